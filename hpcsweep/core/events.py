@@ -1,0 +1,268 @@
+"""What happened: frozen events and their versioned JSON form.
+
+The journal is a list of commits, each a list of events; `SweepState` is the fold over them.
+An event says what is true from now on. Times are Unix seconds, durations seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+#: Raised when a field changes its meaning. Readers accept every version up to their own;
+#: new fields get defaults, so that old journals stay readable.
+FORMAT_VERSION: Final = 1
+
+#: One configuration: parameter name -> JSON value. An inactive parameter is absent.
+Config: TypeAlias = dict[str, Any]
+
+
+class RunId(NamedTuple):
+    """One trial trained up to one rung's resource. `rung` counts from 0 in the trial's bracket."""
+
+    trial: int
+    rung: int
+
+    def __str__(self) -> str:
+        return f"trial {self.trial} rung {self.rung}"
+
+
+class Outcome(enum.Enum):
+    """How a run ended for good."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"  # an error in training code, a metric that is missing or not finite
+    OUT_OF_MEMORY = "out_of_memory"
+    LOST = "lost"  # interrupted more often than the bound allows
+    STOPPED = "stopped"  # a stopping rule ended it before its resource
+
+
+class Interruption(enum.Enum):
+    """Why an attempt ended without being the configuration's fault."""
+
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+    NODE_FAIL = "node_fail"
+    CANCELLED = "cancelled"  # by the user or an admin, outside hpcsweep
+    WORKER_DIED = "worker_died"  # the task ended without a result
+    LOST = "lost"  # the cluster does not show the task any more and no result came
+    NOT_SUBMITTED = "not_submitted"  # its batch was abandoned before it reached the cluster
+    SWEEP_STOPPED = "sweep_stopped"  # cancelled by `stop`; never counts against a bound
+
+
+class Ending(enum.Enum):
+    """The state that a sweep was left in by its last driver."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    PAUSED = "paused"
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True, gc=False):
+    """Base of all events; the JSON object's `event` field names the class."""
+
+
+class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
+    """A sweep began.
+
+    Attributes:
+        sweep: Random id of this sweep, part of every batch name.
+        identity: What must not change between launches: space, objective, searcher, scheduler.
+    """
+
+    sweep: str
+    name: str
+    at: float
+    identity: dict[str, Any]
+    version: int = FORMAT_VERSION
+
+
+class SweepResumed(Event, frozen=True, tag="sweep_resumed", gc=False):
+    """A sweep that had ended is carried on."""
+
+    at: float
+
+
+class SweepEnded(Event, frozen=True, tag="sweep_ended", gc=False):
+    """Nothing is left to do, or nothing may be done any more."""
+
+    at: float
+    ending: Ending
+    reason: str
+
+
+class StopRequested(Event, frozen=True, tag="stop_requested", gc=False):
+    """From now on nothing is submitted; what is queued or running is cancelled.
+
+    Attributes:
+        request: File name of the control request that asked for it, empty for the driver's own.
+    """
+
+    at: float
+    reason: str
+    request: str = ""
+
+
+class TrialCreated(Event, frozen=True, tag="trial_created", gc=False):
+    """A configuration was chosen, with a first run at rung 0.
+
+    Attributes:
+        resource: Of rung 0.
+        parent: The trial whose checkpoint it starts from, if any.
+        origin: `searcher` or `enqueued`.
+    """
+
+    trial: int
+    config: Config
+    bracket: int
+    resource: int
+    parent: int | None = None
+    origin: str = "searcher"
+
+
+class TrialPromoted(Event, frozen=True, tag="trial_promoted", gc=False):
+    """A trial goes on to `rung`, to be trained up to `resource`."""
+
+    trial: int
+    rung: int
+    resource: int
+
+
+class TrialStopped(Event, frozen=True, tag="trial_stopped", gc=False):
+    """A stopping rule ended a trial: its unfinished run is cancelled."""
+
+    trial: int
+    reason: str
+
+
+class NoMoreTrials(Event, frozen=True, tag="no_more_trials", gc=False):
+    """No trial will be started any more: the space is exhausted or a budget is spent."""
+
+    reason: str
+
+
+class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
+    """The intent to submit one array; on disk before the cluster is called.
+
+    Attributes:
+        batch: Unique name, the job name on the cluster.
+        tasks: For each array index the runs it carries, as `(trial, rung)`.
+        gpus: GPUs of one task.
+    """
+
+    batch: str
+    at: float
+    tasks: tuple[tuple[RunId, ...], ...]
+    gpus: int
+
+
+class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
+    """The cluster accepted the batch as `job`."""
+
+    batch: str
+    job: str
+    at: float
+    throttle: int
+
+
+class BatchThrottled(Event, frozen=True, tag="batch_throttled", gc=False):
+    """At most `throttle` tasks of the batch run at a time from now on."""
+
+    batch: str
+    throttle: int
+
+
+class BatchAbandoned(Event, frozen=True, tag="batch_abandoned", gc=False):
+    """The batch never reached the cluster and never will; its runs wait again."""
+
+    batch: str
+    reason: str
+
+
+class BatchClosed(Event, frozen=True, tag="batch_closed", gc=False):
+    """Every task of the batch has left the cluster and every run has an ending."""
+
+    batch: str
+
+
+class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
+    """A run ended for good; counted once.
+
+    Attributes:
+        attempt: Which try it was, from 0; `restart` counts the cluster's own requeues of it.
+        value: The objective, None unless the outcome is `completed` (or `stopped`).
+        step: Resource that the trial has reached.
+        start: Step of the checkpoint that this attempt went on from, 0 from scratch.
+        seconds: Wall time of this attempt; `gpu_seconds` that times its GPUs.
+        started: Unix time, None where unknown.
+        message: Last line of the error, empty when completed.
+    """
+
+    trial: int
+    rung: int
+    outcome: Outcome
+    value: float | None = None
+    step: int = 0
+    start: int = 0
+    attempt: int = 0
+    restart: int = 0
+    batch: str = ""
+    task: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    started: float | None = None
+    node: str = ""
+    job: str = ""
+    message: str = ""
+
+    @property
+    def run(self) -> RunId:
+        return RunId(self.trial, self.rung)
+
+
+class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
+    """An attempt ended without a value and without fault; the run waits for another one.
+
+    Attributes:
+        progressed: Whether the trial's newest checkpoint is newer than when the attempt began.
+    """
+
+    trial: int
+    rung: int
+    why: Interruption
+    attempt: int = 0
+    restart: int = 0
+    batch: str = ""
+    task: int = 0
+    progressed: bool = False
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    node: str = ""
+    job: str = ""
+    message: str = ""
+
+    @property
+    def run(self) -> RunId:
+        return RunId(self.trial, self.rung)
+
+
+AnyEvent: TypeAlias = (
+    SweepStarted
+    | SweepResumed
+    | SweepEnded
+    | StopRequested
+    | TrialCreated
+    | TrialPromoted
+    | TrialStopped
+    | NoMoreTrials
+    | BatchPlanned
+    | BatchSubmitted
+    | BatchThrottled
+    | BatchAbandoned
+    | BatchClosed
+    | RunFinished
+    | RunInterrupted
+)

@@ -1,0 +1,60 @@
+"""The tree of errors. Each message says where, what was expected and how to fix it."""
+
+from __future__ import annotations
+
+
+class HpcsweepError(Exception):
+    """Base of every error that hpcsweep raises on purpose."""
+
+
+class SpecError(HpcsweepError):
+    """The sweep file, a `--set` override or a request is wrong; nothing was created.
+
+    Args:
+        problems: One line for each problem, for example
+            `sweeps/lr.yaml: space.lr.low: must be > 0 on a log scale, got 0`.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class TrainerError(SpecError):
+    """The training code cannot be found, imported or called."""
+
+
+class FolderError(HpcsweepError):
+    """The results folder cannot be used: not writable, of another sweep, or not a sweep."""
+
+
+class JournalError(FolderError):
+    """The journal is damaged; the message names file and line."""
+
+
+class HeldError(HpcsweepError):
+    """Another driver is at work on this folder; the message says who and where."""
+
+
+class SupersededError(HpcsweepError):
+    """A newer driver took over: whatever this one would still write is void."""
+
+
+class ClusterError(HpcsweepError):
+    """The cluster did not do what was asked."""
+
+
+class ClusterUnavailable(ClusterError):
+    """The cluster did not answer: nothing is known, so nothing may be concluded."""
+
+
+class SubmitRefused(ClusterError):
+    """The submission was refused for certain; the message holds the cluster's own words."""
+
+
+class SubmitUncertain(ClusterError):
+    """The submission may or may not have been accepted: look the batch up by its name."""
+
+
+class CheckpointError(HpcsweepError):
+    """A checkpoint is missing, incomplete or damaged."""

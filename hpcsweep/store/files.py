@@ -1,0 +1,83 @@
+"""Durable writes on shared filesystems: a file is complete or absent, never half."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def retry_once(action: Callable[[], T]) -> T:
+    """Do it, and once more after ESTALE or EIO: NFS gives them for handles that went stale."""
+    try:
+        return action()
+    except OSError as error:
+        if error.errno not in (errno.ESTALE, errno.EIO):
+            raise
+        return action()
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the folder's entries durable (a rename is not, until its folder is synced)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte; a short write goes on where it ended."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, complete and durable, or leave what was there.
+
+    Written to a temporary name beside it, synced, renamed, and the folder synced. A rename that
+    reports an error after it has succeeded (NFS retransmission) counts as done.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def write() -> None:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    try:
+        retry_once(write)
+        rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    fsync_dir(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename; an error after which the target is there and the source gone was a success."""
+    try:
+        os.rename(source, target)
+    except OSError:
+        if source.exists() or not target.exists():
+            raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file, read again once if the handle went stale."""
+    return retry_once(path.read_bytes)
+
+
+def make_dirs(path: Path) -> None:
+    """Make the folder and its parents; one that exists is fine."""
+    retry_once(lambda: os.makedirs(path, exist_ok=True))

@@ -1,0 +1,107 @@
+"""Every path of a results folder, in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: Trials in one folder at most: Lustre is slow in folders with tens of thousands of entries.
+SHARD = 1000
+
+
+class Layout:
+    """Paths below one results folder. Makes nothing, reads nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def of_batch(cls, batch_folder: Path) -> Layout:
+        """The layout that a worker sees, who is told only its batch folder."""
+        return cls(batch_folder.parent.parent)
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def batches(self) -> Path:
+        return self.root / "batches"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control"
+
+    def batch(self, name: str) -> BatchLayout:
+        return BatchLayout(self.batches / name)
+
+    def trial(self, trial: int) -> TrialLayout:
+        return TrialLayout(self.trials / f"{trial // SHARD:04d}" / str(trial))
+
+
+class BatchLayout:
+    """Paths of one batch."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def manifest(self) -> Path:
+        """What each task is to do; written before the batch is submitted."""
+        return self.root / "manifest.jsonl"
+
+    @property
+    def script(self) -> Path:
+        """The sbatch script; written just before sbatch is called."""
+        return self.root / "script.sbatch"
+
+    @property
+    def void(self) -> Path:
+        """Present once the batch is abandoned: a task of it that starts all the same leaves."""
+        return self.root / "void"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    def result(self, task: int, restart: int, n: int) -> Path:
+        """Result of the task's `n`-th run in its `restart`-th start."""
+        return self.results / f"{task}.{restart}.{n}.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def log(self, task: int, n: int | None = None) -> Path:
+        """What the task printed; of its `n`-th run where a task carries several."""
+        return self.logs / (f"{task}.log" if n is None else f"{task}.{n}.log")
+
+    @property
+    def claims(self) -> Path:
+        """Who runs which task, on the local cluster."""
+        return self.root / "claims"
+
+
+class TrialLayout:
+    """Paths of one trial."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def metrics(self, rung: int, attempt: int, restart: int) -> Path:
+        """What one attempt reported, a JSON object a line. One writer."""
+        return self.root / f"metrics-{rung}.{attempt}.{restart}.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step}"

@@ -1,0 +1,108 @@
+"""`manifest.jsonl`: what each task of a batch is to do. Written by the driver before it submits.
+
+The first line is the header, line `i + 2` is task `i`. Nothing of it is in the script or the
+environment, so that neither grows with the number of trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from hpcsweep.core.events import Config
+from hpcsweep.errors import FolderError
+from hpcsweep.store.files import write_atomic
+from hpcsweep.store.layout import BatchLayout
+
+
+class Program(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How to run a trial; the same for the whole sweep.
+
+    Attributes:
+        function: `FILE.py:NAME` (absolute path) or `package.module:NAME`, or None.
+        command: The command with placeholders, or None. Exactly one of the two is given.
+        shell: The command is a shell line, its values quoted.
+        metrics: Patterns over printed lines; their named groups are metrics.
+        workdir: Absolute; where training code runs.
+        metric: The objective's metric; `mode` is min or max; `at` is last or best.
+        keep_checkpoints: How many of a trial's newest complete checkpoints stay.
+        grace_s: After a signal, how long training code may take to checkpoint and leave.
+    """
+
+    workdir: str
+    metric: str
+    mode: str = "min"
+    at: str = "last"
+    function: str | None = None
+    command: str | None = None
+    shell: bool = False
+    metrics: tuple[str, ...] = ()
+    keep_checkpoints: int = 1
+    grace_s: float = 25.0
+    parameters: tuple[str, ...] = ()
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """First line of the manifest.
+
+    Attributes:
+        gpus: Of one task; `lanes` runs share them evenly at a time.
+    """
+
+    batch: str
+    sweep: str
+    program: Program
+    gpus: int
+    lanes: int = 1
+    version: int = 1
+
+
+class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One run of a task."""
+
+    trial: int
+    rung: int
+    bracket: int
+    resource: int
+    attempt: int
+    seed: int
+    config: Config
+    parent: int | None = None
+
+
+class ManifestTask(msgspec.Struct, frozen=True):
+    """One line: the runs of one array index, in order."""
+
+    task: int
+    runs: tuple[ManifestRun, ...]
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def write_manifest(batch: BatchLayout, header: Header, tasks: Iterable[Sequence[ManifestRun]]) -> None:
+    """Write it whole and durable."""
+    lines: list[Any] = [header]
+    lines += [ManifestTask(index, tuple(runs)) for index, runs in enumerate(tasks)]
+    write_atomic(batch.manifest, b"".join(_encoder.encode(line) + b"\n" for line in lines))
+
+
+def read_task(batch: BatchLayout, task: int) -> tuple[Header, ManifestTask]:
+    """The header and one task.
+
+    Raises:
+        FolderError: There is no such manifest or no such task in it.
+    """
+    try:
+        with batch.manifest.open("rb") as file:
+            header = msgspec.json.decode(file.readline(), type=Header)
+            for index, line in enumerate(file):
+                if index == task:
+                    return header, msgspec.json.decode(line, type=ManifestTask)
+    except OSError as error:
+        raise FolderError(f"{batch.manifest}: cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise FolderError(f"{batch.manifest}: damaged: {error}") from error
+    raise FolderError(f"{batch.manifest}: has no task {task}")
