@@ -1,0 +1,11 @@
+"""Where batches run. One file each; `CLUSTERS` names them. Only `slurm` imports submitit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Name in the spec -> `module:class`, imported when it is used.
+CLUSTERS: Final = {
+    "local": "hpcsweep.cluster.local:LocalCluster",
+    "slurm": "hpcsweep.cluster.slurm:SlurmCluster",
+}

@@ -139,9 +139,14 @@ class TrialStopped(Event, frozen=True, tag="trial_stopped", gc=False):
 
 
 class NoMoreTrials(Event, frozen=True, tag="no_more_trials", gc=False):
-    """No trial will be started any more: the space is exhausted or a budget is spent."""
+    """No trial will be started any more.
+
+    Attributes:
+        cause: `space` (it is exhausted) or `budget` (`budget.trials` is reached).
+    """
 
     reason: str
+    cause: str
 
 
 class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
@@ -151,12 +156,14 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         batch: Unique name, the job name on the cluster.
         tasks: For each array index the runs it carries, as `(trial, rung)`.
         gpus: GPUs of one task.
+        throttle: So many tasks at a time at most.
     """
 
     batch: str
     at: float
     tasks: tuple[tuple[RunId, ...], ...]
     gpus: int
+    throttle: int
 
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
@@ -165,7 +172,6 @@ class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
     batch: str
     job: str
     at: float
-    throttle: int
 
 
 class BatchThrottled(Event, frozen=True, tag="batch_throttled", gc=False):
@@ -224,9 +230,11 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
 
 
 class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
-    """An attempt ended without a value and without fault; the run waits for another one.
+    """An attempt ended without a value and without fault of the configuration.
 
     Attributes:
+        requeued: The cluster runs the same task again by itself; otherwise the run waits for
+            a new batch.
         progressed: Whether the trial's newest checkpoint is newer than when the attempt began.
     """
 
@@ -237,6 +245,7 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
     restart: int = 0
     batch: str = ""
     task: int = 0
+    requeued: bool = False
     progressed: bool = False
     seconds: float = 0.0
     gpu_seconds: float = 0.0

@@ -1,0 +1,119 @@
+"""The command line: one verb, one function that parses, calls and prints.
+
+What a verb needs is imported when it runs, so that `--help` is quick on a slow filesystem.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Hyperparameter sweeps on Slurm clusters, and on this machine.",
+)
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The results folder.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the spec; may be repeated."),
+]
+ClusterName = Annotated[
+    str | None, typer.Option("--cluster", metavar="NAME", help="auto, local or slurm; goes before the spec.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from hpcsweep import __version__
+
+        typer.echo(f"hpcsweep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hyperparameter sweeps on Slurm clusters, and on this machine."""
+
+
+@app.command()
+def launch(
+    spec: Spec,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The results folder; default: results/<name>.")
+    ] = None,
+    cluster: ClusterName = None,
+    set_: Sets = None,
+    once: Annotated[bool, typer.Option("--once", help="One tick, then leave; for cron.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the outcome.")] = False,
+) -> None:
+    """Start a sweep, or carry it on. Ctrl-C leaves jobs running; launch again to carry on."""
+    from hpcsweep.cli.launch import launch as run
+
+    run(spec, results=results, cluster=cluster, overrides=set_ or [], once=once, quiet=quiet)
+
+
+@app.command()
+def plan(
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")] = None,
+    cluster: ClusterName = None,
+    set_: Sets = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of sweep files, for editors.")
+    ] = False,
+) -> None:
+    """Show what a sweep would do: brackets, rungs, arrays, cost, the sbatch script. Submits nothing."""
+    from hpcsweep.cli.plan import plan as run
+
+    run(spec, cluster=cluster, overrides=set_ or [], schema=schema)
+
+
+@app.command()
+def status(folder: Folder, json: Json = False) -> None:
+    """Show rungs, what runs and waits, the best so far, the cost and the failures."""
+    from hpcsweep.cli.show import status as run
+
+    run(folder, json=json)
+
+
+@app.command()
+def best(folder: Folder, json: Json = False) -> None:
+    """Print the best trial's value and configuration."""
+    from hpcsweep.cli.show import best as run
+
+    run(folder, json=json)
+
+
+@app.command()
+def stop(folder: Folder) -> None:
+    """Ask a sweep to cancel its jobs and end; launch again to carry on."""
+    from hpcsweep.cli.stop import stop as run
+
+    run(folder)
+
+
+@app.command()
+def export(
+    folder: Folder,
+    format_: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
+    table: Annotated[str, typer.Option(help="trials, runs or metrics.")] = "trials",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; default: standard output.")
+    ] = None,
+) -> None:
+    """Write a table of the sweep."""
+    from hpcsweep.cli.show import export as run
+
+    run(folder, format_=format_, name=table, output=output)

@@ -1,0 +1,34 @@
+"""Exit codes, and how errors become them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import typer
+
+from hpcsweep.errors import HeldError, HpcsweepError, SupersededError
+
+DONE: Final = 0
+NO_VALUE: Final = 1
+WRONG: Final = 2
+LEFT_RUNNING: Final = 3
+INTERRUPTED: Final = 130
+
+
+@contextlib.contextmanager
+def errors_exit() -> Iterator[None]:
+    """Print an error of ours and leave with its code; others keep their traceback."""
+    try:
+        yield
+    except (HeldError, SupersededError) as error:
+        typer.echo(f"hpcsweep: {error}", err=True)
+        raise typer.Exit(LEFT_RUNNING) from None
+    except HpcsweepError as error:
+        typer.echo(f"hpcsweep: {error}", err=True)
+        raise typer.Exit(WRONG) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more; do not complain about it at exit either
+        raise typer.Exit(DONE) from None

@@ -1,0 +1,71 @@
+"""`plan`: what a sweep would do and cost. Submits nothing, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import typer
+
+from hpcsweep.cli.exits import errors_exit
+from hpcsweep.errors import SpecError
+from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.spec import SweepSpec, json_schema, load_spec
+from hpcsweep.sweep import Place, choose_place, make_scheduler
+
+
+def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str], schema: bool) -> None:
+    """Print brackets, rungs, arrays, cost and the sbatch script; or the JSON schema."""
+    with errors_exit():
+        if schema:
+            typer.echo(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode())
+            return
+        if spec_path is None:
+            raise SpecError("plan: expected a sweep file, or --schema")
+        spec = load_spec(spec_path, overrides)
+        place = choose_place(spec, spec_path.parent, name=cluster)
+        typer.echo(f"{spec.name}: on {place.why}")
+        _ladders(spec, place)
+        _script(spec, place)
+
+
+def _ladders(spec: SweepSpec, place: Place) -> None:
+    ladders: Sequence[Ladder] = getattr(make_scheduler(spec), "ladders", ())
+    size = spec.space.size
+    if spec.scheduler.name == "fifo":
+        limits = [n for n in (spec.budget.trials, size) if n is not None]
+        ladders = [Ladder(ladder.resources, (min(limits),)) for ladder in ladders] if limits else []
+    typer.echo("")
+    typer.echo(f"search space: {'infinite' if size is None else f'{size} configurations'}")
+    if not ladders:
+        typer.echo("trials: until the budget ends")
+        return
+    for index, ladder in enumerate(ladders):
+        rungs = " > ".join(f"{n}x{r}" for n, r in zip(ladder.sizes, ladder.resources, strict=True))
+        typer.echo(f"bracket {index} (trials x resource): {rungs}")
+    times = getattr(spec.scheduler, "iterations", None) or getattr(spec.scheduler, "rounds", None) or 1
+    trials = sum(ladder.sizes[0] for ladder in ladders) * times
+    runs = sum(ladder.runs for ladder in ladders) * times
+    units = sum(ladder.units for ladder in ladders) * times
+    scratch = sum(ladder.units_from_scratch for ladder in ladders) * times
+    arrays = sum(len(ladder.sizes) for ladder in ladders) * times
+    typer.echo(f"{trials} trials, {runs} runs, {arrays} arrays at most")
+    typer.echo(f"{units} units of resource trained from checkpoints ({scratch} without them)")
+    if spec.budget.trials is not None and spec.budget.trials < trials:
+        typer.echo(f"budget.trials ends it after {spec.budget.trials} trials")
+    shape = place.shape
+    if shape.time_s is not None:
+        hours = runs * spec.resources.gpus * (spec.resources.time or 0) / 3600
+        typer.echo(f"at most {hours:g} GPU-hours if every run takes its whole time limit")
+    if place.max_tasks is not None:
+        typer.echo(f"at most {place.max_tasks} tasks at a time")
+
+
+def _script(spec: SweepSpec, place: Place) -> None:
+    """The script of the largest array, as it would be sent."""
+    preview = getattr(place.cluster, "preview", None)
+    if preview is None:
+        return
+    typer.echo("")
+    typer.echo(preview(spec.name, place.shape, place.max_tasks))

@@ -1,0 +1,130 @@
+"""What `launch` shows while it drives: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+from hpcsweep.cli.rungs import RungCounts, rung_text
+from hpcsweep.cli.text import best_line, configuration, cost, runs_line
+from hpcsweep.core.events import AnyEvent, RunFinished
+from hpcsweep.core.protocols import Phase
+from hpcsweep.core.state import RunStatus
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from hpcsweep.driver import Driver
+
+#: A plain line at most so often, however much happens.
+PLAIN_S = 2.0
+
+
+class Progress(Protocol):
+    """Takes every event, and the driver after each tick."""
+
+    def event(self, event: AnyEvent) -> None: ...
+    def tick(self, driver: Driver) -> None: ...
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def event(self, event: AnyEvent) -> None:
+        """Nothing to show."""
+
+    def tick(self, driver: Driver) -> None:
+        """Nothing to show."""
+
+
+class Plain:
+    """One line when something has changed, for log files and pipes."""
+
+    def __init__(self) -> None:
+        self._counts = RungCounts()
+        self._changed = False
+        self._failure: RunFinished | None = None
+        self._next = 0.0
+
+    def event(self, event: AnyEvent) -> None:
+        self._counts.apply(event)
+        self._changed = True
+        if isinstance(event, RunFinished) and event.value is None:
+            self._failure = event
+
+    def tick(self, driver: Driver) -> None:
+        ended = driver.state.ended is not None
+        if not self._changed or (time.monotonic() < self._next and not ended):
+            return
+        self._changed = False
+        self._next = time.monotonic() + PLAIN_S
+        open_rungs = "  ".join(
+            f"bracket {bracket}: " + " > ".join(rung_text(count) for count in counts)
+            for bracket, counts in self._counts.brackets().items()
+            if any(count.completed + count.failed < count.runs for count in counts)
+        )
+        parts = [runs_line(driver.state), f"best {best_line(driver.state)}", cost(driver.state), open_rungs]
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            parts.append(f"trial {failure.trial} {failure.outcome.value}: {failure.message}")
+        typer.echo(f"[{time.strftime('%H:%M:%S')}] " + " | ".join(part for part in parts if part))
+
+
+class OnTerminal:
+    """A table of brackets and rungs that is drawn anew after each tick."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._counts = RungCounts()
+        self._failures: list[RunFinished] = []
+
+    def event(self, event: AnyEvent) -> None:
+        self._counts.apply(event)
+        if isinstance(event, RunFinished) and event.value is None:
+            self._failures = [*self._failures[-2:], event]
+
+    def tick(self, driver: Driver) -> None:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        state = driver.state
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("bracket", justify="right")
+        table.add_column("rungs (runs x resource)")
+        for bracket, counts in self._counts.brackets().items():
+            table.add_row(str(bracket), " > ".join(rung_text(count) for count in counts))
+        phases = driver.phases
+        under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
+        lines: list[RenderableType] = [
+            table,
+            Text(f"{state.counts[RunStatus.COMPLETED]} runs completed, {under_way}, {cost(state)}"),
+            Text(f"best {best_line(state)}", style="bold"),
+        ]
+        if state.best is not None:
+            lines.append(Text(configuration(state.trials[state.best.trial].config)))
+        lines += [
+            Text(f"trial {run.trial} {run.outcome.value}: {run.message}", style="red")
+            for run in self._failures
+        ]
+        self._live.update(Group(*lines))
+
+
+@contextlib.contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """The display that fits where standard output goes."""
+    if quiet:
+        yield Quiet()
+    elif sys.stdout.isatty():
+        from rich.live import Live
+
+        with Live(refresh_per_second=4) as live:
+            yield OnTerminal(live)
+    else:
+        yield Plain()

@@ -1,0 +1,110 @@
+"""`status`, `best`, `export`: they read the results folder alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
+
+from hpcsweep.cli.exits import NO_VALUE, errors_exit
+from hpcsweep.cli.rungs import RungCounts, rung_text
+from hpcsweep.cli.text import best_line, configuration, cost, number, runs_line
+from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.report.folder import Folder, best_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def status(path: Path, *, json: bool) -> None:
+    """Print how the sweep stands."""
+    with errors_exit():
+        folder = Folder(path)
+        summary = folder.status()
+        if json:
+            _print_json(summary)
+            return
+        state = folder.state
+        counts = RungCounts()
+        for event in folder.reading.events:
+            counts.apply(event)
+        typer.echo(f"{summary['name']}: {summary['state']}" + _because(summary["reason"]))
+        if summary["state"] == "running":
+            typer.echo(f"driver: {summary['driver'] or 'none at work; launch again to carry on'}")
+        for bracket, rungs in counts.brackets().items():
+            typer.echo(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
+        typer.echo(f"{summary['trials']} trials; {runs_line(state)}; {cost(state)}")
+        typer.echo(f"best: {best_line(state)}")
+        if state.best is not None:
+            typer.echo(f"      {configuration(state.trials[state.best.trial].config)}")
+        for failure in summary["failures"]:
+            where = f"trial {failure['trial']} rung {failure['rung']}"
+            typer.echo(f"{failure['outcome']}: {where}: {failure['message']}")
+
+
+def _because(reason: str | None) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def best(path: Path, *, json: bool) -> None:
+    """Print the best trial."""
+    with errors_exit():
+        found = best_of(Folder(path).state)
+        if found is None:
+            typer.echo(f"hpcsweep: {path}: no run has given a value yet", err=True)
+            raise typer.Exit(NO_VALUE)
+        if json:
+            _print_json(found)
+            return
+        typer.echo(f"trial {found['trial']}: {number(found['value'])} at {found['resource']}")
+        for name, value in found["config"].items():
+            typer.echo(f"  {name}: {value}")
+
+
+def export(path: Path, *, format_: str, name: str, output: Path | None) -> None:
+    """Write one table."""
+    from hpcsweep.report.tables import TABLES, table
+
+    with errors_exit():
+        if name not in TABLES:
+            raise SpecError(f"--table: expected one of {', '.join(TABLES)}, got {name!r}")
+        if format_ not in ("csv", "json", "parquet"):
+            raise SpecError(f"--format: expected csv, json or parquet, got {format_!r}")
+        if format_ == "parquet" and output is None:
+            raise SpecError("--output: needed for parquet, which is no text")
+        folder = Folder(path)
+        frame = table(name, folder.state, folder.layout)
+        try:
+            match format_:
+                case "csv":
+                    frame.to_csv(output or sys.stdout, index=False)
+                case "json":
+                    text = frame.to_json(orient="records", indent=2) + "\n"
+                    if output is None:
+                        typer.echo(text, nl=False)
+                    else:
+                        output.write_text(text)
+                case _:
+                    assert output is not None
+                    _for_parquet(frame).to_parquet(output, index=False)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise FolderError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+def _for_parquet(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of mixed types, such as choices between a number and a text, become JSON text."""
+    frame = frame.copy()
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name] if value is not None and value == value}
+        if frame[name].dtype == object and (len(kinds) > 1 or kinds & {list, dict}):
+            frame[name] = [None if v is None else msgspec.json.encode(v).decode() for v in frame[name]]
+    return frame
+
+
+def _print_json(value: object) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

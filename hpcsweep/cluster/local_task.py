@@ -1,0 +1,48 @@
+"""What the local cluster starts for each task: claim the task, then be its worker.
+
+`python -m hpcsweep.cluster.local_task BATCH_FOLDER TASK DEVICES`. The claim is created exclusively
+by the process that it names. So a driver that was killed between starting this process and
+noting it finds it again, and of two processes started for one task only one works.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.owner import Owner
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who works on a task, and on which devices (empty on CPU slots)."""
+
+    owner: Owner
+    devices: list[str]
+
+
+def claim_path(batch: BatchLayout, task: int) -> Path:
+    return batch.claims / f"{task}.json"
+
+
+def main() -> int:
+    """Claim the task and work on it; leave at once if somebody else has it."""
+    folder, task, devices = sys.argv[1:4]
+    claim = Claim(Owner.me(), [device for device in devices.split(",") if device])
+    path = claim_path(BatchLayout(Path(folder)), int(task))
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return 0
+    with os.fdopen(fd, "wb") as file:
+        file.write(msgspec.json.encode(claim))
+    from hpcsweep.worker.__main__ import main as work
+
+    return work([folder, "--task", task])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""SweepState: what is true now, as the fold over all events. No file, no clock, no decision."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchClosed,
+    BatchPlanned,
+    BatchSubmitted,
+    BatchThrottled,
+    Config,
+    Interruption,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    StopRequested,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialCreated,
+    TrialPromoted,
+    TrialStopped,
+)
+
+
+class RunStatus(enum.Enum):
+    """Where a run stands in its life."""
+
+    WAITING = "waiting"  # decided, in no batch
+    SUBMITTED = "submitted"  # in a batch, on its way or running
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def ended(self) -> bool:
+        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED)
+
+
+class Run(msgspec.Struct, gc=False):
+    """One trial trained up to one rung's resource.
+
+    Attributes:
+        attempts: How many batches it has been in, abandoned ones not counted.
+        idle_faults: Interruptions in a row that left no newer checkpoint.
+        counted: The last `(attempt, restart)` whose ending was taken into account.
+        seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
+        start: Step that the final attempt went on from. `step`: step reached.
+    """
+
+    trial: int
+    rung: int
+    resource: int
+    status: RunStatus = RunStatus.WAITING
+    attempts: int = 0
+    idle_faults: int = 0
+    counted: tuple[int, int] = (-1, -1)
+    batch: str = ""
+    task: int = 0
+    outcome: Outcome | None = None
+    value: float | None = None
+    start: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    node: str = ""
+    job: str = ""
+    message: str = ""
+
+    @property
+    def id(self) -> RunId:
+        return RunId(self.trial, self.rung)
+
+
+class Trial(msgspec.Struct, gc=False):
+    """One configuration and its runs, lowest rung first."""
+
+    trial: int
+    config: Config
+    bracket: int
+    parent: int | None
+    origin: str
+    runs: list[Run]
+    stopped: str = ""
+
+    @property
+    def last_completed(self) -> Run | None:
+        """Its run of the highest rung that gave a value."""
+        for run in reversed(self.runs):
+            if run.value is not None:
+                return run
+        return None
+
+
+class BatchState(msgspec.Struct):
+    """A batch that is planned or on the cluster.
+
+    Attributes:
+        job: None while the cluster has not acknowledged it.
+        unended: Its runs that have no ending in it yet.
+    """
+
+    name: str
+    planned_at: float
+    tasks: tuple[tuple[RunId, ...], ...]
+    gpus: int
+    throttle: int
+    unended: set[RunId]
+    job: str | None = None
+
+
+class SweepState:
+    """All that is known of a sweep. `apply` is its only way to change.
+
+    Attributes:
+        trials: By trial number; trial numbers count from 0 without gaps.
+        waiting: Runs that are in no batch, in the order in which they were decided.
+        live: Batches planned or on the cluster, oldest first.
+        counts: Number of runs in each status.
+        spent_gpu_s: GPU-seconds over all attempts that have ended.
+    """
+
+    def __init__(self) -> None:
+        self.started: SweepStarted | None = None
+        self.ended: SweepEnded | None = None
+        self.stopping: StopRequested | None = None
+        self.no_more_trials: NoMoreTrials | None = None
+        self.trials: list[Trial] = []
+        self.waiting: dict[RunId, None] = {}
+        self.live: dict[str, BatchState] = {}
+        self.counts: dict[RunStatus, int] = dict.fromkeys(RunStatus, 0)
+        self.spent_gpu_s = 0.0
+        self.spent_s = 0.0
+        self.requests: set[str] = set()
+        self.interruptions = 0
+        self.last_failure: Run | None = None
+        self._best: Run | None = None
+        self._best_is_stale = False
+        self._apply: dict[type[Any], Callable[[Any], None]] = {
+            SweepStarted: self._sweep_started,
+            SweepResumed: self._sweep_resumed,
+            SweepEnded: self._sweep_ended,
+            StopRequested: self._stop_requested,
+            NoMoreTrials: self._no_more_trials,
+            TrialCreated: self._trial_created,
+            TrialPromoted: self._trial_promoted,
+            TrialStopped: self._trial_stopped,
+            BatchPlanned: self._batch_planned,
+            BatchSubmitted: self._batch_submitted,
+            BatchThrottled: self._batch_throttled,
+            BatchAbandoned: self._batch_abandoned,
+            BatchClosed: self._batch_closed,
+            RunFinished: self._run_finished,
+            RunInterrupted: self._run_interrupted,
+        }
+
+    @classmethod
+    def replay(cls, events: Iterable[AnyEvent]) -> SweepState:
+        """The state after these events."""
+        state = cls()
+        for event in events:
+            state.apply(event)
+        return state
+
+    def apply(self, event: AnyEvent) -> None:
+        """Take one event in."""
+        self._apply[type(event)](event)
+
+    # ------------------------------------------------------------------ questions
+
+    def run(self, run: RunId) -> Run:
+        return self.trials[run.trial].runs[run.rung]
+
+    @property
+    def minimise(self) -> bool:
+        return self.started is None or self.started.identity.get("objective", {}).get("mode") != "max"
+
+    @property
+    def best(self) -> Run | None:
+        """The best of all trials by each one's newest value.
+
+        On a tie the larger resource, then the older trial wins. None while there is no value.
+        """
+        if self._best_is_stale:
+            self._best_is_stale = False
+            self._best = None
+            for trial in self.trials:
+                run = trial.last_completed
+                if run is not None and self._beats(run, self._best):
+                    self._best = run
+        return self._best
+
+    @property
+    def outstanding(self) -> int:
+        """Runs that are decided and have no ending."""
+        return self.counts[RunStatus.WAITING] + self.counts[RunStatus.SUBMITTED]
+
+    def _beats(self, run: Run, other: Run | None) -> bool:
+        if other is None:
+            return True
+        assert run.value is not None
+        assert other.value is not None
+        sign = 1 if self.minimise else -1
+        mine = (sign * run.value, -run.resource, run.trial)
+        return mine < (sign * other.value, -other.resource, other.trial)
+
+    # ------------------------------------------------------------------ events
+
+    def _sweep_started(self, event: SweepStarted) -> None:
+        self.started = event
+
+    def _sweep_resumed(self, event: SweepResumed) -> None:
+        self.ended = None
+        self.stopping = None
+        self.no_more_trials = None
+
+    def _sweep_ended(self, event: SweepEnded) -> None:
+        self.ended = event
+
+    def _stop_requested(self, event: StopRequested) -> None:
+        self.stopping = event
+        if event.request:
+            self.requests.add(event.request)
+
+    def _no_more_trials(self, event: NoMoreTrials) -> None:
+        self.no_more_trials = event
+
+    def _trial_created(self, event: TrialCreated) -> None:
+        assert event.trial == len(self.trials), "trial numbers have no gaps"
+        run = Run(event.trial, 0, event.resource)
+        self.trials.append(Trial(event.trial, event.config, event.bracket, event.parent, event.origin, [run]))
+        self.waiting[run.id] = None
+        self.counts[RunStatus.WAITING] += 1
+
+    def _trial_promoted(self, event: TrialPromoted) -> None:
+        trial = self.trials[event.trial]
+        assert event.rung == len(trial.runs), "rungs have no gaps"
+        run = Run(event.trial, event.rung, event.resource)
+        trial.runs.append(run)
+        self.waiting[run.id] = None
+        self.counts[RunStatus.WAITING] += 1
+
+    def _trial_stopped(self, event: TrialStopped) -> None:
+        self.trials[event.trial].stopped = event.reason
+
+    def _batch_planned(self, event: BatchPlanned) -> None:
+        runs = {run for task in event.tasks for run in task}
+        self.live[event.batch] = BatchState(
+            event.batch, event.at, event.tasks, event.gpus, event.throttle, runs
+        )
+        for index, task in enumerate(event.tasks):
+            for run_id in task:
+                run = self.run(run_id)
+                run.batch, run.task = event.batch, index
+                run.attempts += 1
+                del self.waiting[run_id]
+                self._move(run, RunStatus.SUBMITTED)
+
+    def _batch_submitted(self, event: BatchSubmitted) -> None:
+        self.live[event.batch].job = event.job
+
+    def _batch_throttled(self, event: BatchThrottled) -> None:
+        self.live[event.batch].throttle = event.throttle
+
+    def _batch_abandoned(self, event: BatchAbandoned) -> None:
+        batch = self.live.pop(event.batch)
+        for task in batch.tasks:
+            for run_id in task:
+                run = self.run(run_id)
+                run.attempts -= 1
+                run.batch = ""
+                self._wait(run)
+
+    def _batch_closed(self, event: BatchClosed) -> None:
+        del self.live[event.batch]
+
+    def _run_finished(self, event: RunFinished) -> None:
+        run = self.trials[event.trial].runs[event.rung]
+        self._spend(run, event)
+        if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
+            del self.waiting[run.id]
+        run.outcome = event.outcome
+        run.value = event.value
+        run.start, run.step = event.start, event.step
+        run.message = event.message
+        match event.outcome:
+            case Outcome.COMPLETED:
+                self._move(run, RunStatus.COMPLETED)
+            case Outcome.STOPPED:
+                self._move(run, RunStatus.STOPPED)
+            case _:
+                self._move(run, RunStatus.FAILED)
+                self.last_failure = run
+        if run.value is not None and not self._best_is_stale:
+            best = self._best
+            if best is not None and best.trial == run.trial:
+                self._best_is_stale = not self._beats(run, best)
+                self._best = run
+            elif self._beats(run, best):
+                self._best = run
+
+    def _run_interrupted(self, event: RunInterrupted) -> None:
+        run = self.trials[event.trial].runs[event.rung]
+        self._spend(run, event)
+        run.message = event.message
+        self.interruptions += 1
+        if event.progressed:
+            run.idle_faults = 0
+        elif event.why not in (Interruption.SWEEP_STOPPED, Interruption.NOT_SUBMITTED):
+            run.idle_faults += 1
+        if not event.requeued:
+            self._wait(run)
+
+    def _spend(self, run: Run, event: RunFinished | RunInterrupted) -> None:
+        run.seconds += event.seconds
+        run.gpu_seconds += event.gpu_seconds
+        run.counted = (event.attempt, event.restart)
+        run.node, run.job = event.node or run.node, event.job or run.job
+        self.spent_s += event.seconds
+        self.spent_gpu_s += event.gpu_seconds
+        batch = self.live.get(event.batch)
+        if batch is not None and not (isinstance(event, RunInterrupted) and event.requeued):
+            batch.unended.discard(run.id)
+
+    def _wait(self, run: Run) -> None:
+        self.waiting[run.id] = None
+        self._move(run, RunStatus.WAITING)
+
+    def _move(self, run: Run, status: RunStatus) -> None:
+        self.counts[run.status] -= 1
+        self.counts[status] += 1
+        run.status = status

@@ -1,0 +1,8 @@
+"""The driver: one tick after another over the seams. Knows no spec and no concrete cluster."""
+
+from __future__ import annotations
+
+from hpcsweep.driver.driver import Driver
+from hpcsweep.driver.settings import Settings
+
+__all__ = ["Driver", "Settings"]

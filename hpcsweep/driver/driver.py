@@ -1,0 +1,478 @@
+"""One tick: read results, read the cluster, decide, submit. Intent is on disk before effect."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from numpy.random import default_rng
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchPlanned,
+    BatchSubmitted,
+    BatchThrottled,
+    Config,
+    Ending,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    RunId,
+    StopRequested,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialCreated,
+    TrialPromoted,
+    TrialStopped,
+)
+from hpcsweep.core.history import History
+from hpcsweep.core.protocols import (
+    Batch,
+    Clock,
+    Cluster,
+    Phase,
+    Promote,
+    Scheduler,
+    Searcher,
+    Start,
+    Stop,
+)
+from hpcsweep.core.space import Space
+from hpcsweep.core.state import Run, RunStatus, SweepState
+from hpcsweep.driver.following import Following
+from hpcsweep.driver.settings import Settings
+from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
+from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain
+from hpcsweep.store.control import drop_request, new_requests
+from hpcsweep.store.files import make_dirs, write_atomic
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
+
+_UNLIMITED = 1_000_000
+
+
+class Driver:
+    """Drives one sweep as long as it holds the journal.
+
+    All that it knows is in the journal or can be seen again: a driver that is killed at any
+    instant is followed by one that goes on as if nothing had happened.
+
+    Args:
+        layout: The results folder.
+        journal: Open; its events are replayed here.
+        space: What the searcher searches.
+        searcher: Proposes configurations.
+        scheduler: Fresh; it is brought up to date here.
+        cluster: Where batches run.
+        clock: The time.
+        settings: Caps and shapes.
+        observers: Called with every event, those of the past first.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        journal: Journal,
+        space: Space,
+        searcher: Searcher,
+        scheduler: Scheduler,
+        cluster: Cluster,
+        clock: Clock,
+        settings: Settings,
+        observers: Sequence[Callable[[AnyEvent], None]] = (),
+    ) -> None:
+        self.state = SweepState()
+        self.scheduler = scheduler
+        self.cluster = cluster
+        self.settings = settings
+        self.layout = layout
+        self._journal = journal
+        self._space = space
+        self._searcher = searcher
+        self._clock = clock
+        self._limits = cluster.limits()
+        self._configs: list[Config] = []
+        self._values: list[float | None] = []
+        self._resources: list[int] = []
+        self._batch_numbers = itertools.count(1)
+        self._commits = 0
+        self._observers = observers
+        #: Clean empty answers to "is this batch there?", by batch.
+        self._not_found: Counter[str] = Counter()
+        #: Batches whose throttle on the cluster may differ from the one in the journal.
+        self._throttle_due: set[str] = set()
+        for event in journal.events:
+            self._apply(event)
+            if isinstance(event, BatchThrottled):
+                self._throttle_due.add(event.batch)
+        self.following = Following(
+            self.state,
+            layout=layout,
+            cluster=cluster,
+            shape=settings.shape,
+            max_idle_faults=settings.max_idle_faults,
+        )
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, on_tick: Callable[[Driver], None] | None = None) -> None:
+        """Tick until the sweep has ended. The time between ticks adapts to what happens."""
+        shortest, longest = self.cluster.poll_s
+        delay = shortest
+        while True:
+            changed = self.tick()
+            if on_tick is not None:
+                on_tick(self)
+            if self.state.ended is not None:
+                return
+            self._journal.beat()
+            delay = shortest if changed else min(longest, delay * 1.5)
+            self._clock.sleep(delay)
+
+    def tick(self) -> bool:
+        """Take in what has happened and do what follows from it; True if anything changed.
+
+        Raises:
+            SubmitRefused: The cluster refused a batch, in its own words. The runs wait.
+            SupersededError: A newer driver took over.
+        """
+        before = self._commits
+        self._adopt()
+        self._commit(self.following.observe(self._clock.time()))
+        self._take_requests()
+        if self.state.stopping is not None:
+            self._cancel_everything()
+        else:
+            self._rethrottle()
+            self._plan_and_submit()
+        self._end_if_done()
+        return self._commits > before
+
+    def start(self, event: SweepStarted) -> None:
+        """Begin the sweep if it is new; carry it on if it had ended and there is work left."""
+        if self.state.started is None:
+            self._commit([event])
+        elif self.state.ended is not None and self._work_left():
+            self._commit([SweepResumed(self._clock.time())])
+
+    def _work_left(self) -> bool:
+        """Whether a sweep that ended could go on under the settings of now."""
+        ended = self.state.ended
+        if ended is None or ended.ending is not Ending.FINISHED:
+            return True
+        if self._spent_budget() is not None:
+            return False
+        stop = self.state.no_more_trials
+        cut_short = stop is not None and stop.cause == "budget"
+        more_trials = cut_short and self._trials_left() != 0
+        return bool(self.state.waiting) or not self.scheduler.done or more_trials
+
+    @property
+    def phases(self) -> Counter[Phase]:
+        """Tasks by what the cluster said of them last."""
+        return Counter(state.phase for state in self.following.states.values())
+
+    # ------------------------------------------------------------------ truth
+
+    def _commit(self, events: Sequence[AnyEvent]) -> None:
+        if not events:
+            return
+        self._journal.commit(events)
+        self._commits += 1
+        for event in events:
+            self._apply(event)
+
+    def _apply(self, event: AnyEvent) -> None:
+        self.state.apply(event)
+        self.scheduler.apply(event)
+        for observe in self._observers:
+            observe(event)
+        match event:
+            case TrialCreated():
+                self._remember(event.config)
+            case RunFinished(value=None):
+                if self._values[event.trial] is None:
+                    self._values[event.trial] = float("nan")
+            case RunFinished(value=float(value)):
+                self._values[event.trial] = value if self.settings.minimise else -value
+                self._resources[event.trial] = self.state.run(event.run).resource
+            case _:
+                pass
+
+    # ------------------------------------------------------------------ batches that may be there
+
+    def _adopt(self) -> None:
+        """Settle the batches that were planned and never acknowledged."""
+        now = self._clock.time()
+        for batch in [batch for batch in self.state.live.values() if batch.job is None]:
+            files = self.layout.batch(batch.name)
+            if not files.void.exists():
+                try:
+                    job = self.cluster.find(batch.name)
+                except ClusterUnavailable:
+                    continue
+                if job is not None:
+                    self._commit([BatchSubmitted(batch.name, job, now)])
+                    continue
+                self._not_found[batch.name] += 1
+                # The script is written just before the cluster is called. Without it nothing was
+                # submitted; with it a submission may still be on its way for a while.
+                settled = self._not_found[batch.name] >= 2 and now - batch.planned_at >= self.cluster.settle_s
+                if files.script.exists() and not settled:
+                    continue
+            self._abandon(batch.name, "it never reached the cluster")
+
+    def _abandon(self, name: str, reason: str) -> None:
+        """Fence the batch off, then let its runs wait again: a task that starts all the same leaves."""
+        files = self.layout.batch(name)
+        make_dirs(files.root)
+        write_atomic(files.void, reason.encode())
+        self._commit([BatchAbandoned(name, reason)])
+
+    # ------------------------------------------------------------------ requests
+
+    def _take_requests(self) -> None:
+        for name, request in list(new_requests(self.layout, ())):
+            if name not in self.state.requests and request.verb == "stop":
+                reason = f"stopped by {request.user}"
+                self._commit([StopRequested(self._clock.time(), reason, name)])
+            drop_request(self.layout, name)
+
+    def _cancel_everything(self) -> None:
+        for batch in list(self.state.live.values()):
+            open_tasks = self.following.live(batch).open_tasks
+            if batch.job is not None and open_tasks:
+                self.cluster.cancel(self.following.live(batch), open_tasks)
+
+    # ------------------------------------------------------------------ slots
+
+    @property
+    def _cap(self) -> int:
+        caps = [cap for cap in (self.settings.max_tasks, self._limits.slots) if cap is not None]
+        return min(caps, default=_UNLIMITED)
+
+    def _shares(self) -> list[Share]:
+        return [Share(self.following.open_tasks(batch), batch.throttle) for batch in self.state.live.values()]
+
+    def _rethrottle(self) -> None:
+        """Hand the slots of arrays that run out to arrays that could use them."""
+        batches = list(self.state.live.values())
+        shares = self._shares()
+        over = free_slots(self._cap, shares) < 0
+        throttles = lowered(self._cap, shares) if over else raised(self._cap, shares)
+        for batch, throttle in zip(batches, throttles, strict=True):
+            if batch.job is None:
+                continue
+            try:
+                if throttle > batch.throttle:  # counted before it holds, so that the cap always does
+                    self._commit([BatchThrottled(batch.name, throttle)])
+                    self._throttle_due.add(batch.name)
+                elif throttle < batch.throttle:
+                    self.cluster.throttle(self.following.live(batch), throttle)
+                    self._commit([BatchThrottled(batch.name, throttle)])
+                if batch.name in self._throttle_due:
+                    self.cluster.throttle(self.following.live(batch), throttle)
+                    self._throttle_due.discard(batch.name)
+            except ClusterUnavailable:
+                continue
+
+    # ------------------------------------------------------------------ decide and submit
+
+    def _plan_and_submit(self) -> None:
+        if self._spent_budget() is not None:
+            return
+        free = free_slots(self._cap, self._shares())
+        waiting = -(-len(self.state.waiting) // self.settings.shape.runs)
+        events: list[AnyEvent] = []
+        if free > waiting:
+            events = self._decide((free - waiting) * self.settings.shape.runs)
+        runs = self._queue(events)
+        planned: list[BatchPlanned] = []
+        per_batch = (self._limits.array_tasks or _UNLIMITED) * self.settings.shape.runs
+        for chunk in _chunks(runs, per_batch):
+            if free <= 0:
+                break
+            tasks = tuple(_chunks(chunk, self.settings.shape.runs))
+            throttle = min(free, len(tasks))
+            free -= throttle
+            planned.append(
+                BatchPlanned(self._new_name(), self._clock.time(), tasks, self.settings.shape.gpus, throttle)
+            )
+        self._commit([*events, *planned])
+        for event in events:
+            if isinstance(event, TrialStopped):
+                self._stop_trial(event)
+        for position, batch in enumerate(planned):
+            try:
+                self._submit(batch)
+            except SubmitRefused as refusal:
+                for other in planned[position:]:
+                    self._abandon(other.batch, str(refusal))
+                raise
+
+    def _decide(self, slots: int) -> list[AnyEvent]:
+        """The scheduler's decisions as events, with configurations for the trials to start."""
+        events: list[AnyEvent] = []
+        starts: list[Start] = []
+        for decision in self.scheduler.decide(slots):
+            match decision:
+                case Promote(trial, rung, resource):
+                    events.append(TrialPromoted(trial, rung, resource))
+                case Stop(trial, reason):
+                    events.append(TrialStopped(trial, reason))
+                case Start():
+                    starts.append(decision)
+                case _:
+                    assert_never(decision)
+        created = len(self._configs)
+        try:
+            # One ask for each bracket, whatever starts with it: so the configurations do not
+            # depend on how many brackets happened to find free slots in this tick.
+            for start, group in itertools.groupby(starts):
+                new, stop = self._propose(start, len(list(group)))
+                events += new
+                if stop is not None:
+                    events.append(stop)
+                    break
+        finally:  # what is proposed counts when its event is applied
+            del self._configs[created:], self._values[created:], self._resources[created:]
+        return events
+
+    def _propose(self, start: Start, wanted: int) -> tuple[list[TrialCreated], NoMoreTrials | None]:
+        """New trials for one bracket, and why there are fewer than wanted if so."""
+        first = len(self._configs)
+        left = self._trials_left()
+        count = wanted if left is None else min(wanted, left)
+        history = History(self._space, configs=self._configs, values=self._values, resources=self._resources)
+        rng = default_rng([self.settings.seed, first])
+        configs = self._searcher.ask(count, history, rng) if count else []
+        for config in configs:
+            self._remember(config)
+        new = [
+            TrialCreated(trial, config, start.bracket, start.resource)
+            for trial, config in enumerate(configs, start=first)
+        ]
+        stop = None
+        if len(configs) < count:
+            total = first + len(configs)
+            stop = NoMoreTrials(f"the search space is exhausted after {total} configurations", "space")
+        elif count < wanted:
+            stop = NoMoreTrials(f"budget.trials {self.settings.max_trials} is reached", "budget")
+        return new, stop
+
+    def _remember(self, config: Config) -> None:
+        self._configs.append(config)
+        self._values.append(None)
+        self._resources.append(0)
+
+    def _stop_trial(self, event: TrialStopped) -> None:
+        """End the trial's unfinished run: cancelled where it is on the cluster."""
+        run = self.state.trials[event.trial].runs[-1]
+        if run.status is RunStatus.WAITING:
+            self._commit([RunFinished(run.trial, run.rung, Outcome.STOPPED, message=event.reason)])
+        elif run.status is RunStatus.SUBMITTED and self.state.live[run.batch].job is not None:
+            self.cluster.cancel(self.following.live(self.state.live[run.batch]), [run.task])
+
+    def _queue(self, events: Sequence[AnyEvent]) -> list[RunId]:
+        """All waiting runs: interrupted ones first, then promotions, then new trials."""
+        waiting = sorted(self.state.waiting, key=lambda run: self.state.run(run).attempts == 0)
+        promoted = [RunId(e.trial, e.rung) for e in events if isinstance(e, TrialPromoted)]
+        created = [RunId(e.trial, 0) for e in events if isinstance(e, TrialCreated)]
+        return [*waiting, *promoted, *created]
+
+    def _new_name(self) -> str:
+        # The segment's number makes it unique even against a driver that was taken over from.
+        assert self.state.started is not None
+        number = next(self._batch_numbers)
+        return f"{self.settings.name}-{self.state.started.sweep}-{self._journal.number}-{number}"
+
+    def _submit(self, planned: BatchPlanned) -> None:
+        """Write what the tasks are to do, then submit the array.
+
+        Raises:
+            SubmitRefused: For certain. An uncertain outcome is settled by later ticks.
+        """
+        files = self.layout.batch(planned.batch)
+        make_dirs(files.root)
+        assert self.state.started is not None
+        header = Header(
+            planned.batch,
+            self.state.started.sweep,
+            self.settings.program,
+            gpus=self.settings.shape.gpus,
+            lanes=self.settings.shape.lanes,
+        )
+        write_manifest(files, header, ([self._manifest_run(run) for run in task] for task in planned.tasks))
+        self._journal.check()
+        batch = Batch(planned.batch, files.root, len(planned.tasks), planned.throttle, self.settings.shape)
+        try:
+            job = self.cluster.submit(batch)
+        except (SubmitUncertain, ClusterUnavailable):
+            return
+        self._commit([BatchSubmitted(planned.batch, job, self._clock.time())])
+
+    def _manifest_run(self, run_id: RunId) -> ManifestRun:
+        trial = self.state.trials[run_id.trial]
+        run: Run = trial.runs[run_id.rung]
+        return ManifestRun(
+            trial=run_id.trial,
+            rung=run_id.rung,
+            bracket=trial.bracket,
+            resource=run.resource,
+            attempt=run.attempts - 1,
+            seed=zlib.crc32(f"{self.settings.seed}:{run_id.trial}".encode()),
+            config=trial.config,
+            parent=trial.parent,
+        )
+
+    # ------------------------------------------------------------------ budgets and the end
+
+    def _trials_left(self) -> int | None:
+        if self.settings.max_trials is None:
+            return None
+        return max(0, self.settings.max_trials - len(self._configs))
+
+    def _spent_budget(self) -> str | None:
+        """The budget that is used up, in words; None while nothing is."""
+        settings = self.settings
+        if settings.max_gpu_s is not None and self.state.spent_gpu_s >= settings.max_gpu_s:
+            return f"budget.gpu_hours {settings.max_gpu_s / 3600:g} is used up"
+        assert self.state.started is not None
+        running_s = self._clock.time() - self.state.started.at
+        if settings.max_time_s is not None and running_s >= settings.max_time_s:
+            return f"budget.time {settings.max_time_s:g} s is used up"
+        return None
+
+    def _end_if_done(self) -> None:
+        state = self.state
+        if state.ended is not None or state.live:
+            return
+        spent = self._spent_budget()
+        if state.stopping is not None:
+            ending, reason = Ending.STOPPED, state.stopping.reason
+        elif spent is not None:
+            ending, reason = Ending.FINISHED, spent
+        elif self.scheduler.done and not state.waiting:
+            stop = state.no_more_trials
+            ending, reason = Ending.FINISHED, stop.reason if stop else "all trials are done"
+        else:
+            return
+        if ending is Ending.FINISHED and state.best is None:
+            ending = Ending.FAILED
+            failure = state.last_failure
+            if failure is not None:
+                reason = f"no run gave a value; the last failure: {failure.message}"
+            else:
+                reason = f"no run gave a value; {reason}"
+        self._commit([SweepEnded(self._clock.time(), ending, reason)])
+
+
+def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
+    return [tuple(items[i : i + size]) for i in range(0, len(items), size)]

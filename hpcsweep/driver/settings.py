@@ -1,0 +1,32 @@
+"""What a driver needs to know of its sweep beside the seams."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpcsweep.core.protocols import TaskShape
+from hpcsweep.store.manifest import Program
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Caps are None where there is none.
+
+    Attributes:
+        name: Of the sweep; batch names begin with it.
+        max_tasks: Tasks that may hold GPUs at a time, over all batches.
+        max_trials: Trials that may be created in all.
+        max_gpu_s: GPU-seconds after which nothing more is submitted.
+        max_time_s: Wall time since the sweep began after which nothing more is submitted.
+        max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
+    """
+
+    name: str
+    program: Program
+    shape: TaskShape
+    seed: int
+    max_tasks: int | None = None
+    max_trials: int | None = None
+    max_gpu_s: float | None = None
+    max_time_s: float | None = None
+    max_idle_faults: int = 5
+    minimise: bool = True

@@ -1,0 +1,87 @@
+"""A results folder as it is now: its state and a summary. Imports neither numpy nor pandas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpcsweep.core.events import BatchAbandoned
+from hpcsweep.core.state import Run, RunStatus, SweepState
+from hpcsweep.errors import FolderError
+from hpcsweep.store.journal import Reading, holder, read_journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.owner import Owner
+
+#: So many of the newest failures are listed.
+FAILURES_SHOWN = 5
+
+
+class Folder:
+    """One reading of a results folder.
+
+    Raises:
+        FolderError: It is not a results folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.layout = Layout(path.resolve())
+        self.reading: Reading = read_journal(self.layout)
+        if self.reading.tail is None:
+            what = "is not a results folder" if path.is_dir() else "does not exist"
+            raise FolderError(f"{path}: {what}: expected a folder that `launch` made, with journal/ in it")
+        self.state = SweepState.replay(self.reading.events)
+
+    @property
+    def driver(self) -> Owner | None:
+        """Who drives the sweep at this moment."""
+        return holder(self.reading)
+
+    @property
+    def sweep_state(self) -> str:
+        """`running` until the sweep has ended, then `finished`, `stopped`, `failed` or `paused`."""
+        return "running" if self.state.ended is None else self.state.ended.ending.value
+
+    def refusal(self) -> str | None:
+        """Why the newest batch was abandoned, if nothing has been submitted since."""
+        if self.reading.events and isinstance(last := self.reading.events[-1], BatchAbandoned):
+            return last.reason
+        return None
+
+    def status(self) -> dict[str, Any]:
+        """The summary that `status --json` prints."""
+        state = self.state
+        driver = self.driver
+        return {
+            "name": state.started.name if state.started else None,
+            "state": self.sweep_state,
+            "reason": state.ended.reason if state.ended else self.refusal(),
+            "driver": str(driver) if driver else None,
+            "trials": len(state.trials),
+            "runs": {status.value: count for status, count in state.counts.items()},
+            "best": best_of(state),
+            "gpu_hours": round(state.spent_gpu_s / 3600, 6),
+            "run_hours": round(state.spent_s / 3600, 6),
+            "interruptions": state.interruptions,
+            "failures": [
+                {"trial": run.trial, "rung": run.rung, "outcome": _outcome(run), "message": run.message}
+                for run in failures(state)[-FAILURES_SHOWN:]
+            ],
+        }
+
+
+def best_of(state: SweepState) -> dict[str, Any] | None:
+    """The best trial with its value, the resource of that value and its configuration."""
+    run = state.best
+    if run is None:
+        return None
+    config = state.trials[run.trial].config
+    return {"trial": run.trial, "value": run.value, "resource": run.resource, "config": config}
+
+
+def failures(state: SweepState) -> list[Run]:
+    """Runs that failed for good, in trial order."""
+    return [run for trial in state.trials for run in trial.runs if run.status is RunStatus.FAILED]
+
+
+def _outcome(run: Run) -> str:
+    return run.outcome.value if run.outcome else run.status.value

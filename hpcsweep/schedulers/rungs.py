@@ -1,0 +1,98 @@
+"""Rung arithmetic and top-k, shared by the schedulers. Integers only.
+
+`floor(log(243) / log(3))` is 4 in floats and loses a rung; here one multiplies up instead. Symbols
+are the papers': R the largest resource, eta the reduction factor, s a bracket, n its trials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import msgspec
+
+
+class Ladder(msgspec.Struct, frozen=True):
+    """One bracket: rung i holds `sizes[i]` trials, each trained up to `resources[i]`."""
+
+    resources: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def units(self) -> int:
+        """Units trained when each rung goes on from the checkpoint of the one before."""
+        before = (0, *self.resources[:-1])
+        return sum(n * (r - b) for n, r, b in zip(self.sizes, self.resources, before, strict=True))
+
+    @property
+    def units_from_scratch(self) -> int:
+        """Units trained when each promoted trial starts from scratch."""
+        return sum(n * r for n, r in zip(self.sizes, self.resources, strict=True))
+
+    @property
+    def runs(self) -> int:
+        return sum(self.sizes)
+
+    def shrunk(self, started: int, *, eta: int) -> Ladder:
+        """The ladder of a bracket that could start only `started` trials."""
+        if started >= self.sizes[0]:
+            return self
+        sizes = tuple(min(size, max(1, started // eta**i)) for i, size in enumerate(self.sizes))
+        return Ladder(self.resources, sizes if started else (0,) * len(sizes))
+
+
+def whole_log(x: int, base: int) -> int:
+    """The largest k with `base**k <= x`."""
+    k = 0
+    while base ** (k + 1) <= x:
+        k += 1
+    return k
+
+
+def hyperband_ladder(s: int, *, min_resource: int, max_resource: int, eta: int) -> Ladder:
+    """Bracket `s` of Hyperband (Li et al., JMLR 18, 2018, Algorithm 1).
+
+    n = ceil((s_max + 1) eta^s / (s + 1)) trials start at R eta^-s; rung i keeps floor(n eta^-i).
+    With `min_resource` r the brackets are s_max = floor(log_eta(R / r)) .. 0. Resources are
+    rounded down to integers where R is no power of eta.
+    """
+    s_max = whole_log(max_resource // min_resource, eta)
+    n = -(-(s_max + 1) * eta**s // (s + 1))
+    return Ladder(
+        tuple(max_resource // eta ** (s - i) for i in range(s + 1)),
+        tuple(n // eta**i for i in range(s + 1)),
+    )
+
+
+def hyperband_ladders(*, min_resource: int, max_resource: int, eta: int) -> list[Ladder]:
+    """All brackets of one Hyperband iteration, the one with most trials first."""
+    s_max = whole_log(max_resource // min_resource, eta)
+    return [
+        hyperband_ladder(s, min_resource=min_resource, max_resource=max_resource, eta=eta)
+        for s in range(s_max, -1, -1)
+    ]
+
+
+def halving_ladder(*, min_resource: int, max_resource: int, eta: int, prefact: float = 1.0) -> Ladder:
+    """One round of successive halving as in Dive into Deep Learning, 19.4.
+
+    Rungs at r_min eta^k, and at r_max if that is not one of them; with K + 1 rungs, rung i holds
+    int(prefact eta^(K - i)) trials, at least one.
+    """
+    k = whole_log(max_resource // min_resource, eta)
+    resources = [min_resource * eta**i for i in range(k + 1)]
+    if resources[-1] != max_resource:
+        resources.append(max_resource)
+    top = len(resources) - 1
+    factor = Fraction(str(prefact))
+    return Ladder(
+        tuple(resources), tuple(max(1, math.floor(factor * eta ** (top - i))) for i in range(top + 1))
+    )
+
+
+def top_k(values: Mapping[int, float | None], k: int, *, minimise: bool) -> list[int]:
+    """The `k` best trials, best first; one without a value never, ties to the older trial."""
+    sign = 1 if minimise else -1
+    ranked = sorted((sign * value, trial) for trial, value in values.items() if value is not None)
+    return [trial for _, trial in ranked[:k]]

@@ -1,0 +1,203 @@
+"""Synchronous brackets: a rung is compared when it is complete. Successive halving and Hyperband."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    NoMoreTrials,
+    RunFinished,
+    SweepResumed,
+    TrialCreated,
+    TrialPromoted,
+)
+from hpcsweep.core.protocols import Decision, Promote, Start
+from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
+
+
+class Bracket:
+    """The state of one bracket: who is in each rung, and how each one's run ended.
+
+    Attributes:
+        values: For each rung, trial -> value, None for a run without one; finished runs only.
+        members: For each rung, the trials that are or were trained up to it.
+        filled: No further trial will start in it.
+    """
+
+    def __init__(self, index: int, ladder: Ladder, *, eta: int) -> None:
+        self.index = index
+        self.ladder = ladder
+        self.eta = eta
+        self.filled = False
+        self.members: list[set[int]] = [set() for _ in ladder.sizes]
+        self.values: list[dict[int, float | None]] = [{} for _ in ladder.sizes]
+        self._with_value = [0] * len(ladder.sizes)
+
+    @property
+    def missing(self) -> int:
+        """Trials that it may still start."""
+        return 0 if self.filled else self.ladder.sizes[0] - len(self.members[0])
+
+    def start(self, trial: int) -> None:
+        self.members[0].add(trial)
+        if len(self.members[0]) == self.ladder.sizes[0]:
+            self.filled = True
+
+    def finish(self, trial: int, rung: int, value: float | None) -> None:
+        self.values[rung][trial] = value
+        self._with_value[rung] += value is not None
+
+    def fill(self) -> None:
+        """Close rung 0 with the trials that it has: the rungs above shrink with it."""
+        if not self.filled:
+            self.filled = True
+            self.ladder = self.ladder.shrunk(len(self.members[0]), eta=self.eta)
+
+    def promotions(self, *, minimise: bool) -> list[Promote]:
+        """The promotions out of complete rungs that are not made yet, best first."""
+        found: list[Promote] = []
+        for rung in range(len(self.members) - 1):
+            if not self._complete(rung):
+                break
+            if len(self.members[rung + 1]) == self._places(rung + 1):
+                continue
+            for trial in top_k(self.values[rung], self.ladder.sizes[rung + 1], minimise=minimise):
+                if trial not in self.members[rung + 1]:
+                    found.append(Promote(trial, rung + 1, self.ladder.resources[rung + 1]))
+        return found
+
+    def _complete(self, rung: int) -> bool:
+        """Whether every run of the rung has ended and none will join it."""
+        if not self.filled or len(self.values[rung]) < len(self.members[rung]):
+            return False
+        return rung == 0 or len(self.members[rung]) == self._places(rung)
+
+    def _places(self, rung: int) -> int:
+        """How many trials reach a rung above 0: no more than have a value below it."""
+        return min(self.ladder.sizes[rung], self._with_value[rung - 1])
+
+    @property
+    def done(self) -> bool:
+        return all(self._complete(rung) for rung in range(len(self.members)))
+
+
+class Synchronous:
+    """Brackets one after another; where slots are free, the next one starts early.
+
+    Promotions go first. A rung is handed out whole, and promoted only when each of its runs has
+    ended; a run without a value never takes a place in the next rung.
+
+    Args:
+        ladders: The brackets of one iteration, in the order in which they start.
+        iterations: How often to go through them; None until trials or budget end.
+    """
+
+    def __init__(
+        self, ladders: Sequence[Ladder], *, eta: int, iterations: int | None, minimise: bool
+    ) -> None:
+        self.ladders = tuple(ladders)
+        self.iterations = iterations
+        self._eta = eta
+        self._minimise = minimise
+        self._open: dict[int, Bracket] = {}
+        self._of_trial: dict[int, Bracket] = {}
+        self._next = 0
+        self._exhausted = False
+
+    def apply(self, event: AnyEvent) -> None:
+        match event:
+            case TrialCreated():
+                while event.bracket >= self._next:
+                    self._open_bracket()
+                bracket = self._open[event.bracket]
+                bracket.start(event.trial)
+                self._of_trial[event.trial] = bracket
+            case TrialPromoted():
+                self._of_trial[event.trial].members[event.rung].add(event.trial)
+            case RunFinished():
+                bracket = self._of_trial[event.trial]
+                bracket.finish(event.trial, event.rung, event.value)
+                self._close_if_done(bracket)
+            case NoMoreTrials():
+                self._exhausted = True
+                for bracket in list(self._open.values()):
+                    bracket.fill()
+                    self._close_if_done(bracket)
+            case SweepResumed():
+                self._exhausted = False
+            case _:
+                pass
+
+    def decide(self, slots: int) -> list[Decision]:
+        decisions: list[Decision] = []
+        if slots <= 0:
+            return decisions
+        for bracket in self._open.values():
+            decisions += bracket.promotions(minimise=self._minimise)
+        for bracket in self._open.values():
+            decisions += self._starts(bracket.index, bracket.missing, bracket.ladder)
+        following = self._next
+        while len(decisions) < slots and self._may_open(following):
+            ladder = self.ladders[following % len(self.ladders)]
+            decisions += self._starts(following, ladder.sizes[0], ladder)
+            following += 1
+        return decisions
+
+    @property
+    def done(self) -> bool:
+        return not self._open and not self._may_open(self._next)
+
+    def _starts(self, bracket: int, count: int, ladder: Ladder) -> list[Start]:
+        return [] if self._exhausted else [Start(bracket, ladder.resources[0])] * count
+
+    def _may_open(self, index: int) -> bool:
+        return not self._exhausted and (
+            self.iterations is None or index < self.iterations * len(self.ladders)
+        )
+
+    def _open_bracket(self) -> None:
+        ladder = self.ladders[self._next % len(self.ladders)]
+        self._open[self._next] = Bracket(self._next, ladder, eta=self._eta)
+        self._next += 1
+
+    def _close_if_done(self, bracket: Bracket) -> None:
+        if bracket.done:
+            self._open.pop(bracket.index, None)
+            for trial in bracket.members[0]:
+                self._of_trial.pop(trial, None)
+
+
+class Halving(Synchronous):
+    """Successive halving as in Dive into Deep Learning, 19.4, round after round."""
+
+    def __init__(
+        self,
+        *,
+        max_resource: int,
+        min_resource: int = 1,
+        eta: int = 2,
+        prefact: float = 1.0,
+        rounds: int | None = 1,
+        minimise: bool = True,
+    ) -> None:
+        ladder = halving_ladder(
+            min_resource=min_resource, max_resource=max_resource, eta=eta, prefact=prefact
+        )
+        super().__init__([ladder], eta=eta, iterations=rounds, minimise=minimise)
+
+
+class Hyperband(Synchronous):
+    """Hyperband (Li et al., JMLR 18, 2018), exact: the brackets s_max .. 0, from checkpoints."""
+
+    def __init__(
+        self,
+        *,
+        max_resource: int,
+        min_resource: int = 1,
+        eta: int = 3,
+        iterations: int | None = 1,
+        minimise: bool = True,
+    ) -> None:
+        ladders = hyperband_ladders(min_resource=min_resource, max_resource=max_resource, eta=eta)
+        super().__init__(ladders, eta=eta, iterations=iterations, minimise=minimise)

@@ -1,0 +1,261 @@
+"""From a spec and a folder to a driver with its searcher, scheduler, cluster and store."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hpcsweep.clock import SystemClock
+from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
+from hpcsweep.core.events import AnyEvent, SweepStarted
+from hpcsweep.core.protocols import Cluster, Scheduler, TaskShape
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver import Driver, Settings
+from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.plugins import find_class
+from hpcsweep.schedulers import SCHEDULERS
+from hpcsweep.searchers import make_searcher, searcher_class
+from hpcsweep.spec import SweepSpec, difference
+from hpcsweep.store.files import make_dirs, write_atomic
+from hpcsweep.store.journal import Journal, read_journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.worker.check import check_trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a sweep runs.
+
+    Attributes:
+        name: Of the cluster.
+        why: One sentence for the user.
+        shape: What a task asks of it.
+        max_tasks: The cap on tasks at a time, None if there is none.
+    """
+
+    name: str
+    why: str
+    cluster: Any
+    shape: TaskShape
+    max_tasks: int | None
+
+
+def choose_place(spec: SweepSpec, spec_dir: Path, *, name: str | None = None) -> Place:
+    """The cluster that the spec (or `name`, which goes before it) asks for.
+
+    Paths in the spec are relative to `spec_dir`.
+    `auto` is Slurm where sbatch is on the PATH and a controller answers, else this machine.
+
+    Raises:
+        SpecError: There is no such cluster, or it cannot run this sweep.
+    """
+    wanted = name or spec.cluster.name
+    why = "as asked for"
+    if wanted == "auto":
+        from hpcsweep.cluster.slurm import probe
+
+        found, why = probe()
+        wanted = "slurm" if found else "local"
+    match wanted:
+        case "local":
+            return _local(spec, why)
+        case "slurm":
+            return _slurm(spec, spec_dir, why)
+        case _:
+            make = find_class({}, wanted, group="hpcsweep.clusters", key="cluster.name")
+            cluster: Cluster = make(spec=spec)
+            shape = spec.task_shape()
+            return Place(wanted, why, cluster, shape, _max_tasks(spec, shape))
+
+
+def _local(spec: SweepSpec, why: str) -> Place:
+    devices = devices_here() if spec.resources.gpus else []
+    wanted = spec.resources.gpus
+    options = spec.cluster
+    if devices:
+        if wanted > len(devices):
+            raise SpecError(f"resources.gpus: this machine has {len(devices)} GPUs, got {wanted}")
+        slots = len(devices) // wanted
+        what = f"{slots} runs at a time on {len(devices)} GPUs"
+    else:
+        wanted = 0
+        slots = options.slots or max(1, cpus_here() // spec.resources.cpus)
+        what = f"{slots} runs at a time on CPUs"
+    poll = (options.poll, options.poll) if options.poll else (0.05, 0.5)
+    cluster = LocalCluster(
+        slots=slots,
+        devices=devices,
+        gpus=wanted,
+        cpus=spec.resources.cpus,
+        environment=options.environment,
+        poll_s=poll,
+        **({"python": options.python} if options.python else {}),
+    )
+    shape = TaskShape(gpus=wanted, cpus=spec.resources.cpus)
+    return Place("local", f"this machine, {what} ({why})", cluster, shape, _max_tasks(spec, shape))
+
+
+def _slurm(spec: SweepSpec, spec_dir: Path, why: str) -> Place:
+    from hpcsweep.cluster.slurm import SlurmCluster
+    from hpcsweep.cluster.slurm_options import SlurmOptions
+
+    options = spec.cluster
+    given = {
+        field: getattr(options, field)
+        for field in (
+            "partition",
+            "account",
+            "qos",
+            "constraint",
+            "nodelist",
+            "exclude",
+            "gpu_type",
+            "template",
+            "setup",
+            "environment",
+            "options",
+            "python",
+        )
+        if getattr(options, field) is not None
+    }
+    times = {"settle_s": options.settle, "grace_s": options.grace}
+    given |= {key: value for key, value in times.items() if value is not None}
+    if options.poll is not None:
+        given["poll_s"] = (options.poll, options.poll)
+    cluster = SlurmCluster(
+        SlurmOptions(
+            **given, signal_s=options.signal, workdir=str(spec_dir.resolve()), spec_dir=spec_dir.resolve()
+        )
+    )
+    shape = spec.task_shape()
+    return Place("slurm", f"Slurm ({why})", cluster, shape, _max_tasks(spec, shape))
+
+
+def _max_tasks(spec: SweepSpec, shape: TaskShape) -> int | None:
+    caps = []
+    if spec.cluster.max_tasks is not None:
+        caps.append(spec.cluster.max_tasks)
+    if spec.cluster.max_gpus is not None and shape.gpus:
+        caps.append(max(1, spec.cluster.max_gpus // shape.gpus))
+    return min(caps, default=None)
+
+
+def make_scheduler(spec: SweepSpec) -> Scheduler:
+    """A fresh scheduler as the spec asks for it."""
+    options = dict(spec.identity()["scheduler"])
+    name = options.pop("name")
+    minimise = spec.objective.mode == "min"
+    if name == "fifo":
+        options["trials"] = spec.budget.trials
+        options["ahead"] = not searcher_class(spec.searcher.name).adaptive
+    cls = find_class(SCHEDULERS, name, group="hpcsweep.schedulers", key="scheduler.name")
+    scheduler: Scheduler = cls(minimise=minimise, **options)
+    return scheduler
+
+
+def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
+    """Whether the folder can hold this sweep; its state if it holds it already. Writes nothing.
+
+    Raises:
+        FolderError: It holds something else, or a sweep of which what must not change has changed.
+    """
+    layout = Layout(folder)
+    reading = read_journal(layout)
+    state = SweepState.replay(reading.events)
+    if state.started is None:
+        if folder.exists() and not folder.is_dir():
+            raise FolderError(f"{folder}: is a file; give another folder with --results")
+        if reading.tail is None and not layout.spec.exists() and folder.is_dir() and any(folder.iterdir()):
+            raise FolderError(f"{folder}: is not empty and holds no sweep; give another with --results")
+        return None
+    changes = difference(state.started.identity, spec.identity())
+    if changes:
+        raise FolderError(
+            f"{folder}: belongs to another sweep ({state.started.name!r}); since it was started "
+            "this has changed:\n"
+            + "".join(f"  {change}\n" for change in changes)
+            + "Take the change back, or give another folder with --results. "
+            "budget, cluster and resources may change at any time."
+        )
+    return state
+
+
+def check_training_code(spec: SweepSpec, spec_dir: Path) -> None:
+    """Import the trainer in a process of its own, so that no torch enters the driver.
+
+    Raises:
+        TrainerError: It cannot be imported or called.
+    """
+    if spec.train.check:
+        check_trainer(spec.program(spec_dir), spec.cluster.python or sys.executable)
+
+
+@contextlib.contextmanager
+def open_sweep(
+    spec: SweepSpec,
+    spec_dir: Path,
+    folder: Path,
+    place: Place,
+    *,
+    observers: Sequence[Callable[[AnyEvent], None]] = (),
+) -> Iterator[Driver]:
+    """Become the driver of this folder until the block ends; starts the sweep if it is new.
+
+    Raises:
+        FolderError: See `check_folder`; or it cannot be written.
+        HeldError: Another driver is at work on it.
+    """
+    folder = folder.resolve()
+    check_folder(spec, folder)
+    layout = Layout(folder)
+    try:
+        make_dirs(folder)
+    except OSError as error:
+        raise FolderError(f"{folder}: cannot be made: {error.strerror}") from error
+    journal = Journal.open(layout)
+    try:
+        text = spec.dump_yaml().encode()
+        if not layout.spec.exists() or layout.spec.read_bytes() != text:
+            write_atomic(layout.spec, text)
+        clock = SystemClock()
+        driver = Driver(
+            layout=layout,
+            journal=journal,
+            space=spec.space,
+            searcher=make_searcher(
+                spec.searcher.name, seed=spec.searcher.seed, options=spec.searcher.options
+            ),
+            scheduler=make_scheduler(spec),
+            cluster=place.cluster,
+            clock=clock,
+            settings=_settings(spec, spec_dir, place),
+            observers=observers,
+        )
+        driver.start(SweepStarted(secrets.token_hex(3), spec.name, round(clock.time(), 3), spec.identity()))
+        yield driver
+    finally:
+        journal.release()
+
+
+def _settings(spec: SweepSpec, spec_dir: Path, place: Place) -> Settings:
+    budget = spec.budget
+    return Settings(
+        name=spec.name,
+        program=spec.program(spec_dir),
+        shape=place.shape,
+        seed=spec.searcher.seed,
+        max_tasks=place.max_tasks,
+        max_trials=budget.trials,
+        max_gpu_s=None if budget.gpu_hours is None else budget.gpu_hours * 3600,
+        max_time_s=budget.time,
+        max_idle_faults=spec.retries.infrastructure,
+        minimise=spec.objective.mode == "min",
+    )
