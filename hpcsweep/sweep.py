@@ -207,7 +207,9 @@ def open_sweep(
     *,
     observers: Sequence[Callable[[AnyEvent], None]] = (),
 ) -> Iterator[Driver]:
-    """Become the driver of this folder until the block ends; starts the sweep if it is new.
+    """A driver for this folder until the block ends; starts the sweep if it is new.
+
+    Nothing is written to an old sweep before its driver has something to say.
 
     Raises:
         FolderError: See `check_folder`; or it cannot be written.
@@ -224,6 +226,7 @@ def open_sweep(
     try:
         text = spec.dump_yaml().encode()
         if not layout.spec.exists() or layout.spec.read_bytes() != text:
+            journal.acquire()
             write_atomic(layout.spec, text)
         clock = SystemClock()
         driver = Driver(

@@ -53,6 +53,7 @@ def launch(
                             driver.tick()
                             show.tick(driver)
                         else:
+                            driver.acquire()
                             driver.run(show.tick)
                     elif not quiet:
                         typer.echo("It has ended already: nothing is started.")

@@ -122,6 +122,14 @@ class Driver:
 
     # ------------------------------------------------------------------ the loop
 
+    def acquire(self) -> None:
+        """Be the driver from now on, even while there is nothing to write.
+
+        Raises:
+            HeldError: Another one is, since the journal was read.
+        """
+        self._journal.acquire()
+
     def run(self, on_tick: Callable[[Driver], None] | None = None) -> None:
         """Tick until the sweep has ended. The time between ticks adapts to what happens."""
         shortest, longest = self.cluster.poll_s
@@ -159,20 +167,8 @@ class Driver:
         """Begin the sweep if it is new; carry it on if it had ended and there is work left."""
         if self.state.started is None:
             self._commit([event])
-        elif self.state.ended is not None and self._work_left():
+        elif work_left(self.state, self.scheduler, self.settings, now=self._clock.time()):
             self._commit([SweepResumed(self._clock.time())])
-
-    def _work_left(self) -> bool:
-        """Whether a sweep that ended could go on under the settings of now."""
-        ended = self.state.ended
-        if ended is None or ended.ending is not Ending.FINISHED:
-            return True
-        if self._spent_budget() is not None:
-            return False
-        stop = self.state.no_more_trials
-        cut_short = stop is not None and stop.cause == "budget"
-        more_trials = cut_short and self._trials_left() != 0
-        return bool(self.state.waiting) or not self.scheduler.done or more_trials
 
     @property
     def phases(self) -> Counter[Phase]:
@@ -390,6 +386,7 @@ class Driver:
     def _new_name(self) -> str:
         # The segment's number makes it unique even against a driver that was taken over from.
         assert self.state.started is not None
+        self._journal.acquire()
         number = next(self._batch_numbers)
         return f"{self.settings.name}-{self.state.started.sweep}-{self._journal.number}-{number}"
 
@@ -440,15 +437,7 @@ class Driver:
         return max(0, self.settings.max_trials - len(self._configs))
 
     def _spent_budget(self) -> str | None:
-        """The budget that is used up, in words; None while nothing is."""
-        settings = self.settings
-        if settings.max_gpu_s is not None and self.state.spent_gpu_s >= settings.max_gpu_s:
-            return f"budget.gpu_hours {settings.max_gpu_s / 3600:g} is used up"
-        assert self.state.started is not None
-        running_s = self._clock.time() - self.state.started.at
-        if settings.max_time_s is not None and running_s >= settings.max_time_s:
-            return f"budget.time {settings.max_time_s:g} s is used up"
-        return None
+        return spent_budget(self.state, self.settings, now=self._clock.time())
 
     def _end_if_done(self) -> None:
         state = self.state
@@ -472,6 +461,30 @@ class Driver:
             else:
                 reason = f"no run gave a value; {reason}"
         self._commit([SweepEnded(self._clock.time(), ending, reason)])
+
+
+def spent_budget(state: SweepState, settings: Settings, *, now: float) -> str | None:
+    """The budget that is used up, in words; None while nothing is."""
+    if settings.max_gpu_s is not None and state.spent_gpu_s >= settings.max_gpu_s:
+        return f"budget.gpu_hours {settings.max_gpu_s / 3600:g} is used up"
+    started = state.started.at if state.started else now
+    if settings.max_time_s is not None and now - started >= settings.max_time_s:
+        return f"budget.time {settings.max_time_s:g} s is used up"
+    return None
+
+
+def work_left(state: SweepState, scheduler: Scheduler, settings: Settings, *, now: float) -> bool:
+    """Whether a sweep that has ended could go on, for example because a budget was raised."""
+    if state.ended is None:
+        return False
+    if state.ended.ending in (Ending.STOPPED, Ending.PAUSED):
+        return True
+    if spent_budget(state, settings, now=now) is not None:
+        return False
+    stop = state.no_more_trials
+    cut_short = stop is not None and stop.cause == "budget"
+    room = settings.max_trials is None or len(state.trials) < settings.max_trials
+    return bool(state.waiting) or not scheduler.done or (cut_short and room)
 
 
 def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:

@@ -104,34 +104,33 @@ class Reading(NamedTuple):
         tail: None for a journal that holds nothing yet.
         chain: The files that count, oldest first, with the bytes of each that are valid.
         newest: Highest segment number present, valid or not; 0 if none.
+        sizes: Bytes of each file when it was read, those that do not count included.
     """
 
     events: list[AnyEvent]
     tail: Tail | None
     chain: list[tuple[SegmentFile, int]]
     newest: int
+    sizes: dict[str, int]
 
 
-def read_journal(layout: Layout, *, before: int | None = None) -> Reading:
+def read_journal(layout: Layout) -> Reading:
     """Read the whole journal; changes nothing and may run beside a driver.
-
-    Args:
-        layout: The results folder.
-        before: Leave out segments from this number on.
 
     Raises:
         JournalError: A line other than a torn last one is damaged.
     """
     for _ in range(5):
         try:
-            return _read(layout, before)
+            return _read(layout)
         except FileNotFoundError:  # merged and removed between our listing and our reading
             time.sleep(0.05)
-    return _read(layout, before)
+    return _read(layout)
 
 
-def _read(layout: Layout, before: int | None) -> Reading:
-    files = [f for f in _list(layout.journal) if before is None or f.last < before]
+def _read(layout: Layout) -> Reading:
+    sizes = _sizes(layout, before=None)
+    files = _list(layout.journal)
     newest = max((f.last for f in files), default=0)
     parts: list[tuple[SegmentFile, int, list[AnyEvent]]] = []
     tail: Tail | None = None
@@ -158,7 +157,17 @@ def _read(layout: Layout, before: int | None) -> Reading:
             raise JournalError(f"{layout.journal}: segment {wanted.segment:06d} is missing")
     parts.reverse()
     all_events = [event for _, _, events in parts for event in events]
-    return Reading(all_events, tail, [(file, end) for file, end, _ in parts], newest)
+    return Reading(all_events, tail, [(file, end) for file, end, _ in parts], newest, sizes)
+
+
+def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:
+    """Bytes of each file now. Opened, not only asked for: NFS answers stat from its cache."""
+    sizes = {}
+    for file in _list(layout.journal):
+        if before is None or file.last < before:
+            with file.path.open("rb") as opened:
+                sizes[file.path.name] = os.fstat(opened.fileno()).st_size
+    return sizes
 
 
 def _list(folder: Path) -> list[SegmentFile]:
@@ -248,54 +257,69 @@ def _checked(line: bytes) -> bytes:
 
 
 class Journal:
-    """The driver's side: one open segment. Make one with `Journal.open`."""
+    """The driver's side. `open` reads; the first commit, or `acquire`, makes this the driver.
 
-    def __init__(self, layout: Layout, number: int, fd: int, events: list[AnyEvent]) -> None:
+    Attributes:
+        events: All events before this session.
+        number: Of this session's segment: no other driver ever has the same.
+    """
+
+    def __init__(self, layout: Layout, reading: Reading) -> None:
         self.layout = layout
-        #: Number of this session's segment: no other driver ever has the same.
-        self.number = number
-        #: All events before this session.
-        self.events: Sequence[AnyEvent] = events
-        self._fd = fd
+        self.events: Sequence[AnyEvent] = reading.events
+        self.number = reading.newest + 1
+        self._reading = reading
+        self._fd = -1
         self._beaten = time.monotonic()
 
     @classmethod
     def open(cls, layout: Layout) -> Journal:
-        """Become the driver of this folder.
+        """Read the journal in order to drive; writes nothing yet.
 
         Raises:
-            HeldError: Another driver lives, or became it at the same time.
+            HeldError: Another driver lives.
             JournalError: The journal is damaged.
+        """
+        reading = read_journal(layout)
+        _refuse_if_held(reading)
+        return cls(layout, reading)
+
+    def acquire(self) -> None:
+        """Become the driver of this folder; nothing to do if this is it already.
+
+        Raises:
+            HeldError: Another driver became it since the journal was read.
             FolderError: The folder cannot be written.
         """
-        before = read_journal(layout)
-        _refuse_if_held(before)
+        if self._fd >= 0:
+            return
+        busy = HeldError(f"{self.layout.root}: another driver is starting on it at this moment")
+        path = self.layout.journal / f"{self.number:06d}.jsonl"
         try:
-            make_dirs(layout.journal)
-            number = before.newest + 1
-            path = layout.journal / f"{number:06d}.jsonl"
+            make_dirs(self.layout.journal)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         except FileExistsError:
-            raise HeldError(f"{layout.root}: another driver is starting on it at this moment") from None
+            raise busy from None
         except OSError as error:
-            raise FolderError(f"{layout.journal}: cannot be written: {error.strerror}") from error
+            raise FolderError(f"{self.layout.journal}: cannot be written: {error.strerror}") from error
         try:
-            # Read again now that older drivers are shut out: what they committed before we
-            # created our segment counts, what they write from here on is void.
-            reading = read_journal(layout, before=number)
+            # Look again now that older drivers are shut out: what they committed before this
+            # segment was there counts, what they write from here on is void.
+            reading = self._reading
+            if _sizes(self.layout, before=self.number) != reading.sizes:
+                raise busy
+            self._fd = fd
             after = reading.tail.end if reading.tail else None
-            header = Header(number, Owner.me(), time.time(), after)
-            journal = cls(layout, number, fd, reading.events)
-            journal._append(header)
-            fsync_dir(layout.journal)
-            journal.check()
+            self._append(Header(self.number, Owner.me(), round(time.time(), 3), after))
+            fsync_dir(self.layout.journal)
+            self.check()
         except BaseException as error:
+            self._fd = -1
             os.close(fd)
             if isinstance(error, SupersededError):
-                raise HeldError(f"{layout.root}: another driver is starting on it at this moment") from error
+                raise busy from error
             raise
-        journal._merge(reading)
-        return journal
+        self._merge(reading)
 
     def commit(self, events: Sequence[AnyEvent]) -> None:
         """Make these events true, all or none, durable on return.
@@ -303,6 +327,7 @@ class Journal:
         Raises:
             SupersededError: A newer driver took over: nothing was written.
         """
+        self.acquire()
         self.check()
         self._append(_Commit(round(time.time(), 3), list(events)))
 
@@ -320,7 +345,7 @@ class Journal:
     def beat(self) -> None:
         """Give a sign of life: drivers on other machines see the segment's time of change."""
         now = time.monotonic()
-        if now - self._beaten >= BEAT_S:
+        if self._fd >= 0 and now - self._beaten >= BEAT_S:
             self._beaten = now
             with contextlib.suppress(OSError):
                 os.utime(self._fd)

@@ -1,0 +1,268 @@
+"""Slurm: batches are job arrays, submitted through a submitit executor of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import submitit
+
+import hpcsweep
+from hpcsweep.cluster import slurm_programs as programs
+from hpcsweep.cluster.slurm_options import SlurmOptions
+from hpcsweep.cluster.slurm_queue import SlurmQueue
+from hpcsweep.cluster.template import read_template, render, sbatch_options, worker_command
+from hpcsweep.core.protocols import Batch, Limits, LiveBatch, TaskId, TaskShape, TaskState
+from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError, SubmitRefused, SubmitUncertain
+from hpcsweep.store.files import make_dirs, write_atomic
+from hpcsweep.store.layout import BatchLayout
+
+__all__ = ["SlurmCluster", "SlurmOptions", "probe"]
+
+_log = logging.getLogger(__name__)
+
+#: sbatch itself retries for up to 120 s.
+SBATCH_S: Final = 140.0
+PROBE_S: Final = 10.0
+#: Ranges of indices in one scancel.
+CANCEL_RANGES: Final = 500
+SCRIPT_BYTES: Final = 64 * 1024
+
+#: sbatch reads these variables in preference to the script: what the script sets is not left to them.
+_SBATCH_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "array": ("ARRAY_INX",),
+    "time": ("TIMELIMIT",),
+    "requeue": ("NO_REQUEUE",),
+    "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
+    "gres": ("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK"),
+}
+
+
+def probe() -> tuple[bool, str]:
+    """Whether batches can be submitted from here, and why (not), in words for the user."""
+    if shutil.which("sbatch") is None:
+        return False, "no sbatch on the PATH"
+    try:
+        out = programs.ask(["scontrol", "ping"], timeout_s=PROBE_S)
+    except ClusterUnavailable as error:
+        return False, f"sbatch is on the PATH, but no Slurm controller answers ({error})"
+    line = next((line.strip() for line in out.splitlines() if line.rstrip().endswith("UP")), None)
+    if line is None:
+        return False, f"sbatch is on the PATH, but the Slurm controller is down ({out.strip()})"
+    return True, f"a Slurm controller answers ({line})"
+
+
+class _ArrayExecutor(submitit.SlurmExecutor):
+    """Submits one batch as one array, with our script and our command, without pickles.
+
+    submitit's own array path builds a plain SlurmExecutor and loses every override, moves files
+    about after sbatch has answered, and calls sbatch without a time limit: so the one method that
+    reaches sbatch is ours.
+    """
+
+    def __init__(self, batch: Batch, *, script: str, drop: frozenset[str]) -> None:
+        super().__init__(folder=batch.folder)
+        self._layout = BatchLayout(batch.folder)
+        self._script = script
+        self._drop = drop
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # submitit asks for srun, which we never call
+
+    @staticmethod
+    def _get_job_id_from_submission_command(string: bytes | str) -> str:
+        text = string.decode(errors="replace") if isinstance(string, bytes) else string
+        job = programs.submitted_id(text)
+        if job is None:
+            raise SubmitUncertain(f"sbatch: accepted, but gave no job id: {text.strip()!r}")
+        return job
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        return self._script
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        return ["sbatch", "--parsable", str(submission_file_path)]
+
+    def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
+        path = self._layout.script
+        # Its absence proves that sbatch was never called: durable first, then the call.
+        write_atomic(path, self._make_submission_file_text(command, "").encode())
+        argv = self._make_submission_command(path)
+        try:
+            answer = programs.call(argv, timeout_s=SBATCH_S, cwd=path.parent, drop=self._drop)
+        except OSError as error:
+            raise SubmitRefused(f"sbatch: cannot be run: {error.strerror}") from error
+        if answer.code is None:
+            raise SubmitUncertain(f"sbatch: no answer within {SBATCH_S:g} s")
+        if answer.code != 0:
+            kind = SubmitRefused if programs.surely_refused(answer) else SubmitUncertain
+            raise kind(answer.words)
+        if answer.err.strip():
+            _log.warning("%s: accepted, but sbatch says: %s", path.parent.name, answer.err.strip())
+        job = self._get_job_id_from_submission_command(answer.out)
+        # submitit reads patterns such as %a in its folder; it never writes there.
+        return submitit.SlurmJob(folder="/", job_id=job, tasks=[0])
+
+
+class SlurmCluster:
+    """Runs batches as Slurm arrays. Keeps nothing that a new process would have to know.
+
+    Raises:
+        SpecError: The options or the template are wrong; found before anything is submitted.
+    """
+
+    def __init__(self, options: SlurmOptions) -> None:
+        self.settle_s = options.settle_s
+        self.grace_s = options.grace_s
+        self.poll_s = options.poll_s
+        self._options = options
+        _refuse_words_of_submitit(options)
+        self._template = read_template(options.template, spec_dir=options.spec_dir)
+        self._queue = SlurmQueue()
+        self.script(Batch(name="check", folder=Path("/check"), tasks=1, throttle=1, shape=TaskShape()))
+
+    @cached_property
+    def _import_from(self) -> Path | None:
+        return _import_from(self._options.python)
+
+    # ------------------------------------------------------------------ submitting
+
+    def script(self, batch: Batch) -> str:
+        """The script as it would be sent; writes nothing.
+
+        Raises:
+            SpecError: The template is wrong, or the script longer than Slurm likes.
+        """
+        command = worker_command(self._options.python, batch.folder, import_from=self._import_from)
+        text = render(self._template, batch, site=self._options, command=command)
+        if len(text.encode()) > SCRIPT_BYTES:
+            raise SpecError(f"{self._template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
+        return text
+
+    def submit(self, batch: Batch) -> str:
+        """Submit one array, give its job id; `script.sbatch` is on disk before sbatch is called.
+
+        Raises:
+            SubmitRefused: It was refused for certain, with sbatch's own words.
+            SubmitUncertain: It may have been accepted: `find` it.
+        """
+        text = self.script(batch)
+        layout = BatchLayout(batch.folder)
+        make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
+        make_dirs(layout.results)
+        drop = _shadowing(sbatch_options(batch, self._options))
+        executor = _ArrayExecutor(batch, script=text, drop=drop)
+        return str(executor._submit_command("").job_id)
+
+    def limits(self) -> Limits:
+        """The site's MaxArraySize.
+
+        Raises:
+            ClusterError: The site allows no arrays.
+            ClusterUnavailable: The controller did not answer.
+        """
+        for line in programs.ask(["scontrol", "show", "config"], timeout_s=programs.QUERY_S).splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "MaxArraySize" and value.strip().isdecimal():
+                if int(value) == 0:
+                    raise ClusterError("this Slurm allows no job arrays (MaxArraySize=0)")
+                # The largest index is one less, and indices start at 0.
+                return Limits(array_tasks=int(value))
+        return Limits()
+
+    # ------------------------------------------------------------------ following
+
+    def find(self, name: str) -> str | None:
+        """Job id of the batch with this name: from squeue, else from the database if there is one.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return self._queue.find(name)
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        """Every task of these batches that Slurm shows, by one squeue; None: squeue failed."""
+        return self._queue.poll(live)
+
+    # ------------------------------------------------------------------ steering
+
+    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+        """Let at most `tasks` tasks of the batch run at a time from now on; at least one.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        # 0 would mean no limit at all.
+        argv = ["scontrol", "update", f"jobid={batch.job}", f"ArrayTaskThrottle={max(1, tasks)}"]
+        answer = programs.attempt(argv, timeout_s=programs.QUERY_S)
+        if answer.code != 0 and not programs.only_ended(answer):
+            raise ClusterUnavailable(f"scontrol: {answer.words}")
+
+    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        """Cancel these tasks; those that have ended are passed over.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        parts = programs.ranges(tasks)
+        for start in range(0, len(parts), CANCEL_RANGES):
+            indices = ",".join(parts[start : start + CANCEL_RANGES])
+            answer = programs.attempt(["scancel", f"{batch.job}_[{indices}]"], timeout_s=programs.QUERY_S)
+            if answer.code != 0 and not programs.only_ended(answer):
+                raise ClusterUnavailable(f"scancel: {answer.words}")
+
+
+def _refuse_words_of_submitit(options: SlurmOptions) -> None:
+    """Refuse options that only submitit knows: people bring them along, and sbatch would not."""
+    ours = {
+        "setup": "cluster.setup",
+        "array_parallelism": "cluster.max_gpus",
+        "signal_delay_s": "cluster.signal_s",
+        "num_gpus": "resources.gpus",
+    }
+    beyond_sbatch = {"teardown", "stderr_to_stdout", "additional_parameters", "srun_args", "use_srun", *ours}
+    names = submitit.SlurmExecutor._valid_parameters() & beyond_sbatch
+    wrong = [key for key in options.options if key.lstrip("-").replace("-", "_") in names]
+    hints = [f"; here it is {ours[key]}" if key in ours else "" for key in wrong]
+    if wrong:
+        raise SpecError(
+            *(
+                f"cluster.options.{key}: a word of submitit, not of sbatch{hint}"
+                for key, hint in zip(wrong, hints, strict=True)
+            )
+        )
+
+
+def _shadowing(options: Mapping[str, object]) -> frozenset[str]:
+    """The variables by which sbatch would override these options, and one that makes it wait."""
+    names = {
+        name for key in options for name in (key.upper().replace("-", "_"), *_SBATCH_VARIABLES.get(key, ()))
+    }
+    return frozenset({f"SBATCH_{name}" for name in names} | {"SBATCH_WAIT", "SBATCH_CLUSTERS"})
+
+
+def _import_from(python: str) -> Path | None:
+    """The folder to put on PYTHONPATH for this interpreter, None if it finds this package itself.
+
+    The interpreter is asked, as it would start in a job: that is right for wheels, editable
+    installs and checkouts alike. One that does not run here, in a container for example, is
+    trusted to have the package.
+    """
+    ours = Path(hpcsweep.__file__).resolve()
+    code = "import importlib.util as u; s = u.find_spec('hpcsweep'); print(s.origin if s else '')"
+    try:
+        drop = frozenset({"PYTHONPATH"})
+        answer = programs.call([python, "-P", "-c", code], timeout_s=60, drop=drop)
+    except OSError:
+        return None
+    found = answer.out.strip()
+    if answer.code != 0 or (found and python != sys.executable):
+        return None
+    return None if found and os.path.realpath(found) == str(ours) else ours.parent.parent

@@ -1,0 +1,239 @@
+"""The text of an sbatch script, from a site's template and the facts of one batch.
+
+Everything here but `read_template` is pure.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import jinja2
+import msgspec
+
+import hpcsweep
+from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
+from hpcsweep.core.protocols import Batch
+from hpcsweep.errors import SpecError
+from hpcsweep.store.layout import BatchLayout
+
+#: `--signal` takes 16 bits.
+_MAX_SIGNAL_S: Final = 65535
+#: Options that would break what the driver relies on.
+_RESERVED: Final = {
+    "job-name": "belongs to hpcsweep, which finds its batches by it",
+    "array": "belongs to hpcsweep; see cluster.max_gpus",
+    "wait": "would keep sbatch from answering",
+    "test-only": "would submit nothing; see `hpcsweep plan`",
+    "wrap": "would replace the script; see cluster.template",
+    "clusters": "would hide the jobs from squeue; set SLURM_CLUSTERS in the environment instead",
+}
+_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,=@%+*-")
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A template's text and the file that it came from, for error messages."""
+
+    path: Path
+    text: str
+
+
+# --------------------------------------------------------------------------- finding it
+
+
+def packaged_templates() -> Path:
+    """The folder of our own templates: in the installed package, or beside it in a checkout."""
+    package = Path(hpcsweep.__file__).parent
+    inside = package / "sbatch_templates"
+    return inside if inside.is_dir() else package.parent / "sbatch_templates"
+
+
+def read_template(name: str, *, spec_dir: Path) -> Template:
+    """Read the template: a file by its path (a relative one from the spec's folder), else one of ours.
+
+    Raises:
+        SpecError: There is none, or it cannot be read.
+    """
+    own = packaged_templates()
+    candidates = [spec_dir / Path(name).expanduser(), own / name, own / f"{name}.sbatch"]
+    for path in candidates:
+        if path.is_file():
+            try:
+                return Template(path, path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise SpecError(f"{path}: cluster.template: cannot be read: {error}") from error
+    known = ", ".join(sorted(path.name for path in own.glob("*.sbatch")))
+    raise SpecError(f"cluster.template: no file {candidates[0]}, and hpcsweep's own are: {known}")
+
+
+# --------------------------------------------------------------------------- its parts
+
+
+def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | float | bool]:
+    """Every sbatch option of the batch by its long name, the site's own having the last word."""
+    shape = batch.shape
+    gpu = "gpu" if site.gpu_type is None else f"gpu:{site.gpu_type}"
+    ours: dict[str, OptionValue] = {
+        "job-name": batch.name,
+        "array": f"0-{batch.tasks - 1}%{max(1, batch.throttle)}",
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": shape.cpus,
+        # --gres rather than --gpus-per-node: every Slurm with GPUs has it, whatever its SelectType.
+        "gres": f"{gpu}:{shape.gpus}" if shape.gpus else None,
+        "mem": None if shape.mem_mib is None else f"{shape.mem_mib}M",
+        "time": None if shape.time_s is None else max(1, math.ceil(shape.time_s / 60)),
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "nodelist": site.nodelist,
+        "exclude": site.exclude,
+        "chdir": site.workdir or str(batch.folder),
+        "output": _log_pattern(batch.folder),
+        "error": _log_pattern(batch.folder),
+        "open-mode": "append",
+        "requeue": True,
+        # B: reaches only the script's shell, which by exec has become the worker.
+        "signal": f"B:USR2@{min(site.signal_s, _MAX_SIGNAL_S)}",
+    }
+    theirs = {key.lstrip("-").replace("_", "-"): value for key, value in site.options.items()}
+    reserved = [f"cluster.options.{key}: {why}" for key, why in _RESERVED.items() if key in theirs]
+    if reserved:
+        raise SpecError(*reserved)
+    merged = {**ours, **theirs}
+    return {key: value for key, value in merged.items() if value is not None and value is not False}
+
+
+def _log_pattern(folder: Path) -> str:
+    """Slurm's file name pattern of the tasks' logs; only `%a` is to be replaced in it."""
+    pattern = BatchLayout(folder).logs / "%a.log"
+    # A backslash anywhere in the pattern makes Slurm replace nothing, and drop the backslash.
+    if "\\" in str(folder):
+        raise SpecError(f"{folder}: Slurm cannot write logs below a folder with a backslash in its name")
+    return f"{str(pattern.parent).replace('%', '%%')}/{pattern.name}"
+
+
+def header(options: Mapping[str, str | int | float | bool]) -> str:
+    """The `#SBATCH` lines, one for each option, quoted the way sbatch reads them.
+
+    Raises:
+        SpecError: A value holds a line break.
+    """
+    lines = []
+    for key, value in options.items():
+        text = str(value)
+        if "\n" in text or "\r" in text or "\0" in text:
+            raise SpecError(f"cluster.options.{key}: must be one line, got {text!r}")
+        lines.append(f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={_quote(text)}")
+    return "\n".join(lines)
+
+
+def _quote(text: str) -> str:
+    """Quote for an `#SBATCH` line: unlike a shell, sbatch takes backslashes in single quotes too."""
+    if text and _PLAIN.issuperset(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def exports(environment: Mapping[str, str]) -> str:
+    """The export lines, values quoted for the shell: nothing in them is expanded.
+
+    Raises:
+        SpecError: A name is not a shell variable's.
+    """
+    wrong = [name for name in environment if not (name.isascii() and name.isidentifier())]
+    if wrong:
+        raise SpecError(*(f"cluster.environment.{name}: not a name of a variable" for name in wrong))
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+
+
+def worker_command(python: str, folder: Path, *, import_from: Path | None = None) -> str:
+    """The shell command of the worker, by which the script's shell becomes the worker.
+
+    `-P`: no module in the folder where the script starts can take the place of one of Python's.
+
+    Args:
+        python: Absolute path of the interpreter.
+        folder: The batch's folder.
+        import_from: Folder that holds the package, where the interpreter does not find it itself.
+            Exported here and not with the rest: modules and conda set PYTHONPATH too.
+    """
+    command = f"exec {shlex.quote(python)} -P -m hpcsweep.worker {shlex.quote(str(folder))}"
+    if import_from is None:
+        return command
+    return f'export PYTHONPATH={shlex.quote(str(import_from))}"${{PYTHONPATH:+:$PYTHONPATH}}"\n{command}'
+
+
+# --------------------------------------------------------------------------- all together
+
+
+def render(template: Template, batch: Batch, *, site: SlurmOptions, command: str) -> str:
+    """The script of the batch. Its length does not depend on the number of tasks.
+
+    Raises:
+        SpecError: The template is wrong; names file and line where Jinja knows it.
+    """
+    options = sbatch_options(batch, site)
+    parts = {"header": header(options), "command": command}
+    facts = {
+        "environment": exports(site.environment),
+        "setup": "\n".join(site.setup),
+        "name": batch.name,
+        "folder": str(batch.folder),
+        "tasks": batch.tasks,
+        "throttle": batch.throttle,
+        "gpus": batch.shape.gpus,
+        "cpus": batch.shape.cpus,
+        "mem_mib": batch.shape.mem_mib,
+        "time_s": batch.shape.time_s,
+        "runs": batch.shape.runs,
+        "lanes": batch.shape.lanes,
+        "options": options,
+        **{key: getattr(site, key) for key in ("partition", "account", "qos", "constraint", "gpu_type")},
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda _: (template.text, str(template.path), None)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    try:
+        text = environment.get_template(template.path.name).render(**parts, **facts)
+    except jinja2.TemplateSyntaxError as error:
+        raise SpecError(f"{template.path}:{error.lineno}: {error.message}") from error
+    except Exception as error:  # a template can call anything
+        raise SpecError(f"{template.path}:{_line_of(error, template)}: {error}") from error
+    _check(template, text, parts)
+    return text
+
+
+def _line_of(error: Exception, template: Template) -> int:
+    """The template's line that raised; Jinja puts the template's own frames into the traceback."""
+    line = 1
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(template.path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _check(template: Template, text: str, parts: Mapping[str, str]) -> None:
+    """Refuse a script that sbatch would refuse, or whose options it would pass over in silence."""
+    problems = [f"{template.path}:1: uses no {{{{ {k} }}}}" for k, v in parts.items() if v not in text]
+    if not text.startswith("#!"):
+        problems.append(f"{template.path}:1: sbatch wants #!/bin/bash or the like at the very start")
+    if "\r" in text:
+        problems.append(f"{template.path}:1: has DOS line ends, which sbatch refuses")
+    before = text.partition(parts["header"])[0].splitlines() if parts["header"] in text else []
+    if any(line.strip() and not line.lstrip().startswith("#") for line in before):
+        problems.append(
+            f"{template.path}:1: sbatch reads no options after a command: {{{{ header }}}} goes first"
+        )
+    if problems:
+        raise SpecError(*problems)

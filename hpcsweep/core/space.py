@@ -1,0 +1,392 @@
+"""The search space: domains, conditions, constraints; sampling, the grid and the unit cube."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.random import Generator
+
+from hpcsweep.core.domains import (
+    Choice,
+    Constant,
+    Domain,
+    Float,
+    Floats,
+    Int,
+    InvalidDomain,
+    Ordinal,
+    key_of,
+    shown,
+)
+from hpcsweep.core.events import Config
+from hpcsweep.core.expressions import Expression
+from hpcsweep.errors import SpecError
+
+__all__ = [
+    "Choice",
+    "Constant",
+    "Domain",
+    "Float",
+    "Int",
+    "InvalidDomain",
+    "Ordinal",
+    "Parameter",
+    "Space",
+    "key_of",
+]
+
+#: Draws after which fewer than one in as many that fit is an error.
+RARE: Final = 10_000
+_CHUNK: Final = 4096
+_ABSENT: Final = object()
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """One named dimension, active where each parameter of `when` has one of the given values.
+
+    A parameter whose condition names an inactive one is inactive too.
+    """
+
+    name: str
+    domain: Domain
+    when: Mapping[str, tuple[Any, ...]] = {}
+
+
+class Space(msgspec.Struct, frozen=True, dict=True):
+    """All configurations that a searcher may propose.
+
+    A configuration maps the name of each active parameter to its value, in the order of
+    `parameters`; inactive parameters are absent.
+
+    Raises:
+        ValueError: Names clash, or a condition or constraint speaks of what is not there.
+    """
+
+    parameters: tuple[Parameter, ...]
+    constraints: tuple[Expression, ...] = ()
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "parameters", tuple(self.parameters))
+        msgspec.structs.force_setattr(self, "constraints", tuple(self.constraints))
+        repeated = [name for name, count in Counter(self.names).items() if count > 1]
+        if repeated:
+            raise ValueError(f"parameters must have distinct names, got {repeated[0]!r} twice")
+        known = set(self.names)
+        for parameter in self.parameters:
+            for other in parameter.when:
+                if other not in known or other == parameter.name:
+                    raise ValueError(f"{parameter.name}.when: must name another parameter, got {other!r}")
+        for constraint in self.constraints:
+            for name in sorted(constraint.names - known):
+                raise ValueError(f"constraint {constraint.text!r}: {name!r} is no parameter")
+        _ = self._parents_first
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All parameters, constants included."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def columns(self) -> tuple[Parameter, ...]:
+        """The dimensions of the unit cube: the parameters that are not constants."""
+        return tuple(parameter for parameter, _ in self._dimensions)
+
+    @cached_property
+    def _dimensions(self) -> list[tuple[Parameter, Float | Int | Ordinal | Choice]]:
+        return [(p, p.domain) for p in self.parameters if not isinstance(p.domain, Constant)]
+
+    @cached_property
+    def _parents_first(self) -> tuple[Parameter, ...]:
+        """In the spec's order, but for parameters that must wait for those they depend on."""
+        order: list[Parameter] = []
+        waiting = list(self.parameters)
+        while waiting:
+            placed = {parameter.name for parameter in order}
+            ready = next((p for p in waiting if p.when.keys() <= placed), None)
+            if ready is None:
+                circle = ", ".join(parameter.name for parameter in waiting)
+                raise ValueError(f"conditions must not go round in a circle, got one among {circle}")
+            order.append(ready)
+            waiting.remove(ready)
+        return tuple(order)
+
+    @cached_property
+    def _conditions(self) -> dict[str, tuple[tuple[str, frozenset[Hashable]], ...]]:
+        """For each conditional parameter: the other names, and keys of the values that they need."""
+        return {
+            parameter.name: tuple(
+                (other, frozenset(map(key_of, values))) for other, values in parameter.when.items()
+            )
+            for parameter in self.parameters
+            if parameter.when
+        }
+
+    def _active(self, name: str, config: Mapping[str, Any]) -> bool:
+        return all(
+            other in config and key_of(config[other]) in keys
+            for other, keys in self._conditions.get(name, ())
+        )
+
+    def fits(self, config: Config) -> bool:
+        """Whether the configuration satisfies all constraints."""
+        return self._broken(config) is None
+
+    def _broken(self, config: Config) -> Expression | None:
+        return next((c for c in self.constraints if not c.evaluate(config)), None)
+
+    # ------------------------------------------------------------------ the unit cube
+
+    def to_unit(self, configs: Sequence[Config]) -> Floats:
+        """Positions in the unit cube, `(n, d)`; NaN where a parameter is inactive.
+
+        `d` is `len(columns)`. The configurations must be valid.
+        """
+        unit = np.full((len(configs), len(self.columns)), np.nan)
+        for column, (parameter, domain) in enumerate(self._dimensions):
+            values = [config.get(parameter.name, _ABSENT) for config in configs]
+            if parameter.when:
+                rows = [row for row, value in enumerate(values) if value is not _ABSENT]
+                if rows:
+                    unit[rows, column] = domain.to_unit([values[row] for row in rows])
+            elif values:
+                unit[:, column] = domain.to_unit(values)
+        return unit
+
+    def from_unit(self, unit: Floats) -> list[Config]:
+        """Configurations at positions `(n, d)`, clipped to the domains; constraints are not checked.
+
+        Columns of inactive parameters are ignored; NaN for an active one is its middle. What
+        `to_unit` gave comes back exactly, continuous floats up to rounding.
+        """
+        unit = np.asarray(unit, dtype=float)
+        unit = np.where(np.isnan(unit), 0.5, unit)
+        values: list[Sequence[Any]] = []
+        column = 0
+        for parameter in self.parameters:
+            if isinstance(parameter.domain, Constant):
+                values.append([parameter.domain.value] * len(unit))
+            else:
+                values.append(parameter.domain.from_unit(unit[:, column]))
+                column += 1
+        configs = [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
+        if self._conditions:
+            configs = [self._pruned(config) for config in configs]
+        return configs
+
+    def _pruned(self, config: Config) -> Config:
+        """Without the inactive parameters."""
+        kept: Config = {}
+        for parameter in self._parents_first:
+            if self._active(parameter.name, kept):
+                kept[parameter.name] = config[parameter.name]
+        return self._ordered(kept)
+
+    def _ordered(self, config: Config) -> Config:
+        return {name: config[name] for name in self.names if name in config}
+
+    # ------------------------------------------------------------------ sampling
+
+    def sample(self, n: int, rng: Generator) -> list[Config]:
+        """`n` independent random configurations that respect conditions and constraints.
+
+        Raises:
+            SpecError: Fewer than about one draw in 10,000 satisfies the constraints.
+        """
+        if not self.constraints:
+            return self._draw(n, rng)
+        found: list[Config] = []
+        rejected: Counter[str] = Counter()
+        drawn = 0
+        while len(found) < n:
+            rate = (len(found) + 1) / (drawn + 1)
+            chunk = self._draw(min(_CHUNK, math.ceil((n - len(found)) / rate) + 8), rng)
+            drawn += len(chunk)
+            for config in chunk:
+                broken = self._broken(config)
+                if broken is None:
+                    found.append(config)
+                else:
+                    rejected[broken.text] += 1
+            if drawn >= RARE and len(found) * RARE < drawn:
+                hardest = rejected.most_common(1)[0][0]
+                raise SpecError(
+                    f"constraints: must leave at least 1 in {RARE} random draws, "
+                    f"got {len(found)} of {drawn}; most fail {hardest!r}: narrow the domains to what fits"
+                )
+        return found[:n]
+
+    def _draw(self, n: int, rng: Generator) -> list[Config]:
+        return self.from_unit(rng.random((n, len(self.columns))))
+
+    # ------------------------------------------------------------------ counting and the grid
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many distinct configurations there are before constraints; None for infinitely many."""
+        if any(parameter.domain.size is None for parameter in self.parameters):
+            return None
+        return math.prod(self._count(group, 0, {}) for group in self._families)
+
+    @cached_property
+    def _families(self) -> list[list[Parameter]]:
+        """Groups of parameters that conditions tie together, parents first in each."""
+        family = {name: {name} for name in self.names}
+        for parameter in self.parameters:
+            for other in parameter.when:
+                joined = family[parameter.name] | family[other]
+                family.update(dict.fromkeys(joined, joined))
+        groups = {min(members): members for members in family.values()}
+        return [[p for p in self._parents_first if p.name in members] for members in groups.values()]
+
+    def _count(self, family: Sequence[Parameter], index: int, config: Config) -> int:
+        """Configurations of the parameters from `index` on, given those before."""
+        if index == len(family):
+            return 1
+        parameter = family[index]
+        if not self._active(parameter.name, config):
+            return self._count(family, index + 1, config)
+        size = parameter.domain.size
+        assert size is not None
+        asked_for = {
+            key_of(value): value
+            for other in family
+            for value in other.when.get(parameter.name, ())
+            if parameter.domain.problem(value) is None
+        }
+        # Values that no condition asks for are alike: one branch stands for all of them.
+        total = 0
+        if size > len(asked_for):
+            total = (size - len(asked_for)) * self._count(
+                family, index + 1, {**config, parameter.name: _ABSENT}
+            )
+        for value in asked_for.values():
+            total += self._count(family, index + 1, {**config, parameter.name: value})
+        return total
+
+    def grid(self, num_points: int | Mapping[str, int] | None = None) -> Iterator[Config]:
+        """The product of all value lists in the spec's order, the last parameter fastest.
+
+        Each configuration comes once: inactive parameters do not multiply it, and those that
+        break a constraint are left out.
+
+        Args:
+            num_points: How many values of a float or int to take, evenly spread over its domain
+                (in the logarithm where it is on a log scale), both ends included: for all of
+                them, or by name. A float without step needs it.
+
+        Raises:
+            ValueError: A float without step has no number of points, or a name or number is
+                wrong; the message begins with the parameter's name.
+        """
+        return self._leaves(0, {}, self._points(num_points))
+
+    def _points(self, num_points: int | Mapping[str, int] | None) -> dict[str, Sequence[Any]]:
+        counts: Mapping[str, int]
+        if isinstance(num_points, Mapping):
+            counts = num_points
+            for name in num_points:
+                if name not in self.names:
+                    raise ValueError(f"{name}: {unknown(name, self.names, kind='parameter')}")
+        else:
+            counts = {} if num_points is None else dict.fromkeys(self.names, num_points)
+        points: dict[str, Sequence[Any]] = {}
+        for parameter in self.parameters:
+            count = counts.get(parameter.name)
+            if count is not None and count < 1:
+                raise ValueError(f"{parameter.name}: must be at least 1 point, got {count}")
+            if count is not None and isinstance(num_points, Mapping):
+                _check_can_be_thinned(parameter)
+            try:
+                points[parameter.name] = parameter.domain.points(count)
+            except ValueError:
+                raise ValueError(
+                    f"{parameter.name}: is a float without step, needs a number of points"
+                ) from None
+        return points
+
+    def _leaves(self, index: int, config: Config, points: Mapping[str, Sequence[Any]]) -> Iterator[Config]:
+        if index == len(self._parents_first):
+            if self.fits(config):
+                yield self._ordered(config)
+            return
+        name = self._parents_first[index].name
+        if not self._active(name, config):
+            yield from self._leaves(index + 1, config, points)
+            return
+        for value in points[name]:
+            yield from self._leaves(index + 1, {**config, name: value}, points)
+
+    # ------------------------------------------------------------------ what users give
+
+    def check(self, config: Mapping[str, Any]) -> list[str]:
+        """Everything that is wrong with a configuration that a user gave; empty if it is valid."""
+        problems = [
+            f"{name}: {unknown(name, self.names, kind='parameter')}"
+            for name in config
+            if name not in self.names
+        ]
+        valid: Config = {}
+        doubtful: set[str] = set()
+        for parameter in self._parents_first:
+            name = parameter.name
+            if doubtful & parameter.when.keys():
+                doubtful.add(name)
+            elif not self._active(name, valid):
+                if name in config:
+                    problems.append(
+                        f"{name}: must be absent, it is active only when {_spoken(parameter.when)}"
+                    )
+            elif name not in config:
+                problems.append(f"{name}: missing")
+                doubtful.add(name)
+            elif (problem := parameter.domain.problem(config[name])) is not None:
+                problems.append(f"{name}: {problem}")
+                doubtful.add(name)
+            else:
+                valid[name] = config[name]
+        for constraint in self.constraints:
+            if not constraint.names & doubtful and not constraint.evaluate(valid):
+                problems.append(f"breaks the constraint {constraint.text!r}")
+        return problems
+
+    def complete(self, config: Mapping[str, Any]) -> Config:
+        """A user's configuration in its canonical form, for `check`.
+
+        Active constants that are missing are put in, the order is the spec's, and valid values
+        become exactly those of the domain: 1 is 1.0 for a float.
+        """
+        filled = dict(config)
+        for parameter in self._parents_first:
+            if parameter.name not in filled and isinstance(parameter.domain, Constant):
+                if self._active(parameter.name, filled):
+                    filled[parameter.name] = parameter.domain.value
+            elif parameter.name in filled and parameter.domain.problem(filled[parameter.name]) is None:
+                filled[parameter.name] = parameter.domain.nearest(filled[parameter.name])
+        return {**self._ordered(filled), **filled}
+
+
+def unknown(name: str, known: Sequence[str], *, kind: str) -> str:
+    """Says that the name is unknown, and which known one is nearest."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    if near:
+        return f"unknown {kind}; did you mean {near[0]!r}?"
+    return f"unknown {kind}; expected one of: {', '.join(known)}"
+
+
+def _check_can_be_thinned(parameter: Parameter) -> None:
+    match parameter.domain:
+        case Float() | Int():
+            return
+        case Ordinal() | Choice() | Constant():
+            raise ValueError(f"{parameter.name}: its values are listed, all of them are taken")
+
+
+def _spoken(when: Mapping[str, tuple[Any, ...]]) -> str:
+    return " and ".join(f"{other} is {' or '.join(map(shown, values))}" for other, values in when.items())

@@ -1,0 +1,120 @@
+"""What single values cannot show: whether the parts of a spec fit together."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from numpy.random import default_rng
+
+from hpcsweep.core.space import Space
+from hpcsweep.errors import TrainerError
+from hpcsweep.spec.models import (
+    Budget,
+    Cluster,
+    Fifo,
+    Halving,
+    Hyperband,
+    Resources,
+    SchedulerChoice,
+    Train,
+)
+from hpcsweep.spec.problems import Problems
+from hpcsweep.worker.command import check_template
+
+#: Random configurations on which constraints are tried.
+PROBES: Final = 32
+
+
+def check_train(train: Train, names: list[str] | None, problems: Problems) -> None:
+    """Exactly one of function and command, and each is well-formed; `names` are the parameters."""
+    if (train.function is None) == (train.command is None):
+        got = "neither" if train.function is None else "both"
+        problems.add("train", f"must have either function or command, got {got}")
+    if train.function is not None:
+        module, _, name = train.function.rpartition(":")
+        file = module.endswith(".py")
+        if not name.isidentifier() or not (file or all(p.isidentifier() for p in module.split("."))):
+            expected = "must be FILE.py:NAME or package.module:NAME"
+            problems.add("train.function", f"{expected}, got {train.function!r}")
+        if train.shell:
+            problems.add("train.shell", "must not be true for a function, only a command can have a shell")
+    if train.command is not None and names is not None:
+        try:
+            check_template(train.command, shell=train.shell, parameters=names)
+        except TrainerError as error:
+            problems.add("train.command", str(error).removeprefix("train.command: "))
+    for index, pattern in enumerate(train.metrics):
+        path = f"train.metrics[{index}]" if len(train.metrics) > 1 else "train.metrics"
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            problems.add(path, f"must be a regular expression, got {pattern!r}: {error}")
+        else:
+            if not set(groups) - {"step"}:
+                expected = "must have a group named like its metric, as in 'loss=(?P<loss>\\S+)'"
+                problems.add(path, f"{expected}, got {pattern!r}")
+
+
+def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
+    """Its rungs exist."""
+    if not isinstance(scheduler, Halving | Hyperband):
+        return
+    if scheduler.min_resource > scheduler.max_resource:
+        expected = f"must be <= max_resource ({scheduler.max_resource})"
+        problems.add("scheduler.min_resource", f"{expected}, got {scheduler.min_resource}")
+    elif isinstance(scheduler, Halving):
+        top = 0  # rungs above the first one: integers, as logarithms of floats lose some
+        while scheduler.min_resource * scheduler.eta**top < scheduler.max_resource:
+            top += 1
+        if scheduler.prefact * scheduler.eta**top < 1:
+            expected = "must leave at least one trial in the first rung"
+            problems.add("scheduler.prefact", f"{expected}, got {scheduler.prefact}")
+
+
+def check_end(
+    scheduler: SchedulerChoice, *, ends: bool, budget: Budget, resources: Resources, problems: Problems
+) -> None:
+    """The sweep ends some time: by its scheduler, its searcher (`ends`) or its budget."""
+    match scheduler:
+        case Fifo():
+            endless = "fifo goes on for ever in this space"
+        case Halving(rounds=None):
+            endless = "rounds: null goes on for ever"
+        case Hyperband(iterations=None):
+            endless = "iterations: null goes on for ever"
+        case _:
+            return
+    spends = budget.gpu_hours is not None and resources.gpus > 0
+    if ends or spends or budget.trials is not None or budget.time is not None:
+        return
+    never = " (gpu_hours are not spent as resources.gpus is 0)" if budget.gpu_hours is not None else ""
+    problems.add("budget", f"must have trials, gpu_hours or time, {endless}{never}")
+
+
+def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) -> None:
+    """A task fits into the caps."""
+    if cluster.concurrent > cluster.runs_per_task:
+        expected = f"must be <= runs_per_task ({cluster.runs_per_task})"
+        problems.add("cluster.concurrent", f"{expected}, got {cluster.concurrent}")
+    gpus = resources.gpus * cluster.concurrent
+    if cluster.max_gpus is not None and cluster.max_gpus < gpus:
+        expected = f"must be at least the {gpus} of one task (resources.gpus x concurrent)"
+        problems.add("cluster.max_gpus", f"{expected}, got {cluster.max_gpus}")
+    if resources.time is not None and cluster.signal >= resources.time:
+        expected = f"must be less than resources.time ({resources.time} seconds)"
+        problems.add("cluster.signal", f"{expected}, got {cluster.signal}")
+
+
+def constraints_compute(space: Space, problems: Problems) -> bool:
+    """Whether all constraints go with the values of the space, tried on a few of them."""
+    before = problems.count
+    for config in Space(space.parameters).sample(PROBES, default_rng(0)):
+        for index, constraint in enumerate(space.constraints):
+            try:
+                constraint.evaluate(config)
+            except ValueError as error:
+                problems.add(f"constraints[{index}]", str(error))
+        if problems.count > before:
+            return False
+    return True

@@ -1,0 +1,226 @@
+"""A sweep file and `--set` overrides -> SweepSpec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from hpcsweep.cluster import CLUSTERS
+from hpcsweep.core.domains import shown
+from hpcsweep.core.space import Space, unknown
+from hpcsweep.schedulers import SCHEDULERS
+from hpcsweep.searchers import make_searcher, searcher_class, searcher_names
+from hpcsweep.spec import checks
+from hpcsweep.spec.models import (
+    SCHEDULER_MODELS,
+    Budget,
+    Cluster,
+    Objective,
+    Plugin,
+    Resources,
+    Retries,
+    SchedulerChoice,
+    SearcherChoice,
+    Section,
+    Train,
+)
+from hpcsweep.spec.parameters import read_space
+from hpcsweep.spec.plugins import options_model
+from hpcsweep.spec.problems import Problems
+from hpcsweep.spec.reading import apply_overrides, read_yaml
+from hpcsweep.spec.sweep import SweepSpec
+
+KEYS: Final = (
+    "name",
+    "train",
+    "objective",
+    "space",
+    "constraints",
+    "searcher",
+    "scheduler",
+    "resources",
+    "cluster",
+    "budget",
+    "retries",
+)
+_EXPECTED: Final = {
+    "train": "what to run: function or command",
+    "objective": "what to search for: metric and mode",
+    "space": "the parameters",
+}
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+S = TypeVar("S", bound=Section)
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+    """The valid spec in the file, after the overrides.
+
+    Args:
+        path: The sweep file; messages show it as given.
+        overrides: `key.path=value` texts, the value in YAML.
+
+    Raises:
+        SpecError: Anything is wrong; all problems at once.
+    """
+    data = read_yaml(path)
+    problems = Problems(str(path), apply_overrides(data, overrides))
+    spec = _read(data, stem=path.stem, problems=problems)
+    problems.raise_if_any()
+    assert spec is not None
+    return spec
+
+
+def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec | None:
+    for key in data:
+        if key not in KEYS:
+            problems.add(str(key), unknown(str(key), KEYS, kind="key"))
+    for key in _EXPECTED:
+        if data.get(key) is None:
+            problems.add(key, f"missing; expected {_EXPECTED[key]}")
+    name = _read_name(data.get("name"), stem, problems)
+    train = _section(Train, data, "train", problems)
+    objective = _section(Objective, data, "objective", problems)
+    space = None
+    if data.get("space") is not None:
+        space = read_space(data["space"], data.get("constraints"), problems)
+    searcher = _read_searcher(data.get("searcher"), problems)
+    scheduler = _read_scheduler(data.get("scheduler"), problems)
+    resources = _section(Resources, data, "resources", problems)
+    cluster = _section(Cluster, data, "cluster", problems)
+    budget = _section(Budget, data, "budget", problems)
+    retries = _section(Retries, data, "retries", problems)
+
+    if train is not None:
+        checks.check_train(train, None if space is None else list(space.names), problems)
+    ends = True  # until we know better, so that one mistake is told once
+    if space is not None and checks.constraints_compute(space, problems) and searcher is not None:
+        ends = _check_searcher(searcher, space, problems)
+    if scheduler is not None:
+        checks.check_scheduler(scheduler, problems)
+        if budget is not None and resources is not None:
+            checks.check_end(scheduler, ends=ends, budget=budget, resources=resources, problems=problems)
+    if cluster is not None:
+        _check_known("cluster.name", cluster.name, _cluster_names(), problems)
+        if resources is not None:
+            checks.check_cluster(cluster, resources, problems)
+    if (
+        train is None
+        or objective is None
+        or space is None
+        or searcher is None
+        or scheduler is None
+        or resources is None
+        or cluster is None
+        or budget is None
+        or retries is None
+    ):
+        return None
+    return SweepSpec(
+        name=name,
+        train=train,
+        objective=objective,
+        space=space,
+        searcher=searcher,
+        scheduler=scheduler,
+        resources=resources,
+        cluster=cluster,
+        budget=budget,
+        retries=retries,
+    )
+
+
+def _section(model: type[S], data: Mapping[str, Any], key: str, problems: Problems) -> S | None:
+    """The section; an empty one has its defaults, a required one that is missing was told already."""
+    raw = data.get(key)
+    if raw is None and key in _EXPECTED:
+        return None
+    return problems.validated(model, {} if raw is None else raw, path=key)
+
+
+def _read_name(name: Any, stem: str, problems: Problems) -> str:
+    given = stem if name is None else name
+    if not isinstance(given, str) or _NAME.fullmatch(given) is None:
+        expected = "must be 1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit"
+        source = " from the file's name" if name is None else ""
+        problems.add("name", f"{expected}, got {shown(given)}{source}")
+        return ""
+    return given
+
+
+def _check_known(path: str, name: str, known: Sequence[str], problems: Problems) -> bool:
+    if name in known:
+        return True
+    problems.add(path, unknown(name, known, kind=f"name {name!r}"))
+    return False
+
+
+def _named(raw: Any, key: str, default: str, problems: Problems) -> tuple[str, dict[str, Any]] | None:
+    """Name and options of a section that may be a name alone."""
+    if raw is None or isinstance(raw, str):
+        return raw or default, {}
+    if not isinstance(raw, dict):
+        problems.add(key, f"must be a name or a mapping with a name, got {shown(raw)}")
+        return None
+    options = {str(option): value for option, value in raw.items()}
+    name = options.pop("name", default)
+    if not isinstance(name, str):
+        problems.add(f"{key}.name", f"must be text, got {shown(name)}")
+        return None
+    return name, options
+
+
+def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
+    named = _named(raw, "searcher", "random", problems)
+    if named is None or not _check_known("searcher.name", named[0], searcher_names(), problems):
+        return None
+    name, options = named
+    seed = options.pop("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        problems.add("searcher.seed", f"must be an integer >= 0, got {shown(seed)}")
+        seed = None
+    model = problems.validated(
+        options_model(searcher_class(name)), options, path="searcher", also_known=("name", "seed")
+    )
+    if model is None or seed is None:
+        return None
+    return SearcherChoice(name=name, seed=seed, options=model.model_dump())
+
+
+def _check_searcher(searcher: SearcherChoice, space: Space, problems: Problems) -> bool:
+    """Whether it runs out of proposals; takes note of why it cannot search this space."""
+    try:
+        instance: Any = make_searcher(searcher.name, seed=searcher.seed, options=searcher.options)
+    except ValueError as error:
+        wrong = [f"searcher.{error}"]
+    else:
+        wrong = instance.problems(space) if hasattr(instance, "problems") else []
+        if not wrong:
+            return bool(instance.ends(space)) if hasattr(instance, "ends") else False
+    for problem in wrong:
+        path, _, rest = problem.partition(": ")
+        problems.add(path, rest)
+    return True
+
+
+def _read_scheduler(raw: Any, problems: Problems) -> SchedulerChoice | None:
+    named = _named(raw, "scheduler", "fifo", problems)
+    if named is None or not _check_known("scheduler.name", named[0], _scheduler_names(), problems):
+        return None
+    name, options = named
+    if name in SCHEDULER_MODELS:
+        return problems.validated(SCHEDULER_MODELS[name], {"name": name, **options}, path="scheduler")
+    return Plugin(name=name, options=options)
+
+
+def _scheduler_names() -> list[str]:
+    others = (point.name for point in entry_points(group="hpcsweep.schedulers"))
+    return list(dict.fromkeys([*SCHEDULERS, *others]))
+
+
+def _cluster_names() -> list[str]:
+    others = (point.name for point in entry_points(group="hpcsweep.clusters"))
+    return list(dict.fromkeys(["auto", *CLUSTERS, *others]))

@@ -1,0 +1,228 @@
+"""The sections of a spec. The text below each field is what editors show."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hpcsweep.spec.quantities import (
+    AtLeastTwo,
+    Environment,
+    Memory,
+    Natural,
+    Options,
+    Positive,
+    PositiveNumber,
+    Seconds,
+    Text,
+    Texts,
+    TimeLimit,
+)
+
+
+class Section(BaseModel):
+    """A frozen section: unknown keys and values of another type are errors."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+    def plain(self) -> dict[str, Any]:
+        """As written in YAML, defaults included, without what is null anyway."""
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in self.model_dump(mode="json").items()
+            if value is not None or key not in fields or fields[key].default is not None
+        }
+
+
+class Train(Section):
+    """What is run for each trial."""
+
+    function: Text | None = None
+    """A callable that takes a Trial: `FILE.py:NAME`, relative to the spec file, or `package.module:NAME`."""
+    command: Text | None = None
+    """A command with placeholders such as {lr} and {resource}, in place of a function."""
+    shell: bool = False
+    """The command is a shell line; placeholder values are quoted."""
+    metrics: Texts = ()
+    """Regular expressions over printed lines; their named groups are metrics."""
+    keep_checkpoints: Positive = 1
+    """How many of a trial's newest checkpoints are kept."""
+    check: bool = True
+    """Whether launch tries to import the function first."""
+
+
+class Objective(Section):
+    """What is searched for."""
+
+    metric: Text
+    """The name of the metric that training code reports."""
+    mode: Literal["min", "max"] = "min"
+    """Whether small or large values are good."""
+    at: Literal["last", "best"] = "last"
+    """The value of a run: that of its last step, or the best of its steps so far."""
+
+
+class Resources(Section):
+    """What one run needs."""
+
+    gpus: Natural = 0
+    """GPUs of one run."""
+    cpus: Positive = 1
+    """CPU cores of one run."""
+    mem: Memory = None
+    """Memory of one run such as 16G; the cluster's default if not given."""
+    time: TimeLimit = None
+    """Time limit of one run such as 30m; the cluster's default if not given."""
+
+
+class Cluster(Section):
+    """Where it runs, and how much of it may be used."""
+
+    name: Text = "auto"
+    """auto, local, slurm, simulated, or one of another package."""
+    max_gpus: Positive | None = None
+    """GPUs in use at most, over all jobs of the sweep."""
+    max_tasks: Positive | None = None
+    """Tasks running at most, over all jobs of the sweep."""
+    partition: Text | None = None
+    """Slurm's partition, or several separated by commas."""
+    account: Text | None = None
+    """Slurm's account."""
+    qos: Text | None = None
+    """Slurm's quality of service."""
+    constraint: Text | None = None
+    """Slurm's node features."""
+    gpu_type: Text | None = None
+    """The type of GPU as Slurm names it, such as a100."""
+    nodelist: Text | None = None
+    """Nodes to run on."""
+    exclude: Text | None = None
+    """Nodes not to run on."""
+    template: Text = "default.sbatch"
+    """The sbatch template: a file, or one of those that come with hpcsweep."""
+    setup: Texts = ()
+    """Shell lines that run before training, such as `module load cuda`."""
+    environment: Environment = Field(default_factory=dict)
+    """Environment variables of the runs."""
+    options: Options = Field(default_factory=dict)
+    """Further sbatch options without their dashes, such as mail-type; null for one without value."""
+    python: Text | None = None
+    """The Python interpreter on the compute nodes; the one that launches if not given."""
+    slots: Positive | None = None
+    """Runs at a time on a machine without GPUs; by its cores if not given."""
+    poll: Seconds | None = None
+    """Time between two looks at the cluster; it adapts if not given."""
+    settle: Seconds | None = None
+    """How long a submission without an answer may still turn up."""
+    grace: Seconds | None = None
+    """How long the result of a task that has ended may still be invisible."""
+    runs_per_task: Positive = 1
+    """How many runs one array task carries."""
+    concurrent: Positive = 1
+    """How many of a task's runs go on at the same time."""
+    signal: Natural = 60
+    """How many seconds before its time limit a run is told to checkpoint and leave."""
+
+
+class Budget(Section):
+    """When it ends at the latest."""
+
+    trials: Positive | None = None
+    """Trials started at most."""
+    gpu_hours: PositiveNumber | None = None
+    """GPU-hours after which nothing is started any more."""
+    time: TimeLimit = None
+    """Time since the start after which nothing is started any more, such as 12h."""
+
+
+class Retries(Section):
+    """How often a run is tried again."""
+
+    infrastructure: Natural = 5
+    """After preemption, a failing node or a lost task, in a row without a new checkpoint."""
+    timeout: Natural | None = None
+    """After a time limit; as long as it makes progress if not given."""
+    error: Natural = 0
+    """After an error in training code."""
+
+
+class SchedulerSection(Section):
+    """A scheduler with its options."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return self.model_dump(exclude={"name"})
+
+
+class Fifo(SchedulerSection):
+    """Every trial is trained to the full resource."""
+
+    name: Literal["fifo"] = "fifo"
+    max_resource: Positive = 1
+    """Each trial is trained up to this, in epochs or steps."""
+
+
+class Halving(SchedulerSection):
+    """Successive halving: the best 1/eta of a rung go on to the next one."""
+
+    name: Literal["halving"] = "halving"
+    min_resource: Positive = 1
+    """The resource of the first rung, in epochs or steps."""
+    max_resource: Positive
+    """The resource of the last rung, in epochs or steps."""
+    eta: AtLeastTwo = 2
+    """One in eta goes on."""
+    prefact: PositiveNumber = 1.0
+    """Multiplies the number of trials in each rung."""
+    rounds: Positive | None = 1
+    """How often to start from the first rung; null until the budget ends."""
+
+
+class Hyperband(SchedulerSection):
+    """Hyperband: brackets that trade the number of trials for the length of their first run."""
+
+    name: Literal["hyperband"] = "hyperband"
+    min_resource: Positive = 1
+    """The resource of the lowest rung, in epochs or steps."""
+    max_resource: Positive
+    """The resource of the highest rung, in epochs or steps."""
+    eta: AtLeastTwo = 3
+    """One in eta goes on."""
+    iterations: Positive | None = 1
+    """How often to go through all brackets; null until the budget ends."""
+
+
+class Plugin(BaseModel):
+    """A searcher or scheduler by name, with its options."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As written in YAML."""
+        return {"name": self.name, **self.options}
+
+
+class SearcherChoice(Plugin):
+    """Which searcher, its seed and its options."""
+
+    seed: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """As written in YAML."""
+        return {"name": self.name, "seed": self.seed, **self.options}
+
+
+SchedulerChoice: TypeAlias = Fifo | Halving | Hyperband | Plugin
+SCHEDULER_MODELS: dict[str, type[Fifo] | type[Halving] | type[Hyperband]] = {
+    "fifo": Fifo,
+    "halving": Halving,
+    "hyperband": Hyperband,
+}

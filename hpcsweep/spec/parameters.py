@@ -1,0 +1,325 @@
+"""The spec's `space` and `constraints` -> `core.space.Space`, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, assert_never
+
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJsonSchema
+
+from hpcsweep.core.domains import json_problem, shown
+from hpcsweep.core.expressions import Expression
+from hpcsweep.core.space import (
+    Choice,
+    Constant,
+    Domain,
+    Float,
+    Int,
+    InvalidDomain,
+    Ordinal,
+    Parameter,
+    Space,
+    unknown,
+)
+from hpcsweep.spec.models import Section
+from hpcsweep.spec.problems import Problems
+from hpcsweep.spec.quantities import Whole
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _bound(value: Any) -> Any:
+    """As written, so that messages show `0` and not `0.0`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be a number, got {shown(value)}")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list, got {shown(value)}")
+    return tuple(value)
+
+
+def _conditions(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {str(name): tuple(item) if isinstance(item, list) else (item,) for name, item in value.items()}
+
+
+Bound = Annotated[float, PlainValidator(_bound), WithJsonSchema({"type": "number"})]
+Values = Annotated[tuple[Any, ...], PlainValidator(_listed), WithJsonSchema({"type": "array", "minItems": 1})]
+When = Annotated[
+    dict[str, tuple[Any, ...]],
+    BeforeValidator(_conditions),
+    WithJsonSchema({"type": "object", "minProperties": 1}),
+]
+
+
+class Conditional(Section):
+    """What all parameters have in common."""
+
+    when: When = Field(default_factory=dict)
+    """Active only where other parameters have these values: `{optimizer: sgd}` or `{depth: [3, 4]}`."""
+
+
+class FloatParameter(Conditional):
+    """A number between low and high."""
+
+    type: Literal["float"]
+    low: Bound
+    """the smallest value."""
+    high: Bound
+    """the largest value."""
+    log: bool = False
+    """Uniform in the logarithm."""
+    step: Bound | None = None
+    """Only low, low + step, low + 2 step, ... up to high."""
+
+
+class IntParameter(Conditional):
+    """A whole number between low and high."""
+
+    type: Literal["int"]
+    low: Whole
+    """the smallest value."""
+    high: Whole
+    """the largest value."""
+    log: bool = False
+    """Uniform in the logarithm."""
+    step: Whole | None = None
+    """Only low, low + step, low + 2 step, ... up to high."""
+
+
+class ListedParameter(Conditional):
+    """One of the listed values; an ordinal's order means something."""
+
+    type: Literal["choice", "ordinal"]
+    values: Values
+    """a list of values."""
+
+
+class ConstantParameter(Conditional):
+    """Always the same value."""
+
+    type: Literal["constant"]
+    value: Any
+    """the value."""
+
+
+AnyParameter = FloatParameter | IntParameter | ListedParameter | ConstantParameter
+PARAMETER_MODELS: Final[Mapping[str, type[AnyParameter]]] = {
+    "float": FloatParameter,
+    "int": IntParameter,
+    "ordinal": ListedParameter,
+    "choice": ListedParameter,
+    "constant": ConstantParameter,
+}
+
+
+def read_space(space: Any, constraints: Any, problems: Problems) -> Space | None:
+    """The space, or None after taking note of what is wrong with it."""
+    before = problems.count
+    parameters = _read_parameters(space, problems)
+    names = list(map(str, space)) if isinstance(space, dict) else []
+    expressions = _read_constraints(constraints, names, problems)
+    return Space(tuple(parameters), tuple(expressions)) if problems.count == before else None
+
+
+def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
+    if not isinstance(space, dict):
+        problems.add("space", f"must be a mapping of parameters, got {shown(space)}")
+        return []
+    if not space:
+        problems.add("space", "must have at least one parameter, got none")
+    parameters: list[Parameter] = []
+    upper: dict[str, str] = {}
+    for name, raw in space.items():
+        path = f"space.{name}"
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+            problems.add(path, f"must be named by letters, digits and _, got {shown(name)}")
+            continue
+        if upper.setdefault(name.upper(), name) != name:
+            problems.add(path, f"must differ from {upper[name.upper()]!r} in more than case")
+        parameter = _read_parameter(name, raw, path, problems)
+        if parameter is not None:
+            parameters.append(parameter)
+    # Of all parameters, those with other mistakes included.
+    when = {
+        str(name): _conditions(raw["when"])
+        for name, raw in space.items()
+        if isinstance(raw, dict) and isinstance(raw.get("when"), dict)
+    }
+    domains = {parameter.name: parameter.domain for parameter in parameters}
+    _check_conditions(when, domains, names=list(map(str, space)), problems=problems)
+    return parameters
+
+
+def _read_parameter(name: str, raw: Any, path: str, problems: Problems) -> Parameter | None:
+    if isinstance(raw, dict):
+        return _read_long_form(name, raw, path, problems)
+    if raw is None:
+        problems.add(path, "is empty; for a null write {type: constant, value: null}")
+        return None
+    try:
+        return Parameter(name, Choice(tuple(raw)) if isinstance(raw, list) else Constant(raw))
+    except InvalidDomain as error:
+        for _, problem in error.problems:
+            problems.add(path, problem)
+        return None
+
+
+def _read_long_form(name: str, raw: dict[Any, Any], path: str, problems: Problems) -> Parameter | None:
+    kind = raw.get("type")
+    model = PARAMETER_MODELS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        kinds = list(PARAMETER_MODELS)
+        if "type" not in raw:
+            problems.add(f"{path}.type", f"missing; expected one of: {', '.join(kinds)}")
+        else:
+            problems.add(f"{path}.type", unknown(str(kind), kinds, kind=f"type {shown(kind)}"))
+        return None
+    section: BaseModel | None = problems.validated(model, raw, path=path)
+    if section is None:
+        return None
+    try:
+        match section:
+            case FloatParameter():
+                domain: Domain = Float(section.low, section.high, section.log, section.step)
+            case IntParameter():
+                domain = Int(section.low, section.high, section.log, section.step)
+            case ListedParameter(type="ordinal"):
+                domain = Ordinal(section.values)
+            case ListedParameter():
+                domain = Choice(section.values)
+            case ConstantParameter():
+                domain = Constant(section.value)
+            case _:
+                raise AssertionError(section)
+    except InvalidDomain as error:
+        for key, problem in error.problems:
+            problems.add(f"{path}.{key}", problem)
+        return None
+    return Parameter(name, domain, section.when)
+
+
+def _check_conditions(
+    when: Mapping[str, Mapping[str, tuple[Any, ...]]],
+    domains: Mapping[str, Domain],
+    *,
+    names: list[str],
+    problems: Problems,
+) -> None:
+    """Conditions name other parameters, values in their domains, and no circle."""
+    for name, conditions in when.items():
+        for other, values in conditions.items():
+            path = f"space.{name}.when.{other}"
+            if other == name:
+                problems.add(path, "must be another parameter")
+            elif other not in names:
+                problems.add(path, unknown(other, names, kind="parameter"))
+            elif other in domains:
+                for problem in _condition_problems(domains[other], values):
+                    problems.add(path, problem)
+    needs = {name: (when.get(name, {}).keys() & set(names)) - {name} for name in names}
+    for circle in _circles(needs):
+        problems.add(f"space.{circle[0]}.when", f"must not go round in a circle: {' -> '.join(circle)}")
+
+
+def _condition_problems(domain: Domain, values: tuple[Any, ...]) -> list[str]:
+    if not values:
+        return ["must have at least one value, got an empty list"]
+    match domain:
+        case Float(step=None):
+            return ["must be a parameter with separate values, a float without step never has one exactly"]
+        case Constant():  # so that `--set space.optimizer=adam` needs no change of its dependants
+            return [problem for value in values if (problem := json_problem(value)) is not None]
+        case Float() | Int() | Ordinal() | Choice():
+            return [problem for value in values if (problem := domain.problem(value)) is not None]
+        case _:
+            assert_never(domain)
+
+
+def _circles(needs: dict[str, set[str]]) -> list[list[str]]:
+    """Each circle once, from its first parameter back to it."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+    for start in needs:
+        trail: list[str] = []
+        _walk(start, needs, trail=trail, done=done, found=found)
+    return found
+
+
+def _walk(
+    name: str, needs: dict[str, set[str]], *, trail: list[str], done: set[str], found: list[list[str]]
+) -> None:
+    if name in trail:
+        found.append([*trail[trail.index(name) :], name])
+        return
+    if name in done:
+        return
+    trail.append(name)
+    for other in sorted(needs[name]):
+        _walk(other, needs, trail=trail, done=done, found=found)
+    trail.pop()
+    done.add(name)
+
+
+def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Expression]:
+    if raw is None:
+        return []
+    if not isinstance(raw, list):
+        problems.add("constraints", f"must be a list of expressions, got {shown(raw)}")
+        return []
+    found: list[Expression] = []
+    for index, text in enumerate(raw):
+        path = f"constraints[{index}]"
+        if not isinstance(text, str):
+            problems.add(path, f"must be an expression, got {shown(text)}")
+            continue
+        try:
+            expression = Expression(text)
+        except ValueError as error:
+            problems.add(path, f"{error}, got {text!r}")
+            continue
+        for name in sorted(expression.names - set(names)):
+            problems.add(path, f"{unknown(name, names, kind=f'parameter {name!r}')}, got {text!r}")
+        found.append(expression)
+    return found
+
+
+def plain_space(space: Space) -> dict[str, Any]:
+    """The parameters as written in YAML, in their long form; JSON-able."""
+    return {parameter.name: _plain_parameter(parameter) for parameter in space.parameters}
+
+
+def _plain_parameter(parameter: Parameter) -> dict[str, Any]:
+    plain: dict[str, Any]
+    match parameter.domain:
+        case Float(low, high, log, step) | Int(low, high, log, step):
+            kind = "float" if isinstance(parameter.domain, Float) else "int"
+            plain = {"type": kind, "low": low, "high": high, "log": log}
+            if step is not None:
+                plain["step"] = step
+        case Ordinal(values):
+            plain = {"type": "ordinal", "values": _as_lists(values)}
+        case Choice(values):
+            plain = {"type": "choice", "values": _as_lists(values)}
+        case Constant(value):
+            plain = {"type": "constant", "value": _as_lists(value)}
+        case _:
+            assert_never(parameter.domain)
+    if parameter.when:
+        plain["when"] = {other: _as_lists(values) for other, values in parameter.when.items()}
+    return plain
+
+
+def _as_lists(value: Any) -> Any:
+    match value:
+        case list() | tuple():
+            return [_as_lists(item) for item in value]
+        case dict():
+            return {key: _as_lists(item) for key, item in value.items()}
+        case _:
+            return value

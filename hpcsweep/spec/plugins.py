@@ -1,0 +1,46 @@
+"""Options of searchers and schedulers that are named in a table: their constructors say which."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+
+def options_model(constructor: Callable[..., Any]) -> type[BaseModel]:
+    """A model whose fields are the keyword parameters of the constructor, except for `seed`."""
+    parameters = inspect.signature(constructor).parameters
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
+    hints = get_type_hints(function)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in parameters.items()
+        if name != "seed" and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
+    config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model: type[BaseModel] = create_model(
+        getattr(constructor, "__name__", "Options"), __config__=config, **fields
+    )
+    return model
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether it allows several types; one type or None is not meant."""
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    return get_origin(annotation) in (Union, UnionType) and len(members) > 1
+
+
+def spoken_type(annotation: Any) -> str:
+    """The type in words: `int | None` -> `an integer or null`."""
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+    if annotation in words:
+        return words[annotation]
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return " or ".join(map(spoken_type, get_args(annotation)))
+    if isinstance(origin, type) and issubclass(origin, list | tuple):
+        return "a list"
+    return "a mapping" if origin is not None else "another value"

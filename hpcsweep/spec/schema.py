@@ -1,0 +1,84 @@
+"""The spec as a JSON schema, from the models that validate it: for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from hpcsweep.searchers import searcher_class, searcher_names
+from hpcsweep.spec.load import KEYS
+from hpcsweep.spec.models import SCHEDULER_MODELS, Budget, Cluster, Objective, Resources, Retries, Train
+from hpcsweep.spec.parameters import PARAMETER_MODELS
+from hpcsweep.spec.plugins import options_model
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema (draft 2020-12) of sweep files, short forms included."""
+    properties: dict[str, Any] = {
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+        "train": _object(Train),
+        "objective": _object(Objective),
+        "space": {"type": "object", "minProperties": 1, "additionalProperties": _parameter()},
+        "constraints": {"type": ["array", "null"], "items": {"type": "string"}},
+        "searcher": _searcher(),
+        "scheduler": _scheduler(),
+    }
+    for key, model in (
+        ("resources", Resources),
+        ("cluster", Cluster),
+        ("budget", Budget),
+        ("retries", Retries),
+    ):
+        properties[key] = {"anyOf": [_object(model), {"type": "null"}]}
+    assert tuple(properties) == KEYS
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "hpcsweep sweep",
+        "type": "object",
+        "properties": properties,
+        "required": ["train", "objective", "space"],
+        "additionalProperties": False,
+    }
+
+
+def _object(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    schema.pop("title", None)
+    for field in schema.get("properties", {}).values():
+        field.pop("title", None)
+    return schema
+
+
+def _parameter() -> dict[str, Any]:
+    models = dict.fromkeys(PARAMETER_MODELS.values())
+    short = [
+        {"type": "array", "minItems": 1, "description": "A choice of these values."},
+        {"type": ["number", "string", "boolean"], "description": "A constant."},
+    ]
+    return {"anyOf": [*map(_object, models), *short]}
+
+
+def _searcher() -> dict[str, Any]:
+    forms: list[dict[str, Any]] = [{"enum": searcher_names()}, {"type": "null"}]
+    for name in searcher_names():
+        form = _object(options_model(searcher_class(name)))
+        form["properties"] = {
+            "name": {"const": name},
+            "seed": {"type": "integer", "minimum": 0, "default": 0},
+            **form.get("properties", {}),
+        }
+        if name != "random":
+            form["required"] = ["name", *form.get("required", [])]
+        forms.append(form)
+    return {"anyOf": forms}
+
+
+def _scheduler() -> dict[str, Any]:
+    forms: list[dict[str, Any]] = [{"enum": ["fifo"]}, {"type": "null"}]
+    for name, model in SCHEDULER_MODELS.items():
+        form = _object(model)
+        if name != "fifo":
+            form["required"] = ["name", *form.get("required", [])]
+        forms.append(form)
+    return {"anyOf": forms}

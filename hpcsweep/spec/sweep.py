@@ -1,0 +1,99 @@
+"""`SweepSpec`: a whole spec, valid and frozen, and what other rooms ask of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcsweep.core.protocols import TaskShape
+from hpcsweep.core.space import Space
+from hpcsweep.spec.models import (
+    Budget,
+    Cluster,
+    Objective,
+    Resources,
+    Retries,
+    SchedulerChoice,
+    SearcherChoice,
+    Train,
+)
+from hpcsweep.spec.parameters import plain_space
+from hpcsweep.spec.reading import dump_yaml
+from hpcsweep.store.manifest import Program
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSpec:
+    """A sweep as its user wants it; every value is there and fits the others."""
+
+    name: str
+    train: Train
+    objective: Objective
+    space: Space
+    searcher: SearcherChoice
+    scheduler: SchedulerChoice
+    resources: Resources
+    cluster: Cluster
+    budget: Budget
+    retries: Retries
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change between launches, JSON-able: see `difference`."""
+        return {
+            "objective": self.objective.plain(),
+            "space": plain_space(self.space),
+            "constraints": [constraint.text for constraint in self.space.constraints],
+            "searcher": self.searcher.plain(),
+            "scheduler": self.scheduler.plain(),
+        }
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole spec with its defaults, JSON-able, independent of the file that it came from."""
+        return {
+            "name": self.name,
+            "train": self.train.plain(),
+            **self.identity(),
+            "resources": self.resources.plain(),
+            "cluster": self.cluster.plain(),
+            "budget": self.budget.plain(),
+            "retries": self.retries.plain(),
+        }
+
+    def dump_yaml(self) -> str:
+        """YAML text that `load_spec` reads back to an equal spec."""
+        return dump_yaml(self.resolved())
+
+    def program(self, spec_dir: Path) -> Program:
+        """How to run a trial; paths are relative to the folder of the spec file."""
+        folder = os.path.abspath(spec_dir)
+        function = self.train.function
+        if function is not None:
+            file, _, name = function.rpartition(":")
+            if file.endswith(".py"):
+                function = f"{os.path.join(folder, file)}:{name}"
+        return Program(
+            workdir=folder,
+            metric=self.objective.metric,
+            mode=self.objective.mode,
+            at=self.objective.at,
+            function=function,
+            command=self.train.command,
+            shell=self.train.shell,
+            metrics=self.train.metrics,
+            keep_checkpoints=self.train.keep_checkpoints,
+            parameters=self.space.names,
+        )
+
+    def task_shape(self) -> TaskShape:
+        """What one array task needs: one lane's resources times the lanes, and time for all its runs."""
+        runs, lanes, one = self.cluster.runs_per_task, self.cluster.concurrent, self.resources
+        return TaskShape(
+            gpus=one.gpus * lanes,
+            cpus=one.cpus * lanes,
+            mem_mib=None if one.mem is None else one.mem * lanes,
+            time_s=None if one.time is None else one.time * -(-runs // lanes),
+            runs=runs,
+            lanes=lanes,
+        )

@@ -1,0 +1,212 @@
+"""A trial's checkpoints: each is complete or absent, whatever is killed and whenever.
+
+A checkpoint is a folder `step-<n>` with the training code's files and our own `.hpcsweep.json`,
+which lists them with their sizes. It is made in a hidden folder beside: files and folders are
+synced, the list is renamed into place last, then the folder is renamed. Whoever reads trusts only
+a folder whose list is there and whose files all have the sizes that it says.
+
+    checkpoints/
+      step-9/                 complete, or damaged by something outside: then the one before serves
+      step-9.old/             for a moment, while step 9 is replaced
+      .new-27.0-1-0.4711/     being written; of a dead attempt if the attempt is not the present one
+      .work-0-1-0/            the working folder that a program finds in HPCSWEEP_CHECKPOINT_DIR
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from hpcsweep.errors import CheckpointError
+from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, retry_once, write_atomic
+from hpcsweep.store.layout import TrialLayout
+
+#: Hidden and our own, so that it meets no file of the training code, and a copy of a checkpoint
+#: that training code makes the start of its next one is not mistaken for a complete one.
+MANIFEST = ".hpcsweep.json"
+
+_FOLDER = re.compile(r"step-(\d+)(\.old)?\Z")
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What is in a complete checkpoint: each file's path in the folder, and its size in bytes."""
+
+    step: int
+    files: dict[str, int]
+    version: int = 1
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A complete checkpoint: training up to and including `step` is in `path`."""
+
+    step: int
+    path: Path
+
+
+def newest(trial: TrialLayout, *, at_most: int | None = None) -> Checkpoint | None:
+    """The newest complete checkpoint, of a step no later than `at_most`; None if there is none.
+
+    One that is damaged is passed over for the one before it.
+    """
+    for step, path in _folders(trial):
+        if (at_most is None or step <= at_most) and is_complete(path, step):
+            return Checkpoint(step, path)
+    return None
+
+
+def is_complete(path: Path, step: int) -> bool:
+    """Whether the folder's list is there, is of this step, and every file has its size."""
+    try:
+        manifest = msgspec.json.decode(read_bytes(path / MANIFEST), type=Manifest)
+        return manifest.step == step and all(
+            os.lstat(path / name).st_size == size for name, size in manifest.files.items()
+        )
+    except (OSError, msgspec.MsgspecError):
+        return False
+
+
+@contextlib.contextmanager
+def writing(trial: TrialLayout, step: int, *, owner: str) -> Iterator[Path]:
+    """Give an empty folder; when the block ends it is the checkpoint of `step`, complete and durable.
+
+    If the block raises, nothing of it stays. A complete checkpoint of the same step is replaced,
+    and serves until the new one does.
+
+    Args:
+        trial: Whose checkpoint.
+        step: Training up to and including it is in the checkpoint.
+        owner: Names the attempt, so that two of them never write into one folder.
+    """
+    folder = trial.checkpoints / f".new-{step}.{owner}.{os.getpid()}"
+    make_dirs(trial.checkpoints)
+    remove(folder)
+    os.mkdir(folder)
+    try:
+        yield folder
+        seal(trial, step, folder)
+    except BaseException:
+        remove(folder)
+        raise
+
+
+def seal(trial: TrialLayout, step: int, folder: Path) -> Checkpoint:
+    """Make the present content of `folder` the checkpoint of `step`: complete, durable, and moved.
+
+    `folder` lies in the trial's checkpoints folder and is gone afterwards. Its files must be closed.
+
+    Raises:
+        CheckpointError: The folder is gone or cannot be read.
+    """
+    try:
+        files = _sync_tree(folder)
+        write_atomic(folder / MANIFEST, msgspec.json.encode(Manifest(step, files)))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder}: the checkpoint of step {step} cannot be completed, "
+            f"{error.filename} went away while it was written"
+        ) from error
+    target = trial.checkpoint(step)
+    aside = target.with_name(f"{target.name}.old")
+    if is_complete(target, step):
+        # At each moment between the renames one of the two names is a complete checkpoint.
+        remove(aside)
+        rename(target, aside)
+    else:
+        remove(target)
+    rename(folder, target)
+    fsync_dir(trial.checkpoints)
+    remove(aside)
+    return Checkpoint(step, target)
+
+
+def prune(trial: TrialLayout, *, keep: int) -> None:
+    """Remove all but the `keep` newest complete checkpoints; the newest one stays in any case.
+
+    Damaged ones go too. What is being written is left alone.
+    """
+    kept: set[int] = set()
+    for step, path in _folders(trial):
+        if len(kept) < max(keep, 1) and step not in kept and is_complete(path, step):
+            kept.add(step)
+        elif kept:
+            remove(path)
+
+
+def clear_leftovers(trial: TrialLayout) -> None:
+    """Remove what earlier attempts left unfinished. Only for whoever runs the trial now."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(trial.checkpoints):
+            if name.startswith("."):
+                remove(trial.checkpoints / name)
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder if it is there; it is never half a `step-<n>` on the way.
+
+    What cannot be removed (a file that another node has open on NFS) stays hidden and is tried
+    again with the next attempt's leftovers.
+    """
+    if not folder.name.startswith("."):
+        hidden = folder.with_name(f".gone-{folder.name}.{os.getpid()}")
+        shutil.rmtree(hidden, ignore_errors=True)
+        try:
+            os.rename(folder, hidden)
+        except FileNotFoundError:
+            return
+        folder = hidden
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders(trial: TrialLayout) -> list[tuple[int, Path]]:
+    """Checkpoint folders, complete or not, newest step first; a replaced one behind its successor."""
+    try:
+        names = retry_once(lambda: os.listdir(trial.checkpoints))
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        match = _FOLDER.match(name)
+        if match:
+            found.append((int(match[1]), not match[2], trial.checkpoints / name))
+    return [(step, path) for step, _, path in sorted(found, reverse=True)]
+
+
+def _sync_tree(folder: Path) -> dict[str, int]:
+    """Sync every file and folder below; give each file's relative path and size."""
+    files: dict[str, int] = {}
+    for root, _, names in os.walk(folder, topdown=False, onerror=_raise):
+        for name in names:
+            path = Path(root, name)
+            if path.parent == folder and _is_ours(name):
+                continue
+            info = os.lstat(path)
+            if stat.S_ISREG(info.st_mode):
+                _sync_file(path)
+            elif not stat.S_ISLNK(info.st_mode):
+                continue  # a socket or a pipe holds nothing that could be kept
+            files[str(path.relative_to(folder))] = info.st_size
+        fsync_dir(Path(root))
+    return files
+
+
+def _is_ours(name: str) -> bool:
+    return name == MANIFEST or (name.startswith(f".{MANIFEST}.") and name.endswith(".tmp"))
+
+
+def _sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        retry_once(lambda: os.fsync(fd))
+    finally:
+        os.close(fd)
+
+
+def _raise(error: OSError) -> None:
+    raise error

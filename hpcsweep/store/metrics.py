@@ -1,0 +1,104 @@
+"""`metrics-<rung>.<attempt>.<restart>.jsonl`: what one attempt reported, a JSON object a line.
+
+A line is `{"step": 3, "val_error": 0.12}`. JSON has no NaN and no infinities: a metric that was
+reported but is not finite is written as the string `"nan"`, `"inf"` or `"-inf"`, which Python's
+`float` and most other readers turn back into the number.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from hpcsweep.store.files import read_bytes, write_all
+from hpcsweep.store.layout import TrialLayout
+
+_NAME = re.compile(r"metrics-(\d+)\.(\d+)\.(\d+)\.jsonl\Z")
+
+
+class Report(NamedTuple):
+    """One line: the metrics of one step; NaN and infinities are real floats here."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+class MetricsFile(NamedTuple):
+    """One file of reports and whose it is."""
+
+    rung: int
+    attempt: int
+    restart: int
+    path: Path
+
+
+class MetricsWriter:
+    """Appends reports; each is in the file as a whole line when `write` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one report."""
+        if self._fd is None:
+            self._fd = self._open()
+        line = msgspec.json.encode({"step": step, **{name: _jsonable(x) for name, x in metrics.items()}})
+        write_all(self._fd, line + b"\n")
+
+    def _open(self) -> int:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        size = os.fstat(fd).st_size
+        # A writer killed in the middle left a torn line: the next one must not be glued to it.
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            write_all(fd, b"\n")
+        return fd
+
+    def close(self) -> None:
+        """Close the file; a later `write` opens it again."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def read_reports(path: Path) -> Iterator[Report]:
+    """Every whole line in order; a torn line, and a file that is not there, hold no report."""
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        return
+    for line in data.splitlines():
+        try:
+            fields = msgspec.json.decode(line, type=dict[str, float | str])
+            step = int(fields.pop("step"))
+            yield Report(step, {name: float(value) for name, value in fields.items()})
+        except (msgspec.MsgspecError, KeyError, ValueError):
+            continue
+
+
+def metrics_files(trial: TrialLayout) -> list[MetricsFile]:
+    """The trial's metrics files, oldest attempt first: for the same step the later one counts."""
+    try:
+        names = os.listdir(trial.root)
+    except FileNotFoundError:
+        return []
+    files = []
+    for name in names:
+        match = _NAME.match(name)
+        if match:
+            rung, attempt, restart = map(int, match.groups())
+            files.append(MetricsFile(rung, attempt, restart, trial.root / name))
+    return sorted(files)
+
+
+def _jsonable(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"

@@ -1,0 +1,452 @@
+"""What training code sees: its configuration, how far to train, where to report and checkpoint.
+
+A training function gets a `Trial` as its argument; a script asks for it with `current_trial()`:
+
+    def train(trial):
+        model = build(trial.config)
+        if trial.resume_from:
+            load(model, trial.resume_from / "model.pt")
+        for step in trial.steps():                 # first unfinished step .. resource
+            error = train_one_epoch(model)
+            trial.report(step, val_error=error)
+            with trial.checkpoint(step) as folder:
+                save(model, folder / "model.pt")
+
+Steps count from 1; after step `n` the trial has been trained for resource `n`. Any other language
+finds the same things in the environment and reports with
+`python -m hpcsweep.trial --step 3 val_error=0.12 [--checkpoint]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from hpcsweep.errors import HpcsweepError
+from hpcsweep.store import checkpoints
+from hpcsweep.store.files import make_dirs, retry_once
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.metrics import MetricsWriter
+
+#: Asked in this order; the first that holds a number is this process's rank. Launchers come before
+#: SLURM_PROCID, which is 0 in every process that mpirun or torchrun started inside one Slurm task.
+_RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+
+
+class RunFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The JSON file that `HPCSWEEP_RUN` names: everything that training code may want to know.
+
+    Attributes:
+        start: Step of the checkpoint in `resume_from`, 0 from scratch.
+        checkpoint_dir: Working folder; what is in it at the end becomes a checkpoint.
+        stop_file: Exists once training should checkpoint and leave.
+        trial_folder: Of the results folder; `metrics_file` is in it.
+        metric: The objective.
+    """
+
+    trial: int
+    rung: int
+    bracket: int
+    resource: int
+    attempt: int
+    restart: int
+    seed: int
+    config: dict[str, Any]
+    start: int
+    resume_from: str | None
+    checkpoint_dir: str
+    stop_file: str
+    trial_folder: str
+    metrics_file: str
+    metric: str
+    keep_checkpoints: int = 1
+
+    @property
+    def owner(self) -> str:
+        """Names this attempt in file names."""
+        return f"{self.rung}-{self.attempt}-{self.restart}"
+
+
+class Parameters(dict[str, Any]):
+    """The configuration: a dict whose missing keys explain themselves."""
+
+    def __missing__(self, name: str) -> Any:
+        raise KeyError(
+            f"this trial has no parameter {name!r}; it has {', '.join(self) or 'none'}. A parameter that is "
+            f"not active in a configuration is absent: use config.get({name!r}, default)"
+        )
+
+
+class Trial:
+    """One run of one configuration, as training code sees it.
+
+    Attributes:
+        id: The trial's number in the sweep.
+        config: Its parameters by name; inactive ones are absent.
+        resource: The last step to train.
+        rung: Which rung of its bracket this run is for, from 0.
+        bracket: Its bracket.
+        seed: For this trial's random numbers; the same in each of its runs.
+        attempt: Which try at this run it is, from 0.
+        resume_from: Folder of the checkpoint to go on from; None: from scratch.
+        start: Step of that checkpoint, 0 from scratch.
+        checkpoint_dir: Working folder; what is in it when training ends well becomes the
+            checkpoint of the last step, unless `checkpoint` made that one. None outside a sweep.
+        rank: Of this process in a multi-process training. Only rank 0 reports and checkpoints.
+    """
+
+    def __init__(self, run: RunFile, *, rank: int) -> None:
+        self.id = run.trial
+        self.config: dict[str, Any] = Parameters(run.config)
+        self.resource = run.resource
+        self.rung = run.rung
+        self.bracket = run.bracket
+        self.seed = run.seed
+        self.attempt = run.attempt
+        self.resume_from = Path(run.resume_from) if run.resume_from else None
+        self.start = run.start
+        self.checkpoint_dir: Path | None = Path(run.checkpoint_dir) if run.checkpoint_dir else None
+        self.rank = rank
+        self._run = run
+        self._told = False
+        self._yielded: int | None = None
+        self._reported: int | None = None
+        self._metrics: MetricsWriter | None = None
+
+    def __repr__(self) -> str:
+        return f"<Trial {self.id} rung {self.rung}: steps {self.start + 1}..{self.resource}, {self.config}>"
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether to checkpoint and leave now: the job is preempted, out of time or cancelled.
+
+        Every process of a training on this node sees it. Once true it stays true.
+        """
+        if not self._told and self._run.stop_file:
+            self._told = os.path.exists(self._run.stop_file)
+        return self._told
+
+    def steps(self) -> Iterator[int]:
+        """The steps that are left to train: `start + 1` to `resource`; ends early when told to stop."""
+        self._yielded = self.start
+        for step in range(self.start + 1, self.resource + 1):
+            if self.should_stop:
+                return
+            self._yielded = step
+            yield step
+
+    def report(self, step: int, **metrics: float) -> None:
+        """Record the metrics of one step; they are in the results folder when this returns.
+
+        Numbers of any kind with a `float()` or `.item()` are taken, NaN and infinities too. The
+        same step may be reported several times: the last time counts for each metric. A step
+        beyond `resource` is recorded, but is not looked at for this run's value.
+
+        Raises:
+            TypeError: The step is not an integer, or a metric is not a number.
+            ValueError: The step is negative, or there is no metric.
+        """
+        self._record(step, metrics)
+
+    def _record(self, step: int, metrics: Mapping[Any, object]) -> None:
+        step = _step(step)
+        if not metrics:
+            raise ValueError(
+                f"report({step}): name at least one metric, as in report({step}, val_error=0.12)"
+            )
+        values = {_metric(name): _number(name, value) for name, value in metrics.items()}
+        if self.rank == 0:
+            self._reported = max(step, self._reported or 0)
+            self._write(step, values)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self._metrics is None:
+            self._metrics = MetricsWriter(Path(self._run.metrics_file))
+        writer = self._metrics
+        retry_once(lambda: writer.write(step, values))
+
+    @contextlib.contextmanager
+    def checkpoint(self, step: int) -> Iterator[Path]:
+        """Give an empty folder; when the block ends it is the checkpoint of `step`, complete and durable.
+
+        If the block raises or anything is killed, the checkpoint is absent and the one before
+        serves. Older checkpoints are removed. On any rank but 0 the folder is thrown away: gather
+        what is to be kept on rank 0.
+
+        Raises:
+            TypeError: The step is not an integer.
+            ValueError: The step is negative.
+        """
+        step = _step(step)
+        if self.rank != 0:
+            with _scratch() as folder:
+                yield folder
+            return
+        layout = TrialLayout(Path(self._run.trial_folder))
+        with checkpoints.writing(layout, step, owner=self._run.owner) as folder:
+            yield folder
+        checkpoints.prune(layout, keep=self._run.keep_checkpoints)
+
+    def finish(self, returned: object) -> None:
+        """Count what a training function returned, a number or a dict of them, as a report.
+
+        The step is the last one that `steps()` gave out, or `resource` if it was not used.
+
+        Raises:
+            TypeError: It returned something else.
+            ValueError: It returned an empty dict.
+        """
+        if isinstance(returned, Mapping):
+            self._record(self._last_step(), returned)
+        elif returned is not None:
+            self._record(self._last_step(), {self._run.metric: returned})
+
+    def _last_step(self) -> int:
+        if self._yielded is not None:
+            return max(self._yielded, self.start)
+        if self.should_stop:  # it left early by itself: how far it came only its reports say
+            return self._reported if self._reported is not None else self.start
+        return self.resource
+
+
+class StandaloneTrial(Trial):
+    """A trial outside any sweep: reports are printed, checkpoints kept in a local folder or not at all."""
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        print(f"step {step}: " + ", ".join(f"{name}={value:g}" for name, value in values.items()), flush=True)
+
+    @contextlib.contextmanager
+    def checkpoint(self, step: int) -> Iterator[Path]:
+        """As in a sweep where a folder was given; else a folder that is thrown away."""
+        if self._run.trial_folder:
+            with super().checkpoint(step) as folder:
+                yield folder
+        else:
+            _step(step)
+            with _scratch() as folder:
+                yield folder
+
+
+def current_trial(
+    config: Mapping[str, Any] | None = None,
+    /,
+    *,
+    resource: int = 1,
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    **parameters: Any,
+) -> Trial:
+    """The trial that this process was started for; the same object each time.
+
+    Outside a sweep it is a stand-alone trial made of the arguments, which inside one are not
+    looked at, so that the same script runs by hand.
+
+    Args:
+        config: Parameters of the stand-alone trial; more as keywords, as in `current_trial(lr=0.1)`.
+        resource: How many steps it trains.
+        seed: Its seed.
+        folder: Where it keeps its checkpoints, and finds them again; None: it keeps none.
+        **parameters: Parameters by name.
+    """
+    global _current
+    path = os.environ.get("HPCSWEEP_RUN")
+    if not path:
+        return _standalone({**(config or {}), **parameters}, resource=resource, seed=seed, folder=folder)
+    if _current is None or _current[0] != path:
+        trial = Trial(load_run(path), rank=current_rank(os.environ))
+        _listen(trial)
+        _current = path, trial
+    return _current[1]
+
+
+_current: tuple[str, Trial] | None = None
+
+
+def load_run(path: str) -> RunFile:
+    """Read the file that `HPCSWEEP_RUN` names.
+
+    Raises:
+        HpcsweepError: It is gone or not such a file.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=RunFile)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise HpcsweepError(
+            f"HPCSWEEP_RUN={path}: cannot be read ({error}). It is there while a sweep runs this trial; "
+            "to run the script by hand, unset HPCSWEEP_RUN"
+        ) from error
+
+
+def current_rank(environ: Mapping[str, str]) -> int:
+    """Rank of this process in a multi-process training, 0 if it is alone."""
+    for name in _RANK_VARIABLES:
+        if environ.get(name, "").isdecimal():
+            return int(environ[name])
+    return 0
+
+
+def _standalone(
+    config: dict[str, Any], *, resource: int, seed: int, folder: str | os.PathLike[str] | None
+) -> StandaloneTrial:
+    checkpoint = None
+    if folder is not None:
+        layout = TrialLayout(Path(folder).absolute())
+        make_dirs(layout.checkpoints)
+        checkpoint = checkpoints.newest(layout, at_most=resource)
+    run = RunFile(
+        trial=0,
+        rung=0,
+        bracket=0,
+        resource=resource,
+        attempt=0,
+        restart=0,
+        seed=seed,
+        config=config,
+        start=checkpoint.step if checkpoint else 0,
+        resume_from=str(checkpoint.path) if checkpoint else None,
+        checkpoint_dir="",
+        stop_file="",
+        trial_folder=str(Path(folder).absolute()) if folder is not None else "",
+        metrics_file="",
+        metric="value",
+    )
+    return StandaloneTrial(run, rank=current_rank(os.environ))
+
+
+def _listen(trial: Trial) -> None:
+    """Make SIGUSR2 and SIGTERM raise the stop flag instead of killing this process.
+
+    Only where nobody else has taken them, and only in this process: what it forks (a data loader's
+    workers) dies of SIGTERM as everywhere, since its parent may have no other way to end it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    owner = os.getpid()
+
+    def raise_flag(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # forked a moment ago: `restore` has not come yet
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+            return
+        trial._told = True
+        with contextlib.suppress(OSError):  # the file tells the other processes of this training
+            os.close(os.open(trial._run.stop_file, os.O_WRONLY | os.O_CREAT, 0o644))
+
+    def restore() -> None:
+        for signum in taken:
+            if signal.getsignal(signum) is raise_flag:
+                signal.signal(signum, signal.SIG_DFL)
+
+    taken = [n for n in (signal.SIGUSR2, signal.SIGTERM) if signal.getsignal(n) is signal.SIG_DFL]
+    for signum in taken:
+        signal.signal(signum, raise_flag)
+    os.register_at_fork(after_in_child=restore)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="hpcsweep-checkpoint-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step(step: object) -> int:
+    try:
+        if isinstance(step, bool):
+            raise TypeError
+        number = operator.index(step)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"a step is an integer, counted 1, 2, ... resource; got {step!r} ({type(step).__name__})"
+        ) from None
+    if number < 0:
+        raise ValueError(f"a step is counted 1, 2, ... resource; got {number}")
+    return number
+
+
+def _metric(name: object) -> str:
+    if not isinstance(name, str) or name in ("", "step"):
+        raise ValueError(f"a metric cannot be called {name!r}; a name like 'val_error' will do")
+    return name
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        if hasattr(value, "item"):
+            value = value.item()
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"metric {name!r} must be one number, got {value!r:.80} ({type(value).__name__})"
+        ) from None
+
+
+def main(arguments: list[str]) -> int:
+    """Report from any language: `--step 3 val_error=0.12 [--checkpoint]`; 2 if it was asked wrongly."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m hpcsweep.trial",
+        description="Report the metrics of one step of the present trial, and keep its checkpoint.",
+    )
+    parser.add_argument("--step", type=int, required=True, help="the step just finished, counted from 1")
+    parser.add_argument(
+        "--checkpoint",
+        action="store_true",
+        help="move the present content of $HPCSWEEP_CHECKPOINT_DIR into the checkpoint of this step",
+    )
+    parser.add_argument("metrics", nargs="*", metavar="NAME=NUMBER")
+    request = parser.parse_args(arguments)
+    values: dict[str, float] = {}
+    for text in request.metrics:
+        name, equals, number = text.partition("=")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            equals = ""
+        if not (name and equals):
+            parser.error(f"{text!r} is not NAME=NUMBER, as in val_error=0.12")
+    if not (values or request.checkpoint):
+        parser.error("nothing to do: give NAME=NUMBER, --checkpoint or both")
+    try:
+        trial = current_trial()
+        if values:
+            trial._record(request.step, values)
+        if request.checkpoint:
+            _seal_working_folder(trial, request.step)
+    except (HpcsweepError, OSError, ValueError, TypeError) as error:
+        print(f"hpcsweep.trial: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _seal_working_folder(trial: Trial, step: int) -> None:
+    """Move what is in the working folder into the checkpoint of `step`; the folder is empty again."""
+    folder = trial.checkpoint_dir
+    if folder is None or trial.rank != 0:
+        return
+    layout = TrialLayout(Path(trial._run.trial_folder))
+    checkpoints.seal(layout, _step(step), folder)
+    make_dirs(folder)
+    checkpoints.prune(layout, keep=trial._run.keep_checkpoints)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""The child process of a Python callable: `python -P -m hpcsweep.worker.child FILE.py:NAME ENDING`.
+
+It imports the function, calls it with the trial, and counts what it returns as a report. If
+anything raises, the traceback goes to the log and its last line into the file ENDING.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from hpcsweep.trial import current_trial
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What the ending file says: the exception's type names, base classes too, and its one line."""
+
+    types: tuple[str, ...]
+    message: str
+
+
+def main(function: str, ending: Path) -> int:
+    """Train; 0 if the function returned, 1 if anything raised."""
+    trial = current_trial()  # first of all: from here on signals raise the stop flag
+    try:
+        from hpcsweep.worker.loading import load_trainer
+
+        trial.finish(load_trainer(function)(trial))
+    except Exception as error:
+        traceback.print_exc()
+        ending.write_bytes(msgspec.json.encode(_failure(error)))
+        return 1
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            ending.write_bytes(msgspec.json.encode(Failure(("SystemExit",), leaving.code)))
+        raise
+    return 0
+
+
+def _failure(error: BaseException) -> Failure:
+    line = traceback.format_exception_only(error)[-1] if not isinstance(error, SyntaxError) else repr(error)
+    text = f"{type(error).__name__}: {error}" if str(error) else line
+    first = next((part for part in text.splitlines() if part.strip()), line)
+    return Failure(tuple(kind.__name__ for kind in type(error).__mro__), first.strip())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

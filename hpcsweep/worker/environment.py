@@ -1,0 +1,105 @@
+"""What a run finds in its environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hpcsweep
+from hpcsweep.trial import RunFile
+from hpcsweep.worker.command import as_text
+
+_OWN = (
+    "HPCSWEEP_RUN",
+    "HPCSWEEP_TRIAL",
+    "HPCSWEEP_RUNG",
+    "HPCSWEEP_RESOURCE",
+    "HPCSWEEP_START",
+    "HPCSWEEP_SEED",
+    "HPCSWEEP_CHECKPOINT_DIR",
+    "HPCSWEEP_RESUME_FROM",
+    "HPCSWEEP_STOP_FILE",
+    "HPCSWEEP_PYTHON",
+)
+
+
+def run_environment(
+    base: Mapping[str, str], run: RunFile, *, run_file: Path, devices: Sequence[str] | None, python: str
+) -> dict[str, str]:
+    """The environment of one run's process: `base`, less any other run's variables, and its own.
+
+    Args:
+        base: The task's environment.
+        run: What the run is to do.
+        run_file: Where that is written.
+        devices: The GPUs that it may see; None leaves them as they are in `base`.
+        python: The interpreter for `$HPCSWEEP_PYTHON -m hpcsweep.trial`.
+    """
+    environ = {
+        name: value
+        for name, value in base.items()
+        if name not in _OWN and not name.startswith("HPCSWEEP_PARAM_")
+    }
+    values: dict[str, Any] = {
+        "HPCSWEEP_RUN": str(run_file),
+        "HPCSWEEP_TRIAL": run.trial,
+        "HPCSWEEP_RUNG": run.rung,
+        "HPCSWEEP_RESOURCE": run.resource,
+        "HPCSWEEP_START": run.start,
+        "HPCSWEEP_SEED": run.seed,
+        "HPCSWEEP_CHECKPOINT_DIR": run.checkpoint_dir,
+        "HPCSWEEP_RESUME_FROM": run.resume_from,
+        "HPCSWEEP_STOP_FILE": run.stop_file,
+        "HPCSWEEP_PYTHON": python,
+    }
+    values |= {parameter_variable(name): value for name, value in run.config.items()}
+    environ |= {name: as_text(value) for name, value in values.items()}
+    if devices is not None:
+        environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    # A log that is written block by block shows nothing while training runs, and loses its end.
+    environ.setdefault("PYTHONUNBUFFERED", "1")
+    return with_hpcsweep_importable(environ)
+
+
+def parameter_variable(name: str) -> str:
+    """The variable of a parameter: upper case, and `_` for all but ASCII letters and digits.
+
+    `lr` is `HPCSWEEP_PARAM_LR`, `optimizer.beta-1` is `HPCSWEEP_PARAM_OPTIMIZER_BETA_1`.
+    """
+    return "HPCSWEEP_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def with_hpcsweep_importable(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, in which any folder's Python finds this very package.
+
+    An installed package is found anyway; one in a checkout may be known only by the present folder.
+    """
+    root = Path(hpcsweep.__file__).parent.parent
+    paths = environ.get("PYTHONPATH", "")
+    if root.name in ("site-packages", "dist-packages") or str(root) in paths.split(":"):
+        return dict(environ)
+    return {**environ, "PYTHONPATH": f"{paths}:{root}" if paths else str(root)}
+
+
+def lane_devices(visible: str | None, *, gpus: int, lanes: int) -> list[list[str] | None]:
+    """The GPUs of each lane, disjoint unless there are more lanes than GPUs.
+
+    The task's own list is divided by position: its entries may be numbers, UUIDs or MIG names.
+    One lane keeps what the task has (None), and so do all lanes of a task without GPUs.
+
+    Args:
+        visible: `CUDA_VISIBLE_DEVICES` of the task, None or empty if it has none.
+        gpus: GPUs of the task, for when there is no list.
+        lanes: Runs at a time.
+    """
+    names = [name.strip() for name in (visible or "").split(",") if name.strip()]
+    names = names or [str(position) for position in range(gpus)]
+    if lanes <= 1 or not names or not gpus:
+        return [None] * max(lanes, 1)
+    shares: list[list[str] | None] = []
+    for lane in range(lanes):
+        first = lane * len(names) // lanes
+        shares.append(names[first : max((lane + 1) * len(names) // lanes, first + 1)])
+    return shares

@@ -1,0 +1,156 @@
+"""A child process in a session of its own, of which nothing survives."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+#: How long killed processes may take to go; one that sleeps in a dead filesystem never does.
+_VANISH_S = 5.0
+
+
+class Child:
+    """A process, its group, and whatever it started that still carries its mark.
+
+    Args:
+        argv: What to run.
+        env: Its environment.
+        mark: Name of a variable in `env` whose value no other process has: it finds what left the
+            process group (a daemon that called setsid).
+        cwd: Where it runs.
+        output: Descriptor for standard output and standard error.
+
+    Raises:
+        OSError: It cannot be started.
+        ValueError: An argument or a variable holds a null byte.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], mark: str, cwd: str, output: int
+    ) -> None:
+        worker = os.getpid()
+
+        def die_with_worker() -> None:
+            # A worker that is killed must not leave training behind that nobody watches.
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != worker:
+                os._exit(1)
+
+        self._mark = f"{mark}={env[mark]}".encode()
+        # The worker has one thread only, so running Python between fork and exec is safe here.
+        self._process = subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_worker,
+        )
+        self.pid = self._process.pid
+
+    @property
+    def exited(self) -> bool:
+        """Whether the child itself has ended. It stays a zombie until `end`: its number stays taken."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    @property
+    def died_of(self) -> int | None:
+        """The signal that ended it, None if none did or it still runs. Not to be asked after `end`."""
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None or ended.si_code not in (os.CLD_KILLED, os.CLD_DUMPED):
+            return None
+        return ended.si_status
+
+    @property
+    def left(self) -> list[int]:
+        """Processes of the group that still run, the child included until it has ended."""
+        return [pid for pid in _processes() if _group_of(pid) == self.pid]
+
+    def tell(self, signum: signal.Signals) -> None:
+        """Forward a signal to whoever can use it.
+
+        A child that catches it gets it alone, since it is in charge of its own children. Else
+        SIGTERM goes to the whole group, and any other signal, whose default is death, only to
+        the processes of the group that catch it.
+        """
+        if _catches(self.pid, signum):
+            _send(self.pid, signum)
+        elif signum == signal.SIGTERM:
+            self._send_group(signum)
+        else:
+            for pid in self.left:
+                if _catches(pid, signum):
+                    _send(pid, signum)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the whole group."""
+        self._send_group(signal.SIGTERM)
+
+    def end(self) -> int:
+        """Kill whatever is left; the child's exit code, negative for the signal that ended it.
+
+        Until this returns the child is not reaped, so its number cannot belong to anybody else.
+        """
+        self._send_group(signal.SIGKILL)
+        deadline = time.monotonic() + _VANISH_S
+        while True:
+            strays = [pid for pid in _processes() if self._is_ours(pid)]
+            if not strays or time.monotonic() > deadline:
+                break
+            for pid in strays:
+                _send(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        return self._process.wait()
+
+    def _send_group(self, signum: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signum)
+
+    def _is_ours(self, pid: int) -> bool:
+        if pid == os.getpid():
+            return False
+        if _group_of(pid) == self.pid:
+            return True
+        try:
+            return self._mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _group_of(pid: int) -> int | None:
+    """The process group of a process that still runs; None for a zombie or none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[2])
+
+
+def _catches(pid: int, signum: signal.Signals) -> bool:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
+    except OSError:
+        pass
+    return False
+
+
+def _send(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signum)

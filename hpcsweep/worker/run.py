@@ -1,0 +1,402 @@
+"""One attempt at one run: start its process, watch it, and say what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.errors import CheckpointError, TrainerError
+from hpcsweep.store import checkpoints
+from hpcsweep.store.files import make_dirs
+from hpcsweep.store.layout import BatchLayout, Layout
+from hpcsweep.store.manifest import Header, ManifestRun
+from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.results import Result
+from hpcsweep.trial import RunFile
+from hpcsweep.worker.child import Failure
+from hpcsweep.worker.command import arguments, shell_line
+from hpcsweep.worker.ending import Ended, Verdict, judge
+from hpcsweep.worker.environment import run_environment
+from hpcsweep.worker.log import RunLog
+from hpcsweep.worker.memory import oom_kills
+from hpcsweep.worker.printed import PrintedMetrics
+from hpcsweep.worker.process import Child
+from hpcsweep.worker.value import Measured, measure
+
+#: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
+#: fit into Slurm's KillWait of 30 s, with time left to write the result.
+TERM_S = 2.0
+#: How much later than its child the worker may get a signal meant for both.
+LINGER_S = 1.0
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+
+class Start(msgspec.Struct, frozen=True):
+    """One start of a task: which one, and where it runs.
+
+    Attributes:
+        restart: The cluster's own count of this task's starts, from 0.
+        scratch: A private folder of this node.
+        environ: The environment of the task.
+    """
+
+    batch: BatchLayout
+    header: Header
+    task: int
+    restart: int
+    job: str
+    node: str
+    scratch: Path
+    environ: Mapping[str, str]
+
+
+class Attempt:
+    """A run that is under way.
+
+    Life: `begin`, then `advance` whenever something may have happened, until there is a `result`.
+    """
+
+    def __init__(self, start: Start, run: ManifestRun, *, log: Path, devices: Sequence[str] | None) -> None:
+        layout = Layout.of_batch(start.batch.root)
+        self.run = run
+        self.result: Result | None = None
+        self._start = start
+        self._program = start.header.program
+        self._devices = devices
+        self._trial = layout.trial(run.trial)
+        self._parent = layout.trial(run.parent) if run.parent is not None else None
+        self._log = RunLog(log)
+        self._folder = start.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
+        self._began, self._began_at = time.monotonic(), time.time()
+        self._checkpoint: checkpoints.Checkpoint | None = None
+        self._file: RunFile | None = None
+        self._child: Child | None = None
+        self._pipe: int | None = None
+        self._printed: PrintedMetrics | None = None
+        self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, start.restart))
+        self._oom_kills = oom_kills()
+        self._told: signal.Signals | None = None
+        self._deadline: float | None = None
+        self._pressed = False
+
+    # ------------------------------------------------------------------ from outside
+
+    @property
+    def output(self) -> int | None:
+        """Descriptor that has something to read when the process prints, where we read along."""
+        return self._pipe
+
+    @property
+    def deadline(self) -> float | None:
+        """When `advance` must be called at the latest, on the monotonic clock."""
+        return self._deadline
+
+    def begin(self) -> None:
+        """Start the process, or give the result at once where nothing is left to do."""
+        checkpoints.clear_leftovers(self._trial)
+        self._checkpoint = self._newest(self.run.resource)
+        if self._checkpoint is not None and self._checkpoint.step == self.run.resource:
+            # An earlier attempt was killed between its last checkpoint and its result.
+            measured = self._measure()
+            if measured.complete:
+                self._settle(judge(Ended(0), measured, resource=self.run.resource, reached=self.run.resource))
+                return
+        self._launch()
+
+    def tell(self, signum: signal.Signals) -> None:
+        """Pass on that the task must stop: the flag first, then the signal, then a time limit."""
+        if self._child is None or self._file is None:
+            return
+        Path(self._file.stop_file).touch()
+        if self._told is None:
+            self._told = signum
+            self._deadline = time.monotonic() + self._program.grace_s
+            self._log.note(f"{signum.name}: training is told to stop, it has {self._program.grace_s:g} s")
+        self._child.tell(signum)
+
+    def advance(self) -> None:
+        """Take note of what has happened; sets `result` once the run has ended."""
+        if self._child is None:
+            return
+        self._pump()
+        if self._child.exited and not self._is_worth_waiting(self._child):
+            self._end()
+        elif self._deadline is not None and time.monotonic() >= self._deadline:
+            self._press()
+
+    # ------------------------------------------------------------------ start
+
+    def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
+        own = checkpoints.newest(self._trial, at_most=at_most)
+        if own is None and self._parent is not None:
+            return checkpoints.newest(self._parent, at_most=at_most)
+        return own
+
+    @property
+    def _from(self) -> int:
+        return self._checkpoint.step if self._checkpoint else 0
+
+    def _launch(self) -> None:
+        run, program = self.run, self._program
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.makedirs(self._folder, mode=0o700)
+        file = RunFile(
+            trial=run.trial,
+            rung=run.rung,
+            bracket=run.bracket,
+            resource=run.resource,
+            attempt=run.attempt,
+            restart=self._start.restart,
+            seed=run.seed,
+            config=run.config,
+            start=self._from,
+            resume_from=str(self._checkpoint.path) if self._checkpoint else None,
+            checkpoint_dir=str(
+                self._trial.checkpoints / f".work-{run.rung}-{run.attempt}-{self._start.restart}"
+            ),
+            stop_file=str(self._folder / "stop"),
+            trial_folder=str(self._trial.root),
+            metrics_file=str(self._metrics.path),
+            metric=program.metric,
+            keep_checkpoints=program.keep_checkpoints,
+        )
+        self._file = file
+        checkpoints.remove(Path(file.checkpoint_dir))
+        make_dirs(Path(file.checkpoint_dir))
+        run_file = self._folder / "run.json"
+        run_file.write_bytes(msgspec.json.encode(file))
+        source = f"from step {self._from}" if self._checkpoint else "from scratch"
+        self._log.note(
+            f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {run.trial} rung {run.rung} attempt {run.attempt}"
+            f".{self._start.restart} on {self._start.node}: {source} to step {run.resource}"
+        )
+        environ = run_environment(
+            self._start.environ, file, run_file=run_file, devices=self._devices, python=sys.executable
+        )
+        try:
+            argv = self._argv(file)
+            self._child = self._spawn(argv, environ)
+        except (TrainerError, OSError, ValueError) as error:
+            self._settle_failed_start(error)
+
+    def _argv(self, file: RunFile) -> list[str]:
+        program = self._program
+        if program.command is None:
+            function = program.function or ""
+            return [sys.executable, "-P", "-m", "hpcsweep.worker.child", function, str(self._ending_file)]
+        values = {
+            "trial": file.trial,
+            "rung": file.rung,
+            "resource": file.resource,
+            "start": file.start,
+            "resume_from": file.resume_from,
+            "checkpoint_dir": file.checkpoint_dir,
+            "seed": file.seed,
+            "python": sys.executable,
+            **dict.fromkeys(program.parameters),
+            **file.config,
+        }
+        if program.shell:
+            return [shutil.which("bash") or "/bin/sh", "-c", shell_line(program.command, values)]
+        return arguments(program.command, values)
+
+    def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> Child:
+        output = self._log.fd
+        if self._program.metrics:
+            self._pipe, output = os.pipe()
+            os.set_blocking(self._pipe, False)
+            self._printed = PrintedMetrics(
+                self._program.metrics, start=self._from, report=self._metrics.write
+            )
+        try:
+            return Child(argv, env=environ, mark="HPCSWEEP_RUN", cwd=self._program.workdir, output=output)
+        finally:
+            if output != self._log.fd:
+                os.close(output)
+
+    def _settle_failed_start(self, error: Exception) -> None:
+        what = self._program.command or self._program.function
+        text = str(error) if isinstance(error, TrainerError) else f"{what}: cannot be started: {error}"
+        self._log.note(text)
+        self._drop_pipe()
+        self._clean_up()
+        self._settle(
+            judge(Ended(1, message=text), self._measure(), resource=self.run.resource, reached=self._from)
+        )
+
+    # ------------------------------------------------------------------ end
+
+    def _is_worth_waiting(self, child: Child) -> bool:
+        """Whether more may come after the child has ended.
+
+        Told to stop, what it left behind may still use the grace period: a shell dies of SIGTERM
+        at once, while the training that it started makes its checkpoint. And a child that died of
+        a signal that nobody told us of may have got it a moment before we do: Slurm signals all
+        processes of a task one after another.
+        """
+        if self._told is None and self._deadline is None and child.died_of in _STOP_SIGNALS:
+            self._deadline = time.monotonic() + LINGER_S
+        if self._deadline is None or time.monotonic() >= self._deadline:
+            return False
+        return self._told is None or bool(child.left)
+
+    def _press(self) -> None:
+        """The grace period is over: SIGTERM for everybody, and a moment later the end."""
+        assert self._child is not None
+        if self._told is not None and not self._pressed:
+            self._pressed = True
+            self._deadline = time.monotonic() + TERM_S
+            self._child.terminate()
+        else:
+            self._end()
+
+    def _pump(self) -> None:
+        """Copy what was printed into the log, and look for metrics in it."""
+        while self._pipe is not None and self._printed is not None:
+            try:
+                data = os.read(self._pipe, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self._drop_pipe()
+                return
+            self._log.write(data)
+            self._printed.feed(data)
+
+    def _drop_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+    def _end(self) -> None:
+        assert self._child is not None
+        assert self._file is not None
+        returncode = self._child.end()
+        self._pump()
+        self._drop_pipe()
+        if self._printed is not None:
+            self._printed.finish()
+        self._metrics.close()
+        self._child = None
+        self._deadline = None
+        self._sync_metrics()
+        measured = self._measure()
+        if self._nothing_was_left_but_no_value_came(returncode, measured.fresh or measured.complete):
+            self._checkpoint = self._newest(self.run.resource - 1)
+            self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
+            self._launch()
+            return
+        ended = self._ended(returncode)
+        reached = min(max(measured.reached, self._from), self.run.resource)
+        verdict = judge(ended, measured, resource=self.run.resource, reached=reached)
+        if returncode == 0 and (verdict.value is not None or verdict.interrupted is not None):
+            self._keep_working_folder(self.run.resource if verdict.value is not None else reached)
+        self._clean_up()
+        self._settle(verdict, reached=reached)
+
+    def _nothing_was_left_but_no_value_came(self, returncode: int, reported: bool) -> bool:
+        return returncode == 0 and self._from == self.run.resource and not reported and self._told is None
+
+    def _ended(self, returncode: int) -> Ended:
+        failure = Failure((), "")
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            failure = msgspec.json.decode(self._ending_file.read_bytes(), type=Failure)
+        before, after = self._oom_kills, oom_kills()
+        return Ended(
+            returncode,
+            told=self._told.name if self._told else None,
+            types=failure.types,
+            message=failure.message or (self._log.last_line() if returncode else ""),
+            oom_kills=after - before if before is not None and after is not None else 0,
+            alone=self._start.header.lanes == 1,
+        )
+
+    def _keep_working_folder(self, step: int) -> None:
+        """Make what the program left in its working folder the checkpoint of `step`."""
+        assert self._file is not None
+        folder = Path(self._file.checkpoint_dir)
+        newest = checkpoints.newest(self._trial, at_most=step)
+        if step == 0 or (newest is not None and newest.step == step):
+            return
+        try:
+            if any(name != checkpoints.MANIFEST for name in os.listdir(folder)):
+                checkpoints.seal(self._trial, step, folder)
+                checkpoints.prune(self._trial, keep=self._program.keep_checkpoints)
+        except (OSError, CheckpointError) as error:
+            self._log.note(f"the checkpoint of step {step} could not be kept: {error}")
+
+    def _sync_metrics(self) -> None:
+        """Have the metrics on disk before the result is, for those who read them from elsewhere."""
+        with contextlib.suppress(OSError):
+            fd = os.open(self._metrics.path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def _measure(self) -> Measured:
+        return measure(self._trial, self.run, self._program, restart=self._start.restart, start=self._from)
+
+    @property
+    def _ending_file(self) -> Path:
+        return self._folder / "ending.json"
+
+    def _clean_up(self) -> None:
+        if self._file is not None:
+            checkpoints.remove(Path(self._file.checkpoint_dir))
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def abandon(self, error: Exception) -> None:
+        """End the run after the worker itself failed at it (a full disk, say): nobody's fault but ours."""
+        with contextlib.suppress(Exception):
+            if self._child is not None:
+                self._child.end()
+                self._child = None
+        with contextlib.suppress(Exception):
+            self._drop_pipe()
+        self._settle(
+            Verdict(
+                interrupted=Interruption.WORKER_DIED, message=f"the worker: {type(error).__name__}: {error}"
+            )
+        )
+
+    def _settle(self, verdict: Verdict, *, reached: int = 0) -> None:
+        seconds = time.monotonic() - self._began
+        if verdict.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
+            checkpoints.prune(self._trial, keep=self._program.keep_checkpoints)
+        newest = checkpoints.newest(self._trial, at_most=self.run.resource)
+        start, header = self._start, self._start.header
+        self.result = Result(
+            trial=self.run.trial,
+            rung=self.run.rung,
+            attempt=self.run.attempt,
+            restart=start.restart,
+            task=start.task,
+            outcome=verdict.outcome,
+            interrupted=verdict.interrupted,
+            value=verdict.value,
+            step=max(reached, newest.step if newest else 0),
+            start=self._from,
+            progressed=newest is not None and newest.step > self._from,
+            seconds=seconds,
+            gpu_seconds=seconds * header.gpus / header.lanes,
+            started=self._began_at,
+            node=start.node,
+            job=start.job,
+            message=verdict.message,
+        )
+        kind = verdict.outcome or verdict.interrupted
+        detail = verdict.message or f"{self._program.metric}={verdict.value}"
+        with contextlib.suppress(OSError):
+            self._log.note(f"{kind.value if kind else ''} after {seconds:.1f} s: {detail}")
+            self._log.close()

@@ -1,0 +1,244 @@
+"""One start of an array task: its runs one after another, or several at a time in lanes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import selectors
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from hpcsweep.core.events import Interruption
+from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.manifest import ManifestRun, read_task
+from hpcsweep.store.results import Result, read_result, write_result
+from hpcsweep.worker.environment import lane_devices
+from hpcsweep.worker.run import Attempt, Start
+
+#: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
+_RETRY_S = (0.2, 1.0, 3.0, 6.0)
+
+_STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """Notes what this process is told, and wakes up who waits for it.
+
+    Made as early as possible: before, SIGUSR2 kills the worker.
+    """
+
+    def __init__(self) -> None:
+        self._told: deque[signal.Signals] = deque()
+        self.first: signal.Signals | None = None
+        self.wakeup, write = os.pipe()
+        os.set_blocking(self.wakeup, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for signum in _STOP_SIGNALS:
+            signal.signal(signum, self._note)
+        signal.signal(signal.SIGCHLD, self._ignore)
+
+    def take(self) -> list[signal.Signals]:
+        """What came since the last call, as training code is to get it."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.wakeup, 4096):
+                pass
+        taken = []
+        while self._told:
+            taken.append(self._told.popleft())
+        return taken
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        polite = signum in (signal.SIGUSR1, signal.SIGUSR2)
+        told = signal.SIGUSR2 if polite else signal.SIGTERM
+        self.first = self.first or told
+        self._told.append(told)
+
+    def _ignore(self, signum: int, frame: FrameType | None) -> None:
+        """Being woken up is all: a handler must be there for that."""
+
+
+def run_task(
+    folder: Path,
+    *,
+    task: int,
+    restart: int,
+    job: str,
+    node: str,
+    environ: Mapping[str, str],
+    signals: Signals,
+) -> bool:
+    """Do what the manifest says; True if every run that was started has its result on disk.
+
+    A task whose batch was abandoned does nothing. Runs that ended for good in an earlier start
+    of this task are not repeated.
+
+    Raises:
+        FolderError: There is no such manifest or task.
+    """
+    batch = BatchLayout(folder)
+    if batch.void.exists():
+        print(f"hpcsweep: {folder.name} was abandoned: nothing to do", flush=True)
+        return True
+    header, work = read_task(batch, task)
+    scratch = Path(tempfile.mkdtemp(prefix="hpcsweep-"))
+    try:
+        start = Start(
+            batch=batch,
+            header=header,
+            task=task,
+            restart=restart,
+            job=job,
+            node=node,
+            scratch=scratch,
+            environ=environ,
+        )
+        return _Lanes(start, work.runs, signals).run()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Lanes:
+    """Runs the runs, `header.lanes` at a time, in one thread."""
+
+    def __init__(self, start: Start, runs: tuple[ManifestRun, ...], signals: Signals) -> None:
+        self._start = start
+        self._signals = signals
+        self._several = len(runs) > 1
+        self._waiting = deque(
+            (n, run)
+            for n, run in enumerate(runs)
+            if not is_settled(start.batch, start.task, start.restart, n)
+        )
+        header = start.header
+        visible = start.environ.get("CUDA_VISIBLE_DEVICES")
+        self._lanes = deque(enumerate(lane_devices(visible, gpus=header.gpus, lanes=header.lanes)))
+        self._active: dict[int, tuple[Attempt, tuple[int, list[str] | None]]] = {}
+        self._all_written = True
+
+    def run(self) -> bool:
+        """Until every run has its result; whether all of them could be written."""
+        while self._waiting or self._active:
+            self._look_whether_to_leave()
+            while self._waiting and self._lanes:
+                self._begin(*self._waiting.popleft())
+            if self._active:
+                self._wait()
+            for signum in self._signals.take():
+                for attempt, _ in self._active.values():
+                    _guard(attempt, functools.partial(attempt.tell, signum))
+            for n, (attempt, lane) in list(self._active.items()):
+                _guard(attempt, attempt.advance)
+                if attempt.result is not None:
+                    del self._active[n]
+                    self._lanes.append(lane)
+                    self._write(attempt.result, n)
+        return self._all_written
+
+    def _look_whether_to_leave(self) -> None:
+        """Before another run begins: a task that is told to stop or abandoned begins none."""
+        if not self._waiting:
+            return
+        if self._start.batch.void.exists():
+            self._waiting.clear()
+        elif self._signals.first is not None:
+            for n, run in self._waiting:
+                self._write(_not_started(self._start, run), n)
+            self._waiting.clear()
+
+    def _begin(self, n: int, run: ManifestRun) -> None:
+        lane = self._lanes.popleft()
+        start = self._start
+        log = start.batch.log(start.task, n if self._several else None)
+        try:
+            attempt = Attempt(start, run, log=log, devices=lane[1])
+        except OSError as error:
+            self._lanes.append(lane)
+            message = f"the worker: {type(error).__name__}: {error}"
+            self._write(_not_started(start, run, why=Interruption.WORKER_DIED, message=message), n)
+            return
+        self._active[n] = attempt, lane
+        _guard(attempt, attempt.begin)
+
+    def _wait(self) -> None:
+        """Sleep until a child ends, prints into a pipe, a signal comes or a time limit is over."""
+        attempts = [attempt for attempt, _ in self._active.values()]
+        if any(attempt.result is not None for attempt in attempts):
+            return
+        deadlines = [attempt.deadline for attempt in attempts if attempt.deadline is not None]
+        # What a child leaves behind ends without telling: under a deadline it is looked after.
+        pause = min(max(min(deadlines) - time.monotonic(), 0.0), 0.1) if deadlines else 60.0
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._signals.wakeup, selectors.EVENT_READ)
+            for attempt in attempts:
+                if attempt.output is not None:
+                    selector.register(attempt.output, selectors.EVENT_READ)
+            selector.select(pause)
+
+    def _write(self, result: Result, n: int) -> None:
+        for pause in (*_RETRY_S, None):
+            try:
+                write_result(self._start.batch, result, n=n)
+                return
+            except OSError as error:
+                print(
+                    f"hpcsweep: the result of run {n} cannot be written: {error}", file=sys.stderr, flush=True
+                )
+            if pause is not None:
+                time.sleep(pause)
+        self._all_written = False
+
+
+def is_settled(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
+    """Whether the task's `n`-th run needs nothing in this start.
+
+    It ended for good in an earlier one, or this very start has told already how it was interrupted.
+    """
+    for earlier in range(restart, -1, -1):
+        try:
+            result = read_result(batch.result(task, earlier, n))
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if result.outcome is not None or earlier == restart:
+            return True
+    return False
+
+
+def _guard(attempt: Attempt, action: Callable[[], None]) -> None:
+    """Whatever goes wrong in the worker with one run is that run's result, and the others go on."""
+    try:
+        action()
+    except Exception as error:
+        traceback.print_exc()
+        attempt.abandon(error)
+
+
+def _not_started(
+    start: Start,
+    run: ManifestRun,
+    *,
+    why: Interruption = Interruption.PREEMPTED,
+    message: str = "the task was told to stop before this run began",
+) -> Result:
+    return Result(
+        trial=run.trial,
+        rung=run.rung,
+        attempt=run.attempt,
+        restart=start.restart,
+        task=start.task,
+        interrupted=why,
+        node=start.node,
+        job=start.job,
+        message=message,
+    )

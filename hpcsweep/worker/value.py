@@ -1,0 +1,99 @@
+"""The objective of a run, from what the trial's attempts have reported."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.manifest import ManifestRun, Program
+from hpcsweep.store.metrics import metrics_files, read_reports
+
+
+class Measured(NamedTuple):
+    """What the reports say.
+
+    Attributes:
+        value: The objective, finite; None if there is none.
+        problem: Why not.
+        reached: The highest step reported, no later than the resource; 0 if none.
+        fresh: This attempt reported the objective, for a step that it trained itself.
+        complete: The objective was reported for the very last step.
+    """
+
+    value: float | None
+    problem: str
+    reached: int
+    fresh: bool
+    complete: bool
+
+
+def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int) -> Measured:
+    """Read the objective at `run.resource`: the last one or the best one so far.
+
+    The reports of all attempts and rungs count up to `start`, where this attempt took over, and
+    its own after that: what an earlier attempt reported beyond the checkpoint was trained again.
+
+    Args:
+        trial: Whose reports.
+        run: Which run.
+        program: Names the metric, its mode and whether its last or best value counts.
+        restart: Which start of this attempt.
+        start: Step of the checkpoint that it went on from.
+    """
+    seen: dict[str, None] = {}
+    values: dict[int, float] = {}
+    reached, beyond, fresh = 0, 0, False
+    for file in metrics_files(trial):
+        own = (file.rung, file.attempt, file.restart) == (run.rung, run.attempt, restart)
+        for step, metrics in read_reports(file.path):
+            if step > run.resource:
+                beyond = beyond or (step if program.metric in metrics else 0)
+                continue
+            if not own and step > start:
+                continue
+            seen |= dict.fromkeys(metrics)
+            reached = max(reached, step)
+            if program.metric in metrics:
+                values[step] = metrics[program.metric]
+                fresh = fresh or (own and step >= min(start + 1, run.resource))
+    value, problem = _objective(values, program)
+    if not values:
+        problem = _never(program, seen=list(seen), beyond=beyond, resource=run.resource)
+    elif not fresh and start < run.resource:
+        value, problem = (
+            None,
+            (
+                f"metric {program.metric!r} was not reported after step {start}, where this run went on from "
+                f"a checkpoint, up to step {run.resource}"
+            ),
+        )
+    return Measured(value, problem, reached, fresh, run.resource in values)
+
+
+def _objective(values: dict[int, float], program: Program) -> tuple[float | None, str]:
+    if not values:
+        return None, ""
+    last = max(values)
+    if program.at == "last":
+        if math.isfinite(values[last]):
+            return values[last], ""
+        return None, f"metric {program.metric!r} is {values[last]} at step {last}"
+    finite = [value for value in values.values() if math.isfinite(value)]
+    if not finite:
+        return None, f"metric {program.metric!r} is {values[last]} at step {last}, and at no step finite"
+    return (min if program.mode == "min" else max)(finite), ""
+
+
+def _never(program: Program, *, seen: list[str], beyond: int, resource: int) -> str:
+    if beyond:
+        return (
+            f"metric {program.metric!r} was reported only for steps beyond the resource {resource}, first "
+            f"for {beyond}: steps count in the unit of the resource, 1 to {resource}"
+        )
+    what = f"metric {program.metric!r} was never reported; "
+    if seen:
+        return what + "reported were " + ", ".join(repr(name) for name in seen)
+    if program.metrics:
+        return what + "no printed line matched train.metrics"
+    return what + "nothing was"

@@ -1,0 +1,105 @@
+"""The table of Slurm's states is total, and no word is taken for more than it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcsweep.cluster.states import STATES, phase_of
+from hpcsweep.core.protocols import Phase
+
+#: squeue(1), JOB STATE CODES, of 22.05.
+COMPACT_22_05 = {
+    "BF": "BOOT_FAIL",
+    "CA": "CANCELLED",
+    "CD": "COMPLETED",
+    "CF": "CONFIGURING",
+    "CG": "COMPLETING",
+    "DL": "DEADLINE",
+    "F": "FAILED",
+    "NF": "NODE_FAIL",
+    "OOM": "OUT_OF_MEMORY",
+    "PD": "PENDING",
+    "PR": "PREEMPTED",
+    "R": "RUNNING",
+    "RD": "RESV_DEL_HOLD",
+    "RF": "REQUEUE_FED",
+    "RH": "REQUEUE_HOLD",
+    "RQ": "REQUEUED",
+    "RS": "RESIZING",
+    "RV": "REVOKED",
+    "SI": "SIGNALING",
+    "SE": "SPECIAL_EXIT",
+    "SO": "STAGE_OUT",
+    "ST": "STOPPED",
+    "S": "SUSPENDED",
+    "TO": "TIMEOUT",
+}
+LATER = ["LAUNCH_FAILED", "RECONFIG_FAIL", "POWER_UP_NODE", "EXPEDITING"]
+
+PHASES = {
+    Phase.PENDING: {
+        "PENDING",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "RESV_DEL_HOLD",
+        "SPECIAL_EXIT",
+        "LAUNCH_FAILED",
+        "RECONFIG_FAIL",
+        "EXPEDITING",
+    },
+    Phase.RUNNING: {
+        "RUNNING",
+        "SUSPENDED",
+        "COMPLETING",
+        "CONFIGURING",
+        "POWER_UP_NODE",
+        "RESIZING",
+        "SIGNALING",
+        "STAGE_OUT",
+        "STOPPED",
+        "REVOKED",
+    },
+    Phase.COMPLETED: {"COMPLETED"},
+    Phase.FAILED: {"FAILED"},
+    Phase.OUT_OF_MEMORY: {"OUT_OF_MEMORY"},
+    Phase.TIMEOUT: {"TIMEOUT", "DEADLINE"},
+    Phase.PREEMPTED: {"PREEMPTED"},
+    Phase.NODE_FAIL: {"NODE_FAIL", "BOOT_FAIL"},
+    Phase.CANCELLED: {"CANCELLED"},
+    Phase.UNKNOWN: set(),
+}
+
+
+def test_each_state_has_exactly_the_phase_of_the_table() -> None:
+    by_phase = {phase: {word for word in STATES if phase_of(word) is phase} for phase in Phase}
+    assert by_phase == PHASES
+
+
+@pytest.mark.parametrize(("compact", "long"), list(COMPACT_22_05.items()))
+def test_compact_word_means_the_same_as_the_long_one(compact: str, long: str) -> None:
+    assert STATES[long][0] == compact
+    assert phase_of(compact) is phase_of(long) is not Phase.UNKNOWN
+
+
+def test_table_holds_every_state_of_every_version_and_nothing_else() -> None:
+    assert set(STATES) == {*COMPACT_22_05.values(), *LATER}
+
+
+@pytest.mark.parametrize(
+    ("word", "phase"),
+    [
+        ("CANCELLED by 1000", Phase.CANCELLED),
+        ("CANCELLED+", Phase.CANCELLED),
+        ("running", Phase.RUNNING),
+        (" COMPLETED \n", Phase.COMPLETED),
+    ],
+)
+def test_sacct_s_ways_of_writing_are_understood(word: str, phase: Phase) -> None:
+    assert phase_of(word) is phase
+
+
+@pytest.mark.parametrize("word", ["", " ", "?", "COMPLETE", "NOT_COMPLETED", "FAILED_SOMEHOW", "OUT_OF_ME+"])
+def test_a_word_that_is_not_in_the_table_is_unknown_and_so_active(word: str) -> None:
+    assert phase_of(word) is Phase.UNKNOWN
+    assert phase_of(word).active

@@ -1,0 +1,224 @@
+"""The script is what sbatch and the shell read as meant, or an error that names the line."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hpcsweep.cluster.slurm_options import SlurmOptions
+from hpcsweep.cluster.template import (
+    Template,
+    exports,
+    header,
+    packaged_templates,
+    read_template,
+    render,
+    sbatch_options,
+    worker_command,
+)
+from hpcsweep.core.protocols import Batch, TaskShape
+from hpcsweep.errors import SpecError
+
+BATCH = Batch(
+    name="a1b2-7",
+    folder=Path("/r/batches/a1b2-7"),
+    tasks=81,
+    throttle=16,
+    shape=TaskShape(gpus=2, cpus=8, mem_mib=16384, time_s=1801, runs=1, lanes=1),
+)
+SITE = SlurmOptions(partition="gpu", account="acc", gpu_type="a100", signal_s=90)
+
+PLAIN = Template(Path("/t/plain.sbatch"), "#!/bin/bash\n{{ header }}\n{{ command }}\n")
+
+HOSTILE = [
+    "plain",
+    "with space",
+    "it's",
+    'say "hi"',
+    "$HOME `id` $(id)",
+    "a;b&c|d",
+    "50%j",
+    "#x",
+    "*?~!",
+    "é",
+]
+
+
+def script(text: str, *, site: SlurmOptions = SITE, batch: Batch = BATCH) -> str:
+    return render(Template(Path("/t/x.sbatch"), text), batch, site=site, command="exec work")
+
+
+def test_whole_script_of_the_default_template() -> None:
+    template = read_template("default.sbatch", spec_dir=Path("/nowhere"))
+    site = msgspec.structs.replace(SITE, setup=["module load cuda"], environment={"A": "b c"})
+    text = render(template, BATCH, site=site, command=worker_command("/env/bin/python", BATCH.folder))
+    assert text == (
+        "#!/bin/bash\n"
+        "#SBATCH --job-name=a1b2-7\n"
+        "#SBATCH --array=0-80%16\n"
+        "#SBATCH --nodes=1\n"
+        "#SBATCH --ntasks=1\n"
+        "#SBATCH --cpus-per-task=8\n"
+        "#SBATCH --gres=gpu:a100:2\n"
+        "#SBATCH --mem=16384M\n"
+        "#SBATCH --time=31\n"
+        "#SBATCH --partition=gpu\n"
+        "#SBATCH --account=acc\n"
+        "#SBATCH --chdir=/r/batches/a1b2-7\n"
+        "#SBATCH --output=/r/batches/a1b2-7/logs/%a.log\n"
+        "#SBATCH --error=/r/batches/a1b2-7/logs/%a.log\n"
+        "#SBATCH --open-mode=append\n"
+        "#SBATCH --requeue\n"
+        "#SBATCH --signal=B:USR2@90\n"
+        "\n"
+        "export A='b c'\n"
+        "module load cuda\n"
+        "exec /env/bin/python -P -m hpcsweep.worker /r/batches/a1b2-7\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", sorted(packaged_templates().glob("*.sbatch")), ids=lambda path: str(path.name)
+)
+def test_own_template_gives_a_script_that_bash_can_read(path: Path) -> None:
+    site = msgspec.structs.replace(SITE, setup=["module load cuda"], environment={"A": "b"})
+    for each in (SlurmOptions(), site):
+        text = render(read_template(path.name, spec_dir=Path()), BATCH, site=each, command="exec work")
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+        assert text.endswith("\nexec work\n"), "the worker takes the shell's place, so it comes last"
+        assert "{" not in text.replace("${", ""), "no Jinja is left"
+
+
+def test_what_is_not_asked_for_is_not_in_the_header() -> None:
+    bare = sbatch_options(msgspec.structs.replace(BATCH, shape=TaskShape()), SlurmOptions())
+    assert {"gres", "mem", "time", "partition", "account", "qos", "constraint"}.isdisjoint(bare)
+    assert {"nodelist", "exclude"}.isdisjoint(bare)
+
+
+@pytest.mark.parametrize(("time_s", "minutes"), [(1, 1), (60, 1), (61, 2), (3600, 60), (3601, 61)])
+def test_time_is_rounded_up_to_minutes(time_s: int, minutes: int) -> None:
+    batch = msgspec.structs.replace(BATCH, shape=TaskShape(time_s=time_s))
+    assert sbatch_options(batch, SITE)["time"] == minutes
+
+
+def test_throttle_is_never_zero_which_slurm_takes_for_unlimited() -> None:
+    assert sbatch_options(msgspec.structs.replace(BATCH, throttle=0), SITE)["array"] == "0-80%1"
+
+
+def test_site_options_win_by_name_and_can_drop_ours() -> None:
+    options = {"cpus_per_task": 3, "--comment": "x y", "exclusive": True, "requeue": False, "gres": None}
+    ours = sbatch_options(BATCH, SITE)
+    theirs = sbatch_options(BATCH, msgspec.structs.replace(SITE, options=options))
+    expected = {key: value for key, value in ours.items() if key not in ("requeue", "gres")}
+    assert theirs == {**expected, "cpus-per-task": 3, "comment": "x y", "exclusive": True}
+
+
+@pytest.mark.parametrize("key", ["job-name", "job_name", "array", "wait", "test-only", "wrap", "clusters"])
+def test_options_that_the_driver_relies_on_cannot_be_replaced(key: str) -> None:
+    with pytest.raises(SpecError, match=rf"^cluster\.options\.{key.replace('_', '-')}: "):
+        sbatch_options(BATCH, msgspec.structs.replace(SITE, options={key: "x"}))
+
+
+def test_percent_signs_of_the_folder_are_not_replaced_in_log_names() -> None:
+    options = sbatch_options(msgspec.structs.replace(BATCH, folder=Path("/r/50%j/b")), SITE)
+    assert options["output"] == options["error"] == "/r/50%%j/b/logs/%a.log"
+    assert options["chdir"] == "/r/50%j/b"
+
+
+def test_folder_with_a_backslash_is_refused_because_slurm_could_not_log_there() -> None:
+    with pytest.raises(SpecError, match="backslash"):
+        sbatch_options(msgspec.structs.replace(BATCH, folder=Path("/r/a\\b")), SITE)
+
+
+def test_header_quotes_the_way_sbatch_reads() -> None:
+    # sbatch takes a backslash for an escape everywhere, single quotes included.
+    assert header({"a": "x y", "b": 'q"q', "c": "back\\slash", "d": "it's", "e": True, "f": 7, "g": ""}) == (
+        '#SBATCH --a="x y"\n#SBATCH --b="q\\"q"\n#SBATCH --c="back\\\\slash"\n#SBATCH --d="it\'s"\n'
+        '#SBATCH --e\n#SBATCH --f=7\n#SBATCH --g=""'
+    )
+
+
+def test_option_with_a_line_break_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"cluster\.options\.comment: must be one line"):
+        header({"comment": "x\n#SBATCH --partition=other"})
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "a\\b", "two\nlines"])
+def test_exported_value_reaches_the_command_unchanged(value: str) -> None:
+    text = exports({"V": value}) + '\nprintf %s "$V"'
+    assert subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True).stdout == value
+
+
+@pytest.mark.parametrize("name", ["A B", "1A", "A-B", "", "Ä", "A=B"])
+def test_export_of_an_impossible_name_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="not a name of a variable"):
+        exports({name: "x"})
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_command_reaches_the_worker_as_one_folder_whatever_its_name(part: str) -> None:
+    folder = Path("/r") / part / "b"
+    command = worker_command("/my env/python", folder)
+    assert shlex.split(command) == ["exec", "/my env/python", "-P", "-m", "hpcsweep.worker", str(folder)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "/my package"), ("/theirs", "/my package:/theirs")])
+def test_package_that_is_not_installed_is_put_first_on_the_path(before: str | None, after: str) -> None:
+    command = worker_command("/usr/bin/env", Path("/r"), import_from=Path("/my package"))
+    command = command.replace("exec /usr/bin/env -P -m hpcsweep.worker /r", 'printf %s "$PYTHONPATH"')
+    env = {} if before is None else {"PYTHONPATH": before}
+    done = subprocess.run(["/bin/bash", "-c", command], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == after
+
+
+def test_script_is_the_same_length_for_one_task_and_five_thousand() -> None:
+    one, many = (
+        render(PLAIN, msgspec.structs.replace(BATCH, tasks=n), site=SITE, command="exec work")
+        for n in (1001, 5001)
+    )
+    assert len(one) == len(many)
+
+
+def test_facts_are_there_for_a_site_s_own_conditions() -> None:
+    facts = ["name", "folder", "tasks", "throttle", "gpus", "cpus", "mem_mib", "time_s", "runs", "lanes"]
+    facts += ["partition", "account", "qos", "constraint", "gpu_type"]
+    line = " ".join(f"{{{{ {fact} }}}}" for fact in facts)
+    text = script(f"#!/bin/bash\n{{{{ header }}}}\n# {line} {{{{ options.time }}}}\n{{{{ command }}}}\n")
+    assert "# a1b2-7 /r/batches/a1b2-7 81 16 2 8 16384 1801 1 1 gpu acc None None a100 31\n" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("#!/bin/bash\n{{ header }}\n\n{{ comand }}\n", r"^/t/x\.sbatch:4: 'comand' is undefined$"),
+        ("#!/bin/bash\n{{ header }}\n{% if gpus %}\n", r"^/t/x\.sbatch:3: Unexpected end of template"),
+        ("#!/bin/bash\n{{ header }}\n{{ 1 // 0 }}\n", r"^/t/x\.sbatch:3: .*zero"),
+        ("#!/bin/bash\n{{ header }}\n", r"^/t/x\.sbatch:1: uses no \{\{ command \}\}$"),
+        ("#!/bin/bash\n{{ command }}\n", r"^/t/x\.sbatch:1: uses no \{\{ header \}\}$"),
+        ("{{ header }}\n{{ command }}\n", r"^/t/x\.sbatch:1: sbatch wants #!/bin/bash"),
+        ("#!/bin/bash\nmodule load x\n{{ header }}\n{{ command }}\n", "reads no options after a command"),
+        ("#!/bin/bash\n{{ header }}\n{{ command }}\n{{ '\\r' }}", "DOS line ends"),
+    ],
+)
+def test_wrong_template_is_refused_with_file_and_line(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        script(text)
+
+
+def test_template_beside_the_spec_goes_before_one_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "default.sbatch").write_text("mine")
+    assert read_template("default.sbatch", spec_dir=tmp_path).text == "mine"
+    assert read_template("default.sbatch", spec_dir=tmp_path / "else").path.parent == packaged_templates()
+    assert read_template(str(tmp_path / "default.sbatch"), spec_dir=Path("/")).text == "mine"
+    assert read_template("gpu", spec_dir=tmp_path).path.name == "gpu.sbatch"
+
+
+def test_missing_template_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"^cluster\.template: no file .*own are: default\.sbatch, gpu\.sbatch$"
+    ):
+        read_template("nope.sbatch", spec_dir=tmp_path)

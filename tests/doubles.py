@@ -1,0 +1,151 @@
+"""Stand-ins for what tests must control: a cluster without processes, and a clock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hpcsweep.core.events import Config, Outcome
+from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.store.files import make_dirs, write_atomic
+from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.manifest import ManifestRun, Program, read_task
+from hpcsweep.store.results import Result, write_result
+
+PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
+
+
+def quadratic(config: Config, resource: int) -> float | None:
+    """A learning curve that falls with the resource and depends on `x`."""
+    x: float = config["x"]
+    return (x - 0.3) ** 2 + 1.0 / resource
+
+
+class FakeClock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class FolderCluster:
+    """A cluster whose controller is a folder: it survives every kill of the driver.
+
+    Each poll runs up to `per_poll` further tasks at once, writing their results as a worker
+    would. `point` is called around each effect, so that a test can kill the driver there.
+    """
+
+    settle_s = 0.0
+    grace_s = 0.0
+    poll_s = (0.0, 0.0)
+
+    def __init__(
+        self,
+        controller: Path,
+        *,
+        objective: Callable[[Config, int], float | None] = quadratic,
+        per_poll: int = 1_000_000,
+        array_tasks: int | None = None,
+        point: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.controller = controller
+        self.objective = objective
+        self.per_poll = per_poll
+        self.array_tasks = array_tasks
+        self.point = point
+        self.polls = 0
+        self.most_running = 0
+        self.throttled: list[tuple[str, int]] = []
+        make_dirs(controller)
+
+    def submit(self, batch: Batch) -> str:
+        files = BatchLayout(batch.folder)
+        write_atomic(files.script, b"#!/bin/sh\n")
+        self.point("before sbatch")
+        make_dirs(self.controller / batch.name)
+        self.point("after sbatch")
+        return f"job-{batch.name}"
+
+    def find(self, name: str) -> str | None:
+        return f"job-{name}" if (self.controller / name).exists() else None
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        self.polls += 1
+        left = self.per_poll
+        states: dict[TaskId, TaskState] = {}
+        running = 0
+        for batch in live:
+            started = 0
+            for task in batch.open_tasks:
+                done = self.controller / batch.name / str(task)
+                if not done.exists() and left > 0 and started < batch.throttle:
+                    self.run(batch, task)
+                    left -= 1
+                    started += 1
+                phase = Phase.COMPLETED if done.exists() else Phase.PENDING
+                states[TaskId(batch.name, task)] = TaskState(phase)
+            running += started
+        self.most_running = max(self.most_running, running)
+        return states
+
+    def run(self, batch: LiveBatch, task: int) -> None:
+        files = BatchLayout(batch.folder)
+        if files.void.exists():
+            return
+        header, found = read_task(files, task)
+        for n, run in enumerate(found.runs):
+            self.note(run)
+            write_result(files, self.result(run, task, header.gpus), n=n)
+        (self.controller / batch.name / str(task)).touch()
+
+    def note(self, run: ManifestRun) -> None:
+        """Remember outside the results folder that this run was trained."""
+        with open(self.controller / "trained", "a") as file:
+            file.write(f"{run.trial} {run.rung}\n")
+
+    def result(self, run: ManifestRun, task: int, gpus: int) -> Result:
+        value = self.objective(run.config, run.resource)
+        return Result(
+            run.trial,
+            run.rung,
+            run.attempt,
+            restart=0,
+            task=task,
+            outcome=Outcome.FAILED if value is None else Outcome.COMPLETED,
+            value=value,
+            step=run.resource,
+            seconds=float(run.resource),
+            gpu_seconds=float(run.resource * gpus),
+            message="ValueError: no" if value is None else "",
+        )
+
+    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+        self.throttled.append((batch.name, tasks))
+
+    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        for task in tasks:
+            (self.controller / batch.name / str(task)).touch()
+
+    def limits(self) -> Limits:
+        return Limits(array_tasks=self.array_tasks)
+
+    def trained(self) -> list[tuple[int, int]]:
+        """Every run that was trained, as often as it was."""
+        path = self.controller / "trained"
+        if not path.exists():
+            return []
+        return [(int(t), int(r)) for t, r in (line.split() for line in path.read_text().splitlines())]
+
+    def batches(self) -> list[str]:
+        """Names of all arrays that were ever accepted."""
+        return sorted(entry.name for entry in os.scandir(self.controller) if entry.is_dir())
+
+
+SHAPE = TaskShape(gpus=1)

@@ -1,0 +1,137 @@
+"""Kill a driver with SIGKILL at every point, launch again, compare. Run as a process of its own.
+
+`python -m tests.driver.kill_harness FOLDER` prints one JSON object: the number of points, and for
+each one at which the outcome differed from the undisturbed sweep, how. A point is before and after
+each file operation of the store and each submission. It forks, so it starts no threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hpcsweep.store.journal import read_journal
+from hpcsweep.store.layout import Layout
+from tests.doubles import FolderCluster, quadratic
+from tests.driver.sweeps import decided, drive
+
+#: All that the store does to files goes through these.
+OPERATIONS = ("open", "write", "fsync", "rename", "replace", "unlink", "mkdir", "makedirs", "utime", "link")
+
+
+class Killer:
+    """Counts points and kills this process at one of them."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+        self.count = 0
+
+    def point(self, _: str) -> None:
+        if self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.count += 1
+
+    def around(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.point("before")
+            result = operation(*args, **kwargs)
+            self.point("after")
+            return result
+
+        return wrapped
+
+
+def session(folder: Path, at: int | None) -> int:
+    """One driver session; the number of points that it passed."""
+    killer = Killer(at)
+    cluster = FolderCluster(folder / "controller", objective=some_fail, per_poll=3, point=killer.point)
+    before = {name: getattr(os, name) for name in OPERATIONS}
+    run = cluster.run
+
+    def unwatched(*args: Any) -> None:  # what a worker does is not the driver's doing
+        now = {name: getattr(os, name) for name in OPERATIONS}
+        for name in OPERATIONS:
+            setattr(os, name, before[name])
+        run(*args)
+        for name in OPERATIONS:
+            setattr(os, name, now[name])
+
+    cluster.run = unwatched  # type: ignore[method-assign]
+    for name in OPERATIONS:
+        setattr(os, name, killer.around(before[name]))
+    try:
+        drive(folder / "results", cluster)
+    finally:
+        for name in OPERATIONS:
+            setattr(os, name, before[name])
+    return killer.count
+
+
+def some_fail(config: dict[str, Any], resource: int) -> float | None:
+    return None if config["x"] > 0.9 else quadratic(config, resource)
+
+
+def forked(folder: Path, at: int | None) -> bool:
+    """A session in a process of its own; True if it ended by itself."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            session(folder, at)
+        except BaseException as error:
+            print(f"point {at}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return False
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise SystemExit(f"a session at point {at} failed by itself")
+    return True
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that must be the same however often the driver was killed."""
+    cluster = FolderCluster(folder / "controller")
+    trained = Counter(cluster.trained())
+    return {
+        "decided": decided(read_journal(Layout(folder / "results")).events),
+        "trained": sorted(trained.elements()),
+    }
+
+
+def main(root: Path) -> dict[str, Any]:
+    reference = root / "reference"
+    points = session(reference, None)
+    expected = outcome(reference)
+    differing: dict[str, str] = {}
+
+    def compare(folder: Path, what: str) -> None:
+        found = outcome(folder)
+        for key, value in expected.items():
+            if found[key] != value:
+                differing[what] = f"{key} differs"
+
+    for at in range(points):
+        folder = root / str(at)
+        if forked(folder, at):
+            differing[str(at)] = "was not killed"
+        forked(folder, None)
+        compare(folder, str(at))
+    chosen = random.Random(0)
+    for number in range(20):  # killed again and again
+        folder = root / f"many-{number}"
+        while not forked(folder, chosen.randrange(points // 3)):
+            pass
+        compare(folder, f"many-{number}")
+    return {"points": points, "runs": len(expected["trained"]), "differing": differing}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))

@@ -1,0 +1,73 @@
+"""Small sweeps for driver tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpcsweep.core.events import AnyEvent, SweepStarted
+from hpcsweep.core.protocols import Clock, Cluster, Scheduler
+from hpcsweep.core.space import Float, Parameter, Space
+from hpcsweep.driver import Driver, Settings
+from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.searchers.random import Random
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout
+from tests.doubles import PROGRAM, SHAPE, FakeClock
+
+SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
+STARTED = SweepStarted("cafe01", "s", 1_000_000.0, {"objective": {"metric": "loss", "mode": "min"}})
+
+
+def make_driver(
+    root: Path,
+    cluster: Cluster,
+    *,
+    scheduler: Scheduler | None = None,
+    clock: Clock | None = None,
+    **settings: Any,
+) -> tuple[Driver, Journal]:
+    """A driver on the folder, started; release the journal when done."""
+    layout = Layout(root)
+    journal = Journal.open(layout)
+    options = {"name": "s", "program": PROGRAM, "shape": SHAPE, "seed": 7, "max_tasks": 4} | settings
+    driver = Driver(
+        layout=layout,
+        journal=journal,
+        space=SPACE,
+        searcher=Random(),
+        scheduler=scheduler or Hyperband(max_resource=9),
+        cluster=cluster,
+        clock=clock or FakeClock(),
+        settings=Settings(**options),
+    )
+    driver.start(STARTED)
+    return driver, journal
+
+
+def drive(root: Path, cluster: Cluster, **options: Any) -> Driver:
+    """Drive the sweep to its end."""
+    driver, journal = make_driver(root, cluster, **options)
+    try:
+        driver.run()
+    finally:
+        journal.release()
+    return driver
+
+
+def decided(events: list[AnyEvent]) -> list[tuple[Any, ...]]:
+    """What was decided and what became of it, without times and batch names, sorted by trial."""
+    from hpcsweep.core.events import RunFinished, TrialCreated, TrialPromoted
+
+    found: list[tuple[Any, ...]] = []
+    for event in events:
+        match event:
+            case TrialCreated():
+                found.append((event.trial, 0, "created", event.bracket, event.resource, event.config["x"]))
+            case TrialPromoted():
+                found.append((event.trial, event.rung, "promoted", event.resource))
+            case RunFinished():
+                found.append((event.trial, event.rung, "finished", event.outcome.value, event.value))
+            case _:
+                pass
+    return sorted(found, key=repr)

@@ -1,0 +1,354 @@
+"""A private Slurm cluster on this machine: real daemons, its own ports, folder and munge socket.
+
+Nothing is shared with a Slurm that the machine may already run, nor with a second private one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+NODES = ("n1", "n2", "n3", "n4")
+GPUS_PER_NODE = 4
+CPUS_PER_NODE = 16
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv")
+
+#: Debian keeps the daemons where a plain user's PATH does not look.
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+CONF = """\
+ClusterName=private
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge/socket,cred_expire={requeue_wait}
+CredType=cred/munge
+StateSaveLocation={dir}/state
+SlurmdSpoolDir={dir}/spool/%n
+SlurmctldPidFile={dir}/slurmctld.pid
+SlurmdPidFile={dir}/%n.pid
+SlurmdParameters=config_overrides
+ReturnToService=2
+SlurmdTimeout=20
+InactiveLimit=0
+KillWait={kill_wait}
+MinJobAge={min_job_age}
+MaxJobCount={max_job_count}
+MaxArraySize={max_array_size}
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SwitchType=switch/none
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,batch_sched_delay=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=500
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+GresTypes=gpu
+{extra}
+{nodes}
+PartitionName=gpu Nodes=n[1-4] Default=YES PriorityTier=1 MaxTime=1-0 DefaultTime=60 State=UP
+PartitionName=urgent Nodes=n[1-4] PriorityTier=10 MaxTime=1-0 DefaultTime=60 State=UP
+"""
+
+
+class JobRow(NamedTuple):
+    """One line of squeue, pending array tasks each on their own."""
+
+    job: str
+    task: str
+    state: str
+    reason: str
+    node: str
+    name: str
+
+
+def missing() -> str | None:
+    """What this machine lacks for a private cluster, None if nothing."""
+    if os.geteuid() != 0:
+        return "the daemons of a private Slurm cluster need root"
+    path = _path()
+    absent = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)} (Debian: apt install slurmctld slurmd slurm-client munge)"
+    return None
+
+
+def _path() -> str:
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN])
+
+
+def _free_ports(n: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _wait(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"private Slurm: {what}: not within {timeout_s:g} s")
+        time.sleep(0.1)
+
+
+class PrivateSlurm:
+    """Four nodes of four GPUs and 16 CPUs, partitions `gpu` (default) and `urgent` (preempts it).
+
+    Ends only processes that it started. Daemons die with the process that made them.
+
+    Args:
+        max_array_size: `MaxArraySize`; the largest index is one less.
+        max_job_count: `MaxJobCount`.
+        min_job_age: Seconds until an ended job vanishes from squeue.
+        kill_wait: Seconds between TERM and KILL.
+        requeue_wait: Seconds before a requeued job may start again; Slurm's default is 120.
+        extra: Further lines of slurm.conf.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_array_size: int = 1001,
+        max_job_count: int = 10_000,
+        min_job_age: int = 300,
+        kill_wait: int = 5,
+        requeue_wait: int = 5,
+        extra: str = "",
+    ) -> None:
+        self.dir = Path(tempfile.mkdtemp(prefix="hpcsweep-slurm-"))
+        self.conf = self.dir / "slurm.conf"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        port, *node_ports = _free_ports(1 + len(NODES))
+        host = socket.gethostname().split(".")[0]
+        lines = [
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port}"
+            f" CPUs={CPUS_PER_NODE} RealMemory=64000 Gres=gpu:a100:{GPUS_PER_NODE} State=UNKNOWN"
+            for node, node_port in zip(NODES, node_ports, strict=True)
+        ]
+        self._conf_text = CONF.format(
+            host=host,
+            port=port,
+            dir=self.dir,
+            nodes="\n".join(lines),
+            max_array_size=max_array_size,
+            max_job_count=max_job_count,
+            min_job_age=min_job_age,
+            kill_wait=kill_wait,
+            requeue_wait=requeue_wait,
+            extra=extra,
+        )
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Bring it up; back when every node is idle.
+
+        Raises:
+            RuntimeError: It did not come up; the message holds the daemons' last log lines.
+        """
+        try:
+            self._write_files()
+            self._start_munged()
+            self.start_controller()
+            for node in NODES:
+                self.start_node(node)
+            _wait("all nodes idle", self.idle, 30)
+        except BaseException as error:
+            logs = self.last_log_lines()
+            self.stop()
+            raise RuntimeError(f"{error}\n{logs}") from error
+
+    def stop(self) -> None:
+        """End every process that it started and remove its folder."""
+        if self._alive("slurmctld"):
+            with contextlib.suppress(TimeoutError, subprocess.SubprocessError):
+                self.cancel_all()
+        for name in [name for name in self._processes if name != "munged"]:
+            self._end(name)
+        for pid in self._job_processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._end("munged")
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def reset(self) -> None:
+        """Daemons that a test ended are started again, all jobs cancelled, all nodes idle."""
+        if not self._alive("slurmctld"):
+            self.start_controller()
+        for node in NODES:
+            if not self._alive(node):
+                self.start_node(node)
+        self.cancel_all()
+        for node in NODES:
+            if self._node_states().get(node, "").startswith(("down", "drain")):
+                self.run("scontrol", "update", f"nodename={node}", "state=resume")
+        _wait("all nodes idle again", self.idle, 40)
+
+    def stop_controller(self) -> None:
+        """End slurmctld; nodes and their jobs go on."""
+        self._end("slurmctld")
+
+    def start_controller(self) -> None:
+        """Start slurmctld (it reads the state that it left); back when it answers."""
+        self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(self.conf)])
+        _wait("slurmctld answers", lambda: self._answers("slurmctld", "scontrol", "ping"), 20)
+
+    def kill_node(self, node: str) -> None:
+        """KILL the node's slurmd at once; the processes of its jobs live on."""
+        self._processes[node].kill()
+        self._processes.pop(node).wait()
+
+    def start_node(self, node: str) -> None:
+        """Start the node's slurmd."""
+        self._spawn(node, ["slurmd", "-D", "-N", node, "-f", str(self.conf)])
+
+    # ------------------------------------------------------------------ use
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment for a subprocess that is to see this cluster and no other."""
+        foreign = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
+        env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        return {**env, "SLURM_CONF": str(self.conf), "LC_ALL": "C"}
+
+    def run(self, *argv: str, check: bool = True, timeout_s: float = 30) -> str:
+        """Run a client program; its stdout. With `check`, a failure raises with its stderr."""
+        done = subprocess.run(
+            argv, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def squeue(self, *, states: str = "all") -> list[JobRow]:
+        """Every array task and job that the controller knows, in these states."""
+        text = self.run("squeue", "-h", "-r", f"--states={states}", "-o", "%F\t%K\t%T\t%r\t%N\t%j")
+        return [JobRow(*line.split("\t", 5)) for line in text.splitlines()]
+
+    def cancel_all(self) -> None:
+        """Cancel every job; back when none is active any more."""
+        self.run("scancel", f"--user={os.geteuid()}", check=False)
+        active = "PENDING,RUNNING,SUSPENDED,COMPLETING,CONFIGURING,REQUEUED,REQUEUE_HOLD,STAGE_OUT"
+        _wait("all jobs ended", lambda: not self.squeue(states=active), 40)
+
+    def idle(self) -> bool:
+        """Whether every node is idle."""
+        states = self._node_states()
+        return len(states) == len(NODES) and set(states.values()) == {"idle"}
+
+    def last_log_lines(self, n: int = 15) -> str:
+        """The last lines that each daemon wrote."""
+        logs = sorted(self.dir.glob("*.log"))
+        texts = [(log.name, log.read_text(errors="replace").splitlines()[-n:]) for log in logs]
+        return "\n".join(f"--- {name}\n" + "\n".join(lines) for name, lines in texts)
+
+    # ------------------------------------------------------------------ inside
+
+    def _write_files(self) -> None:
+        for sub in ("state", "spool", "munge", *(f"spool/{node}" for node in NODES)):
+            (self.dir / sub).mkdir(parents=True, exist_ok=True)
+        self.dir.chmod(0o755)
+        devices = [self.dir / f"gpu{i}" for i in range(GPUS_PER_NODE)]
+        for device in devices:
+            if not device.exists():
+                os.mknod(device, 0o20666, os.makedev(1, 3))  # a character device, as a GPU is
+        self.conf.write_text(self._conf_text)
+        (self.dir / "gres.conf").write_text(
+            f"AutoDetect=off\nNodeName=n[1-4] Name=gpu Type=a100 File={self.dir}/gpu[0-{GPUS_PER_NODE - 1}]\n"
+        )
+
+    def _start_munged(self) -> None:
+        folder = self.dir / "munge"
+        key = folder / "key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o600)
+        argv = ["munged", "--foreground"]
+        argv += [f"--{name}-file={folder / name}" for name in ("key", "pid", "log", "seed")]
+        argv += [f"--socket={folder / 'socket'}", "--num-threads=2"]
+        user: str | None = "munge"
+        try:
+            entry = pwd.getpwnam("munge")
+        except KeyError:
+            user = None
+        else:
+            for path in (folder, key):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+        folder.chmod(0o755)
+        self._spawn("munged", argv, user=user)
+        probe = ("munge", "-n", f"--socket={folder / 'socket'}")
+        _wait("munged answers", lambda: self._answers("munged", *probe), 10)
+
+    def _spawn(self, name: str, argv: list[str], *, user: str | None = None) -> None:
+        # The pid stays the same through setpriv, and a test run that is killed leaves no daemons.
+        argv = ["setpriv", "--pdeathsig", "TERM", *argv]
+        if user is not None:
+            argv[1:1] = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        with (self.dir / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                argv,
+                env={**self.env, "PATH": _path()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.dir,
+                start_new_session=True,
+            )
+
+    def _alive(self, name: str) -> bool:
+        process = self._processes.get(name)
+        return process is not None and process.poll() is None
+
+    def _answers(self, daemon: str, *argv: str) -> bool:
+        if not self._alive(daemon):
+            raise RuntimeError(f"private Slurm: {daemon} ended by itself")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(argv, env=self.env, capture_output=True, timeout=5, check=False)
+            return done.returncode == 0 and b"DOWN" not in done.stdout
+        return False
+
+    def _node_states(self) -> Mapping[str, str]:
+        rows = self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines()
+        return dict(row.split(maxsplit=1) for row in rows if " " in row)
+
+    def _end(self, name: str) -> None:
+        process = self._processes.pop(name, None)
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _job_processes(self) -> Iterator[int]:
+        """Step daemons and job processes of this cluster that outlived their slurmd."""
+        ours = f"SLURM_CONF={self.conf}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environ = (folder / "environ").read_bytes().split(b"\0")
+                stepd = (folder / "comm").read_text().startswith("slurmstepd")
+                in_job = any(each.startswith(b"SLURM_JOB_ID=") for each in environ)
+                if ours in environ and (stepd or in_job) and int(folder.name) != os.getpid():
+                    yield int(folder.name)

@@ -1,0 +1,233 @@
+"""Whole sweeps on real daemons, by the command line, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpcsweep
+from hpcsweep.core.events import BatchSubmitted, RunFinished, SweepStarted, TrialCreated, TrialPromoted
+from hpcsweep.store.journal import read_journal
+from hpcsweep.store.layout import Layout
+
+from .fixture import PrivateSlurm
+
+TRAINER = """\
+def train(trial):
+    for step in trial.steps():
+        trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
+    with trial.checkpoint(trial.resource) as folder:
+        (folder / "state").write_text(str(trial.resource))
+"""
+SPEC = """\
+name: free
+train: {function: trainer.py:train, check: false}
+objective: {metric: loss}
+space: {x: {type: float, low: 0.0, high: 1.0}}
+scheduler: {name: hyperband, max_resource: %d}
+resources: {gpus: 1, cpus: 1, time: 10m}
+cluster: {name: slurm, max_gpus: %d, poll: 1, grace: 5, settle: 5}
+"""
+POLL_S = 1.0
+#: ALGORITHMS.md: R = 81, eta = 3.
+TABLE = {
+    0: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
+    1: [(34, 3), (11, 9), (3, 27), (1, 81)],
+    2: [(15, 9), (5, 27), (1, 81)],
+    3: [(8, 27), (2, 81)],
+    4: [(5, 81)],
+}
+
+
+def write_sweep(folder: Path, *, max_resource: int, max_gpus: int) -> Path:
+    (folder / "trainer.py").write_text(TRAINER)
+    spec = folder / "sweep.yaml"
+    spec.write_text(SPEC % (max_resource, max_gpus))
+    return spec
+
+
+def launch(spec: Path, *options: str, **popen: Any) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "hpcsweep", "launch", str(spec), *options]
+    return subprocess.Popen(
+        argv, cwd=spec.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> str:
+    out, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, out
+    return out
+
+
+class Sampler:
+    """Looks at the queue from outside, again and again, for the most tasks running at a time."""
+
+    def __init__(self, slurm: PrivateSlurm) -> None:
+        self.most = 0
+        self.samples = 0
+        self._slurm = slurm
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._done.wait(0.2):
+            states = Counter(row.state for row in self._slurm.squeue(states="running,completing"))
+            self.most = max(self.most, states.total())
+            self.samples += 1
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """How often the sweep called each of Slurm's programs, by wrappers on the PATH."""
+    wrappers = tmp_path / "wrappers"
+    wrappers.mkdir()
+    calls = tmp_path / "calls"
+    calls.touch()
+    for program in ("sbatch", "squeue", "sacct", "scontrol"):
+        real = subprocess.run(["which", program], check=True, capture_output=True, text=True).stdout.strip()
+        wrapper = wrappers / program
+        count = f'[ -z "$COUNTED" ] || echo {program} >>"{calls}"'
+        wrapper.write_text(f'#!/bin/sh\n{count}\nexec {real} "$@"\n')
+        wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrappers}:{os.environ['PATH']}")
+    return lambda program: calls.read_text().split().count(program)
+
+
+def ladder_table(runs: Any) -> dict[int, list[tuple[int, int]]]:
+    table: dict[int, list[tuple[int, int]]] = {}
+    for (bracket, _), group in runs.groupby(["bracket", "rung"]):
+        table.setdefault(bracket, []).append((len(group), int(group["resource"].iloc[0])))
+    return table
+
+
+def test_hyperband_of_81_is_exact_on_slurm(
+    slurm: PrivateSlurm, tmp_path: Path, counted: Callable[[str], int]
+) -> None:
+    spec = write_sweep(tmp_path, max_resource=81, max_gpus=8)
+    began = time.monotonic()
+    with Sampler(slurm) as sampler:
+        finish(launch(spec, env={**os.environ, "COUNTED": "1"}))
+    ticks = (time.monotonic() - began) / POLL_S
+    results = hpcsweep.load(tmp_path / "results" / "free")
+    assert ladder_table(results.runs) == TABLE
+    assert len(results.trials) == 143
+    assert len(results.runs) == 206
+    assert set(results.runs["outcome"]) == {"completed"}
+    assert (results.runs["resource"] - results.runs["start_resource"]).sum() == 1581
+    assert (results.runs["attempts"] == 1).all()
+    assert results.runs["gpu_seconds"].sum() == pytest.approx(results.runs["seconds"].sum())
+    assert 1 <= counted("sbatch") <= 15
+    assert 3 <= counted("squeue") <= ticks + 1
+    assert sampler.samples > 10
+    assert 2 <= sampler.most <= 8
+
+
+def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateSlurm, tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
+    for folder in (undisturbed, disturbed):
+        folder.mkdir()
+    finish(launch(write_sweep(undisturbed, max_resource=27, max_gpus=8)))
+    spec = write_sweep(disturbed, max_resource=27, max_gpus=4)
+    instants = random.Random(1)
+    for _ in range(10):
+        process = launch(spec)
+        time.sleep(instants.uniform(0.3, 1.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it had ended before it could be killed"
+    finish(launch(spec))
+    assert outcome(disturbed) == outcome(undisturbed)
+    events = read_journal(Layout(disturbed / "results" / "free")).events
+    started = next(event for event in events if isinstance(event, SweepStarted))
+    arrays = {(row.name, row.job.split("_")[0]) for row in slurm.squeue() if started.sweep in row.name}
+    submitted = {(event.batch, event.job) for event in events if isinstance(event, BatchSubmitted)}
+    assert arrays == submitted, "one array for each intent, and none beside them"
+
+
+def outcome(folder: Path) -> list[tuple[Any, ...]]:
+    """Trials, promotions and each run's ending, sorted: one entry for each time it was counted."""
+    found: list[tuple[Any, ...]] = []
+    for event in read_journal(Layout(folder / "results" / "free")).events:
+        match event:
+            case TrialCreated():
+                found.append((event.trial, 0, "created", event.config["x"]))
+            case TrialPromoted():
+                found.append((event.trial, event.rung, "promoted", event.resource))
+            case RunFinished():
+                found.append((event.trial, event.rung, "finished", event.outcome.value, event.value))
+            case _:
+                pass
+    return sorted(found, key=repr)
+
+
+def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(tmp_path: Path) -> None:
+    spec = write_sweep(tmp_path, max_resource=3, max_gpus=8)
+    refused = launch(spec, "--set", "cluster.partition=nowhere")
+    out, _ = refused.communicate(timeout=60)
+    assert refused.returncode == 2, out
+    assert "invalid partition specified: nowhere" in out
+    assert "carry on with" in out
+    finish(launch(spec))
+    assert len(hpcsweep.load(tmp_path / "results" / "free").runs) == 4 + 2
+
+
+def test_second_launch_says_who_drives_and_takes_over_after_a_kill(tmp_path: Path) -> None:
+    spec = write_sweep(tmp_path, max_resource=9, max_gpus=4)
+    first = launch(spec)
+    assert first.stdout is not None
+    first.stdout.readline()
+    journal = tmp_path / "results" / "free" / "journal"
+    deadline = time.monotonic() + 30
+    while not journal.exists() or not list(journal.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    second = launch(spec)
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 3, out
+    assert re.search(rf"process {first.pid} of \S+ on \S+ is driving this sweep since", out)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    finish(launch(spec))
+
+
+def test_stop_cancels_the_jobs_and_launch_carries_on(slurm: PrivateSlurm, tmp_path: Path) -> None:
+    trainer = "import time\n" + TRAINER.replace(
+        "        trial.report", "        time.sleep(0.3); trial.report"
+    )
+    spec = write_sweep(tmp_path, max_resource=9, max_gpus=2)
+    (tmp_path / "trainer.py").write_text(trainer)
+    driver = launch(spec)
+    time.sleep(6)
+    folder = tmp_path / "results" / "free"
+    command = [sys.executable, "-m", "hpcsweep"]
+    subprocess.run([*command, "stop", str(folder)], check=True, timeout=60)
+    driver.communicate(timeout=60)
+    assert slurm.squeue(states="pending,running") == []
+    text = subprocess.run([*command, "status", str(folder), "--json"], check=True, capture_output=True)
+    assert json.loads(text.stdout)["state"] == "stopped"
+    finish(launch(spec))
+    runs = hpcsweep.load(folder).runs
+    assert len(runs) == 22
+    assert set(runs["outcome"]) == {"completed"}

@@ -1,0 +1,786 @@
+"""sweep.yaml -> SweepSpec: what is accepted, and the whole text of what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.random import default_rng
+
+from hpcsweep.core.protocols import TaskShape
+from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
+from hpcsweep.errors import SpecError
+from hpcsweep.spec import SweepSpec, difference, json_schema, load_spec
+from hpcsweep.spec.models import Fifo, Halving, Hyperband
+from hpcsweep.spec.quantities import format_duration, format_memory, parse_duration, parse_memory
+from hpcsweep.spec.reading import dump_yaml, parse_yaml
+
+DOCUMENTED = r"""
+name: digits-hyperband
+train:
+  function: digits.py:train          # a callable that takes a Trial; the path is relative to this file
+  # command: python train.py --lr {lr} --epochs {resource} --resume {resume_from}
+  # metrics: 'val_error=(?P<val_error>\S+)'     for a program that only prints
+objective: {metric: val_error, mode: min}               # at: last (default) or best of the steps so far
+space:
+  lr:         {type: float, low: 1e-4, high: 1.0, log: true}
+  batch_size: {type: int, low: 16, high: 256, log: true}
+  optimizer:  {type: choice, values: [sgd, adam]}
+  momentum:   {type: float, low: 0.0, high: 0.99, when: {optimizer: sgd}}
+searcher:   {name: random, seed: 0}
+scheduler:  {name: hyperband, min_resource: 1, max_resource: 27, eta: 3}
+resources:  {gpus: 1, cpus: 4, mem: 16G, time: 30m}       # of one run
+cluster:    {name: auto, max_gpus: 64, partition: gpu, template: gpu.sbatch}
+budget:     {trials: 100, gpu_hours: 200, time: 12h}
+"""
+SHORT = """
+train: {command: "python train.py --lr {lr} --on {device} --epochs {resource}"}
+objective: {metric: acc, mode: max}
+space:
+  lr: [0.1, 0.01, null]
+  device: on
+  flags: [{a: 1}, [1, 2], no, 010, 2024-01-01]
+searcher: grid
+"""
+EXAMPLES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+
+Load = Callable[..., SweepSpec]
+Problems = Callable[..., list[str]]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load a text as `sweeps/lr.yaml`."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("sweeps/lr.yaml")
+    path.parent.mkdir()
+
+    def loaded(text: str, *overrides: str) -> SweepSpec:
+        path.write_text(text, encoding="utf-8")
+        return load_spec(path, overrides)
+
+    return loaded
+
+
+@pytest.fixture
+def problems(load: Load) -> Problems:
+    """The problems of a text."""
+
+    def told(text: str, *overrides: str) -> list[str]:
+        with pytest.raises(SpecError) as caught:
+            load(text, *overrides)
+        assert str(caught.value) == "\n".join(caught.value.problems)
+        return list(caught.value.problems)
+
+    return told
+
+
+# --------------------------------------------------------------------------- what is accepted
+
+
+def test_documented_spec_is_read_as_documented(load: Load) -> None:
+    spec = load(DOCUMENTED)
+    assert spec.name == "digits-hyperband"
+    assert spec.space.parameters == (
+        Parameter("lr", Float(1e-4, 1.0, log=True)),
+        Parameter("batch_size", Int(16, 256, log=True)),
+        Parameter("optimizer", Choice(("sgd", "adam"))),
+        Parameter("momentum", Float(0.0, 0.99), {"optimizer": ("sgd",)}),
+    )
+    assert spec.scheduler == Hyperband(min_resource=1, max_resource=27, eta=3, iterations=1)
+    assert spec.task_shape() == TaskShape(gpus=1, cpus=4, mem_mib=16384, time_s=1800, runs=1, lanes=1)
+    assert spec.identity() == {
+        "objective": {"metric": "val_error", "mode": "min", "at": "last"},
+        "space": {
+            "lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+            "batch_size": {"type": "int", "low": 16, "high": 256, "log": True},
+            "optimizer": {"type": "choice", "values": ["sgd", "adam"]},
+            "momentum": {
+                "type": "float",
+                "low": 0.0,
+                "high": 0.99,
+                "log": False,
+                "when": {"optimizer": ["sgd"]},
+            },
+        },
+        "constraints": [],
+        "searcher": {"name": "random", "seed": 0},
+        "scheduler": {
+            "name": "hyperband",
+            "min_resource": 1,
+            "max_resource": 27,
+            "eta": 3,
+            "iterations": 1,
+        },
+    }
+    assert spec.resolved() == {
+        "name": "digits-hyperband",
+        "train": {
+            "function": "digits.py:train",
+            "shell": False,
+            "metrics": [],
+            "keep_checkpoints": 1,
+            "check": True,
+        },
+        **spec.identity(),
+        "resources": {"gpus": 1, "cpus": 4, "mem": "16G", "time": "30m"},
+        "cluster": {
+            "name": "auto",
+            "max_gpus": 64,
+            "partition": "gpu",
+            "template": "gpu.sbatch",
+            "setup": [],
+            "environment": {},
+            "options": {},
+            "runs_per_task": 1,
+            "concurrent": 1,
+            "signal": 60,
+        },
+        "budget": {"trials": 100, "gpu_hours": 200.0, "time": "12h"},
+        "retries": {"infrastructure": 5, "error": 0},
+    }
+
+
+def test_short_forms_and_yaml_1_2(load: Load) -> None:
+    spec = load(SHORT)
+    assert spec.name == "lr"
+    assert spec.space.parameters == (
+        Parameter("lr", Choice((0.1, 0.01, None))),
+        Parameter("device", Constant("on")),
+        Parameter("flags", Choice(({"a": 1}, [1, 2], "no", 10, "2024-01-01"))),
+    )
+    assert spec.scheduler == Fifo(max_resource=1)
+    assert spec.searcher.plain() == {"name": "grid", "seed": 0, "num_points": None, "shuffle": False}
+    assert spec.space.size == 15
+
+
+def test_every_kind_of_parameter(load: Load) -> None:
+    spec = load(
+        DOCUMENTED,
+        "space={a: {type: float, low: 0, high: 1, step: 0.25}, b: {type: int, low: -1e3, high: 3, step: 2},"
+        " c: {type: ordinal, values: [1, 2]}, d: {type: constant, value: null},"
+        " e: {type: int, low: 0, high: 1, when: {c: [1, 2], d: null}}}",
+        "constraints=['a + b < 3', 'e < 1']",
+    )
+    assert spec.space.parameters == (
+        Parameter("a", Float(0.0, 1.0, step=0.25)),
+        Parameter("b", Int(-1000, 3, step=2)),
+        Parameter("c", Ordinal((1, 2))),
+        Parameter("d", Constant(None)),
+        Parameter("e", Int(0, 1), {"c": (1, 2), "d": (None,)}),
+    )
+    assert [constraint.text for constraint in spec.space.constraints] == ["a + b < 3", "e < 1"]
+
+
+@pytest.mark.parametrize("text", [DOCUMENTED, SHORT])
+def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None:
+    overrides = (
+        "name=other.name-1",
+        "train.metrics=['loss=(?P<loss>\\S+)', 'a: (?P<b>.)']",
+        "scheduler={name: halving, max_resource: 9, rounds: null, prefact: 1.5}",
+        "cluster={environment: {OMP: 4, X: 'yes', Y: '1e5'}, options: {--mail-type: END, hold: null}}",
+        "cluster.setup=module load cuda",
+        "cluster.poll=1m30s",
+        "cluster.settle=0.5",
+        "resources={mem: 1.5T, time: 1-12:00:00, gpus: 2}",
+        "retries.timeout=3",
+        "budget.trials=7",
+    )
+    spec = load(text, *overrides)
+    again = load(spec.dump_yaml())
+    assert again == spec
+    assert again.dump_yaml() == spec.dump_yaml()
+    assert again.identity() == json.loads(json.dumps(spec.identity())) == spec.identity()
+    assert json.loads(json.dumps(spec.resolved())) == spec.resolved()
+    assert list(again.space.names) == list(spec.space.names)
+    assert difference(spec.identity(), again.identity()) == []
+    assert spec.cluster.environment == {"OMP": "4", "X": "yes", "Y": "1e5"}
+    assert spec.cluster.options == {"mail-type": "END", "hold": None}
+    assert spec.cluster.setup == ("module load cuda",)
+    assert (spec.cluster.poll, spec.cluster.settle, spec.cluster.grace) == (90.0, 0.5, None)
+    assert spec.scheduler == Halving(max_resource=9, rounds=None, prefact=1.5)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_valid_by_loader_and_schema(path: Path) -> None:
+    load_spec(path)
+    jsonschema.validate(
+        parse_yaml(path.read_text(), source="x"), json_schema(), jsonschema.Draft202012Validator
+    )
+
+
+def test_program_has_absolute_paths_relative_to_the_spec_file(load: Load, tmp_path: Path) -> None:
+    program = load(DOCUMENTED).program(tmp_path / "my sweeps")
+    assert program.function == f"{tmp_path}/my sweeps/digits.py:train"
+    assert program.workdir == f"{tmp_path}/my sweeps"
+    assert program.parameters == ("lr", "batch_size", "optimizer", "momentum")
+    assert (program.metric, program.mode, program.at) == ("val_error", "min", "last")
+    assert load(DOCUMENTED, "train.function=/a/b.py:f").program(tmp_path).function == "/a/b.py:f"
+    assert load(DOCUMENTED, "train.function=pkg.mod:f").program(tmp_path).function == "pkg.mod:f"
+    command = load(SHORT, "train.shell=true", "train.metrics='acc=(?P<acc>.*)'").program(tmp_path)
+    assert command.command == "python train.py --lr {lr} --on {device} --epochs {resource}"
+    assert (command.function, command.shell, command.metrics) == (None, True, ("acc=(?P<acc>.*)",))
+
+
+def test_task_shape_multiplies_by_lanes_and_time_by_turns(load: Load) -> None:
+    spec = load(DOCUMENTED, "cluster.runs_per_task=5", "cluster.concurrent=2")
+    assert spec.task_shape() == TaskShape(gpus=2, cpus=8, mem_mib=32768, time_s=5400, runs=5, lanes=2)
+    assert load(SHORT).task_shape() == TaskShape()
+
+
+def test_empty_optional_sections_have_their_defaults(load: Load) -> None:
+    spec = load(SHORT + "\nbudget:\nresources:\ncluster:\nscheduler:\nretries:\nconstraints:\n")
+    assert spec == load(SHORT)
+
+
+def test_fixing_a_choice_leaves_its_dependants_alone(load: Load) -> None:
+    spec = load(DOCUMENTED, "space.optimizer=adam")
+    assert spec.space.sample(1, default_rng(0))[0].keys() == {
+        "lr",
+        "batch_size",
+        "optimizer",
+    }
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("scheduler={name: fifo}", "budget.gpu_hours=null", "budget.time=null"),
+        ("scheduler=fifo", "budget=null", "space={lr: [1, 2]}"),
+        ("scheduler=fifo", "budget=null", "searcher={name: grid, num_points: 3}"),
+        ("scheduler=fifo", "budget=null", "searcher={name: grid, num_points: {lr: 3, momentum: 2}}"),
+        ("scheduler={name: halving, max_resource: 9, rounds: null}", "budget={gpu_hours: 2}"),
+        ("scheduler={name: hyperband, max_resource: 9, iterations: null}", "budget={time: 2h}"),
+        ("scheduler.max_resource=81", "scheduler.iterations=2", "budget=null"),
+    ],
+)
+def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> None:
+    load(DOCUMENTED, *overrides)
+
+
+# --------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["space.lr.low=0"], ["space.lr.low: must be > 0 on a log scale, got 0"]),
+        (["space.lr.low=2"], ["space.lr.low: must be < high (1.0), got 2"]),
+        (["space.lr.low='1e-4'"], ["space.lr.low: must be a number, got '1e-4'"]),
+        (["space.lr.lo=1"], ["space.lr.lo: unknown key; did you mean 'low'?"]),
+        (["space.batch_size.high=256.5"], ["space.batch_size.high: must be an integer, got 256.5"]),
+        (
+            ["space.optimizer.values=[]"],
+            [
+                "space.optimizer.values: must have at least one value, got an empty list",
+            ],
+        ),
+        (
+            ["space.optimizer.type=chioce"],
+            ["space.optimizer.type: unknown type 'chioce'; did you mean 'choice'?"],
+        ),
+        (
+            ["space.new={low: 1}"],
+            ["space.new.type: missing; expected one of: float, int, ordinal, choice, constant"],
+        ),
+        (["space.new={type: int, low: 1}"], ["space.new.high: missing; expected the largest value"]),
+        (
+            ["space.new=null"],
+            ["space.new: is empty; for a null write {type: constant, value: null}"],
+        ),
+        (["space.new=[1, 1]"], ["space.new: must be distinct, got 1 twice"]),
+        (["space.2x=1"], ["space.2x: must be named by letters, digits and _, got '2x'"]),
+        (["space.LR=1"], ["space.LR: must differ from 'lr' in more than case"]),
+        (
+            ["space.momentum.when={optimiser: sgd}"],
+            ["space.momentum.when.optimiser: unknown parameter; did you mean 'optimizer'?"],
+        ),
+        (
+            ["space.momentum.when={optimizer: [sgd, rmsprop]}"],
+            ["space.momentum.when.optimizer: must be one of ['sgd', 'adam'], got 'rmsprop'"],
+        ),
+        (
+            ["space.momentum.when={lr: 0.5}"],
+            [
+                (
+                    "space.momentum.when.lr: must be a parameter with separate values, "
+                    "a float without step never has one exactly"
+                )
+            ],
+        ),
+        (["space.momentum.when=sgd"], ["space.momentum.when: must be a mapping, got 'sgd'"]),
+        (["space.momentum.when={momentum: 1}"], ["space.momentum.when.momentum: must be another parameter"]),
+        (
+            ["space.optimizer.when={batch_size: 16}", "space.batch_size.when={optimizer: sgd}"],
+            ["space.batch_size.when: must not go round in a circle: batch_size -> optimizer -> batch_size"],
+        ),
+        (["space=[lr]"], ["space: must be a mapping of parameters, got ['lr']"]),
+        (["space={}"], ["space: must have at least one parameter, got none"]),
+        (["constraints=lr < 1"], ["constraints: must be a list of expressions, got 'lr < 1'"]),
+        (
+            ["constraints=['lrr < 1', 'lr.real < 1', 3]"],
+            [
+                "constraints[0]: unknown parameter 'lrr'; did you mean 'lr'?, got 'lrr < 1'",
+                "constraints[1]: column 1: attributes are not allowed, got 'lr.real < 1'",
+                "constraints[2]: must be an expression, got 3",
+            ],
+        ),
+        (
+            ["constraints=['lr < 1', 'optimizer < 1']"],
+            [
+                (
+                    "constraints[1]: 'optimizer < 1' cannot be computed for optimizer='sgd': "
+                    "'<' not supported between instances of 'str' and 'int'"
+                )
+            ],
+        ),
+        (["objective.mode=mn"], ["objective.mode: must be 'min' or 'max', got 'mn'"]),
+        (
+            ["objective={}"],
+            ["objective.metric: missing; expected the name of the metric that training code reports"],
+        ),
+        (["objective.metric=3"], ["objective.metric: must be text, got 3; quote it"]),
+        (["objective=val_error"], ["objective: must be a mapping, got 'val_error'"]),
+        (["train=null"], ["train: missing; expected what to run: function or command"]),
+        (["train={}"], ["train: must have either function or command, got neither"]),
+        (["train.command=ls"], ["train: must have either function or command, got both"]),
+        (
+            ["train.function=digits.py"],
+            ["train.function: must be FILE.py:NAME or package.module:NAME, got 'digits.py'"],
+        ),
+        (
+            ["train={command: 'python {lrr}'}"],
+            ["train.command: unknown placeholder {lrr}; did you mean {lr}?"],
+        ),
+        (
+            ["train.metrics='loss=(.*)'"],
+            [
+                r"train.metrics: must have a group named like its metric, as in 'loss=(?P<loss>\S+)', got 'loss=(.*)'"
+            ],
+        ),
+        (
+            ["train.metrics=['(?P<a>.)', '(']"],
+            [
+                (
+                    "train.metrics[1]: must be a regular expression, got '(': "
+                    "missing ), unterminated subpattern at position 0"
+                )
+            ],
+        ),
+        (["train.check=yes"], ["train.check: must be true or false, got 'yes'"]),
+        (
+            ["train.shell=true"],
+            ["train.shell: must not be true for a function, only a command can have a shell"],
+        ),
+        (["searcher=randm"], ["searcher.name: unknown name 'randm'; did you mean 'random'?"]),
+        (["searcher.sead=1"], ["searcher.sead: unknown key; did you mean 'seed'?"]),
+        (["searcher.seed=x"], ["searcher.seed: must be an integer >= 0, got 'x'"]),
+        (["searcher=3"], ["searcher: must be a name or a mapping with a name, got 3"]),
+        (
+            ["searcher=grid"],
+            ["searcher.num_points: lr: is a float without step, needs a number of points"],
+        ),
+        (
+            ["searcher={name: grid, num_points: many, shuffle: 1}"],
+            [
+                "searcher.num_points: must be an integer or a mapping or null, got 'many'",
+                "searcher.shuffle: must be true or false, got 1",
+            ],
+        ),
+        (
+            ["scheduler=asha2"],
+            ["scheduler.name: unknown name 'asha2'; expected one of: fifo, halving, hyperband"],
+        ),
+        (["scheduler.eta=1"], ["scheduler.eta: must be >= 2, got 1"]),
+        (
+            ["scheduler=hyperband"],
+            [
+                "scheduler.max_resource: missing; expected the resource of the highest rung, in epochs or steps"
+            ],
+        ),
+        (
+            ["scheduler.rounds=2"],
+            [
+                (
+                    "scheduler.rounds: unknown key; expected one of: "
+                    "name, min_resource, max_resource, eta, iterations"
+                )
+            ],
+        ),
+        (
+            ["scheduler.min_resource=28"],
+            ["scheduler.min_resource: must be <= max_resource (27), got 28"],
+        ),
+        (
+            ["scheduler={name: halving, min_resource: 2, max_resource: 10, prefact: 0.1}"],
+            ["scheduler.prefact: must leave at least one trial in the first rung, got 0.1"],
+        ),
+        (
+            ["scheduler=fifo", "budget={}"],
+            ["budget: must have trials, gpu_hours or time, fifo goes on for ever in this space"],
+        ),
+        (
+            ["scheduler.iterations=null", "budget={gpu_hours: 3}", "resources.gpus=0"],
+            [
+                (
+                    "budget: must have trials, gpu_hours or time, iterations: null goes on for ever "
+                    "(gpu_hours are not spent as resources.gpus is 0)"
+                )
+            ],
+        ),
+        (["resources.mem=16"], ["resources.mem: must be a size with its unit such as 500M or 16G, got 16"]),
+        (
+            ["resources.time=30"],
+            ["resources.time: must be a time with its unit such as 90s, 30m, 2h or 01:30:00, got 30"],
+        ),
+        (["resources.time=0s"], ["resources.time: must be at least 1s, got '0s'"]),
+        (["resources.gpus=-1"], ["resources.gpus: must be >= 0, got -1"]),
+        (["resources.gpus=true"], ["resources.gpus: must be an integer, got true"]),
+        (["cluster.name=slrum"], ["cluster.name: unknown name 'slrum'; did you mean 'slurm'?"]),
+        (
+            ["cluster.max_gpus=3", "cluster.runs_per_task=4", "cluster.concurrent=4"],
+            ["cluster.max_gpus: must be at least the 4 of one task (resources.gpus x concurrent), got 3"],
+        ),
+        (["cluster.concurrent=2"], ["cluster.concurrent: must be <= runs_per_task (1), got 2"]),
+        (
+            ["cluster.signal=1800"],
+            ["cluster.signal: must be less than resources.time (1800 seconds), got 1800"],
+        ),
+        (
+            ["cluster.poll=often"],
+            ["cluster.poll: must be a time with its unit such as 90s, 30m, 2h or 01:30:00, got 'often'"],
+        ),
+        (
+            ["cluster.environment={A: true}"],
+            ["cluster.environment: A: must be text, got true; quote it"],
+        ),
+        (["cluster.options={mail: [1]}"], ["cluster.options: mail: must be one value, got [1]"]),
+        (["cluster.setup=[1]"], ["cluster.setup[0]: must be text, got 1; quote it"]),
+        (["budget=[1]"], ["budget: must be a mapping, got [1]"]),
+        (["budget.gpu_hours=.inf"], ["budget.gpu_hours: must be a finite number, got inf"]),
+        (["budget.gpu_hours=0"], ["budget.gpu_hours: must be > 0, got 0"]),
+        (["budgets={}"], ["budgets: unknown key; did you mean 'budget'?"]),
+        (
+            ["name=../up"],
+            [
+                (
+                    "name: must be 1 to 64 letters, digits, '.', '_' or '-', "
+                    "and begin with a letter or digit, got '../up'"
+                )
+            ],
+        ),
+    ],
+    ids=lambda value: value[0].split(":")[0] if isinstance(value, list) else None,
+)
+def test_each_mistake_is_told_with_key_path_found_and_expected(
+    load: Load, problems: Problems, overrides: list[str], told: list[str]
+) -> None:
+    said = problems(DOCUMENTED, *overrides)
+    without_source = [line.split(": ", 1)[1] for line in said if not line.startswith("--set")]
+    for line in said:
+        if line.startswith("--set"):
+            (source,) = [text for text in overrides if line.startswith(f"--set {text}: ")]
+            without_source.append(line.removeprefix(f"--set {source}: "))
+    assert sorted(without_source) == sorted(told)
+
+
+def test_all_problems_come_at_once_and_name_the_file(problems: Problems) -> None:
+    text = """
+schedular: hyperband
+train: {function: digits.py:train, metricss: x}
+objective: {mode: mn}
+space:
+  lr: {type: float, low: 0, high: 1, log: true, stp: 3}
+  z: {type: choice, values: [a, a]}
+  m: {type: float, low: 2, high: 1, when: {lost: a}}
+constraints: ['foo > 3']
+searcher: {name: grid, seed: -1}
+scheduler: {name: hyperband, eta: 1.5}
+resources: {gpus: 4, mem: 16}
+cluster: {name: slrum, max_gpus: 2}
+budget: {trails: 3}
+"""
+    assert problems(text) == [
+        "sweeps/lr.yaml: schedular: unknown key; did you mean 'scheduler'?",
+        "sweeps/lr.yaml: train.metricss: unknown key; did you mean 'metrics'?",
+        (
+            "sweeps/lr.yaml: objective.metric: missing; "
+            "expected the name of the metric that training code reports"
+        ),
+        "sweeps/lr.yaml: objective.mode: must be 'min' or 'max', got 'mn'",
+        "sweeps/lr.yaml: space.lr.stp: unknown key; did you mean 'step'?",
+        "sweeps/lr.yaml: space.lr.low: must be > 0 on a log scale, got 0",
+        "sweeps/lr.yaml: space.z.values: must be distinct, got 'a' twice",
+        "sweeps/lr.yaml: space.m.low: must be < high (1), got 2",
+        "sweeps/lr.yaml: space.m.when.lost: unknown parameter; expected one of: lr, z, m",
+        "sweeps/lr.yaml: constraints[0]: unknown parameter 'foo'; expected one of: lr, z, m, got 'foo > 3'",
+        "sweeps/lr.yaml: searcher.seed: must be an integer >= 0, got -1",
+        (
+            "sweeps/lr.yaml: scheduler.max_resource: missing; "
+            "expected the resource of the highest rung, in epochs or steps"
+        ),
+        "sweeps/lr.yaml: scheduler.eta: must be an integer, got 1.5",
+        "sweeps/lr.yaml: resources.mem: must be a size with its unit such as 500M or 16G, got 16",
+        "sweeps/lr.yaml: budget.trails: unknown key; did you mean 'trials'?",
+        "sweeps/lr.yaml: cluster.name: unknown name 'slrum'; did you mean 'slurm'?",
+    ]
+
+
+def test_impossible_constraint_is_told_at_load(problems: Problems) -> None:
+    (problem,) = problems(DOCUMENTED + "constraints: [lr > 2]\n")
+    assert problem.startswith(
+        "sweeps/lr.yaml: constraints: must leave at least 1 in 10000 random draws, got 0 of "
+    )
+    assert problems(SHORT + "constraints: [device == 'off']\n") == [
+        "sweeps/lr.yaml: constraints: must leave something of the grid, got nothing"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "must be a mapping with train, objective and space, got an empty file"),
+        ("- a\n- b\n", "must be a mapping with train, objective and space, got a list"),
+        ("hello", "must be a mapping with train, objective and space, got 'hello'"),
+    ],
+)
+def test_file_that_is_no_mapping_is_refused(problems: Problems, text: str, told: str) -> None:
+    assert problems(text) == [f"sweeps/lr.yaml: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "sweeps/lr.yaml:3: key 'a' must be given once, got it twice"),
+        ("a:\n  b: {c: 1, c: 2}\n", "sweeps/lr.yaml:2: key 'c' must be given once, got it twice"),
+        ("a: [1,\n", "sweeps/lr.yaml:2: not YAML: "),
+        ("a: 1\n\tb: 2\n", "sweeps/lr.yaml:2: not YAML: "),
+        ("a: *nothing\n", "sweeps/lr.yaml:1: not YAML: found undefined alias 'nothing'"),
+        ("a: !!python/object:os.system x\n", "sweeps/lr.yaml:1: not YAML: could not determine a constructor"),
+        ("a: 1\n---\nb: 2\n", "sweeps/lr.yaml:2: not YAML: "),
+        ("a: \0\n", "sweeps/lr.yaml: not YAML: "),
+    ],
+)
+def test_yaml_mistakes_name_file_and_line(problems: Problems, text: str, told: str) -> None:
+    (problem,) = problems(text)
+    assert problem.startswith(told)
+    assert "\n" not in problem
+
+
+def test_file_that_cannot_be_read_is_a_spec_error(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.yaml: cannot be read: No such file or directory$"):
+        load_spec(tmp_path / "none.yaml")
+    with pytest.raises(SpecError, match=r": cannot be read: Is a directory$"):
+        load_spec(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
+    with pytest.raises(SpecError, match=r"latin\.yaml: must be UTF-8 text, got byte 0xe9$"):
+        load_spec(tmp_path / "latin.yaml")
+
+
+def test_file_name_that_cannot_name_a_sweep_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "my sweep.yaml"
+    path.write_text(SHORT)
+    with pytest.raises(SpecError, match=r"got 'my sweep' from the file's name$"):
+        load_spec(path)
+    assert load_spec(path, ["name=mine"]).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("foo", "--set foo: must be key.path=value"),
+        ("=3", "--set =3: must be key.path=value"),
+        ("a..b=3", "--set a..b=3: must be key.path=value"),
+        ("name.x=3", "--set name.x=3: name: must be a mapping, got 'digits-hyperband'"),
+        ("space.lr=[1", "--set space.lr=[1: not YAML: expected ',' or ']', but got '<stream end>'"),
+        ("space.lr.low=0", "--set space.lr.low=0: space.lr.low: must be > 0 on a log scale, got 0"),
+        ("search.seed=0", "--set search.seed=0: search: unknown key; did you mean 'searcher'?"),
+    ],
+)
+def test_problems_of_an_override_name_it(problems: Problems, override: str, told: str) -> None:
+    assert problems(DOCUMENTED, override) == [told]
+
+
+def test_overrides_are_yaml_and_make_missing_mappings(load: Load) -> None:
+    spec = load(
+        SHORT,
+        "resources.gpus=2",
+        "cluster.environment.A=x=y",
+        "searcher.shuffle=true",
+        "searcher.seed=5",
+        "space.lr=[1e-4]",
+        "objective.at=best",
+    )
+    assert spec.resources.gpus == 2
+    assert spec.cluster.environment == {"A": "x=y"}
+    assert (spec.searcher.name, spec.searcher.seed, spec.searcher.options["shuffle"]) == ("grid", 5, True)
+    assert spec.space.parameters[0] == Parameter("lr", Choice((1e-4,)))
+    assert spec.objective.at == "best"
+
+
+def test_override_of_an_aliased_mapping_changes_one_place(load: Load) -> None:
+    text = SHORT.replace("  lr: [0.1, 0.01, null]\n", "  lr: &r {type: int, low: 1, high: 9}\n  b: *r\n")
+    spec = load(text, "space.lr.high=5")
+    assert [parameter.domain for parameter in spec.space.parameters[:2]] == [Int(1, 5), Int(1, 9)]
+
+
+# --------------------------------------------------------------------------- identity
+
+
+def test_difference_is_readable(load: Load) -> None:
+    old = json.loads(json.dumps(load(DOCUMENTED).identity()))
+    new = load(
+        DOCUMENTED.replace(", when: {optimizer: sgd}", ""),
+        "space.lr.high=0.5",
+        "space.optimizer.values=[sgd, adam, null]",
+        "space.nesterov={type: choice, values: [true, false]}",
+        "objective.mode=max",
+        "constraints=['lr < 1']",
+        "scheduler={name: halving, max_resource: 27}",
+        "searcher.seed=1",
+    )
+    assert difference(old, new.identity()) == [
+        "objective.mode: 'min' -> 'max'",
+        "space.lr.high: 1.0 -> 0.5",
+        "space.optimizer.values: ['sgd', 'adam'] -> ['sgd', 'adam', null]",
+        "space.momentum.when: removed",
+        "space.nesterov: added",
+        "constraints: [] -> ['lr < 1']",
+        "searcher.seed: 0 -> 1",
+        "scheduler.name: 'hyperband' -> 'halving'",
+        "scheduler.eta: 3 -> 2",
+        "scheduler.iterations: removed",
+        "scheduler.prefact: added",
+        "scheduler.rounds: added",
+    ]
+
+
+def test_budget_cluster_and_resources_are_no_part_of_the_identity(load: Load) -> None:
+    spec = load(DOCUMENTED)
+    other = load(
+        DOCUMENTED, "budget.trials=7", "cluster.partition=x", "resources.gpus=3", "train.check=false"
+    )
+    assert difference(spec.identity(), other.identity()) == []
+    assert spec != other
+
+
+# --------------------------------------------------------------------------- schema
+
+
+@pytest.mark.parametrize("text", [DOCUMENTED, SHORT])
+def test_schema_accepts_what_the_loader_accepts(load: Load, text: str) -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(parse_yaml(text, source="x"), schema, jsonschema.Draft202012Validator)
+    jsonschema.validate(load(text).resolved(), schema, jsonschema.Draft202012Validator)
+    json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schedular", "hyperband"),
+        ("space", {}),
+        ("space", {"lr": {"type": "flaot", "low": 0, "high": 1}}),
+        ("space", {"lr": {"type": "float", "low": 0}}),
+        ("space", {"lr": []}),
+        ("objective", {"metric": "x", "mode": "mn"}),
+        ("scheduler", "hyperband"),
+        ("scheduler", {"name": "hyperband", "max_resource": 27, "eta": 1}),
+        ("searcher", {"name": "grid", "numpoints": 3}),
+        ("searcher", "girid"),
+        ("resources", {"gpu": 1}),
+        ("budget", {"trials": 0}),
+        ("constraints", "lr < 1"),
+    ],
+)
+def test_schema_refuses_mistakes(key: str, value: Any) -> None:
+    data = {**parse_yaml(DOCUMENTED, source="x"), key: value}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, json_schema(), jsonschema.Draft202012Validator)
+
+
+# --------------------------------------------------------------------------- quantities and YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [
+        ("16G", 16384),
+        ("500M", 500),
+        ("1.5T", 1572864),
+        ("1k", 1),
+        ("2 GB", 2048),
+        ("3GiB", 3072),
+        ("1025K", 2),
+    ],
+)
+def test_memory_is_mib_of_binary_units_rounded_up(text: str, mib: int) -> None:
+    assert parse_memory(text) == mib
+
+
+@pytest.mark.parametrize("value", ["16", 16, "G", "-1G", "16X", "", None, "0G", True, "1 G B"])
+def test_memory_without_a_sensible_unit_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^must be"):
+        parse_memory(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("2h", 7200),
+        ("1d12h", 129600),
+        ("1h 30m", 5400),
+        ("1.5h", 5400),
+        ("0.25s", 0.25),
+        ("01:30:00", 5400),
+        ("1-12:00:00", 129600),
+        ("100:00:00", 360000),
+    ],
+)
+def test_duration_is_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("value", ["30", 30, "", "m", "30:00", "1h1d", "-5m", "01:60:00", None, "5 min"])
+def test_duration_without_a_sensible_unit_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^must be a time with its unit"):
+        parse_duration(value)
+
+
+@given(st.integers(1, 2**40), st.integers(0, 10**7) | st.floats(0, 1e6))
+def test_quantities_read_back_from_their_text(mib: int, seconds: float) -> None:
+    assert parse_memory(format_memory(mib)) == mib
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+texts = st.text(max_size=12) | st.sampled_from(
+    ["on", "no", "1e5", "0x1", "~", "2024-01-01", "<<", "a: b", "#"]
+)
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(trees)
+def test_any_data_reads_back_from_its_yaml(data: Any) -> None:
+    again = parse_yaml(dump_yaml(data), source="x")
+    assert json.dumps(again) == json.dumps(data)
+
+
+def test_command_line_verbs_that_need_no_spec_do_not_pay_for_it() -> None:
+    code = "import sys, hpcsweep.searchers; sys.exit(any(m in sys.modules for m in ('numpy', 'pydantic')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,82 @@
+"""A trainer that cannot run is found out before anything is submitted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsweep.errors import TrainerError
+from hpcsweep.store.manifest import Program
+from hpcsweep.worker.check import check_trainer
+
+CODE = """
+def train(trial): ...
+def nothing(): ...
+def more(trial, data, *, lr): ...
+class Trainer:
+    def __init__(self, trial): ...
+    @staticmethod
+    def fit(trial): ...
+lr = 0.1
+"""
+
+
+def check(folder: Path, **fields: Any) -> None:
+    check_trainer(Program(workdir=str(folder), metric="val_error", **fields), sys.executable)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text(CODE)
+    (tmp_path / "broken.py").write_text("import os\nimport no_such_module\n")
+    (tmp_path / "wrong.py").write_text("def train(:\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["train", "Trainer", "Trainer.fit"])
+def test_what_can_be_called_with_a_trial_is_accepted(folder: Path, name: str) -> None:
+    check(folder, function=f"{folder}/train.py:{name}")
+    check(folder, function=f"train:{name}")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("none.py:train", r"none.py: there is no such file$"),
+        ("train.py:trian", r"train.py: has no 'trian'; did you mean 'train'\?$"),
+        ("train.py:zzzz", r"train.py: has no 'zzzz'; it defines train, nothing, more, Trainer$"),
+        ("train.py:lr", r"train.py: 'lr' is not a function but float$"),
+        ("train.py:nothing", r"'nothing' must be callable with one argument, the trial \(too many"),
+        ("train.py:more", r"'more' must be callable with one argument, the trial \(missing a required"),
+        (
+            "broken.py:train",
+            r"broken.py: cannot be imported: ModuleNotFoundError: .* 'no_such_module' \(.*broken.py:2\)$",
+        ),
+        ("wrong.py:train", r"wrong.py: cannot be imported: SyntaxError: .*line 1"),
+        ("leaves.py:train", r"leaves.py: cannot be imported: SystemExit: 0"),
+        ("train.py", r"write FILE.py:NAME or package.module:NAME$"),
+    ],
+)
+def test_what_cannot_is_refused_in_one_line(folder: Path, function: str, message: str) -> None:
+    with pytest.raises(TrainerError, match=message) as caught:
+        check(folder, function=f"{folder}/{function}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(", "is not a regular expression"), ("x", "names no metric"), ("(?P<step>x)", "names no metric")],
+)
+def test_a_pattern_without_a_metric_is_refused(folder: Path, pattern: str, message: str) -> None:
+    with pytest.raises(TrainerError, match=message):
+        check(folder, command="train", metrics=(pattern,))
+
+
+def test_an_interpreter_that_is_not_there_is_named(folder: Path) -> None:
+    program = Program(workdir=str(folder), metric="x", function="train:train")
+    with pytest.raises(TrainerError, match="by /no/python: No such file"):
+        check_trainer(program, "/no/python")

@@ -1,0 +1,204 @@
+"""Commands get their values unchanged, whatever is in them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hpcsweep.core.events import Outcome
+from hpcsweep.errors import TrainerError
+from hpcsweep.worker.command import arguments, as_text, check_template, shell_line
+from hpcsweep.worker.environment import parameter_variable
+from hpcsweep.worker.printed import PrintedMetrics
+
+if TYPE_CHECKING:
+    from tests.worker.conftest import Bench
+
+HOSTILE = [
+    "a b",
+    "it's",
+    'say "hi"',
+    "$HOME `id` $(id)",
+    "one\ntwo",
+    "*",
+    "{lr}",
+    "\\",
+    "",
+    "-x",
+    "é",
+    "; exit 3",
+]
+
+SHOW = """
+    import json, os, sys
+    json.dump([sys.argv[1:], dict(os.environ)], open("seen.json", "w"))
+    print("val_error=0.5")
+"""
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("train --lr {lr}", ["train", "--lr", "1e-05"]),
+        ("train 'a b' \"{name}\" x{lr}y", ["train", "a b", "two words", "x1e-05y"]),
+        ("train {{lr}} {{{lr}}}", ["train", "{lr}", "{1e-05}"]),
+        ("train --flag={flag} {layers} [{absent}]", ["train", "--flag=true", "[1,2]", "[]"]),
+        ("train {absent}", ["train", ""]),
+    ],
+)
+def test_values_are_put_into_arguments_after_they_were_split(template: str, expected: list[str]) -> None:
+    values = {"lr": 1e-5, "name": "two words", "flag": True, "layers": [1, 2]}
+    assert arguments(template, values, known=["absent"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "true"),
+        (0, "0"),
+        (0.1, "0.1"),
+        (1e-7, "1e-07"),
+        ("x y", "x y"),
+        ({"a": 1}, '{"a":1}'),
+    ],
+)
+def test_values_as_text(value: Any, text: str) -> None:
+    assert as_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("train {lrr}", r"unknown placeholder {lrr}; did you mean {lr}\?"),
+        ("train {zzz}", r"unknown placeholder {zzz}; write {{ and }} for plain braces"),
+        ("train {", r"a single '{' in '{'; write '{{' for a plain one"),
+        ("train 'x", "cannot be split into arguments: No closing quotation"),
+        (" ", "is empty"),
+    ],
+)
+def test_a_wrong_template_says_what_is_wrong_with_it(template: str, message: str) -> None:
+    with pytest.raises(TrainerError, match=message):
+        check_template(template, shell=False, parameters=["lr"])
+
+
+def test_every_placeholder_is_known() -> None:
+    template = "{python} {lr} {trial} {rung} {resource} {start} {resume_from} {checkpoint_dir} {seed}"
+    check_template(template, shell=False, parameters=["lr"])
+    check_template(template + " | tee 'x", shell=True, parameters=["lr"])
+
+
+def test_values_in_a_shell_line_are_quoted() -> None:
+    assert shell_line("train {a} > {b}", {"a": "it's; $x", "b": "plain"}) == "train 'it'\"'\"'s; $x' > plain"
+
+
+@pytest.mark.parametrize("shell", [False, True])
+def test_hostile_values_reach_the_program_unchanged(bench: Bench, shell: bool) -> None:
+    bench.code(SHOW, "show.py")
+    names = [f"p{index}" for index in range(len(HOSTILE))]
+    config = dict(zip(names, HOSTILE, strict=True))
+    places = " ".join(f"{{{name}}}" for name in names)
+    bench.plan_command(
+        f"{{python}} show.py {places} {{resource}} {{seed}} {{resume_from}} {{gone}}",
+        bench.run(config=config),
+        parameters=(*names, "gone"),
+        metrics=(r"val_error=(?P<val_error>\S+)",),
+        shell=shell,
+    )
+    assert bench.work(HPCSWEEP_PARAM_STALE="1").outcome is Outcome.COMPLETED, bench.log()
+    seen, environ = json.loads((bench.workdir / "seen.json").read_text())
+    assert seen == [*HOSTILE, "3", "7", "", ""]
+    assert [environ[parameter_variable(name)] for name in names] == HOSTILE
+    assert "HPCSWEEP_PARAM_STALE" not in environ
+    wanted = {
+        "HPCSWEEP_TRIAL": "0",
+        "HPCSWEEP_RUNG": "0",
+        "HPCSWEEP_RESOURCE": "3",
+        "HPCSWEEP_START": "0",
+        "HPCSWEEP_SEED": "7",
+        "HPCSWEEP_RESUME_FROM": "",
+    }
+    assert {name: environ[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("lr", "LR"), ("optimizer.beta-1", "OPTIMIZER_BETA_1"), ("grün", "GR_N")]
+)
+def test_the_variable_of_a_parameter(name: str, variable: str) -> None:
+    assert parameter_variable(name) == f"HPCSWEEP_PARAM_{variable}"
+
+
+@pytest.mark.parametrize("command", ["no-such-program {lr}", "train {nothing}", "sh -c 'exit 0\0'"])
+def test_a_command_that_cannot_be_started_is_a_failed_run(bench: Bench, command: str) -> None:
+    bench.plan_command(command)
+    result = bench.work()
+    assert result.outcome is Outcome.FAILED
+    assert "cannot be started" in result.message or "unknown placeholder" in result.message
+    assert not list(bench.temporary.iterdir())
+
+
+def printed(
+    *patterns: str, text: bytes, start: int = 0, piece: int = 1000
+) -> list[tuple[int, dict[str, float]]]:
+    found: list[tuple[int, dict[str, float]]] = []
+    reader = PrintedMetrics(
+        patterns, start=start, report=lambda step, metrics: found.append((step, dict(metrics)))
+    )
+    for begin in range(0, len(text), piece):
+        reader.feed(text[begin : begin + piece])
+    reader.finish()
+    return found
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_printed_lines_are_reports(piece: int) -> None:
+    text = b"hello\nepoch=1 err=0.5,\repoch=2 err=nan\r\nepoch=x err=3\nepoch=3 err=low\nepoch=4 err=0.1"
+    found = printed(r"epoch=(?P<step>\S+) err=(?P<err>\S+)", text=text, piece=piece)
+    assert [step for step, _ in found] == [1, 2, 4]
+    assert found[0] == (1, {"err": 0.5})
+    assert found[2] == (4, {"err": 0.1})
+
+
+def test_without_a_step_the_matches_of_each_metric_are_counted_from_the_checkpoint_on() -> None:
+    text = b"loss 3\nacc 0.1\nloss 2\nloss 1\nacc 0.2\n"
+    found = printed(r"loss (?P<loss>\S+)", r"acc (?P<acc>\S+)", text=text, start=9)
+    assert found == [
+        (10, {"loss": 3}),
+        (10, {"acc": 0.1}),
+        (11, {"loss": 2}),
+        (12, {"loss": 1}),
+        (11, {"acc": 0.2}),
+    ]
+
+
+def test_a_program_that_only_prints_is_resumed_and_read(bench: Bench) -> None:
+    script = """
+        import os, sys
+        first, last, resume, save = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+        assert (resume == "") == (first == 0)
+        if resume:
+            assert open(os.path.join(resume, "state")).read() == str(first)
+        for step in range(first + 1, last + 1):
+            print("loss is", 1 / step, file=sys.stderr)
+        open(os.path.join(save, "state"), "w").write(str(last))
+        print("bye", end="")
+    """
+    bench.code(script, "plain.py")
+    fields: dict[str, Any] = {"metrics": (r"loss is (?P<val_error>\S+)",)}
+    runs = [bench.run(resource=3)], [bench.run(resource=9, rung=1)]
+    bench.plan(*runs, command="{python} plain.py {start} {resource} {resume_from} {checkpoint_dir}", **fields)
+    assert bench.work(task=0).value == 1 / 3
+    assert bench.newest() == 3
+    result = bench.work(task=1)
+    assert (result.outcome, result.value, result.start, result.step) == (Outcome.COMPLETED, 1 / 9, 3, 9)
+    assert bench.newest() == 9
+    assert "loss is 0.5\n" in bench.log(0)
+    assert bench.log(0).splitlines()[-2] == "bye"
+
+
+def test_the_working_folder_is_sealed_only_when_the_run_is_completed(bench: Bench) -> None:
+    bench.plan_command('echo x > "$HPCSWEEP_CHECKPOINT_DIR/state"; exit 3', shell=True)
+    assert bench.work().outcome is Outcome.FAILED
+    assert list(bench.trial().checkpoints.iterdir()) == []

@@ -1,0 +1,118 @@
+"""A task that carries several runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.worker.environment import lane_devices
+
+if TYPE_CHECKING:
+    from tests.worker.conftest import Bench
+
+SHOW = """
+    import json, os, time
+    def train(trial):
+        began = time.time()
+        time.sleep(0.15)
+        print("here is", trial.id)
+        seen = [os.environ.get("CUDA_VISIBLE_DEVICES"), began, time.time()]
+        json.dump(seen, open(f"seen-{trial.id}.json", "w"))
+        if trial.id == 1:
+            raise ValueError("not this one")
+        return trial.id
+"""
+
+
+def seen(bench: Bench, trial: int) -> tuple[str | None, float, float]:
+    devices, began, ended = json.loads((bench.workdir / f"seen-{trial}.json").read_text())
+    return devices, began, ended
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "lanes", "shares"),
+    [
+        ("0,1", 2, 1, [None]),
+        ("4,7", 2, 2, [["4"], ["7"]]),
+        ("GPU-aa, MIG-bb,GPU-cc,MIG-dd", 4, 2, [["GPU-aa", "MIG-bb"], ["GPU-cc", "MIG-dd"]]),
+        (None, 4, 2, [["0", "1"], ["2", "3"]]),
+        ("", 2, 2, [["0"], ["1"]]),
+        ("3", 1, 2, [["3"], ["3"]]),
+        (None, 0, 2, [None, None]),
+        ("0,1", 0, 2, [None, None]),
+    ],
+)
+def test_each_lane_gets_its_own_positions_of_the_tasks_list(
+    visible: str | None, gpus: int, lanes: int, shares: list[list[str] | None]
+) -> None:
+    assert lane_devices(visible, gpus=gpus, lanes=lanes) == shares
+
+
+def test_three_runs_in_two_lanes_never_share_a_gpu(bench: Bench) -> None:
+    bench.plan_python(SHOW, *(bench.run(trial=trial) for trial in range(3)), gpus=4, lanes=2)
+    bench.work(CUDA_VISIBLE_DEVICES="5,GPU-x,6,MIG-y")
+    spans = [seen(bench, trial) for trial in range(3)]
+    assert {span[0] for span in spans} == {"5,GPU-x", "6,MIG-y"}
+    assert spans[0][0] != spans[1][0]
+    assert spans[2][1] >= min(spans[0][2], spans[1][2])
+    results = {result.trial: result for result in bench.results()}
+    assert [results[trial].outcome for trial in range(3)] == [
+        Outcome.COMPLETED,
+        Outcome.FAILED,
+        Outcome.COMPLETED,
+    ]
+    assert [results[trial].value for trial in range(3)] == [0.0, None, 2.0]
+    assert results[0].gpu_seconds == pytest.approx(2 * results[0].seconds)
+
+
+def test_runs_in_one_lane_go_one_after_another_each_with_its_log_and_all_gpus(bench: Bench) -> None:
+    bench.plan_python(SHOW, *(bench.run(trial=trial) for trial in range(3)), gpus=2)
+    bench.work(CUDA_VISIBLE_DEVICES="2,3")
+    spans = [seen(bench, trial) for trial in range(3)]
+    assert [span[0] for span in spans] == ["2,3"] * 3
+    assert spans[0][2] <= spans[1][1]
+    assert spans[1][2] <= spans[2][1]
+    for trial in range(3):
+        assert f"here is {trial}\n" in bench.log(0, trial)
+
+
+def test_a_told_task_starts_no_further_run_and_the_next_start_does_what_is_left(bench: Bench) -> None:
+    code = """
+        import os, pathlib, time
+        def train(trial):
+            with open(f"count-{trial.id}", "a") as file:
+                file.write("x")
+            if trial.id == 1 and not os.path.exists("told"):
+                pathlib.Path("told").touch()
+                while not trial.should_stop:
+                    time.sleep(0.01)
+                raise SystemExit(1)
+            return trial.id
+    """
+    bench.plan_python(code, *(bench.run(trial=trial) for trial in range(3)))
+    worker = bench.start()
+    deadline = time.monotonic() + 20
+    while not (bench.workdir / "told").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    worker.send_signal(signal.SIGUSR2)
+    assert worker.wait(20) == 0
+    first = bench.results()
+    assert [result.outcome for result in first] == [Outcome.COMPLETED, None, None]
+    assert [result.interrupted for result in first[1:]] == [Interruption.PREEMPTED] * 2
+    assert first[2].started is None
+    bench.work(restart=1)
+    outcomes = [(result.trial, result.restart, result.value) for result in bench.results() if result.outcome]
+    assert sorted(outcomes) == [(0, 0, 0.0), (1, 1, 1.0), (2, 1, 2.0)]
+    assert [(bench.workdir / f"count-{trial}").read_text() for trial in range(3)] == ["x", "xx", "x"]
+
+
+def test_a_start_that_has_told_its_result_already_does_not_tell_another(bench: Bench) -> None:
+    bench.plan_python(SHOW, bench.run(trial=0))
+    first = bench.work()
+    assert bench.work() == first
