@@ -188,6 +188,16 @@ def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
     return state
 
 
+def _check_place(state: SweepState, folder: Path, place: Place) -> None:
+    elsewhere = {batch.cluster for batch in state.live.values()} - {place.name}
+    if elsewhere:
+        other = min(elsewhere)
+        raise FolderError(
+            f"{folder}: has jobs on cluster {other!r}, and this launch is on {place.why}; "
+            f"carry on with --cluster {other}, or stop it there first"
+        )
+
+
 def check_training_code(spec: SweepSpec, spec_dir: Path) -> None:
     """Import the trainer in a process of its own, so that no torch enters the driver.
 
@@ -216,7 +226,9 @@ def open_sweep(
         HeldError: Another driver is at work on it.
     """
     folder = folder.resolve()
-    check_folder(spec, folder)
+    state = check_folder(spec, folder)
+    if state is not None:
+        _check_place(state, folder, place)
     layout = Layout(folder)
     try:
         make_dirs(folder)
@@ -252,6 +264,7 @@ def _settings(spec: SweepSpec, spec_dir: Path, place: Place) -> Settings:
     budget = spec.budget
     return Settings(
         name=spec.name,
+        cluster=place.name,
         program=spec.program(spec_dir),
         shape=place.shape,
         seed=spec.searcher.seed,

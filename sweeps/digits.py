@@ -13,11 +13,12 @@ By hand, without any sweep: `python digits.py` trains one configuration for five
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from hpcsweep import Trial, current_trial
@@ -31,14 +32,28 @@ VALIDATION, TEST = 360, 360
 DECAY = 0.97
 
 
+def load_digits() -> tuple[Tensor, Tensor]:
+    """Images `(1797, 1, 8, 8)` in 0..1 and labels `(1797,)`, as `sklearn.datasets.load_digits` has them.
+
+    The file is read straight from the package: importing scikit-learn takes longer than ten epochs
+    of this network, and each run of the sweep is a process of its own.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ImportError("the digits come with scikit-learn: pip install scikit-learn")
+    table = torch.tensor(
+        np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    )
+    return table[:, :64].float().view(-1, 1, 8, 8) / 16, table[:, 64].long()
+
+
 class Split:
     """Images `(n, 1, 8, 8)` in 0..1 and labels `(n,)`: 1077 to train, 360 to validate, 360 to test."""
 
     def __init__(self, device: torch.device) -> None:
-        digits = load_digits()
-        order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(SPLIT_SEED))
-        images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1)[order] / 16
-        labels = torch.tensor(digits.target)[order]
+        images, labels = load_digits()
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
+        images, labels = images[order], labels[order]
         sizes = [len(order) - VALIDATION - TEST, VALIDATION, TEST]
         self.train, self.validation, self.test = zip(
             torch.split(images.to(device), sizes), torch.split(labels.to(device), sizes), strict=True

@@ -50,7 +50,9 @@ def launch(
                 with open_sweep(spec, spec_path.parent, folder, place, observers=[show.event]) as driver:
                     if driver.state.ended is None:
                         if once:
-                            driver.tick()
+                            # On this machine it is the next tick that starts what one has planned.
+                            if driver.tick():
+                                driver.tick()
                             show.tick(driver)
                         else:
                             driver.acquire()

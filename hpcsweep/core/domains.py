@@ -22,6 +22,7 @@ Floats: TypeAlias = NDArray[np.float64]
 #: Integers beyond this would not come back exactly from the unit interval.
 MAX_INT: Final = 2**40
 MAX_STEPS: Final = 10_000_000
+LONGEST_SHOWN: Final = 200
 
 
 class InvalidDomain(ValueError):
@@ -110,7 +111,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
             unit = (np.log(column) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         else:
             unit = (column - self.low) / (self.high - self.low)
-        return np.clip(unit, 0.0, 1.0)
+        return _within(unit)
 
     def from_unit(self, unit: Floats) -> list[float]:
         """Values at positions `(n,)`, never outside of [low, high], whatever the rounding."""
@@ -191,7 +192,7 @@ class Int(msgspec.Struct, frozen=True, dict=True):
         if self.log:
             low, high = self._log_ends()
             unit = (np.log(np.array(values, dtype=float)) - low) / (high - low)
-            return np.clip(unit, 0.0, 1.0)
+            return _within(unit)
         return _middle_of(_indices(self, values), self.size)
 
     def from_unit(self, unit: Floats) -> list[int]:
@@ -333,16 +334,21 @@ def json_problem(value: Any) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """The value as a message shows it: `true`, `null` and lists as in YAML, texts quoted."""
+    """The value as a message shows it: `true`, `null` and lists as in YAML, texts quoted, long ones cut."""
+    text = _as_yaml(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 4]} ..."
+
+
+def _as_yaml(value: Any) -> str:
     match value:
         case None:
             return "null"
         case bool():
             return "true" if value else "false"
         case list() | tuple():
-            return f"[{', '.join(map(shown, value))}]"
+            return f"[{', '.join(map(_as_yaml, value))}]"
         case dict():
-            return f"{{{', '.join(f'{key}: {shown(item)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{key}: {_as_yaml(item)}' for key, item in value.items())}}}"
         case _:
             return repr(value)
 
@@ -381,6 +387,11 @@ def _indices(domain: Float | Int, values: Sequence[Any]) -> NDArray[np.int64]:
     assert size is not None
     steps = np.rint((np.array(values, dtype=float) - domain.low) / (domain.step or 1))
     return np.clip(steps, 0, size - 1).astype(np.int64)
+
+
+def _within(unit: Floats) -> Floats:
+    inside: Floats = np.clip(unit, 0.0, 1.0)
+    return inside
 
 
 def _middle_of(index: NDArray[np.int64], size: int) -> Floats:

@@ -157,6 +157,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         tasks: For each array index the runs it carries, as `(trial, rung)`.
         gpus: GPUs of one task.
         throttle: So many tasks at a time at most.
+        cluster: Name of the cluster that it is meant for.
     """
 
     batch: str
@@ -164,6 +165,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     tasks: tuple[tuple[RunId, ...], ...]
     gpus: int
     throttle: int
+    cluster: str = ""
 
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):

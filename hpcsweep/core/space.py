@@ -135,11 +135,18 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         )
 
     def fits(self, config: Config) -> bool:
-        """Whether the configuration satisfies all constraints."""
+        """Whether the configuration satisfies all constraints.
+
+        Raises:
+            SpecError: One cannot be computed with these values.
+        """
         return self._broken(config) is None
 
     def _broken(self, config: Config) -> Expression | None:
-        return next((c for c in self.constraints if not c.evaluate(config)), None)
+        try:
+            return next((c for c in self.constraints if not c.evaluate(config)), None)
+        except ValueError as error:
+            raise SpecError(f"constraints: {error}") from None
 
     # ------------------------------------------------------------------ the unit cube
 
@@ -197,7 +204,8 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         """`n` independent random configurations that respect conditions and constraints.
 
         Raises:
-            SpecError: Fewer than about one draw in 10,000 satisfies the constraints.
+            SpecError: Fewer than about one draw in 10,000 satisfies the constraints, or one of
+                them cannot be computed.
         """
         if not self.constraints:
             return self._draw(n, rng)
@@ -352,8 +360,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             else:
                 valid[name] = config[name]
         for constraint in self.constraints:
-            if not constraint.names & doubtful and not constraint.evaluate(valid):
-                problems.append(f"breaks the constraint {constraint.text!r}")
+            try:
+                if not constraint.names & doubtful and not constraint.evaluate(valid):
+                    problems.append(f"breaks the constraint {constraint.text!r}")
+            except ValueError as error:
+                problems.append(f"constraint {error}")
         return problems
 
     def complete(self, config: Mapping[str, Any]) -> Config:

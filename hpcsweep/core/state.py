@@ -114,6 +114,7 @@ class BatchState(msgspec.Struct):
     tasks: tuple[tuple[RunId, ...], ...]
     gpus: int
     throttle: int
+    cluster: str
     unended: set[RunId]
     job: str | None = None
 
@@ -255,7 +256,7 @@ class SweepState:
     def _batch_planned(self, event: BatchPlanned) -> None:
         runs = {run for task in event.tasks for run in task}
         self.live[event.batch] = BatchState(
-            event.batch, event.at, event.tasks, event.gpus, event.throttle, runs
+            event.batch, event.at, event.tasks, event.gpus, event.throttle, event.cluster, runs
         )
         for index, task in enumerate(event.tasks):
             for run_id in task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import zlib
 from collections import Counter
@@ -43,16 +44,17 @@ from hpcsweep.core.protocols import (
     Stop,
 )
 from hpcsweep.core.space import Space
-from hpcsweep.core.state import Run, RunStatus, SweepState
+from hpcsweep.core.state import BatchState, Run, RunStatus, SweepState
 from hpcsweep.driver.following import Following
 from hpcsweep.driver.settings import Settings
 from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
-from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain
+from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitRefused, SubmitUncertain
 from hpcsweep.store.control import drop_request, new_requests
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.journal import Journal
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
+from hpcsweep.store.results import new_results
 
 _UNLIMITED = 1_000_000
 
@@ -168,6 +170,8 @@ class Driver:
         if self.state.started is None:
             self._commit([event])
         elif work_left(self.state, self.scheduler, self.settings, now=self._clock.time()):
+            for name, _ in list(new_requests(self.layout, ())):  # they were meant for its last life
+                drop_request(self.layout, name)
             self._commit([SweepResumed(self._clock.time())])
 
     @property
@@ -214,6 +218,7 @@ class Driver:
                     job = self.cluster.find(batch.name)
                 except ClusterUnavailable:
                     continue
+                job = job or self._job_by_results(files)
                 if job is not None:
                     self._commit([BatchSubmitted(batch.name, job, now)])
                     continue
@@ -224,6 +229,13 @@ class Driver:
                 if files.script.exists() and not settled:
                     continue
             self._abandon(batch.name, "it never reached the cluster")
+
+    @staticmethod
+    def _job_by_results(files: BatchLayout) -> str | None:
+        """The job of a batch that the cluster has forgotten already, by what its tasks left."""
+        for _, result in new_results(files, ()):
+            return result.job.partition("_")[0] or None
+        return None
 
     def _abandon(self, name: str, reason: str) -> None:
         """Fence the batch off, then let its runs wait again: a task that starts all the same leaves."""
@@ -245,7 +257,12 @@ class Driver:
         for batch in list(self.state.live.values()):
             open_tasks = self.following.live(batch).open_tasks
             if batch.job is not None and open_tasks:
-                self.cluster.cancel(self.following.live(batch), open_tasks)
+                self._cancel(batch, open_tasks)
+
+    def _cancel(self, batch: BatchState, tasks: Sequence[int]) -> None:
+        # What it could not cancel now, a later tick or the task's own time limit ends.
+        with contextlib.suppress(ClusterUnavailable):
+            self.cluster.cancel(self.following.live(batch), tasks)
 
     # ------------------------------------------------------------------ slots
 
@@ -299,7 +316,14 @@ class Driver:
             throttle = min(free, len(tasks))
             free -= throttle
             planned.append(
-                BatchPlanned(self._new_name(), self._clock.time(), tasks, self.settings.shape.gpus, throttle)
+                BatchPlanned(
+                    self._new_name(),
+                    self._clock.time(),
+                    tasks,
+                    gpus=self.settings.shape.gpus,
+                    throttle=throttle,
+                    cluster=self.settings.cluster,
+                )
             )
         self._commit([*events, *planned])
         for event in events:
@@ -308,7 +332,7 @@ class Driver:
         for position, batch in enumerate(planned):
             try:
                 self._submit(batch)
-            except SubmitRefused as refusal:
+            except (SubmitRefused, SpecError) as refusal:
                 for other in planned[position:]:
                     self._abandon(other.batch, str(refusal))
                 raise
@@ -374,7 +398,7 @@ class Driver:
         if run.status is RunStatus.WAITING:
             self._commit([RunFinished(run.trial, run.rung, Outcome.STOPPED, message=event.reason)])
         elif run.status is RunStatus.SUBMITTED and self.state.live[run.batch].job is not None:
-            self.cluster.cancel(self.following.live(self.state.live[run.batch]), [run.task])
+            self._cancel(self.state.live[run.batch], [run.task])
 
     def _queue(self, events: Sequence[AnyEvent]) -> list[RunId]:
         """All waiting runs: interrupted ones first, then promotions, then new trials."""

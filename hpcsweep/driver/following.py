@@ -7,7 +7,7 @@ result has come. A query that fails says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -22,6 +22,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.protocols import Cluster, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.core.state import BatchState, Run, SweepState
+from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import Result, new_results
 
@@ -104,7 +105,7 @@ class Following:
         ended: set[RunId] = set()
         for batch in batches:
             events += self._results(batch, ended)
-        states = self._cluster.poll([self.live(batch) for batch in batches]) if batches else {}
+        states = self._poll(batches)
         if states is None:
             return events
         self.states = states
@@ -116,6 +117,12 @@ class Following:
                 events.append(BatchClosed(batch.name))
                 del self._watches[batch.name]
         return events
+
+    def _poll(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState] | None:
+        try:
+            return self._cluster.poll([self.live(batch) for batch in batches]) if batches else {}
+        except ClusterUnavailable:
+            return None
 
     def _watch(self, batch: BatchState) -> _Watch:
         if batch.name not in self._watches:
@@ -133,11 +140,12 @@ class Following:
                 continue
             if (result.attempt, result.restart) <= self._state.run(run_id).counted:
                 continue
+            # A later start of the same run shows that the cluster took it back after the one before.
+            for held in self._take_held(watch, run_id, result.task):
+                yield self._interrupted(batch, held, None, requeued=True)
             if result.outcome is None:
                 watch.held.setdefault(result.task, []).append(result)
                 continue
-            for held in self._take_held(watch, run_id, result.task):
-                yield self._interrupted(batch, held, None, requeued=True)
             ended.add(run_id)
             yield _finished(batch, result)
 

@@ -13,6 +13,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     Attributes:
         name: Of the sweep; batch names begin with it.
+        cluster: Name of the cluster, kept with each batch.
         max_tasks: Tasks that may hold GPUs at a time, over all batches.
         max_trials: Trials that may be created in all.
         max_gpu_s: GPU-seconds after which nothing more is submitted.
@@ -21,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True):
     """
 
     name: str
+    cluster: str
     program: Program
     shape: TaskShape
     seed: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from operator import is_
 
 from hpcsweep.core.domains import key_of
 from hpcsweep.core.events import Config
@@ -18,7 +17,7 @@ class Seen:
     """Keys of the proposed configurations, for a history that mostly grows at its end.
 
     A memory of what was computed and no state of the search: the answer depends on the argument
-    alone. Configurations that were there at the last call are recognised as the same objects.
+    alone. Configurations that were there at the last call are only compared.
 
     Attributes:
         generation: Counts the histories that were no continuation of the one before.
@@ -32,7 +31,7 @@ class Seen:
     def keys(self, configs: Sequence[Config]) -> set[Hashable]:
         """Keys of all `configs`; not to be changed by the caller."""
         known = len(self._configs)
-        if known > len(configs) or not all(map(is_, self._configs, configs)):
+        if known > len(configs) or self._configs != list(configs[:known]):  # quick for the same objects
             self._configs, self._keys, known = [], set(), 0
             self.generation += 1
         for config in configs[known:]:

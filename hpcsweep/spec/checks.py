@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from numpy.random import default_rng
 
-from hpcsweep.core.space import Space
+from hpcsweep.core.events import Config
+from hpcsweep.core.space import Choice, Ordinal, Space
 from hpcsweep.errors import TrainerError
 from hpcsweep.spec.models import (
     Budget,
@@ -107,9 +109,11 @@ def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) ->
 
 
 def constraints_compute(space: Space, problems: Problems) -> bool:
-    """Whether all constraints go with the values of the space, tried on a few of them."""
+    """Whether all constraints go with the values of the space, tried on some of them."""
+    if not space.constraints:
+        return True
     before = problems.count
-    for config in Space(space.parameters).sample(PROBES, default_rng(0)):
+    for config in _probes(space):
         for index, constraint in enumerate(space.constraints):
             try:
                 constraint.evaluate(config)
@@ -118,3 +122,14 @@ def constraints_compute(space: Space, problems: Problems) -> bool:
         if problems.count > before:
             return False
     return True
+
+
+def _probes(space: Space) -> Iterator[Config]:
+    """Random configurations, and the first few with each listed value: a null may be a rare one."""
+    configs = Space(space.parameters).sample(PROBES, default_rng(0))
+    yield from configs
+    for config in configs[:4]:
+        for parameter in space.parameters:
+            if parameter.name in config and isinstance(parameter.domain, Choice | Ordinal):
+                for value in parameter.domain.values:
+                    yield {**config, parameter.name: value}

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.core.domains import shown
 from hpcsweep.core.space import Space, unknown
+from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import make_searcher, searcher_class, searcher_names
 from hpcsweep.spec import checks
@@ -182,9 +183,8 @@ def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.add("searcher.seed", f"must be an integer >= 0, got {shown(seed)}")
         seed = None
-    model = problems.validated(
-        options_model(searcher_class(name)), options, path="searcher", also_known=("name", "seed")
-    )
+    fields = options_model(searcher_class(name), supplied=("seed",))
+    model = problems.validated(fields, options, path="searcher", also_known=("name", "seed"))
     if model is None or seed is None:
         return None
     return SearcherChoice(name=name, seed=seed, options=model.model_dump())
@@ -213,7 +213,10 @@ def _read_scheduler(raw: Any, problems: Problems) -> SchedulerChoice | None:
     name, options = named
     if name in SCHEDULER_MODELS:
         return problems.validated(SCHEDULER_MODELS[name], {"name": name, **options}, path="scheduler")
-    return Plugin(name=name, options=options)
+    cls = find_class(SCHEDULERS, name, group="hpcsweep.schedulers", key="scheduler.name")
+    fields = options_model(cls, supplied=("minimise",))
+    model = problems.validated(fields, options, path="scheduler", also_known=("name",))
+    return None if model is None else Plugin(name=name, options=model.model_dump())
 
 
 def _scheduler_names() -> list[str]:

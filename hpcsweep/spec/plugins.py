@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
 
-def options_model(constructor: Callable[..., Any]) -> type[BaseModel]:
-    """A model whose fields are the keyword parameters of the constructor, except for `seed`."""
+def options_model(constructor: Callable[..., Any], *, supplied: Collection[str]) -> type[BaseModel]:
+    """A model whose fields are the parameters of the constructor, but for those that are `supplied` to it."""
     parameters = inspect.signature(constructor).parameters
     function = constructor.__init__ if inspect.isclass(constructor) else constructor
     hints = get_type_hints(function)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in parameters.items()
-        if name != "seed" and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if name not in supplied and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
     config = ConfigDict(extra="forbid", frozen=True, strict=True)
     model: type[BaseModel] = create_model(

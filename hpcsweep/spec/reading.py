@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,12 +11,15 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import SafeRepresenter
 
 from hpcsweep.core.domains import shown
 from hpcsweep.errors import SpecError
 
 #: Sections that may be a name alone.
 NAMED_SECTIONS: Final = ("searcher", "scheduler")
+#: Texts that may stand without quotes, unless they read as something else.
+_HARMLESS: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+@%=-]*(?:[: ][A-Za-z0-9_./+@%=-]+)*")
 
 
 class _Constructor(SafeConstructor):
@@ -23,6 +27,17 @@ class _Constructor(SafeConstructor):
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
+class _Representer(SafeRepresenter):
+    """Quotes every text that is not harmless: ruamel writes some so that they do not come back."""
+
+    def represent_str(self, data: str) -> Any:
+        style = None if _HARMLESS.fullmatch(data) else "'" if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -73,6 +88,7 @@ def _located(source: str, error: MarkedYAMLError) -> str:
 def dump_yaml(data: Any) -> str:
     """YAML text that `parse_yaml` reads back to the same data, keys in their order."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # the stubs know None only
     yaml.width = 100

@@ -62,7 +62,7 @@ def _parameter() -> dict[str, Any]:
 def _searcher() -> dict[str, Any]:
     forms: list[dict[str, Any]] = [{"enum": searcher_names()}, {"type": "null"}]
     for name in searcher_names():
-        form = _object(options_model(searcher_class(name)))
+        form = _object(options_model(searcher_class(name), supplied=("seed",)))
         form["properties"] = {
             "name": {"const": name},
             "seed": {"type": "integer", "minimum": 0, "default": 0},

@@ -46,14 +46,24 @@ def put_request(layout: Layout, request: Request) -> Path:
 
 
 def new_requests(layout: Layout, seen: Container[str]) -> Iterator[tuple[str, Request]]:
-    """Requests by name, oldest first, without those in `seen`; one readdir."""
+    """Requests by name, oldest first, without those in `seen`; one readdir.
+
+    Raises:
+        FolderError: A file there is no request.
+    """
     try:
         names = sorted(os.listdir(layout.control))
     except FileNotFoundError:
         return
     for name in names:
         if name.endswith(".json") and name[0] != "." and name not in seen:
-            yield name, msgspec.json.decode(read_bytes(layout.control / name), type=Request)
+            path = layout.control / name
+            try:
+                yield name, msgspec.json.decode(read_bytes(path), type=Request)
+            except FileNotFoundError:  # taken up by a newer driver
+                continue
+            except msgspec.MsgspecError as error:
+                raise FolderError(f"{path}: is no request ({error}): remove it") from error
 
 
 def drop_request(layout: Layout, name: str) -> None:

@@ -16,6 +16,7 @@ reads prefers merged files, so a kill at any point leaves a readable journal.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -170,6 +171,14 @@ def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:
     return sizes
 
 
+def _unchanged(layout: Layout, reading: Reading, *, before: int) -> bool:
+    """Whether the files before this number are as they were read."""
+    try:
+        return _sizes(layout, before=before) == reading.sizes
+    except FileNotFoundError:  # merged away just now
+        return False
+
+
 def _list(folder: Path) -> list[SegmentFile]:
     try:
         names = os.listdir(folder)
@@ -270,6 +279,8 @@ class Journal:
         self.number = reading.newest + 1
         self._reading = reading
         self._fd = -1
+        self._end = 0
+        self._broken = False
         self._beaten = time.monotonic()
 
     @classmethod
@@ -306,7 +317,7 @@ class Journal:
             # Look again now that older drivers are shut out: what they committed before this
             # segment was there counts, what they write from here on is void.
             reading = self._reading
-            if _sizes(self.layout, before=self.number) != reading.sizes:
+            if not _unchanged(self.layout, reading, before=self.number):
                 raise busy
             self._fd = fd
             after = reading.tail.end if reading.tail else None
@@ -319,7 +330,8 @@ class Journal:
             if isinstance(error, SupersededError):
                 raise busy from error
             raise
-        self._merge(reading)
+        with contextlib.suppress(OSError):  # a journal that is not merged is only slower to read
+            self._merge(reading)
 
     def commit(self, events: Sequence[AnyEvent]) -> None:
         """Make these events true, all or none, durable on return.
@@ -351,26 +363,47 @@ class Journal:
                 os.utime(self._fd)
 
     def release(self) -> None:
-        """Let go, so that the next driver need not wait. Safe to call twice."""
+        """Let go, so that the next driver need not wait. Safe to call twice.
+
+        Without space for it the next driver finds out by itself that this one is gone.
+        """
         if self._fd >= 0:
             try:
                 self.check()
                 self._append(_Released(round(time.time(), 3)))
-            except SupersededError:
-                pass  # the newer driver shut this segment already
+            except (SupersededError, FolderError):
+                pass  # the newer driver shut this segment already, or it cannot be written
             finally:
                 os.close(self._fd)
                 self._fd = -1
 
     def _append(self, entry: msgspec.Struct) -> None:
+        line = _sealed(_encode(entry))
         try:
-            write_all(self._fd, _sealed(_encode(entry)))
+            if self._broken:
+                raise OSError(errno.EIO, "an earlier write failed")
+            write_all(self._fd, line)
             os.fsync(self._fd)
         except OSError as error:
+            self._broken = self._broken or not self._cut_off(len(line))
             raise FolderError(
                 f"{self.layout.journal}: cannot be written: {error.strerror}. Nothing is lost: free space or "
                 "quota, then launch again"
             ) from error
+        self._end += len(line)
+
+    def _cut_off(self, length: int) -> bool:
+        """Remove a line that was written in part, lest another one be appended to it.
+
+        A whole line that could not be synced stays: somebody may have read it already.
+        """
+        try:
+            if os.fstat(self._fd).st_size >= self._end + length:
+                return False
+            os.ftruncate(self._fd, self._end)
+        except OSError:
+            return False
+        return True
 
     def _merge(self, reading: Reading) -> None:
         """Merge the newest closed files into one when there are many; the big old ones stay.

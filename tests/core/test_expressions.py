@@ -92,9 +92,7 @@ def test_bad_expression_says_what_and_where(text: str, problem: str) -> None:
         Expression(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "lr <", "lr = 3", "lr\0", "(lr", "lr if", "*lr", "return lr"]
-)
+@pytest.mark.parametrize("text", ["", "lr <", "lr = 3", "lr\0", "(lr", "lr if", "*lr", "return lr"])
 def test_what_is_no_python_says_at_which_column(text: str) -> None:
     with pytest.raises(ValueError, match=r"^column \d+: \S"):
         Expression(text)

@@ -130,6 +130,7 @@ def test_step_is_exact_in_decimal() -> None:
 
 def test_values_shown_in_messages_look_like_yaml() -> None:
     assert shown([None, True, "a", 1e-4, {"b": False}]) == "[null, true, 'a', 0.0001, {b: false}]"
+    assert shown("x" * 300) == f"'{'x' * 195} ..."
 
 
 finite = st.floats(-1e6, 1e6)
@@ -155,7 +156,7 @@ def ints(draw: st.DrawFn) -> Int:
     bound = st.integers(1 if log else -MAX_INT, MAX_INT) | st.integers(1, 20)
     low, high = sorted((draw(bound), draw(bound)))
     assume(low < high)
-    step = None if log else draw(st.none() | st.integers(1, high - low))
+    step = None if log else draw(st.none() | st.integers(1, min(high - low, MAX_INT)))
     return Int(low, high, log=log, step=step)
 
 
@@ -426,6 +427,15 @@ def test_check_tells_everything_that_is_wrong() -> None:
         "accum: must be an integer, got 1.0",
         "depth: must be absent, it is active only when optimizer is 'sgd' or null",
     ]
+
+
+def test_constraint_that_cannot_be_computed_is_told() -> None:
+    space = space_of("rate < 0.5", rate=Choice((None, 0.1)))
+    problem = "'rate < 0.5' cannot be computed for rate=None: "
+    problem += "'<' not supported between instances of 'NoneType' and 'float'"
+    with pytest.raises(SpecError, match=f"^constraints: {re.escape(problem)}$"):
+        space.sample(20, default_rng(0))
+    assert space.check({"rate": None}) == [f"constraint {problem}"]
 
 
 def test_complete_makes_a_users_configuration_canonical() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hpcsweep.core.protocols import LiveBatch
 from hpcsweep.store.journal import read_journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import FolderCluster, quadratic
@@ -55,11 +56,11 @@ def session(folder: Path, at: int | None) -> int:
     before = {name: getattr(os, name) for name in OPERATIONS}
     run = cluster.run
 
-    def unwatched(*args: Any) -> None:  # what a worker does is not the driver's doing
+    def unwatched(batch: LiveBatch, task: int) -> None:  # a worker's doing, not the driver's
         now = {name: getattr(os, name) for name in OPERATIONS}
         for name in OPERATIONS:
             setattr(os, name, before[name])
-        run(*args)
+        run(batch, task)
         for name in OPERATIONS:
             setattr(os, name, now[name])
 

@@ -30,7 +30,14 @@ def make_driver(
     """A driver on the folder, started; release the journal when done."""
     layout = Layout(root)
     journal = Journal.open(layout)
-    options = {"name": "s", "program": PROGRAM, "shape": SHAPE, "seed": 7, "max_tasks": 4} | settings
+    options: dict[str, Any] = {
+        "name": "s",
+        "program": PROGRAM,
+        "shape": SHAPE,
+        "seed": 7,
+        "max_tasks": 4,
+        "cluster": "folder",
+    } | settings
     driver = Driver(
         layout=layout,
         journal=journal,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -18,6 +19,7 @@ from numpy.random import default_rng
 from hpcsweep.core.protocols import TaskShape
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
 from hpcsweep.errors import SpecError
+from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.spec import SweepSpec, difference, json_schema, load_spec
 from hpcsweep.spec.models import Fifo, Halving, Hyperband
 from hpcsweep.spec.quantities import format_duration, format_memory, parse_duration, parse_memory
@@ -342,6 +344,18 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
                 )
             ],
         ),
+        (
+            [
+                "space.rare={type: choice, values: [1, 2, 3, 4, 5, 6, 7, 8, 9, null]}",
+                "constraints=['rare < 10']",
+            ],
+            [
+                (
+                    "constraints[0]: 'rare < 10' cannot be computed for rare=None: "
+                    "'<' not supported between instances of 'NoneType' and 'int'"
+                )
+            ],
+        ),
         (["objective.mode=mn"], ["objective.mode: must be 'min' or 'max', got 'mn'"]),
         (
             ["objective={}"],
@@ -363,7 +377,10 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
         (
             ["train.metrics='loss=(.*)'"],
             [
-                r"train.metrics: must have a group named like its metric, as in 'loss=(?P<loss>\S+)', got 'loss=(.*)'"
+                (
+                    "train.metrics: must have a group named like its metric, as in "
+                    r"'loss=(?P<loss>\S+)', got 'loss=(.*)'"
+                )
             ],
         ),
         (
@@ -403,7 +420,10 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
         (
             ["scheduler=hyperband"],
             [
-                "scheduler.max_resource: missing; expected the resource of the highest rung, in epochs or steps"
+                (
+                    "scheduler.max_resource: missing; "
+                    "expected the resource of the highest rung, in epochs or steps"
+                )
             ],
         ),
         (
@@ -708,6 +728,37 @@ def test_schema_refuses_mistakes(key: str, value: Any) -> None:
         jsonschema.validate(data, json_schema(), jsonschema.Draft202012Validator)
 
 
+# --------------------------------------------------------------------------- other packages' plugins
+
+
+class Bandit:
+    """A scheduler of another package."""
+
+    def __init__(self, *, minimise: bool, max_resource: int, greed: float = 0.5) -> None: ...
+
+
+def test_scheduler_of_another_package_has_the_options_of_its_constructor(
+    load: Load, problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCHEDULERS, "bandit", f"{__name__}:Bandit")
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
+    scheduler = load(DOCUMENTED, "scheduler={name: bandit, max_resource: 3}").scheduler
+    assert scheduler.plain() == {"name": "bandit", "max_resource": 3, "greed": 0.5}
+    override = "scheduler={name: bandit, greeed: 1, minimise: true}"
+    source = f"--set {override}"
+    assert problems(DOCUMENTED, override) == [
+        f"{source}: scheduler.max_resource: missing",
+        f"{source}: scheduler.greeed: unknown key; did you mean 'greed'?",
+        f"{source}: scheduler.minimise: unknown key; expected one of: name, max_resource, greed",
+    ]
+
+
+def _this_module() -> ModuleType:
+    module = ModuleType(__name__)
+    module.__dict__.update(globals())
+    return module
+
+
 # --------------------------------------------------------------------------- quantities and YAML
 
 
@@ -764,8 +815,10 @@ def test_quantities_read_back_from_their_text(mib: int, seconds: float) -> None:
     assert parse_duration(format_duration(seconds)) == seconds
 
 
-texts = st.text(max_size=12) | st.sampled_from(
-    ["on", "no", "1e5", "0x1", "~", "2024-01-01", "<<", "a: b", "#"]
+texts = st.one_of(
+    st.text(max_size=12),
+    st.text("a0:.-+ #{}[],'\"\\\n!&*%@=<>?|~", max_size=6),
+    st.sampled_from(["on", "no", "1e5", "0x1", "~", "2024-01-01", "<<", "a: b", "#"]),
 )
 trees = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,

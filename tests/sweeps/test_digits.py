@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn import datasets
 
 from hpcsweep.trial import StandaloneTrial, current_trial
 from hpcsweep.worker.loading import load_trainer
@@ -74,6 +75,14 @@ def assert_same(left: Any, right: Any) -> None:
                 assert_same(one, other)
         case _:
             assert left == right
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    digits = sys.modules[load_trainer(f"{SWEEPS / 'digits.py'}:train").__module__]
+    images, labels = digits.load_digits()
+    expected = datasets.load_digits()
+    assert torch.equal(images.squeeze(1) * 16, torch.tensor(expected.images, dtype=torch.float32))
+    assert torch.equal(labels, torch.tensor(expected.target))
 
 
 def test_training_learns_the_digits(tmp_path: Path, reports: list[tuple[int, dict[str, float]]]) -> None:

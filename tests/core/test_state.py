@@ -1,0 +1,375 @@
+"""SweepState is a fold: what each event makes true, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchClosed,
+    BatchPlanned,
+    BatchSubmitted,
+    BatchThrottled,
+    Ending,
+    Interruption,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    StopRequested,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialCreated,
+    TrialPromoted,
+    TrialStopped,
+)
+from hpcsweep.core.state import BatchState, Run, RunStatus, SweepState
+
+
+def started(mode: str = "min") -> SweepStarted:
+    return SweepStarted("cafe01", "s", 0.0, {"objective": {"metric": "loss", "mode": mode}})
+
+
+def created(*trials: int) -> list[AnyEvent]:
+    return [TrialCreated(trial, {"x": trial}, 0, 1) for trial in trials]
+
+
+def planned(batch: str, *tasks: list[tuple[int, int]], throttle: int = 1) -> BatchPlanned:
+    runs = tuple(tuple(RunId(*run) for run in task) for task in tasks)
+    return BatchPlanned(batch, 5.0, runs, gpus=2, throttle=throttle)
+
+
+def finished(trial: int, rung: int, value: float | None, **fields: Any) -> RunFinished:
+    outcome = Outcome.FAILED if value is None else Outcome.COMPLETED
+    return RunFinished(trial, rung, outcome, value=value, **fields)
+
+
+def snapshot(state: SweepState) -> dict[str, Any]:
+    """All that a state knows, as plain data."""
+    known = {name: value for name, value in vars(state).items() if not name.startswith("_")}
+    known |= {"waiting": list(state.waiting), "best": state.best, "requests": sorted(state.requests)}
+    return msgspec.to_builtins(  # type: ignore[no-any-return]
+        {name: value for name, value in known.items() if name != "counts"}
+        | {"counts": {status.value: count for status, count in state.counts.items()}}
+    )
+
+
+def counts(state: SweepState) -> dict[str, int]:
+    return {status.value: count for status, count in state.counts.items() if count}
+
+
+def test_a_new_state_knows_nothing() -> None:
+    state = SweepState()
+    assert snapshot(state) == {
+        "started": None,
+        "ended": None,
+        "stopping": None,
+        "no_more_trials": None,
+        "trials": [],
+        "waiting": [],
+        "live": {},
+        "counts": {"waiting": 0, "submitted": 0, "completed": 0, "failed": 0, "stopped": 0},
+        "spent_gpu_s": 0.0,
+        "spent_s": 0.0,
+        "requests": [],
+        "interruptions": 0,
+        "last_failure": None,
+        "best": None,
+    }
+
+
+def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
+    state = SweepState.replay([started(), *created(0)])
+    run = Run(0, 0, 1)
+    assert (state.run(RunId(0, 0)), list(state.waiting), counts(state)) == (
+        run,
+        [RunId(0, 0)],
+        {"waiting": 1},
+    )
+
+    state.apply(planned("b", [(0, 0)], throttle=3))
+    run = Run(0, 0, 1, status=RunStatus.SUBMITTED, attempts=1, batch="b")
+    batch = BatchState("b", 5.0, ((RunId(0, 0),),), 2, 3, {RunId(0, 0)})
+    assert (state.run(RunId(0, 0)), list(state.waiting), state.live) == (run, [], {"b": batch})
+    assert counts(state) == {"submitted": 1}
+
+    state.apply(BatchSubmitted("b", "4711", 6.0))
+    state.apply(BatchThrottled("b", 7))
+    assert (state.live["b"].job, state.live["b"].throttle) == ("4711", 7)
+
+    state.apply(
+        finished(
+            0, 0, 0.25, step=1, start=0, batch="b", seconds=3.0, gpu_seconds=6.0, node="n1", job="4711_0"
+        )
+    )
+    run = Run(
+        0,
+        0,
+        1,
+        status=RunStatus.COMPLETED,
+        attempts=1,
+        counted=(0, 0),
+        batch="b",
+        outcome=Outcome.COMPLETED,
+        value=0.25,
+        step=1,
+        seconds=3.0,
+        gpu_seconds=6.0,
+        node="n1",
+        job="4711_0",
+    )
+    assert (state.run(RunId(0, 0)), state.best) == (run, run)
+    assert (state.live["b"].unended, state.spent_s, state.spent_gpu_s) == (set(), 3.0, 6.0)
+    assert (counts(state), state.outstanding) == ({"completed": 1}, 0)
+
+    state.apply(BatchClosed("b"))
+    assert state.live == {}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Outcome.FAILED, "failed"),
+        (Outcome.OUT_OF_MEMORY, "failed"),
+        (Outcome.LOST, "failed"),
+        (Outcome.STOPPED, "stopped"),
+    ],
+)
+def test_other_outcomes_have_their_own_count(outcome: Outcome, status: str) -> None:
+    state = SweepState.replay([started(), *created(0), planned("b", [(0, 0)])])
+    state.apply(RunFinished(0, 0, outcome, batch="b", message="why"))
+    assert (counts(state), state.best) == ({status: 1}, None)
+    failure = state.last_failure
+    assert (failure.message if failure else None) == ("why" if status == "failed" else None)
+
+
+def test_a_waiting_run_that_ends_is_not_waiting_any_more() -> None:
+    state = SweepState.replay([*created(0), TrialStopped(0, "median"), RunFinished(0, 0, Outcome.STOPPED)])
+    assert (list(state.waiting), counts(state), state.trials[0].stopped) == ([], {"stopped": 1}, "median")
+
+
+def test_runs_wait_in_the_order_in_which_they_came_to_wait() -> None:
+    state = SweepState.replay([started(), *created(0, 1, 2), planned("b", [(0, 0)], [(1, 0)])])
+    state.apply(finished(0, 0, 1.0, batch="b"))
+    state.apply(RunInterrupted(1, 0, Interruption.PREEMPTED, batch="b"))
+    state.apply(TrialPromoted(0, 1, 3))
+    assert list(state.waiting) == [RunId(2, 0), RunId(1, 0), RunId(0, 1)]
+
+
+def test_packed_runs_know_their_task() -> None:
+    state = SweepState.replay([*created(0, 1, 2), planned("b", [(0, 0), (1, 0)], [(2, 0)])])
+    assert [trial.runs[0].task for trial in state.trials] == [0, 0, 1]
+
+
+def test_an_interrupted_run_waits_again_and_counts_its_cost_and_its_faults() -> None:
+    state = SweepState.replay([*created(0), planned("b", [(0, 0)])])
+    state.apply(
+        RunInterrupted(
+            0, 0, Interruption.NODE_FAIL, batch="b", seconds=2.0, gpu_seconds=4.0, node="n1", message="gone"
+        )
+    )
+    run = state.run(RunId(0, 0))
+    assert run == Run(
+        0,
+        0,
+        1,
+        attempts=1,
+        idle_faults=1,
+        counted=(0, 0),
+        batch="b",
+        seconds=2.0,
+        gpu_seconds=4.0,
+        node="n1",
+        message="gone",
+    )
+    assert (list(state.waiting), state.live["b"].unended) == ([RunId(0, 0)], set())
+    assert (counts(state), state.interruptions, state.spent_gpu_s) == ({"waiting": 1}, 1, 4.0)
+
+
+def test_a_run_that_the_cluster_requeues_stays_submitted_in_its_batch() -> None:
+    state = SweepState.replay([*created(0), planned("b", [(0, 0)])])
+    state.apply(RunInterrupted(0, 0, Interruption.PREEMPTED, restart=2, batch="b", requeued=True))
+    run = state.run(RunId(0, 0))
+    assert (run.status, run.counted, run.idle_faults) == (RunStatus.SUBMITTED, (0, 2), 1)
+    assert (list(state.waiting), state.live["b"].unended) == ([], {RunId(0, 0)})
+
+
+@pytest.mark.parametrize(
+    ("why", "progressed", "faults"),
+    [
+        (Interruption.PREEMPTED, False, 3),
+        (Interruption.TIMEOUT, False, 3),
+        (Interruption.LOST, False, 3),
+        (Interruption.PREEMPTED, True, 0),
+        (Interruption.SWEEP_STOPPED, False, 2),
+        (Interruption.SWEEP_STOPPED, True, 0),
+        (Interruption.NOT_SUBMITTED, False, 2),
+    ],
+)
+def test_only_faults_without_progress_add_up_and_progress_clears_them(
+    why: Interruption, progressed: bool, faults: int
+) -> None:
+    state = SweepState.replay(created(0))
+    for attempt, (reason, newer) in enumerate([(Interruption.PREEMPTED, False)] * 2 + [(why, progressed)]):
+        state.apply(planned(f"b{attempt}", [(0, 0)]))
+        state.apply(RunInterrupted(0, 0, reason, attempt=attempt, batch=f"b{attempt}", progressed=newer))
+    assert state.run(RunId(0, 0)).idle_faults == faults
+
+
+def test_an_abandoned_batch_leaves_its_runs_as_if_it_had_never_been() -> None:
+    events = [started(), *created(0, 1, 2)]
+    state = SweepState.replay(events)
+    before = snapshot(state)
+    state.apply(planned("b", [(0, 0)], [(1, 0)], [(2, 0)]))
+    state.apply(BatchAbandoned("b", "refused"))
+    assert snapshot(state) == before
+
+
+def test_an_ending_costs_the_attempts_of_before_too() -> None:
+    state = SweepState.replay([*created(0), planned("a", [(0, 0)])])
+    state.apply(RunInterrupted(0, 0, Interruption.TIMEOUT, batch="a", seconds=5.0, gpu_seconds=10.0))
+    state.apply(planned("b", [(0, 0)]))
+    state.apply(finished(0, 0, 1.0, batch="b", attempt=1, seconds=1.0, gpu_seconds=2.0, step=1))
+    run = state.run(RunId(0, 0))
+    assert (run.attempts, run.seconds, run.gpu_seconds, run.counted) == (2, 6.0, 12.0, (1, 0))
+    assert (state.spent_s, state.spent_gpu_s) == (6.0, 12.0)
+
+
+def test_stopping_ending_and_carrying_on() -> None:
+    stop, none = StopRequested(1.0, "stopped by ada", "r.json"), NoMoreTrials("no more", "budget")
+    end = SweepEnded(2.0, Ending.STOPPED, "stopped by ada")
+    state = SweepState.replay([started(), stop, none, end])
+    assert (state.stopping, state.no_more_trials, state.ended) == (stop, none, end)
+    state.apply(SweepResumed(3.0))
+    assert (state.stopping, state.no_more_trials, state.ended) == (None, None, None)
+    assert state.requests == {"r.json"}  # taken up once and for ever
+
+
+def test_a_driver_s_own_stop_is_no_request() -> None:
+    assert SweepState.replay([StopRequested(1.0, "own")]).requests == set()
+
+
+# --------------------------------------------------------------------------- the best
+
+
+def best_after(mode: str, *results: tuple[int, int, float | None]) -> tuple[int, int, float | None] | None:
+    """Best as (trial, rung, value) after these results; rung r has resource 3 ** r."""
+    state = SweepState.replay([started(mode), *created(*range(4))])
+    for trial, rung, value in results:
+        if rung:
+            state.apply(TrialPromoted(trial, rung, 3**rung))
+        state.apply(finished(trial, rung, value))
+        asked_now, asked_late = state.best, SweepState.replay([]).best
+        assert asked_late is None
+        assert asked_now is None or asked_now.value is not None
+    best = state.best
+    return None if best is None else (best.trial, best.rung, best.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "results", "best"),
+    [
+        ("min", [(0, 0, 2.0), (1, 0, 1.0), (2, 0, 3.0)], (1, 0, 1.0)),
+        ("max", [(0, 0, 2.0), (1, 0, 1.0), (2, 0, 3.0)], (2, 0, 3.0)),
+        ("min", [(1, 0, 1.0), (0, 0, 1.0)], (0, 0, 1.0)),  # a tie: the older trial
+        ("max", [(0, 0, 1.0), (1, 0, 1.0)], (0, 0, 1.0)),
+        ("min", [(0, 0, 1.0), (1, 0, 2.0), (1, 1, 1.0)], (1, 1, 1.0)),  # a tie: the larger resource
+        ("max", [(0, 0, 1.0), (1, 0, 0.0), (1, 1, 1.0)], (1, 1, 1.0)),
+        ("min", [(0, 0, 1.0), (0, 1, 1.0)], (0, 1, 1.0)),
+        ("min", [(0, 0, 1.0), (1, 0, 2.0), (0, 1, 3.0)], (1, 0, 2.0)),  # it got worse
+        ("max", [(0, 0, 3.0), (1, 0, 2.0), (0, 1, 1.0)], (1, 0, 2.0)),
+        ("min", [(0, 0, 1.0), (1, 0, 2.0), (0, 1, 1.5)], (0, 1, 1.5)),  # worse, yet the best
+        ("min", [(0, 0, 1.0), (1, 0, 2.0), (0, 1, None)], (0, 0, 1.0)),  # its last value counts
+        ("min", [(0, 0, None), (1, 0, 5.0)], (1, 0, 5.0)),
+        ("min", [(0, 0, None), (1, 0, None)], None),
+        ("min", [(0, 0, 1.0), (0, 1, 9.0), (1, 0, 8.0), (2, 0, 8.5)], (1, 0, 8.0)),
+    ],
+)
+def test_the_best_is_by_each_trial_s_newest_value(
+    mode: str, results: list[tuple[int, int, float | None]], best: tuple[int, int, float | None] | None
+) -> None:
+    assert best_after(mode, *results) == best
+
+
+values = st.none() | st.sampled_from([0.0, 1.0, 2.0]) | st.floats(allow_nan=False)
+
+
+@given(
+    st.sampled_from(["min", "max"]),
+    st.lists(st.tuples(st.integers(0, 4), values, st.booleans()), max_size=25),
+)
+def test_the_running_best_is_the_one_found_by_looking_at_all_trials(
+    mode: str, results: list[tuple[int, float | None, bool]]
+) -> None:
+    state = SweepState.replay([started(mode), *created(*range(5))])
+    sign = 1 if mode == "min" else -1
+    newest: dict[int, tuple[float, int]] = {}
+    rungs = dict.fromkeys(range(5), 0)
+    for trial, value, look in results:
+        rung = rungs[trial]
+        rungs[trial] += 1
+        if rung:
+            state.apply(TrialPromoted(trial, rung, 3**rung))
+        state.apply(finished(trial, rung, value))
+        if value is not None:
+            newest[trial] = (value, rung)
+        ranked = sorted((sign * value, -rung, trial) for trial, (value, rung) in newest.items())
+        if look and ranked:
+            assert state.best is state.trials[ranked[0][2]].last_completed
+        elif look:
+            assert state.best is None
+
+
+def story() -> list[AnyEvent]:
+    """Every kind of event once or more."""
+    return [
+        started(),
+        *created(0, 1, 2),
+        planned("a", [(0, 0)], [(1, 0)]),
+        BatchAbandoned("a", "refused"),
+        planned("b", [(0, 0)], [(1, 0)], [(2, 0)]),
+        BatchSubmitted("b", "1", 6.0),
+        BatchThrottled("b", 2),
+        finished(0, 0, 1.0, batch="b", seconds=1.0, gpu_seconds=2.0),
+        RunInterrupted(1, 0, Interruption.PREEMPTED, batch="b", task=1, requeued=True, seconds=1.0),
+        finished(1, 0, 0.5, batch="b", restart=1, seconds=1.0, gpu_seconds=2.0),
+        RunInterrupted(2, 0, Interruption.NODE_FAIL, batch="b", task=2),
+        BatchClosed("b"),
+        TrialPromoted(1, 1, 3),
+        StopRequested(8.0, "stopped by ada", "r.json"),
+        SweepEnded(9.0, Ending.STOPPED, "stopped by ada"),
+        SweepResumed(10.0),
+        TrialStopped(2, "median"),
+        RunFinished(2, 0, Outcome.STOPPED, message="median"),
+        planned("c", [(1, 1)]),
+        BatchSubmitted("c", "2", 11.0),
+        NoMoreTrials("exhausted", "space"),
+        finished(1, 1, 0.75, batch="c", seconds=3.0, gpu_seconds=6.0),
+        BatchClosed("c"),
+        SweepEnded(12.0, Ending.FINISHED, "all trials are done"),
+    ]
+
+
+def test_replay_gives_the_state_of_the_live_sweep_after_every_event() -> None:
+    events = story()
+    assert {type(event) for event in events} == set(AnyEvent.__args__)
+    live = SweepState()
+    for position, event in enumerate(events, start=1):
+        live.apply(event)
+        assert snapshot(SweepState.replay(events[:position])) == snapshot(live)
+
+
+def test_the_whole_story_adds_up() -> None:
+    state = SweepState.replay(story())
+    assert counts(state) == {"completed": 3, "stopped": 1}
+    assert (state.live, list(state.waiting), state.outstanding) == ({}, [], 0)
+    assert (state.spent_s, state.spent_gpu_s, state.interruptions) == (6.0, 10.0, 2)
+    assert state.best is state.run(RunId(1, 1))

@@ -1,0 +1,246 @@
+"""Successive halving and Hyperband, driven by hand: decisions are values, events come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from hpcsweep.core.events import (
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    SweepResumed,
+    TrialCreated,
+    TrialPromoted,
+)
+from hpcsweep.core.protocols import Decision, Promote, Start
+from hpcsweep.schedulers.synchronous import Halving, Hyperband, Synchronous
+
+EXHAUSTED = NoMoreTrials("the search space is exhausted", "space")
+
+
+class Hand:
+    """Plays the driver: makes decisions true and tells how runs ended."""
+
+    def __init__(self, scheduler: Synchronous) -> None:
+        self.scheduler = scheduler
+        self.trials = 0
+
+    def take(self, slots: int, *, at_most: int | None = None) -> list[Decision]:
+        """Decide and make the first `at_most` decisions true."""
+        decisions = self.scheduler.decide(slots)[:at_most]
+        for decision in decisions:
+            match decision:
+                case Start():
+                    self.scheduler.apply(TrialCreated(self.trials, {}, decision.bracket, decision.resource))
+                    self.trials += 1
+                case Promote():
+                    self.scheduler.apply(TrialPromoted(decision.trial, decision.rung, decision.resource))
+                case _:
+                    raise AssertionError(decision)
+        return decisions
+
+    def finish(self, rung: int, values: Mapping[int, float | None]) -> None:
+        for trial, value in values.items():
+            outcome = Outcome.FAILED if value is None else Outcome.COMPLETED
+            self.scheduler.apply(RunFinished(trial, rung, outcome, value=value))
+
+
+def by_number(trials: range) -> dict[int, float | None]:
+    """A value for each trial: the older the better when minimised."""
+    return {trial: float(trial) for trial in trials}
+
+
+def test_a_rung_is_handed_out_whole_even_where_it_is_larger_than_the_slots() -> None:
+    assert Hand(Hyperband(max_resource=9)).take(1) == [Start(0, 1)] * 9
+
+
+def test_a_hyperband_from_end_to_end() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    log: list[list[Decision]] = [hand.take(1)]
+    hand.finish(0, by_number(range(9)))
+    log.append(hand.take(1))
+    hand.finish(1, by_number(range(3)))
+    log.append(hand.take(1))
+    hand.finish(2, by_number(range(1)))
+    log.append(hand.take(1))
+    hand.finish(0, by_number(range(9, 14)))
+    log.append(hand.take(1))
+    hand.finish(1, by_number(range(9, 10)))
+    log.append(hand.take(1))
+    assert not hand.scheduler.done
+    hand.finish(0, by_number(range(14, 17)))
+    assert log == [
+        [Start(0, 1)] * 9,
+        [Promote(0, 1, 3), Promote(1, 1, 3), Promote(2, 1, 3)],
+        [Promote(0, 2, 9)],
+        [Start(1, 3)] * 5,
+        [Promote(9, 1, 9)],
+        [Start(2, 9)] * 3,
+    ]
+    assert hand.scheduler.done
+    assert hand.take(100) == []
+
+
+def test_maximising_promotes_the_largest_values() -> None:
+    hand = Hand(Hyperband(max_resource=9, minimise=False))
+    hand.take(1)
+    hand.finish(0, by_number(range(9)))
+    assert hand.take(1) == [Promote(8, 1, 3), Promote(7, 1, 3), Promote(6, 1, 3)]
+
+
+def test_nothing_is_promoted_while_one_run_of_the_rung_has_no_ending() -> None:
+    hand = Hand(Halving(max_resource=4))
+    hand.take(1)
+    hand.finish(0, by_number(range(3)))
+    assert hand.take(10) == []
+    hand.finish(0, {3: -1.0})
+    assert hand.take(10) == [Promote(3, 1, 2), Promote(0, 1, 2)]
+
+
+def test_the_next_bracket_starts_early_only_where_slots_are_left() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    assert hand.scheduler.decide(9) == [Start(0, 1)] * 9
+    assert hand.scheduler.decide(10) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5
+    assert hand.scheduler.decide(14) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5
+    assert hand.scheduler.decide(1000) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5 + [Start(2, 9)] * 3
+    assert hand.take(4) == [Start(0, 1)] * 9
+    assert hand.take(0) == []
+    assert hand.take(1) == [Start(1, 3)] * 5  # stragglers in rung 0, one slot free
+
+
+def test_promotions_of_every_open_bracket_come_before_any_start() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    hand.take(10)
+    hand.finish(0, by_number(range(14)))
+    promotions: list[Decision] = [*(Promote(t, 1, 3) for t in range(3)), Promote(9, 1, 9)]
+    assert hand.scheduler.decide(1) == promotions
+    assert hand.scheduler.decide(4) == promotions
+    assert hand.scheduler.decide(5) == [*promotions, *[Start(2, 9)] * 3]
+
+
+def test_decisions_are_repeated_until_they_are_applied_and_only_the_rest_after_that() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    assert hand.take(1, at_most=4) == [Start(0, 1)] * 4
+    assert hand.scheduler.decide(1) == hand.scheduler.decide(1) == [Start(0, 1)] * 5
+    assert hand.take(1) == [Start(0, 1)] * 5
+    hand.finish(0, by_number(range(9)))
+    assert hand.take(1, at_most=1) == [Promote(0, 1, 3)]
+    assert hand.scheduler.decide(1) == [Promote(1, 1, 3), Promote(2, 1, 3)]
+
+
+def test_a_rung_whose_promotions_are_half_made_is_not_compared() -> None:
+    hand = Hand(Halving(max_resource=4))
+    hand.take(1)
+    hand.finish(0, by_number(range(4)))
+    hand.take(1, at_most=1)
+    hand.finish(1, {0: 0.0})
+    assert hand.scheduler.decide(1) == [Promote(1, 1, 2)]
+
+
+def test_a_failed_run_is_never_promoted_and_the_rung_shrinks() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    hand.take(1)
+    hand.finish(0, {trial: 1.0 if trial in (4, 7) else None for trial in range(9)})
+    assert hand.take(1) == [Promote(4, 1, 3), Promote(7, 1, 3)]
+    hand.finish(1, {4: None, 7: 5.0})
+    assert hand.take(1) == [Promote(7, 2, 9)]
+    hand.finish(2, {7: None})
+    assert hand.take(1) == [Start(1, 3)] * 5
+
+
+def test_a_rung_in_which_every_run_failed_ends_its_bracket() -> None:
+    hand = Hand(Halving(max_resource=4, rounds=1))
+    hand.take(1)
+    hand.finish(0, dict.fromkeys(range(4)))
+    assert hand.take(10) == []
+    assert hand.scheduler.done
+
+
+def test_every_run_failing_at_a_higher_rung_ends_its_bracket() -> None:
+    hand = Hand(Halving(max_resource=4, rounds=1))
+    hand.take(1)
+    hand.finish(0, by_number(range(4)))
+    hand.take(1)
+    hand.finish(1, {0: None, 1: None})
+    assert hand.take(10) == []
+    assert hand.scheduler.done
+
+
+def test_an_exhausted_space_shrinks_the_bracket_that_it_cut_short() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    hand.take(1, at_most=4)
+    hand.finish(0, by_number(range(4)))
+    hand.scheduler.apply(EXHAUSTED)
+    assert not hand.scheduler.done
+    assert hand.take(100) == [Promote(0, 1, 3)]  # 4 trials: rungs of 4, 1 and 1
+    hand.finish(1, {0: 0.0})
+    assert hand.take(100) == [Promote(0, 2, 9)]
+    hand.finish(2, {0: 0.0})
+    assert hand.take(100) == []
+    assert hand.scheduler.done
+
+
+def test_an_exhausted_space_ends_a_bracket_whose_last_result_was_in_already() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    hand.take(1)
+    for rung, size in enumerate((9, 3, 1)):
+        hand.finish(rung, by_number(range(size)))
+        hand.take(0 if rung == 2 else 1)
+    hand.scheduler.apply(EXHAUSTED)
+    assert hand.scheduler.done
+    assert hand.take(100) == []
+
+
+def test_a_sweep_that_is_carried_on_opens_the_next_bracket() -> None:
+    hand = Hand(Hyperband(max_resource=9))
+    hand.take(1, at_most=1)
+    hand.scheduler.apply(EXHAUSTED)
+    hand.scheduler.apply(SweepResumed(0.0))
+    assert hand.take(1) == [Start(1, 3)] * 5
+
+
+@pytest.mark.parametrize(
+    "scheduler", [Halving(max_resource=2, rounds=None), Hyperband(max_resource=2, eta=2, iterations=None)]
+)
+def test_without_a_number_of_rounds_bracket_follows_bracket_until_nothing_may_start(
+    scheduler: Synchronous,
+) -> None:
+    hand = Hand(scheduler)
+    for index in range(50):
+        ladder = scheduler.ladders[index % len(scheduler.ladders)]
+        first = hand.trials
+        assert hand.take(1) == [Start(index, ladder.resources[0])] * ladder.sizes[0]
+        hand.finish(0, dict.fromkeys(range(first, hand.trials)))
+        assert not scheduler.done
+    scheduler.apply(EXHAUSTED)
+    assert scheduler.done
+    assert hand.take(100) == []
+
+
+def test_two_rounds_of_d2l_halving_are_thirty_runs() -> None:
+    hand = Hand(Halving(min_resource=2, max_resource=10, eta=2, rounds=2))
+    decisions: list[Decision] = []
+    while taken := hand.take(1):
+        decisions += taken
+        for decision in taken:
+            match decision:
+                case Promote(trial, rung):
+                    hand.finish(rung, {trial: float(trial)})
+                case _:
+                    pass
+        if isinstance(taken[0], Start):
+            hand.finish(0, by_number(range(hand.trials - len(taken), hand.trials)))
+    rounds = [
+        [
+            *[Start(index, 2)] * 8,
+            *[Promote(first + trial, 1, 4) for trial in range(4)],
+            *[Promote(first + trial, 2, 8) for trial in range(2)],
+            Promote(first, 3, 10),
+        ]
+        for index, first in enumerate((0, 8))
+    ]
+    assert len(decisions) == 30
+    assert decisions == [*rounds[0], *rounds[1]]
+    assert hand.scheduler.done

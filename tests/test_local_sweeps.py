@@ -1,0 +1,256 @@
+"""Whole sweeps on this machine, by the command line, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import hpcsweep
+from hpcsweep.store.journal import read_journal
+from hpcsweep.store.layout import Layout
+from tests.driver.sweeps import decided
+
+TRAINER = """\
+import os, time
+
+def train(trial):
+    for step in trial.steps():
+        time.sleep(float(os.environ.get("STEP_S", 0)))
+        trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
+    with trial.checkpoint(trial.resource) as folder:
+        (folder / "state").write_text(str(trial.resource))
+
+def fails(trial):
+    raise ValueError("the learning rate\\nis odd")
+
+def other_metric(trial):
+    trial.report(1, accuracy=0.5, val_loss=1.0)
+"""
+SPEC = """\
+name: free
+train: {function: trainer.py:train}
+objective: {metric: loss}
+space: {x: {type: float, low: 0.0, high: 1.0}}
+scheduler: {name: hyperband, max_resource: 9}
+cluster: {name: local, slots: 2}
+"""
+#: Rungs as trials x resource: ALGORITHMS of Hyperband for R = 81, eta = 3.
+TABLE_81 = {
+    0: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
+    1: [(34, 3), (11, 9), (3, 27), (1, 81)],
+    2: [(15, 9), (5, 27), (1, 81)],
+    3: [(8, 27), (2, 81)],
+    4: [(5, 81)],
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def command(*argv: str | Path) -> list[str]:
+    return [sys.executable, "-m", "hpcsweep", *map(str, argv)]
+
+
+def run(spec: Path, *argv: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*argv),
+        cwd=spec.parent,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=300,
+    )
+
+
+def start(spec: Path, *argv: str | Path, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*argv),
+        cwd=spec.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **env},
+    )
+
+
+def rung_table(runs: Any) -> dict[int, list[tuple[int, int]]]:
+    table: dict[int, list[tuple[int, int]]] = {}
+    for (bracket, _), group in runs.groupby(["bracket", "rung"]):
+        table.setdefault(bracket, []).append((len(group), int(group["resource"].iloc[0])))
+    return table
+
+
+def ours(folder: Path) -> list[psutil.Process]:
+    """Processes that work on this results folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_hyperband_of_81_is_exact_and_a_second_launch_starts_nothing(spec: Path) -> None:
+    done = run(spec, "launch", spec, "--set", "scheduler.max_resource=81")
+    assert done.returncode == 0, done.stderr
+    folder = spec.parent / "results" / "free"
+    results = hpcsweep.load(folder)
+    assert rung_table(results.runs) == TABLE_81
+    assert (len(results.trials), len(results.runs)) == (143, 206)
+    assert (results.runs["resource"] - results.runs["start_resource"]).sum() == 1581
+    assert set(results.runs["outcome"]) == {"completed"}
+    best = results.best
+    assert best is not None
+    assert best["value"] == results.trials["value"].min()
+    assert f"loss {best['value']:.6g} (trial {best['trial']} at 81)" in done.stdout
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    again = run(spec, "launch", spec, "--set", "scheduler.max_resource=81")
+    assert again.returncode == 0
+    assert "nothing is started" in again.stdout
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+
+def test_driver_that_comes_back_finds_its_running_processes(spec: Path) -> None:
+    folder = spec.parent / "results" / "free"
+    reference = spec.parent / "reference"
+    assert run(spec, "launch", spec, "--results", reference).returncode == 0
+    instants = random.Random(2)
+    for _ in range(6):
+        driver = start(spec, "launch", spec, STEP_S="0.05")
+        time.sleep(instants.uniform(0.6, 1.4))
+        driver.send_signal(signal.SIGKILL)
+        driver.communicate()
+        assert driver.returncode == -signal.SIGKILL, "it had ended before it could be killed"
+    done = run(spec, "launch", spec, STEP_S="0.05")
+    assert done.returncode == 0, done.stderr
+    assert decided(read_journal(Layout(folder)).events) == decided(read_journal(Layout(reference)).events)
+    starts = Counter(line for log in folder.glob("batches/*/logs/*.log") for line in starts_in(log))
+    assert len(starts) == 22
+    assert set(starts.values()) == {1}, "a run was started twice"
+
+
+def starts_in(log: Path) -> list[str]:
+    """The run of each start that a log tells of."""
+    return re.findall(r"trial \d+ rung \d+", log.read_text())
+
+
+def test_stop_ends_the_processes_and_launch_carries_on(spec: Path) -> None:
+    folder = spec.parent / "results" / "free"
+    driver = start(spec, "launch", spec, STEP_S="0.3")
+    time.sleep(2.5)
+    assert ours(folder)
+    stopped = run(spec, "stop", folder)
+    assert stopped.returncode == 0, stopped.stderr
+    assert f"process {driver.pid}" in stopped.stdout
+    out, _ = driver.communicate(timeout=30)
+    assert "stopped: stopped by" in out
+    assert ours(folder) == []
+    status = json.loads(run(spec, "status", folder, "--json").stdout)
+    assert status["state"] == "stopped"
+    assert status["driver"] is None
+    assert run(spec, "launch", spec).returncode == 0
+    runs = hpcsweep.load(folder).runs
+    assert len(runs) == 22
+    assert set(runs["outcome"]) == {"completed"}
+    assert (runs["resource"] - runs["start_resource"]).min() >= 0
+
+
+def test_stop_works_where_no_driver_is_at_work(spec: Path) -> None:
+    folder = spec.parent / "results" / "free"
+    assert run(spec, "launch", spec, "--once", STEP_S="2").returncode == 3
+    assert ours(folder)
+    stopped = run(spec, "stop", folder)
+    assert stopped.stdout == "stopped\n", stopped.stderr
+    assert ours(folder) == []
+
+
+def test_second_launch_says_who_drives_and_takes_over_after_a_kill(spec: Path) -> None:
+    first = start(spec, "launch", spec, STEP_S="0.2")
+    time.sleep(1.5)
+    second = run(spec, "launch", spec)
+    assert second.returncode == 3
+    assert re.search(rf"process {first.pid} of \S+ on \S+ is driving this sweep since", second.stderr)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert run(spec, "launch", spec).returncode == 0
+
+
+def test_ctrl_c_leaves_the_runs_and_says_how_to_carry_on(spec: Path) -> None:
+    folder = spec.parent / "results" / "free"
+    driver = start(spec, "launch", spec, STEP_S="0.5")
+    time.sleep(2)
+    driver.send_signal(signal.SIGINT)
+    out, _ = driver.communicate(timeout=10)
+    assert driver.returncode == 130
+    assert f"carry on with: hpcsweep launch {spec}" in out
+    assert ours(folder)
+    assert run(spec, "launch", spec).returncode == 0
+
+
+def test_ticks_from_cron_finish_a_sweep_and_idle_ones_write_nothing(spec: Path) -> None:
+    folder = spec.parent / "results" / "free"
+    codes = set()
+    for _ in range(200):
+        codes.add(code := run(spec, "launch", spec, "--once", "--quiet").returncode)
+        if code == 0:
+            break
+    assert codes == {3, 0}
+    assert len(hpcsweep.load(folder).runs) == 22
+    assert len(list((folder / "journal").iterdir())) <= 14
+
+
+def test_failing_trainer_ends_with_its_last_line_and_exit_code_1(spec: Path) -> None:
+    done = run(spec, "launch", spec, "--set", "train.function=trainer.py:fails")
+    assert done.returncode == 1
+    assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
+    folder = spec.parent / "results" / "free"
+    status = run(spec, "status", folder).stdout
+    assert "failed: trial 8 rung 0: ValueError: the learning rate is odd" in status
+    logs = "".join(log.read_text() for log in folder.glob("batches/*/logs/0.log"))
+    assert "Traceback (most recent call last)" in logs
+
+
+def test_metric_that_is_never_reported_fails_and_names_those_that_were(spec: Path) -> None:
+    done = run(spec, "launch", spec, "--set", "train.function=trainer.py:other_metric")
+    assert done.returncode == 1
+    assert "'loss' was never reported" in done.stdout
+    assert re.search("accuracy.*val_loss", done.stdout)
+
+
+@pytest.mark.parametrize(("format_", "read"), [("csv", "read_csv"), ("json", "read_json")])
+def test_export_goes_to_standard_output(spec: Path, format_: str, read: str) -> None:
+    import io
+
+    import pandas as pd
+
+    assert run(spec, "launch", spec, "--quiet").returncode == 0
+    folder = spec.parent / "results" / "free"
+    results = hpcsweep.load(folder)
+    for table in ("trials", "runs", "metrics"):
+        out = run(spec, "export", folder, "--format", format_, "--table", table)
+        frame = getattr(pd, read)(io.StringIO(out.stdout))
+        expected = getattr(results, table)
+        assert list(frame.columns) == list(expected.columns)
+        assert len(frame) == len(expected)
+        file = spec.parent / f"{table}.parquet"
+        assert run(spec, "export", folder, "--format", "parquet", "--table", table, "--output", file)
+        assert list(pd.read_parquet(file).columns) == list(expected.columns)

@@ -1,0 +1,100 @@
+"""The decision what became of a run, and what it is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.manifest import ManifestRun, Program
+from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.worker.ending import Ended, Verdict, judge
+from hpcsweep.worker.memory import oom_kills
+from hpcsweep.worker.value import Measured, measure
+
+GOOD = Measured(0.5, "", 9, fresh=True, complete=True)
+NONE = Measured(None, "never reported", 0, fresh=False, complete=False)
+KERNEL = "killed by the kernel: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("ended", "measured", "reached", "verdict"),
+    [
+        (Ended(0), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
+        (Ended(0), GOOD, 5, Verdict(Outcome.COMPLETED, value=0.5)),
+        (Ended(0), NONE, 9, Verdict(Outcome.FAILED, message="never reported")),
+        (Ended(3, message="no"), GOOD, 9, Verdict(Outcome.FAILED, message="no")),
+        (Ended(-9), GOOD, 9, Verdict(Outcome.FAILED, message="killed by SIGKILL")),
+        (Ended(-9, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
+        (Ended(0, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
+        (Ended(0, oom_kills=1, alone=False), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
+        (Ended(137, oom_kills=1, alone=False), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
+        (Ended(0, told="SIGUSR2"), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
+        (
+            Ended(0, told="SIGUSR2"),
+            GOOD,
+            5,
+            Verdict(None, Interruption.PREEMPTED, message="told to stop by SIGUSR2 at step 5 of 9"),
+        ),
+        (
+            Ended(1, told="SIGTERM", message="RuntimeError: a loader died"),
+            GOOD,
+            9,
+            Verdict(None, Interruption.PREEMPTED, message="told to stop by SIGTERM at step 9 of 9"),
+        ),
+    ],
+)
+def test_how_a_run_ended(ended: Ended, measured: Measured, reached: int, verdict: Verdict) -> None:
+    assert judge(ended, measured, resource=9, reached=reached) == verdict
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "file", "text", "count"),
+    [
+        ("0::/job_1/task\n", "job_1/task/memory.events", "oom 3\noom_kill 2\n", 2),
+        ("4:memory:/job_1\n1:cpu:/x\n", "memory/job_1/memory.oom_control", "under_oom 0\noom_kill 1\n", 1),
+        ("0::/job_1\n", "other", "", None),
+        ("", "other", "", None),
+    ],
+)
+def test_the_kernels_counter_is_found(
+    tmp_path: Path, cgroup: str, file: str, text: str, count: int | None
+) -> None:
+    for path, content in [("proc/self/cgroup", cgroup), (f"sys/fs/cgroup/{file}", text)]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    assert oom_kills(tmp_path) == count
+    assert oom_kills(tmp_path / "nothing") is None
+
+
+def value(
+    tmp_path: Path, files: dict[tuple[int, int, int], dict[int, float]], *, start: int, at: str
+) -> float | None:
+    """Of attempt 1 at rung 1 with resource 9, after these reports of `val_error`."""
+    trial = TrialLayout(tmp_path)
+    for key, reports in files.items():
+        writer = MetricsWriter(trial.metrics(*key))
+        for step, number in reports.items():
+            writer.write(step, {"val_error": number})
+        writer.close()
+    run = ManifestRun(trial=0, rung=1, bracket=0, resource=9, attempt=1, seed=0, config={})
+    program = Program(workdir="/", metric="val_error", mode="min", at=at)
+    return measure(trial, run, program, restart=0, start=start).value
+
+
+@pytest.mark.parametrize(("at", "expected"), [("last", 0.6), ("best", 0.2)])
+def test_the_value_is_that_of_the_steps_that_led_to_this_checkpoint(
+    tmp_path: Path, at: str, expected: float
+) -> None:
+    files = {
+        (0, 0, 0): {1: 0.9, 2: 0.2, 3: 0.8},
+        (1, 0, 0): {4: 0.7, 5: 0.1, 6: 0.1},  # beyond the checkpoint of step 4, trained again since
+        (1, 1, 0): {5: 0.5, 8: 0.6, 10: 0.0},  # beyond the resource
+    }
+    assert value(tmp_path, files, start=4, at=at) == expected
+
+
+def test_for_the_same_step_the_last_report_counts(tmp_path: Path) -> None:
+    assert value(tmp_path, {(1, 0, 0): {9: 0.1}, (1, 1, 0): {9: 0.3}}, start=9, at="last") == 0.3
