@@ -48,17 +48,19 @@ class Place(msgspec.Struct, frozen=True):
     max_tasks: int | None
 
 
-def choose_place(spec: SweepSpec, spec_dir: Path, *, name: str | None = None) -> Place:
+def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState | None = None) -> Place:
     """The cluster that the spec (or `name`, which goes before it) asks for.
 
-    Paths in the spec are relative to `spec_dir`.
-    `auto` is Slurm where sbatch is on the PATH and a controller answers, else this machine.
+    `auto` is where the sweep's jobs are if it has any (see `state`), else Slurm where sbatch is on
+    the PATH and a controller answers, else this machine.
 
     Raises:
         SpecError: There is no such cluster, or it cannot run this sweep.
     """
     wanted = name or spec.cluster.name
     why = "as asked for"
+    if wanted == "auto" and state is not None and state.live:
+        wanted, why = next(iter(state.live.values())).cluster, "where its jobs are"
     if wanted == "auto":
         from hpcsweep.cluster.slurm import probe
 
@@ -68,7 +70,7 @@ def choose_place(spec: SweepSpec, spec_dir: Path, *, name: str | None = None) ->
         case "local":
             return _local(spec, why)
         case "slurm":
-            return _slurm(spec, spec_dir, why)
+            return _slurm(spec, why)
         case _:
             make = find_class({}, wanted, group="hpcsweep.clusters", key="cluster.name")
             cluster: Cluster = make(spec=spec)
@@ -103,7 +105,7 @@ def _local(spec: SweepSpec, why: str) -> Place:
     return Place("local", f"this machine, {what} ({why})", cluster, shape, _max_tasks(spec, shape))
 
 
-def _slurm(spec: SweepSpec, spec_dir: Path, why: str) -> Place:
+def _slurm(spec: SweepSpec, why: str) -> Place:
     from hpcsweep.cluster.slurm import SlurmCluster
     from hpcsweep.cluster.slurm_options import SlurmOptions
 
@@ -130,11 +132,7 @@ def _slurm(spec: SweepSpec, spec_dir: Path, why: str) -> Place:
     given |= {key: value for key, value in times.items() if value is not None}
     if options.poll is not None:
         given["poll_s"] = (options.poll, options.poll)
-    cluster = SlurmCluster(
-        SlurmOptions(
-            **given, signal_s=options.signal, workdir=str(spec_dir.resolve()), spec_dir=spec_dir.resolve()
-        )
-    )
+    cluster = SlurmCluster(SlurmOptions(**given, signal_s=options.signal, workdir=spec.train.workdir))
     shape = spec.task_shape()
     return Place("slurm", f"Slurm ({why})", cluster, shape, _max_tasks(spec, shape))
 
@@ -198,20 +196,19 @@ def _check_place(state: SweepState, folder: Path, place: Place) -> None:
         )
 
 
-def check_training_code(spec: SweepSpec, spec_dir: Path) -> None:
+def check_training_code(spec: SweepSpec) -> None:
     """Import the trainer in a process of its own, so that no torch enters the driver.
 
     Raises:
         TrainerError: It cannot be imported or called.
     """
     if spec.train.check:
-        check_trainer(spec.program(spec_dir), spec.cluster.python or sys.executable)
+        check_trainer(spec.program(), spec.cluster.python or sys.executable)
 
 
 @contextlib.contextmanager
 def open_sweep(
     spec: SweepSpec,
-    spec_dir: Path,
     folder: Path,
     place: Place,
     *,
@@ -251,7 +248,7 @@ def open_sweep(
             scheduler=make_scheduler(spec),
             cluster=place.cluster,
             clock=clock,
-            settings=_settings(spec, spec_dir, place),
+            settings=_settings(spec, place),
             observers=observers,
         )
         driver.start(SweepStarted(secrets.token_hex(3), spec.name, round(clock.time(), 3), spec.identity()))
@@ -260,12 +257,12 @@ def open_sweep(
         journal.release()
 
 
-def _settings(spec: SweepSpec, spec_dir: Path, place: Place) -> Settings:
+def _settings(spec: SweepSpec, place: Place) -> Settings:
     budget = spec.budget
     return Settings(
         name=spec.name,
         cluster=place.name,
-        program=spec.program(spec_dir),
+        program=spec.program(),
         shape=place.shape,
         seed=spec.searcher.seed,
         max_tasks=place.max_tasks,

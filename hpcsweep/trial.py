@@ -334,26 +334,32 @@ def _listen(trial: Trial) -> None:
     if threading.current_thread() is not threading.main_thread():
         return
 
-    owner = os.getpid()
-
     def raise_flag(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # forked a moment ago: `restore` has not come yet
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-            return
         trial._told = True
         with contextlib.suppress(OSError):  # the file tells the other processes of this training
             os.close(os.open(trial._run.stop_file, os.O_WRONLY | os.O_CREAT, 0o644))
+
+    taken = [n for n in (signal.SIGUSR2, signal.SIGTERM) if signal.getsignal(n) is signal.SIG_DFL]
+    for signum in taken:
+        signal.signal(signum, raise_flag)
+
+    # Python forgets a signal that comes to a forked process before its handlers are put back, so
+    # none may come until then.
+    masks = threading.local()
+
+    def hold() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, taken)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
     def restore() -> None:
         for signum in taken:
             if signal.getsignal(signum) is raise_flag:
                 signal.signal(signum, signal.SIG_DFL)
+        release()
 
-    taken = [n for n in (signal.SIGUSR2, signal.SIGTERM) if signal.getsignal(n) is signal.SIG_DFL]
-    for signum in taken:
-        signal.signal(signum, raise_flag)
-    os.register_at_fork(after_in_child=restore)
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=restore)
 
 
 @contextlib.contextmanager

@@ -37,17 +37,17 @@ def launch(
     with errors_exit():
         spec = load_spec(spec_path, overrides)
         folder = results or Path("results") / spec.name
-        place = choose_place(spec, spec_path.parent, name=cluster)
         state = check_folder(spec, folder)
+        place = choose_place(spec, name=cluster, state=state)
         fresh = state is None or state.ended is None
         if fresh:
-            check_training_code(spec, spec_path.parent)
+            check_training_code(spec)
         again = f"hpcsweep launch {spec_path}" + (f" --results {results}" if results else "")
         try:
             with _signals_raise(), progress(quiet=quiet) as show:
                 if not quiet:
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
-                with open_sweep(spec, spec_path.parent, folder, place, observers=[show.event]) as driver:
+                with open_sweep(spec, folder, place, observers=[show.event]) as driver:
                     if driver.state.ended is None:
                         if once:
                             # On this machine it is the next tick that starts what one has planned.

@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exits import errors_exit
+from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.rungs import Ladder
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
@@ -24,7 +25,7 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         if spec_path is None:
             raise SpecError("plan: expected a sweep file, or --schema")
         spec = load_spec(spec_path, overrides)
-        place = choose_place(spec, spec_path.parent, name=cluster)
+        place = choose_place(spec, name=cluster)
         typer.echo(f"{spec.name}: on {place.why}")
         _ladders(spec, place)
         _script(spec, place)
@@ -63,9 +64,12 @@ def _ladders(spec: SweepSpec, place: Place) -> None:
 
 
 def _script(spec: SweepSpec, place: Place) -> None:
-    """The script of the largest array, as it would be sent."""
-    preview = getattr(place.cluster, "preview", None)
-    if preview is None:
+    """The script of a batch as it would be sent, on a cluster that has scripts."""
+    script = getattr(place.cluster, "script", None)
+    if script is None:
         return
+    tasks = max_tasks = place.max_tasks or 1
+    name = f"{spec.name}-SWEEP-1-1"
+    folder = Path("results").resolve() / spec.name / "batches" / name
     typer.echo("")
-    typer.echo(preview(spec.name, place.shape, place.max_tasks))
+    typer.echo(script(Batch(name, folder, tasks, max_tasks, place.shape)))

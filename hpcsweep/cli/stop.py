@@ -43,9 +43,8 @@ def _drive(folder: Folder) -> bool:
         raise FolderError(f"{folder.layout.spec}: is missing; stop the sweep with `launch SPEC`")
     spec = load_spec(folder.layout.spec, [])
     deadline = time.monotonic() + PATIENCE_S
-    spec_dir = folder.layout.root
-    place = choose_place(spec, spec_dir)
-    with open_sweep(spec, spec_dir, folder.layout.root, place) as driver:
+    place = choose_place(spec, state=folder.state)
+    with open_sweep(spec, folder.layout.root, place) as driver:
         while driver.state.ended is None and time.monotonic() < deadline:
             driver.tick()
             if driver.state.ended is None:

@@ -278,7 +278,7 @@ class SweepState:
             for run_id in task:
                 run = self.run(run_id)
                 run.attempts -= 1
-                run.batch = ""
+                run.batch, run.task = "", 0
                 self._wait(run)
 
     def _batch_closed(self, event: BatchClosed) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -58,7 +60,7 @@ S = TypeVar("S", bound=Section)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
-    """The valid spec in the file, after the overrides.
+    """The valid spec in the file, after the overrides; its paths are absolute.
 
     Args:
         path: The sweep file; messages show it as given.
@@ -72,7 +74,22 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     spec = _read(data, stem=path.stem, problems=problems)
     problems.raise_if_any()
     assert spec is not None
-    return spec
+    return _located(spec, Path(os.path.abspath(path)).parent)
+
+
+def _located(spec: SweepSpec, folder: Path) -> SweepSpec:
+    """The spec with absolute paths in place of those relative to its file's folder."""
+    train = {"workdir": os.path.normpath(folder / (spec.train.workdir or ""))}
+    file, _, name = (spec.train.function or "").rpartition(":")
+    if file.endswith(".py"):
+        train["function"] = f"{os.path.normpath(folder / file)}:{name}"
+    template = folder / spec.cluster.template
+    cluster = {"template": str(template)} if template.is_file() else {}
+    return dataclasses.replace(
+        spec,
+        train=spec.train.model_copy(update=train),
+        cluster=spec.cluster.model_copy(update=cluster),
+    )
 
 
 def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec | None:

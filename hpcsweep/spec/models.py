@@ -49,6 +49,8 @@ class Train(Section):
     """The command is a shell line; placeholder values are quoted."""
     metrics: Texts = ()
     """Regular expressions over printed lines; their named groups are metrics."""
+    workdir: Text | None = None
+    """Where training code runs; the folder of the spec file if not given."""
     keep_checkpoints: Positive = 1
     """How many of a trial's newest checkpoints are kept."""
     check: bool = True
@@ -143,11 +145,7 @@ class Retries(Section):
     """How often a run is tried again."""
 
     infrastructure: Natural = 5
-    """After preemption, a failing node or a lost task, in a row without a new checkpoint."""
-    timeout: Natural | None = None
-    """After a time limit; as long as it makes progress if not given."""
-    error: Natural = 0
-    """After an error in training code."""
+    """After preemption, a time limit, a failing node or a lost task: in a row without a new checkpoint."""
 
 
 class SchedulerSection(Section):

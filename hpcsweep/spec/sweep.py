@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hpcsweep.core.protocols import TaskShape
@@ -50,7 +48,7 @@ class SweepSpec:
         }
 
     def resolved(self) -> dict[str, Any]:
-        """The whole spec with its defaults, JSON-able, independent of the file that it came from."""
+        """The whole spec with its defaults, JSON-able; wherever it is kept, it reads back the same."""
         return {
             "name": self.name,
             "train": self.train.plain(),
@@ -65,20 +63,15 @@ class SweepSpec:
         """YAML text that `load_spec` reads back to an equal spec."""
         return dump_yaml(self.resolved())
 
-    def program(self, spec_dir: Path) -> Program:
-        """How to run a trial; paths are relative to the folder of the spec file."""
-        folder = os.path.abspath(spec_dir)
-        function = self.train.function
-        if function is not None:
-            file, _, name = function.rpartition(":")
-            if file.endswith(".py"):
-                function = f"{os.path.join(folder, file)}:{name}"
+    def program(self) -> Program:
+        """How to run a trial."""
+        assert self.train.workdir is not None
         return Program(
-            workdir=folder,
+            workdir=self.train.workdir,
             metric=self.objective.metric,
             mode=self.objective.mode,
             at=self.objective.at,
-            function=function,
+            function=self.train.function,
             command=self.train.command,
             shell=self.train.shell,
             metrics=self.train.metrics,

@@ -44,7 +44,7 @@ def created(*trials: int) -> list[AnyEvent]:
 
 def planned(batch: str, *tasks: list[tuple[int, int]], throttle: int = 1) -> BatchPlanned:
     runs = tuple(tuple(RunId(*run) for run in task) for task in tasks)
-    return BatchPlanned(batch, 5.0, runs, gpus=2, throttle=throttle)
+    return BatchPlanned(batch, 5.0, runs, gpus=2, throttle=throttle, cluster="here")
 
 
 def finished(trial: int, rung: int, value: float | None, **fields: Any) -> RunFinished:
@@ -97,7 +97,7 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
 
     state.apply(planned("b", [(0, 0)], throttle=3))
     run = Run(0, 0, 1, status=RunStatus.SUBMITTED, attempts=1, batch="b")
-    batch = BatchState("b", 5.0, ((RunId(0, 0),),), 2, 3, {RunId(0, 0)})
+    batch = BatchState("b", 5.0, ((RunId(0, 0),),), 2, 3, "here", {RunId(0, 0)})
     assert (state.run(RunId(0, 0)), list(state.waiting), state.live) == (run, [], {"b": batch})
     assert counts(state) == {"submitted": 1}
 
@@ -105,11 +105,8 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
     state.apply(BatchThrottled("b", 7))
     assert (state.live["b"].job, state.live["b"].throttle) == ("4711", 7)
 
-    state.apply(
-        finished(
-            0, 0, 0.25, step=1, start=0, batch="b", seconds=3.0, gpu_seconds=6.0, node="n1", job="4711_0"
-        )
-    )
+    cost = {"seconds": 3.0, "gpu_seconds": 6.0}
+    state.apply(finished(0, 0, 0.25, step=1, batch="b", node="n1", job="4711_0", **cost))
     run = Run(
         0,
         0,

@@ -88,7 +88,7 @@ def problems(load: Load) -> Problems:
 # --------------------------------------------------------------------------- what is accepted
 
 
-def test_documented_spec_is_read_as_documented(load: Load) -> None:
+def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> None:
     spec = load(DOCUMENTED)
     assert spec.name == "digits-hyperband"
     assert spec.space.parameters == (
@@ -126,9 +126,10 @@ def test_documented_spec_is_read_as_documented(load: Load) -> None:
     assert spec.resolved() == {
         "name": "digits-hyperband",
         "train": {
-            "function": "digits.py:train",
+            "function": str(tmp_path / "sweeps" / "digits.py") + ":train",
             "shell": False,
             "metrics": [],
+            "workdir": str(tmp_path / "sweeps"),
             "keep_checkpoints": 1,
             "check": True,
         },
@@ -147,7 +148,7 @@ def test_documented_spec_is_read_as_documented(load: Load) -> None:
             "signal": 60,
         },
         "budget": {"trials": 100, "gpu_hours": 200.0, "time": "12h"},
-        "retries": {"infrastructure": 5, "error": 0},
+        "retries": {"infrastructure": 5},
     }
 
 
@@ -193,7 +194,7 @@ def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None
         "cluster.poll=1m30s",
         "cluster.settle=0.5",
         "resources={mem: 1.5T, time: 1-12:00:00, gpus: 2}",
-        "retries.timeout=3",
+        "retries.infrastructure=3",
         "budget.trials=7",
     )
     spec = load(text, *overrides)
@@ -219,17 +220,22 @@ def test_examples_are_valid_by_loader_and_schema(path: Path) -> None:
     )
 
 
-def test_program_has_absolute_paths_relative_to_the_spec_file(load: Load, tmp_path: Path) -> None:
-    program = load(DOCUMENTED).program(tmp_path / "my sweeps")
-    assert program.function == f"{tmp_path}/my sweeps/digits.py:train"
-    assert program.workdir == f"{tmp_path}/my sweeps"
+def test_paths_are_absolute_from_the_folder_of_the_spec_file(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "sweeps"
+    program = load(DOCUMENTED).program()
+    assert program.function == f"{folder}/digits.py:train"
+    assert program.workdir == str(folder)
     assert program.parameters == ("lr", "batch_size", "optimizer", "momentum")
     assert (program.metric, program.mode, program.at) == ("val_error", "min", "last")
-    assert load(DOCUMENTED, "train.function=/a/b.py:f").program(tmp_path).function == "/a/b.py:f"
-    assert load(DOCUMENTED, "train.function=pkg.mod:f").program(tmp_path).function == "pkg.mod:f"
-    command = load(SHORT, "train.shell=true", "train.metrics='acc=(?P<acc>.*)'").program(tmp_path)
+    assert load(DOCUMENTED, "train.function=/a/b.py:f").program().function == "/a/b.py:f"
+    assert load(DOCUMENTED, "train.function=pkg.mod:f").program().function == "pkg.mod:f"
+    assert load(DOCUMENTED, "train.workdir=../run").program().workdir == str(tmp_path / "run")
+    command = load(SHORT, "train.shell=true", "train.metrics='acc=(?P<acc>.*)'").program()
     assert command.command == "python train.py --lr {lr} --on {device} --epochs {resource}"
     assert (command.function, command.shell, command.metrics) == (None, True, ("acc=(?P<acc>.*)",))
+    assert load(DOCUMENTED).cluster.template == "gpu.sbatch"
+    (folder / "site.sbatch").touch()
+    assert load(DOCUMENTED, "cluster.template=site.sbatch").cluster.template == str(folder / "site.sbatch")
 
 
 def test_task_shape_multiplies_by_lanes_and_time_by_turns(load: Load) -> None:

@@ -1,0 +1,283 @@
+"""Events keep their JSON form: version 1 is written down here, and old journals are read for ever."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hpcsweep.core.events import (
+    FORMAT_VERSION,
+    AnyEvent,
+    BatchAbandoned,
+    BatchClosed,
+    BatchPlanned,
+    BatchSubmitted,
+    BatchThrottled,
+    Ending,
+    Interruption,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    StopRequested,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialCreated,
+    TrialPromoted,
+    TrialStopped,
+)
+from hpcsweep.core.state import SweepState
+from hpcsweep.errors import JournalError
+from hpcsweep.store import journal
+from hpcsweep.store.journal import read_journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.owner import Owner
+
+JOURNALS = Path(__file__).parents[1] / "store" / "journals"
+
+#: Each event with all its fields, beside its JSON form of version 1.
+WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
+    (
+        SweepStarted("cafe01", "lr", 1.5, {"objective": {"mode": "max"}}),
+        {
+            "event": "sweep_started",
+            "sweep": "cafe01",
+            "name": "lr",
+            "at": 1.5,
+            "identity": {"objective": {"mode": "max"}},
+        },
+    ),
+    (SweepResumed(2.5), {"event": "sweep_resumed", "at": 2.5}),
+    (
+        SweepEnded(3.5, Ending.PAUSED, "why"),
+        {"event": "sweep_ended", "at": 3.5, "ending": "paused", "reason": "why"},
+    ),
+    (
+        StopRequested(4.5, "stopped by ada", "r.json"),
+        {"event": "stop_requested", "at": 4.5, "reason": "stopped by ada", "request": "r.json"},
+    ),
+    (
+        TrialCreated(3, {"lr": 1e-4, "layers": 2, "opt": "sgd", "seed": None}, 1, 27, 2, "enqueued"),
+        {
+            "event": "trial_created",
+            "trial": 3,
+            "config": {"lr": 1e-4, "layers": 2, "opt": "sgd", "seed": None},
+            "bracket": 1,
+            "resource": 27,
+            "parent": 2,
+            "origin": "enqueued",
+        },
+    ),
+    (TrialPromoted(3, 1, 81), {"event": "trial_promoted", "trial": 3, "rung": 1, "resource": 81}),
+    (TrialStopped(3, "median"), {"event": "trial_stopped", "trial": 3, "reason": "median"}),
+    (
+        NoMoreTrials("exhausted", "space"),
+        {"event": "no_more_trials", "reason": "exhausted", "cause": "space"},
+    ),
+    (
+        BatchPlanned("b", 5.5, ((RunId(0, 0), RunId(1, 0)), (RunId(2, 1),)), 4, 8, "slurm"),
+        {
+            "event": "batch_planned",
+            "batch": "b",
+            "at": 5.5,
+            "tasks": [[[0, 0], [1, 0]], [[2, 1]]],
+            "gpus": 4,
+            "throttle": 8,
+            "cluster": "slurm",
+        },
+    ),
+    (BatchSubmitted("b", "4711", 6.5), {"event": "batch_submitted", "batch": "b", "job": "4711", "at": 6.5}),
+    (BatchThrottled("b", 2), {"event": "batch_throttled", "batch": "b", "throttle": 2}),
+    (BatchAbandoned("b", "refused"), {"event": "batch_abandoned", "batch": "b", "reason": "refused"}),
+    (BatchClosed("b"), {"event": "batch_closed", "batch": "b"}),
+    (
+        RunFinished(
+            3,
+            1,
+            Outcome.OUT_OF_MEMORY,
+            value=0.5,
+            step=81,
+            start=27,
+            attempt=2,
+            restart=1,
+            batch="b",
+            task=4,
+            seconds=7.5,
+            gpu_seconds=30.0,
+            started=8.5,
+            node="n1",
+            job="4711_4",
+            message="killed",
+        ),
+        {
+            "event": "run_finished",
+            "trial": 3,
+            "rung": 1,
+            "outcome": "out_of_memory",
+            "value": 0.5,
+            "step": 81,
+            "start": 27,
+            "attempt": 2,
+            "restart": 1,
+            "batch": "b",
+            "task": 4,
+            "seconds": 7.5,
+            "gpu_seconds": 30.0,
+            "started": 8.5,
+            "node": "n1",
+            "job": "4711_4",
+            "message": "killed",
+        },
+    ),
+    (
+        RunInterrupted(
+            3,
+            1,
+            Interruption.NODE_FAIL,
+            attempt=2,
+            restart=1,
+            batch="b",
+            task=4,
+            requeued=True,
+            progressed=True,
+            seconds=7.5,
+            gpu_seconds=30.0,
+            node="n1",
+            job="4711_4",
+            message="gone",
+        ),
+        {
+            "event": "run_interrupted",
+            "trial": 3,
+            "rung": 1,
+            "why": "node_fail",
+            "attempt": 2,
+            "restart": 1,
+            "batch": "b",
+            "task": 4,
+            "requeued": True,
+            "progressed": True,
+            "seconds": 7.5,
+            "gpu_seconds": 30.0,
+            "node": "n1",
+            "job": "4711_4",
+            "message": "gone",
+        },
+    ),
+]
+
+#: The least that version 1 may hold of the events that have fields with defaults.
+SHORTEST: list[tuple[AnyEvent, dict[str, Any]]] = [
+    (StopRequested(1.0, "own"), {"event": "stop_requested", "at": 1.0, "reason": "own"}),
+    (
+        TrialCreated(0, {}, 0, 1),
+        {"event": "trial_created", "trial": 0, "config": {}, "bracket": 0, "resource": 1},
+    ),
+    (
+        BatchPlanned("b", 1.0, ((RunId(0, 0),),), 1, 1),
+        {"event": "batch_planned", "batch": "b", "at": 1.0, "tasks": [[[0, 0]]], "gpus": 1, "throttle": 1},
+    ),
+    (
+        RunFinished(0, 0, Outcome.COMPLETED),
+        {"event": "run_finished", "trial": 0, "rung": 0, "outcome": "completed"},
+    ),
+    (
+        RunInterrupted(0, 0, Interruption.LOST),
+        {"event": "run_interrupted", "trial": 0, "rung": 0, "why": "lost"},
+    ),
+]
+
+
+def test_the_written_forms_are_of_every_event_and_leave_no_field_at_its_default() -> None:
+    assert [type(event) for event, _ in WRITTEN] == list(AnyEvent.__args__)
+    for event, form in WRITTEN:
+        missing = set(msgspec.structs.asdict(event)) - set(form)
+        assert missing == ({"version"} if isinstance(event, SweepStarted) else set())
+
+
+@pytest.mark.parametrize(("event", "form"), [*WRITTEN, *SHORTEST], ids=lambda e: type(e).__name__)
+def test_an_event_is_written_as_in_version_1_and_read_back(event: AnyEvent, form: dict[str, Any]) -> None:
+    text = msgspec.json.encode(event)
+    assert json.loads(text) == form
+    assert msgspec.json.decode(text, type=AnyEvent) == event
+    assert msgspec.json.decode(json.dumps(form), type=AnyEvent) == event
+
+
+@pytest.mark.parametrize("kind", [Outcome, Interruption, Ending])
+def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
+    words = {
+        Outcome: "completed failed out_of_memory lost stopped",
+        Interruption: "preempted timeout node_fail cancelled worker_died lost not_submitted sweep_stopped",
+        Ending: "finished stopped failed paused",
+    }
+    assert {kind(word).value for word in words[kind].split()} == set(words[kind].split())
+
+
+def test_a_field_of_a_later_version_is_passed_over() -> None:
+    text = b'{"event":"batch_closed","batch":"b","colour":"blue"}'
+    assert msgspec.json.decode(text, type=AnyEvent) == BatchClosed("b")
+
+
+# --------------------------------------------------------------------------- whole journals
+
+
+def kept(tmp_path: Path, version: int) -> Layout:
+    shutil.copytree(JOURNALS / f"v{version}", tmp_path / "journal")
+    return Layout(tmp_path)
+
+
+def summary(state: SweepState) -> dict[str, Any]:
+    return {
+        "counts": {status.value: count for status, count in state.counts.items()},
+        "best": [state.best.trial, state.best.rung, state.best.value] if state.best else None,
+        "spent_gpu_s": state.spent_gpu_s,
+        "interruptions": state.interruptions,
+        "live": sorted(state.live),
+        "waiting": [str(run) for run in state.waiting],
+        "requests": sorted(state.requests),
+        "ended": msgspec.to_builtins(state.ended),
+        "trials": [
+            {
+                "config": trial.config,
+                "bracket": trial.bracket,
+                "runs": [
+                    [run.rung, run.resource, run.status.value, run.attempts, run.value] for run in trial.runs
+                ],
+            }
+            for trial in state.trials
+        ],
+    }
+
+
+def test_every_version_has_a_kept_journal() -> None:
+    assert sorted(path.name for path in JOURNALS.iterdir()) == [
+        f"v{version}" for version in range(1, FORMAT_VERSION + 1)
+    ]
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_a_kept_journal_is_read_and_folds_to_the_state_it_had(tmp_path: Path, version: int) -> None:
+    layout = kept(tmp_path, version)
+    state = SweepState.replay(read_journal(layout).events)
+    assert summary(state) == json.loads((layout.journal / "expected.json").read_text())
+
+
+def test_a_journal_of_a_newer_version_asks_for_an_upgrade(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.journal.mkdir()
+    header = journal.Header(1, Owner("n1", "ada", 1, "boot", 1), 0.0, version=FORMAT_VERSION + 1)
+    path = layout.journal / "000001.jsonl"
+    path.write_bytes(journal._sealed(msgspec.json.encode(header)))
+    with pytest.raises(JournalError) as caught:
+        read_journal(layout)
+    assert str(caught.value) == (
+        f"{path}: written by a newer hpcsweep (journal version {FORMAT_VERSION + 1}, "
+        f"this one reads up to {FORMAT_VERSION}): please upgrade"
+    )
