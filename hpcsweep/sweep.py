@@ -17,7 +17,7 @@ from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Cluster, Scheduler, TaskShape
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver, Settings
-from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.errors import FolderError, SpecError, TrainerError
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import make_searcher, searcher_class
@@ -196,14 +196,23 @@ def _check_place(state: SweepState, folder: Path, place: Place) -> None:
         )
 
 
-def check_training_code(spec: SweepSpec) -> None:
+def check_training_code(spec: SweepSpec, *, source: str) -> None:
     """Import the trainer in a process of its own, so that no torch enters the driver.
+
+    Args:
+        spec: Says what is run.
+        source: The spec file, for the message.
 
     Raises:
         TrainerError: It cannot be imported or called.
     """
-    if spec.train.check:
+    if not spec.train.check:
+        return
+    try:
         check_trainer(spec.program(), spec.cluster.python or sys.executable)
+    except TrainerError as error:
+        key = "train.function" if spec.train.function else "train.command"
+        raise TrainerError(f"{source}: {key}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def launch(
         place = choose_place(spec, name=cluster, state=state)
         fresh = state is None or state.ended is None
         if fresh:
-            check_training_code(spec)
+            check_training_code(spec, source=str(spec_path))
         again = f"hpcsweep launch {spec_path}" + (f" --results {results}" if results else "")
         try:
             with _signals_raise(), progress(quiet=quiet) as show:

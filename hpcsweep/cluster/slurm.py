@@ -51,7 +51,8 @@ def probe() -> tuple[bool, str]:
     try:
         out = programs.ask(["scontrol", "ping"], timeout_s=PROBE_S)
     except ClusterUnavailable as error:
-        return False, f"sbatch is on the PATH, but no Slurm controller answers ({error})"
+        words = str(error).splitlines()[0]
+        return False, f"sbatch is on the PATH, but no Slurm controller answers ({words})"
     line = next((line.strip() for line in out.splitlines() if line.rstrip().endswith("UP")), None)
     if line is None:
         return False, f"sbatch is on the PATH, but the Slurm controller is down ({out.strip()})"

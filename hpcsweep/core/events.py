@@ -48,7 +48,7 @@ class Interruption(enum.Enum):
     CANCELLED = "cancelled"  # by the user or an admin, outside hpcsweep
     WORKER_DIED = "worker_died"  # the task ended without a result
     LOST = "lost"  # the cluster does not show the task any more and no result came
-    NOT_SUBMITTED = "not_submitted"  # its batch was abandoned before it reached the cluster
+    NOT_STARTED = "not_started"  # its task ended before its turn came; never counts against a bound
     SWEEP_STOPPED = "sweep_stopped"  # cancelled by `stop`; never counts against a bound
 
 

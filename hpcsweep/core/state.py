@@ -316,7 +316,7 @@ class SweepState:
         self.interruptions += 1
         if event.progressed:
             run.idle_faults = 0
-        elif event.why not in (Interruption.SWEEP_STOPPED, Interruption.NOT_SUBMITTED):
+        elif event.why not in (Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED):
             run.idle_faults += 1
         if not event.requeued:
             self._wait(run)

@@ -39,7 +39,7 @@ _WORDS = {
     Interruption.CANCELLED: "cancelled on the cluster",
     Interruption.WORKER_DIED: "its task ended without a result",
     Interruption.LOST: "the cluster shows it no more and no result came",
-    Interruption.NOT_SUBMITTED: "was not submitted",
+    Interruption.NOT_STARTED: "its task ended before its turn came",
     Interruption.SWEEP_STOPPED: "the sweep was stopped",
 }
 
@@ -212,7 +212,7 @@ class Following:
         if (
             not requeued
             and not result.progressed
-            and why is not Interruption.SWEEP_STOPPED
+            and why not in (Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED)
             and run.idle_faults >= self._max_idle_faults
         ):
             times = run.idle_faults + 1
@@ -239,6 +239,8 @@ class Following:
     def _why(self, result: Result, state: TaskState | None) -> Interruption:
         if self._state.stopping is not None:
             return Interruption.SWEEP_STOPPED
+        if result.interrupted is not None and result.started is None:
+            return Interruption.NOT_STARTED
         if state is not None and state.phase in _WHY:
             return _WHY[state.phase]
         if result.interrupted is not None:

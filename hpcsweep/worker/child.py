@@ -1,7 +1,7 @@
 """The child process of a Python callable: `python -P -m hpcsweep.worker.child FILE.py:NAME ENDING`.
 
 It imports the function, calls it with the trial, and counts what it returns as a report. If
-anything raises, the traceback goes to the log and its last line into the file ENDING.
+anything raises, the traceback goes to the log and its last part, in one line, into the file ENDING.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from hpcsweep.trial import current_trial
+
+#: Characters of an error's message at most; the log has all of it.
+MESSAGE_LENGTH: Final = 500
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -43,8 +47,8 @@ def main(function: str, ending: Path) -> int:
 def _failure(error: BaseException) -> Failure:
     line = traceback.format_exception_only(error)[-1] if not isinstance(error, SyntaxError) else repr(error)
     text = f"{type(error).__name__}: {error}" if str(error) else line
-    first = next((part for part in text.splitlines() if part.strip()), line)
-    return Failure(tuple(kind.__name__ for kind in type(error).__mro__), first.strip())
+    one_line = " ".join(text.split())
+    return Failure(tuple(kind.__name__ for kind in type(error).__mro__), one_line[:MESSAGE_LENGTH])
 
 
 if __name__ == "__main__":
