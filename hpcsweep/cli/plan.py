@@ -27,11 +27,12 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         spec = load_spec(spec_path, overrides)
         place = choose_place(spec, name=cluster)
         typer.echo(f"{spec.name}: on {place.why}")
-        _ladders(spec, place)
-        _script(spec, place)
+        largest = _ladders(spec, place)
+        _script(spec, place, runs=largest)
 
 
-def _ladders(spec: SweepSpec, place: Place) -> None:
+def _ladders(spec: SweepSpec, place: Place) -> int:
+    """Print what the scheduler would do; the runs of the largest rung, 1 if it has none."""
     ladders: Sequence[Ladder] = getattr(make_scheduler(spec), "ladders", ())
     size = spec.space.size
     if spec.scheduler.name == "fifo":
@@ -41,7 +42,7 @@ def _ladders(spec: SweepSpec, place: Place) -> None:
     typer.echo(f"search space: {'infinite' if size is None else f'{size} configurations'}")
     if not ladders:
         typer.echo("trials: until the budget ends")
-        return
+        return 1
     for index, ladder in enumerate(ladders):
         rungs = " > ".join(f"{n}x{r}" for n, r in zip(ladder.sizes, ladder.resources, strict=True))
         typer.echo(f"bracket {index} (trials x resource): {rungs}")
@@ -61,15 +62,16 @@ def _ladders(spec: SweepSpec, place: Place) -> None:
         typer.echo(f"at most {hours:g} GPU-hours if every run takes its whole time limit")
     if place.max_tasks is not None:
         typer.echo(f"at most {place.max_tasks} tasks at a time")
+    return max(max(ladder.sizes) for ladder in ladders)
 
 
-def _script(spec: SweepSpec, place: Place) -> None:
+def _script(spec: SweepSpec, place: Place, *, runs: int) -> None:
     """The script of a batch as it would be sent, on a cluster that has scripts."""
     script = getattr(place.cluster, "script", None)
     if script is None:
         return
-    tasks = max_tasks = place.max_tasks or 1
+    tasks = -(-runs // place.shape.runs)
     name = f"{spec.name}-SWEEP-1-1"
     folder = Path("results").resolve() / spec.name / "batches" / name
     typer.echo("")
-    typer.echo(script(Batch(name, folder, tasks, max_tasks, place.shape)))
+    typer.echo(script(Batch(name, folder, tasks, min(tasks, place.max_tasks or tasks), place.shape)))

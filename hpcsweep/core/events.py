@@ -235,6 +235,7 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
     """An attempt ended without a value and without fault of the configuration.
 
     Attributes:
+        start: Step of the checkpoint that this attempt went on from, None where unknown.
         requeued: The cluster runs the same task again by itself; otherwise the run waits for
             a new batch.
         progressed: Whether the trial's newest checkpoint is newer than when the attempt began.
@@ -247,6 +248,7 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
     restart: int = 0
     batch: str = ""
     task: int = 0
+    start: int | None = None
     requeued: bool = False
     progressed: bool = False
     seconds: float = 0.0

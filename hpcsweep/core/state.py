@@ -54,7 +54,7 @@ class Run(msgspec.Struct, gc=False):
         idle_faults: Interruptions in a row that left no newer checkpoint.
         counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
-        start: Step that the final attempt went on from. `step`: step reached.
+        start: Step that its first attempt went on from; None while unknown. `step`: step reached.
     """
 
     trial: int
@@ -68,7 +68,7 @@ class Run(msgspec.Struct, gc=False):
     task: int = 0
     outcome: Outcome | None = None
     value: float | None = None
-    start: int = 0
+    start: int | None = None
     step: int = 0
     seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -291,7 +291,8 @@ class SweepState:
             del self.waiting[run.id]
         run.outcome = event.outcome
         run.value = event.value
-        run.start, run.step = event.start, event.step
+        run.start = event.start if run.start is None else run.start
+        run.step = event.step
         run.message = event.message
         match event.outcome:
             case Outcome.COMPLETED:
@@ -313,6 +314,7 @@ class SweepState:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
         run.message = event.message
+        run.start = event.start if run.start is None else run.start
         self.interruptions += 1
         if event.progressed:
             run.idle_faults = 0

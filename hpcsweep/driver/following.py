@@ -227,6 +227,7 @@ class Following:
             restart=result.restart,
             batch=batch.name,
             task=result.task,
+            start=None if result.started is None else result.start,
             requeued=requeued,
             progressed=result.progressed,
             seconds=result.seconds,

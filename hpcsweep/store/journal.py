@@ -29,7 +29,7 @@ import msgspec
 
 from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
 from hpcsweep.errors import FolderError, HeldError, JournalError, SupersededError
-from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, write_all, write_atomic
+from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, retry_once, write_all, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
 
@@ -120,13 +120,17 @@ def read_journal(layout: Layout) -> Reading:
 
     Raises:
         JournalError: A line other than a torn last one is damaged.
+        FolderError: The folder cannot be read.
     """
-    for _ in range(5):
-        try:
-            return _read(layout)
-        except FileNotFoundError:  # merged and removed between our listing and our reading
+    try:
+        for _ in range(5):
+            # A file may be merged and removed between our listing and our reading.
+            with contextlib.suppress(FileNotFoundError):
+                return _read(layout)
             time.sleep(0.05)
-    return _read(layout)
+        return _read(layout)
+    except OSError as error:
+        raise FolderError(f"{layout.journal}: cannot be read: {error.strerror}") from error
 
 
 def _read(layout: Layout) -> Reading:
@@ -181,7 +185,7 @@ def _unchanged(layout: Layout, reading: Reading, *, before: int) -> bool:
 
 def _list(folder: Path) -> list[SegmentFile]:
     try:
-        names = os.listdir(folder)
+        names = retry_once(lambda: os.listdir(folder))
     except FileNotFoundError:
         return []
     found = []

@@ -214,7 +214,7 @@ def test_an_event_is_written_as_in_version_1_and_read_back(event: AnyEvent, form
 def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
     words = {
         Outcome: "completed failed out_of_memory lost stopped",
-        Interruption: "preempted timeout node_fail cancelled worker_died lost not_submitted sweep_stopped",
+        Interruption: "preempted timeout node_fail cancelled worker_died lost not_started sweep_stopped",
         Ending: "finished stopped failed paused",
     }
     assert {kind(word).value for word in words[kind].split()} == set(words[kind].split())

@@ -208,7 +208,7 @@ def test_a_run_that_the_cluster_requeues_stays_submitted_in_its_batch() -> None:
         (Interruption.PREEMPTED, True, 0),
         (Interruption.SWEEP_STOPPED, False, 2),
         (Interruption.SWEEP_STOPPED, True, 0),
-        (Interruption.NOT_SUBMITTED, False, 2),
+        (Interruption.NOT_STARTED, False, 2),
     ],
 )
 def test_only_faults_without_progress_add_up_and_progress_clears_them(

@@ -78,7 +78,7 @@ def test_best_value_counts_where_the_objective_says_so(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("raise ValueError('lr is too large\\nsee above')", "ValueError: lr is too large"),
+        ("raise ValueError('lr is too large\\nsee above')", "ValueError: lr is too large see above"),
         ("raise KeyboardInterrupt", "killed by SIGINT; last line: KeyboardInterrupt"),
         ("import sys; print('all is lost'); sys.exit(3)", "all is lost"),
         ("import sys; sys.exit('no data')", "no data"),
