@@ -8,14 +8,17 @@ memory is its own; it drives a small sweep first, so that what is done once in a
 taken for the cost of the first trials.
 
 The cost of the first and of the last thousand trials is what their runs cost to decide, plan and
-submit, and what they cost to read and count once they have ended.
+submit, and what they cost to read and count once they have ended. An fsync takes CPU time too, more
+or less of it as the disk is busy: where the ratio scatters, `--folder /dev/shm` shows the driver alone.
+
+Files are what the driver and the workers' results leave; the batch script, logs, metrics and
+checkpoints belong to the cluster and to the training code, and come on top.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -27,7 +30,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks.instant import PROGRAM, SHAPE, SPACE, STARTED, Clock, InstantCluster
+from benchmarks.instant import PROGRAM, SHAPE, SPACE, STARTED, Clock, InstantCluster, peak_mib
 from hpcsweep.core.events import AnyEvent, RunFinished, TrialCreated, TrialPromoted
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.driver import Driver, Settings
@@ -227,13 +230,6 @@ def drive(folder: Path, shape: Shape, trials: int) -> Figures:
     )
 
 
-def peak_mib() -> float:
-    """Largest resident size that this process has had."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
-
-
 def drive_alone(name: str, trials: int, folder: str | None) -> Figures:
     """Drive it in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.driver", "--alone", name, "--sizes", str(trials)]
@@ -287,7 +283,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.driver", description=__doc__)
     parser.add_argument("shapes", nargs="*", help=f"some of: {', '.join(SHAPES)}; default: all")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of trials")
-    parser.add_argument("--repeat", type=int, default=1, help="take the median of so many sweeps")
+    parser.add_argument("--repeat", type=int, default=3, help="take the median of so many sweeps")
     parser.add_argument("--folder", help="make the temporary results folders here")
     parser.add_argument("--alone", metavar="SHAPE", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,10 +1,12 @@
-"""A cluster that answers at once, an objective that costs nothing, and the space searched over."""
+"""What the benchmarks share: a cluster that answers at once, an objective that costs nothing, a space."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -65,6 +67,13 @@ def result_of(run: ManifestRun, task: int, job: str) -> Result:
         node="node001",
         job=job,
     )
+
+
+def peak_mib() -> float:
+    """Largest resident size that this process has had."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 class Clock:

@@ -165,25 +165,31 @@ def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
     Raises:
         FolderError: It holds something else, or a sweep of which what must not change has changed.
     """
-    layout = Layout(folder)
-    reading = read_journal(layout)
+    reading = read_journal(Layout(folder))
+    _check_events(spec, folder, reading.events)
     state = SweepState.replay(reading.events)
-    if state.started is None:
+    return None if state.started is None else state
+
+
+def _check_events(spec: SweepSpec, folder: Path, events: Sequence[AnyEvent]) -> None:
+    started = next((event for event in events if isinstance(event, SweepStarted)), None)
+    if started is None:
         if folder.exists() and not folder.is_dir():
             raise FolderError(f"{folder}: is a file; give another folder with --results")
-        if reading.tail is None and not layout.spec.exists() and folder.is_dir() and any(folder.iterdir()):
+        layout = Layout(folder)
+        ours = layout.spec.exists() or layout.journal.exists()
+        if not ours and folder.is_dir() and any(folder.iterdir()):
             raise FolderError(f"{folder}: is not empty and holds no sweep; give another with --results")
-        return None
-    changes = difference(state.started.identity, spec.identity())
+        return
+    changes = difference(started.identity, spec.identity())
     if changes:
         raise FolderError(
-            f"{folder}: belongs to another sweep ({state.started.name!r}); since it was started "
+            f"{folder}: belongs to another sweep ({started.name!r}); since it was started "
             "this has changed:\n"
             + "".join(f"  {change}\n" for change in changes)
             + "Take the change back, or give another folder with --results. "
             "budget, cluster and resources may change at any time."
         )
-    return state
 
 
 def _check_place(state: SweepState, folder: Path, place: Place) -> None:
@@ -232,20 +238,14 @@ def open_sweep(
         HeldError: Another driver is at work on it.
     """
     folder = folder.resolve()
-    state = check_folder(spec, folder)
-    if state is not None:
-        _check_place(state, folder, place)
     layout = Layout(folder)
+    journal = Journal.open(layout)
+    _check_events(spec, folder, journal.events)
     try:
         make_dirs(folder)
     except OSError as error:
         raise FolderError(f"{folder}: cannot be made: {error.strerror}") from error
-    journal = Journal.open(layout)
     try:
-        text = spec.dump_yaml().encode()
-        if not layout.spec.exists() or layout.spec.read_bytes() != text:
-            journal.acquire()
-            write_atomic(layout.spec, text)
         clock = SystemClock()
         driver = Driver(
             layout=layout,
@@ -260,6 +260,11 @@ def open_sweep(
             settings=_settings(spec, place),
             observers=observers,
         )
+        _check_place(driver.state, folder, place)
+        text = spec.dump_yaml().encode()
+        if not layout.spec.exists() or layout.spec.read_bytes() != text:
+            journal.acquire()
+            write_atomic(layout.spec, text)
         driver.start(SweepStarted(secrets.token_hex(3), spec.name, round(clock.time(), 3), spec.identity()))
         yield driver
     finally:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A plain line at most so often, however much happens.
 PLAIN_S = 2.0
+#: Brackets that stay on the terminal although all their runs have ended.
+NEWEST_SHOWN = 8
 
 
 class Progress(Protocol):
@@ -66,8 +68,7 @@ class Plain:
         self._next = time.monotonic() + PLAIN_S
         open_rungs = "  ".join(
             f"bracket {bracket}: " + " > ".join(rung_text(count) for count in counts)
-            for bracket, counts in self._counts.brackets().items()
-            if any(count.completed + count.failed < count.runs for count in counts)
+            for bracket, counts in self._counts.current().items()
         )
         parts = [runs_line(driver.state), f"best {best_line(driver.state)}", cost(driver.state), open_rungs]
         if self._failure is not None:
@@ -98,7 +99,7 @@ class OnTerminal:
         table = Table(box=None, padding=(0, 2, 0, 0))
         table.add_column("bracket", justify="right")
         table.add_column("rungs (runs x resource)")
-        for bracket, counts in self._counts.brackets().items():
+        for bracket, counts in self._counts.current(newest=NEWEST_SHOWN).items():
             table.add_row(str(bracket), " > ".join(rung_text(count) for count in counts))
         phases = driver.phases
         under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"

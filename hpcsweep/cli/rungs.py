@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import islice
+
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated, TrialPromoted
 
 
@@ -16,37 +19,51 @@ class RungCount:
 
 
 class RungCounts:
-    """A fold over events; rungs in the order in which they began."""
+    """A fold over events; brackets in the order in which they began."""
 
     def __init__(self) -> None:
-        self.rungs: dict[tuple[int, int], RungCount] = {}
-        self._brackets: list[int] = []
+        self._rungs: dict[int, list[RungCount]] = {}
+        self._brackets: list[int] = []  # of each trial
+        self._under_way: Counter[int] = Counter()  # runs without an ending, by bracket; none at 0
 
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
                 self._brackets.append(event.bracket)
-                self._at(event.bracket, 0, event.resource).runs += 1
+                self._begin(event.bracket, 0, event.resource)
             case TrialPromoted():
-                self._at(self._brackets[event.trial], event.rung, event.resource).runs += 1
+                self._begin(self._brackets[event.trial], event.rung, event.resource)
             case RunFinished():
-                count = self.rungs[self._brackets[event.trial], event.rung]
+                bracket = self._brackets[event.trial]
+                count = self._rungs[bracket][event.rung]
                 if event.outcome is Outcome.COMPLETED:
                     count.completed += 1
                 else:
                     count.failed += 1
+                self._under_way[bracket] -= 1
+                if not self._under_way[bracket]:
+                    del self._under_way[bracket]
             case _:
                 pass
 
-    def _at(self, bracket: int, rung: int, resource: int) -> RungCount:
-        return self.rungs.setdefault((bracket, rung), RungCount(resource))
+    def _begin(self, bracket: int, rung: int, resource: int) -> None:
+        rungs = self._rungs.setdefault(bracket, [])
+        if rung == len(rungs):
+            rungs.append(RungCount(resource))
+        rungs[rung].runs += 1
+        self._under_way[bracket] += 1
 
     def brackets(self) -> dict[int, list[RungCount]]:
         """The rungs of each bracket, lowest first."""
-        found: dict[int, list[RungCount]] = {}
-        for (bracket, _), count in sorted(self.rungs.items()):
-            found.setdefault(bracket, []).append(count)
-        return found
+        return {bracket: self._rungs[bracket] for bracket in sorted(self._rungs)}
+
+    def current(self, *, newest: int = 0) -> dict[int, list[RungCount]]:
+        """The same for brackets with runs under way and for so many of the newest ones.
+
+        Costs no more in a long sweep than in a short one.
+        """
+        brackets = {*self._under_way, *islice(reversed(self._rungs), newest)}
+        return {bracket: self._rungs[bracket] for bracket in sorted(brackets)}
 
 
 def rung_text(count: RungCount) -> str:

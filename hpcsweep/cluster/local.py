@@ -225,7 +225,8 @@ class LocalCluster:
         return _Task(pid, devices)
 
     def _free_devices(self) -> list[str]:
-        taken = {device for task in self._tasks.values() if task.alive() for device in task.devices}
+        holders = (task for task in self._tasks.values() if not task.over and task.alive())
+        taken = {device for task in holders for device in task.devices}
         return [device for device in self._devices if device not in taken][: self._gpus]
 
 
