@@ -135,12 +135,12 @@ def test_driver_that_comes_back_finds_its_running_processes(spec: Path) -> None:
     assert run(spec, "launch", spec, "--results", reference).returncode == 0
     instants = random.Random(2)
     for _ in range(6):
-        driver = start(spec, "launch", spec, STEP_S="0.05")
-        time.sleep(instants.uniform(0.6, 1.4))
+        driver = start(spec, "launch", spec, STEP_S="0.15")
+        time.sleep(instants.uniform(0.6, 1.2))
         driver.send_signal(signal.SIGKILL)
         driver.communicate()
         assert driver.returncode == -signal.SIGKILL, "it had ended before it could be killed"
-    done = run(spec, "launch", spec, STEP_S="0.05")
+    done = run(spec, "launch", spec, STEP_S="0.15")
     assert done.returncode == 0, done.stderr
     assert decided(read_journal(Layout(folder)).events) == decided(read_journal(Layout(reference)).events)
     starts = Counter(line for log in folder.glob("batches/*/logs/*.log") for line in starts_in(log))
@@ -224,7 +224,7 @@ def test_failing_trainer_ends_with_its_last_line_and_exit_code_1(spec: Path) -> 
     assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
     folder = spec.parent / "results" / "free"
     status = run(spec, "status", folder).stdout
-    assert "failed: trial 8 rung 0: ValueError: the learning rate is odd" in status
+    assert "failed: trial 16 rung 0: ValueError: the learning rate is odd" in status
     logs = "".join(log.read_text() for log in folder.glob("batches/*/logs/0.log"))
     assert "Traceback (most recent call last)" in logs
 

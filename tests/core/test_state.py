@@ -117,6 +117,7 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
         batch="b",
         outcome=Outcome.COMPLETED,
         value=0.25,
+        start=0,
         step=1,
         seconds=3.0,
         gpu_seconds=6.0,
@@ -238,6 +239,19 @@ def test_an_ending_costs_the_attempts_of_before_too() -> None:
     run = state.run(RunId(0, 0))
     assert (run.attempts, run.seconds, run.gpu_seconds, run.counted) == (2, 6.0, 12.0, (1, 0))
     assert (state.spent_s, state.spent_gpu_s) == (6.0, 12.0)
+
+
+def test_a_run_began_where_its_first_attempt_that_is_known_of_began() -> None:
+    state = SweepState.replay(created(0))
+    for attempt, start in enumerate([None, 3, 5]):
+        state.apply(planned(f"b{attempt}", [(0, 0)]))
+        state.apply(
+            RunInterrupted(0, 0, Interruption.LOST, attempt=attempt, batch=f"b{attempt}", start=start)
+        )
+    state.apply(planned("b", [(0, 0)]))
+    state.apply(finished(0, 0, 1.0, batch="b", attempt=3, start=7, step=9))
+    run = state.run(RunId(0, 0))
+    assert (run.start, run.step) == (3, 9)
 
 
 def test_stopping_ending_and_carrying_on() -> None:

@@ -26,8 +26,11 @@ from hpcsweep.store.layout import Layout
 from .fixture import PrivateSlurm
 
 TRAINER = """\
+import time
+
 def train(trial):
     for step in trial.steps():
+        time.sleep(trial.config["pause"])
         trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
     with trial.checkpoint(trial.resource) as folder:
         (folder / "state").write_text(str(trial.resource))
@@ -36,7 +39,7 @@ SPEC = """\
 name: free
 train: {function: trainer.py:train, check: false}
 objective: {metric: loss}
-space: {x: {type: float, low: 0.0, high: 1.0}}
+space: {x: {type: float, low: 0.0, high: 1.0}, pause: %g}
 scheduler: {name: hyperband, max_resource: %d}
 resources: {gpus: 1, cpus: 1, time: 10m}
 cluster: {name: slurm, max_gpus: %d, poll: 1, grace: 5, settle: 5}
@@ -52,10 +55,11 @@ TABLE = {
 }
 
 
-def write_sweep(folder: Path, *, max_resource: int, max_gpus: int) -> Path:
+def write_sweep(folder: Path, *, max_resource: int, max_gpus: int, pause: float = 0.0) -> Path:
+    """A sweep whose training waits `pause` seconds at each step."""
     (folder / "trainer.py").write_text(TRAINER)
     spec = folder / "sweep.yaml"
-    spec.write_text(SPEC % (max_resource, max_gpus))
+    spec.write_text(SPEC % (pause, max_resource, max_gpus))
     return spec
 
 
@@ -147,8 +151,8 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
     undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
     for folder in (undisturbed, disturbed):
         folder.mkdir()
-    finish(launch(write_sweep(undisturbed, max_resource=27, max_gpus=8)))
-    spec = write_sweep(disturbed, max_resource=27, max_gpus=4)
+    finish(launch(write_sweep(undisturbed, max_resource=27, max_gpus=16, pause=0.05)))
+    spec = write_sweep(disturbed, max_resource=27, max_gpus=4, pause=0.05)
     instants = random.Random(1)
     for _ in range(10):
         process = launch(spec)

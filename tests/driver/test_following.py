@@ -1,0 +1,553 @@
+"""Results and the cluster's word become events: what an ending means is decided in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchClosed,
+    BatchPlanned,
+    BatchSubmitted,
+    Interruption,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    StopRequested,
+    SweepStarted,
+    TrialCreated,
+    TrialStopped,
+)
+from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.driver.following import Following
+from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.results import Result, write_result
+from tests.doubles import SHAPE
+
+GRACE_S = 60.0
+MAX_IDLE_FAULTS = 2
+
+
+class Scripted:
+    """A cluster that says what the test has it say."""
+
+    settle_s = 0.0
+    grace_s = GRACE_S
+    poll_s = (1.0, 1.0)
+
+    def __init__(self) -> None:
+        self.says: dict[int, TaskState] = {}
+        self.fails: Exception | None = None
+        self.silent = False
+        self.asked: list[list[LiveBatch]] = []
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        self.asked.append(list(live))
+        if self.fails is not None:
+            raise self.fails
+        if self.silent:
+            return None
+        return {TaskId(batch.name, task): state for batch in live for task, state in self.says.items()}
+
+    def submit(self, batch: Batch) -> str:
+        raise NotImplementedError
+
+    def find(self, name: str) -> str | None:
+        raise NotImplementedError
+
+    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+        raise NotImplementedError
+
+    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    def limits(self) -> Limits:
+        raise NotImplementedError
+
+
+class Watched:
+    """A sweep of a few trials in one batch, one a task, on a scripted cluster.
+
+    Args:
+        root: The results folder.
+        tasks: Runs of each task.
+    """
+
+    def __init__(self, root: Path, tasks: Sequence[Sequence[int]] = ((0,),)) -> None:
+        self.layout = Layout(root)
+        self.cluster = Scripted()
+        self.events: list[AnyEvent] = []
+        self.state = SweepState()
+        self.happened = [SweepStarted("cafe01", "s", 0.0, {})]
+        self.now = 100.0
+        self.batches = 0
+        for event in self.happened:
+            self.state.apply(event)
+        for task in tasks:
+            for trial in task:
+                self.state.apply(TrialCreated(trial, {}, 0, 9))
+        self.batch(*tasks)
+        self.following = self.session()
+
+    def session(self) -> Following:
+        return Following(
+            self.state,
+            layout=self.layout,
+            cluster=self.cluster,
+            shape=SHAPE,
+            max_idle_faults=MAX_IDLE_FAULTS,
+        )
+
+    def restart(self) -> None:
+        """Another driver goes on with the same journal."""
+        self.following = self.session()
+
+    def batch(self, *tasks: Sequence[int]) -> None:
+        self.batches += 1
+        runs = tuple(tuple(RunId(trial, 0) for trial in task) for task in tasks)
+        self.state.apply(BatchPlanned(self.name, self.now, runs, gpus=1, throttle=4))
+        self.state.apply(BatchSubmitted(self.name, "4711", self.now))
+
+    @property
+    def name(self) -> str:
+        return f"b{self.batches}"
+
+    def shows(self, *phases: Phase | None, reason: str = "", node: str = "") -> None:
+        """Let the cluster show task i in the i-th phase; None: not at all."""
+        self.cluster.says = {
+            task: TaskState(phase, reason, node) for task, phase in enumerate(phases) if phase is not None
+        }
+
+    def writes(self, trial: int = 0, *, task: int = 0, restart: int = 0, n: int = 0, **fields: Any) -> None:
+        """A worker leaves a result."""
+        fields = {"started": 7.0, **fields}
+        result = Result(trial, 0, self.batches - 1, restart=restart, task=task, **fields)
+        write_result(self.layout.batch(self.name), result, n=n)
+
+    def observe(self, seconds: float = 1.0) -> list[AnyEvent]:
+        self.now += seconds
+        events = self.following.observe(self.now)
+        for event in events:
+            self.state.apply(event)
+        return events
+
+    @property
+    def status(self) -> RunStatus:
+        return self.state.run(RunId(0, 0)).status
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+COMPLETED: dict[str, Any] = {"outcome": Outcome.COMPLETED, "value": 0.5, "step": 9}
+FINISHED = RunFinished(0, 0, Outcome.COMPLETED, value=0.5, step=9, started=7.0, batch="b1")
+
+
+def interrupted(why: Interruption, message: str, **fields: Any) -> RunInterrupted:
+    return RunInterrupted(0, 0, why, batch="b1", message=message, **fields)
+
+
+def left_off(why: Interruption, message: str, **fields: Any) -> RunInterrupted:
+    """An interruption of which a result tells."""
+    return interrupted(why, message, start=0, **fields)
+
+
+def test_a_result_finishes_its_run_and_the_batch_closes_when_its_task_is_gone(watched: Watched) -> None:
+    watched.shows(Phase.RUNNING)
+    assert watched.observe() == []
+    watched.writes(**COMPLETED)
+    assert watched.observe() == [FINISHED]
+    assert watched.observe() == []
+    watched.shows(None)
+    assert watched.observe() == [BatchClosed("b1")]
+    assert watched.observe() == []
+
+
+def test_all_that_a_result_says_is_in_the_event(watched: Watched) -> None:
+    watched.shows(Phase.RUNNING)
+    watched.writes(
+        restart=1,
+        outcome=Outcome.FAILED,
+        step=3,
+        start=1,
+        seconds=5.0,
+        gpu_seconds=10.0,
+        started=8.0,
+        node="n1",
+        job="4711_0",
+        message="ValueError: no",
+    )
+    assert watched.observe() == [
+        RunFinished(
+            0,
+            0,
+            Outcome.FAILED,
+            step=3,
+            start=1,
+            restart=1,
+            batch="b1",
+            seconds=5.0,
+            gpu_seconds=10.0,
+            started=8.0,
+            node="n1",
+            job="4711_0",
+            message="ValueError: no",
+        )
+    ]
+
+
+def test_an_ended_task_with_its_result_closes_the_batch_in_one_go(watched: Watched) -> None:
+    watched.writes(**COMPLETED)
+    assert watched.observe() == [FINISHED, BatchClosed("b1")]
+    assert watched.state.live == {}
+
+
+def test_without_a_batch_on_the_cluster_nothing_is_asked(watched: Watched) -> None:
+    watched.writes(**COMPLETED)
+    watched.observe()
+    assert watched.observe() == []
+    assert len(watched.cluster.asked) == 1
+
+
+def test_the_poll_is_asked_for_the_tasks_not_yet_seen_gone(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, [[0], [1], [2]])
+    watched.shows(Phase.RUNNING, None, Phase.PENDING)
+    watched.writes(1, task=1, **COMPLETED)
+    watched.observe()
+    watched.observe()
+    folder = watched.layout.batch("b1").root
+    assert watched.cluster.asked == [
+        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 1, 2])],
+        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 2])],
+    ]
+
+
+# --------------------------------------------------------------------------- tasks that vanish
+
+
+@pytest.mark.parametrize("failure", ["no information", "unavailable"])
+def test_a_failed_poll_says_nothing_however_long_it_fails(watched: Watched, failure: str) -> None:
+    watched.shows(Phase.RUNNING)
+    watched.observe()
+    watched.shows(None)
+    if failure == "unavailable":
+        watched.cluster.fails = ClusterUnavailable("no answer")
+    else:
+        watched.cluster.silent = True
+    for _ in range(5):
+        assert watched.observe(10 * GRACE_S) == []
+    assert watched.status is RunStatus.SUBMITTED
+    watched.cluster.fails, watched.cluster.silent = None, False
+    assert watched.observe() == []  # only now the grace begins
+    assert watched.observe(GRACE_S - 1) == []
+
+
+def test_results_are_read_while_the_poll_fails(watched: Watched) -> None:
+    watched.cluster.fails = ClusterUnavailable("no answer")
+    watched.writes(**COMPLETED)
+    assert watched.observe() == [FINISHED]
+
+
+def test_a_vanished_task_is_kept_within_the_grace_and_lost_after_it(watched: Watched) -> None:
+    watched.shows(None)
+    assert watched.observe() == []
+    assert watched.observe(GRACE_S - 1) == []
+    assert watched.status is RunStatus.SUBMITTED
+    assert watched.observe() == [
+        interrupted(Interruption.LOST, "the cluster shows it no more and no result came"),
+        BatchClosed("b1"),
+    ]
+    assert (watched.status, list(watched.state.waiting)) == (RunStatus.WAITING, [RunId(0, 0)])
+
+
+def test_a_late_result_within_the_grace_counts(watched: Watched) -> None:
+    watched.shows(None)
+    watched.observe()
+    watched.observe(GRACE_S - 1)
+    watched.writes(**COMPLETED)
+    assert watched.observe(GRACE_S) == [FINISHED, BatchClosed("b1")]
+
+
+def test_a_task_that_shows_again_within_the_grace_has_its_full_grace_later(watched: Watched) -> None:
+    watched.shows(None)
+    watched.observe()
+    watched.shows(Phase.RUNNING)
+    assert watched.observe(GRACE_S) == []
+    watched.shows(None)
+    assert watched.observe() == []
+    assert watched.observe(GRACE_S - 1) == []
+    assert len(watched.observe()) == 2
+
+
+def test_a_new_session_gives_a_vanished_task_its_grace_again(watched: Watched) -> None:
+    watched.shows(None)
+    watched.observe()
+    watched.observe(GRACE_S - 1)
+    watched.restart()
+    assert watched.observe() == []
+    assert watched.observe(GRACE_S - 1) == []
+    assert len(watched.observe()) == 2
+
+
+def test_a_lost_run_is_never_concluded_from_one_look_even_without_a_grace(watched: Watched) -> None:
+    watched.cluster.grace_s = 0.0
+    watched.shows(None)
+    assert watched.observe() == []  # its result may have come after the folder was listed
+    assert [type(event) for event in watched.observe()] == [RunInterrupted, BatchClosed]
+
+
+@pytest.mark.parametrize(
+    ("phase", "why", "message"),
+    [
+        (Phase.TIMEOUT, Interruption.TIMEOUT, "reached its time limit (n1)"),
+        (Phase.PREEMPTED, Interruption.PREEMPTED, "preempted (n1)"),
+        (Phase.NODE_FAIL, Interruption.NODE_FAIL, "its node failed (n1)"),
+        (Phase.CANCELLED, Interruption.CANCELLED, "cancelled on the cluster (n1)"),
+        (Phase.FAILED, Interruption.WORKER_DIED, "its task ended without a result (n1)"),
+        (Phase.COMPLETED, Interruption.WORKER_DIED, "its task ended without a result (n1)"),
+    ],
+)
+def test_the_cluster_s_word_tells_why_a_task_without_a_result_ended(
+    watched: Watched, phase: Phase, why: Interruption, message: str
+) -> None:
+    watched.shows(phase, node="n1")
+    assert watched.observe() == []
+    assert watched.observe(GRACE_S) == [interrupted(why, message, node="n1"), BatchClosed("b1")]
+
+
+def test_out_of_memory_without_a_result_is_the_configuration_s_own(watched: Watched) -> None:
+    watched.shows(Phase.OUT_OF_MEMORY)
+    watched.observe()
+    assert watched.observe(GRACE_S) == [
+        RunFinished(0, 0, Outcome.OUT_OF_MEMORY, batch="b1", message="killed: out of memory"),
+        BatchClosed("b1"),
+    ]
+
+
+def test_a_state_that_we_do_not_know_concludes_nothing(watched: Watched) -> None:
+    watched.shows(Phase.UNKNOWN)
+    for _ in range(5):
+        assert watched.observe(10 * GRACE_S) == []
+    watched.shows(Phase.COMPLETED)
+    watched.writes(**COMPLETED)
+    assert watched.observe() == [FINISHED, BatchClosed("b1")]
+
+
+def test_of_a_packed_task_only_the_runs_without_a_result_are_lost(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, [[0, 1], [2]])
+    watched.shows(None, Phase.RUNNING)
+    watched.writes(0, n=0, **COMPLETED)
+    assert watched.observe() == [FINISHED]
+    assert watched.observe(GRACE_S) == [
+        RunInterrupted(
+            1,
+            0,
+            Interruption.LOST,
+            batch="b1",
+            message="the cluster shows it no more and no result came",
+        )
+    ]
+
+
+# --------------------------------------------------------------------------- interruptions
+
+
+def test_an_interrupted_result_of_a_task_that_pends_again_is_a_requeue(watched: Watched) -> None:
+    watched.shows(Phase.RUNNING)
+    watched.writes(interrupted=Interruption.PREEMPTED, step=3, progressed=True, seconds=2.0, gpu_seconds=2.0)
+    assert watched.observe() == []  # not known yet whether it runs again by itself
+    watched.shows(Phase.PENDING)
+    event = left_off(
+        Interruption.PREEMPTED, "preempted", requeued=True, progressed=True, seconds=2.0, gpu_seconds=2.0
+    )
+    assert watched.observe() == [event]
+    assert watched.observe() == []
+    assert (watched.status, watched.state.spent_gpu_s) == (RunStatus.SUBMITTED, 2.0)
+    watched.shows(Phase.RUNNING)
+    watched.writes(restart=1, **COMPLETED)
+    assert watched.observe() == [
+        RunFinished(0, 0, Outcome.COMPLETED, value=0.5, step=9, restart=1, started=7.0, batch="b1")
+    ]
+
+
+def test_an_interrupted_result_of_a_task_that_is_gone_waits_again_at_once(watched: Watched) -> None:
+    watched.shows(None)
+    watched.writes(interrupted=Interruption.PREEMPTED, progressed=True, node="n1")
+    assert watched.observe() == [
+        left_off(Interruption.PREEMPTED, "preempted (n1)", progressed=True, node="n1"),
+        BatchClosed("b1"),
+    ]
+    assert watched.status is RunStatus.WAITING
+
+
+def test_the_cluster_knows_better_than_the_worker_why_it_was_told_to_leave(watched: Watched) -> None:
+    watched.shows(Phase.TIMEOUT)
+    watched.writes(interrupted=Interruption.PREEMPTED)
+    assert watched.observe() == [
+        left_off(Interruption.TIMEOUT, "reached its time limit"),
+        BatchClosed("b1"),
+    ]
+
+
+def test_a_requeue_that_no_poll_saw_is_told_from_the_next_start_s_result(watched: Watched) -> None:
+    watched.shows(Phase.RUNNING)
+    watched.writes(interrupted=Interruption.PREEMPTED, progressed=True)
+    watched.observe()
+    watched.writes(restart=1, **COMPLETED)
+    assert watched.observe() == [
+        left_off(Interruption.PREEMPTED, "preempted", requeued=True, progressed=True),
+        RunFinished(0, 0, Outcome.COMPLETED, value=0.5, step=9, restart=1, started=7.0, batch="b1"),
+    ]
+
+
+def test_of_two_interrupted_starts_the_first_was_a_requeue_and_both_cost(watched: Watched) -> None:
+    watched.shows(None)
+    watched.writes(interrupted=Interruption.PREEMPTED, gpu_seconds=2.0)
+    watched.writes(restart=1, interrupted=Interruption.PREEMPTED, gpu_seconds=3.0)
+    assert watched.observe() == [
+        left_off(Interruption.PREEMPTED, "preempted", requeued=True, gpu_seconds=2.0),
+        left_off(Interruption.PREEMPTED, "preempted", restart=1, gpu_seconds=3.0),
+        BatchClosed("b1"),
+    ]
+    assert (watched.status, watched.state.spent_gpu_s) == (RunStatus.WAITING, 5.0)
+
+
+def test_a_result_that_was_counted_is_not_counted_by_the_next_session(watched: Watched) -> None:
+    watched.writes(interrupted=Interruption.PREEMPTED)
+    watched.shows(Phase.PENDING)
+    assert len(watched.observe()) == 1
+    watched.restart()
+    assert watched.observe() == []
+    watched.shows(Phase.RUNNING)
+    watched.writes(restart=1, **COMPLETED)
+    assert len(watched.observe()) == 1
+    watched.restart()
+    assert watched.observe() == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_results_of_two_starts_of_one_run_count_once(watched: Watched, together: bool) -> None:
+    watched.shows(Phase.RUNNING)
+    watched.writes(**COMPLETED)
+    first = [] if together else watched.observe()
+    watched.writes(restart=1, outcome=Outcome.COMPLETED, value=0.75, step=9)
+    assert [*first, *watched.observe()] == [FINISHED]
+    assert watched.state.counts[RunStatus.COMPLETED] == 1
+    best = watched.state.best
+    assert best is not None
+    assert best.value == 0.5
+
+
+def test_a_result_that_comes_after_its_run_was_given_up_does_not_count(watched: Watched) -> None:
+    watched.shows(Phase.RUNNING)
+    watched.observe()
+    watched.shows(None)
+    watched.observe()
+    watched.writes(**COMPLETED)
+    (watched.layout.batch("b1").results / "0.0.0.json").rename(watched.layout.root / "late.json")
+    watched.observe(GRACE_S)
+    assert watched.status is RunStatus.WAITING
+    (watched.layout.root / "late.json").rename(watched.layout.batch("b1").results / "0.0.0.json")
+    assert watched.observe() == []
+
+
+# --------------------------------------------------------------------------- bounds
+
+
+def endure(watched: Watched, *, progressed: bool) -> list[AnyEvent]:
+    """One more interruption in a batch of its own."""
+    watched.shows(None)
+    watched.writes(interrupted=Interruption.NODE_FAIL, progressed=progressed)
+    events = watched.observe()
+    if watched.status is RunStatus.WAITING:
+        watched.batch([0])
+    return [event for event in events if not isinstance(event, BatchClosed)]
+
+
+def test_a_run_that_makes_no_progress_is_given_up_after_the_bound(watched: Watched) -> None:
+    for _ in range(MAX_IDLE_FAULTS):
+        assert [type(event) for event in endure(watched, progressed=False)] == [RunInterrupted]
+    assert endure(watched, progressed=False) == [
+        RunFinished(
+            0,
+            0,
+            Outcome.LOST,
+            attempt=2,
+            batch="b3",
+            started=7.0,
+            message="given up after 3 interruptions without progress; the last: its node failed",
+        )
+    ]
+    assert watched.status is RunStatus.FAILED
+
+
+def test_progress_begins_the_count_anew(watched: Watched) -> None:
+    for progressed in [False, False, True, False, False]:
+        assert [type(event) for event in endure(watched, progressed=progressed)] == [RunInterrupted]
+    assert [type(event) for event in endure(watched, progressed=False)] == [RunFinished]
+
+
+def test_vanishing_again_and_again_is_bounded_too(watched: Watched) -> None:
+    outcomes = []
+    for _ in range(MAX_IDLE_FAULTS + 1):
+        watched.shows(None)
+        watched.observe()
+        outcomes += [type(event) for event in watched.observe(GRACE_S)]
+        if watched.status is RunStatus.WAITING:
+            watched.batch([0])
+    assert outcomes == [RunInterrupted, BatchClosed] * MAX_IDLE_FAULTS + [RunFinished, BatchClosed]
+
+
+def test_a_run_whose_turn_never_came_waits_again_without_fault(watched: Watched) -> None:
+    for _ in range(2 * MAX_IDLE_FAULTS):
+        watched.shows(Phase.TIMEOUT)
+        watched.writes(interrupted=Interruption.TIMEOUT, started=None)
+        assert watched.observe() == [
+            RunInterrupted(
+                0,
+                0,
+                Interruption.NOT_STARTED,
+                attempt=watched.batches - 1,
+                batch=watched.name,
+                message="its task ended before its turn came",
+            ),
+            BatchClosed(watched.name),
+        ]
+        watched.batch([0])
+    assert watched.state.run(RunId(0, 0)).idle_faults == 0
+
+
+# --------------------------------------------------------------------------- stopping
+
+
+def test_what_a_stop_cancelled_is_not_waited_for_and_no_fault(watched: Watched) -> None:
+    watched.shows(Phase.RUNNING)
+    watched.observe()
+    watched.state.apply(StopRequested(1.0, "stopped by ada"))
+    watched.shows(Phase.CANCELLED)
+    assert watched.observe() == []
+    assert watched.observe() == [
+        interrupted(Interruption.SWEEP_STOPPED, "the sweep was stopped"),
+        BatchClosed("b1"),
+    ]
+    assert watched.state.run(RunId(0, 0)).idle_faults == 0
+
+
+def test_a_trial_that_a_rule_stopped_ends_as_stopped(watched: Watched) -> None:
+    watched.state.apply(TrialStopped(0, "median"))
+    watched.shows(Phase.CANCELLED)
+    watched.writes(interrupted=Interruption.CANCELLED, step=4)
+    assert watched.observe() == [
+        RunFinished(0, 0, Outcome.STOPPED, step=4, started=7.0, batch="b1", message="median"),
+        BatchClosed("b1"),
+    ]
+    assert watched.status is RunStatus.STOPPED
