@@ -252,5 +252,6 @@ def test_export_goes_to_standard_output(spec: Path, format_: str, read: str) -> 
         assert list(frame.columns) == list(expected.columns)
         assert len(frame) == len(expected)
         file = spec.parent / f"{table}.parquet"
-        assert run(spec, "export", folder, "--format", "parquet", "--table", table, "--output", file)
+        out = run(spec, "export", folder, "--format", "parquet", "--table", table, "--output", file)
+        assert out.returncode == 0, out.stderr
         assert list(pd.read_parquet(file).columns) == list(expected.columns)

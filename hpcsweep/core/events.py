@@ -203,7 +203,8 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
         attempt: Which try it was, from 0; `restart` counts the cluster's own requeues of it.
         value: The objective, None unless the outcome is `completed` (or `stopped`).
         step: Resource that the trial has reached.
-        start: Step of the checkpoint that this attempt went on from, 0 from scratch.
+        start: Step of the checkpoint that this attempt went on from, 0 from scratch, None where
+            unknown.
         seconds: Wall time of this attempt; `gpu_seconds` that times its GPUs.
         started: Unix time, None where unknown.
         message: Last line of the error, empty when completed.
@@ -214,7 +215,7 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
     outcome: Outcome
     value: float | None = None
     step: int = 0
-    start: int = 0
+    start: int | None = 0
     attempt: int = 0
     restart: int = 0
     batch: str = ""

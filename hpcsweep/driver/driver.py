@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import zlib
 from collections import Counter
@@ -50,7 +51,7 @@ from hpcsweep.driver.settings import Settings
 from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitRefused, SubmitUncertain
 from hpcsweep.store.control import drop_request, new_requests
-from hpcsweep.store.files import make_dirs, write_atomic
+from hpcsweep.store.files import explained, make_dirs, write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
@@ -156,6 +157,8 @@ class Driver:
         before = self._commits
         self._adopt()
         self._commit(self.following.observe(self._clock.time()))
+        for batch, task in self.following.given_up():
+            self._cancel(batch, [task])
         self._take_requests()
         if self.state.stopping is not None:
             self._cancel_everything()
@@ -240,8 +243,9 @@ class Driver:
     def _abandon(self, name: str, reason: str) -> None:
         """Fence the batch off, then let its runs wait again: a task that starts all the same leaves."""
         files = self.layout.batch(name)
-        make_dirs(files.root)
-        write_atomic(files.void, reason.encode())
+        with explained(self.layout.root):
+            make_dirs(files.root)
+            write_atomic(files.void, reason.encode())
         self._commit([BatchAbandoned(name, reason)])
 
     # ------------------------------------------------------------------ requests
@@ -421,7 +425,6 @@ class Driver:
             SubmitRefused: For certain. An uncertain outcome is settled by later ticks.
         """
         files = self.layout.batch(planned.batch)
-        make_dirs(files.root)
         assert self.state.started is not None
         header = Header(
             planned.batch,
@@ -430,7 +433,11 @@ class Driver:
             gpus=self.settings.shape.gpus,
             lanes=self.settings.shape.lanes,
         )
-        write_manifest(files, header, ([self._manifest_run(run) for run in task] for task in planned.tasks))
+        with explained(self.layout.root):
+            make_dirs(files.root)
+            write_manifest(
+                files, header, ([self._manifest_run(run) for run in task] for task in planned.tasks)
+            )
         self._journal.check()
         batch = Batch(planned.batch, files.root, len(planned.tasks), planned.throttle, self.settings.shape)
         try:
@@ -506,9 +513,12 @@ def work_left(state: SweepState, scheduler: Scheduler, settings: Settings, *, no
     if spent_budget(state, settings, now=now) is not None:
         return False
     stop = state.no_more_trials
-    cut_short = stop is not None and stop.cause == "budget"
-    room = settings.max_trials is None or len(state.trials) < settings.max_trials
-    return bool(state.waiting) or not scheduler.done or (cut_short and room)
+    if stop is not None and stop.cause == "budget":
+        if settings.max_trials is not None and len(state.trials) >= settings.max_trials:
+            return bool(state.waiting)
+        scheduler = copy.deepcopy(scheduler)
+        scheduler.apply(SweepResumed(now))
+    return bool(state.waiting) or not scheduler.done
 
 
 def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:

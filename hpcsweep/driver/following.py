@@ -81,6 +81,7 @@ class Following:
         self._watches: dict[str, _Watch] = {}
         #: What the last successful poll said of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
+        self._given_up: list[tuple[BatchState, int]] = []
 
     def open_tasks(self, batch: BatchState) -> int:
         """How many of its tasks may still hold or take GPUs."""
@@ -117,6 +118,11 @@ class Following:
                 events.append(BatchClosed(batch.name))
                 del self._watches[batch.name]
         return events
+
+    def given_up(self) -> list[tuple[BatchState, int]]:
+        """Tasks that the cluster would run again although their run has ended: to be cancelled; once."""
+        found, self._given_up = self._given_up, []
+        return found
 
     def _poll(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState] | None:
         try:
@@ -209,8 +215,9 @@ class Following:
             return _finished(
                 batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped, node=node)
             )
+        # With a requeued task and no state a later start has left a result too: that one decides.
         if (
-            not requeued
+            not (requeued and state is None)
             and not result.progressed
             and why not in (Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED)
             and run.idle_faults >= self._max_idle_faults
@@ -218,6 +225,8 @@ class Following:
             times = run.idle_faults + 1
             given_up = f"given up after {times} interruptions without progress; the last: {message}"
             lost = msgspec.structs.replace(result, outcome=Outcome.LOST, message=given_up, node=node)
+            if requeued:
+                self._given_up.append((batch, result.task))
             return _finished(batch, lost)
         return RunInterrupted(
             result.trial,
@@ -257,7 +266,7 @@ def _finished(batch: BatchState, result: Result) -> RunFinished:
         result.outcome,
         value=result.value,
         step=result.step,
-        start=result.start,
+        start=None if result.started is None and result.outcome is not Outcome.COMPLETED else result.start,
         attempt=result.attempt,
         restart=result.restart,
         batch=batch.name,

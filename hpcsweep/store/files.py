@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from hpcsweep.errors import FolderError
 
 T = TypeVar("T")
 
@@ -20,6 +22,18 @@ def retry_once(action: Callable[[], T]) -> T:
         if error.errno not in (errno.ESTALE, errno.EIO):
             raise
         return action()
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn a failing write into a FolderError that says what is lost (nothing) and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(
+            f"{folder}: cannot be written: {error.strerror or error}. Nothing is lost: free space or quota, "
+            "then launch again"
+        ) from error
 
 
 def fsync_dir(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import msgspec
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
+
+_log = logging.getLogger(__name__)
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,7 +69,8 @@ def read_result(path: Path) -> Result:
 def new_results(batch: BatchLayout, seen: Container[str]) -> Iterator[tuple[str, Result]]:
     """One readdir; opens only the files whose names are not in `seen`, in name order.
 
-    A folder that is not there yet holds no results.
+    A folder that is not there yet holds no results, and a file that cannot be read as one (yet)
+    is none: without a result its run is repeated from its checkpoint, and nothing is lost.
     """
     try:
         names = os.listdir(batch.results)
@@ -74,7 +78,12 @@ def new_results(batch: BatchLayout, seen: Container[str]) -> Iterator[tuple[str,
         return
     fresh = [name for name in names if name.endswith(".json") and name[0] != "." and name not in seen]
     for name in sorted(fresh, key=_order):
-        yield name, read_result(batch.results / name)
+        try:
+            result = read_result(batch.results / name)
+        except (OSError, msgspec.MsgspecError) as error:
+            _log.warning("%s: cannot be read: %s", batch.results / name, error)
+            continue
+        yield name, result
 
 
 def _order(name: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
 from collections import Counter
@@ -33,12 +34,12 @@ from hpcsweep.core.events import (
 from hpcsweep.core.protocols import Batch, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.core.state import RunStatus, SweepState
 from hpcsweep.driver import Driver
-from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain, SupersededError
+from hpcsweep.errors import ClusterUnavailable, FolderError, SubmitRefused, SubmitUncertain, SupersededError
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving, Hyperband
 from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.journal import read_journal
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import write_manifest
 from tests.doubles import FakeClock, FolderCluster
 from tests.driver.sweeps import decided, drive, make_driver
@@ -368,6 +369,13 @@ def test_the_budget_of_trials_is_held_and_raising_it_carries_on(root: Path, cont
     assert [event for event in decided(events(root)) if event in first] == first
 
 
+def test_a_budget_raised_where_no_bracket_is_left_changes_nothing(root: Path, controller: Path) -> None:
+    drive(root, FolderCluster(controller), scheduler=Halving(max_resource=8), max_trials=5)
+    first = events(root)
+    drive(root, FolderCluster(controller), scheduler=Halving(max_resource=8), max_trials=8)
+    assert events(root) == first
+
+
 def test_the_budget_of_gpu_hours_ends_it_and_raising_it_carries_on(root: Path, controller: Path) -> None:
     drive(root, FolderCluster(controller), max_gpu_s=18.0)
     assert end_of(root) == (Ending.FINISHED, "budget.gpu_hours 0.005 is used up")
@@ -504,6 +512,37 @@ def test_a_refused_submission_is_told_in_its_own_words_and_leaves_the_sweep_resu
     drive(root, cluster, max_tasks=100)
     assert len(cluster.trained()) == len(set(cluster.trained())) == 22
     assert decided(events(root)) == undisturbed(root.parent)
+
+
+def test_a_full_disk_is_told_in_words_and_the_next_launch_carries_on(
+    root: Path, controller: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hpcsweep.driver.driver.write_manifest", full)
+        with pytest.raises(FolderError, match="No space left on device"):
+            drive(root, FolderCluster(controller))
+    drive(root, FolderCluster(controller))
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+def test_a_damaged_result_file_is_no_result_and_its_run_is_repeated(root: Path, controller: Path) -> None:
+    class Damaging(FolderCluster):
+        poll_s = (1.0, 1.0)
+
+        def run(self, batch: LiveBatch, task: int) -> None:
+            super().run(batch, task)
+            if not damaged:
+                damaged.append(path := BatchLayout(batch.folder).result(task, 0, 0))
+                path.write_bytes(b"")
+
+    damaged: list[Path] = []
+    cluster = Damaging(controller)
+    drive(root, cluster)
+    assert decided(events(root)) == undisturbed(root.parent)
+    assert sorted(Counter(cluster.trained()).values()) == [*[1] * 21, 2]
 
 
 def test_a_refusal_keeps_the_arrays_that_were_accepted_before_it(root: Path, controller: Path) -> None:

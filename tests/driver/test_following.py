@@ -328,7 +328,7 @@ def test_out_of_memory_without_a_result_is_the_configuration_s_own(watched: Watc
     watched.shows(Phase.OUT_OF_MEMORY)
     watched.observe()
     assert watched.observe(GRACE_S) == [
-        RunFinished(0, 0, Outcome.OUT_OF_MEMORY, batch="b1", message="killed: out of memory"),
+        RunFinished(0, 0, Outcome.OUT_OF_MEMORY, start=None, batch="b1", message="killed: out of memory"),
         BatchClosed("b1"),
     ]
 
@@ -488,6 +488,30 @@ def test_a_run_that_makes_no_progress_is_given_up_after_the_bound(watched: Watch
         )
     ]
     assert watched.status is RunStatus.FAILED
+
+
+def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be_cancelled(
+    watched: Watched,
+) -> None:
+    watched.shows(Phase.PENDING)
+    for restart in range(MAX_IDLE_FAULTS):
+        watched.writes(restart=restart, interrupted=Interruption.PREEMPTED)
+        assert [type(event) for event in watched.observe()] == [RunInterrupted]
+        assert watched.following.given_up() == []
+    watched.writes(restart=MAX_IDLE_FAULTS, interrupted=Interruption.PREEMPTED)
+    assert watched.observe() == [
+        RunFinished(
+            0,
+            0,
+            Outcome.LOST,
+            restart=2,
+            batch="b1",
+            started=7.0,
+            message="given up after 3 interruptions without progress; the last: preempted",
+        )
+    ]
+    assert watched.following.given_up() == [(watched.state.live["b1"], 0)]
+    assert watched.following.given_up() == []
 
 
 def test_progress_begins_the_count_anew(watched: Watched) -> None:
