@@ -21,6 +21,9 @@ from hpcsweep.spec.parameters import plain_space
 from hpcsweep.spec.reading import dump_yaml
 from hpcsweep.store.manifest import Program
 
+#: Of the time between a signal and the end, what the worker keeps for itself.
+RESULT_S = 5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSpec:
@@ -77,6 +80,7 @@ class SweepSpec:
             metrics=self.train.metrics,
             keep_checkpoints=self.train.keep_checkpoints,
             parameters=self.space.names,
+            notice_s=max(1.0, self.cluster.signal - RESULT_S),
         )
 
     def task_shape(self) -> TaskShape:

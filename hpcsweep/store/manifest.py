@@ -28,7 +28,8 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         workdir: Absolute; where training code runs.
         metric: The objective's metric; `mode` is min or max; `at` is last or best.
         keep_checkpoints: How many of a trial's newest complete checkpoints stay.
-        grace_s: After a signal, how long training code may take to checkpoint and leave.
+        notice_s: After SIGUSR2, how long training code may take to checkpoint and leave.
+        grace_s: The same after SIGTERM, which comes shortly before the end of a task.
     """
 
     workdir: str
@@ -40,6 +41,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     shell: bool = False
     metrics: tuple[str, ...] = ()
     keep_checkpoints: int = 1
+    notice_s: float = 55.0
     grace_s: float = 25.0
     parameters: tuple[str, ...] = ()
 

@@ -118,10 +118,15 @@ class Attempt:
         if self._child is None or self._file is None:
             return
         Path(self._file.stop_file).touch()
+        early = signum is signal.SIGUSR2
+        seconds = self._program.notice_s if early else self._program.grace_s
+        deadline = time.monotonic() + seconds
         if self._told is None:
             self._told = signum
-            self._deadline = time.monotonic() + self._program.grace_s
-            self._log.note(f"{signum.name}: training is told to stop, it has {self._program.grace_s:g} s")
+            self._deadline = deadline
+            self._log.note(f"{signum.name}: training is told to stop, it has {seconds:g} s")
+        elif not self._pressed and self._deadline is not None:  # SIGTERM may cut a notice short
+            self._deadline = min(self._deadline, deadline)
         self._child.tell(signum)
 
     def advance(self) -> None:

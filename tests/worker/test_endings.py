@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -257,6 +258,29 @@ def test_training_that_ignores_sigterm_is_killed_after_the_grace_period(bench: B
     assert worker.wait(20) == 0
     assert time.monotonic() - began < 10
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
+
+
+def test_training_has_the_whole_notice_after_sigusr2_unless_sigterm_cuts_it_short(bench: Bench) -> None:
+    code = """
+        import pathlib, signal, time
+        def train(trial):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGUSR2, lambda *_: pathlib.Path("told").touch())
+            pathlib.Path("ready").touch()
+            while True:
+                time.sleep(0.01)
+    """
+    bench.plan_python(code, notice_s=60.0, grace_s=0.2)
+    worker = bench.start()
+    wait_for(bench, "ready")
+    worker.send_signal(signal.SIGUSR2)
+    wait_for(bench, "told")
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(1)  # five times the grace after SIGTERM
+    assert "SIGUSR2: training is told to stop, it has 60 s" in bench.log()
+    worker.terminate()
+    assert worker.wait(20) == 0
+    assert bench.results()[0].message == "told to stop by SIGUSR2 at step 0 of 3"
 
 
 def test_a_plain_command_is_ended_by_sigterm_at_once(bench: Bench) -> None:
