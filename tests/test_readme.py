@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
-import hpcsweep
 from hpcsweep.cli import app
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import SEARCHERS
@@ -26,15 +24,14 @@ def test_its_sweep_file_is_valid(tmp_path: Path) -> None:
     path.write_text(text)
     assert load_spec(path).name == "my-sweep"
     (command,) = [block for block in blocks("yaml") if "command:" in block]
-    path.write_text(re.sub(r"^train: .*$", command.strip(), text, flags=re.MULTILINE))
+    path.write_text(re.sub(r"^train: .*$", lambda _: command.strip(), text, flags=re.MULTILINE))
     assert load_spec(path).program().metrics == (r"val_error=(?P<val_error>\S+)",)
 
 
 def test_it_names_only_verbs_and_files_that_exist() -> None:
     verbs = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    used = set(
-        re.findall(r"(?:hpcsweep|bin/hpcsweep) ([a-z]+) (?:SPEC|DIR|results|sweeps|my_sweep|--)", README)
-    )
+    called = r"hpcsweep ([a-z]+) (?:SPEC|DIR|results|sweeps|my_sweep|--)"
+    used = set(re.findall(called, README))
     assert used
     assert used <= verbs
     for link in re.findall(r"\]\(([^)]+)\)", README):
@@ -46,8 +43,3 @@ def test_it_names_only_verbs_and_files_that_exist() -> None:
 def test_its_tables_name_every_searcher_and_scheduler() -> None:
     rows = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
     assert rows == {*SEARCHERS, *SCHEDULERS}
-
-
-def test_the_version_is_told_once() -> None:
-    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    assert project["version"] == hpcsweep.__version__
