@@ -12,7 +12,7 @@ import typer
 
 from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit
 from hpcsweep.cli.progress import progress
-from hpcsweep.cli.text import best_line, configuration, cost, runs_line
+from hpcsweep.cli.text import best_line, configuration, cost, runs_line, state_counts
 from hpcsweep.core.events import Ending
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SubmitRefused
@@ -71,10 +71,10 @@ def launch(
 def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     """Print how the sweep stands; the exit code."""
     if state.ended is None:
-        typer.echo(f"{runs_line(state)}; best {best_line(state)}")
+        typer.echo(f"{runs_line(state_counts(state))}; best {best_line(state)}")
         return LEFT_RUNNING
     typer.echo(f"{state.ended.ending.value}: {state.ended.reason}")
-    typer.echo(f"{runs_line(state)}; {cost(state)}; results in {folder}")
+    typer.echo(f"{runs_line(state_counts(state))}; {cost(state)}; results in {folder}")
     if state.best is None:
         return NO_VALUE
     typer.echo(f"best: {best_line(state)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 from hpcsweep.cli.rungs import RungCounts, rung_text
-from hpcsweep.cli.text import best_line, configuration, cost, runs_line
+from hpcsweep.cli.text import best_line, configuration, cost, runs_line, state_counts
 from hpcsweep.core.events import AnyEvent, RunFinished
 from hpcsweep.core.protocols import Phase
 from hpcsweep.core.state import RunStatus
@@ -70,7 +70,12 @@ class Plain:
             f"bracket {bracket}: " + " > ".join(rung_text(count) for count in counts)
             for bracket, counts in self._counts.current().items()
         )
-        parts = [runs_line(driver.state), f"best {best_line(driver.state)}", cost(driver.state), open_rungs]
+        parts = [
+            runs_line(state_counts(driver.state)),
+            f"best {best_line(driver.state)}",
+            cost(driver.state),
+            open_rungs,
+        ]
         if self._failure is not None:
             failure, self._failure = self._failure, None
             parts.append(f"trial {failure.trial} {failure.outcome.value}: {failure.message}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.state import SweepState
 from hpcsweep.report.folder import best_of
 
 
@@ -36,16 +36,21 @@ def cost(state: SweepState) -> str:
     return f"{state.spent_s / 3600:.3g} run-hours"
 
 
-def runs_line(state: SweepState) -> str:
-    """For example `17 runs completed, 2 failed, 9 under way, 3 waiting`."""
-    counts = state.counts
-    parts = [f"{counts[RunStatus.COMPLETED]} runs completed"]
-    for status, word in (
-        (RunStatus.FAILED, "failed"),
-        (RunStatus.STOPPED, "stopped early"),
-        (RunStatus.SUBMITTED, "under way"),
-        (RunStatus.WAITING, "waiting"),
-    ):
-        if counts[status]:
-            parts.append(f"{counts[status]} {word}")
-    return ", ".join(parts)
+def runs_line(counts: Mapping[str, int]) -> str:
+    """For example `17 runs completed, 2 failed, 9 running, 3 pending`; states without runs are left out.
+
+    Args:
+        counts: Number of runs by state.
+    """
+    words = {"stopped": "stopped early", "submitted": "under way"}
+    others = [
+        f"{counts[state]} {words.get(state, state)}"
+        for state in ("failed", "stopped", "running", "submitted", "pending", "waiting")
+        if counts.get(state)
+    ]
+    return ", ".join([f"{counts['completed']} runs completed", *others])
+
+
+def state_counts(state: SweepState) -> dict[str, int]:
+    """Number of runs by state as far as the journal knows."""
+    return {status.value: count for status, count in state.counts.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,30 @@ class Folder:
             return last.reason
         return None
 
+    def running(self) -> int:
+        """Submitted runs whose task has begun and that have no result yet, by their files.
+
+        Two readdirs for each live batch; nobody but the filesystem is asked.
+        """
+        count = 0
+        for batch in self.state.live.values():
+            files = self.layout.batch(batch.name)
+            begun, told = _first_numbers(files.logs), _first_numbers(files.results)
+            ended = sum(min(told[task], len(batch.tasks[task])) for task in told if task < len(batch.tasks))
+            count += max(0, sum(len(batch.tasks[t]) for t in begun if t < len(batch.tasks)) - ended)
+        return min(count, self.state.counts[RunStatus.SUBMITTED])
+
+    def run_counts(self) -> dict[str, int]:
+        """Number of runs in each state."""
+        counts = {status.value: count for status, count in self.state.counts.items()}
+        submitted = counts.pop(RunStatus.SUBMITTED.value)
+        running = self.running()
+        return {
+            "waiting": counts.pop("waiting"),
+            "pending": submitted - running,
+            "running": running,
+        } | counts
+
     def status(self) -> dict[str, Any]:
         """The summary that `status --json` prints."""
         state = self.state
@@ -57,7 +83,7 @@ class Folder:
             "reason": state.ended.reason if state.ended else self.refusal(),
             "driver": str(driver) if driver else None,
             "trials": len(state.trials),
-            "runs": {status.value: count for status, count in state.counts.items()},
+            "runs": self.run_counts(),
             "best": best_of(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
             "run_hours": round(state.spent_s / 3600, 6),
@@ -67,6 +93,15 @@ class Folder:
                 for run in failures(state)[-FAILURES_SHOWN:]
             ],
         }
+
+
+def _first_numbers(folder: Path) -> Counter[int]:
+    """How many files of the folder begin with each number: those of one task."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return Counter()
+    return Counter(int(first) for name in names if (first := name.partition(".")[0]).isdecimal())
 
 
 def best_of(state: SweepState) -> dict[str, Any] | None:
