@@ -165,6 +165,8 @@ def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
     Raises:
         FolderError: It holds something else, or a sweep of which what must not change has changed.
     """
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{folder}: is a file; give another folder with --results")
     reading = read_journal(Layout(folder))
     _check_events(spec, folder, reading.events)
     state = SweepState.replay(reading.events)
@@ -174,8 +176,6 @@ def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
 def _check_events(spec: SweepSpec, folder: Path, events: Sequence[AnyEvent]) -> None:
     started = next((event for event in events if isinstance(event, SweepStarted)), None)
     if started is None:
-        if folder.exists() and not folder.is_dir():
-            raise FolderError(f"{folder}: is a file; give another folder with --results")
         layout = Layout(folder)
         ours = layout.spec.exists() or layout.journal.exists()
         if not ours and folder.is_dir() and any(folder.iterdir()):

@@ -46,20 +46,24 @@ def _ladders(spec: SweepSpec, place: Place) -> int:
     for index, ladder in enumerate(ladders):
         rungs = " > ".join(f"{n}x{r}" for n, r in zip(ladder.sizes, ladder.resources, strict=True))
         typer.echo(f"bracket {index} (trials x resource): {rungs}")
-    times = getattr(spec.scheduler, "iterations", None) or getattr(spec.scheduler, "rounds", None) or 1
+    turns: int | None = getattr(spec.scheduler, "iterations", getattr(spec.scheduler, "rounds", 1))
+    each = "each time: " if turns is None else ""
+    times = turns or 1
     trials = sum(ladder.sizes[0] for ladder in ladders) * times
     runs = sum(ladder.runs for ladder in ladders) * times
     units = sum(ladder.units for ladder in ladders) * times
     scratch = sum(ladder.units_from_scratch for ladder in ladders) * times
     arrays = sum(len(ladder.sizes) for ladder in ladders) * times
-    typer.echo(f"{trials} trials, {runs} runs, {arrays} arrays at most")
-    typer.echo(f"{units} units of resource trained from checkpoints ({scratch} without them)")
-    if spec.budget.trials is not None and spec.budget.trials < trials:
+    typer.echo(f"{each}{trials} trials, {runs} runs, {arrays} arrays at most")
+    typer.echo(f"{each}{units} units of resource trained from checkpoints ({scratch} without them)")
+    if turns is None:
+        typer.echo("again and again until the budget ends")
+    if spec.budget.trials is not None and (turns is None or spec.budget.trials < trials):
         typer.echo(f"budget.trials ends it after {spec.budget.trials} trials")
     shape = place.shape
     if shape.time_s is not None:
         hours = runs * spec.resources.gpus * (spec.resources.time or 0) / 3600
-        typer.echo(f"at most {hours:g} GPU-hours if every run takes its whole time limit")
+        typer.echo(f"{each}at most {hours:g} GPU-hours if every run takes its whole time limit")
     if place.max_tasks is not None:
         typer.echo(f"at most {place.max_tasks} tasks at a time")
     return max(max(ladder.sizes) for ladder in ladders)

@@ -1,0 +1,196 @@
+"""The command line: what it refuses, in which words and with which code, and that it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hpcsweep.cli import app
+from tests.doubles import FolderCluster
+from tests.driver.sweeps import drive
+
+SPEC = """\
+name: lr
+train: {function: "trainer.py:train"}
+objective: {metric: loss}
+space:
+  lr: {type: float, low: 1e-4, high: 1.0, log: true}
+scheduler: {name: hyperband, max_resource: 9}
+cluster: {name: local, slots: 1}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "trainer.py").write_text("def train(trial):\n    return trial.config['lr']\n\nnumber = 3\n")
+    (tmp_path / "broken.py").write_text("import a_package_that_is_not_there\n")
+    (tmp_path / "lr.yaml").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*argv: str) -> Result:
+    return CliRunner().invoke(app, argv)
+
+
+LAUNCH = "hpcsweep: lr.yaml: "
+BAD = {
+    "schedular=3": "--set schedular=3: schedular: unknown key; did you mean 'scheduler'?",
+    "space.lr.low=0": "--set space.lr.low=0: space.lr.low: must be > 0 on a log scale, got 0",
+    "space.lr.low=2.0": "--set space.lr.low=2.0: space.lr.low: must be < high (1.0), got 2.0",
+    "space.o={type: choice, values: []}": "space.o.values: must have at least one value, got an empty list",
+    "space.m={type: float, low: 0, high: 1, when: {opt: sgd}}": (
+        "space.m.when.opt: unknown parameter; expected one of: lr, m"
+    ),
+    "train.function=nowhere.py:train": "train.function: {here}/nowhere.py: there is no such file",
+    "train.function=trainer.py:trian": "train.function: {here}/trainer.py: has no 'trian'",
+    "train.function=broken.py:train": "No module named 'a_package_that_is_not_there'",
+    "train.function=trainer.py:number": "trainer.py: 'number' is not a function but int",
+    "cluster.name=slurn": "cluster.name: unknown name 'slurn'; did you mean 'slurm'?",
+    "resources.mem=lots": "resources.mem: ",
+}
+
+
+@pytest.mark.parametrize(("override", "words"), BAD.items(), ids=list(BAD))
+def test_bad_input_is_told_with_code_2_and_nothing_is_created(here: Path, override: str, words: str) -> None:
+    before = sorted(here.rglob("*"))
+    result = run("launch", "lr.yaml", "--set", override)
+    assert result.exit_code == 2, result.output
+    assert words.format(here=here) in result.stderr
+    assert result.stderr.startswith("hpcsweep: ")
+    assert "Traceback" not in result.output
+    assert [path for path in sorted(here.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_a_spec_that_is_not_there_and_one_that_is_no_yaml(here: Path) -> None:
+    missing = run("launch", "nofile.yaml")
+    assert (missing.exit_code, missing.stderr) == (
+        2,
+        "hpcsweep: nofile.yaml: cannot be read: No such file or directory\n",
+    )
+    (here / "bad.yaml").write_text("name: [unclosed\n")
+    broken = run("launch", "bad.yaml")
+    assert broken.exit_code == 2
+    assert broken.stderr.startswith("hpcsweep: bad.yaml:")
+
+
+def test_a_folder_of_another_sweep_shows_the_difference_and_is_not_touched(here: Path) -> None:
+    assert run("launch", "lr.yaml", "--once").exit_code == 3
+    assert run("stop", "results/lr").exit_code == 0
+    before = sorted((path, path.stat().st_mtime_ns) for path in (here / "results").rglob("*"))
+    changed = ["--set", "space.lr.high=0.5", "--set", "scheduler.eta=2", "--set", "objective.mode=max"]
+    result = run("launch", "lr.yaml", *changed)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "hpcsweep: results/lr: belongs to another sweep ('lr'); since it was started this has changed:\n"
+        "  objective.mode: 'min' -> 'max'\n"
+        "  space.lr.high: 1.0 -> 0.5\n"
+        "  scheduler.eta: 3 -> 2\n"
+        "Take the change back, or give another folder with --results. "
+        "budget, cluster and resources may change at any time.\n"
+    )
+    assert sorted((path, path.stat().st_mtime_ns) for path in (here / "results").rglob("*")) == before
+
+
+def test_budget_cluster_and_resources_may_change(here: Path) -> None:
+    assert run("launch", "lr.yaml", "--once").exit_code == 3
+    changed = ["--set", "budget.time=1d", "--set", "cluster.slots=2", "--set", "resources.time=5m"]
+    assert run("launch", "lr.yaml", *changed).exit_code == 0
+
+
+def test_a_folder_that_holds_something_else_is_refused(here: Path) -> None:
+    (here / "thesis").mkdir()
+    (here / "thesis" / "chapter1.tex").touch()
+    (here / "file").touch()
+    for folder, words in (("thesis", "is not empty and holds no sweep"), ("file", "is a file")):
+        result = run("launch", "lr.yaml", "--results", folder)
+        assert result.exit_code == 2
+        assert words in result.stderr
+    assert sorted(path.name for path in (here / "thesis").iterdir()) == ["chapter1.tex"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(here: Path) -> None:
+    result = run("launch", "lr.yaml", "--results", "/proc/1/results")
+    assert result.exit_code == 2
+    assert "/proc/1/results: cannot be made: No such file or directory" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["status", "best", "stop", "export"])
+def test_what_is_no_results_folder_is_told(here: Path, verb: str) -> None:
+    for folder, words in (("nowhere", "does not exist"), (".", "is not a results folder")):
+        result = run(verb, folder)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
+
+def test_plan_tells_trials_runs_and_units_and_writes_nothing(here: Path) -> None:
+    result = run("plan", "lr.yaml", "--set", "scheduler.max_resource=81")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "lr: on this machine, 1 runs at a time on CPUs (as asked for)\n"
+        "\n"
+        "search space: infinite\n"
+        "bracket 0 (trials x resource): 81x1 > 27x3 > 9x9 > 3x27 > 1x81\n"
+        "bracket 1 (trials x resource): 34x3 > 11x9 > 3x27 > 1x81\n"
+        "bracket 2 (trials x resource): 15x9 > 5x27 > 1x81\n"
+        "bracket 3 (trials x resource): 8x27 > 2x81\n"
+        "bracket 4 (trials x resource): 5x81\n"
+        "143 trials, 206 runs, 15 arrays at most\n"
+        "1581 units of resource trained from checkpoints (1902 without them)\n"
+    )
+    assert not (here / "results").exists()
+
+
+def test_plan_of_rounds_without_end_says_so(here: Path) -> None:
+    halving = "scheduler={name: halving, min_resource: 2, max_resource: 10, rounds: null}"
+    result = run("plan", "lr.yaml", "--set", halving, "--set", "budget.trials=20")
+    assert "bracket 0 (trials x resource): 8x2 > 4x4 > 2x8 > 1x10\n" in result.stdout
+    assert "each time: 8 trials, 15 runs, 4 arrays at most\n" in result.stdout
+    assert "each time: 34 units of resource trained from checkpoints (58 without them)\n" in result.stdout
+    assert "again and again until the budget ends\n" in result.stdout
+
+
+def test_schema_is_json(here: Path) -> None:
+    assert json.loads(run("plan", "--schema").stdout)["title"] == "hpcsweep sweep"
+
+
+def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path: Path) -> None:
+    folder = here / "results" / "s"
+    drive(folder, FolderCluster(here / "controller"))
+    status = json.loads(run("status", str(folder), "--json").stdout)
+    assert status == {
+        "name": "s",
+        "state": "finished",
+        "reason": "all trials are done",
+        "driver": None,
+        "trials": 17,
+        "runs": {"waiting": 0, "pending": 0, "running": 0, "completed": 22, "failed": 0, "stopped": 0},
+        "best": json.loads(run("best", str(folder), "--json").stdout),
+        "gpu_hours": pytest.approx(78 / 3600, abs=1e-5),
+        "run_hours": pytest.approx(78 / 3600, abs=1e-5),
+        "interruptions": 0,
+        "failures": [],
+    }
+    assert set(status["best"]) == {"trial", "value", "resource", "config"}
+
+
+def test_best_of_a_sweep_without_a_value_is_told_with_code_1(here: Path) -> None:
+    folder = here / "results" / "s"
+    drive(folder, FolderCluster(here / "controller", objective=lambda *_: None))
+    result = run("best", str(folder))
+    assert result.exit_code == 1
+    assert "no run has given a value yet" in result.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(here: Path) -> None:
+    folder = here / "results" / "s"
+    drive(folder, FolderCluster(here / "controller"))
+    command = f"{sys.executable} -m hpcsweep export {folder} --table runs"
+    status = os.waitstatus_to_exitcode(os.system(f"bash -c 'set -o pipefail; {command} 2>err | true'"))
+    assert status in (0, 141)
+    assert (here / "err").read_text() == ""
