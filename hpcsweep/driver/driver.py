@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import assert_never
-
-from numpy.random import default_rng
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -18,9 +14,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
-    Config,
     Ending,
-    NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
@@ -32,20 +26,18 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.history import History
 from hpcsweep.core.protocols import (
     Batch,
     Clock,
     Cluster,
     Phase,
-    Promote,
     Scheduler,
     Searcher,
-    Start,
-    Stop,
 )
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import BatchState, Run, RunStatus, SweepState
+from hpcsweep.driver.budgets import spent_budget, work_left
+from hpcsweep.driver.deciding import Deciding
 from hpcsweep.driver.following import Following
 from hpcsweep.driver.settings import Settings
 from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
@@ -97,13 +89,11 @@ class Driver:
         self.settings = settings
         self.layout = layout
         self._journal = journal
-        self._space = space
-        self._searcher = searcher
         self._clock = clock
         self._limits = cluster.limits()
-        self._configs: list[Config] = []
-        self._values: list[float | None] = []
-        self._resources: list[int] = []
+        self._deciding = Deciding(
+            self.state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
+        )
         self._batch_numbers = itertools.count(1)
         self._commits = 0
         self._observers = observers
@@ -194,20 +184,9 @@ class Driver:
 
     def _apply(self, event: AnyEvent) -> None:
         self.state.apply(event)
-        self.scheduler.apply(event)
+        self._deciding.apply(event)
         for observe in self._observers:
             observe(event)
-        match event:
-            case TrialCreated():
-                self._remember(event.config)
-            case RunFinished(value=None):
-                if self._values[event.trial] is None:
-                    self._values[event.trial] = float("nan")
-            case RunFinished(value=float(value)):
-                self._values[event.trial] = value if self.settings.minimise else -value
-                self._resources[event.trial] = self.state.run(event.run).resource
-            case _:
-                pass
 
     # ------------------------------------------------------------------ batches that may be there
 
@@ -309,7 +288,7 @@ class Driver:
         waiting = -(-len(self.state.waiting) // self.settings.shape.runs)
         events: list[AnyEvent] = []
         if free > waiting:
-            events = self._decide((free - waiting) * self.settings.shape.runs)
+            events = self._deciding.decide((free - waiting) * self.settings.shape.runs)
         runs = self._queue(events)
         planned: list[BatchPlanned] = []
         per_batch = (self._limits.array_tasks or _UNLIMITED) * self.settings.shape.runs
@@ -340,61 +319,6 @@ class Driver:
                 for other in planned[position:]:
                     self._abandon(other.batch, str(refusal))
                 raise
-
-    def _decide(self, slots: int) -> list[AnyEvent]:
-        """The scheduler's decisions as events, with configurations for the trials to start."""
-        events: list[AnyEvent] = []
-        starts: list[Start] = []
-        for decision in self.scheduler.decide(slots):
-            match decision:
-                case Promote(trial, rung, resource):
-                    events.append(TrialPromoted(trial, rung, resource))
-                case Stop(trial, reason):
-                    events.append(TrialStopped(trial, reason))
-                case Start():
-                    starts.append(decision)
-                case _:
-                    assert_never(decision)
-        created = len(self._configs)
-        try:
-            # One ask for each bracket, whatever starts with it: so the configurations do not
-            # depend on how many brackets happened to find free slots in this tick.
-            for start, group in itertools.groupby(starts):
-                new, stop = self._propose(start, len(list(group)))
-                events += new
-                if stop is not None:
-                    events.append(stop)
-                    break
-        finally:  # what is proposed counts when its event is applied
-            del self._configs[created:], self._values[created:], self._resources[created:]
-        return events
-
-    def _propose(self, start: Start, wanted: int) -> tuple[list[TrialCreated], NoMoreTrials | None]:
-        """New trials for one bracket, and why there are fewer than wanted if so."""
-        first = len(self._configs)
-        left = self._trials_left()
-        count = wanted if left is None else min(wanted, left)
-        history = History(self._space, configs=self._configs, values=self._values, resources=self._resources)
-        rng = default_rng([self.settings.seed, first])
-        configs = self._searcher.ask(count, history, rng) if count else []
-        for config in configs:
-            self._remember(config)
-        new = [
-            TrialCreated(trial, config, start.bracket, start.resource)
-            for trial, config in enumerate(configs, start=first)
-        ]
-        stop = None
-        if len(configs) < count:
-            total = first + len(configs)
-            stop = NoMoreTrials(f"the search space is exhausted after {total} configurations", "space")
-        elif count < wanted:
-            stop = NoMoreTrials(f"budget.trials {self.settings.max_trials} is reached", "budget")
-        return new, stop
-
-    def _remember(self, config: Config) -> None:
-        self._configs.append(config)
-        self._values.append(None)
-        self._resources.append(0)
 
     def _stop_trial(self, event: TrialStopped) -> None:
         """End the trial's unfinished run: cancelled where it is on the cluster."""
@@ -462,11 +386,6 @@ class Driver:
 
     # ------------------------------------------------------------------ budgets and the end
 
-    def _trials_left(self) -> int | None:
-        if self.settings.max_trials is None:
-            return None
-        return max(0, self.settings.max_trials - len(self._configs))
-
     def _spent_budget(self) -> str | None:
         return spent_budget(self.state, self.settings, now=self._clock.time())
 
@@ -492,33 +411,6 @@ class Driver:
             else:
                 reason = f"no run gave a value; {reason}"
         self._commit([SweepEnded(self._clock.time(), ending, reason)])
-
-
-def spent_budget(state: SweepState, settings: Settings, *, now: float) -> str | None:
-    """The budget that is used up, in words; None while nothing is."""
-    if settings.max_gpu_s is not None and state.spent_gpu_s >= settings.max_gpu_s:
-        return f"budget.gpu_hours {settings.max_gpu_s / 3600:g} is used up"
-    started = state.started.at if state.started else now
-    if settings.max_time_s is not None and now - started >= settings.max_time_s:
-        return f"budget.time {settings.max_time_s:g} s is used up"
-    return None
-
-
-def work_left(state: SweepState, scheduler: Scheduler, settings: Settings, *, now: float) -> bool:
-    """Whether a sweep that has ended could go on, for example because a budget was raised."""
-    if state.ended is None:
-        return False
-    if state.ended.ending in (Ending.STOPPED, Ending.PAUSED):
-        return True
-    if spent_budget(state, settings, now=now) is not None:
-        return False
-    stop = state.no_more_trials
-    if stop is not None and stop.cause == "budget":
-        if settings.max_trials is not None and len(state.trials) >= settings.max_trials:
-            return bool(state.waiting)
-        scheduler = copy.deepcopy(scheduler)
-        scheduler.apply(SweepResumed(now))
-    return bool(state.waiting) or not scheduler.done
 
 
 def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
