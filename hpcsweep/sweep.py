@@ -23,8 +23,9 @@ from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import make_searcher, searcher_class
 from hpcsweep.spec import SweepSpec, difference
 from hpcsweep.store.files import make_dirs, write_atomic
-from hpcsweep.store.journal import Journal, read_journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
 from hpcsweep.worker.check import check_trainer
 
 if TYPE_CHECKING:

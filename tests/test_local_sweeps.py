@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 import hpcsweep
-from hpcsweep.store.journal import read_journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
 from tests.driver.sweeps import decided
 
 TRAINER = """\

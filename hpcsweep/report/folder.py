@@ -10,9 +10,10 @@ from typing import Any
 from hpcsweep.core.events import BatchAbandoned
 from hpcsweep.core.state import Run, RunStatus, SweepState
 from hpcsweep.errors import FolderError
-from hpcsweep.store.journal import Reading, holder, read_journal
+from hpcsweep.store.journal import holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
+from hpcsweep.store.segments import Reading, read_journal
 
 #: So many of the newest failures are listed.
 FAILURES_SHOWN = 5

@@ -35,10 +35,10 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import JournalError
-from hpcsweep.store import journal
-from hpcsweep.store.journal import read_journal
+from hpcsweep.store import segments
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
+from hpcsweep.store.segments import read_journal
 
 JOURNALS = Path(__file__).parents[1] / "store" / "journals"
 
@@ -274,9 +274,9 @@ def test_a_kept_journal_is_read_and_folds_to_the_state_it_had(tmp_path: Path, ve
 def test_a_journal_of_a_newer_version_asks_for_an_upgrade(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.journal.mkdir()
-    header = journal.Header(1, Owner("n1", "ada", 1, "boot", 1), 0.0, version=FORMAT_VERSION + 1)
+    header = segments.Header(1, Owner("n1", "ada", 1, "boot", 1), 0.0, version=FORMAT_VERSION + 1)
     path = layout.journal / "000001.jsonl"
-    path.write_bytes(journal._sealed(msgspec.json.encode(header)))
+    path.write_bytes(segments.sealed(header))
     with pytest.raises(JournalError) as caught:
         read_journal(layout)
     assert str(caught.value) == (

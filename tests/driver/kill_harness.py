@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcsweep.core.protocols import LiveBatch
-from hpcsweep.store.journal import read_journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import decided, drive
 

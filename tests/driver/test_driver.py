@@ -38,9 +38,9 @@ from hpcsweep.errors import ClusterUnavailable, FolderError, SubmitRefused, Subm
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving, Hyperband
 from hpcsweep.store.control import Request, put_request
-from hpcsweep.store.journal import read_journal
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import write_manifest
+from hpcsweep.store.segments import read_journal
 from tests.doubles import FakeClock, FolderCluster
 from tests.driver.sweeps import decided, drive, make_driver
 

@@ -20,8 +20,8 @@ import pytest
 
 import hpcsweep
 from hpcsweep.core.events import BatchSubmitted, RunFinished, SweepStarted, TrialCreated, TrialPromoted
-from hpcsweep.store.journal import read_journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
 
 from .fixture import PrivateSlurm
 

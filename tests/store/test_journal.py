@@ -21,9 +21,11 @@ from hpcsweep.errors import FolderError, HeldError, JournalError, SupersededErro
 from hpcsweep.store import files as files_module
 from hpcsweep.store import journal as journal_module
 from hpcsweep.store import owner as owner_module
-from hpcsweep.store.journal import MERGE_ABOVE, Journal, Position, holder, read_journal
+from hpcsweep.store import segments as segments_module
+from hpcsweep.store.journal import MERGE_ABOVE, Journal, holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import SILENT_S, Owner, born
+from hpcsweep.store.segments import Commit, Header, Position, Released, read_journal
 
 
 def note(number: int) -> AnyEvent:
@@ -370,7 +372,7 @@ def test_becoming_the_driver_fails_if_a_third_one_became_it_meanwhile(
     slow = Journal.open(layout)
     append = Journal._append
 
-    def overtaken(self: Journal, entry: msgspec.Struct) -> None:
+    def overtaken(self: Journal, entry: Header | Commit | Released) -> None:
         append(self, entry)
         if self is slow:
             processes.die()
@@ -689,7 +691,7 @@ def test_reading_goes_on_while_files_are_merged_away(
             session(layout, notes(MERGE_ABOVE + 1))
         return read_bytes(path)
 
-    monkeypatch.setattr(journal_module, "read_bytes", merged_meanwhile)
+    monkeypatch.setattr(segments_module, "read_bytes", merged_meanwhile)
     assert events(layout) == notes(*range(MERGE_ABOVE + 2))
     assert len(segments(layout)) == 2
 
@@ -699,14 +701,14 @@ def test_becoming_the_driver_fails_if_files_are_merged_away_meanwhile(
 ) -> None:
     session(layout, notes(0))
     slow = Journal.open(layout)
-    listed = journal_module._list
+    listed = segments_module.list_segments
 
     def removed(folder: Path) -> Any:
         found = listed(folder)
         (folder / "000001.jsonl").unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(journal_module, "_list", removed)
+    monkeypatch.setattr(segments_module, "list_segments", removed)
     with pytest.raises(HeldError, match="another driver is starting"):
         slow.acquire()
 

@@ -1,0 +1,269 @@
+"""Segments: the files of the journal, how a line of one is written and read, and the whole read.
+
+See `store.journal` for what they mean. The first line of a segment is its header, each further
+one a commit or the word that its driver let go; each ends with its checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
+from hpcsweep.errors import FolderError, JournalError
+from hpcsweep.store.files import read_bytes, retry_once
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.owner import Owner
+
+_NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.jsonl")
+_CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}$')
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """A place in the journal: bytes of a segment that are read."""
+
+    segment: int
+    offset: int
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """First line of a segment.
+
+    Attributes:
+        last: Of a merged segment, the last number that it covers.
+        after: How far the segments before are valid; None in the first one.
+    """
+
+    segment: int
+    owner: Owner
+    at: float
+    after: Position | None = None
+    last: int | None = None
+    version: int = FORMAT_VERSION
+
+
+class Commit(msgspec.Struct, frozen=True, gc=False):
+    """One line of events that hold together.
+
+    Attributes:
+        t: When it was written, for people; nothing depends on it.
+    """
+
+    t: float
+    events: list[AnyEvent]
+
+
+class Released(msgspec.Struct, frozen=True):
+    """The line by which a driver lets go."""
+
+    released: float
+
+
+_encode = msgspec.json.Encoder().encode
+_commit_decoder = msgspec.json.Decoder(Commit)
+_header_decoder = msgspec.json.Decoder(Header)
+_released_decoder = msgspec.json.Decoder(Released)
+
+
+class SegmentFile(NamedTuple):
+    """One file of the journal folder; `first` is `last` unless it is merged."""
+
+    first: int
+    last: int
+    path: Path
+
+
+class Tail(NamedTuple):
+    """The newest valid segment: who wrote it, whether it let go, and the end of its valid part."""
+
+    header: Header
+    path: Path
+    released: bool
+    end: Position
+
+
+class Reading(NamedTuple):
+    """A journal as it was read.
+
+    Attributes:
+        events: All events in order.
+        tail: None for a journal that holds nothing yet.
+        chain: The files that count, oldest first, with the bytes of each that are valid.
+        newest: Highest segment number present, valid or not; 0 if none.
+        sizes: Bytes of each file when it was read, those that do not count included.
+    """
+
+    events: list[AnyEvent]
+    tail: Tail | None
+    chain: list[tuple[SegmentFile, int]]
+    newest: int
+    sizes: dict[str, int]
+
+
+def read_journal(layout: Layout) -> Reading:
+    """Read the whole journal; changes nothing and may run beside a driver.
+
+    Raises:
+        JournalError: A line other than a torn last one is damaged.
+        FolderError: The folder cannot be read.
+    """
+    try:
+        for _ in range(5):
+            # A file may be merged and removed between our listing and our reading.
+            with contextlib.suppress(FileNotFoundError):
+                return _read(layout)
+            time.sleep(0.05)
+        return _read(layout)
+    except OSError as error:
+        raise FolderError(f"{layout.journal}: cannot be read: {error.strerror}") from error
+
+
+def _read(layout: Layout) -> Reading:
+    sizes = _sizes(layout, before=None)
+    files = list_segments(layout.journal)
+    newest = max((f.last for f in files), default=0)
+    parts: list[tuple[SegmentFile, int, list[AnyEvent]]] = []
+    tail: Tail | None = None
+    wanted: Position | None = None
+    for file in reversed(_uncovered(files)):
+        if wanted is not None and not file.first <= wanted.segment <= file.last:
+            continue
+        merged = file.first != file.last
+        limit = wanted.offset if wanted is not None and not merged else None
+        segment = _parse(file, limit, may_be_torn=wanted is None)
+        if segment is None:
+            if wanted is None:
+                continue  # its driver died before it was one, or is about to become one
+            raise JournalError(f"{file.path}:1: the header is damaged, yet a later segment follows it")
+        header, events, end, released = segment
+        if tail is None:
+            tail = Tail(header, file.path, released, Position(file.last, end))
+        parts.append((file, end, events))
+        wanted = header.after
+        if wanted is None:
+            break
+    else:
+        if wanted is not None:
+            raise JournalError(f"{layout.journal}: segment {wanted.segment:06d} is missing")
+    parts.reverse()
+    all_events = [event for _, _, events in parts for event in events]
+    return Reading(all_events, tail, [(file, end) for file, end, _ in parts], newest, sizes)
+
+
+def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:
+    """Bytes of each file now. Opened, not only asked for: NFS answers stat from its cache."""
+    sizes = {}
+    for file in list_segments(layout.journal):
+        if before is None or file.last < before:
+            with file.path.open("rb") as opened:
+                sizes[file.path.name] = os.fstat(opened.fileno()).st_size
+    return sizes
+
+
+def unchanged(layout: Layout, reading: Reading, *, before: int) -> bool:
+    """Whether the files before this number are as they were read."""
+    try:
+        return _sizes(layout, before=before) == reading.sizes
+    except FileNotFoundError:  # merged away just now
+        return False
+
+
+def list_segments(folder: Path) -> list[SegmentFile]:
+    """The journal's files, oldest first; one readdir."""
+    try:
+        names = retry_once(lambda: os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        if match := _NAME.fullmatch(name):
+            first = int(match[1])
+            found.append(SegmentFile(first, int(match[2] or first), folder / name))
+    return sorted(found)
+
+
+def _uncovered(files: list[SegmentFile]) -> list[SegmentFile]:
+    """Drop the files that a larger merged file covers."""
+    return [
+        f for f in files if not any(o is not f and o.first <= f.first and f.last <= o.last for o in files)
+    ]
+
+
+def _parse(
+    file: SegmentFile, limit: int | None, *, may_be_torn: bool
+) -> tuple[Header, list[AnyEvent], int, bool] | None:
+    """Header, events, end of the valid part, whether released; None if there is no header yet."""
+    data = read_bytes(file.path)
+    if limit is not None:
+        if len(data) < limit:
+            raise JournalError(f"{file.path}: is {len(data)} bytes long, {limit} were read of it before")
+        data = data[:limit]
+    header: Header | None = None
+    events: list[AnyEvent] = []
+    released = False
+    end = 0
+    for number, line in enumerate(lines_of(data), start=1):
+        last = end + len(line) >= len(data)
+        if last and may_be_torn and (not line.endswith(b"\n") or b"\0" in line):
+            break  # torn: its writer died in it, and never acted on it
+        try:
+            body = checked(line)
+            if header is None:
+                header = _header_decoder.decode(body)
+                if header.version > FORMAT_VERSION:
+                    raise JournalError(
+                        f"{file.path}: written by a newer hpcsweep (journal version {header.version}, "
+                        f"this one reads up to {FORMAT_VERSION}): please upgrade"
+                    )
+            elif body.startswith(b'{"released"'):
+                _released_decoder.decode(body)
+                released = True
+            else:
+                events += _commit_decoder.decode(body).events
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise JournalError(
+                f"{file.path}:{number}: damaged: {error}. Restore the file from a backup or snapshot of "
+                "the filesystem; nothing was changed"
+            ) from error
+        end += len(line)
+    return None if header is None else (header, events, end, released)
+
+
+def lines_of(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        newline = data.find(b"\n", start)
+        stop = len(data) if newline < 0 else newline + 1
+        yield data[start:stop]
+        start = stop
+
+
+def sealed(entry: Header | Commit | Released) -> bytes:
+    """One line: the JSON object with its checksum as the last member."""
+    body = _encode(entry)
+    return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def header_of(line: bytes) -> Header:
+    """The header in the first line of a segment."""
+    return _header_decoder.decode(checked(line))
+
+
+def checked(line: bytes) -> bytes:
+    """The JSON object of a line without its checksum; ValueError if that is wrong."""
+    line = line.rstrip(b"\n")
+    match = _CRC.search(line)
+    if match is None:
+        raise ValueError("no checksum at its end")
+    body = line[: match.start()] + b"}"
+    if zlib.crc32(body) != int(match[1], 16):
+        raise ValueError("the checksum does not fit")
+    return body
