@@ -255,7 +255,11 @@ class Driver:
         return min(caps, default=_UNLIMITED)
 
     def _shares(self) -> list[Share]:
-        return [Share(self.following.open_tasks(batch), batch.throttle) for batch in self.state.live.values()]
+        gpus = self.settings.shape.gpus or 1
+        return [
+            Share(self.following.open_tasks(batch), batch.throttle, max(1, -(-batch.gpus // gpus)))
+            for batch in self.state.live.values()
+        ]
 
     def _rethrottle(self) -> None:
         """Hand the slots of arrays that run out to arrays that could use them."""

@@ -7,32 +7,43 @@ from typing import NamedTuple
 
 
 class Share(NamedTuple):
-    """One live array: tasks that may still run, and how many of them at a time."""
+    """One live array: tasks that may still run, and how many of them at a time.
+
+    Attributes:
+        slots: What one of its tasks takes; more than 1 where it asks for more GPUs than a task
+            of now, because the resources were changed since it was submitted.
+    """
 
     open: int
     throttle: int
+    slots: int = 1
 
     @property
-    def used(self) -> int:
+    def running(self) -> int:
         """Tasks that it may have running at this moment."""
         return min(self.open, self.throttle)
 
+    @property
+    def used(self) -> int:
+        """Slots that it may take at this moment."""
+        return self.running * self.slots
+
 
 def free_slots(cap: int, shares: Sequence[Share]) -> int:
-    """Tasks that could be allowed beyond what is allowed now; negative where too many are."""
+    """Slots that could be taken beyond what may be taken now; negative where too many may be."""
     return cap - sum(share.used for share in shares)
 
 
 def raised(cap: int, shares: Sequence[Share]) -> list[int]:
     """New throttles that hand free slots to arrays with more open tasks, oldest first.
 
-    Only what is free is handed out, so that at no moment more than `cap` tasks may run.
+    Only what is free is handed out, so that at no moment more than `cap` slots may be taken.
     """
     free = free_slots(cap, shares)
     throttles = []
     for share in shares:
-        more = max(0, min(free, share.open - share.throttle))
-        free -= more
+        more = max(0, min(free // share.slots, share.open - share.throttle))
+        free -= more * share.slots
         throttles.append(share.throttle + more)
     return throttles
 
@@ -42,7 +53,7 @@ def lowered(cap: int, shares: Sequence[Share]) -> list[int]:
     over = -free_slots(cap, shares)
     throttles = []
     for share in reversed(shares):
-        cut = max(0, min(over, share.used - 1))
-        over -= cut
-        throttles.append(share.used - cut if cut else share.throttle)
+        cut = max(0, min(-(-over // share.slots), share.running - 1))
+        over -= cut * share.slots
+        throttles.append(share.running - cut if cut else share.throttle)
     return throttles[::-1]

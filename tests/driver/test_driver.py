@@ -251,6 +251,19 @@ def test_a_lowered_cap_holds_for_arrays_that_are_there_already(root: Path, contr
     assert decided(events(root)) == undisturbed(root.parent)
 
 
+def test_arrays_of_larger_tasks_count_with_all_their_gpus(root: Path, controller: Path) -> None:
+    cluster = SlowCluster(controller, seed=0)
+    driver, journal = make_driver(root, cluster, shape=TaskShape(gpus=2), max_tasks=2)  # 4 GPUs
+    driver.tick()
+    journal.release()
+    driver, journal = make_driver(root, cluster, shape=TaskShape(gpus=1), max_tasks=4)  # 4 GPUs
+    driver.tick()
+    assert cluster.throttles == {"s-cafe01-1-1": 2}
+    driver.run()
+    journal.release()
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
 def test_a_throttle_that_the_cluster_did_not_take_is_given_again(root: Path, controller: Path) -> None:
     cluster = SlowCluster(controller, seed=0)
     accept = cluster.throttle

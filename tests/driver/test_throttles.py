@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
 
-shares_of = st.lists(st.builds(Share, open=st.integers(0, 50), throttle=st.integers(1, 30)), max_size=12)
+shares_of = st.lists(
+    st.builds(Share, open=st.integers(0, 50), throttle=st.integers(1, 30), slots=st.integers(1, 4)),
+    max_size=12,
+)
 
 
 def with_throttles(shares: list[Share], throttles: list[int]) -> list[Share]:
-    return [Share(share.open, throttle) for share, throttle in zip(shares, throttles, strict=True)]
+    return [share._replace(throttle=throttle) for share, throttle in zip(shares, throttles, strict=True)]
 
 
 def used(shares: list[Share]) -> int:
@@ -27,6 +30,7 @@ def used(shares: list[Share]) -> int:
         (4, [Share(2, 4)], 2),  # a throttle counts only as far as there are tasks
         (4, [Share(0, 4), Share(3, 1)], 3),
         (2, [Share(9, 4)], -2),
+        (8, [Share(9, 3, slots=2)], 2),  # submitted when a task took twice the GPUs of now
     ],
 )
 def test_free_slots_are_what_no_array_may_take(cap: int, shares: list[Share], free: int) -> None:
@@ -42,6 +46,7 @@ def test_free_slots_are_what_no_array_may_take(cap: int, shares: list[Share], fr
         (8, [Share(0, 4), Share(9, 1)], [4, 8]),  # an array that has ended gives its slots away
         (8, [Share(3, 5)], [5]),  # more than its tasks is of no use
         (2, [Share(9, 4), Share(9, 1)], [4, 1]),  # over the cap: nothing is handed out
+        (8, [Share(9, 1, slots=3), Share(9, 1)], [2, 2]),  # 5 free: one task of 3, 2 of 1
     ],
 )
 def test_free_slots_go_to_the_oldest_array_that_can_use_them(
@@ -74,7 +79,7 @@ def test_raising_never_lets_more_run_than_the_cap(cap: int, shares: list[Share])
     assert all(new.throttle >= old.throttle for new, old in zip(after, shares, strict=True))
     # Whatever is free after it could not be used by anybody.
     idle = free_slots(cap, after)
-    assert idle <= 0 or all(share.throttle >= share.open for share in after)
+    assert all(share.throttle >= share.open or idle < share.slots for share in after)
 
 
 @given(st.integers(1, 60), shares_of)
@@ -88,8 +93,10 @@ def test_raising_one_after_the_other_never_exceeds_the_cap_in_between(cap: int, 
 @given(st.integers(1, 60), shares_of)
 def test_lowering_cuts_just_enough_and_leaves_every_array_one(cap: int, shares: list[Share]) -> None:
     after = with_throttles(shares, lowered(cap, shares))
-    live = sum(share.open > 0 for share in shares)
-    assert used(after) == max(min(used(shares), cap), min(live, used(shares)))
+    least = sum(share.slots for share in shares if share.open)
+    widest = max((share.slots for share in shares), default=1)
+    assert used(after) <= max(cap, least)
+    assert used(after) > min(used(shares), cap) - widest  # no more was cut than one task too much
     assert all(1 <= new.throttle <= old.throttle for new, old in zip(after, shares, strict=True))
 
 
