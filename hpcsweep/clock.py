@@ -6,10 +6,21 @@ import time
 
 
 class SystemClock:
-    """Time as this machine tells it."""
+    """Time as this machine tells it.
+
+    Attributes:
+        sleeping: Whether nothing is being done at the moment.
+    """
+
+    def __init__(self) -> None:
+        self.sleeping = False
 
     def time(self) -> float:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        self.sleeping = True
+        try:
+            time.sleep(seconds)
+        finally:
+            self.sleeping = False

@@ -14,7 +14,7 @@ import msgspec
 from hpcsweep.clock import SystemClock
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import Cluster, Scheduler, TaskShape
+from hpcsweep.core.protocols import Clock, Cluster, Scheduler, TaskShape
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver, Settings
 from hpcsweep.errors import FolderError, SpecError, TrainerError
@@ -229,6 +229,7 @@ def open_sweep(
     place: Place,
     *,
     observers: Sequence[Callable[[AnyEvent], None]] = (),
+    clock: Clock | None = None,
 ) -> Iterator[Driver]:
     """A driver for this folder until the block ends; starts the sweep if it is new.
 
@@ -247,7 +248,7 @@ def open_sweep(
     except OSError as error:
         raise FolderError(f"{folder}: cannot be made: {error.strerror}") from error
     try:
-        clock = SystemClock()
+        clock = clock or SystemClock()
         driver = Driver(
             layout=layout,
             journal=journal,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
+from hpcsweep.cli.launch import _Interrupted, _Signals
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import drive
 
@@ -194,3 +197,21 @@ def test_a_reader_that_goes_away_is_no_error(here: Path) -> None:
     status = os.waitstatus_to_exitcode(os.system(f"bash -c 'set -o pipefail; {command} 2>err | true'"))
     assert status in (0, 141)
     assert (here / "err").read_text() == ""
+
+
+def test_a_signal_in_a_tick_lets_it_end_and_a_second_one_does_not() -> None:
+    with _Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)  # nothing is raised: the tick goes on
+        with pytest.raises(_Interrupted) as told:
+            signals.leave_if_told()
+        assert told.value.code == 128 + signal.SIGTERM
+        with pytest.raises(_Interrupted) as again:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert again.value.code == 130
+
+
+def test_a_signal_between_ticks_ends_the_driver_at_once() -> None:
+    with _Signals() as signals:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        with pytest.raises(_Interrupted):
+            signals.clock.sleep(30)

@@ -196,12 +196,12 @@ def test_second_launch_says_who_drives_and_takes_over_after_a_kill(spec: Path) -
 
 def test_ctrl_c_leaves_the_runs_and_says_how_to_carry_on(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    driver = start(spec, "launch", spec, STEP_S="0.5")
+    driver = start(spec, "launch", spec, "--set", "budget={time: 1d}", STEP_S="0.5")
     time.sleep(2)
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=10)
     assert driver.returncode == 130
-    assert f"carry on with: hpcsweep launch {spec}" in out
+    assert f"carry on with: hpcsweep launch {spec} --set 'budget={time: 1d}'\n" in out
     assert ours(folder)
     assert run(spec, "launch", spec).returncode == 0
 

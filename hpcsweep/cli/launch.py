@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import shlex
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Final
 
 import typer
 
 from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit
 from hpcsweep.cli.progress import progress
 from hpcsweep.cli.text import best_line, configuration, cost, runs_line, state_counts
+from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver import Driver
 from hpcsweep.errors import SubmitRefused
 from hpcsweep.spec import load_spec
 from hpcsweep.sweep import check_folder, check_training_code, choose_place, open_sweep
@@ -42,12 +45,18 @@ def launch(
         fresh = state is None or state.ended is None
         if fresh:
             check_training_code(spec, source=str(spec_path))
-        again = f"hpcsweep launch {spec_path}" + (f" --results {results}" if results else "")
+        again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
         try:
-            with _signals_raise(), progress(quiet=quiet) as show:
+            with _Signals() as signals, progress(quiet=quiet) as show:
+
+                def on_tick(driver: Driver) -> None:
+                    show.tick(driver)
+                    if driver.state.ended is None:
+                        signals.leave_if_told()
+
                 if not quiet:
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
-                with open_sweep(spec, folder, place, observers=[show.event]) as driver:
+                with open_sweep(spec, folder, place, observers=[show.event], clock=signals.clock) as driver:
                     if driver.state.ended is None:
                         if once:
                             # On this machine it is the next tick that starts what one has planned.
@@ -56,7 +65,7 @@ def launch(
                             show.tick(driver)
                         else:
                             driver.acquire()
-                            driver.run(show.tick)
+                            driver.run(on_tick)
                     elif not quiet:
                         typer.echo("It has ended already: nothing is started.")
                     state = driver.state
@@ -66,6 +75,15 @@ def launch(
         except SubmitRefused as refusal:
             raise SubmitRefused(f"{refusal}\nNothing is lost; mend it and carry on with: {again}") from None
         raise typer.Exit(_outcome(state, folder, quiet=quiet))
+
+
+def _command(spec_path: Path, *, results: Path | None, cluster: str | None, overrides: Sequence[str]) -> str:
+    """The command line that carries on."""
+    words = ["hpcsweep", "launch", str(spec_path)]
+    words += ["--results", str(results)] if results else []
+    words += ["--cluster", cluster] if cluster else []
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join(words)
 
 
 def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
@@ -83,22 +101,37 @@ def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
 
 
 class _Interrupted(BaseException):
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.code = INTERRUPTED if signum == signal.SIGINT else 128 + signum
 
 
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """INT, TERM and HUP end the driver between two steps; it lets go of the journal."""
+class _Signals:
+    """INT, TERM and HUP end the driver between two ticks, so that no submission is left in doubt.
 
-    def handle(number: int, _: Any) -> None:
-        raise _Interrupted(INTERRUPTED if number == signal.SIGINT else 128 + number)
+    A second one ends it at once: nothing is lost by that either, but the next launch may have to
+    wait until it is certain what became of a submission.
+    """
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.clock = SystemClock()
+        self._told: int | None = None
+
+    def __enter__(self) -> _Signals:
+        self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def leave_if_told(self) -> None:
+        if self._told is not None:
+            raise _Interrupted(self._told)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.clock.sleeping or self._told is not None:
+            raise _Interrupted(number)
+        self._told = number
