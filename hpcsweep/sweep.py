@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -44,7 +44,7 @@ class Place(msgspec.Struct, frozen=True):
 
     name: str
     why: str
-    cluster: Any
+    cluster: Cluster
     shape: TaskShape
     max_tasks: int | None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import msgspec
 
 from hpcsweep.cluster.local_task import Claim, claim_path
 from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.errors import SubmitRefused
+from hpcsweep.errors import FolderError, SubmitRefused
 from hpcsweep.store.files import make_dirs, read_bytes
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.owner import born
@@ -128,7 +129,11 @@ class LocalCluster:
         """Nothing to do: each poll goes by the throttle of the live batch."""
 
     def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState]:
-        """What each open task does; starts waiting tasks where slots are free."""
+        """What each open task does; starts waiting tasks where slots are free.
+
+        Raises:
+            FolderError: A task runs on another machine, as far as one can see from here.
+        """
         for batch in live:
             if batch.name not in self._known_batches:
                 self._known_batches.add(batch.name)
@@ -181,6 +186,7 @@ class LocalCluster:
             claim = _read_claim(claim_path(files, index))
             found = _Task(0, [], born_at=-1)  # its writer died in it: as if it had run and ended
             if claim is not None:
+                _refuse_elsewhere(files, index, claim)
                 found.become(claim)
             self._tasks.setdefault(TaskId(batch.name, index), found)
 
@@ -228,6 +234,17 @@ class LocalCluster:
         holders = (task for task in self._tasks.values() if not task.over and task.alive())
         taken = {device for task in holders for device in task.devices}
         return [device for device in self._devices if device not in taken][: self._gpus]
+
+
+def _refuse_elsewhere(files: BatchLayout, task: int, claim: Claim) -> None:
+    """Of a process on another machine nothing can be known, so its task must not start here."""
+    host = claim.owner.host
+    told = any(name.startswith(f"{task}.") for name in os.listdir(files.results))
+    if host != socket.gethostname() and not told:
+        raise FolderError(
+            f"{files.root}: task {task} was started on {host} and has no result yet; launch there, or if "
+            f"that machine is gone for good, remove {claim_path(files, task)}"
+        )
 
 
 def _read_claim(path: Path) -> Claim | None:

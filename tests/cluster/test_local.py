@@ -13,6 +13,7 @@ import pytest
 
 from hpcsweep.cluster.local import LocalCluster, devices_here
 from hpcsweep.core.protocols import Batch, LiveBatch, Phase, TaskId, TaskShape
+from hpcsweep.errors import FolderError
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
 from hpcsweep.store.owner import born
@@ -141,6 +142,21 @@ def test_of_two_processes_for_one_task_one_works_and_is_followed(site: Site) -> 
     site.go()
     wait_until(lambda: site.phases(second) == [Phase.COMPLETED] * 3)
     assert site.ended() == [1.0] * 3
+
+
+def test_a_task_of_another_machine_is_not_started_here(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.phases(site.cluster(slots=1))
+    site.began(1)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "another")
+        with pytest.raises(
+            FolderError, match=r"task 0 was started on .* and has no result yet; launch there"
+        ):
+            site.phases(site.cluster())
+    site.go()
+    wait_until(lambda: site.ended() == [1.0])
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    assert site.phases(site.cluster())[1:] == [Phase.RUNNING] * 2
 
 
 def test_a_killed_worker_is_seen_as_ended_without_a_result(site: Site) -> None:
