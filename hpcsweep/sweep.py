@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hpcsweep.clock import SystemClock
+from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Clock, Cluster, Scheduler, TaskShape
@@ -22,7 +23,7 @@ from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import make_searcher, searcher_class
 from hpcsweep.spec import SweepSpec, difference
-from hpcsweep.store.files import make_dirs, write_atomic
+from hpcsweep.store.files import write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
@@ -73,7 +74,7 @@ def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState 
         case "slurm":
             return _slurm(spec, why)
         case _:
-            make = find_class({}, wanted, group="hpcsweep.clusters", key="cluster.name")
+            make = find_class(CLUSTERS, wanted, group="hpcsweep.clusters", key="cluster.name")
             cluster: Cluster = make(spec=spec)
             shape = spec.task_shape()
             return Place(wanted, why, cluster, shape, _max_tasks(spec, shape))
@@ -203,12 +204,8 @@ def _check_place(state: SweepState, folder: Path, place: Place) -> None:
         )
 
 
-def check_training_code(spec: SweepSpec, *, source: str) -> None:
+def check_training_code(spec: SweepSpec) -> None:
     """Import the trainer in a process of its own, so that no torch enters the driver.
-
-    Args:
-        spec: Says what is run.
-        source: The spec file, for the message.
 
     Raises:
         TrainerError: It cannot be imported or called.
@@ -219,7 +216,7 @@ def check_training_code(spec: SweepSpec, *, source: str) -> None:
         check_trainer(spec.program(), spec.cluster.python or sys.executable)
     except TrainerError as error:
         key = "train.function" if spec.train.function else "train.command"
-        raise TrainerError(f"{source}: {key}: {error}") from error
+        raise TrainerError(f"{key}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -243,10 +240,6 @@ def open_sweep(
     layout = Layout(folder)
     journal = Journal.open(layout)
     _check_events(spec, folder, journal.events)
-    try:
-        make_dirs(folder)
-    except OSError as error:
-        raise FolderError(f"{folder}: cannot be made: {error.strerror}") from error
     try:
         clock = clock or SystemClock()
         driver = Driver(

@@ -120,7 +120,7 @@ def test_a_folder_that_holds_something_else_is_refused(here: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(here: Path) -> None:
     result = run("launch", "lr.yaml", "--results", "/proc/1/results")
     assert result.exit_code == 2
-    assert "/proc/1/results: cannot be made: No such file or directory" in result.stderr
+    assert "/proc/1/results/journal: cannot be written: No such file or directory" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["status", "best", "stop", "export"])

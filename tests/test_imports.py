@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "worker",
     },
-    "cli": {"core", "driver", "errors", "report", "schedulers", "spec", "store", "sweep"},
+    "cli": {"clock", "core", "driver", "errors", "report", "schedulers", "spec", "store", "sweep"},
     "__main__": {"cli"},
     "__init__": {"report", "trial"},
 }

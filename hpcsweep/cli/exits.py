@@ -5,17 +5,27 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import typer
 
-from hpcsweep.errors import HeldError, HpcsweepError, SupersededError
+from hpcsweep.errors import HeldError, HpcsweepError, SpecError, SupersededError
 
 DONE: Final = 0
 NO_VALUE: Final = 1
 WRONG: Final = 2
 LEFT_RUNNING: Final = 3
 INTERRUPTED: Final = 130
+
+
+@contextlib.contextmanager
+def named(source: Path) -> Iterator[None]:
+    """Have each problem of a spec name its file."""
+    try:
+        yield
+    except SpecError as error:
+        raise type(error)(*(f"{source}: {problem}" for problem in error.problems)) from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Final
 
 import typer
 
-from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit
+from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
 from hpcsweep.cli.progress import progress
 from hpcsweep.cli.text import best_line, configuration, cost, runs_line, state_counts
 from hpcsweep.clock import SystemClock
@@ -41,10 +41,10 @@ def launch(
         spec = load_spec(spec_path, overrides)
         folder = results or Path("results") / spec.name
         state = check_folder(spec, folder)
-        place = choose_place(spec, name=cluster, state=state)
-        fresh = state is None or state.ended is None
-        if fresh:
-            check_training_code(spec, source=str(spec_path))
+        with named(spec_path):
+            place = choose_place(spec, name=cluster, state=state)
+            if state is None or state.ended is None:
+                check_training_code(spec)
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
         try:
             with _Signals() as signals, progress(quiet=quiet) as show:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.exits import errors_exit, named
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.rungs import Ladder
@@ -25,7 +25,8 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         if spec_path is None:
             raise SpecError("plan: expected a sweep file, or --schema")
         spec = load_spec(spec_path, overrides)
-        place = choose_place(spec, name=cluster)
+        with named(spec_path):
+            place = choose_place(spec, name=cluster)
         typer.echo(f"{spec.name}: on {place.why}")
         largest = _ladders(spec, place)
         _script(spec, place, runs=largest)
