@@ -29,6 +29,9 @@ from hpcsweep.worker.run import Attempt, Start
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
 _RETRY_S = (0.2, 1.0, 3.0, 6.0)
 
+#: How long a file that is there may stay invisible on another node.
+VISIBLE_S = 60.0
+
 _STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
@@ -91,6 +94,7 @@ def run_task(
     if batch.void.exists():
         print(f"hpcsweep: {folder.name} was abandoned: nothing to do", flush=True)
         return True
+    _await_manifest(batch)
     header, work = read_task(batch, task)
     scratch = Path(tempfile.mkdtemp(prefix="hpcsweep-"))
     try:
@@ -107,6 +111,14 @@ def run_task(
         return _Lanes(start, work.runs, signals).run()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _await_manifest(batch: BatchLayout) -> None:
+    """Wait for a manifest that this node does not see yet: NFS may show a new file late."""
+    deadline = time.monotonic() + VISIBLE_S
+    while batch.root.is_dir() and not batch.manifest.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+        os.listdir(batch.root)  # has NFS look again instead of remembering that there was nothing
 
 
 class _Lanes:

@@ -116,3 +116,13 @@ def test_a_start_that_has_told_its_result_already_does_not_tell_another(bench: B
     bench.plan_python(SHOW, bench.run(trial=0))
     first = bench.work()
     assert bench.work() == first
+
+
+def test_a_manifest_that_this_node_sees_late_is_waited_for(bench: Bench) -> None:
+    code = bench.code("def train(trial):\n    return 0.5\n")
+    worker = bench.start()
+    time.sleep(1)
+    assert worker.poll() is None
+    bench.plan([bench.run()], function=f"{code}:train")
+    assert worker.wait(30) == 0
+    assert [result.value for result in bench.results()] == [0.5]
