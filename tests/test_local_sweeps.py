@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,13 @@ def ours(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_hyperband_of_81_is_exact_and_a_second_launch_starts_nothing(spec: Path) -> None:
     done = run(spec, "launch", spec, "--set", "scheduler.max_resource=81")
     assert done.returncode == 0, done.stderr
@@ -135,12 +143,12 @@ def test_driver_that_comes_back_finds_its_running_processes(spec: Path) -> None:
     assert run(spec, "launch", spec, "--results", reference).returncode == 0
     instants = random.Random(2)
     for _ in range(6):
-        driver = start(spec, "launch", spec, STEP_S="0.15")
+        driver = start(spec, "launch", spec, STEP_S="0.3")
         time.sleep(instants.uniform(0.6, 1.2))
         driver.send_signal(signal.SIGKILL)
         driver.communicate()
         assert driver.returncode == -signal.SIGKILL, "it had ended before it could be killed"
-    done = run(spec, "launch", spec, STEP_S="0.15")
+    done = run(spec, "launch", spec, STEP_S="0.3")
     assert done.returncode == 0, done.stderr
     assert decided(read_journal(Layout(folder)).events) == decided(read_journal(Layout(reference)).events)
     starts = Counter(line for log in folder.glob("batches/*/logs/*.log") for line in starts_in(log))
@@ -155,9 +163,8 @@ def starts_in(log: Path) -> list[str]:
 
 def test_stop_ends_the_processes_and_launch_carries_on(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    driver = start(spec, "launch", spec, STEP_S="0.3")
-    time.sleep(2.5)
-    assert ours(folder)
+    driver = start(spec, "launch", spec, STEP_S="2")
+    wait_until(lambda: bool(ours(folder)))
     stopped = run(spec, "stop", folder)
     assert stopped.returncode == 0, stopped.stderr
     assert f"process {driver.pid}" in stopped.stdout
@@ -184,8 +191,8 @@ def test_stop_works_where_no_driver_is_at_work(spec: Path) -> None:
 
 
 def test_second_launch_says_who_drives_and_takes_over_after_a_kill(spec: Path) -> None:
-    first = start(spec, "launch", spec, STEP_S="0.2")
-    time.sleep(1.5)
+    first = start(spec, "launch", spec, STEP_S="0.5")
+    wait_until(lambda: bool(ours(spec.parent / "results" / "free")))
     second = run(spec, "launch", spec)
     assert second.returncode == 3
     assert re.search(rf"process {first.pid} of \S+ on \S+ is driving this sweep since", second.stderr)
@@ -196,8 +203,8 @@ def test_second_launch_says_who_drives_and_takes_over_after_a_kill(spec: Path) -
 
 def test_ctrl_c_leaves_the_runs_and_says_how_to_carry_on(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    driver = start(spec, "launch", spec, "--set", "budget={time: 1d}", STEP_S="0.5")
-    time.sleep(2)
+    driver = start(spec, "launch", spec, "--set", "budget={time: 1d}", STEP_S="5")
+    wait_until(lambda: bool(ours(folder)))
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=10)
     assert driver.returncode == 130

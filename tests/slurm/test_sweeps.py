@@ -151,8 +151,8 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
     undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
     for folder in (undisturbed, disturbed):
         folder.mkdir()
-    finish(launch(write_sweep(undisturbed, max_resource=27, max_gpus=16, pause=0.05)))
-    spec = write_sweep(disturbed, max_resource=27, max_gpus=4, pause=0.05)
+    finish(launch(write_sweep(undisturbed, max_resource=27, max_gpus=16, pause=0.1)))
+    spec = write_sweep(disturbed, max_resource=27, max_gpus=4, pause=0.1)
     instants = random.Random(1)
     for _ in range(10):
         process = launch(spec)
