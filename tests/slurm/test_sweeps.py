@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,10 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> str:
 
 
 class Sampler:
-    """Looks at the queue from outside, again and again, for the most tasks running at a time."""
+    """Looks at the queue from outside, again and again, for the most tasks running at a time.
+
+    A completing task is over: an array's throttle gives its place away at that moment.
+    """
 
     def __init__(self, slurm: PrivateSlurm) -> None:
         self.most = 0
@@ -88,8 +90,7 @@ class Sampler:
 
     def _look(self) -> None:
         while not self._done.wait(0.2):
-            states = Counter(row.state for row in self._slurm.squeue(states="running,completing"))
-            self.most = max(self.most, states.total())
+            self.most = max(self.most, len(self._slurm.squeue(states="running")))
             self.samples += 1
 
     def __enter__(self) -> Sampler:
