@@ -24,7 +24,7 @@ from pathlib import Path
 
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.errors import FolderError, HeldError, SupersededError
-from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, write_all, write_atomic
+from hpcsweep.store.files import explained, fsync_dir, make_dirs, read_bytes, write_all, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
 from hpcsweep.store.segments import (
@@ -162,17 +162,15 @@ class Journal:
 
     def _append(self, entry: Header | Commit | Released) -> None:
         line = sealed(entry)
-        try:
-            if self._broken:
-                raise OSError(errno.EIO, "an earlier write failed")
-            write_all(self._fd, line)
-            os.fsync(self._fd)
-        except OSError as error:
-            self._broken = self._broken or not self._cut_off(len(line))
-            raise FolderError(
-                f"{self.layout.journal}: cannot be written: {error.strerror}. Nothing is lost: free space or "
-                "quota, then launch again"
-            ) from error
+        with explained(self.layout.journal):
+            try:
+                if self._broken:
+                    raise OSError(errno.EIO, "an earlier write failed")
+                write_all(self._fd, line)
+                os.fsync(self._fd)
+            except OSError:
+                self._broken = self._broken or not self._cut_off(len(line))
+                raise
         self._end += len(line)
 
     def _cut_off(self, length: int) -> bool:
