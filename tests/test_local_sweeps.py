@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -21,7 +20,7 @@ import pytest
 import hpcsweep
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
-from tests.driver.sweeps import decided
+from tests.driver.sweeps import TABLE_81, decided, rung_table
 
 TRAINER = """\
 import os, time
@@ -47,14 +46,6 @@ space: {x: {type: float, low: 0.0, high: 1.0}}
 scheduler: {name: hyperband, max_resource: 9}
 cluster: {name: local, slots: 2}
 """
-#: Rungs as trials x resource: ALGORITHMS of Hyperband for R = 81, eta = 3.
-TABLE_81 = {
-    0: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
-    1: [(34, 3), (11, 9), (3, 27), (1, 81)],
-    2: [(15, 9), (5, 27), (1, 81)],
-    3: [(8, 27), (2, 81)],
-    4: [(5, 81)],
-}
 
 
 @pytest.fixture
@@ -89,13 +80,6 @@ def start(spec: Path, *argv: str | Path, **env: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, **env},
     )
-
-
-def rung_table(runs: Any) -> dict[int, list[tuple[int, int]]]:
-    table: dict[int, list[tuple[int, int]]] = {}
-    for (bracket, _), group in runs.groupby(["bracket", "rung"]):
-        table.setdefault(bracket, []).append((len(group), int(group["resource"].iloc[0])))
-    return table
 
 
 def ours(folder: Path) -> list[psutil.Process]:

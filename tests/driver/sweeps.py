@@ -18,6 +18,15 @@ from tests.doubles import PROGRAM, SHAPE, FakeClock
 SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
 STARTED = SweepStarted("cafe01", "s", 1_000_000.0, {"objective": {"metric": "loss", "mode": "min"}})
 
+#: Rungs as trials x resource: ALGORITHMS of Hyperband for R = 81, eta = 3.
+TABLE_81 = {
+    0: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
+    1: [(34, 3), (11, 9), (3, 27), (1, 81)],
+    2: [(15, 9), (5, 27), (1, 81)],
+    3: [(8, 27), (2, 81)],
+    4: [(5, 81)],
+}
+
 
 def make_driver(
     root: Path,
@@ -78,3 +87,11 @@ def decided(events: list[AnyEvent]) -> list[tuple[Any, ...]]:
             case _:
                 pass
     return sorted(found, key=repr)
+
+
+def rung_table(runs: Any) -> dict[int, list[tuple[int, int]]]:
+    """For each bracket its rungs as (runs, resource), from the frame of runs."""
+    table: dict[int, list[tuple[int, int]]] = {}
+    for (bracket, _), group in runs.groupby(["bracket", "rung"]):
+        table.setdefault(bracket, []).append((len(group), int(group["resource"].iloc[0])))
+    return table

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 import hpcsweep
-from hpcsweep.core.events import BatchSubmitted, RunFinished, SweepStarted, TrialCreated, TrialPromoted
+from hpcsweep.core.events import BatchSubmitted, SweepStarted
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
+from tests.driver.sweeps import TABLE_81, decided, rung_table
 
 from .fixture import PrivateSlurm
 
@@ -44,14 +45,6 @@ resources: {gpus: 1, cpus: 1, time: 10m}
 cluster: {name: slurm, max_gpus: %d, poll: 1, grace: 5, settle: 5}
 """
 POLL_S = 1.0
-#: ALGORITHMS.md: R = 81, eta = 3.
-TABLE = {
-    0: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
-    1: [(34, 3), (11, 9), (3, 27), (1, 81)],
-    2: [(15, 9), (5, 27), (1, 81)],
-    3: [(8, 27), (2, 81)],
-    4: [(5, 81)],
-}
 
 
 def write_sweep(folder: Path, *, max_resource: int, max_gpus: int, pause: float = 0.0) -> Path:
@@ -119,13 +112,6 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return lambda program: calls.read_text().split().count(program)
 
 
-def ladder_table(runs: Any) -> dict[int, list[tuple[int, int]]]:
-    table: dict[int, list[tuple[int, int]]] = {}
-    for (bracket, _), group in runs.groupby(["bracket", "rung"]):
-        table.setdefault(bracket, []).append((len(group), int(group["resource"].iloc[0])))
-    return table
-
-
 def test_hyperband_of_81_is_exact_on_slurm(
     slurm: PrivateSlurm, tmp_path: Path, counted: Callable[[str], int]
 ) -> None:
@@ -135,7 +121,7 @@ def test_hyperband_of_81_is_exact_on_slurm(
         finish(launch(spec, env={**os.environ, "COUNTED": "1"}))
     ticks = (time.monotonic() - began) / POLL_S
     results = hpcsweep.load(tmp_path / "results" / "free")
-    assert ladder_table(results.runs) == TABLE
+    assert rung_table(results.runs) == TABLE_81
     assert len(results.trials) == 143
     assert len(results.runs) == 206
     assert set(results.runs["outcome"]) == {"completed"}
@@ -171,19 +157,8 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
 
 
 def outcome(folder: Path) -> list[tuple[Any, ...]]:
-    """Trials, promotions and each run's ending, sorted: one entry for each time it was counted."""
-    found: list[tuple[Any, ...]] = []
-    for event in read_journal(Layout(folder / "results" / "free")).events:
-        match event:
-            case TrialCreated():
-                found.append((event.trial, 0, "created", event.config["x"]))
-            case TrialPromoted():
-                found.append((event.trial, event.rung, "promoted", event.resource))
-            case RunFinished():
-                found.append((event.trial, event.rung, "finished", event.outcome.value, event.value))
-            case _:
-                pass
-    return sorted(found, key=repr)
+    """Trials, promotions and each run's ending: one entry for each time it was counted."""
+    return decided(read_journal(Layout(folder / "results" / "free")).events)
 
 
 def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(tmp_path: Path) -> None:
