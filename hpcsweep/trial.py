@@ -72,6 +72,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     metrics_file: str
     metric: str
     keep_checkpoints: int = 1
+    keep_steps: tuple[int, ...] = ()
 
     @property
     def owner(self) -> str:
@@ -197,7 +198,7 @@ class Trial:
         layout = TrialLayout(Path(self._run.trial_folder))
         with checkpoints.writing(layout, step, owner=self._run.owner) as folder:
             yield folder
-        checkpoints.prune(layout, keep=self._run.keep_checkpoints)
+        checkpoints.prune(layout, keep=self._run.keep_checkpoints, steps=self._run.keep_steps)
 
     def finish(self, returned: object) -> None:
         """Count what a training function returned, a number or a dict of them, as a report.
@@ -451,7 +452,7 @@ def _seal_working_folder(trial: Trial, step: int) -> None:
     layout = TrialLayout(Path(trial._run.trial_folder))
     checkpoints.seal(layout, _step(step), folder)
     make_dirs(folder)
-    checkpoints.prune(layout, keep=trial._run.keep_checkpoints)
+    checkpoints.prune(layout, keep=trial._run.keep_checkpoints, steps=trial._run.keep_steps)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     if state.best is None:
         return NO_VALUE
     typer.echo(f"best: {best_line(state)}")
-    typer.echo(f"      {configuration(state.trials[state.best.trial].config)}")
+    typer.echo(f"      {configuration(state.best.config)}")
     return NO_VALUE if state.ended.ending is Ending.FAILED else DONE
 
 

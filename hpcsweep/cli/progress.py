@@ -114,7 +114,7 @@ class OnTerminal:
             Text(f"best {best_line(state)}", style="bold"),
         ]
         if state.best is not None:
-            lines.append(Text(configuration(state.trials[state.best.trial].config)))
+            lines.append(Text(configuration(state.best.config)))
         lines += [
             Text(f"trial {run.trial} {run.outcome.value}: {run.message}", style="red")
             for run in self._failures

@@ -39,7 +39,7 @@ def status(path: Path, *, json: bool) -> None:
         typer.echo(f"{summary['trials']} trials; {runs_line(summary['runs'])}; {cost(state)}")
         typer.echo(f"best: {best_line(state)}")
         if state.best is not None:
-            typer.echo(f"      {configuration(state.trials[state.best.trial].config)}")
+            typer.echo(f"      {configuration(state.best.config)}")
         for failure in summary["failures"]:
             where = f"trial {failure['trial']} rung {failure['rung']}"
             typer.echo(f"{failure['outcome']}: {where}: {failure['message']}")

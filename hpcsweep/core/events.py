@@ -71,6 +71,7 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
     Attributes:
         sweep: Random id of this sweep, part of every batch name.
         identity: What must not change between launches: space, objective, searcher, scheduler.
+        picked: The searcher that `auto` stands for in this sweep, for as long as it lives.
     """
 
     sweep: str
@@ -78,6 +79,7 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
     at: float
     identity: dict[str, Any]
     version: int = FORMAT_VERSION
+    picked: str = ""
 
 
 class SweepResumed(Event, frozen=True, tag="sweep_resumed", gc=False):
@@ -111,8 +113,10 @@ class TrialCreated(Event, frozen=True, tag="trial_created", gc=False):
 
     Attributes:
         resource: Of rung 0.
-        parent: The trial whose checkpoint it starts from, if any.
-        origin: `searcher` or `enqueued`.
+        parent: The trial whose checkpoint of step `start` it goes on from, if any.
+        origin: `searcher`, `enqueued` or `clone`.
+        repeat: Which training of its configuration it is, from 0; the trial number of the first
+            one is `trial - repeat`.
     """
 
     trial: int
@@ -121,6 +125,8 @@ class TrialCreated(Event, frozen=True, tag="trial_created", gc=False):
     resource: int
     parent: int | None = None
     origin: str = "searcher"
+    start: int = 0
+    repeat: int = 0
 
 
 class TrialPromoted(Event, frozen=True, tag="trial_promoted", gc=False):
@@ -136,6 +142,49 @@ class TrialStopped(Event, frozen=True, tag="trial_stopped", gc=False):
 
     trial: int
     reason: str
+
+
+class Enqueued(Event, frozen=True, tag="enqueued", gc=False):
+    """Configurations that are to be tried before any that the searcher proposes.
+
+    Attributes:
+        configs: Complete ones, in the order in which they are to start.
+        request: File name of the control request that brought them, empty for those of the spec.
+    """
+
+    configs: tuple[Config, ...]
+    request: str = ""
+
+
+class KnownResults(Event, frozen=True, tag="known_results", gc=False):
+    """Results of an earlier sweep that the searcher learns from.
+
+    Attributes:
+        source: The folder that they are from.
+        results: Each configuration with its observations, lowest resource first: resource and
+            objective value, None for a failed run.
+        passed_over: Why trials of that sweep were left out: reason -> how many.
+    """
+
+    source: str
+    results: tuple[tuple[Config, tuple[tuple[int, float | None], ...]], ...]
+    passed_over: dict[str, int] = {}
+
+
+class RunReported(Event, frozen=True, tag="run_reported", gc=False):
+    """What a run that goes on has reported of the objective; only for schedulers that watch.
+
+    Attributes:
+        reports: Step and finite value, in the order of the steps; each step of a trial once.
+    """
+
+    trial: int
+    rung: int
+    reports: tuple[tuple[int, float], ...]
+
+    @property
+    def run(self) -> RunId:
+        return RunId(self.trial, self.rung)
 
 
 class NoMoreTrials(Event, frozen=True, tag="no_more_trials", gc=False):
@@ -201,7 +250,7 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
 
     Attributes:
         attempt: Which try it was, from 0; `restart` counts the cluster's own requeues of it.
-        value: The objective, None unless the outcome is `completed` (or `stopped`).
+        value: The objective, None unless the outcome is `completed`, or `stopped` after a report.
         step: Resource that the trial has reached.
         start: Step of the checkpoint that this attempt went on from, 0 from scratch, None where
             unknown.
@@ -271,6 +320,9 @@ AnyEvent: TypeAlias = (
     | TrialCreated
     | TrialPromoted
     | TrialStopped
+    | Enqueued
+    | KnownResults
+    | RunReported
     | NoMoreTrials
     | BatchPlanned
     | BatchSubmitted

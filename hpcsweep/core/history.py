@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,61 +14,155 @@ if TYPE_CHECKING:
     from hpcsweep.core.space import Space
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class History:
-    """A snapshot for one `ask`. Arrays are made when first read, so random search pays nothing.
+    """Configurations and observations. It only grows, so that an `ask` pays for what is new.
 
-    Attributes:
+    An observation is one value of one configuration at one resource: a trial that was promoted
+    twice has three. Those of earlier sweeps count too; they belong to no configuration of `configs`.
+    A searcher only reads: `add`, `drop`, `observe` and `know` are the driver's.
+
+    Args:
         space: The search space.
-        configs: All configurations in trial order, those still running and failed included.
-        values: For each of them the newest objective value, to be *minimised* whatever the
-            sweep's mode; NaN for a run that failed, None while nothing has finished.
-        resources: For each of them the resource of that value, 0 where there is none.
+        configs: Configurations proposed so far, in order.
+        values: The newest value of each one, NaN for a failure, None while there is none.
+        resources: The resource of that value.
     """
 
     def __init__(
         self,
         space: Space,
         *,
-        configs: Sequence[Config],
-        values: Sequence[float | None],
-        resources: Sequence[int],
+        configs: Sequence[Config] = (),
+        values: Sequence[float | None] = (),
+        resources: Sequence[int] = (),
     ) -> None:
         self.space = space
-        self.configs = configs
-        self._values = values
-        self._resources = resources
+        #: All configurations in the order of their proposal, those running and failed included.
+        self.configs: list[Config] = []
+        self._known: list[Config] = []  # of earlier sweeps
+        self._units = _Table(len(space.columns))  # of `configs`, as far as anybody asked for them
+        self._known_units = _Table(len(space.columns))
+        # Of each observation; `_of` counts from -1 downwards in the configurations of earlier sweeps.
+        self._of: list[int] = []
+        self._values: list[float] = []
+        self._resources: list[int] = []
+        # Of each configuration its newest observation, -1 if none.
+        self._newest: list[int] = []
+        self._known_newest: list[int] = []
+        for config in configs:
+            self.add(config)
+        for index, (value, resource) in enumerate(zip(values, resources, strict=True)):
+            if value is not None:
+                self.observe(index, value, resource)
+
+    # ------------------------------------------------------------------ the driver's
+
+    def add(self, config: Config) -> int:
+        """A configuration was proposed; gives its index."""
+        self.configs.append(config)
+        self._newest.append(-1)
+        return len(self.configs) - 1
+
+    def drop(self, count: int) -> None:
+        """Take the last `count` configurations back; nothing was observed of them."""
+        if count:
+            del self.configs[-count:], self._newest[-count:]
+            self._units.cut(len(self.configs))
+
+    def observe(self, index: int, value: float, resource: int) -> None:
+        """Configuration `index` has a value, to be *minimised*, at `resource`; NaN for a failure."""
+        self._newest[index] = len(self._of)
+        self._append(index, value, resource)
+
+    def know(self, config: Config, observations: Sequence[tuple[int, float]]) -> None:
+        """An earlier sweep observed this: resource and value, the lowest resource first."""
+        self._known.append(config)
+        for resource, value in observations:
+            self._append(-len(self._known), value, resource)
+        self._known_newest.append(len(self._of) - 1)
+
+    def _append(self, of: int, value: float, resource: int) -> None:
+        self._of.append(of)
+        self._values.append(value)
+        self._resources.append(resource)
+
+    # ------------------------------------------------------------------ questions
 
     @property
     def proposed(self) -> int:
         """How many configurations were proposed so far; the next one has this index."""
         return len(self.configs)
 
-    @cached_property
-    def _observed(self) -> NDArray[np.bool_]:
-        return np.array([value is not None for value in self._values], dtype=bool)
-
-    @cached_property
-    def _unit(self) -> Floats:
-        return self.space.to_unit(self.configs)
+    @property
+    def observed(self) -> int:
+        """How many observations there are, m below."""
+        return len(self._of)
 
     @property
     def X(self) -> Floats:  # noqa: N802 (the field's name)
-        """Observed configurations in the unit cube, `(m, d)`; NaN where a parameter is inactive."""
-        return self._unit[self._observed]
+        """Configuration of each observation in the unit cube, `(m, d)`; NaN where inactive."""
+        of = self.trials
+        known = self._known_units.filled(self._known, self.space)
+        units = self.units
+        if not len(known):
+            return units[of]
+        return np.concatenate([units, known[::-1]])[of]  # -1 is the first one known
+
+    @property
+    def units(self) -> Floats:
+        """Each of `configs` in the unit cube, `(n, d)`; NaN where inactive. Not to be changed."""
+        return self._units.filled(self.configs, self.space)
+
+    @property
+    def trials(self) -> Ints:
+        """Index in `configs` of each observation, `(m,)`; negative for those of earlier sweeps."""
+        return np.array(self._of, dtype=np.int64)
+
+    @property
+    def values(self) -> Floats:
+        """Objective of each observation, `(m,)`, to be minimised whatever the mode; NaN for a failure."""
+        return np.array(self._values, dtype=float)
+
+    @property
+    def resources(self) -> Ints:
+        """Resource of each observation, `(m,)`: that at which it failed for a failure."""
+        return np.array(self._resources, dtype=np.int64)
+
+    @property
+    def newest(self) -> NDArray[np.bool_]:
+        """Which observations are the last ones of their configuration, `(m,)`."""
+        newest = np.array([*self._newest, *self._known_newest[::-1]], dtype=np.int64)
+        last: NDArray[np.bool_] = newest[self.trials] == np.arange(len(self._of))
+        return last
 
     @property
     def pending(self) -> Floats:
-        """Configurations without any result yet, `(p, d)`."""
-        return self._unit[~self._observed]
+        """Configurations without any observation yet, `(p, d)`."""
+        return self.units[np.array(self._newest, dtype=np.int64) < 0]
 
-    @cached_property
-    def values(self) -> Floats:
-        """Objective of each row of `X`, `(m,)`, to be minimised; NaN for a failure."""
-        return np.array([value for value in self._values if value is not None], dtype=float)
 
-    @cached_property
-    def resources(self) -> NDArray[np.int64]:
-        """Resource at which each row of `X` was observed, `(m,)`."""
-        return np.array(self._resources, dtype=np.int64)[self._observed]
+class _Table:
+    """Rows of the unit cube for a list that grows at its end; computed once each."""
+
+    def __init__(self, columns: int) -> None:
+        self._rows = np.empty((0, columns))
+        self._count = 0
+
+    def cut(self, count: int) -> None:
+        self._count = min(self._count, count)
+
+    def filled(self, configs: Sequence[Config], space: Space) -> Floats:
+        """The rows of all `configs`."""
+        if len(configs) > len(self._rows):
+            grown = np.empty((max(2 * len(self._rows), len(configs), 64), self._rows.shape[1]))
+            grown[: self._count] = self._rows[: self._count]
+            self._rows = grown
+        if len(configs) > self._count:
+            self._rows[self._count : len(configs)] = space.to_unit(configs[self._count :])
+            self._count = len(configs)
+        view = self._rows[: self._count]
+        view.flags.writeable = False
+        return view

@@ -15,15 +15,21 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from hpcsweep.core.history import History
+    from hpcsweep.core.space import Space
 
 
 # --------------------------------------------------------------------------- searchers
 
 
 class Searcher(Protocol):
-    """Proposes configurations. Holds no state between calls: all that it knows is the history."""
+    """Proposes configurations. Holds no state between calls: all that it knows is the history.
 
-    #: Whether a proposal depends on results. If not, trials may be started far ahead.
+    It may remember what it computed, as long as the answer depends on the arguments alone.
+
+    Attributes:
+        adaptive: Whether a proposal depends on results. If not, trials may be started far ahead.
+    """
+
     adaptive: bool
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
@@ -32,6 +38,14 @@ class Searcher(Protocol):
         Fewer than `n` back means that the space is exhausted. The same history and the same
         generator state give the same answer, in any process.
         """
+        ...
+
+    def problems(self, space: Space) -> list[str]:
+        """Why it cannot search this space, each line beginning with the key path at fault."""
+        ...
+
+    def ends(self, space: Space) -> bool:
+        """Whether it runs out of proposals by itself."""
         ...
 
 
@@ -53,18 +67,38 @@ class Promote(msgspec.Struct, frozen=True):
     resource: int
 
 
+class Clone(msgspec.Struct, frozen=True):
+    """Start a new trial in `bracket` from the checkpoint that `parent` has at step `start`."""
+
+    bracket: int
+    resource: int
+    parent: int
+    start: int
+    config: Config
+
+
 class Stop(msgspec.Struct, frozen=True):
-    """End the running trial now."""
+    """End the running trial now; it is not trained any further by anybody."""
 
     trial: int
     reason: str
 
 
-Decision: TypeAlias = Start | Promote | Stop
+Decision: TypeAlias = Start | Promote | Clone | Stop
 
 
 class Scheduler(Protocol):
-    """Decides who starts, who is promoted, who stops: a state machine over events."""
+    """Decides who starts, who is promoted, who stops: a state machine over events.
+
+    Attributes:
+        watches: Whether it must see what runs report before they end (`RunReported`). Without
+            it the driver never reads a metrics file.
+        clones: Whether it makes `Clone` decisions: then the checkpoints that a clone may start
+            from are kept.
+    """
+
+    watches: bool
+    clones: bool
 
     def apply(self, event: AnyEvent) -> None:
         """Take note of what happened. Events that do not concern it are ignored."""
@@ -73,10 +107,10 @@ class Scheduler(Protocol):
     def decide(self, slots: int) -> list[Decision]:
         """What to do next with `slots` free places; changes nothing in the scheduler.
 
-        Promotions come before starts. A synchronous rung is handed out whole, even if it is
-        larger than `slots`; with no free slot nothing is decided. A decision is in force once
-        its event (`TrialCreated`, `TrialPromoted`, `TrialStopped`) has been applied; until
-        then `decide` gives it again.
+        Stops come first, promotions and clones before starts. A synchronous rung is handed out
+        whole, even if it is larger than `slots`; with no free slot nothing but stops is decided.
+        A decision is in force once its event (`TrialCreated`, `TrialPromoted`, `TrialStopped`)
+        has been applied; until then `decide` gives it again.
         """
         ...
 

@@ -86,7 +86,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         for constraint in self.constraints:
             for name in sorted(constraint.names - known):
                 raise ValueError(f"constraint {constraint.text!r}: {name!r} is no parameter")
-        _ = self._parents_first
+        _ = self.parents_first
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         return [(p, p.domain) for p in self.parameters if not isinstance(p.domain, Constant)]
 
     @cached_property
-    def _parents_first(self) -> tuple[Parameter, ...]:
+    def parents_first(self) -> tuple[Parameter, ...]:
         """In the spec's order, but for parameters that must wait for those they depend on."""
         order: list[Parameter] = []
         waiting = list(self.parameters)
@@ -184,13 +184,13 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 column += 1
         configs = [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
         if self._conditions:
-            configs = [self._pruned(config) for config in configs]
+            configs = [self.pruned(config) for config in configs]
         return configs
 
-    def _pruned(self, config: Config) -> Config:
-        """Without the inactive parameters."""
+    def pruned(self, config: Config) -> Config:
+        """Without the inactive parameters, in the order of the spec."""
         kept: Config = {}
-        for parameter in self._parents_first:
+        for parameter in self.parents_first:
             if self._active(parameter.name, kept):
                 kept[parameter.name] = config[parameter.name]
         return self._ordered(kept)
@@ -251,7 +251,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 joined = family[parameter.name] | family[other]
                 family.update(dict.fromkeys(joined, joined))
         groups = {min(members): members for members in family.values()}
-        return [[p for p in self._parents_first if p.name in members] for members in groups.values()]
+        return [[p for p in self.parents_first if p.name in members] for members in groups.values()]
 
     def _count(self, family: Sequence[Parameter], index: int, config: Config) -> int:
         """Configurations of the parameters from `index` on, given those before."""
@@ -320,11 +320,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         return points
 
     def _leaves(self, index: int, config: Config, points: Mapping[str, Sequence[Any]]) -> Iterator[Config]:
-        if index == len(self._parents_first):
+        if index == len(self.parents_first):
             if self.fits(config):
                 yield self._ordered(config)
             return
-        name = self._parents_first[index].name
+        name = self.parents_first[index].name
         if not self._active(name, config):
             yield from self._leaves(index + 1, config, points)
             return
@@ -342,14 +342,14 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         ]
         valid: Config = {}
         doubtful: set[str] = set()
-        for parameter in self._parents_first:
+        for parameter in self.parents_first:
             name = parameter.name
             if doubtful & parameter.when.keys():
                 doubtful.add(name)
             elif not self._active(name, valid):
                 if name in config:
                     problems.append(
-                        f"{name}: must be absent, it is active only when {_spoken(parameter.when)}"
+                        f"{name}: must be absent, it is active only when {spoken(parameter.when)}"
                     )
             elif name not in config:
                 problems.append(f"{name}: missing")
@@ -374,7 +374,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         become exactly those of the domain: 1 is 1.0 for a float.
         """
         filled = dict(config)
-        for parameter in self._parents_first:
+        for parameter in self.parents_first:
             if parameter.name not in filled and isinstance(parameter.domain, Constant):
                 if self._active(parameter.name, filled):
                     filled[parameter.name] = parameter.domain.value
@@ -399,5 +399,5 @@ def _check_can_be_thinned(parameter: Parameter) -> None:
             raise ValueError(f"{parameter.name}: its values are listed, all of them are taken")
 
 
-def _spoken(when: Mapping[str, tuple[Any, ...]]) -> str:
+def spoken(when: Mapping[str, tuple[Any, ...]]) -> str:
     return " and ".join(f"{other} is {' or '.join(map(shown, values))}" for other, values in when.items())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,12 +18,15 @@ from hpcsweep.core.events import (
     BatchSubmitted,
     BatchThrottled,
     Config,
+    Enqueued,
     Interruption,
+    KnownResults,
     NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
+    RunReported,
     StopRequested,
     SweepEnded,
     SweepResumed,
@@ -55,6 +60,8 @@ class Run(msgspec.Struct, gc=False):
         counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
+        reported: Newest step that it was seen to report while under way, and the best value so far
+            or the newest, as `objective.at` says; only under schedulers that watch.
     """
 
     trial: int
@@ -75,6 +82,7 @@ class Run(msgspec.Struct, gc=False):
     node: str = ""
     job: str = ""
     message: str = ""
+    reported: tuple[int, float] | None = None
 
     @property
     def id(self) -> RunId:
@@ -91,6 +99,8 @@ class Trial(msgspec.Struct, gc=False):
     origin: str
     runs: list[Run]
     stopped: str = ""
+    start: int = 0
+    repeat: int = 0
 
     @property
     def last_completed(self) -> Run | None:
@@ -99,6 +109,23 @@ class Trial(msgspec.Struct, gc=False):
             if run.value is not None:
                 return run
         return None
+
+
+class Best(msgspec.Struct, frozen=True):
+    """The best configuration: by its mean where it is trained several times.
+
+    Attributes:
+        trial: The first one of its configuration.
+        value: At `resource`, the highest at which all its repeats have a value.
+        repeats: How many values the mean is of.
+    """
+
+    trial: int
+    rung: int
+    value: float
+    resource: int
+    config: Config
+    repeats: int = 1
 
 
 class BatchState(msgspec.Struct):
@@ -142,10 +169,17 @@ class SweepState:
         self.spent_gpu_s = 0.0
         self.spent_s = 0.0
         self.requests: set[str] = set()
+        self.enqueued: deque[Config] = deque()
+        self.known: list[KnownResults] = []
+        #: Configurations that were started and are no clones: those that count for budget.trials.
+        self.chosen = 0
         self.interruptions = 0
         self.last_failure: Run | None = None
-        self._best: Run | None = None
-        self._best_is_stale = False
+        # Clones whose first run has not ended: trial -> None.
+        self._young: dict[int, None] = {}
+        # Candidates for the best: (signed value, -resource, first trial), valid while they are
+        # the newest value of their configuration.
+        self._best: list[tuple[float, int, int]] = []
         self._apply: dict[type[Any], Callable[[Any], None]] = {
             SweepStarted: self._sweep_started,
             SweepResumed: self._sweep_resumed,
@@ -155,6 +189,9 @@ class SweepState:
             TrialCreated: self._trial_created,
             TrialPromoted: self._trial_promoted,
             TrialStopped: self._trial_stopped,
+            Enqueued: self._enqueued,
+            KnownResults: self.known.append,
+            RunReported: self._run_reported,
             BatchPlanned: self._batch_planned,
             BatchSubmitted: self._batch_submitted,
             BatchThrottled: self._batch_throttled,
@@ -186,33 +223,57 @@ class SweepState:
         return self.started is None or self.started.identity.get("objective", {}).get("mode") != "max"
 
     @property
-    def best(self) -> Run | None:
-        """The best of all trials by each one's newest value.
+    def repeats(self) -> int:
+        """How often each configuration is trained."""
+        return 1 if self.started is None else int(self.started.identity.get("repeats", 1))
+
+    def value_of(self, first: int, rung: int) -> float | None:
+        """Mean value of the configuration with this first trial; None until all its repeats have ended."""
+        runs = [
+            trial.runs[rung]
+            for trial in self.trials[first : first + self.repeats]
+            if rung < len(trial.runs) and trial.runs[rung].status.ended
+        ]
+        return mean_value(runs) if len(runs) == self.repeats else None
+
+    @property
+    def best(self) -> Best | None:
+        """The best of all configurations by each one's newest value.
 
         On a tie the larger resource, then the older trial wins. None while there is no value.
         """
-        if self._best_is_stale:
-            self._best_is_stale = False
-            self._best = None
-            for trial in self.trials:
-                run = trial.last_completed
-                if run is not None and self._beats(run, self._best):
-                    self._best = run
-        return self._best
+        while self._best:
+            best = self._newest(self._best[0][2])
+            if best is not None and self._key(best) == self._best[0]:
+                return best
+            heapq.heappop(self._best)  # a later value of it is in the heap as well
+        return None
+
+    def _key(self, best: Best) -> tuple[float, int, int]:
+        return (self._sign * best.value, -best.resource, best.trial)
+
+    @property
+    def _sign(self) -> int:
+        return 1 if self.minimise else -1
+
+    def _newest(self, first: int) -> Best | None:
+        trial = self.trials[first]
+        for run in reversed(trial.runs):
+            value = self.value_of(first, run.rung)
+            if value is not None:
+                resource = run.step if run.status is RunStatus.STOPPED else run.resource
+                return Best(first, run.rung, value, resource, trial.config, self.repeats)
+        return None
+
+    def clone_steps(self, parent: int) -> list[int]:
+        """Steps of this trial's checkpoints that clones have yet to go on from."""
+        clones = (self.trials[trial] for trial in self._young)
+        return [clone.start for clone in clones if clone.parent == parent]
 
     @property
     def outstanding(self) -> int:
         """Runs that are decided and have no ending."""
         return self.counts[RunStatus.WAITING] + self.counts[RunStatus.SUBMITTED]
-
-    def _beats(self, run: Run, other: Run | None) -> bool:
-        if other is None:
-            return True
-        assert run.value is not None
-        assert other.value is not None
-        sign = 1 if self.minimise else -1
-        mine = (sign * run.value, -run.resource, run.trial)
-        return mine < (sign * other.value, -other.resource, other.trial)
 
     # ------------------------------------------------------------------ events
 
@@ -238,7 +299,24 @@ class SweepState:
     def _trial_created(self, event: TrialCreated) -> None:
         assert event.trial == len(self.trials), "trial numbers have no gaps"
         run = Run(event.trial, 0, event.resource)
-        self.trials.append(Trial(event.trial, event.config, event.bracket, event.parent, event.origin, [run]))
+        self.trials.append(
+            Trial(
+                event.trial,
+                event.config,
+                event.bracket,
+                event.parent,
+                event.origin,
+                [run],
+                start=event.start,
+                repeat=event.repeat,
+            )
+        )
+        if not event.repeat:
+            self.chosen += event.origin != "clone"
+            if event.parent is not None:
+                self._young[event.trial] = None
+            if event.origin == "enqueued":
+                self.enqueued.popleft()
         self.waiting[run.id] = None
         self.counts[RunStatus.WAITING] += 1
 
@@ -252,6 +330,28 @@ class SweepState:
 
     def _trial_stopped(self, event: TrialStopped) -> None:
         self.trials[event.trial].stopped = event.reason
+
+    def _enqueued(self, event: Enqueued) -> None:
+        self.enqueued.extend(event.configs)
+        if event.request:
+            self.requests.add(event.request)
+
+    def _run_reported(self, event: RunReported) -> None:
+        run = self.run(event.run)
+        best = None
+        if self._at_best:
+            below = self.trials[event.trial].runs[event.rung - 1].value if event.rung else None
+            best = below if run.reported is None else run.reported[1]
+        for step, value in event.reports:
+            if best is not None:
+                value = self._sign * min(self._sign * value, self._sign * best)
+            if self._at_best:
+                best = value
+            run.reported = (step, value)
+
+    @property
+    def _at_best(self) -> bool:
+        return self.started is not None and self.started.identity.get("objective", {}).get("at") == "best"
 
     def _batch_planned(self, event: BatchPlanned) -> None:
         runs = {run for task in event.tasks for run in task}
@@ -302,13 +402,13 @@ class SweepState:
             case _:
                 self._move(run, RunStatus.FAILED)
                 self.last_failure = run
-        if run.value is not None and not self._best_is_stale:
-            best = self._best
-            if best is not None and best.trial == run.trial:
-                self._best_is_stale = not self._beats(run, best)
-                self._best = run
-            elif self._beats(run, best):
-                self._best = run
+        if event.rung == 0:
+            self._young.pop(event.trial, None)
+        if run.value is not None or self.repeats > 1:
+            first = event.trial - self.trials[event.trial].repeat
+            newest = self._newest(first)
+            if newest is not None:
+                heapq.heappush(self._best, self._key(newest))
 
     def _run_interrupted(self, event: RunInterrupted) -> None:
         run = self.trials[event.trial].runs[event.rung]
@@ -342,3 +442,14 @@ class SweepState:
         self.counts[run.status] -= 1
         self.counts[status] += 1
         run.status = status
+
+
+def mean_value(runs: Sequence[Run]) -> float | None:
+    """Mean over the runs of one configuration; None if any failed, for then it is none to trust.
+
+    A run that was lost on the cluster says nothing of its configuration: the others count alone.
+    """
+    if any(run.status is RunStatus.FAILED and run.outcome is not Outcome.LOST for run in runs):
+        return None
+    values = [run.value for run in runs if run.value is not None]
+    return sum(values) / len(values) if values else None

@@ -30,7 +30,7 @@ def work_left(state: SweepState, scheduler: Scheduler, settings: Settings, *, no
         return False
     stop = state.no_more_trials
     if stop is not None and stop.cause == "budget":
-        if settings.max_trials is not None and len(state.trials) >= settings.max_trials:
+        if settings.max_trials is not None and state.chosen >= settings.max_trials:
             return bool(state.waiting)
         scheduler = copy.deepcopy(scheduler)
         scheduler.apply(SweepResumed(now))

@@ -10,16 +10,17 @@ from numpy.random import default_rng
 from hpcsweep.core.events import (
     AnyEvent,
     Config,
+    KnownResults,
     NoMoreTrials,
+    Outcome,
     RunFinished,
     TrialCreated,
-    TrialPromoted,
-    TrialStopped,
 )
 from hpcsweep.core.history import History
-from hpcsweep.core.protocols import Promote, Scheduler, Searcher, Start, Stop
+from hpcsweep.core.protocols import Clone, Promote, Scheduler, Searcher, Start, Stop
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.repeats import Repeats
 from hpcsweep.driver.settings import Settings
 
 
@@ -44,25 +45,32 @@ class Deciding:
         self._state = state
         self._scheduler = scheduler
         self._searcher = searcher
-        self._space = space
         self._settings = settings
-        # What the searcher may know, by trial: see History.
-        self._configs: list[Config] = []
-        self._values: list[float | None] = []
-        self._resources: list[int] = []
+        self._repeats = Repeats(state, settings.repeats)
+        self._history = History(space)
+        self._sign = 1 if settings.minimise else -1
 
     def apply(self, event: AnyEvent) -> None:
         """Take in what happened; the state has it already."""
-        self._scheduler.apply(event)
-        match event:
+        told = self._repeats.told(event)
+        if told is None:
+            return
+        self._scheduler.apply(told)
+        match told:
             case TrialCreated():
-                self._remember(event.config)
-            case RunFinished(value=None):
-                if self._values[event.trial] is None:
-                    self._values[event.trial] = float("nan")
-            case RunFinished(value=float(value)):
-                self._values[event.trial] = value if self._settings.minimise else -value
-                self._resources[event.trial] = self._state.run(event.run).resource
+                self._history.add(told.config)
+            case RunFinished():
+                value = float("nan") if told.value is None else self._sign * told.value
+                stopped = told.outcome is Outcome.STOPPED
+                if not stopped or told.value is not None:
+                    run = self._state.trials[told.trial * self._repeats.count].runs[told.rung]
+                    resource = told.step if stopped else run.resource
+                    self._history.observe(told.trial, value, resource)
+            case KnownResults():
+                for config, results in told.results:
+                    self._history.know(
+                        config, [(at, float("nan") if v is None else self._sign * v) for at, v in results]
+                    )
             case _:
                 pass
 
@@ -70,54 +78,68 @@ class Deciding:
         """The scheduler's decisions as events, with configurations for the trials to start."""
         events: list[AnyEvent] = []
         starts: list[Start] = []
-        for decision in self._scheduler.decide(slots):
+        created = self._history.proposed
+        for decision in self._scheduler.decide(-(-slots // self._repeats.count)):
             match decision:
-                case Promote(trial, rung, resource):
-                    events.append(TrialPromoted(trial, rung, resource))
-                case Stop(trial, reason):
-                    events.append(TrialStopped(trial, reason))
+                case Promote():
+                    events += self._repeats.promoted(decision)
+                case Stop():
+                    events += self._repeats.stopped(decision)
+                case Clone():
+                    events.append(self._clone(decision))
                 case Start():
                     starts.append(decision)
                 case _:
                     assert_never(decision)
-        created = len(self._configs)
+        enqueued = list(self._state.enqueued)
         try:
             # One ask for each bracket, whatever starts with it: so the configurations do not
             # depend on how many brackets happened to find free slots in this tick.
             for start, group in itertools.groupby(starts):
-                new, stop = self._propose(start, len(list(group)))
+                new, stop = self._propose(start, len(list(group)), enqueued)
                 events += new
                 if stop is not None:
                     events.append(stop)
                     break
         finally:  # what is proposed counts when its event is applied
-            del self._configs[created:], self._values[created:], self._resources[created:]
+            self._history.drop(self._history.proposed - created)
         return events
 
-    def _propose(self, start: Start, wanted: int) -> tuple[list[TrialCreated], NoMoreTrials | None]:
-        """New trials for one bracket, and why there are fewer than wanted if so."""
-        first = len(self._configs)
-        most = self._settings.max_trials
-        left = None if most is None else max(0, most - first)
-        count = wanted if left is None else min(wanted, left)
-        history = History(self._space, configs=self._configs, values=self._values, resources=self._resources)
-        rng = default_rng([self._settings.seed, first])
-        configs = self._searcher.ask(count, history, rng) if count else []
-        for config in configs:
-            self._remember(config)
-        new = [
-            TrialCreated(trial, config, start.bracket, start.resource)
-            for trial, config in enumerate(configs, start=first)
-        ]
-        stop = None
-        if len(configs) < count:
-            total = first + len(configs)
-            stop = NoMoreTrials(f"the search space is exhausted after {total} configurations", "space")
-        elif count < wanted:
-            stop = NoMoreTrials(f"budget.trials {most} is reached", "budget")
-        return new, stop
+    def _clone(self, decision: Clone) -> TrialCreated:
+        trial = self._history.add(decision.config)
+        return TrialCreated(
+            trial,
+            decision.config,
+            decision.bracket,
+            decision.resource,
+            parent=decision.parent,
+            start=decision.start,
+            origin="clone",
+        )
 
-    def _remember(self, config: Config) -> None:
-        self._configs.append(config)
-        self._values.append(None)
-        self._resources.append(0)
+    def _propose(
+        self, start: Start, wanted: int, enqueued: list[Config]
+    ) -> tuple[list[TrialCreated], NoMoreTrials | None]:
+        """New trials for one bracket, enqueued ones first, and why there are fewer than wanted if so."""
+        most = self._settings.max_trials
+        first = self._history.proposed
+        chosen = self._state.chosen + first - len(self._state.trials) // self._repeats.count
+        left = None if most is None else max(0, most - chosen)
+        count = wanted if left is None else min(wanted, left)
+        new: list[TrialCreated] = []
+        while enqueued and self._history.proposed < first + count:
+            config = enqueued.pop(0)
+            new += self._repeats.created(config, start, index=self._history.add(config), origin="enqueued")
+        missing = first + count - self._history.proposed
+        if missing:
+            rng = default_rng([self._settings.seed, self._history.proposed])
+            configs = self._searcher.ask(missing, self._history, rng)
+            for config in configs:
+                new += self._repeats.created(config, start, index=self._history.add(config))
+            missing -= len(configs)
+        if missing:
+            total = self._history.proposed
+            return new, NoMoreTrials(f"the search space is exhausted after {total} configurations", "space")
+        if count < wanted:
+            return new, NoMoreTrials(f"budget.trials {most} is reached", "budget")
+        return new, None

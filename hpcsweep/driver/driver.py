@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+
+from numpy.random import default_rng
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -15,17 +18,19 @@ from hpcsweep.core.events import (
     BatchSubmitted,
     BatchThrottled,
     Ending,
+    Enqueued,
     Outcome,
     RunFinished,
     RunId,
+    RunInterrupted,
     StopRequested,
     SweepEnded,
     SweepResumed,
-    SweepStarted,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.filling import filled
 from hpcsweep.core.protocols import (
     Batch,
     Clock,
@@ -35,14 +40,15 @@ from hpcsweep.core.protocols import (
     Searcher,
 )
 from hpcsweep.core.space import Space
-from hpcsweep.core.state import BatchState, Run, RunStatus, SweepState
+from hpcsweep.core.state import BatchState, Run, RunStatus, SweepState, Trial
 from hpcsweep.driver.budgets import spent_budget, work_left
 from hpcsweep.driver.deciding import Deciding
 from hpcsweep.driver.following import Following
 from hpcsweep.driver.settings import Settings
 from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
+from hpcsweep.driver.watching import Watching
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitRefused, SubmitUncertain
-from hpcsweep.store.control import drop_request, new_requests
+from hpcsweep.store.control import Request, drop_request, new_requests
 from hpcsweep.store.files import explained, make_dirs, write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import BatchLayout, Layout
@@ -50,6 +56,7 @@ from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
 from hpcsweep.store.results import new_results
 
 _UNLIMITED = 1_000_000
+_log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -90,6 +97,7 @@ class Driver:
         self.layout = layout
         self._journal = journal
         self._clock = clock
+        self._space = space
         self._limits = cluster.limits()
         self._deciding = Deciding(
             self.state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
@@ -112,6 +120,7 @@ class Driver:
             shape=settings.shape,
             max_idle_faults=settings.max_idle_faults,
         )
+        self._watching = Watching(self.state, layout=layout, metric=settings.program.metric)
 
     # ------------------------------------------------------------------ the loop
 
@@ -146,7 +155,7 @@ class Driver:
         """
         before = self._commits
         self._adopt()
-        self._commit(self.following.observe(self._clock.time()))
+        self._commit(self._observe())
         for batch, task in self.following.given_up():
             self._cancel(batch, [task])
         self._take_requests()
@@ -158,14 +167,34 @@ class Driver:
         self._end_if_done()
         return self._commits > before
 
-    def start(self, event: SweepStarted) -> None:
-        """Begin the sweep if it is new; carry it on if it had ended and there is work left."""
+    def start(self, *events: AnyEvent) -> None:
+        """Begin the sweep with these events if it is new; carry it on if it had ended and there is work left.
+
+        Args:
+            events: `SweepStarted`, then what is known at the beginning. Read only if it is new.
+        """
         if self.state.started is None:
-            self._commit([event])
+            self._commit(events)
         elif work_left(self.state, self.scheduler, self.settings, now=self._clock.time()):
-            for name, _ in list(new_requests(self.layout, ())):  # they were meant for its last life
-                drop_request(self.layout, name)
+            for name, request in list(new_requests(self.layout, ())):
+                if request.verb == "stop":  # it was meant for its last life
+                    drop_request(self.layout, name)
             self._commit([SweepResumed(self._clock.time())])
+
+    def _observe(self) -> list[AnyEvent]:
+        events = self.following.observe(self._clock.time())
+        if not self.scheduler.watches:
+            return events
+        events = self._watching.before_endings(events)
+        ended = {event.run for event in events if isinstance(event, RunFinished | RunInterrupted)}
+        running = [
+            run
+            for task, state in self.following.states.items()
+            if state.phase is Phase.RUNNING and task.batch in self.state.live
+            for run in self.state.live[task.batch].tasks[task.task]
+            if run in self.state.live[task.batch].unended and run not in ended
+        ]
+        return [*events, *self._watching.running(running)]
 
     @property
     def phases(self) -> Counter[Phase]:
@@ -231,10 +260,25 @@ class Driver:
 
     def _take_requests(self) -> None:
         for name, request in list(new_requests(self.layout, ())):
-            if name not in self.state.requests and request.verb == "stop":
-                reason = f"stopped by {request.user}"
-                self._commit([StopRequested(self._clock.time(), reason, name)])
+            if name not in self.state.requests:
+                self._commit(self._answer(name, request))
             drop_request(self.layout, name)
+
+    def _answer(self, name: str, request: Request) -> list[AnyEvent]:
+        """What follows from a request; nothing from one that makes no sense here."""
+        match request.verb:
+            case "stop":
+                return [StopRequested(self._clock.time(), f"stopped by {request.user}", name)]
+            case "enqueue":
+                rng = default_rng([self.settings.seed, zlib.crc32(name.encode()), 1])
+                try:
+                    config = filled(self._space, request.arguments.get("config", {}), rng)
+                except (SpecError, AttributeError) as error:
+                    _log.warning("%s: the request is passed over: %s", name, error)
+                    return []
+                return [Enqueued((config,), name)]
+            case _:
+                return []
 
     def _cancel_everything(self) -> None:
         for batch in list(self.state.live.values()):
@@ -290,9 +334,7 @@ class Driver:
             return
         free = free_slots(self._cap, self._shares())
         waiting = -(-len(self.state.waiting) // self.settings.shape.runs)
-        events: list[AnyEvent] = []
-        if free > waiting:
-            events = self._deciding.decide((free - waiting) * self.settings.shape.runs)
+        events = self._deciding.decide(max(0, free - waiting) * self.settings.shape.runs)
         runs = self._queue(events)
         planned: list[BatchPlanned] = []
         per_batch = (self._limits.array_tasks or _UNLIMITED) * self.settings.shape.runs
@@ -328,7 +370,9 @@ class Driver:
         """End the trial's unfinished run: cancelled where it is on the cluster."""
         run = self.state.trials[event.trial].runs[-1]
         if run.status is RunStatus.WAITING:
-            self._commit([RunFinished(run.trial, run.rung, Outcome.STOPPED, message=event.reason)])
+            step, value = run.reported or (0, None)
+            ending = RunFinished(run.trial, run.rung, Outcome.STOPPED, value, step, message=event.reason)
+            self._commit([ending])
         elif run.status is RunStatus.SUBMITTED and self.state.live[run.batch].job is not None:
             self._cancel(self.state.live[run.batch], [run.task])
 
@@ -386,7 +430,18 @@ class Driver:
             seed=zlib.crc32(f"{self.settings.seed}:{run_id.trial}".encode()),
             config=trial.config,
             parent=trial.parent,
+            parent_step=trial.start,
+            keep=self._kept_steps(trial, run),
         )
+
+    def _kept_steps(self, trial: Trial, run: Run) -> tuple[int, ...]:
+        """Steps whose checkpoints others start from: known clones, and those that come while it runs."""
+        if not self.scheduler.clones:
+            return ()
+        steps = set(self.state.clone_steps(trial.trial))
+        if run.rung:
+            steps.add(trial.runs[run.rung - 1].resource)
+        return tuple(sorted(steps))
 
     # ------------------------------------------------------------------ budgets and the end
 

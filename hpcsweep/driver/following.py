@@ -153,6 +153,9 @@ class Following:
                 watch.held.setdefault(result.task, []).append(result)
                 continue
             ended.add(run_id)
+            stopped = self._state.trials[run_id.trial].stopped
+            if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
+                result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
             yield _finished(batch, result)
 
     @staticmethod
@@ -212,9 +215,9 @@ class Following:
         message = result.message or _WORDS[why] + (f" ({node})" if node else "")
         stopped = self._state.trials[run.trial].stopped
         if stopped:
-            return _finished(
-                batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped, node=node)
-            )
+            step, value = run.reported or (result.step, None)
+            result = msgspec.structs.replace(result, step=step, value=value, message=stopped, node=node)
+            return _finished(batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED))
         # With a requeued task and no state a later start has left a result too: that one decides.
         if (
             not (requeued and state is None)

@@ -106,12 +106,12 @@ def _first_numbers(folder: Path) -> Counter[int]:
 
 
 def best_of(state: SweepState) -> dict[str, Any] | None:
-    """The best trial with its value, the resource of that value and its configuration."""
-    run = state.best
-    if run is None:
+    """The best configuration: its (first) trial, value, the resource of that value, and itself."""
+    best = state.best
+    if best is None:
         return None
-    config = state.trials[run.trial].config
-    return {"trial": run.trial, "value": run.value, "resource": run.resource, "config": config}
+    found = {"trial": best.trial, "value": best.value, "resource": best.resource, "config": best.config}
+    return found | ({"repeats": best.repeats} if best.repeats > 1 else {})
 
 
 def failures(state: SweepState) -> list[Run]:

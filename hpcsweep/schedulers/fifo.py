@@ -20,6 +20,9 @@ class Fifo:
             searcher that does not learn from results.
     """
 
+    watches = False
+    clones = False
+
     def __init__(
         self, *, max_resource: int = 1, trials: int | None = None, ahead: bool = False, minimise: bool = True
     ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hpcsweep.core.events import (
     AnyEvent,
     NoMoreTrials,
+    Outcome,
     RunFinished,
     SweepResumed,
     TrialCreated,
@@ -93,6 +94,9 @@ class Synchronous:
         iterations: How often to go through them; None until trials or budget end.
     """
 
+    watches = False
+    clones = False
+
     def __init__(
         self, ladders: Sequence[Ladder], *, eta: int, iterations: int | None, minimise: bool
     ) -> None:
@@ -117,7 +121,9 @@ class Synchronous:
                 self._of_trial[event.trial].members[event.rung].add(event.trial)
             case RunFinished():
                 bracket = self._of_trial[event.trial]
-                bracket.finish(event.trial, event.rung, event.value)
+                # A trial that was stopped has a value, but goes no further.
+                value = None if event.outcome is Outcome.STOPPED else event.value
+                bracket.finish(event.trial, event.rung, value)
                 self._close_if_done(bracket)
             case NoMoreTrials():
                 self._exhausted = True

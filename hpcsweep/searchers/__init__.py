@@ -1,12 +1,8 @@
 """Searchers propose configurations. `SEARCHERS` names them; other packages add theirs.
 
 A searcher is a class that fulfils `core.protocols.Searcher`. The keyword parameters of its
-constructor are its options in the spec; one called `seed` is given the sweep's seed. Two methods
-are optional:
-
-* `problems(space) -> list[str]`: why it cannot search this space, each line beginning with the
-  key path at fault, such as `searcher.num_points: `;
-* `ends(space) -> bool`: whether it runs out of proposals by itself. Without it, it never does.
+constructor are its options in the spec, but for those that it is given if it has them: `seed`, the
+sweep's seed, and `trials`, how many configurations the sweep will start (None if unknown).
 
 Nothing is imported before a searcher is asked for by name.
 """
@@ -25,6 +21,8 @@ SEARCHERS: Final[Mapping[str, str]] = {
     "grid": "hpcsweep.searchers.grid:Grid",
 }
 ENTRY_POINTS: Final = "hpcsweep.searchers"
+#: Constructor parameters that are no options of the spec.
+SUPPLIED: Final = ("seed", "trials")
 
 
 def searcher_names() -> list[str]:
@@ -54,8 +52,8 @@ def searcher_class(name: str) -> type[Searcher]:
     raise KeyError(name)
 
 
-def make_searcher(name: str, *, seed: int, options: Mapping[str, Any]) -> Searcher:
-    """The searcher with its options, and with the seed if it has use for one.
+def make_searcher(name: str, *, seed: int, options: Mapping[str, Any], trials: int | None = None) -> Searcher:
+    """The searcher with its options, and with what it has use for.
 
     Raises:
         KeyError: There is no such searcher.
@@ -64,6 +62,6 @@ def make_searcher(name: str, *, seed: int, options: Mapping[str, Any]) -> Search
     from inspect import signature
 
     cls = searcher_class(name)
-    if "seed" in signature(cls).parameters:
-        options = {"seed": seed, **options}
-    return cls(**options)
+    wanted = signature(cls).parameters
+    given = {key: value for key, value in {"seed": seed, "trials": trials}.items() if key in wanted}
+    return cls(**given, **options)

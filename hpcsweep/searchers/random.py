@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 from numpy.random import Generator, default_rng
@@ -54,13 +54,29 @@ class Random:
         Raises:
             SpecError: Next to nothing of an infinite space satisfies the constraints.
         """
+        return self.complete([], n, history, rng)
+
+    def complete(self, given: Sequence[Config], n: int, history: History, rng: Generator) -> list[Config]:
+        """Those of `given` that are valid and new, and random ones up to `n` in all.
+
+        New means: distinct, and not in the history; of an infinite space random ones always are.
+
+        Raises:
+            SpecError: Next to nothing of an infinite space satisfies the constraints.
+        """
         space = history.space
         if n <= 0:
             return []
-        if space.size is None:
+        if space.size is None and not given:
             return space.sample(n, rng)
         seen = self._seen.keys(history.configs)
         proposed: dict[Hashable, Config] = {}
+        for config in given:
+            key = config_key(config)
+            if len(proposed) < n and key not in seen and key not in proposed and space.fits(config):
+                proposed[key] = config
+        if space.size is None:
+            return [*proposed.values(), *space.sample(n - len(proposed), rng)]
         self._draw(n, space, rng, seen=seen, proposed=proposed)
         if len(proposed) < n and space.size <= ENUMERABLE:
             self._enumerate(n, space, rng, seen=seen, proposed=proposed)

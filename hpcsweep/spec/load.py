@@ -15,7 +15,7 @@ from hpcsweep.core.domains import shown
 from hpcsweep.core.space import Space, unknown
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.searchers import make_searcher, searcher_class, searcher_names
+from hpcsweep.searchers import SUPPLIED, make_searcher, searcher_class, searcher_names
 from hpcsweep.spec import checks
 from hpcsweep.spec.models import (
     SCHEDULER_MODELS,
@@ -200,7 +200,7 @@ def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.add("searcher.seed", f"must be an integer >= 0, got {shown(seed)}")
         seed = None
-    fields = options_model(searcher_class(name), supplied=("seed",))
+    fields = options_model(searcher_class(name), supplied=SUPPLIED)
     model = problems.validated(fields, options, path="searcher", also_known=("name", "seed"))
     if model is None or seed is None:
         return None
@@ -210,13 +210,13 @@ def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
 def _check_searcher(searcher: SearcherChoice, space: Space, problems: Problems) -> bool:
     """Whether it runs out of proposals; takes note of why it cannot search this space."""
     try:
-        instance: Any = make_searcher(searcher.name, seed=searcher.seed, options=searcher.options)
+        instance = make_searcher(searcher.name, seed=searcher.seed, options=searcher.options)
     except ValueError as error:
         wrong = [f"searcher.{error}"]
     else:
-        wrong = instance.problems(space) if hasattr(instance, "problems") else []
+        wrong = instance.problems(space)
         if not wrong:
-            return bool(instance.ends(space)) if hasattr(instance, "ends") else False
+            return instance.ends(space)
     for problem in wrong:
         path, _, rest = problem.partition(": ")
         problems.add(path, rest)

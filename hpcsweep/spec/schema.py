@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hpcsweep.searchers import searcher_class, searcher_names
+from hpcsweep.searchers import SUPPLIED, searcher_class, searcher_names
 from hpcsweep.spec.load import KEYS
 from hpcsweep.spec.models import SCHEDULER_MODELS, Budget, Cluster, Objective, Resources, Retries, Train
 from hpcsweep.spec.parameters import PARAMETER_MODELS
@@ -62,7 +62,7 @@ def _parameter() -> dict[str, Any]:
 def _searcher() -> dict[str, Any]:
     forms: list[dict[str, Any]] = [{"enum": searcher_names()}, {"type": "null"}]
     for name in searcher_names():
-        form = _object(options_model(searcher_class(name), supplied=("seed",)))
+        form = _object(options_model(searcher_class(name), supplied=SUPPLIED))
         form["properties"] = {
             "name": {"const": name},
             "seed": {"type": "integer", "minimum": 0, "default": 0},

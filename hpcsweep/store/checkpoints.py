@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -126,15 +126,19 @@ def seal(trial: TrialLayout, step: int, folder: Path) -> Checkpoint:
     return Checkpoint(step, target)
 
 
-def prune(trial: TrialLayout, *, keep: int) -> None:
+def prune(trial: TrialLayout, *, keep: int, steps: Collection[int] = ()) -> None:
     """Remove all but the `keep` newest complete checkpoints; the newest one stays in any case.
 
-    Damaged ones go too. What is being written is left alone.
+    For each of `steps` the newest one that is not beyond it stays too. Damaged ones go. What is
+    being written is left alone.
     """
     kept: set[int] = set()
+    wanted = set(steps)
     for step, path in _folders(trial):
-        if len(kept) < max(keep, 1) and step not in kept and is_complete(path, step):
+        asked_for = {other for other in wanted if step <= other}
+        if (len(kept) < max(keep, 1) or asked_for) and step not in kept and is_complete(path, step):
             kept.add(step)
+            wanted -= asked_for
         elif kept:
             remove(path)
 

@@ -62,7 +62,12 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One run of a task."""
+    """One run of a task.
+
+    Attributes:
+        parent: The trial whose checkpoint of step `parent_step` it starts from, if it has no own.
+        keep: Steps whose checkpoints stay, whatever `keep_checkpoints` says, for others need them.
+    """
 
     trial: int
     rung: int
@@ -72,6 +77,8 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int
     config: Config
     parent: int | None = None
+    parent_step: int = 0
+    keep: tuple[int, ...] = ()
 
 
 class ManifestTask(msgspec.Struct, frozen=True):

@@ -144,7 +144,7 @@ class Attempt:
     def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
         own = checkpoints.newest(self._trial, at_most=at_most)
         if own is None and self._parent is not None:
-            return checkpoints.newest(self._parent, at_most=at_most)
+            return checkpoints.newest(self._parent, at_most=min(at_most, self.run.parent_step))
         return own
 
     @property
@@ -174,6 +174,7 @@ class Attempt:
             metrics_file=str(self._metrics.path),
             metric=program.metric,
             keep_checkpoints=program.keep_checkpoints,
+            keep_steps=run.keep,
         )
         self._file = file
         checkpoints.remove(Path(file.checkpoint_dir))
@@ -336,7 +337,7 @@ class Attempt:
         try:
             if any(name != checkpoints.MANIFEST for name in os.listdir(folder)):
                 checkpoints.seal(self._trial, step, folder)
-                checkpoints.prune(self._trial, keep=self._program.keep_checkpoints)
+                checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
         except (OSError, CheckpointError) as error:
             self._log.note(f"the checkpoint of step {step} could not be kept: {error}")
 
@@ -378,7 +379,7 @@ class Attempt:
     def _settle(self, verdict: Verdict, *, reached: int = 0) -> None:
         seconds = time.monotonic() - self._began
         if verdict.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
-            checkpoints.prune(self._trial, keep=self._program.keep_checkpoints)
+            checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
         newest = checkpoints.newest(self._trial, at_most=self.run.resource)
         start, header = self._start, self._start.header
         self.result = Result(

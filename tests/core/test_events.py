@@ -19,12 +19,15 @@ from hpcsweep.core.events import (
     BatchSubmitted,
     BatchThrottled,
     Ending,
+    Enqueued,
     Interruption,
+    KnownResults,
     NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
+    RunReported,
     StopRequested,
     SweepEnded,
     SweepResumed,
@@ -45,13 +48,14 @@ JOURNALS = Path(__file__).parents[1] / "store" / "journals"
 #: Each event with all its fields, beside its JSON form of version 1.
 WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     (
-        SweepStarted("cafe01", "lr", 1.5, {"objective": {"mode": "max"}}),
+        SweepStarted("cafe01", "lr", 1.5, {"objective": {"mode": "max"}}, picked="tpe"),
         {
             "event": "sweep_started",
             "sweep": "cafe01",
             "name": "lr",
             "at": 1.5,
             "identity": {"objective": {"mode": "max"}},
+            "picked": "tpe",
         },
     ),
     (SweepResumed(2.5), {"event": "sweep_resumed", "at": 2.5}),
@@ -64,7 +68,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "stop_requested", "at": 4.5, "reason": "stopped by ada", "request": "r.json"},
     ),
     (
-        TrialCreated(3, {"lr": 1e-4, "layers": 2, "opt": "sgd", "seed": None}, 1, 27, 2, "enqueued"),
+        TrialCreated(3, {"lr": 1e-4, "layers": 2, "opt": "sgd", "seed": None}, 1, 27, 2, "clone", 9, 1),
         {
             "event": "trial_created",
             "trial": 3,
@@ -72,11 +76,30 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "bracket": 1,
             "resource": 27,
             "parent": 2,
-            "origin": "enqueued",
+            "origin": "clone",
+            "start": 9,
+            "repeat": 1,
         },
     ),
     (TrialPromoted(3, 1, 81), {"event": "trial_promoted", "trial": 3, "rung": 1, "resource": 81}),
     (TrialStopped(3, "median"), {"event": "trial_stopped", "trial": 3, "reason": "median"}),
+    (
+        Enqueued(({"lr": 0.1},), "r.json"),
+        {"event": "enqueued", "configs": [{"lr": 0.1}], "request": "r.json"},
+    ),
+    (
+        KnownResults("old", (({"lr": 0.1}, ((1, 0.5), (3, None))),), {"another space": 2}),
+        {
+            "event": "known_results",
+            "source": "old",
+            "results": [[{"lr": 0.1}, [[1, 0.5], [3, None]]]],
+            "passed_over": {"another space": 2},
+        },
+    ),
+    (
+        RunReported(3, 1, ((28, 0.5), (29, 0.25))),
+        {"event": "run_reported", "trial": 3, "rung": 1, "reports": [[28, 0.5], [29, 0.25]]},
+    ),
     (
         NoMoreTrials("exhausted", "space"),
         {"event": "no_more_trials", "reason": "exhausted", "cause": "space"},

@@ -17,12 +17,15 @@ from hpcsweep.core.events import (
     BatchSubmitted,
     BatchThrottled,
     Ending,
+    Enqueued,
     Interruption,
+    KnownResults,
     NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
+    RunReported,
     StopRequested,
     SweepEnded,
     SweepResumed,
@@ -31,7 +34,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.state import BatchState, Run, RunStatus, SweepState
+from hpcsweep.core.state import BatchState, Best, Run, RunStatus, SweepState
 
 
 def started(mode: str = "min") -> SweepStarted:
@@ -55,7 +58,12 @@ def finished(trial: int, rung: int, value: float | None, **fields: Any) -> RunFi
 def snapshot(state: SweepState) -> dict[str, Any]:
     """All that a state knows, as plain data."""
     known = {name: value for name, value in vars(state).items() if not name.startswith("_")}
-    known |= {"waiting": list(state.waiting), "best": state.best, "requests": sorted(state.requests)}
+    known |= {
+        "enqueued": list(state.enqueued),
+        "waiting": list(state.waiting),
+        "best": state.best,
+        "requests": sorted(state.requests),
+    }
     return msgspec.to_builtins(  # type: ignore[no-any-return]
         {name: value for name, value in known.items() if name != "counts"}
         | {"counts": {status.value: count for status, count in state.counts.items()}}
@@ -83,6 +91,9 @@ def test_a_new_state_knows_nothing() -> None:
         "interruptions": 0,
         "last_failure": None,
         "best": None,
+        "enqueued": [],
+        "known": [],
+        "chosen": 0,
     }
 
 
@@ -124,7 +135,8 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
         node="n1",
         job="4711_0",
     )
-    assert (state.run(RunId(0, 0)), state.best) == (run, run)
+    assert state.run(RunId(0, 0)) == run
+    assert state.best == Best(0, 0, 0.25, 1, {"x": 0})
     assert (state.live["b"].unended, state.spent_s, state.spent_gpu_s) == (set(), 3.0, 6.0)
     assert (counts(state), state.outstanding) == ({"completed": 1}, 0)
 
@@ -334,21 +346,84 @@ def test_the_running_best_is_the_one_found_by_looking_at_all_trials(
             newest[trial] = (value, rung)
         ranked = sorted((sign * value, -rung, trial) for trial, (value, rung) in newest.items())
         if look and ranked:
-            assert state.best is state.trials[ranked[0][2]].last_completed
+            signed, rung, trial = ranked[0]
+            assert state.best == Best(trial, -rung, sign * signed, 3**-rung, state.trials[trial].config)
         elif look:
             assert state.best is None
+
+
+def test_with_repeats_the_best_is_by_the_mean_once_all_have_ended() -> None:
+    identity = {"objective": {"mode": "min"}, "repeats": 2}
+    state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity)])
+    for trial in range(4):
+        state.apply(TrialCreated(trial, {"x": trial // 2}, 0, 1, repeat=trial % 2))
+    state.apply(finished(0, 0, 0.0))
+    assert state.best is None
+    state.apply(finished(1, 0, 3.0))
+    assert state.best == Best(0, 0, 1.5, 1, {"x": 0}, 2)
+    state.apply(finished(2, 0, 1.0))
+    state.apply(finished(3, 0, None))  # it fails now and then: none to trust
+    assert state.best == Best(0, 0, 1.5, 1, {"x": 0}, 2)
+    assert state.chosen == 2
+
+
+def test_a_lost_repeat_says_nothing_of_its_configuration() -> None:
+    identity = {"objective": {"mode": "max"}, "repeats": 2}
+    state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity)])
+    state.apply(TrialCreated(0, {"x": 0}, 0, 1))
+    state.apply(TrialCreated(1, {"x": 0}, 0, 1, repeat=1))
+    state.apply(finished(0, 0, 2.0))
+    state.apply(RunFinished(1, 0, Outcome.LOST))
+    assert state.best == Best(0, 0, 2.0, 1, {"x": 0}, 2)
+
+
+def test_a_stopped_run_counts_with_the_step_that_it_reached() -> None:
+    state = SweepState.replay([started(), TrialCreated(0, {"x": 0}, 0, 81), planned("b", [(0, 0)])])
+    state.apply(RunReported(0, 0, ((1, 4.0), (5, 6.0))))
+    assert state.run(RunId(0, 0)).reported == (5, 6.0)
+    state.apply(RunFinished(0, 0, Outcome.STOPPED, 6.0, 5, batch="b", message="median"))
+    assert state.best == Best(0, 0, 6.0, 5, {"x": 0})
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 2.0), ("max", 7.0)])
+def test_where_the_best_step_counts_reports_go_on_from_the_rung_below(mode: str, best: float) -> None:
+    identity = {"objective": {"mode": mode, "at": "best"}}
+    state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity), *created(0)])
+    state.apply(finished(0, 0, 2.0 if mode == "min" else 7.0))
+    state.apply(TrialPromoted(0, 1, 9))
+    state.apply(RunReported(0, 1, ((2, 4.0), (3, 6.0))))
+    assert state.run(RunId(0, 1)).reported == (3, best)
+
+
+def test_enqueued_configurations_wait_until_their_trials_start() -> None:
+    state = SweepState.replay([started(), Enqueued(({"x": 7}, {"x": 8}), "r.json")])
+    assert (list(state.enqueued), state.requests) == ([{"x": 7}, {"x": 8}], {"r.json"})
+    state.apply(TrialCreated(0, {"x": 7}, 0, 1, origin="enqueued"))
+    assert list(state.enqueued) == [{"x": 8}]
+
+
+def test_clones_do_not_count_as_chosen_and_their_parents_checkpoints_are_wanted_until_they_ran() -> None:
+    state = SweepState.replay([started(), *created(0, 1), finished(0, 0, 1.0)])
+    state.apply(TrialCreated(2, {"x": 5}, 1, 4, parent=0, start=2, origin="clone"))
+    assert (state.chosen, state.clone_steps(0), state.clone_steps(1)) == (2, [2], [])
+    state.apply(finished(2, 0, 1.0))
+    assert state.clone_steps(0) == []
 
 
 def story() -> list[AnyEvent]:
     """Every kind of event once or more."""
     return [
         started(),
-        *created(0, 1, 2),
+        KnownResults("old", (({"x": 9}, ((1, 2.0),)),)),
+        Enqueued(({"x": 0},), "e.json"),
+        TrialCreated(0, {"x": 0}, 0, 1, origin="enqueued"),
+        *created(1, 2),
         planned("a", [(0, 0)], [(1, 0)]),
         BatchAbandoned("a", "refused"),
         planned("b", [(0, 0)], [(1, 0)], [(2, 0)]),
         BatchSubmitted("b", "1", 6.0),
         BatchThrottled("b", 2),
+        RunReported(2, 0, ((1, 4.0),)),
         finished(0, 0, 1.0, batch="b", seconds=1.0, gpu_seconds=2.0),
         RunInterrupted(1, 0, Interruption.PREEMPTED, batch="b", task=1, requeued=True, seconds=1.0),
         finished(1, 0, 0.5, batch="b", restart=1, seconds=1.0, gpu_seconds=2.0),
@@ -383,4 +458,5 @@ def test_the_whole_story_adds_up() -> None:
     assert counts(state) == {"completed": 3, "stopped": 1}
     assert (state.live, list(state.waiting), state.outstanding) == ({}, [], 0)
     assert (state.spent_s, state.spent_gpu_s, state.interruptions) == (6.0, 10.0, 2)
-    assert state.best is state.run(RunId(1, 1))
+    assert state.best is not None
+    assert (state.best.trial, state.best.rung) == (1, 1)

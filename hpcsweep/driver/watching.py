@@ -1,0 +1,73 @@
+"""What runs report before they end, for schedulers that watch: metrics files become events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunReported
+from hpcsweep.core.state import Run, SweepState
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.metrics import metrics_files, read_reports
+
+
+class Watching:
+    """Reads the reports of running runs, one file for each; nothing of what has ended.
+
+    Args:
+        metric: The objective.
+    """
+
+    def __init__(self, state: SweepState, *, layout: Layout, metric: str) -> None:
+        self._state = state
+        self._layout = layout
+        self._metric = metric
+        self._sizes: dict[RunId, int] = {}
+
+    def running(self, runs: Iterable[RunId]) -> list[AnyEvent]:
+        """What these runs have reported since the last call."""
+        events = [self._new(self._state.run(run)) for run in runs]
+        return [event for event in events if event is not None]
+
+    def before_endings(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+        """The same events, before each ended run what it reported and nobody has seen yet."""
+        found: list[AnyEvent] = []
+        for event in events:
+            if isinstance(event, RunFinished):
+                run = self._state.run(event.run)
+                files = metrics_files(self._layout.trial(run.trial))
+                reports = {
+                    report.step: report.metrics
+                    for file in files
+                    if file.rung == run.rung
+                    for report in read_reports(file.path)
+                }
+                late = self._event(run, reports)
+                if late is not None:
+                    found.append(late)
+                self._sizes.pop(event.run, None)
+            found.append(event)
+        return found
+
+    def _new(self, run: Run) -> RunReported | None:
+        attempt, restart = run.attempts - 1, 0
+        if run.counted[0] == attempt:  # the cluster has requeued it
+            restart = run.counted[1] + 1
+        path = self._layout.trial(run.trial).metrics(run.rung, attempt, restart)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return None
+        if self._sizes.get(run.id) == size:
+            return None
+        self._sizes[run.id] = size
+        return self._event(run, {report.step: report.metrics for report in read_reports(path)})
+
+    def _event(self, run: Run, reports: dict[int, dict[str, float]]) -> RunReported | None:
+        seen = run.reported[0] if run.reported is not None else 0
+        new = tuple(
+            (step, metrics[self._metric])
+            for step, metrics in sorted(reports.items())
+            if seen < step <= run.resource and math.isfinite(metrics.get(self._metric, math.nan))
+        )
+        return RunReported(run.trial, run.rung, new) if new else None
