@@ -173,6 +173,8 @@ class SweepState:
         self.known: list[KnownResults] = []
         #: Configurations that were started and are no clones: those that count for budget.trials.
         self.chosen = 0
+        #: How often each configuration is trained.
+        self.repeats = 1
         self.interruptions = 0
         self.last_failure: Run | None = None
         # Clones whose first run has not ended: trial -> None.
@@ -221,11 +223,6 @@ class SweepState:
     @property
     def minimise(self) -> bool:
         return self.started is None or self.started.identity.get("objective", {}).get("mode") != "max"
-
-    @property
-    def repeats(self) -> int:
-        """How often each configuration is trained."""
-        return 1 if self.started is None else int(self.started.identity.get("repeats", 1))
 
     def value_of(self, first: int, rung: int) -> float | None:
         """Mean value of the configuration with this first trial; None until all its repeats have ended."""
@@ -279,6 +276,7 @@ class SweepState:
 
     def _sweep_started(self, event: SweepStarted) -> None:
         self.started = event
+        self.repeats = int(event.identity.get("repeats", 1))
 
     def _sweep_resumed(self, event: SweepResumed) -> None:
         self.ended = None

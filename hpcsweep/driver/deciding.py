@@ -46,7 +46,7 @@ class Deciding:
         self._scheduler = scheduler
         self._searcher = searcher
         self._settings = settings
-        self._repeats = Repeats(state, settings.repeats)
+        self._repeats = Repeats(state)
         self._history = History(space)
         self._sign = 1 if settings.minimise else -1
 

@@ -25,9 +25,13 @@ class Repeats:
     trials have; its value is the mean of theirs.
     """
 
-    def __init__(self, state: SweepState, count: int) -> None:
+    def __init__(self, state: SweepState) -> None:
         self._state = state
-        self.count = count
+
+    @property
+    def count(self) -> int:
+        """Trials of each configuration."""
+        return self._state.repeats
 
     def told(self, event: AnyEvent) -> AnyEvent | None:
         """What scheduler and searcher are told of an event that the state has taken in already."""

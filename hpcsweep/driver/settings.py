@@ -16,7 +16,6 @@ class Settings(msgspec.Struct, frozen=True):
         cluster: Name of the cluster, kept with each batch.
         max_tasks: Tasks that may hold GPUs at a time, over all batches.
         max_trials: Configurations that may be started in all; clones do not count.
-        repeats: How often each of them is trained.
         max_gpu_s: GPU-seconds after which nothing more is submitted.
         max_time_s: Wall time since the sweep began after which nothing more is submitted.
         max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
@@ -32,5 +31,4 @@ class Settings(msgspec.Struct, frozen=True):
     max_gpu_s: float | None = None
     max_time_s: float | None = None
     max_idle_faults: int = 5
-    repeats: int = 1
     minimise: bool = True

@@ -94,6 +94,7 @@ def test_a_new_state_knows_nothing() -> None:
         "enqueued": [],
         "known": [],
         "chosen": 0,
+        "repeats": 1,
     }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import Clock, Cluster, Scheduler
+from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.driver import Driver, Settings
 from hpcsweep.schedulers.synchronous import Hyperband
@@ -33,10 +34,13 @@ def make_driver(
     cluster: Cluster,
     *,
     scheduler: Scheduler | None = None,
+    searcher: Searcher | None = None,
+    space: Space = SPACE,
     clock: Clock | None = None,
+    first: Sequence[AnyEvent] = (STARTED,),
     **settings: Any,
 ) -> tuple[Driver, Journal]:
-    """A driver on the folder, started; release the journal when done."""
+    """A driver on the folder, started with the events `first`; release the journal when done."""
     layout = Layout(root)
     journal = Journal.open(layout)
     options: dict[str, Any] = {
@@ -50,14 +54,14 @@ def make_driver(
     driver = Driver(
         layout=layout,
         journal=journal,
-        space=SPACE,
-        searcher=Random(),
+        space=space,
+        searcher=searcher or Random(),
         scheduler=scheduler or Hyperband(max_resource=9),
         cluster=cluster,
         clock=clock or FakeClock(),
         settings=Settings(**options),
     )
-    driver.start(STARTED)
+    driver.start(*first)
     return driver, journal
 
 
