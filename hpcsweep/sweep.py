@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,13 +16,15 @@ from hpcsweep.clock import SystemClock
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import Clock, Cluster, Scheduler, TaskShape
+from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher, TaskShape
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver, Settings
 from hpcsweep.errors import FolderError, SpecError, TrainerError
+from hpcsweep.known import first_events
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.searchers import make_searcher, searcher_class
+from hpcsweep.schedulers.stopping import STOP_RULES, Stopping
+from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import SweepSpec, difference
 from hpcsweep.store.files import write_atomic
 from hpcsweep.store.journal import Journal
@@ -77,7 +80,7 @@ def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState 
             make = find_class(CLUSTERS, wanted, group="hpcsweep.clusters", key="cluster.name")
             cluster: Cluster = make(spec=spec)
             shape = spec.task_shape()
-            return Place(wanted, why, cluster, shape, _max_tasks(spec, shape))
+            return Place(wanted, why, cluster, shape, max_tasks(spec, shape))
 
 
 def _local(spec: SweepSpec, why: str) -> Place:
@@ -104,7 +107,7 @@ def _local(spec: SweepSpec, why: str) -> Place:
         **({"python": options.python} if options.python else {}),
     )
     shape = TaskShape(gpus=wanted, cpus=spec.resources.cpus)
-    return Place("local", f"this machine, {what} ({why})", cluster, shape, _max_tasks(spec, shape))
+    return Place("local", f"this machine, {what} ({why})", cluster, shape, max_tasks(spec, shape))
 
 
 def _slurm(spec: SweepSpec, why: str) -> Place:
@@ -136,10 +139,11 @@ def _slurm(spec: SweepSpec, why: str) -> Place:
         given["poll_s"] = (options.poll, options.poll)
     cluster = SlurmCluster(SlurmOptions(**given, signal_s=options.signal, workdir=spec.train.workdir))
     shape = spec.task_shape()
-    return Place("slurm", f"Slurm ({why})", cluster, shape, _max_tasks(spec, shape))
+    return Place("slurm", f"Slurm ({why})", cluster, shape, max_tasks(spec, shape))
 
 
-def _max_tasks(spec: SweepSpec, shape: TaskShape) -> int | None:
+def max_tasks(spec: SweepSpec, shape: TaskShape) -> int | None:
+    """The cap on tasks at a time that the spec sets, None if it sets none."""
     caps = []
     if spec.cluster.max_tasks is not None:
         caps.append(spec.cluster.max_tasks)
@@ -148,17 +152,52 @@ def _max_tasks(spec: SweepSpec, shape: TaskShape) -> int | None:
     return min(caps, default=None)
 
 
-def make_scheduler(spec: SweepSpec) -> Scheduler:
-    """A fresh scheduler as the spec asks for it."""
-    options = dict(spec.identity()["scheduler"])
-    name = options.pop("name")
+def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
+    """A fresh scheduler as the spec asks for it, with its stopping rules.
+
+    Args:
+        spec: Of the sweep.
+        adaptive: Whether the searcher learns from results; if not, trials may start far ahead.
+    """
+    options = dict(spec.scheduler.options)
+    cls = find_class(SCHEDULERS, spec.scheduler.name, group="hpcsweep.schedulers", key="scheduler.name")
     minimise = spec.objective.mode == "min"
-    if name == "fifo":
-        options["trials"] = spec.budget.trials
-        options["ahead"] = not searcher_class(spec.searcher.name).adaptive
-    cls = find_class(SCHEDULERS, name, group="hpcsweep.schedulers", key="scheduler.name")
-    scheduler: Scheduler = cls(minimise=minimise, **options)
+    supplied: dict[str, Any] = {
+        "minimise": minimise,
+        "trials": spec.budget.trials,
+        "ahead": not adaptive,
+        "space": spec.space,
+        "seed": spec.searcher.seed,
+    }
+    wanted = inspect.signature(cls).parameters
+    options |= {key: value for key, value in supplied.items() if key in wanted}
+    scheduler: Scheduler = cls(**options)
+    if spec.stop:
+        rules = [STOP_RULES[rule.name](**rule.options, minimise=minimise) for rule in spec.stop]
+        scheduler = Stopping(scheduler, rules=rules)
     return scheduler
+
+
+def make_sweep_searcher(spec: SweepSpec, *, picked: str = "") -> Searcher:
+    """The searcher of the spec.
+
+    Args:
+        spec: Of the sweep.
+        picked: What `auto` stood for when the sweep began; empty for a new one.
+    """
+    one = spec.searcher
+    return make_searcher(
+        one.name, seed=one.seed, options=one.options, trials=spec.starts, picked=picked or None
+    )
+
+
+def pick(spec: SweepSpec, *, picked: str = "") -> tuple[str, str]:
+    """The searcher that the spec stands for, and why in one sentence; empty where the spec names it."""
+    if spec.searcher.name != "auto":
+        return spec.searcher.name, ""
+    searcher = make_sweep_searcher(spec, picked=picked)
+    found: tuple[str, str] = cast("Any", searcher).pick(spec.space)
+    return found
 
 
 def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
@@ -242,14 +281,15 @@ def open_sweep(
     _check_events(spec, folder, journal.events)
     try:
         clock = clock or SystemClock()
+        started = next((event for event in journal.events if isinstance(event, SweepStarted)), None)
+        beginning = [] if started else _beginning(spec, at=round(clock.time(), 3))
+        searcher = make_sweep_searcher(spec, picked=started.picked if started else "")
         driver = Driver(
             layout=layout,
             journal=journal,
             space=spec.space,
-            searcher=make_searcher(
-                spec.searcher.name, seed=spec.searcher.seed, options=spec.searcher.options
-            ),
-            scheduler=make_scheduler(spec),
+            searcher=searcher,
+            scheduler=make_scheduler(spec, adaptive=searcher.adaptive),
             cluster=place.cluster,
             clock=clock,
             settings=_settings(spec, place),
@@ -260,10 +300,17 @@ def open_sweep(
         if not layout.spec.exists() or layout.spec.read_bytes() != text:
             journal.acquire()
             write_atomic(layout.spec, text)
-        driver.start(SweepStarted(secrets.token_hex(3), spec.name, round(clock.time(), 3), spec.identity()))
+        driver.start(*beginning)
         yield driver
     finally:
         journal.release()
+
+
+def _beginning(spec: SweepSpec, *, at: float) -> list[AnyEvent]:
+    name, reason = pick(spec)
+    picked = name if reason else ""
+    started = SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), picked=picked)
+    return [started, *first_events(spec)]
 
 
 def _settings(spec: SweepSpec, place: Place) -> Settings:

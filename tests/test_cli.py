@@ -23,6 +23,7 @@ train: {function: "trainer.py:train"}
 objective: {metric: loss}
 space:
   lr: {type: float, low: 1e-4, high: 1.0, log: true}
+searcher: random
 scheduler: {name: hyperband, max_resource: 9}
 cluster: {name: local, slots: 1}
 """
@@ -136,6 +137,7 @@ def test_plan_tells_trials_runs_and_units_and_writes_nothing(here: Path) -> None
     assert result.exit_code == 0
     assert result.stdout == (
         "lr: on this machine, 1 runs at a time on CPUs (as asked for)\n"
+        "searcher: random\n"
         "\n"
         "search space: infinite\n"
         "bracket 0 (trials x resource): 81x1 > 27x3 > 9x9 > 3x27 > 1x81\n"
@@ -158,6 +160,88 @@ def test_plan_of_rounds_without_end_says_so(here: Path) -> None:
     assert "again and again until the budget ends\n" in result.stdout
 
 
+def test_plan_of_asha_tells_the_most_that_each_rung_can_hold(here: Path) -> None:
+    asha = "scheduler={name: asha, max_resource: 27, eta: 3}"
+    result = run("plan", "lr.yaml", "--set", asha, "--set", "budget.trials=100")
+    assert "bracket 0 (at most, trials x resource): 100x1 > 33x3 > 11x9 > 3x27\n" in result.stdout
+    assert "at most 147 runs, 286 units of resource trained from checkpoints\n" in result.stdout
+    assert "one in 3 of a rung goes on, as results come\ntrials: 100\n" in result.stdout
+    endless = run("plan", "lr.yaml", "--set", asha, "--set", "budget.time=1h")
+    assert "bracket 0 (resource): 1 > 3 > 9 > 27\n" in endless.stdout
+    assert endless.stdout.endswith("trials: until the budget ends\n")
+
+
+def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
+    result = run("plan", "lr.yaml", "--set", "repeats=3")
+    assert "51 trials, 66 runs, 6 arrays at most\n" in result.stdout
+
+
+def test_enqueue_leaves_a_request_that_the_next_launch_takes_up(here: Path) -> None:
+    assert run("launch", "lr.yaml", "--once").exit_code == 3
+    result = run("enqueue", "results/lr", "lr=1e-2")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "enqueued; no driver is at work: launch again to carry on\n",
+    )
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 0
+    told = json.loads(run("explain", "results/lr", "9", "--json").stdout)
+    assert told["config"] == {"lr": 0.01}
+    status = json.loads(run("status", "results/lr", "--json").stdout)
+    assert status["enqueued"] == 0
+    late = run("enqueue", "results/lr", "lr=0.5")
+    assert "the sweep has finished: launch it again with a larger budget" in late.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["lr=2"], "enqueue: lr: must be between 0.0001 and 1.0, got 2"),
+        (["rl=0.5"], "enqueue: rl: unknown parameter; expected one of: lr"),
+        (["lr"], "enqueue lr: must be name=value"),
+        (["lr=0.1", "lr=0.2"], "enqueue lr=0.2: lr must be given once, got it twice"),
+        (["lr=[0.1"], "enqueue lr=[0.1:1: not YAML"),
+    ],
+)
+def test_a_configuration_that_cannot_be_enqueued_is_told(here: Path, values: list[str], words: str) -> None:
+    assert run("launch", "lr.yaml", "--once").exit_code == 3
+    result = run("enqueue", "results/lr", *values)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert list((here / "results/lr/control").glob("*")) == []
+
+
+def test_a_warm_start_says_what_it_takes_and_what_it_leaves(here: Path) -> None:
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 0
+    more = ["--set", "name=next", "--set", "warm_start=[results/lr]", "--set", "space.lr.high=0.01"]
+    result = run("launch", "lr.yaml", *more)
+    assert result.exit_code == 0, result.output
+    first, second = [line for line in result.stdout.splitlines() if "warm" in line or "left out" in line]
+    taken = int(first.split()[2])
+    assert first == f"warm start: {taken} of 17 configurations of {here}/results/lr"
+    assert second == f"  {17 - taken} left out: lr: must be between 0.0001 and 0.01"
+    assert 0 < taken < 17
+    nowhere = run("launch", "lr.yaml", "--set", "name=third", "--set", "warm_start=[nowhere]")
+    assert nowhere.exit_code == 2
+    assert nowhere.stderr == (
+        f"hpcsweep: warm_start[0]: expected a results folder that `launch` made, got {here}/nowhere\n"
+    )
+    assert not (here / "results/third").exists()
+
+
+def test_repeats_are_trained_with_seeds_of_their_own(here: Path) -> None:
+    (here / "trainer.py").write_text("def train(trial):\n    trial.report(1, loss=trial.seed)\n")
+    fifo = ["--set", "scheduler=fifo", "--set", "budget.trials=2", "--set", "repeats=3"]
+    result = run("launch", "lr.yaml", *fifo)
+    assert result.exit_code == 0, result.output
+    table = json.loads(run("export", "results/lr", "--format", "json").stdout)
+    assert [row["repeat"] for row in table] == [0, 1, 2, 0, 1, 2]
+    assert len({row["value"] for row in table}) == 6
+    assert len({row["config.lr"] for row in table}) == 2
+    best = json.loads(run("best", "results/lr", "--json").stdout)
+    means = [sum(row["value"] for row in table[i : i + 3]) / 3 for i in (0, 3)]
+    assert (best["value"], best["repeats"]) == (pytest.approx(min(means)), 3)
+
+
 def test_schema_is_json(here: Path) -> None:
     assert json.loads(run("plan", "--schema").stdout)["title"] == "hpcsweep sweep"
 
@@ -172,6 +256,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "reason": "all trials are done",
         "driver": None,
         "trials": 17,
+        "enqueued": 0,
         "runs": {"waiting": 0, "pending": 0, "running": 0, "completed": 22, "failed": 0, "stopped": 0},
         "best": json.loads(run("best", str(folder), "--json").stdout),
         "gpu_hours": pytest.approx(78 / 3600, abs=1e-5),

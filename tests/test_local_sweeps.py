@@ -43,6 +43,7 @@ name: free
 train: {function: trainer.py:train}
 objective: {metric: loss}
 space: {x: {type: float, low: 0.0, high: 1.0}}
+searcher: random
 scheduler: {name: hyperband, max_resource: 9}
 cluster: {name: local, slots: 2}
 """

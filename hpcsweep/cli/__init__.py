@@ -97,11 +97,36 @@ def best(folder: Folder, json: Json = False) -> None:
 
 
 @app.command()
+def explain(
+    folder: Folder,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
+    json: Json = False,
+) -> None:
+    """Tell why a trial was started, promoted or dropped, at which rung, and against whom."""
+    from hpcsweep.cli.explain import explain as run
+
+    run(folder, trial, json=json)
+
+
+@app.command()
 def stop(folder: Folder) -> None:
     """Ask a sweep to cancel its jobs and end; launch again to carry on."""
     from hpcsweep.cli.stop import stop as run
 
     run(folder)
+
+
+@app.command()
+def enqueue(
+    folder: Folder,
+    values: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUE ...", help="Parameters; missing ones are drawn.")
+    ],
+) -> None:
+    """Try a configuration next, before any that the searcher proposes."""
+    from hpcsweep.cli.enqueue import enqueue as run
+
+    run(folder, values)
 
 
 @app.command()

@@ -19,8 +19,8 @@ from hpcsweep.core.events import Ending
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import SubmitRefused
-from hpcsweep.spec import load_spec
-from hpcsweep.sweep import check_folder, check_training_code, choose_place, open_sweep
+from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.sweep import check_folder, check_training_code, choose_place, open_sweep, pick
 
 
 def launch(
@@ -57,6 +57,8 @@ def launch(
                 if not quiet:
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
                 with open_sweep(spec, folder, place, observers=[show.event], clock=signals.clock) as driver:
+                    if not quiet:
+                        _beginning(spec, driver.state)
                     if driver.state.ended is None:
                         if once:
                             # On this machine it is the next tick that starts what one has planned.
@@ -75,6 +77,18 @@ def launch(
         except SubmitRefused as refusal:
             raise SubmitRefused(f"{refusal}\nNothing is lost; mend it and carry on with: {again}") from None
         raise typer.Exit(_outcome(state, folder, quiet=quiet))
+
+
+def _beginning(spec: SweepSpec, state: SweepState) -> None:
+    """Print what it searches with if the user left that open, and what it knows already."""
+    name, reason = pick(spec, picked=state.started.picked if state.started else "")
+    if reason:
+        typer.echo(f"searcher: {name}, picked by auto: {reason}")
+    for known in state.known:
+        taken, left_out = len(known.results), sum(known.passed_over.values())
+        typer.echo(f"warm start: {taken} of {taken + left_out} configurations of {known.source}")
+        for problem, count in known.passed_over.items():
+            typer.echo(f"  {count} left out: {problem}")
 
 
 def _command(spec_path: Path, *, results: Path | None, cluster: str | None, overrides: Sequence[str]) -> str:

@@ -11,9 +11,10 @@ import typer
 from hpcsweep.cli.exits import errors_exit, named
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
-from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.schedulers.rungs import Ladder, halving_ladder
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
-from hpcsweep.sweep import Place, choose_place, make_scheduler
+from hpcsweep.spec.models import Asha
+from hpcsweep.sweep import Place, choose_place, make_scheduler, pick
 
 
 def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str], schema: bool) -> None:
@@ -28,6 +29,8 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         with named(spec_path):
             place = choose_place(spec, name=cluster)
         typer.echo(f"{spec.name}: on {place.why}")
+        name, reason = pick(spec)
+        typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
         largest = _ladders(spec, place)
         _script(spec, place, runs=largest)
 
@@ -41,6 +44,8 @@ def _ladders(spec: SweepSpec, place: Place) -> int:
         ladders = [Ladder(ladder.resources, (min(limits),)) for ladder in ladders] if limits else []
     typer.echo("")
     typer.echo(f"search space: {'infinite' if size is None else f'{size} configurations'}")
+    if isinstance(spec.scheduler, Asha) and not spec.scheduler.stopping:
+        return _asha(spec.scheduler, trials=spec.starts, repeats=spec.repeats)
     if not ladders:
         typer.echo("trials: until the budget ends")
         return 1
@@ -49,12 +54,12 @@ def _ladders(spec: SweepSpec, place: Place) -> int:
         typer.echo(f"bracket {index} (trials x resource): {rungs}")
     turns: int | None = getattr(spec.scheduler, "iterations", getattr(spec.scheduler, "rounds", 1))
     each = "each time: " if turns is None else ""
-    times = turns or 1
+    times = (turns or 1) * spec.repeats
     trials = sum(ladder.sizes[0] for ladder in ladders) * times
     runs = sum(ladder.runs for ladder in ladders) * times
     units = sum(ladder.units for ladder in ladders) * times
     scratch = sum(ladder.units_from_scratch for ladder in ladders) * times
-    arrays = sum(len(ladder.sizes) for ladder in ladders) * times
+    arrays = sum(len(ladder.sizes) for ladder in ladders) * (turns or 1)
     typer.echo(f"{each}{trials} trials, {runs} runs, {arrays} arrays at most")
     typer.echo(f"{each}{units} units of resource trained from checkpoints ({scratch} without them)")
     if turns is None:
@@ -67,7 +72,27 @@ def _ladders(spec: SweepSpec, place: Place) -> int:
         typer.echo(f"{each}at most {hours:g} GPU-hours if every run takes its whole time limit")
     if place.max_tasks is not None:
         typer.echo(f"at most {place.max_tasks} tasks at a time")
-    return max(max(ladder.sizes) for ladder in ladders)
+    return max(max(ladder.sizes) for ladder in ladders) * spec.repeats
+
+
+def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
+    """Print the rungs of a scheduler that fills them as it goes; the runs of the largest array."""
+    top = halving_ladder(
+        min_resource=scheduler.min_resource, max_resource=scheduler.max_resource, eta=scheduler.eta
+    ).resources
+    for index in range(scheduler.brackets):
+        rungs = top[index:]
+        if trials is None or scheduler.brackets > 1:
+            typer.echo(f"bracket {index} (resource): " + " > ".join(map(str, rungs)))
+            continue
+        sizes = tuple(trials // scheduler.eta**rung * repeats for rung in range(len(rungs)))
+        ladder = Ladder(rungs, sizes)
+        shown = " > ".join(f"{n}x{r}" for n, r in zip(sizes, rungs, strict=True))
+        typer.echo(f"bracket {index} (at most, trials x resource): {shown}")
+        typer.echo(f"at most {ladder.runs} runs, {ladder.units} units of resource trained from checkpoints")
+    typer.echo(f"one in {scheduler.eta} of a rung goes on, as results come")
+    typer.echo(f"trials: {'until the budget ends' if trials is None else trials * repeats}")
+    return 1
 
 
 def _script(spec: SweepSpec, place: Place, *, runs: int) -> None:

@@ -36,6 +36,8 @@ def status(path: Path, *, json: bool) -> None:
             typer.echo(f"driver: {summary['driver'] or 'none at work; launch again to carry on'}")
         for bracket, rungs in counts.brackets().items():
             typer.echo(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
+        if summary["enqueued"]:
+            typer.echo(f"enqueued: {summary['enqueued']} configurations wait for their start")
         typer.echo(f"{summary['trials']} trials; {runs_line(summary['runs'])}; {cost(state)}")
         typer.echo(f"best: {best_line(state)}")
         if state.best is not None:

@@ -61,11 +61,9 @@ class Deciding:
                 self._history.add(told.config)
             case RunFinished():
                 value = float("nan") if told.value is None else self._sign * told.value
-                stopped = told.outcome is Outcome.STOPPED
-                if not stopped or told.value is not None:
-                    run = self._state.trials[told.trial * self._repeats.count].runs[told.rung]
-                    resource = told.step if stopped else run.resource
-                    self._history.observe(told.trial, value, resource)
+                stopped = told.outcome is Outcome.STOPPED and told.value is not None
+                run = self._state.trials[told.trial * self._repeats.count].runs[told.rung]
+                self._history.observe(told.trial, value, told.step if stopped else run.resource)
             case KnownResults():
                 for config, results in told.results:
                     self._history.know(

@@ -14,7 +14,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.protocols import Promote, Start, Stop
-from hpcsweep.core.state import SweepState, mean_value
+from hpcsweep.core.state import RunStatus, SweepState, mean_value
 
 
 class Repeats:
@@ -55,6 +55,8 @@ class Repeats:
         outcome = Outcome.COMPLETED
         if value is None:
             outcome = next(run.outcome for run in runs if run.value is None and run.outcome is not None)
+        elif any(run.status is RunStatus.STOPPED for run in runs):
+            outcome = Outcome.STOPPED
         return msgspec.structs.replace(event, trial=first // self.count, outcome=outcome, value=value)
 
     def created(

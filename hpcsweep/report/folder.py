@@ -84,6 +84,7 @@ class Folder:
             "reason": state.ended.reason if state.ended else self.refusal(),
             "driver": str(driver) if driver else None,
             "trials": len(state.trials),
+            "enqueued": len(state.enqueued),
             "runs": self.run_counts(),
             "best": best_of(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),

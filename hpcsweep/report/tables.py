@@ -34,7 +34,7 @@ def table(name: str, state: SweepState, layout: Layout) -> pd.DataFrame:
 
 
 _COLUMNS: Final = {
-    "trials": ("trial", "status", "value", "resource", "bracket", "parent"),
+    "trials": ("trial", "status", "value", "resource", "bracket", "parent", "origin", "repeat"),
     "runs": (
         "trial",
         "bracket",
@@ -62,11 +62,18 @@ def _trials(state: SweepState) -> Iterator[dict[str, Any]]:
             "trial": trial.trial,
             "status": trial_status(trial),
             "value": last.value if last else None,
-            "resource": last.resource if last else None,
+            "resource": reached(last) if last else None,
             "bracket": trial.bracket,
             "parent": trial.parent,
+            "origin": trial.origin,
+            "repeat": trial.repeat,
         }
         yield row | {f"config.{name}": value for name, value in trial.config.items()}
+
+
+def reached(run: Run) -> int:
+    """The resource at which the run has its value: less than it was meant for if it was stopped."""
+    return run.step if run.status is RunStatus.STOPPED else run.resource
 
 
 def trial_status(trial: Trial) -> str:

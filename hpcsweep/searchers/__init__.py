@@ -2,7 +2,8 @@
 
 A searcher is a class that fulfils `core.protocols.Searcher`. The keyword parameters of its
 constructor are its options in the spec, but for those that it is given if it has them: `seed`, the
-sweep's seed, and `trials`, how many configurations the sweep will start (None if unknown).
+sweep's seed; `trials`, how many configurations the sweep will start (None if unknown); and
+`picked`, what `auto` stood for when the sweep began (None for a new one).
 
 Nothing is imported before a searcher is asked for by name.
 """
@@ -22,7 +23,7 @@ SEARCHERS: Final[Mapping[str, str]] = {
 }
 ENTRY_POINTS: Final = "hpcsweep.searchers"
 #: Constructor parameters that are no options of the spec.
-SUPPLIED: Final = ("seed", "trials")
+SUPPLIED: Final = ("seed", "trials", "picked")
 
 
 def searcher_names() -> list[str]:
@@ -52,7 +53,14 @@ def searcher_class(name: str) -> type[Searcher]:
     raise KeyError(name)
 
 
-def make_searcher(name: str, *, seed: int, options: Mapping[str, Any], trials: int | None = None) -> Searcher:
+def make_searcher(
+    name: str,
+    *,
+    seed: int,
+    options: Mapping[str, Any],
+    trials: int | None = None,
+    picked: str | None = None,
+) -> Searcher:
     """The searcher with its options, and with what it has use for.
 
     Raises:
@@ -63,5 +71,5 @@ def make_searcher(name: str, *, seed: int, options: Mapping[str, Any], trials: i
 
     cls = searcher_class(name)
     wanted = signature(cls).parameters
-    given = {key: value for key, value in {"seed": seed, "trials": trials}.items() if key in wanted}
-    return cls(**given, **options)
+    supplied = {"seed": seed, "trials": trials, "picked": picked}
+    return cls(**{key: value for key, value in supplied.items() if key in wanted}, **options)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Final
 
 from numpy.random import default_rng
@@ -11,12 +13,15 @@ from numpy.random import default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Choice, Ordinal, Space
 from hpcsweep.errors import TrainerError
+from hpcsweep.schedulers.rungs import halving_ladder
 from hpcsweep.spec.models import (
+    Asha,
     Budget,
     Cluster,
     Fifo,
     Halving,
     Hyperband,
+    Pbt,
     Resources,
     SchedulerChoice,
     Train,
@@ -60,11 +65,20 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
 
 def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
     """Its rungs exist."""
-    if not isinstance(scheduler, Halving | Hyperband):
+    if isinstance(scheduler, Pbt):
+        _check_pbt(scheduler, problems)
+    if not isinstance(scheduler, Halving | Hyperband | Asha):
         return
     if scheduler.min_resource > scheduler.max_resource:
         expected = f"must be <= max_resource ({scheduler.max_resource})"
         problems.add("scheduler.min_resource", f"{expected}, got {scheduler.min_resource}")
+    elif isinstance(scheduler, Asha):
+        rungs = halving_ladder(
+            min_resource=scheduler.min_resource, max_resource=scheduler.max_resource, eta=scheduler.eta
+        ).resources
+        if scheduler.brackets > len(rungs):
+            expected = f"must be at most {len(rungs)}, the number of rungs"
+            problems.add("scheduler.brackets", f"{expected}, got {scheduler.brackets}")
     elif isinstance(scheduler, Halving):
         top = 0  # rungs above the first one: integers, as logarithms of floats lose some
         while scheduler.min_resource * scheduler.eta**top < scheduler.max_resource:
@@ -74,6 +88,34 @@ def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
             problems.add("scheduler.prefact", f"{expected}, got {scheduler.prefact}")
 
 
+def _check_pbt(scheduler: Pbt, problems: Problems) -> None:
+    if scheduler.interval > scheduler.max_resource:
+        expected = f"must be <= max_resource ({scheduler.max_resource})"
+        problems.add("scheduler.interval", f"{expected}, got {scheduler.interval}")
+    if scheduler.population * Fraction(str(scheduler.quantile)) < 1:
+        least = math.ceil(1 / Fraction(str(scheduler.quantile)))
+        expected = f"must be at least {least}, so that the quantile {scheduler.quantile:g} holds a member"
+        problems.add("scheduler.population", f"{expected}, got {scheduler.population}")
+
+
+def check_watching(
+    scheduler: SchedulerChoice, *, stop: bool, repeats: int, cluster: Cluster | None, problems: Problems
+) -> None:
+    """What ends single runs needs them to be tasks of their own; repeats are compared by their mean."""
+    early = "stop" if stop else ""
+    if isinstance(scheduler, Asha) and scheduler.stopping:
+        early = early or "scheduler.stopping"
+    if early and cluster is not None and cluster.runs_per_task > 1:
+        expected = f"must be 1 with {early}, which cancels the tasks of single runs"
+        problems.add("cluster.runs_per_task", f"{expected}, got {cluster.runs_per_task}")
+    if isinstance(scheduler, Pbt):
+        early = "scheduler: pbt"
+    if repeats > 1 and early:
+        problems.add("repeats", f"must be 1 with {early}, got {repeats}")
+    if isinstance(scheduler, Pbt) and stop:
+        problems.add("stop", "cannot go with scheduler: pbt, which replaces its bad members itself")
+
+
 def check_end(
     scheduler: SchedulerChoice, *, ends: bool, budget: Budget, resources: Resources, problems: Problems
 ) -> None:
@@ -81,6 +123,8 @@ def check_end(
     match scheduler:
         case Fifo():
             endless = "fifo goes on for ever in this space"
+        case Asha():
+            endless = "asha goes on for ever in this space"
         case Halving(rounds=None):
             endless = "rounds: null goes on for ever"
         case Hyperband(iterations=None):

@@ -17,6 +17,7 @@ from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import SUPPLIED, make_searcher, searcher_class, searcher_names
 from hpcsweep.spec import checks
+from hpcsweep.spec.beforehand import read_enqueue, read_repeats, read_stop, read_warm_start
 from hpcsweep.spec.models import (
     SCHEDULER_MODELS,
     Budget,
@@ -31,7 +32,7 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.plugins import options_model
+from hpcsweep.spec.plugins import SUPPLIED_TO_SCHEDULERS, options_model
 from hpcsweep.spec.problems import Problems
 from hpcsweep.spec.reading import apply_overrides, read_yaml
 from hpcsweep.spec.sweep import SweepSpec
@@ -44,6 +45,10 @@ KEYS: Final = (
     "constraints",
     "searcher",
     "scheduler",
+    "stop",
+    "repeats",
+    "enqueue",
+    "warm_start",
     "resources",
     "cluster",
     "budget",
@@ -87,6 +92,7 @@ def _located(spec: SweepSpec, folder: Path) -> SweepSpec:
     cluster = {"template": str(template)} if template.is_file() else {}
     return dataclasses.replace(
         spec,
+        warm_start=tuple(os.path.normpath(folder / earlier) for earlier in spec.warm_start),
         train=spec.train.model_copy(update=train),
         cluster=spec.cluster.model_copy(update=cluster),
     )
@@ -107,6 +113,9 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
         space = read_space(data["space"], data.get("constraints"), problems)
     searcher = _read_searcher(data.get("searcher"), problems)
     scheduler = _read_scheduler(data.get("scheduler"), problems)
+    stop = read_stop(data.get("stop"), problems)
+    repeats = read_repeats(data.get("repeats"), problems)
+    warm_start = read_warm_start(data.get("warm_start"), problems)
     resources = _section(Resources, data, "resources", problems)
     cluster = _section(Cluster, data, "cluster", problems)
     budget = _section(Budget, data, "budget", problems)
@@ -115,10 +124,12 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
     if train is not None:
         checks.check_train(train, None if space is None else list(space.names), problems)
     ends = True  # until we know better, so that one mistake is told once
+    enqueue = read_enqueue(data.get("enqueue"), space, problems)
     if space is not None and checks.constraints_compute(space, problems) and searcher is not None:
         ends = _check_searcher(searcher, space, problems)
     if scheduler is not None:
         checks.check_scheduler(scheduler, problems)
+        checks.check_watching(scheduler, stop=bool(stop), repeats=repeats, cluster=cluster, problems=problems)
         if budget is not None and resources is not None:
             checks.check_end(scheduler, ends=ends, budget=budget, resources=resources, problems=problems)
     if cluster is not None:
@@ -148,6 +159,10 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
         cluster=cluster,
         budget=budget,
         retries=retries,
+        stop=stop,
+        repeats=repeats,
+        enqueue=enqueue,
+        warm_start=warm_start,
     )
 
 
@@ -231,7 +246,7 @@ def _read_scheduler(raw: Any, problems: Problems) -> SchedulerChoice | None:
     if name in SCHEDULER_MODELS:
         return problems.validated(SCHEDULER_MODELS[name], {"name": name, **options}, path="scheduler")
     cls = find_class(SCHEDULERS, name, group="hpcsweep.schedulers", key="scheduler.name")
-    fields = options_model(cls, supplied=("minimise",))
+    fields = options_model(cls, supplied=SUPPLIED_TO_SCHEDULERS)
     model = problems.validated(fields, options, path="scheduler", also_known=("name",))
     return None if model is None else Plugin(name=name, options=model.model_dump())
 

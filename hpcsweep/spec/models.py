@@ -195,8 +195,40 @@ class Hyperband(SchedulerSection):
     """How often to go through all brackets; null until the budget ends."""
 
 
+class Asha(SchedulerSection):
+    """ASHA: a trial is promoted as soon as it is among the best 1/eta of its rung; nobody waits."""
+
+    name: Literal["asha"] = "asha"
+    min_resource: Positive = 1
+    """The resource of the lowest rung, in epochs or steps."""
+    max_resource: Positive
+    """The resource of the highest rung, in epochs or steps."""
+    eta: AtLeastTwo = 3
+    """One in eta goes on."""
+    brackets: Positive = 1
+    """How many brackets, as in Hyperband; each starts one rung higher than the one before."""
+    stopping: bool = False
+    """A run goes on past a rung unless it is outside of the best 1/eta; for long waits in the queue."""
+
+
+class Pbt(SchedulerSection):
+    """Population-based training: bad members go on from the checkpoints of good ones."""
+
+    name: Literal["pbt"] = "pbt"
+    population: AtLeastTwo
+    """How many members."""
+    interval: Positive
+    """How far a member is trained before it is compared, in epochs or steps."""
+    max_resource: Positive
+    """Each member is trained up to this."""
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    """The share of members that is replaced, and of those that replace them."""
+    resample: float = Field(default=0.25, ge=0, le=1)
+    """How probable it is that a parameter is drawn anew and not changed a little."""
+
+
 class Plugin(BaseModel):
-    """A searcher or scheduler by name, with its options."""
+    """A searcher, scheduler or stopping rule by name, with its options."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -218,9 +250,11 @@ class SearcherChoice(Plugin):
         return {"name": self.name, "seed": self.seed, **self.options}
 
 
-SchedulerChoice: TypeAlias = Fifo | Halving | Hyperband | Plugin
-SCHEDULER_MODELS: dict[str, type[Fifo] | type[Halving] | type[Hyperband]] = {
+SchedulerChoice: TypeAlias = Fifo | Halving | Hyperband | Asha | Pbt | Plugin
+SCHEDULER_MODELS: dict[str, type[Fifo | Halving | Hyperband | Asha | Pbt]] = {
     "fifo": Fifo,
     "halving": Halving,
     "hyperband": Hyperband,
+    "asha": Asha,
+    "pbt": Pbt,
 }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
+
+#: Constructor parameters of schedulers that are no options of the spec.
+SUPPLIED_TO_SCHEDULERS: Final = ("minimise", "trials", "ahead", "space", "seed")
 
 
 def options_model(constructor: Callable[..., Any], *, supplied: Collection[str]) -> type[BaseModel]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from hpcsweep.schedulers.stopping import STOP_RULES
 from hpcsweep.searchers import SUPPLIED, searcher_class, searcher_names
 from hpcsweep.spec.load import KEYS
 from hpcsweep.spec.models import SCHEDULER_MODELS, Budget, Cluster, Objective, Resources, Retries, Train
@@ -23,6 +24,12 @@ def json_schema() -> dict[str, Any]:
         "constraints": {"type": ["array", "null"], "items": {"type": "string"}},
         "searcher": _searcher(),
         "scheduler": _scheduler(),
+        "stop": _stop(),
+        "repeats": {"type": ["integer", "null"], "minimum": 1, "default": 1},
+        "enqueue": {"type": ["array", "null"], "items": {"type": "object"}},
+        "warm_start": {
+            "anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "string"}}]
+        },
     }
     for key, model in (
         ("resources", Resources),
@@ -68,10 +75,20 @@ def _searcher() -> dict[str, Any]:
             "seed": {"type": "integer", "minimum": 0, "default": 0},
             **form.get("properties", {}),
         }
-        if name != "random":
+        if name != "auto":
             form["required"] = ["name", *form.get("required", [])]
         forms.append(form)
     return {"anyOf": forms}
+
+
+def _stop() -> dict[str, Any]:
+    forms: list[dict[str, Any]] = [{"enum": list(STOP_RULES)}]
+    for name, rule in STOP_RULES.items():
+        form = _object(options_model(rule, supplied=("minimise",)))
+        form["properties"] = {"name": {"const": name}, **form.get("properties", {})}
+        form["required"] = ["name", *form.get("required", [])]
+        forms.append(form)
+    return {"anyOf": [*forms, {"type": "array", "items": {"anyOf": forms}}, {"type": "null"}]}
 
 
 def _scheduler() -> dict[str, Any]:

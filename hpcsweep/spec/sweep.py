@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import TaskShape
 from hpcsweep.core.space import Space
+from hpcsweep.schedulers.rungs import halving_ladder, hyperband_ladders
 from hpcsweep.spec.models import (
     Budget,
     Cluster,
+    Halving,
+    Hyperband,
     Objective,
+    Pbt,
+    Plugin,
     Resources,
     Retries,
     SchedulerChoice,
@@ -39,6 +45,10 @@ class SweepSpec:
     cluster: Cluster
     budget: Budget
     retries: Retries
+    stop: tuple[Plugin, ...] = ()
+    repeats: int = 1
+    enqueue: tuple[Config, ...] = ()
+    warm_start: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What must not change between launches, JSON-able: see `difference`."""
@@ -48,7 +58,43 @@ class SweepSpec:
             "constraints": [constraint.text for constraint in self.space.constraints],
             "searcher": self.searcher.plain(),
             "scheduler": self.scheduler.plain(),
+            **self._beforehand(),
         }
+
+    def _beforehand(self) -> dict[str, Any]:
+        """Those of the keys that are given, so that a sweep of an earlier version stays what it was."""
+        keys: dict[str, Any] = {
+            "stop": [rule.plain() for rule in self.stop],
+            "repeats": self.repeats if self.repeats > 1 else None,
+            "enqueue": list(self.enqueue),
+            "warm_start": list(self.warm_start),
+        }
+        return {key: value for key, value in keys.items() if value}
+
+    @property
+    def starts(self) -> int | None:
+        """Configurations that it will start at most; None where that is open."""
+        planned: int | None = None
+        match self.scheduler:
+            case Halving(rounds=int(rounds)) as one:
+                ladder = halving_ladder(
+                    min_resource=one.min_resource,
+                    max_resource=one.max_resource,
+                    eta=one.eta,
+                    prefact=one.prefact,
+                )
+                planned = rounds * ladder.sizes[0]
+            case Hyperband(iterations=int(iterations)) as one:
+                ladders = hyperband_ladders(
+                    min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta
+                )
+                planned = iterations * sum(ladder.sizes[0] for ladder in ladders)
+            case Pbt(population=population):
+                planned = population
+            case _:
+                pass
+        known = [count for count in (planned, self.budget.trials) if count is not None]
+        return min(known, default=None)
 
     def resolved(self) -> dict[str, Any]:
         """The whole spec with its defaults, JSON-able; wherever it is kept, it reads back the same."""

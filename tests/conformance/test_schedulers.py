@@ -6,32 +6,66 @@ import pickle
 import random
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.random import default_rng
 
 from hpcsweep.core.events import (
     AnyEvent,
+    Config,
     NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
+    RunReported,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.protocols import Decision, Promote, Scheduler, Start, Stop
+from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Start, Stop
+from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
 from hpcsweep.schedulers import SCHEDULERS
+from hpcsweep.schedulers.stopping import Median, Plateau, Stopping
 
-#: Small options for each entry of the table; a new entry belongs here too.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "fifo": {"max_resource": 4, "trials": 11},
-    "halving": {"min_resource": 2, "max_resource": 10, "eta": 2, "rounds": 2},
-    "hyperband": {"max_resource": 9, "eta": 3},
+SPACE = Space(
+    (
+        Parameter("lr", Float(1e-4, 1e-1, log=True)),
+        Parameter("layers", Int(1, 3)),
+        Parameter("optimizer", Choice(("sgd", "adam"))),
+        Parameter("momentum", Float(0.0, 0.99), {"optimizer": ("sgd",)}),
+    )
+)
+CONFIGS: list[Config] = SPACE.sample(20, default_rng(0))
+
+
+class Case(NamedTuple):
+    """A scheduler of the table with small options."""
+
+    scheduler: str
+    options: dict[str, Any]
+    with_rules: bool = False
+
+
+#: A new entry of the table belongs here too.
+CASES = {
+    "fifo": Case("fifo", {"max_resource": 4, "trials": 11}),
+    "halving": Case("halving", {"min_resource": 2, "max_resource": 10, "eta": 2, "rounds": 2}),
+    "hyperband": Case("hyperband", {"max_resource": 9, "eta": 3}),
+    "asha": Case("asha", {"max_resource": 10, "eta": 2, "trials": 20}),
+    "asha, endless, with brackets": Case("asha", {"max_resource": 9, "brackets": 3}),
+    "asha, stopping": Case("asha", {"max_resource": 9, "brackets": 2, "trials": 11, "stopping": True}),
+    "pbt": Case("pbt", {"population": 5, "interval": 2, "max_resource": 7, "space": SPACE, "seed": 0}),
 }
+CASES |= {
+    f"{name}, with rules": CASES[name]._replace(with_rules=True)
+    for name in ("fifo", "hyperband", "asha", "asha, stopping", "pbt")
+}
+#: Schedulers without an end are told that no trial may start any more when they have so many.
+MOST_TRIALS = 40
 #: Far more turns than a sweep with these options can have.
 TURNS = 3000
 
@@ -39,17 +73,19 @@ Factory = Callable[[], Scheduler]
 
 
 def factory(name: str) -> Factory:
-    if name not in OPTIONS:
-        pytest.fail(f"the table names {name!r}: give it options in this test")
-    module, _, class_name = SCHEDULERS[name].partition(":")
-    return lambda: getattr(import_module(module), class_name)(**OPTIONS[name])
+    case = CASES[name]
+    module, _, class_name = SCHEDULERS[case.scheduler].partition(":")
+    make = getattr(import_module(module), class_name)
+    if not case.with_rules:
+        return lambda: make(**case.options)
+    return lambda: Stopping(make(**case.options), rules=[Median(min_trials=2), Plateau(patience=2)])
 
 
-each_scheduler = pytest.mark.parametrize("name", sorted(SCHEDULERS))
+each_scheduler = pytest.mark.parametrize("name", CASES)
 
 
 def test_options_are_given_for_exactly_the_table() -> None:
-    assert set(OPTIONS) == set(SCHEDULERS)
+    assert {case.scheduler for case in CASES.values()} == set(SCHEDULERS)
 
 
 class Sweep:
@@ -59,9 +95,13 @@ class Sweep:
         self.make = make
         self.scheduler = make()
         self.events: list[AnyEvent] = []
+        #: For each trial the resources of its runs, and where it started.
         self.resources: list[list[int]] = []
+        self.starts: list[int] = []
         self.running: list[RunId] = []
-        self.values: dict[RunId, float | None] = {}
+        self.reported: dict[int, int] = {}
+        self.stopped: set[int] = set()
+        self.outcomes: dict[RunId, Outcome] = {}
         self.exhausted = False
 
     def happen(self, event: AnyEvent) -> None:
@@ -72,14 +112,15 @@ class Sweep:
         """The decisions, after checking that they may be made and that deciding is pure."""
         before = pickle.dumps(self.scheduler)
         decisions = self.scheduler.decide(slots)
-        assert self.scheduler.decide(0) == self.scheduler.decide(-1) == []
+        stops = [decision for decision in decisions if isinstance(decision, Stop)]
+        assert self.scheduler.decide(0) == self.scheduler.decide(-1) == stops
         self.scheduler.decide(slots + 3)
         assert self.scheduler.decide(slots) == decisions
         assert pickle.dumps(self.scheduler) == before
         if self.scheduler.done:
             assert decisions == []
-        kinds = [isinstance(decision, Start) for decision in decisions]
-        assert kinds == sorted(kinds), "promotions come before starts"
+        kinds = [isinstance(decision, Start) - isinstance(decision, Stop) for decision in decisions]
+        assert kinds == sorted(kinds), "stops come first, promotions and clones before starts"
         return decisions
 
     def make_true(self, decision: Decision) -> None:
@@ -87,26 +128,70 @@ class Sweep:
             case Start(bracket, resource):
                 assert not self.exhausted, "nothing starts when no trial may start"
                 assert resource > 0
-                trial = len(self.resources)
-                self.resources.append([resource])
-                self.running.append(RunId(trial, 0))
-                self.happen(TrialCreated(trial, {}, bracket, resource))
+                self.create(bracket, resource, CONFIGS[len(self.resources) % len(CONFIGS)])
             case Promote(trial, rung, resource):
                 known = self.resources[trial]
                 assert rung == len(known), "each rung once, without gaps"
-                assert self.values.get(RunId(trial, rung - 1)) is not None, "promoted without a value"
+                ending = self.outcomes[RunId(trial, rung - 1)]
+                assert ending is Outcome.COMPLETED, "neither failed nor stopped runs are promoted"
                 assert resource > known[-1]
                 known.append(resource)
                 self.running.append(RunId(trial, rung))
                 self.happen(TrialPromoted(trial, rung, resource))
+            case Clone(bracket, resource, parent, start, config):
+                assert self.scheduler.clones
+                assert start == self.completed(parent), "the checkpoint of its newest completed run"
+                assert resource > start
+                assert SPACE.check(config) == []
+                self.create(bracket, resource, config, parent=parent, start=start)
             case Stop(trial, reason):
+                assert self.scheduler.watches
                 assert any(run.trial == trial for run in self.running), "only what runs can be stopped"
+                assert trial not in self.stopped, "each once"
+                assert reason
+                self.stopped.add(trial)
                 self.happen(TrialStopped(trial, reason))
 
-    def finish(self, run: RunId, value: float | None) -> None:
+    def create(
+        self, bracket: int, resource: int, config: Config, *, parent: int | None = None, start: int = 0
+    ) -> None:
+        trial = len(self.resources)
+        self.resources.append([resource])
+        self.starts.append(start)
+        self.reported[trial] = start
+        self.running.append(RunId(trial, 0))
+        self.happen(TrialCreated(trial, config, bracket, resource, parent=parent, start=start))
+
+    def completed(self, trial: int) -> int | None:
+        """Resource of the newest run of the trial that completed."""
+        ends = [
+            resource
+            for rung, resource in enumerate(self.resources[trial])
+            if self.outcomes.get(RunId(trial, rung)) is Outcome.COMPLETED
+        ]
+        return ends[-1] if ends else None
+
+    def report(self, run: RunId, step: int, chance: random.Random) -> None:
+        """The run has reported all of its steps up to this one, or some of them."""
+        steps = range(self.reported[run.trial] + 1, step + 1)
+        reports = tuple(
+            (at, chance.choice([0.0, 1.0, chance.random()])) for at in steps if chance.random() < 0.8
+        )
+        self.reported[run.trial] = step
+        if self.scheduler.watches and reports:
+            self.happen(RunReported(run.trial, run.rung, reports))
+
+    def finish(self, run: RunId, value: float | None, chance: random.Random) -> None:
+        """The run ends; without a value it has failed, or was stopped before its first report."""
         self.running.remove(run)
-        self.values[run] = value
         outcome = Outcome.FAILED if value is None else Outcome.COMPLETED
+        if run.trial in self.stopped and (value is not None or chance.random() < 0.5):
+            outcome = Outcome.STOPPED
+        if value is not None:
+            self.report(run, self.resources[run.trial][run.rung], chance)
+        elif outcome is Outcome.FAILED:
+            outcome = chance.choice([Outcome.FAILED, Outcome.LOST, Outcome.OUT_OF_MEMORY])
+        self.outcomes[run] = outcome
         self.happen(RunFinished(run.trial, run.rung, outcome, value=value))
 
     def replayed(self) -> Scheduler:
@@ -128,11 +213,12 @@ def chances(draw: st.DrawFn) -> tuple[random.Random, float, int, int | None]:
 
 
 def play(sweep: Sweep, chance: random.Random, failures: float, most_slots: int, end: int | None) -> None:
-    """Any order of results, failures and slots until the scheduler is done and nothing runs."""
+    """Any order of reports, results, failures and slots until the scheduler is done and nothing runs."""
+    most_trials = MOST_TRIALS if end is None else end
     for _ in range(TURNS):
         if sweep.scheduler.done and not sweep.running:
             return
-        if end is not None and len(sweep.resources) >= end and not sweep.exhausted:
+        if len(sweep.resources) >= most_trials and not sweep.exhausted:
             sweep.exhausted = True
             sweep.happen(NoMoreTrials("the space is exhausted", "space"))
         decisions = sweep.decide(chance.randint(0, most_slots))
@@ -144,13 +230,17 @@ def play(sweep: Sweep, chance: random.Random, failures: float, most_slots: int, 
         for decision in decisions:
             sweep.make_true(decision)
         for run in chance.sample(sweep.running, chance.randint(0, len(sweep.running))):
+            sweep.report(
+                run, chance.randint(sweep.reported[run.trial], sweep.resources[run.trial][-1]), chance
+            )
+        for run in chance.sample(sweep.running, chance.randint(0, len(sweep.running))):
             failed = chance.random() < failures
-            sweep.finish(run, None if failed else chance.choice([0.0, 1.0, chance.random()]))
+            sweep.finish(run, None if failed else chance.choice([0.0, 1.0, chance.random()]), chance)
     raise AssertionError(f"not done after {TURNS} turns")
 
 
 @each_scheduler
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(chances=chances())
 def test_every_sweep_ends_and_every_decision_on_the_way_may_be_made(
     name: str, chances: tuple[random.Random, float, int, int | None]
@@ -158,7 +248,7 @@ def test_every_sweep_ends_and_every_decision_on_the_way_may_be_made(
     sweep = Sweep(factory(name))
     play(sweep, *chances)
     assert sweep.decide(1000) == []
-    assert len(sweep.values) == sum(len(rungs) for rungs in sweep.resources)
+    assert len(sweep.outcomes) == sum(len(rungs) for rungs in sweep.resources)
 
 
 @each_scheduler

@@ -87,6 +87,12 @@ def problems(load: Load) -> Problems:
 
 # --------------------------------------------------------------------------- what is accepted
 
+BEFOREHAND = (
+    "stop=[median, {name: plateau, patience: 3, min_delta: 0.01}]",
+    "enqueue=[{lr: 0.1, momentum: 0.9}, {}]",
+    "warm_start=[../results/old, /else/where]",
+)
+
 
 def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> None:
     spec = load(DOCUMENTED)
@@ -183,6 +189,12 @@ def test_every_kind_of_parameter(load: Load) -> None:
     assert [constraint.text for constraint in spec.space.constraints] == ["a + b < 3", "e < 1"]
 
 
+def test_a_resolved_spec_with_all_that_it_starts_with_reads_back_to_an_equal_one(load: Load) -> None:
+    spec = load(DOCUMENTED, *BEFOREHAND)
+    assert load(spec.dump_yaml()) == spec
+    jsonschema.validate(json.loads(json.dumps(spec.resolved())), json_schema())
+
+
 @pytest.mark.parametrize("text", [DOCUMENTED, SHORT])
 def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None:
     overrides = (
@@ -242,6 +254,41 @@ def test_task_shape_multiplies_by_lanes_and_time_by_turns(load: Load) -> None:
     spec = load(DOCUMENTED, "cluster.runs_per_task=5", "cluster.concurrent=2")
     assert spec.task_shape() == TaskShape(gpus=2, cpus=8, mem_mib=32768, time_s=5400, runs=5, lanes=2)
     assert load(SHORT).task_shape() == TaskShape()
+
+
+def test_what_a_sweep_starts_with_is_part_of_its_identity_where_it_is_given(
+    load: Load, tmp_path: Path
+) -> None:
+    plain = load(DOCUMENTED)
+    assert (plain.stop, plain.repeats, plain.enqueue, plain.warm_start) == ((), 1, (), ())
+    spec = load(DOCUMENTED, *BEFOREHAND)
+    given = {key: value for key, value in spec.identity().items() if key not in plain.identity()}
+    assert [rule["name"] for rule in given.pop("stop")] == ["median", "plateau"]
+    assert given == {
+        "enqueue": [{"lr": 0.1, "momentum": 0.9}, {}],
+        "warm_start": [str(tmp_path / "results" / "old"), "/else/where"],
+    }
+    assert load(DOCUMENTED, "repeats=3").identity() == {**plain.identity(), "repeats": 3}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "budget", "starts"),
+    [
+        ("{name: hyperband, max_resource: 81}", "{}", 143),
+        ("{name: hyperband, max_resource: 81, iterations: 2}", "{}", 286),
+        ("{name: hyperband, max_resource: 81, iterations: null}", "{time: 1h}", None),
+        ("{name: halving, min_resource: 2, max_resource: 10, rounds: 2}", "{}", 16),
+        ("{name: hyperband, max_resource: 81}", "{trials: 100}", 100),
+        ("{name: asha, max_resource: 81}", "{trials: 100}", 100),
+        ("{name: asha, max_resource: 81}", "{time: 1h}", None),
+        ("{name: pbt, population: 8, interval: 3, max_resource: 9}", "{}", 8),
+        ("fifo", "{trials: 7}", 7),
+    ],
+)
+def test_the_number_of_configurations_is_known_beforehand_where_it_is(
+    load: Load, scheduler: str, budget: str, starts: int | None
+) -> None:
+    assert load(DOCUMENTED, f"scheduler={scheduler}", f"budget={budget}").starts == starts
 
 
 def test_empty_optional_sections_have_their_defaults(load: Load) -> None:
@@ -403,6 +450,51 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["train.shell=true"],
             ["train.shell: must not be true for a function, only a command can have a shell"],
         ),
+        (["repeats=0"], ["repeats: must be an integer >= 1, got 0"]),
+        (["repeats=true"], ["repeats: must be an integer >= 1, got true"]),
+        (["stop=3"], ["stop: must be a rule's name or a mapping with a name, got 3"]),
+        (["stop=medain"], ["stop.name: must be 'median' or 'plateau', got 'medain'"]),
+        (
+            ["stop=[{name: median, x: 1}]"],
+            ["stop[0].x: unknown key; expected one of: name, min_trials, min_step, interval"],
+        ),
+        (
+            ["stop=plateau", "repeats=2", "cluster.runs_per_task=2"],
+            [
+                "cluster.runs_per_task: must be 1 with stop, which cancels the tasks of single runs, got 2",
+                "repeats: must be 1 with stop, got 2",
+            ],
+        ),
+        (
+            ["scheduler={name: asha, max_resource: 9, stopping: true}", "repeats=2"],
+            ["repeats: must be 1 with scheduler.stopping, got 2"],
+        ),
+        (
+            ["scheduler={name: pbt, population: 4, interval: 20, max_resource: 9}", "stop=median"],
+            [
+                "scheduler.interval: must be <= max_resource (9), got 20",
+                "stop: cannot go with scheduler: pbt, which replaces its bad members itself",
+            ],
+        ),
+        (
+            ["scheduler={name: asha, max_resource: 9, brackets: 4}"],
+            ["scheduler.brackets: must be at most 3, the number of rungs, got 4"],
+        ),
+        (
+            ["scheduler={name: pbt, population: 3, interval: 3, max_resource: 9}"],
+            ["scheduler.population: must be at least 4, so that the quantile 0.25 holds a member, got 3"],
+        ),
+        (["enqueue={lr: 1}"], ["enqueue: must be a list of configurations, got {lr: 1}"]),
+        (
+            ["enqueue=[{lr: 2, momentun: 0}, 3, {optimizer: adam, momentum: 0.5}]"],
+            [
+                "enqueue[0].lr: must be between 0.0001 and 1.0, got 2",
+                "enqueue[0].momentun: unknown parameter; did you mean 'momentum'?",
+                "enqueue[1]: must be a mapping of parameters to values, got 3",
+                "enqueue[2].momentum: must be absent, it is active only when optimizer is 'sgd'",
+            ],
+        ),
+        (["warm_start=3"], ["warm_start: must be a results folder or a list of them, got 3"]),
         (["searcher=randm"], ["searcher.name: unknown name 'randm'; did you mean 'random'?"]),
         (["searcher.sead=1"], ["searcher.sead: unknown key; did you mean 'seed'?"]),
         (["searcher.seed=x"], ["searcher.seed: must be an integer >= 0, got 'x'"]),
@@ -420,7 +512,7 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
         ),
         (
             ["scheduler=asha2"],
-            ["scheduler.name: unknown name 'asha2'; expected one of: fifo, halving, hyperband"],
+            ["scheduler.name: unknown name 'asha2'; did you mean 'asha'?"],
         ),
         (["scheduler.eta=1"], ["scheduler.eta: must be >= 2, got 1"]),
         (

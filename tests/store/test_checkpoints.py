@@ -158,6 +158,20 @@ def test_pruning_keeps_the_newest_complete_ones(trial: TrialLayout) -> None:
     assert names(trial) == ["step-5"]
 
 
+def test_pruning_keeps_for_each_step_that_is_asked_for_the_newest_one_not_beyond_it(
+    trial: TrialLayout,
+) -> None:
+    for step in (2, 4, 6, 8, 10):
+        write(trial, step)
+    checkpoints.prune(trial, keep=1, steps=(5, 6))
+    assert names(trial) == ["step-10", "step-4", "step-6"]
+    _lose_file(trial.checkpoint(6))
+    checkpoints.prune(trial, keep=1, steps=(6,))
+    assert names(trial) == ["step-10", "step-4"]
+    checkpoints.prune(trial, keep=1)
+    assert names(trial) == ["step-10"]
+
+
 def test_pruning_removes_nothing_while_no_checkpoint_is_complete(trial: TrialLayout) -> None:
     write(trial, 3)
     _lose_file(trial.checkpoint(3))

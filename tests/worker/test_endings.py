@@ -59,11 +59,26 @@ def test_a_promoted_run_trains_only_the_difference(bench: Bench) -> None:
 
 def test_a_run_without_own_checkpoint_starts_from_its_parents(bench: Bench) -> None:
     code = bench.code(GOOD) + ":train"
-    bench.plan([bench.run(resource=3)], [bench.run(trial=1, parent=0, resource=5)], function=code)
+    bench.plan(
+        [bench.run(resource=3)], [bench.run(trial=1, parent=0, parent_step=3, resource=5)], function=code
+    )
     bench.work(task=0)
     assert bench.work(task=1).start == 3
     assert bench.trained() == [1, 2, 3, 4, 5]
     assert (bench.newest(0), bench.newest(1)) == (3, 5)
+
+
+def test_a_clone_starts_from_the_step_that_was_chosen_although_its_parent_has_gone_on(
+    bench: Bench,
+) -> None:
+    code = bench.code(GOOD) + ":train"
+    clone = bench.run(trial=1, parent=0, parent_step=3, resource=5)
+    bench.plan([bench.run(resource=3)], [bench.run(rung=1, resource=5, keep=(3,))], [clone], function=code)
+    bench.work(task=0)
+    bench.work(task=1)
+    assert bench.newest(0) == 5
+    assert bench.work(task=2).start == 3
+    assert bench.trained() == [1, 2, 3, 4, 5, 4, 5]
 
 
 def test_best_value_counts_where_the_objective_says_so(bench: Bench) -> None:

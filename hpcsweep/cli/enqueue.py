@@ -1,0 +1,60 @@
+"""`enqueue`: configurations to be tried next, before any that the searcher proposes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from numpy.random import default_rng
+
+from hpcsweep.cli.exits import errors_exit
+from hpcsweep.core.filling import filled
+from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.report.folder import Folder
+from hpcsweep.spec import load_spec
+from hpcsweep.spec.reading import parse_yaml
+from hpcsweep.store.control import Request, put_request
+from hpcsweep.store.owner import Owner
+
+
+def enqueue(path: Path, values: Sequence[str]) -> None:
+    """Leave the request; the sweep's next tick takes it up."""
+    with errors_exit():
+        folder = Folder(path)
+        spec_file = folder.layout.spec
+        if not spec_file.exists():
+            raise FolderError(f"{spec_file}: is missing; `launch SPEC` writes it")
+        config = _configuration(values)
+        try:
+            filled(load_spec(spec_file).space, config, default_rng(0))
+        except SpecError as error:
+            raise SpecError(*(f"enqueue: {problem}" for problem in error.problems)) from None
+        me = Owner.me()
+        put_request(
+            folder.layout, Request("enqueue", time.time(), f"{me.user}@{me.host}", {"config": config})
+        )
+        if folder.state.ended is not None:
+            typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again with a larger budget")
+        elif folder.driver is None:
+            typer.echo("enqueued; no driver is at work: launch again to carry on")
+        else:
+            typer.echo("enqueued: it is the next configuration that starts")
+
+
+def _configuration(values: Sequence[str]) -> dict[str, Any]:
+    """`["lr=0.1", "optimizer=adam"]` as a configuration; values are YAML."""
+    config: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise SpecError(f"enqueue {value}: must be name=value")
+        if name in config:
+            raise SpecError(f"enqueue {value}: {name} must be given once, got it twice")
+        config[name] = parse_yaml(text, source=f"enqueue {value}")
+    if not config:
+        raise SpecError("enqueue: expected name=value, such as lr=0.01; what is missing is drawn at random")
+    return config

@@ -1,0 +1,212 @@
+"""`explain`: why a trial was started, promoted or dropped, from the journal alone."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.text import configuration, number
+from hpcsweep.core.state import RunStatus
+from hpcsweep.report.explain import explain as explanation_of
+from hpcsweep.report.explanation import Change, Creation, Explanation, Rung, Verdict
+from hpcsweep.report.folder import Folder
+from hpcsweep.report.standings import Comparison, Peer
+
+
+def explain(path: Path, trial: int, *, json: bool) -> None:
+    """Print the explanation of one trial."""
+    with errors_exit():
+        folder = Folder(path)
+        found = explanation_of(folder.reading.events, folder.state, trial)
+        if json:
+            typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+            return
+        for line in explanation_lines(found):
+            typer.echo(line)
+
+
+def explanation_lines(found: Explanation) -> list[str]:
+    """For people: a few lines for the creation, two to four for each rung, one for the end."""
+    lines = [f"trial {found.trial}: {configuration(found.config)}"]
+    if found.repeats > 1:
+        last = found.first + found.repeats - 1
+        lines.append(
+            f"repeat {found.repeat + 1} of {found.repeats} of its configuration: "
+            f"trials {found.first} to {last}, compared by their mean and named by the first"
+        )
+    lines += _creation(found.creation)
+    for rung in found.rungs:
+        lines += _rung(found, rung)
+    lines.append(_end(found))
+    return lines
+
+
+# --------------------------------------------------------------------------- its beginning
+
+
+def _creation(creation: Creation) -> list[str]:
+    where = f"in bracket {creation.bracket} at resource {creation.resource}"
+    if creation.submitted is None:
+        return [f"created {where}, not submitted yet", f"  {_origin(creation)}"]
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(creation.submitted))
+    return [f"created {where}, submitted {when}", f"  {_origin(creation)}"]
+
+
+def _origin(creation: Creation) -> str:
+    if creation.parent is not None:
+        place = "" if creation.replaces is None else f", in the place of trial {creation.replaces}"
+        changes = ", ".join(_change(change) for change in creation.changes) or "nothing"
+        return f"a clone of trial {creation.parent} from its step {creation.start}{place}; changed: {changes}"
+    if creation.origin == "enqueued":
+        return f"enqueued by {f'the request {creation.request}' if creation.request else 'the sweep file'}"
+    picked = f" ({creation.picked}, picked by it)" if creation.picked else ""
+    others = f" with {counted(creation.asked - 1, 'other')}" if creation.asked > 1 else ""
+    return (
+        f"proposed{others} by {creation.searcher or 'the searcher'}{picked}, "
+        f"which knew {counted(creation.observations, 'observation')} "
+        f"and {counted(creation.pending, 'pending configuration')}"
+    )
+
+
+def _change(change: Change) -> str:
+    return f"{change.name} {_value(change.before)} -> {_value(change.after)}"
+
+
+def _value(value: Any) -> str:
+    if value is msgspec.UNSET:
+        return "absent"
+    return number(value) if isinstance(value, float) else str(value)
+
+
+# --------------------------------------------------------------------------- its rungs
+
+
+def _rung(found: Explanation, rung: Rung) -> list[str]:
+    lines = [f"rung {rung.rung}, resource {rung.resource}: {_ending(found, rung)}"]
+    if rung.interruptions:
+        whys = ", ".join(i.why.value + (f" on {i.node}" if i.node else "") for i in rung.interruptions[-4:])
+        more = "the last ones " if len(rung.interruptions) > 4 else ""
+        lines.append(f"  {counted(len(rung.interruptions), 'interruption')} on the way: {more}{whys}")
+    if rung.repeats:
+        values = ", ".join(
+            f"trial {r.trial} {r.status.value if r.value is None else number(r.value)}" for r in rung.repeats
+        )
+        mean = f"; mean {number(rung.mean)}" if rung.mean is not None else ""
+        lines.append(f"  repeats: {values}{mean}")
+    lines.append(f"  {_verdict(found, rung)}")
+    if rung.comparison is not None and len(rung.comparison.named) > 1:
+        own = found.trial if rung.verdict is Verdict.STOPPED else found.first
+        lines += [f"    {line}" for line in _peers(rung.comparison, own)]
+    return lines
+
+
+def _ending(found: Explanation, rung: Rung) -> str:
+    where = f" on {rung.node}" if rung.node else ""
+    match rung.status:
+        case RunStatus.WAITING:
+            return "waits to be submitted"
+        case RunStatus.SUBMITTED:
+            return f"submitted, attempt {rung.attempts}"
+        case RunStatus.COMPLETED:
+            assert rung.value is not None
+            return f"completed{where} with {found.metric} {number(rung.value)}"
+        case RunStatus.STOPPED:
+            value = "" if rung.value is None else f" with {found.metric} {number(rung.value)}"
+            return f"stopped early at step {rung.step}{where}{value}"
+        case RunStatus.FAILED:
+            outcome = rung.outcome.value.replace("_", " ") if rung.outcome is not None else "failed"
+            return f"{outcome}{where}: {rung.message}"
+
+
+def _verdict(found: Explanation, rung: Rung) -> str:
+    """What followed, and why."""
+    why, after = (f": {rung.reason}", f"; {rung.reason}") if rung.reason else ("", "")
+    comparison = rung.comparison
+    if comparison is None:
+        words = {
+            Verdict.UNDER_WAY: f"under way{why}",
+            Verdict.NO_VALUE: f"never considered, without a value{after}",
+        }
+        return words.get(rung.verdict, f"{rung.verdict.value}{why}")
+    where = "in the sweep" if found.pooled else f"in bracket {found.creation.bracket}"
+    without = f" ({comparison.without_value} without a value)" if comparison.without_value else ""
+    rank = "without a place" if comparison.place is None else ordinal(comparison.place)
+    place = f"{rank} of {comparison.ended} ended at resource {comparison.resource} {where}{without}"
+    on = f"{comparison.went_on} went on"
+    match rung.verdict:
+        case Verdict.PROMOTED:
+            return f"promoted: {place} when it was promoted; {comparison.went_on} had gone on by then"
+        case Verdict.DROPPED:
+            worse = f", {comparison.worse} with a worse value, promoted earlier" if comparison.worse else ""
+            return f"dropped: {place}; {on}{worse}{after}"
+        case Verdict.OPEN:
+            return f"not decided yet: {place}; {on} so far{after}"
+        case Verdict.STOPPED:
+            reported = f"that had reported at step {comparison.resource} {where} by then"
+            return f"stopped{why}: {rank} of {comparison.ended} {reported}"
+        case _:
+            return f"trained in full: {place}"
+
+
+def _peers(comparison: Comparison, own: int) -> Iterator[str]:
+    """The few that tell the most, those that went on and those that did not."""
+    gaps = [b.place for a, b in itertools.pairwise(comparison.named) if b.place > a.place + 1]
+    on = [peer for peer in comparison.named if peer.went_on]
+    rest = [peer for peer in comparison.named if not peer.went_on]
+    if on:
+        yield f"went on: {_listed(on, gaps, own)}"
+    if rest:
+        yield f"{'not' if on else 'best first'}: {_listed(rest, gaps, own)}"
+
+
+def _listed(peers: Sequence[Peer], gaps: Sequence[int], own: int) -> str:
+    """Peers by place, with `..` for those that are named nowhere: just before the places in `gaps`."""
+    texts: list[str] = []
+    last = peers[0].place
+    for peer in peers:
+        if any(last < gap <= peer.place for gap in gaps):
+            texts.append("..")
+        this = " (this one)" if peer.trial == own else ""
+        texts.append(f"{ordinal(peer.place)} trial {peer.trial} {number(peer.value)}{this}")
+        last = peer.place
+    return ", ".join(texts)
+
+
+# --------------------------------------------------------------------------- its end
+
+
+def _end(found: Explanation) -> str:
+    best = found.best
+    if best is None:
+        return "no run of the sweep has given a value yet"
+    where = f"trial {best.trial}: {number(best.value)} at resource {best.resource}"
+    if found.value is None or best.behind is None:
+        return f"it has no value; the best is {where}"
+    if best.trial == found.first:
+        return f"it is the best of the sweep: {number(found.value)} at resource {found.resource}"
+    value = f"{number(found.value)} at resource {found.resource}"
+    return f"it has {value}, {number(best.behind)} worse than the best, {where}"
+
+
+# --------------------------------------------------------------------------- words
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def ordinal(place: int) -> str:
+    """`1st`, `2nd`, `11th`."""
+    if place is None:
+        return "without a place"
+    if place % 100 in (11, 12, 13):
+        return f"{place}th"
+    return f"{place}" + {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")

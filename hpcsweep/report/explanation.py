@@ -1,0 +1,152 @@
+"""What is told of a trial by `explain`: frozen, and JSON throughout. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from hpcsweep.core.events import Config, Interruption, Outcome
+from hpcsweep.core.state import RunStatus
+from hpcsweep.report.standings import Comparison
+
+
+class Verdict(enum.Enum):
+    """What followed from a run."""
+
+    PROMOTED = "promoted"
+    DROPPED = "dropped"  # it had a value, and others went on
+    LAST = "last"  # it is trained in full
+    OPEN = "open"  # it may still be promoted
+    UNDER_WAY = "under_way"  # it has not ended, or a repeat of it has not
+    NO_VALUE = "no_value"  # failed or lost: never compared
+    STOPPED = "stopped"  # by a stopping rule
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One parameter of a clone; a side on which it is not active is left out."""
+
+    name: str
+    before: Any = msgspec.UNSET
+    after: Any = msgspec.UNSET
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """How a trial came to be.
+
+    Attributes:
+        resource: Of its first run.
+        submitted: When the first batch that carried it was planned, in Unix seconds.
+        origin: `searcher`, `enqueued` or `clone`.
+        searcher: Name in the spec; `picked` is the one that `auto` stands for.
+        asked: How many configurations were proposed together with it, itself included.
+        observations: Values that the searcher knew then, failures and earlier sweeps' included.
+        pending: Configurations whose first value it did not know then.
+        request: Control request that enqueued it; empty for the sweep file.
+        parent: A clone goes on from this trial's checkpoint of step `start`.
+        changes: A clone's configuration against its parent's.
+        replaces: Trial whose place in the population a clone took.
+    """
+
+    bracket: int
+    resource: int
+    submitted: float | None
+    origin: str
+    searcher: str = ""
+    picked: str = ""
+    asked: int = 0
+    observations: int = 0
+    pending: int = 0
+    request: str = ""
+    parent: int | None = None
+    start: int = 0
+    changes: tuple[Change, ...] = ()
+    replaces: int | None = None
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """An attempt that ended without fault of the configuration."""
+
+    why: Interruption
+    node: str
+    message: str
+
+
+class Repeat(msgspec.Struct, frozen=True):
+    """One training of a configuration at one rung."""
+
+    trial: int
+    status: RunStatus
+    value: float | None
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One run of the trial and what followed from it.
+
+    Attributes:
+        submitted: When its first batch was planned, in Unix seconds.
+        value: Of this run.
+        step: That it reached.
+        message: Last line of its error.
+        repeats: All trainings of its configuration at this rung; empty where there is one.
+        mean: Of the repeats, by which they are compared; None until all have ended, and if one failed.
+        reason: Why the verdict, as far as places do not tell.
+        comparison: With its peers: at the moment of the promotion or drop, else by now. For a stopped
+            trial by what had been reported at its newest step when it was stopped.
+    """
+
+    rung: int
+    resource: int
+    submitted: float | None
+    status: RunStatus
+    outcome: Outcome | None
+    value: float | None
+    step: int
+    node: str
+    message: str
+    attempts: int
+    interruptions: tuple[Interrupted, ...]
+    repeats: tuple[Repeat, ...]
+    mean: float | None
+    verdict: Verdict
+    reason: str
+    comparison: Comparison | None
+
+
+class BestSoFar(msgspec.Struct, frozen=True):
+    """The sweep's best configuration, by its first trial, and how far this one is behind it.
+
+    Attributes:
+        behind: How much worse, 0 for the best itself; None for a trial without a value.
+    """
+
+    trial: int
+    value: float
+    resource: int
+    behind: float | None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """A trial from its creation to now.
+
+    Attributes:
+        repeat: Which training of its configuration it is, from 0, of `repeats`.
+        first: First trial of its configuration; by this number peers are named.
+        pooled: Its peers are all of the sweep at the same resource, a population, not of one bracket.
+        value: Newest of its configuration, at `resource`: the mean where it is trained several times.
+    """
+
+    trial: int
+    first: int
+    repeat: int
+    repeats: int
+    config: Config
+    metric: str
+    mode: str
+    pooled: bool
+    creation: Creation
+    rungs: tuple[Rung, ...]
+    value: float | None
+    resource: int | None
+    best: BestSoFar | None

@@ -1,0 +1,240 @@
+"""Population based training (Jaderberg et al., 2017): the worst go on as altered copies of the best."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from numpy.random import default_rng
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    Config,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    SweepResumed,
+    TrialCreated,
+    TrialPromoted,
+)
+from hpcsweep.core.protocols import Clone, Decision, Promote, Start
+from hpcsweep.core.space import Space
+from hpcsweep.schedulers.exploring import explored
+from hpcsweep.schedulers.rungs import Ladder
+
+#: A place is given up when so many of its members in a row ended without completing a run.
+MEMBERS_IN_A_ROW: Final = 3
+
+
+class Place:
+    """One place of the population, and the trial that holds it now.
+
+    Attributes:
+        intervals: How many intervals are trained, those of the trial that it was cloned from included.
+        runs: How many runs the trial was given.
+        values: At the end of each interval that this trial has trained: the value, to be minimised.
+        fruitless: Members in a row that ended without completing a run.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.trial: int | None = None
+        self.config: Config = {}
+        self.intervals = 0
+        self.runs = 0
+        self.running = False
+        self.failed = False
+        self.fruitless = 0
+        self.values: dict[int, float] = {}
+
+    def take(self, event: TrialCreated, *, intervals: int) -> None:
+        """A new trial holds the place."""
+        self.trial, self.config, self.intervals = event.trial, event.config, intervals
+        self.runs, self.running, self.failed, self.values = 1, True, False, {}
+
+    def end(self, value: float | None) -> None:
+        """The run has ended; None: the trial goes no further."""
+        self.running = False
+        if value is None:
+            self.failed = True
+            self.fruitless += 1
+        else:
+            self.intervals += 1
+            self.values[self.intervals] = value
+            self.fruitless = 0
+
+
+class PBT:
+    """A population in which, after each interval, the bottom quarter copies the top quarter.
+
+    Asynchronous, so that no GPU waits: when a member is to go on, its value is compared with those
+    of all members that have ended the same interval by then. With n of them, the worst
+    floor(n quantile) are replaced. A member is replaced by a clone of a random one of the best
+    max(1, floor(n quantile)) that may give: they hold their place, are not at the end, and are not
+    among the worst at their own newest interval. The clone goes on from the donor's newest
+    completed run, with its weights and its configuration, which is then altered as `explored` says.
+    Those that are behind go first, so that with few slots the population keeps together.
+
+    A member that failed, was lost or was stopped is replaced as well, by a clone of one that is no
+    less far. Its place is given up after `MEMBERS_IN_A_ROW` such members that completed no run.
+    A clone is a new trial, in the bracket with the number of its place. Clones go on when no other
+    trials may start any more.
+
+    Args:
+        population: How many trials are trained side by side.
+        interval: Resource between two comparisons.
+        max_resource: Each place is trained up to this; the last interval may be a short one.
+        quantile: The share that is replaced, and the share that gives.
+        resample: Probability with which a parameter of a clone is drawn anew.
+        factors: Otherwise a number is multiplied by one of these.
+        space: The search space.
+        seed: Of the sweep.
+        minimise: Whether small values are good.
+
+    Raises:
+        ValueError: An option makes no sense; the message begins with its name.
+    """
+
+    watches = False
+    clones = True
+
+    def __init__(
+        self,
+        *,
+        population: int,
+        interval: int,
+        max_resource: int,
+        space: Space,
+        seed: int,
+        quantile: float = 0.25,
+        resample: float = 0.25,
+        factors: Sequence[float] = (1.2, 0.8),
+        minimise: bool = True,
+    ) -> None:
+        if not 0 < quantile <= 0.5:
+            raise ValueError(f"quantile: must be above 0 and at most 0.5, got {quantile}")
+        self._quantile = Fraction(str(quantile))
+        if math.floor(population * self._quantile) < 1:
+            least = math.ceil(1 / self._quantile)
+            raise ValueError(f"population: must be at least {least} (1 / quantile), got {population}")
+        if not 1 <= interval <= max_resource:
+            raise ValueError(f"interval: must be 1 .. max_resource ({max_resource}), got {interval}")
+        if not 0 <= resample <= 1:
+            raise ValueError(f"resample: must be between 0 and 1, got {resample}")
+        if not factors or not all(0 < factor < math.inf for factor in factors):
+            raise ValueError(f"factors: must be numbers > 0, at least one, got {list(factors)}")
+        #: Resource at the end of each interval.
+        self._ends = (*range(interval, max_resource, interval), max_resource)
+        self.ladders = (Ladder(self._ends, (population,) * len(self._ends)),)
+        self._resample = resample
+        self._factors = tuple(factors)
+        self._space = space
+        self._seed = seed
+        self._sign = 1 if minimise else -1
+        self._exhausted = False
+        self._places = [Place(index) for index in range(population)]
+        self._place_of: dict[int, Place] = {}
+        #: For each interval, value and trial of all that have ended it, best first.
+        self._ranked: dict[int, list[tuple[float, int]]] = {}
+
+    def apply(self, event: AnyEvent) -> None:
+        match event:
+            case TrialCreated():
+                place = self._places[event.bracket]
+                if place.trial is not None:
+                    del self._place_of[place.trial]
+                # It starts at the end of an interval, and never at the last end.
+                intervals = self._ends.index(event.start) + 1 if event.parent is not None else 0
+                place.take(event, intervals=intervals)
+                self._place_of[event.trial] = place
+            case TrialPromoted():
+                place = self._place_of[event.trial]
+                place.runs, place.running = event.rung + 1, True
+            case RunFinished():
+                self._finished(event)
+            case NoMoreTrials():
+                self._exhausted = True
+            case SweepResumed():
+                self._exhausted = False
+            case _:
+                pass
+
+    def decide(self, slots: int) -> list[Decision]:
+        decisions: list[Decision] = []
+        for place in sorted(self._places, key=lambda place: (place.intervals, place.index)):
+            if len(decisions) >= slots:
+                break
+            decision = self._next(place)
+            if decision is not None:
+                decisions.append(decision)
+        return sorted(decisions, key=lambda decision: isinstance(decision, Start))
+
+    @property
+    def done(self) -> bool:
+        return not any(place.running for place in self._places) and not self.decide(1)
+
+    def _finished(self, event: RunFinished) -> None:
+        place = self._place_of[event.trial]
+        if event.outcome is not Outcome.COMPLETED or event.value is None:
+            place.end(None)
+            return
+        value = self._sign * event.value
+        place.end(value)
+        insort(self._ranked.setdefault(place.intervals, []), (value, event.trial))
+
+    def _next(self, place: Place) -> Decision | None:
+        """What the place waits for; None if it runs, is at its end, or waits for a donor."""
+        if place.running or place.intervals == len(self._ends):
+            return None
+        if place.trial is None:
+            return None if self._exhausted else Start(place.index, self._ends[0])
+        if place.failed:
+            given_up = place.fruitless >= MEMBERS_IN_A_ROW
+            return None if given_up else self._clone(place, place.trial)
+        promotion = Promote(place.trial, place.runs, self._ends[place.intervals])
+        if self._among_worst(place):
+            return self._clone(place, place.trial) or promotion
+        return promotion
+
+    def _count(self, interval: int) -> int:
+        """floor(n quantile) of the n that have ended the interval."""
+        return math.floor(len(self._ranked[interval]) * self._quantile)
+
+    def _among_worst(self, place: Place) -> bool:
+        """Whether its trial is among the worst at the newest interval that it has ended itself."""
+        assert place.trial is not None
+        ranked = self._ranked[place.intervals]
+        rank = bisect_left(ranked, (place.values[place.intervals], place.trial))
+        return rank >= len(ranked) - self._count(place.intervals)
+
+    def _clone(self, place: Place, replaced: int) -> Clone | None:
+        """A clone for the place, of a donor that is no less far; None while there is none."""
+        givers = [
+            other
+            for other in self._places
+            if other is not place
+            and other.values
+            and not other.failed
+            and other.intervals < len(self._ends)
+            and not self._among_worst(other)
+        ]
+        for interval in range(max(1, place.intervals), len(self._ends)):
+            ranked = sorted(
+                (giver.values[interval], giver.index) for giver in givers if interval in giver.values
+            )
+            if ranked:
+                best = ranked[: max(1, self._count(interval))]
+                rng = default_rng([self._seed, replaced, place.intervals])
+                donor = self._places[best[int(rng.integers(len(best)))][1]]
+                assert donor.trial is not None
+                return Clone(
+                    place.index,
+                    self._ends[donor.intervals],
+                    donor.trial,
+                    self._ends[donor.intervals - 1],
+                    explored(self._space, donor.config, rng, resample=self._resample, factors=self._factors),
+                )
+        return None

@@ -1,0 +1,284 @@
+"""Stopping rules on curves made by hand, and how they go with the schedulers that they wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from hpcsweep.core.protocols import Promote, Scheduler, Start, Stop
+from hpcsweep.core.space import Float, Parameter, Space
+from hpcsweep.schedulers.asha import ASHA
+from hpcsweep.schedulers.fifo import Fifo
+from hpcsweep.schedulers.pbt import PBT
+from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.schedulers.stopping import STOP_RULES, Median, Plateau, Rule, Stopping
+from hpcsweep.schedulers.synchronous import Hyperband
+from tests.schedulers.playing import EXHAUSTED, Hand
+
+
+def first_stop(rule: Rule, curve: Sequence[float], *, trial: int = 100) -> int | None:
+    """The step, from 1, at which the rule says so first."""
+    reasons = [rule.report(trial, step, value) for step, value in enumerate(curve, 1)]
+    return next((step for step, reason in enumerate(reasons, 1) if reason is not None), None)
+
+
+def played(inner: Scheduler, *rules: Rule, slots: int = 10) -> Hand:
+    hand = Hand(Stopping(inner, rules=rules))
+    hand.take(slots)
+    return hand
+
+
+def stopped(hand: Hand) -> list[int]:
+    return [decision.trial for decision in hand.scheduler.decide(0) if isinstance(decision, Stop)]
+
+
+# --------------------------------------------------------------------------- median
+
+COMPLETED = [
+    # values             running averages
+    (0.9, 0.7, 0.5),  # 0.9  0.8  0.7
+    (0.8, 0.8, 0.2),  # 0.8  0.8  0.6
+    (0.4, 0.6, 0.8),  # 0.4  0.5  0.6
+]  #           medians: 0.8  0.8  0.6
+
+
+def median_of(curves: Sequence[Sequence[float]], **options: Any) -> Median:
+    rule = Median(**options)
+    for trial, curve in enumerate(curves):
+        for step, value in enumerate(curve, 1):
+            rule.report(trial, step, value)
+    for trial in range(len(curves)):
+        rule.complete(trial)
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("curve", "step"),
+    [
+        ((0.85, 0.1, 0.1), 1),
+        ((0.8, 0.9, 0.9), 3),  # no worse than the medians of 0.8; its best is worse than 0.6
+        ((0.7, 0.7, 0.61), 3),
+        ((0.7, 0.7, 0.59), None),
+        ((0.5, 0.9, 0.9), None),  # its best so far counts, not its newest value
+    ],
+)
+def test_median_stops_what_is_worse_at_its_best_than_the_median_of_running_averages(
+    curve: Sequence[float], step: int | None
+) -> None:
+    assert first_stop(median_of(COMPLETED, min_trials=3), curve) == step
+
+
+def test_the_median_of_an_even_number_is_the_mean_of_the_two_in_the_middle() -> None:
+    rule = median_of([(0.2,), (0.4,), (0.6,), (0.9,)], min_trials=4)
+    assert rule.report(10, 1, 0.5) is None
+    assert rule.report(11, 1, 0.51) == (
+        "median: at step 1 its best value 0.51 is worse than 0.5, "
+        "the median of the averages of 4 completed trials"
+    )
+
+
+def test_median_waits_until_enough_trials_have_completed_that_step() -> None:
+    assert first_stop(median_of(COMPLETED, min_trials=4), (9.0, 9.0, 9.0)) is None
+    with_a_short_one = median_of([*COMPLETED, (0.5,)], min_trials=4)
+    assert first_stop(with_a_short_one, (0.5, 9.0, 9.0)) is None
+    assert first_stop(with_a_short_one, (9.0,), trial=101) == 1
+
+
+def test_median_counts_neither_running_trials_nor_those_that_failed_or_were_stopped() -> None:
+    rule = Median(min_trials=1)
+    for trial in range(3):
+        rule.report(trial, 1, 0.1)
+    rule.drop(0)
+    assert rule.report(10, 1, 0.9) is None
+    rule.complete(1)
+    assert rule.report(11, 1, 0.9) is not None
+
+
+def test_median_before_min_step_and_between_intervals_nothing_stops() -> None:
+    flat = [(0.5,) * 8] * 3
+    bad = (9.0,) * 8
+    assert first_stop(median_of(flat, min_trials=3), bad) == 1
+    assert first_stop(median_of(flat, min_trials=3, min_step=4), bad) == 4
+    assert first_stop(median_of(flat, min_trials=3, interval=3), bad) == 3
+    assert first_stop(median_of(flat, min_trials=3, min_step=4, interval=3), bad) == 6
+
+
+def test_steps_that_are_not_judged_are_in_the_running_average_all_the_same() -> None:
+    rule = median_of([(0.1, 0.5)], min_trials=1, interval=2)  # 0.3 at step 2
+    assert first_stop(rule, (0.9, 0.31)) == 2
+    assert first_stop(rule, (0.9, 0.3), trial=101) is None
+
+
+def test_median_when_maximising_stops_the_small_and_names_values_as_they_were_reported() -> None:
+    rule = median_of([(0.2,), (0.4,), (0.6,)], min_trials=3, minimise=False)
+    assert rule.report(10, 1, 0.5) is None
+    assert rule.report(11, 1, 0.3) == (
+        "median: at step 1 its best value 0.3 is worse than 0.4, "
+        "the median of the averages of 3 completed trials"
+    )
+
+
+def test_a_curve_goes_on_over_the_runs_of_a_promoted_trial() -> None:
+    rule = Median(min_trials=1)
+    rule.report(0, 1, 1.0)
+    rule.complete(0)
+    rule.report(0, 2, 0.5)
+    rule.complete(0)  # averages 1.0 and 0.75, each once
+    assert first_stop(rule, (1.0, 0.76)) == 2
+    assert first_stop(rule, (1.0, 0.74), trial=101) is None
+    assert first_stop(rule, (1.1,), trial=102) == 1
+
+
+# --------------------------------------------------------------------------- plateau
+
+
+@pytest.mark.parametrize(
+    ("options", "curve", "step"),
+    [
+        ({}, (0.9, 0.8, 0.7, 0.6, 0.5), None),
+        ({}, (0.9, 0.9, 0.9, 0.9, 0.5), 4),  # three reports that are no better than the first
+        ({}, (0.9, 0.5, 0.6, 0.7, 0.4, 0.4, 0.4, 0.4), 8),  # the improvement at step 5 came in time
+        ({}, (0.5, 0.9, 0.8, 0.7), 4),  # better than the one before is not better than the best
+        ({"min_delta": 0.1}, (0.9, 0.85, 0.82, 0.79, 0.7), None),  # 0.79 is 0.11 below 0.9
+        ({"min_delta": 0.125}, (1.0, 0.875, 0.875, 0.875), 4),  # by no more than min_delta
+        ({"patience": 1}, (0.9, 0.8, 0.8), 3),
+        ({"min_step": 6}, (0.9,) * 8, 6),
+        ({"minimise": False}, (0.1, 0.2, 0.2, 0.1, 0.2), 5),
+    ],
+)
+def test_plateau_stops_after_patience_reports_without_an_improvement_by_more_than_min_delta(
+    options: dict[str, Any], curve: Sequence[float], step: int | None
+) -> None:
+    assert first_stop(Plateau(**{"patience": 3, **options}), curve) == step
+
+
+def test_plateau_says_what_has_not_been_improved_on() -> None:
+    rule = Plateau(patience=2, min_delta=0.01, minimise=False)
+    assert [rule.report(0, 3, 0.5), rule.report(0, 6, 0.505)] == [None, None]
+    assert rule.report(0, 9, 0.4) == (
+        "plateau: at step 9 it has not improved by more than 0.01 on the 0.5 of step 3, for 2 reports"
+    )
+
+
+def test_patience_goes_on_over_the_runs_of_a_promoted_trial_and_is_each_trials_own() -> None:
+    rule = Plateau(patience=2)
+    rule.report(0, 1, 0.5)
+    rule.report(0, 2, 0.5)
+    rule.complete(0)
+    assert rule.report(1, 1, 0.5) is None
+    assert rule.report(0, 3, 0.5) is not None
+
+
+# --------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("median", {"min_trials": 0}, "min_trials: must be at least 1, got 0"),
+        ("median", {"min_step": 0}, "min_step: must be at least 1, got 0"),
+        ("median", {"interval": -1}, "interval: must be at least 1, got -1"),
+        ("plateau", {"patience": 0}, "patience: must be at least 1, got 0"),
+        ("plateau", {"min_delta": -0.5}, r"min_delta: must be at least 0, got -0\.5"),
+        ("plateau", {"min_delta": float("nan")}, "min_delta: must be at least 0, got nan"),
+        ("plateau", {"min_step": 0}, "min_step: must be at least 1, got 0"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        STOP_RULES[name](**options)
+
+
+# --------------------------------------------------------------------------- around a scheduler
+
+
+def test_a_stop_is_given_first_and_again_until_it_is_in_force_then_never() -> None:
+    hand = played(Fifo(max_resource=9, trials=6), Plateau(patience=1), slots=4)
+    hand.report(2, {1: 0.5, 2: 0.5})
+    stop = Stop(
+        2, "plateau: at step 2 it has not improved by more than 0 on the 0.5 of step 1, for 1 reports"
+    )
+    assert hand.scheduler.decide(0) == hand.scheduler.decide(-1) == [stop]
+    assert hand.take(9) == [stop, Start(0, 9), Start(0, 9)]
+    assert hand.take(9) == []
+    hand.report(2, {3: 0.5})
+    assert hand.take(9) == []
+    assert not hand.scheduler.done, "runs go on that may be stopped"
+    hand.stop(2, 0, 0.5)
+    hand.finish(0, {0: 0.1, 1: 0.1, 3: 0.1, 4: None, 5: 0.1})
+    assert hand.scheduler.done
+
+
+def test_a_rule_that_has_spoken_is_not_taken_back_by_a_later_report() -> None:
+    hand = played(Fifo(max_resource=9, trials=1), Plateau(patience=1))
+    hand.report(0, {1: 0.5, 2: 0.5, 3: 0.1})
+    assert stopped(hand) == [0]
+
+
+def test_a_run_that_ends_before_its_stop_needs_none() -> None:
+    hand = played(Fifo(max_resource=9, trials=2), Plateau(patience=1))
+    hand.report(0, {1: 0.5, 2: 0.5})
+    hand.finish(0, {0: 0.5})
+    assert stopped(hand) == []
+
+
+def test_nothing_is_stopped_at_the_last_step_of_its_run() -> None:
+    hand = played(Fifo(max_resource=2, trials=1), Plateau(patience=1))
+    hand.report(0, {1: 0.5, 2: 0.5})
+    assert stopped(hand) == []
+
+
+def test_the_first_of_several_rules_to_speak_gives_the_reason_and_all_see_every_report() -> None:
+    hand = played(Fifo(max_resource=9, trials=3), Median(min_trials=1), Plateau(patience=2))
+    hand.report(0, dict.fromkeys(range(1, 10), 0.5))
+    hand.take(0)
+    hand.report(1, dict.fromkeys(range(1, 10), 0.5))
+    hand.finish(0, {1: 0.5})
+    hand.report(2, {1: 0.9, 2: 0.9, 3: 0.9})
+    (stop,) = hand.scheduler.decide(0)
+    assert isinstance(stop, Stop)
+    assert stop.reason.startswith("median: at step 1 its best value 0.9 is worse than 0.5")
+
+
+def test_a_stopped_trial_leaves_its_place_in_the_next_rung_to_nobody_better() -> None:
+    hand = played(Hyperband(max_resource=9), Plateau(patience=1), slots=1)
+    for trial in range(8):
+        hand.finish(0, {trial: float(trial)})
+    hand.stop(8, 0, -1.0)
+    assert hand.take(1) == [Promote(trial, 1, 3) for trial in range(3)]
+    hand.report(0, {2: 0.5}, rung=1)
+    assert stopped(hand) == []
+
+
+def test_a_promoted_trial_is_judged_again_at_its_next_report() -> None:
+    hand = played(Hyperband(max_resource=9), Plateau(patience=1), slots=1)
+    for trial in range(9):
+        hand.report(trial, {1: float(trial)})
+        hand.finish(0, {trial: float(trial)})
+    assert hand.take(1) == [Promote(trial, 1, 3) for trial in range(3)]
+    hand.report(1, {2: 1.0}, rung=1)
+    hand.report(2, {2: 1.5}, rung=1)
+    assert stopped(hand) == [1]
+
+
+def test_where_the_scheduler_within_stops_a_trial_too_it_is_stopped_once() -> None:
+    hand = played(ASHA(max_resource=9, stopping=True), Plateau(patience=1))
+    hand.report(0, {1: 0.1})
+    hand.report(1, {1: 0.5, 2: 0.5})
+    (stop,) = hand.take(0)
+    assert isinstance(stop, Stop)
+    assert stop.reason.startswith("asha: ")
+    assert hand.take(0) == []
+
+
+def test_what_callers_ask_of_a_scheduler_is_that_of_the_one_within() -> None:
+    space = Space((Parameter("lr", Float(0.1, 1.0)),))
+    pbt = Stopping(PBT(population=4, interval=2, max_resource=4, space=space, seed=0), rules=[])
+    fifo = Stopping(Fifo(max_resource=4, trials=5), rules=[])
+    assert (pbt.watches, pbt.clones, pbt.done) == (True, True, False)
+    assert (fifo.watches, fifo.clones, fifo.ladders) == (True, False, (Ladder((4,), (5,)),))
+    assert Stopping(ASHA(max_resource=4), rules=[]).ladders == ()
+    fifo.apply(EXHAUSTED)
+    assert fifo.done
