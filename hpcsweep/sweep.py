@@ -282,8 +282,9 @@ def open_sweep(
     try:
         clock = clock or SystemClock()
         started = next((event for event in journal.events if isinstance(event, SweepStarted)), None)
-        beginning = [] if started else _beginning(spec, at=round(clock.time(), 3))
-        searcher = make_sweep_searcher(spec, picked=started.picked if started else "")
+        picked = started.picked if started else _picked(spec)
+        beginning = [] if started else _beginning(spec, at=round(clock.time(), 3), picked=picked)
+        searcher = make_sweep_searcher(spec, picked=picked)
         driver = Driver(
             layout=layout,
             journal=journal,
@@ -306,9 +307,13 @@ def open_sweep(
         journal.release()
 
 
-def _beginning(spec: SweepSpec, *, at: float) -> list[AnyEvent]:
+def _picked(spec: SweepSpec) -> str:
+    """What `auto` stands for in a new sweep; empty where the spec names a searcher."""
     name, reason = pick(spec)
-    picked = name if reason else ""
+    return name if reason else ""
+
+
+def _beginning(spec: SweepSpec, *, at: float, picked: str) -> list[AnyEvent]:
     started = SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), picked=picked)
     return [started, *first_events(spec)]
 

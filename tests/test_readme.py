@@ -28,6 +28,17 @@ def test_its_sweep_file_is_valid(tmp_path: Path) -> None:
     assert load_spec(path).program().metrics == (r"val_error=(?P<val_error>\S+)",)
 
 
+def test_what_it_adds_to_a_sweep_file_is_valid(tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("yaml") if "space:" in block]
+    more = [block for block in blocks("yaml") if "space:" not in block and "command:" not in block]
+    assert len(more) >= 2
+    for block in more:
+        path = tmp_path / "my-sweep.yaml"
+        path.write_text(text + block)
+        spec = load_spec(path)
+        assert spec.stop or spec.enqueue
+
+
 def test_it_names_only_verbs_and_files_that_exist() -> None:
     verbs = {command.callback.__name__ for command in app.registered_commands if command.callback}
     called = r"hpcsweep ([a-z]+) (?:SPEC|DIR|results|sweeps|my_sweep|--)"

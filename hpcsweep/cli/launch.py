@@ -58,7 +58,7 @@ def launch(
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
                 with open_sweep(spec, folder, place, observers=[show.event], clock=signals.clock) as driver:
                     if not quiet:
-                        _beginning(spec, driver.state)
+                        _beginning(spec, state, driver.state)
                     if driver.state.ended is None:
                         if once:
                             # On this machine it is the next tick that starts what one has planned.
@@ -79,9 +79,15 @@ def launch(
         raise typer.Exit(_outcome(state, folder, quiet=quiet))
 
 
-def _beginning(spec: SweepSpec, state: SweepState) -> None:
-    """Print what it searches with if the user left that open, and what it knows already."""
-    name, reason = pick(spec, picked=state.started.picked if state.started else "")
+def _beginning(spec: SweepSpec, before: SweepState | None, state: SweepState) -> None:
+    """Print what it searches with if the user left that open, and what it knows already.
+
+    Args:
+        spec: Of the sweep.
+        before: As it was before this launch, None if it is new.
+        state: As it is now.
+    """
+    name, reason = pick(spec, picked=before.started.picked if before and before.started else "")
     if reason:
         typer.echo(f"searcher: {name}, picked by auto: {reason}")
     for known in state.known:

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 #: Name -> `module:Class`.
 SEARCHERS: Final[Mapping[str, str]] = {
+    "auto": "hpcsweep.searchers.auto:Auto",
     "random": "hpcsweep.searchers.random:Random",
     "grid": "hpcsweep.searchers.grid:Grid",
+    "sobol": "hpcsweep.searchers.sobol:Sobol",
+    "tpe": "hpcsweep.searchers.tpe:TPE",
+    "gp": "hpcsweep.searchers.gp:GP",
+    "cmaes": "hpcsweep.searchers.cmaes:CMAES",
+    "evolution": "hpcsweep.searchers.evolution:Evolution",
+    "optuna": "hpcsweep.searchers.optuna:OptunaSampler",
 }
 ENTRY_POINTS: Final = "hpcsweep.searchers"
 #: Constructor parameters that are no options of the spec.

@@ -207,7 +207,7 @@ def _named(raw: Any, key: str, default: str, problems: Problems) -> tuple[str, d
 
 
 def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
-    named = _named(raw, "searcher", "random", problems)
+    named = _named(raw, "searcher", "auto", problems)
     if named is None or not _check_known("searcher.name", named[0], searcher_names(), problems):
         return None
     name, options = named

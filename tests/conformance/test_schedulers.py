@@ -103,6 +103,7 @@ class Sweep:
         self.stopped: set[int] = set()
         self.outcomes: dict[RunId, Outcome] = {}
         self.exhausted = False
+        self.was_done = False
 
     def happen(self, event: AnyEvent) -> None:
         self.events.append(event)
@@ -117,7 +118,9 @@ class Sweep:
         self.scheduler.decide(slots + 3)
         assert self.scheduler.decide(slots) == decisions
         assert pickle.dumps(self.scheduler) == before
-        if self.scheduler.done:
+        assert self.scheduler.done or not self.was_done, "done means that nothing ever comes again"
+        self.was_done = self.scheduler.done
+        if self.was_done:
             assert decisions == []
         kinds = [isinstance(decision, Start) - isinstance(decision, Stop) for decision in decisions]
         assert kinds == sorted(kinds), "stops come first, promotions and clones before starts"
@@ -141,6 +144,10 @@ class Sweep:
             case Clone(bracket, resource, parent, start, config):
                 assert self.scheduler.clones
                 assert start == self.completed(parent), "the checkpoint of its newest completed run"
+                assert all(
+                    self.outcomes.get(RunId(parent, rung)) in (None, Outcome.COMPLETED)
+                    for rung in range(len(self.resources[parent]))
+                ), "neither failed nor stopped trials are cloned"
                 assert resource > start
                 assert SPACE.check(config) == []
                 self.create(bracket, resource, config, parent=parent, start=start)
@@ -240,7 +247,7 @@ def play(sweep: Sweep, chance: random.Random, failures: float, most_slots: int, 
 
 
 @each_scheduler
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(chances=chances())
 def test_every_sweep_ends_and_every_decision_on_the_way_may_be_made(
     name: str, chances: tuple[random.Random, float, int, int | None]

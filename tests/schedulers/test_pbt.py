@@ -115,6 +115,16 @@ def test_a_donor_that_has_become_one_of_the_worst_gives_no_more() -> None:
     assert without_configs(hand.take(1)) == [Clone(4, 6, 1, 4, {})]
 
 
+def test_a_trial_that_has_failed_gives_no_more() -> None:
+    hand = population(4)
+    hand.take(4)
+    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+    hand.take(3)
+    hand.finish(1, {0: None})
+    hand.finish(0, {3: 0.4})
+    assert without_configs(hand.take(2)) == [Clone(0, 4, 1, 2, {}), Clone(3, 4, 1, 2, {})]
+
+
 def test_each_of_the_top_quarter_gives_and_each_of_the_bottom_quarter_is_replaced() -> None:
     donors = set()
     for seed in range(20):
@@ -189,10 +199,11 @@ def test_a_place_whose_members_fail_again_and_again_is_given_up() -> None:
     hand.finish(0, {0: 0.5})
     hand.take(4)
     for failed in (1, 4, 5):
+        assert hand.trials == max(4, failed + 1)
         hand.finish(0, {failed: None})
-        decisions = hand.take(4)
+        hand.take(4)
     assert MEMBERS_IN_A_ROW == 3
-    assert decisions == []
+    assert hand.take(4) == []
     assert hand.trials == 6
 
 

@@ -232,8 +232,6 @@ def test_nothing_is_stopped_at_the_last_step_of_its_run() -> None:
 
 def test_the_first_of_several_rules_to_speak_gives_the_reason_and_all_see_every_report() -> None:
     hand = played(Fifo(max_resource=9, trials=3), Median(min_trials=1), Plateau(patience=2))
-    hand.report(0, dict.fromkeys(range(1, 10), 0.5))
-    hand.take(0)
     hand.report(1, dict.fromkeys(range(1, 10), 0.5))
     hand.finish(0, {1: 0.5})
     hand.report(2, {1: 0.9, 2: 0.9, 3: 0.9})
@@ -242,14 +240,12 @@ def test_the_first_of_several_rules_to_speak_gives_the_reason_and_all_see_every_
     assert stop.reason.startswith("median: at step 1 its best value 0.9 is worse than 0.5")
 
 
-def test_a_stopped_trial_leaves_its_place_in_the_next_rung_to_nobody_better() -> None:
+def test_a_stopped_trial_is_not_promoted_however_good_its_value_is() -> None:
     hand = played(Hyperband(max_resource=9), Plateau(patience=1), slots=1)
     for trial in range(8):
         hand.finish(0, {trial: float(trial)})
     hand.stop(8, 0, -1.0)
     assert hand.take(1) == [Promote(trial, 1, 3) for trial in range(3)]
-    hand.report(0, {2: 0.5}, rung=1)
-    assert stopped(hand) == []
 
 
 def test_a_promoted_trial_is_judged_again_at_its_next_report() -> None:

@@ -40,6 +40,7 @@ name: free
 train: {function: trainer.py:train, check: false}
 objective: {metric: loss}
 space: {x: {type: float, low: 0.0, high: 1.0}, pause: %g}
+searcher: random
 scheduler: {name: hyperband, max_resource: %d}
 resources: {gpus: 1, cpus: 1, time: 10m}
 cluster: {name: slurm, max_gpus: %d, poll: 1, grace: 5, settle: 5}

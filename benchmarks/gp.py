@@ -1,0 +1,110 @@
+"""How long `gp` takes to propose a batch: `python -m benchmarks.gp`.
+
+On one core, with 8 mixed parameters: one configuration after 50 results, and 64 configurations after 500
+results with 64 pending. Beside it, in the same run, BoTorch used plainly for that batch: `SingleTaskGP`
+with its defaults and `qLogExpectedImprovement` with `X_pending`, optimised one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.random import default_rng
+
+from benchmarks.problems import PROBLEMS
+from hpcsweep.core.history import History
+from hpcsweep.searchers.gp import GP
+from hpcsweep.searchers.gp_space import Features
+from hpcsweep.searchers.seen import config_key
+
+#: To be reached, in seconds.
+MOST_FOR_ONE: Final = 2.0
+MOST_FOR_BATCH: Final = 20.0
+BATCH: Final = 64
+
+
+def mixed_history(results: int, pending: int) -> History:
+    """Random configurations of the mixed problem, `pending` of them without a value."""
+    problem = PROBLEMS["mixed"]
+    configs = problem.space.sample(results + pending, default_rng(1))
+    values = [problem.value(config) if i < results else None for i, config in enumerate(configs)]
+    return History(problem.space, configs=configs, values=values, resources=[1] * len(configs))
+
+
+def seconds(ask: Callable[[], object]) -> float:
+    """Processor time of one call; all of it is on one thread."""
+    start = time.process_time()
+    ask()
+    return time.process_time() - start
+
+
+def plainly(known: History, n: int) -> None:
+    """The batch by BoTorch alone, choices relaxed to their one-hot features."""
+    import torch
+    from botorch.acquisition.logei import qLogExpectedImprovement
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models import SingleTaskGP
+    from botorch.optim.optimize import optimize_acqf
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+
+    features = Features(known.space, fidelity=False)
+    points = torch.from_numpy(features.of(known.X))
+    values = -torch.from_numpy(known.values)[:, None]
+    model = SingleTaskGP(points, values)
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    pending = torch.from_numpy(features.of(known.pending))
+    improvement = qLogExpectedImprovement(model, best_f=values.max(), X_pending=pending)
+    bounds = torch.tensor([[0.0], [1.0]], dtype=torch.double).expand(2, points.shape[1])
+    optimize_acqf(improvement, bounds=bounds, q=n, num_restarts=4, raw_samples=128, sequential=True)
+
+
+def show(name: str, took: float, most: float) -> bool:
+    """Print one figure; whether it is reached."""
+    reached = took <= most
+    print(
+        f"{name:<52} {took:>7.2f} s  at most {most:g} s: {'reached' if reached else 'NOT REACHED'}",
+        flush=True,
+    )
+    return reached
+
+
+def main() -> int:
+    """Print the figures; 1 if one is not reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gp", description=__doc__)
+    parser.add_argument(
+        "--plain", action="store_true", help="time BoTorch used plainly as well (about a minute)"
+    )
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    one = GP(seed=0)
+    few, many = mixed_history(50, 0), mixed_history(500, 64)
+    one.ask(1, few, default_rng(0))  # imports
+    single = float(np.median([seconds(partial(one.ask, 1, few, default_rng(i))) for i in range(5)]))
+    batch = one.ask(BATCH, many, default_rng(0))
+    distinct = len({config_key(config) for config in batch})
+    whole = seconds(lambda: one.ask(BATCH, many, default_rng(0)))
+    reached = [
+        show("1 configuration, 50 results (median of 5)", single, MOST_FOR_ONE),
+        show(f"{BATCH} configurations, 500 results, 64 pending", whole, MOST_FOR_BATCH),
+    ]
+    print(f"{distinct} of {BATCH} are distinct")
+    if options.plain:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            plain = seconds(lambda: plainly(many, BATCH))
+        print(f"the same batch by BoTorch's qLogEI alone: {plain:.2f} s; gp takes {whole / plain:.2f} of it")
+    return 0 if all(reached) and distinct == BATCH else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The default searcher: picks one of the others, and says which and why."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from numpy.random import Generator
+
+from hpcsweep.core.events import Config
+from hpcsweep.core.history import History
+from hpcsweep.core.space import Space
+
+if TYPE_CHECKING:
+    from hpcsweep.core.protocols import Searcher
+
+#: A Gaussian process is picked for so many dimensions at most: it needs results in proportion.
+MOST_DIMENSIONS: Final = 20
+#: Configurations, results and pending ones together, from which on `tpe` takes over from `gp`: the time
+#: of an `ask` grows with their cube.
+MOST_CONFIGS: Final = 400
+
+
+class Auto:
+    """Picks by space, budget and what is installed; then it is the searcher that it picked.
+
+    | where | picked |
+    | --- | --- |
+    | the budget covers a finite space | `random`, which goes through all of it |
+    | BoTorch is installed, at most 20 dimensions | `gp`; `tpe` from 400 configurations on |
+    | else | `tpe` |
+
+    A sweep stays with its pick: what it began with is given as `picked` when it is carried on.
+
+    Args:
+        seed: Of the sweep.
+        trials: How many configurations the sweep will start, None if unknown.
+        picked: What was picked when the sweep began, None for a new one.
+    """
+
+    def __init__(self, *, seed: int = 0, trials: int | None = None, picked: str | None = None) -> None:
+        self._seed = seed
+        self._trials = trials
+        self._given = picked
+        self._picked = picked
+        self._delegates: dict[str, Searcher] = {}
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the picked searcher learns; True as long as nothing was picked."""
+        return self._picked is None or self._delegate(self._picked).adaptive
+
+    def pick(self, space: Space) -> tuple[str, str]:
+        """Name of the searcher for this space, and why, in a few words."""
+        name, reason = self._rule(space)
+        self._picked = name
+        return name, reason
+
+    def _rule(self, space: Space) -> tuple[str, str]:
+        dimensions = len(space.columns)
+        if self._given is not None:
+            return self._given, "as when the sweep began"
+        if space.size is not None and self._trials is not None and space.size <= self._trials:
+            return "random", f"{self._trials} trials go through all {space.size} configurations"
+        if dimensions > MOST_DIMENSIONS:
+            return "tpe", f"{dimensions} dimensions are too many for a Gaussian process"
+        if find_spec("botorch") is None:
+            return "tpe", "BoTorch is not installed (pip install 'hpcsweep[gp]' for a Gaussian process)"
+        return "gp", f"{dimensions} dimensions are few; from {MOST_CONFIGS} configurations on it is tpe"
+
+    def problems(self, space: Space) -> list[str]:
+        """Those of the picked searcher, each line beginning with the key path at fault."""
+        name, reason = self.pick(space)
+        return [
+            line.replace("searcher.name: ", f"searcher.name: 'auto' is {name!r} here, {reason}: ", 1)
+            for line in self._delegate(name).problems(space)
+        ]
+
+    def ends(self, space: Space) -> bool:
+        """Whether the picked searcher runs out of proposals by itself."""
+        return self._delegate(self.pick(space)[0]).ends(space)
+
+    def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
+        """`n` configurations by the picked searcher, see `core.protocols.Searcher`."""
+        name, _ = self.pick(history.space)
+        if name == "gp" and int(history.newest.sum()) + len(history.pending) >= MOST_CONFIGS:
+            name = "tpe"
+        return self._delegate(name).ask(n, history, rng)
+
+    def _delegate(self, name: str) -> Searcher:
+        from hpcsweep.searchers import make_searcher
+
+        if name not in self._delegates:
+            self._delegates[name] = make_searcher(name, seed=self._seed, options={}, trials=self._trials)
+        return self._delegates[name]

@@ -1,0 +1,173 @@
+"""Any of Optuna's samplers that can be named, by ask and tell."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
+
+from numpy.random import Generator
+
+from hpcsweep.core.domains import shown
+from hpcsweep.core.events import Config
+from hpcsweep.core.history import History
+from hpcsweep.core.space import Space, unknown
+from hpcsweep.searchers.random import Random
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from hpcsweep.searchers.optuna_study import Study
+
+#: These need an object, or have no use here: why, and what to do.
+LEFT_OUT: Final = {
+    "BruteForceSampler": "goes through finite spaces in no order; use searcher: random, which does too",
+    "GridSampler": "needs lists of values; use searcher: grid",
+    "PartialFixedSampler": "needs another sampler; make the fixed parameters constants of the space",
+}
+#: These keep in the study what they know beyond parameters and values: generations, a place in a sequence.
+REPLAYED: Final = ("CmaEsSampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler")
+#: Arguments that do not work here, and why.
+REFUSED: Final = {
+    "seed": "is given as searcher.seed",
+    "with_margin": "keeps in each trial what the history does not; searcher: cmaes knows whole numbers",
+}
+#: Packages that Optuna does not bring along.
+NEEDS: Final = {"CmaEsSampler": ("cmaes",), "GPSampler": ("scipy", "torch"), "QMCSampler": ("scipy",)}
+
+_WORDS: Final = {
+    "int": (int, "an integer"),
+    "float": (float, "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "text"),
+    "None": (NoneType, "null"),
+}
+
+
+class OptunaSampler:
+    """Asks a sampler of Optuna, one configuration after the other, of a study rebuilt from the history.
+
+    Optuna is told the true values of numbers and the index of listed values; failures as failed and
+    pending configurations as running trials; of a configuration its newest value. What breaks a
+    constraint or is known already is asked again, and at last drawn at random.
+
+    Each answer depends on the arguments alone: the study is made of the observations in their order,
+    and kept for the next call as far as it is their beginning; the sampler is a new one, seeded from
+    the generator. Samplers with a memory (`REPLAYED`) are asked again for each observed trial, so
+    that CMA-ES has its distribution and NSGA-II its generations. With one trial at a time this is what
+    Optuna does. With several it differs in this: a trial belongs to the generation at its first
+    observation, not at its proposal.
+
+    Args:
+        sampler: Name of a class in `optuna.samplers`.
+        arguments: Those of the sampler's constructor that are numbers, texts or true and false.
+        seed: Of the sequence of `QMCSampler`, and of what samplers with a memory are asked again.
+    """
+
+    adaptive = True
+
+    def __init__(
+        self, *, sampler: str = "TPESampler", arguments: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> None:
+        self._name = sampler
+        self._arguments = dict(arguments or {})
+        self._seed = seed
+        self._random = Random()
+        self._study: Study | None = None
+
+    def problems(self, space: Space) -> list[str]:
+        """Why it cannot search this space, each line beginning with the key path at fault."""
+        if find_spec("optuna") is None:
+            need = "'optuna' needs Optuna, which is not installed; pip install 'hpcsweep[optuna]'"
+            return [f"searcher.name: {need}"]
+        return self._sampler_problems() or self._random.problems(space)
+
+    def ends(self, space: Space) -> bool:
+        """Whether the space is finite."""
+        return self._random.ends(space)
+
+    def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
+        """`n` configurations, see `core.protocols.Searcher`.
+
+        Raises:
+            SpecError: Next to nothing of an infinite space satisfies the constraints.
+        """
+        if n <= 0 or not history.space.columns:
+            return self._random.ask(n, history, rng)
+        from hpcsweep.searchers.optuna_study import Study, quiet
+
+        seed = int(rng.integers(2**31))
+        with quiet():
+            if self._study is None or not self._study.precedes(history):
+                again = (lambda: self._sampler(self._seed)) if self._name in REPLAYED else None
+                self._study = Study(history.space, replayed=again)
+            self._study.catch_up(history)
+            given = self._study.ask(n, history, self._sampler(seed))
+        return self._random.complete(given, n, history, rng)
+
+    def _sampler(self, seed: int) -> BaseSampler:
+        import optuna
+
+        cls = getattr(optuna.samplers, self._name)
+        supplied: dict[str, Any] = {"seed": seed}
+        if self._name == "QMCSampler":  # one sequence for the whole sweep
+            supplied = {"seed": self._seed, "independent_sampler": optuna.samplers.RandomSampler(seed)}
+        sampler: BaseSampler = cls(**supplied, **self._arguments)
+        return sampler
+
+    def _sampler_problems(self) -> list[str]:
+        import optuna
+
+        from hpcsweep.searchers.optuna_study import quiet
+
+        if self._name in LEFT_OUT:
+            return [f"searcher.sampler: {self._name} {LEFT_OUT[self._name]}"]
+        names = [
+            name
+            for name in optuna.samplers.__all__
+            if name.endswith("Sampler") and not name.startswith("Base") and name not in LEFT_OUT
+        ]
+        if self._name not in names:
+            return [f"searcher.sampler: {unknown(self._name, names, kind=f'sampler {self._name!r}')}"]
+        missing = [package for package in NEEDS.get(self._name, ()) if find_spec(package) is None]
+        if missing:
+            packages = " ".join(missing)
+            return [f"searcher.sampler: {self._name} needs what is not installed; pip install {packages}"]
+        problems = self._argument_problems(getattr(optuna.samplers, self._name))
+        if problems:
+            return problems
+        try:
+            with quiet():
+                self._sampler(0)
+        except (TypeError, ValueError) as error:
+            return [f"searcher.arguments: {self._name} refuses them: {error}"]
+        return []
+
+    def _argument_problems(self, cls: type[BaseSampler]) -> list[str]:
+        types = {
+            name: re.findall(r"\w+", str(parameter.annotation))
+            for name, parameter in inspect.signature(cls).parameters.items()
+        }
+        plain = [name for name, words in types.items() if name not in REFUSED and set(words) <= set(_WORDS)]
+        problems = []
+        for name, value in self._arguments.items():
+            expected = [_WORDS[word] for word in types[name]] if name in plain else []
+            if name in REFUSED and name in types:
+                problems.append(f"{name}: {REFUSED[name]}")
+            elif name not in types:
+                problems.append(f"{name}: {unknown(name, plain, kind=f'argument of {self._name}')}")
+            elif not expected:
+                problems.append(f"{name}: is a Python object for {self._name}, leave it out")
+            elif not any(_is(value, wanted) for wanted, _ in expected):
+                spoken = " or ".join(words for _, words in expected)
+                problems.append(f"{name}: must be {spoken}, got {shown(value)}")
+        return [f"searcher.arguments: {problem}" for problem in problems]
+
+
+def _is(value: Any, wanted: type) -> bool:
+    if isinstance(value, bool):
+        return wanted is bool
+    return isinstance(value, int | float) if wanted is float else isinstance(value, wanted)

@@ -1,0 +1,331 @@
+"""An Optuna study that has seen what a history has observed. Imports Optuna: import it late."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Container, Hashable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
+from hpcsweep.core.history import Floats, History, Ints
+from hpcsweep.core.space import Domain, Parameter, Space, key_of
+from hpcsweep.searchers.seen import Seen, config_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optuna.study import StudyDirection
+    from optuna.study._frozen import FrozenStudy
+
+    from hpcsweep.core.events import Config
+
+_STUDY: Final = 0
+
+
+class Study:
+    """Trials in the order of their first observation, and for one call those that are pending.
+
+    What it holds depends on the observations alone: neither on when it was made nor on what it was
+    asked before.
+
+    Args:
+        space: The search space.
+        replayed: Makes the sampler that each trial is asked of again before its parameters are fixed
+            and its value is told: so the sampler leaves in the study what it needs later on. None for
+            a sampler that needs no more than parameters and values.
+    """
+
+    def __init__(self, space: Space, *, replayed: Callable[[], BaseSampler] | None) -> None:
+        self.space = space
+        self._distributions = {p.name: d for p in space.columns if (d := distribution(p.domain)) is not None}
+        self._replayed = replayed
+        self._observer = None if replayed is None else replayed()  # asked of observed trials only
+        self._seen = Seen()
+        self._storage = _Trials()
+        no_pruner = optuna.pruners.NopPruner()
+        self._study = optuna.create_study(storage=self._storage, pruner=no_pruner)
+        self._numbers: dict[int, int] = {}  # index of a configuration -> number of its trial
+        self._of: Ints = np.empty(0, dtype=np.int64)
+        self._values: Floats = np.empty(0)
+        self._units: Floats = np.empty((0, len(space.columns)))
+
+    def precedes(self, history: History) -> bool:
+        """Whether all that it has seen is the beginning of the history."""
+        seen = len(self._of)
+        return (
+            history.space is self.space
+            and history.observed >= seen
+            and np.array_equal(history.trials[:seen], self._of)
+            and np.array_equal(history.values[:seen], self._values, equal_nan=True)
+            and np.array_equal(history.X[:seen], self._units, equal_nan=True)
+        )
+
+    def catch_up(self, history: History) -> None:
+        """See the observations that are new; a configuration's newest value replaces the one before."""
+        seen = len(self._of)
+        self._of, self._values, self._units = history.trials, history.values, history.X
+        for index, value, unit in zip(
+            self._of[seen:].tolist(), self._values[seen:].tolist(), self._units[seen:], strict=True
+        ):
+            if index in self._numbers:
+                self._storage.replace(self._numbers[index], value)
+                continue
+            config = history.configs[index] if index >= 0 else self.space.from_unit(unit[None])[0]
+            self._numbers[index] = self._storage.count
+            self._enter(config, value, self._observer)
+
+    def ask(self, n: int, history: History, sampler: BaseSampler) -> list[Config]:
+        """Up to `n` different configurations that satisfy the constraints, with the pending ones running.
+
+        Nothing of it stays in the study. Of what the sampler gives at most half is thrown away.
+        """
+        before = self._storage.snapshot()
+        found: dict[Hashable, Config] = {}
+        try:
+            again = None if self._replayed is None else self._replayed()
+            for index, config in enumerate(history.configs):
+                if index not in self._numbers:
+                    self._enter(config, None, again)
+            self._study.sampler = sampler
+            known = self._seen.keys(history.configs)
+            for _ in range(2 * n):
+                config = self._suggested(self._study.ask())
+                key = config_key(config)
+                if key not in known and self.space.fits(config):
+                    found.setdefault(key, config)
+                if len(found) == n:
+                    break
+        finally:
+            self._storage.restore(before)
+        return list(found.values())
+
+    def _enter(self, config: Config, value: float | None, again: BaseSampler | None) -> None:
+        """A trial of this configuration: running without a value, failed if it is NaN.
+
+        It is asked of the sampler `again` first, if there is one.
+        """
+        params = {
+            p.name: told(p.domain, config[p.name])
+            for p in self.space.parents_first
+            if p.name in self._distributions and p.name in config
+        }
+        state = TrialState.RUNNING if value is None else _ended(value)
+        values = [value] if value is not None and state is TrialState.COMPLETE else None
+        if again is None:
+            used = {name: self._distributions[name] for name in params}
+            self._study.add_trial(create_trial(state=state, values=values, params=params, distributions=used))
+            return
+        self._study.sampler = again
+        self._study.enqueue_trial(params)
+        trial = self._study.ask()
+        _ = trial.relative_params  # Optuna asks the sampler only for what is not fixed
+        self._suggested(trial)
+        if value is not None:
+            self._study.tell(trial, values, state)
+
+    def _suggested(self, trial: Trial) -> Config:
+        """What the trial's sampler suggests for each active parameter."""
+        config: Config = {}
+        for parameter in self.space.parents_first:
+            if not _active(parameter, config):
+                continue
+            domain = parameter.domain
+            if isinstance(domain, Constant):
+                config[parameter.name] = domain.value
+            else:
+                given = _suggest(trial, parameter.name, self._distributions[parameter.name])
+                config[parameter.name] = meant(domain, given)
+        return {name: config[name] for name in self.space.names if name in config}
+
+
+# --------------------------------------------------------------------------- domains
+
+
+def distribution(domain: Domain) -> BaseDistribution | None:
+    """Optuna's counterpart: true values of numbers, indices of listed values; None for a constant."""
+    match domain:
+        case Float(low, high, log, step):
+            return FloatDistribution(low, high if step is None else domain.nearest(high), log=log, step=step)
+        case Int(low, high, log, step):
+            return IntDistribution(low, domain.nearest(high), log=log, step=step or 1)
+        case Ordinal():
+            return IntDistribution(0, domain.size - 1)
+        case Choice():
+            return CategoricalDistribution(tuple(range(domain.size)))
+        case Constant():
+            return None
+        case _:
+            assert_never(domain)
+
+
+def told(domain: Domain, value: Any) -> Any:
+    """The value as Optuna is told of it."""
+    if isinstance(domain, Ordinal | Choice):
+        return int(domain.to_unit([value])[0] * domain.size)
+    return value
+
+
+def meant(domain: Domain, given: Any) -> Any:
+    """The value of the domain that Optuna means."""
+    if isinstance(domain, Ordinal | Choice):
+        return domain.values[given]
+    return domain.nearest(given)
+
+
+def _suggest(trial: Trial, name: str, of: BaseDistribution) -> Any:
+    match of:
+        case FloatDistribution():
+            return trial.suggest_float(name, of.low, of.high, step=of.step, log=of.log)
+        case IntDistribution():
+            return trial.suggest_int(name, of.low, of.high, step=of.step, log=of.log)
+        case CategoricalDistribution():
+            return trial.suggest_categorical(name, of.choices)
+        case _:
+            raise AssertionError(of)
+
+
+def _active(parameter: Parameter, config: Config) -> bool:
+    return all(
+        other in config and key_of(config[other]) in map(key_of, values)
+        for other, values in parameter.when.items()
+    )
+
+
+def _ended(value: float) -> TrialState:
+    return TrialState.FAIL if np.isnan(value) else TrialState.COMPLETE
+
+
+# --------------------------------------------------------------------------- storage
+
+
+class _Trials(BaseStorage):
+    """The trials of one study, in memory, with a way back to an earlier state.
+
+    Optuna's own storage in memory cannot forget a trial, and copies each one that is given to it.
+    A trial is replaced and never changed, so that what was read stays as it was.
+    """
+
+    def __init__(self) -> None:
+        self._trials: list[FrozenTrial] = []
+        self._directions: list[StudyDirection] = []
+        self._attrs: dict[str, Any] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self._trials)
+
+    def snapshot(self) -> tuple[list[FrozenTrial], dict[str, Any]]:
+        return list(self._trials), dict(self._attrs)
+
+    def restore(self, snapshot: tuple[list[FrozenTrial], dict[str, Any]]) -> None:
+        self._trials, self._attrs = snapshot
+
+    def replace(self, number: int, value: float) -> None:
+        """Another ending for a trial that has ended."""
+        state = _ended(value)
+        self._change(number, state=state, values=[value] if state is TrialState.COMPLETE else None)
+
+    def _change(self, number: int, **fields: Any) -> None:
+        trial = copy.copy(self._trials[number])
+        for name, value in fields.items():
+            setattr(trial, name, value)
+        self._trials[number] = trial
+
+    # The methods of BaseStorage; the id of a trial is its number.
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        self._directions = list(directions)
+        return _STUDY
+
+    def delete_study(self, study_id: int) -> None:
+        raise NotImplementedError("the study is deleted with the storage")
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        raise NotImplementedError("no user has attributes here")
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._attrs = {**self._attrs, key: value}
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return _STUDY
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return "sweep"
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._directions
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return {}
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._attrs
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        raise NotImplementedError("there is one study")
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        trial = copy.copy(template_trial or create_trial(state=TrialState.RUNNING))
+        trial.number = trial._trial_id = len(self._trials)
+        self._trials.append(trial)
+        return trial.number
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        trial = self._trials[trial_id]
+        value = distribution.to_external_repr(param_value_internal)
+        self._change(
+            trial_id,
+            params={**trial.params, param_name: value},
+            distributions={**trial.distributions, param_name: distribution},
+        )
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        if values is None:
+            self._change(trial_id, state=state)
+        else:
+            self._change(trial_id, state=state, values=values)
+        return True
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        raise NotImplementedError("nothing is reported before the end")
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        raise NotImplementedError("no user has attributes here")
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._change(trial_id, system_attrs={**self._trials[trial_id].system_attrs, key: value})
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._trials[trial_id]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        found = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Meanwhile Optuna logs errors only and warns of nothing, be it experimental or not."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -1,0 +1,194 @@
+"""TPE: configurations that are likelier among the good results than among all others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from hpcsweep.core.domains import shown
+from hpcsweep.core.events import Config
+from hpcsweep.core.history import History
+from hpcsweep.core.space import Space
+from hpcsweep.searchers.random import Random
+from hpcsweep.searchers.seen import Seen, config_key
+from hpcsweep.searchers.tpe_density import Columns, Mixture, Points, Repulsion
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: Good observations at most.
+MOST_GOOD: Final = 25
+#: Kernels of the bad density at most, and as many again for pending configurations.
+MOST_BAD: Final = 512
+#: Newest observations that count fully.
+NEWEST: Final = 25
+#: Candidates of one `ask` at most; two for each proposal in any case.
+MOST_CANDIDATES: Final = 8192
+#: Draws for each candidate at most, where few are new or satisfy the constraints.
+MOST_DRAWS: Final = 64
+
+
+class TPE:
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), multivariate as in BOHB (Falkner et al. 2018).
+
+    The best observations make the density l, everything else that was proposed the density g. Each
+    proposal is the one of its candidates, drawn from l, where l / g is largest. Kernels: `tpe_density`.
+
+    - The good ones count by rank, with the weights of the CMA-ES (Hansen 2016, eq. 49); bad ones count
+      the less the older they are, but for the newest 25.
+    - Failures are the worst of all, never good.
+    - Pending configurations and those just proposed in the same call are bad, so that a batch spreads.
+    - Inactive parameters carry no evidence.
+    - Where trials are trained to several resources, observations at the largest one that d + 1
+      configurations have reached are compared (the one with most if there is none). Configurations
+      that are only known at others count as pending: their values cannot be compared, but they have
+      been tried. A share of the proposals is random then, as low resources may mislead.
+    - Of many bad observations a systematic sample, in order of time and by weight, stands for all: it
+      estimates the same density, and bandwidths have reached their floor with far fewer.
+
+    Args:
+        startup: Random configurations before the first that is modelled.
+        good: Share of the observations that are good; at most 25 are.
+        candidates: Drawn for each proposal; fewer where thousands are asked for at once.
+        random: Share of random proposals where there are several resources.
+
+    Raises:
+        ValueError: An option is wrong; the message begins with its name.
+    """
+
+    adaptive = True
+
+    def __init__(
+        self, *, startup: int = 10, good: float = 0.15, candidates: int = 24, random: float = 1 / 3
+    ) -> None:
+        if startup < 1:
+            raise ValueError(f"startup: must be at least 1, got {shown(startup)}")
+        if not 0 < good < 1:
+            raise ValueError(f"good: must be a share > 0 and < 1, got {shown(good)}")
+        if candidates < 2:
+            raise ValueError(f"candidates: must be at least 2, got {shown(candidates)}")
+        if not 0 <= random < 1:
+            raise ValueError(f"random: must be a share >= 0 and < 1, got {shown(random)}")
+        self._startup = startup
+        self._good = good
+        self._candidates = candidates
+        self._share = random
+        self._random = Random()
+        self._seen = Seen()
+
+    def problems(self, space: Space) -> list[str]:
+        """Why there is nothing to draw in this space, each line beginning with the key path at fault."""
+        return self._random.problems(space)
+
+    def ends(self, space: Space) -> bool:
+        """Whether the space is finite."""
+        return self._random.ends(space)
+
+    def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
+        """`n` configurations, see `core.protocols.Searcher`; random ones before there is a model.
+
+        Raises:
+            SpecError: Next to nothing of an infinite space satisfies the constraints.
+        """
+        if n <= 0 or not history.space.columns or history.newest.sum() < self._startup:
+            return self._random.ask(n, history, rng)
+        columns = Columns(history.space)
+        good, bad, resources = self._densities(columns, history)
+        modelled = n - int(rng.binomial(n, self._share)) if resources > 1 else n
+        candidates = self._drawn(modelled, good, history, rng) if modelled else []
+        if not candidates:
+            return self._random.ask(n, history, rng)
+        unit = history.space.to_unit(candidates)
+        points = Points(columns, unit)
+        log_bad = bad.log_density(points) + math.log(bad.total)
+        repulsion = Repulsion(columns, unit, bad.typical)
+        chosen = _chosen(modelled, good.log_density(points), log_bad, repulsion)
+        return self._random.complete([candidates[index] for index in chosen], n, history, rng)
+
+    def _densities(self, columns: Columns, history: History) -> tuple[Mixture, Mixture, int]:
+        """The good density, the bad one, and the number of resources with observations."""
+        values, trials, units = history.values, history.trials, history.X
+        resources, resource = np.unique(history.resources, return_inverse=True)
+        # Of a configuration that was observed twice at a resource the last observation counts.
+        pairs = trials * len(resources) + resource
+        rows = np.sort(len(pairs) - 1 - np.unique(pairs[::-1], return_index=True)[1])
+        valid = rows[~np.isnan(values[rows])]
+        counts = np.bincount(resource[valid], minlength=len(resources))
+        enough = np.flatnonzero(counts > len(columns))
+        level = enough[-1] if len(enough) else np.argmax(counts)
+        rows = rows[resource[rows] == level]
+        ranked = rows[np.argsort(values[rows], kind="stable")]  # NaN comes last
+        goods = min(math.ceil(self._good * len(ranked)), MOST_GOOD, int(counts[level]))
+        uncompared = np.flatnonzero(history.newest & ~np.isin(trials, trials[rows]))
+        bad = np.sort(np.concatenate([ranked[goods:], uncompared]))
+        pending = history.pending[-MOST_BAD:]
+        weights = _by_age(len(bad) + len(pending))
+        sampled, sampled_weights = _systematic(weights[: len(bad)], MOST_BAD)
+        return (
+            Mixture(columns, units[ranked[:goods]], _by_rank(goods)),
+            Mixture(
+                columns,
+                np.concatenate([units[bad[sampled]], pending]),
+                np.concatenate([sampled_weights, weights[len(bad) :]]),
+            ),
+            len(resources),
+        )
+
+    def _drawn(self, n: int, good: Mixture, history: History, rng: Generator) -> list[Config]:
+        """Candidates for `n` proposals: distinct, new, within the constraints."""
+        space, seen = history.space, self._seen.keys(history.configs)
+        wanted = n * max(2, min(self._candidates, MOST_CANDIDATES // n))
+        found: dict[Hashable, Config] = {}
+        drawn = 0
+        # Where next to nothing is new or fits, one for each proposal must do.
+        while len(found) < (wanted if drawn < 4 * wanted else n) and drawn < MOST_DRAWS * wanted:
+            rate = (len(found) + 1) / (drawn + 1)
+            count = min(math.ceil((wanted - len(found)) / rate), 4 * wanted)
+            for config in space.from_unit(good.sample(count, rng)):
+                key = config_key(config)
+                if key not in seen and key not in found and space.fits(config):
+                    found[key] = config
+            drawn += count
+        return list(found.values())[:wanted]
+
+
+def _chosen(n: int, log_good: Floats, log_bad: Floats, repulsion: Repulsion) -> list[int]:
+    """The candidate with the largest l / g of each of `n` shares; those chosen before count as bad."""
+    log_bad = log_bad.copy()
+    ends = np.arange(n + 1) * len(log_good) // n
+    chosen: list[int] = []
+    for start, end in pairwise(ends.tolist()):
+        if start == end:
+            continue
+        best = start + int(np.argmax(log_good[start:end] - log_bad[start:end]))
+        chosen.append(best)
+        log_bad[end:] = np.logaddexp(log_bad[end:], repulsion.log_kernels(best, end))
+    return chosen
+
+
+def _by_rank(count: int) -> Floats:
+    """Weights of the best observations, the best first, with a mean of 1 (Hansen 2016, eq. 49)."""
+    weights: Floats = math.log(count + 1) - np.log(np.arange(1, count + 1))
+    return weights / weights.mean() if count else weights
+
+
+def _by_age(count: int) -> Floats:
+    """Weights of observations, the oldest first: rising to 1, which the newest have all."""
+    rising = max(0, count - NEWEST)
+    return np.concatenate([np.linspace(1 / max(1, count), 1, rising), np.ones(count - rising)])
+
+
+def _systematic(weights: Floats, most: int) -> tuple[Ints, Floats]:
+    """Indices and weights of at most `most`, spread evenly over the sum of the weights."""
+    if len(weights) <= most:
+        return np.arange(len(weights)), weights
+    total = np.cumsum(weights)
+    picked = np.searchsorted(total, (np.arange(most) + 0.5) * total[-1] / most)
+    indices, counts = np.unique(picked, return_counts=True)
+    return indices, counts * total[-1] / most

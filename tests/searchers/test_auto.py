@@ -1,0 +1,140 @@
+"""`auto`: what it picks where, what it says of it, and that it stays with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from numpy.random import Generator, default_rng
+
+import hpcsweep.searchers
+from hpcsweep.core.events import Config
+from hpcsweep.core.history import History
+from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space
+from hpcsweep.searchers.auto import MOST_CONFIGS, MOST_DIMENSIONS, Auto
+
+FLOATS = Space((Parameter("x", Float(0.0, 1.0)), Parameter("y", Float(0.0, 1.0))))
+FINITE = Space(
+    (Parameter("a", Int(1, 5)), Parameter("b", Choice(("u", "v", "w", "x"))), Parameter("c", Constant(1)))
+)
+MANY = Space(tuple(Parameter(f"x{i}", Float(0.0, 1.0)) for i in range(MOST_DIMENSIONS + 1)))
+
+
+class Fake:
+    """A searcher that names itself in what it proposes."""
+
+    adaptive = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
+        return [{"by": self.name}] * n
+
+    def problems(self, space: Space) -> list[str]:
+        return [f"searcher.name: {self.name!r} needs what is not here"]
+
+    def ends(self, space: Space) -> bool:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gp` and `tpe` are stand-ins, and BoTorch is there."""
+    real = hpcsweep.searchers.make_searcher
+
+    def make(name: str, *, seed: int, options: dict[str, Any], trials: int | None) -> Any:
+        return Fake(name) if name in ("gp", "tpe") else real(name, seed=seed, options=options, trials=trials)
+
+    monkeypatch.setattr(hpcsweep.searchers, "make_searcher", make)
+    with_botorch(monkeypatch, there=True)
+
+
+def with_botorch(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
+    monkeypatch.setattr("hpcsweep.searchers.auto.find_spec", lambda name: object() if there else None)
+
+
+def asked(one: Auto, history: History) -> Any:
+    (config,) = one.ask(1, history, default_rng(0))
+    return config["by"]
+
+
+@pytest.mark.parametrize(
+    ("space", "trials", "botorch", "picked", "reason"),
+    [
+        (FLOATS, None, True, "gp", "2 dimensions are few; from 400 configurations on it is tpe"),
+        (FLOATS, 30, True, "gp", "2 dimensions are few; from 400 configurations on it is tpe"),
+        (
+            FLOATS,
+            30,
+            False,
+            "tpe",
+            "BoTorch is not installed (pip install 'hpcsweep[gp]' for a Gaussian process)",
+        ),
+        (FINITE, 20, True, "random", "20 trials go through all 20 configurations"),
+        (FINITE, 99, False, "random", "99 trials go through all 20 configurations"),
+        (FINITE, 19, True, "gp", "2 dimensions are few; from 400 configurations on it is tpe"),
+        (FINITE, None, True, "gp", "2 dimensions are few; from 400 configurations on it is tpe"),
+        (MANY, 30, True, "tpe", "21 dimensions are too many for a Gaussian process"),
+    ],
+)
+def test_picks_by_space_budget_and_what_is_installed(
+    space: Space,
+    trials: int | None,
+    botorch: bool,
+    picked: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_botorch(monkeypatch, there=botorch)
+    assert Auto(trials=trials).pick(space) == (picked, reason)
+
+
+def test_goes_over_to_tpe_as_a_function_of_the_history() -> None:
+    one = Auto()
+    few, many = History(FLOATS), History(FLOATS)
+    for index, config in enumerate(FLOATS.sample(MOST_CONFIGS, default_rng(0))):
+        for known in (few, many) if index else (many,):
+            known.add(config)
+            if index > 50:
+                known.observe(known.proposed - 1, 1.0, 1)
+    assert asked(one, few) == "gp"
+    assert asked(one, many) == "tpe"
+    assert asked(one, few) == "gp"
+    few.know({"x": 0.5, "y": 0.5}, [(1, 2.0), (3, 1.0)])  # an earlier sweep's costs as much
+    assert asked(one, few) == "tpe"
+
+
+def test_stays_with_what_was_picked_when_the_sweep_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_botorch(monkeypatch, there=False)
+    assert Auto(picked="gp").pick(FLOATS) == ("gp", "as when the sweep began")
+    assert asked(Auto(picked="gp"), History(FLOATS)) == "gp"
+    assert Auto(picked="tpe", trials=99).pick(FINITE) == ("tpe", "as when the sweep began")
+
+
+def test_says_that_the_library_of_its_pick_is_gone() -> None:
+    assert Auto(picked="gp").problems(FLOATS) == [
+        "searcher.name: 'auto' is 'gp' here, as when the sweep began: 'gp' needs what is not here"
+    ]
+
+
+def test_learns_where_its_pick_does() -> None:
+    one = Auto(trials=20)
+    assert one.adaptive  # nothing is picked yet
+    one.pick(FINITE)
+    assert not one.adaptive
+    one.pick(FLOATS)
+    assert one.adaptive
+    assert not Auto(picked="random").adaptive
+
+
+def test_ends_where_its_pick_ends() -> None:
+    assert Auto(trials=20).ends(FINITE)
+    assert not Auto().ends(FLOATS)
+
+
+def test_random_goes_through_a_finite_space() -> None:
+    one = Auto(trials=20)
+    configs = one.ask(25, History(FINITE), default_rng(0))
+    assert len(configs) == 20
+    assert one.problems(FINITE) == []
