@@ -228,6 +228,18 @@ def test_a_warm_start_says_what_it_takes_and_what_it_leaves(here: Path) -> None:
     assert not (here / "results/third").exists()
 
 
+def test_auto_says_what_it_picks_and_why_and_stays_with_it(here: Path) -> None:
+    finite = ["--set", "searcher=auto", "--set", "space.lr=[0.1, 0.01, 0.001]"]
+    planned = run("plan", "lr.yaml", *finite)
+    assert "searcher: random, picked by auto: 17 trials go through all 3 configurations\n" in planned.stdout
+    first = run("launch", "lr.yaml", *finite, "--once")
+    assert "searcher: random, picked by auto: 17 trials go through all 3 configurations\n" in first.stdout
+    # With this budget it would pick another one now.
+    again = run("launch", "lr.yaml", *finite, "--set", "budget.trials=2")
+    assert again.exit_code == 0, again.output
+    assert "searcher: random, picked by auto: as when the sweep began\n" in again.stdout
+
+
 def test_repeats_are_trained_with_seeds_of_their_own(here: Path) -> None:
     (here / "trainer.py").write_text("def train(trial):\n    trial.report(1, loss=trial.seed)\n")
     fifo = ["--set", "scheduler=fifo", "--set", "budget.trials=2", "--set", "repeats=3"]

@@ -175,7 +175,8 @@ class RunReported(Event, frozen=True, tag="run_reported", gc=False):
     """What a run that goes on has reported of the objective; only for schedulers that watch.
 
     Attributes:
-        reports: Step and finite value, in the order of the steps; each step of a trial once.
+        reports: Step and finite value, in the order of the steps, each step of a trial once. Where
+            `objective.at` is best, the value is the best one up to that step.
     """
 
     trial: int

@@ -60,8 +60,8 @@ class Run(msgspec.Struct, gc=False):
         counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
-        reported: Newest step that it was seen to report while under way, and the best value so far
-            or the newest, as `objective.at` says; only under schedulers that watch.
+        reported: Newest step that it was seen to report while under way, and the value there; only
+            under schedulers that watch.
     """
 
     trial: int
@@ -335,21 +335,7 @@ class SweepState:
             self.requests.add(event.request)
 
     def _run_reported(self, event: RunReported) -> None:
-        run = self.run(event.run)
-        best = None
-        if self._at_best:
-            below = self.trials[event.trial].runs[event.rung - 1].value if event.rung else None
-            best = below if run.reported is None else run.reported[1]
-        for step, value in event.reports:
-            if best is not None:
-                value = self._sign * min(self._sign * value, self._sign * best)
-            if self._at_best:
-                best = value
-            run.reported = (step, value)
-
-    @property
-    def _at_best(self) -> bool:
-        return self.started is not None and self.started.identity.get("objective", {}).get("at") == "best"
+        self.run(event.run).reported = event.reports[-1]
 
     def _batch_planned(self, event: BatchPlanned) -> None:
         runs = {run for task in event.tasks for run in task}

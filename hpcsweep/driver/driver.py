@@ -56,6 +56,8 @@ from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
 from hpcsweep.store.results import new_results
 
 _UNLIMITED = 1_000_000
+#: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
+_MOST_TASKS = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -120,7 +122,7 @@ class Driver:
             shape=settings.shape,
             max_idle_faults=settings.max_idle_faults,
         )
-        self._watching = Watching(self.state, layout=layout, metric=settings.program.metric)
+        self._watching = Watching(self.state, layout=layout, program=settings.program)
 
     # ------------------------------------------------------------------ the loop
 
@@ -296,7 +298,7 @@ class Driver:
     @property
     def _cap(self) -> int:
         caps = [cap for cap in (self.settings.max_tasks, self._limits.slots) if cap is not None]
-        return min(caps, default=_UNLIMITED)
+        return min(caps, default=_MOST_TASKS)
 
     def _shares(self) -> list[Share]:
         gpus = self.settings.shape.gpus or 1

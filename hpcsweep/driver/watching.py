@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunReported
 from hpcsweep.core.state import Run, SweepState
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import Program
 from hpcsweep.store.metrics import metrics_files, read_reports
 
 
@@ -15,13 +16,16 @@ class Watching:
     """Reads the reports of running runs, one file for each; nothing of what has ended.
 
     Args:
-        metric: The objective.
+        state: Of the sweep.
+        layout: The results folder.
+        program: Names the metric, its mode and whether its last or best value counts.
     """
 
-    def __init__(self, state: SweepState, *, layout: Layout, metric: str) -> None:
+    def __init__(self, state: SweepState, *, layout: Layout, program: Program) -> None:
         self._state = state
         self._layout = layout
-        self._metric = metric
+        self._metric = program.metric
+        self._better = {"min": min, "max": max}[program.mode] if program.at == "best" else None
         self._sizes: dict[RunId, int] = {}
 
     def running(self, runs: Iterable[RunId]) -> list[AnyEvent]:
@@ -64,10 +68,14 @@ class Watching:
         return self._event(run, {report.step: report.metrics for report in read_reports(path)})
 
     def _event(self, run: Run, reports: dict[int, dict[str, float]]) -> RunReported | None:
-        seen = run.reported[0] if run.reported is not None else 0
-        new = tuple(
-            (step, metrics[self._metric])
-            for step, metrics in sorted(reports.items())
-            if seen < step <= run.resource and math.isfinite(metrics.get(self._metric, math.nan))
-        )
-        return RunReported(run.trial, run.rung, new) if new else None
+        seen, best = run.reported or (0, None)
+        if best is None and run.rung:
+            best = self._state.trials[run.trial].runs[run.rung - 1].value
+        new: list[tuple[int, float]] = []
+        for step, metrics in sorted(reports.items()):
+            value = metrics.get(self._metric, math.nan)
+            if seen < step <= run.resource and math.isfinite(value):
+                if self._better is not None:
+                    value = best = value if best is None else self._better(value, best)
+                new.append((step, value))
+        return RunReported(run.trial, run.rung, tuple(new)) if new else None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from heapq import heappop, heappush, heappushpop
 from typing import Protocol
 
 from hpcsweep.core.events import (
     AnyEvent,
     NoMoreTrials,
-    Outcome,
     RunFinished,
     RunReported,
     SweepResumed,
@@ -19,6 +16,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.protocols import Decision, Promote, Start, Stop
+from hpcsweep.schedulers.asha_promotion import PromotionBracket
 from hpcsweep.schedulers.asha_stopping import StoppingBracket
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladder
 
@@ -173,95 +171,3 @@ def _hyperband_weights(top: int, eta: int) -> list[int]:
         hyperband_ladder(top - rung, min_resource=1, max_resource=eta**top, eta=eta).sizes[0]
         for rung in range(top + 1)
     ]
-
-
-class PromotionBracket:
-    """Algorithm 2: the top floor(n / eta) of the n runs that have ended at a rung go on.
-
-    Those that were promoted already stay in the count, and so do failed and stopped runs, as the
-    worst ones: they are never promoted themselves.
-    """
-
-    def __init__(self, resources: tuple[int, ...], *, eta: int, minimise: bool) -> None:
-        self.first = resources[0]
-        self._resources = resources
-        self._sign = 1 if minimise else -1
-        self._rungs = [Rung(eta) for _ in resources[:-1]]
-        self._running = 0  # below the last rung
-
-    @property
-    def open(self) -> bool:
-        """Whether a run below the last rung goes on: its ending may admit one more to the next."""
-        return self._running > 0
-
-    def apply(self, event: AnyEvent) -> None:
-        match event:
-            case TrialCreated():
-                self._running += bool(self._rungs)
-            case TrialPromoted():
-                self._rungs[event.rung - 1].promote(event.trial)
-                self._running += event.rung < len(self._rungs)
-            case RunFinished() if event.rung < len(self._rungs):
-                self._running -= 1
-                value = None if event.outcome is Outcome.STOPPED else event.value
-                self._rungs[event.rung].end(event.trial, None if value is None else self._sign * value)
-            case _:
-                pass
-
-    def promotions(self, limit: int) -> list[Promote]:
-        found: list[Promote] = []
-        for rung in range(len(self._rungs) - 1, -1, -1):
-            best = self._rungs[rung].promotable(limit - len(found))
-            found += [Promote(trial, rung + 1, self._resources[rung + 1]) for trial in best]
-        return found
-
-    def stops(self) -> list[Stop]:
-        return []
-
-
-class Rung:
-    """The runs that have ended at one rung; ranked by value, ties to the older trial."""
-
-    def __init__(self, eta: int) -> None:
-        self._eta = eta
-        self._ended = 0
-        # Two heaps: the top floor(n / eta), the worst of them first, and the others, best first.
-        self._top: list[tuple[float, int]] = []  # negated
-        self._others: list[tuple[float, int]] = []
-        #: Values of the trials that were not promoted, and those of them in the top, best first.
-        self._value: dict[int, float] = {}
-        self._candidates: list[tuple[float, int]] = []
-
-    def end(self, trial: int, value: float | None) -> None:
-        """A run ended with this value, to be minimised; None is worse than any."""
-        self._ended += 1
-        if value is not None:
-            self._value[trial] = value
-            self._enter(value, trial)
-            self._leave(*heappushpop(self._top, (-value, -trial)))
-        while len(self._top) < self._ended // self._eta and self._others:
-            value, trial = heappop(self._others)
-            heappush(self._top, (-value, -trial))
-            self._enter(value, trial)
-
-    def promote(self, trial: int) -> None:
-        """The trial has gone on to the next rung; its value still counts."""
-        self._drop((self._value.pop(trial), trial))
-
-    def promotable(self, limit: int) -> list[int]:
-        """At most `limit` trials in the top floor(n / eta) that are not promoted yet, best first."""
-        return [trial for _, trial in self._candidates[:limit]]
-
-    def _enter(self, value: float, trial: int) -> None:
-        if trial in self._value:
-            insort(self._candidates, (value, trial))
-
-    def _leave(self, negated_value: float, negated_trial: int) -> None:
-        entry = (-negated_value, -negated_trial)
-        heappush(self._others, entry)
-        self._drop(entry)
-
-    def _drop(self, entry: tuple[float, int]) -> None:
-        index = bisect_left(self._candidates, entry)
-        if self._candidates[index : index + 1] == [entry]:
-            del self._candidates[index]

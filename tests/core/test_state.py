@@ -386,16 +386,6 @@ def test_a_stopped_run_counts_with_the_step_that_it_reached() -> None:
     assert state.best == Best(0, 0, 6.0, 5, {"x": 0})
 
 
-@pytest.mark.parametrize(("mode", "best"), [("min", 2.0), ("max", 7.0)])
-def test_where_the_best_step_counts_reports_go_on_from_the_rung_below(mode: str, best: float) -> None:
-    identity = {"objective": {"mode": mode, "at": "best"}}
-    state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity), *created(0)])
-    state.apply(finished(0, 0, 2.0 if mode == "min" else 7.0))
-    state.apply(TrialPromoted(0, 1, 9))
-    state.apply(RunReported(0, 1, ((2, 4.0), (3, 6.0))))
-    assert state.run(RunId(0, 1)).reported == (3, best)
-
-
 def test_enqueued_configurations_wait_until_their_trials_start() -> None:
     state = SweepState.replay([started(), Enqueued(({"x": 7}, {"x": 8}), "r.json")])
     assert (list(state.enqueued), state.requests) == ([{"x": 7}, {"x": 8}], {"r.json"})

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hpcsweep.core.events import (
     Interruption,
     Outcome,
     RunFinished,
+    RunId,
     RunReported,
     SweepStarted,
     TrialCreated,
@@ -19,6 +21,8 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.protocols import LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.watching import Watching
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
@@ -29,7 +33,7 @@ from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result, write_result
 from hpcsweep.store.segments import read_journal
-from tests.doubles import FolderCluster
+from tests.doubles import PROGRAM, FolderCluster
 from tests.driver.sweeps import SPACE, STARTED, decided, drive, make_driver
 
 
@@ -171,6 +175,24 @@ def test_reports_between_the_last_look_and_the_end_are_seen(root: Path, controll
     )
     reported = {event.trial: [step for step, _ in event.reports] for event in of_kind(root, RunReported)}
     assert reported == {trial: list(range(1, 21)) for trial in range(3)}
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("min", [4.0, 2.0, 2.0]), ("max", [5.0, 5.0, 6.0])])
+def test_where_the_best_step_counts_the_best_up_to_each_step_is_told(
+    tmp_path: Path, mode: str, expected: list[float]
+) -> None:
+    state = SweepState.replay([STARTED, TrialCreated(0, {"x": 0.5}, 0, 1)])
+    state.apply(RunFinished(0, 0, Outcome.COMPLETED, value=5.0 if mode == "max" else 9.0))
+    state.apply(TrialPromoted(0, 1, 9))
+    state.run(RunId(0, 1)).attempts = 1
+    layout = Layout(tmp_path)
+    writer = MetricsWriter(layout.trial(0).metrics(1, 0, 0))
+    for step, value in ((2, 4.0), (3, 2.0), (4, 6.0)):
+        writer.write(step, {"loss": value})
+    writer.close()
+    program = msgspec.structs.replace(PROGRAM, mode=mode, at="best")
+    (event,) = Watching(state, layout=layout, program=program).running([RunId(0, 1)])
+    assert event == RunReported(0, 1, tuple(zip((2, 3, 4), expected, strict=True)))
 
 
 def test_a_scheduler_that_does_not_watch_costs_no_reading_of_metrics(

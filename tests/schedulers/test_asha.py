@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hpcsweep.core.events import SweepResumed, TrialCreated
 from hpcsweep.core.protocols import Promote, Start, Stop
-from hpcsweep.schedulers.asha import ASHA, Rung
+from hpcsweep.schedulers.asha import ASHA
+from hpcsweep.schedulers.asha_promotion import Rung
 from hpcsweep.schedulers.rungs import Ladder
 from tests.schedulers.playing import EXHAUSTED, Hand
 
