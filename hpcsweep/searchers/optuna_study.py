@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Container, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -46,7 +46,7 @@ class Study:
 
     def __init__(self, space: Space, *, replayed: Callable[[], BaseSampler] | None) -> None:
         self.space = space
-        self._distributions = {p.name: d for p in space.columns if (d := distribution(p.domain)) is not None}
+        self._distributions = distributions(space)
         self._replayed = replayed
         self._observer = None if replayed is None else replayed()  # asked of observed trials only
         self._seen = Seen()
@@ -98,7 +98,7 @@ class Study:
             self._study.sampler = sampler
             known = self._seen.keys(history.configs)
             for _ in range(2 * n):
-                config = self._suggested(self._study.ask())
+                config = suggested(self._study.ask(), self.space, self._distributions)
                 key = config_key(config)
                 if key not in known and self.space.fits(config):
                     found.setdefault(key, config)
@@ -128,26 +128,17 @@ class Study:
         self._study.enqueue_trial(params)
         trial = self._study.ask()
         _ = trial.relative_params  # Optuna asks the sampler only for what is not fixed
-        self._suggested(trial)
+        suggested(trial, self.space, self._distributions)
         if value is not None:
             self._study.tell(trial, values, state)
 
-    def _suggested(self, trial: Trial) -> Config:
-        """What the trial's sampler suggests for each active parameter."""
-        config: Config = {}
-        for parameter in self.space.parents_first:
-            if not _active(parameter, config):
-                continue
-            domain = parameter.domain
-            if isinstance(domain, Constant):
-                config[parameter.name] = domain.value
-            else:
-                given = _suggest(trial, parameter.name, self._distributions[parameter.name])
-                config[parameter.name] = meant(domain, given)
-        return {name: config[name] for name in self.space.names if name in config}
-
 
 # --------------------------------------------------------------------------- domains
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Of all parameters that are not constants."""
+    return {p.name: found for p in space.columns if (found := distribution(p.domain)) is not None}
 
 
 def distribution(domain: Domain) -> BaseDistribution | None:
@@ -179,6 +170,21 @@ def meant(domain: Domain, given: Any) -> Any:
     if isinstance(domain, Ordinal | Choice):
         return domain.values[given]
     return domain.nearest(given)
+
+
+def suggested(trial: Trial, space: Space, distributions: Mapping[str, BaseDistribution]) -> Config:
+    """What the trial's sampler suggests for each active parameter, parents first."""
+    config: Config = {}
+    for parameter in space.parents_first:
+        if not _active(parameter, config):
+            continue
+        domain = parameter.domain
+        if isinstance(domain, Constant):
+            config[parameter.name] = domain.value
+        else:
+            given = _suggest(trial, parameter.name, distributions[parameter.name])
+            config[parameter.name] = meant(domain, given)
+    return {name: config[name] for name in space.names if name in config}
 
 
 def _suggest(trial: Trial, name: str, of: BaseDistribution) -> Any:

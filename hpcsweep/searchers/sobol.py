@@ -102,7 +102,7 @@ class Sobol:
         if self._engine is None:
             from scipy.stats.qmc import Sobol as Engine  # slow to import
 
-            # A generator, as `seed` became `rng` in newer versions; both take it in this place.
+            # Newer versions call it `rng` and still take `seed`; older ones know only `seed`.
             self._engine = Engine(max(1, len(space.columns)), seed=default_rng(self._seed))
         block = min(max(self._points, _BLOCK[0]), _BLOCK[1])
         unit = self._engine.random(block)[:, : len(space.columns)]

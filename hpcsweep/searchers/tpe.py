@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -17,7 +16,8 @@ from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.searchers.random import Random
 from hpcsweep.searchers.seen import Seen, config_key
-from hpcsweep.searchers.tpe_density import Columns, Mixture, Points, Repulsion
+from hpcsweep.searchers.tpe_batch import Repulsion, chosen_of
+from hpcsweep.searchers.tpe_density import Columns, Mixture, Points
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -53,7 +53,7 @@ class TPE:
       estimates the same density, and bandwidths have reached their floor with far fewer.
 
     Args:
-        startup: Random configurations before the first that is modelled.
+        startup: Results before the first proposal that is not random.
         good: Share of the observations that are good; at most 25 are.
         candidates: Drawn for each proposal; fewer where thousands are asked for at once.
         random: Share of random proposals where there are several resources.
@@ -96,7 +96,7 @@ class TPE:
         Raises:
             SpecError: Next to nothing of an infinite space satisfies the constraints.
         """
-        if n <= 0 or not history.space.columns or history.newest.sum() < self._startup:
+        if n <= 0 or not history.space.columns or history.observed < self._startup:
             return self._random.ask(n, history, rng)
         columns = Columns(history.space)
         good, bad, resources = self._densities(columns, history)
@@ -106,9 +106,12 @@ class TPE:
             return self._random.ask(n, history, rng)
         unit = history.space.to_unit(candidates)
         points = Points(columns, unit)
-        log_bad = bad.log_density(points) + math.log(bad.total)
-        repulsion = Repulsion(columns, unit, bad.typical)
-        chosen = _chosen(modelled, good.log_density(points), log_bad, repulsion)
+        log_good, log_bad = good.log_density(points), bad.log_density(points) + math.log(bad.total)
+        if modelled == 1:
+            chosen = [int(np.argmax(log_good - log_bad))]
+        else:
+            repulsion = Repulsion(columns, unit, bad.typical_widths())
+            chosen = chosen_of(modelled, log_good, log_bad, repulsion)
         return self._random.complete([candidates[index] for index in chosen], n, history, rng)
 
     def _densities(self, columns: Columns, history: History) -> tuple[Mixture, Mixture, int]:
@@ -125,8 +128,10 @@ class TPE:
         rows = rows[resource[rows] == level]
         ranked = rows[np.argsort(values[rows], kind="stable")]  # NaN comes last
         goods = min(math.ceil(self._good * len(ranked)), MOST_GOOD, int(counts[level]))
-        uncompared = np.flatnonzero(history.newest & ~np.isin(trials, trials[rows]))
-        bad = np.sort(np.concatenate([ranked[goods:], uncompared]))
+        bad = ranked[goods:]
+        if len(resources) > 1:
+            bad = np.append(bad, np.flatnonzero(history.newest & ~np.isin(trials, trials[rows])))
+        bad = np.sort(bad)
         pending = history.pending[-MOST_BAD:]
         weights = _by_age(len(bad) + len(pending))
         sampled, sampled_weights = _systematic(weights[: len(bad)], MOST_BAD)
@@ -156,20 +161,6 @@ class TPE:
                     found[key] = config
             drawn += count
         return list(found.values())[:wanted]
-
-
-def _chosen(n: int, log_good: Floats, log_bad: Floats, repulsion: Repulsion) -> list[int]:
-    """The candidate with the largest l / g of each of `n` shares; those chosen before count as bad."""
-    log_bad = log_bad.copy()
-    ends = np.arange(n + 1) * len(log_good) // n
-    chosen: list[int] = []
-    for start, end in pairwise(ends.tolist()):
-        if start == end:
-            continue
-        best = start + int(np.argmax(log_good[start:end] - log_bad[start:end]))
-        chosen.append(best)
-        log_bad[end:] = np.logaddexp(log_bad[end:], repulsion.log_kernels(best, end))
-    return chosen
 
 
 def _by_rank(count: int) -> Floats:

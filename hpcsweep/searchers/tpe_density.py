@@ -29,8 +29,6 @@ Mask = NDArray[np.bool_]
 #: Least bandwidth. Cells narrower than a quarter of it are points: the integral changes nothing.
 FLOOR: Final = 0.01
 NARROW: Final = FLOOR / 4
-#: Probability that the kernel of a configuration just proposed gives a choice any value.
-MISMATCH: Final = 0.2
 #: Points that are compared with all kernels at once: what a processor's cache holds.
 _CHUNK: Final = 512
 
@@ -126,7 +124,6 @@ class Mixture:
         weights: Of the kernels `(k,)`; the prior has weight 1.
 
     Attributes:
-        typical: The median bandwidth in each column `(d,)`, that of the prior, 1, among them.
         total: The sum of all weights.
     """
 
@@ -148,9 +145,6 @@ class Mixture:
             else:
                 at = self._centres[active, column]
                 self._widths[active, column] = _bandwidths(at, *columns.cells(column, at))
-        self.typical: Floats = np.nanmedian(
-            np.vstack([np.where(self._active, self._widths, np.nan)[:-1], np.ones((1, d))]), axis=0
-        )
         below = normal_cdf((0 - self._centres) / self._widths)
         above = normal_cdf((1 - self._centres) / self._widths)
         self._inside = (below, above)
@@ -160,6 +154,13 @@ class Mixture:
         self._a = -0.5 * precision
         self._b = precision * self._centres
         self._c = np.where(self._active, constant, 0.0) - 0.5 * precision * self._centres**2
+
+    def typical_widths(self) -> Floats:
+        """The median bandwidth in each column `(d,)` where active, that of the prior, 1, among them."""
+        widths = np.where(self._active, self._widths, np.nan)
+        widths[-1] = 1.0
+        typical: Floats = np.nanmedian(widths, axis=0)
+        return typical
 
     def log_density(self, points: Points) -> Floats:
         """Logarithm of the density at each point, `(n,)`."""
@@ -205,49 +206,6 @@ class Mixture:
                 drawn[:, column] = np.where(new, uniform[:, column] / redrawn, centre[:, column])
         drawn = np.where(self._active[kernel], drawn, uniform)
         return np.clip(drawn, 0.0, 1.0)
-
-
-class Repulsion:
-    """Kernels of candidates, all with the same bandwidths, for those just proposed.
-
-    Cells count by their middles: this is about not proposing the same again, in a loop that must be
-    quick. Choices become corners of a simplex, so that one squared distance says all.
-
-    Args:
-        columns: Of the space.
-        unit: Positions of the candidates `(n, d)`, NaN where inactive.
-        widths: Bandwidths `(d,)`.
-    """
-
-    def __init__(self, columns: Columns, unit: Floats, widths: Floats) -> None:
-        active = ~np.isnan(unit)
-        coordinates, owners, constants = [], [], np.zeros_like(unit)
-        for column, values in enumerate(columns.choices):
-            at = np.where(active[:, column], unit[:, column], 0.5)
-            if values:
-                same = values * (1 - MISMATCH) + MISMATCH
-                constants[:, column] = math.log(same)
-                corner = math.sqrt(math.log(same / MISMATCH))
-                cell = np.floor(at * values)
-                coordinates += [np.where(cell == value, corner, 0.0) for value in range(values)]
-                owners += [column] * values
-            else:
-                width = widths[column]
-                inside = normal_cdf((1 - at) / width) - normal_cdf(-at / width)
-                constants[:, column] = -np.log(width * inside) - 0.5 * math.log(2 * math.pi)
-                coordinates.append(at / width)
-                owners.append(column)
-        self._active = active.astype(float)
-        self._owners = self._active[:, owners]
-        self._coordinates = np.stack(coordinates, axis=1)
-        self._constants = np.where(active, constants, 0.0)
-
-    def log_kernels(self, centre: int, start: int) -> Floats:
-        """Logarithm of the kernel around candidate `centre` at the candidates from `start` on."""
-        squares = (self._coordinates[start:] - self._coordinates[centre]) ** 2
-        distances = (squares * self._owners[start:]) @ self._owners[centre]
-        logs: Floats = self._active[start:] @ self._constants[centre] - 0.5 * distances
-        return logs
 
 
 def _bandwidths(at: Floats, low: Floats, high: Floats) -> Floats:

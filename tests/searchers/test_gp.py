@@ -128,10 +128,10 @@ def test_fit_finds_what_matters_and_how_much_noise_there_is() -> None:
     rng = default_rng(0)
     points = rng.random((60, 2))
     smooth = np.sin(6 * points[:, 0])
-    clear = fitted(tensor(points), tensor(smooth))
+    clear = fitted(tensor(points), tensor(scaled(smooth)))
     assert clear.lengthscales[1] > 4 * clear.lengthscales[0]
     assert clear.noise < 1e-3
-    noisy = fitted(tensor(points), tensor(smooth + 0.5 * rng.standard_normal(60)))
+    noisy = fitted(tensor(points), tensor(scaled(smooth + 0.5 * rng.standard_normal(60))))
     assert 0.1 < noisy.noise < 0.6
 
 
