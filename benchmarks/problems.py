@@ -28,7 +28,8 @@ class Problem(NamedTuple):
         value: The true value of a configuration.
         minimum: The least true value in the space.
         noise: Standard deviation of the normal noise on each observation.
-        smooth: Few local minima, no noise, numbers only: what a Gaussian process is made for.
+        smooth: Numbers only, no noise, and no deep local minima everywhere: what a Gaussian process is
+            made for.
     """
 
     name: str
@@ -186,7 +187,7 @@ PROBLEMS: Final = {
         Problem("rosenbrock", _box(*[(-5, 10)] * 4), _of(rosenbrock), 0.0, smooth=True),
         Problem("ackley", _box(*[(-15, 30)] * 5), _of(ackley), 0.0),
         Problem("rastrigin", _box(*[(-2.56, 5.12)] * 4), _of(rastrigin), 0.0),
-        Problem("levy", _box(*[(-10, 5)] * 4), _of(levy), 0.0),
+        Problem("levy", _box(*[(-10, 5)] * 4), _of(levy), 0.0, smooth=True),
         Problem("mixed", _MIXED, mixed, 0.0),
         Problem("conditional", _CONDITIONAL, conditional, 0.0),
         Problem("noisy", _UNIT6, _of(hartmann), -3.3223680114155147, noise=0.3),

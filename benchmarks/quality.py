@@ -1,0 +1,201 @@
+"""How good the searchers are: `python -m benchmarks.quality`.
+
+Functions: each searcher searches the ten functions of `benchmarks.problems` in batches. Shown is the
+median regret over the seeds, and in brackets its ratio to that of random search in the same batches.
+Optuna's samplers do the same by Optuna's own ask and tell, with their defaults: `TPESampler`, and with
+`--optuna` those of a Gaussian process and of CMA-ES.
+
+Learning curves (`--part curves`): scheduler and searcher train with 32 workers in virtual time, until a
+value is within the best 0.1 % of what random configurations end with. Shown is the median of the
+seconds that it takes, and in brackets its ratio to random search with fifo.
+
+A figure that is not reached is printed so. All of it takes long; `--save FILE` keeps each result as soon
+as it is there, and `--load FILE` takes those that are kept in place of computing them, so that it can
+be done in pieces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.problems import PROBLEMS
+from benchmarks.quality_curves import CURVES, METHODS, WORKERS, time_to_target
+from benchmarks.quality_functions import OPTUNA, regret
+from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, show
+
+OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
+OPTUNA_TPE: Final = f"{OPTUNA}TPESampler"
+OPTUNA_SLOW: Final = (f"{OPTUNA}GPSampler", f"{OPTUNA}CmaEsSampler")
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One sweep.
+
+    Attributes:
+        method: Searcher or sampler; for learning curves searcher and scheduler.
+        batch: Configurations at a time; for learning curves the workers.
+        evaluations: Of the function; for learning curves 0, they go on until the target is reached.
+    """
+
+    problem: str
+    method: str
+    batch: int
+    evaluations: int
+    seed: int
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What came of it.
+
+    Attributes:
+        value: Regret, or virtual seconds to the target; None if that was never reached.
+        cpu_s: What it cost to find out.
+    """
+
+    task: Task
+    value: float | None
+    cpu_s: float
+
+
+def carry_out(task: Task) -> Result:
+    """Do one sweep."""
+    start = time.process_time()
+    if task.problem in PROBLEMS:
+        value = regret(
+            task.problem, task.method, batch=task.batch, evaluations=task.evaluations, seed=task.seed
+        )
+    else:
+        value = time_to_target(task.problem, task.method, seed=task.seed)
+    return Result(task, None if value == float("inf") else value, time.process_time() - start)
+
+
+def results(tasks: Sequence[Task], *, load: Sequence[Path], save: Path | None, jobs: int) -> Iterator[Result]:
+    """The result of each task, those that are kept first; new ones are saved as they come."""
+    known = {
+        found.task: found
+        for path in load
+        for found in map(msgspec.json.Decoder(Result).decode, path.read_bytes().splitlines())
+    }
+    yield from (known[task] for task in tasks if task in known)
+    left = [task for task in tasks if task not in known]
+    if not left:
+        return
+    for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")  # the processes below are the parallel ones
+    with ProcessPoolExecutor(min(jobs, len(left)), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(carry_out, task) for task in left]
+        try:
+            for count, future in enumerate(as_completed(futures), start=1):
+                found = future.result()
+                if save is not None:
+                    with save.open("ab") as file:
+                        file.write(msgspec.json.encode(found) + b"\n")
+                if sys.stderr.isatty():
+                    print(f"\r{count} of {len(left)} sweeps", end="", file=sys.stderr, flush=True)
+                yield found
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def function_tasks(options: argparse.Namespace) -> list[Task]:
+    """All sweeps over functions; seed by seed, so that a piece of them is a piece of each."""
+    methods = options.searchers or [*OURS, OPTUNA_TPE]
+    methods += [name for name in OPTUNA_SLOW if options.optuna and name not in methods]
+    return [
+        Task(function, method, batch, options.evaluations, seed)
+        for seed in range(options.seeds)
+        for function in options.functions
+        for batch in options.batches
+        for method in methods
+    ]
+
+
+def curve_tasks(options: argparse.Namespace) -> list[Task]:
+    """All sweeps over learning curves."""
+    searchers = options.searchers or ["random", "tpe"]
+    methods = [method for method in METHODS if method.partition("+")[0] in searchers]
+    return [
+        Task(curves, method, WORKERS, 0, seed)
+        for seed in range(options.seeds)
+        for curves in CURVES
+        for method in methods
+    ]
+
+
+def main() -> int:
+    """Print tables and verdicts; 1 if a figure that was measured is not reached."""
+    options = arguments().parse_args()
+    reached = True
+    for part in ("functions", "curves") if options.part == "all" else (options.part,):
+        tasks = function_tasks(options) if part == "functions" else curve_tasks(options)
+        found = results(tasks, load=options.load, save=options.save, jobs=options.jobs)
+        by_task = {result.task: result for result in found}
+        table = Table()
+        for task in tasks:
+            one = by_task[task]
+            table.add(task.problem, task.batch, task.method, value=one.value, cpu_s=one.cpu_s)
+        if part == "functions":
+            what, baseline = f"Median regret after {options.evaluations} evaluations", "random"
+            verdicts = function_verdicts(table, ours=OURS, peer=OPTUNA_TPE)
+        else:
+            what, baseline = "Median virtual seconds to the best 0.1 % at any resource", "random+fifo"
+            verdicts = curve_verdicts(table)
+        show(table, what=f"{what}, {options.seeds} seeds", baseline=baseline)
+        for verdict in verdicts:
+            print(verdict)
+            reached = reached and verdict.reached is not False
+    return 0 if reached else 1
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What may be chosen."""
+
+    def listed(text: str) -> list[str]:
+        return [item for item in text.split(",") if item]
+
+    def searchers(text: str) -> list[str]:
+        for name in listed(text):
+            if name not in OURS and not name.startswith(OPTUNA):
+                raise argparse.ArgumentTypeError(f"unknown {name!r}; there are {', '.join(OURS)}")
+        return listed(text)
+
+    def batches(text: str) -> list[int]:
+        return [int(item) for item in listed(text)]
+
+    def functions(text: str) -> list[str]:
+        if unknown := [name for name in listed(text) if name not in PROBLEMS]:
+            raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; there are {', '.join(PROBLEMS)}")
+        return listed(text)
+
+    known: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__, **known)
+    parser.add_argument("--part", choices=("functions", "curves", "all"), default="functions")
+    parser.add_argument("--seeds", type=int, default=20, help="so many sweeps of each kind, from seed 0")
+    parser.add_argument(
+        "--searchers",
+        type=searchers,
+        help=f"some of {', '.join(OURS)}, or {OPTUNA}NAME for a sampler of Optuna, with commas between",
+    )
+    parser.add_argument("--functions", type=functions, default=list(PROBLEMS), help=", ".join(PROBLEMS))
+    parser.add_argument("--batches", type=batches, default=[1, 16, 81], help="configurations at a time")
+    parser.add_argument("--evaluations", type=int, default=160, help="of each function in one sweep")
+    parser.add_argument("--optuna", action="store_true", help="Optuna's GPSampler and CmaEsSampler as well")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="append each new result, a JSON line")
+    parser.add_argument("--load", type=Path, nargs="+", default=[], metavar="FILE", help="results to take")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The quality benchmark measures what it says: regrets, virtual time, and verdicts on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.random import default_rng
+
+from benchmarks.problems import PROBLEMS, Curves, hartmann_curves
+from benchmarks.quality import OPTUNA_TPE, OURS, Task, results
+from benchmarks.quality_curves import ReferenceASHA, Sweep, target, time_to_target
+from benchmarks.quality_functions import regret
+from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, show
+from hpcsweep.core.events import Outcome, RunFinished, TrialCreated, TrialPromoted
+from hpcsweep.core.protocols import Promote, Scheduler, Start
+from hpcsweep.core.space import Float, Parameter, Space
+from hpcsweep.schedulers.asha import ASHA
+from hpcsweep.schedulers.fifo import Fifo
+from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.searchers.random import Random
+
+# --------------------------------------------------------------------------- functions
+
+
+@pytest.mark.parametrize("method", ["random", OPTUNA_TPE])
+def test_more_evaluations_have_no_greater_regret(method: str) -> None:
+    found = [regret("conditional", method, batch=5, evaluations=n, seed=1) for n in (5, 10, 40)]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] >= 0
+    assert regret("conditional", method, batch=5, evaluations=40, seed=1) == found[-1]
+
+
+def test_of_a_noisy_function_the_regret_is_the_true_one_of_the_seemingly_best() -> None:
+    problem = PROBLEMS["noisy"]
+    configs = problem.space.sample(30, default_rng([3, 0]))
+    true = np.array([problem.value(config) for config in configs])
+    seeming = true + 0.3 * default_rng([3, 1]).standard_normal(30)
+    found = regret("noisy", "random", batch=30, evaluations=30, seed=3)
+    assert found == true[seeming.argmin()] - problem.minimum
+
+
+# --------------------------------------------------------------------------- learning curves
+
+
+def line(max_resource: int) -> Curves:
+    """One second a unit; the value is x at any resource."""
+    return Curves(
+        "line",
+        Space((Parameter("x", Float(0.0, 1.0)),)),
+        max_resource,
+        lambda configs, resource: np.array([config["x"] for config in configs]),
+        lambda configs: np.ones(len(configs)),
+    )
+
+
+def test_workers_are_filled_and_time_goes_on_to_the_next_end() -> None:
+    sweep = Sweep(line(9), Fifo(max_resource=9), Random(), seed=0, workers=4)
+    for _ in range(3):
+        sweep.step()
+    assert (sweep.now, sweep.trials) == (27.0, 12)
+    first = [config["x"] for config in line(9).space.sample(4, default_rng([0, 0]))]
+    assert sweep.best <= min(first)
+
+
+def test_promoted_trials_go_on_from_their_checkpoint() -> None:
+    sweep = Sweep(line(9), Hyperband(max_resource=9, iterations=1), Random(), seed=0, workers=9)
+    times = []
+    for _ in range(3):  # bracket 2: nine trials to 1, three to 3; bracket 1 begins beside the three
+        sweep.step()
+        times.append(sweep.now)
+    assert times == [1.0, 3.0, 4.0]
+
+
+def test_the_reference_is_the_papers_asha_on_a_hand_made_table() -> None:
+    scheduler = ReferenceASHA(max_resource=9)
+    assert scheduler.decide(2) == [Start(0, 1), Start(0, 1)]
+    for trial, value in enumerate([0.5, 0.2, 0.9, 0.1, 0.4, 0.3]):
+        scheduler.apply(TrialCreated(trial, {}, 0, 1))
+        scheduler.apply(RunFinished(trial, 0, Outcome.COMPLETED, value, 1))
+    assert scheduler.decide(3) == [Promote(3, 1, 3), Promote(1, 1, 3), Start(0, 1)]
+    for trial in (3, 1):
+        scheduler.apply(TrialPromoted(trial, 1, 3))
+        scheduler.apply(RunFinished(trial, 1, Outcome.COMPLETED, 0.5, 3))
+    assert scheduler.decide(1) == [Start(0, 1)]  # two of rung 1 are no three
+
+
+def test_our_asha_takes_no_longer_than_the_reference() -> None:
+    def until(scheduler: Scheduler) -> list[tuple[float, int]]:
+        sweep = Sweep(line(27), scheduler, Random(), seed=2, workers=8)
+        found = []
+        for _ in range(150):
+            sweep.step()
+            found.append((sweep.now, sweep.trials))
+        return found
+
+    assert until(ASHA(max_resource=27)) == until(ReferenceASHA(max_resource=27))
+
+
+def test_time_to_target_is_when_a_value_first_reaches_it() -> None:
+    name = "hartmann6-fidelity"
+    seconds = time_to_target(name, "random+hyperband", seed=0)
+    scheduler = Hyperband(max_resource=81, iterations=None)
+    sweep = Sweep(hartmann_curves(), scheduler, Random(), seed=0)
+    while sweep.now < seconds:
+        assert sweep.best > target(name, 0)
+        sweep.step()
+    assert sweep.now == seconds
+    assert sweep.best <= target(name, 0)
+
+
+# --------------------------------------------------------------------------- results and verdicts
+
+
+def test_results_that_are_kept_are_not_computed_again(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text(
+        '{"task":{"problem":"branin","method":"random","batch":1,"evaluations":9,"seed":4},'
+        '"value":-7.0,"cpu_s":1.0}\n'
+    )
+    task = Task("branin", "random", 1, 9, 4)
+    new = tmp_path / "new.jsonl"
+    (found,) = results([task], load=[kept], save=new, jobs=1)
+    assert (found.task, found.value) == (task, -7.0)
+    assert not new.exists()
+    other = Task("branin", "random", 1, 9, 5)
+    first, second = results([task, other], load=[kept], save=new, jobs=1)
+    assert first == found
+    assert second.value == regret("branin", "random", batch=1, evaluations=9, seed=5)
+    assert list(results([other], load=[new], save=None, jobs=1)) == [second]
+
+
+def table_of(batch: int, medians: dict[str, dict[str, float | None]]) -> Table:
+    table = Table()
+    for problem, by_method in medians.items():
+        for method, value in by_method.items():
+            for spread in (0.5, 1.0, 4.0):
+                table.add(problem, batch, method, value=None if value is None else spread * value)
+    return table
+
+
+def test_verdicts_on_functions_count_wins_and_name_losses() -> None:
+    table = table_of(
+        1,
+        {
+            "branin": {"random": 8.0, "tpe": 2.0, OPTUNA_TPE: 2.0, "gp": 1.0, "cmaes": 9.0, "auto": 1.5},
+            "levy": {"random": 8.0, "tpe": 2.0, OPTUNA_TPE: 1.0, "gp": 2.0, "cmaes": 1.0, "auto": 4.0},
+        },
+    )
+    claim = "auto never worse than the second best of ours"
+    assert [str(verdict) for verdict in function_verdicts(table, ours=OURS, peer=OPTUNA_TPE)] == [
+        "tpe <= optuna:TPESampler on at least 7 of 10, batch 1: NOT reached, 1 of 2 (branin 1.00, levy 2.00)",
+        "gp < tpe on the smooth ones, batch 1: NOT reached, branin 0.50, levy 1.00",
+        f"{claim}: NOT reached, 1 of 2 (levy/1 is number 4, 2.00 of the second)",
+        "tpe beats random: reached, 2 of 2",
+        "gp beats random: reached, 2 of 2",
+        "cmaes beats random: NOT reached, 1 of 2 (not branin/1 1.12)",
+        "evolution beats random: not measured",
+        "auto beats random: reached, 2 of 2",
+    ]
+
+
+def test_verdicts_on_learning_curves_want_every_problem() -> None:
+    table = table_of(
+        32,
+        {
+            "a": {
+                "random+hyperband": 10.0,
+                "tpe+hyperband": 6.0,
+                "random+asha": 9.0,
+                "random+reference-asha": 9.0,
+            },
+            "b": {
+                "random+hyperband": 10.0,
+                "tpe+hyperband": 7.0,
+                "random+asha": None,
+                "random+reference-asha": 9.0,
+            },
+        },
+    )
+    claim = "Hyperband with tpe needs at most 0.6 of the time of Hyperband with random"
+    assert [str(verdict) for verdict in curve_verdicts(table)] == [
+        "ASHA no later than the plain reference ASHA: NOT reached, a 1.00, b inf",
+        f"{claim}: NOT reached, a 0.60, b 0.70",
+    ]
+
+
+def test_the_table_shows_medians_and_ratios(capsys: pytest.CaptureFixture[str]) -> None:
+    table = table_of(16, {"branin": {"random": 8.0, "tpe": 2.0}, "levy": {"random": 1.0}})
+    show(table, what="Median regret", baseline="random")
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "Median regret; in brackets its ratio to random"
+    assert [line.split() for line in rest if line] == [
+        ["at", "a", "time:", "16", "random", "tpe"],
+        ["branin", "8", "(1.00)", "2", "(0.25)"],
+        ["levy", "1", "(1.00)", "-"],
+        ["geometric", "mean", "(1.00)", "(0.25)"],
+        ["CPU", "s", "in", "all", "0", "0"],
+    ]
