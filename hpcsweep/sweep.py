@@ -76,6 +76,11 @@ def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState 
             return _local(spec, why)
         case "slurm":
             return _slurm(spec, why)
+        case "simulated":
+            raise SpecError(
+                "cluster.name: simulated trains nothing; use `hpcsweep simulate`, "
+                "or give another one, as with --cluster local"
+            )
         case _:
             make = find_class(CLUSTERS, wanted, group="hpcsweep.clusters", key="cluster.name")
             cluster: Cluster = make(spec=spec)

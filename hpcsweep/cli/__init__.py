@@ -130,6 +130,51 @@ def enqueue(
 
 
 @app.command()
+def simulate(
+    spec: Spec,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=A,B", help="More to compare, after --compare.", show_default=False),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:NAME", help="The learning curve, a function of config and step giving the value."
+        ),
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Or curves recorded in an earlier results folder.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B",
+            help="Compare these values of a key, such as scheduler=hyperband,asha searcher=random,tpe.",
+        ),
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Simulate with N seeds.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="SEED", help="The first seed; default: searcher.seed.")
+    ] = None,
+    set_: Sets = None,
+    results: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the results folder here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Where to plot the best value over time.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a sweep in virtual time on a simulated cluster: what it would take, and how well it would do."""
+    from hpcsweep.cli.simulate import Wanted
+    from hpcsweep.cli.simulate import run as simulated
+
+    if more and not compare:
+        raise typer.BadParameter(f"{more[0]}: must come after --compare; --set overrides a value")
+    comparisons = [*(compare or []), *(more or [])]
+    wanted = Wanted(set_ or [], objective, curves, comparisons, seed, repeat, results, output)
+    simulated(spec, wanted, json=json)
+
+
+@app.command()
 def export(
     folder: Folder,
     format_: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",

@@ -8,4 +8,5 @@ from typing import Final
 CLUSTERS: Final = {
     "local": "hpcsweep.cluster.local:LocalCluster",
     "slurm": "hpcsweep.cluster.slurm:SlurmCluster",
+    "simulated": "hpcsweep.cluster.simulated:SimulatedCluster",
 }

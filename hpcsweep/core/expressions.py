@@ -234,3 +234,22 @@ class Expression:
             raise ValueError(f"{self.text!r} cannot be computed for {given}: {error}") from None
         except (ArithmeticError, ValueError):
             return False
+
+    def number(self, config: Mapping[str, Any]) -> float:
+        """The value for a configuration, where the expression stands for a number.
+
+        Raises:
+            ValueError: A name is inactive (absent), it cannot be computed, or it is no finite number.
+        """
+        inactive = sorted(self.names - config.keys())
+        if inactive:
+            raise ValueError(f"{self.text!r} cannot be computed where {', '.join(inactive)} is inactive")
+        given = ", ".join(f"{name}={config[name]!r}" for name in sorted(self.names))
+        try:
+            found = eval(self._code, _GLOBALS, config)  # the tree was checked
+            number = float(_number(found))
+        except (TypeError, ArithmeticError, ValueError) as error:
+            raise ValueError(f"{self.text!r} cannot be computed for {given}: {error}") from None
+        if not math.isfinite(number):
+            raise ValueError(f"{self.text!r} must be a finite number, got {number} for {given}")
+        return number

@@ -23,7 +23,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.protocols import Cluster, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.core.state import BatchState, Run, SweepState
 from hpcsweep.errors import ClusterUnavailable
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.results import Result, new_results
 
 _WHY = {
@@ -48,13 +48,15 @@ class _Watch:
     """What this session has seen of one live batch.
 
     Attributes:
+        files: The batch's folder.
         seen: Names of result files already read.
         open: Tasks not yet seen gone from the cluster.
         gone_at: When a task with unended runs was first seen gone.
         held: Results of interrupted runs by task, until it shows whether the cluster requeues it.
     """
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(self, files: BatchLayout, tasks: int) -> None:
+        self.files = files
         self.seen: set[str] = set()
         self.open: set[int] = set(range(tasks))
         self.gone_at: dict[int, float] = {}
@@ -89,14 +91,15 @@ class Following:
 
     def live(self, batch: BatchState) -> LiveBatch:
         """The batch as the cluster knows it."""
+        watch = self._watch(batch)
         return LiveBatch(
             batch.name,
             batch.job or "",
-            self._layout.batch(batch.name).root,
+            watch.files.root,
             len(batch.tasks),
             batch.throttle,
             self._shape,
-            sorted(self._watch(batch).open),
+            sorted(watch.open),
         )
 
     def observe(self, now: float) -> list[AnyEvent]:
@@ -132,14 +135,14 @@ class Following:
 
     def _watch(self, batch: BatchState) -> _Watch:
         if batch.name not in self._watches:
-            self._watches[batch.name] = _Watch(len(batch.tasks))
+            self._watches[batch.name] = _Watch(self._layout.batch(batch.name), len(batch.tasks))
         return self._watches[batch.name]
 
     # ------------------------------------------------------------------ results
 
     def _results(self, batch: BatchState, ended: set[RunId]) -> Iterator[AnyEvent]:
         watch = self._watch(batch)
-        for name, result in new_results(self._layout.batch(batch.name), watch.seen):
+        for name, result in new_results(watch.files, watch.seen):
             watch.seen.add(name)
             run_id = RunId(result.trial, result.rung)
             if run_id not in batch.unended or run_id in ended:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
 from importlib.util import find_spec
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
@@ -69,11 +68,9 @@ class OptunaSampler:
 
     adaptive = True
 
-    def __init__(
-        self, *, sampler: str = "TPESampler", arguments: Mapping[str, Any] | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, *, sampler: str = "TPESampler", seed: int = 0, **arguments: Any) -> None:
         self._name = sampler
-        self._arguments = dict(arguments or {})
+        self._arguments = arguments
         self._seed = seed
         self._random = Random()
         self._study: Study | None = None
@@ -143,7 +140,7 @@ class OptunaSampler:
             with quiet():
                 self._sampler(0)
         except (TypeError, ValueError) as error:
-            return [f"searcher.arguments: {self._name} refuses them: {error}"]
+            return [f"searcher.sampler: {self._name} refuses its arguments: {error}"]
         return []
 
     def _argument_problems(self, cls: type[BaseSampler]) -> list[str]:
@@ -164,7 +161,7 @@ class OptunaSampler:
             elif not any(_is(value, wanted) for wanted, _ in expected):
                 spoken = " or ".join(words for _, words in expected)
                 problems.append(f"{name}: must be {spoken}, got {shown(value)}")
-        return [f"searcher.arguments: {problem}" for problem in problems]
+        return [f"searcher.{problem}" for problem in problems]
 
 
 def _is(value: Any, wanted: type) -> bool:

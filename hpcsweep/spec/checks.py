@@ -10,9 +10,11 @@ from typing import Final
 
 from numpy.random import default_rng
 
+from hpcsweep.cluster.simulated_options import SimulatedOptions
 from hpcsweep.core.events import Config
-from hpcsweep.core.space import Choice, Ordinal, Space
-from hpcsweep.errors import TrainerError
+from hpcsweep.core.expressions import Expression
+from hpcsweep.core.space import Choice, Ordinal, Space, unknown
+from hpcsweep.errors import SpecError, TrainerError
 from hpcsweep.schedulers.rungs import halving_ladder
 from hpcsweep.spec.models import (
     Asha,
@@ -24,6 +26,7 @@ from hpcsweep.spec.models import (
     Pbt,
     Resources,
     SchedulerChoice,
+    SimulatedSite,
     Train,
 )
 from hpcsweep.spec.problems import Problems
@@ -150,6 +153,23 @@ def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) ->
     if resources.time is not None and cluster.signal >= resources.time:
         expected = f"must be less than resources.time ({resources.time} seconds)"
         problems.add("cluster.signal", f"{expected}, got {cluster.signal}")
+
+
+def check_simulated(site: SimulatedSite | None, space: Space | None, problems: Problems) -> None:
+    """Its values make a site, and its speed depends on parameters that there are."""
+    given = {} if site is None else site.model_dump()
+    try:
+        options = SimulatedOptions(**given)
+    except SpecError as error:
+        for problem in error.problems:
+            path, _, rest = problem.partition(": ")
+            problems.add(path, rest)
+        return
+    speed = options.seconds_per_unit
+    if isinstance(speed, str) and space is not None:
+        for name in sorted(Expression(speed).names - set(space.names)):
+            problem = unknown(name, space.names, kind=f"parameter {name!r}")
+            problems.add("cluster.simulated.seconds_per_unit", problem)
 
 
 def constraints_compute(space: Space, problems: Problems) -> bool:

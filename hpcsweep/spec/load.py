@@ -29,6 +29,7 @@ from hpcsweep.spec.models import (
     SchedulerChoice,
     SearcherChoice,
     Section,
+    SimulatedSite,
     Train,
 )
 from hpcsweep.spec.parameters import read_space
@@ -117,7 +118,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
     repeats = read_repeats(data.get("repeats"), problems)
     warm_start = read_warm_start(data.get("warm_start"), problems)
     resources = _section(Resources, data, "resources", problems)
-    cluster = _section(Cluster, data, "cluster", problems)
+    cluster = _read_cluster(data, problems)
     budget = _section(Budget, data, "budget", problems)
     retries = _section(Retries, data, "retries", problems)
 
@@ -134,6 +135,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
             checks.check_end(scheduler, ends=ends, budget=budget, resources=resources, problems=problems)
     if cluster is not None:
         _check_known("cluster.name", cluster.name, _cluster_names(), problems)
+        checks.check_simulated(cluster.simulated, space, problems)
         if resources is not None:
             checks.check_cluster(cluster, resources, problems)
     if (
@@ -172,6 +174,18 @@ def _section(model: type[S], data: Mapping[str, Any], key: str, problems: Proble
     if raw is None and key in _EXPECTED:
         return None
     return problems.validated(model, {} if raw is None else raw, path=key)
+
+
+def _read_cluster(data: Mapping[str, Any], problems: Problems) -> Cluster | None:
+    """The section; its `simulated` is a section of its own."""
+    raw = data.get("cluster")
+    site = raw.get("simulated") if isinstance(raw, Mapping) else None
+    if not isinstance(raw, Mapping) or site is None:
+        return _section(Cluster, data, "cluster", problems)
+    others = {key: value for key, value in raw.items() if key != "simulated"}
+    cluster = problems.validated(Cluster, others, path="cluster")
+    simulated = problems.validated(SimulatedSite, site, path="cluster.simulated")
+    return None if cluster is None else cluster.model_copy(update={"simulated": simulated})
 
 
 def _read_name(name: Any, stem: str, problems: Problems) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from hpcsweep.spec.quantities import (
     AtLeastTwo,
@@ -14,10 +14,14 @@ from hpcsweep.spec.quantities import (
     Options,
     Positive,
     PositiveNumber,
+    Rate,
     Seconds,
+    Share,
+    Speed,
     Text,
     Texts,
     TimeLimit,
+    Wait,
 )
 
 
@@ -81,13 +85,54 @@ class Resources(Section):
     """Time limit of one run such as 30m; the cluster's default if not given."""
 
 
+class SimulatedSite(Section):
+    """The site that `hpcsweep simulate` runs the sweep on, and what goes wrong there."""
+
+    nodes: Positive | None = None
+    """How many nodes; as many as the sweep's caps need if not given, else 1."""
+    gpus: Natural | None = None
+    """GPUs of each node; 8 if not given."""
+    slots: Positive | None = None
+    """Tasks without GPUs that a node runs at a time; as many as it has GPUs if not given."""
+    wait: Wait | None = None
+    """How long each task waits in the queue: a time, or quantiles such as [[0, 1m], [0.5, 10m], [1, 2h]]."""
+    seconds_per_unit: Speed | None = None
+    """Seconds of one unit of resource, or an expression over parameters; recorded ones or 10 if not given."""
+    startup: Seconds | None = None
+    """Time before the first unit of each start of a run; none if not given."""
+    spread: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    """Durations of runs are multiplied by factors between 1 and this, drawn log-uniformly."""
+    checkpoint_every: Positive | None = None
+    """Units between two checkpoints; 1 if not given."""
+    preemptions: Rate | None = None
+    """How often a task is preempted, per hour that it runs."""
+    requeue: bool | None = None
+    """Whether the site runs a preempted task again by itself; it does if not given."""
+    failures: Share | None = None
+    """The share of runs that fail as if training code had an error."""
+    node_failures: Rate | None = None
+    """How often a node fails, per hour; what runs there vanishes."""
+    array_tasks: Positive | None = None
+    """Tasks of one array at most, as Slurm's MaxArraySize."""
+    max_jobs: Positive | None = None
+    """Tasks that may wait or run; a submission beyond it is refused."""
+    lost_replies: Share | None = None
+    """The share of submissions that nobody answers; half of them did not get through."""
+    late_results: Share | None = None
+    """The share of results that can be seen only later, by up to twice the grace period."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None}
+
+
 class Cluster(Section):
     """Where it runs, and how much of it may be used."""
 
     name: Text = "auto"
     """auto, local, slurm, simulated, or one of another package."""
     max_gpus: Positive | None = None
-    """GPUs in use at most, over all jobs of the sweep."""
+    """GPUs in use at most, over all jobs of the sweep; without this and max_tasks, 1000 tasks at a time."""
     max_tasks: Positive | None = None
     """Tasks running at most, over all jobs of the sweep."""
     partition: Text | None = None
@@ -128,6 +173,8 @@ class Cluster(Section):
     """How many of a task's runs go on at the same time."""
     signal: Natural = 60
     """How many seconds before its time limit a run is told to checkpoint and leave."""
+    simulated: SimulatedSite | None = None
+    """The site that `hpcsweep simulate` runs the sweep on."""
 
 
 class Budget(Section):

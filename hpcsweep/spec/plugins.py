@@ -14,7 +14,10 @@ SUPPLIED_TO_SCHEDULERS: Final = ("minimise", "trials", "ahead", "space", "seed")
 
 
 def options_model(constructor: Callable[..., Any], *, supplied: Collection[str]) -> type[BaseModel]:
-    """A model whose fields are the parameters of the constructor, but for those that are `supplied` to it."""
+    """A model whose fields are the parameters of the constructor, but for those that are `supplied` to it.
+
+    Where the constructor takes any keywords it has to check them itself.
+    """
     parameters = inspect.signature(constructor).parameters
     function = constructor.__init__ if inspect.isclass(constructor) else constructor
     hints = get_type_hints(function)
@@ -23,7 +26,8 @@ def options_model(constructor: Callable[..., Any], *, supplied: Collection[str])
         for name, parameter in parameters.items()
         if name not in supplied and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
-    config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    further = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    config = ConfigDict(extra="allow" if further else "forbid", frozen=True, strict=True)
     model: type[BaseModel] = create_model(
         getattr(constructor, "__name__", "Options"), __config__=config, **fields
     )

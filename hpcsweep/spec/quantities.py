@@ -81,7 +81,7 @@ def _time_limit(value: Any) -> Any:
 def _seconds(value: Any) -> Any:
     if isinstance(value, str):
         return parse_duration(value)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is None or _is_number(value):
         return value
     raise ValueError(f"must be seconds or a time such as 30s or 5m, got {shown(value)}")
 
@@ -115,6 +115,28 @@ def _options(value: Any) -> Any:
         if not isinstance(item, str | int | float | bool | None):
             raise ValueError(f"{name}: must be one value, got {shown(item)}")
     return {str(name).lstrip("-"): item for name, item in value.items()}
+
+
+def _wait(value: Any) -> Any:
+    """Seconds, or pairs of a quantile and seconds; their order is checked with the rest of the site."""
+    if not isinstance(value, list | tuple):
+        return _seconds(value)
+    pairs = []
+    for pair in value:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not _is_number(pair[0]) or pair[1] is None:
+            raise ValueError(f"must hold pairs such as [0.5, 10m], got {shown(pair)}")
+        pairs.append((float(pair[0]), float(_seconds(pair[1]))))
+    return tuple(pairs)
+
+
+def _speed(value: Any) -> Any:
+    if not (isinstance(value, str) or _is_number(value)):
+        raise ValueError(f"must be seconds or an expression such as '2 + 0.1 * layers', got {shown(value)}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _TIME_SCHEMA: Final = {"type": "string", "examples": ["90s", "30m", "1d12h", "01:30:00", "1-12:00:00"]}
@@ -160,3 +182,21 @@ Options: TypeAlias = Annotated[
         {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
     ),
 ]
+Wait: TypeAlias = Annotated[
+    Any,
+    BeforeValidator(_wait),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                _TIME_SCHEMA,
+                {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}},
+            ]
+        }
+    ),
+]
+Speed: TypeAlias = Annotated[
+    Any, BeforeValidator(_speed), WithJsonSchema({"type": ["number", "string"], "minimum": 0})
+]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]

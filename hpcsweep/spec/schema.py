@@ -9,7 +9,16 @@ from pydantic import BaseModel
 from hpcsweep.schedulers.stopping import STOP_RULES
 from hpcsweep.searchers import SUPPLIED, searcher_class, searcher_names
 from hpcsweep.spec.load import KEYS
-from hpcsweep.spec.models import SCHEDULER_MODELS, Budget, Cluster, Objective, Resources, Retries, Train
+from hpcsweep.spec.models import (
+    SCHEDULER_MODELS,
+    Budget,
+    Cluster,
+    Objective,
+    Resources,
+    Retries,
+    SimulatedSite,
+    Train,
+)
 from hpcsweep.spec.parameters import PARAMETER_MODELS
 from hpcsweep.spec.plugins import options_model
 
@@ -31,13 +40,13 @@ def json_schema() -> dict[str, Any]:
             "anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "string"}}]
         },
     }
-    for key, model in (
-        ("resources", Resources),
-        ("cluster", Cluster),
-        ("budget", Budget),
-        ("retries", Retries),
+    for key, section in (
+        ("resources", _object(Resources)),
+        ("cluster", _cluster()),
+        ("budget", _object(Budget)),
+        ("retries", _object(Retries)),
     ):
-        properties[key] = {"anyOf": [_object(model), {"type": "null"}]}
+        properties[key] = {"anyOf": [section, {"type": "null"}]}
     assert tuple(properties) == KEYS
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -54,6 +63,13 @@ def _object(model: type[BaseModel]) -> dict[str, Any]:
     schema.pop("title", None)
     for field in schema.get("properties", {}).values():
         field.pop("title", None)
+    return schema
+
+
+def _cluster() -> dict[str, Any]:
+    schema = _object(Cluster)
+    del schema["$defs"]  # a reference would lead out of this part of the schema
+    schema["properties"]["simulated"] = {"anyOf": [_object(SimulatedSite), {"type": "null"}], "default": None}
     return schema
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 #: Trials in one folder at most: Lustre is slow in folders with tens of thousands of entries.
@@ -67,7 +68,7 @@ class BatchLayout:
         """Present once the batch is abandoned: a task of it that starts all the same leaves."""
         return self.root / "void"
 
-    @property
+    @cached_property
     def results(self) -> Path:
         return self.root / "results"
 

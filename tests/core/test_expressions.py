@@ -140,6 +140,30 @@ def test_constraint_on_inactive_parameter_holds() -> None:
     assert Expression("dropout > 3 and lr > 100").evaluate(CONFIG)
 
 
+def test_an_expression_may_stand_for_a_number() -> None:
+    number = Expression("2 + 0.5 * layers").number({"layers": 3, "lr": 0.1})
+    assert (number, type(number)) == (3.5, float)
+    assert Expression("layers ** 2").number({"layers": 3}) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("layers / lr", "'layers / lr' cannot be computed for layers=3, lr=0: division by zero"),
+        ("layers * depth", "'layers * depth' cannot be computed where depth is inactive"),
+        ("name", "'name' cannot be computed for name='a': needs a number, got 'a'"),
+        ("name * 2", "'name * 2' cannot be computed for name='a': needs a number, got 'a'"),
+        ("-log(lr)", "'-log(lr)' cannot be computed for lr=0: math domain error"),
+        ("10.0 ** 300 * 1e300 * layers", "must be a finite number, got inf for layers=3"),
+        ("2 ** 2000 * layers", "int too large to convert to float"),
+    ],
+)
+def test_what_is_no_number_is_told(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=r"must be a finite number|cannot be computed") as caught:
+        Expression(text).number({"layers": 3, "lr": 0, "name": "a"})
+    assert problem in str(caught.value)
+
+
 def test_names_are_the_parameters_without_the_functions() -> None:
     assert Expression("log(lr) < abs(accum) or log > 3").names == {"lr", "accum", "log"}
 

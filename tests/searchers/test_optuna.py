@@ -46,7 +46,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def searcher(sampler: str) -> OptunaSampler:
-    return OptunaSampler(sampler=sampler, arguments=ARGUMENTS.get(sampler), seed=3)
+    return OptunaSampler(sampler=sampler, seed=3, **ARGUMENTS.get(sampler, {}))
 
 
 def loss(config: Config) -> float:
@@ -215,7 +215,7 @@ def test_those_that_learn_beat_random_search(sampler: str, batch: int) -> None:
 
 
 def test_the_gaussian_process_is_asked_as_well() -> None:
-    one = OptunaSampler(sampler="GPSampler", arguments={"n_startup_trials": 3})
+    one = OptunaSampler(sampler="GPSampler", n_startup_trials=3)
     assert one.problems(MIXED) == []
     history = History(MIXED)
     advance(one, history, asks=3, batch=3)
@@ -225,7 +225,7 @@ def test_the_gaussian_process_is_asked_as_well() -> None:
 
 def test_optuna_is_as_loud_afterwards_as_before(capfd: pytest.CaptureFixture[str]) -> None:
     level = optuna.logging.get_verbosity()
-    one = OptunaSampler(arguments={"multivariate": True, "group": True})  # both warn when they are used
+    one = OptunaSampler(multivariate=True, group=True)  # both warn when they are used
     assert one.problems(MIXED) == []
     advance(one, History(MIXED), asks=5, batch=6)
     assert optuna.logging.get_verbosity() == level
@@ -245,41 +245,40 @@ def test_optuna_is_as_loud_afterwards_as_before(capfd: pytest.CaptureFixture[str
         (
             "TPESampler",
             {"n_startup": 5},
-            "arguments: n_startup: unknown argument of TPESampler; did you mean 'n_startup_trials'?",
+            "n_startup: unknown argument of TPESampler; did you mean 'n_startup_trials'?",
         ),
         (
             "TPESampler",
             {"n_startup_trials": "five"},
-            "arguments: n_startup_trials: must be an integer, got 'five'",
+            "n_startup_trials: must be an integer, got 'five'",
         ),
         (
             "NSGAIISampler",
             {"mutation_prob": True},
-            "arguments: mutation_prob: must be a number or null, got true",
+            "mutation_prob: must be a number or null, got true",
         ),
         (
             "TPESampler",
             {"gamma": 3},
-            "arguments: gamma: is a Python object for TPESampler, leave it out",
+            "gamma: is a Python object for TPESampler, leave it out",
         ),
-        ("TPESampler", {"seed": 3}, "arguments: seed: is given as searcher.seed"),
         (
             "CmaEsSampler",
             {"with_margin": True},
-            f"arguments: with_margin: {adapter.REFUSED['with_margin']}",
+            f"with_margin: {adapter.REFUSED['with_margin']}",
         ),
     ],
 )
 def test_wrong_samplers_and_arguments_are_told(
     sampler: str, arguments: Mapping[str, Any], problem: str | None
 ) -> None:
-    found = OptunaSampler(sampler=sampler, arguments=arguments).problems(MIXED)
+    found = OptunaSampler(sampler=sampler, **arguments).problems(MIXED)
     assert found == ([] if problem is None else [f"searcher.{problem}"])
 
 
 def test_what_the_sampler_itself_refuses_is_told_in_its_words() -> None:
-    (problem,) = OptunaSampler(sampler="NSGAIISampler", arguments={"population_size": 1}).problems(MIXED)
-    assert problem.startswith("searcher.arguments: NSGAIISampler refuses them: ")
+    (problem,) = OptunaSampler(sampler="NSGAIISampler", population_size=1).problems(MIXED)
+    assert problem.startswith("searcher.sampler: NSGAIISampler refuses its arguments: ")
     assert "population_size" in problem
 
 

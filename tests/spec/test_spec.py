@@ -158,6 +158,20 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
     }
 
 
+def test_of_a_simulated_site_only_what_is_given_is_kept(load: Load) -> None:
+    assert load(DOCUMENTED).cluster.simulated is None
+    given = "cluster.simulated={wait: [[0, 1m], [1, 600]], seconds_per_unit: 2 * batch_size, requeue: false}"
+    spec = load(DOCUMENTED, given)
+    site = {
+        "wait": [[0.0, 60.0], [1.0, 600.0]],
+        "seconds_per_unit": "2 * batch_size",
+        "requeue": False,
+    }
+    assert spec.resolved()["cluster"]["simulated"] == site
+    assert load(spec.dump_yaml()) == spec
+    jsonschema.validate(json.loads(json.dumps(spec.resolved())), json_schema())
+
+
 def test_short_forms_and_yaml_1_2(load: Load) -> None:
     spec = load(SHORT)
     assert spec.name == "lr"
@@ -581,6 +595,55 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["cluster.environment: A: must be text, got true; quote it"],
         ),
         (["cluster.options={mail: [1]}"], ["cluster.options: mail: must be one value, got [1]"]),
+        (
+            ["cluster.simulated={nodez: 2, gpus: -1, spread: 0.5, failures: 2}"],
+            [
+                "cluster.simulated.nodez: unknown key; did you mean 'nodes'?",
+                "cluster.simulated.gpus: must be >= 0, got -1",
+                "cluster.simulated.spread: must be >= 1, got 0.5",
+                "cluster.simulated.failures: input should be less than or equal to 1, got 2",
+            ],
+        ),
+        (["cluster.simulated=8"], ["cluster.simulated: must be a mapping, got 8"]),
+        (
+            ["cluster.simulated.wait=[[0.5, 10m], [0.9]]"],
+            ["cluster.simulated.wait: must hold pairs such as [0.5, 10m], got [0.9]"],
+        ),
+        (
+            ["cluster.simulated.wait=[[0.5, null]]"],
+            ["cluster.simulated.wait: must hold pairs such as [0.5, 10m], got [0.5, null]"],
+        ),
+        (
+            ["cluster.simulated.wait=[[0.9, 10m], [0.5, 1h]]"],
+            [
+                (
+                    "cluster.simulated.wait: must be seconds >= 0 or a list of [quantile, seconds] such as "
+                    "[[0.5, 60], [0.9, 3600]], ascending, got [[0.9, 600.0], [0.5, 3600.0]]"
+                )
+            ],
+        ),
+        (
+            ["cluster.simulated.seconds_per_unit=true"],
+            [
+                (
+                    "cluster.simulated.seconds_per_unit: "
+                    "must be seconds or an expression such as '2 + 0.1 * layers', got true"
+                )
+            ],
+        ),
+        (
+            ["cluster.simulated.seconds_per_unit=2 * batchsize"],
+            ["cluster.simulated.seconds_per_unit: unknown parameter 'batchsize'; did you mean 'batch_size'?"],
+        ),
+        (
+            ["cluster.simulated.seconds_per_unit=2 * open(1)"],
+            [
+                (
+                    "cluster.simulated.seconds_per_unit: '2 * open(1)': column 5: only these functions "
+                    "can be called: abs, min, max, round, log, log2, log10, exp, sqrt, floor, ceil"
+                )
+            ],
+        ),
         (["cluster.setup=[1]"], ["cluster.setup[0]: must be text, got 1; quote it"]),
         (["budget=[1]"], ["budget: must be a mapping, got [1]"]),
         (["budget.gpu_hours=.inf"], ["budget.gpu_hours: must be a finite number, got inf"]),
@@ -935,3 +998,13 @@ def test_any_data_reads_back_from_its_yaml(data: Any) -> None:
 def test_command_line_verbs_that_need_no_spec_do_not_pay_for_it() -> None:
     code = "import sys, hpcsweep.searchers; sys.exit(any(m in sys.modules for m in ('numpy', 'pydantic')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_arguments_of_a_sampler_of_optuna_are_options_of_the_searcher(load: Load, problems: Problems) -> None:
+    spec = load(DOCUMENTED, "searcher={name: optuna, sampler: NSGAIISampler, population_size: 20}")
+    plain = {"name": "optuna", "seed": 0, "sampler": "NSGAIISampler", "population_size": 20}
+    assert spec.searcher.plain() == plain
+    assert load(spec.dump_yaml()) == spec
+    jsonschema.validate(json.loads(json.dumps(spec.resolved())), json_schema())
+    (problem,) = problems(DOCUMENTED, "searcher={name: optuna, sampler: NSGAIISampler, population: 20}")
+    assert "searcher.population: unknown argument of NSGAIISampler; did you mean" in problem

@@ -1,0 +1,247 @@
+"""`simulate`: what a sweep would take, and how well it would do, in virtual time."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import typer
+
+from hpcsweep.cli.exits import NO_VALUE, errors_exit, named
+from hpcsweep.cli.text import configuration, number
+from hpcsweep.errors import SpecError
+from hpcsweep.simulation import (
+    Comparison,
+    Curve,
+    Recorded,
+    Simulated,
+    Variant,
+    compare,
+    comparison,
+    load_curve,
+    simulate,
+    stand_in,
+    variants,
+)
+from hpcsweep.simulation.plotting import write_plot
+from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.spec.quantities import format_duration
+
+#: Shares of the makespan at which the best value is shown.
+SHOWN_AT = (0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+class Wanted(NamedTuple):
+    """What is to be simulated.
+
+    Attributes:
+        objective: The learning curve as `FILE.py:NAME`; `curves` is a results folder in its place.
+        comparisons: `KEY=A,B` each.
+        seed: The first one, None for the searcher's.
+        results: Where to keep the results folder of a single simulation.
+        output: Where to plot to.
+    """
+
+    overrides: Sequence[str]
+    objective: str | None
+    curves: Path | None
+    comparisons: Sequence[str]
+    seed: int | None
+    repeat: int
+    results: Path | None
+    output: Path | None
+
+
+def run(spec_path: Path, wanted: Wanted, *, json: bool) -> None:
+    """Simulate the sweep, or variants of it, and print what it took.
+
+    Raises:
+        typer.Exit: Code 1 if no value came, 2 if the request or the spec is wrong.
+    """
+    with errors_exit():
+        if wanted.objective is not None and wanted.curves is not None:
+            raise SpecError("--curves: give either it or --objective")
+        if wanted.results is not None and (wanted.comparisons or wanted.repeat > 1):
+            raise SpecError("--results: holds a single sweep, so it goes neither with --compare nor --repeat")
+        chosen = _variants(spec_path, wanted)
+        spec = chosen[0].spec
+        curve = _curve(wanted)
+        with named(spec_path):
+            found = _simulated(chosen, curve, wanted, quiet=json)
+        output = wanted.output
+        if wanted.comparisons and output is None:
+            output = Path(f"{spec.name}-compared.html")
+        if output is not None:
+            write_plot(found, output)
+        if json:
+            typer.echo(_json(found, output))
+        else:
+            _print(found, spec, wanted)
+            if output is not None:
+                typer.echo(f"plot: {output}")
+        if all(row.value is None for row in found.rows):
+            raise typer.Exit(NO_VALUE)
+
+
+def _variants(spec_path: Path, wanted: Wanted) -> list[Variant]:
+    if wanted.comparisons:
+        return variants(spec_path, wanted.overrides, wanted.comparisons)
+    spec = load_spec(spec_path, wanted.overrides)
+    return [Variant(spec.name, spec)]
+
+
+def _curve(wanted: Wanted) -> Callable[[SweepSpec], Curve]:
+    """The curve for a spec; what can be loaded at once is."""
+    if wanted.objective is not None:
+        loaded = load_curve(wanted.objective)
+        return lambda spec: loaded
+    curves = wanted.curves
+    if curves is not None:
+        return lambda spec: Recorded(curves, spec.space)
+    return lambda spec: stand_in(spec.space, minimise=spec.objective.mode == "min")
+
+
+def _simulated(
+    chosen: Sequence[Variant], curve: Callable[[SweepSpec], Curve], wanted: Wanted, *, quiet: bool
+) -> Comparison:
+    first = chosen[0].spec
+    seed = first.searcher.seed if wanted.seed is None else wanted.seed
+    if wanted.results is not None:
+        one = simulate(first, curve(first), seed=seed, folder=wanted.results)
+        return comparison(first, {chosen[0].name: [one]})
+    show = sys.stderr.isatty() and not quiet
+
+    def progress(name: str, seed: int) -> None:
+        if show:
+            typer.echo(f"\r\x1b[K{name}, seed {seed}", nl=False, err=True)
+
+    try:
+        return compare(chosen, curve, range(seed, seed + wanted.repeat), progress=progress)
+    finally:
+        if show:
+            typer.echo("\r\x1b[K", nl=False, err=True)
+
+
+# --------------------------------------------------------------------------- what is printed
+
+
+def _print(found: Comparison, spec: SweepSpec, wanted: Wanted) -> None:
+    runs = found.rows[0].runs
+    seeds = f"seed {runs[0].seed}" if len(runs) == 1 else f"seeds {runs[0].seed} to {runs[-1].seed}"
+    typer.echo(f"{spec.name}: {_objective(wanted)}; {seeds}; {runs[0].places} {_places(runs[0])}")
+    if wanted.comparisons:
+        _print_table(found)
+    elif len(runs) > 1:
+        _print_medians(runs, found.metric)
+    else:
+        _print_one(runs[0], found.metric)
+
+
+def _objective(wanted: Wanted) -> str:
+    if wanted.objective is not None:
+        return f"objective {wanted.objective}"
+    if wanted.curves is not None:
+        return f"curves of {wanted.curves}"
+    return "a built-in curve, so look at times alone (else give --objective or --curves)"
+
+
+def _places(run: Simulated) -> str:
+    return f"places of {run.gpus} GPU{'s' * (run.gpus > 1)}" if run.gpus else "CPU slots"
+
+
+def _print_one(run: Simulated, metric: str) -> None:
+    typer.echo(f"{run.ending}: {run.reason}")
+    for name, text in _figures(run):
+        typer.echo(f"  {name:<17} {text}")
+    typer.echo(
+        f"  {'idle share':<17} {run.idle:.1%}; {run.idle_filled:.1%} until the last trial began "
+        f"({_time(run.filled_s)}), {run.idle_started:.1%} until the last run began ({_time(run.started_s)})"
+    )
+    if run.best is None:
+        typer.echo("  no run gave a value")
+        return
+    best = run.best
+    typer.echo(f"  best {metric}")
+    for share in SHOWN_AT:
+        value = run.value_at(share * run.makespan_s)
+        shown = "none yet" if value is None else number(value)
+        typer.echo(f"    {_time(share * run.makespan_s):>13}  {shown}")
+    typer.echo(f"  trial {best['trial']} at {best['resource']}: {configuration(best['config'])}")
+
+
+def _figures(run: Simulated) -> list[tuple[str, str]]:
+    interruptions = ", ".join(f"{count} {why}" for why, count in run.interruptions.items())
+    bounds = f"no packing is quicker than {_time(run.bound_s)}, the longest trial takes {_time(run.chain_s)}"
+    return [
+        ("makespan", f"{_time(run.makespan_s)}; {bounds}"),
+        (_hours(run), f"{run.hours:.4g}"),
+        ("trials", f"{run.trials}; {run.runs} runs, {run.failures} failed"),
+        ("interruptions", interruptions or "none"),
+    ]
+
+
+def _print_medians(runs: Sequence[Simulated], metric: str) -> None:
+    values = [run.value for run in runs if run.value is not None]
+    typer.echo(f"  {'median (smallest to largest) of ' + str(len(runs))}")
+    for name, numbers, shown in (
+        ("makespan", [run.makespan_s for run in runs], _time),
+        ("shortest possible", [run.bound_s for run in runs], _time),
+        (_hours(runs[0]), [run.hours for run in runs], "{:.4g}".format),
+        ("idle share", [run.idle for run in runs], "{:.1%}".format),
+        ("trials", [run.trials for run in runs], "{:g}".format),
+        ("runs", [run.runs for run in runs], "{:g}".format),
+        ("failed runs", [run.failures for run in runs], "{:g}".format),
+        (f"best {metric}", values, number),
+    ):
+        if numbers:
+            middle = shown(statistics.median(numbers))
+            typer.echo(f"  {name:<17} {middle} ({shown(min(numbers))} to {shown(max(numbers))})")
+
+
+def _print_table(found: Comparison) -> None:
+    head = ("", f"best {found.metric}", "time to target", "makespan", _hours(found.rows[0].runs[0]), "idle")
+    lines = [head]
+    for row in found.rows:
+        lines.append(
+            (
+                row.name,
+                "none" if row.value is None else number(row.value),
+                "none" if row.target_s is None else _time(row.target_s),
+                _time(row.makespan_s),
+                f"{row.hours:.4g}",
+                f"{row.idle:.1%}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, *others in lines:
+        cells = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
+        typer.echo("  ".join([name.ljust(widths[0]), *cells]))
+    count = len(found.rows[0].runs)
+    each = f"medians of {count} seeds; " if count > 1 else ""
+    typer.echo(f"{each}the target of a seed is the worst final value of all variants")
+
+
+def _hours(run: Simulated) -> str:
+    return "GPU-hours" if run.gpus else "slot-hours"
+
+
+def _time(seconds: float) -> str:
+    return format_duration(round(seconds))
+
+
+def _json(found: Comparison, plot: Path | None) -> str:
+    rows: list[dict[str, Any]] = []
+    for row in found.rows:
+        medians = {field: getattr(row, field) for field in row.__struct_fields__ if field != "runs"}
+        rows.append(medians | {"simulations": [run.plain() for run in row.runs]})
+    document = {
+        "metric": found.metric,
+        "mode": "min" if found.minimise else "max",
+        "variants": rows,
+        "plot": None if plot is None else str(plot),
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
