@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_DIMENSIONS: Final = 20
 #: Configurations, results and pending ones together, from which on `tpe` takes over from `gp`: the time
 #: of an `ask` grows with their cube.
-MOST_CONFIGS: Final = 400
+MOST_CONFIGS: Final = 300
 
 
 class Auto:
@@ -27,7 +27,7 @@ class Auto:
     | where | picked |
     | --- | --- |
     | the budget covers a finite space | `random`, which goes through all of it |
-    | BoTorch is installed, at most 20 dimensions | `gp`; `tpe` from 400 configurations on |
+    | BoTorch is installed, at most 20 dimensions | `gp`; `tpe` from 300 configurations on |
     | else | `tpe` |
 
     A sweep stays with its pick: what it began with is given as `picked` when it is carried on.
