@@ -42,13 +42,14 @@ class TPE:
 
     - The good ones count by rank, with the weights of the CMA-ES (Hansen 2016, eq. 49); bad ones count
       the less the older they are, but for the newest 25.
-    - Failures are the worst of all, never good.
+    - Failures are the worst of all, never good, whatever they had reached at lower resources.
     - Pending configurations and those just proposed in the same call are bad, so that a batch spreads.
     - Inactive parameters carry no evidence.
     - Where trials are trained to several resources, observations at the largest one that d + 1
       configurations have reached are compared (the one with most if there is none). Configurations
       that are only known at others count as pending: their values cannot be compared, but they have
-      been tried. A share of the proposals is random then, as low resources may mislead.
+      been tried. As long as a larger resource is known of too few, a share of the proposals is random,
+      as low resources may mislead.
     - Of many bad observations a systematic sample, in order of time and by weight, stands for all: it
       estimates the same density, and bandwidths have reached their floor with far fewer.
 
@@ -56,7 +57,7 @@ class TPE:
         startup: Results before the first proposal that is not random.
         good: Share of the observations that are good; at most 25 are.
         candidates: Drawn for each proposal; fewer where thousands are asked for at once.
-        random: Share of random proposals where there are several resources.
+        random: Share of random proposals while a resource below the largest one is compared.
 
     Raises:
         ValueError: An option is wrong; the message begins with its name.
@@ -99,8 +100,8 @@ class TPE:
         if n <= 0 or not history.space.columns or history.observed < self._startup:
             return self._random.ask(n, history, rng)
         columns = Columns(history.space)
-        good, bad, resources = self._densities(columns, history)
-        modelled = n - int(rng.binomial(n, self._share)) if resources > 1 else n
+        good, bad, largest = self._densities(columns, history)
+        modelled = n if largest else n - int(rng.binomial(n, self._share))
         candidates = self._drawn(modelled, good, history, rng) if modelled else []
         if not candidates:
             return self._random.ask(n, history, rng)
@@ -114,13 +115,14 @@ class TPE:
             chosen = chosen_of(modelled, log_good, log_bad, repulsion)
         return self._random.complete([candidates[index] for index in chosen], n, history, rng)
 
-    def _densities(self, columns: Columns, history: History) -> tuple[Mixture, Mixture, int]:
-        """The good density, the bad one, and the number of resources with observations."""
+    def _densities(self, columns: Columns, history: History) -> tuple[Mixture, Mixture, bool]:
+        """The good density, the bad one, and whether they are of the largest resource."""
         values, trials, units = history.values, history.trials, history.X
         resources, resource = np.unique(history.resources, return_inverse=True)
         # Of a configuration that was observed twice at a resource the last observation counts.
         pairs = trials * len(resources) + resource
         rows = np.sort(len(pairs) - 1 - np.unique(pairs[::-1], return_index=True)[1])
+        values[np.isin(trials, trials[rows[np.isnan(values[rows])]])] = np.nan
         valid = rows[~np.isnan(values[rows])]
         counts = np.bincount(resource[valid], minlength=len(resources))
         enough = np.flatnonzero(counts > len(columns))
@@ -142,7 +144,7 @@ class TPE:
                 np.concatenate([units[bad[sampled]], pending]),
                 np.concatenate([sampled_weights, weights[len(bad) :]]),
             ),
-            len(resources),
+            bool(level == len(resources) - 1),
         )
 
     def _drawn(self, n: int, good: Mixture, history: History, rng: Generator) -> list[Config]:

@@ -210,6 +210,18 @@ def test_failures_are_the_worst() -> None:
     assert abs(np.median(found) - 0.47) < 0.08
 
 
+def test_what_fails_at_a_higher_resource_is_no_good_at_a_lower_one() -> None:
+    xs = [i / 40 for i in range(41)]
+    history = on_line(xs, [1 - x for x in xs])  # best at 1 ...
+    for index in range(26, 41):
+        history.observe(index, NAN, 9)  # ... where training breaks later on
+    searcher = TPE(random=0.0)
+    assert abs(np.median(proposed(searcher, history)) - 0.6) < 0.08
+    for index in range(26, 41):
+        history.observe(index, 1 - xs[index], 9)  # tried again, it did not
+    assert np.median(proposed(searcher, history)) > 0.8
+
+
 def test_failures_alone_repel() -> None:
     xs = [0.5 + i / 40 for i in range(20)]
     assert np.mean(proposed(TPE(), on_line(xs, [NAN] * 20), n=10) < 0.5) == 1
@@ -248,16 +260,18 @@ def test_configurations_known_at_other_resources_repel() -> None:
     assert np.mean(np.abs(np.array(found) - 0.2) < 0.05) < 0.05
 
 
-def test_share_is_random_only_with_several_resources() -> None:
+def test_share_is_random_while_a_lower_resource_is_compared() -> None:
     xs = [i / 40 for i in range(41)]
-    values: list[float | None] = [abs(x - 0.3) for x in xs]
-    one = on_line(xs, values)
-    assert proposed(TPE(random=0.9), one).tolist() == proposed(TPE(random=0.0), one).tolist()
-    two = on_line(xs, values)
-    for index in range(41):
-        two.observe(index, abs(xs[index] - 0.3), 9)
-    far = [float(np.mean(np.abs(proposed(TPE(random=share), two) - 0.3) > 0.2)) for share in (0.0, 0.9)]
-    assert far[0] < 0.2 < 0.4 < far[1]
+
+    def far(share: float, *, reached: int) -> float:
+        history = on_line(xs, [abs(x - 0.3) for x in xs])
+        for index in range(12, 12 + reached):
+            history.observe(index, abs(xs[index] - 0.3), 9)
+        return float(np.mean(np.abs(proposed(TPE(random=share), history) - 0.3) > 0.2))
+
+    assert far(0.0, reached=1) < 0.2 < 0.4 < far(0.9, reached=1)
+    assert far(0.0, reached=0) == far(0.9, reached=0)
+    assert far(0.0, reached=9) == far(0.9, reached=9)
 
 
 # --------------------------------------------------------------------------- spaces
