@@ -12,7 +12,7 @@ import msgspec
 
 from hpcsweep.core.domains import Choice, Float, Int, Ordinal
 from hpcsweep.core.events import Config, Outcome, SweepStarted
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.core.space import Parameter, Space
 from hpcsweep.store.files import fsync_dir, make_dirs
 from hpcsweep.store.layout import BatchLayout
@@ -89,7 +89,7 @@ class Clock:
         self._now += seconds
 
 
-class InstantCluster:
+class InstantCluster(Cluster):
     """Each poll ends up to `per_poll` tasks, None for all: their results are there before the next one.
 
     What it does itself, writing the results as workers on other machines would, is measured, so

@@ -69,7 +69,7 @@ class Measured(SimulatedCluster):
         with self.measured():
             return super().submit(batch)
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState]:
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
         with self.measured():
             return super().poll(live)
 

@@ -52,6 +52,10 @@ class SubmitRefused(ClusterError):
     """The submission was refused for certain; the message holds the cluster's own words."""
 
 
+class SubmitLimited(SubmitRefused):
+    """A submit limit was reached: refused for certain, but it may be accepted later or in pieces."""
+
+
 class SubmitUncertain(ClusterError):
     """The submission may or may not have been accepted: look the batch up by its name."""
 

@@ -18,7 +18,7 @@ from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher, TaskShape
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver import Driver, Settings
+from hpcsweep.driver import Driver, Leaving, Settings
 from hpcsweep.errors import FolderError, SpecError, TrainerError
 from hpcsweep.known import first_events
 from hpcsweep.plugins import find_class
@@ -107,11 +107,12 @@ def _local(spec: SweepSpec, why: str) -> Place:
         devices=devices,
         gpus=wanted,
         cpus=spec.resources.cpus,
+        signal_s=options.signal,
         environment=options.environment,
         poll_s=poll,
         **({"python": options.python} if options.python else {}),
     )
-    shape = TaskShape(gpus=wanted, cpus=spec.resources.cpus)
+    shape = TaskShape(gpus=wanted, cpus=spec.resources.cpus, time_s=spec.resources.time)
     return Place("local", f"this machine, {what} ({why})", cluster, shape, max_tasks(spec, shape))
 
 
@@ -134,6 +135,7 @@ def _slurm(spec: SweepSpec, why: str) -> Place:
             "setup",
             "environment",
             "options",
+            "tick_options",
             "python",
         )
         if getattr(options, field) is not None
@@ -145,6 +147,17 @@ def _slurm(spec: SweepSpec, why: str) -> Place:
     cluster = SlurmCluster(SlurmOptions(**given, signal_s=options.signal, workdir=spec.train.workdir))
     shape = spec.task_shape()
     return Place("slurm", f"Slurm ({why})", cluster, shape, max_tasks(spec, shape))
+
+
+def check_fits(place: Place) -> None:
+    """What can never run there is refused before anything is submitted.
+
+    Raises:
+        SpecError: One line for each way in which the resources do not fit.
+    """
+    problems = place.cluster.problems(place.shape)
+    if problems:
+        raise SpecError(*problems)
 
 
 def max_tasks(spec: SweepSpec, shape: TaskShape) -> int | None:
@@ -271,10 +284,21 @@ def open_sweep(
     *,
     observers: Sequence[Callable[[AnyEvent], None]] = (),
     clock: Clock | None = None,
+    journal: Journal | None = None,
+    leaving: Leaving | None = None,
 ) -> Iterator[Driver]:
     """A driver for this folder until the block ends; starts the sweep if it is new.
 
     Nothing is written to an old sweep before its driver has something to say.
+
+    Args:
+        spec: Of the sweep.
+        folder: The results folder.
+        place: Where the sweep runs.
+        observers: Called with every event, those of the past first.
+        clock: The time; by default this machine's.
+        journal: The folder's, where the caller has opened it already.
+        leaving: The job that the driver runs in.
 
     Raises:
         FolderError: See `check_folder`; or it cannot be written.
@@ -282,7 +306,7 @@ def open_sweep(
     """
     folder = folder.resolve()
     layout = Layout(folder)
-    journal = Journal.open(layout)
+    journal = journal or Journal.open(layout)
     _check_events(spec, folder, journal.events)
     try:
         clock = clock or SystemClock()
@@ -299,6 +323,7 @@ def open_sweep(
             cluster=place.cluster,
             clock=clock,
             settings=_settings(spec, place),
+            leaving=leaving,
             observers=observers,
         )
         _check_place(driver.state, folder, place)
@@ -336,5 +361,7 @@ def _settings(spec: SweepSpec, place: Place) -> Settings:
         max_gpu_s=None if budget.gpu_hours is None else budget.gpu_hours * 3600,
         max_time_s=budget.time,
         max_idle_faults=spec.retries.infrastructure,
+        max_errors=spec.retries.training,
+        max_timeouts=spec.retries.timeouts,
         minimise=spec.objective.mode == "min",
     )

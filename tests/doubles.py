@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hpcsweep.core.events import Config, Outcome
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.manifest import ManifestRun, Program, read_task
@@ -35,7 +35,7 @@ class FakeClock:
         self.now += seconds
 
 
-class FolderCluster:
+class FolderCluster(Cluster):
     """A cluster whose controller is a folder: it survives every kill of the driver.
 
     Each poll runs up to `per_poll` further tasks at once, writing their results as a worker

@@ -84,8 +84,7 @@ def test_a_spec_that_is_not_there_and_one_that_is_no_yaml(here: Path) -> None:
 
 
 def test_a_folder_of_another_sweep_shows_the_difference_and_is_not_touched(here: Path) -> None:
-    assert run("launch", "lr.yaml", "--once").exit_code == 3
-    assert run("stop", "results/lr").exit_code == 0
+    assert run("launch", "lr.yaml", "--set", "budget.trials=1", "--quiet").exit_code == 0
     before = sorted((path, path.stat().st_mtime_ns) for path in (here / "results").rglob("*"))
     changed = ["--set", "space.lr.high=0.5", "--set", "scheduler.eta=2", "--set", "objective.mode=max"]
     result = run("launch", "lr.yaml", *changed)
@@ -124,7 +123,7 @@ def test_a_folder_that_cannot_be_made_is_told(here: Path) -> None:
     assert "/proc/1/results/journal: cannot be written: No such file or directory" in result.stderr
 
 
-@pytest.mark.parametrize("verb", ["status", "best", "stop", "export"])
+@pytest.mark.parametrize("verb", ["status", "best", "stop", "export", "retry"])
 def test_what_is_no_results_folder_is_told(here: Path, verb: str) -> None:
     for folder, words in (("nowhere", "does not exist"), (".", "is not a results folder")):
         result = run(verb, folder)
@@ -174,6 +173,27 @@ def test_plan_of_asha_tells_the_most_that_each_rung_can_hold(here: Path) -> None
 def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
     result = run("plan", "lr.yaml", "--set", "repeats=3")
     assert "51 trials, 66 runs, 6 arrays at most\n" in result.stdout
+
+
+def test_plan_tells_how_much_a_budget_of_gpu_hours_lets_into_the_queue(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcsweep.sweep.devices_here", lambda: ["0", "1", "2", "3"])
+    gpus = ["--set", "resources.gpus=2", "--set", "budget.gpu_hours=10"]
+    told = run("plan", "lr.yaml", *gpus, "--set", "resources.time=90m")
+    assert told.stdout.splitlines()[-1] == (
+        "budget.gpu_hours 10: at most 3 tasks in the queue at a time, 2 GPUs for 90 min each"
+    )
+    unlimited = run("plan", "lr.yaml", *gpus)
+    assert (unlimited.exit_code, unlimited.stderr) == (
+        2,
+        (
+            "hpcsweep: lr.yaml: budget.gpu_hours: needs resources.time: "
+            "without a time limit nothing can be held to it\n"
+        ),
+    )
+    on_cpus = run("plan", "lr.yaml", "--set", "resources.gpus=0", "--set", "budget.gpu_hours=10")
+    assert (on_cpus.exit_code, "budget" in on_cpus.stdout) == (0, False)
 
 
 def test_enqueue_leaves_a_request_that_the_next_launch_takes_up(here: Path) -> None:
@@ -266,14 +286,22 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "name": "s",
         "state": "finished",
         "reason": "all trials are done",
+        "pausing": None,
         "driver": None,
+        "detached": None,
+        "tick_jobs": [],
+        "hindered": [],
+        "limited": None,
+        "excluded": [],
         "trials": 17,
         "enqueued": 0,
         "runs": {"waiting": 0, "pending": 0, "running": 0, "completed": 22, "failed": 0, "stopped": 0},
         "best": json.loads(run("best", str(folder), "--json").stdout),
         "gpu_hours": pytest.approx(78 / 3600, abs=1e-5),
+        "budget_gpu_hours": None,
         "run_hours": pytest.approx(78 / 3600, abs=1e-5),
-        "interruptions": 0,
+        "interrupted": {},
+        "newest_interruptions": [],
         "failures": [],
     }
     assert set(status["best"]) == {"trial", "value", "resource", "config"}

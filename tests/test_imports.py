@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "worker",
     },
+    "tick": {"core", "driver", "errors", "spec", "store", "sweep", "worker"},
     "simulation": {
         "cluster",
         "core",
@@ -57,9 +58,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "sweep",
     },
+    "doctor": {"cluster", "core", "errors", "spec", "store", "sweep"},
     "cli": {
         "clock",
         "core",
+        "doctor",
         "driver",
         "errors",
         "report",
@@ -68,6 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "spec",
         "store",
         "sweep",
+        "tick",
     },
     "__main__": {"cli"},
     "__init__": {"report", "trial"},

@@ -216,7 +216,8 @@ def test_failing_trainer_ends_with_its_last_line_and_exit_code_1(spec: Path) -> 
     assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
     folder = spec.parent / "results" / "free"
     status = run(spec, "status", folder).stdout
-    assert "failed: trial 16 rung 0: ValueError: the learning rate is odd" in status
+    last = r"^failed: trial 16 rung 0 on \S+ \(job \S+\): ValueError: the learning rate is odd$"
+    assert re.search(last, status, re.MULTILINE)
     logs = "".join(log.read_text() for log in folder.glob("batches/*/logs/0.log"))
     assert "Traceback (most recent call last)" in logs
 

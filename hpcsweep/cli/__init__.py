@@ -57,12 +57,18 @@ def launch(
     cluster: ClusterName = None,
     set_: Sets = None,
     once: Annotated[bool, typer.Option("--once", help="One tick, then leave; for cron.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Submit, then leave: from here on the jobs drive the sweep.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the outcome.")] = False,
 ) -> None:
     """Start a sweep, or carry it on. Ctrl-C leaves jobs running; launch again to carry on."""
     from hpcsweep.cli.launch import launch as run
 
-    run(spec, results=results, cluster=cluster, overrides=set_ or [], once=once, quiet=quiet)
+    if once and detach:
+        raise typer.BadParameter("--detach has the jobs drive the sweep, --once cron: give one of them")
+    overrides = set_ or []
+    run(spec, results=results, cluster=cluster, overrides=overrides, once=once, detach=detach, quiet=quiet)
 
 
 @app.command()
@@ -130,6 +136,19 @@ def enqueue(
 
 
 @app.command()
+def retry(
+    folder: Folder,
+    trial: Annotated[
+        int | None, typer.Argument(metavar="TRIAL", help="Its number; default: all that failed.")
+    ] = None,
+) -> None:
+    """Try failed runs again; go on with a sweep that is paused."""
+    from hpcsweep.cli.retry import retry as run
+
+    run(folder, trial)
+
+
+@app.command()
 def simulate(
     spec: Spec,
     more: Annotated[
@@ -172,6 +191,29 @@ def simulate(
     comparisons = [*(compare or []), *(more or [])]
     wanted = Wanted(set_ or [], objective, curves, comparisons, seed, repeat, results, output)
     simulated(spec, wanted, json=json)
+
+
+@app.command()
+def doctor(
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="SPEC", help="The sweep file (YAML), to check the site for it.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The results folder; default: results/<name>.")
+    ] = None,
+    set_: Sets = None,
+    canary: Annotated[
+        bool | None, typer.Option("--canary/--no-canary", help="Submit one small job; asked if not given.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long the canary may wait in the queue.")
+    ] = 120,
+    json: Json = False,
+) -> None:
+    """Check this site: Slurm, its limits and partitions, the filesystem, and what a compute node sees."""
+    from hpcsweep.cli.doctor import doctor as run
+
+    run(spec, results=results, overrides=set_ or [], canary=canary, wait_s=wait, json=json)
 
 
 @app.command()

@@ -38,7 +38,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
         )
         if folder.state.ended is not None:
             typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again with a larger budget")
-        elif folder.driver is None:
+        elif folder.driver is None and folder.state.detached is None:
             typer.echo("enqueued; no driver is at work: launch again to carry on")
         else:
             typer.echo("enqueued: it is the next configuration that starts")

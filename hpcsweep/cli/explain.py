@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.text import configuration, number
+from hpcsweep.cli.text import ENDINGS, configuration, moment, number, place
 from hpcsweep.core.state import RunStatus
 from hpcsweep.report.explain import explain as explanation_of
-from hpcsweep.report.explanation import Change, Creation, Explanation, Rung, Verdict
+from hpcsweep.report.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
 from hpcsweep.report.folder import Folder
 from hpcsweep.report.standings import Comparison, Peer
 
@@ -33,7 +32,7 @@ def explain(path: Path, trial: int, *, json: bool) -> None:
 
 
 def explanation_lines(found: Explanation) -> list[str]:
-    """For people: a few lines for the creation, two to four for each rung, one for the end."""
+    """For people: a few lines for the creation, for each rung and its attempts, and one for the end."""
     lines = [f"trial {found.trial}: {configuration(found.config)}"]
     if found.repeats > 1:
         last = found.first + found.repeats - 1
@@ -55,8 +54,7 @@ def _creation(creation: Creation) -> list[str]:
     where = f"in bracket {creation.bracket} at resource {creation.resource}"
     if creation.submitted is None:
         return [f"created {where}, not submitted yet", f"  {_origin(creation)}"]
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(creation.submitted))
-    return [f"created {where}, submitted {when}", f"  {_origin(creation)}"]
+    return [f"created {where}, submitted {moment(creation.submitted)}", f"  {_origin(creation)}"]
 
 
 def _origin(creation: Creation) -> str:
@@ -90,10 +88,7 @@ def _value(value: Any) -> str:
 
 def _rung(found: Explanation, rung: Rung) -> list[str]:
     lines = [f"rung {rung.rung}, resource {rung.resource}: {_ending(found, rung)}"]
-    if rung.interruptions:
-        whys = ", ".join(i.why.value + (f" on {i.node}" if i.node else "") for i in rung.interruptions[-4:])
-        more = "the last ones " if len(rung.interruptions) > 4 else ""
-        lines.append(f"  {counted(len(rung.interruptions), 'interruption')} on the way: {more}{whys}")
+    lines += [_attempt(attempt) for attempt in _earlier(rung)]
     if rung.repeats:
         values = ", ".join(
             f"trial {r.trial} {r.status.value if r.value is None else number(r.value)}" for r in rung.repeats
@@ -107,13 +102,32 @@ def _rung(found: Explanation, rung: Rung) -> list[str]:
     return lines
 
 
+def _earlier(rung: Rung) -> Sequence[Attempt]:
+    """The attempts that have ended, without the one that ended the run: `_ending` tells of that."""
+    return rung.attempts[:-1] if rung.status.ended else rung.attempts
+
+
+def _attempt(attempt: Attempt) -> str:
+    restart = f", restart {attempt.restart}" if attempt.restart else ""
+    how = attempt.outcome or attempt.interruption
+    assert how is not None
+    message = f": {attempt.message}" if attempt.message else ""
+    by = f" by the request {attempt.request}" if attempt.request else ""
+    then = f"; then tried again{by}" if attempt.retried else ""
+    where = f" at step {attempt.step}" if attempt.step else ""
+    where += place(attempt.node, attempt.job, attempt.seconds)
+    return f"  attempt {attempt.attempt + 1}{restart}: {ENDINGS[how]}{where}{message}{then}"
+
+
 def _ending(found: Explanation, rung: Rung) -> str:
-    where = f" on {rung.node}" if rung.node else ""
+    where = f" in attempt {rung.batches}" if rung.batches > 1 else ""
+    if rung.attempts:
+        where += place(rung.node, rung.attempts[-1].job, rung.attempts[-1].seconds)
     match rung.status:
         case RunStatus.WAITING:
             return "waits to be submitted"
         case RunStatus.SUBMITTED:
-            return f"submitted, attempt {rung.attempts}"
+            return f"submitted, attempt {rung.batches}"
         case RunStatus.COMPLETED:
             assert rung.value is not None
             return f"completed{where} with {found.metric} {number(rung.value)}"
@@ -121,7 +135,7 @@ def _ending(found: Explanation, rung: Rung) -> str:
             value = "" if rung.value is None else f" with {found.metric} {number(rung.value)}"
             return f"stopped early at step {rung.step}{where}{value}"
         case RunStatus.FAILED:
-            outcome = rung.outcome.value.replace("_", " ") if rung.outcome is not None else "failed"
+            outcome = ENDINGS[rung.outcome] if rung.outcome is not None else "failed"
             return f"{outcome}{where}: {rung.message}"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -12,15 +13,30 @@ from typing import Final
 import typer
 
 from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
-from hpcsweep.cli.progress import progress
+from hpcsweep.cli.progress import Progress, progress
 from hpcsweep.cli.text import best_line, configuration, cost, runs_line, state_counts
+from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
-from hpcsweep.errors import SubmitRefused
+from hpcsweep.errors import ClusterError, SubmitRefused
 from hpcsweep.spec import SweepSpec, load_spec
-from hpcsweep.sweep import check_folder, check_training_code, choose_place, open_sweep, pick
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.sweep import (
+    Place,
+    check_fits,
+    check_folder,
+    check_training_code,
+    choose_place,
+    open_sweep,
+    pick,
+)
+from hpcsweep.tick import catch_up
+
+#: A detached sweep is looked at once more so long after it was submitted.
+LOOK_S: Final = 1.0
 
 
 def launch(
@@ -30,9 +46,10 @@ def launch(
     cluster: str | None,
     overrides: Sequence[str],
     once: bool,
+    detach: bool,
     quiet: bool,
 ) -> None:
-    """Drive the sweep until it ends, or for one tick.
+    """Drive the sweep until it ends, or for one tick, or leave it to its jobs.
 
     Raises:
         typer.Exit: Always; see `exits` for the codes.
@@ -43,6 +60,8 @@ def launch(
         state = check_folder(spec, folder)
         with named(spec_path):
             place = choose_place(spec, name=cluster, state=state)
+            if state is None or not once:
+                check_fits(place)
             if state is None or state.ended is None:
                 check_training_code(spec)
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
@@ -56,11 +75,15 @@ def launch(
 
                 if not quiet:
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
-                with open_sweep(spec, folder, place, observers=[show.event], clock=signals.clock) as driver:
+                waiting = turn(folder, None if once else state, signals.clock)
+                with waiting as journal, _opened(spec, folder, place, journal, show, signals.clock) as driver:
                     if not quiet:
                         _beginning(spec, state, driver.state)
                     if driver.state.ended is None:
-                        if once:
+                        if detach:
+                            _detach(driver, signals.clock)
+                            show.tick(driver)
+                        elif once:
                             # On this machine it is the next tick that starts what one has planned.
                             if driver.tick():
                                 driver.tick()
@@ -76,7 +99,56 @@ def launch(
             raise typer.Exit(interrupted.code) from None
         except SubmitRefused as refusal:
             raise SubmitRefused(f"{refusal}\nNothing is lost; mend it and carry on with: {again}") from None
-        raise typer.Exit(_outcome(state, folder, quiet=quiet))
+        code = _outcome(state, folder, quiet=quiet)
+        if detach and code == LEFT_RUNNING:
+            _left(state, folder)
+        raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _opened(
+    spec: SweepSpec, folder: Path, place: Place, journal: Journal | None, show: Progress, clock: SystemClock
+) -> Iterator[Driver]:
+    """The driver; when it leaves, a detached sweep is in the hands of its jobs again."""
+    interrupted = None
+    with open_sweep(spec, folder, place, observers=[show.event], clock=clock, journal=journal) as driver:
+        try:
+            yield driver
+        except _Interrupted as error:
+            interrupted = error
+        driver.leave()
+    if driver.state.detached is not None and driver.state.ended is None and driver.behind:
+        catch_up(Layout(folder.resolve()))
+    if interrupted is not None:
+        raise interrupted
+
+
+def _detach(driver: Driver, clock: SystemClock) -> None:
+    """Submit, and look once more: what can never start is told at once.
+
+    Raises:
+        ClusterError: No job can drive the sweep; nothing was submitted.
+    """
+    try:
+        driver.detach()
+    except ClusterError as error:
+        raise ClusterError(f"--detach: {error}\nNothing was submitted.") from None
+    driver.tick()
+    if driver.state.ended is None:
+        clock.sleep(LOOK_S)
+        driver.tick()
+
+
+def _left(state: SweepState, folder: Path) -> None:
+    """Print what a detached sweep has on the cluster, and how to follow it."""
+    for batch in state.live.values():
+        words = batch.hindered or (f"as job {batch.job}" if batch.job else "without an answer yet")
+        typer.echo(f"submitted {batch.name}: {len(batch.tasks)} tasks, {words}")
+    if state.limited:
+        typer.echo(f"the rest waits for its turn: {state.limited}")
+    place = shlex.quote(str(folder))
+    typer.echo("Its jobs drive it from here on: no process stays on this machine.")
+    typer.echo(f"Follow it with: hpcsweep status {place}; end it with: hpcsweep stop {place}")
 
 
 def _beginning(spec: SweepSpec, before: SweepState | None, state: SweepState) -> None:
@@ -117,7 +189,7 @@ def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
         return NO_VALUE
     typer.echo(f"best: {best_line(state)}")
     typer.echo(f"      {configuration(state.best.config)}")
-    return NO_VALUE if state.ended.ending is Ending.FAILED else DONE
+    return NO_VALUE if state.ended.ending in (Ending.FAILED, Ending.PAUSED) else DONE
 
 
 class _Interrupted(BaseException):

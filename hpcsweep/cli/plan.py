@@ -9,12 +9,16 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exits import errors_exit, named
+from hpcsweep.cli.text import duration
 from hpcsweep.core.protocols import Batch
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver import Settings
+from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 from hpcsweep.spec.models import Asha
-from hpcsweep.sweep import Place, choose_place, make_scheduler, pick
+from hpcsweep.sweep import Place, check_fits, choose_place, make_scheduler, pick
 
 
 def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str], schema: bool) -> None:
@@ -28,10 +32,13 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         spec = load_spec(spec_path, overrides)
         with named(spec_path):
             place = choose_place(spec, name=cluster)
+            check_fits(place)
         typer.echo(f"{spec.name}: on {place.why}")
         name, reason = pick(spec)
         typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
         largest = _ladders(spec, place)
+        with named(spec_path):
+            _reservation(spec, place)
         _script(spec, place, runs=largest)
 
 
@@ -93,6 +100,21 @@ def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
     typer.echo(f"one in {scheduler.eta} of a rung goes on, as results come")
     typer.echo(f"trials: {'until the budget ends' if trials is None else trials * repeats}")
     return 1
+
+
+def _reservation(spec: SweepSpec, place: Place) -> None:
+    """Print what `budget.gpu_hours` allows to be submitted at a time."""
+    hours, shape = spec.budget.gpu_hours, place.shape
+    if hours is None or not shape.gpus:
+        return
+    settings = Settings(
+        spec.name, place.name, spec.program(), shape, spec.searcher.seed, max_gpu_s=hours * 3600
+    )
+    default_time_s = None if shape.time_s else place.cluster.limits().time_s
+    budget = GpuBudget(settings, default_time_s=default_time_s)
+    tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
+    each = f"{shape.gpus} GPUs for {duration(budget.time_s)}"
+    typer.echo(f"budget.gpu_hours {hours:g}: at most {tasks} tasks in the queue at a time, {each} each")
 
 
 def _script(spec: SweepSpec, place: Place, *, runs: int) -> None:

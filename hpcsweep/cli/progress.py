@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 from hpcsweep.cli.rungs import RungCounts, rung_text
-from hpcsweep.cli.text import best_line, configuration, cost, runs_line, state_counts
-from hpcsweep.core.events import AnyEvent, RunFinished
+from hpcsweep.cli.text import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
+from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.protocols import Phase
 from hpcsweep.core.state import RunStatus
 
@@ -46,13 +46,14 @@ class Quiet:
 
 
 class Plain:
-    """One line when something has changed, for log files and pipes."""
+    """A line when something has changed, and one for each trouble when it comes; for logs and pipes."""
 
     def __init__(self) -> None:
         self._counts = RungCounts()
         self._changed = False
         self._failure: RunFinished | None = None
         self._next = 0.0
+        self._troubles: list[str] = []
 
     def event(self, event: AnyEvent) -> None:
         self._counts.apply(event)
@@ -62,6 +63,10 @@ class Plain:
 
     def tick(self, driver: Driver) -> None:
         ended = driver.state.ended is not None
+        known, self._troubles = self._troubles, troubles(driver.state, now=time.time())
+        for trouble in self._troubles:
+            if trouble not in known:
+                typer.echo(f"[{time.strftime('%H:%M:%S')}] {trouble}")
         if not self._changed or (time.monotonic() < self._next and not ended):
             return
         self._changed = False
@@ -78,7 +83,7 @@ class Plain:
         ]
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            parts.append(f"trial {failure.trial} {failure.outcome.value}: {failure.message}")
+            parts.append(_failure(failure))
         typer.echo(f"[{time.strftime('%H:%M:%S')}] " + " | ".join(part for part in parts if part))
 
 
@@ -94,6 +99,8 @@ class OnTerminal:
         self._counts.apply(event)
         if isinstance(event, RunFinished) and event.value is None:
             self._failures = [*self._failures[-2:], event]
+        elif isinstance(event, RunRetried):
+            self._failures = [run for run in self._failures if run.trial != event.trial]
 
     def tick(self, driver: Driver) -> None:
         from rich.console import Group
@@ -115,11 +122,13 @@ class OnTerminal:
         ]
         if state.best is not None:
             lines.append(Text(configuration(state.best.config)))
-        lines += [
-            Text(f"trial {run.trial} {run.outcome.value}: {run.message}", style="red")
-            for run in self._failures
-        ]
+        lines += [Text(trouble, style="yellow") for trouble in troubles(state, now=time.time())]
+        lines += [Text(_failure(run), style="red") for run in self._failures]
         self._live.update(Group(*lines))
+
+
+def _failure(run: RunFinished) -> str:
+    return f"trial {run.trial} {ENDINGS[run.outcome]}: {run.message}"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
-from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated, TrialPromoted
+from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, RunRetried, TrialCreated, TrialPromoted
 
 
 class RungCount:
@@ -43,6 +43,10 @@ class RungCounts:
                 self._under_way[bracket] -= 1
                 if not self._under_way[bracket]:
                     del self._under_way[bracket]
+            case RunRetried():
+                bracket = self._brackets[event.trial]
+                self._rungs[bracket][event.rung].failed -= 1
+                self._under_way[bracket] += 1
             case _:
                 pass
 

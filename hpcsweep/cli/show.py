@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit
 from hpcsweep.cli.rungs import RungCounts, rung_text
-from hpcsweep.cli.text import best_line, configuration, cost, number, runs_line
+from hpcsweep.cli.text import (
+    ENDINGS,
+    best_line,
+    configuration,
+    cost,
+    number,
+    place,
+    runs_line,
+    troubles,
+)
+from hpcsweep.core.events import Ending, Interruption, Outcome
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.report.folder import Folder, best_of
 
@@ -23,7 +35,9 @@ def status(path: Path, *, json: bool) -> None:
     """Print how the sweep stands."""
     with errors_exit():
         folder = Folder(path)
-        summary = folder.status()
+        now = time.time()
+        budget = _gpu_budget(folder)
+        summary = folder.status(now=now) | {"budget_gpu_hours": budget}
         if json:
             _print_json(summary)
             return
@@ -33,18 +47,55 @@ def status(path: Path, *, json: bool) -> None:
             counts.apply(event)
         typer.echo(f"{summary['name']}: {summary['state']}" + _because(summary["reason"]))
         if summary["state"] == "running":
-            typer.echo(f"driver: {summary['driver'] or 'none at work; launch again to carry on'}")
+            typer.echo(f"driver: {summary['driver'] or _drives(summary)}")
+        for trouble in troubles(state, now=now):
+            typer.echo(trouble)
         for bracket, rungs in counts.brackets().items():
             typer.echo(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
         if summary["enqueued"]:
             typer.echo(f"enqueued: {summary['enqueued']} configurations wait for their start")
-        typer.echo(f"{summary['trials']} trials; {runs_line(summary['runs'])}; {cost(state)}")
+        typer.echo(f"{summary['trials']} trials; {runs_line(summary['runs'])}; {cost(state, budget)}")
         typer.echo(f"best: {best_line(state)}")
         if state.best is not None:
             typer.echo(f"      {configuration(state.best.config)}")
-        for failure in summary["failures"]:
-            where = f"trial {failure['trial']} rung {failure['rung']}"
-            typer.echo(f"{failure['outcome']}: {where}: {failure['message']}")
+        if summary["interrupted"]:
+            counts_by_kind = (
+                f"{n} {ENDINGS[Interruption(why)]}" for why, n in summary["interrupted"].items()
+            )
+            typer.echo(f"interruptions: {', '.join(counts_by_kind)}")
+        for one in summary["newest_interruptions"]:
+            typer.echo(_attempt_line(ENDINGS[Interruption(one["why"])], one))
+        for one in summary["failures"]:
+            typer.echo(_attempt_line(ENDINGS[Outcome(one["outcome"])], one))
+        paused = state.ended is not None and state.ended.ending is Ending.PAUSED
+        if summary["failures"] or paused:
+            what = "go on, and try what failed again" if paused else "try what failed again"
+            typer.echo(f"{what}: hpcsweep retry {shlex.quote(str(path))}")
+
+
+def _drives(summary: dict[str, Any]) -> str:
+    """Who drives a sweep while no driver is at work."""
+    if summary["detached"] is None:
+        return "none at work; launch again to carry on"
+    jobs = f", then tick jobs {', '.join(summary['tick_jobs'])}" if summary["tick_jobs"] else ""
+    return f"its jobs on {summary['detached']}: tasks as they finish{jobs}"
+
+
+def _attempt_line(ending: str, one: dict[str, Any]) -> str:
+    where = place(one["node"], one["job"])
+    return f"{ending}: trial {one['trial']} rung {one['rung']}{where}: {one['message']}"
+
+
+def _gpu_budget(folder: Folder) -> float | None:
+    """`budget.gpu_hours` of the sweep's file; None if it has none, or cannot be read."""
+    from hpcsweep.spec.reading import read_yaml
+
+    try:
+        budget = read_yaml(folder.layout.spec).get("budget")
+    except SpecError:
+        return None
+    hours = budget.get("gpu_hours") if isinstance(budget, dict) else None
+    return float(hours) if isinstance(hours, int | float) else None
 
 
 def _because(reason: str | None) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 import typer
 
 from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.waiting import turn
+from hpcsweep.clock import SystemClock
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.report.folder import Folder
 from hpcsweep.spec import load_spec
@@ -44,9 +47,14 @@ def _drive(folder: Folder) -> bool:
     spec = load_spec(folder.layout.spec, [])
     deadline = time.monotonic() + PATIENCE_S
     place = choose_place(spec, state=folder.state)
-    with open_sweep(spec, folder.layout.root, place) as driver:
-        while driver.state.ended is None and time.monotonic() < deadline:
-            driver.tick()
-            if driver.state.ended is None:
-                time.sleep(min(place.cluster.poll_s[0], 2.0))
-        return driver.state.ended is not None
+    root = folder.layout.root
+    with turn(root, folder.state, SystemClock()) as journal:
+        if journal is not None and SweepState.replay(journal.events).ended is not None:
+            return True  # by a tick of its jobs
+        with open_sweep(spec, root, place, journal=journal) as driver:
+            while driver.state.ended is None and time.monotonic() < deadline:
+                driver.tick()
+                if driver.state.ended is None:
+                    time.sleep(min(place.cluster.poll_s[0], 2.0))
+            driver.leave()
+            return driver.state.ended is not None

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.core.state import SweepState
 from hpcsweep.report.folder import best_of
+from hpcsweep.report.troubles import hindrances, left_out
+
+#: How an attempt ended.
+ENDINGS: Final[Mapping[Outcome | Interruption, str]] = {
+    Outcome.COMPLETED: "completed",
+    Outcome.FAILED: "failed",
+    Outcome.OUT_OF_MEMORY: "out of memory",
+    Outcome.LOST: "lost",
+    Outcome.STOPPED: "stopped early",
+    Interruption.PREEMPTED: "preempted",
+    Interruption.TIMEOUT: "timed out",
+    Interruption.NODE_FAIL: "node failed",
+    Interruption.CANCELLED: "cancelled by the user",
+    Interruption.CANCELLED_BY_ADMIN: "cancelled by an admin",
+    Interruption.TRAINING_ERROR: "failed, to be tried again",
+    Interruption.NEVER_STARTED: "never able to start",
+    Interruption.WORKER_DIED: "ended without a result",
+    Interruption.LOST: "lost",
+    Interruption.NOT_STARTED: "not begun",
+    Interruption.SWEEP_STOPPED: "cancelled with the sweep",
+}
 
 
 def number(value: float) -> str:
@@ -29,11 +52,51 @@ def best_line(state: SweepState) -> str:
     return f"{metric} {number(best['value'])} (trial {best['trial']} at {best['resource']})"
 
 
-def cost(state: SweepState) -> str:
-    """GPU-hours, or run-hours where no GPU is used."""
-    if state.spent_gpu_s:
-        return f"{state.spent_gpu_s / 3600:.3g} GPU-hours"
+def cost(state: SweepState, budget: float | None = None) -> str:
+    """GPU-hours, or run-hours where no GPU is used.
+
+    Args:
+        state: Of the sweep.
+        budget: GPU-hours that it may cost, None if that is not limited or not known.
+    """
+    if state.spent_gpu_s or (budget is not None and not state.spent_s):
+        of = "" if budget is None else f" of {budget:g}"
+        return f"{state.spent_gpu_s / 3600:.3g}{of} GPU-hours"
     return f"{state.spent_s / 3600:.3g} run-hours"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `4.2 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def moment(at: float) -> str:
+    """A Unix time as a clock here shows it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def place(node: str, job: str, seconds: float = 0.0) -> str:
+    """` on n1 (job 4711_3, 12 s)`, as far as it is known."""
+    details = [f"job {job}" if job else "", duration(seconds) if seconds else ""]
+    known = ", ".join(detail for detail in details if detail)
+    return (f" on {node}" if node else "") + (f" ({known})" if known else "")
+
+
+def troubles(state: SweepState, *, now: float) -> list[str]:
+    """What stands in the way of a sweep that goes on; one line for each."""
+    if state.ended is not None:
+        return []
+    lines = [f"cannot start: {found['reason']}" for found in hindrances(state)]
+    if state.limited:
+        lines.append(f"waits for its turn: {state.limited}")
+    lines += [
+        f"excluded: {out.node} until {moment(out.until)}: {out.reason}" for out in left_out(state, now=now)
+    ]
+    if state.pausing is not None:
+        lines.append(f"pausing, nothing is submitted any more: {state.pausing.reason}")
+    return lines
 
 
 def runs_line(counts: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from hpcsweep.cluster.local_task import Claim, claim_path
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.errors import FolderError, SubmitRefused
 from hpcsweep.store.files import make_dirs, read_bytes
 from hpcsweep.store.layout import BatchLayout
@@ -71,7 +71,7 @@ class _Task:
         self.pid, self._born, self.devices = claim.owner.pid, claim.owner.born, claim.devices
 
 
-class LocalCluster:
+class LocalCluster(Cluster):
     """Runs tasks as processes of this machine; its queue is the list of live batches.
 
     Args:
@@ -79,6 +79,7 @@ class LocalCluster:
         devices: GPUs to share out, each task taking `gpus` of them; empty without GPUs.
         gpus: GPUs of one task.
         cpus: CPUs of one task: the default number of threads of its libraries.
+        signal_s: A task is told so many seconds before its time limit, but not in its first half.
         environment: Variables added to each task's environment.
         python: Interpreter that runs the tasks.
     """
@@ -93,6 +94,7 @@ class LocalCluster:
         devices: Sequence[str] = (),
         gpus: int = 0,
         cpus: int = 1,
+        signal_s: int = 60,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
         poll_s: tuple[float, float] = (0.05, 0.5),
@@ -102,6 +104,7 @@ class LocalCluster:
         self._devices = list(devices)
         self._gpus = gpus if devices else 0
         self._cpus = cpus
+        self._signal_s = signal_s
         self._environment = dict(environment or {})
         self._python = python
         self._tasks: dict[TaskId, _Task] = {}
@@ -219,7 +222,7 @@ class LocalCluster:
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         pid = os.posix_spawnp(
             self._python,
-            [*command, ",".join(devices)],
+            [*command, ",".join(devices), f"{self._told_after(batch.shape):g}"],
             environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -229,6 +232,12 @@ class LocalCluster:
             setsid=True,
         )
         return _Task(pid, devices)
+
+    def _told_after(self, shape: TaskShape) -> float:
+        """After how many seconds a task is told that its time is nearly over; 0 for never."""
+        if shape.time_s is None:
+            return 0.0
+        return max(shape.time_s / 2, shape.time_s - self._signal_s)
 
     def _free_devices(self) -> list[str]:
         holders = (task for task in self._tasks.values() if not task.over and task.alive())

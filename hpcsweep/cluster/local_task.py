@@ -1,6 +1,6 @@
 """What the local cluster starts for each task: claim the task, then be its worker.
 
-`python -m hpcsweep.cluster.local_task BATCH_FOLDER TASK DEVICES`. The claim is created exclusively
+`python -m hpcsweep.cluster.local_task BATCH_FOLDER TASK DEVICES SECONDS`. The claim is created exclusively
 by the process that it names. So a driver that was killed between starting this process and
 noting it finds it again, and of two processes started for one task only one works.
 """
@@ -8,6 +8,7 @@ noting it finds it again, and of two processes started for one task only one wor
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def claim_path(batch: BatchLayout, task: int) -> Path:
 
 def main() -> int:
     """Claim the task and work on it; leave at once if somebody else has it."""
-    folder, task, devices = sys.argv[1:4]
+    folder, task, devices, seconds = sys.argv[1:5]
     claim = Claim(Owner.me(), [device for device in devices.split(",") if device])
     path = claim_path(BatchLayout(Path(folder)), int(task))
     try:
@@ -41,6 +42,8 @@ def main() -> int:
         file.write(msgspec.json.encode(claim))
     from hpcsweep.worker.__main__ import main as work
 
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # until the worker takes it up
+    signal.setitimer(signal.ITIMER_REAL, float(seconds))  # 0: never
     return work([folder, "--task", task])
 
 

@@ -25,6 +25,7 @@ class _About(enum.IntEnum):
     NODE = 4
     REPLY = 5
     RESULT = 6
+    OUTAGE = 7
 
 
 class Luck(NamedTuple):
@@ -39,12 +40,16 @@ class Luck(NamedTuple):
     fails_after: float | None = None
 
 
-class Reply(enum.Enum):
-    """What comes back of a submission."""
+class Reply(NamedTuple):
+    """What comes back of a submission.
 
-    GIVEN = "given"
-    LOST = "lost"  # it got through all the same
-    NEVER_SENT = "never_sent"
+    Attributes:
+        given: Whether anything does.
+        arrives_s: Seconds until the submission gets through; infinite if never.
+    """
+
+    given: bool = True
+    arrives_s: float = 0.0
 
 
 class Draws:
@@ -53,13 +58,14 @@ class Draws:
     Args:
         options: How often what happens.
         seed: Of the simulation.
-        grace_s: How late a result may be and still be waited for.
+        grace_s: How late a result may be and still be waited for; `settle_s`: a submission.
     """
 
-    def __init__(self, options: SimulatedOptions, *, seed: int, grace_s: float) -> None:
+    def __init__(self, options: SimulatedOptions, *, seed: int, grace_s: float, settle_s: float) -> None:
         self._options = options
         self._seed = seed
         self._grace_s = grace_s
+        self._settle_s = settle_s
 
     def run(self, run: ManifestRun) -> Luck:
         """Drawn for each trial and rung."""
@@ -91,14 +97,24 @@ class Draws:
             yield float(rng.exponential(1 / self._options.node_failures)) * _HOUR_S
         yield math.inf
 
-    def reply(self, submission: int) -> Reply:
-        """What comes back of the so-many-th submission."""
-        if not self._options.lost_replies:
-            return Reply.GIVEN
-        lost, sent = self._rng(_About.REPLY, submission).random(2)
-        if lost >= self._options.lost_replies:
-            return Reply.GIVEN
-        return Reply.LOST if sent < 0.5 else Reply.NEVER_SENT
+    def outages(self) -> Iterator[tuple[float, float]]:
+        """Seconds from the end of each outage to the next one, and how long that takes."""
+        rng = self._rng(_About.OUTAGE)
+        while self._options.outages:
+            gap, length = rng.exponential((_HOUR_S / self._options.outages, self._options.outage))
+            yield float(gap), float(length)
+        yield math.inf, 0.0
+
+    def reply(self, submission: int, *, outage: bool) -> Reply:
+        """What comes back of the so-many-th submission; in an outage nothing does."""
+        if not self._options.lost_replies and not outage:
+            return Reply()
+        lost, sent, late, seconds = self._rng(_About.REPLY, submission).random(4)
+        if lost >= self._options.lost_replies and not outage:
+            return Reply()
+        if sent >= 0.5:
+            return Reply(given=False, arrives_s=math.inf)
+        return Reply(given=False, arrives_s=float(2 * self._settle_s * seconds) if late < 0.5 else 0.0)
 
     def late(self, run: ManifestRun, restart: int) -> float:
         """Seconds until the run's result can be seen."""

@@ -1,10 +1,10 @@
-"""The nodes of a simulated site: who has room, when each fails, and how many tasks ran when."""
+"""Nodes and controller of a simulated site: who has room, what fails when, how many tasks ran when."""
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 
@@ -23,10 +23,11 @@ class Nodes:
         self._slots = [slots] * count
         self.names = [f"node{index + 1:03d}" for index in range(count)]
 
-    def take(self, shape: TaskShape) -> int | None:
-        """The node that now runs one more such task; None without room."""
+    def take(self, shape: TaskShape, exclude: Container[str]) -> int | None:
+        """The node that now runs one more such task; None without room beside the excluded ones."""
         free, needed = self._kind(shape)
-        node = next((index for index, room in enumerate(free) if room >= needed), None)
+        rooms = (index for index, room in enumerate(free) if room >= needed)
+        node = next((index for index in rooms if self.names[index] not in exclude), None)
         if node is not None:
             free[node] -= needed
         return node
@@ -67,6 +68,27 @@ class Failures:
         self._expected = False
 
 
+class Outages:
+    """When the controller does not answer.
+
+    Args:
+        times: Seconds from the end of each outage to the next one, and how long that takes.
+        start: Unix seconds, from which the first one counts.
+    """
+
+    def __init__(self, times: Iterator[tuple[float, float]], start: float) -> None:
+        self._times = times
+        self._begins = self._ends = start
+
+    def until(self, now: float) -> float | None:
+        """When the outage of this moment ends; None if there is none."""
+        while self._ends <= now:
+            gap, length = next(self._times)
+            self._begins = self._ends + gap
+            self._ends = self._begins + length
+        return self._ends if self._begins <= now else None
+
+
 class Usage:
     """How many tasks ran at each time.
 
@@ -95,6 +117,11 @@ class Usage:
         else:
             self._times.append(now)
             self._counts.append(count)
+
+    @property
+    def most(self) -> int:
+        """Tasks that ran at a time at most; those that left at the moment of their start not counted."""
+        return max(self._counts)
 
     def task_seconds(self, until: float) -> float:
         """Seconds that tasks ran up to this time, all together."""

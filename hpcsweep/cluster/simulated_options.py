@@ -13,9 +13,9 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import TaskShape
 from hpcsweep.errors import SpecError
 
-_RATES = ("wait", "startup", "preemptions", "node_failures")
+_RATES = ("wait", "startup", "preemptions", "node_failures", "outages", "outage", "forgets")
 _SHARES = ("failures", "lost_replies", "late_results")
-_COUNTS = ("nodes", "checkpoint_every", "slots", "array_tasks", "max_jobs")
+_COUNTS = ("nodes", "checkpoint_every", "slots", "array_tasks", "max_jobs", "time_limit")
 
 
 class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +35,18 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True):
         preemptions: Of a task, per hour that it runs.
         requeue: Whether the cluster runs a preempted task again by itself.
         failures: Share of runs that fail as if their training code had an error.
-        node_failures: Of a node, per hour: what runs there vanishes without a result.
+        node_failures: Of a node, per hour: what runs there ends without a result.
+        time_limit: Seconds that a task may take which asks for no limit; any number if None.
         array_tasks: Tasks in one array at most, as Slurm's MaxArraySize.
         max_jobs: Tasks that may wait or run; a submission beyond it is refused.
-        lost_replies: Share of submissions that nobody answers; half of them did not get through.
+        tells_max_jobs: Whether the site tells of that limit; if not, only its refusals do.
+        outages: Of the controller, per hour between two of them; tasks run on meanwhile.
+        outage: Seconds that one takes on average.
+        lost_replies: Share of submissions that nobody answers; half of them did not get through,
+            and of the others half do so late, by up to twice the settling time.
         late_results: Share of results that are visible late, by up to twice the grace period.
+        forgets: Seconds after its end at which the site knows nothing more of a task, as Slurm's
+            MinJobAge where there is no accounting; never if None.
 
     Raises:
         SpecError: A value makes no sense.
@@ -57,10 +64,15 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True):
     requeue: bool = True
     failures: float = 0.0
     node_failures: float = 0.0
+    time_limit: int | None = None
     array_tasks: int | None = None
     max_jobs: int | None = None
+    tells_max_jobs: bool = True
+    outages: float = 0.0
+    outage: float = 120.0
     lost_replies: float = 0.0
     late_results: float = 0.0
+    forgets: float | None = None
 
     def __post_init__(self) -> None:
         problems = [f"cluster.simulated.{key}: {problem}" for key, problem in self._problems()]
@@ -87,7 +99,7 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True):
         for key in _COUNTS:
             yield key, ">= 1", values[key] is None or values[key] >= 1
         for key in _RATES:
-            if not isinstance(values[key], Sequence):
+            if values[key] is not None and not isinstance(values[key], Sequence):
                 yield key, "a number >= 0", 0 <= values[key] < math.inf
         for key in _SHARES:
             yield key, "between 0 and 1", 0 <= values[key] <= 1

@@ -16,7 +16,9 @@ class Array:
 
     Attributes:
         tasks: Those that wait or run, by index.
-        states: Of every task as the site shows it; None for one that vanished.
+        states: Of every task as the site shows it; None for one that it has forgotten.
+        exclude: Nodes that its tasks stay away from.
+        requeue: Whether its tasks may be run again by the site itself.
         eligible: Heap of tasks whose wait is over, held back by the throttle.
         offered: Tasks that may start or run now: at most as many as the throttle allows.
         followed: Whether a driver has asked about it.
@@ -24,7 +26,10 @@ class Array:
 
     def __init__(self, number: int, batch: Batch, shared: Shared) -> None:
         self.number = number
+        self.name = batch.name
         self.shape = batch.shape
+        self.exclude = frozenset(batch.exclude)
+        self.requeue = batch.requeue
         self.throttle = batch.throttle
         self.shared = shared
         self.tasks: dict[int, Task] = {}

@@ -44,6 +44,7 @@ class Task:
     Attributes:
         restart: How often it was started before.
         node: Where it runs; None while it waits.
+        began: When it started last, Unix seconds.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Task:
         self.runs = runs
         self.restart = 0
         self.node: int | None = None
+        self.began = 0.0
         self._shared = shared
         self._ended = ended
         self._name = ""
@@ -63,7 +65,7 @@ class Task:
 
     def start(self, node: int, name: str) -> None:
         """Begin on this node, unless the batch was abandoned: then it leaves at once."""
-        self.node, self._name = node, name
+        self.node, self._name, self.began = node, name, self._shared.clock.time()
         if not self._shared.files.void.exists():
             self._todo.extend(n for n in range(len(self.runs)) if n not in self._settled)
         for _ in range(self._shared.header.lanes):

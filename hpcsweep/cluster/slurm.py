@@ -11,37 +11,39 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import submitit
 
 import hpcsweep
 from hpcsweep.cluster import slurm_programs as programs
+from hpcsweep.cluster.fitting import Wish, limits_of, misfits, wanted_partitions
+from hpcsweep.cluster.limits import Site
+from hpcsweep.cluster.slurm_environment import shadowing
 from hpcsweep.cluster.slurm_options import SlurmOptions
 from hpcsweep.cluster.slurm_queue import SlurmQueue
-from hpcsweep.cluster.template import read_template, render, sbatch_options, worker_command
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, TaskId, TaskShape, TaskState
-from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError, SubmitRefused, SubmitUncertain
+from hpcsweep.cluster.slurm_site import read_site, untouched, wish_of
+from hpcsweep.cluster.slurm_submit import refusal, submit
+from hpcsweep.cluster.template import (
+    read_template,
+    render,
+    sbatch_options,
+    tick_command,
+    tick_options,
+    worker_command,
+)
+from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, TaskId, TaskShape, TaskState
+from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.store.files import make_dirs, write_atomic
-from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.layout import BatchLayout, Layout
 
 __all__ = ["SlurmCluster", "SlurmOptions", "probe"]
 
 _log = logging.getLogger(__name__)
 
-#: sbatch itself retries for up to 120 s.
-SBATCH_S: Final = 140.0
 PROBE_S: Final = 10.0
 #: Ranges of indices in one scancel.
 CANCEL_RANGES: Final = 500
 SCRIPT_BYTES: Final = 64 * 1024
-
-#: sbatch reads these variables in preference to the script: what the script sets is not left to them.
-_SBATCH_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "array": ("ARRAY_INX",),
-    "time": ("TIMELIMIT",),
-    "requeue": ("NO_REQUEUE",),
-    "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
-    "gres": ("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK"),
-}
 
 
 def probe() -> tuple[bool, str]:
@@ -77,42 +79,21 @@ class _ArrayExecutor(submitit.SlurmExecutor):
     def affinity(cls) -> int:
         return 2  # submitit asks for srun, which we never call
 
-    @staticmethod
-    def _get_job_id_from_submission_command(string: bytes | str) -> str:
-        text = string.decode(errors="replace") if isinstance(string, bytes) else string
-        job = programs.submitted_id(text)
-        if job is None:
-            raise SubmitUncertain(f"sbatch: accepted, but gave no job id: {text.strip()!r}")
-        return job
-
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return self._script
-
-    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return ["sbatch", "--parsable", str(submission_file_path)]
 
     def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
         path = self._layout.script
         # Its absence proves that sbatch was never called: durable first, then the call.
         write_atomic(path, self._make_submission_file_text(command, "").encode())
-        argv = self._make_submission_command(path)
-        try:
-            answer = programs.call(argv, timeout_s=SBATCH_S, cwd=path.parent, drop=self._drop)
-        except OSError as error:
-            raise SubmitRefused(f"sbatch: cannot be run: {error.strerror}") from error
-        if answer.code is None:
-            raise SubmitUncertain(f"sbatch: no answer within {SBATCH_S:g} s")
-        if answer.code != 0:
-            kind = SubmitRefused if programs.surely_refused(answer) else SubmitUncertain
-            raise kind(answer.words)
-        if answer.err.strip():
-            _log.warning("%s: accepted, but sbatch says: %s", path.parent.name, answer.err.strip())
-        job = self._get_job_id_from_submission_command(answer.out)
+        job, warnings = submit(path, cwd=path.parent, drop=self._drop)
+        if warnings:
+            _log.warning("%s: accepted, but sbatch says: %s", path.parent.name, warnings)
         # submitit reads patterns such as %a in its folder; it never writes there.
         return submitit.SlurmJob(folder="/", job_id=job, tasks=[0])
 
 
-class SlurmCluster:
+class SlurmCluster(Cluster):
     """Runs batches as Slurm arrays. Keeps nothing that a new process would have to know.
 
     Raises:
@@ -127,11 +108,21 @@ class SlurmCluster:
         _refuse_words_of_submitit(options)
         self._template = read_template(options.template, spec_dir=options.spec_dir)
         self._queue = SlurmQueue()
-        self.script(Batch(name="check", folder=Path("/check"), tasks=1, throttle=1, shape=TaskShape()))
+        self.script(_example(TaskShape()))
+        self.tick_script("check", Path("/check"))
 
     @cached_property
     def _import_from(self) -> Path | None:
         return _import_from(self._options.python)
+
+    @cached_property
+    def _site(self) -> Site:
+        return read_site()
+
+    @cached_property
+    def _wish(self) -> Wish:
+        asked = sbatch_options(_example(TaskShape()), self._options)
+        return wish_of(asked, gpu_type=self._options.gpu_type)
 
     # ------------------------------------------------------------------ submitting
 
@@ -141,8 +132,9 @@ class SlurmCluster:
         Raises:
             SpecError: The template is wrong, or the script longer than Slurm likes.
         """
-        command = worker_command(self._options.python, batch.folder, import_from=self._import_from)
-        text = render(self._template, batch, site=self._options, command=command)
+        site = self._options
+        command = worker_command(site.python, batch.folder, import_from=self._import_from, module=site.module)
+        text = render(self._template, batch, site=site, command=command)
         if len(text.encode()) > SCRIPT_BYTES:
             raise SpecError(f"{self._template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
         return text
@@ -152,31 +144,76 @@ class SlurmCluster:
 
         Raises:
             SubmitRefused: It was refused for certain, with sbatch's own words.
+            SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
             SubmitUncertain: It may have been accepted: `find` it.
         """
         text = self.script(batch)
         layout = BatchLayout(batch.folder)
         make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
         make_dirs(layout.results)
-        drop = _shadowing(sbatch_options(batch, self._options))
+        drop = shadowing(sbatch_options(batch, self._options))
         executor = _ArrayExecutor(batch, script=text, drop=drop)
         return str(executor._submit_command("").job_id)
 
+    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        """Submit a small job that ticks the sweep in `folder`, give its job id.
+
+        Not found again where its reply is lost: one that ticks too often does no harm.
+
+        Raises:
+            ClusterError: Slurm takes no such job, or not now.
+        """
+        script = Layout(folder).tick_script
+        write_atomic(script, self.tick_script(name, folder, after=after, delay_s=delay_s).encode())
+        # The user's own defaults may be for jobs with GPUs.
+        drop = shadowing([*tick_options(name, folder, self._options), "array", "gres", "exclusive"])
+        job, _ = submit(script, cwd=folder, drop=drop)
+        return job
+
+    def tick_script(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        """The script of such a job; writes nothing."""
+        options = tick_options(name, folder, self._options, after=after, delay_s=delay_s)
+        command = tick_command(self._options.python, folder, import_from=self._import_from)
+        batch = Batch(name=name, folder=folder, tasks=1, throttle=1, shape=TaskShape())
+        return render(self._template, batch, site=self._options, command=command, options=options)
+
+    def with_module(self, module: str) -> SlurmCluster:
+        """The same cluster with another module of ours in the worker's place."""
+        return SlurmCluster(msgspec.structs.replace(self._options, module=module))
+
+    @property
+    def queued(self) -> int | None:
+        """The user's tasks and jobs that waited or ran at the last poll."""
+        return self._queue.queued
+
+    # ------------------------------------------------------------------ the site
+
     def limits(self) -> Limits:
-        """The site's MaxArraySize.
+        """What the site allows a sweep with these options; asked once.
 
         Raises:
             ClusterError: The site allows no arrays.
             ClusterUnavailable: The controller did not answer.
         """
-        for line in programs.ask(["scontrol", "show", "config"], timeout_s=programs.QUERY_S).splitlines():
-            key, _, value = line.partition("=")
-            if key.strip() == "MaxArraySize" and value.strip().isdecimal():
-                if int(value) == 0:
-                    raise ClusterError("this Slurm allows no job arrays (MaxArraySize=0)")
-                # The largest index is one less, and indices start at 0.
-                return Limits(array_tasks=int(value))
-        return Limits()
+        if self._site.max_array_size == 0:
+            raise ClusterError("this Slurm allows no job arrays (MaxArraySize=0)")
+        return limits_of(self._site, self._wish)
+
+    def problems(self, shape: TaskShape) -> list[str]:
+        """Why no task of this shape can ever run; nothing where the controller does not answer."""
+        try:
+            site = self._site
+        except ClusterUnavailable:
+            return []
+        wish = self._wish
+        found = misfits(site, wish, untouched(shape, self._options))
+        if found:
+            return found
+        nodes = [node for each in wanted_partitions(site, wish) for node in site.nodes_of(each.name)]
+        batch = _example(shape)
+        drop = shadowing(sbatch_options(batch, self._options))
+        words = refusal(self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop)
+        return [f"cluster: Slurm would never take such a task: {words}"] if words else []
 
     # ------------------------------------------------------------------ following
 
@@ -192,6 +229,14 @@ class SlurmCluster:
         """Every task of these batches that Slurm shows, by one squeue; None: squeue failed."""
         return self._queue.poll(live)
 
+    def has_failed(self, node: str) -> bool:
+        """Whether Slurm calls the node down or failed; False where it does not answer."""
+        try:
+            states = programs.ask(["sinfo", "-h", "-N", "-n", node, "-o", "%T"], timeout_s=programs.QUERY_S)
+        except ClusterUnavailable:
+            return False
+        return any(word in states for word in ("down", "fail", "unknown"))
+
     # ------------------------------------------------------------------ steering
 
     def throttle(self, batch: LiveBatch, tasks: int) -> None:
@@ -203,6 +248,17 @@ class SlurmCluster:
         # 0 would mean no limit at all.
         argv = ["scontrol", "update", f"jobid={batch.job}", f"ArrayTaskThrottle={max(1, tasks)}"]
         answer = programs.attempt(argv, timeout_s=programs.QUERY_S)
+        if answer.code != 0 and not programs.only_ended(answer):
+            raise ClusterUnavailable(f"scontrol: {answer.words}")
+
+    def release(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        """Let tasks go that Slurm put back into the queue and holds.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        names = ",".join(f"{batch.job}_{task}" for task in tasks)
+        answer = programs.attempt(["scontrol", "release", names], timeout_s=programs.QUERY_S)
         if answer.code != 0 and not programs.only_ended(answer):
             raise ClusterUnavailable(f"scontrol: {answer.words}")
 
@@ -218,6 +274,10 @@ class SlurmCluster:
             answer = programs.attempt(["scancel", f"{batch.job}_[{indices}]"], timeout_s=programs.QUERY_S)
             if answer.code != 0 and not programs.only_ended(answer):
                 raise ClusterUnavailable(f"scancel: {answer.words}")
+
+
+def _example(shape: TaskShape) -> Batch:
+    return Batch(name="check", folder=Path("/check"), tasks=1, throttle=1, shape=shape)
 
 
 def _refuse_words_of_submitit(options: SlurmOptions) -> None:
@@ -239,14 +299,6 @@ def _refuse_words_of_submitit(options: SlurmOptions) -> None:
                 for key, hint in zip(wrong, hints, strict=True)
             )
         )
-
-
-def _shadowing(options: Mapping[str, object]) -> frozenset[str]:
-    """The variables by which sbatch would override these options, and one that makes it wait."""
-    names = {
-        name for key in options for name in (key.upper().replace("-", "_"), *_SBATCH_VARIABLES.get(key, ()))
-    }
-    return frozenset({f"SBATCH_{name}" for name in names} | {"SBATCH_WAIT", "SBATCH_CLUSTERS"})
 
 
 def _import_from(python: str) -> Path | None:

@@ -22,7 +22,9 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True):
         setup: Shell lines before the worker's command.
         environment: Exported before `setup`.
         options: Further sbatch options; they win over ours by name, False or null drops ours.
+        tick_options: Further sbatch options of the small jobs that tick a detached sweep.
         python: Absolute path of the interpreter on the compute nodes.
+        module: What it runs in each task, with the batch's folder as its argument.
         workdir: Where the script starts; None is the batch's own folder, which is sure to exist.
         signal_s: The worker is told so many seconds before the time limit.
         settle_s: How long a submission without an answer may still turn up.
@@ -41,7 +43,9 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True):
     setup: Sequence[str] = ()
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
+    tick_options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
     python: str = sys.executable
+    module: str = "hpcsweep.worker"
     workdir: str | None = None
     signal_s: int = 60
     settle_s: float = 150.0

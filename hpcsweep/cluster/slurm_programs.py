@@ -5,39 +5,43 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import signal
 import subprocess
+import tempfile
+import time
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import msgspec
 
+from hpcsweep.cluster.slurm_environment import environment
 from hpcsweep.errors import ClusterUnavailable
 
 #: How long squeue, scontrol and scancel may take: a client can hang while a daemon is down.
 QUERY_S: Final = 60.0
+#: How often a program is looked at that is to be ended when it says something.
+LOOK_S: Final = 0.1
 
 #: Between the fields of squeue and sacct: a character that is in no name and no reason.
 SEPARATOR: Final = "\x1f"
-SQUEUE_FORMAT: Final = SEPARATOR.join(["%F", "%K", "%A", "%T", "%N", "%r", "%j"])
-SACCT_FORMAT: Final = "JobID,State,NodeList,JobName"
-
-#: Variables that filter or reshape what these programs show: a user's SQUEUE_PARTITION would make
-#: running jobs look gone.
-_FOREIGN: Final = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
-#: Of a job's own variables sbatch must see none: a task that submits would hand its restart
-#: count, its memory and its CPU binding on to the jobs it submits.
-_JOB: Final = "SLURM_"
-_KEPT: Final = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"})
+SQUEUE_FORMAT: Final = SEPARATOR.join(["%F", "%K", "%A", "%T", "%N", "%M", "%r", "%j"])
+SACCT_FORMAT: Final = "JobID,State,NodeList,ElapsedRaw,JobName"
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a program said; `code` is None if it did not end within its time, negative if killed."""
+    """What a program said.
+
+    Attributes:
+        code: Its exit status; negative if killed, None if it did not end within its time.
+        stopped_s: Where it was ended for what it said: so long before that, at most, it had said so.
+    """
 
     code: int | None
     out: str
     err: str
+    stopped_s: float | None = None
 
     @property
     def words(self) -> str:
@@ -45,49 +49,102 @@ class Answer(msgspec.Struct, frozen=True):
         return self.err.strip() or self.out.strip() or f"exit status {self.code}, without a word"
 
 
-def environment(*, drop: Container[str] = ()) -> dict[str, str]:
-    """Our environment, less what would change the programs' meaning or language."""
-    return {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(_FOREIGN)
-        and (not key.startswith(_JOB) or key in _KEPT)
-        and key not in drop
-        and not key.startswith("LC_")
-    } | {"LC_ALL": "C"}
-
-
 def call(
-    argv: Sequence[str], *, timeout_s: float, cwd: Path | None = None, drop: Container[str] = ()
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    drop: Container[str] = (),
+    stdin: str = "",
+    until: re.Pattern[str] | None = None,
 ) -> Answer:
     """Run a program to its end or its time limit; whatever it left behind is ended then too.
 
     Runs in a session of its own: Ctrl-C at the terminal ends us, not a submission on its way.
 
+    Args:
+        argv: The program and its arguments.
+        timeout_s: Its time limit.
+        cwd: Where it runs.
+        drop: Variables of ours that it does not see.
+        stdin: What it reads.
+        until: It is ended at once when it has said this on stderr.
+
     Raises:
         OSError: It could not be started, so it did nothing.
     """
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd or "/",
-        env=environment(drop=drop),
-        start_new_session=True,
-    ) as process:
-        code: int | None
+    with contextlib.ExitStack() as stack:
+        given: IO[bytes] | int = subprocess.DEVNULL
+        if stdin:
+            given = stack.enter_context(tempfile.TemporaryFile())
+            given.write(stdin.encode())
+            given.seek(0)
+        process = stack.enter_context(
+            subprocess.Popen(
+                argv,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd or "/",
+                env=environment(drop=drop),
+                start_new_session=True,
+            )
+        )
         try:
-            out, err = process.communicate(timeout=timeout_s)
-            code = process.returncode
-        except BaseException as error:
-            # A site's wrapper may have left a child that holds the pipes: end the whole group.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            out, err, code = b"", b"", None
-    return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
+            return _listen(process, timeout_s=timeout_s, until=until)
+        except BaseException:
+            _end(process)
+            raise
+
+
+def _listen(process: subprocess.Popen[bytes], *, timeout_s: float, until: re.Pattern[str] | None) -> Answer:
+    """Read what it says until it ends, has said `until`, or its time is over."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = {process.stdout: bytearray(), process.stderr: bytearray()}
+    silent_at = time.monotonic()  # all that it had said by then has been read
+    deadline = silent_at + timeout_s
+    stopped = False
+    with selectors.DefaultSelector() as selector:
+        for stream in said:
+            selector.register(stream, selectors.EVENT_READ, said[stream])
+        while selector.get_map() and not stopped and (now := time.monotonic()) < deadline:
+            if not _read(selector, LOOK_S if until else deadline - now):
+                silent_at = now
+            stopped = until is not None and bool(until.search(_text(said[process.stderr])))
+        code: int | None = None
+        if not stopped and not selector.get_map():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(max(0.0, deadline - time.monotonic()))
+        if code is None:
+            _end(process)
+            while _read(selector, 0.0):
+                pass
+        if stopped:
+            code = process.wait()
+    age_s = time.monotonic() - silent_at if stopped else None
+    return Answer(code, _text(said[process.stdout]), _text(said[process.stderr]), age_s)
+
+
+def _read(selector: selectors.BaseSelector, wait_s: float) -> bool:
+    """Read what is there, or comes within so long; False if nothing."""
+    ready = selector.select(wait_s)
+    for key, _ in ready:
+        data = os.read(key.fd, 1 << 16)
+        key.data.extend(data)
+        if not data:
+            selector.unregister(key.fileobj)
+    return bool(ready)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # A site's wrapper may have left a child that holds the pipes: end the whole group.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _text(data: bytearray) -> str:
+    return data.decode(errors="replace")
 
 
 def ask(argv: Sequence[str], *, timeout_s: float) -> str:
@@ -125,6 +182,8 @@ class Row(NamedTuple):
 
     Attributes:
         array: Job id of the array; `job` is the task's own, later ones being newer.
+        task: Its index, -1 for a job that is no array.
+        seconds: How long it has run since it started last.
     """
 
     array: str
@@ -132,6 +191,7 @@ class Row(NamedTuple):
     job: int
     state: str
     node: str
+    seconds: float | None
     reason: str
     name: str
 
@@ -142,48 +202,34 @@ class Row(NamedTuple):
 
 
 def squeue_rows(text: str) -> Iterator[Row]:
-    """The array tasks in the output of squeue with `SQUEUE_FORMAT`; other lines are passed over."""
+    """The tasks and jobs in the output of squeue with `SQUEUE_FORMAT`; other lines are passed over."""
     for line in text.split("\n"):
-        fields = line.split(SEPARATOR, 6)
-        if len(fields) == 7 and fields[1].isdecimal() and fields[2].isdecimal():
-            array, task, job, state, node, reason, name = fields
-            yield Row(array, int(task), int(job), state, node, "" if reason == "None" else reason, name)
+        fields = line.split(SEPARATOR, 7)
+        if len(fields) == 8 and fields[2].isdecimal():
+            array, task, job, state, node, elapsed, reason, name = fields
+            index = int(task) if task.isdecimal() else -1
+            words = "" if reason == "None" else reason
+            yield Row(array, index, int(job), state, node, seconds_of(elapsed), words, name)
+
+
+def seconds_of(elapsed: str) -> float | None:
+    """`1-02:03:04` as Slurm writes a time that has passed; None for what is none, as `INVALID`."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", elapsed.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def sacct_rows(text: str) -> Iterator[Row]:
     """The array tasks in the output of sacct with `SACCT_FORMAT`; pending ranges are passed over."""
     for line in text.split("\n"):
-        fields = line.split(SEPARATOR, 3)
+        fields = line.split(SEPARATOR, 4)
         match = re.fullmatch(r"(\d+)_(\d+)", fields[0])
-        if len(fields) == 4 and match:
+        if len(fields) == 5 and match:
             node = "" if fields[2] == "None assigned" else fields[2]
-            yield Row(match[1], int(match[2]), 0, fields[1], node, "", fields[3])
-
-
-_ID: Final = re.compile(r"^(\d+)(?:;\S*)?\s*$", re.MULTILINE)
-
-
-def submitted_id(out: str) -> str | None:
-    """The job id in what `sbatch --parsable` printed, banners of the site's around it or not."""
-    found = _ID.findall(out)
-    return found[-1] if found else None
-
-
-#: Whoever says this may not know whether the controller took the job.
-_OPEN: Final = re.compile(
-    r"timed out|unable to contact|communication|connect|zero bytes|unexpected message|transmi"
-    r"|authentication|munge|protocol",
-    re.IGNORECASE,
-)
-_REFUSAL: Final = re.compile(r"batch job submission failed|sbatch: (error|fatal)|invalid|unrecognized", re.I)
-
-
-def surely_refused(answer: Answer) -> bool:
-    """Whether a failed sbatch proves by its words that nothing was submitted."""
-    if answer.code is None or answer.code <= 0:
-        return False
-    words = f"{answer.err}\n{answer.out}"
-    return bool(_REFUSAL.search(words)) and not _OPEN.search(words)
+            elapsed = float(fields[3]) if fields[3].isdecimal() else None
+            yield Row(match[1], int(match[2]), 0, fields[1], node, elapsed, "", fields[4])
 
 
 #: What scontrol and scancel say of tasks that have ended; scontrol adds "No error" for the rest.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-from hpcsweep.core.protocols import Phase
+from hpcsweep.core.protocols import Hindrance, Phase
 
 #: Long name -> (compact name, phase). Slurm has a state and flags over it; squeue prints the flag.
 #: An empty compact name: Slurm gives none.
@@ -49,6 +50,39 @@ _PHASES: Final[dict[str, Phase]] = {
 }
 
 
+#: Why a pending task does not start, where its turn will not come by itself. squeue's words.
+HINDRANCES: Final[dict[str, Hindrance]] = {
+    "PartitionTimeLimit": Hindrance.NEVER,
+    "PartitionNodeLimit": Hindrance.NEVER,
+    "BadConstraints": Hindrance.NEVER,
+    "DependencyNeverSatisfied": Hindrance.NEVER,
+    "InvalidAccount": Hindrance.NEVER,
+    "InvalidQOS": Hindrance.NEVER,
+    "QOSMaxWallDurationPerJobLimit": Hindrance.NEVER,
+    "AssocMaxWallDurationPerJobLimit": Hindrance.NEVER,
+    "MaxMemPerLimit": Hindrance.NEVER,
+    "launch failed requeued held": Hindrance.HELD,
+    "JobHoldMaxRequeue": Hindrance.HELD,
+    "job requeued in held state": Hindrance.HELD,
+    "JobHeldAdmin": Hindrance.WAITS,
+    "JobHeldUser": Hindrance.WAITS,
+    "PartitionDown": Hindrance.WAITS,
+    "PartitionInactive": Hindrance.WAITS,
+    "ReqNodeNotAvail": Hindrance.WAITS,
+    "ReservationDeleted": Hindrance.WAITS,
+    "AccountNotAllowed": Hindrance.WAITS,
+    "QOSNotAllowed": Hindrance.WAITS,
+}
+#: And those that count what a group, an account or a job may use: it may be raised, or become free.
+_LIMIT_WORDS: Final = re.compile(r"(Assoc|QOS)(Grp|Max\w*Per(Job|Node))")
+
+
+def hindrance_of(reason: str) -> Hindrance | None:
+    """Why a pending task with this reason may wait in vain; None if it need only wait for its turn."""
+    known = next((kind for words, kind in HINDRANCES.items() if words.lower() in reason.lower()), None)
+    return Hindrance.WAITS if known is None and _LIMIT_WORDS.search(reason) else known
+
+
 def phase_of(state: str) -> Phase:
     """The phase of a state as squeue or sacct print it; `UNKNOWN` for a word not in the table.
 
@@ -56,3 +90,9 @@ def phase_of(state: str) -> Phase:
     """
     words = state.split(maxsplit=1)
     return _PHASES.get(words[0].rstrip("+").upper(), Phase.UNKNOWN) if words else Phase.UNKNOWN
+
+
+def cancelled_by(state: str) -> int | None:
+    """The user id in `CANCELLED by 1000`, as sacct writes it; None where there is none."""
+    match = re.fullmatch(r"CANCELLED\+? by (\d+)", state.strip())
+    return int(match[1]) if match else None

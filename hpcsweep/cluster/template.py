@@ -18,7 +18,7 @@ import hpcsweep
 from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
-from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.layout import BatchLayout, Layout
 
 #: `--signal` takes 16 bits.
 _MAX_SIGNAL_S: Final = 65535
@@ -31,6 +31,10 @@ _RESERVED: Final = {
     "wrap": "would replace the script; see cluster.template",
     "clusters": "would hide the jobs from squeue; set SLURM_CLUSTERS in the environment instead",
 }
+_TIME: Final = "belongs to resources.time, by which budgets are counted"
+#: What a job that ticks asks for: it replays a journal and calls sbatch, then ends.
+TICK_MIB: Final = 1024
+TICK_MINUTES: Final = 15
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,=@%+*-")
 
 
@@ -91,21 +95,33 @@ def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | fl
         "qos": site.qos,
         "constraint": site.constraint,
         "nodelist": site.nodelist,
-        "exclude": site.exclude,
+        "exclude": ",".join([*([site.exclude] if site.exclude else []), *batch.exclude]) or None,
+        "dependency": f"afterany:{batch.after}" if batch.after else None,
         "chdir": site.workdir or str(batch.folder),
         "output": _log_pattern(batch.folder),
         "error": _log_pattern(batch.folder),
         "open-mode": "append",
-        "requeue": True,
+        "requeue": batch.requeue or None,
+        "no-requeue": not batch.requeue,
         # B: reaches only the script's shell, which by exec has become the worker.
         "signal": f"B:USR2@{min(site.signal_s, _MAX_SIGNAL_S)}",
     }
-    theirs = {key.lstrip("-").replace("_", "-"): value for key, value in site.options.items()}
-    reserved = [f"cluster.options.{key}: {why}" for key, why in _RESERVED.items() if key in theirs]
-    if reserved:
-        raise SpecError(*reserved)
+    return _merged(ours, site.options, key="cluster.options", reserved={**_RESERVED, "time": _TIME})
+
+
+def _merged(
+    ours: Mapping[str, OptionValue],
+    site: Mapping[str, OptionValue],
+    *,
+    key: str,
+    reserved: Mapping[str, str],
+) -> dict[str, str | int | float | bool]:
+    theirs = {name.lstrip("-").replace("_", "-"): value for name, value in site.items()}
+    wrong = [f"{key}.{name}: {why}" for name, why in reserved.items() if name in theirs]
+    if wrong:
+        raise SpecError(*wrong)
     merged = {**ours, **theirs}
-    return {key: value for key, value in merged.items() if value is not None and value is not False}
+    return {name: value for name, value in merged.items() if value is not None and value is not False}
 
 
 def _log_pattern(folder: Path) -> str:
@@ -115,6 +131,36 @@ def _log_pattern(folder: Path) -> str:
     if "\\" in str(folder):
         raise SpecError(f"{folder}: Slurm cannot write logs below a folder with a backslash in its name")
     return f"{str(pattern.parent).replace('%', '%%')}/{pattern.name}"
+
+
+def tick_options(
+    name: str, folder: Path, site: SlurmOptions, *, after: str = "", delay_s: float = 0.0
+) -> dict[str, str | int | float | bool]:
+    """Every sbatch option of a job that ticks: the site's partition and account, and next to nothing else."""
+    ours: dict[str, OptionValue] = {
+        "job-name": name,
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": 1,
+        "mem": f"{TICK_MIB}M",
+        "time": TICK_MINUTES,
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "chdir": str(folder),
+        "output": _plain_path(Layout(folder).tick_log),
+        "error": _plain_path(Layout(folder).tick_log),
+        "open-mode": "append",
+        "requeue": True,
+        "dependency": f"afterany:{after}" if after else None,
+        "begin": f"now+{math.ceil(delay_s)}" if delay_s else None,
+    }
+    return _merged(ours, site.tick_options, key="cluster.tick_options", reserved=_RESERVED)
+
+
+def _plain_path(path: Path) -> str:
+    """The path as Slurm's file name pattern, with nothing in it to be replaced."""
+    return str(path).replace("%", "%%")
 
 
 def header(options: Mapping[str, str | int | float | bool]) -> str:
@@ -151,7 +197,9 @@ def exports(environment: Mapping[str, str]) -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
 
 
-def worker_command(python: str, folder: Path, *, import_from: Path | None = None) -> str:
+def worker_command(
+    python: str, folder: Path, *, import_from: Path | None = None, module: str = "hpcsweep.worker"
+) -> str:
     """The shell command of the worker, by which the script's shell becomes the worker.
 
     `-P`: no module in the folder where the script starts can take the place of one of Python's.
@@ -161,8 +209,18 @@ def worker_command(python: str, folder: Path, *, import_from: Path | None = None
         folder: The batch's folder.
         import_from: Folder that holds the package, where the interpreter does not find it itself.
             Exported here and not with the rest: modules and conda set PYTHONPATH too.
+        module: The worker's, or another one in its place.
     """
-    command = f"exec {shlex.quote(python)} -P -m hpcsweep.worker {shlex.quote(str(folder))}"
+    return _module_command(python, module, folder, import_from=import_from)
+
+
+def tick_command(python: str, folder: Path, *, import_from: Path | None = None) -> str:
+    """The shell command of a job that ticks the sweep in this results folder."""
+    return _module_command(python, "hpcsweep.tick", folder, import_from=import_from)
+
+
+def _module_command(python: str, module: str, folder: Path, *, import_from: Path | None) -> str:
+    command = f"exec {shlex.quote(python)} -P -m {module} {shlex.quote(str(folder))}"
     if import_from is None:
         return command
     return f'export PYTHONPATH={shlex.quote(str(import_from))}"${{PYTHONPATH:+:$PYTHONPATH}}"\n{command}'
@@ -171,13 +229,27 @@ def worker_command(python: str, folder: Path, *, import_from: Path | None = None
 # --------------------------------------------------------------------------- all together
 
 
-def render(template: Template, batch: Batch, *, site: SlurmOptions, command: str) -> str:
+def render(
+    template: Template,
+    batch: Batch,
+    *,
+    site: SlurmOptions,
+    command: str,
+    options: Mapping[str, str | int | float | bool] | None = None,
+) -> str:
     """The script of the batch. Its length does not depend on the number of tasks.
+
+    Args:
+        template: The site's.
+        batch: What the template may ask for.
+        site: What the sweep wants of Slurm.
+        command: What the script is to become.
+        options: sbatch options other than those of the batch.
 
     Raises:
         SpecError: The template is wrong; names file and line where Jinja knows it.
     """
-    options = sbatch_options(batch, site)
+    options = options or sbatch_options(batch, site)
     parts = {"header": header(options), "command": command}
     facts = {
         "environment": exports(site.environment),

@@ -45,7 +45,10 @@ class Interruption(enum.Enum):
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
     NODE_FAIL = "node_fail"
-    CANCELLED = "cancelled"  # by the user or an admin, outside hpcsweep
+    CANCELLED = "cancelled"  # by the user outside hpcsweep, or by somebody of whom the cluster does not tell
+    CANCELLED_BY_ADMIN = "cancelled_by_admin"  # by another user id
+    TRAINING_ERROR = "training_error"  # training code failed, and `retries.training` allows another try
+    NEVER_STARTED = "never_started"  # the cluster says that it can never start; never counts against a bound
     WORKER_DIED = "worker_died"  # the task ended without a result
     LOST = "lost"  # the cluster does not show the task any more and no result came
     NOT_STARTED = "not_started"  # its task ended before its turn came; never counts against a bound
@@ -188,6 +191,45 @@ class RunReported(Event, frozen=True, tag="run_reported", gc=False):
         return RunId(self.trial, self.rung)
 
 
+class PauseRequested(Event, frozen=True, tag="pause_requested", gc=False):
+    """From now on nothing is submitted; what is queued or running goes on, then the sweep is paused."""
+
+    at: float
+    reason: str
+
+
+class RunRetried(Event, frozen=True, tag="run_retried", gc=False):
+    """A run that had failed for good is tried again, because somebody asked for it.
+
+    Attributes:
+        request: File name of the control request.
+    """
+
+    trial: int
+    rung: int
+    request: str = ""
+
+
+class Detached(Event, frozen=True, tag="detached", gc=False):
+    """From now on the jobs drive the sweep: finishing tasks tick, and a small job behind each array.
+
+    Attributes:
+        cluster: Name of the cluster whose jobs do.
+    """
+
+    at: float
+    cluster: str
+
+
+class NodeExcluded(Event, frozen=True, tag="node_excluded", gc=False):
+    """Batches submitted before `until` stay away from a node on which several trials failed at once."""
+
+    node: str
+    at: float
+    until: float
+    reason: str
+
+
 class NoMoreTrials(Event, frozen=True, tag="no_more_trials", gc=False):
     """No trial will be started any more.
 
@@ -208,6 +250,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         gpus: GPUs of one task.
         throttle: So many tasks at a time at most.
         cluster: Name of the cluster that it is meant for.
+        time_s: Time limit of one task; 0 where unknown.
     """
 
     batch: str
@@ -216,6 +259,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     gpus: int
     throttle: int
     cluster: str = ""
+    time_s: int = 0
 
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
@@ -234,16 +278,54 @@ class BatchThrottled(Event, frozen=True, tag="batch_throttled", gc=False):
 
 
 class BatchAbandoned(Event, frozen=True, tag="batch_abandoned", gc=False):
-    """The batch never reached the cluster and never will; its runs wait again."""
+    """The batch never reached the cluster and never will; its runs wait again.
+
+    Attributes:
+        limited: A submit limit was reached: they go in later.
+    """
+
+    batch: str
+    reason: str
+    limited: bool = False
+
+
+class BatchHindered(Event, frozen=True, tag="batch_hindered", gc=False):
+    """Why tasks of the batch cannot start, in the cluster's words; empty when nothing hinders them."""
 
     batch: str
     reason: str
 
 
-class BatchClosed(Event, frozen=True, tag="batch_closed", gc=False):
-    """Every task of the batch has left the cluster and every run has an ending."""
+class TasksReleased(Event, frozen=True, tag="tasks_released", gc=False):
+    """Tasks that the cluster had put back and held were let go, which is done once for each."""
 
     batch: str
+    tasks: tuple[int, ...]
+
+
+class TickSubmitted(Event, frozen=True, tag="tick_submitted", gc=False):
+    """A small job will tick: once every task of `batch` has ended, or not before `at`.
+
+    Attributes:
+        batch: Empty for a job that only waits for a time.
+    """
+
+    job: str
+    at: float
+    batch: str = ""
+
+
+class BatchClosed(Event, frozen=True, tag="batch_closed", gc=False):
+    """Every task of the batch has left the cluster and every run has an ending.
+
+    Attributes:
+        gpu_seconds: What its tasks took by the cluster's count beyond what their runs told: starting
+            up, ticks, idle lanes. `seconds` is the same without the factor of the GPUs.
+    """
+
+    batch: str
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
 
 
 class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
@@ -290,6 +372,7 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
         requeued: The cluster runs the same task again by itself; otherwise the run waits for
             a new batch.
         progressed: Whether the trial's newest checkpoint is newer than when the attempt began.
+        step: Step that the trial has reached, as far as that is known.
     """
 
     trial: int
@@ -302,6 +385,7 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
     start: int | None = None
     requeued: bool = False
     progressed: bool = False
+    step: int = 0
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     node: str = ""
@@ -318,6 +402,8 @@ AnyEvent: TypeAlias = (
     | SweepResumed
     | SweepEnded
     | StopRequested
+    | PauseRequested
+    | Detached
     | TrialCreated
     | TrialPromoted
     | TrialStopped
@@ -329,7 +415,12 @@ AnyEvent: TypeAlias = (
     | BatchSubmitted
     | BatchThrottled
     | BatchAbandoned
+    | BatchHindered
     | BatchClosed
+    | TasksReleased
+    | TickSubmitted
+    | NodeExcluded
     | RunFinished
     | RunInterrupted
+    | RunRetried
 )

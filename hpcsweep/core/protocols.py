@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from hpcsweep.core.events import AnyEvent, Config
+from hpcsweep.errors import ClusterError
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -150,17 +151,31 @@ class Phase(enum.Enum):
         return self in (Phase.PENDING, Phase.RUNNING, Phase.UNKNOWN)
 
 
+class Hindrance(enum.Enum):
+    """Why a pending task does not start, where waiting alone will not help."""
+
+    NEVER = "never"  # as it was submitted it can never start
+    HELD = "held"  # the cluster itself put it back and holds it: letting it go may help once
+    WAITS = "waits"  # somebody must do something first, for example release it or raise a limit
+
+
 class TaskState(msgspec.Struct, frozen=True):
     """One task as the cluster shows it.
 
     Attributes:
         reason: The cluster's own words, for example why it is pending.
         node: Where it runs or ran, empty if nowhere yet.
+        seconds: How long it has run since it started last, None where the cluster does not say.
+        hindrance: Why it does not start, None if it need only wait for its turn.
+        foreign: It was cancelled by another user id than ours.
     """
 
     phase: Phase
     reason: str = ""
     node: str = ""
+    seconds: float | None = None
+    hindrance: Hindrance | None = None
+    foreign: bool = False
 
 
 class TaskShape(msgspec.Struct, frozen=True):
@@ -189,6 +204,9 @@ class Batch(msgspec.Struct, frozen=True):
         name: Unique for ever; the job name.
         folder: `batches/<name>` of the results folder, absolute; holds the manifest already.
         throttle: At most so many tasks at a time.
+        exclude: Nodes to stay away from.
+        requeue: Whether the cluster may run a task again by itself.
+        after: Job or task that has to end first, empty if none.
     """
 
     name: str
@@ -196,6 +214,9 @@ class Batch(msgspec.Struct, frozen=True):
     tasks: int
     throttle: int
     shape: TaskShape
+    exclude: tuple[str, ...] = ()
+    requeue: bool = True
+    after: str = ""
 
 
 class LiveBatch(msgspec.Struct, frozen=True):
@@ -220,10 +241,16 @@ class Limits(msgspec.Struct, frozen=True):
     Attributes:
         array_tasks: Tasks in one array.
         slots: Tasks that can run at a time, for a cluster of fixed size such as this machine.
+        queued: Tasks that may wait or run at a time, all of the user's jobs together.
+        time_s: Time limit of a task that asks for none.
+        nodes: Names of the nodes that the sweep may run on; empty where unknown.
     """
 
     array_tasks: int | None = None
     slots: int | None = None
+    queued: int | None = None
+    time_s: int | None = None
+    nodes: tuple[str, ...] = ()
 
 
 class Cluster(Protocol):
@@ -241,6 +268,7 @@ class Cluster(Protocol):
 
         Raises:
             SubmitRefused: It was refused for certain, with the cluster's own words.
+            SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
             SubmitUncertain: It may have been accepted: `find` it.
         """
         ...
@@ -264,6 +292,39 @@ class Cluster(Protocol):
     def limits(self) -> Limits:
         """What the site allows; asked once a session."""
         ...
+
+    # What follows has a default for clusters that inherit this class.
+
+    def release(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        """Let tasks go that the cluster put back and holds."""
+        return
+
+    def has_failed(self, node: str) -> bool:
+        """Whether the node is known to have failed; False where the cluster does not say."""
+        return False
+
+    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        """Submit a small job that ticks the sweep in `folder`, give its job id.
+
+        Args:
+            name: The job name.
+            folder: The results folder.
+            after: Job that has to end first, however it ends.
+            delay_s: It starts no earlier than so much later.
+
+        Raises:
+            ClusterError: The cluster takes no such jobs, or not now.
+        """
+        raise ClusterError("no job can drive a sweep here: leave `launch` running, under nohup or tmux")
+
+    def problems(self, shape: TaskShape) -> list[str]:
+        """Why a task like this can never run here; each line begins with the key path at fault."""
+        return []
+
+    @property
+    def queued(self) -> int | None:
+        """The user's tasks that waited or ran at the last poll, all jobs together; None: unknown."""
+        return None
 
 
 class Clock(Protocol):

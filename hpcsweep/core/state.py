@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,27 +14,41 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
     BatchClosed,
+    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
     Config,
+    Detached,
     Enqueued,
     Interruption,
     KnownResults,
+    NodeExcluded,
     NoMoreTrials,
     Outcome,
+    PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
     RunReported,
+    RunRetried,
     StopRequested,
     SweepEnded,
     SweepResumed,
     SweepStarted,
+    TasksReleased,
+    TickSubmitted,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
+
+#: An attempt that ends sooner than that has died at once.
+DEATH_S = 30.0
+#: Interruptions that are nobody's fault, and say nothing of the run or its node.
+BLAMELESS = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Interruption.NEVER_STARTED})
+#: Interruptions for reasons that may lie in the node.
+NODE_FAULTS = frozenset({Interruption.NODE_FAIL, Interruption.WORKER_DIED, Interruption.LOST})
 
 
 class RunStatus(enum.Enum):
@@ -57,6 +71,7 @@ class Run(msgspec.Struct, gc=False):
     Attributes:
         attempts: How many batches it has been in, abandoned ones not counted.
         idle_faults: Interruptions in a row that left no newer checkpoint.
+        errors: How often training code failed and it was tried again; `timeouts`: time limits reached.
         counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
@@ -70,6 +85,8 @@ class Run(msgspec.Struct, gc=False):
     status: RunStatus = RunStatus.WAITING
     attempts: int = 0
     idle_faults: int = 0
+    errors: int = 0
+    timeouts: int = 0
     counted: tuple[int, int] = (-1, -1)
     batch: str = ""
     task: int = 0
@@ -134,6 +151,11 @@ class BatchState(msgspec.Struct):
     Attributes:
         job: None while the cluster has not acknowledged it.
         unended: Its runs that have no ending in it yet.
+        lived: A run of it went on for longer than a moment, or came to a value.
+        hindered: Why tasks of it cannot start; empty if nothing but their turn is awaited.
+        released: Tasks that the cluster held and that were let go.
+        tick: Job that ticks when all its tasks have ended, empty if there is none.
+        told: How its runs ended so far, requeued ones included.
     """
 
     name: str
@@ -143,7 +165,27 @@ class BatchState(msgspec.Struct):
     throttle: int
     cluster: str
     unended: set[RunId]
+    time_s: int = 0
     job: str | None = None
+    lived: bool = False
+    last_words: str = ""
+    hindered: str = ""
+    released: set[int] = msgspec.field(default_factory=set)
+    tick: str = ""
+    told: list[RunFinished | RunInterrupted] = msgspec.field(default_factory=list)
+
+
+class KeptOut(NamedTuple):
+    """The newest array that a submit limit kept out.
+
+    Attributes:
+        tasks: Of the array. `others`: tasks of ours that were on the cluster beside it.
+        at: Unix time.
+    """
+
+    tasks: int
+    others: int
+    at: float
 
 
 class SweepState:
@@ -155,6 +197,12 @@ class SweepState:
         live: Batches planned or on the cluster, oldest first.
         counts: Number of runs in each status.
         spent_gpu_s: GPU-seconds over all attempts that have ended.
+        interrupted: How often attempts were interrupted, by why.
+        dead: Batches in a row that died at once; `dead_reason`: what the last of them said.
+        excluded: Nodes that batches stay away from, with the event that says until when.
+        limited: Why the newest submission has to wait for its turn; empty if none has to.
+        kept_out: The array that this was said of.
+        tick_due: When the latest of the jobs that only wait for a time ticks.
     """
 
     def __init__(self) -> None:
@@ -175,7 +223,17 @@ class SweepState:
         self.chosen = 0
         #: How often each configuration is trained.
         self.repeats = 1
-        self.interruptions = 0
+        self.pausing: PauseRequested | None = None
+        self.detached: Detached | None = None
+        self.interrupted: Counter[Interruption] = Counter()
+        self.dead = 0
+        self.dead_reason = ""
+        self.excluded: dict[str, NodeExcluded] = {}
+        self.limited = ""
+        self.kept_out = KeptOut(0, 0, 0.0)
+        self.tick_due = 0.0
+        #: Trials that failed at each node for the node's own reasons since it last did well.
+        self.node_faults: dict[str, dict[int, str]] = {}
         self.last_failure: Run | None = None
         # Clones whose first run has not ended: trial -> None.
         self._young: dict[int, None] = {}
@@ -187,6 +245,8 @@ class SweepState:
             SweepResumed: self._sweep_resumed,
             SweepEnded: self._sweep_ended,
             StopRequested: self._stop_requested,
+            PauseRequested: self._pause_requested,
+            Detached: self._detach,
             NoMoreTrials: self._no_more_trials,
             TrialCreated: self._trial_created,
             TrialPromoted: self._trial_promoted,
@@ -198,9 +258,14 @@ class SweepState:
             BatchSubmitted: self._batch_submitted,
             BatchThrottled: self._batch_throttled,
             BatchAbandoned: self._batch_abandoned,
+            BatchHindered: self._batch_hindered,
             BatchClosed: self._batch_closed,
+            TasksReleased: self._tasks_released,
+            TickSubmitted: self._tick_submitted,
+            NodeExcluded: self._node_excluded,
             RunFinished: self._run_finished,
             RunInterrupted: self._run_interrupted,
+            RunRetried: self._run_retried,
         }
 
     @classmethod
@@ -219,6 +284,11 @@ class SweepState:
 
     def run(self, run: RunId) -> Run:
         return self.trials[run.trial].runs[run.rung]
+
+    @property
+    def interruptions(self) -> int:
+        """Attempts that were interrupted, for whatever reason."""
+        return self.interrupted.total()
 
     @property
     def minimise(self) -> bool:
@@ -281,7 +351,13 @@ class SweepState:
     def _sweep_resumed(self, event: SweepResumed) -> None:
         self.ended = None
         self.stopping = None
+        self.pausing = None
+        self.dead = 0
         self.no_more_trials = None
+        for run in self.waiting:  # whoever carries on has mended what was broken
+            self.run(run).idle_faults = 0
+        self.node_faults.clear()
+        self.excluded.clear()
 
     def _sweep_ended(self, event: SweepEnded) -> None:
         self.ended = event
@@ -290,6 +366,12 @@ class SweepState:
         self.stopping = event
         if event.request:
             self.requests.add(event.request)
+
+    def _pause_requested(self, event: PauseRequested) -> None:
+        self.pausing = event
+
+    def _detach(self, event: Detached) -> None:
+        self.detached = event
 
     def _no_more_trials(self, event: NoMoreTrials) -> None:
         self.no_more_trials = event
@@ -340,7 +422,7 @@ class SweepState:
     def _batch_planned(self, event: BatchPlanned) -> None:
         runs = {run for task in event.tasks for run in task}
         self.live[event.batch] = BatchState(
-            event.batch, event.at, event.tasks, event.gpus, event.throttle, event.cluster, runs
+            event.batch, event.at, event.tasks, event.gpus, event.throttle, event.cluster, runs, event.time_s
         )
         for index, task in enumerate(event.tasks):
             for run_id in task:
@@ -352,12 +434,21 @@ class SweepState:
 
     def _batch_submitted(self, event: BatchSubmitted) -> None:
         self.live[event.batch].job = event.job
+        self.limited = ""
 
     def _batch_throttled(self, event: BatchThrottled) -> None:
         self.live[event.batch].throttle = event.throttle
 
     def _batch_abandoned(self, event: BatchAbandoned) -> None:
         batch = self.live.pop(event.batch)
+        if event.limited:
+            others = sum(
+                any(run in other.unended for run in task)
+                for other in self.live.values()
+                for task in other.tasks
+            )
+            self.limited = event.reason
+            self.kept_out = KeptOut(len(batch.tasks), others, batch.planned_at)
         for task in batch.tasks:
             for run_id in task:
                 run = self.run(run_id)
@@ -365,12 +456,37 @@ class SweepState:
                 run.batch, run.task = "", 0
                 self._wait(run)
 
+    def _batch_hindered(self, event: BatchHindered) -> None:
+        self.live[event.batch].hindered = event.reason
+
+    def _tasks_released(self, event: TasksReleased) -> None:
+        self.live[event.batch].released.update(event.tasks)
+
+    def _tick_submitted(self, event: TickSubmitted) -> None:
+        if event.batch:
+            self.live[event.batch].tick = event.job
+        else:
+            self.tick_due = event.at
+
+    def _node_excluded(self, event: NodeExcluded) -> None:
+        self.excluded[event.node] = event
+        self.node_faults.pop(event.node, None)
+
     def _batch_closed(self, event: BatchClosed) -> None:
-        del self.live[event.batch]
+        batch = self.live.pop(event.batch)
+        self.spent_s += event.seconds
+        self.spent_gpu_s += event.gpu_seconds
+        if batch.lived:
+            self.dead = 0
+        else:
+            self.dead += 1
+            self.dead_reason = batch.last_words
 
     def _run_finished(self, event: RunFinished) -> None:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
+        if event.outcome is not Outcome.LOST:  # the worker lived to tell
+            self.node_faults.pop(event.node, None)
         if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
             del self.waiting[run.id]
         run.outcome = event.outcome
@@ -389,34 +505,70 @@ class SweepState:
         if event.rung == 0:
             self._young.pop(event.trial, None)
         if run.value is not None or self.repeats > 1:
-            first = event.trial - self.trials[event.trial].repeat
-            newest = self._newest(first)
-            if newest is not None:
-                heapq.heappush(self._best, self._key(newest))
+            self._consider(event.trial)
 
     def _run_interrupted(self, event: RunInterrupted) -> None:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
         run.message = event.message
         run.start = event.start if run.start is None else run.start
-        self.interruptions += 1
-        if event.progressed:
+        run.step = max(run.step, event.step)
+        self.interrupted[event.why] += 1
+        run.timeouts += event.why is Interruption.TIMEOUT
+        if event.why is Interruption.TRAINING_ERROR:
+            run.errors += 1
+        elif event.progressed:
             run.idle_faults = 0
-        elif event.why not in (Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED):
+        elif event.why not in BLAMELESS:
             run.idle_faults += 1
+        if event.why in NODE_FAULTS and event.node:
+            self.node_faults.setdefault(event.node, {})[event.trial] = event.message
+        elif event.node and (event.progressed or event.why is Interruption.TRAINING_ERROR):
+            self.node_faults.pop(event.node, None)
         if not event.requeued:
             self._wait(run)
 
     def _spend(self, run: Run, event: RunFinished | RunInterrupted) -> None:
         run.seconds += event.seconds
         run.gpu_seconds += event.gpu_seconds
-        run.counted = (event.attempt, event.restart)
+        run.counted = max(run.counted, (event.attempt, event.restart))
         run.node, run.job = event.node or run.node, event.job or run.job
         self.spent_s += event.seconds
         self.spent_gpu_s += event.gpu_seconds
         batch = self.live.get(event.batch)
+        if batch is not None:
+            batch.told.append(event)
+            batch.lived = batch.lived or self._shows_life(event)
+            batch.last_words = event.message or batch.last_words
         if batch is not None and not (isinstance(event, RunInterrupted) and event.requeued):
             batch.unended.discard(run.id)
+
+    def _run_retried(self, event: RunRetried) -> None:
+        run = self.run(RunId(event.trial, event.rung))
+        run.outcome, run.idle_faults, run.errors, run.timeouts = None, 0, 0, 0
+        if event.request:
+            self.requests.add(event.request)
+        self._wait(run)
+        trial = self.trials[event.trial]
+        if event.rung == 0 and trial.parent is not None:
+            self._young[event.trial] = None
+        if self.repeats > 1:  # without its repeat, its value at the rung below is the newest
+            self._consider(event.trial)
+
+    def _consider(self, trial: int) -> None:
+        """The newest value of its configuration may be the best."""
+        newest = self._newest(trial - self.trials[trial].repeat)
+        if newest is not None:
+            heapq.heappush(self._best, self._key(newest))
+
+    def _shows_life(self, event: RunFinished | RunInterrupted) -> bool:
+        """Whether the batch of this run did not simply die: see `dead`."""
+        if event.seconds > DEATH_S:
+            return True
+        if isinstance(event, RunInterrupted):
+            return event.progressed or event.why not in (*NODE_FAULTS, Interruption.TRAINING_ERROR)
+        # Where nothing has ever come to a value, training code that fails at once is broken.
+        return event.value is not None or self.counts[RunStatus.COMPLETED] > 0
 
     def _wait(self, run: Run) -> None:
         self.waiting[run.id] = None

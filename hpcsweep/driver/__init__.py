@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from hpcsweep.driver.driver import Driver
-from hpcsweep.driver.settings import Settings
+from hpcsweep.driver.settings import Leaving, Settings
 
-__all__ = ["Driver", "Settings"]
+__all__ = ["Driver", "Leaving", "Settings"]

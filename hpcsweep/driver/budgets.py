@@ -1,32 +1,98 @@
-"""Budgets: what is spent, and whether a sweep that has ended could go on. Pure."""
+"""Budgets: what is spent, what may still be spent, and whether a sweep that has ended could go on. Pure."""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 
 from hpcsweep.core.events import Ending, SweepResumed
 from hpcsweep.core.protocols import Scheduler
-from hpcsweep.core.state import SweepState
+from hpcsweep.core.state import BatchState, SweepState
 from hpcsweep.driver.settings import Settings
+from hpcsweep.errors import SpecError
 
 
-def spent_budget(state: SweepState, settings: Settings, *, now: float) -> str | None:
+class GpuBudget:
+    """`budget.gpu_hours` as a hard cap: what was submitted counts with its whole time limit.
+
+    Args:
+        settings: Of the sweep.
+        default_time_s: The cluster's time limit of a task that asks for none, None where unknown.
+
+    Raises:
+        SpecError: There is a cap, and nothing limits the time of a task.
+    """
+
+    def __init__(self, settings: Settings, *, default_time_s: int | None) -> None:
+        self._cap_s = settings.max_gpu_s if settings.shape.gpus else None
+        time_s = settings.shape.time_s or default_time_s
+        if self._cap_s is not None and time_s is None:
+            raise SpecError(
+                "budget.gpu_hours: needs resources.time: without a time limit nothing can be held to it"
+            )
+        # Slurm counts in minutes.
+        self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
+        self._task_gpu_s = self.time_s * settings.shape.gpus
+
+    @property
+    def capped(self) -> bool:
+        """Whether there is a cap at all."""
+        return self._cap_s is not None
+
+    def tasks_left(
+        self,
+        state: SweepState,
+        *,
+        open_tasks: Callable[[BatchState], int],
+        unbooked_gpu_s: Callable[[BatchState], float],
+    ) -> int | None:
+        """How many more tasks may be submitted now; None: any number.
+
+        Args:
+            state: Of the sweep.
+            open_tasks: How many tasks of a live batch may still run.
+            unbooked_gpu_s: What the others of its tasks took beyond `state.spent_gpu_s`.
+        """
+        reserved = sum(
+            open_tasks(batch) * batch.gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
+            for batch in state.live.values()
+        )
+        return self._fitting(state.spent_gpu_s + reserved)
+
+    def _fitting(self, gpu_s: float) -> int | None:
+        """How many tasks fit beside what is spent and reserved; None: any number."""
+        if self._cap_s is None:
+            return None
+        return max(0, int((self._cap_s - gpu_s) // self._task_gpu_s))
+
+    def spent(self, state: SweepState) -> str | None:
+        """Why no task fits any more once those submitted have ended, in words; None if one does."""
+        if self._cap_s is None or self._fitting(state.spent_gpu_s):
+            return None
+        return (
+            f"budget.gpu_hours {self._cap_s / 3600:g} is used up: {state.spent_gpu_s / 3600:.4g} are spent, "
+            f"and one more task may take {self._task_gpu_s / 3600:.4g}"
+        )
+
+
+def spent_budget(state: SweepState, settings: Settings, gpus: GpuBudget, *, now: float) -> str | None:
     """The budget that is used up, in words; None while nothing is."""
-    if settings.max_gpu_s is not None and state.spent_gpu_s >= settings.max_gpu_s:
-        return f"budget.gpu_hours {settings.max_gpu_s / 3600:g} is used up"
     started = state.started.at if state.started else now
     if settings.max_time_s is not None and now - started >= settings.max_time_s:
         return f"budget.time {settings.max_time_s:g} s is used up"
-    return None
+    return gpus.spent(state)
 
 
-def work_left(state: SweepState, scheduler: Scheduler, settings: Settings, *, now: float) -> bool:
+def work_left(
+    state: SweepState, scheduler: Scheduler, settings: Settings, gpus: GpuBudget, *, now: float
+) -> bool:
     """Whether a sweep that has ended could go on, for example because a budget was raised."""
     if state.ended is None:
         return False
     if state.ended.ending in (Ending.STOPPED, Ending.PAUSED):
         return True
-    if spent_budget(state, settings, now=now) is not None:
+    if spent_budget(state, settings, gpus, now=now) is not None:
         return False
     stop = state.no_more_trials
     if stop is not None and stop.cause == "budget":

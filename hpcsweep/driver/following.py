@@ -7,22 +7,28 @@ result has come. A query that fails says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
+    BatchHindered,
     Interruption,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
 )
-from hpcsweep.core.protocols import Cluster, LiveBatch, Phase, TaskId, TaskShape, TaskState
-from hpcsweep.core.state import BatchState, Run, SweepState
+from hpcsweep.core.protocols import Cluster, Hindrance, LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.state import BLAMELESS, DEATH_S, BatchState, Run, SweepState
+from hpcsweep.driver.charging import Charges
+from hpcsweep.driver.settings import Settings
 from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.store import checkpoints
+from hpcsweep.store.files import last_line
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.results import Result, new_results
 
@@ -37,11 +43,16 @@ _WORDS = {
     Interruption.TIMEOUT: "reached its time limit",
     Interruption.NODE_FAIL: "its node failed",
     Interruption.CANCELLED: "cancelled on the cluster",
+    Interruption.CANCELLED_BY_ADMIN: "cancelled by an admin",
+    Interruption.NEVER_STARTED: "it could never start",
     Interruption.WORKER_DIED: "its task ended without a result",
     Interruption.LOST: "the cluster shows it no more and no result came",
     Interruption.NOT_STARTED: "its task ended before its turn came",
     Interruption.SWEEP_STOPPED: "the sweep was stopped",
 }
+
+#: Slurm's last words in the log of such a task, whose state may be another.
+_KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
 
 
 class _Watch:
@@ -53,14 +64,23 @@ class _Watch:
         open: Tasks not yet seen gone from the cluster.
         gone_at: When a task with unended runs was first seen gone.
         held: Results of interrupted runs by task, until it shows whether the cluster requeues it.
+        nodes: Where tasks were last seen running.
+        never: Tasks that were seen to be unable ever to start, by the last poll.
+        silent: Tasks with a start that the cluster ended and put back and of which no word has come:
+            since when, and how it ended.
+        charges: What its tasks cost.
     """
 
-    def __init__(self, files: BatchLayout, tasks: int) -> None:
+    def __init__(self, files: BatchLayout, *, tasks: int, gpus: int) -> None:
         self.files = files
         self.seen: set[str] = set()
         self.open: set[int] = set(range(tasks))
         self.gone_at: dict[int, float] = {}
         self.held: dict[int, list[Result]] = {}
+        self.nodes: dict[int, str] = {}
+        self.never: set[int] = set()
+        self.silent: dict[int, tuple[float, TaskState]] = {}
+        self.charges = Charges(gpus)
 
 
 class Following:
@@ -72,22 +92,44 @@ class Following:
         *,
         layout: Layout,
         cluster: Cluster,
-        shape: TaskShape,
-        max_idle_faults: int,
+        settings: Settings,
     ) -> None:
         self._state = state
         self._layout = layout
         self._cluster = cluster
-        self._shape = shape
-        self._max_idle_faults = max_idle_faults
+        self._settings = settings
         self._watches: dict[str, _Watch] = {}
         #: What the last successful poll said of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
-        self._given_up: list[tuple[BatchState, int]] = []
+        #: Pending tasks that the cluster put back and holds, and those that can never start, by batch.
+        self.held: dict[str, list[int]] = {}
+        self.never: dict[str, list[int]] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next look decides something: of a task that is gone, or that can never start."""
+        return any(watch.gone_at.keys() & watch.open or watch.never for watch in self._watches.values())
+
+    @property
+    def unread(self) -> bool:
+        """Whether results have come that `observe` has not read yet."""
+        batches = [batch for batch in self._state.live.values() if batch.job is not None]
+        watches = [self._watch(batch) for batch in batches]
+        return any(True for watch in watches for _ in new_results(watch.files, watch.seen))
 
     def open_tasks(self, batch: BatchState) -> int:
         """How many of its tasks may still hold or take GPUs."""
         return len(self._watch(batch).open)
+
+    def unbooked_gpu_s(self, batch: BatchState) -> float:
+        """What those of its tasks that have ended took beyond what the journal holds."""
+        watch = self._watch(batch)
+        return watch.charges.beyond(set(range(len(batch.tasks))) - watch.open)[1]
+
+    def lives(self, batch: BatchState) -> bool:
+        """Whether a task of it has run for longer than those do that die at once."""
+        states = (self.states.get(TaskId(batch.name, task)) for task in range(len(batch.tasks)))
+        return any((state.seconds or 0.0) > DEATH_S for state in states if state is not None)
 
     def live(self, batch: BatchState) -> LiveBatch:
         """The batch as the cluster knows it."""
@@ -98,7 +140,7 @@ class Following:
             watch.files.root,
             len(batch.tasks),
             batch.throttle,
-            self._shape,
+            self._settings.shape,
             sorted(watch.open),
         )
 
@@ -108,23 +150,44 @@ class Following:
         events: list[AnyEvent] = []
         ended: set[RunId] = set()
         for batch in batches:
-            events += self._results(batch, ended)
+            events += self._charged(batch, self._results(batch, ended))
         states = self._poll(batches)
         if states is None:
             return events
         self.states = states
+        self.held, self.never = {}, {}
         for batch in batches:
             watch = self._watch(batch)
+            events += self._hindrances(batch)
             for task in sorted(watch.open):
-                events += self._task(batch, task, states.get(TaskId(batch.name, task)), ended, now)
+                state = states.get(TaskId(batch.name, task))
+                events += self._charged(batch, self._task(batch, task, state, ended, now))
             if not watch.open and batch.unended <= ended:
-                events.append(BatchClosed(batch.name))
+                events.append(BatchClosed(batch.name, *watch.charges.beyond(range(len(batch.tasks)))))
                 del self._watches[batch.name]
         return events
 
-    def given_up(self) -> list[tuple[BatchState, int]]:
-        """Tasks that the cluster would run again although their run has ended: to be cancelled; once."""
-        found, self._given_up = self._given_up, []
+    def _charged(self, batch: BatchState, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
+        """The same events; what they tell of the cost is noted."""
+        for event in events:
+            if isinstance(event, RunFinished | RunInterrupted):
+                self._watch(batch).charges.told(event)
+            yield event
+
+    def unwanted(self) -> list[tuple[BatchState, int]]:
+        """Tasks that run for nobody, or would: of trials that were stopped and runs that were given up.
+
+        One that runs although all its runs have ended is about to leave by itself.
+        """
+        found = []
+        for (name, task), state in self.states.items():
+            batch = self._state.live.get(name)
+            if batch is None or not state.phase.active:
+                continue
+            runs = [run for run in batch.tasks[task] if run in batch.unended]
+            leaving = not runs and state.phase is not Phase.PENDING
+            if not leaving and all(self._state.trials[run.trial].stopped for run in runs):
+                found.append((batch, task))
         return found
 
     def _poll(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState] | None:
@@ -135,8 +198,41 @@ class Following:
 
     def _watch(self, batch: BatchState) -> _Watch:
         if batch.name not in self._watches:
-            self._watches[batch.name] = _Watch(self._layout.batch(batch.name), len(batch.tasks))
+            files = self._layout.batch(batch.name)
+            watch = self._watches[batch.name] = _Watch(files, tasks=len(batch.tasks), gpus=batch.gpus)
+            for ending in batch.told:
+                watch.charges.told(ending)
         return self._watches[batch.name]
+
+    def _is_active(self, batch: BatchState, task: int) -> bool:
+        state = self.states.get(TaskId(batch.name, task))
+        return state is not None and state.phase.active
+
+    def _hindrances(self, batch: BatchState) -> Iterator[AnyEvent]:
+        """What keeps tasks of the batch from starting, beside their turn; told when it changes."""
+        watch = self._watch(batch)
+        reasons: dict[str, int] = {}
+        never: set[int] = set()
+        for task in sorted(watch.open):
+            state = self.states.get(TaskId(batch.name, task))
+            if state is None or state.phase is not Phase.PENDING or state.hindrance is None:
+                continue
+            if state.hindrance is Hindrance.HELD and task not in batch.released:
+                self.held.setdefault(batch.name, []).append(task)
+                continue
+            if state.hindrance is Hindrance.NEVER:
+                never.add(task)
+            reasons[state.reason] = reasons.get(state.reason, 0) + 1
+        if never & watch.never:  # seen twice
+            self.never[batch.name] = sorted(never)
+        watch.never = never
+        if not any(self._is_active(batch, task) for task in watch.open):
+            return  # what hindered them is how they ended
+        words = "; ".join(
+            f"{count} task{'s' if count > 1 else ''}: {reason}" for reason, count in reasons.items()
+        )
+        if words != batch.hindered:
+            yield BatchHindered(batch.name, words)
 
     # ------------------------------------------------------------------ results
 
@@ -147,7 +243,14 @@ class Following:
             run_id = RunId(result.trial, result.rung)
             if run_id not in batch.unended or run_id in ended:
                 continue
-            if (result.attempt, result.restart) <= self._state.run(run_id).counted:
+            if result.task in watch.silent:
+                if result.restart == self._next_restart(self._state.run(run_id)):
+                    del watch.silent[result.task]  # it was only late
+                else:
+                    yield from self._silent(batch, result.task, ended)
+            # An ending counts even if it comes later than the word that its start was over.
+            counted = (result.attempt, result.restart) <= self._state.run(run_id).counted
+            if counted and result.outcome is None:
                 continue
             # A later start of the same run shows that the cluster took it back after the one before.
             for held in self._take_held(watch, run_id, result.task):
@@ -159,7 +262,20 @@ class Following:
             stopped = self._state.trials[run_id.trial].stopped
             if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
                 result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
+            elif self._is_tried_again(result):
+                yield self._interruption(batch, result, Interruption.TRAINING_ERROR)
+                continue
             yield _finished(batch, result)
+
+    def _is_tried_again(self, result: Result) -> bool:
+        failed = result.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)
+        run = self._state.run(RunId(result.trial, result.rung))
+        return (
+            failed
+            and run.errors < self._settings.max_errors
+            and not self._state.trials[result.trial].stopped
+            and self._state.stopping is None
+        )
 
     @staticmethod
     def _take_held(watch: _Watch, run_id: RunId, task: int) -> list[Result]:
@@ -168,6 +284,13 @@ class Following:
         watch.held[task] = [result for result in held if (result.trial, result.rung) != run_id]
         return taken
 
+    def _all_held(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[Result]:
+        """The results of the task that were held, but for those of runs that have ended meanwhile."""
+        for result in self._watch(batch).held.pop(task, []):
+            run_id = RunId(result.trial, result.rung)
+            if run_id in batch.unended and run_id not in ended:
+                yield result
+
     # ------------------------------------------------------------------ the cluster's word
 
     def _task(
@@ -175,17 +298,27 @@ class Following:
     ) -> Iterator[AnyEvent]:
         """One open task, as the cluster shows it now; None if it does not."""
         watch = self._watch(batch)
+        if state is not None:
+            over = watch.charges.over(task)
+            watch.charges.seen(task, state)
+            if watch.charges.over(task) > over and not watch.held.get(task):
+                watch.silent[task] = now, self._end_of_start(watch, task)
+            if state.node:
+                watch.nodes[task] = state.node
         if state is not None and state.phase.active:
             watch.gone_at.pop(task, None)
             if state.phase is Phase.PENDING:  # the cluster took it back to run it again
-                for result in watch.held.pop(task, []):
-                    yield self._interrupted(batch, result, state, requeued=True)
+                for result in self._all_held(batch, task, ended):
+                    event = self._interrupted(batch, result, state, requeued=True)
+                    if isinstance(event, RunFinished):
+                        ended.add(event.run)
+                    yield event
+            if task in watch.silent and now - watch.silent[task][0] >= self._cluster.grace_s:
+                yield from self._silent(batch, task, ended)
             return
-        for result in watch.held.pop(task, []):
-            run_id = RunId(result.trial, result.rung)
-            if run_id not in ended:
-                ended.add(run_id)
-                yield self._interrupted(batch, result, state, requeued=False)
+        for result in self._all_held(batch, task, ended):
+            ended.add(RunId(result.trial, result.rung))
+            yield self._interrupted(batch, result, state, requeued=False)
         silent = [run for run in batch.tasks[task] if run in batch.unended and run not in ended]
         if silent:
             first_seen = watch.gone_at.setdefault(task, now)
@@ -198,13 +331,69 @@ class Following:
                 yield self._vanished(batch, task, self._state.run(run_id), state)
         watch.open.discard(task)
 
+    def _end_of_start(self, watch: _Watch, task: int) -> TaskState:
+        """How a start ended that the cluster put back, where its worker tells nothing."""
+        node = watch.nodes.get(task, "")
+        failed = bool(node) and self._cluster.has_failed(node)
+        seconds = watch.charges.last_over_s(task)
+        return TaskState(Phase.NODE_FAIL if failed else Phase.PREEMPTED, node=node, seconds=seconds)
+
+    def _silent(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[AnyEvent]:
+        """A start that is over and of which no worker told; the cluster runs the task again."""
+        _, state = self._watch(batch).silent.pop(task)
+        # Who was preempted while it was starting had no turn, and it is nobody's fault.
+        young = state.phase is Phase.PREEMPTED and (state.seconds or 0.0) < DEATH_S
+        for run_id in batch.tasks[task]:
+            if run_id not in batch.unended or run_id in ended:
+                continue
+            run = self._state.run(run_id)
+            result = Result(
+                *run_id,
+                attempt=run.attempts - 1,
+                restart=self._next_restart(run),
+                task=task,
+                interrupted=Interruption.NOT_STARTED if young else None,
+                node=state.node,
+            )
+            event = self._interrupted(batch, self._with_progress(run, result), state, requeued=True)
+            if isinstance(event, RunFinished):
+                ended.add(run_id)
+            yield event
+
+    @staticmethod
+    def _next_restart(run: Run) -> int:
+        """Number of the first start of its present attempt that is not taken into account."""
+        return run.counted[1] + 1 if run.counted[0] == run.attempts - 1 else 0
+
+    def _with_progress(self, run: Run, result: Result) -> Result:
+        """With what its checkpoints say, where no worker did."""
+        newest = checkpoints.newest(self._layout.trial(run.trial), at_most=run.resource)
+        step = newest.step if newest else 0
+        trial = self._state.trials[run.trial]
+        before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)
+        return msgspec.structs.replace(result, step=step, progressed=step > before)
+
     def _vanished(
         self, batch: BatchState, task: int, run: Run, state: TaskState | None
     ) -> RunFinished | RunInterrupted:
         """A run whose task is gone and that left no result."""
-        result = Result(run.trial, run.rung, attempt=run.attempts - 1, restart=run.counted[1] + 1, task=task)
-        if state is not None and state.phase is Phase.OUT_OF_MEMORY:
-            message = state.reason or "killed: out of memory"
+        watch = self._watch(batch)
+        seconds = watch.charges.untold(task) if len(batch.tasks[task]) == 1 else 0.0
+        result = Result(
+            run.trial,
+            run.rung,
+            attempt=run.attempts - 1,
+            restart=self._next_restart(run),
+            task=task,
+            seconds=seconds,
+            gpu_seconds=seconds * batch.gpus,
+            node=watch.nodes.get(task, ""),
+            message=last_line(watch.files.log(task)),
+        )
+        result = self._with_progress(run, result)
+        phase = state.phase if state is not None else None
+        if phase is Phase.OUT_OF_MEMORY or _KILLED_FOR_MEMORY.search(result.message):
+            message = result.message or "killed: out of memory"
             result = msgspec.structs.replace(result, outcome=Outcome.OUT_OF_MEMORY, message=message)
             return _finished(batch, result)
         return self._interrupted(batch, result, state, requeued=False)
@@ -213,27 +402,40 @@ class Following:
         self, batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool
     ) -> RunFinished | RunInterrupted:
         run = self._state.run(RunId(result.trial, result.rung))
-        why = self._why(result, state)
+        why = self._why(batch, result, state, requeued=requeued)
         node = result.node or (state.node if state else "")
-        message = result.message or _WORDS[why] + (f" ({node})" if node else "")
+        message = result.message
+        if result.interrupted is None or not message:  # no word of its worker, only the last line printed
+            words = _WORDS[why] + (f" ({node})" if node else "")
+            message = f"{words}; its last line: {message}" if message else words
+        result = msgspec.structs.replace(result, node=node, message=message)
         stopped = self._state.trials[run.trial].stopped
-        if stopped:
+        # Of a requeued task that runs again, or has already left a later result, that start decides.
+        current = None if state is None else self.states.get(TaskId(batch.name, result.task))
+        decides = not requeued or (current is not None and current.phase is Phase.PENDING)
+        if stopped and decides:
             step, value = run.reported or (result.step, None)
-            result = msgspec.structs.replace(result, step=step, value=value, message=stopped, node=node)
+            result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
             return _finished(batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED))
-        # With a requeued task and no state a later start has left a result too: that one decides.
-        if (
-            not (requeued and state is None)
-            and not result.progressed
-            and why not in (Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED)
-            and run.idle_faults >= self._max_idle_faults
-        ):
-            times = run.idle_faults + 1
-            given_up = f"given up after {times} interruptions without progress; the last: {message}"
-            lost = msgspec.structs.replace(result, outcome=Outcome.LOST, message=given_up, node=node)
-            if requeued:
-                self._given_up.append((batch, result.task))
-            return _finished(batch, lost)
+        given_up = self._given_up_words(run, result, why)
+        if given_up and decides:
+            message = f"{given_up}; the last: {message}"
+            return _finished(batch, msgspec.structs.replace(result, outcome=Outcome.LOST, message=message))
+        return self._interruption(batch, result, why, requeued=requeued)
+
+    def _given_up_words(self, run: Run, result: Result, why: Interruption) -> str:
+        """Why the run is not tried again; empty if it is."""
+        limit = self._settings.max_timeouts
+        if why is Interruption.TIMEOUT and limit is not None and run.timeouts >= limit:
+            return f"given up after reaching its time limit {run.timeouts + 1} times"
+        if result.progressed or why in BLAMELESS or run.idle_faults < self._settings.max_idle_faults:
+            return ""
+        return f"given up after {run.idle_faults + 1} interruptions without progress"
+
+    @staticmethod
+    def _interruption(
+        batch: BatchState, result: Result, why: Interruption, *, requeued: bool = False
+    ) -> RunInterrupted:
         return RunInterrupted(
             result.trial,
             result.rung,
@@ -245,20 +447,32 @@ class Following:
             start=None if result.started is None else result.start,
             requeued=requeued,
             progressed=result.progressed,
+            step=result.step,
             seconds=result.seconds,
             gpu_seconds=result.gpu_seconds,
-            node=node,
+            node=result.node,
             job=result.job,
-            message=message,
+            message=result.message,
         )
 
-    def _why(self, result: Result, state: TaskState | None) -> Interruption:
+    def _why(
+        self, batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool
+    ) -> Interruption:
         if self._state.stopping is not None:
             return Interruption.SWEEP_STOPPED
-        if result.interrupted is not None and result.started is None:
+        started = result.started is not None or result.interrupted in (None, Interruption.WORKER_DIED)
+        if not started:
             return Interruption.NOT_STARTED
+        if batch.hindered and not result.node and (state is None or state.phase is Phase.CANCELLED):
+            return Interruption.NEVER_STARTED
         if state is not None and state.phase in _WHY:
-            return _WHY[state.phase]
+            why = _WHY[state.phase]
+            if why is Interruption.CANCELLED and state.foreign:
+                return Interruption.CANCELLED_BY_ADMIN
+            return why
+        if result.interrupted is Interruption.TIMEOUT and requeued:
+            # A site can have preemption announce itself by the signal of the time limit.
+            return Interruption.PREEMPTED
         if result.interrupted is not None:
             return result.interrupted
         return Interruption.LOST if state is None else Interruption.WORKER_DIED

@@ -9,12 +9,13 @@ from hpcsweep.core.events import (
     Config,
     Outcome,
     RunFinished,
+    RunRetried,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
 from hpcsweep.core.protocols import Promote, Start, Stop
-from hpcsweep.core.state import RunStatus, SweepState, mean_value
+from hpcsweep.core.state import Run, RunStatus, SweepState, mean_value
 
 
 class Repeats:
@@ -43,12 +44,23 @@ class Repeats:
                 return msgspec.structs.replace(event, trial=event.trial // self.count) if first else None
             case RunFinished():
                 return self._finished(event)
+            case RunRetried():
+                return self._retried(event)
             case _:
                 return event
 
+    def _runs(self, trial: int, rung: int) -> list[Run]:
+        first = trial - trial % self.count
+        return [repeat.runs[rung] for repeat in self._state.trials[first : first + self.count]]
+
+    def _retried(self, event: RunRetried) -> RunRetried | None:
+        # It had been told as ended only if all of its repeats had, the others still have.
+        if sum(not run.status.ended for run in self._runs(event.trial, event.rung)) > 1:
+            return None
+        return msgspec.structs.replace(event, trial=event.trial // self.count)
+
     def _finished(self, event: RunFinished) -> RunFinished | None:
-        first = event.trial - event.trial % self.count
-        runs = [trial.runs[event.rung] for trial in self._state.trials[first : first + self.count]]
+        runs = self._runs(event.trial, event.rung)
         if not all(run.status.ended for run in runs):
             return None
         value = mean_value(runs)
@@ -57,7 +69,7 @@ class Repeats:
             outcome = next(run.outcome for run in runs if run.value is None and run.outcome is not None)
         elif any(run.status is RunStatus.STOPPED for run in runs):
             outcome = Outcome.STOPPED
-        return msgspec.structs.replace(event, trial=first // self.count, outcome=outcome, value=value)
+        return msgspec.structs.replace(event, trial=event.trial // self.count, outcome=outcome, value=value)
 
     def created(
         self, config: Config, start: Start, *, index: int, origin: str = "searcher"

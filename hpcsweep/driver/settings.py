@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from hpcsweep.core.protocols import TaskShape
@@ -16,9 +18,12 @@ class Settings(msgspec.Struct, frozen=True):
         cluster: Name of the cluster, kept with each batch.
         max_tasks: Tasks that may hold GPUs at a time, over all batches.
         max_trials: Configurations that may be started in all; clones do not count.
-        max_gpu_s: GPU-seconds after which nothing more is submitted.
+        max_gpu_s: GPU-seconds that the sweep may cost; nothing is submitted whose time limit could
+            carry it beyond.
         max_time_s: Wall time since the sweep began after which nothing more is submitted.
         max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
+        max_errors: Errors in training code after which a run is tried again.
+        max_timeouts: Time limits that a run may reach; None: any number while its checkpoints advance.
     """
 
     name: str
@@ -31,4 +36,18 @@ class Settings(msgspec.Struct, frozen=True):
     max_gpu_s: float | None = None
     max_time_s: float | None = None
     max_idle_faults: int = 5
+    max_errors: int = 0
+    max_timeouts: int | None = None
     minimise: bool = True
+
+
+class Leaving(NamedTuple):
+    """The job that a driver runs in: its place is free as soon as the driver is done.
+
+    Attributes:
+        batch: Whose task it is; empty for a job that only ticks.
+    """
+
+    batch: str
+    task: int
+    job: str

@@ -19,7 +19,6 @@ from hpcsweep.report.explanation import (
     Change,
     Creation,
     Explanation,
-    Interrupted,
     Repeat,
     Rung,
     Verdict,
@@ -125,7 +124,7 @@ def _rung(retracing: Retracing, state: SweepState, run: Run) -> Rung:
         run.node,
         run.message,
         run.attempts,
-        tuple(Interrupted(i.why, i.node, i.message) for i in retracing.interruptions.get(run.rung, ())),
+        tuple(retracing.attempts.get(run.rung, ())),
         tuple(Repeat(r.trial, r.status, r.value) for r in runs) if len(runs) > 1 else (),
         state.value_of(retracing.first, run.rung),
         verdict,
@@ -167,7 +166,9 @@ def _unpromoted(state: SweepState, level: Level, first: int, *, rung: int) -> tu
     if level.resource == scheduler.get("max_resource"):
         return Verdict.LAST, "", now
     if level.went_on and level.at_once and scheduler.get("name") not in OPEN_ENDED:
-        return Verdict.DROPPED, "", level.compare(first, min(level.went_on.values()))
+        decided = min(level.went_on.values())
+        late = "" if level.ended[first] <= decided else "tried again after that"
+        return Verdict.DROPPED, late, level.compare(first, decided)
     if state.ended is not None:
         most = max(run.resource for trial in state.trials for run in trial.runs)
         if state.ended.ending is Ending.FINISHED and level.resource == most:

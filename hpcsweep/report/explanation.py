@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hpcsweep.core.events import Config, Interruption, Outcome
+from hpcsweep.core.events import Config, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.state import RunStatus
 from hpcsweep.report.standings import Comparison
 
@@ -65,12 +65,42 @@ class Creation(msgspec.Struct, frozen=True):
     replaces: int | None = None
 
 
-class Interrupted(msgspec.Struct, frozen=True):
-    """An attempt that ended without fault of the configuration."""
+class Attempt(msgspec.Struct, frozen=True):
+    """One try at a run, and how it ended: by an outcome or an interruption.
 
-    why: Interruption
+    Attributes:
+        attempt: From 0; `restart` counts the cluster's own requeues of it.
+        step: That the trial had reached, 0 where unknown.
+        seconds: How long it took.
+        retried: Somebody asked for another try after it; `request`: by this control request.
+    """
+
+    attempt: int
+    restart: int
+    outcome: Outcome | None
+    interruption: Interruption | None
+    step: int
     node: str
+    job: str
+    seconds: float
     message: str
+    retried: bool = False
+    request: str = ""
+
+    @classmethod
+    def of(cls, event: RunFinished | RunInterrupted) -> Attempt:
+        """The attempt that ended with this event."""
+        return cls(
+            event.attempt,
+            event.restart,
+            event.outcome if isinstance(event, RunFinished) else None,
+            event.why if isinstance(event, RunInterrupted) else None,
+            event.step,
+            event.node,
+            event.job,
+            event.seconds,
+            event.message,
+        )
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -89,6 +119,8 @@ class Rung(msgspec.Struct, frozen=True):
         value: Of this run.
         step: That it reached.
         message: Last line of its error.
+        batches: In how many it has been submitted.
+        attempts: Those that have ended, the newest last.
         repeats: All trainings of its configuration at this rung; empty where there is one.
         mean: Of the repeats, by which they are compared; None until all have ended, and if one failed.
         reason: Why the verdict, as far as places do not tell.
@@ -105,8 +137,8 @@ class Rung(msgspec.Struct, frozen=True):
     step: int
     node: str
     message: str
-    attempts: int
-    interruptions: tuple[Interrupted, ...]
+    batches: int
+    attempts: tuple[Attempt, ...]
     repeats: tuple[Repeat, ...]
     mean: float | None
     verdict: Verdict

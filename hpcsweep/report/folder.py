@@ -7,16 +7,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from hpcsweep.core.events import BatchAbandoned
+from hpcsweep.core.events import BatchAbandoned, BatchSubmitted
 from hpcsweep.core.state import Run, RunStatus, SweepState
 from hpcsweep.errors import FolderError
+from hpcsweep.report.troubles import (
+    hindrances,
+    interruptions,
+    left_out,
+    newest_failures,
+    newest_interruptions,
+)
 from hpcsweep.store.journal import holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
 from hpcsweep.store.segments import Reading, read_journal
-
-#: So many of the newest failures are listed.
-FAILURES_SHOWN = 5
 
 
 class Folder:
@@ -45,10 +49,10 @@ class Folder:
         return "running" if self.state.ended is None else self.state.ended.ending.value
 
     def refusal(self) -> str | None:
-        """Why the newest batch was abandoned, if nothing has been submitted since."""
-        if self.reading.events and isinstance(last := self.reading.events[-1], BatchAbandoned):
-            return last.reason
-        return None
+        """Why the newest batch was refused, if nothing has been submitted since."""
+        batches = (e for e in reversed(self.reading.events) if isinstance(e, BatchAbandoned | BatchSubmitted))
+        newest = next(batches, None)
+        return newest.reason if isinstance(newest, BatchAbandoned) and not newest.limited else None
 
     def running(self) -> int:
         """Submitted runs whose task has begun and that have no result yet, by their files.
@@ -74,26 +78,38 @@ class Folder:
             "running": running,
         } | counts
 
-    def status(self) -> dict[str, Any]:
-        """The summary that `status --json` prints."""
+    def status(self, *, now: float) -> dict[str, Any]:
+        """The summary that `status --json` prints.
+
+        Args:
+            now: Unix time, for what holds only until then.
+        """
         state = self.state
         driver = self.driver
+        events = self.reading.events
         return {
             "name": state.started.name if state.started else None,
             "state": self.sweep_state,
             "reason": state.ended.reason if state.ended else self.refusal(),
+            "pausing": state.pausing.reason if state.pausing and not state.ended else None,
             "driver": str(driver) if driver else None,
+            "detached": state.detached.cluster if state.detached else None,
+            "tick_jobs": [batch.tick for batch in state.live.values() if batch.tick],
+            "hindered": hindrances(state),
+            "limited": (state.limited or None) if state.ended is None else None,
+            "excluded": [
+                {"node": out.node, "until": out.until, "reason": out.reason}
+                for out in left_out(state, now=now)
+            ],
             "trials": len(state.trials),
             "enqueued": len(state.enqueued),
             "runs": self.run_counts(),
             "best": best_of(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
             "run_hours": round(state.spent_s / 3600, 6),
-            "interruptions": state.interruptions,
-            "failures": [
-                {"trial": run.trial, "rung": run.rung, "outcome": _outcome(run), "message": run.message}
-                for run in failures(state)[-FAILURES_SHOWN:]
-            ],
+            "interrupted": interruptions(state),
+            "newest_interruptions": newest_interruptions(events),
+            "failures": newest_failures(events, state),
         }
 
 
@@ -118,7 +134,3 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
 def failures(state: SweepState) -> list[Run]:
     """Runs that failed for good, in trial order."""
     return [run for trial in state.trials for run in trial.runs if run.status is RunStatus.FAILED]
-
-
-def _outcome(run: Run) -> str:
-    return run.outcome.value if run.outcome else run.status.value

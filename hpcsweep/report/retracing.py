@@ -13,14 +13,15 @@ from hpcsweep.core.events import (
     Enqueued,
     KnownResults,
     RunFinished,
-    RunId,
     RunInterrupted,
     RunReported,
+    RunRetried,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.state import Run, RunStatus, SweepState
+from hpcsweep.report.explanation import Attempt
 from hpcsweep.report.standings import Level
 
 
@@ -56,7 +57,7 @@ class Retracing:
         replaces: The trial whose line of a population it carries on as a clone.
         replaced: The clone that carries on its line, and the moment at which it was made.
         submitted: By rung, when its first batch was planned.
-        interruptions: By rung.
+        attempts: By rung, those that have ended.
         reports: What its peers and itself had reported when it was told to stop; otherwise empty.
     """
 
@@ -74,12 +75,12 @@ class Retracing:
         self.replaces: int | None = None
         self.replaced: tuple[int, int] | None = None
         self.submitted: dict[int, float] = {}
-        self.interruptions: dict[int, list[RunInterrupted]] = {}
+        self.attempts: dict[int, list[Attempt]] = {}
         self.reports: list[RunReported] = []
         self._gathered: list[RunReported] = []
         self._last_of_line: int | None = None
         self._moment = 0
-        self._ended: Counter[RunId] = Counter()  # repeats, by the first one's run
+        self._so_far = SweepState()
         self._requests: deque[str] = deque()
         self._observations = 0
         self._unobserved: set[int] = set()
@@ -90,10 +91,15 @@ class Retracing:
     def _apply(self, event: AnyEvent) -> None:
         if self._asking is not None and not isinstance(event, TrialCreated):
             self._asking = None
+        self._so_far.apply(event)
+        if isinstance(event, RunFinished | RunInterrupted) and event.trial == self.trial:
+            self.attempts.setdefault(event.rung, []).append(Attempt.of(event))
         match event:
             case RunFinished():
                 self._moment += 1
                 self._run_ended(event)
+            case RunRetried():
+                self._run_retried(event)
             case RunReported():
                 if self._is_peer(event.trial):
                     self._gathered.append(event)
@@ -103,9 +109,6 @@ class Retracing:
                 self._trial_promoted(event)
             case BatchPlanned():
                 self._batch_planned(event)
-            case RunInterrupted():
-                if event.trial == self.trial:
-                    self.interruptions.setdefault(event.rung, []).append(event)
             case TrialStopped():
                 if self.first <= event.trial < self.first + self._state.repeats:
                     self.reports = list(self._gathered)
@@ -155,14 +158,10 @@ class Retracing:
             self.levels[event.resource].join(event.trial, self._moment)
 
     def _run_ended(self, event: RunFinished) -> None:
-        repeats = self._state.repeats
-        first = event.trial - self._state.trials[event.trial].repeat
-        if repeats > 1:
-            self._ended[RunId(first, event.rung)] += 1
-            if self._ended[RunId(first, event.rung)] < repeats:
-                return
-        runs = [trial.runs[event.rung] for trial in self._state.trials[first : first + repeats]]
-        value = self._state.value_of(first, event.rung)
+        first, runs = self._repeats(event)
+        if not all(run.status.ended for run in runs):
+            return
+        value = self._so_far.value_of(first, event.rung)
         if value is not None or any(run.status is not RunStatus.STOPPED for run in runs):
             self._observations += 1
             self._unobserved.discard(first)
@@ -170,6 +169,21 @@ class Retracing:
         if level is not None and self._is_peer(first):
             stopped = any(run.status is RunStatus.STOPPED for run in runs)
             level.end(first, self._moment, None if stopped else value)
+
+    def _run_retried(self, event: RunRetried) -> None:
+        if event.trial == self.trial:
+            attempts = self.attempts[event.rung]
+            attempts[-1] = msgspec.structs.replace(attempts[-1], retried=True, request=event.request)
+        first, runs = self._repeats(event)
+        level = self.levels.get(runs[0].resource)
+        if level is not None and first in level.ended:
+            level.retry(first, self._moment)
+
+    def _repeats(self, event: RunFinished | RunRetried) -> tuple[int, list[Run]]:
+        """The first trial of the run's configuration, and the run of each of its trials, as they are then."""
+        first = event.trial - self._state.trials[event.trial].repeat
+        trials = self._so_far.trials[first : first + self._state.repeats]
+        return first, [trial.runs[event.rung] for trial in trials]
 
     def _batch_planned(self, event: BatchPlanned) -> None:
         own = self._state.trials[self.trial].runs

@@ -70,6 +70,8 @@ class Level:
         self.joined: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.went_on: dict[int, int] = {}
+        #: Those that had ended without being promoted, and were tried again: from and until when.
+        self._before: list[tuple[int, int, int]] = []
         self._values: dict[int, float] = {}
         self._sign = 1 if minimise else -1
 
@@ -83,6 +85,16 @@ class Level:
         if value is not None:
             self._values[trial] = value
 
+    def retry(self, trial: int, moment: int) -> None:
+        """Its run has not ended after all; until this moment it had."""
+        self._before.append((trial, self.ended.pop(trial), moment))
+        self._values.pop(trial, None)
+
+    def ended_by(self, moment: float) -> set[int]:
+        """Whose run had ended at this moment, as far as anybody knew."""
+        ended = {trial for trial, when in self.ended.items() if when <= moment}
+        return ended | {trial for trial, since, until in self._before if since <= moment <= until}
+
     def promote(self, trial: int, moment: int) -> None:
         """It was promoted from there."""
         self.went_on[trial] = moment
@@ -93,16 +105,13 @@ class Level:
         if not self.went_on:
             return True
         decided = min(self.went_on.values())
-        return (
-            max(self.went_on.values()) == decided
-            and len(self.ended) == len(self.joined)
-            and max(self.ended.values()) <= decided
-        )
+        return max(self.went_on.values()) == decided and len(self.ended_by(decided)) == len(self.joined)
 
     def compare(self, trial: int, moment: float = math.inf) -> Comparison:
         """Its place among those that had ended by then."""
-        ended = [other for other, when in self.ended.items() if when <= moment]
-        ranked = sorted((self._sign * self._values[t], t) for t in ended if t in self._values)
+        ended = self.ended_by(moment)
+        valued = [other for other in ended & self._values.keys() if self.ended[other] <= moment]
+        ranked = sorted((self._sign * self._values[t], t) for t in valued)
         on = {other for other, when in self.went_on.items() if when <= moment}
         peers = [
             Peer(other, place, self._values[other], other in on)

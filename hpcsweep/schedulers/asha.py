@@ -10,6 +10,7 @@ from hpcsweep.core.events import (
     NoMoreTrials,
     RunFinished,
     RunReported,
+    RunRetried,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -117,7 +118,7 @@ class ASHA:
                 self._started[event.bracket] += 1
                 self._of_trial[event.trial] = self._brackets[event.bracket]
                 self._of_trial[event.trial].apply(event)
-            case TrialPromoted() | TrialStopped() | RunReported() | RunFinished():
+            case TrialPromoted() | TrialStopped() | RunReported() | RunFinished() | RunRetried():
                 self._of_trial[event.trial].apply(event)
             case NoMoreTrials():
                 self._exhausted = True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from heapq import heappop, heappush, heappushpop
+from heapq import heapify, heappop, heappush, heappushpop
 
-from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated, TrialPromoted
+from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, RunRetried, TrialCreated, TrialPromoted
 from hpcsweep.core.protocols import Promote, Stop
 
 
@@ -39,6 +39,9 @@ class PromotionBracket:
                 self._running -= 1
                 value = None if event.outcome is Outcome.STOPPED else event.value
                 self._rungs[event.rung].end(event.trial, None if value is None else self._sign * value)
+            case RunRetried() if event.rung < len(self._rungs):
+                self._running += 1
+                self._rungs[event.rung].retry(event.trial)
             case _:
                 pass
 
@@ -77,6 +80,18 @@ class Rung:
             value, trial = heappop(self._others)
             heappush(self._top, (-value, -trial))
             self._enter(value, trial)
+
+    def retry(self, trial: int) -> None:
+        """A run that ended, and was not promoted, has not ended after all."""
+        self._ended -= 1
+        self._value.pop(trial, None)
+        top = [(-value, -trial) for value, trial in self._top]
+        ranked = sorted(entry for entry in [*top, *self._others] if entry[1] != trial)
+        count = self._ended // self._eta
+        self._top = [(-value, -trial) for value, trial in ranked[:count]]
+        heapify(self._top)
+        self._others = ranked[count:]
+        self._candidates = [entry for entry in ranked[:count] if entry[1] in self._value]
 
     def promote(self, trial: int) -> None:
         """The trial has gone on to the next rung; its value still counts."""

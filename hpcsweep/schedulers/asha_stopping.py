@@ -9,6 +9,7 @@ from hpcsweep.core.events import (
     Outcome,
     RunFinished,
     RunReported,
+    RunRetried,
     TrialCreated,
     TrialStopped,
 )
@@ -22,7 +23,7 @@ class StoppingBracket:
     several counts for the last of them, as it says nothing fair of those before. With n values at
     the milestone so far, its own included, the trial goes on if it is among the best
     max(1, floor(n / eta)), ties to the older trial. A run that fails counts as the worst value of
-    the milestone that it did not reach.
+    the milestone that it did not reach, until it is tried again.
     """
 
     def __init__(self, resources: tuple[int, ...], *, eta: int, minimise: bool) -> None:
@@ -31,7 +32,7 @@ class StoppingBracket:
         self._eta = eta
         self._sign = 1 if minimise else -1
         self._ranked: list[list[tuple[float, int]]] = [[] for _ in self._milestones]
-        self._failed = [0] * len(self._milestones)
+        self._failed: list[set[int]] = [set() for _ in self._milestones]
         #: The next milestone of each trial that runs.
         self._next: dict[int, int] = {}
         self._stops: dict[int, Stop] = {}
@@ -54,8 +55,13 @@ class StoppingBracket:
                 milestone = self._next.get(event.trial, len(self._milestones))
                 failed = event.outcome not in (Outcome.COMPLETED, Outcome.STOPPED)
                 if failed and event.trial not in self._stops and milestone < len(self._milestones):
-                    self._failed[milestone] += 1
+                    self._failed[milestone].add(event.trial)
                 self._leave(event.trial)
+            case RunRetried():
+                for milestone, trials in enumerate(self._failed):
+                    if event.trial in trials:
+                        trials.remove(event.trial)
+                        self._next[event.trial] = milestone
             case _:
                 pass
 
@@ -78,7 +84,7 @@ class StoppingBracket:
         entry = (self._sign * value, trial)
         rank = bisect_left(ranked, entry) + 1
         insort(ranked, entry)
-        count = len(ranked) + self._failed[milestone]
+        count = len(ranked) + len(self._failed[milestone])
         best = max(1, count // self._eta)
         if rank > best:
             self._stops[trial] = Stop(

@@ -16,6 +16,7 @@ from hpcsweep.core.events import (
     NoMoreTrials,
     Outcome,
     RunFinished,
+    RunRetried,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -66,6 +67,11 @@ class Place:
             self.values[self.intervals] = value
             self.fruitless = 0
 
+    def retry(self) -> None:
+        """The run that failed has not ended after all."""
+        self.running, self.failed = True, False
+        self.fruitless -= 1
+
 
 class PBT:
     """A population in which, after each interval, the bottom quarter copies the top quarter.
@@ -80,6 +86,7 @@ class PBT:
 
     A member that failed, was lost or was stopped is replaced as well, by a clone of one that is no
     less far. Its place is given up after `MEMBERS_IN_A_ROW` such members that completed no run.
+    One that is tried again holds its place again if no clone has taken it, else it counts no more.
     A clone is a new trial, in the bracket with the number of its place. Clones go on when no other
     trials may start any more.
 
@@ -153,8 +160,10 @@ class PBT:
             case TrialPromoted():
                 place = self._place_of[event.trial]
                 place.runs, place.running = event.rung + 1, True
-            case RunFinished():
+            case RunFinished() if event.trial in self._place_of:
                 self._finished(event)
+            case RunRetried() if event.trial in self._place_of:
+                self._place_of[event.trial].retry()
             case NoMoreTrials():
                 self._exhausted = True
             case SweepResumed():

@@ -14,6 +14,7 @@ from hpcsweep.core.events import (
     Outcome,
     RunFinished,
     RunReported,
+    RunRetried,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
@@ -37,7 +38,7 @@ class Rule(Protocol):
         ...
 
     def drop(self, trial: int) -> None:
-        """The trial has failed or was stopped: it reports no more."""
+        """The trial was stopped: it reports no more. One that failed may be tried again, and is kept."""
         ...
 
 
@@ -58,8 +59,9 @@ class Stopping:
         self.clones = inner.clones
         self._inner = inner
         self._rules = tuple(rules)
-        #: Resource of each run that goes on, by trial.
-        self._running: dict[int, int] = {}
+        #: Trials with a run that goes on, and the resource of each one's newest run.
+        self._running: set[int] = set()
+        self._resources: dict[int, int] = {}
         self._stops: dict[int, Stop] = {}
 
     @property
@@ -71,17 +73,22 @@ class Stopping:
         self._inner.apply(event)
         match event:
             case TrialCreated() | TrialPromoted():
-                self._running[event.trial] = event.resource
+                self._running.add(event.trial)
+                self._resources[event.trial] = event.resource
             case RunReported() if event.trial in self._running:
                 for step, value in event.reports:
                     self._report(event.trial, step, value)
             case TrialStopped():
                 self._end(event.trial)
             case RunFinished():
-                completed = event.outcome is Outcome.COMPLETED
                 for rule in self._rules:
-                    (rule.complete if completed else rule.drop)(event.trial)
+                    if event.outcome is Outcome.COMPLETED:
+                        rule.complete(event.trial)
+                    elif event.outcome is Outcome.STOPPED:
+                        rule.drop(event.trial)
                 self._end(event.trial)
+            case RunRetried():
+                self._running.add(event.trial)
             case _:
                 pass
 
@@ -95,13 +102,13 @@ class Stopping:
         return self._inner.done and not self._running
 
     def _end(self, trial: int) -> None:
-        self._running.pop(trial, None)
+        self._running.discard(trial)
         self._stops.pop(trial, None)
 
     def _report(self, trial: int, step: int, value: float) -> None:
         for rule in self._rules:
             reason = rule.report(trial, step, value)
-            if reason is not None and step < self._running[trial]:
+            if reason is not None and step < self._resources[trial]:
                 self._stops.setdefault(trial, Stop(trial, reason))
 
 

@@ -9,6 +9,7 @@ from hpcsweep.core.events import (
     NoMoreTrials,
     Outcome,
     RunFinished,
+    RunRetried,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -46,8 +47,16 @@ class Bracket:
             self.filled = True
 
     def finish(self, trial: int, rung: int, value: float | None) -> None:
+        before = self.values[rung].get(trial)
         self.values[rung][trial] = value
-        self._with_value[rung] += value is not None
+        self._with_value[rung] += (value is not None) - (before is not None)
+
+    def retry(self, trial: int, rung: int) -> None:
+        """The run of a trial that was not promoted goes on: its rung waits for it if a place is left."""
+        above = rung + 1
+        if above < len(self.members) and len(self.members[above]) == self.ladder.sizes[above]:
+            return
+        self._with_value[rung] -= self.values[rung].pop(trial) is not None
 
     def fill(self) -> None:
         """Close rung 0 with the trials that it has: the rungs above shrink with it."""
@@ -61,11 +70,13 @@ class Bracket:
         for rung in range(len(self.members) - 1):
             if not self._complete(rung):
                 break
-            if len(self.members[rung + 1]) == self._places(rung + 1):
+            above = self.members[rung + 1]
+            places = self._places(rung + 1) - len(above)
+            if not places:
                 continue
-            for trial in top_k(self.values[rung], self.ladder.sizes[rung + 1], minimise=minimise):
-                if trial not in self.members[rung + 1]:
-                    found.append(Promote(trial, rung + 1, self.ladder.resources[rung + 1]))
+            left = {trial: value for trial, value in self.values[rung].items() if trial not in above}
+            for trial in top_k(left, places, minimise=minimise):
+                found.append(Promote(trial, rung + 1, self.ladder.resources[rung + 1]))
         return found
 
     def _complete(self, rung: int) -> bool:
@@ -82,12 +93,19 @@ class Bracket:
     def done(self) -> bool:
         return all(self._complete(rung) for rung in range(len(self.members)))
 
+    @property
+    def full(self) -> bool:
+        """Whether every place above rung 0 is taken: what is tried again can change nothing."""
+        above = zip(self.members[1:], self.ladder.sizes[1:], strict=True)
+        return all(len(members) == size for members, size in above)
+
 
 class Synchronous:
     """Brackets one after another; where slots are free, the next one starts early.
 
     Promotions go first. A rung is handed out whole, and promoted only when each of its runs has
-    ended; a run without a value never takes a place in the next rung.
+    ended; a run without a value never takes a place in the next rung. A failed run that is tried
+    again is waited for if there is a place left for it, even if its bracket was done.
 
     Args:
         ladders: The brackets of one iteration, in the order in which they start.
@@ -119,12 +137,17 @@ class Synchronous:
                 self._of_trial[event.trial] = bracket
             case TrialPromoted():
                 self._of_trial[event.trial].members[event.rung].add(event.trial)
-            case RunFinished():
+            case RunFinished() if event.trial in self._of_trial:
                 bracket = self._of_trial[event.trial]
                 # A trial that was stopped has a value, but goes no further.
                 value = None if event.outcome is Outcome.STOPPED else event.value
                 bracket.finish(event.trial, event.rung, value)
                 self._close_if_done(bracket)
+            case RunRetried() if event.trial in self._of_trial:
+                bracket = self._of_trial[event.trial]
+                bracket.retry(event.trial, event.rung)
+                if not bracket.done:
+                    self._open = dict(sorted((self._open | {bracket.index: bracket}).items()))
             case NoMoreTrials():
                 self._exhausted = True
                 for bracket in list(self._open.values()):
@@ -170,8 +193,9 @@ class Synchronous:
     def _close_if_done(self, bracket: Bracket) -> None:
         if bracket.done:
             self._open.pop(bracket.index, None)
-            for trial in bracket.members[0]:
-                self._of_trial.pop(trial, None)
+            if bracket.full:
+                for trial in bracket.members[0]:
+                    self._of_trial.pop(trial, None)
 
 
 class Halving(Synchronous):

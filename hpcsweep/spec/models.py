@@ -111,15 +111,25 @@ class SimulatedSite(Section):
     failures: Share | None = None
     """The share of runs that fail as if training code had an error."""
     node_failures: Rate | None = None
-    """How often a node fails, per hour; what runs there vanishes."""
+    """How often a node fails, per hour; what runs there ends without a result."""
+    time_limit: TimeLimit = None
+    """How long a task may take that asks for no limit; any time if not given."""
     array_tasks: Positive | None = None
     """Tasks of one array at most, as Slurm's MaxArraySize."""
     max_jobs: Positive | None = None
     """Tasks that may wait or run; a submission beyond it is refused."""
+    tells_max_jobs: bool | None = None
+    """Whether the site tells of that limit; it does if not given, else only its refusals do."""
+    outages: Rate | None = None
+    """How often the controller stops answering, per hour; tasks run on meanwhile."""
+    outage: Seconds | None = None
+    """How long that takes on average; 2m if not given."""
     lost_replies: Share | None = None
-    """The share of submissions that nobody answers; half of them did not get through."""
+    """The share of submissions that nobody answers; some of them get through, at once or late."""
     late_results: Share | None = None
     """The share of results that can be seen only later, by up to twice the grace period."""
+    forgets: Seconds | None = None
+    """How long after its end the site still tells of a task, as Slurm's MinJobAge; always if not given."""
 
     @model_serializer(mode="wrap")
     def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -157,6 +167,8 @@ class Cluster(Section):
     """Environment variables of the runs."""
     options: Options = Field(default_factory=dict)
     """Further sbatch options without their dashes, such as mail-type; null for one without value."""
+    tick_options: Options = Field(default_factory=dict)
+    """Further sbatch options of the small jobs that drive a sweep under --detach, such as partition."""
     python: Text | None = None
     """The Python interpreter on the compute nodes; the one that launches if not given."""
     slots: Positive | None = None
@@ -183,7 +195,7 @@ class Budget(Section):
     trials: Positive | None = None
     """Trials started at most."""
     gpu_hours: PositiveNumber | None = None
-    """GPU-hours after which nothing is started any more."""
+    """GPU-hours that it may cost; nothing is started whose time limit could carry it beyond."""
     time: TimeLimit = None
     """Time since the start after which nothing is started any more, such as 12h."""
 
@@ -191,8 +203,12 @@ class Budget(Section):
 class Retries(Section):
     """How often a run is tried again."""
 
+    training: Natural = 0
+    """After an error in training code, a missing value or a lack of memory."""
     infrastructure: Natural = 5
     """After preemption, a time limit, a failing node or a lost task: in a row without a new checkpoint."""
+    timeouts: Natural | None = None
+    """After a time limit; without bound if not given, as long as checkpoints advance."""
 
 
 class SchedulerSection(Section):

@@ -21,7 +21,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """What somebody asks of the sweep.
 
     Attributes:
-        verb: `stop`, later also `enqueue` and `retry`.
+        verb: `stop`, `enqueue` or `retry`.
+        arguments: `config` to be enqueued; `trial` to be retried, all that failed if not given.
     """
 
     verb: str

@@ -13,6 +13,9 @@ from hpcsweep.errors import FolderError
 
 T = TypeVar("T")
 
+#: Begins our own lines in the logs of tasks.
+OURS = "[hpcsweep]"
+
 
 def retry_once(action: Callable[[], T]) -> T:
     """Do it, and once more after ESTALE or EIO: NFS gives them for handles that went stale."""
@@ -95,3 +98,16 @@ def read_bytes(path: Path) -> bytes:
 def make_dirs(path: Path) -> None:
     """Make the folder and its parents; one that exists is fine."""
     retry_once(lambda: os.makedirs(path, exist_ok=True))
+
+
+def last_line(path: Path) -> str:
+    """The last line of the text that is not empty and not ours, shortened; empty if there is none to read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4096))
+            lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
+    except OSError:
+        return ""
+    theirs = (line.strip() for line in reversed(lines) if not line.startswith(OURS))
+    return next((line[:300] for line in theirs if line), "")

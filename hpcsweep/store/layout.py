@@ -40,6 +40,16 @@ class Layout:
     def control(self) -> Path:
         return self.root / "control"
 
+    @property
+    def tick_script(self) -> Path:
+        """What the small jobs run that tick a detached sweep; written anew before each."""
+        return self.root / "tick.sbatch"
+
+    @property
+    def tick_log(self) -> Path:
+        """What ticks outside of a `launch` printed."""
+        return self.root / "ticks.log"
+
     def batch(self, name: str) -> BatchLayout:
         return BatchLayout(self.batches / name)
 

@@ -51,6 +51,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         gpus: Of one task; `lanes` runs share them evenly at a time.
+        tick: A task that has done its work drives the sweep on.
     """
 
     batch: str
@@ -59,6 +60,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     gpus: int
     lanes: int = 1
     version: int = 1
+    tick: bool = False
 
 
 class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hpcsweep.errors import HpcsweepError
+from hpcsweep.store.layout import BatchLayout
 from hpcsweep.worker.task import Signals, run_task
+from hpcsweep.worker.ticking import tick
 
 
 def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
@@ -34,15 +36,18 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
             task = _first_number(environ, "SLURM_ARRAY_TASK_ID", "HPCSWEEP_TASK")
         if task is None:
             parser.error("which task? Give --task, HPCSWEEP_TASK or run in a Slurm array")
+        folder, job = request.batch.absolute(), _job(environ)
         written = run_task(
-            request.batch.absolute(),
+            folder,
             task=task,
             restart=_first_number(environ, "HPCSWEEP_RESTART", "SLURM_RESTART_COUNT") or 0,
-            job=_job(environ),
+            job=job,
             node=environ.get("SLURMD_NODENAME") or socket.gethostname(),
             environ=environ,
             signals=signals,
         )
+        if written and signals.first is None:
+            tick(BatchLayout(folder), task=task, job=job, environ=environ, signals=signals)
     except (HpcsweepError, OSError) as error:
         print(f"hpcsweep: {error}", file=sys.stderr)
         return 2

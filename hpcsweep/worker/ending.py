@@ -50,8 +50,10 @@ def judge(ended: Ended, measured: Measured, *, resource: int, reached: int) -> V
     """
     killed = ended.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     if ended.told is not None and not (ended.returncode == 0 and reached >= resource):
+        # SIGUSR2 is what comes before the end of the task's time.
+        why = Interruption.TIMEOUT if ended.told == "SIGUSR2" else Interruption.PREEMPTED
         return Verdict(
-            interrupted=Interruption.PREEMPTED,
+            interrupted=why,
             message=f"told to stop by {ended.told} at step {reached} of {resource}",
         )
     if ended.oom_kills and (killed or ended.alone):

@@ -58,6 +58,9 @@ def run_environment(
     environ |= {name: as_text(value) for name, value in values.items()}
     if devices is not None:
         environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    # srun since Slurm 22.05 no longer takes the CPUs of a task from the batch job that it runs in.
+    if "SLURM_CPUS_PER_TASK" in environ:
+        environ.setdefault("SRUN_CPUS_PER_TASK", environ["SLURM_CPUS_PER_TASK"])
     # A log that is written block by block shows nothing while training runs, and loses its end.
     environ.setdefault("PYTHONUNBUFFERED", "1")
     return with_hpcsweep_importable(environ)

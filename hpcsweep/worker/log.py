@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hpcsweep.store.files import make_dirs, write_all
+from hpcsweep.store.files import OURS, make_dirs, write_all
 
-_OURS = "[hpcsweep]"
 #: The last line of the error is looked for in the last so many bytes.
 _TAIL = 64 * 1024
 _LONGEST_MESSAGE = 500
@@ -26,7 +25,7 @@ class RunLog:
         """Write one line of our own, on a line of its own."""
         size = os.fstat(self.fd).st_size
         glue = b"" if size == 0 or os.pread(self.fd, 1, size - 1) == b"\n" else b"\n"
-        self.write(glue + f"{_OURS} {text}\n".encode(errors="replace"))
+        self.write(glue + f"{OURS} {text}\n".encode(errors="replace"))
 
     def write(self, data: bytes) -> None:
         """Write what the process printed."""
@@ -38,7 +37,7 @@ class RunLog:
         begin = max(self._begin, size - _TAIL)
         text = os.pread(self.fd, size - begin, begin).decode(errors="replace")
         for line in reversed(text.replace("\r", "\n").split("\n")):
-            if line.strip() and not line.startswith(_OURS):
+            if line.strip() and not line.startswith(OURS):
                 return line.strip()[:_LONGEST_MESSAGE]
         return ""
 

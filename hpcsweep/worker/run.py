@@ -233,12 +233,17 @@ class Attempt:
     def _settle_failed_start(self, error: Exception) -> None:
         what = self._program.command or self._program.function
         text = str(error) if isinstance(error, TrainerError) else f"{what}: cannot be started: {error}"
+        verdict = judge(
+            Ended(1, message=text), self._measure(), resource=self.run.resource, reached=self._from
+        )
+        workdir = self._program.workdir
+        if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
+            text = f"the worker: there is no working directory {workdir}"
+            verdict = Verdict(interrupted=Interruption.WORKER_DIED, message=text)
         self._log.note(text)
         self._drop_pipe()
         self._clean_up()
-        self._settle(
-            judge(Ended(1, message=text), self._measure(), resource=self.run.resource, reached=self._from)
-        )
+        self._settle(verdict)
 
     # ------------------------------------------------------------------ end
 

@@ -32,7 +32,8 @@ _RETRY_S = (0.2, 1.0, 3.0, 6.0)
 #: How long a file that is there may stay invisible on another node.
 VISIBLE_S = 60.0
 
-_STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+#: SIGALRM is this machine's way to say what Slurm says by SIGUSR2: the time is nearly over.
+_STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
@@ -63,7 +64,7 @@ class Signals:
         return taken
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        polite = signum in (signal.SIGUSR1, signal.SIGUSR2)
+        polite = signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
         told = signal.SIGUSR2 if polite else signal.SIGTERM
         self.first = self.first or told
         self._told.append(told)
@@ -240,7 +241,7 @@ def _not_started(
     start: Start,
     run: ManifestRun,
     *,
-    why: Interruption = Interruption.PREEMPTED,
+    why: Interruption = Interruption.NOT_STARTED,
     message: str = "the task was told to stop before this run began",
 ) -> Result:
     return Result(

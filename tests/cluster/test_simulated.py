@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from hpcsweep.cluster.simulated import EPOCH_S, SimulatedCluster
 from hpcsweep.cluster.simulated_clock import VirtualClock
 from hpcsweep.cluster.simulated_options import SimulatedOptions
 from hpcsweep.core.events import Config, Interruption, Outcome
-from hpcsweep.core.protocols import Batch, LiveBatch, Phase, TaskId, TaskShape
-from hpcsweep.errors import SpecError, SubmitRefused, SubmitUncertain
+from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
 from hpcsweep.store.metrics import metrics_files, read_reports
@@ -65,7 +65,11 @@ class Site:
         self.batches: dict[str, int] = {}
 
     def submit(
-        self, *tasks: ManifestRun | Sequence[ManifestRun], throttle: int = 10_000, name: str = "a"
+        self,
+        *tasks: ManifestRun | Sequence[ManifestRun],
+        throttle: int = 10_000,
+        name: str = "a",
+        **more: Any,
     ) -> str:
         runs = [[task] if isinstance(task, ManifestRun) else list(task) for task in tasks]
         files = self.layout.batch(name)
@@ -74,7 +78,7 @@ class Site:
             files, Header(name, "cafe01", self.program, self.shape.gpus, lanes=self.shape.lanes), runs
         )
         self.batches[name] = len(tasks)
-        return self.cluster.submit(Batch(name, files.root, len(tasks), throttle, self.shape))
+        return self.cluster.submit(Batch(name, files.root, len(tasks), throttle, self.shape, **more))
 
     def live(self, name: str = "a") -> LiveBatch:
         count = self.batches[name]
@@ -88,8 +92,14 @@ class Site:
         while (now := self.cluster.clock.time()) < until:
             self.cluster.clock.sleep(until - now)
 
+    def shown(self, *names: str) -> Mapping[TaskId, TaskState]:
+        """What a poll for these arrays shows."""
+        shown = self.cluster.poll([self.live(name) for name in names])
+        assert shown is not None
+        return shown
+
     def phases(self, name: str = "a") -> list[Phase | None]:
-        shown = self.cluster.poll([self.live(name)])
+        shown = self.shown(name)
         ids = [TaskId(name, task) for task in range(self.batches[name])]
         return [shown[task].phase if task in shown else None for task in ids]
 
@@ -254,7 +264,7 @@ def test_what_a_site_refuses_it_refuses_in_words(tmp_path: Path) -> None:
     with pytest.raises(SubmitRefused, match="b4: 4 tasks are more than array_tasks 3"):
         big.submit(*map(run, range(4)), name="b4")
     big.submit(*map(run, range(3)), name="b3")
-    with pytest.raises(SubmitRefused, match="b2: 2 tasks beside 3 are more than max_jobs 4"):
+    with pytest.raises(SubmitLimited, match="b2: 2 tasks beside 3 are more than max_jobs 4"):
         big.submit(*map(run, range(2)), name="b2")
     small = Site(tmp_path / "small", shape=TaskShape(gpus=3))
     with pytest.raises(SubmitRefused, match="a: no node has 3 GPUs, only 2"):
@@ -431,9 +441,10 @@ def test_a_node_that_fails_takes_its_tasks_and_no_others_with_it(tmp_path: Path)
     site.submit(*(run(trial, resource=50_000) for trial in range(4)))
     while site.cluster.ends[Phase.NODE_FAIL] == 0:
         site.cluster.clock.sleep(1.0)
-    assert site.phases() in ([None, None, *[Phase.RUNNING] * 2], [*[Phase.RUNNING] * 2, None, None])
+    failed, others = [Phase.NODE_FAIL] * 2, [Phase.RUNNING] * 2
+    assert site.phases() in ([*failed, *others], [*others, *failed])
     assert site.results() == []
-    gone = site.phases().index(None)
+    gone = site.phases().index(Phase.NODE_FAIL)
     trained = math.floor(site.cluster.usage.task_seconds(site.cluster.clock.time()) / 4)
     site.submit(run(gone, resource=50_000, attempt=1), name="b")
     site.cluster.clock.sleep(1.0)
@@ -465,17 +476,25 @@ def test_a_task_of_an_abandoned_batch_does_nothing(tmp_path: Path) -> None:
     assert site.results() == []
 
 
-def test_a_lost_reply_may_hide_a_submission_or_not(tmp_path: Path) -> None:
+def test_a_lost_reply_may_hide_a_submission_that_arrives_at_once_or_late_or_never(tmp_path: Path) -> None:
     site = Site(tmp_path, lost_replies=1.0)
-    found = []
     for number in range(20):
         with pytest.raises(SubmitUncertain):
             site.submit(run(number), name=f"b{number}")
         assert site.layout.batch(f"b{number}").script.exists()
-        found.append(site.cluster.find(f"b{number}"))
-    assert 3 < found.count(None) < 17
-    assert [job for job in found if job is not None] == [
-        str(number + 1) for number, job in enumerate(found) if job is not None
+
+    def found() -> list[str]:
+        return [job for number in range(20) if (job := site.cluster.find(f"b{number}")) is not None]
+
+    at_once = found()
+    site.wait(200.0)  # twice the settling time
+    in_all = found()
+    site.wait(200.0)
+    assert 0 < len(at_once) < len(in_all) < 20
+    assert set(at_once) < set(in_all)
+    assert found() == in_all
+    assert [result.trial for number in range(20) for result in site.results(f"b{number}")] == [
+        int(job) - 1 for job in in_all
     ]
 
 
@@ -493,10 +512,134 @@ def test_an_array_that_nobody_follows_any_more_is_forgotten(tmp_path: Path) -> N
     site = Site(tmp_path)
     site.submit(run(0), name="a")
     site.submit(run(1), name="b")
-    assert site.cluster.poll([site.live("a"), site.live("b")]).keys() == {TaskId("a", 0), TaskId("b", 0)}
+    assert site.shown("a", "b").keys() == {TaskId("a", 0), TaskId("b", 0)}
     site.wait(20.0)
-    site.cluster.poll([site.live("b")])
+    site.shown("b")
     assert (site.cluster.find("a"), site.cluster.find("b")) == (None, "2")
+
+
+# --------------------------------------------------------------------------- what the site tells
+
+
+def test_tasks_are_shown_with_the_seconds_of_their_last_start(tmp_path: Path) -> None:
+    site = Site(tmp_path, gpus=1, wait=5.0)
+    site.submit(run(0), run(1))
+    site.wait(9.0)
+    pending, node = TaskState(Phase.PENDING, "Resources"), "node001"
+    assert site.shown("a") == {
+        TaskId("a", 0): TaskState(Phase.RUNNING, node=node, seconds=4.0),
+        TaskId("a", 1): pending,
+    }
+    site.wait(8.0)
+    assert site.shown("a") == {
+        TaskId("a", 0): TaskState(Phase.COMPLETED, node=node, seconds=10.0),
+        TaskId("a", 1): TaskState(Phase.RUNNING, node=node, seconds=2.0),
+    }
+    site.cluster.cancel(site.live(), [1])
+    site.submit(run(2), name="b")
+    site.cluster.cancel(site.live("b"), [0])
+    assert site.shown("a", "b") == {
+        TaskId("a", 0): TaskState(Phase.COMPLETED, node=node, seconds=10.0),
+        TaskId("a", 1): TaskState(Phase.CANCELLED, node=node, seconds=2.0),
+        TaskId("b", 0): TaskState(Phase.CANCELLED, seconds=0.0),
+    }
+
+
+def test_limits_and_the_length_of_the_queue_are_told(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"nodes": 2, "array_tasks": 5, "max_jobs": 7, "time_limit": 60}
+    site = Site(tmp_path / "told", **options)
+    told = Limits(array_tasks=5, slots=4, queued=7, time_s=60, nodes=("node001", "node002"))
+    assert site.cluster.limits() == told
+    assert site.cluster.queued is None
+    site.submit(*map(run, range(5)))
+    assert site.cluster.queued is None
+    site.shown("a")
+    assert site.cluster.queued == 5
+    silent = Site(tmp_path / "silent", **options, tells_max_jobs=False)
+    assert silent.cluster.limits() == msgspec.structs.replace(told, queued=None)
+
+
+def test_the_time_limit_of_the_site_holds_for_tasks_that_ask_for_none(tmp_path: Path) -> None:
+    site = Site(tmp_path / "a", time_limit=6)
+    site.submit(run(0), run(1, resource=6))
+    site.wait(20.0)
+    assert site.phases() == [Phase.TIMEOUT, Phase.COMPLETED]
+    asking = Site(tmp_path / "b", time_limit=6, shape=TaskShape(gpus=1, time_s=10))
+    asking.submit(run(0))
+    asking.wait(20.0)
+    assert asking.phases() == [Phase.COMPLETED]
+
+
+def test_excluded_nodes_are_not_used(tmp_path: Path) -> None:
+    site = Site(tmp_path, nodes=3, gpus=1)
+    site.submit(*map(run, range(4)), exclude=("node001", "node003"))
+    site.wait(50.0)
+    assert [(result.node, result.started) for result in site.results()] == [
+        ("node002", 10.0 * trial) for trial in range(4)
+    ]
+
+
+def test_a_batch_that_may_not_be_requeued_is_not(tmp_path: Path) -> None:
+    site = Site(tmp_path, preemptions=OFTEN)
+    site.submit(run(0, resource=1000), requeue=False)
+    site.wait(2000.0)
+    assert len(site.results()) == 1
+    assert site.phases() == [Phase.PREEMPTED]
+
+
+def test_a_site_may_forget_what_has_ended(tmp_path: Path) -> None:
+    site = Site(tmp_path, gpus=1, forgets=15.0)
+    site.submit(run(0), run(1))
+    site.wait(20.0)
+    assert site.phases() == [Phase.COMPLETED, Phase.COMPLETED]
+    site.wait(5.0)
+    assert site.phases() == [None, Phase.COMPLETED]
+    assert site.cluster.find("a") == "1"
+    site.wait(10.0)
+    assert site.phases() == [None, None]
+    assert site.cluster.find("a") is None
+    assert len(site.results()) == 2
+
+
+def silences(site: Site) -> list[bool]:
+    """For each second of an hour whether nobody answered."""
+    found = []
+    for _ in range(3600):
+        site.wait(1.0)
+        found.append(site.cluster.poll([]) is None)
+    return found
+
+
+def test_outages_come_as_often_and_last_as_long_as_told_and_tasks_run_on(tmp_path: Path) -> None:
+    site = Site(tmp_path / "a", outages=OFTEN, outage=30.0)
+    site.submit(run(0, resource=1800))
+    silent = silences(site)
+    begins = sum(after and not before for before, after in itertools.pairwise(silent))
+    assert 25 < begins < 60  # in an hour of 90 seconds each, but for the shortest ones
+    assert 0.2 < sum(silent) / len(silent) < 0.5
+    assert [(result.started, result.seconds) for result in site.results()] == [(0.0, 1800.0)]
+    assert silences(Site(tmp_path / "b", outages=OFTEN, outage=30.0)) == silent
+
+
+def test_in_an_outage_nothing_is_answered(tmp_path: Path) -> None:
+    site = Site(tmp_path, outages=OFTEN, outage=10_000.0)
+    site.submit(run(0, resource=1000))
+    while site.cluster.poll([]) is not None:
+        site.wait(1.0)
+    calls: list[Callable[[], object]] = [
+        lambda: site.cluster.find("a"),
+        lambda: site.cluster.throttle(site.live(), 1),
+        lambda: site.cluster.cancel(site.live(), [0]),
+        lambda: site.submit(run(1), name="b"),
+    ]
+    for call in calls:
+        with pytest.raises(ClusterUnavailable, match=r"did not answer|does not answer"):
+            call()
+    while site.cluster.poll([]) is None:
+        site.cluster.clock.sleep(1.0)
+    assert site.cluster.find("a") == "1"
+    [result] = site.results()
+    assert (result.outcome, result.seconds) == (Outcome.COMPLETED, 1000.0)
 
 
 # --------------------------------------------------------------------------- chance

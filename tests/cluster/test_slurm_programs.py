@@ -9,250 +9,18 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from hpcsweep.cluster import slurm as slurm_module
 from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions, probe
-from hpcsweep.cluster.slurm_programs import ranges
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
-from hpcsweep.errors import (
-    ClusterError,
-    ClusterUnavailable,
-    SpecError,
-    SubmitRefused,
-    SubmitUncertain,
-)
+from hpcsweep.cluster.slurm_programs import SQUEUE_FORMAT, ranges, seconds_of
+from hpcsweep.cluster.slurm_queue import COUNTED_S, MUTE_S, SACCT_EVERY_S
+from hpcsweep.core.protocols import Batch, Hindrance, Phase, TaskId, TaskState
+from hpcsweep.errors import ClusterUnavailable, SpecError
 
-DISABLED = 'echo "Slurm accounting storage is disabled" >&2; exit 1'
+from .programs import DISABLED, Programs, account, live, row
 
-FAILED = "sbatch: error: Batch job submission failed:"
-
-#: At MaxJobCount sbatch says this, tries again for up to two minutes, and may then succeed.
-BUSY = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
-
-#: Notes its arguments, NUL between them and a line break at the end, then does what it is told.
-PROGRAM = """\
-#!/bin/bash
-printf '%s\\0' "${{0##*/}}" "$@" >>'{calls}'; echo >>'{calls}'
-{body}
-"""
-
-
-class Programs:
-    """A folder of stand-ins, alone on the PATH but for the shell's own tools."""
-
-    def __init__(self, folder: Path) -> None:
-        self._bin = folder / "bin with space"
-        self._bin.mkdir()
-        self._calls = folder / "calls"
-        self.path = f"{self._bin}:/usr/bin:/bin"
-        for name in ("sbatch", "squeue", "scontrol", "scancel"):
-            self.put(name, "echo unexpected >&2; exit 99")
-        self.put("sacct", DISABLED)
-
-    def put(self, name: str, body: str) -> None:
-        path = self._bin / name
-        path.write_text(PROGRAM.format(calls=self._calls, body=body))
-        path.chmod(0o755)
-
-    def rows(self, *rows: tuple[str, ...], program: str = "squeue") -> None:
-        text = "".join("\x1f".join(row) + "\n" for row in rows)
-        self.put(program, f"cat <<'EOF'\n{text}EOF")
-
-    def calls(self, program: str | None = None) -> list[list[str]]:
-        text = self._calls.read_text() if self._calls.exists() else ""
-        calls = [line.removesuffix("\0").split("\0") for line in text.split("\0\n") if line]
-        return [call for call in calls if program in (None, call[0])]
-
-
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    programs = Programs(tmp_path)
-    monkeypatch.setenv("PATH", programs.path)
-    return programs
-
-
-@pytest.fixture
-def cluster(programs: Programs) -> SlurmCluster:
-    return SlurmCluster(SlurmOptions())
-
-
-@pytest.fixture
-def batch(tmp_path: Path) -> Batch:
-    folder = tmp_path / "it's a $HOME" / "batches" / "s-1"
-    folder.mkdir(parents=True)
-    return Batch(name="s-1", folder=folder, tasks=4, throttle=2, shape=TaskShape(gpus=1))
-
-
-def live(batch: Batch, job: str = "70", *, open_tasks: tuple[int, ...] = (0, 1, 2, 3)) -> LiveBatch:
-    return LiveBatch(
-        name=batch.name,
-        job=job,
-        folder=batch.folder,
-        tasks=batch.tasks,
-        throttle=batch.throttle,
-        shape=batch.shape,
-        open_tasks=open_tasks,
-    )
-
-
-def row(
-    task: str, state: str, *, job: str = "70", own: str = "70", name: str = "s-1", **more: str
-) -> tuple[str, ...]:
-    return (job, task, own, state, more.get("node", ""), more.get("reason", "None"), name)
-
-
-# --------------------------------------------------------------------------- submitting
-
-
-def test_submit_writes_script_and_folders_before_sbatch_is_called(
-    cluster: SlurmCluster, programs: Programs, batch: Batch
-) -> None:
-    programs.put("sbatch", 'ls -d "$PWD" logs results && cp "${@: -1}" seen && echo 71')
-    assert cluster.submit(batch) == "71"
-    assert programs.calls() == [["sbatch", "--parsable", str(batch.folder / "script.sbatch")]]
-    assert (batch.folder / "seen").read_text() == (batch.folder / "script.sbatch").read_text()
-    assert sorted(path.name for path in batch.folder.iterdir()) == [
-        "logs",
-        "results",
-        "script.sbatch",
-        "seen",
-    ]
-
-
-def test_script_is_what_plan_shows(cluster: SlurmCluster, programs: Programs, batch: Batch) -> None:
-    programs.put("sbatch", "echo 71")
-    shown = cluster.script(batch)
-    assert not (batch.folder / "script.sbatch").exists()
-    cluster.submit(batch)
-    assert (batch.folder / "script.sbatch").read_text() == shown
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "echo 71",
-        "echo '71;other-cluster'",
-        "echo Welcome to the 9000; echo 71",
-        f"echo '{BUSY}' >&2; echo 71",
-        'echo "sbatch: warning: can\'t honor --ntasks-per-node" >&2; echo 71',
-        'echo "sbatch: error: job_submit: your project is over budget, running at low priority" >&2; echo 71',
-    ],
-)
-def test_exit_0_is_accepted_whatever_else_is_said(
-    cluster: SlurmCluster, programs: Programs, batch: Batch, body: str
-) -> None:
-    programs.put("sbatch", body)
-    assert cluster.submit(batch) == "71"
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (1, f"{FAILED} Invalid account or account/partition combination specified"),
-        (1, f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{FAILED} Job violates accounting/QOS policy"),
-        (1, f"sbatch: error: AssocMaxSubmitJobLimit\n{FAILED} Job violates accounting/QOS policy"),
-        (1, f"{BUSY}\n{BUSY}\n{FAILED} Resource temporarily unavailable"),
-        (1, "sbatch: error: Unable to open file /nowhere"),
-        (255, "sbatch: error: Invalid --mem specification"),
-        (255, "sbatch: unrecognized option '--foo'\nTry \"sbatch --help\" for more information"),
-        (1, "sbatch: fatal: Invalid node list"),
-    ],
-)
-def test_clean_refusal_carries_sbatch_s_own_words(
-    cluster: SlurmCluster, programs: Programs, batch: Batch, code: int, words: str
-) -> None:
-    programs.put("sbatch", f"cat >&2 <<'EOF'\n{words}\nEOF\nexit {code}")
-    with pytest.raises(SubmitRefused) as caught:
-        cluster.submit(batch)
-    assert str(caught.value) == words
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        f"{FAILED} Socket timed out on send/recv operation",
-        f"{FAILED} Unable to contact slurm controller (connect failure)",
-        f"{FAILED} Communication connection failure",
-        f"{FAILED} Zero Bytes were transmitted or received",
-        f"{FAILED} Unexpected message received",
-        f"{FAILED} Protocol authentication error",
-        "the wrapper of this site broke",
-        "",
-    ],
-)
-def test_words_that_leave_it_open_are_no_refusal(
-    cluster: SlurmCluster, programs: Programs, batch: Batch, words: str
-) -> None:
-    programs.put("sbatch", f"echo '{words}' >&2; exit 1")
-    with pytest.raises(SubmitUncertain):
-        cluster.submit(batch)
-
-
-@pytest.mark.parametrize("body", ["exit 0", "kill -9 $$", "kill -TERM $$", "echo 71; kill -9 $$"])
-def test_lost_reply_is_uncertain_and_nobody_but_the_driver_tries_again(
-    cluster: SlurmCluster, programs: Programs, batch: Batch, body: str
-) -> None:
-    programs.put("sbatch", body)
-    with pytest.raises(SubmitUncertain):
-        cluster.submit(batch)
-    assert (batch.folder / "script.sbatch").exists()
-    assert len(programs.calls("sbatch")) == 1
-
-
-def test_sbatch_that_hangs_is_ended_and_uncertain_even_where_its_child_holds_the_pipe(
-    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slurm_module, "SBATCH_S", 0.5)
-    programs.put("sbatch", f"sleep 60 & echo $! >{batch.name}.pid; wait")
-    before = time.monotonic()
-    with pytest.raises(SubmitUncertain, match=r"no answer within 0\.5 s"):
-        cluster.submit(batch)
-    assert time.monotonic() - before < 10
-    pid = int((batch.folder / f"{batch.name}.pid").read_text())
-    deadline = time.monotonic() + 5
-    while _alive(pid):  # until init has reaped it
-        assert time.monotonic() < deadline, "something is left behind that could still submit"
-        time.sleep(0.01)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:1]
-    except OSError:
-        return False
-
-
-def test_sbatch_that_cannot_be_run_is_a_refusal(
-    cluster: SlurmCluster, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SubmitRefused, match="No such file or directory"):
-        cluster.submit(batch)
-
-
-def test_submit_sees_no_variable_that_would_change_the_batch(
-    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "acc", "MINE": "1"}
-    dropped = {"SLURM_JOB_ID": "1", "SLURM_RESTART_COUNT": "1", "SBATCH_ARRAY_INX": "1", "SBATCH_GPUS": "8"}
-    for key, value in {**kept, **dropped, "SBATCH_WAIT": "1", "LC_ALL": "de_DE.UTF-8"}.items():
-        monkeypatch.setenv(key, value)
-    programs.put("sbatch", "env -0 >env; echo 71")
-    cluster.submit(batch)
-    env = dict(pair.split("=", 1) for pair in (batch.folder / "env").read_text().split("\0") if pair)
-    assert {key: env.get(key) for key in (*kept, *dropped, "SBATCH_WAIT", "LC_ALL")} == {
-        **kept,
-        **dict.fromkeys(dropped),
-        "SBATCH_WAIT": None,
-        "LC_ALL": "C",
-    }
-
-
-def test_script_of_five_thousand_tasks_is_short(cluster: SlurmCluster, batch: Batch) -> None:
-    assert len(cluster.script(msgspec.structs.replace(batch, tasks=5000))) < 4000
-
+UNREACHABLE = "echo 'sacct: error: Sending PersistInit msg: Connection refused' >&2; exit 1"
 
 # --------------------------------------------------------------------------- options
 
@@ -326,7 +94,7 @@ def test_find_of_an_accepted_array_whose_task_failed_on_a_node_holds(
 
 def test_find_asks_the_database_what_squeue_has_forgotten(cluster: SlurmCluster, programs: Programs) -> None:
     programs.rows()
-    programs.rows(("71_0", "COMPLETED", "n1", "s-1"), program="sacct")
+    programs.rows(account("71_0", "COMPLETED", "n1"), program="sacct")
     assert cluster.find("s-1") == "71"
     (call,) = programs.calls("sacct")
     assert "--starttime=now-90days" in call
@@ -353,21 +121,22 @@ def test_poll_is_one_squeue_and_shows_exactly_our_tasks(
     cluster: SlurmCluster, programs: Programs, batch: Batch
 ) -> None:
     programs.rows(
-        row("0", "RUNNING", own="71", node="n1"),
-        row("1", "COMPLETING", own="72", node="n2"),
+        row("0", "RUNNING", own="71", node="n1", elapsed="1-02:03:04"),
+        row("1", "COMPLETING", own="72", node="n2", elapsed="2:00"),
         row("2", "PENDING", reason="JobArrayTaskLimit"),
-        row("3", "CANCELLED by 1000"),
+        row("3", "COMPLETED", elapsed="INVALID"),
         row("0", "RUNNING", name="a job | of 'mine'\twith odd name"),
         row("N/A", "RUNNING"),
         row("9", "FAILED", name="s-11"),
     )
     assert cluster.poll([live(batch)]) == {
-        TaskId("s-1", 0): TaskState(Phase.RUNNING, node="n1"),
-        TaskId("s-1", 1): TaskState(Phase.RUNNING, node="n2"),
-        TaskId("s-1", 2): TaskState(Phase.PENDING, reason="JobArrayTaskLimit"),
-        TaskId("s-1", 3): TaskState(Phase.CANCELLED),
+        TaskId("s-1", 0): TaskState(Phase.RUNNING, node="n1", seconds=93784.0),
+        TaskId("s-1", 1): TaskState(Phase.RUNNING, node="n2", seconds=120.0),
+        TaskId("s-1", 2): TaskState(Phase.PENDING, reason="JobArrayTaskLimit", seconds=0.0),
+        TaskId("s-1", 3): TaskState(Phase.COMPLETED),
     }
-    assert [call[0] for call in programs.calls()] == ["squeue"]
+    # Named ids or names would fail, or fetch other people's jobs.
+    assert programs.calls() == [["squeue", "--me", "--states=all", "-r", "-h", "-o", SQUEUE_FORMAT]]
 
 
 def test_poll_of_another_user_s_job_with_our_id_shows_nothing(
@@ -382,7 +151,8 @@ def test_poll_passes_over_lines_that_are_no_rows(
 ) -> None:
     text = "\x1f".join(row("0", "RUNNING"))
     programs.put("squeue", f"echo 'CLUSTER: main'; echo; echo 'a\x1fb'; echo '{text}'")
-    assert cluster.poll([live(batch, open_tasks=(0,))]) == {TaskId("s-1", 0): TaskState(Phase.RUNNING)}
+    expected = {TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0)}
+    assert cluster.poll([live(batch, open_tasks=(0,))]) == expected
 
 
 def test_task_that_shows_twice_is_active_if_either_is_and_else_the_newest(
@@ -434,13 +204,36 @@ def test_failing_squeue_says_nothing_and_sacct_is_not_asked_instead(
     assert [call[0] for call in programs.calls()] == ["squeue"]
 
 
-def test_vanished_task_is_simply_not_shown_where_there_is_no_database(
-    cluster: SlurmCluster, programs: Programs, batch: Batch
+@pytest.mark.parametrize("body", [DISABLED, "sleep 60", "kill -9 $$", UNREACHABLE])
+def test_vanished_task_is_simply_not_shown_where_the_database_is_silent(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.SACCT_S", 0.5)
+    programs.put("sacct", body)
+    programs.rows(row("0", "RUNNING"))
+    expected = {TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0)}
+    for _ in range(3):
+        assert cluster.poll([live(batch, open_tasks=(0, 1))]) == expected
+    assert len(programs.calls("sacct")) == 1, "once it has failed it is left in peace"
+
+
+def test_database_that_failed_is_asked_again_after_a_while(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs.rows(row("0", "RUNNING"))
-    for _ in range(3):
-        assert cluster.poll([live(batch, open_tasks=(0, 1))]) == {TaskId("s-1", 0): TaskState(Phase.RUNNING)}
-    assert len(programs.calls("sacct")) == 1, "once it has failed it is not asked again"
+    watched = [live(batch, open_tasks=(0, 1))]
+    now = time.monotonic()
+    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.time.monotonic", lambda: now)
+    cluster.poll(watched)
+    programs.rows(account("70_1", "TIMEOUT", "n1", elapsed="60"), program="sacct")
+    now += MUTE_S - 1
+    assert cluster.poll(watched) == {TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0)}
+    now += SACCT_EVERY_S
+    assert cluster.poll(watched) == {
+        TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0),
+        TaskId("s-1", 1): TaskState(Phase.TIMEOUT, node="n1", seconds=60.0),
+    }
+    assert len(programs.calls("sacct")) == 2
 
 
 def test_missing_sacct_is_no_matter(
@@ -460,15 +253,18 @@ def test_vanished_task_ends_as_the_database_says_and_one_sacct_is_enough(
 ) -> None:
     programs.rows(row("0", "RUNNING"))
     programs.rows(
-        ("70_0", "TIMEOUT", "n1", "s-1"),
-        ("70_1", "CANCELLED by 1000", "None assigned", "s-1"),
-        ("70_2", "RUNNING", "n1", "s-1"),
-        ("70_[4-9]", "PENDING", "None assigned", "s-1"),
-        ("70_3", "FAILED", "n3", "of-another-year"),
-        ("70_5", "FAILED", "n3", "s-1"),
+        account("70_0", "TIMEOUT", "n1"),
+        account("70_1", f"CANCELLED by {os.getuid()}", elapsed="7"),
+        account("70_2", "RUNNING", "n1"),
+        account("70_[4-9]", "PENDING"),
+        account("70_3", "FAILED", "n3", name="of-another-year"),
+        account("70_5", "FAILED", "n3"),
         program="sacct",
     )
-    expected = {TaskId("s-1", 0): TaskState(Phase.RUNNING), TaskId("s-1", 1): TaskState(Phase.CANCELLED)}
+    expected = {
+        TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0),
+        TaskId("s-1", 1): TaskState(Phase.CANCELLED, seconds=7.0),
+    }
     for _ in range(3):
         # Task 2: only squeue may call a task active. Task 3: another job of the same number.
         assert cluster.poll([live(batch)]) == expected
@@ -484,7 +280,105 @@ def test_sacct_is_not_asked_while_everything_open_is_shown(
     assert programs.calls("sacct") == []
 
 
+def test_task_that_another_user_id_cancelled_is_told_apart(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.rows(row("2", "CANCELLED"), row("3", "CANCELLED"))
+    programs.rows(
+        account("70_0", f"CANCELLED by {os.getuid()}"),
+        account("70_1", f"CANCELLED by {os.getuid() + 1}"),
+        account("70_2", f"CANCELLED by {os.getuid() + 1}"),
+        account("70_3", "PREEMPTED", "n1"),
+        program="sacct",
+    )
+    shown = cluster.poll([live(batch)])
+    assert shown is not None
+    assert {task.task: (state.phase, state.foreign) for task, state in shown.items()} == {
+        0: (Phase.CANCELLED, False),
+        1: (Phase.CANCELLED, True),
+        2: (Phase.CANCELLED, True),  # squeue shows it, but not who cancelled it
+        3: (Phase.CANCELLED, False),  # what the database tells is of an earlier start
+    }
+
+
+def test_pending_task_that_cannot_start_says_why_and_a_running_one_does_not(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.rows(
+        row("0", "PENDING", reason="PartitionTimeLimit"),
+        row("1", "PENDING", reason="launch failed requeued held"),
+        row("2", "PENDING", reason="Priority"),
+        row("3", "RUNNING", reason="PartitionTimeLimit"),
+    )
+    shown = cluster.poll([live(batch)])
+    assert shown is not None
+    assert [shown[TaskId("s-1", task)].hindrance for task in range(4)] == [
+        Hindrance.NEVER,
+        Hindrance.HELD,
+        None,
+        None,
+    ]
+
+
+def test_every_waiting_or_running_task_and_job_of_the_user_is_counted(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.rows(
+        row("0", "RUNNING"),
+        row("1", "PENDING"),
+        row("2", "PENDING"),
+        row("3", "COMPLETED"),
+        row("N/A", "RUNNING", name="an interactive job"),
+        row("5", "SUSPENDED", name="another sweep"),
+        row("6", "FAILED", name="another sweep"),
+        row("7", "HIBERNATING", name="another sweep"),
+    )
+    assert cluster.queued is None, "nobody has looked yet"
+    cluster.poll([live(batch)])
+    assert cluster.queued == 6
+    (call,) = programs.calls("squeue")
+    assert "-r" in call, "each pending array task counts"
+    programs.put("squeue", "exit 1")
+    cluster.poll([live(batch)])
+    assert cluster.queued == 6
+    later = time.monotonic() + COUNTED_S
+    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.time.monotonic", lambda: later)
+    assert cluster.queued is None, "an old count says nothing of now"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0:00", 0.0),
+        ("59", None),
+        ("12:34", 754.0),
+        ("1:02:03", 3723.0),
+        ("10-00:00:01", 864001.0),
+        ("INVALID", None),
+        ("", None),
+    ],
+)
+def test_time_that_has_passed_is_read_as_squeue_writes_it(text: str, seconds: float | None) -> None:
+    assert seconds_of(text) == seconds
+
+
 # --------------------------------------------------------------------------- steering
+
+
+def test_held_tasks_are_released_by_name(cluster: SlurmCluster, programs: Programs, batch: Batch) -> None:
+    programs.put("scontrol", "exit 0")
+    cluster.release(live(batch), [3, 7])
+    assert programs.calls() == [["scontrol", "release", "70_3,70_7"]]
+
+
+def test_release_of_ended_tasks_is_no_error_and_one_that_slurm_did_not_take_is(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.put("scontrol", "echo 'Job has already finished for job 70_3' >&2; exit 1")
+    cluster.release(live(batch), [3])
+    programs.put("scontrol", "echo 'Access/permission denied for job 70_3' >&2; exit 1")
+    with pytest.raises(ClusterUnavailable, match="permission denied"):
+        cluster.release(live(batch), [3])
 
 
 def test_throttle_is_told_and_never_zero(cluster: SlurmCluster, programs: Programs, batch: Batch) -> None:
@@ -580,29 +474,7 @@ def test_ranges_are_as_slurm_writes_them(numbers: tuple[int, ...], text: list[st
     assert ranges(numbers) == text
 
 
-# --------------------------------------------------------------------------- the site
-
-
-@pytest.mark.parametrize(
-    ("config", "limits"),
-    [
-        ("MaxArraySize            = 1001\nMaxJobCount = 10", Limits(array_tasks=1001)),
-        ("MaxJobCount = 10", Limits()),
-        ("MaxArraySize            = (null)", Limits()),
-    ],
-)
-def test_limits_are_the_site_s(
-    cluster: SlurmCluster, programs: Programs, config: str, limits: Limits
-) -> None:
-    programs.put("scontrol", f"cat <<'EOF'\n{config}\nEOF")
-    assert cluster.limits() == limits
-    assert programs.calls() == [["scontrol", "show", "config"]]
-
-
-def test_site_without_arrays_is_an_error(cluster: SlurmCluster, programs: Programs) -> None:
-    programs.put("scontrol", "echo 'MaxArraySize = 0'")
-    with pytest.raises(ClusterError, match="allows no job arrays"):
-        cluster.limits()
+# --------------------------------------------------------------------------- is it there
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.cluster.states import STATES, phase_of
-from hpcsweep.core.protocols import Phase
+from hpcsweep.cluster.states import HINDRANCES, STATES, cancelled_by, hindrance_of, phase_of
+from hpcsweep.core.protocols import Hindrance, Phase
 
 #: squeue(1), JOB STATE CODES, of 22.05.
 COMPACT_22_05 = {
@@ -103,3 +103,44 @@ def test_sacct_s_ways_of_writing_are_understood(word: str, phase: Phase) -> None
 def test_a_word_that_is_not_in_the_table_is_unknown_and_so_active(word: str) -> None:
     assert phase_of(word) is Phase.UNKNOWN
     assert phase_of(word).active
+
+
+@pytest.mark.parametrize(
+    ("state", "user"),
+    [("CANCELLED by 1000", 1000), ("CANCELLED+ by 0", 0), ("CANCELLED", None), ("FAILED by 1000", None)],
+)
+def test_user_id_of_who_cancelled_is_read_as_sacct_writes_it(state: str, user: int | None) -> None:
+    assert cancelled_by(state) == user
+
+
+def test_each_reason_of_the_table_is_found_by_its_own_words_whatever_comes_after() -> None:
+    assert {reason: hindrance_of(reason) for reason in HINDRANCES} == HINDRANCES
+    assert hindrance_of("ReqNodeNotAvail, UnavailableNodes:n1") is Hindrance.WAITS
+    assert hindrance_of("job requeued in held state due to exit 5") is Hindrance.HELD
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["AssocGrpGRES", "QOSGrpCpuLimit", "AssocMaxNodePerJobLimit", "QOSMaxGRESPerJob", "QOSMaxCpuPerNode"],
+)
+def test_limit_of_a_group_or_on_a_job_is_somebody_else_s_to_raise(reason: str) -> None:
+    assert hindrance_of(reason) is Hindrance.WAITS
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "",
+        "None",
+        "Priority",
+        "Resources",
+        "JobArrayTaskLimit",
+        "Dependency",
+        "BeginTime",
+        "QOSMaxJobsPerUserLimit",
+        "AssocMaxJobsLimit",
+        "QOSMaxGRESPerUser",
+    ],
+)
+def test_task_that_need_only_wait_for_its_turn_is_not_hindered(reason: str) -> None:
+    assert hindrance_of(reason) is None

@@ -18,6 +18,7 @@ from hpcsweep.cluster.template import (
     read_template,
     render,
     sbatch_options,
+    tick_options,
     worker_command,
 )
 from hpcsweep.core.protocols import Batch, TaskShape
@@ -117,7 +118,59 @@ def test_site_options_win_by_name_and_can_drop_ours() -> None:
     assert theirs == {**expected, "cpus-per-task": 3, "comment": "x y", "exclusive": True}
 
 
+def test_nodes_to_stay_away_from_are_added_to_those_of_the_site() -> None:
+    site = msgspec.structs.replace(SITE, exclude="n[1-2]")
+    batch = msgspec.structs.replace(BATCH, exclude=("n7", "n9"))
+    assert sbatch_options(batch, site)["exclude"] == "n[1-2],n7,n9"
+    assert sbatch_options(batch, SITE)["exclude"] == "n7,n9"
+    assert sbatch_options(BATCH, site)["exclude"] == "n[1-2]"
+
+
+def test_batch_that_is_not_to_be_requeued_says_so_in_place_of_the_opposite() -> None:
+    once = sbatch_options(msgspec.structs.replace(BATCH, requeue=False), SITE)
+    assert (once.get("requeue"), once.get("no-requeue")) == (None, True)
+    again = sbatch_options(BATCH, SITE)
+    assert (again.get("requeue"), again.get("no-requeue")) == (True, None)
+
+
+def test_batch_that_waits_for_another_job_starts_after_it_however_it_ends() -> None:
+    assert sbatch_options(msgspec.structs.replace(BATCH, after="71_3"), SITE)["dependency"] == "afterany:71_3"
+    assert "dependency" not in sbatch_options(BATCH, SITE)
+
+
+def test_job_that_ticks_asks_for_next_to_nothing_and_its_options_win_by_name() -> None:
+    site = msgspec.structs.replace(SITE, options={"mail-type": "END"}, constraint="fast", exclude="n1")
+    small = {
+        "job-name": "t",
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": 1,
+        "mem": "1024M",
+        "time": 15,
+        "partition": "gpu",
+        "account": "acc",
+        "chdir": "/r/50%j",
+        "output": "/r/50%%j/ticks.log",
+        "error": "/r/50%%j/ticks.log",
+        "open-mode": "append",
+        "requeue": True,
+    }
+    assert tick_options("t", Path("/r/50%j"), site) == small
+    site = msgspec.structs.replace(site, tick_options={"partition": "cpu", "mem": None, "--comment": "x"})
+    after = {"partition": "cpu", "comment": "x", "dependency": "afterany:71", "begin": "now+60"}
+    expected = {key: value for key, value in small.items() if key != "mem"} | after
+    assert tick_options("t", Path("/r/50%j"), site, after="71", delay_s=59.1) == expected
+
+
 @pytest.mark.parametrize("key", ["job-name", "job_name", "array", "wait", "test-only", "wrap", "clusters"])
+def test_options_of_a_tick_that_the_driver_relies_on_cannot_be_replaced(key: str) -> None:
+    with pytest.raises(SpecError, match=rf"^cluster\.tick_options\.{key.replace('_', '-')}: "):
+        tick_options("t", Path("/r"), msgspec.structs.replace(SITE, tick_options={key: "x"}))
+
+
+@pytest.mark.parametrize(
+    "key", ["job-name", "job_name", "array", "wait", "test-only", "wrap", "clusters", "time"]
+)
 def test_options_that_the_driver_relies_on_cannot_be_replaced(key: str) -> None:
     with pytest.raises(SpecError, match=rf"^cluster\.options\.{key.replace('_', '-')}: "):
         sbatch_options(BATCH, msgspec.structs.replace(SITE, options={key: "x"}))

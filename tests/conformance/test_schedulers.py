@@ -21,13 +21,16 @@ from hpcsweep.core.events import (
     RunFinished,
     RunId,
     RunReported,
+    RunRetried,
     SweepResumed,
+    SweepStarted,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
 from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Start, Stop
 from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
+from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping import Median, Plateau, Stopping
 
@@ -68,6 +71,8 @@ CASES |= {
 MOST_TRIALS = 40
 #: Far more turns than a sweep with these options can have.
 TURNS = 3000
+#: After so many nothing is tried again, so that a sweep of failures comes to its end.
+RETRYING_TURNS = 60
 
 Factory = Callable[[], Scheduler]
 
@@ -199,7 +204,21 @@ class Sweep:
         elif outcome is Outcome.FAILED:
             outcome = chance.choice([Outcome.FAILED, Outcome.LOST, Outcome.OUT_OF_MEMORY])
         self.outcomes[run] = outcome
-        self.happen(RunFinished(run.trial, run.rung, outcome, value=value))
+        step = self.reported[run.trial] if outcome is Outcome.STOPPED else 0
+        self.happen(RunFinished(run.trial, run.rung, outcome, value=value, step=step))
+
+    def retry_some(self, chance: random.Random) -> None:
+        """Some of the runs that failed, each the last one of its trial, are tried again."""
+        failed = [
+            run
+            for run, outcome in self.outcomes.items()
+            if outcome not in (Outcome.COMPLETED, Outcome.STOPPED) and run.trial not in self.stopped
+        ]
+        for run in chance.sample(failed, chance.randint(0, len(failed))):
+            del self.outcomes[run]
+            self.running.append(run)
+            self.was_done = False
+            self.happen(RunRetried(run.trial, run.rung))
 
     def replayed(self) -> Scheduler:
         scheduler = self.make()
@@ -219,10 +238,23 @@ def chances(draw: st.DrawFn) -> tuple[random.Random, float, int, int | None]:
     )
 
 
-def play(sweep: Sweep, chance: random.Random, failures: float, most_slots: int, end: int | None) -> None:
-    """Any order of reports, results, failures and slots until the scheduler is done and nothing runs."""
+def play(
+    sweep: Sweep,
+    chance: random.Random,
+    failures: float,
+    most_slots: int,
+    end: int | None,
+    *,
+    retries: float = 0.0,
+) -> None:
+    """Any order of reports, results, failures and slots until the scheduler is done and nothing runs.
+
+    Failed runs are tried again in a share `retries` of the first turns.
+    """
     most_trials = MOST_TRIALS if end is None else end
-    for _ in range(TURNS):
+    for turn in range(TURNS):
+        if turn < RETRYING_TURNS and chance.random() < retries:
+            sweep.retry_some(chance)
         if sweep.scheduler.done and not sweep.running:
             return
         if len(sweep.resources) >= most_trials and not sweep.exhausted:
@@ -266,6 +298,33 @@ def test_replaying_the_events_gives_the_same_decisions_at_every_point(
 ) -> None:
     sweep = Sweep(factory(name))
     play(sweep, *chances)
+    assert_replayable(sweep, slots)
+
+
+@each_scheduler
+@settings(max_examples=200, deadline=None)
+@given(chances=chances(), retries=st.sampled_from([0.05, 0.3]), slots=st.integers(1, 40))
+def test_failed_runs_may_be_tried_again_at_any_moment_and_what_they_give_counts_for_the_best(
+    name: str,
+    chances: tuple[random.Random, float, int, int | None],
+    retries: float,
+    slots: int,
+) -> None:
+    sweep = Sweep(factory(name))
+    play(sweep, *chances, retries=retries)
+    sweep.retry_some(chances[0])  # its brackets are closed, and it had ended
+    play(sweep, *chances)
+    assert sweep.decide(1000) == []
+    assert len(sweep.outcomes) == sum(len(rungs) for rungs in sweep.resources)
+    state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, {}), *sweep.events])
+    newest = [trial.last_completed for trial in state.trials]
+    values = [run.value for run in newest if run is not None and run.value is not None]
+    assert (state.best.value if state.best else None) == min(values, default=None)
+    assert_replayable(sweep, slots)
+
+
+def assert_replayable(sweep: Sweep, slots: int) -> None:
+    """At every point a new scheduler that takes in the events decides as the live one does."""
     live, replayed = sweep.make(), sweep.make()
     for position, event in enumerate(sweep.events):
         live.apply(event)

@@ -15,23 +15,30 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
     BatchClosed,
+    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    Detached,
     Ending,
     Enqueued,
     Interruption,
     KnownResults,
+    NodeExcluded,
     NoMoreTrials,
     Outcome,
+    PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
     RunReported,
+    RunRetried,
     StopRequested,
     SweepEnded,
     SweepResumed,
     SweepStarted,
+    TasksReleased,
+    TickSubmitted,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
@@ -67,6 +74,11 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         StopRequested(4.5, "stopped by ada", "r.json"),
         {"event": "stop_requested", "at": 4.5, "reason": "stopped by ada", "request": "r.json"},
     ),
+    (
+        PauseRequested(4.5, "3 batches in a row died at once"),
+        {"event": "pause_requested", "at": 4.5, "reason": "3 batches in a row died at once"},
+    ),
+    (Detached(4.5, "slurm"), {"event": "detached", "at": 4.5, "cluster": "slurm"}),
     (
         TrialCreated(3, {"lr": 1e-4, "layers": 2, "opt": "sgd", "seed": None}, 1, 27, 2, "clone", 9, 1),
         {
@@ -105,7 +117,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "no_more_trials", "reason": "exhausted", "cause": "space"},
     ),
     (
-        BatchPlanned("b", 5.5, ((RunId(0, 0), RunId(1, 0)), (RunId(2, 1),)), 4, 8, "slurm"),
+        BatchPlanned("b", 5.5, ((RunId(0, 0), RunId(1, 0)), (RunId(2, 1),)), 4, 8, "slurm", 1800),
         {
             "event": "batch_planned",
             "batch": "b",
@@ -114,12 +126,38 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "gpus": 4,
             "throttle": 8,
             "cluster": "slurm",
+            "time_s": 1800,
         },
     ),
     (BatchSubmitted("b", "4711", 6.5), {"event": "batch_submitted", "batch": "b", "job": "4711", "at": 6.5}),
     (BatchThrottled("b", 2), {"event": "batch_throttled", "batch": "b", "throttle": 2}),
-    (BatchAbandoned("b", "refused"), {"event": "batch_abandoned", "batch": "b", "reason": "refused"}),
-    (BatchClosed("b"), {"event": "batch_closed", "batch": "b"}),
+    (
+        BatchAbandoned("b", "refused", limited=True),
+        {"event": "batch_abandoned", "batch": "b", "reason": "refused", "limited": True},
+    ),
+    (
+        BatchHindered("b", "2 tasks: PartitionTimeLimit"),
+        {"event": "batch_hindered", "batch": "b", "reason": "2 tasks: PartitionTimeLimit"},
+    ),
+    (
+        BatchClosed("b", 1.5, 6.0),
+        {"event": "batch_closed", "batch": "b", "seconds": 1.5, "gpu_seconds": 6.0},
+    ),
+    (TasksReleased("b", (0, 3)), {"event": "tasks_released", "batch": "b", "tasks": [0, 3]}),
+    (
+        TickSubmitted("4712", 7.5, "b"),
+        {"event": "tick_submitted", "job": "4712", "at": 7.5, "batch": "b"},
+    ),
+    (
+        NodeExcluded("n1", 7.5, 3607.5, "3 trials failed there"),
+        {
+            "event": "node_excluded",
+            "node": "n1",
+            "at": 7.5,
+            "until": 3607.5,
+            "reason": "3 trials failed there",
+        },
+    ),
     (
         RunFinished(
             3,
@@ -171,6 +209,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             start=27,
             requeued=True,
             progressed=True,
+            step=54,
             seconds=7.5,
             gpu_seconds=30.0,
             node="n1",
@@ -189,12 +228,17 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "start": 27,
             "requeued": True,
             "progressed": True,
+            "step": 54,
             "seconds": 7.5,
             "gpu_seconds": 30.0,
             "node": "n1",
             "job": "4711_4",
             "message": "gone",
         },
+    ),
+    (
+        RunRetried(3, 1, "r.json"),
+        {"event": "run_retried", "trial": 3, "rung": 1, "request": "r.json"},
     ),
 ]
 
@@ -209,6 +253,10 @@ SHORTEST: list[tuple[AnyEvent, dict[str, Any]]] = [
         BatchPlanned("b", 1.0, ((RunId(0, 0),),), 1, 1),
         {"event": "batch_planned", "batch": "b", "at": 1.0, "tasks": [[[0, 0]]], "gpus": 1, "throttle": 1},
     ),
+    (BatchAbandoned("b", "refused"), {"event": "batch_abandoned", "batch": "b", "reason": "refused"}),
+    (BatchClosed("b"), {"event": "batch_closed", "batch": "b"}),
+    (TickSubmitted("4712", 7.5), {"event": "tick_submitted", "job": "4712", "at": 7.5}),
+    (RunRetried(0, 0), {"event": "run_retried", "trial": 0, "rung": 0}),
     (
         RunFinished(0, 0, Outcome.COMPLETED),
         {"event": "run_finished", "trial": 0, "rung": 0, "outcome": "completed"},
@@ -239,10 +287,13 @@ def test_an_event_is_written_as_in_version_1_and_read_back(event: AnyEvent, form
 def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
     words = {
         Outcome: "completed failed out_of_memory lost stopped",
-        Interruption: "preempted timeout node_fail cancelled worker_died lost not_started sweep_stopped",
+        Interruption: (
+            "preempted timeout node_fail cancelled cancelled_by_admin training_error never_started "
+            "worker_died lost not_started sweep_stopped"
+        ),
         Ending: "finished stopped failed paused",
     }
-    assert {kind(word).value for word in words[kind].split()} == set(words[kind].split())
+    assert {word.value for word in kind} == set(words[kind].split())
 
 
 def test_a_field_of_a_later_version_is_passed_over() -> None:

@@ -13,28 +13,35 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
     BatchClosed,
+    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    Detached,
     Ending,
     Enqueued,
     Interruption,
     KnownResults,
+    NodeExcluded,
     NoMoreTrials,
     Outcome,
+    PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
     RunReported,
+    RunRetried,
     StopRequested,
     SweepEnded,
     SweepResumed,
     SweepStarted,
+    TasksReleased,
+    TickSubmitted,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.state import BatchState, Best, Run, RunStatus, SweepState
+from hpcsweep.core.state import DEATH_S, BatchState, Best, Run, RunStatus, SweepState
 
 
 def started(mode: str = "min") -> SweepStarted:
@@ -63,6 +70,7 @@ def snapshot(state: SweepState) -> dict[str, Any]:
         "waiting": list(state.waiting),
         "best": state.best,
         "requests": sorted(state.requests),
+        "interrupted": {why.value: count for why, count in state.interrupted.items()},
     }
     return msgspec.to_builtins(  # type: ignore[no-any-return]
         {name: value for name, value in known.items() if name != "counts"}
@@ -88,7 +96,16 @@ def test_a_new_state_knows_nothing() -> None:
         "spent_gpu_s": 0.0,
         "spent_s": 0.0,
         "requests": [],
-        "interruptions": 0,
+        "pausing": None,
+        "detached": None,
+        "interrupted": {},
+        "dead": 0,
+        "dead_reason": "",
+        "excluded": {},
+        "limited": "",
+        "kept_out": (0, 0, 0.0),
+        "tick_due": 0.0,
+        "node_faults": {},
         "last_failure": None,
         "best": None,
         "enqueued": [],
@@ -223,6 +240,9 @@ def test_a_run_that_the_cluster_requeues_stays_submitted_in_its_batch() -> None:
         (Interruption.SWEEP_STOPPED, False, 2),
         (Interruption.SWEEP_STOPPED, True, 0),
         (Interruption.NOT_STARTED, False, 2),
+        (Interruption.NEVER_STARTED, False, 2),
+        (Interruption.TRAINING_ERROR, False, 2),
+        (Interruption.CANCELLED_BY_ADMIN, False, 3),
     ],
 )
 def test_only_faults_without_progress_add_up_and_progress_clears_them(
@@ -242,6 +262,43 @@ def test_an_abandoned_batch_leaves_its_runs_as_if_it_had_never_been() -> None:
     state.apply(planned("b", [(0, 0)], [(1, 0)], [(2, 0)]))
     state.apply(BatchAbandoned("b", "refused"))
     assert snapshot(state) == before
+
+
+def test_a_batch_that_a_submit_limit_kept_out_is_told_of_until_one_goes_in() -> None:
+    state = SweepState.replay([started(), *created(0), planned("a", [(0, 0)])])
+    state.apply(BatchAbandoned("a", "QOSMaxSubmitJobPerUserLimit", limited=True))
+    assert (state.limited, list(state.waiting)) == ("QOSMaxSubmitJobPerUserLimit", [RunId(0, 0)])
+    state.apply(planned("b", [(0, 0)]))
+    state.apply(BatchSubmitted("b", "1", 6.0))
+    assert state.limited == ""
+
+
+def test_errors_that_are_tried_again_and_time_limits_are_counted() -> None:
+    state = SweepState.replay(created(0))
+    for attempt, why in enumerate([Interruption.TRAINING_ERROR, Interruption.TIMEOUT, Interruption.TIMEOUT]):
+        state.apply(planned(f"b{attempt}", [(0, 0)]))
+        state.apply(RunInterrupted(0, 0, why, attempt=attempt, batch=f"b{attempt}"))
+    run = state.run(RunId(0, 0))
+    assert (run.errors, run.timeouts, run.idle_faults) == (1, 2, 2)
+    assert state.interrupted == {Interruption.TRAINING_ERROR: 1, Interruption.TIMEOUT: 2}
+
+
+def test_a_failed_run_that_is_tried_again_waits_with_nothing_counted_against_it() -> None:
+    state = SweepState.replay([started(), *created(0, 1), planned("a", [(0, 0)])])
+    state.apply(RunInterrupted(0, 0, Interruption.TIMEOUT, batch="a", seconds=5.0, requeued=True))
+    state.apply(RunFinished(0, 0, Outcome.LOST, restart=1, batch="a", seconds=2.0, message="given up"))
+    assert counts(state) == {"waiting": 1, "failed": 1}
+    state.apply(RunRetried(0, 0, "r.json"))
+    run = state.run(RunId(0, 0))
+    assert run == Run(
+        0, 0, 1, attempts=1, counted=(0, 1), batch="a", start=0, seconds=7.0, message="given up"
+    )
+    assert (counts(state), list(state.waiting)) == ({"waiting": 2}, [RunId(1, 0), RunId(0, 0)])
+    assert state.requests == {"r.json"}
+    state.apply(planned("b", [(0, 0)]))
+    state.apply(finished(0, 0, 0.5, batch="b", attempt=1, step=1))
+    assert (counts(state), state.run(RunId(0, 0)).attempts) == ({"waiting": 1, "completed": 1}, 2)
+    assert state.best == Best(0, 0, 0.5, 1, {"x": 0})
 
 
 def test_an_ending_costs_the_attempts_of_before_too() -> None:
@@ -275,6 +332,66 @@ def test_stopping_ending_and_carrying_on() -> None:
     state.apply(SweepResumed(3.0))
     assert (state.stopping, state.no_more_trials, state.ended) == (None, None, None)
     assert state.requests == {"r.json"}  # taken up once and for ever
+
+
+def test_a_pause_is_over_when_the_sweep_is_carried_on_and_so_is_the_count_of_dead_batches() -> None:
+    pause = PauseRequested(1.0, "3 batches in a row died at once")
+    state = SweepState.replay([started(), *created(0), planned("b", [(0, 0)]), BatchClosed("b"), pause])
+    assert (state.pausing, state.dead) == (pause, 1)
+    state.apply(SweepResumed(3.0))
+    assert (state.pausing, state.dead) == (None, 0)
+
+
+def test_what_a_batch_took_beyond_its_runs_is_spent_when_it_is_closed() -> None:
+    state = SweepState.replay([*created(0), planned("b", [(0, 0)])])
+    state.apply(finished(0, 0, 1.0, batch="b", seconds=3.0, gpu_seconds=6.0))
+    state.apply(BatchClosed("b", 1.5, 3.0))
+    assert (state.spent_s, state.spent_gpu_s, state.live) == (4.5, 9.0, {})
+
+
+def test_a_batch_knows_what_hinders_it_what_was_let_go_and_who_ticks_after_it() -> None:
+    state = SweepState.replay([*created(0, 1), planned("b", [(0, 0)], [(1, 0)])])
+    state.apply(BatchHindered("b", "2 tasks: PartitionTimeLimit"))
+    state.apply(TasksReleased("b", (0,)))
+    state.apply(TasksReleased("b", (1,)))
+    state.apply(TickSubmitted("4712", 6.0, "b"))
+    batch = state.live["b"]
+    assert (batch.hindered, batch.released, batch.tick) == ("2 tasks: PartitionTimeLimit", {0, 1}, "4712")
+    state.apply(BatchHindered("b", ""))
+    assert batch.hindered == ""
+
+
+@pytest.mark.parametrize(
+    ("ending", "dead"),
+    [
+        (RunFinished(0, 0, Outcome.FAILED, batch="b", message="no"), 1),
+        (RunFinished(0, 0, Outcome.FAILED, batch="b", message="no", seconds=DEATH_S + 1), 0),
+        (RunFinished(0, 0, Outcome.COMPLETED, value=1.0, batch="b"), 0),
+        (RunInterrupted(0, 0, Interruption.WORKER_DIED, batch="b", message="no"), 1),
+        (RunInterrupted(0, 0, Interruption.TRAINING_ERROR, batch="b", message="no"), 1),
+        (RunInterrupted(0, 0, Interruption.WORKER_DIED, batch="b", progressed=True), 0),
+        (RunInterrupted(0, 0, Interruption.PREEMPTED, batch="b"), 0),
+    ],
+)
+def test_a_batch_of_which_nothing_lived_for_longer_than_a_moment_has_died(
+    ending: RunFinished | RunInterrupted, dead: int
+) -> None:
+    state = SweepState.replay([started(), *created(0), planned("b", [(0, 0)]), ending, BatchClosed("b")])
+    assert (state.dead, state.dead_reason) == (dead, "no" if dead else "")
+
+
+def test_trials_that_fail_at_a_node_for_its_own_reasons_are_kept_until_one_does_well_there() -> None:
+    state = SweepState.replay([*created(0, 1, 2), planned("b", [(0, 0)], [(1, 0)], [(2, 0)])])
+    state.apply(RunInterrupted(0, 0, Interruption.NODE_FAIL, batch="b", node="n1", message="down"))
+    state.apply(RunInterrupted(1, 0, Interruption.PREEMPTED, batch="b", node="n1"))
+    assert state.node_faults == {"n1": {0: "down"}}
+    state.apply(finished(2, 0, 1.0, batch="b", node="n1"))
+    assert state.node_faults == {}
+    state.apply(planned("c", [(1, 0)]))
+    state.apply(RunInterrupted(1, 0, Interruption.LOST, attempt=1, batch="c", node="n1", message="gone"))
+    out = NodeExcluded("n1", 7.0, 3607.0, "why")
+    state.apply(out)
+    assert (state.node_faults, state.excluded) == ({}, {"n1": out})
 
 
 def test_a_driver_s_own_stop_is_no_request() -> None:
@@ -368,6 +485,23 @@ def test_with_repeats_the_best_is_by_the_mean_once_all_have_ended() -> None:
     assert state.chosen == 2
 
 
+def test_a_repeat_that_is_tried_again_takes_the_value_of_its_configuration_back_until_it_has_ended() -> None:
+    identity = {"objective": {"mode": "min"}, "repeats": 2}
+    state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity)])
+    for trial in range(4):
+        state.apply(TrialCreated(trial, {"x": trial // 2}, 0, 1, repeat=trial % 2))
+        state.apply(finished(trial, 0, 1.0 + trial // 2))
+    for trial in range(2):
+        state.apply(TrialPromoted(trial, 1, 3))
+    state.apply(finished(0, 1, 0.5))
+    state.apply(RunFinished(1, 1, Outcome.LOST))
+    assert state.best == Best(0, 1, 0.5, 3, {"x": 0}, 2)
+    state.apply(RunRetried(1, 1))
+    assert state.best == Best(0, 0, 1.0, 1, {"x": 0}, 2)
+    state.apply(finished(1, 1, 4.5))
+    assert state.best == Best(2, 0, 2.0, 1, {"x": 1}, 2)
+
+
 def test_a_lost_repeat_says_nothing_of_its_configuration() -> None:
     identity = {"objective": {"mode": "max"}, "repeats": 2}
     state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity)])
@@ -397,8 +531,10 @@ def test_clones_do_not_count_as_chosen_and_their_parents_checkpoints_are_wanted_
     state = SweepState.replay([started(), *created(0, 1), finished(0, 0, 1.0)])
     state.apply(TrialCreated(2, {"x": 5}, 1, 4, parent=0, start=2, origin="clone"))
     assert (state.chosen, state.clone_steps(0), state.clone_steps(1)) == (2, [2], [])
-    state.apply(finished(2, 0, 1.0))
+    state.apply(finished(2, 0, None))
     assert state.clone_steps(0) == []
+    state.apply(RunRetried(2, 0))
+    assert state.clone_steps(0) == [2]
 
 
 def story() -> list[AnyEvent]:
@@ -414,16 +550,24 @@ def story() -> list[AnyEvent]:
         planned("b", [(0, 0)], [(1, 0)], [(2, 0)]),
         BatchSubmitted("b", "1", 6.0),
         BatchThrottled("b", 2),
+        Detached(6.0, "slurm"),
+        TickSubmitted("2", 6.5, "b"),
+        BatchHindered("b", "3 tasks: launch failed requeued held"),
+        TasksReleased("b", (0, 1, 2)),
         RunReported(2, 0, ((1, 4.0),)),
         finished(0, 0, 1.0, batch="b", seconds=1.0, gpu_seconds=2.0),
         RunInterrupted(1, 0, Interruption.PREEMPTED, batch="b", task=1, requeued=True, seconds=1.0),
         finished(1, 0, 0.5, batch="b", restart=1, seconds=1.0, gpu_seconds=2.0),
-        RunInterrupted(2, 0, Interruption.NODE_FAIL, batch="b", task=2),
+        RunInterrupted(2, 0, Interruption.NODE_FAIL, batch="b", task=2, node="n1"),
+        NodeExcluded("n1", 7.0, 3607.0, "why"),
         BatchClosed("b"),
+        PauseRequested(7.5, "why"),
         TrialPromoted(1, 1, 3),
         StopRequested(8.0, "stopped by ada", "r.json"),
         SweepEnded(9.0, Ending.STOPPED, "stopped by ada"),
         SweepResumed(10.0),
+        RunFinished(2, 0, Outcome.FAILED, message="no"),
+        RunRetried(2, 0, "t.json"),
         TrialStopped(2, "median"),
         RunFinished(2, 0, Outcome.STOPPED, message="median"),
         planned("c", [(1, 1)]),

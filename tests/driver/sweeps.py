@@ -9,7 +9,7 @@ from typing import Any
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher
 from hpcsweep.core.space import Float, Parameter, Space
-from hpcsweep.driver import Driver, Settings
+from hpcsweep.driver import Driver, Leaving, Settings
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
 from hpcsweep.store.journal import Journal
@@ -38,6 +38,7 @@ def make_driver(
     space: Space = SPACE,
     clock: Clock | None = None,
     first: Sequence[AnyEvent] = (STARTED,),
+    leaving: Leaving | None = None,
     **settings: Any,
 ) -> tuple[Driver, Journal]:
     """A driver on the folder, started with the events `first`; release the journal when done."""
@@ -60,6 +61,7 @@ def make_driver(
         cluster=cluster,
         clock=clock or FakeClock(),
         settings=Settings(**options),
+        leaving=leaving,
     )
     driver.start(*first)
     return driver, journal

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
+    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     Interruption,
@@ -23,19 +25,22 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialStopped,
 )
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.protocols import Batch, Cluster, Hindrance, Limits, LiveBatch, Phase, TaskId, TaskState
 from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.driver import Settings
 from hpcsweep.driver.following import Following
 from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import Result, write_result
-from tests.doubles import SHAPE
+from tests.doubles import PROGRAM, SHAPE
 
 GRACE_S = 60.0
 MAX_IDLE_FAULTS = 2
+SETTINGS = Settings("s", "fake", PROGRAM, SHAPE, seed=0, max_idle_faults=MAX_IDLE_FAULTS)
 
 
-class Scripted:
+class Scripted(Cluster):
     """A cluster that says what the test has it say."""
 
     settle_s = 0.0
@@ -46,6 +51,7 @@ class Scripted:
         self.says: dict[int, TaskState] = {}
         self.fails: Exception | None = None
         self.silent = False
+        self.failed_nodes: set[str] = set()
         self.asked: list[list[LiveBatch]] = []
 
     def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
@@ -55,6 +61,9 @@ class Scripted:
         if self.silent:
             return None
         return {TaskId(batch.name, task): state for batch in live for task, state in self.says.items()}
+
+    def has_failed(self, node: str) -> bool:
+        return node in self.failed_nodes
 
     def submit(self, batch: Batch) -> str:
         raise NotImplementedError
@@ -83,6 +92,7 @@ class Watched:
     def __init__(self, root: Path, tasks: Sequence[Sequence[int]] = ((0,),)) -> None:
         self.layout = Layout(root)
         self.cluster = Scripted()
+        self.settings = SETTINGS
         self.events: list[AnyEvent] = []
         self.state = SweepState()
         self.happened = [SweepStarted("cafe01", "s", 0.0, {})]
@@ -101,8 +111,7 @@ class Watched:
             self.state,
             layout=self.layout,
             cluster=self.cluster,
-            shape=SHAPE,
-            max_idle_faults=MAX_IDLE_FAULTS,
+            settings=self.settings,
         )
 
     def restart(self) -> None:
@@ -367,7 +376,13 @@ def test_an_interrupted_result_of_a_task_that_pends_again_is_a_requeue(watched: 
     assert watched.observe() == []  # not known yet whether it runs again by itself
     watched.shows(Phase.PENDING)
     event = left_off(
-        Interruption.PREEMPTED, "preempted", requeued=True, progressed=True, seconds=2.0, gpu_seconds=2.0
+        Interruption.PREEMPTED,
+        "preempted",
+        requeued=True,
+        progressed=True,
+        step=3,
+        seconds=2.0,
+        gpu_seconds=2.0,
     )
     assert watched.observe() == [event]
     assert watched.observe() == []
@@ -497,7 +512,7 @@ def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be
     for restart in range(MAX_IDLE_FAULTS):
         watched.writes(restart=restart, interrupted=Interruption.PREEMPTED)
         assert [type(event) for event in watched.observe()] == [RunInterrupted]
-        assert watched.following.given_up() == []
+        assert watched.following.unwanted() == []
     watched.writes(restart=MAX_IDLE_FAULTS, interrupted=Interruption.PREEMPTED)
     assert watched.observe() == [
         RunFinished(
@@ -510,8 +525,7 @@ def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be
             message="given up after 3 interruptions without progress; the last: preempted",
         )
     ]
-    assert watched.following.given_up() == [(watched.state.live["b1"], 0)]
-    assert watched.following.given_up() == []
+    assert watched.following.unwanted() == [(watched.state.live["b1"], 0)]
 
 
 def test_progress_begins_the_count_anew(watched: Watched) -> None:
@@ -529,6 +543,106 @@ def test_vanishing_again_and_again_is_bounded_too(watched: Watched) -> None:
         if watched.status is RunStatus.WAITING:
             watched.batch([0])
     assert outcomes == [RunInterrupted, BatchClosed] * MAX_IDLE_FAULTS + [RunFinished, BatchClosed]
+
+
+def put_back(watched: Watched, *, after_s: float) -> None:
+    """The task runs on n1 for so long; then the cluster takes it back, and no worker tells of it."""
+    watched.cluster.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=after_s)}
+    assert watched.observe() == []
+    watched.cluster.says = {0: TaskState(Phase.PENDING, reason="BeginTime")}
+    assert watched.observe() == []
+
+
+@pytest.mark.parametrize(
+    ("failed", "after_s", "why", "message"),
+    [
+        (True, 5.0, Interruption.NODE_FAIL, "its node failed (n1)"),
+        (False, 500.0, Interruption.PREEMPTED, "preempted (n1)"),
+        (False, 5.0, Interruption.NOT_STARTED, "its task ended before its turn came (n1)"),
+    ],
+)
+def test_a_start_that_the_cluster_took_back_without_a_word_is_told_after_the_grace(
+    watched: Watched, failed: bool, after_s: float, why: Interruption, message: str
+) -> None:
+    if failed:
+        watched.cluster.failed_nodes.add("n1")
+    put_back(watched, after_s=after_s)
+    assert watched.observe(GRACE_S / 2) == []
+    event = interrupted(why, message, node="n1", requeued=True)
+    assert watched.observe(GRACE_S) == [event]
+    assert watched.observe(GRACE_S) == []
+    watched.writes(restart=1, **COMPLETED)
+    assert watched.observe() == [msgspec.structs.replace(FINISHED, restart=1)]
+
+
+def test_a_start_that_was_taken_back_is_told_before_what_the_next_one_says(watched: Watched) -> None:
+    watched.cluster.failed_nodes.add("n1")
+    put_back(watched, after_s=5.0)
+    watched.writes(restart=1, **COMPLETED)
+    event = interrupted(Interruption.NODE_FAIL, "its node failed (n1)", node="n1", requeued=True)
+    assert watched.observe() == [event, msgspec.structs.replace(FINISHED, restart=1)]
+
+
+def test_the_late_word_of_a_start_that_was_taken_back_is_told_once(watched: Watched) -> None:
+    put_back(watched, after_s=5.0)
+    watched.writes(interrupted=Interruption.PREEMPTED, message="told to stop")
+    assert watched.observe() == [left_off(Interruption.PREEMPTED, "told to stop", requeued=True)]
+    assert watched.observe(GRACE_S) == []
+
+
+def test_a_run_that_its_lost_node_completes_all_the_same_is_completed(watched: Watched) -> None:
+    watched.cluster.failed_nodes.add("n1")
+    put_back(watched, after_s=5.0)
+    (event,) = watched.observe(GRACE_S)
+    assert isinstance(event, RunInterrupted)
+    watched.writes(restart=0, **COMPLETED)
+    assert watched.observe() == [FINISHED]
+
+
+def test_of_an_attempt_without_a_word_the_checkpoints_tell_whether_it_came_forward(watched: Watched) -> None:
+    def dies() -> RunInterrupted:
+        watched.shows(Phase.TIMEOUT)
+        watched.observe()
+        event = watched.observe(GRACE_S)[0]
+        assert isinstance(event, RunInterrupted)
+        watched.batch([0])
+        return event
+
+    def checkpoint(step: int) -> None:
+        with checkpoints.writing(watched.layout.trial(0), step, owner=f"{step}"):
+            pass
+
+    checkpoint(3)
+    first, second = dies(), dies()
+    checkpoint(5)
+    third = dies()
+    assert [(event.progressed, event.step) for event in (first, second, third)] == [
+        (True, 3),
+        (False, 3),
+        (True, 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "slurmstepd: error: Exceeded job memory limit",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some of your processes may",
+        "slurmstepd: error: Detected 2 oom-kill event(s) in step 7.batch cgroup. Some of your processes",
+    ],
+)
+def test_a_task_that_the_site_killed_for_memory_has_failed_whatever_its_state(
+    watched: Watched, line: str
+) -> None:
+    log = watched.layout.batch("b1").log(0)
+    log.parent.mkdir(parents=True)
+    log.write_text(f"epoch 1\n{line}\n")
+    watched.shows(Phase.FAILED, node="n1")
+    watched.observe()
+    assert watched.observe(GRACE_S) == [
+        RunFinished(0, 0, Outcome.OUT_OF_MEMORY, start=None, batch="b1", node="n1", message=line),
+        BatchClosed("b1"),
+    ]
 
 
 def test_a_run_whose_turn_never_came_waits_again_without_fault(watched: Watched) -> None:
@@ -575,3 +689,147 @@ def test_a_trial_that_a_rule_stopped_ends_as_stopped(watched: Watched) -> None:
         BatchClosed("b1"),
     ]
     assert watched.status is RunStatus.STOPPED
+
+
+# --------------------------------------------------------------------------- bounds of their own
+
+
+def settings(**changes: Any) -> Settings:
+    return msgspec.structs.replace(SETTINGS, **changes)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.OUT_OF_MEMORY])
+def test_an_error_in_training_code_is_tried_again_as_often_as_allowed(
+    watched: Watched, outcome: Outcome
+) -> None:
+    watched.settings = settings(max_errors=2)
+    watched.restart()
+    kinds = []
+    for _ in range(3):
+        watched.shows(None)
+        watched.writes(outcome=outcome, message="ValueError: no", node="n1", seconds=3.0, gpu_seconds=3.0)
+        first, *rest = watched.observe()
+        kinds.append(first)
+        assert rest == [BatchClosed(watched.name)]
+        if watched.status is RunStatus.WAITING:
+            watched.batch([0])
+    again: dict[str, Any] = {
+        "start": 0,
+        "seconds": 3.0,
+        "gpu_seconds": 3.0,
+        "node": "n1",
+        "message": "ValueError: no",
+    }
+    assert kinds == [
+        RunInterrupted(0, 0, Interruption.TRAINING_ERROR, attempt=0, batch="b1", **again),
+        RunInterrupted(0, 0, Interruption.TRAINING_ERROR, attempt=1, batch="b2", **again),
+        RunFinished(0, 0, outcome, attempt=2, batch="b3", started=7.0, **again),
+    ]
+    assert watched.state.run(RunId(0, 0)).errors == 2
+
+
+def test_time_limits_have_no_bound_while_checkpoints_advance_unless_one_is_set(watched: Watched) -> None:
+    for _ in range(3 * MAX_IDLE_FAULTS):
+        watched.shows(Phase.TIMEOUT)
+        watched.writes(interrupted=Interruption.TIMEOUT, progressed=True)
+        assert [type(event) for event in watched.observe()] == [RunInterrupted, BatchClosed]
+        watched.batch([0])
+    watched.settings = settings(max_timeouts=3 * MAX_IDLE_FAULTS)
+    watched.restart()
+    watched.shows(Phase.TIMEOUT)
+    watched.writes(interrupted=Interruption.TIMEOUT, progressed=True, message="told")
+    finished, _ = watched.observe()
+    assert isinstance(finished, RunFinished)
+    assert (finished.outcome, finished.message) == (
+        Outcome.LOST,
+        "given up after reaching its time limit 7 times; the last: told",
+    )
+
+
+def test_a_signal_of_the_time_limit_before_a_requeue_was_preemption(watched: Watched) -> None:
+    watched.shows(Phase.PENDING)
+    watched.writes(interrupted=Interruption.TIMEOUT, progressed=True)
+    (event,) = watched.observe()
+    assert isinstance(event, RunInterrupted)
+    assert (event.why, event.requeued) == (Interruption.PREEMPTED, True)
+
+
+def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watched) -> None:
+    whys = []
+    for foreign in (False, True):
+        watched.cluster.says = {0: TaskState(Phase.CANCELLED, node="n1", foreign=foreign)}
+        watched.observe()
+        event, _ = watched.observe(GRACE_S)
+        assert isinstance(event, RunInterrupted)
+        whys.append((event.why, event.message))
+        watched.batch([0])
+    assert whys == [
+        (Interruption.CANCELLED, "cancelled on the cluster (n1)"),
+        (Interruption.CANCELLED_BY_ADMIN, "cancelled by an admin (n1)"),
+    ]
+
+
+def test_a_task_that_ended_without_a_result_is_told_with_the_last_line_that_it_printed(
+    watched: Watched,
+) -> None:
+    log = watched.layout.batch("b1").log(0)
+    log.parent.mkdir(parents=True)
+    log.write_text("module load cuda\n/opt/env/bin/python: No module named hpcsweep\n[hpcsweep] ours\n\n")
+    watched.cluster.says = {0: TaskState(Phase.FAILED, node="n1", seconds=2.0)}
+    watched.observe()
+    assert watched.observe(GRACE_S) == [
+        RunInterrupted(
+            0,
+            0,
+            Interruption.WORKER_DIED,
+            batch="b1",
+            seconds=2.0,
+            gpu_seconds=2.0,
+            node="n1",
+            message="its task ended without a result (n1); its last line: "
+            "/opt/env/bin/python: No module named hpcsweep",
+        ),
+        BatchClosed("b1"),
+    ]
+
+
+# --------------------------------------------------------------------------- what keeps tasks from starting
+
+
+def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, [[0], [1], [2]])
+
+    def pend(*hindered: str) -> list[AnyEvent]:
+        watched.cluster.says = {
+            task: TaskState(Phase.PENDING, words, hindrance=Hindrance.WAITS if words else None)
+            for task, words in enumerate(hindered)
+        }
+        return watched.observe()
+
+    assert pend("", "", "") == []
+    assert pend("JobHeldUser", "JobHeldUser", "") == [BatchHindered("b1", "2 tasks: JobHeldUser")]
+    assert pend("JobHeldUser", "JobHeldUser", "") == []
+    assert pend("JobHeldUser", "AssocGrpGRES", "") == [
+        BatchHindered("b1", "1 task: JobHeldUser; 1 task: AssocGrpGRES")
+    ]
+    assert pend("", "", "") == [BatchHindered("b1", "")]
+    assert (watched.following.held, watched.following.never) == ({}, {})
+
+
+@pytest.mark.parametrize("shown", [Phase.CANCELLED, None])
+def test_a_task_that_can_never_start_is_believed_when_it_was_seen_twice(
+    watched: Watched, shown: Phase | None
+) -> None:
+    never = TaskState(Phase.PENDING, "BadConstraints", hindrance=Hindrance.NEVER)
+    watched.cluster.says = {0: never}
+    assert watched.observe() == [BatchHindered("b1", "1 task: BadConstraints")]
+    assert watched.following.never == {}
+    watched.observe()
+    assert watched.following.never == {"b1": [0]}
+    # Cancelled by us, it says so itself; another session knows it from the journal.
+    watched.restart()
+    watched.shows(shown)
+    watched.observe()
+    event, _ = watched.observe(GRACE_S)
+    assert isinstance(event, RunInterrupted)
+    assert (event.why, watched.state.run(RunId(0, 0)).idle_faults) == (Interruption.NEVER_STARTED, 0)

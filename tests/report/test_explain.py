@@ -31,6 +31,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunReported,
+    RunRetried,
     SweepEnded,
     SweepStarted,
     TrialCreated,
@@ -42,7 +43,7 @@ from hpcsweep.core.protocols import Promote, Scheduler, Start
 from hpcsweep.core.state import RunStatus, SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.report.explain import explain
-from hpcsweep.report.explanation import BestSoFar, Change, Creation, Explanation, Interrupted, Repeat, Verdict
+from hpcsweep.report.explanation import Attempt, BestSoFar, Change, Creation, Explanation, Repeat, Verdict
 from hpcsweep.report.folder import Folder
 from hpcsweep.report.standings import Comparison, Peer
 from hpcsweep.schedulers.rungs import top_k
@@ -574,25 +575,138 @@ def test_a_stopped_run_takes_no_place_among_those_that_may_go_on() -> None:
     assert (comparison.place, comparison.ended, comparison.without_value) == (1, 3, 1)
 
 
-def test_interruptions_on_the_way_are_told() -> None:
-    events = [
-        *BEGUN,
-        RunInterrupted(0, 0, Interruption.PREEMPTED, node="n1", message="preempted (n1)"),
-        planned("b2", 230.0, (0, 0)),
-        RunInterrupted(0, 0, Interruption.NODE_FAIL, attempt=1, node="n2", message="node failed (n2)"),
-        RunFinished(0, 0, Outcome.LOST, message="given up after 2 interruptions"),
-    ]
-    found = of(events, 0)
-    rung = found.rungs[0]
-    assert rung.interruptions == (
-        Interrupted(Interruption.PREEMPTED, "n1", "preempted (n1)"),
-        Interrupted(Interruption.NODE_FAIL, "n2", "node failed (n2)"),
+#: Trial 0: preempted, run again by the cluster, its node fails, given up; retried, and completed.
+TRIED: list[AnyEvent] = [
+    *BEGUN,
+    RunInterrupted(
+        0,
+        0,
+        Interruption.PREEMPTED,
+        requeued=True,
+        step=7,
+        seconds=12.0,
+        node="n1",
+        job="11_0",
+        message="preempted (n1)",
+    ),
+    RunInterrupted(0, 0, Interruption.NODE_FAIL, restart=1, node="n2", job="11_0", message="its node failed"),
+    planned("b2", 230.0, (0, 0)),
+    RunFinished(
+        0, 0, Outcome.LOST, attempt=1, seconds=7260.0, node="n3", job="12_0", message="given up after 3"
+    ),
+    RunRetried(0, 0, "17-ada.json"),
+    planned("b3", 900.0, (0, 0)),
+    RunFinished(0, 0, Outcome.COMPLETED, 0.25, 1, attempt=2, seconds=240.0, node="n1", job="13_0"),
+]
+
+
+def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> None:
+    rung = of(TRIED, 0).rungs[0]
+    assert rung.attempts == (
+        Attempt(0, 0, None, Interruption.PREEMPTED, 7, "n1", "11_0", 12.0, "preempted (n1)"),
+        Attempt(0, 1, None, Interruption.NODE_FAIL, 0, "n2", "11_0", 0.0, "its node failed"),
+        Attempt(1, 0, Outcome.LOST, None, 0, "n3", "12_0", 7260.0, "given up after 3", True, "17-ada.json"),
+        Attempt(2, 0, Outcome.COMPLETED, None, 1, "n1", "13_0", 240.0, ""),
     )
-    assert (rung.attempts, rung.submitted, rung.verdict) == (2, 200.0, Verdict.NO_VALUE)
-    assert text(events, 0).splitlines()[3:6] == [
-        "rung 0, resource 1: lost on n2: given up after 2 interruptions",
-        "  2 interruptions on the way: preempted on n1, node_fail on n2",
-        "  never considered, without a value",
+    assert (rung.batches, rung.submitted, rung.verdict) == (3, 200.0, Verdict.OPEN)
+    begin = [
+        "trial 0: x=0",
+        "created in bracket 0 at resource 1, submitted 1970-01-01 00:03:20",
+        (
+            "  proposed with 8 others by auto (tpe, picked by it), which knew 0 observations and "
+            "0 pending configurations"
+        ),
+    ]
+    earlier = [
+        "  attempt 1: preempted at step 7 on n1 (job 11_0, 12 s): preempted (n1)",
+        "  attempt 1, restart 1: node failed on n2 (job 11_0): its node failed",
+    ]
+    given_up = "  attempt 2: lost on n3 (job 12_0, 2.02 h): given up after 3"
+    retried = f"{given_up}; then tried again by the request 17-ada.json"
+    nothing = "no run of the sweep has given a value yet"
+    in_this_order = {
+        len(BEGUN) + 2: ["rung 0, resource 1: waits to be submitted", *earlier, "  under way", nothing],
+        len(BEGUN) + 3: ["rung 0, resource 1: submitted, attempt 2", *earlier, "  under way", nothing],
+        len(BEGUN) + 4: [
+            "rung 0, resource 1: lost in attempt 2 on n3 (job 12_0, 2.02 h): given up after 3",
+            *earlier,
+            "  never considered, without a value",
+            nothing,
+        ],
+        len(BEGUN) + 6: [
+            "rung 0, resource 1: submitted, attempt 3",
+            *earlier,
+            retried,
+            "  under way",
+            nothing,
+        ],
+        len(TRIED): [
+            "rung 0, resource 1: completed in attempt 3 on n1 (job 13_0, 4 min) with loss 0.25",
+            *earlier,
+            retried,
+            (
+                "  not decided yet: 1st of 1 ended at resource 1 in bracket 0; 0 went on so far; "
+                "1 of 9 have ended"
+            ),
+            "it is the best of the sweep: 0.25 at resource 1",
+        ],
+    }
+    for count, lines in in_this_order.items():
+        assert text(TRIED[:count], 0).splitlines() == [*begin, *lines]
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        (Interruption.TIMEOUT, "timed out"),
+        (Interruption.CANCELLED, "cancelled by the user"),
+        (Interruption.CANCELLED_BY_ADMIN, "cancelled by an admin"),
+        (Interruption.TRAINING_ERROR, "failed, to be tried again"),
+        (Interruption.NEVER_STARTED, "never able to start"),
+        (Interruption.WORKER_DIED, "ended without a result"),
+        (Interruption.LOST, "lost"),
+        (Interruption.NOT_STARTED, "not begun"),
+        (Interruption.SWEEP_STOPPED, "cancelled with the sweep"),
+        (Outcome.OUT_OF_MEMORY, "out of memory"),
+        (Outcome.FAILED, "failed"),
+    ],
+)
+def test_every_end_has_words_of_its_own(ending: Outcome | Interruption, words: str) -> None:
+    if isinstance(ending, Interruption):
+        events = [*BEGUN, RunInterrupted(0, 0, ending, node="n1", message="why")]
+        assert text(events, 0).splitlines()[4] == f"  attempt 1: {words} on n1: why"
+    else:
+        events = [*BEGUN, RunFinished(0, 0, ending, node="n1", message="why")]
+        assert text(events, 0).splitlines()[3] == f"rung 0, resource 1: {words} on n1: why"
+
+
+def test_what_failed_and_was_tried_again_before_its_rung_was_decided_takes_its_place_there() -> None:
+    retried = [*BEGUN, *ended(0, {4: None}), RunRetried(4, 0)]
+    assert of(retried, 4).rungs[0].verdict is Verdict.UNDER_WAY
+    begun = retried + ended(0, {trial: value for trial, value in RUNG_0.items() if trial != 4})
+    assert of(begun, 0).rungs[0].reason == "8 of 9 have ended"
+    decided = [*begun, *ended(0, {4: 0.1}), *promoted(1, 3, 4, 1, 3)]
+    assert verdicts(decided, 4) == [Verdict.PROMOTED, Verdict.UNDER_WAY]
+    assert (compared(decided, 0).place, compared(decided, 0).without_value) == (9, 0)
+    assert compared(decided, 0).others == (4, 1, 3)
+
+
+def test_what_is_tried_again_after_its_rung_was_decided_changes_no_place_of_then() -> None:
+    before = compared(HYPERBAND, 0)
+    for events in (
+        [*HYPERBAND, RunRetried(4, 0)],
+        [*HYPERBAND, RunRetried(4, 0), *ended(0, {4: 0.001})],
+    ):
+        assert compared(events, 0) == before
+        assert verdicts(events, 0) == [Verdict.DROPPED]
+    late = of([*HYPERBAND, RunRetried(4, 0), *ended(0, {4: 0.001})], 4)
+    assert (late.rungs[0].verdict, late.best) == (Verdict.DROPPED, BestSoFar(4, 0.001, 1, 0.0))
+    assert text([*HYPERBAND, RunRetried(4, 0), *ended(0, {4: 0.001})], 4).splitlines()[5:7] == [
+        (
+            "  dropped: without a place of 9 ended at resource 1 in bracket 0 (1 without a value); "
+            "3 went on; tried again after that"
+        ),
+        "    went on: 1st trial 1 0.2, 2nd trial 3 0.3, 3rd trial 8 0.4",
     ]
 
 
@@ -642,6 +756,17 @@ def test_an_explanation_survives_json(events: list[AnyEvent]) -> None:
     for trial in range(len(SweepState.replay(events).trials)):
         found = of(events, trial)
         assert msgspec.json.decode(msgspec.json.encode(found), type=Explanation) == found
+
+
+def test_a_repeat_that_is_tried_again_is_waited_for_with_the_others() -> None:
+    events = [*repeated(0.1, None, 0.4, None, 0.7, 0.6), RunRetried(1, 0)]
+    waiting = of(events, 0).rungs[0]
+    assert (waiting.verdict, waiting.reason) == (Verdict.UNDER_WAY, "1 of 2 repeats have ended")
+    events += [*ended(0, {1: 0.3}), RunRetried(3, 0), *created(range(6, 7))]
+    assert (of(events, 0).rungs[0].mean, compared(events, 0).place) == (0.2, 1)
+    assert (compared(events, 0).ended, compared(events, 0).without_value) == (2, 0)
+    # A value and a failure of the first, a failure of the second, a value of the third.
+    assert of(events, 6).creation.observations == 4
 
 
 def test_the_text_of_a_promoted_and_dropped_trial() -> None:

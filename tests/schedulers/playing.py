@@ -10,6 +10,7 @@ from hpcsweep.core.events import (
     Outcome,
     RunFinished,
     RunReported,
+    RunRetried,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
@@ -65,6 +66,11 @@ class Hand:
         for trial, value in values.items():
             outcome = Outcome.FAILED if value is None else Outcome.COMPLETED
             self.scheduler.apply(RunFinished(trial, rung, outcome, value=value))
+
+    def retry(self, rung: int, *trials: int) -> None:
+        """These runs, which failed, are tried again."""
+        for trial in trials:
+            self.scheduler.apply(RunRetried(trial, rung))
 
     def stop(self, trial: int, rung: int, value: float | None) -> None:
         """The run was stopped before its end."""

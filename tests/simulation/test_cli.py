@@ -137,7 +137,6 @@ def test_without_any_value_the_code_is_1(here: Path, capsys: pytest.CaptureFixtu
             {},
             "cluster.simulated.gpus: must be at least the 5 of one task",
         ),
-        (("cluster.simulated.max_jobs=2",), {}, "are more than max_jobs 2"),
     ],
 )
 def test_what_is_wrong_is_told_with_code_2(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.core.events import Config
-from hpcsweep.errors import FolderError, SpecError, SubmitRefused
+from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.report.folder import Folder
 from hpcsweep.simulation import simulate
 from tests.driver.sweeps import TABLE_81
@@ -93,6 +93,10 @@ TROUBLE = {
     "preemption without requeue": "{gpus: 4, preemptions: 60, requeue: false}",
     "preemption with requeue and a wait": "{gpus: 4, preemptions: 60, wait: [[0, 1], [1, 60]]}",
     "arrays of two": "{gpus: 4, array_tasks: 2}",
+    "three jobs at a time": "{gpus: 4, max_jobs: 3}",
+    "three jobs at a time, which nobody tells": "{gpus: 4, max_jobs: 3, tells_max_jobs: false}",
+    "a controller that is silent half of the time": "{gpus: 4, outages: 60, outage: 30}",
+    "a memory of ten seconds": "{gpus: 4, forgets: 10, lost_replies: 0.3}",
 }
 
 
@@ -152,11 +156,6 @@ def test_a_run_without_a_value_is_a_failure(tmp_path: Path) -> None:
         (),
     )
     assert "metric 'loss' is nan at step 1" in found.reason
-
-
-def test_a_submission_beyond_the_limit_of_the_site_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SubmitRefused, match="more than max_jobs 3"):
-        simulate(spec_of(tmp_path, "cluster.simulated.max_jobs=3"), falling)
 
 
 def test_a_kept_folder_is_carried_on_and_its_time_goes_on(tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slurm)
 
 
-def require_slurm() -> None:
-    """Skip where no private cluster can be had, or fail where one is required."""
+def require_slurm(*, accounting: bool = False) -> None:
+    """Skip where no private cluster (with accounts) can be had, or fail where one is required."""
     switch = os.environ.get(SWITCH, "")
     if switch == "off":
         pytest.skip(f"{SWITCH}=off")
-    lack = missing()
+    lack = missing(accounting=accounting)
     if lack is not None and switch == "required":
         pytest.fail(f"{SWITCH}=required, but {lack}", pytrace=False)
     if lack is not None:
@@ -42,6 +42,24 @@ def slurm() -> Iterator[PrivateSlurm]:
     cluster.start()
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster_with_accounts() -> Iterator[PrivateSlurm]:
+    """A second cluster: it keeps accounts, and soon forgets what has ended."""
+    require_slurm(accounting=True)
+    cluster = PrivateSlurm(accounting=True, min_job_age=2)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def accounts(cluster_with_accounts: PrivateSlurm) -> Iterator[PrivateSlurm]:
+    """The cluster with accounts; a test's limits end with it."""
+    yield cluster_with_accounts
+    cluster_with_accounts.limit_submits()
+    cluster_with_accounts.reset()
 
 
 @pytest.fixture(autouse=True)

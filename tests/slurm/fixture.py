@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -24,6 +25,8 @@ GPUS_PER_NODE = 4
 CPUS_PER_NODE = 16
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv")
+#: Needed beside them where it keeps accounts.
+ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr", "sacct")
 
 #: Debian keeps the daemons where a plain user's PATH does not look.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -60,14 +63,56 @@ SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=500
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
+{accounting}
+{memory}
 GresTypes=gpu
 {extra}
 {nodes}
 PartitionName=gpu Nodes=n[1-4] Default=YES PriorityTier=1 MaxTime=1-0 DefaultTime=60 State=UP
 PartitionName=urgent Nodes=n[1-4] PriorityTier=10 MaxTime=1-0 DefaultTime=60 State=UP
 """
+
+NO_MEMORY_CONF = "JobAcctGatherType=jobacct_gather/none"
+MEMORY_CONF = """\
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+"""
+NO_ACCOUNTING_CONF = "AccountingStorageType=accounting_storage/none"
+ACCOUNTING_CONF = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={dir}/munge/socket
+AccountingStorageEnforce=limits,qos
+AccountingStorageTRES=gres/gpu
+"""
+DBD_CONF = """\
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge/socket
+PidFile={dir}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+"""
+#: A database that starts in a second: small files, nothing forced to disk, no port.
+DATABASE_OPTIONS = (
+    "--no-defaults",
+    "--user=root",
+    "--innodb-buffer-pool-size=8M",
+    "--innodb-log-file-size=4M",
+    "--innodb-flush-method=nosync",
+)
+SERVER_OPTIONS = (
+    "--skip-networking",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-fast-shutdown=2",
+)
+ACCOUNT = "lab"
 
 
 class JobRow(NamedTuple):
@@ -81,14 +126,28 @@ class JobRow(NamedTuple):
     name: str
 
 
-def missing() -> str | None:
-    """What this machine lacks for a private cluster, None if nothing."""
+class AccountRow(NamedTuple):
+    """One start of a task in the accounts."""
+
+    task: str
+    state: str
+    seconds: int
+    gpus: int
+    node: str
+
+
+def missing(*, accounting: bool = False) -> str | None:
+    """What this machine lacks for a private cluster, with or without accounts; None if nothing."""
     if os.geteuid() != 0:
         return "the daemons of a private Slurm cluster need root"
+    programs, packages = list(PROGRAMS), "slurmctld slurmd slurm-client munge"
+    if accounting:
+        programs += ACCOUNTING_PROGRAMS
+        packages += " slurmdbd mariadb-server-core mariadb-client-core"
     path = _path()
-    absent = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    absent = [program for program in programs if shutil.which(program, path=path) is None]
     if absent:
-        return f"not installed: {', '.join(absent)} (Debian: apt install slurmctld slurmd slurm-client munge)"
+        return f"not installed: {', '.join(absent)} (Debian: apt install {packages})"
     return None
 
 
@@ -96,12 +155,23 @@ def _path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN])
 
 
+def _gpus_of(tres: str) -> int:
+    """2 of `billing=1,cpu=1,gres/gpu=2,node=1`."""
+    counts = dict(each.split("=") for each in tres.split(",") if each)
+    return int(counts.get("gres/gpu", 0))
+
+
 def _free_ports(n: int) -> list[int]:
+    """Outside of the range from which clients get theirs, or one may be taken before its daemon starts."""
+    first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < n:
+            port = random.randrange(10_000, first_of_clients)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def _wait(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
@@ -123,6 +193,8 @@ class PrivateSlurm:
         min_job_age: Seconds until an ended job vanishes from squeue.
         kill_wait: Seconds between TERM and KILL.
         requeue_wait: Seconds before a requeued job may start again; Slurm's default is 120.
+        accounting: It keeps accounts in a database of its own, and enforces limits by them.
+        memory_limits: It looks each second whether a task takes more memory than it may, and kills it.
         extra: Further lines of slurm.conf.
     """
 
@@ -134,18 +206,22 @@ class PrivateSlurm:
         min_job_age: int = 300,
         kill_wait: int = 5,
         requeue_wait: int = 5,
+        accounting: bool = False,
+        memory_limits: bool = False,
         extra: str = "",
     ) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="hpcsweep-slurm-"))
         self.conf = self.dir / "slurm.conf"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        port, *node_ports = _free_ports(1 + len(NODES))
+        self._accounting = accounting
+        port, self._dbd_port, *node_ports = _free_ports(2 + len(NODES))
         host = socket.gethostname().split(".")[0]
         lines = [
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port}"
             f" CPUs={CPUS_PER_NODE} RealMemory=64000 Gres=gpu:a100:{GPUS_PER_NODE} State=UNKNOWN"
             for node, node_port in zip(NODES, node_ports, strict=True)
         ]
+        accounts = ACCOUNTING_CONF if accounting else NO_ACCOUNTING_CONF
         self._conf_text = CONF.format(
             host=host,
             port=port,
@@ -156,6 +232,8 @@ class PrivateSlurm:
             min_job_age=min_job_age,
             kill_wait=kill_wait,
             requeue_wait=requeue_wait,
+            accounting=accounts.format(port=self._dbd_port, dir=self.dir),
+            memory=MEMORY_CONF if memory_limits else NO_MEMORY_CONF,
             extra=extra,
         )
 
@@ -170,6 +248,9 @@ class PrivateSlurm:
         try:
             self._write_files()
             self._start_munged()
+            if self._accounting:
+                self._start_database()
+                self._start_accounting()
             self.start_controller()
             for node in NODES:
                 self.start_node(node)
@@ -184,7 +265,8 @@ class PrivateSlurm:
         if self._alive("slurmctld"):
             with contextlib.suppress(TimeoutError, subprocess.SubprocessError):
                 self.cancel_all()
-        for name in [name for name in self._processes if name != "munged"]:
+        # The newest first: each can still tell those that it reports to.
+        for name in reversed([name for name in self._processes if name != "munged"]):
             self._end(name)
         for pid in self._job_processes():
             with contextlib.suppress(ProcessLookupError):
@@ -246,6 +328,26 @@ class PrivateSlurm:
         text = self.run("squeue", "-h", "-r", f"--states={states}", "-o", "%F\t%K\t%T\t%r\t%N\t%j")
         return [JobRow(*line.split("\t", 5)) for line in text.splitlines()]
 
+    def limit_submits(self, *, association: int | None = None, qos: int | None = None) -> None:
+        """Let so many tasks of the user wait or run, by association and by QOS; None: any number."""
+        user = ("modify", "user", "root", "where", f"account={ACCOUNT}", "set")
+        self.sacctmgr(*user, f"maxsubmitjobs={-1 if association is None else association}")
+        self.sacctmgr("modify", "qos", "normal", "set", f"maxsubmitjobsperuser={-1 if qos is None else qos}")
+
+    def sacctmgr(self, *words: str) -> None:
+        """Change the accounts; it counts at once."""
+        self.run("sacctmgr", "--immediate", "--quiet", *words)
+
+    def accounted(self, *jobs: str) -> list[AccountRow]:
+        """Every start of every task of these jobs, as the accounts have it."""
+        argv = ["sacct", "-X", "-D", "-n", "-P", f"--jobs={','.join(jobs)}"]
+        text = self.run(*argv, "--format=JobID,State,ElapsedRaw,AllocTRES,NodeList")
+        rows = (line.split("|") for line in text.splitlines())
+        return [
+            AccountRow(job, state, int(seconds), _gpus_of(tres), node)
+            for job, state, seconds, tres, node in rows
+        ]
+
     def cancel_all(self) -> None:
         """Cancel every job; back when none is active any more."""
         self.run("scancel", f"--user={os.geteuid()}", check=False)
@@ -299,7 +401,34 @@ class PrivateSlurm:
         probe = ("munge", "-n", f"--socket={folder / 'socket'}")
         _wait("munged answers", lambda: self._answers("munged", *probe), 10)
 
-    def _spawn(self, name: str, argv: list[str], *, user: str | None = None) -> None:
+    def _start_database(self) -> None:
+        folder = self.dir / "database"
+        folder.mkdir()
+        options = [*DATABASE_OPTIONS, f"--datadir={folder / 'data'}"]
+        # By the socket authentication only root, without a password, may enter.
+        argv = ["mariadb-install-db", *options, "--auth-root-authentication-method=socket"]
+        argv += ["--skip-test-db", "--skip-name-resolve"]
+        done = subprocess.run(
+            argv, env={**self.env, "PATH": _path()}, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"mariadb-install-db: {done.stdout}{done.stderr}")
+        socket_path = folder / "socket"
+        self._spawn("mariadbd", ["mariadbd", *options, *SERVER_OPTIONS, f"--socket={socket_path}"])
+        _wait("the database is there", socket_path.exists, 30)
+
+    def _start_accounting(self) -> None:
+        conf = self.dir / "slurmdbd.conf"
+        conf.write_text(DBD_CONF.format(port=self._dbd_port, dir=self.dir))
+        conf.chmod(0o600)
+        self._spawn("slurmdbd", ["slurmdbd", "-D"], MYSQL_UNIX_PORT=str(self.dir / "database/socket"))
+        _wait("slurmdbd answers", lambda: self._answers("slurmdbd", "sacctmgr", "show", "cluster"), 30)
+        self.sacctmgr("add", "cluster", "private")
+        self.sacctmgr("add", "account", ACCOUNT)
+        self.sacctmgr("add", "user", "root", f"account={ACCOUNT}")
+        self.sacctmgr("modify", "user", "root", "set", f"defaultaccount={ACCOUNT}")
+
+    def _spawn(self, name: str, argv: list[str], *, user: str | None = None, **env: str) -> None:
         # The pid stays the same through setpriv, and a test run that is killed leaves no daemons.
         argv = ["setpriv", "--pdeathsig", "TERM", *argv]
         if user is not None:
@@ -307,7 +436,7 @@ class PrivateSlurm:
         with (self.dir / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 argv,
-                env={**self.env, "PATH": _path()},
+                env={**self.env, "PATH": _path(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

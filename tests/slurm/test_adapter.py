@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions, probe
-from hpcsweep.core.protocols import Batch, LiveBatch, Phase, TaskId, TaskShape, TaskState
-from hpcsweep.errors import ClusterUnavailable, SubmitRefused
+from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout
 
-from .fixture import PrivateSlurm
+from .fixture import NODES, PrivateSlurm
 
 #: In the interpreter's place: called as `standin -P -m hpcsweep.worker FOLDER`.
 STANDIN = """\
@@ -31,6 +31,8 @@ echo "task $SLURM_ARRAY_TASK_ID start ${{SLURM_RESTART_COUNT:-0}} $place"
 echo "to stderr" >&2
 {body}
 """
+
+NO_FEATURE = "allocation failure: Invalid feature specification"
 
 Make = Callable[..., tuple[SlurmCluster, Batch]]
 
@@ -229,6 +231,100 @@ def test_largest_array_is_what_limits_says(make: Make) -> None:
         cluster.submit(larger)
 
 
+def test_limits_are_those_of_the_site(make: Make) -> None:
+    cluster, _ = make()
+    assert cluster.limits() == Limits(array_tasks=1001, queued=10_000, time_s=3600, nodes=NODES)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "lines"),
+    [
+        (SlurmOptions(), TaskShape(gpus=4, cpus=16, mem_mib=64000, time_s=86400), []),
+        (
+            SlurmOptions(partition="urgent"),
+            TaskShape(gpus=8, time_s=90000),
+            [
+                "resources.time: partition urgent allows 1-00:00:00 at most, got 1-01:00:00",
+                "resources.gpus: the nodes of partition urgent have 4 GPUs at most, got 8",
+            ],
+        ),
+        (
+            SlurmOptions(partition="nope"),
+            TaskShape(),
+            ["cluster.partition: there is no nope; there are gpu, urgent"],
+        ),
+        (
+            SlurmOptions(constraint="nvlink"),
+            TaskShape(),
+            ["cluster: Slurm would never take such a task: " + NO_FEATURE],
+        ),
+    ],
+)
+def test_what_can_never_run_is_known_before_anything_is_submitted(
+    make: Make, slurm: PrivateSlurm, options: SlurmOptions, shape: TaskShape, lines: list[str]
+) -> None:
+    cluster, batch = make(options=options)
+    assert cluster.problems(shape) == lines
+    assert batch.name not in {row.name for row in slurm.squeue()}
+
+
+def test_task_that_fits_has_no_problem_while_all_nodes_are_drained(make: Make, slurm: PrivateSlurm) -> None:
+    for node in NODES:
+        slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    cluster, _ = make()
+    assert cluster.problems(TaskShape(gpus=4)) == []
+
+
+def test_submit_limits_of_the_account_are_found_out_and_met(
+    make: Make, accounts: PrivateSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(accounts.conf))
+    accounts.limit_submits(association=9)
+    cluster, batch = make("sleep 100", tasks=9, throttle=1)
+    assert cluster.limits().queued == 9
+    job = cluster.submit(batch)
+    phases(cluster, [live(batch, job)])
+    assert cluster.queued == 9
+    other, more = make(tasks=1)
+    with pytest.raises(SubmitLimited, match="AssocMaxSubmitJobLimit"):
+        other.submit(more)
+    assert other.problems(TaskShape()) == [], "a submit limit passes"
+    accounts.limit_submits(association=9, qos=10)
+    assert make()[0].limits().queued == 10, "a QOS's limit stands in for that of the association"
+
+
+def test_task_that_slurm_holds_is_released(make: Make, slurm: PrivateSlurm) -> None:
+    cluster, batch = make("sleep 100", tasks=3, throttle=2)
+    job = cluster.submit(batch)
+    wait_for(cluster, live(batch, job), lambda p: p.count(Phase.RUNNING) == 2)
+    slurm.run("scontrol", "requeuehold", f"{job}_1")
+    shown = wait_for(cluster, live(batch, job), lambda p: p.count(Phase.RUNNING) == 2 and Phase.PENDING in p)
+    end = time.monotonic() + 20
+    while shown[1].hindrance is None:
+        assert time.monotonic() < end, shown
+        shown = wait_for(cluster, live(batch, job), lambda p: True)
+    cluster.cancel(live(batch, job), [2])
+    cluster.release(live(batch, job), [1])
+    end = time.monotonic() + 40
+    while phases(cluster, [live(batch, job)])[TaskId(batch.name, 1)] is not Phase.RUNNING:
+        assert time.monotonic() < end, slurm.squeue()
+        time.sleep(0.2)
+    cluster.release(live(batch, job), [0, 1, 2])
+
+
+def test_job_that_ticks_runs_behind_the_array_whatever_became_of_it(make: Make, slurm: PrivateSlurm) -> None:
+    cluster, batch = make('[ -z "$SLURM_ARRAY_TASK_ID" ] || exit 3', tasks=2)
+    job = cluster.submit(batch)
+    root = batch.folder.parent.parent
+    tick = cluster.call("s-tick", root, after=job)
+    end = time.monotonic() + 30
+    while "COMPLETED" not in {row.state for row in slurm.squeue() if row.job == tick}:
+        assert time.monotonic() < end, slurm.squeue()
+        time.sleep(0.2)
+    assert {row.state for row in slurm.squeue() if row.job == job} == {"FAILED"}
+    assert "to stderr" in (root / "ticks.log").read_text()
+
+
 def test_usr2_reaches_the_worker_before_the_time_limit(make: Make) -> None:
     # Slurm may send it up to 60 s early, and counts time limits in minutes.
     options = SlurmOptions(signal_s=55)
@@ -328,5 +424,31 @@ def test_a_small_site_refuses_what_is_beyond_its_limits_and_forgets_soon(
             assert time.monotonic() < end
             time.sleep(0.5)
         assert cluster.find(batch.name) is None
+    finally:
+        site.stop()
+
+
+def test_full_table_of_jobs_is_a_submit_limit_and_sbatch_is_not_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = PrivateSlurm(max_job_count=10)
+    site.start()
+    try:
+        monkeypatch.setenv("SLURM_CONF", str(site.conf))
+        cluster, batch = make("sleep 100", tasks=7, throttle=1)
+        assert cluster.limits().queued == 10
+        job = cluster.submit(batch)
+        other, more = make(tasks=7)
+        with pytest.raises(SubmitLimited) as caught:
+            other.submit(more)
+        # After all its tries, two minutes later, it would say more.
+        assert (
+            str(caught.value)
+            == "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
+        )
+        assert other.problems(TaskShape()) == []
+        cluster.cancel(live(batch, job), range(7))
+        time.sleep(3)  # sbatch's own next try would be one second after its first
+        assert other.find(more.name) is None
     finally:
         site.stop()

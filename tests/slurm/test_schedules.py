@@ -11,7 +11,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
 
 from .fixture import PrivateSlurm
-from .test_sweeps import finish, launch, write_sweep
+from .sweeps import finish, launch, write_sweep
 
 
 def sweep(folder: Path, scheduler: str, *more: str, pause: float = 0.0) -> Path:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,52 +20,12 @@ import hpcsweep
 from hpcsweep.core.events import BatchSubmitted, SweepStarted
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
-from tests.driver.sweeps import TABLE_81, decided, rung_table
+from tests.driver.sweeps import TABLE_81, rung_table
 
 from .fixture import PrivateSlurm
+from .sweeps import TRAINER, finish, launch, outcome, write_sweep
 
-TRAINER = """\
-import time
-
-def train(trial):
-    for step in trial.steps():
-        time.sleep(trial.config["pause"])
-        trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
-    with trial.checkpoint(trial.resource) as folder:
-        (folder / "state").write_text(str(trial.resource))
-"""
-SPEC = """\
-name: free
-train: {function: trainer.py:train, check: false}
-objective: {metric: loss}
-space: {x: {type: float, low: 0.0, high: 1.0}, pause: %g}
-searcher: random
-scheduler: {name: hyperband, max_resource: %d}
-resources: {gpus: 1, cpus: 1, time: 10m}
-cluster: {name: slurm, max_gpus: %d, poll: 1, grace: 5, settle: 5}
-"""
 POLL_S = 1.0
-
-
-def write_sweep(folder: Path, *, max_resource: int, max_gpus: int, pause: float = 0.0) -> Path:
-    """A sweep whose training waits `pause` seconds at each step."""
-    (folder / "trainer.py").write_text(TRAINER)
-    spec = folder / "sweep.yaml"
-    spec.write_text(SPEC % (pause, max_resource, max_gpus))
-    return spec
-
-
-def launch(spec: Path, *options: str, **popen: Any) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "hpcsweep", "launch", str(spec), *options]
-    return subprocess.Popen(
-        argv, cwd=spec.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen
-    )
-
-
-def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> str:
-    out, _ = process.communicate(timeout=timeout_s)
-    assert process.returncode == 0, out
-    return out
 
 
 class Sampler:
@@ -155,11 +114,6 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
     arrays = {(row.name, row.job.split("_")[0]) for row in slurm.squeue() if started.sweep in row.name}
     submitted = {(event.batch, event.job) for event in events if isinstance(event, BatchSubmitted)}
     assert arrays == submitted, "one array for each intent, and none beside them"
-
-
-def outcome(folder: Path) -> list[tuple[Any, ...]]:
-    """Trials, promotions and each run's ending: one entry for each time it was counted."""
-    return decided(read_journal(Layout(folder / "results" / "free")).events)
 
 
 def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(tmp_path: Path) -> None:

@@ -149,12 +149,13 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "setup": [],
             "environment": {},
             "options": {},
+            "tick_options": {},
             "runs_per_task": 1,
             "concurrent": 1,
             "signal": 60,
         },
         "budget": {"trials": 100, "gpu_hours": 200.0, "time": "12h"},
-        "retries": {"infrastructure": 5},
+        "retries": {"training": 0, "infrastructure": 5},
     }
 
 
@@ -220,7 +221,8 @@ def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None
         "cluster.poll=1m30s",
         "cluster.settle=0.5",
         "resources={mem: 1.5T, time: 1-12:00:00, gpus: 2}",
-        "retries.infrastructure=3",
+        "cluster.tick_options={partition: short, --qos: null}",
+        "retries={training: 1, infrastructure: 3, timeouts: 4}",
         "budget.trials=7",
     )
     spec = load(text, *overrides)
@@ -233,6 +235,8 @@ def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None
     assert difference(spec.identity(), again.identity()) == []
     assert spec.cluster.environment == {"OMP": "4", "X": "yes", "Y": "1e5"}
     assert spec.cluster.options == {"mail-type": "END", "hold": None}
+    assert spec.cluster.tick_options == {"partition": "short", "qos": None}
+    assert (spec.retries.training, spec.retries.infrastructure, spec.retries.timeouts) == (1, 3, 4)
     assert spec.cluster.setup == ("module load cuda",)
     assert (spec.cluster.poll, spec.cluster.settle, spec.cluster.grace) == (90.0, 0.5, None)
     assert spec.scheduler == Halving(max_resource=9, rounds=None, prefact=1.5)

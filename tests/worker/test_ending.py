@@ -36,7 +36,7 @@ KERNEL = "killed by the kernel: out of memory"
             Ended(0, told="SIGUSR2"),
             GOOD,
             5,
-            Verdict(None, Interruption.PREEMPTED, message="told to stop by SIGUSR2 at step 5 of 9"),
+            Verdict(None, Interruption.TIMEOUT, message="told to stop by SIGUSR2 at step 5 of 9"),
         ),
         (
             Ended(1, told="SIGTERM", message="RuntimeError: a loader died"),

@@ -219,9 +219,12 @@ def wait_for(bench: Bench, name: str) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("signum", "why"),
+    [(signal.SIGUSR2, Interruption.TIMEOUT), (signal.SIGTERM, Interruption.PREEMPTED)],
+)
 def test_a_told_run_makes_its_checkpoint_and_goes_on_from_it_in_the_next_start(
-    bench: Bench, signum: signal.Signals
+    bench: Bench, signum: signal.Signals, why: Interruption
 ) -> None:
     code = """
         import pathlib, time
@@ -245,7 +248,7 @@ def test_a_told_run_makes_its_checkpoint_and_goes_on_from_it_in_the_next_start(
     worker.send_signal(signum)
     assert worker.wait(20) == 0
     (told,) = bench.results()
-    assert (told.outcome, told.interrupted, told.value) == (None, Interruption.PREEMPTED, None)
+    assert (told.outcome, told.interrupted, told.value) == (None, why, None)
     assert (told.step, told.progressed, told.message) == (
         2,
         True,
@@ -332,7 +335,7 @@ def test_sigusr2_does_not_kill_a_program_that_only_looks_at_the_stop_file(bench:
     worker.send_signal(signal.SIGUSR2)
     assert worker.wait(20) == 0
     (result,) = bench.results()
-    assert (result.interrupted, result.step, result.progressed) == (Interruption.PREEMPTED, 2, True)
+    assert (result.interrupted, result.step, result.progressed) == (Interruption.TIMEOUT, 2, True)
     assert bench.newest() == 2
 
 

@@ -1,0 +1,85 @@
+"""`doctor`: what this site is fit for. Exit 0 unless something has failed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import msgspec
+import typer
+
+from hpcsweep.cli.exits import DONE, INTERRUPTED, NO_VALUE, errors_exit
+from hpcsweep.doctor.examination import Examination
+from hpcsweep.doctor.findings import Finding, Level
+from hpcsweep.spec import load_spec
+
+QUESTION: Final = "Submit one small job (1 CPU, 5 minutes at most) to see what a compute node sees?"
+
+
+def doctor(
+    spec_path: Path | None,
+    *,
+    results: Path | None,
+    overrides: Sequence[str],
+    canary: bool | None,
+    wait_s: float,
+    json: bool,
+) -> None:
+    """Print the findings as they come, or all of them as one JSON object.
+
+    Raises:
+        typer.Exit: Always: 0, or 1 where there is a failure.
+    """
+    with errors_exit():
+        spec = None if spec_path is None else load_spec(spec_path, overrides)
+        examination = Examination(spec, spec_path, results=results, overrides=overrides)
+        found: list[Finding] = []
+        try:
+            with (
+                _interruptible(),
+                contextlib.closing(_findings(examination, canary, wait_s, json)) as findings,
+            ):
+                for finding in findings:
+                    found.append(finding)
+                    if not json:
+                        typer.echo(finding)
+        except KeyboardInterrupt:
+            typer.echo("\nhpcsweep: interrupted; nothing of the canary is left", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        if json:
+            typer.echo(msgspec.json.format(msgspec.json.encode({"findings": found}), indent=2).decode())
+        raise typer.Exit(NO_VALUE if any(each.level is Level.FAILURE for each in found) else DONE)
+
+
+def _findings(
+    examination: Examination, canary: bool | None, wait_s: float, json: bool
+) -> Generator[Finding, None, None]:
+    yield from examination.findings()
+    if not examination.may_fly:
+        return
+    if canary is None and not json and sys.stdin.isatty():
+        canary = typer.confirm(QUESTION, default=False)
+    if canary:
+        yield from examination.canary(wait_s=wait_s)
+    else:
+        yield examination.no_canary()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """TERM and HUP do what Ctrl-C does: the canary is removed."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

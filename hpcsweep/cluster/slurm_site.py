@@ -1,0 +1,104 @@
+"""Asking a Slurm site what it allows: few calls, each with a time limit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from hpcsweep.cluster import limits
+from hpcsweep.cluster import slurm_programs as programs
+from hpcsweep.cluster.fitting import Wish
+from hpcsweep.cluster.limits import Site
+from hpcsweep.cluster.slurm_options import SlurmOptions
+from hpcsweep.core.protocols import TaskShape
+from hpcsweep.errors import ClusterUnavailable
+
+#: The database may be slow, and nothing waits for it.
+SACCTMGR_S: Final = 20.0
+_log = logging.getLogger(__name__)
+
+
+def read_site() -> Site:
+    """What the controller says of the site, and the database if it has limits to say.
+
+    Where there is no database, or it does not answer, accounts and QOS are empty: sbatch then
+    tells what they allow.
+
+    Raises:
+        ClusterUnavailable: The controller did not answer.
+    """
+    site = limits.read_config(_ask("scontrol", "show", "config"))
+    # -a: hidden partitions too.
+    site = msgspec.structs.replace(
+        site,
+        partitions=limits.read_partitions(_ask("scontrol", "-a", "-o", "show", "partition")),
+        nodes=_nodes(),
+    )
+    if not (site.accounting and site.enforces):
+        return site
+    try:
+        where = ["where", f"name={pwd.getpwuid(os.getuid()).pw_name}", f"cluster={site.cluster}"]
+        associations = _ask_database("user", "withassoc", *where, f"format={limits.ASSOCIATION_FORMAT}")
+        qos = _ask_database("qos", f"format={limits.QOS_FORMAT}")
+    except (KeyError, ClusterUnavailable) as error:
+        _log.info("going on without the limits of accounts and QOS: %s", error)
+        return site
+    return msgspec.structs.replace(
+        site, associations=limits.read_associations(associations), qos=limits.read_qos(qos)
+    )
+
+
+def _nodes() -> tuple[limits.Node, ...]:
+    try:
+        return limits.read_nodes(_ask("sinfo", "-a", "-h", "-N", "-o", limits.SINFO_FORMAT))
+    except ClusterUnavailable as error:  # a container may have no sinfo
+        _log.warning("going on without knowing the nodes: %s", error)
+        return ()
+
+
+def _ask(*argv: str) -> str:
+    return programs.ask(argv, timeout_s=programs.QUERY_S)
+
+
+def _ask_database(what: str, *words: str) -> str:
+    return programs.ask(["sacctmgr", "-n", "-P", "show", what, *words], timeout_s=SACCTMGR_S)
+
+
+def wish_of(asked: Mapping[str, object], *, gpu_type: str | None) -> Wish:
+    """What a batch with these sbatch options asks for, the user's own defaults counted.
+
+    Args:
+        asked: Every option of a batch by its long name.
+        gpu_type: None takes any.
+    """
+
+    def given(option: str, variable: str) -> str | None:
+        return str(asked.get(option) or os.environ.get(variable) or "") or None
+
+    partitions = (given("partition", "SBATCH_PARTITION") or "").split(",")
+    return Wish(
+        partitions=tuple(name.strip() for name in partitions if name.strip()),
+        account=given("account", "SBATCH_ACCOUNT"),
+        qos=given("qos", "SBATCH_QOS"),
+        gpu_type=gpu_type,
+        constraint=given("constraint", "SBATCH_CONSTRAINT") or "",
+        nodelist=given("nodelist", "") or "",
+        exclude=given("exclude", "SBATCH_EXCLUDE") or "",
+        time_s=limits.seconds_of_limit(os.environ.get("SBATCH_TIMELIMIT", "")),
+    )
+
+
+def untouched(shape: TaskShape, options: SlurmOptions) -> TaskShape:
+    """The shape less what options of the user's own replace: of that we do not know what it asks for."""
+    theirs = {key.lstrip("-").replace("_", "-") for key in options.options}
+    return msgspec.structs.replace(
+        shape,
+        gpus=0 if theirs & {"gres", "gpus", "gpus-per-node", "gpus-per-task"} else shape.gpus,
+        cpus=1 if theirs & {"cpus-per-task", "cpus-per-gpu"} else shape.cpus,
+        mem_mib=None if theirs & {"mem", "mem-per-cpu", "mem-per-gpu"} else shape.mem_mib,
+    )

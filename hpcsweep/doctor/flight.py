@@ -1,0 +1,212 @@
+"""One canary in its task: a small job through the sweep's own template, asked and told by files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from hpcsweep.cluster import slurm_programs as programs
+from hpcsweep.cluster.slurm import SlurmCluster
+from hpcsweep.core.protocols import Batch, Hindrance, LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.doctor.canary import Errand, Exchange, Report
+from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.store.files import last_line, make_dirs, read_bytes, write_atomic
+from hpcsweep.store.layout import BatchLayout
+
+#: From the start of the task to its report: Python and the package over a busy filesystem.
+REPORT_S: Final = 150.0
+#: From its end to a report that is still invisible.
+LATE_S: Final = 60.0
+LOOK_S: Final = 0.05
+SQUEUE_EVERY_S: Final = 2.0
+#: Round trips, fewer where they take long; and how long one may take.
+TRIPS: Final = 5
+TRIPS_S: Final = 20.0
+TRIP_S: Final = 90.0
+SIGNAL_S: Final = 10.0
+
+
+class NotFlown(Exception):
+    """The canary gave no report; why is in the message.
+
+    Args:
+        why: For the user.
+        state: What Slurm said of it last, None if nothing.
+        waited: It waited in the queue to the end.
+    """
+
+    def __init__(self, why: str, *, state: TaskState | None = None, waited: bool = False) -> None:
+        super().__init__(why)
+        self.state = state
+        self.waited = waited
+
+
+class Trip(NamedTuple):
+    """A file there and its answer back.
+
+    Attributes:
+        seconds: Both ways, by the clock here.
+        ahead_s: How far the clock there is ahead, give or take half of that.
+    """
+
+    seconds: float
+    ahead_s: float
+
+
+class Flight:
+    """A canary in its task. Made by `fly`, which also removes it."""
+
+    def __init__(self, cluster: SlurmCluster, batch: Batch) -> None:
+        self._cluster = cluster
+        self._batch = batch
+        self._exchange = Exchange(batch.folder)
+        self._live: LiveBatch | None = None
+        self._next_look = 0.0
+        self._state: TaskState | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._batch.folder
+
+    def start(self) -> None:
+        """Write its errand and submit it.
+
+        Raises:
+            ClusterError: Slurm does not take it; the message has its words.
+        """
+        batch, exchange = self._batch, self._exchange
+        make_dirs(exchange.folder)
+        script = batch.folder / "held.sbatch"
+        write_atomic(script, self._cluster.tick_script(held_name(batch), batch.folder).encode())
+        self._token = secrets.token_hex(8)
+        errand = Errand(self._token, script=str(script), name=held_name(batch))
+        write_atomic(exchange.errand, msgspec.json.encode(errand))
+        job = self._cluster.submit(batch)
+        self._live = LiveBatch(
+            name=batch.name,
+            job=job,
+            folder=batch.folder,
+            tasks=1,
+            throttle=1,
+            shape=batch.shape,
+            open_tasks=(0,),
+        )
+
+    def report(self, *, wait_s: float) -> Report:
+        """What it saw.
+
+        Raises:
+            NotFlown: It still waits in the queue after `wait_s`, or ended without a report that can be seen.
+        """
+        began = time.monotonic()
+        started = ended = 0.0
+        while self._exchange.report.name not in self._exchange.names():
+            now = time.monotonic()
+            state = self._look()
+            if state is None:
+                if now - began > wait_s:
+                    raise NotFlown(
+                        f"Slurm does not show it, {wait_s:g} s after it was submitted", waited=True
+                    )
+            elif state.phase is Phase.PENDING:
+                if state.hindrance is Hindrance.NEVER:
+                    raise NotFlown(f"it can never start: {state.reason}", state=state)
+                if now - began > wait_s:
+                    why = (
+                        f"after {wait_s:g} s it still waits in the queue: {state.reason or 'no reason given'}"
+                    )
+                    raise NotFlown(why, state=state, waited=True)
+            elif state.phase.active:
+                started = started or now
+                if now - started > REPORT_S:
+                    raise NotFlown(
+                        f"no report after {REPORT_S:g} s on {state.node}{self._said()}", state=state
+                    )
+            else:
+                ended = ended or now
+                if now - ended > min(self._cluster.grace_s, LATE_S):
+                    what = f"it ended as {state.phase.value} on {state.node or 'no node'} without a report"
+                    raise NotFlown(f"{what}{self._said()}", state=state)
+            time.sleep(LOOK_S)
+        found = msgspec.json.decode(read_bytes(self._exchange.report), type=Report)
+        if found.token != self._token:
+            raise NotFlown("its report answers another errand: the node sees another folder by that name")
+        return found
+
+    def trips(self) -> list[Trip]:
+        """How long files take there and back; fewer trips where they are slow, none where one is lost."""
+        began = time.monotonic()
+        found: list[Trip] = []
+        for n in range(TRIPS):
+            if time.monotonic() - began > TRIPS_S:
+                break
+            sent, at = time.monotonic(), time.time()
+            write_atomic(self._exchange.ping(n), b"")
+            if not self._appears(self._exchange.pong(n), within_s=TRIP_S):
+                return []
+            seconds = time.monotonic() - sent
+            there = msgspec.json.decode(read_bytes(self._exchange.pong(n)), type=float)
+            found.append(Trip(seconds, there - at - seconds / 2))
+        return found
+
+    def warned(self, *, trip_s: float) -> bool:
+        """Whether the signal that Slurm sends before a time limit reaches what the script has become."""
+        assert self._live is not None
+        argv = ["scancel", "--batch", "--signal=USR2", f"{self._live.job}_0"]
+        programs.ask(argv, timeout_s=programs.QUERY_S)
+        return self._appears(self._exchange.told(signal.SIGUSR2), within_s=SIGNAL_S + trip_s)
+
+    def ended(self, *, trip_s: float) -> bool:
+        """Cancel it; whether it was told so before it was killed."""
+        assert self._live is not None
+        self._cluster.cancel(self._live, [0])
+        return self._appears(self._exchange.told(signal.SIGTERM), within_s=SIGNAL_S + trip_s)
+
+    def over(self) -> bool:
+        """Whether Slurm shows no active job of this canary; False where it does not answer."""
+        names = f"--name={self._batch.name},{held_name(self._batch)}"
+        with contextlib.suppress(ClusterUnavailable):
+            return not programs.ask(
+                ["squeue", "--me", "-h", names, "-o", "%A"], timeout_s=programs.QUERY_S
+            ).strip()
+        return False
+
+    def cancel_all(self) -> None:
+        """Cancel whatever bears its names, job ids known or not."""
+        for name in (self._batch.name, held_name(self._batch)):
+            argv = ["scancel", f"--user={os.getuid()}", f"--name={name}"]
+            with contextlib.suppress(ClusterUnavailable):
+                programs.attempt(argv, timeout_s=programs.QUERY_S)
+
+    def _look(self) -> TaskState | None:
+        """What Slurm says of the task; asked now and then."""
+        if time.monotonic() >= self._next_look and self._live is not None:
+            self._next_look = time.monotonic() + SQUEUE_EVERY_S
+            shown = self._cluster.poll([self._live])
+            self._state = (shown or {}).get(TaskId(self._batch.name, 0), self._state)
+        return self._state
+
+    def _appears(self, path: Path, *, within_s: float) -> bool:
+        deadline = time.monotonic() + within_s
+        while path.name not in self._exchange.names():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_S)
+        return True
+
+    def _said(self) -> str:
+        line = last_line(BatchLayout(self._batch.folder).log(0))
+        return f"; its log ends: {line}" if line else ""
+
+
+def held_name(batch: Batch) -> str:
+    """Job name of what the canary itself submits."""
+    return f"{batch.name}-held"

@@ -1,0 +1,64 @@
+"""Whether Slurm answers, and how fast: its version, its controller, its accounting."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Final
+
+from hpcsweep.cluster import slurm_programs as programs
+from hpcsweep.cluster.slurm import probe
+from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
+from hpcsweep.errors import ClusterUnavailable
+
+#: The oldest that the tests run on.
+OLDEST: Final = (22, 5)
+SLOW_S: Final = 5.0
+
+
+def version() -> Finding:
+    """Slurm's version."""
+    try:
+        words = programs.ask(["sbatch", "--version"], timeout_s=programs.QUERY_S).strip()
+    except ClusterUnavailable as error:
+        return failure("Slurm", one_line(str(error)), "ask the admins how this host reaches Slurm")
+    match = re.search(r"(\d+)\.(\d+)", words)
+    if match is None or (int(match[1]), int(match[2])) < OLDEST:
+        return warning("Slurm", words, "hpcsweep is tested with 22.05 and later: try a small sweep first")
+    return good("Slurm", words)
+
+
+def controller() -> Finding:
+    """Whether it answers from here, and how long a squeue takes."""
+    answers, words = probe()
+    if not answers:
+        return failure("controller", one_line(words), "try again later, or ask the admins")
+    began = time.monotonic()
+    try:
+        programs.ask(["squeue", "--me", "-h"], timeout_s=programs.QUERY_S)
+    except ClusterUnavailable as error:
+        return failure(
+            "controller", one_line(str(error)), "ask the admins: without squeue nothing can be followed"
+        )
+    seconds = time.monotonic() - began
+    words = f"{words}; squeue took {seconds:.2f} s"
+    if seconds > SLOW_S:
+        return warning(
+            "controller", words, "it is busy: set cluster.poll: 120, so that it is asked less often"
+        )
+    return good("controller", words)
+
+
+def accounting() -> Finding:
+    """Whether sacct knows how jobs ended and what they took."""
+    argv = ["sacct", "-X", "-n", "-P", "--starttime=now-1hour", "--format=JobID"]
+    began = time.monotonic()
+    try:
+        programs.ask(argv, timeout_s=programs.QUERY_S)
+    except ClusterUnavailable as error:
+        advice = "sweeps run without: how a task ended is known only while squeue shows it (MinJobAge)"
+        return warning("accounting", one_line(str(error)), advice)
+    return good(
+        "accounting",
+        f"sacct answers in {time.monotonic() - began:.2f} s: ends and costs of jobs are on record",
+    )

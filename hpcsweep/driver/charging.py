@@ -1,0 +1,86 @@
+"""What the tasks of a batch cost, by their runs' own words and by the cluster's count. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Final
+
+from hpcsweep.core.events import RunFinished, RunInterrupted
+from hpcsweep.core.protocols import Phase, TaskState
+
+#: A count that goes back by more than clocks may differ is that of a new start.
+CLOCKS_S: Final = 5.0
+
+
+class Charges:
+    """Compares what the runs of a task told with how long the cluster saw it run, over all its starts.
+
+    Each result counts as soon as it is there; what the cluster counts beyond (starting up, ticks,
+    idle lanes, starts that ended without a word) is added when the batch is closed.
+
+    Args:
+        gpus: Of one task.
+    """
+
+    def __init__(self, gpus: int) -> None:
+        self._gpus = gpus
+        #: By task and restart, of all its runs; seconds with several lanes more than wall time.
+        self._seconds: dict[int, dict[int, float]] = defaultdict(dict)
+        self._gpu_s: dict[int, dict[int, float]] = defaultdict(dict)
+        #: How long each start of a task has run, as far as we saw them; the present one last, or 0
+        #: after one that is over.
+        self._starts: dict[int, list[float]] = defaultdict(list)
+
+    def told(self, ending: RunFinished | RunInterrupted) -> None:
+        """The journal holds what a run took."""
+        for of, amount in ((self._seconds, ending.seconds), (self._gpu_s, ending.gpu_seconds)):
+            restarts = of[ending.task]
+            restarts[ending.restart] = restarts.get(ending.restart, 0.0) + amount
+
+    def seen(self, task: int, state: TaskState) -> None:
+        """The cluster showed the task."""
+        starts = self._starts[task]
+        if state.phase is Phase.PENDING:
+            if starts and starts[-1]:  # it was put back
+                starts.append(0.0)
+        elif state.seconds is not None:
+            if starts and state.seconds >= starts[-1] - CLOCKS_S:
+                starts[-1] = max(starts[-1], state.seconds)  # one that is being put back shows 0 s
+            else:
+                starts.append(state.seconds)
+
+    def over(self, task: int) -> int:
+        """How many starts of the task are over, as far as we saw them."""
+        return max(0, len(self._starts[task]) - 1)
+
+    def last_over_s(self, task: int) -> float:
+        """How long the last of those ran."""
+        return self._starts[task][-2]
+
+    def untold(self, task: int) -> float:
+        """Seconds of the present start of the task that no run has told of."""
+        told = self._seconds[task]
+        present = self._starts[task][-1:]
+        return max(0.0, sum(present) - (told[max(told)] if told else 0.0))
+
+    def beyond(self, tasks: Iterable[int]) -> tuple[float, float]:
+        """Seconds and GPU-seconds of these tasks that no run told of; they are at their end."""
+        seconds = gpu_s = 0.0
+        for task in tasks:
+            starts = [start for start in self._starts[task] if start]
+            seconds += _beyond(starts, self._seconds[task])
+            gpu_s += _beyond([start * self._gpus for start in starts], self._gpu_s[task])
+        return round(seconds, 3), round(gpu_s, 3)
+
+
+def _beyond(starts: Sequence[float], told: Mapping[int, float]) -> float:
+    """What the starts that were seen took beyond what was told of as many.
+
+    Which of them told what need not be known: no start tells of more than it took. What was told
+    of more starts than were seen is of those before we looked.
+    """
+    newest = [told[restart] for restart in sorted(told, reverse=True)[: len(starts)]]
+    pairs = zip_longest(sorted(starts, reverse=True), sorted(newest, reverse=True), fillvalue=0.0)
+    return sum(max(0.0, start - amount) for start, amount in pairs)

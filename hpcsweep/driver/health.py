@@ -1,0 +1,43 @@
+"""What the driver does about a site that fails: bad nodes are left out, a broken set-up pauses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from hpcsweep.core.events import NodeExcluded, PauseRequested
+from hpcsweep.core.state import SweepState
+
+#: A node is left out when so many different trials in a row failed there for reasons of its own.
+BAD_TRIALS: Final = 3
+#: For so long.
+EXCLUDED_S: Final = 3600.0
+#: So many batches in a row that die at once pause the sweep.
+DEAD_BATCHES: Final = 3
+
+
+def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
+    """Nodes that a batch submitted now stays away from."""
+    return tuple(sorted(node for node, event in state.excluded.items() if now < event.until))
+
+
+def unhealthy(state: SweepState, *, now: float, nodes: Sequence[str]) -> list[NodeExcluded | PauseRequested]:
+    """What follows from failures that are not the configurations'.
+
+    Args:
+        state: Of the sweep.
+        now: Unix time.
+        nodes: Where the sweep may run; no node is left out where that is unknown, and never all.
+    """
+    found: list[NodeExcluded | PauseRequested] = []
+    out = set(excluded(state, now=now))
+    for node, faults in state.node_faults.items():
+        rest = set(nodes) - out - {node}
+        if len(faults) >= BAD_TRIALS and node in nodes and node not in out and rest:
+            out.add(node)
+            reason = f"{len(faults)} trials failed there in a row; the last: {[*faults.values()][-1]}"
+            found.append(NodeExcluded(node, now, now + EXCLUDED_S, reason))
+    if state.dead >= DEAD_BATCHES and state.pausing is None and state.stopping is None:
+        words = state.dead_reason or "without a word"
+        found.append(PauseRequested(now, f"{state.dead} batches in a row died at once; the last: {words}"))
+    return found

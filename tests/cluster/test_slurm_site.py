@@ -1,0 +1,235 @@
+"""What a site allows, found out through stand-ins for its programs, in few calls."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.cluster import slurm_programs
+from hpcsweep.cluster.limits import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT
+from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm_site import read_site
+from hpcsweep.core.protocols import Limits, TaskShape
+from hpcsweep.errors import ClusterError, ClusterUnavailable
+
+from .programs import Programs
+
+CONFIG = """\
+AccountingStorageEnforce = {enforce}
+AccountingStorageType   = accounting_storage/{storage}
+ClusterName             = private
+MaxArraySize            = 1001
+MaxJobCount             = 10000
+"""
+PARTITIONS = """\
+PartitionName=gpu Default=YES QoS=N/A DefaultTime=01:00:00 MaxTime=1-00:00:00 Nodes=g[1-2] State=UP
+PartitionName=cpu Default=NO QoS=N/A DefaultTime=NONE MaxTime=2-00:00:00 Nodes=c1 State=UP
+"""
+NODES = (
+    ("g1", "gpu", "16", "64000", "gpu:a100:4", "(null)", "idle"),
+    ("g2", "gpu", "16", "64000", "gpu:a100:4", "(null)", "mixed"),
+    ("c1", "cpu", "64", "64000", "(null)", "(null)", "idle"),
+)
+#: By what each of the two questions to the database is known.
+ACCOUNTS = """\
+case "$*" in
+  *withassoc*) echo 'lab|lab||20|||normal|normal' ;;
+  *) echo 'normal||||50|' ;;
+esac
+"""
+ALL = [
+    ["scontrol", "show", "config"],
+    ["scontrol", "-a", "-o", "show", "partition"],
+    ["sinfo", "-a", "-h", "-N", "-o", SINFO_FORMAT],
+]
+REFUSED = "allocation failure:"
+
+
+def put_site(programs: Programs, *, enforce: str = "none", storage: str = "none") -> None:
+    """A site of two partitions."""
+    config = CONFIG.format(enforce=enforce, storage=storage)
+    texts = (
+        f"case \"$*\" in\n*config) cat <<'EOF'\n{config}EOF\n;;\n*) cat <<'EOF'\n{PARTITIONS}EOF\n;;\nesac"
+    )
+    programs.put("scontrol", texts)
+    programs.rows(*NODES, program="sinfo")
+
+
+def test_limits_are_the_site_s_and_asked_once(cluster: SlurmCluster, programs: Programs) -> None:
+    put_site(programs)
+    expected = Limits(array_tasks=1001, queued=10000, time_s=3600, nodes=("g1", "g2"))
+    assert cluster.limits() == expected
+    assert cluster.limits() == expected
+    assert programs.calls() == ALL
+
+
+def test_database_is_asked_twice_and_only_where_its_limits_hold(
+    cluster: SlurmCluster, programs: Programs
+) -> None:
+    put_site(programs, enforce="associations,limits", storage="slurmdbd")
+    programs.put("sacctmgr", ACCOUNTS)
+    assert cluster.limits().queued == 20
+    show, user = ["sacctmgr", "-n", "-P", "show"], pwd.getpwuid(os.getuid()).pw_name
+    assert programs.calls() == [
+        *ALL,
+        [
+            *show,
+            "user",
+            "withassoc",
+            "where",
+            f"name={user}",
+            "cluster=private",
+            f"format={ASSOCIATION_FORMAT}",
+        ],
+        [*show, "qos", f"format={QOS_FORMAT}"],
+    ]
+
+
+@pytest.mark.parametrize("body", ["exit 1", "sleep 60", "echo; echo 'a banner'"])
+def test_database_that_does_not_answer_is_passed_over_in_silence(
+    cluster: SlurmCluster,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    body: str,
+) -> None:
+    monkeypatch.setattr("hpcsweep.cluster.slurm_site.SACCTMGR_S", 0.5)
+    put_site(programs, enforce="limits", storage="slurmdbd")
+    programs.put("sacctmgr", body)
+    assert cluster.limits().queued == 10000
+    assert caplog.records == []
+
+
+def test_controller_that_does_not_answer_leaves_limits_unknown_and_problems_unsaid(
+    cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_programs, "QUERY_S", 0.5)
+    for body in ["echo 'Unable to contact slurm controller' >&2; exit 1", "sleep 60"]:
+        programs.put("scontrol", body)
+        with pytest.raises(ClusterUnavailable):
+            cluster.limits()
+        assert cluster.problems(TaskShape(gpus=99)) == []
+    put_site(programs)
+    assert cluster.limits().array_tasks == 1001, "a failure is not remembered"
+
+
+def test_nodes_that_cannot_be_asked_for_are_unknown(cluster: SlurmCluster, programs: Programs) -> None:
+    put_site(programs)
+    programs.put("sinfo", "exit 1")
+    assert cluster.limits() == Limits(array_tasks=1001, queued=10000, time_s=3600)
+    assert read_site().nodes == ()
+
+
+def test_site_without_arrays_is_an_error(cluster: SlurmCluster, programs: Programs) -> None:
+    programs.put("scontrol", "echo 'MaxArraySize = 0'")
+    with pytest.raises(ClusterError, match="allows no job arrays"):
+        cluster.limits()
+
+
+@pytest.mark.parametrize(
+    ("options", "time_s"),
+    [
+        (SlurmOptions(), 7200),
+        (SlurmOptions(partition="cpu"), 172800),
+        (SlurmOptions(options={"partition": "cpu"}), 172800),
+    ],
+)
+def test_user_s_own_defaults_count_where_the_spec_says_nothing(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, options: SlurmOptions, time_s: int
+) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "gpu")
+    if options == SlurmOptions():
+        monkeypatch.setenv("SBATCH_TIMELIMIT", "2:00:00")
+    put_site(programs)
+    assert SlurmCluster(options).limits().time_s == time_s
+
+
+# --------------------------------------------------------------------------- what can never run
+
+
+def test_shape_that_fits_is_tried_once_with_the_script_that_would_be_sent(
+    cluster: SlurmCluster, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "1-99")
+    put_site(programs)
+    programs.put(
+        "sbatch", f"cat >'{tmp_path}/seen'; env >'{tmp_path}/env'; echo 'sbatch: Job 7 to start' >&2"
+    )
+    assert cluster.problems(TaskShape(gpus=4, time_s=60)) == []
+    assert programs.calls() == [*ALL, ["sbatch", "--test-only"]]
+    script = (tmp_path / "seen").read_text()
+    assert "#SBATCH --array=0-0%1\n" in script
+    assert "#SBATCH --gres=gpu:4\n" in script
+    assert "SBATCH_ARRAY_INX" not in (tmp_path / "env").read_text()
+
+
+def test_shape_that_can_never_run_is_named_with_the_site_s_figures_and_not_tried(
+    cluster: SlurmCluster, programs: Programs
+) -> None:
+    put_site(programs)
+    assert cluster.problems(TaskShape(gpus=8, time_s=172800)) == [
+        "resources.time: partition gpu allows 1-00:00:00 at most, got 2-00:00:00",
+        "resources.gpus: the nodes of partition gpu have 4 GPUs at most, got 8",
+    ]
+    assert programs.calls() == ALL
+
+
+def test_what_the_user_s_own_options_ask_for_is_left_to_slurm(programs: Programs) -> None:
+    put_site(programs)
+    programs.put("sbatch", "exit 0")
+    options = SlurmOptions(options={"gres": "gpu:a100:1", "cpus_per_task": 4, "mem-per-gpu": "1G"})
+    assert SlurmCluster(options).problems(TaskShape(gpus=8, cpus=99, mem_mib=99999)) == []
+
+
+def test_refusal_that_only_slurm_knows_is_a_problem_in_its_own_words(
+    cluster: SlurmCluster, programs: Programs
+) -> None:
+    put_site(programs)
+    words = f"{REFUSED} Invalid account or account/partition combination specified"
+    programs.put("sbatch", f"echo 'sbatch: error: ask your PI' >&2; echo '{words}' >&2; exit 1")
+    assert cluster.problems(TaskShape()) == [
+        f"cluster: Slurm would never take such a task: sbatch: error: ask your PI {words}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"sbatch: error: AssocMaxSubmitJobLimit\n{REFUSED} Job violates accounting/QOS policy",
+        f"{REFUSED} Resource temporarily unavailable",
+        f"{REFUSED} Unable to contact slurm controller (connect failure)",
+        f"{REFUSED} Socket timed out on send/recv operation",
+        f"{REFUSED} Required node not available (down, drained or reserved)",
+        f"{REFUSED} Requested nodes are busy",
+    ],
+)
+def test_refusal_of_the_moment_is_no_problem(cluster: SlurmCluster, programs: Programs, words: str) -> None:
+    put_site(programs)
+    programs.put("sbatch", f"cat >&2 <<'EOF'\n{words}\nEOF\nexit 1")
+    assert cluster.problems(TaskShape()) == []
+
+
+@pytest.mark.parametrize(
+    "body", ["sleep 60", "kill -9 $$", "echo 'Slurm job queue full, sleeping and retrying' >&2; sleep 60"]
+)
+def test_trial_that_does_not_end_says_nothing(
+    cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr("hpcsweep.cluster.slurm_submit.TEST_S", 0.5)
+    put_site(programs)
+    programs.put("sbatch", body)
+    assert cluster.problems(TaskShape()) == []
+
+
+@pytest.mark.parametrize(("state", "lines"), [("drained", 0), ("mixed", 1)])
+def test_configuration_that_slurm_misses_counts_only_while_all_nodes_are_up(
+    cluster: SlurmCluster, programs: Programs, state: str, lines: int
+) -> None:
+    # Of nodes that are down Slurm says the same.
+    put_site(programs)
+    programs.rows((*NODES[0][:6], state), *NODES[1:], program="sinfo")
+    programs.put("sbatch", f"echo '{REFUSED} Requested node configuration is not available' >&2; exit 1")
+    assert len(cluster.problems(TaskShape())) == lines

@@ -1,0 +1,347 @@
+"""Submitting through stand-ins for sbatch: one array for each intent, and errors that say what is certain."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hpcsweep.cluster import slurm_programs, slurm_submit
+from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
+from hpcsweep.core.protocols import Batch
+from hpcsweep.errors import ClusterError, SubmitLimited, SubmitRefused, SubmitUncertain
+
+from .programs import Programs
+
+FAILED = "sbatch: error: Batch job submission failed:"
+
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+DISABLED_NOW = "sbatch: Job creation temporarily disabled, retrying"
+
+#: At MaxJobCount sbatch says this, tries again for up to two minutes, and may then succeed.
+BUSY = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
+
+# --------------------------------------------------------------------------- submitting
+
+
+def test_submit_writes_script_and_folders_before_sbatch_is_called(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.put("sbatch", 'ls -d "$PWD" logs results && cp "${@: -1}" seen && echo 71')
+    assert cluster.submit(batch) == "71"
+    assert programs.calls() == [["sbatch", "--parsable", str(batch.folder / "script.sbatch")]]
+    assert (batch.folder / "seen").read_text() == (batch.folder / "script.sbatch").read_text()
+    assert sorted(path.name for path in batch.folder.iterdir()) == [
+        "logs",
+        "results",
+        "script.sbatch",
+        "seen",
+    ]
+
+
+def test_script_is_what_plan_shows(cluster: SlurmCluster, programs: Programs, batch: Batch) -> None:
+    programs.put("sbatch", "echo 71")
+    shown = cluster.script(batch)
+    assert not (batch.folder / "script.sbatch").exists()
+    cluster.submit(batch)
+    assert (batch.folder / "script.sbatch").read_text() == shown
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "echo 71",
+        "echo '71;other-cluster'",
+        "echo Welcome to the 9000; echo 71",
+        'echo "sbatch: warning: can\'t honor --ntasks-per-node" >&2; echo 71',
+        'echo "sbatch: error: job_submit: your project is over budget, running at low priority" >&2; echo 71',
+    ],
+)
+def test_exit_0_is_accepted_whatever_else_is_said(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, body: str
+) -> None:
+    programs.put("sbatch", body)
+    assert cluster.submit(batch) == "71"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1, f"{FAILED} Invalid account or account/partition combination specified"),
+        (1, f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{FAILED} {POLICY}"),
+        (1, f"sbatch: error: AssocMaxCpuPerJobLimit\n{FAILED} {POLICY}"),
+        (1, f"{FAILED} Invalid job array specification"),
+        (1, "sbatch: error: Unable to open file /nowhere"),
+        (255, "sbatch: error: Invalid --mem specification"),
+        (255, "sbatch: unrecognized option '--foo'\nTry \"sbatch --help\" for more information"),
+        (1, "sbatch: fatal: Invalid node list"),
+    ],
+)
+def test_clean_refusal_carries_sbatch_s_own_words(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, code: int, words: str
+) -> None:
+    programs.put("sbatch", f"cat >&2 <<'EOF'\n{words}\nEOF\nexit {code}")
+    with pytest.raises(SubmitRefused) as caught:
+        cluster.submit(batch)
+    assert type(caught.value) is SubmitRefused
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{FAILED} {POLICY}",
+        f"sbatch: error: QOSMaxSubmitJobPerAccountLimit\n{FAILED} {POLICY}",
+        f"sbatch: error: QOSGrpSubmitJobsLimit\n{FAILED} {POLICY}",
+        f"sbatch: error: AssocMaxSubmitJobLimit\n{FAILED} {POLICY}",
+        f"sbatch: error: AssocGrpSubmitJobsLimit\n{FAILED} {POLICY}",
+        f"{FAILED} {POLICY}",
+        f"{FAILED} Slurm temporarily unable to accept job",
+        f"{FAILED} Resource temporarily unavailable",
+    ],
+)
+def test_submit_limit_is_told_from_other_refusals(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, words: str
+) -> None:
+    programs.put("sbatch", f"cat >&2 <<'EOF'\n{words}\nEOF\nexit 1")
+    with pytest.raises(SubmitLimited) as caught:
+        cluster.submit(batch)
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    "words", [BUSY, "sbatch: error: Slurm job queue full, sleeping and retrying", DISABLED_NOW]
+)
+def test_sbatch_that_would_try_again_is_ended_in_its_sleep_and_is_sure_not_to_have_submitted(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_submit, "SLEEP_S", 30.0)  # this machine may be slow
+    programs.put("sbatch", f"echo '{words}' >&2; sleep 60; touch woken; echo 71")
+    with pytest.raises(SubmitLimited) as caught:
+        cluster.submit(batch)
+    assert str(caught.value) == words
+    assert not (batch.folder / "woken").exists()
+
+
+def test_sbatch_that_may_have_woken_up_before_its_end_is_uncertain(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_submit, "SLEEP_S", 0.0)
+    programs.put("sbatch", f"echo '{BUSY}' >&2; sleep 60")
+    with pytest.raises(SubmitUncertain):
+        cluster.submit(batch)
+
+
+def test_sbatch_that_gave_a_job_id_before_its_end_is_never_taken_for_refused(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.put("sbatch", f"echo 71; echo '{BUSY}' >&2; sleep 60")
+    with pytest.raises(SubmitUncertain):
+        cluster.submit(batch)
+
+
+def test_age_of_what_was_said_is_counted_from_the_last_silence(tmp_path: Path) -> None:
+    words = "for i in 1 2 3; do echo $i; sleep 0.3; done; echo now >&2; sleep 60"
+    began = time.monotonic()
+    answer = slurm_programs.call(["bash", "-c", words], timeout_s=50, until=re.compile("now"))
+    took = time.monotonic() - began
+    assert (answer.code, answer.out, answer.err) == (-9, "1\n2\n3\n", "now\n")
+    assert answer.stopped_s is not None
+    assert 0 < answer.stopped_s < took - 0.6
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"{FAILED} Socket timed out on send/recv operation",
+        f"{FAILED} Unable to contact slurm controller (connect failure)",
+        f"{FAILED} Communication connection failure",
+        f"{FAILED} Zero Bytes were transmitted or received",
+        f"{FAILED} Unexpected message received",
+        f"{FAILED} Protocol authentication error",
+        "the wrapper of this site broke",
+        "",
+    ],
+)
+def test_words_that_leave_it_open_are_no_refusal(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, words: str
+) -> None:
+    programs.put("sbatch", f"echo '{words}' >&2; exit 1")
+    with pytest.raises(SubmitUncertain):
+        cluster.submit(batch)
+
+
+@pytest.mark.parametrize("body", ["exit 0", "kill -9 $$", "kill -TERM $$", "echo 71; kill -9 $$"])
+def test_lost_reply_is_uncertain_and_nobody_but_the_driver_tries_again(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, body: str
+) -> None:
+    programs.put("sbatch", body)
+    with pytest.raises(SubmitUncertain):
+        cluster.submit(batch)
+    assert (batch.folder / "script.sbatch").exists()
+    assert len(programs.calls("sbatch")) == 1
+
+
+def test_sbatch_that_hangs_is_ended_and_uncertain_even_where_its_child_holds_the_pipe(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_submit, "SBATCH_S", 0.5)
+    programs.put("sbatch", f"sleep 60 & echo $! >{batch.name}.pid; wait")
+    before = time.monotonic()
+    with pytest.raises(SubmitUncertain, match=r"no answer within 0\.5 s"):
+        cluster.submit(batch)
+    assert time.monotonic() - before < 10
+    pid = int((batch.folder / f"{batch.name}.pid").read_text())
+    deadline = time.monotonic() + 5
+    while _alive(pid):  # until init has reaped it
+        assert time.monotonic() < deadline, "something is left behind that could still submit"
+        time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:1]
+    except OSError:
+        return False
+
+
+def test_sbatch_that_cannot_be_run_is_a_refusal(
+    cluster: SlurmCluster, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SubmitRefused, match="No such file or directory"):
+        cluster.submit(batch)
+
+
+def test_working_directory_that_was_deleted_is_no_matter(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    programs.put("sbatch", "cd . && echo 71")
+    programs.put("squeue", "cd . && exit 0")
+    assert cluster.submit(batch) == "71"
+    assert cluster.poll([]) == {}
+
+
+def test_submit_sees_no_variable_that_would_change_the_batch(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "acc", "MINE": "1"}
+    dropped = {"SLURM_JOB_ID": "1", "SLURM_RESTART_COUNT": "1", "SBATCH_ARRAY_INX": "1", "SBATCH_GPUS": "8"}
+    for key, value in {**kept, **dropped, "SBATCH_WAIT": "1", "LC_ALL": "de_DE.UTF-8"}.items():
+        monkeypatch.setenv(key, value)
+    programs.put("sbatch", "env -0 >env; echo 71")
+    cluster.submit(batch)
+    env = dict(pair.split("=", 1) for pair in (batch.folder / "env").read_text().split("\0") if pair)
+    assert {key: env.get(key) for key in (*kept, *dropped, "SBATCH_WAIT", "LC_ALL")} == {
+        **kept,
+        **dict.fromkeys(dropped),
+        "SBATCH_WAIT": None,
+        "LC_ALL": "C",
+    }
+
+
+def environment_of(path: Path) -> dict[str, str]:
+    """What `env -0` wrote there."""
+    return dict(pair.split("=", 1) for pair in path.read_text().split("\0") if pair)
+
+
+def test_task_that_submits_hands_nothing_of_its_own_job_on(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_ARRAY_JOB_ID": "4710",
+        "SLURMD_NODENAME": "n1",
+        "CUDA_VISIBLE_DEVICES": "2,3",
+        "ROCR_VISIBLE_DEVICES": "2,3",
+        "GPU_DEVICE_ORDINAL": "2,3",
+        "ZE_AFFINITY_MASK": "2,3",
+        "TMPDIR": "/scratch/job-4711/tmp",
+    }
+    kept = {"TMP": "/scratch/47110", "MINE": "a:a", "SLURM_CONF": "/etc/slurm.conf"}
+    lists = {"PATH": f"{programs.path}:/usr/bin:/bin", "PYTHONPATH": "/p:/q:/p", "LD_LIBRARY_PATH": "/a:/a"}
+    for key, value in {**job, **kept, **lists}.items():
+        monkeypatch.setenv(key, value)
+    programs.put("sbatch", "env -0 >env; echo 71")
+    cluster.submit(batch)
+    env = environment_of(batch.folder / "env")
+    assert {key: env.get(key) for key in (*job, *kept, *lists)} == {
+        **dict.fromkeys(job),
+        **kept,
+        "PATH": programs.path,
+        "PYTHONPATH": "/p:/q",
+        "LD_LIBRARY_PATH": "/a",
+    }
+
+
+def test_outside_of_a_job_the_user_s_own_environment_is_left_as_it_is(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"CUDA_VISIBLE_DEVICES": "1", "TMPDIR": "/scratch/4711", "PYTHONPATH": "/p:/q:/p"}
+    for key in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in kept.items():
+        monkeypatch.setenv(key, value)
+    programs.put("sbatch", "env -0 >env; echo 71")
+    cluster.submit(batch)
+    env = environment_of(batch.folder / "env")
+    assert {key: env[key] for key in kept} == kept
+
+
+# --------------------------------------------------------------------------- jobs that tick
+
+
+def test_call_submits_one_small_job_that_ticks_the_folder_behind_another(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {"SBATCH_GPUS": "8", "SBATCH_ARRAY_INX": "1-9", "SBATCH_DEBUG": "1"}.items():
+        monkeypatch.setenv(key, value)
+    options = SlurmOptions(partition="gpu", qos="q", gpu_type="a100", tick_options={"partition": "short"})
+    programs.put("sbatch", "env -0 >env; echo 72")
+    assert SlurmCluster(options).call("s-tick", tmp_path, after="71", delay_s=59.5) == "72"
+    script = tmp_path / "tick.sbatch"
+    assert programs.calls() == [["sbatch", "--parsable", str(script)]]
+    lines = script.read_text().splitlines()
+    assert [line for line in lines if line.startswith("#SBATCH")] == [
+        "#SBATCH --job-name=s-tick",
+        "#SBATCH --nodes=1",
+        "#SBATCH --ntasks=1",
+        "#SBATCH --cpus-per-task=1",
+        "#SBATCH --mem=1024M",
+        "#SBATCH --time=15",
+        "#SBATCH --partition=short",
+        "#SBATCH --qos=q",
+        f"#SBATCH --chdir={tmp_path}",
+        f"#SBATCH --output={tmp_path}/ticks.log",
+        f"#SBATCH --error={tmp_path}/ticks.log",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --requeue",
+        "#SBATCH --dependency=afterany:71",
+        "#SBATCH --begin=now+60",
+    ]
+    assert lines[-1].endswith(f"-P -m hpcsweep.tick {tmp_path}")
+    variables = environment_of(tmp_path / "env")
+    assert {key for key in variables if key.startswith("SBATCH_")} == {"SBATCH_DEBUG"}
+
+
+@pytest.mark.parametrize("body", [f"echo '{FAILED} Access denied' >&2; exit 1", "exit 0", "kill -9 $$"])
+def test_call_that_gave_no_job_is_an_error(
+    cluster: SlurmCluster, programs: Programs, tmp_path: Path, body: str
+) -> None:
+    programs.put("sbatch", body)
+    with pytest.raises(ClusterError):
+        cluster.call("s-tick", tmp_path)
+
+
+# --------------------------------------------------------------------------- its size
+
+
+def test_script_of_five_thousand_tasks_is_short(cluster: SlurmCluster, batch: Batch) -> None:
+    assert len(cluster.script(msgspec.structs.replace(batch, tasks=5000))) < 4000

@@ -1,0 +1,298 @@
+"""The hard cap on GPU-hours, worked by hand and under any course of a sweep; and what is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcsweep.core.events import (
+    BatchClosed,
+    BatchPlanned,
+    BatchSubmitted,
+    Ending,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    RunId,
+    SweepEnded,
+    SweepStarted,
+    TrialCreated,
+)
+from hpcsweep.core.protocols import TaskShape
+from hpcsweep.core.state import BatchState, SweepState
+from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
+from hpcsweep.driver.settings import Settings
+from hpcsweep.errors import SpecError
+from hpcsweep.schedulers.fifo import Fifo
+from tests.doubles import PROGRAM
+
+HOUR = 3600.0
+
+
+def settings(
+    *,
+    hours: float | None = None,
+    gpus: int = 1,
+    time_s: int | None = 3600,
+    max_time_s: float | None = None,
+    max_trials: int | None = None,
+) -> Settings:
+    return Settings(
+        "s",
+        "fake",
+        PROGRAM,
+        TaskShape(gpus=gpus, time_s=time_s),
+        seed=0,
+        max_gpu_s=None if hours is None else hours * HOUR,
+        max_time_s=max_time_s,
+        max_trials=max_trials,
+    )
+
+
+def budget(wanted: Settings, *, default_time_s: int | None = None) -> GpuBudget:
+    return GpuBudget(wanted, default_time_s=default_time_s)
+
+
+def sweep(*, trials: int = 0) -> SweepState:
+    state = SweepState.replay([SweepStarted("cafe01", "s", 1000.0, {})])
+    for trial in range(trials):
+        state.apply(TrialCreated(trial, {}, 0, 9))
+    return state
+
+
+def submit(state: SweepState, name: str, trials: range, *, gpus: int = 1, time_s: int = 3600) -> None:
+    tasks = tuple((RunId(trial, 0),) for trial in trials)
+    state.apply(BatchPlanned(name, 0.0, tasks, gpus=gpus, throttle=99, time_s=time_s))
+    state.apply(BatchSubmitted(name, name, 0.0))
+
+
+def finish(state: SweepState, trial: int, *, batch: str, gpu_s: float) -> None:
+    state.apply(
+        RunFinished(trial, 0, Outcome.COMPLETED, 0.5, 9, batch=batch, seconds=gpu_s, gpu_seconds=gpu_s)
+    )
+
+
+def left(
+    wanted: Settings,
+    state: SweepState,
+    *,
+    open_tasks: Callable[[BatchState], int] = lambda batch: len(batch.unended),
+    unbooked_gpu_s: float = 0.0,
+) -> int | None:
+    return budget(wanted).tasks_left(
+        state, open_tasks=open_tasks, unbooked_gpu_s=lambda batch: unbooked_gpu_s
+    )
+
+
+# --------------------------------------------------------------------------- the cap
+
+
+def test_a_cap_needs_a_time_limit_from_the_spec_or_the_cluster() -> None:
+    with pytest.raises(SpecError, match=r"^budget\.gpu_hours: needs resources\.time"):
+        budget(settings(hours=1.0, time_s=None))
+    assert budget(settings(hours=1.0, time_s=None), default_time_s=90).time_s == 120
+    assert budget(settings(hours=1.0, time_s=90), default_time_s=600).time_s == 120, "the spec's own first"
+
+
+@pytest.mark.parametrize("wanted", [settings(time_s=None), settings(hours=1.0, gpus=0, time_s=None)])
+def test_without_a_cap_or_gpus_anything_may_be_submitted(wanted: Settings) -> None:
+    state = sweep(trials=2)
+    submit(state, "b1", range(2))
+    assert not budget(wanted).capped
+    assert left(wanted, state) is None
+    assert budget(wanted).spent(state) is None
+
+
+@pytest.mark.parametrize(
+    ("hours", "gpus", "time_s", "tasks"),
+    [
+        (10.0, 1, 3600, 10),
+        (10.0, 4, 3600, 2),
+        (10.0, 1, 3601, 9),  # Slurm counts in minutes: 61 of them
+        (10.0, 1, 1, 600),
+        (0.9, 1, 3600, 0),
+        (1.1, 1, 3960, 1),  # 1.1 hours to the second
+    ],
+)
+def test_a_new_sweep_may_submit_what_could_not_cost_more(
+    hours: float, gpus: int, time_s: int, tasks: int
+) -> None:
+    assert left(settings(hours=hours, gpus=gpus, time_s=time_s), sweep()) == tasks
+
+
+def test_tasks_that_may_still_run_count_with_their_whole_limit() -> None:
+    wanted, state = settings(hours=10.0), sweep(trials=6)
+    submit(state, "b1", range(6))
+    assert left(wanted, state) == 4
+    finish(state, 0, batch="b1", gpu_s=0.1 * HOUR)
+    finish(state, 1, batch="b1", gpu_s=0.1 * HOUR)
+    assert left(wanted, state) == 5, "0.2 h spent, 4 h that may be"
+    assert left(wanted, state, open_tasks=lambda batch: 6) == 3, "they told, and have not left yet"
+
+
+def test_what_ended_tasks_took_beyond_their_word_counts_before_the_batch_is_closed() -> None:
+    wanted, state = settings(hours=4.0), sweep(trials=2)
+    submit(state, "b1", range(2))
+    finish(state, 0, batch="b1", gpu_s=1.0 * HOUR)
+    assert left(wanted, state) == 2
+    assert left(wanted, state, unbooked_gpu_s=1.0) == 1
+    finish(state, 1, batch="b1", gpu_s=1.0 * HOUR)
+    state.apply(BatchClosed("b1", 1.0, 1.0))
+    assert left(wanted, state) == 1, "and after"
+
+
+def test_live_batches_count_as_they_were_submitted() -> None:
+    wanted, state = settings(hours=10.0), sweep(trials=3)
+    submit(state, "b1", range(1), gpus=4, time_s=7200)  # the resources were changed since
+    assert left(wanted, state) == 2
+    submit(state, "b2", range(1, 3), time_s=0)  # there was no limit known: that of now
+    assert left(wanted, state) == 0
+
+
+def test_a_budget_that_was_overspent_leaves_nothing() -> None:
+    wanted, state = settings(hours=1.0), sweep(trials=1)
+    submit(state, "b1", range(1))
+    finish(state, 0, batch="b1", gpu_s=2.0 * HOUR)
+    state.apply(BatchClosed("b1"))
+    assert left(wanted, state) == 0
+    assert budget(wanted).spent(state) == (
+        "budget.gpu_hours 1 is used up: 2 are spent, and one more task may take 1"
+    )
+
+
+def test_it_is_used_up_when_no_task_fits_any_more_not_while_some_may_end_early() -> None:
+    wanted, state = settings(hours=2.5), sweep(trials=2)
+    submit(state, "b1", range(2))
+    assert left(wanted, state) == 0
+    assert budget(wanted).spent(state) is None, "what is reserved may become free"
+    finish(state, 0, batch="b1", gpu_s=0.75 * HOUR)
+    finish(state, 1, batch="b1", gpu_s=0.75 * HOUR)
+    state.apply(BatchClosed("b1"))
+    assert left(wanted, state) == 1
+    assert budget(wanted).spent(state) is None
+    assert budget(settings(hours=2.4)).spent(state) == (
+        "budget.gpu_hours 2.4 is used up: 1.5 are spent, and one more task may take 1"
+    )
+
+
+@given(spent=st.floats(0.0, 50.0), hours=st.floats(0.01, 50.0), minutes=st.integers(1, 3000))
+def test_a_sweep_with_nothing_under_way_either_submits_or_ends(
+    spent: float, hours: float, minutes: int
+) -> None:
+    wanted, state = settings(hours=hours, time_s=60 * minutes), sweep(trials=1)
+    submit(state, "b1", range(1))
+    finish(state, 0, batch="b1", gpu_s=spent * HOUR)
+    state.apply(BatchClosed("b1"))
+    assert (left(wanted, state) == 0) == (budget(wanted).spent(state) is not None)
+
+
+@given(
+    hours=st.floats(0.5, 30.0),
+    gpus=st.integers(1, 4),
+    tasks=st.lists(
+        st.tuples(st.integers(0, 3600), st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=40
+    ),
+)
+def test_no_course_of_a_sweep_costs_more_than_the_cap(
+    hours: float, gpus: int, tasks: list[tuple[int, float, bool]]
+) -> None:
+    """Each task takes seconds, tells of a share of them, and ends before the next look or after it."""
+    wanted, state = settings(hours=hours, gpus=gpus), sweep(trials=len(tasks))
+    cost = 0.0
+    waiting = list(range(len(tasks)))
+    live: dict[str, list[int]] = {}
+    beyond: dict[str, float] = {}
+    for look in range(2 * len(tasks)):
+        may = budget(wanted).tasks_left(
+            state,
+            open_tasks=lambda batch: len(live[batch.name]),
+            unbooked_gpu_s=lambda batch: beyond[batch.name],
+        )
+        assert may is not None
+        now, waiting = waiting[:may], waiting[may:]
+        name = f"b{look}"
+        if now:
+            submit(state, name, range(now[0], now[-1] + 1), gpus=gpus)
+            live[name], beyond[name] = now, 0.0
+        for batch in list(live):
+            for trial in list(live[batch]):
+                seconds, share, at_once = tasks[trial]
+                if at_once or batch != name:
+                    cost += seconds * gpus
+                    finish(state, trial, batch=batch, gpu_s=seconds * gpus * share)
+                    beyond[batch] += seconds * gpus * (1.0 - share)
+                    live[batch].remove(trial)
+            if not live[batch]:
+                state.apply(BatchClosed(batch, 0.0, beyond.pop(batch)))
+                del live[batch]
+        assert cost <= hours * HOUR + 1e-6
+    assert not waiting or budget(wanted).spent(state) is not None
+
+
+# --------------------------------------------------------------------------- time, and the end
+
+
+def test_a_budget_of_time_counts_from_the_beginning() -> None:
+    wanted = settings(max_time_s=100.0)
+    assert spent_budget(sweep(), wanted, budget(wanted), now=1099.9) is None
+    assert spent_budget(sweep(), wanted, budget(wanted), now=1100.0) == "budget.time 100 s is used up"
+
+
+def ended(ending: Ending, *, cause: str | None = None, trials: int = 0) -> SweepState:
+    """A sweep whose trials have all ended."""
+    state = sweep(trials=trials)
+    if trials:
+        submit(state, "b1", range(trials))
+        for trial in range(trials):
+            finish(state, trial, batch="b1", gpu_s=HOUR)
+        state.apply(BatchClosed("b1"))
+    if cause is not None:
+        state.apply(NoMoreTrials("no more", cause))
+    state.apply(SweepEnded(2000.0, ending, "because"))
+    return state
+
+
+def fifo(state: SweepState) -> Fifo:
+    """The scheduler of this sweep, brought up to date."""
+    scheduler = Fifo(max_resource=9)
+    for trial in state.trials:
+        scheduler.apply(TrialCreated(trial.trial, {}, 0, 9))
+    if state.no_more_trials is not None:
+        scheduler.apply(state.no_more_trials)
+    return scheduler
+
+
+def can_go_on(state: SweepState, wanted: Settings) -> bool:
+    return work_left(state, fifo(state), wanted, budget(wanted), now=2000.0)
+
+
+def test_only_what_has_ended_can_go_on() -> None:
+    assert not can_go_on(sweep(), settings())
+
+
+@pytest.mark.parametrize("ending", [Ending.STOPPED, Ending.PAUSED])
+def test_what_was_stopped_or_paused_goes_on_whatever_is_spent(ending: Ending) -> None:
+    assert can_go_on(ended(ending, trials=2), settings(hours=1.0))
+
+
+def test_a_raised_budget_goes_on_and_the_same_one_does_not() -> None:
+    spent = ended(Ending.FINISHED, trials=2)
+    assert not can_go_on(spent, settings(hours=2.0))
+    assert can_go_on(spent, settings(hours=3.0))
+    trials = ended(Ending.FINISHED, cause="budget", trials=2)
+    assert not can_go_on(trials, settings(max_trials=2))
+    assert can_go_on(trials, settings(max_trials=3))
+
+
+def test_a_space_that_is_exhausted_stays_so() -> None:
+    assert not can_go_on(ended(Ending.FINISHED, cause="space", trials=2), settings(max_trials=9))
+
+
+def test_asking_whether_it_can_go_on_changes_nothing() -> None:
+    state, wanted = ended(Ending.FINISHED, cause="budget", trials=2), settings(max_trials=3)
+    scheduler = fifo(state)
+    assert work_left(state, scheduler, wanted, budget(wanted), now=2000.0)
+    assert scheduler.done

@@ -1,0 +1,147 @@
+"""The cost of a batch: the runs' own words and the cluster's count, each start counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcsweep.core.events import Interruption, RunInterrupted
+from hpcsweep.core.protocols import Phase, TaskState
+from hpcsweep.driver.charging import Charges
+
+GPUS = 2
+PENDING = TaskState(Phase.PENDING)
+
+
+def running(seconds: float | None) -> TaskState:
+    return TaskState(Phase.RUNNING, seconds=seconds)
+
+
+def ended(seconds: float | None) -> TaskState:
+    return TaskState(Phase.COMPLETED, seconds=seconds)
+
+
+def told(
+    seconds: float, *, task: int = 0, restart: int = 0, trial: int = 0, gpus: int = GPUS
+) -> RunInterrupted:
+    return RunInterrupted(
+        trial,
+        0,
+        Interruption.PREEMPTED,
+        restart=restart,
+        task=task,
+        seconds=seconds,
+        gpu_seconds=seconds * gpus,
+    )
+
+
+def charged(*happened: TaskState | RunInterrupted) -> Charges:
+    """Of task 0, in the order in which it came to be known."""
+    charges = Charges(GPUS)
+    for each in happened:
+        if isinstance(each, RunInterrupted):
+            charges.told(each)
+        else:
+            charges.seen(0, each)
+    return charges
+
+
+@pytest.mark.parametrize(
+    ("happened", "seconds"),
+    [
+        ([], 0.0),
+        ([told(9.0)], 0.0),  # it was never seen
+        ([running(None), told(9.0), ended(None)], 0.0),  # the cluster does not count
+        ([PENDING, running(3.0), told(9.0), ended(11.0)], 2.0),  # starting up and leaving
+        ([running(3.0), ended(11.0), told(9.0)], 2.0),  # the result is late
+        ([running(3.0), ended(11.0)], 11.0),  # it died without a word
+        ([running(12.0), told(9.0), ended(11.0)], 2.0),  # the clocks differ: the last count holds
+        ([running(3.0), told(9.0)], 0.0),  # it has vanished since
+        ([told(4.0, trial=0), told(5.0, trial=1), ended(11.0)], 2.0),  # one after the other
+        # Put back and started again.
+        ([running(6.0), told(5.0), PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 3.0),
+        ([running(6.0), PENDING, PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 8.0),
+        ([running(6.0), told(5.0), PENDING, ended(11.0)], 12.0),  # silent the second time
+        ([running(6.0), PENDING, ended(11.0)], 17.0),  # and both times
+        ([running(6.0), PENDING, told(5.0), running(3.0), told(9.0, restart=1), ended(11.0)], 3.0),
+        ([running(60.0), running(3.0), told(55.0), told(9.0, restart=1), ended(11.0)], 7.0),
+        ([running(60.0), told(9.0, restart=1), ended(11.0)], 62.0),  # that it was put back was not seen
+        ([running(6.0), told(5.0), PENDING], 1.0),  # cancelled before its second start
+        # A new driver reads all results, and sees what there is still to see.
+        ([told(500.0), told(9.0, restart=1), ended(11.0)], 2.0),
+        ([told(500.0), PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 2.0),
+    ],
+)
+def test_what_no_run_told_of_is_counted_beyond(
+    happened: Sequence[TaskState | RunInterrupted], seconds: float
+) -> None:
+    assert charged(*happened).beyond([0]) == (seconds, seconds * GPUS)
+
+
+def test_idle_lanes_cost_gpu_seconds_and_no_time() -> None:
+    charges = charged(told(9.0, trial=0, gpus=1), told(4.0, trial=1, gpus=1), ended(11.0))
+    assert charges.beyond([0]) == (0.0, 2 * 11 - 9 - 4)
+
+
+def test_tasks_are_counted_each_on_its_own() -> None:
+    charges = Charges(GPUS)
+    for task, seconds in enumerate((11.0, 7.0, 5.0)):
+        charges.seen(task, ended(seconds))
+    charges.told(told(9.0, task=0))
+    charges.told(told(9.0, task=1))
+    assert charges.beyond(range(3)) == (7.0, 14.0)
+    assert charges.beyond([0]) == (2.0, 4.0)
+    assert charges.beyond([]) == (0.0, 0.0)
+    assert charges.beyond([7]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("happened", "seconds"),
+    [
+        ([], 0.0),
+        ([running(3.0)], 3.0),
+        ([running(3.0), running(20.0)], 20.0),
+        ([running(9.0), told(5.0)], 4.0),
+        ([running(9.0), PENDING], 0.0),
+        ([running(9.0), PENDING, running(3.0)], 3.0),
+        ([told(500.0), running(3.0)], 0.0),
+    ],
+)
+def test_a_run_that_vanishes_is_charged_what_its_start_has_left(
+    happened: Sequence[TaskState | RunInterrupted], seconds: float
+) -> None:
+    assert charged(*happened).untold(0) == seconds
+
+
+starts_of = st.lists(
+    st.tuples(st.integers(1, 500), st.one_of(st.none(), st.floats(0.0, 1.0))), min_size=1, max_size=6
+)
+
+
+@given(starts=starts_of, late=st.booleans())
+def test_all_starts_together_cost_what_the_cluster_counts(
+    starts: list[tuple[int, float | None]], late: bool
+) -> None:
+    """Each start ends with or without a word, which is seen at once or after the last one."""
+    charges = Charges(GPUS)
+    results = [
+        told(elapsed * share, restart=restart)
+        for restart, (elapsed, share) in enumerate(starts)
+        if share is not None
+    ]
+    for restart, (elapsed, _) in enumerate(starts):
+        charges.seen(0, PENDING)
+        charges.seen(0, running(float(elapsed)))
+        for result in results:
+            if result.restart == restart and not late:
+                charges.told(result)
+    if late:
+        for result in results:
+            charges.told(result)
+    seconds, gpu_s = charges.beyond([0])
+    count = sum(elapsed for elapsed, _ in starts)
+    assert seconds + sum(result.seconds for result in results) == pytest.approx(count, abs=0.01)
+    assert gpu_s + sum(result.gpu_seconds for result in results) == pytest.approx(GPUS * count, abs=0.01)

@@ -1,0 +1,192 @@
+"""Bad nodes are left out for a while, and batches that die at once pause the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchClosed,
+    BatchPlanned,
+    BatchSubmitted,
+    Ending,
+    Interruption,
+    NodeExcluded,
+    Outcome,
+    PauseRequested,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialCreated,
+)
+from hpcsweep.core.state import DEATH_S, SweepState
+from hpcsweep.driver.health import EXCLUDED_S, excluded, unhealthy
+
+NODES = ("n1", "n2", "n3")
+
+
+def fault(
+    trial: int, node: str, why: Interruption = Interruption.NODE_FAIL, *, progressed: bool = False
+) -> RunInterrupted:
+    return RunInterrupted(trial, 0, why, batch="b", node=node, progressed=progressed, message=f"{why.value}!")
+
+
+def done(trial: int, node: str) -> RunFinished:
+    return RunFinished(trial, 0, Outcome.COMPLETED, 1.0, 1, batch="b", node=node)
+
+
+def sweep(*happened: AnyEvent, trials: int = 6) -> SweepState:
+    state = SweepState()
+    state.apply(SweepStarted("cafe01", "s", 0.0, {}))
+    for trial in range(trials):
+        state.apply(TrialCreated(trial, {}, 0, 1))
+    runs = tuple((RunId(trial, 0),) for trial in range(trials))
+    state.apply(BatchPlanned("b", 0.0, runs, gpus=1, throttle=4))
+    state.apply(BatchSubmitted("b", "1", 0.0))
+    for event in happened:
+        state.apply(event)
+    return state
+
+
+def found(state: SweepState, *, nodes: Sequence[str] = NODES, now: float = 100.0) -> list[str]:
+    events = unhealthy(state, now=now, nodes=nodes)
+    return [event.node for event in events if isinstance(event, NodeExcluded)]
+
+
+def test_a_node_where_three_trials_failed_in_a_row_is_left_out_for_a_while() -> None:
+    state = sweep(fault(0, "n1"), fault(1, "n1", Interruption.WORKER_DIED))
+    assert unhealthy(state, now=100.0, nodes=NODES) == []
+    state.apply(fault(2, "n1", Interruption.LOST))
+    exclusion = NodeExcluded(
+        "n1", 100.0, 100.0 + EXCLUDED_S, "3 trials failed there in a row; the last: lost!"
+    )
+    assert unhealthy(state, now=100.0, nodes=NODES) == [exclusion]
+    state.apply(exclusion)
+    assert unhealthy(state, now=101.0, nodes=NODES) == []
+    assert excluded(state, now=101.0) == ("n1",)
+    assert excluded(state, now=100.0 + EXCLUDED_S) == ()
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([fault(0, "n1"), fault(0, "n1"), fault(0, "n1")], id="one trial only"),
+        pytest.param([fault(0, "n1"), fault(1, "n2"), fault(2, "n3")], id="different nodes"),
+        pytest.param(
+            [fault(0, "n1"), fault(1, "n1"), done(5, "n1"), fault(2, "n1")], id="a run did well meanwhile"
+        ),
+        pytest.param(
+            [
+                fault(0, "n1"),
+                fault(1, "n1"),
+                fault(5, "n1", Interruption.PREEMPTED, progressed=True),
+                fault(2, "n1"),
+            ],
+            id="a run made progress meanwhile",
+        ),
+        *(
+            pytest.param([fault(trial, "n1", why) for trial in range(5)], id=why.value)
+            for why in (
+                Interruption.PREEMPTED,
+                Interruption.TIMEOUT,
+                Interruption.CANCELLED,
+                Interruption.CANCELLED_BY_ADMIN,
+                Interruption.NOT_STARTED,
+                Interruption.TRAINING_ERROR,
+            )
+        ),
+    ],
+)
+def test_other_failures_leave_the_node_in(events: list[AnyEvent]) -> None:
+    assert found(sweep(*events)) == []
+
+
+def test_never_all_nodes_are_left_out() -> None:
+    everywhere = [fault(trial, node) for node in NODES for trial in range(3)]
+    assert found(sweep(*everywhere)) == ["n1", "n2"]
+    assert found(sweep(*everywhere), nodes=("n1",)) == []
+    assert found(sweep(*everywhere), nodes=()) == []
+
+
+# --------------------------------------------------------------------------- batches that die
+
+
+def died(
+    state: SweepState, number: int, event: RunInterrupted | RunFinished | None = None, *, trial: int = 0
+) -> None:
+    """One more batch of one task, which ends so."""
+    name = f"d{number}"
+    state.apply(BatchPlanned(name, 0.0, ((RunId(trial, 0),),), gpus=1, throttle=1))
+    state.apply(BatchSubmitted(name, "1", 0.0))
+    if event is None:
+        event = RunInterrupted(trial, 0, Interruption.WORKER_DIED, message="no module named x")
+    state.apply(msgspec.structs.replace(event, batch=name))
+    state.apply(BatchClosed(name))
+
+
+def fresh(trials: int = 1) -> SweepState:
+    state = SweepState()
+    state.apply(SweepStarted("cafe01", "s", 0.0, {}))
+    for trial in range(trials):
+        state.apply(TrialCreated(trial, {}, 0, 1))
+    return state
+
+
+def test_three_batches_in_a_row_that_die_at_once_pause_the_sweep_with_their_last_words() -> None:
+    state = fresh()
+    for number in range(2):
+        died(state, number)
+        assert unhealthy(state, now=9.0, nodes=()) == []
+    died(state, 2)
+    pause = PauseRequested(9.0, "3 batches in a row died at once; the last: no module named x")
+    assert unhealthy(state, now=9.0, nodes=()) == [pause]
+    state.apply(pause)
+    assert unhealthy(state, now=9.0, nodes=()) == []
+
+
+def test_a_resumed_sweep_counts_anew() -> None:
+    state = fresh()
+    for number in range(3):
+        died(state, number)
+    state.apply(PauseRequested(9.0, "3 batches"))
+    state.apply(SweepEnded(9.0, Ending.PAUSED, "3 batches"))
+    state.apply(SweepResumed(10.0))
+    assert (state.pausing, unhealthy(state, now=11.0, nodes=())) == (None, [])
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        RunInterrupted(0, 0, Interruption.WORKER_DIED, seconds=DEATH_S + 1),
+        RunInterrupted(0, 0, Interruption.NODE_FAIL, progressed=True),
+        RunInterrupted(0, 0, Interruption.PREEMPTED),
+        RunInterrupted(0, 0, Interruption.TIMEOUT),
+        RunInterrupted(0, 0, Interruption.CANCELLED),
+        RunInterrupted(0, 0, Interruption.NOT_STARTED),
+    ],
+)
+def test_a_batch_that_shows_life_ends_the_row(life: RunInterrupted) -> None:
+    state = fresh()
+    for number in range(5):
+        died(state, number, life if number == 2 else None)
+        assert unhealthy(state, now=9.0, nodes=()) == []
+
+
+def test_training_code_that_fails_at_once_pauses_only_while_nothing_has_come_to_a_value() -> None:
+    failure = RunFinished(0, 0, Outcome.FAILED, message="ImportError: no")
+    broken, working = fresh(4), fresh(4)
+    died(working, 9, RunFinished(3, 0, Outcome.COMPLETED, 0.5), trial=3)
+    for state in (broken, working):
+        for trial in range(3):
+            event = msgspec.structs.replace(failure, trial=trial)
+            died(state, trial, event, trial=trial)
+    assert unhealthy(working, now=9.0, nodes=()) == []
+    assert unhealthy(broken, now=9.0, nodes=()) == [
+        PauseRequested(9.0, "3 batches in a row died at once; the last: ImportError: no")
+    ]

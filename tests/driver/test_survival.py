@@ -1,0 +1,285 @@
+"""What the driver does about submit limits, arrays that die or cannot start, and sweeps left alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchHindered,
+    Ending,
+    Interruption,
+    RunInterrupted,
+    SweepEnded,
+)
+from hpcsweep.core.protocols import Batch, Hindrance, Limits, LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.driver import Leaving
+from hpcsweep.errors import SubmitLimited
+from hpcsweep.schedulers.fifo import Fifo
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
+from tests.doubles import FakeClock, FolderCluster
+from tests.driver.sweeps import decided, drive, make_driver
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "a sweep"
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Path:
+    return tmp_path / "controller"
+
+
+def events(root: Path) -> list[AnyEvent]:
+    return read_journal(Layout(root)).events
+
+
+def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
+    return [event for event in events(root) if isinstance(event, kinds)]
+
+
+def end_of(root: Path) -> tuple[Ending, str]:
+    """How it was left the last time."""
+    ended = of_kind(root, SweepEnded)[-1]
+    return ended.ending, ended.reason
+
+
+def undisturbed(folder: Path, **options: Any) -> list[tuple[Any, ...]]:
+    """What is decided when nothing goes wrong."""
+    drive(folder / "undisturbed", FolderCluster(folder / "undisturbed controller"), **options)
+    return decided(events(folder / "undisturbed"))
+
+
+# --------------------------------------------------------------------------- submit limits
+
+
+class Limited(FolderCluster):
+    """Takes no array by which more than `most` tasks would wait or run."""
+
+    poll_s = (1.0, 60.0)
+
+    def __init__(self, controller: Path, most: int, *, tells: bool, **options: Any) -> None:
+        super().__init__(controller, **options)
+        self.most = most
+        self.tells = tells
+        self.sizes: dict[str, int] = {}
+        self.tried = 0
+
+    def _open(self) -> int:
+        done = sum(len(os.listdir(self.controller / name)) for name in self.sizes)
+        return sum(self.sizes.values()) - done
+
+    def submit(self, batch: Batch) -> str:
+        self.tried += 1
+        if self._open() + batch.tasks > self.most:
+            raise SubmitLimited("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+        self.sizes[batch.name] = batch.tasks
+        return super().submit(batch)
+
+    def limits(self) -> Limits:
+        return Limits(queued=self.most if self.tells else None)
+
+    @property
+    def queued(self) -> int | None:
+        return self._open() if self.tells else None
+
+
+@pytest.mark.parametrize(("tells", "tries_at_most"), [(True, 20), (False, 60)])
+def test_what_a_submit_limit_keeps_out_goes_in_later_in_smaller_pieces(
+    root: Path, controller: Path, tells: bool, tries_at_most: int
+) -> None:
+    cluster = Limited(controller, 5, tells=tells, per_poll=2)
+    drive(root, cluster, max_tasks=100)
+    assert decided(events(root)) == undisturbed(root.parent)
+    assert len(cluster.trained()) == len(set(cluster.trained())) == 22
+    assert max(cluster.sizes.values()) <= 5
+    assert cluster.tried <= tries_at_most
+    refused = of_kind(root, BatchAbandoned)
+    assert all(event.limited for event in refused)
+    assert (refused == []) is tells
+
+
+def test_a_sweep_that_a_submit_limit_keeps_out_says_so_and_asks_ever_more_seldom(
+    root: Path, controller: Path
+) -> None:
+    cluster = Limited(controller, 0, tells=False)
+    clock = FakeClock()
+    driver, journal = make_driver(root, cluster, clock=clock)
+    driver.tick()
+    assert driver.state.limited == "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    first = cluster.tried
+    for _ in range(60):
+        clock.sleep(60.0)
+        driver.tick()
+    assert 2 <= (cluster.tried - first) / 5 <= 12  # an hour; halving a rung of 9 takes up to 4 tries
+    cluster.most = 100
+    driver.run()
+    journal.release()
+    assert driver.state.limited == ""
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+class Dying(FolderCluster):
+    """Its tasks end at once without a word, until it is mended."""
+
+    mended = False
+    poll_s = (1.0, 1.0)
+
+    def run(self, batch: LiveBatch, task: int) -> None:
+        if self.mended:
+            super().run(batch, task)
+        else:
+            (self.controller / batch.name / str(task)).touch()
+
+
+def test_three_arrays_that_die_at_once_pause_the_sweep_and_a_launch_goes_on(
+    root: Path, controller: Path
+) -> None:
+    cluster = Dying(controller)
+    drive(root, cluster, max_tasks=100)
+    reason = "3 batches in a row died at once; the last: its task ended without a result"
+    assert end_of(root) == (Ending.PAUSED, reason)
+    assert len(cluster.batches()) == 3
+    drive(root, cluster, max_tasks=100)
+    assert (end_of(root)[0], len(cluster.batches())) == (Ending.PAUSED, 6)
+    cluster.mended = True
+    drive(root, cluster, max_tasks=100)
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+class Hindered(FolderCluster):
+    """Its tasks pend for a reason, until the reason is gone or they are cancelled."""
+
+    poll_s = (1.0, 1.0)
+    reason = "PartitionTimeLimit"
+    kind: Hindrance | None = Hindrance.NEVER
+
+    def __init__(self, controller: Path, **options: Any) -> None:
+        super().__init__(controller, **options)
+        self.released: list[tuple[str, list[int]]] = []
+        self.cancelled: set[TaskId] = set()
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        if self.kind is None:
+            return super().poll(live)
+        pending = TaskState(Phase.PENDING, self.reason, hindrance=self.kind)
+        cancelled = TaskState(Phase.CANCELLED)
+        tasks = [TaskId(batch.name, task) for batch in live for task in batch.open_tasks]
+        return {task: cancelled if task in self.cancelled else pending for task in tasks}
+
+    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        self.cancelled |= {TaskId(batch.name, task) for task in tasks}
+
+    def release(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        self.released.append((batch.name, list(tasks)))
+
+
+def test_tasks_that_can_never_start_are_cancelled_and_the_sweep_is_paused(
+    root: Path, controller: Path
+) -> None:
+    cluster = Hindered(controller)
+    drive(root, cluster)
+    words = "9 tasks: PartitionTimeLimit"
+    assert end_of(root) == (
+        Ending.PAUSED,
+        f"its jobs can never start ({words}): mend the spec, then launch again",
+    )
+    assert [event.reason for event in of_kind(root, BatchHindered)] == [words]
+    interrupted = of_kind(root, RunInterrupted)
+    assert {event.why for event in interrupted} == {Interruption.NEVER_STARTED}
+    assert len(interrupted) == 9
+    cluster.kind = None
+    drive(root, cluster)
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+def test_what_the_cluster_put_back_and_holds_is_released_once_and_then_told(
+    root: Path, controller: Path
+) -> None:
+    cluster = Hindered(controller)
+    cluster.kind, cluster.reason = Hindrance.HELD, "JobHeldMaxRequeue"
+    driver, journal = make_driver(root, cluster)
+    for _ in range(4):
+        driver.tick()
+    (batch,) = driver.state.live.values()
+    assert cluster.released == [(batch.name, list(range(9)))]
+    assert batch.hindered == "9 tasks: JobHeldMaxRequeue"
+    journal.release()
+    driver, journal = make_driver(root, cluster)
+    driver.tick()
+    assert len(cluster.released) == 1
+    cluster.kind = None
+    driver.run()
+    journal.release()
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+# --------------------------------------------------------------------------- detached
+
+
+class Calling(FolderCluster):
+    """Takes jobs that tick, and notes them."""
+
+    def __init__(self, controller: Path, **options: Any) -> None:
+        super().__init__(controller, **options)
+        self.calls: list[tuple[str, str, float]] = []
+        self.shapes: list[Batch] = []
+        self.still: set[TaskId] = set()
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        shown = super().poll(live) or {}
+        return {**shown, **dict.fromkeys(self.still, TaskState(Phase.RUNNING))}
+
+    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        self.calls.append((name, after, delay_s))
+        return f"tick-{len(self.calls)}"
+
+    def submit(self, batch: Batch) -> str:
+        self.shapes.append(batch)
+        return super().submit(batch)
+
+
+def test_each_array_of_a_detached_sweep_has_one_job_behind_it_that_ticks(
+    root: Path, controller: Path
+) -> None:
+    cluster = Calling(controller, per_poll=0)
+    for _ in range(3):
+        driver, journal = make_driver(root, cluster)
+        driver.detach()
+        driver.tick()
+        driver.leave()
+        journal.release()
+    (name,) = cluster.batches()
+    assert cluster.calls == [("s-cafe01-tick", "", 60.0), (f"{name}-tick", f"job-{name}", 0.0)]
+
+
+def test_a_driver_in_a_task_of_its_own_sweep_lets_the_next_array_wait_for_that_task_alone(
+    root: Path, controller: Path
+) -> None:
+    cluster = Calling(controller, per_poll=0)
+    driver, journal = make_driver(root, cluster, scheduler=Fifo(max_resource=2, trials=3), max_tasks=2)
+    driver.tick()
+    journal.release()
+    (name,) = cluster.batches()
+    # Task 0 has told its result and still runs, for it is the one that ticks; task 1 runs.
+    cluster.per_poll = 1
+    leaving = Leaving(name, 0, "4711_0")
+    cluster.still = {TaskId(name, 0), TaskId(name, 1)}
+    driver, journal = make_driver(
+        root, cluster, scheduler=Fifo(max_resource=2, trials=3), max_tasks=2, leaving=leaving
+    )
+    driver.tick()
+    driver.tick()
+    journal.release()
+    assert [(batch.tasks, batch.throttle, batch.after) for batch in cluster.shapes] == [
+        (2, 2, ""),
+        (1, 1, "4711_0"),
+    ]

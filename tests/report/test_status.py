@@ -1,0 +1,225 @@
+"""`status`: whole outputs of hand-made journals, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.cli.show import status
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchClosed,
+    BatchHindered,
+    BatchPlanned,
+    BatchSubmitted,
+    Detached,
+    Ending,
+    Interruption,
+    NodeExcluded,
+    Outcome,
+    PauseRequested,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    RunRetried,
+    SweepEnded,
+    SweepStarted,
+    TickSubmitted,
+    TrialCreated,
+)
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout
+
+#: 2100-01-01, and long past.
+LATER, BEFORE = 4_102_444_800.0, 1_000_000.0
+
+
+def planned(name: str, *trials: int) -> BatchPlanned:
+    return BatchPlanned(name, 200.0, tuple((RunId(t, 0),) for t in trials), 4, len(trials), "slurm", 1800)
+
+
+STARTED = SweepStarted("cafe01", "lr", 100.0, {"objective": {"metric": "loss", "mode": "min"}})
+BEGUN: list[AnyEvent] = [
+    STARTED,
+    *(TrialCreated(trial, {"x": trial / 10}, 0, 3) for trial in range(9)),
+    planned("a", 0, 1, 2, 3, 4),
+    BatchSubmitted("a", "11", 201.0),
+    RunFinished(0, 0, Outcome.COMPLETED, 0.5, 3, batch="a", seconds=900.0, gpu_seconds=3600.0, node="n1"),
+]
+TROUBLED: list[AnyEvent] = [
+    *BEGUN,
+    Detached(150.0, "slurm"),
+    TickSubmitted("12", 201.0, "a"),
+    RunInterrupted(1, 0, Interruption.PREEMPTED, batch="a", task=1, requeued=True, node="n1", message="p"),
+    RunInterrupted(
+        1, 0, Interruption.NODE_FAIL, restart=1, batch="a", task=1, node="n3", job="11_1", message="down"
+    ),
+    RunInterrupted(2, 0, Interruption.PREEMPTED, batch="a", task=2, node="n2", job="11_2", message="gone"),
+    RunFinished(
+        3, 0, Outcome.OUT_OF_MEMORY, batch="a", task=3, node="n2", job="11_3", message="killed (MaxRSS 16G)"
+    ),
+    RunFinished(4, 0, Outcome.FAILED, batch="a", task=4, node="n2", job="11_4", message="ValueError: no"),
+    NodeExcluded("n3", 300.0, LATER, "3 trials failed there in a row; the last: down"),
+    NodeExcluded("n2", 300.0, BEFORE, "that was long ago"),
+    BatchClosed("a", 10.0, 36.0),
+    planned("b", 5, 6),
+    BatchSubmitted("b", "13", 301.0),
+    TickSubmitted("14", 301.0, "b"),
+    BatchHindered("b", "2 tasks: PartitionTimeLimit"),
+    planned("c", 7, 8),
+    BatchAbandoned("c", "QOSMaxSubmitJobPerUserLimit", limited=True),
+    PauseRequested(302.0, "its jobs can never start (2 tasks: PartitionTimeLimit)"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def written(folder: Path, events: Sequence[AnyEvent], *, spec: str = "") -> Path:
+    journal = Journal.open(Layout(folder))
+    journal.commit(events)
+    journal.release()
+    if spec:
+        Layout(folder).spec.write_text(spec)
+    return folder
+
+
+def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    status(folder, json=False)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(tmp_path / "a sweep", TROUBLED, spec="budget: {gpu_hours: 20}\n")
+    assert told(folder, capsys) == [
+        "lr: running",
+        "driver: its jobs on slurm: tasks as they finish, then tick jobs 14",
+        "cannot start: 2 tasks: PartitionTimeLimit",
+        "waits for its turn: QOSMaxSubmitJobPerUserLimit",
+        "excluded: n3 until 2100-01-01 00:00:00: 3 trials failed there in a row; the last: down",
+        "pausing, nothing is submitted any more: its jobs can never start (2 tasks: PartitionTimeLimit)",
+        "bracket 0: 3/9x3 (2 failed)",
+        "9 trials; 1 runs completed, 2 failed, 2 pending, 4 waiting; 1.01 of 20 GPU-hours",
+        "best: loss 0.5 (trial 0 at 3)",
+        "      x=0",
+        "interruptions: 2 preempted, 1 node failed",
+        "preempted: trial 1 rung 0 on n1: p",
+        "node failed: trial 1 rung 0 on n3 (job 11_1): down",
+        "preempted: trial 2 rung 0 on n2 (job 11_2): gone",
+        "out of memory: trial 3 rung 0 on n2 (job 11_3): killed (MaxRSS 16G)",
+        "failed: trial 4 rung 0 on n2 (job 11_4): ValueError: no",
+        f"try what failed again: hpcsweep retry '{folder}'",
+    ]
+
+
+def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = written(tmp_path / "s", TROUBLED, spec="budget: {gpu_hours: 20}\n")
+    status(folder, json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "name": "lr",
+        "state": "running",
+        "reason": None,
+        "pausing": "its jobs can never start (2 tasks: PartitionTimeLimit)",
+        "driver": None,
+        "detached": "slurm",
+        "tick_jobs": ["14"],
+        "hindered": [{"batch": "b", "job": "13", "reason": "2 tasks: PartitionTimeLimit"}],
+        "limited": "QOSMaxSubmitJobPerUserLimit",
+        "excluded": [
+            {"node": "n3", "until": LATER, "reason": "3 trials failed there in a row; the last: down"}
+        ],
+        "trials": 9,
+        "enqueued": 0,
+        "runs": {"waiting": 4, "pending": 2, "running": 0, "completed": 1, "failed": 2, "stopped": 0},
+        "best": {"trial": 0, "value": 0.5, "resource": 3, "config": {"x": 0.0}},
+        "gpu_hours": 1.01,
+        "budget_gpu_hours": 20.0,
+        "run_hours": 0.252778,
+        "interrupted": {"preempted": 2, "node_fail": 1},
+        "newest_interruptions": [
+            {"why": "preempted", "trial": 1, "rung": 0, "node": "n1", "job": "", "message": "p"},
+            {"why": "node_fail", "trial": 1, "rung": 0, "node": "n3", "job": "11_1", "message": "down"},
+            {"why": "preempted", "trial": 2, "rung": 0, "node": "n2", "job": "11_2", "message": "gone"},
+        ],
+        "failures": [
+            {
+                "outcome": "out_of_memory",
+                "trial": 3,
+                "rung": 0,
+                "node": "n2",
+                "job": "11_3",
+                "message": "killed (MaxRSS 16G)",
+            },
+            {
+                "outcome": "failed",
+                "trial": 4,
+                "rung": 0,
+                "node": "n2",
+                "job": "11_4",
+                "message": "ValueError: no",
+            },
+        ],
+    }
+
+
+def test_a_paused_sweep_says_why_and_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "3 batches in a row died at once; the last: ModuleNotFoundError: torch"
+    end: list[AnyEvent] = [PauseRequested(302.0, reason), SweepEnded(303.0, Ending.PAUSED, reason)]
+    events = [*BEGUN[:10], *end]
+    assert told(written(tmp_path / "s", events), capsys) == [
+        f"lr: paused ({reason})",
+        "bracket 0: 0/9x3",
+        "9 trials; 0 runs completed, 9 waiting; 0 run-hours",
+        "best: no value yet",
+        f"go on, and try what failed again: hpcsweep retry {tmp_path}/s",
+    ]
+
+
+def test_an_undisturbed_sweep_tells_nothing_of_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(written(tmp_path / "s", BEGUN, spec="budget: {trials: 9}\n"), capsys) == [
+        "lr: running",
+        "driver: none at work; launch again to carry on",
+        "bracket 0: 1/9x3",
+        "9 trials; 1 runs completed, 4 pending, 4 waiting; 1 GPU-hours",
+        "best: loss 0.5 (trial 0 at 3)",
+        "      x=0",
+    ]
+
+
+def test_the_newest_few_are_listed_without_those_that_nobody_need_look_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events: list[AnyEvent] = [STARTED, *(TrialCreated(t, {"x": 0.0}, 0, 1) for t in range(20))]
+    for trial in range(8):
+        events += [planned(f"a{trial}", trial)]
+        events.append(RunInterrupted(trial, 0, Interruption.TIMEOUT, batch=f"a{trial}", message="time"))
+    events.append(planned("b", *range(8, 20)))
+    events += [RunFinished(t, 0, Outcome.FAILED, batch="b", message=f"no {t}") for t in range(8, 16)]
+    events.append(RunRetried(15, 0))
+    why = (Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Interruption.CANCELLED_BY_ADMIN)
+    events += [RunInterrupted(16 + i, 0, w, batch="b", message="m") for i, w in enumerate(why)]
+    assert told(written(tmp_path / "s", events), capsys)[2:] == [
+        "bracket 0: 7/20x1 (7 failed)",
+        "20 trials; 0 runs completed, 7 failed, 1 pending, 12 waiting; 0 run-hours",
+        "best: no value yet",
+        "interruptions: 8 timed out, 1 cancelled with the sweep, 1 not begun, 1 cancelled by an admin",
+        *[f"timed out: trial {trial} rung 0: time" for trial in range(4, 8)],
+        "cancelled by an admin: trial 18 rung 0: m",
+        *[f"failed: trial {trial} rung 0: no {trial}" for trial in range(10, 15)],
+        f"try what failed again: hpcsweep retry {tmp_path}/s",
+    ]

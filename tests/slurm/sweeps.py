@@ -1,0 +1,186 @@
+"""Sweeps by the command line, as a user runs them, and what their folders hold afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hpcsweep
+from hpcsweep.core.events import AnyEvent, BatchSubmitted, SweepStarted
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
+from tests.driver.sweeps import decided
+
+from .fixture import PrivateSlurm
+
+E = TypeVar("E")
+
+TRAINER = """\
+import time
+
+def train(trial):
+    for step in trial.steps():
+        time.sleep(trial.config["pause"])
+        trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
+    with trial.checkpoint(trial.resource) as folder:
+        (folder / "state").write_text(str(trial.resource))
+"""
+SPEC = """\
+name: free
+train: {function: trainer.py:train, check: false}
+objective: {metric: loss}
+space: {x: {type: float, low: 0.0, high: 1.0}, pause: %g}
+searcher: random
+scheduler: {name: hyperband, max_resource: %d}
+resources: {gpus: 1, cpus: 1, time: 10m}
+cluster: {name: slurm, max_gpus: %d, poll: 1, grace: 5, settle: 5}
+"""
+COMMAND = (sys.executable, "-m", "hpcsweep")
+
+
+def write_sweep(
+    folder: Path, *, max_resource: int, max_gpus: int, pause: float = 0.0, trainer: str = TRAINER
+) -> Path:
+    """A sweep whose training waits `pause` seconds at each step."""
+    folder.mkdir(exist_ok=True)
+    (folder / "trainer.py").write_text(trainer)
+    spec = folder / "sweep.yaml"
+    spec.write_text(SPEC % (pause, max_resource, max_gpus))
+    return spec
+
+
+def launch(
+    spec: Path, *options: str, command: tuple[str, ...] = COMMAND, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Launch, its output in a pipe."""
+    return subprocess.Popen(
+        [*command, "launch", str(spec), *options],
+        cwd=spec.parent,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> str:
+    """Wait for a launch that is to end well; its output."""
+    out, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, out
+    return out
+
+
+def outcome(folder: Path) -> list[tuple[Any, ...]]:
+    """Trials, promotions and each run's ending: one entry for each time it was counted."""
+    return decided(read_journal(Layout(folder / "results" / "free")).events)
+
+
+def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Look again and again; an error with these words if it does not come."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {timeout_s:g} s"
+        time.sleep(0.1)
+
+
+class Sweep:
+    """A sweep of its own folder on a private cluster; leaving it ends its drivers.
+
+    Args:
+        slurm: Where it runs.
+        folder: For the spec, the trainer and the results; made here.
+        sets: What `launch` is told by `--set`.
+        sweep: As for `write_sweep`.
+    """
+
+    def __init__(self, slurm: PrivateSlurm, folder: Path, *sets: str, **sweep: Any) -> None:
+        self.slurm = slurm
+        self.folder = folder
+        self.root = folder / "results" / "free"
+        self.env = slurm.env
+        self._options = [word for each in sets for word in ("--set", each)]
+        self._spec = write_sweep(folder, **({"max_resource": 9, "max_gpus": 8} | sweep))
+        self._drivers: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Sweep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for driver in self._drivers:
+            with driver:
+                driver.kill()
+
+    def put_before(self, program: str, script: str) -> None:
+        """Have a shell script take the program's place; `$real` is the true one.
+
+        What only asks, `sbatch --test-only`, goes there at once.
+        """
+        real = subprocess.run(["which", program], check=True, capture_output=True, text=True).stdout.strip()
+        wrapper = self.folder / "wrappers" / program
+        wrapper.parent.mkdir(exist_ok=True)
+        asks = '[[ " $* " == *" --test-only "* ]] && exec "$real" "$@"'
+        wrapper.write_text(f"#!/bin/bash\nreal={real}\n{asks}\n{script}")
+        wrapper.chmod(0o755)
+        self.env["PATH"] = f"{wrapper.parent}:{self.slurm.env['PATH']}"
+
+    def launch(self, *options: str, command: tuple[str, ...] = COMMAND) -> subprocess.Popen[str]:
+        """Begin it, or carry it on."""
+        driver = launch(self._spec, *self._options, *options, command=command, env=self.env)
+        self._drivers.append(driver)
+        return driver
+
+    def finish(self, timeout_s: float = 240) -> str:
+        """Launch, and see it to its end."""
+        return finish(self.launch(), timeout_s)
+
+    def ends(self, driver: subprocess.Popen[str], timeout_s: float = 120) -> dict[str, Any]:
+        """Wait for the driver, however it leaves the sweep; what `status` says then."""
+        out, _ = driver.communicate(timeout=timeout_s)
+        assert driver.returncode in (0, 1), out
+        return self.status()
+
+    @property
+    def events(self) -> list[AnyEvent]:
+        """The journal, as far as it is written."""
+        return read_journal(Layout(self.root)).events if self.root.exists() else []
+
+    def of_kind(self, kind: type[E]) -> list[E]:
+        """The journal's events of this kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def runs(self) -> Any:
+        """The table of runs."""
+        return hpcsweep.load(self.root).runs
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        return dict(json.loads(self.told("status", "--json")))
+
+    def told(self, *words: str) -> str:
+        """What another command prints about the sweep."""
+        argv = [*COMMAND, words[0], str(self.root), *words[1:]]
+        done = subprocess.run(
+            argv, env=self.env, check=True, capture_output=True, text=True, timeout=60, cwd=self.folder
+        )
+        return done.stdout
+
+    def epochs(self) -> list[tuple[int, int]]:
+        """Each epoch that was trained, as the trainer wrote it down: trial and step."""
+        file = self.folder / "epochs"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [(int(trial), int(step)) for trial, step in (line.split() for line in lines)]
+
+    def arrays(self) -> set[tuple[str, str]]:
+        """Name and job id of every array of the sweep that the controller remembers."""
+        sweep = self.of_kind(SweepStarted)[0].sweep
+        return {(row.name, row.job) for row in self.slurm.squeue() if sweep in row.name}
+
+    def submitted(self) -> set[tuple[str, str]]:
+        """Name and job id of every array that the journal knows."""
+        return {(event.batch, event.job) for event in self.of_kind(BatchSubmitted)}

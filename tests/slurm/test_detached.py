@@ -1,0 +1,222 @@
+"""Sweeps that nobody stays with: their own jobs drive them on, on real daemons."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, RunFinished, SweepEnded
+from hpcsweep.report.folder import Folder
+
+from .fixture import PrivateSlurm
+from .sweeps import TRAINER, Sweep, finish, outcome, wait_until
+
+#: Writes down each start of training.
+COUNTING = TRAINER.replace(
+    "def train(trial):",
+    "import pathlib\n\n"
+    "def train(trial):\n"
+    "    with open(pathlib.Path(__file__).parent / 'starts', 'a') as file:\n"
+    "        file.write(f'{trial.id} {trial.resource}\\n')\n",
+)
+HALVING = "scheduler={name: halving, max_resource: 8, eta: 2}"
+RUNGS = {1: 8, 2: 4, 4: 2, 8: 1}
+#: Begins a wrapper around sbatch that leaves alone what is not called inside a job.
+IN_JOBS = """\
+tr '\\0' '\\n' </proc/$PPID/environ | grep -q ^SLURM_JOB_ID= || exec $real "$@"
+"""
+#: Each array that is submitted inside a job costs its tick the life, one way or another, three times.
+KILLS = (
+    IN_JOBS
+    + """\
+case "${@: -1}" in */tick.sbatch) exec $real "$@";; esac
+kills="$(dirname "$0")/kills"
+mkdir -p $kills
+nth=$(ls $kills | wc -l)
+mkdir $kills/$nth || exit 1
+parent=$PPID
+worker=$(awk '{print $4}' /proc/$PPID/stat)
+case $nth in
+0) kill -9 $parent;;
+1) $real "$@"; kill -9 $parent;;
+2) grep -q -- --batch /proc/$parent/cmdline && parent=$worker; kill -9 $parent; sleep 1;;
+*) exec $real "$@";;
+esac
+"""
+)
+REFUSAL = "sbatch: error: Batch job submission failed: Access/permission denied"
+
+
+@pytest.fixture
+def sweep(slurm: PrivateSlurm, tmp_path: Path) -> Sweep:
+    """Four rungs, epochs of 0.1 s, on six GPUs."""
+    made = Sweep(slurm, tmp_path / "detached", HALVING, max_gpus=6, pause=0.1, trainer=COUNTING)
+    made.env["HPCSWEEP_OURS"] = str(tmp_path)
+    return made
+
+
+def detach(sweep: Sweep) -> str:
+    """`launch --detach`, its output."""
+    process = sweep.launch("--detach")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, out
+    return out
+
+
+def outside_jobs(tmp_path: Path) -> list[str]:
+    """Command lines of processes of this test's sweep that belong to no job."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (folder / "environ").read_bytes().split(b"\0")
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ours = f"HPCSWEEP_OURS={tmp_path}".encode() in environ
+        if ours and not any(each.startswith(b"SLURM_JOB_ID=") for each in environ):
+            found.append(b" ".join(words).decode(errors="replace"))
+    return found
+
+
+def see_to_the_end(sweep: Sweep, timeout_s: float = 150) -> None:
+    """Wait for the end that its jobs bring about."""
+    wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)), timeout_s)
+    assert sweep.of_kind(SweepEnded)[0].reason == "all trials are done", sweep.told("status")
+
+
+def check_whole(sweep: Sweep) -> None:
+    """Each rung with its best half promoted, each run once, each array once."""
+    runs = sweep.runs
+    assert Counter(runs["resource"]) == RUNGS
+    assert set(runs["outcome"]) == {"completed"}
+    for low, high in ((1, 2), (2, 4), (4, 8)):
+        rung = runs[runs["resource"] == low].sort_values("value")
+        assert set(rung["trial"][: RUNGS[high]]) == set(runs[runs["resource"] == high]["trial"])
+    assert Counter(event.run for event in sweep.of_kind(RunFinished)) == Counter(
+        dict.fromkeys(zip(runs["trial"], runs["rung"], strict=True), 1)
+    )
+    arrays = {(name, job) for name, job in sweep.arrays() if not name.endswith("-tick")}
+    assert arrays == sweep.submitted()
+
+
+def started(sweep: Sweep) -> Counter[str]:
+    """How often training of each run was begun, by the trainer's own account."""
+    return Counter((sweep.folder / "starts").read_text().splitlines())
+
+
+def test_a_detached_sweep_of_four_rungs_finishes_by_itself(sweep: Sweep, tmp_path: Path) -> None:
+    began = time.monotonic()
+    out = detach(sweep)
+    assert time.monotonic() - began < 5
+    assert outside_jobs(tmp_path) == []
+    assert "Follow it with: hpcsweep status results/free; end it with: hpcsweep stop results/free" in out
+    see_to_the_end(sweep)
+    assert outside_jobs(tmp_path) == []
+    check_whole(sweep)
+    assert set(started(sweep).values()) == {1}
+    ends: dict[int, float] = {}
+    for event in sweep.of_kind(RunFinished):
+        assert event.started is not None
+        ends[event.rung] = max(ends.get(event.rung, 0.0), event.started + event.seconds)
+    submitted = [event.at for event in sweep.of_kind(BatchSubmitted)]
+    waited = [after - ends[rung] for rung, after in enumerate(submitted[1:])]
+    assert len(waited) == 3
+    assert max(waited) < 10, "promotion comes within seconds of the last result"
+    assert (sweep.root / "ticks.log").read_text() == ""
+
+
+def test_it_finishes_although_ticks_and_their_workers_are_killed(sweep: Sweep, tmp_path: Path) -> None:
+    sweep.put_before("sbatch", KILLS)
+    detach(sweep)
+    see_to_the_end(sweep)
+    assert len(list((sweep.folder / "wrappers" / "kills").iterdir())) >= 4
+    check_whole(sweep)
+    assert set(started(sweep).values()) == {1}
+    assert len(sweep.of_kind(BatchAbandoned)) == 2, "two were killed before sbatch was called"
+
+
+def test_any_number_of_drivers_on_one_folder_do_no_harm(
+    slurm: PrivateSlurm, sweep: Sweep, tmp_path: Path
+) -> None:
+    alone = Sweep(slurm, tmp_path / "alone", HALVING, max_gpus=6, pause=0.1, trainer=COUNTING)
+    detach(alone)
+    two = [sweep.launch("--detach"), sweep.launch("--detach")]
+    said = [process.communicate(timeout=60)[0] for process in two]
+    assert [process.returncode for process in two] == [3, 3], said
+    codes = []
+    over = threading.Event()
+
+    def cron() -> None:
+        while not over.wait(1.0):
+            once = sweep.launch("--once")
+            once.communicate(timeout=60)
+            codes.append(once.returncode)
+
+    thread = threading.Thread(target=cron)
+    thread.start()
+    try:
+        finish(sweep.launch())
+    finally:
+        over.set()
+        thread.join()
+    see_to_the_end(sweep)
+    see_to_the_end(alone)
+    assert codes
+    assert set(codes) <= {0, 3}
+    check_whole(sweep)
+    assert set(started(sweep).values()) == {1}
+    assert outcome(sweep.folder) == outcome(alone.folder)
+
+
+def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(sweep: Sweep, tmp_path: Path) -> None:
+    detach(sweep)
+    foreground = sweep.launch()
+
+    def drives() -> bool:
+        driver = Folder(sweep.root).driver
+        return driver is not None and driver.pid == foreground.pid
+
+    wait_until("the launch drives", drives)
+    submitted = len(sweep.of_kind(BatchSubmitted))
+    wait_until("it promotes", lambda: len(sweep.of_kind(BatchSubmitted)) > submitted)
+    assert drives()
+    foreground.kill()
+    foreground.communicate()
+    assert outside_jobs(tmp_path) == []
+    see_to_the_end(sweep)
+    check_whole(sweep)
+    assert set(started(sweep).values()) == {1}
+
+
+def test_where_compute_nodes_may_not_submit_the_sweep_waits_for_a_launch(
+    slurm: PrivateSlurm, sweep: Sweep
+) -> None:
+    sweep.put_before("sbatch", IN_JOBS + f"echo '{REFUSAL}' >&2; exit 1\n")
+    detach(sweep)
+    wait_until("the first rung ends", lambda: len(sweep.of_kind(RunFinished)) == RUNGS[1])
+    wait_until("its jobs are over", lambda: not slurm.squeue(states="running,completing"))
+    assert REFUSAL in str(sweep.status()["reason"])
+    log = (sweep.root / "ticks.log").read_text()
+    assert REFUSAL in log
+    assert "Traceback" not in log
+    sweep.finish()
+    check_whole(sweep)
+    assert set(started(sweep).values()) == {1}
+
+
+def test_a_cluster_without_such_jobs_refuses_before_anything_is_submitted(sweep: Sweep) -> None:
+    done = sweep.launch("--detach", "--cluster", "local")
+    out, _ = done.communicate(timeout=60)
+    assert done.returncode == 2
+    assert "--detach: no job can drive a sweep here: leave `launch` running" in out
+    assert sweep.of_kind(BatchSubmitted) == []
+    again = sweep.launch("--detach", "--set", "cluster.tick_options={partition: nowhere}")
+    out, _ = again.communicate(timeout=60)
+    assert again.returncode == 2
+    assert "invalid partition specified: nowhere" in out
+    assert "Nothing was submitted." in out
+    assert sweep.of_kind(BatchSubmitted) == []

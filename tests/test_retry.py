@@ -1,0 +1,236 @@
+"""`retry` on this machine: what it tries again, what it refuses, and how to go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hpcsweep.cli import app
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchPlanned,
+    Detached,
+    Ending,
+    Outcome,
+    PauseRequested,
+    RunFinished,
+    RunId,
+    RunRetried,
+    SweepEnded,
+    SweepStarted,
+    TrialCreated,
+    TrialStopped,
+)
+from hpcsweep.errors import SubmitRefused
+from hpcsweep.spec import load_spec
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
+
+SPEC = """\
+name: lr
+train: {function: "trainer.py:train"}
+objective: {metric: loss}
+space:
+  lr: {type: float, low: 1e-4, high: 1.0, log: true}
+searcher: random
+scheduler: fifo
+budget: {trials: 3}
+cluster: {name: local, slots: 3}
+"""
+TRAINER = """\
+from pathlib import Path
+
+def train(trial):
+    if trial.id in {broken}:
+        raise ValueError("no")
+    return trial.config["lr"]
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "lr.yaml").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*argv: str) -> Result:
+    return CliRunner().invoke(app, argv)
+
+
+def statuses() -> dict[str, int]:
+    runs: dict[str, int] = json.loads(run("status", "results/lr", "--json").stdout)["runs"]
+    return {state: count for state, count in runs.items() if count}
+
+
+def test_what_failed_is_tried_again_one_trial_or_all_and_launch_carries_on(here: Path) -> None:
+    trainer = here / "trainer.py"
+    trainer.write_text(TRAINER.replace("{broken}", "(0, 1, 2)"))
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 1
+    trainer.write_text(TRAINER.replace("{broken}", "()"))
+    spec = here / "results/lr/sweep.yaml"
+    carry_on = f"no driver is at work; carry on with: hpcsweep launch {spec} --results results/lr\n"
+    one = run("retry", "results/lr", "1")
+    assert (one.exit_code, one.stdout) == (0, f"trial 1 is tried again\n{carry_on}")
+    assert run("launch", str(spec), "--results", "results/lr", "--quiet").exit_code == 0
+    assert statuses() == {"completed": 1, "failed": 2}
+    others = run("retry", "results/lr")
+    assert (others.exit_code, others.stdout) == (0, f"2 trials are tried again: 0, 2\n{carry_on}")
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 0
+    assert statuses() == {"completed": 3}
+    events = read_journal(Layout(here / "results/lr")).events
+    assert [event.trial for event in events if isinstance(event, RunRetried)] == [1, 0, 2]
+    explained = run("explain", "results/lr", "2").stdout.splitlines()
+    assert explained[3].startswith("rung 0, resource 1: completed in attempt 2 on ")
+    assert explained[4].startswith("  attempt 1: failed on ")
+    assert "): ValueError: no; then tried again by the request " in explained[4]
+    nothing = run("retry", "results/lr")
+    assert (nothing.exit_code, nothing.stderr) == (
+        2,
+        "hpcsweep: results/lr: no run has failed for good: 3 runs completed\n",
+    )
+
+
+# --------------------------------------------------------------------------- hand-made journals
+
+COMPLETED, FAILED, SUBMITTED, WAITING, STOPPED = range(5)
+
+
+def written(here: Path, *more: AnyEvent) -> Path:
+    """A sweep with a trial in each state, and no jobs behind it."""
+    (here / "trainer.py").write_text(TRAINER.replace("{broken}", "()"))
+    spec = load_spec(here / "lr.yaml", ["budget.trials=5"])
+    runs = tuple((RunId(trial, 0),) for trial in (COMPLETED, FAILED, SUBMITTED, STOPPED))
+    events: Sequence[AnyEvent] = [
+        SweepStarted("cafe01", "lr", 100.0, spec.identity()),
+        *(TrialCreated(trial, {"lr": 0.1}, 0, 1) for trial in range(5)),
+        BatchPlanned("b", 200.0, runs, 0, 4, "local"),
+        RunFinished(COMPLETED, 0, Outcome.COMPLETED, 0.5, 1, batch="b"),
+        RunFinished(FAILED, 0, Outcome.FAILED, batch="b", task=1, message="no"),
+        TrialStopped(STOPPED, "median: it is bad"),
+        RunFinished(STOPPED, 0, Outcome.FAILED, batch="b", task=3, message="no"),
+        *more,
+    ]
+    layout = Layout(here / "results/lr")
+    journal = Journal.open(layout)
+    journal.commit(events)
+    journal.release()
+    layout.spec.write_text(spec.dump_yaml())
+    return layout.root
+
+
+@pytest.mark.parametrize(
+    ("trial", "words"),
+    [
+        ("7", "expected one of 0 to 4, got 7"),
+        ("0", "expected one that has failed (those are: 1); trial 0 has completed rung 0"),
+        ("2", "expected one that has failed (those are: 1); trial 2 is under way at rung 0"),
+        ("3", "expected one that has failed (those are: 1); trial 3 waits to be submitted for rung 0"),
+        (
+            "4",
+            "expected one that has failed (those are: 1); trial 4 was stopped early: median: it is bad",
+        ),
+    ],
+)
+def test_a_trial_that_did_not_fail_is_told_with_its_state_and_nothing_is_asked(
+    here: Path, trial: str, words: str
+) -> None:
+    root = written(here)
+    result = run("retry", "results/lr", trial)
+    assert (result.exit_code, result.stderr) == (2, f"hpcsweep: TRIAL: {words}\n")
+    assert not (root / "control").exists()
+
+
+def test_a_driver_at_work_takes_the_request_up(here: Path) -> None:
+    root = written(here)
+    journal = Journal.open(Layout(root))
+    journal.acquire()
+    try:
+        result = run("retry", "results/lr", "1")
+    finally:
+        journal.release()
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"asked to go on: {root}: ")
+    assert " is driving this sweep since " in result.stdout
+    (request,) = (root / "control").iterdir()
+    kept = json.loads(request.read_text())
+    assert (kept["verb"], kept["arguments"]) == ("retry", {"trial": 1})
+
+
+def test_a_pause_is_lifted_even_where_nothing_has_failed(here: Path) -> None:
+    (here / "trainer.py").write_text(TRAINER.replace("{broken}", "()"))
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 0
+    layout = Layout(here / "results/lr")
+    journal = Journal.open(layout)
+    pause = "its jobs can never start (3 tasks: PartitionTimeLimit)"
+    journal.commit([PauseRequested(1.0, pause), SweepEnded(2.0, Ending.PAUSED, pause)])
+    journal.release()
+    result = run("retry", "results/lr")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "the pause is over; no run had failed for good\nfinished: all trials are done\n",
+    )
+
+
+def test_what_the_cluster_refuses_is_told_with_how_to_go_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(self: object, batch: object) -> str:
+        raise SubmitRefused("sbatch: invalid partition specified: gpu")
+
+    (here / "trainer.py").write_text(TRAINER.replace("{broken}", "(0, 1, 2)"))
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 1
+    monkeypatch.setattr("hpcsweep.cluster.local.LocalCluster.submit", submit)
+    result = run("retry", "results/lr")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        (
+            "hpcsweep: sbatch: invalid partition specified: gpu\nNothing is lost; mend it and carry on with: "
+            f"hpcsweep launch {here}/results/lr/sweep.yaml --results results/lr\n"
+        ),
+    )
+    assert statuses() == {"waiting": 3}
+    assert run("status", "results/lr").stdout.splitlines()[:2] == [
+        "lr: running (sbatch: invalid partition specified: gpu)",
+        "driver: none at work; launch again to carry on",
+    ]
+
+
+def test_without_its_spec_the_request_is_left_for_a_launch(here: Path) -> None:
+    root = written(here)
+    (root / "sweep.yaml").unlink()
+    result = run("retry", "results/lr")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"hpcsweep: {root}/sweep.yaml: is missing; go on with `launch SPEC`, it takes the request up\n",
+    )
+    assert len(list((root / "control").iterdir())) == 1
+
+
+def test_a_detached_sweep_is_left_to_its_jobs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+
+    def call(self: object, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        called.append(name.rpartition("-")[2])
+        return str(len(called))
+
+    monkeypatch.setattr("hpcsweep.cluster.local.LocalCluster.call", call)
+    (here / "trainer.py").write_text(TRAINER.replace("{broken}", "(0, 1, 2)"))
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 1
+    journal = Journal.open(Layout(here / "results/lr"))
+    journal.commit([Detached(1.0, "local")])
+    journal.release()
+    result = run("retry", "results/lr")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        (
+            "3 trials are tried again: 0, 1, 2\n"
+            "its jobs drive it on; follow it with: hpcsweep status results/lr\n"
+        ),
+    )
+    assert set(called) == {"tick"}

@@ -1,0 +1,371 @@
+"""Ticks from inside jobs: who goes first, who waits, and that nothing is left with nobody to see to it."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hpcsweep import tick
+from hpcsweep.cli import app, waiting
+from hpcsweep.core.events import Ending, RunFinished, SweepEnded, SweepResumed
+from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.state import BatchState, RunStatus, SweepState
+from hpcsweep.errors import ClusterError, ClusterUnavailable, HeldError, SubmitRefused
+from hpcsweep.report.folder import Folder
+from hpcsweep.spec import load_spec
+from hpcsweep.store.control import Request, put_request
+from hpcsweep.store.journal import Journal, holder
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import read_task
+from hpcsweep.store.segments import read_journal
+from hpcsweep.sweep import Place, open_sweep
+from tests.doubles import SHAPE, FolderCluster
+from tests.driver.sweeps import drive
+
+SPEC = """\
+name: s
+train: {function: trainer.py:train, check: false}
+objective: {metric: loss}
+space: {x: {type: float, low: 0.0, high: 1.0}}
+searcher: random
+scheduler: {name: halving, max_resource: 4, eta: 2}
+resources: {gpus: 1}
+"""
+
+
+class JobCluster(FolderCluster):
+    """A cluster that takes jobs that tick; its tasks run when a test says so."""
+
+    poll_s = (0.01, 0.01)
+
+    def __init__(self, controller: Path) -> None:
+        super().__init__(controller, per_poll=0)
+        self.called: list[tuple[str, str, float]] = []
+        self.refusal: ClusterError | None = None
+        #: Tasks that go on cleaning up, and whether none can be cancelled.
+        self.slow: set[int] = set()
+        self.stubborn = False
+
+    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        self.called.append((name, after, delay_s))
+        return f"tick-{len(self.called)}"
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        shown = super().poll(live) or {}
+        slow = {task: TaskState(Phase.RUNNING) for task in shown if task.task in self.slow}
+        return {**shown, **slow}
+
+    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        if not self.stubborn:
+            super().cancel(batch, tasks)
+
+    def submit(self, batch: Batch) -> str:
+        if self.refusal is not None:
+            raise self.refusal
+        return super().submit(batch)
+
+
+class Site:
+    """A detached sweep of three rungs, 4 runs, 2 and 1, whose first rung is on the cluster."""
+
+    def __init__(self, root: Path) -> None:
+        self.spec = root / "sweep.yaml"
+        self.spec.write_text(SPEC)
+        (root / "trainer.py").write_text("def train(trial): ...\n")
+        self.root = root / "results"
+        self.layout = Layout(self.root)
+        self.cluster = JobCluster(root / "controller")
+        self.place = Place("jobs", "for the test", self.cluster, SHAPE, max_tasks=4)
+        with open_sweep(load_spec(self.spec), self.root, self.place) as driver:
+            driver.detach()
+            driver.tick()
+        self.cluster.called.clear()
+
+    def events(self) -> list[Any]:
+        return read_journal(self.layout).events
+
+    @property
+    def state(self) -> SweepState:
+        return SweepState.replay(self.events())
+
+    @property
+    def batch(self) -> BatchState:
+        """The only batch on the cluster."""
+        (batch,) = self.state.live.values()
+        return batch
+
+    def work(self, *tasks: int) -> str:
+        """Tasks of the only batch write their results and end; its name."""
+        batch = self.batch
+        folder = self.layout.batch(batch.name).root
+        live = LiveBatch(batch.name, "", folder, len(batch.tasks), batch.throttle, SHAPE, ())
+        for task in tasks:
+            self.cluster.run(live, task)
+        return batch.name
+
+    def finished(self) -> int:
+        return sum(isinstance(event, RunFinished) for event in self.events())
+
+    def tick(self, batch: str = "", task: int = 0, job: str = "job-of-task") -> int:
+        """A finishing task's tick, or one of a job of its own."""
+        of_task = ["--batch", batch, "--task", str(task)] if batch else []
+        return tick.main([str(self.root), *of_task, "--job", job], {})
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    site = Site(tmp_path)
+
+    def chosen(spec: object, *, name: str) -> Place:
+        assert name == "jobs", "the cluster that was chosen when the sweep was detached"
+        return site.place
+
+    monkeypatch.setattr("hpcsweep.sweep.choose_place", chosen)
+    stop = importlib.import_module("hpcsweep.cli.stop")  # the verb's function has the same name
+    monkeypatch.setattr(stop, "choose_place", lambda spec, state: site.place)
+    return site
+
+
+@pytest.fixture
+def held(site: Site) -> Iterator[Journal]:
+    """Another driver that is at work: the test's own process."""
+    journal = Journal.open(site.layout)
+    journal.acquire()
+    yield journal
+    journal.release()
+
+
+class Time:
+    """Time that passes only by sleeping; `then` is done in the `nth` sleep."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.sleeps = 0
+        self.then: dict[int, Callable[[], object]] = {}
+        began = time.time()
+        monkeypatch.setattr(time, "time", lambda: began + self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.sleeps += 1
+        self.then.pop(self.sleeps, lambda: None)()
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> Time:
+    return Time(monkeypatch)
+
+
+# --------------------------------------------------------------------------- finishing tasks
+
+
+def test_the_last_task_of_a_rung_submits_the_next_with_a_job_behind_it(site: Site) -> None:
+    name = site.work(0, 1, 2, 3)
+    assert site.tick(name, 3) == 0
+    assert site.state.counts[RunStatus.COMPLETED] == 4
+    new = site.batch
+    assert [len(task) for task in new.tasks] == [1, 1]
+    assert site.cluster.called == [(f"{new.name}-tick", f"job-{new.name}", 0.0)]
+    header, _ = read_task(site.layout.batch(new.name), 0)
+    assert header.tick
+
+
+def test_a_task_leaves_at_once_where_a_driver_is_at_work_and_imports_nothing_heavy(
+    site: Site, held: Journal
+) -> None:
+    name = site.work(0)
+    code = (
+        "import sys; from hpcsweep import tick; code = tick.main(sys.argv[1:]); "
+        "print(code, *{'numpy', 'pydantic', 'jinja2', 'submitit', 'ruamel', 'typer'} & set(sys.modules))"
+    )
+    argv = [sys.executable, "-c", code, str(site.root), "--batch", name, "--task", "0", "--job", "1_0"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert site.finished() == 0
+
+
+def test_a_result_that_came_while_the_driver_let_go_is_taken_in(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = site.work(0)
+    release = Journal.release
+    late = [2, 1]
+
+    def released(journal: Journal) -> None:
+        if late and holder(read_journal(site.layout)) is not None:
+            site.work(late.pop())
+            assert site.tick(name, 1) == 0  # meets a driver at work, and leaves
+            assert site.finished() == 2 - len(late)
+        release(journal)
+
+    monkeypatch.setattr(Journal, "release", released)
+    assert site.tick(name, 0) == 0
+    assert late == []
+    assert site.finished() == 3
+
+
+def test_of_two_that_begin_at_the_same_moment_one_tries_again(
+    site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = Journal.acquire
+
+    def busy(journal: Journal) -> None:
+        monkeypatch.setattr(Journal, "acquire", acquire)
+        raise HeldError("another driver is starting on it at this moment")
+
+    monkeypatch.setattr(Journal, "acquire", busy)
+    assert site.tick(site.work(0), 0) == 0
+    assert passing.sleeps == 1
+    assert site.finished() == 1
+
+
+def test_a_refused_batch_leaves_the_sweep_whole_and_tells_why(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.cluster.refusal = SubmitRefused("sbatch: error: Access/permission denied")
+    assert site.tick(site.work(0, 1, 2, 3), 3) == 1
+    assert [record.getMessage() for record in caplog.records] == ["sbatch: error: Access/permission denied"]
+    assert Folder(site.root).refusal() == "sbatch: error: Access/permission denied"
+    assert site.cluster.called == []
+    site.cluster.refusal = None
+    assert site.tick() == 0
+    assert [len(batch.tasks) for batch in site.state.live.values()] == [2]
+
+
+@pytest.mark.parametrize("of_task", [True, False])
+def test_a_sweep_that_has_ended_is_left_as_it_is(site: Site, of_task: bool) -> None:
+    name = site.batch.name
+    put_request(site.layout, Request("stop", 0.0, "me"))
+    site.tick()
+    assert [event.ending for event in site.events() if isinstance(event, SweepEnded)] == [Ending.STOPPED]
+    before = {path: path.read_bytes() for path in site.layout.journal.iterdir()}
+    assert site.tick(name if of_task else "") == 0
+    assert {path: path.read_bytes() for path in site.layout.journal.iterdir()} == before
+
+
+def test_a_folder_without_a_detached_sweep_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drive(tmp_path / "s", FolderCluster(tmp_path / "controller"))
+    assert tick.main([str(tmp_path / "s")], {}) == 1
+    expected = f"{tmp_path}/s: expected a detached sweep; see `hpcsweep launch --detach`"
+    assert [record.getMessage() for record in caplog.records] == [expected]
+
+
+def test_nothing_piles_up_in_the_environment_that_the_next_jobs_inherit(site: Site) -> None:
+    environ = {"PYTHONPATH": "/ours:/ours:/theirs::/ours", "HPCSWEEP_TICK": "1f", "HOME": "/h:/h"}
+    tick.main([str(site.root), "--batch", "b", "--job", "1_0"], environ)
+    assert environ == {"PYTHONPATH": "/ours:/theirs:", "HOME": "/h:/h"}
+
+
+# --------------------------------------------------------------------------- jobs that only tick
+
+
+def test_the_job_behind_an_array_stays_until_the_array_is_closed(site: Site, passing: Time) -> None:
+    """A task may still be seen to clean up when the job behind its array starts."""
+    site.work(0, 1, 2, 3)
+    tick_job = site.batch.tick
+    assert site.tick(job=tick_job) == 0
+    (rung,) = site.state.live
+    site.cluster.slow = {0}
+    site.work(0, 1)
+    passing.then[2] = site.cluster.slow.clear
+    assert site.tick(job=site.batch.tick) == 0
+    assert rung not in site.state.live
+
+
+def test_a_job_waits_for_a_driver_that_may_not_live_to_submit(
+    site: Site, held: Journal, passing: Time
+) -> None:
+    site.work(0, 1, 2, 3)
+    passing.then[3] = held.release
+    assert site.tick(job=site.batch.tick) == 0
+    assert passing.sleeps == 3
+    assert [len(task) for task in site.batch.tasks] == [1, 1]
+
+
+def test_a_job_leaves_where_the_driver_at_work_has_left_another_to_tick(
+    site: Site, held: Journal, passing: Time
+) -> None:
+    site.work(0, 1, 2, 3)
+    assert site.tick(job="not the one behind its array") == 0
+    assert passing.sleeps == 0
+    assert site.finished() == 0
+
+
+def test_a_job_that_has_waited_long_enough_has_another_take_its_place(
+    site: Site, held: Journal, passing: Time
+) -> None:
+    assert site.tick(job=site.batch.tick) == 0
+    assert passing.now > tick.STAY_S
+    assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == [("", 60.0)]
+
+
+def test_a_job_asks_again_while_the_cluster_does_not_answer(
+    site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = site.cluster.limits
+
+    def down() -> Limits:
+        raise ClusterUnavailable("scontrol: no answer within 60 s")
+
+    monkeypatch.setattr(site.cluster, "limits", down)
+    passing.then[4] = lambda: monkeypatch.setattr(site.cluster, "limits", limits)
+    site.work(0, 1, 2, 3)
+    assert site.tick() == 0
+    assert passing.sleeps == 4
+    assert site.finished() == 4
+
+
+def test_what_nobody_will_tell_of_is_looked_at_again_later(site: Site, passing: Time) -> None:
+    batch = site.batch
+    put_request(site.layout, Request("stop", 0.0, "me"))
+    site.cluster.stubborn = True
+    assert site.tick(batch.name, 0) == 0
+    assert site.state.stopping is not None
+    assert site.state.ended is None
+    assert site.cluster.called == []  # the first job of the detached sweep is still to come
+    passing.now += 61
+    assert site.tick(batch.name, 1) == 0
+    assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == [("", 60.0)]
+
+
+# --------------------------------------------------------------------------- commands that meet a tick
+
+
+def test_stop_waits_for_a_tick_and_does_not_wake_up_what_that_has_stopped(
+    site: Site, held: Journal, passing: Time
+) -> None:
+    def ticks() -> None:
+        held.release()
+        assert site.tick() == 0  # takes up the request
+
+    passing.then[1] = ticks
+    stopped = CliRunner().invoke(app, ["stop", str(site.root)])
+    assert (stopped.exit_code, stopped.output) == (0, "stopped\n")
+    assert [type(event) for event in site.events()].count(SweepResumed) == 0
+    assert site.state.ended is not None
+
+
+def test_stop_tells_who_drives_where_that_takes_longer_than_a_tick(site: Site, held: Journal) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "PATIENCE_S", 0.1)
+        stopped = CliRunner().invoke(app, ["stop", str(site.root)])
+    assert stopped.exit_code == 0
+    assert stopped.output.startswith(f"asked to stop: {site.root}: process ")
+
+
+def test_cron_and_jobs_are_not_both_asked_to_drive(site: Site) -> None:
+    both = CliRunner().invoke(app, ["launch", str(site.spec), "--once", "--detach"])
+    assert both.exit_code == 2
+    assert "--detach has the jobs drive the sweep, --once cron: give one of them" in both.output

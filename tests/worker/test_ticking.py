@@ -1,0 +1,91 @@
+"""A task of a detached sweep ticks once its results are on disk, and nothing of that changes its own end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.store.manifest import read_task, write_manifest
+
+if TYPE_CHECKING:
+    from tests.worker.conftest import Bench
+
+#: A worker whose tick is the program in TICK, with a short notice.
+WORKER = """\
+import os, sys
+from hpcsweep.worker import ticking
+from hpcsweep.worker.__main__ import main
+sys.executable = os.environ["TICK"]
+ticking.NOTICE_S = 0.2
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def plan(bench: Bench, command: str, *, tick: bool = True) -> None:
+    """One task of one run, of a sweep that is detached or not."""
+    bench.plan_command(command, shell=True)
+    header, work = read_task(bench.batch, 0)
+    write_manifest(bench.batch, msgspec.structs.replace(header, tick=tick), [work.runs])
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} does not come"
+        time.sleep(0.02)
+
+
+def test_a_tick_that_fails_changes_nothing_for_its_task(bench: Bench) -> None:
+    plan(bench, "true")
+    assert bench.work(HPCSWEEP_JOB="7_0").outcome is not None
+    assert f"b1 7_0: {bench.layout.root}: expected a detached sweep" in bench.layout.tick_log.read_text()
+
+
+def test_a_task_that_is_told_to_stop_does_not_tick(bench: Bench) -> None:
+    begun = bench.workdir / "begun"
+    plan(bench, f"touch '{begun}'; sleep 30")
+    worker = bench.start()
+    wait_for(begun)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    (result,) = bench.results()
+    assert result.interrupted is Interruption.PREEMPTED
+    assert not bench.layout.tick_log.exists()
+
+
+def test_a_task_of_a_sweep_that_is_not_detached_does_not_tick(bench: Bench) -> None:
+    plan(bench, "true", tick=False)
+    bench.work()
+    assert not bench.layout.tick_log.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
+def test_a_worker_that_is_told_to_stop_or_killed_takes_its_tick_along(
+    bench: Bench, signum: signal.Signals
+) -> None:
+    plan(bench, "true")
+    begun = bench.workdir / "tick"
+    program = bench.workdir / "sleeping.sh"
+    program.write_text(f"#!/bin/sh\necho $$ >'{begun}.new'; mv '{begun}.new' '{begun}'; exec sleep 60\n")
+    program.chmod(0o755)
+    argv = [sys.executable, "-c", WORKER, str(bench.batch.root), "--task", "0"]
+    worker = subprocess.Popen(argv, env=bench.environment(TICK=str(program)), cwd="/")
+    wait_for(begun)
+    (result,) = bench.results()
+    assert result.outcome is Outcome.FAILED, "on disk before the tick: the command reports no metric"
+    worker.send_signal(signum)
+    assert worker.wait(30) == (-signum if signum == signal.SIGKILL else 0)
+    tick = Path("/proc") / begun.read_text().strip() / "comm"
+    end = time.monotonic() + 10
+    while tick.exists() and tick.read_text() == "sleep\n":
+        assert time.monotonic() < end, f"the tick lives on: {os.listdir(tick.parent)}"
+        time.sleep(0.02)
