@@ -126,4 +126,6 @@ def _script(spec: SweepSpec, place: Place, *, runs: int) -> None:
     name = f"{spec.name}-SWEEP-1-1"
     folder = Path("results").resolve() / spec.name / "batches" / name
     typer.echo("")
-    typer.echo(script(Batch(name, folder, tasks, min(tasks, place.max_tasks or tasks), place.shape)))
+    capped = spec.budget.gpu_hours is not None and place.shape.gpus > 0
+    throttle = min(tasks, place.max_tasks or tasks)
+    typer.echo(script(Batch(name, folder, tasks, throttle, place.shape, requeue=not capped)))

@@ -45,7 +45,6 @@ class SimulatedCluster(Cluster):
         settle_s: See `core.protocols.Cluster`, as `grace_s` and `poll_s`.
 
     Attributes:
-        slots: Tasks of the sweep that can run at a time.
         reports: Whether metrics are written while a run goes on; only watching schedulers need them.
         usage: How many tasks ran when.
         ends: How often tasks were interrupted, and by what.
@@ -70,7 +69,7 @@ class SimulatedCluster(Cluster):
         self.reports = reports
         self.clock = VirtualClock(start, longest_s=poll_s[1])
         self._options = options
-        self.slots = options.nodes * options.places(shape)
+        self._slots = options.nodes * options.places(shape)
         self._draws = Draws(options, seed=seed, grace_s=grace_s, settle_s=settle_s)
         trainings = Trainings(
             options, curve=curve, unit_seconds=unit_seconds, draws=self._draws, reached=reached or {}
@@ -86,7 +85,7 @@ class SimulatedCluster(Cluster):
         options = self._options
         return Limits(
             array_tasks=options.array_tasks,
-            slots=self.slots,
+            slots=self._slots,
             queued=options.max_jobs if options.tells_max_jobs else None,
             time_s=options.time_limit,
             nodes=self._site.nodes,

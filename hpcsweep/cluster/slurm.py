@@ -182,6 +182,11 @@ class SlurmCluster(Cluster):
         return SlurmCluster(msgspec.structs.replace(self._options, module=module))
 
     @property
+    def slots(self) -> int | None:
+        """None: how much of the site is ours to use is for its scheduler to say."""
+        return None
+
+    @property
     def queued(self) -> int | None:
         """The user's tasks and jobs that waited or ran at the last poll."""
         return self._queue.queued

@@ -290,7 +290,7 @@ class Cluster(Protocol):
         ...
 
     def limits(self) -> Limits:
-        """What the site allows; asked once a session."""
+        """What the site allows; asked once a session at most."""
         ...
 
     # What follows has a default for clusters that inherit this class.
@@ -320,6 +320,11 @@ class Cluster(Protocol):
     def problems(self, shape: TaskShape) -> list[str]:
         """Why a task like this can never run here; each line begins with the key path at fault."""
         return []
+
+    @property
+    def slots(self) -> int | None:
+        """Tasks that can run at a time; None where that is not fixed, or not ours to know."""
+        return self.limits().slots
 
     @property
     def queued(self) -> int | None:

@@ -337,6 +337,10 @@ class SweepState:
         clones = (self.trials[trial] for trial in self._young)
         return [clone.start for clone in clones if clone.parent == parent]
 
+    def is_detached(self, cluster: str) -> bool:
+        """Whether the jobs of this very cluster drive the sweep."""
+        return self.detached is not None and self.detached.cluster == cluster
+
     @property
     def outstanding(self) -> int:
         """Runs that are decided and have no ending."""

@@ -47,9 +47,14 @@ class Charges:
                 starts.append(0.0)
         elif state.seconds is not None:
             if starts and state.seconds >= starts[-1] - CLOCKS_S:
-                starts[-1] = max(starts[-1], state.seconds)  # one that is being put back shows 0 s
+                starts[-1] = state.seconds or starts[-1]  # one that is being put back shows 0
             else:
                 starts.append(state.seconds)
+
+    def assume(self, task: int, unseen_s: float, *, at_most_s: float) -> None:
+        """The task is gone, and how long it ran since it was last seen is not known: as long as it can have."""
+        starts = self._starts[task] or [0.0]
+        self._starts[task] = [*starts[:-1], max(starts[-1], min(starts[-1] + unseen_s, at_most_s))]
 
     def over(self, task: int) -> int:
         """How many starts of the task are over, as far as we saw them."""

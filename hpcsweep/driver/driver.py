@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-
-from numpy.random import default_rng
+from functools import cached_property
 
 from hpcsweep.core.events import (
     AnyEvent,
-    BatchAbandoned,
     BatchPlanned,
-    BatchSubmitted,
     BatchThrottled,
     Detached,
     Ending,
-    Enqueued,
     Outcome,
     PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
-    RunRetried,
-    StopRequested,
     SweepEnded,
     SweepResumed,
     TasksReleased,
@@ -34,34 +26,32 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.filling import filled
 from hpcsweep.core.protocols import (
-    Batch,
     Clock,
     Cluster,
+    Limits,
     Phase,
     Scheduler,
     Searcher,
     TaskId,
 )
 from hpcsweep.core.space import Space
-from hpcsweep.core.state import BatchState, Run, RunStatus, SweepState, Trial
+from hpcsweep.core.state import BatchState, SweepState
 from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
 from hpcsweep.driver.deciding import Deciding
 from hpcsweep.driver.following import Following
-from hpcsweep.driver.health import excluded, unhealthy
+from hpcsweep.driver.health import unhealthy
+from hpcsweep.driver.requests import answered
 from hpcsweep.driver.settings import Leaving, Settings
-from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
+from hpcsweep.driver.slots import Slots
+from hpcsweep.driver.submitting import Submitting
 from hpcsweep.driver.ticking import Ticking
 from hpcsweep.driver.turns import Turn
 from hpcsweep.driver.watching import Watching
-from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
-from hpcsweep.store.control import Request, drop_request, new_requests
-from hpcsweep.store.files import explained, make_dirs, write_atomic
+from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.store.control import drop_request, new_requests
 from hpcsweep.store.journal import Journal
-from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
-from hpcsweep.store.results import new_results
+from hpcsweep.store.layout import Layout
 
 _UNLIMITED = 1_000_000
 #: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
@@ -111,36 +101,46 @@ class Driver:
         self._clock = clock
         self._space = space
         self._leaving = leaving
-        self._limits = cluster.limits()
-        self._budget = GpuBudget(settings, default_time_s=self._limits.time_s)
+        asks = settings.max_gpu_s is not None and settings.shape.time_s is None
+        self._budget = GpuBudget(settings, default_time_s=self._limits.time_s if asks else None)
         self._turn = Turn()
         self._ticking = Ticking(self.state, cluster=cluster, layout=layout)
         self._deciding = Deciding(
             self.state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
         )
-        self._batch_numbers = itertools.count(1)
         self._commits = 0
         self._observers = observers
-        #: Clean empty answers to "is this batch there?", by batch.
-        self._not_found: Counter[str] = Counter()
-        #: Batches whose throttle on the cluster may differ from the one in the journal.
-        self._throttle_due: set[str] = set()
         #: Tasks that this session has cancelled because nobody wants them.
         self._cancelled: set[TaskId] = set()
         for event in journal.events:
             self._apply(event)
-            if isinstance(event, BatchThrottled):
-                self._throttle_due.add(event.batch)
         if self.state.limited:
             tasks, others, at = self.state.kept_out
             self._turn.refused(tasks, open_tasks=others, now=at)
-        self.following = Following(
+        self.following = Following(self.state, layout=layout, cluster=cluster, settings=settings)
+        self._watching = Watching(self.state, layout=layout, program=settings.program)
+        self._slots = Slots(
             self.state,
-            layout=layout,
             cluster=cluster,
             settings=settings,
+            following=self.following,
+            leaving=leaving,
+            commit=self._commit,
+            doubtful={event.batch for event in journal.events if isinstance(event, BatchThrottled)},
         )
-        self._watching = Watching(self.state, layout=layout, program=settings.program)
+        self._submitting = Submitting(
+            self.state,
+            layout=layout,
+            journal=journal,
+            cluster=cluster,
+            clock=clock,
+            settings=settings,
+            slots=self._slots,
+            # What the cluster would run again by itself could carry the sweep beyond its budget.
+            requeue=not self._budget.capped,
+            clones=scheduler.clones,
+            commit=self._commit,
+        )
 
     # ------------------------------------------------------------------ the loop
 
@@ -174,19 +174,19 @@ class Driver:
             SupersededError: A newer driver took over.
         """
         before = self._commits
-        self._adopt()
+        self._submitting.adopt()
         self._keep_ticking()  # before anything else that may fail: an adopted array has nobody behind it
         self._commit(self._observe())
         self._cancel_unwanted()
         self._let_go()
         self._take_requests()
-        self._commit(unhealthy(self.state, now=self._clock.time(), nodes=self._limits.nodes))
+        self._look_after_health()
         if self.state.stopping is not None:
             self._cancel_everything()
         elif self.state.pausing is not None:
             self._cancel_what_never_starts()
         else:
-            self._rethrottle()
+            self._slots.rethrottle()
             self._plan_and_submit()
         self._end_if_done()
         self._keep_ticking()
@@ -246,84 +246,22 @@ class Driver:
         for observe in self._observers:
             observe(event)
 
-    # ------------------------------------------------------------------ batches that may be there
-
-    def _adopt(self) -> None:
-        """Settle the batches that were planned and never acknowledged."""
-        now = self._clock.time()
-        for batch in [batch for batch in self.state.live.values() if batch.job is None]:
-            files = self.layout.batch(batch.name)
-            if not files.void.exists():
-                try:
-                    job = self.cluster.find(batch.name)
-                except ClusterUnavailable:
-                    continue
-                job = job or self._job_by_results(files)
-                if job is not None:
-                    self._commit([BatchSubmitted(batch.name, job, now)])
-                    continue
-                self._not_found[batch.name] += 1
-                # The script is written just before the cluster is called. Without it nothing was
-                # submitted; with it a submission may still be on its way for a while.
-                settled = self._not_found[batch.name] >= 2 and now - batch.planned_at >= self.cluster.settle_s
-                if files.script.exists() and not settled:
-                    continue
-            self._abandon(batch.name, "it never reached the cluster")
-
-    @staticmethod
-    def _job_by_results(files: BatchLayout) -> str | None:
-        """The job of a batch that the cluster has forgotten already, by what its tasks left."""
-        for _, result in new_results(files, ()):
-            return result.job.partition("_")[0] or None
-        return None
-
-    def _abandon(self, name: str, reason: str, *, limited: bool = False) -> None:
-        """Fence the batch off, then let its runs wait again: a task that starts all the same leaves."""
-        files = self.layout.batch(name)
-        with explained(self.layout.root):
-            make_dirs(files.root)
-            write_atomic(files.void, reason.encode())
-        self._commit([BatchAbandoned(name, reason, limited)])
-
     # ------------------------------------------------------------------ requests
 
     def _take_requests(self) -> None:
         for name, request in list(new_requests(self.layout, ())):
             if name not in self.state.requests:
-                self._commit(self._answer(name, request))
+                self._commit(
+                    answered(
+                        name,
+                        request,
+                        state=self.state,
+                        space=self._space,
+                        seed=self.settings.seed,
+                        now=self._clock.time(),
+                    )
+                )
             drop_request(self.layout, name)
-
-    def _answer(self, name: str, request: Request) -> list[AnyEvent]:
-        """What follows from a request; nothing from one that makes no sense here."""
-        match request.verb:
-            case "stop":
-                return [StopRequested(self._clock.time(), f"stopped by {request.user}", name)]
-            case "enqueue":
-                rng = default_rng([self.settings.seed, zlib.crc32(name.encode()), 1])
-                try:
-                    config = filled(self._space, request.arguments.get("config", {}), rng)
-                except (SpecError, AttributeError) as error:
-                    _log.warning("%s: the request is passed over: %s", name, error)
-                    return []
-                return [Enqueued((config,), name)]
-            case "retry":
-                return self._retried(name, request)
-            case _:
-                return []
-
-    def _retried(self, name: str, request: Request) -> list[AnyEvent]:
-        """Failed runs are tried again, those of one trial or all; and a pause is over."""
-        wanted = request.arguments.get("trial")
-        runs = [
-            trial.runs[-1]
-            for trial in self.state.trials
-            if trial.runs[-1].status is RunStatus.FAILED
-            and not trial.stopped
-            and wanted in (None, trial.trial)
-        ]
-        paused = self.state.pausing is not None and self.state.stopping is None
-        resumed = [SweepResumed(self._clock.time())] if paused else []
-        return [*resumed, *(RunRetried(run.trial, run.rung, name) for run in runs)]
 
     def _let_go(self) -> None:
         """Release, once, what the cluster put back and holds; pause where tasks can never start."""
@@ -337,6 +275,18 @@ class Driver:
             words = self.state.live[name].hindered
             reason = f"its jobs can never start ({words}): mend the spec, then launch again"
             self._commit([PauseRequested(self._clock.time(), reason)])
+
+    @cached_property
+    def _limits(self) -> Limits:
+        """What the site allows. Asked only where something is to be submitted: a tick must stay cheap."""
+        return self.cluster.limits()
+
+    def _look_after_health(self) -> None:
+        nodes: tuple[str, ...] = ()
+        if self.state.node_faults:
+            with contextlib.suppress(ClusterUnavailable):
+                nodes = self._limits.nodes
+        self._commit(unhealthy(self.state, now=self._clock.time(), nodes=nodes))
 
     def _cancel_what_never_starts(self) -> None:
         for name, tasks in self.following.never.items():
@@ -364,58 +314,11 @@ class Driver:
             return False
         return True
 
-    # ------------------------------------------------------------------ slots
-
-    @property
-    def _cap(self) -> int:
-        caps = [cap for cap in (self.settings.max_tasks, self._limits.slots) if cap is not None]
-        return min(caps, default=_MOST_TASKS)
-
-    def _shares(self, *, leaving: bool = True) -> list[Share]:
-        """What the live batches may take, with or without the task that this driver runs in."""
-        gpus = self.settings.shape.gpus or 1
-        return [
-            Share(
-                self.following.open_tasks(batch) - (not leaving and self._is_leaving(batch)),
-                batch.throttle,
-                max(1, -(-batch.gpus // gpus)),
-            )
-            for batch in self.state.live.values()
-        ]
-
-    def _is_leaving(self, batch: BatchState) -> bool:
-        mine = self._leaving
-        if mine is None or mine.batch != batch.name:
-            return False
-        return mine.task in self.following.live(batch).open_tasks
-
-    def _rethrottle(self) -> None:
-        """Hand the slots of arrays that run out to arrays that could use them."""
-        batches = list(self.state.live.values())
-        shares = self._shares()
-        over = free_slots(self._cap, shares) < 0
-        throttles = lowered(self._cap, shares) if over else raised(self._cap, shares)
-        for batch, throttle in zip(batches, throttles, strict=True):
-            if batch.job is None:
-                continue
-            try:
-                if throttle > batch.throttle:  # counted before it holds, so that the cap always does
-                    self._commit([BatchThrottled(batch.name, throttle)])
-                    self._throttle_due.add(batch.name)
-                elif throttle < batch.throttle:
-                    self.cluster.throttle(self.following.live(batch), throttle)
-                    self._commit([BatchThrottled(batch.name, throttle)])
-                if batch.name in self._throttle_due:
-                    self.cluster.throttle(self.following.live(batch), throttle)
-                    self._throttle_due.discard(batch.name)
-            except ClusterUnavailable:
-                continue
-
     # ------------------------------------------------------------------ decide and submit
 
     def _plan_and_submit(self) -> None:
         per_task = self.settings.shape.runs
-        free = free_slots(self._cap, self._shares(leaving=False))
+        free = self._slots.free
         affordable = self._budget.tasks_left(
             self.state, open_tasks=self.following.open_tasks, unbooked_gpu_s=self.following.unbooked_gpu_s
         )
@@ -430,69 +333,34 @@ class Driver:
         planned = self._planned(runs[: most * per_task], free)
         self._commit([*events, *planned])
         self._cancel_unwanted()
-        while (refused := self._submit_all(planned)) > 1:
+        while refused := self._submitting.submit(planned):
+            self._turn.refused(refused, open_tasks=self._slots.open_tasks, now=self._clock.time())
             planned = self._planned(self._queue([])[: refused // 2 * per_task], free)
             self._commit(planned)
+
+    def _planned(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
+        if not runs:
+            return []
+        array_tasks = self._limits.array_tasks
+        return self._submitting.planned(runs, free=free, array_tasks=array_tasks, time_s=self._budget.time_s)
 
     def _room(self, wanted: int, affordable: int | None) -> int:
         """How many tasks to submit now: what budget and submit limits allow."""
         if affordable is not None:
             wanted = min(wanted, affordable)
+        try:
+            limit = self._limits.queued if wanted else None
+        except ClusterUnavailable:
+            return 0
         room = self._turn.room(
             wanted=wanted,
-            open_tasks=self._open_tasks,
+            open_tasks=self._slots.open_tasks,
             queued=self.cluster.queued,
-            limit=self._limits.queued,
+            limit=limit,
             now=self._clock.time(),
         )
         # The job behind the array counts for the limit as well.
         return max(room - 1, min(room, 1)) if self._detached and room < wanted else room
-
-    @property
-    def _open_tasks(self) -> int:
-        return sum(self.following.open_tasks(batch) for batch in self.state.live.values())
-
-    def _planned(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
-        """Arrays that carry these runs, as far as there are slots for one task of each."""
-        planned: list[BatchPlanned] = []
-        shape = self.settings.shape
-        for chunk in _chunks(runs, (self._limits.array_tasks or _UNLIMITED) * shape.runs):
-            if free <= 0:
-                break
-            tasks = tuple(_chunks(chunk, shape.runs))
-            throttle = min(free, len(tasks))
-            free -= throttle
-            planned.append(
-                BatchPlanned(
-                    self._new_name(),
-                    self._clock.time(),
-                    tasks,
-                    gpus=shape.gpus,
-                    throttle=throttle,
-                    cluster=self.settings.cluster,
-                    time_s=self._budget.time_s,
-                )
-            )
-        return planned
-
-    def _submit_all(self, planned: Sequence[BatchPlanned]) -> int:
-        """Submit them in order; the size of one that a submit limit kept out, after which none is tried.
-
-        Raises:
-            SubmitRefused: For another reason. The runs wait.
-        """
-        for position, batch in enumerate(planned):
-            try:
-                self._submit(batch)
-            except (SubmitRefused, SpecError) as refusal:
-                limited = isinstance(refusal, SubmitLimited)
-                for other in planned[position:]:
-                    self._abandon(other.batch, str(refusal), limited=limited and other is batch)
-                if not limited:
-                    raise
-                self._turn.refused(len(batch.tasks), open_tasks=self._open_tasks, now=self._clock.time())
-                return len(batch.tasks)
-        return 0
 
     def _stopped_while_waiting(self, events: Sequence[AnyEvent]) -> list[RunFinished]:
         """The endings of waiting runs whose trials are stopped, by these events or before."""
@@ -521,83 +389,6 @@ class Driver:
         batch = self.state.live.get(self.state.run(run).batch)
         return batch is not None and not batch.lived and not self.following.lives(batch)
 
-    def _new_name(self) -> str:
-        # The segment's number makes it unique even against a driver that was taken over from.
-        assert self.state.started is not None
-        self._journal.acquire()
-        number = next(self._batch_numbers)
-        return f"{self.settings.name}-{self.state.started.sweep}-{self._journal.number}-{number}"
-
-    def _submit(self, planned: BatchPlanned) -> None:
-        """Write what the tasks are to do, then submit the array.
-
-        Raises:
-            SubmitRefused: For certain. An uncertain outcome is settled by later ticks.
-        """
-        files = self.layout.batch(planned.batch)
-        assert self.state.started is not None
-        header = Header(
-            planned.batch,
-            self.state.started.sweep,
-            self.settings.program,
-            gpus=self.settings.shape.gpus,
-            lanes=self.settings.shape.lanes,
-            tick=self._detached,
-        )
-        with explained(self.layout.root):
-            make_dirs(files.root)
-            write_manifest(
-                files, header, ([self._manifest_run(run) for run in task] for task in planned.tasks)
-            )
-        self._journal.check()
-        batch = Batch(
-            planned.batch,
-            files.root,
-            len(planned.tasks),
-            planned.throttle,
-            self.settings.shape,
-            exclude=excluded(self.state, now=self._clock.time()),
-            # What the cluster would run again by itself could carry the sweep beyond its budget.
-            requeue=not self._budget.capped,
-            after=self._place_to_wait_for(),
-        )
-        try:
-            job = self.cluster.submit(batch)
-        except (SubmitUncertain, ClusterUnavailable):
-            return
-        self._commit([BatchSubmitted(planned.batch, job, self._clock.time())])
-
-    def _place_to_wait_for(self) -> str:
-        """The task that this driver runs in, where the cap holds only once that has ended."""
-        if self._leaving is None or not self._leaving.batch or free_slots(self._cap, self._shares()) >= 0:
-            return ""
-        return self._leaving.job
-
-    def _manifest_run(self, run_id: RunId) -> ManifestRun:
-        trial = self.state.trials[run_id.trial]
-        run: Run = trial.runs[run_id.rung]
-        return ManifestRun(
-            trial=run_id.trial,
-            rung=run_id.rung,
-            bracket=trial.bracket,
-            resource=run.resource,
-            attempt=run.attempts - 1,
-            seed=zlib.crc32(f"{self.settings.seed}:{run_id.trial}".encode()),
-            config=trial.config,
-            parent=trial.parent,
-            parent_step=trial.start,
-            keep=self._kept_steps(trial, run),
-        )
-
-    def _kept_steps(self, trial: Trial, run: Run) -> tuple[int, ...]:
-        """Steps whose checkpoints others start from: known clones, and those that come while it runs."""
-        if not self.scheduler.clones:
-            return ()
-        steps = set(self.state.clone_steps(trial.trial))
-        if run.rung:
-            steps.add(trial.runs[run.rung - 1].resource)
-        return tuple(sorted(steps))
-
     # ------------------------------------------------------------------ who ticks next
 
     def detach(self) -> None:
@@ -614,9 +405,7 @@ class Driver:
 
     @property
     def _detached(self) -> bool:
-        """Whether the jobs of this very cluster drive the sweep."""
-        detached = self.state.detached
-        return detached is not None and detached.cluster == self.settings.cluster
+        return self.state.is_detached(self.settings.cluster)
 
     @property
     def behind(self) -> bool:
@@ -673,7 +462,3 @@ class Driver:
             else:
                 reason = f"no run gave a value; {reason}"
         self._commit([SweepEnded(self._clock.time(), ending, reason)])
-
-
-def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
-    return [tuple(items[i : i + size]) for i in range(0, len(items), size)]

@@ -65,6 +65,7 @@ class _Watch:
         gone_at: When a task with unended runs was first seen gone.
         held: Results of interrupted runs by task, until it shows whether the cluster requeues it.
         nodes: Where tasks were last seen running.
+        seen_at: When tasks were last seen waiting or running.
         never: Tasks that were seen to be unable ever to start, by the last poll.
         silent: Tasks with a start that the cluster ended and put back and of which no word has come:
             since when, and how it ended.
@@ -78,6 +79,7 @@ class _Watch:
         self.gone_at: dict[int, float] = {}
         self.held: dict[int, list[Result]] = {}
         self.nodes: dict[int, str] = {}
+        self.seen_at: dict[int, float] = {}
         self.never: set[int] = set()
         self.silent: dict[int, tuple[float, TaskState]] = {}
         self.charges = Charges(gpus)
@@ -306,6 +308,7 @@ class Following:
             if state.node:
                 watch.nodes[task] = state.node
         if state is not None and state.phase.active:
+            watch.seen_at[task] = now
             watch.gone_at.pop(task, None)
             if state.phase is Phase.PENDING:  # the cluster took it back to run it again
                 for result in self._all_held(batch, task, ended):
@@ -321,6 +324,11 @@ class Following:
             yield self._interrupted(batch, result, state, requeued=False)
         silent = [run for run in batch.tasks[task] if run in batch.unended and run not in ended]
         if silent:
+            unknown = task not in watch.gone_at and (state is None or state.seconds is None)
+            if unknown and self._settings.max_gpu_s is not None:
+                # A cap that is to hold counts what a task may have taken where nobody knows it.
+                unseen_s = now - watch.seen_at.get(task, batch.planned_at)
+                watch.charges.assume(task, unseen_s, at_most_s=batch.time_s)
             first_seen = watch.gone_at.setdefault(task, now)
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.
             grace = 0.0 if self._state.stopping else self._cluster.grace_s

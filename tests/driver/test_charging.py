@@ -66,6 +66,7 @@ def charged(*happened: TaskState | RunInterrupted) -> Charges:
         ([running(6.0), PENDING, PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 8.0),
         ([running(6.0), told(5.0), PENDING, ended(11.0)], 12.0),  # silent the second time
         ([running(6.0), PENDING, ended(11.0)], 17.0),  # and both times
+        ([running(3.0), running(0.0), PENDING, ended(11.0)], 14.0),  # while it is put back it shows 0
         ([running(6.0), PENDING, told(5.0), running(3.0), told(9.0, restart=1), ended(11.0)], 3.0),
         ([running(60.0), running(3.0), told(55.0), told(9.0, restart=1), ended(11.0)], 7.0),
         ([running(60.0), told(9.0, restart=1), ended(11.0)], 62.0),  # that it was put back was not seen

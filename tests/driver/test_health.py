@@ -160,6 +160,13 @@ def test_a_resumed_sweep_counts_anew() -> None:
     assert (state.pausing, unhealthy(state, now=11.0, nodes=())) == (None, [])
 
 
+def test_a_resumed_sweep_leaves_no_node_out() -> None:
+    state = sweep(*(fault(trial, "n1") for trial in range(3)), fault(3, "n2"))
+    state.apply(NodeExcluded("n1", 100.0, 100.0 + EXCLUDED_S, "3 trials"))
+    state.apply(SweepResumed(101.0))
+    assert (excluded(state, now=102.0), state.node_faults) == ((), {})
+
+
 @pytest.mark.parametrize(
     "life",
     [

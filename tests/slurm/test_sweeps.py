@@ -23,7 +23,7 @@ from hpcsweep.store.segments import read_journal
 from tests.driver.sweeps import TABLE_81, rung_table
 
 from .fixture import PrivateSlurm
-from .sweeps import TRAINER, finish, launch, outcome, write_sweep
+from .sweeps import TRAINER, Sweep, finish, launch, outcome, write_sweep
 
 POLL_S = 1.0
 
@@ -116,15 +116,29 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
     assert arrays == submitted, "one array for each intent, and none beside them"
 
 
-def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(tmp_path: Path) -> None:
+def test_a_partition_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     spec = write_sweep(tmp_path, max_resource=3, max_gpus=8)
     refused = launch(spec, "--set", "cluster.partition=nowhere")
     out, _ = refused.communicate(timeout=60)
-    assert refused.returncode == 2, out
-    assert "invalid partition specified: nowhere" in out
-    assert "carry on with" in out
-    finish(launch(spec))
-    assert len(hpcsweep.load(tmp_path / "results" / "free").runs) == 4 + 2
+    assert refused.returncode == 2
+    assert out == f"hpcsweep: {spec}: cluster.partition: there is no nowhere; there are gpu, urgent\n"
+    assert not (tmp_path / "results").exists()
+
+
+def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(
+    slurm: PrivateSlurm, tmp_path: Path
+) -> None:
+    words = "sbatch: error: Batch job submission failed: Invalid wckey specification"
+    with Sweep(slurm, tmp_path, max_resource=3) as sweep:
+        sweep.put_before("sbatch", f"echo '{words}' >&2; exit 1")
+        refused = sweep.launch()
+        out, _ = refused.communicate(timeout=60)
+        assert refused.returncode == 2, out
+        assert words in out
+        assert "carry on with" in out
+        sweep.env["PATH"] = slurm.env["PATH"]
+        sweep.finish()
+        assert len(sweep.runs) == 4 + 2
 
 
 def test_second_launch_says_who_drives_and_takes_over_after_a_kill(tmp_path: Path) -> None:

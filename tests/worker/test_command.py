@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hpcsweep.core.events import Outcome
+from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import TrainerError
 from hpcsweep.worker.command import arguments, as_text, check_template, shell_line
 from hpcsweep.worker.environment import parameter_variable
@@ -130,6 +130,16 @@ def test_hostile_values_reach_the_program_unchanged(bench: Bench, shell: bool) -
 )
 def test_the_variable_of_a_parameter(name: str, variable: str) -> None:
     assert parameter_variable(name) == f"HPCSWEEP_PARAM_{variable}"
+
+
+def test_without_its_working_directory_a_run_has_not_failed(bench: Bench) -> None:
+    gone = bench.workdir / "gone"
+    bench.plan_command("true", workdir=str(gone))
+    result = bench.work()
+    assert (result.outcome, result.interrupted) == (None, Interruption.WORKER_DIED)
+    assert result.message == f"the worker: there is no working directory {gone}"
+    assert bench.log().splitlines()[-1].startswith("[hpcsweep] worker_died after")
+    assert not list(bench.temporary.iterdir())
 
 
 @pytest.mark.parametrize("command", ["no-such-program {lr}", "train {nothing}", "sh -c 'exit 0\0'"])

@@ -1,0 +1,60 @@
+"""Requests from other commands: what follows from each. Pure but for a warning."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+
+from numpy.random import default_rng
+
+from hpcsweep.core.events import AnyEvent, Enqueued, RunRetried, StopRequested, SweepResumed
+from hpcsweep.core.filling import filled
+from hpcsweep.core.space import Space
+from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.errors import SpecError
+from hpcsweep.store.control import Request
+
+_log = logging.getLogger(__name__)
+
+
+def answered(
+    name: str, request: Request, *, state: SweepState, space: Space, seed: int, now: float
+) -> list[AnyEvent]:
+    """What follows from a request; nothing from one that makes no sense here.
+
+    Args:
+        name: Its file name, by which the journal knows that it was taken up.
+        request: What is asked.
+        state: Of the sweep.
+        space: In which what an enqueued configuration leaves open is drawn.
+        seed: Of the sweep.
+        now: Unix time.
+    """
+    match request.verb:
+        case "stop":
+            return [StopRequested(now, f"stopped by {request.user}", name)]
+        case "enqueue":
+            rng = default_rng([seed, zlib.crc32(name.encode()), 1])
+            try:
+                config = filled(space, request.arguments.get("config", {}), rng)
+            except (SpecError, AttributeError) as error:
+                _log.warning("%s: the request is passed over: %s", name, error)
+                return []
+            return [Enqueued((config,), name)]
+        case "retry":
+            return _retried(name, request, state=state, now=now)
+        case _:
+            return []
+
+
+def _retried(name: str, request: Request, *, state: SweepState, now: float) -> list[AnyEvent]:
+    """Failed runs are tried again, those of one trial or all; and a pause is over."""
+    wanted = request.arguments.get("trial")
+    runs = [
+        trial.runs[-1]
+        for trial in state.trials
+        if trial.runs[-1].status is RunStatus.FAILED and not trial.stopped and wanted in (None, trial.trial)
+    ]
+    paused = state.pausing is not None and state.stopping is None
+    resumed = [SweepResumed(now)] if paused else []
+    return [*resumed, *(RunRetried(run.trial, run.rung, name) for run in runs)]

@@ -1,0 +1,210 @@
+"""What always holds once a sweep has ended, whatever went wrong on the way."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+import msgspec
+
+from hpcsweep.core.events import (
+    BatchAbandoned,
+    BatchPlanned,
+    BatchSubmitted,
+    Config,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunRetried,
+)
+from hpcsweep.core.state import RunStatus, SweepState, Trial
+from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
+from hpcsweep.simulation import simulate
+from hpcsweep.spec.models import Halving, Hyperband, SimulatedSite
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.results import new_results
+from hpcsweep.store.segments import read_journal
+from tests.simulation.ordeal import Ordeal
+from tests.simulation.specs import falling
+
+
+def no_run_ends_twice(ordeal: Ordeal) -> None:
+    """Once for each time that somebody asked for it."""
+    open_again: collections.Counter[RunId] = collections.Counter()
+    for event in ordeal.events:
+        match event:
+            case RunFinished():
+                open_again[event.run] -= 1
+                assert open_again[event.run] >= -1, f"{event.run} ended twice"
+            case RunRetried():
+                open_again[RunId(event.trial, event.rung)] += 1
+            case _:
+                pass
+
+
+def no_result_is_lost(ordeal: Ordeal) -> None:
+    """What was trained to its end has an ending in the journal, with the value that it gave.
+
+    Late results are waited for, as long as the grace period is.
+    """
+    state = ordeal.driver.state
+    assert state.ended is not None
+    for batch in ordeal.cluster.submitted:
+        for _, result in new_results(ordeal.layout.batch(batch.name), ()):
+            run = state.trials[result.trial].runs[result.rung]
+            if result.outcome is Outcome.COMPLETED and run.status is RunStatus.WAITING:
+                assert "budget" in state.ended.reason, f"{run.id} came to its end and waits"
+            when = ordeal.given_up.get((batch.name, run.id))
+            if when is not None and result.started is not None and result.outcome is not None:
+                late_s = when - result.started - result.seconds
+                assert late_s >= ordeal.site.grace_s, f"{run.id} was given up {late_s} s after its end"
+    for trial in state.trials:
+        for run in trial.runs:
+            assert run.status is not RunStatus.SUBMITTED, f"{run.id} is still under way"
+            if run.status is RunStatus.COMPLETED:
+                assert run.value == falling(trial.config, run.resource, 0)
+
+
+def each_intent_is_submitted_once(ordeal: Ordeal) -> None:
+    """Arrays of the site and batches of the journal are the same, but for those that were abandoned."""
+    planned = _names(ordeal, BatchPlanned)
+    submitted = _names(ordeal, BatchSubmitted)
+    abandoned = _names(ordeal, BatchAbandoned)
+    accepted = ordeal.witness.accepted
+    asked = [batch.name for batch in ordeal.cluster.submitted]
+    for names in (planned, submitted, abandoned, accepted, asked):
+        assert len(names) == len(set(names)), "twice the same batch"
+    assert set(asked) <= set(planned)
+    assert set(submitted) | set(abandoned) == set(planned)
+    assert not set(submitted) & set(abandoned)
+    assert set(submitted) <= set(accepted)
+    for name in abandoned:
+        # A site that forgets can have hidden the batch until all of it was over.
+        for _, result in new_results(ordeal.layout.batch(name), ()):
+            assert _site(ordeal).forgets is not None, f"{name} is void, yet it trained"
+            assert result.started is None or result.started < ordeal.abandoned[name]
+
+
+def the_cap_always_held(ordeal: Ordeal) -> None:
+    """At no moment did more tasks run than the spec and the site allow."""
+    caps = (ordeal.place.max_tasks, ordeal.site.slots)
+    assert ordeal.site.usage.most <= min(cap for cap in caps if cap is not None)
+
+
+def rungs_are_exact(ordeal: Ordeal) -> None:
+    """Synchronous rungs have their sizes and hold the best of the rung below."""
+    spec, state = ordeal.spec, ordeal.driver.state
+    ladders = _ladders(ordeal)
+    whole = state.ended is not None and "budget.gpu" not in state.ended.reason
+    failed = any(event.value is None for event in ordeal.events if isinstance(event, RunFinished))
+    if not ladders or failed or not whole or spec.budget.time:
+        return
+    assert state.no_more_trials is None or state.no_more_trials.cause == "budget"
+    brackets: dict[int, list[Trial]] = collections.defaultdict(list)
+    for trial in state.trials[:: spec.repeats]:
+        brackets[trial.bracket].append(trial)
+    if spec.budget.trials is None:
+        assert len(brackets) == len(ladders)
+    else:
+        started = sum(len(trials) for trials in brackets.values())
+        assert started == min(spec.budget.trials, sum(ladder.sizes[0] for ladder in ladders))
+    for bracket, trials in brackets.items():
+        ladder = ladders[bracket].shrunk(len(trials), eta=spec.scheduler.options["eta"])
+        for rung, (resource, size) in enumerate(zip(ladder.resources, ladder.sizes, strict=True)):
+            members = [trial for trial in trials if len(trial.runs) > rung]
+            assert len(members) == size, f"bracket {bracket} rung {rung}"
+            assert all(trial.runs[rung].resource == resource for trial in members)
+            if rung:
+                below = [trial for trial in trials if len(trial.runs) >= rung]
+                values = {trial.trial: state.value_of(trial.trial, rung - 1) for trial in below}
+                assert {trial.trial for trial in members} == set(top_k(values, size, minimise=True))
+
+
+def the_cost_is_right(ordeal: Ordeal) -> None:
+    """No run is charged twice, the whole is what the site counted, and it never exceeds the budget.
+
+    Of a task that the site starts again and again between two looks not every start is seen, so
+    there the whole may differ. Under a budget a task of which nobody knows is charged as much as it
+    can have taken; only of an array that was never known to be there nothing is.
+    """
+    shape, site, state = ordeal.place.shape, ordeal.site, ordeal.driver.state
+    used_s = site.usage.task_seconds(site.clock.time()) * shape.gpus
+    slack_s = 0.01 * (1 + len(ordeal.cluster.submitted))  # the journal holds milliseconds
+    by_runs_s = sum(run.gpu_seconds for trial in state.trials for run in trial.runs)
+    hours = ordeal.spec.budget.gpu_hours
+    capped = hours is not None and shape.gpus > 0
+    faults = _site(ordeal)
+    if set(_names(ordeal, BatchAbandoned)) & set(ordeal.witness.accepted):
+        return
+    if not capped or faults.forgets is None:
+        assert by_runs_s <= used_s + slack_s, f"charged to runs {by_runs_s}, used {used_s}"
+    if capped or not faults.preemptions or faults.requeue is False:
+        if not capped or faults.forgets is None:
+            assert state.spent_gpu_s <= used_s + slack_s, f"spent {state.spent_gpu_s}, used {used_s}"
+        if capped or faults.forgets is None:
+            assert state.spent_gpu_s >= used_s - slack_s, f"spent {state.spent_gpu_s}, used {used_s}"
+    if hours is not None and capped:
+        assert used_s <= hours * 3600, f"used {used_s}, allowed {hours * 3600}"
+
+
+def decisions_are_those_of_a_quiet_site(ordeal: Ordeal, folder: Path) -> None:
+    """Where nothing learns on the way and no run failed, faults change neither trials nor the winner."""
+    spec, state = ordeal.spec, ordeal.driver.state
+    assert state.ended is not None
+    failed = any(event.value is None for event in ordeal.events if isinstance(event, RunFinished))
+    if not _ladders(ordeal) or spec.searcher.name == "tpe" or failed or "budget" in state.ended.reason:
+        return
+    quiet = msgspec.structs.replace(
+        ordeal.schedule, kills=0, flaky=0.0, stop=None, overrides=(*ordeal.schedule.overrides, *_QUIET)
+    )
+    spec = quiet.spec(folder)
+    simulate(spec, falling, folder=folder / "results")
+    other = SweepState.replay(read_journal(Layout(folder / "results")).events)
+    assert _trials(state) == _trials(other)
+    assert state.best == other.best
+
+
+ALWAYS = (
+    no_run_ends_twice,
+    no_result_is_lost,
+    each_intent_is_submitted_once,
+    the_cap_always_held,
+    rungs_are_exact,
+    the_cost_is_right,
+)
+
+_QUIET = ("cluster.simulated={nodes: 4, gpus: 4}", "resources.time=null", "budget.gpu_hours=null")
+
+
+def _trials(state: SweepState) -> dict[int, list[tuple[Config, list[float | None]]]]:
+    """By bracket: brackets are filled whenever there is room, so trial numbers may differ."""
+    found: dict[int, list[tuple[Config, list[float | None]]]] = collections.defaultdict(list)
+    for trial in state.trials:
+        found[trial.bracket].append((trial.config, [run.value for run in trial.runs]))
+    return found
+
+
+def _site(ordeal: Ordeal) -> SimulatedSite:
+    site = ordeal.spec.cluster.simulated
+    assert site is not None
+    return site
+
+
+def _names(ordeal: Ordeal, kind: type[BatchPlanned | BatchSubmitted | BatchAbandoned]) -> list[str]:
+    return [event.batch for event in ordeal.events if isinstance(event, kind)]
+
+
+def _ladders(ordeal: Ordeal) -> list[Ladder]:
+    """Of each bracket; none for a scheduler that is not synchronous."""
+    match ordeal.spec.scheduler:
+        case Halving() as one:
+            ladder = halving_ladder(
+                min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta, prefact=one.prefact
+            )
+            return [ladder] * (one.rounds or 1)
+        case Hyperband() as one:
+            return hyperband_ladders(
+                min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta
+            )
+        case _:
+            return []

@@ -1,0 +1,157 @@
+"""A driver that dies at any commit and any call of the cluster, as if by `kill -9`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from numpy.random import Generator
+
+from hpcsweep.cluster.simulated import SimulatedCluster
+from hpcsweep.core.events import AnyEvent
+from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, TaskId, TaskState
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import Commit, read_journal, sealed
+
+
+class Killed(BaseException):
+    """The driver is no more."""
+
+
+class Fate:
+    """Lets the driver die at points that were drawn beforehand.
+
+    Args:
+        rng: Draws them.
+        kills: How often.
+        gap: Points between two of them, on average.
+
+    Attributes:
+        dead: Between a death and the next driver.
+    """
+
+    def __init__(self, rng: Generator, *, kills: int, gap: int) -> None:
+        self.dead = False
+        self._rng = rng
+        self._left = kills
+        self._gap = gap
+        self._due = self._draw()
+
+    def _draw(self) -> int:
+        return int(self._rng.geometric(1 / self._gap))
+
+    def strikes(self) -> bool:
+        """Whether the driver dies here."""
+        self._due -= 1
+        if self._due or not self._left:
+            return False
+        self._left -= 1
+        self._due = self._draw()
+        self.dead = True
+        return True
+
+    def point(self) -> None:
+        """It may die here.
+
+        Raises:
+            Killed: It does.
+        """
+        if self.strikes():
+            raise Killed
+
+    def share(self) -> float:
+        """A number between 0 and 1."""
+        return float(self._rng.random())
+
+
+class MortalJournal(Journal):
+    """Dies before, in and after a commit; and lets nobody know that it is dead.
+
+    Args:
+        layout: The results folder.
+        fate: When it dies.
+        committed: Called with the events of each commit that holds.
+    """
+
+    def __init__(
+        self, layout: Layout, fate: Fate, *, committed: Callable[[Sequence[AnyEvent]], None]
+    ) -> None:
+        # Not by `open`: the driver that died is this very process, and so seems to live.
+        super().__init__(layout, read_journal(layout))
+        self._fate = fate
+        self._committed = committed
+
+    def commit(self, events: Sequence[AnyEvent]) -> None:
+        if self._fate.strikes():
+            if self._fate.share() < 0.5:
+                self._tear(events)
+            raise Killed
+        super().commit(events)
+        self._committed(events)
+        self._fate.point()
+
+    def _tear(self, events: Sequence[AnyEvent]) -> None:
+        """Leave a part of the line, as a write that was cut off."""
+        self.acquire()
+        line = sealed(Commit(0.0, list(events)))
+        os.write(self._fd, line[: int(self._fate.share() * len(line))])
+
+    def release(self) -> None:
+        if not self._fate.dead:
+            super().release()
+        elif self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class MortalCluster(Cluster):
+    """The same site for all drivers, each of which may die before and after each call.
+
+    Attributes:
+        submitted: Every batch that the site was asked to take.
+    """
+
+    def __init__(self, site: SimulatedCluster, fate: Fate) -> None:
+        self.settle_s, self.grace_s, self.poll_s = site.settle_s, site.grace_s, site.poll_s
+        self.submitted: list[Batch] = []
+        self._site = site
+        self._fate = fate
+
+    def submit(self, batch: Batch) -> str:
+        self._fate.point()
+        self.submitted.append(batch)
+        job = self._site.submit(batch)
+        self._fate.point()
+        return job
+
+    def find(self, name: str) -> str | None:
+        self._fate.point()
+        return self._site.find(name)
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        self._fate.point()
+        return self._site.poll(live)
+
+    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+        self._fate.point()
+        self._site.throttle(batch, tasks)
+        self._fate.point()
+
+    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+        self._fate.point()
+        self._site.cancel(batch, tasks)
+        self._fate.point()
+
+    def limits(self) -> Limits:
+        return self._site.limits()
+
+    @property
+    def queued(self) -> int | None:
+        return self._site.queued
+
+
+def ask(layout: Layout, verb: str) -> None:
+    """Leave a request as another command does, under a name that is the same in each repetition."""
+    layout.control.mkdir(exist_ok=True)
+    (layout.control / f"0-{verb}.json").write_text(f'{{"verb": "{verb}", "at": 0, "user": "somebody"}}')

@@ -1,0 +1,225 @@
+"""One fault schedule from its beginning to its end, with everything that must hold on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from numpy.random import default_rng
+
+from hpcsweep.cluster.simulated_site import Site
+from hpcsweep.cluster.simulated_training import Curve, Training, Trainings
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    Config,
+    Ending,
+    Interruption,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+)
+from hpcsweep.core.protocols import Batch
+from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.driver import Driver
+from hpcsweep.simulation.site import simulated_place
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import ManifestRun
+from hpcsweep.store.segments import read_journal
+from hpcsweep.sweep import make_scheduler, open_sweep
+from tests.simulation.mortal import Fate, Killed, MortalCluster, MortalJournal, ask
+from tests.simulation.schedules import Schedule
+from tests.simulation.specs import falling
+
+#: No small sweep takes longer, in ticks, launches and virtual seconds, whatever goes wrong.
+MOST_TICKS = 20_000
+MOST_LAUNCHES = 60
+MOST_S = 30 * 86_400
+#: Ends of which no worker told, and that the user did not ask for.
+_SILENT = (Interruption.LOST, Interruption.WORKER_DIED)
+
+
+class Witness:
+    """Sees what the site really does, behind the cluster's answers.
+
+    Attributes:
+        accepted: Names of the arrays that it took, in order.
+        training: What goes on now, by trial.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.accepted: list[str] = []
+        self.training: dict[int, Training] = {}
+        self._completed: dict[int, int] = {}
+        accept, begin, leave = Site.accept, Trainings.begin, Trainings.leave
+
+        def accepting(site: Site, number: int, batch: Batch, *, reports: bool) -> None:
+            self.accepted.append(batch.name)
+            accept(site, number, batch, reports=reports)
+
+        def beginning(trainings: Trainings, run: ManifestRun, now: float) -> Training:
+            training = begin(trainings, run, now)
+            assert run.trial not in self.training, f"trial {run.trial} is trained twice at the same time"
+            done = self._completed.get(run.trial, run.parent_step)
+            assert training.start >= done, f"trial {run.trial}: units of a completed rung are trained again"
+            self.training[run.trial] = training
+            return training
+
+        def leaving(trainings: Trainings, training: Training, now: float) -> int:
+            step, run = leave(trainings, training, now), training.run
+            assert self.training.pop(run.trial) is training
+            if step == run.resource:
+                self._completed[run.trial] = step
+            return step
+
+        patch.setattr(Site, "accept", accepting)
+        patch.setattr(Trainings, "begin", beginning)
+        patch.setattr(Trainings, "leave", leaving)
+
+
+class Ordeal:
+    """Drives the schedule's sweep until it has ended, however often its driver dies.
+
+    Args:
+        schedule: What goes wrong.
+        folder: Where the spec and the results folder go.
+        witness: Of what the site does.
+
+    Attributes:
+        driver: The last one; its sweep has ended.
+        cluster: What it spoke to; `site` is behind it.
+        abandoned: When each batch was that was.
+        given_up: When a run was taken for lost, by the batch in which it was.
+    """
+
+    def __init__(self, schedule: Schedule, folder: Path, witness: Witness) -> None:
+        self.schedule = schedule
+        self.spec = schedule.spec(folder)
+        self.layout = Layout(folder / "results")
+        self.witness = witness
+        self.rng = default_rng([schedule.seed, 5])
+        self.fate = Fate(default_rng([schedule.seed, 6]), kills=schedule.kills, gap=schedule.gap)
+        place, self.site = simulated_place(self.spec, _flaky(schedule))
+        self.cluster = MortalCluster(self.site, self.fate)
+        self.place = msgspec.structs.replace(place, cluster=self.cluster)
+        self.abandoned: dict[str, float] = {}
+        self.given_up: dict[tuple[str, RunId], float] = {}
+        self.launches = 0
+        self._ticks = 0
+        self._retried = False
+        self._begin = self.site.clock.time()
+        self.driver = self._drive()
+        while (again := self._launched_again()) is not None:
+            self.driver = again
+
+    @property
+    def events(self) -> list[AnyEvent]:
+        """The whole journal."""
+        return read_journal(self.layout).events
+
+    # ------------------------------------------------------------------ drivers
+
+    def _drive(self) -> Driver:
+        """One driver after another, until the sweep has ended."""
+        while True:
+            driver = self._session()
+            if driver is not None:
+                return driver
+            self.fate.dead = False
+            down_s = float(self.rng.choice([0.0, 1.0, 20.0, 150.0, 4000.0]))
+            if down_s:
+                self.site.clock.sleep(down_s)
+
+    def _session(self) -> Driver | None:
+        """One driver's life; None if it was killed."""
+        self.launches += 1
+        assert self.launches <= MOST_LAUNCHES, "it is launched again and again and never ends"
+        seen: list[AnyEvent] = []
+        driver: Driver | None = None
+        journal = MortalJournal(self.layout, self.fate, committed=self._committed)
+        try:
+            with open_sweep(
+                self.spec,
+                self.layout.root,
+                self.place,
+                observers=[seen.append],
+                clock=self.site.clock,
+                journal=journal,
+            ) as driver:
+                self.site.reports = driver.scheduler.watches
+                if driver.state.ended is None:
+                    driver.run(self._ticked)
+        except Killed:
+            pass
+        if driver is not None:
+            self._check_replay(driver, seen)
+        return None if self.fate.dead else driver
+
+    def _launched_again(self) -> Driver | None:
+        """The driver after the next launch, if there is a reason for one."""
+        ended = self.driver.state.ended
+        assert ended is not None
+        if self.schedule.retry and not self._retried and self.driver.state.counts[RunStatus.FAILED]:
+            self._retried = True
+            ask(self.layout, "retry")
+            return self._drive()
+        if ended.ending in (Ending.PAUSED, Ending.STOPPED):
+            return self._drive()
+        return None
+
+    def _ticked(self, driver: Driver) -> None:
+        self._ticks += 1
+        assert self._ticks <= MOST_TICKS, "it ticks and ticks and never ends"
+        assert self.site.clock.time() - self._begin < MOST_S, "it goes on for ever"
+        if self._ticks == self.schedule.stop:
+            ask(self.layout, "stop")
+
+    # ------------------------------------------------------------------ what holds at every commit
+
+    def _committed(self, events: Sequence[AnyEvent]) -> None:
+        """Nobody trains a run of which the journal says that it has ended, or waits for another batch."""
+        for event in events:
+            if isinstance(event, BatchAbandoned):
+                self.abandoned[event.batch] = self.site.clock.time()
+            if isinstance(event, RunInterrupted) and not event.requeued and event.why in _SILENT:
+                self.given_up[event.batch, event.run] = self.site.clock.time()
+            if isinstance(event, RunFinished) or (isinstance(event, RunInterrupted) and not event.requeued):
+                assert event.trial not in self.witness.training, f"is trained at this moment: {event}"
+
+    def _check_replay(self, driver: Driver, seen: Sequence[AnyEvent]) -> None:
+        """The journal gives the state that the driver had, but for a commit in which it died."""
+        written = self.events
+        assert written[: len(seen)] == list(seen)
+        if not self.fate.dead:
+            assert len(written) == len(seen)
+        again = contents(SweepState.replay(written[: len(seen)]))
+        for key, value in contents(driver.state).items():
+            assert again[key] == value, f"state.{key} of the journal is not the driver's"
+        if self.spec.repeats == 1:
+            scheduler = make_scheduler(self.spec, adaptive=self.spec.searcher.name == "tpe")
+            for event in seen:
+                scheduler.apply(event)
+            for slots in (0, 1, 7):
+                assert scheduler.decide(slots) == driver.scheduler.decide(slots)
+
+
+def contents(state: SweepState) -> dict[str, object]:
+    """All that a state knows; candidates for the best are looked through only when it is asked for."""
+    found = {key: value for key, value in vars(state).items() if key not in ("_apply", "_best")}
+    return found | {"best": state.best}
+
+
+def _flaky(schedule: Schedule) -> Curve:
+    """A curve of which some steps raise an error the first time."""
+    asked: set[tuple[int, int]] = set()
+
+    def curve(config: Config, step: int, seed: int) -> float:
+        first = (seed, step) not in asked
+        asked.add((seed, step))
+        if first and default_rng([schedule.seed, seed, step]).random() < schedule.flaky:
+            raise RuntimeError("a library could not be loaded")
+        return falling(config, step, seed)
+
+    return curve

@@ -1,0 +1,75 @@
+"""1,000 random fault schedules, each with all that always holds.
+
+A schedule follows from its seed alone. To run some again, or others:
+
+    FAULT_SEEDS=177 python -m pytest tests/simulation/test_faults.py
+    FAULT_SEEDS=1000-6000 python -m pytest tests/simulation/test_faults.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hpcsweep.core.events import AnyEvent, SweepStarted
+from tests.simulation.invariants import ALWAYS, decisions_are_those_of_a_quiet_site
+from tests.simulation.ordeal import Ordeal, Witness
+from tests.simulation.schedules import drawn
+
+CHUNKS = 20
+#: One in so many schedules is run twice, and once without its faults.
+EACH = 5
+
+
+def seeds() -> range:
+    first, _, last = os.environ.get("FAULT_SEEDS", "0-1000").partition("-")
+    return range(int(first), int(last) if last else int(first) + 1)
+
+
+@pytest.fixture(autouse=True)
+def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What survives a power cut is not the matter here."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_whatever_goes_wrong_all_that_always_holds_does(tmp_path: Path, chunk: int) -> None:
+    for seed in seeds()[chunk::CHUNKS]:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        try:
+            endure(seed, folder)
+        except BaseException as error:
+            error.add_note(f"FAULT_SEEDS={seed}: {drawn(seed)}")
+            raise
+        shutil.rmtree(folder)
+
+
+def endure(seed: int, folder: Path) -> None:
+    """One schedule."""
+    ordeal = ordeal_of(seed, folder / "once")
+    for holds in ALWAYS:
+        holds(ordeal)
+    if seed % EACH == 0:
+        again = ordeal_of(seed, folder / "again")
+        assert list(plain(again.events)) == list(plain(ordeal.events)), "the same seed gave something else"
+        (folder / "quiet").mkdir()
+        decisions_are_those_of_a_quiet_site(ordeal, folder / "quiet")
+
+
+def ordeal_of(seed: int, folder: Path) -> Ordeal:
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        return Ordeal(drawn(seed), folder, Witness(patch))
+
+
+def plain(events: list[AnyEvent]) -> Iterator[str]:
+    """The events without the random name of the sweep and its folder."""
+    started = next(event for event in events if isinstance(event, SweepStarted))
+    for event in events:
+        yield msgspec.json.encode(event).decode().replace(started.sweep, "cafe01")

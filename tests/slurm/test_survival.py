@@ -1,0 +1,449 @@
+"""What sweeps live through, on real daemons.
+
+Each scenario has a cluster of its own, and several go on at a time: most of them wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsweep.cluster.template import packaged_templates
+from hpcsweep.core.events import (
+    BatchPlanned,
+    BatchSubmitted,
+    NodeExcluded,
+    RunFinished,
+    RunInterrupted,
+    TasksReleased,
+)
+from hpcsweep.store.layout import Layout
+
+from .conftest import require_slurm
+from .fixture import NODES, PrivateSlurm
+from .sweeps import Sweep, finish, outcome, wait_until
+
+AT_A_TIME = 5
+
+#: Writes down each epoch that it trains, and makes a checkpoint after each.
+TRAINER = """\
+import time
+from pathlib import Path
+
+def train(trial):
+    for step in trial.steps():
+        time.sleep(trial.config["pause"])
+        with open(Path(__file__).with_name("epochs"), "a") as epochs:
+            epochs.write(f"{trial.id} {step}\\n")
+        trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
+        with trial.checkpoint(step) as folder:
+            (folder / "state").write_text(str(step))
+"""
+#: A command line that waits for sbatch no longer than 3 s.
+IMPATIENT = (
+    sys.executable,
+    "-c",
+    "import hpcsweep.cluster.slurm_submit as s; s.SBATCH_S = 3; from hpcsweep.__main__ import main; main()",
+)
+
+Scenario = Callable[[PrivateSlurm, Path], None]
+_scenarios: dict[str, tuple[dict[str, Any], Scenario]] = {}
+
+
+@pytest.fixture(autouse=True)
+def _on_the_private_cluster() -> None:
+    """In place of the session's cluster, which nothing here uses."""
+    require_slurm()
+
+
+@pytest.fixture(scope="module")
+def ended(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Future[None]]:
+    """The scenarios of all tests that were asked for, each at its end."""
+    require_slurm()
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return {
+            item.name: pool.submit(_play, *_scenarios[item.name], tmp_path_factory.mktemp("survival"))
+            for item in request.session.items
+            if item.name in _scenarios
+        }
+
+
+def _play(options: dict[str, Any], scenario: Scenario, folder: Path) -> None:
+    cluster = PrivateSlurm(**options)
+    cluster.start()
+    try:
+        scenario(cluster, folder)
+    except BaseException as error:
+        error.add_note(cluster.last_log_lines(5))
+        raise
+    finally:
+        cluster.stop()
+
+
+def on_a_cluster(**options: Any) -> Callable[[Scenario], Callable[[dict[str, Future[None]]], None]]:
+    """Make a test of a scenario, on a private cluster with these options."""
+
+    def make(scenario: Scenario) -> Callable[[dict[str, Future[None]]], None]:
+        _scenarios[scenario.__name__] = options, scenario
+
+        def test(ended: dict[str, Future[None]]) -> None:
+            ended[scenario.__name__].result()
+
+        return test
+
+    return make
+
+
+def fifo(trials: int, epochs: int) -> tuple[str, str]:
+    """So many independent trials of so many epochs."""
+    return f"scheduler={{name: fifo, max_resource: {epochs}}}", f"budget.trials={trials}"
+
+
+def every_run_once(sweep: Sweep, n: int) -> None:
+    """All runs are completed and counted once, and each array was submitted once."""
+    runs = Counter((event.trial, event.rung) for event in sweep.of_kind(RunFinished))
+    assert set(runs.values()) == {1}
+    assert len(runs) == n
+    assert list(sweep.runs["outcome"]) == ["completed"] * n
+    assert len({batch for batch, _ in sweep.submitted()}) == len(sweep.of_kind(BatchSubmitted))
+    assert sweep.arrays() <= sweep.submitted(), "no array that the journal does not know"
+
+
+def interruptions(sweep: Sweep) -> Counter[tuple[str, bool]]:
+    """How often which it was, and whether Slurm itself ran the task again."""
+    return Counter((event.why.value, event.requeued) for event in sweep.of_kind(RunInterrupted))
+
+
+# --------------------------------------------------------------------------- the long ones first
+
+
+@on_a_cluster()
+def test_a_controller_that_is_down_for_two_minutes_changes_nothing(slurm: PrivateSlurm, folder: Path) -> None:
+    with Sweep(slurm, folder, trainer=TRAINER, pause=1.0, max_gpus=4) as sweep:
+        driver = sweep.launch()
+        wait_until("some runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
+        slurm.stop_controller()
+        before = len(sweep.events)
+        time.sleep(120)
+        meanwhile = sweep.events[before:]
+        slurm.start_controller()
+        finish(driver)
+        assert {type(event) for event in meanwhile} <= {RunFinished}, "results that were on their way"
+        assert interruptions(sweep) == {}
+        assert (sweep.runs["attempts"] == 1).all()
+        every_run_once(sweep, 22)
+
+
+@on_a_cluster()
+def test_a_trial_that_ignores_signals_goes_on_from_its_checkpoint_after_a_time_limit(
+    slurm: PrivateSlurm, folder: Path
+) -> None:
+    deaf = TRAINER.replace("trial.steps()", "range(trial.start + 1, trial.resource + 1)")
+    limit = ("resources.time=1m", "cluster.signal=0")
+    with Sweep(slurm, folder, *fifo(2, 110), *limit, trainer=deaf, pause=1.0) as sweep:
+        sweep.finish()
+        every_run_once(sweep, 2)
+        assert interruptions(sweep).keys() == {("timeout", False)}
+        for event in sweep.of_kind(RunInterrupted):
+            assert event.progressed
+            assert event.node in NODES
+        for trial in range(2):
+            steps = [step for which, step in sweep.epochs() if which == trial]
+            attempts = 1 + sum(event.trial == trial for event in sweep.of_kind(RunInterrupted))
+            assert attempts >= 2
+            assert len(steps) <= 110 + attempts - 1, "nothing before its last checkpoint is trained again"
+
+
+@on_a_cluster(min_job_age=2)
+def test_a_driver_that_sleeps_while_its_jobs_vanish_finds_every_result(
+    slurm: PrivateSlurm, folder: Path
+) -> None:
+    with Sweep(slurm, folder, trainer=TRAINER, pause=0.2) as sweep:
+        driver = sweep.launch()
+        wait_until("some runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
+        driver.send_signal(signal.SIGSTOP)
+        time.sleep(60)
+        assert slurm.squeue() == [], "Slurm remembers nothing of it"
+        driver.send_signal(signal.SIGCONT)
+        finish(driver)
+        assert interruptions(sweep) == {}
+        assert (sweep.runs["attempts"] == 1).all()
+        every_run_once(sweep, 22)
+
+
+@contextlib.contextmanager
+def preempting(slurm: PrivateSlurm) -> Iterator[None]:
+    """Short jobs of the urgent partition take whole nodes from sweeps that run there."""
+    done = threading.Event()
+    argv = ["sbatch", "--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
+
+    def preempt() -> None:
+        while not done.wait(2.5):
+            busy = [row.node for row in slurm.squeue(states="running") if row.name.startswith("free-")]
+            if busy:
+                slurm.run(*argv, f"--nodelist={busy[-1]}")
+
+    thread = threading.Thread(target=preempt)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@on_a_cluster()
+def test_preempted_throughout_a_sweep_ends_as_undisturbed(slurm: PrivateSlurm, folder: Path) -> None:
+    same: dict[str, Any] = {"max_resource": 27, "trainer": TRAINER}
+    with (
+        Sweep(slurm, folder / "undisturbed", "budget.trials=30", "cluster.name=local", **same) as undisturbed,
+        Sweep(slurm, folder / "disturbed", "budget.trials=30", **same, pause=0.2) as sweep,
+    ):
+        driver = undisturbed.launch()
+        with preempting(slurm):
+            sweep.finish()
+        finish(driver)
+        assert outcome(sweep.folder) == outcome(undisturbed.folder)
+        assert sweep.status()["best"]["trial"] == undisturbed.status()["best"]["trial"]
+        every_run_once(sweep, len(undisturbed.runs))
+        assert interruptions(sweep)["preempted", True] >= 3
+        assert {requeued for _, requeued in interruptions(sweep)} == {True}
+        planned = len(undisturbed.epochs())
+        assert planned <= len(sweep.epochs()) <= 1.15 * planned
+
+
+# --------------------------------------------------------------------------- nodes
+
+
+def job_processes(slurm: PrivateSlurm, node: str) -> list[int]:
+    """Processes of the jobs on this node, and the daemons that watch over them."""
+    ours = {f"SLURM_CONF={slurm.conf}".encode(), f"SLURMD_NODENAME={node}".encode()}
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if ours <= set((folder / "environ").read_bytes().split(b"\0")):
+                found.append(int(folder.name))
+    return found
+
+
+@on_a_cluster()
+def test_runs_of_a_failed_node_go_on_elsewhere(slurm: PrivateSlurm, folder: Path) -> None:
+    with Sweep(slurm, folder, *fifo(16, 24), trainer=TRAINER, pause=1.0, max_gpus=16) as sweep:
+        driver = sweep.launch()
+        wait_until("every trial has begun", lambda: len({trial for trial, _ in sweep.epochs()}) == 16)
+        there = Counter(row.node for row in slurm.squeue(states="running"))
+        assert there == dict.fromkeys(NODES, 4)
+        for node in ("n2", "n3"):
+            slurm.kill_node(node)
+            slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=broken")
+        for pid in job_processes(slurm, "n3"):  # at n2 they live on, as behind a broken switch
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        finish(driver)
+        every_run_once(sweep, 16)
+        assert interruptions(sweep) == {("node_fail", True): 8}
+        assert Counter(event.node for event in sweep.of_kind(RunInterrupted)) == {"n2": 4, "n3": 4}
+        assert sweep.status()["interrupted"] == {"node_fail": 8}
+
+
+@on_a_cluster()
+def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: Path) -> None:
+    setup = 'cluster.setup=["[ $SLURMD_NODENAME != n2 ] || { echo no GPU here >&2; exit 1; }"]'
+    with Sweep(slurm, folder, *fifo(40, 2), "cluster.grace=1", setup, pause=0.5, max_gpus=16) as sweep:
+        driver = sweep.launch()
+        wait_until("a node is left out", lambda: len(sweep.of_kind(NodeExcluded)) > 0)
+        (told,) = sweep.status()["excluded"]
+        assert told["node"] == "n2"
+        assert "no GPU here" in told["reason"]
+        assert "excluded: n2" in sweep.told("status")
+        finish(driver)
+        every_run_once(sweep, 40)
+        assert {event.node for event in sweep.of_kind(RunInterrupted)} == {"n2"}
+        (excluded,) = sweep.of_kind(NodeExcluded)
+        position = sweep.events.index(excluded)
+        assert (
+            len({event.trial for event in sweep.events[:position] if isinstance(event, RunInterrupted)}) >= 3
+        )
+        later = [event.batch for event in sweep.events[position:] if isinstance(event, BatchPlanned)]
+        assert later
+        for batch in later:
+            assert "--exclude=n2\n" in Layout(sweep.root).batch(batch).script.read_text()
+
+
+# --------------------------------------------------------------------------- submitting
+
+
+@on_a_cluster()
+def test_submissions_whose_replies_are_lost_happen_once(slurm: PrivateSlurm, folder: Path) -> None:
+    endings = {"hangs": "sleep 600", "exits": "exit 1", "dies": "kill -KILL $$"}
+    with contextlib.ExitStack() as stack:
+        sweeps = [stack.enter_context(Sweep(slurm, folder / name)) for name in endings]
+        for sweep, ending in zip(sweeps, endings.values(), strict=True):
+            sweep.put_before("sbatch", f'"$real" "$@" >/dev/null\n{ending}\n')
+        drivers = [sweep.launch(command=IMPATIENT) for sweep in sweeps]
+        for sweep, driver in zip(sweeps, drivers, strict=True):
+            finish(driver)
+            every_run_once(sweep, 22)
+            assert sweep.arrays() == sweep.submitted(), "one array for each intent"
+            assert (sweep.runs["attempts"] == 1).all()
+
+
+@on_a_cluster(max_array_size=11)
+def test_rungs_larger_than_an_array_may_be_are_cut(slurm: PrivateSlurm, folder: Path) -> None:
+    halving = "scheduler={name: halving, min_resource: 1, max_resource: 3, eta: 3, prefact: 8.34}"
+    with Sweep(slurm, folder, halving, max_gpus=16) as sweep:
+        sweep.finish()
+        every_run_once(sweep, 25 + 8)
+        assert [len(event.tasks) for event in sweep.of_kind(BatchPlanned)] == [11, 11, 3, 8]
+
+
+@on_a_cluster(max_job_count=50, max_array_size=50, min_job_age=2)
+def test_a_sweep_larger_than_the_queue_goes_in_bit_by_bit(slurm: PrivateSlurm, folder: Path) -> None:
+    with Sweep(slurm, folder, *fifo(110, 1), max_gpus=1000) as sweep:
+        sweep.finish()
+        every_run_once(sweep, 110)
+        assert (sweep.runs["attempts"] == 1).all()
+
+
+# --------------------------------------------------------------------------- what pauses a sweep
+
+
+@on_a_cluster()
+def test_a_template_that_fails_at_once_pauses_until_it_is_mended(slurm: PrivateSlurm, folder: Path) -> None:
+    good = (packaged_templates() / "default.sbatch").read_text()
+    words = "module: no such module: cuda"
+    bad = good.replace("{{ command }}", f"echo '{words}' >&2; exit 1\n{{{{ command }}}}")
+    with Sweep(slurm, folder, "cluster.template=site.sbatch", "cluster.grace=1") as sweep:
+        template = folder / "site.sbatch"
+        template.write_text(bad)
+        for attempt in (1, 2):  # the second one with the same error still in it
+            status = sweep.ends(sweep.launch())
+            assert status["state"] == "paused"
+            assert words in status["reason"]
+            assert words in sweep.told("status")
+            assert len(sweep.of_kind(BatchSubmitted)) == 3 * attempt
+        template.write_text(good)
+        sweep.finish()
+        every_run_once(sweep, 22)
+        assert len(set(sweep.runs["node"])) > 1, "no node is left out for what was the template's fault"
+
+
+@on_a_cluster()
+def test_a_working_directory_that_is_gone_pauses_the_sweep(slurm: PrivateSlurm, folder: Path) -> None:
+    workdir = folder / "work"
+    workdir.mkdir()
+    with Sweep(slurm, folder, f"train.workdir={workdir}", "cluster.grace=1", pause=0.5) as sweep:
+        driver = sweep.launch()
+        wait_until("some runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
+        workdir.rename(folder / "elsewhere")
+        status = sweep.ends(driver)
+        assert status["state"] == "paused"
+        assert f"no working directory {workdir}" in status["reason"]
+        (folder / "elsewhere").rename(workdir)
+        sweep.finish()
+        every_run_once(sweep, 22)
+
+
+@on_a_cluster()
+def test_jobs_that_can_never_start_pause_the_sweep_with_the_reason(slurm: PrivateSlurm, folder: Path) -> None:
+    with Sweep(slurm, folder, pause=1.0, max_gpus=2) as sweep:
+        driver = sweep.launch()
+        wait_until("two run", lambda: len(slurm.squeue(states="running")) == 2)
+        slurm.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
+        status = sweep.ends(driver)
+        assert status["state"] == "paused"
+        assert "PartitionTimeLimit" in status["reason"]
+        assert slurm.squeue(states="running,pending") == []
+        slurm.run("scontrol", "update", "partitionname=gpu", "maxtime=1-0")
+        sweep.finish()
+        every_run_once(sweep, 22)
+        assert interruptions(sweep).keys() == {("never_started", False)}
+
+
+@on_a_cluster()
+def test_tasks_that_slurm_holds_are_released_once_and_then_told(slurm: PrivateSlurm, folder: Path) -> None:
+    held = "job requeued in held state"
+    with Sweep(slurm, folder, *fifo(2, 30), trainer=TRAINER, pause=0.5) as sweep:
+        driver = sweep.launch()
+
+        def hold(after: int) -> None:
+            wait_until("it has trained so far", lambda: (0, after) in sweep.epochs())
+            slurm.run("scontrol", "requeuehold", f"{sweep.of_kind(BatchSubmitted)[0].job}_0")
+
+        hold(after=2)
+        wait_until("it is let go", lambda: len(sweep.of_kind(TasksReleased)) == 1)
+        hold(after=10)
+        wait_until("it is told", lambda: held in sweep.told("status"))
+        assert [event.tasks for event in sweep.of_kind(TasksReleased)] == [(0,)]
+        slurm.run("scontrol", "release", f"{sweep.of_kind(BatchSubmitted)[0].job}_0")
+        finish(driver)
+        every_run_once(sweep, 2)
+        assert interruptions(sweep) == {("preempted", True): 2}
+        assert sweep.status()["hindered"] == []
+
+
+@on_a_cluster()
+def test_a_whole_sweep_needs_no_sacct(slurm: PrivateSlurm, folder: Path) -> None:
+    programs = folder / "programs"
+    programs.mkdir()
+    for program in ("sbatch", "squeue", "scontrol", "scancel", "sinfo"):
+        path = shutil.which(program)
+        assert path is not None
+        (programs / program).symlink_to(path)
+    with Sweep(slurm, folder / "sweep") as sweep:
+        sweep.env["PATH"] = str(programs)
+        sweep.finish()
+        every_run_once(sweep, 22)
+
+
+# --------------------------------------------------------------------------- memory
+
+
+@on_a_cluster(memory_limits=True)
+def test_a_task_that_slurm_kills_for_its_memory_has_failed(slurm: PrivateSlurm, folder: Path) -> None:
+    greedy = TRAINER.replace("    for", "    much = bytearray((trial.id == 0) << 30); time.sleep(5)\n    for")
+    with Sweep(slurm, folder, *fifo(2, 1), "resources.mem=500M", trainer=greedy) as sweep:
+        sweep.finish()
+        assert list(sweep.runs["outcome"]) == ["out_of_memory", "completed"]
+        (failure,) = sweep.status()["failures"]
+        assert "memory limit" in failure["message"]
+        assert failure["node"] in NODES
+
+
+@on_a_cluster()
+def test_a_child_that_the_kernel_kills_for_memory_fails_its_run_whose_script_exits_0(
+    slurm: PrivateSlurm, folder: Path
+) -> None:
+    kernel = folder / "kernel"
+    counter = kernel / "sys/fs/cgroup/task/memory.events"
+    for file, text in ((kernel / "proc/self/cgroup", "0::/task\n"), (counter, "oom_kill 0\n")):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    (kernel / "sitecustomize.py").write_text(
+        "import pathlib\n"
+        "from hpcsweep.worker.memory import oom_kills\n"
+        f"oom_kills.__defaults__ = (pathlib.Path({str(kernel)!r}),)\n"
+    )
+    child = f"echo oom_kill 1 >{counter}; kill -KILL $$"
+    unwell = "import subprocess\n" + TRAINER.replace(
+        "    for", f'    trial.id or subprocess.run(["sh", "-c", "{child}"])\n    for'
+    )
+    seen = f"cluster.environment={{PYTHONPATH: {kernel}}}"
+    with Sweep(slurm, folder, *fifo(2, 1), seen, trainer=unwell, max_gpus=1) as sweep:
+        sweep.finish()
+        assert list(sweep.runs["outcome"]) == ["out_of_memory", "completed"]
+        assert {row.state for row in slurm.squeue()} == {"COMPLETED"}, "as its script says"
