@@ -52,7 +52,7 @@ class Charges:
                 starts.append(state.seconds)
 
     def assume(self, task: int, unseen_s: float, *, at_most_s: float) -> None:
-        """The task is gone, and how long it ran since it was last seen is not known: as long as it can have."""
+        """The task is gone, and nobody knows how long it ran since it was seen: as long as it can have."""
         starts = self._starts[task] or [0.0]
         self._starts[task] = [*starts[:-1], max(starts[-1], min(starts[-1] + unseen_s, at_most_s))]
 

@@ -7,7 +7,6 @@ result has come. A query that fails says nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -23,7 +22,8 @@ from hpcsweep.core.events import (
     RunInterrupted,
 )
 from hpcsweep.core.protocols import Cluster, Hindrance, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.core.state import BLAMELESS, DEATH_S, BatchState, Run, SweepState
+from hpcsweep.core.state import DEATH_S, BatchState, Run, SweepState
+from hpcsweep.driver import endings
 from hpcsweep.driver.charging import Charges
 from hpcsweep.driver.settings import Settings
 from hpcsweep.errors import ClusterUnavailable
@@ -31,28 +31,6 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.files import last_line
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.results import Result, new_results
-
-_WHY = {
-    Phase.TIMEOUT: Interruption.TIMEOUT,
-    Phase.PREEMPTED: Interruption.PREEMPTED,
-    Phase.NODE_FAIL: Interruption.NODE_FAIL,
-    Phase.CANCELLED: Interruption.CANCELLED,
-}
-_WORDS = {
-    Interruption.PREEMPTED: "preempted",
-    Interruption.TIMEOUT: "reached its time limit",
-    Interruption.NODE_FAIL: "its node failed",
-    Interruption.CANCELLED: "cancelled on the cluster",
-    Interruption.CANCELLED_BY_ADMIN: "cancelled by an admin",
-    Interruption.NEVER_STARTED: "it could never start",
-    Interruption.WORKER_DIED: "its task ended without a result",
-    Interruption.LOST: "the cluster shows it no more and no result came",
-    Interruption.NOT_STARTED: "its task ended before its turn came",
-    Interruption.SWEEP_STOPPED: "the sweep was stopped",
-}
-
-#: Slurm's last words in the log of such a task, whose state may be another.
-_KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
 
 
 class _Watch:
@@ -265,9 +243,9 @@ class Following:
             if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
                 result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
             elif self._is_tried_again(result):
-                yield self._interruption(batch, result, Interruption.TRAINING_ERROR)
+                yield endings.interruption(batch, result, Interruption.TRAINING_ERROR)
                 continue
-            yield _finished(batch, result)
+            yield endings.finished(batch, result)
 
     def _is_tried_again(self, result: Result) -> bool:
         failed = result.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)
@@ -323,12 +301,12 @@ class Following:
             ended.add(RunId(result.trial, result.rung))
             yield self._interrupted(batch, result, state, requeued=False)
         silent = [run for run in batch.tasks[task] if run in batch.unended and run not in ended]
+        unknown = task not in watch.gone_at and (state is None or state.seconds is None)
+        if unknown and (silent or self._settings.shape.lanes > 1) and self._settings.max_gpu_s is not None:
+            # A cap that is to hold counts what a task, or its idle lanes, may have taken.
+            unseen_s = now - watch.seen_at.get(task, batch.planned_at)
+            watch.charges.assume(task, unseen_s, at_most_s=batch.time_s)
         if silent:
-            unknown = task not in watch.gone_at and (state is None or state.seconds is None)
-            if unknown and self._settings.max_gpu_s is not None:
-                # A cap that is to hold counts what a task may have taken where nobody knows it.
-                unseen_s = now - watch.seen_at.get(task, batch.planned_at)
-                watch.charges.assume(task, unseen_s, at_most_s=batch.time_s)
             first_seen = watch.gone_at.setdefault(task, now)
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.
             grace = 0.0 if self._state.stopping else self._cluster.grace_s
@@ -400,21 +378,21 @@ class Following:
         )
         result = self._with_progress(run, result)
         phase = state.phase if state is not None else None
-        if phase is Phase.OUT_OF_MEMORY or _KILLED_FOR_MEMORY.search(result.message):
+        if phase is Phase.OUT_OF_MEMORY or endings.KILLED_FOR_MEMORY.search(result.message):
             message = result.message or "killed: out of memory"
             result = msgspec.structs.replace(result, outcome=Outcome.OUT_OF_MEMORY, message=message)
-            return _finished(batch, result)
+            return endings.finished(batch, result)
         return self._interrupted(batch, result, state, requeued=False)
 
     def _interrupted(
         self, batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool
     ) -> RunFinished | RunInterrupted:
         run = self._state.run(RunId(result.trial, result.rung))
-        why = self._why(batch, result, state, requeued=requeued)
+        why = endings.why(batch, result, state, requeued=requeued, stopping=self._state.stopping is not None)
         node = result.node or (state.node if state else "")
         message = result.message
         if result.interrupted is None or not message:  # no word of its worker, only the last line printed
-            words = _WORDS[why] + (f" ({node})" if node else "")
+            words = endings.WORDS[why] + (f" ({node})" if node else "")
             message = f"{words}; its last line: {message}" if message else words
         result = msgspec.structs.replace(result, node=node, message=message)
         stopped = self._state.trials[run.trial].stopped
@@ -424,85 +402,11 @@ class Following:
         if stopped and decides:
             step, value = run.reported or (result.step, None)
             result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
-            return _finished(batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED))
-        given_up = self._given_up_words(run, result, why)
+            return endings.finished(batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED))
+        given_up = endings.given_up(run, result, why, settings=self._settings)
         if given_up and decides:
             message = f"{given_up}; the last: {message}"
-            return _finished(batch, msgspec.structs.replace(result, outcome=Outcome.LOST, message=message))
-        return self._interruption(batch, result, why, requeued=requeued)
-
-    def _given_up_words(self, run: Run, result: Result, why: Interruption) -> str:
-        """Why the run is not tried again; empty if it is."""
-        limit = self._settings.max_timeouts
-        if why is Interruption.TIMEOUT and limit is not None and run.timeouts >= limit:
-            return f"given up after reaching its time limit {run.timeouts + 1} times"
-        if result.progressed or why in BLAMELESS or run.idle_faults < self._settings.max_idle_faults:
-            return ""
-        return f"given up after {run.idle_faults + 1} interruptions without progress"
-
-    @staticmethod
-    def _interruption(
-        batch: BatchState, result: Result, why: Interruption, *, requeued: bool = False
-    ) -> RunInterrupted:
-        return RunInterrupted(
-            result.trial,
-            result.rung,
-            why,
-            attempt=result.attempt,
-            restart=result.restart,
-            batch=batch.name,
-            task=result.task,
-            start=None if result.started is None else result.start,
-            requeued=requeued,
-            progressed=result.progressed,
-            step=result.step,
-            seconds=result.seconds,
-            gpu_seconds=result.gpu_seconds,
-            node=result.node,
-            job=result.job,
-            message=result.message,
-        )
-
-    def _why(
-        self, batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool
-    ) -> Interruption:
-        if self._state.stopping is not None:
-            return Interruption.SWEEP_STOPPED
-        started = result.started is not None or result.interrupted in (None, Interruption.WORKER_DIED)
-        if not started:
-            return Interruption.NOT_STARTED
-        if batch.hindered and not result.node and (state is None or state.phase is Phase.CANCELLED):
-            return Interruption.NEVER_STARTED
-        if state is not None and state.phase in _WHY:
-            why = _WHY[state.phase]
-            if why is Interruption.CANCELLED and state.foreign:
-                return Interruption.CANCELLED_BY_ADMIN
-            return why
-        if result.interrupted is Interruption.TIMEOUT and requeued:
-            # A site can have preemption announce itself by the signal of the time limit.
-            return Interruption.PREEMPTED
-        if result.interrupted is not None:
-            return result.interrupted
-        return Interruption.LOST if state is None else Interruption.WORKER_DIED
-
-
-def _finished(batch: BatchState, result: Result) -> RunFinished:
-    assert result.outcome is not None
-    return RunFinished(
-        result.trial,
-        result.rung,
-        result.outcome,
-        value=result.value,
-        step=result.step,
-        start=None if result.started is None and result.outcome is not Outcome.COMPLETED else result.start,
-        attempt=result.attempt,
-        restart=result.restart,
-        batch=batch.name,
-        task=result.task,
-        seconds=result.seconds,
-        gpu_seconds=result.gpu_seconds,
-        started=result.started,
-        node=result.node,
-        job=result.job,
-        message=result.message,
-    )
+            return endings.finished(
+                batch, msgspec.structs.replace(result, outcome=Outcome.LOST, message=message)
+            )
+        return endings.interruption(batch, result, why, requeued=requeued)

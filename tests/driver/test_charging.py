@@ -146,3 +146,12 @@ def test_all_starts_together_cost_what_the_cluster_counts(
     count = sum(elapsed for elapsed, _ in starts)
     assert seconds + sum(result.seconds for result in results) == pytest.approx(count, abs=0.01)
     assert gpu_s + sum(result.gpu_seconds for result in results) == pytest.approx(GPUS * count, abs=0.01)
+
+
+def test_a_task_of_which_nobody_knows_any_more_is_charged_as_much_as_it_can_have_taken() -> None:
+    charges = Charges(GPUS)
+    charges.seen(0, TaskState(Phase.RUNNING, seconds=20.0))
+    charges.assume(0, 15.0, at_most_s=60.0)
+    charges.assume(1, 500.0, at_most_s=60.0)  # never seen at all
+    assert [charges.untold(task) for task in (0, 1)] == [35.0, 60.0]
+    assert charges.beyond([0, 1]) == (95.0, 95.0 * GPUS)

@@ -121,7 +121,7 @@ class Watched:
     def batch(self, *tasks: Sequence[int]) -> None:
         self.batches += 1
         runs = tuple(tuple(RunId(trial, 0) for trial in task) for task in tasks)
-        self.state.apply(BatchPlanned(self.name, self.now, runs, gpus=1, throttle=4))
+        self.state.apply(BatchPlanned(self.name, self.now, runs, gpus=1, throttle=4, time_s=60))
         self.state.apply(BatchSubmitted(self.name, "4711", self.now))
 
     @property
@@ -833,3 +833,24 @@ def test_a_task_that_can_never_start_is_believed_when_it_was_seen_twice(
     event, _ = watched.observe(GRACE_S)
     assert isinstance(event, RunInterrupted)
     assert (event.why, watched.state.run(RunId(0, 0)).idle_faults) == (Interruption.NEVER_STARTED, 0)
+
+
+def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_its_time_limit(
+    watched: Watched,
+) -> None:
+    charged = []
+    for cap in (None, 1e6):
+        watched.settings = settings(max_gpu_s=cap)
+        watched.restart()
+        watched.cluster.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=4.0)}
+        watched.observe()
+        watched.shows(None)
+        watched.observe(30.0)
+        event, closed = watched.observe(GRACE_S)
+        assert isinstance(event, RunInterrupted)
+        charged.append((event.why, event.gpu_seconds, closed))
+        watched.batch([0])
+    assert charged == [
+        (Interruption.LOST, 4.0, BatchClosed("b1")),
+        (Interruption.LOST, 34.0, BatchClosed("b2")),
+    ]
