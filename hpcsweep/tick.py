@@ -56,7 +56,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     layout = Layout(request.folder.resolve())
     who = f"{socket.gethostname()} {request.batch or 'tick'} {request.job}"
     logging.basicConfig(format=f"%(asctime)s {who}: %(message)s", level=logging.WARNING)
-    _keep_clean(environ)
+    environ.pop(MARK, None)  # jobs inherit the environment of those that submit them
     try:
         if request.batch:
             catch_up(layout, batch=request.batch, task=request.task, job=request.job)
@@ -200,13 +200,6 @@ def _seen_to(state: SweepState, job: str) -> bool:
     if state.stopping is not None or not state.live:
         return False
     return all(batch.job is not None and batch.tick not in ("", job) for batch in state.live.values())
-
-
-def _keep_clean(environ: MutableMapping[str, str]) -> None:
-    """Jobs inherit the environment of those that submit them: nothing may pile up over a sweep's life."""
-    environ.pop(MARK, None)
-    for name in [name for name in environ if name.endswith("PATH")]:
-        environ[name] = ":".join(dict.fromkeys(environ[name].split(":")))
 
 
 if __name__ == "__main__":

@@ -232,7 +232,9 @@ class SweepState:
         self.limited = ""
         self.kept_out = KeptOut(0, 0, 0.0)
         self.tick_due = 0.0
-        #: Trials that failed at each node for the node's own reasons since it last did well.
+        #: Nodes that did well at least once, and the trials that failed at each node for its own
+        #: reasons since it last did.
+        self.good_nodes: set[str] = set()
         self.node_faults: dict[str, dict[int, str]] = {}
         self.last_failure: Run | None = None
         # Clones whose first run has not ended: trial -> None.
@@ -490,7 +492,7 @@ class SweepState:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
         if event.outcome is not Outcome.LOST:  # the worker lived to tell
-            self.node_faults.pop(event.node, None)
+            self._did_well(event.node)
         if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
             del self.waiting[run.id]
         run.outcome = event.outcome
@@ -527,8 +529,8 @@ class SweepState:
             run.idle_faults += 1
         if event.why in NODE_FAULTS and event.node:
             self.node_faults.setdefault(event.node, {})[event.trial] = event.message
-        elif event.node and (event.progressed or event.why is Interruption.TRAINING_ERROR):
-            self.node_faults.pop(event.node, None)
+        elif event.progressed or event.why is Interruption.TRAINING_ERROR:
+            self._did_well(event.node)
         if not event.requeued:
             self._wait(run)
 
@@ -564,6 +566,11 @@ class SweepState:
         newest = self._newest(trial - self.trials[trial].repeat)
         if newest is not None:
             heapq.heappush(self._best, self._key(newest))
+
+    def _did_well(self, node: str) -> None:
+        if node:
+            self.good_nodes.add(node)
+            self.node_faults.pop(node, None)
 
     def _shows_life(self, event: RunFinished | RunInterrupted) -> bool:
         """Whether the batch of this run did not simply die: see `dead`."""

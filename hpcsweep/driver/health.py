@@ -33,7 +33,9 @@ def unhealthy(state: SweepState, *, now: float, nodes: Sequence[str]) -> list[No
     out = set(excluded(state, now=now))
     for node, faults in state.node_faults.items():
         rest = set(nodes) - out - {node}
-        if len(faults) >= BAD_TRIALS and node in nodes and node not in out and rest:
+        # Where no other node ever did better, it is not this one's fault.
+        elsewhere = state.good_nodes - {node}
+        if len(faults) >= BAD_TRIALS and node in nodes and node not in out and rest and elsewhere:
             out.add(node)
             reason = f"{len(faults)} trials failed there in a row; the last: {[*faults.values()][-1]}"
             found.append(NodeExcluded(node, now, now + EXCLUDED_S, reason))

@@ -49,7 +49,7 @@ def sweep(*happened: AnyEvent, trials: int = 6) -> SweepState:
     runs = tuple((RunId(trial, 0),) for trial in range(trials))
     state.apply(BatchPlanned("b", 0.0, runs, gpus=1, throttle=4))
     state.apply(BatchSubmitted("b", "1", 0.0))
-    for event in happened:
+    for event in (done(trials - 1, "n0"), *happened):
         state.apply(event)
     return state
 
@@ -105,6 +105,25 @@ def test_a_node_where_three_trials_failed_in_a_row_is_left_out_for_a_while() -> 
 )
 def test_other_failures_leave_the_node_in(events: list[AnyEvent]) -> None:
     assert found(sweep(*events)) == []
+
+
+def test_where_no_other_node_ever_did_better_the_set_up_is_to_blame() -> None:
+    state = SweepState.replay(
+        [
+            SweepStarted("cafe01", "s", 0.0, {}),
+            *(TrialCreated(trial, {}, 0, 1) for trial in range(6)),
+            BatchPlanned("b", 0.0, tuple((RunId(trial, 0),) for trial in range(6)), gpus=1, throttle=4),
+            BatchSubmitted("b", "1", 0.0),
+            *(fault(trial, "n1", Interruption.WORKER_DIED) for trial in range(4)),
+        ]
+    )
+    assert found(state) == []
+    state.apply(done(5, "n1"))
+    assert found(state) == []
+    state.apply(done(4, "n2"))
+    for trial in range(3):
+        state.apply(fault(trial, "n1"))
+    assert found(state) == ["n1"]
 
 
 def test_never_all_nodes_are_left_out() -> None:

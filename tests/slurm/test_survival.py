@@ -261,6 +261,21 @@ def test_runs_of_a_failed_node_go_on_elsewhere(slurm: PrivateSlurm, folder: Path
 
 
 @on_a_cluster()
+def test_a_requeue_of_a_whole_array_is_lived_through_by_each_of_its_tasks(
+    slurm: PrivateSlurm, folder: Path
+) -> None:
+    with Sweep(slurm, folder, *fifo(6, 12), trainer=TRAINER, pause=0.5, max_gpus=4) as sweep:
+        driver = sweep.launch()
+        wait_until("four trials have begun", lambda: len({trial for trial, _ in sweep.epochs()}) == 4)
+        ((_, array),) = sweep.submitted()
+        slurm.run("scontrol", "requeue", array, check=False)  # it complains of those that wait
+        finish(driver)
+        every_run_once(sweep, 6)
+        assert interruptions(sweep) == {("preempted", True): 4}
+        assert Counter(sweep.epochs()).most_common(1)[0][1] == 1, "an epoch with a checkpoint is not repeated"
+
+
+@on_a_cluster()
 def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: Path) -> None:
     setup = 'cluster.setup=["[ $SLURMD_NODENAME != n2 ] || { echo no GPU here >&2; exit 1; }"]'
     with Sweep(slurm, folder, *fifo(40, 2), "cluster.grace=1", setup, pause=0.5, max_gpus=16) as sweep:
