@@ -170,6 +170,16 @@ class SlurmCluster(Cluster):
         job, _ = submit(script, cwd=folder, drop=drop)
         return job
 
+    def dismiss(self, jobs: Sequence[str]) -> None:
+        """Cancel jobs that `call` submitted, those that have ended passed over.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        answer = programs.attempt(["scancel", *jobs], timeout_s=programs.QUERY_S)
+        if answer.code != 0 and not programs.only_ended(answer):
+            raise ClusterUnavailable(f"scancel: {answer.words}")
+
     def tick_script(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         """The script of such a job; writes nothing."""
         options = tick_options(name, folder, self._options, after=after, delay_s=delay_s)

@@ -317,6 +317,10 @@ class Cluster(Protocol):
         """
         raise ClusterError("no job can drive a sweep here: leave `launch` running, under nohup or tmux")
 
+    def dismiss(self, jobs: Sequence[str]) -> None:
+        """Cancel jobs that `call` submitted, those that have ended passed over."""
+        return
+
     def problems(self, shape: TaskShape) -> list[str]:
         """Why a task like this can never run here; each line begins with the key path at fault."""
         return []

@@ -45,6 +45,8 @@ from hpcsweep.core.events import (
 
 #: An attempt that ends sooner than that has died at once.
 DEATH_S = 30.0
+#: A small job may wait so long in the queue beyond its time.
+_LATE_S = 6 * 3600.0
 #: Interruptions that are nobody's fault, and say nothing of the run or its node.
 BLAMELESS = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Interruption.NEVER_STARTED})
 #: Interruptions for reasons that may lie in the node.
@@ -202,7 +204,8 @@ class SweepState:
         excluded: Nodes that batches stay away from, with the event that says until when.
         limited: Why the newest submission has to wait for its turn; empty if none has to.
         kept_out: The array that this was said of.
-        tick_due: When the latest of the jobs that only wait for a time ticks.
+        tick_due: When the latest of the jobs that only wait for a time ticks; `tick_jobs`: which
+            of them may still be to come.
     """
 
     def __init__(self) -> None:
@@ -232,6 +235,7 @@ class SweepState:
         self.limited = ""
         self.kept_out = KeptOut(0, 0, 0.0)
         self.tick_due = 0.0
+        self.tick_jobs: dict[str, float] = {}
         #: Nodes that did well at least once, and the trials that failed at each node for its own
         #: reasons since it last did.
         self.good_nodes: set[str] = set()
@@ -473,6 +477,8 @@ class SweepState:
             self.live[event.batch].tick = event.job
         else:
             self.tick_due = event.at
+            recent = {job: at for job, at in self.tick_jobs.items() if at > event.at - _LATE_S}
+            self.tick_jobs = {**recent, event.job: event.at}
 
     def _node_excluded(self, event: NodeExcluded) -> None:
         self.excluded[event.node] = event

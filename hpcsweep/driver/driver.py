@@ -462,3 +462,8 @@ class Driver:
             else:
                 reason = f"no run gave a value; {reason}"
         self._commit([SweepEnded(self._clock.time(), ending, reason)])
+        mine = self._leaving.job if self._leaving else ""
+        others = [job for job in state.tick_jobs if job != mine]
+        if others:
+            with contextlib.suppress(ClusterUnavailable):  # they would find the sweep at its end
+                self.cluster.dismiss(others)

@@ -381,6 +381,17 @@ def test_release_of_ended_tasks_is_no_error_and_one_that_slurm_did_not_take_is(
         cluster.release(live(batch), [3])
 
 
+def test_jobs_that_tick_are_dismissed_by_their_ids_whether_they_live_or_not(
+    cluster: SlurmCluster, programs: Programs
+) -> None:
+    programs.put("scancel", "echo 'scancel: error: Kill job error on job id 71: Invalid job id' >&2; exit 1")
+    cluster.dismiss(["71", "72"])
+    assert programs.calls() == [["scancel", "71", "72"]]
+    programs.put("scancel", "echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(ClusterUnavailable, match="Unable to contact"):
+        cluster.dismiss(["71"])
+
+
 def test_throttle_is_told_and_never_zero(cluster: SlurmCluster, programs: Programs, batch: Batch) -> None:
     programs.put("scontrol", "exit 0")
     cluster.throttle(live(batch), 5)

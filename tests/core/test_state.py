@@ -105,6 +105,7 @@ def test_a_new_state_knows_nothing() -> None:
         "limited": "",
         "kept_out": (0, 0, 0.0),
         "tick_due": 0.0,
+        "tick_jobs": {},
         "good_nodes": [],
         "node_faults": {},
         "last_failure": None,

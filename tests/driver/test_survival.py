@@ -232,6 +232,7 @@ class Calling(FolderCluster):
         super().__init__(controller, **options)
         self.calls: list[tuple[str, str, float]] = []
         self.shapes: list[Batch] = []
+        self.dismissed: list[str] = []
         self.still: set[TaskId] = set()
 
     def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
@@ -241,6 +242,9 @@ class Calling(FolderCluster):
     def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         self.calls.append((name, after, delay_s))
         return f"tick-{len(self.calls)}"
+
+    def dismiss(self, jobs: Sequence[str]) -> None:
+        self.dismissed += jobs
 
     def submit(self, batch: Batch) -> str:
         self.shapes.append(batch)
@@ -259,6 +263,17 @@ def test_each_array_of_a_detached_sweep_has_one_job_behind_it_that_ticks(
         journal.release()
     (name,) = cluster.batches()
     assert cluster.calls == [("s-cafe01-tick", "", 60.0), (f"{name}-tick", f"job-{name}", 0.0)]
+
+    clock = FakeClock()
+    clock.sleep(61.0)  # the first of them has looked
+    driver, journal = make_driver(root, cluster, clock=clock)
+    driver.tick()
+    driver.leave()
+    journal.release()
+    assert cluster.calls[2:] == [("s-cafe01-tick", "", 3600.0)], "should all of the others fail"
+    cluster.per_poll = 100
+    drive(root, cluster, clock=clock)
+    assert cluster.dismissed == ["tick-1", "tick-3"], "at its end nobody need look any more"
 
 
 def test_a_driver_in_a_task_of_its_own_sweep_lets_the_next_array_wait_for_that_task_alone(

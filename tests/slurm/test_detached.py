@@ -116,6 +116,7 @@ def test_a_detached_sweep_of_four_rungs_finishes_by_itself(sweep: Sweep, tmp_pat
     assert "Follow it with: hpcsweep status results/free; end it with: hpcsweep stop results/free" in out
     see_to_the_end(sweep)
     assert outside_jobs(tmp_path) == []
+    wait_until("no job of it is left", lambda: not sweep.slurm.squeue(states="pending,running"))
     check_whole(sweep)
     assert set(started(sweep).values()) == {1}
     ends: dict[int, float] = {}
