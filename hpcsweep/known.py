@@ -11,8 +11,9 @@ from numpy.random import default_rng
 
 from hpcsweep.core.events import AnyEvent, Config, Enqueued, KnownResults
 from hpcsweep.core.filling import filled
+from hpcsweep.core.records import RunStatus
 from hpcsweep.core.space import Space
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.layout import Layout

@@ -17,7 +17,8 @@ from hpcsweep import tick
 from hpcsweep.cli import app, waiting
 from hpcsweep.core.events import Ending, RunFinished, SweepEnded, SweepResumed
 from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.core.state import BatchState, RunStatus, SweepState
+from hpcsweep.core.records import BatchState, RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, HeldError, SubmitRefused
 from hpcsweep.report.folder import Folder
 from hpcsweep.spec import load_spec

@@ -12,7 +12,7 @@ import typer
 
 from hpcsweep.cli.exits import errors_exit
 from hpcsweep.cli.text import ENDINGS, configuration, moment, number, place
-from hpcsweep.core.state import RunStatus
+from hpcsweep.core.records import RunStatus
 from hpcsweep.report.explain import explain as explanation_of
 from hpcsweep.report.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
 from hpcsweep.report.folder import Folder

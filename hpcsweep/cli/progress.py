@@ -14,7 +14,7 @@ from hpcsweep.cli.rungs import RungCounts, rung_text
 from hpcsweep.cli.text import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.protocols import Phase
-from hpcsweep.core.state import RunStatus
+from hpcsweep.core.records import RunStatus
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

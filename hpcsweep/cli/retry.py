@@ -14,7 +14,8 @@ from hpcsweep.cli.text import runs_line, state_counts
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
-from hpcsweep.core.state import Run, RunStatus, SweepState, Trial
+from hpcsweep.core.records import Run, RunStatus, Trial
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
 from hpcsweep.report.folder import Folder, failures
 from hpcsweep.spec import load_spec

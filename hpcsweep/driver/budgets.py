@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from hpcsweep.core.events import Ending, SweepResumed
 from hpcsweep.core.protocols import Scheduler
-from hpcsweep.core.state import BatchState, SweepState
+from hpcsweep.core.records import BatchState
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.settings import Settings
 from hpcsweep.errors import SpecError
 

@@ -35,8 +35,9 @@ from hpcsweep.core.protocols import (
     Searcher,
     TaskId,
 )
+from hpcsweep.core.records import BatchState
 from hpcsweep.core.space import Space
-from hpcsweep.core.state import BatchState, SweepState
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
 from hpcsweep.driver.deciding import Deciding
 from hpcsweep.driver.following import Following

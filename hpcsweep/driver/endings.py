@@ -6,7 +6,7 @@ import re
 
 from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.protocols import Phase, TaskState
-from hpcsweep.core.state import BLAMELESS, BatchState, Run
+from hpcsweep.core.records import BLAMELESS, BatchState, Run
 from hpcsweep.driver.settings import Settings
 from hpcsweep.store.results import Result
 

@@ -22,7 +22,8 @@ from hpcsweep.core.events import (
     RunInterrupted,
 )
 from hpcsweep.core.protocols import Cluster, Hindrance, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.core.state import DEATH_S, BatchState, Run, SweepState
+from hpcsweep.core.records import DEATH_S, BatchState, Run
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver import endings
 from hpcsweep.driver.charging import Charges
 from hpcsweep.driver.settings import Settings

@@ -15,7 +15,8 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.protocols import Promote, Start, Stop
-from hpcsweep.core.state import Run, RunStatus, SweepState, mean_value
+from hpcsweep.core.records import Run, RunStatus, mean_value
+from hpcsweep.core.state import SweepState
 
 
 class Repeats:

@@ -9,8 +9,9 @@ from numpy.random import default_rng
 
 from hpcsweep.core.events import AnyEvent, Enqueued, RunRetried, StopRequested, SweepResumed
 from hpcsweep.core.filling import filled
+from hpcsweep.core.records import RunStatus
 from hpcsweep.core.space import Space
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.store.control import Request
 

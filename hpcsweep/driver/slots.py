@@ -7,7 +7,8 @@ from typing import Final
 
 from hpcsweep.core.events import AnyEvent, BatchThrottled
 from hpcsweep.core.protocols import Cluster
-from hpcsweep.core.state import BatchState, SweepState
+from hpcsweep.core.records import BatchState
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.following import Following
 from hpcsweep.driver.settings import Leaving, Settings
 from hpcsweep.driver.throttles import Share, free_slots, lowered, raised

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from hpcsweep.core.events import AnyEvent, BatchAbandoned, BatchPlanned, BatchSubmitted, RunId
 from hpcsweep.core.protocols import Batch, Clock, Cluster
-from hpcsweep.core.state import Run, SweepState, Trial
+from hpcsweep.core.records import Run, Trial
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import excluded
 from hpcsweep.driver.settings import Settings
 from hpcsweep.driver.slots import Slots

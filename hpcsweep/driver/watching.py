@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunReported
-from hpcsweep.core.state import Run, SweepState
+from hpcsweep.core.records import Run
+from hpcsweep.core.state import SweepState
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
 from hpcsweep.store.metrics import metrics_files, read_reports

@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from hpcsweep.core.events import AnyEvent, Config, Ending
-from hpcsweep.core.state import Run, RunStatus, SweepState, Trial
+from hpcsweep.core.records import Run, RunStatus, Trial
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.report.explanation import (
     BestSoFar,

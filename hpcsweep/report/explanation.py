@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from hpcsweep.core.events import Config, Interruption, Outcome, RunFinished, RunInterrupted
-from hpcsweep.core.state import RunStatus
+from hpcsweep.core.records import RunStatus
 from hpcsweep.report.standings import Comparison
 
 

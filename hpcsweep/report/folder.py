@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted
-from hpcsweep.core.state import Run, RunStatus, SweepState
+from hpcsweep.core.records import Run, RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
 from hpcsweep.report.troubles import (
     hindrances,

@@ -20,7 +20,8 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.state import Run, RunStatus, SweepState
+from hpcsweep.core.records import Run, RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.report.explanation import Attempt
 from hpcsweep.report.standings import Level
 

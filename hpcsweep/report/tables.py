@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcsweep.core.state import Run, RunStatus, SweepState, Trial
+from hpcsweep.core.records import Run, RunStatus, Trial
+from hpcsweep.core.state import SweepState
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import metrics_files, read_reports
 

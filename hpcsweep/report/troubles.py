@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any, Final
 
 from hpcsweep.core.events import AnyEvent, Interruption, NodeExcluded, RunFinished, RunId, RunInterrupted
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.records import RunStatus
+from hpcsweep.core.state import SweepState
 
 #: So many of the newest failures and interruptions are listed.
 NEWEST_SHOWN: Final = 5

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from hpcsweep.cluster.simulated import SimulatedCluster
-from hpcsweep.core.state import RunStatus
+from hpcsweep.core.records import RunStatus
 from hpcsweep.driver import Driver
 from hpcsweep.report.folder import best_of
 

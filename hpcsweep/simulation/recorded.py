@@ -10,8 +10,8 @@ import numpy as np
 
 from hpcsweep.core.events import Config, Outcome
 from hpcsweep.core.history import Floats
+from hpcsweep.core.records import Trial
 from hpcsweep.core.space import Space
-from hpcsweep.core.state import Trial
 from hpcsweep.errors import SpecError
 from hpcsweep.report.folder import Folder
 from hpcsweep.store.layout import Layout

@@ -41,7 +41,8 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.state import DEATH_S, BatchState, Best, Run, RunStatus, SweepState
+from hpcsweep.core.records import DEATH_S, BatchState, Best, Run, RunStatus
+from hpcsweep.core.state import SweepState
 
 
 def started(mode: str = "min") -> SweepStarted:

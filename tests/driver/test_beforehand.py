@@ -21,7 +21,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
 )
 from hpcsweep.core.history import History
-from hpcsweep.core.state import Best
+from hpcsweep.core.records import Best
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random

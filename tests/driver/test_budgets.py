@@ -22,7 +22,8 @@ from hpcsweep.core.events import (
     TrialCreated,
 )
 from hpcsweep.core.protocols import TaskShape
-from hpcsweep.core.state import BatchState, SweepState
+from hpcsweep.core.records import BatchState
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
 from hpcsweep.driver.settings import Settings
 from hpcsweep.errors import SpecError

@@ -32,7 +32,8 @@ from hpcsweep.core.events import (
     TrialPromoted,
 )
 from hpcsweep.core.protocols import Batch, LiveBatch, Phase, TaskId, TaskShape, TaskState
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.records import RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterUnavailable, FolderError, SubmitRefused, SubmitUncertain, SupersededError
 from hpcsweep.schedulers.fifo import Fifo

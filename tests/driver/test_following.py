@@ -26,7 +26,8 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.protocols import Batch, Cluster, Hindrance, Limits, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.records import RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Settings
 from hpcsweep.driver.following import Following
 from hpcsweep.errors import ClusterUnavailable

@@ -25,7 +25,8 @@ from hpcsweep.core.events import (
     SweepStarted,
     TrialCreated,
 )
-from hpcsweep.core.state import DEATH_S, SweepState
+from hpcsweep.core.records import DEATH_S
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import EXCLUDED_S, excluded, unhealthy
 
 NODES = ("n1", "n2", "n3")

@@ -16,7 +16,7 @@ from hpcsweep.core.events import (
     SweepResumed,
     TrialPromoted,
 )
-from hpcsweep.core.state import RunStatus
+from hpcsweep.core.records import RunStatus
 from hpcsweep.driver import Driver
 from hpcsweep.driver.health import DEAD_BATCHES
 from hpcsweep.schedulers.fifo import Fifo

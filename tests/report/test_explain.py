@@ -40,7 +40,8 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Promote, Scheduler, Start
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.records import RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.report.explain import explain
 from hpcsweep.report.explanation import Attempt, BestSoFar, Change, Creation, Explanation, Repeat, Verdict

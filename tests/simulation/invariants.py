@@ -17,7 +17,8 @@ from hpcsweep.core.events import (
     RunId,
     RunRetried,
 )
-from hpcsweep.core.state import RunStatus, SweepState, Trial
+from hpcsweep.core.records import RunStatus, Trial
+from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
 from hpcsweep.simulation import simulate
 from hpcsweep.spec.models import Halving, Hyperband, SimulatedSite

@@ -22,7 +22,8 @@ from hpcsweep.core.events import (
     RunInterrupted,
 )
 from hpcsweep.core.protocols import Batch
-from hpcsweep.core.state import RunStatus, SweepState
+from hpcsweep.core.records import RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.simulation.site import simulated_place
 from hpcsweep.store.layout import Layout
