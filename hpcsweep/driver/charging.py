@@ -12,6 +12,8 @@ from hpcsweep.core.protocols import Phase, TaskState
 
 #: A count that goes back by more than clocks may differ is that of a new start.
 CLOCKS_S: Final = 5.0
+#: Clusters count in whole seconds: by so much one start may be told to have taken longer than they say.
+ROUNDED_S: Final = 1.0
 
 
 class Charges:
@@ -71,16 +73,21 @@ class Charges:
         return max(0.0, sum(present) - (told[max(told)] if told else 0.0))
 
     def beyond(self, tasks: Iterable[int]) -> tuple[float, float]:
-        """Seconds and GPU-seconds of these tasks that no run told of; they are at their end."""
+        """Seconds and GPU-seconds of these tasks beyond what their runs told; they are at their end.
+
+        The cluster's count is the one that accounts go by, so it may be a little less as well.
+        """
         seconds = gpu_s = 0.0
         for task in tasks:
             starts = [start for start in self._starts[task] if start]
-            seconds += _beyond(starts, self._seconds[task])
-            gpu_s += _beyond([start * self._gpus for start in starts], self._gpu_s[task])
+            seconds += _beyond(starts, self._seconds[task], slack=ROUNDED_S)
+            gpu_s += _beyond(
+                [start * self._gpus for start in starts], self._gpu_s[task], slack=ROUNDED_S * self._gpus
+            )
         return round(seconds, 3), round(gpu_s, 3)
 
 
-def _beyond(starts: Sequence[float], told: Mapping[int, float]) -> float:
+def _beyond(starts: Sequence[float], told: Mapping[int, float], *, slack: float) -> float:
     """What the starts that were seen took beyond what was told of as many.
 
     Which of them told what need not be known: no start tells of more than it took. What was told
@@ -88,4 +95,4 @@ def _beyond(starts: Sequence[float], told: Mapping[int, float]) -> float:
     """
     newest = [told[restart] for restart in sorted(told, reverse=True)[: len(starts)]]
     pairs = zip_longest(sorted(starts, reverse=True), sorted(newest, reverse=True), fillvalue=0.0)
-    return sum(max(0.0, start - amount) for start, amount in pairs)
+    return sum(start - amount for start, amount in pairs if start > amount - slack)

@@ -155,3 +155,10 @@ def test_a_task_of_which_nobody_knows_any_more_is_charged_as_much_as_it_can_have
     charges.assume(1, 500.0, at_most_s=60.0)  # never seen at all
     assert [charges.untold(task) for task in (0, 1)] == [35.0, 60.0]
     assert charges.beyond([0, 1]) == (95.0, 95.0 * GPUS)
+
+
+@pytest.mark.parametrize(("told_s", "beyond_s"), [(10.4, -0.4), (9.5, 0.5), (11.5, 0.0)])
+def test_the_cluster_s_count_in_whole_seconds_is_the_one_of_the_accounts(
+    told_s: float, beyond_s: float
+) -> None:
+    assert charged(ended(10.0), told(told_s)).beyond([0]) == pytest.approx((beyond_s, beyond_s * GPUS))
