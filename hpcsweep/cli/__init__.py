@@ -115,6 +115,21 @@ def explain(
 
 
 @app.command()
+def logs(
+    folder: Folder,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
+    rung: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only this rung.")] = None,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", min=1, metavar="N", help="Only the last lines of each.")
+    ] = None,
+) -> None:
+    """Print what the attempts of a trial printed."""
+    from hpcsweep.cli.logs import logs as run
+
+    run(folder, trial, rung=rung, tail=tail)
+
+
+@app.command()
 def stop(folder: Folder) -> None:
     """Ask a sweep to cancel its jobs and end; launch again to carry on."""
     from hpcsweep.cli.stop import stop as run
