@@ -34,6 +34,8 @@ class Charges:
         #: How long each start of a task has run, as far as we saw them; the present one last, or 0
         #: after one that is over.
         self._starts: dict[int, list[float]] = defaultdict(list)
+        #: Tasks that were seen at their end: the count of their last start is no longer one on the way.
+        self._ended: set[int] = set()
 
     def told(self, ending: RunFinished | RunInterrupted) -> None:
         """The journal holds what a run took."""
@@ -44,6 +46,8 @@ class Charges:
     def seen(self, task: int, state: TaskState) -> None:
         """The cluster showed the task."""
         starts = self._starts[task]
+        if not state.phase.active and state.seconds is not None:
+            self._ended.add(task)
         if state.phase is Phase.PENDING:
             if starts and starts[-1]:  # it was put back
                 starts.append(0.0)
@@ -80,9 +84,10 @@ class Charges:
         seconds = gpu_s = 0.0
         for task in tasks:
             starts = [start for start in self._starts[task] if start]
-            seconds += _beyond(starts, self._seconds[task], slack=ROUNDED_S)
+            slack = ROUNDED_S if len(starts) == 1 and task in self._ended else 0.0
+            seconds += _beyond(starts, self._seconds[task], slack=slack)
             gpu_s += _beyond(
-                [start * self._gpus for start in starts], self._gpu_s[task], slack=ROUNDED_S * self._gpus
+                [start * self._gpus for start in starts], self._gpu_s[task], slack=slack * self._gpus
             )
         return round(seconds, 3), round(gpu_s, 3)
 
