@@ -55,21 +55,21 @@ class GpuBudget:
             open_tasks: How many tasks of a live batch may still run.
             unbooked_gpu_s: What the others of its tasks took beyond `state.spent_gpu_s`.
         """
+        if self._cap_s is None:
+            return None  # in each tick: without a cap nobody need count what the tasks have taken
         reserved = sum(
             open_tasks(batch) * batch.gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
             for batch in state.live.values()
         )
-        return self._fitting(state.spent_gpu_s + reserved)
+        return self._fitting(self._cap_s, state.spent_gpu_s + reserved)
 
-    def _fitting(self, gpu_s: float) -> int | None:
-        """How many tasks fit beside what is spent and reserved; None: any number."""
-        if self._cap_s is None:
-            return None
-        return max(0, int((self._cap_s - gpu_s) // self._task_gpu_s))
+    def _fitting(self, cap_s: float, gpu_s: float) -> int:
+        """How many tasks fit below the cap beside what is spent and reserved."""
+        return max(0, int((cap_s - gpu_s) // self._task_gpu_s))
 
     def spent(self, state: SweepState) -> str | None:
         """Why no task fits any more once those submitted have ended, in words; None if one does."""
-        if self._cap_s is None or self._fitting(state.spent_gpu_s):
+        if self._cap_s is None or self._fitting(self._cap_s, state.spent_gpu_s):
             return None
         return (
             f"budget.gpu_hours {self._cap_s / 3600:g} is used up: {state.spent_gpu_s / 3600:.4g} are spent, "

@@ -333,7 +333,8 @@ class Driver:
         most = self._room(-(-len(runs) // per_task), affordable)
         planned = self._planned(runs[: most * per_task], free)
         self._commit([*events, *planned])
-        self._cancel_unwanted()
+        if any(isinstance(event, TrialStopped) for event in events):
+            self._cancel_unwanted()
         while refused := self._submitting.submit(planned):
             self._turn.refused(refused, open_tasks=self._slots.open_tasks, now=self._clock.time())
             planned = self._planned(self._queue([])[: refused // 2 * per_task], free)
