@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcsweep.core.events import AnyEvent, SweepStarted
+from hpcsweep.core.events import AnyEvent, Ending, SweepEnded, SweepStarted
 from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.driver import Driver, Leaving, Settings
@@ -14,7 +14,8 @@ from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
-from tests.doubles import PROGRAM, SHAPE, FakeClock
+from hpcsweep.store.segments import read_journal
+from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster
 
 SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
 STARTED = SweepStarted("cafe01", "s", 1_000_000.0, {"objective": {"metric": "loss", "mode": "min"}})
@@ -101,3 +102,25 @@ def rung_table(runs: Any) -> dict[int, list[tuple[int, int]]]:
     for (bracket, _), group in runs.groupby(["bracket", "rung"]):
         table.setdefault(bracket, []).append((len(group), int(group["resource"].iloc[0])))
     return table
+
+
+def events(root: Path) -> list[AnyEvent]:
+    """The journal of the sweep in this folder."""
+    return read_journal(Layout(root)).events
+
+
+def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
+    """The journal's events of these kinds."""
+    return [event for event in events(root) if isinstance(event, kinds)]
+
+
+def end_of(root: Path) -> tuple[Ending, str]:
+    """How it was left the last time."""
+    ended = of_kind(root, SweepEnded)[-1]
+    return ended.ending, ended.reason
+
+
+def undisturbed(folder: Path, **options: Any) -> list[tuple[Any, ...]]:
+    """What is decided when nothing goes wrong."""
+    drive(folder / "undisturbed", FolderCluster(folder / "undisturbed controller"), **options)
+    return decided(events(folder / "undisturbed"))

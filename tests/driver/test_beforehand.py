@@ -27,23 +27,8 @@ from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
 from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 from tests.doubles import FolderCluster
-from tests.driver.sweeps import STARTED, drive, make_driver
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "a sweep"
-
-
-@pytest.fixture
-def controller(tmp_path: Path) -> Path:
-    return tmp_path / "controller"
-
-
-def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
-    return [event for event in read_journal(Layout(root)).events if isinstance(event, kinds)]
+from tests.driver.sweeps import STARTED, drive, make_driver, of_kind
 
 
 def started(**identity: Any) -> SweepStarted:

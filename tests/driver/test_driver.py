@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from hpcsweep.core.events import (
-    AnyEvent,
     BatchAbandoned,
     BatchPlanned,
     BatchSubmitted,
@@ -26,7 +25,6 @@ from hpcsweep.core.events import (
     RunFinished,
     RunInterrupted,
     StopRequested,
-    SweepEnded,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -41,34 +39,8 @@ from hpcsweep.schedulers.synchronous import Halving, Hyperband
 from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import write_manifest
-from hpcsweep.store.segments import read_journal
 from tests.doubles import FakeClock, FolderCluster
-from tests.driver.sweeps import decided, drive, make_driver
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "a sweep"
-
-
-@pytest.fixture
-def controller(tmp_path: Path) -> Path:
-    return tmp_path / "controller"
-
-
-def events(root: Path) -> list[AnyEvent]:
-    return read_journal(Layout(root)).events
-
-
-def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
-    return [event for event in events(root) if isinstance(event, kinds)]
-
-
-def undisturbed(folder: Path, **options: Any) -> list[tuple[Any, ...]]:
-    """What is decided when nothing goes wrong."""
-    drive(folder / "undisturbed", FolderCluster(folder / "undisturbed controller"), **options)
-    return decided(events(folder / "undisturbed"))
-
+from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_kind, undisturbed
 
 # --------------------------------------------------------------------------- whole sweeps
 
@@ -358,11 +330,6 @@ def test_another_seed_makes_another_sweep(root: Path, controller: Path) -> None:
 
 
 # --------------------------------------------------------------------------- budgets
-
-
-def end_of(root: Path) -> tuple[Ending, str]:
-    ended = [event for event in events(root) if isinstance(event, SweepEnded)][-1]
-    return ended.ending, ended.reason
 
 
 def test_the_budget_of_trials_is_held_and_raising_it_carries_on(root: Path, controller: Path) -> None:

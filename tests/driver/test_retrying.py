@@ -24,8 +24,8 @@ from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import Layout
 from tests.doubles import FolderCluster, quadratic
-from tests.driver.sweeps import drive, make_driver
-from tests.driver.test_beforehand import Recording, of_kind, started
+from tests.driver.sweeps import drive, make_driver, of_kind
+from tests.driver.test_beforehand import Recording, started
 
 
 class Breaking(FolderCluster):
@@ -37,11 +37,6 @@ class Breaking(FolderCluster):
 
     def train(self, config: Config, resource: int) -> float | None:
         return None if config["x"] < self.below else quadratic(config, resource)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "a sweep"
 
 
 @pytest.fixture

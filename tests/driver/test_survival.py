@@ -10,53 +10,18 @@ from typing import Any
 import pytest
 
 from hpcsweep.core.events import (
-    AnyEvent,
     BatchAbandoned,
     BatchHindered,
     Ending,
     Interruption,
     RunInterrupted,
-    SweepEnded,
 )
 from hpcsweep.core.protocols import Batch, Hindrance, Limits, LiveBatch, Phase, TaskId, TaskState
 from hpcsweep.driver import Leaving
 from hpcsweep.errors import SubmitLimited
 from hpcsweep.schedulers.fifo import Fifo
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 from tests.doubles import FakeClock, FolderCluster
-from tests.driver.sweeps import decided, drive, make_driver
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "a sweep"
-
-
-@pytest.fixture
-def controller(tmp_path: Path) -> Path:
-    return tmp_path / "controller"
-
-
-def events(root: Path) -> list[AnyEvent]:
-    return read_journal(Layout(root)).events
-
-
-def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
-    return [event for event in events(root) if isinstance(event, kinds)]
-
-
-def end_of(root: Path) -> tuple[Ending, str]:
-    """How it was left the last time."""
-    ended = of_kind(root, SweepEnded)[-1]
-    return ended.ending, ended.reason
-
-
-def undisturbed(folder: Path, **options: Any) -> list[tuple[Any, ...]]:
-    """What is decided when nothing goes wrong."""
-    drive(folder / "undisturbed", FolderCluster(folder / "undisturbed controller"), **options)
-    return decided(events(folder / "undisturbed"))
-
+from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_kind, undisturbed
 
 # --------------------------------------------------------------------------- submit limits
 

@@ -34,21 +34,7 @@ from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result, write_result
 from hpcsweep.store.segments import read_journal
 from tests.doubles import PROGRAM, FolderCluster
-from tests.driver.sweeps import SPACE, STARTED, decided, drive, make_driver
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "a sweep"
-
-
-@pytest.fixture
-def controller(tmp_path: Path) -> Path:
-    return tmp_path / "controller"
-
-
-def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
-    return [event for event in read_journal(Layout(root)).events if isinstance(event, kinds)]
+from tests.driver.sweeps import SPACE, STARTED, decided, drive, make_driver, of_kind
 
 
 class Stepping(FolderCluster):
