@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.worker.task import Signals, run_task
+from hpcsweep.worker.task import Signals, ignore_signals, run_task
 from hpcsweep.worker.ticking import tick
 
 
@@ -68,4 +68,6 @@ def _job(environ: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    ignore_signals()
+    sys.exit(code)

@@ -73,6 +73,16 @@ class Signals:
         """Being woken up is all: a handler must be there for that."""
 
 
+def ignore_signals() -> None:
+    """Let nothing stop this process on its way out.
+
+    A Python that exits takes its handlers down first: a signal that comes then would kill it, and
+    Slurm would call a task failed that has done its work.
+    """
+    for signum in _STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def run_task(
     folder: Path,
     *,

@@ -143,14 +143,15 @@ def cancelled_by_two(slurm: PrivateSlurm, folder: Path) -> Played:
     return Played(sweep, (ours, theirs), finish(driver))
 
 
-#: What a third of 14 runs of 28 s takes. Each of them may take a minute.
+#: What a third of 24 runs of 17 s takes. Each of them may take a minute, and Slurm may announce the end
+#: of that minute from its 20th second on.
 CAP_GPU_S = 130
 
 
 def capped(slurm: PrivateSlurm, folder: Path) -> Played:
     hours = f"budget.gpu_hours={CAP_GPU_S / 3600:.9f}"
     time_limit = ("resources.time=1m", "cluster.signal=10")
-    sweep = trials(slurm, folder, "budget.trials=14", hours, *time_limit, epochs=25)
+    sweep = trials(slurm, folder, "budget.trials=24", hours, *time_limit, epochs=15)
     return Played(sweep, (), sweep.finish())
 
 
@@ -201,17 +202,17 @@ def test_a_cancelled_run_goes_on_and_it_is_told_by_whom(played: dict[Scene, Futu
 def test_a_budget_of_gpu_hours_is_never_exceeded(played: dict[Scene, Future[Played]]) -> None:
     sweep, _, out = played[capped].result()
     rows = accounted(sweep)
-    assert {row.state for row in rows} == {"COMPLETED"}
+    assert [row for row in rows if row.state != "COMPLETED"] == []
     assert CAP_GPU_S - 60 < gpu_s(rows) <= CAP_GPU_S
     (end,) = sweep.of_kind(SweepEnded)
     assert end.ending is Ending.FINISHED
     assert re.fullmatch(
-        r"budget\.gpu_hours 0\.0361111 is used up: 0\.02\d* are spent, and one more task may take 0\.01667",
+        r"budget\.gpu_hours 0\.0361111 is used up: 0\.0[12]\d* are spent, and one more task may take 0\.01667",
         end.reason,
     )
     best = sweep.runs.loc[sweep.runs["value"].idxmin()]
     assert f"finished: {end.reason}" in out
-    assert f"best: loss {best['value']:.6g} (trial {best['trial']} at 25)" in out
+    assert f"best: loss {best['value']:.6g} (trial {best['trial']} at 15)" in out
     for script in (sweep.root / "batches").glob("*/script.sbatch"):
         assert "#SBATCH --no-requeue" in script.read_text(), "a second start could cost as much again"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -299,6 +300,28 @@ def test_training_has_the_whole_notice_after_sigusr2_unless_sigterm_cuts_it_shor
     worker.terminate()
     assert worker.wait(20) == 0
     assert bench.results()[0].message == "told to stop by SIGUSR2 at step 0 of 3"
+
+
+#: Runs the worker, and sends a signal when Python has taken its handlers down on the way out.
+LATE_SIGNAL = """
+import os, runpy, signal, sys
+
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), signum=signal.Signals[sys.argv.pop(1)]):
+        kill(me, signum)
+
+late = Late()
+runpy.run_module("hpcsweep.worker", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTERM"])
+def test_a_signal_while_the_worker_leaves_does_not_make_a_failed_task_of_it(bench: Bench, name: str) -> None:
+    bench.plan_python(GOOD)
+    argv = [sys.executable, "-c", LATE_SIGNAL, name, str(bench.batch.root), "--task", "0"]
+    worker = subprocess.run(argv, env=bench.environment(), timeout=60, check=False)
+    assert worker.returncode == 0
+    assert [result.outcome for result in bench.results()] == [Outcome.COMPLETED]
 
 
 def test_a_plain_command_is_ended_by_sigterm_at_once(bench: Bench) -> None:
