@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hpcsweep.core.history import Floats
 from hpcsweep.errors import FolderError
+from hpcsweep.report.page import bands
+from hpcsweep.report.page.axes import LEGEND_BELOW
+from hpcsweep.report.page.render import render
+from hpcsweep.report.page.sections import Figure, Section
+from hpcsweep.report.page.wording import count, number
 from hpcsweep.simulation.comparing import Comparison, Row
 
 #: Points of each line.
 POINTS = 400
-#: Okabe and Ito's colours: they differ for colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 
 def write_plot(comparison: Comparison, path: Path) -> None:
@@ -24,38 +25,39 @@ def write_plot(comparison: Comparison, path: Path) -> None:
     Raises:
         FolderError: The file cannot be written.
     """
-    import plotly.graph_objects as go
-
-    hours = np.linspace(0, max(run.makespan_s for row in comparison.rows for run in row.runs), POINTS) / 3600
-    figure = go.Figure()
-    for row, colour in zip(comparison.rows, itertools.cycle(COLOURS), strict=False):
-        for line in _lines(row, hours, colour):
-            figure.add_trace(go.Scatter(**line))
-    figure.update_layout(
-        template="plotly_white",
-        xaxis_title="hours of virtual time",
-        yaxis_title=f"best {comparison.metric} so far (median and quartiles)",
-    )
+    html = render(f"Best {comparison.metric}, simulated", [_section(comparison)])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.write_html(path, include_plotlyjs=True)
+        path.write_text(html, encoding="utf-8", errors="replace")
     except OSError as error:
         raise FolderError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _lines(row: Row, hours: Floats, colour: str) -> list[dict[str, Any]]:
-    """The band between the quartiles, then the median."""
-    low, middle, high = quartiles(row, hours * 3600)
-    shared: dict[str, Any] = {"legendgroup": row.name, "mode": "lines"}
-    hidden = {**shared, "line": {"width": 0, "shape": "hv"}, "showlegend": False, "hoverinfo": "skip"}
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    band = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.15)"}
-    line = {"color": colour, "width": 2, "shape": "hv"}
-    return [
-        {**hidden, "x": hours, "y": low},
-        {**hidden, **band, "x": hours, "y": high},
-        {**shared, "x": hours, "y": middle, "line": line, "name": row.name},
-    ]
+def _section(comparison: Comparison) -> Section:
+    hours = np.linspace(0, max(run.makespan_s for row in comparison.rows for run in row.runs), POINTS) / 3600
+    figure = Figure(
+        "best-over-time",
+        [
+            trace
+            for place, row in enumerate(comparison.rows)
+            for trace in bands.band(row.name, hours, _values(row, hours * 3600), place)
+        ],
+        {
+            "xaxis": {"title": {"text": "hours of virtual time"}},
+            "yaxis": {"title": {"text": f"best {comparison.metric} so far (median and quartiles)"}},
+            "legend": LEGEND_BELOW,
+        },
+        f"Median, and the band from quartile to quartile, of {count(len(comparison.rows[0].runs), 'seed')}.",
+        "; ".join(
+            f"{row.name} ends with {'no value' if row.value is None else number(row.value)}"
+            for row in comparison.rows
+        ),
+    )
+    return Section("progress", "Best value over time", [figure])
+
+
+def _values(row: Row, seconds: Floats) -> Floats:
+    return np.array([[run.value_at(at) for at in seconds] for run in row.runs], dtype=float)
 
 
 def quartiles(row: Row, seconds: Floats) -> Floats:
@@ -63,6 +65,4 @@ def quartiles(row: Row, seconds: Floats) -> Floats:
 
     NaN until every seed has a value.
     """
-    values = np.array([[run.value_at(at) for at in seconds] for run in row.runs], dtype=float)
-    found: Floats = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
-    return found
+    return bands.quartiles(_values(row, seconds))

@@ -19,7 +19,7 @@ from hpcsweep.spec import SweepSpec
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import new_results
 from hpcsweep.store.segments import read_journal
-from hpcsweep.sweep import check_folder, open_sweep
+from hpcsweep.sweep import check_folder, compactor, open_sweep
 
 #: Temporary folders are in memory where so much of it is free: a simulation syncs many small files.
 MEMORY_BYTES = 2**30
@@ -27,7 +27,12 @@ _MEMORY = Path("/dev/shm")
 
 
 def simulate(
-    spec: SweepSpec, curve: Curve, *, seed: int | None = None, folder: Path | None = None
+    spec: SweepSpec,
+    curve: Curve,
+    *,
+    seed: int | None = None,
+    folder: Path | None = None,
+    compact: bool = True,
 ) -> Simulated:
     """Run the sweep in virtual time, with its own searcher, scheduler and caps.
 
@@ -37,6 +42,7 @@ def simulate(
         seed: Of the searcher and of the site; the searcher's own if None.
         folder: The results folder, to be kept; a temporary one if None. A sweep that it holds
             already is carried on.
+        compact: Whether what has ended in a folder that is kept is compacted.
 
     Raises:
         SpecError: The spec, or what it says of the simulated site, makes no sense.
@@ -50,7 +56,8 @@ def simulate(
         start = _latest(read_journal(layout).events) if state else EPOCH_S
         place, cluster = simulated_place(spec, curve, start=start, reached=_reached(state, layout))
         meter = Meter(cluster)
-        with open_sweep(spec, results, place, clock=cluster.clock) as driver:
+        compacts = compactor if compact and folder is not None else None
+        with open_sweep(spec, results, place, clock=cluster.clock, compacts=compacts) as driver:
             cluster.reports = driver.scheduler.watches
             if driver.state.ended is None:
                 driver.run(meter.tick)

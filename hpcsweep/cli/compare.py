@@ -1,0 +1,131 @@
+"""`compare`: several results folders in one table and on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+from hpcsweep.cli.exits import NO_VALUE, errors_exit
+from hpcsweep.cli.text import configuration, number
+from hpcsweep.errors import FolderError
+from hpcsweep.report.compare import CONFIDENCE, Comparison, Estimate
+from hpcsweep.report.compare import compare as compared
+from hpcsweep.report.entrant import Sweep
+from hpcsweep.report.page.comparison import comparison_page, pair_text, verdict
+from hpcsweep.store.files import write_atomic
+
+
+def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None:
+    """Print the comparison, and write the page: to `compared.html` unless another place or JSON is asked for.
+
+    Raises:
+        typer.Exit: Code 1 if no sweep has a value, 2 if the request is wrong.
+    """
+    with errors_exit():
+        found = compared(folders)
+        target = output or (None if json else Path("compared.html"))
+        if target is not None:
+            _write(comparison_page(found), target)
+        if json:
+            typer.echo(_json(found, target))
+        else:
+            _print(found)
+            typer.echo(f"page: {target}")
+        if all(sweep.best is None for sweep in found.sweeps):
+            raise typer.Exit(NO_VALUE)
+
+
+def _write(html: str, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, html.encode(errors="replace"))
+    except OSError as error:
+        raise FolderError(
+            f"{target}: cannot be written: {error.strerror}; --output FILE puts it elsewhere"
+        ) from error
+
+
+def _print(found: Comparison) -> None:
+    head = ["", "folder", "searcher", "scheduler", "seed", "state", "trials"]
+    lines = [[*head, f"best {found.metric}", "at", found.unit, "hours"]]
+    lines += [[group.label, *_cells(sweep)] for group in found.groups for sweep in group.sweeps]
+    _table(lines)
+    typer.echo()
+    for sweep in found.sweeps:
+        if sweep.best:
+            typer.echo(f"{sweep.label}: trial {sweep.best['trial']}: {configuration(sweep.best['config'])}")
+    if found.budgets:
+        typer.echo(f"\nbest {found.metric} so far at equal {found.unit}")
+        budgets = [f"{hours:.3g}" for hours in found.budgets]
+        rows = [[g.label, str(len(g.sweeps)), *map(_mean, g.values)] for g in found.groups]
+        _table([["", "repeats", *budgets], *rows])
+    for pair in found.pairs:
+        interval = "" if pair.low is None else f" ({pair.low:.4g} to {pair.high:.4g})"
+        words = verdict(pair, minimise=found.minimise)
+        typer.echo(f"{pair_text(pair)}: {pair.difference:+.4g}{interval}: {words}")
+    if any(len(group.sweeps) > 1 for group in found.groups):
+        typer.echo(f"repeats differ in the seed alone: their mean, with its interval of {CONFIDENCE:.0%}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+def _mean(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "none yet"
+    margin = "" if estimate.high is None else f" ± {estimate.high - estimate.mean:.2g}"
+    return f"{estimate.mean:.4g}{margin}"
+
+
+def _cells(sweep: Sweep) -> list[str]:
+    value = "none yet" if sweep.best is None else number(sweep.best["value"])
+    if sweep.error is not None:
+        value += f" ± {sweep.error:.2g}"
+    about = [sweep.label, sweep.searcher, sweep.scheduler, "" if sweep.seed is None else str(sweep.seed)]
+    at = "" if sweep.best is None else str(sweep.best["resource"])
+    return [*about, sweep.state, str(sweep.trials), value, at, f"{sweep.cost:.4g}", f"{sweep.time:.3g}"]
+
+
+def _table(lines: Sequence[Sequence[str]]) -> None:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, *others in lines:
+        cells = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
+        typer.echo("  ".join([name.ljust(widths[0]), *cells]).rstrip())
+
+
+def _json(found: Comparison, page: Path | None) -> str:
+    document: dict[str, Any] = {
+        "metric": found.metric,
+        "mode": "min" if found.minimise else "max",
+        "unit": found.unit,
+        "budgets": found.budgets,
+        "sweeps": [
+            _plain(sweep) | {"group": group.label} for group in found.groups for sweep in group.sweeps
+        ],
+        "groups": [
+            {
+                "name": group.label,
+                "repeats": len(group.sweeps),
+                "values": [None if value is None else value._asdict() for value in group.values],
+            }
+            for group in found.groups
+        ],
+        "pairs": [pair._asdict() | {"better": pair.better(minimise=found.minimise)} for pair in found.pairs],
+        "confidence": CONFIDENCE,
+        "notes": found.notes,
+        "page": None if page is None else str(page),
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _plain(sweep: Sweep) -> dict[str, Any]:
+    """Without what is of use to us alone; the course as rows of time, cost and value."""
+    found = sweep._asdict()
+    course = found.pop("course")
+    del found["settings"]
+    values = [list(step) for step in zip(*(column.tolist() for column in course), strict=True)]
+    return found | {"path": str(sweep.path), "values": values}
