@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from hpcsweep.cli.rungs import RungCounts, rung_text
+from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.protocols import Phase
 from hpcsweep.core.records import RunStatus
+from hpcsweep.report.rungs import RungCounts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

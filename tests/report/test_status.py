@@ -223,3 +223,12 @@ def test_the_newest_few_are_listed_without_those_that_nobody_need_look_into(
         *[f"failed: trial {trial} rung 0: no {trial}" for trial in range(10, 15)],
         f"try what failed again: hpcsweep retry {tmp_path}/s",
     ]
+
+
+def test_escapes_and_line_breaks_in_what_others_wrote_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "\x1b[2J[bold]\nnew \x9b31m"
+    events = [*BEGUN, RunFinished(1, 0, Outcome.FAILED, batch="a", task=1, node=words, message=words)]
+    shown = "?[2J[bold] new ?31m"
+    assert told(written(tmp_path / "s", events), capsys)[-2] == f"failed: trial 1 rung 0 on {shown}: {shown}"

@@ -1,0 +1,158 @@
+"""`status --watch`: the picture on the terminal, drawn anew until the sweep has ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from hpcsweep.cli.exits import INTERRUPTED, errors_exit
+from hpcsweep.cli.outlook import Plan, plan_of
+from hpcsweep.cli.picture import Picture
+from hpcsweep.cli.show import status
+from hpcsweep.cluster.slurm_queue import SlurmQueue
+from hpcsweep.core.protocols import LiveBatch, TaskId, TaskShape, TaskState
+from hpcsweep.core.records import BatchState
+from hpcsweep.errors import ClusterUnavailable, SpecError
+from hpcsweep.report.watch import View, Watch
+from hpcsweep.spec import load_spec
+from hpcsweep.store.layout import Layout
+
+#: How soon the picture follows the terminal's size.
+_LOOK_S: Final = 0.25
+
+
+def watch(path: Path, *, every: float) -> None:
+    """Show how the sweep stands until it has ended; then print that as `status` does.
+
+    Args:
+        path: The results folder.
+        every: Seconds between two looks.
+
+    Raises:
+        typer.Exit: Code 2 if there is no terminal to draw on or no sweep to see, 130 at Ctrl-C.
+    """
+    with errors_exit():
+        console = Console()
+        if not sys.stdout.isatty() or console.is_dumb_terminal:
+            raise SpecError("--watch: needs a terminal to draw on; elsewhere use plain `hpcsweep status`")
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # a name need not be in the terminal's alphabet
+        before = signal.signal(signal.SIGTERM, _leave)
+        try:
+            _draw(path, console, every)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        status(path, json=False)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """End as a signal would, but for the terminal, which is restored on the way."""
+    raise SystemExit(128 + number)
+
+
+def _draw(path: Path, console: Console, every: float) -> None:
+    """Draw until the sweep has ended."""
+    watched, plans = Watch(path, Squeue()), _Plans(path)
+
+    def look() -> View:
+        return watched.look(now=time.time(), shown=console.height)
+
+    view = look()
+    if view.course.state.ended is not None:
+        return
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while view.course.state.ended is None:
+            live.update(Picture(view, plans.newest()), refresh=True)
+            _wait(live, every)
+            view = look()
+
+
+def _wait(live: Live, seconds: float) -> None:
+    """Let time pass; draw again when the terminal's size changes."""
+    until = time.monotonic() + seconds
+    size = live.console.size
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _LOOK_S))
+        if live.console.size != size:
+            size = live.console.size
+            live.refresh()
+
+
+class Squeue:
+    """Asks squeue for batches, once a call."""
+
+    def __init__(self) -> None:
+        self._queue = SlurmQueue()
+        self._words = _Words()
+        log = logging.getLogger("hpcsweep")
+        log.addHandler(self._words)  # nothing else may write to the terminal
+        log.propagate = False
+
+    def __call__(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState]:
+        """What squeue shows of their tasks.
+
+        Raises:
+            ClusterUnavailable: It is not there, or did not answer.
+        """
+        if shutil.which("squeue") is None:
+            raise ClusterUnavailable("squeue is not on the PATH: what runs is told by its files alone")
+        # No task is said to be open, so nothing is looked up in the accounts.
+        live = [
+            LiveBatch(
+                name=batch.name,
+                job=batch.job or "",
+                folder=Path(),
+                tasks=len(batch.tasks),
+                throttle=batch.throttle,
+                shape=TaskShape(),
+                open_tasks=(),
+            )
+            for batch in batches
+        ]
+        shown = self._queue.poll(live)
+        if shown is None:
+            raise ClusterUnavailable(self._words.last)
+        return shown
+
+
+class _Words(logging.Handler):
+    """Keeps the last warning."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
+
+
+class _Plans:
+    """What the folder's spec says of the way ahead; read again when it was written anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._spec = Layout(path).spec
+        self._written: tuple[int, int] | None = None
+        self._plan: Plan | None = None
+
+    def newest(self) -> Plan | None:
+        """None while it cannot be read."""
+        try:
+            found = os.stat(self._spec)
+            written = found.st_mtime_ns, found.st_size
+            if written != self._written:
+                self._plan, self._written = plan_of(load_spec(self._spec)), written
+        except (OSError, SpecError):
+            self._plan, self._written = None, None
+        return self._plan

@@ -1,0 +1,571 @@
+"""`status --watch`: what is drawn at each size, what is said of the way ahead, and the verb on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hpcsweep.cli.neutral import neutral
+from hpcsweep.cli.outlook import Left, Plan, left, outlook, plan_of, rate
+from hpcsweep.cli.picture import Picture, draw
+from hpcsweep.cli.strokes import ASCII, UNICODE, sparkline
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchHindered,
+    BatchPlanned,
+    BatchSubmitted,
+    Ending,
+    Interruption,
+    NoMoreTrials,
+    Outcome,
+    PauseRequested,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    SweepEnded,
+    SweepStarted,
+    TrialCreated,
+    TrialPromoted,
+)
+from hpcsweep.core.protocols import Phase, TaskId, TaskState
+from hpcsweep.core.records import BatchState
+from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.report.course import Course
+from hpcsweep.report.watch import View, Watch
+from hpcsweep.spec import load_spec
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout
+from tests.cluster.programs import Programs, row
+
+#: 1970-01-01 01:00 in UTC.
+START = 3600.0
+STARTED = SweepStarted("cafe01", "lr", START, {"objective": {"metric": "loss", "mode": "min"}})
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold] [link=http://evil]y[/link]\r\n\u202eback \x9b2J"
+SHOWN = "?[31mred?]0;title? [bold]x[/bold] [link=http://evil]y[/link]  ?back ?2J"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    programs = Programs(tmp_path)
+    monkeypatch.setenv("PATH", programs.path)
+    return programs
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def finished(trial: int, value: float | None, *, rung: int = 0, at: float, **more: Any) -> RunFinished:
+    outcome = Outcome.FAILED if value is None else Outcome.COMPLETED
+    return RunFinished(
+        trial, rung, outcome, value, started=at - 600, seconds=600.0, gpu_seconds=1200.0, **more
+    )
+
+
+def hyperband() -> list[AnyEvent]:
+    """A bracket of nine that is over, one of five in its middle, and one of which three runs wait."""
+    events: list[AnyEvent] = [
+        STARTED,
+        *(TrialCreated(trial, {"lr": trial / 7, "optimizer": "adam"}, 0, 1) for trial in range(9)),
+        BatchPlanned("a", START, tuple((RunId(trial, 0),) for trial in range(9)), 2, 9, "slurm"),
+        BatchSubmitted("a", "70", START),
+    ]
+    for trial in range(9):
+        value = None if trial == 4 else 0.9 - trial / 10
+        events.append(
+            finished(
+                trial, value, at=START + 100 * trial, batch="a", task=trial, message="" if value else "odd"
+            )
+        )
+    events += [TrialPromoted(trial, 1, 3) for trial in (8, 7, 6)]
+    events += [BatchPlanned("b", START + 810, tuple((RunId(t, 1),) for t in (8, 7, 6)), 2, 9, "slurm")]
+    events += [BatchSubmitted("b", "71", START + 811)]
+    events += [
+        finished(
+            trial, 0.05 + trial / 100, rung=1, at=START + 1400, batch="b", task=task, node="n1", job="71_0"
+        )
+        for task, trial in enumerate((8, 7, 6))
+    ]
+    events += [TrialCreated(9 + trial, {"lr": 0.5, "optimizer": "sgd"}, 1, 3) for trial in range(5)]
+    events += [BatchPlanned("c", START + 1410, tuple((RunId(9 + t, 0),) for t in range(5)), 2, 9, "slurm")]
+    events += [BatchSubmitted("c", "72", START + 1411)]
+    events += [finished(9, 0.3, at=START + 2100, batch="c", task=0)]
+    events += [
+        RunInterrupted(
+            10, 0, Interruption.PREEMPTED, batch="c", task=1, requeued=True, node="n2", message="preempted"
+        )
+    ]
+    return events
+
+
+def view_of(
+    folder: Path,
+    events: Sequence[AnyEvent],
+    shown: Mapping[int, TaskState] | None = None,
+    *,
+    now: float = START + 2400,
+) -> View:
+    """The view of a folder with these events, and with these tasks of batch c in the queue."""
+
+    def queue(batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState]:
+        if shown is None:
+            raise ClusterUnavailable("nothing known: squeue: it is down")
+        return {TaskId("c", task): state for task, state in shown.items()}
+
+    journal = Journal.open(Layout(folder))
+    journal.commit(events)
+    journal.release()
+    return Watch(folder, queue).look(now=now, shown=20)
+
+
+QUEUE = {
+    1: TaskState(Phase.RUNNING, node="n1", seconds=120.0),
+    2: TaskState(Phase.RUNNING, node="n2", seconds=130.0),
+    3: TaskState(Phase.PENDING, "Priority"),
+    4: TaskState(Phase.PENDING, "Resources"),
+}
+
+
+def plan(folder: Path, scheduler: str, **more: str) -> Plan:
+    path = folder / "lr.yaml"
+    text = (
+        "name: lr\ntrain: {function: 't.py:train'}\nobjective: {metric: loss}\nsearcher: random\n"
+        f"scheduler: {scheduler}\nresources: {{gpus: 1, time: 1h}}\n"
+        "space: {x: {type: int, low: 0, high: 99}}\n"
+    )
+    path.write_text(text + "".join(f"{key}: {value}\n" for key, value in more.items()))
+    return plan_of(load_spec(path))
+
+
+def lines(view: View, plan: Plan | None, width: int, height: int, **options: Any) -> list[str]:
+    """What a console of this size shows."""
+    console = Console(
+        width=width, height=height, file=io.StringIO(), force_terminal=True, color_system=None, **options
+    )
+    with console.capture() as captured:
+        console.print(Picture(view, plan))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+# --------------------------------------------------------------------------- the picture
+
+
+def test_a_wide_terminal_shows_all_there_is(tmp_path: Path) -> None:
+    view = view_of(tmp_path / "s", hyperband(), QUEUE)
+    known = plan(tmp_path, "{name: hyperband, max_resource: 9}", budget="{gpu_hours: 20}")
+    assert (
+        lines(view, known, 110, 40)
+        == """\
+lr  running  no driver at work: launch again to carry on                                              01:40:00
+
+best        loss 0.11 (trial 6 at 3)  █▇▇▆▅▅▅▅▄▃▃▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
+            lr=0.857143 optimizer=adam
+runs        12 runs completed, 1 failed, 2 running, 2 pending
+pace        19.5 runs an hour of late
+end         in about 113 min, 03:33; 9 runs left at most
+cost        4.33 of 20 GPU-hours  █████████······························· 22%
+
+bracket 0   9x1 (1 failed) > 3x3
+bracket 1   3 ████████================················ 1/5 2 running
+
+running     trial 10 rung 0: no report yet on n1 (2 min)
+running     trial 11 rung 0: no report yet on n2 (2.17 min)
+
+pending     1 task: Priority
+pending     1 task: Resources
+
+interrupted 1 preempted
+failed: trial 4 rung 0: odd
+preempted: trial 10 rung 0 on n2: preempted
+""".splitlines()
+    )
+
+
+def test_a_small_terminal_shows_the_same_in_its_lines(tmp_path: Path) -> None:
+    view = view_of(tmp_path / "s", hyperband(), QUEUE)
+    known = plan(tmp_path, "{name: hyperband, max_resource: 9}", budget="{gpu_hours: 20}")
+    assert (
+        lines(view, known, 60, 15)
+        == """\
+lr  running  no driver at work: launch again to ca… 01:40:00
+best        loss 0.11 (trial 6 at 3)  ▇▆▅▅▄▃▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
+            lr=0.857143 optimizer=adam
+runs        12 runs completed, 1 failed, 2 running, 2 pendi…
+pace        19.5 runs an hour of late
+end         in about 113 min, 03:33; 9 runs left at most
+cost        4.33 of 20 GPU-hours  ████················ 22%
+bracket 0   9x1 (1 failed) > 3x3
+bracket 1   3 █===·· 1/5 2 running
+running     trial 10 rung 0: no report yet on n1 (2 min)
+running     trial 11 rung 0: no report yet on n2 (2.17 min)
+pending     1 task: Priority
+pending     1 task: Resources
+interrupted 1 preempted
+failed: trial 4 rung 0: odd
+""".splitlines()
+    )
+
+
+@pytest.mark.parametrize("width", [1, 7, 13, 24, 80])
+def test_no_terminal_is_too_small(tmp_path: Path, width: int) -> None:
+    view = view_of(tmp_path / "s", [*hyperband(), BatchHindered("c", "PartitionDown")], QUEUE)
+    known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
+    for height in range(1, 30):
+        drawn = draw(view, known, width=width, height=height)
+        assert 1 <= len(drawn) <= height
+        assert max(line.cell_len for line in drawn) <= width
+        assert not any("\n" in line.plain for line in drawn)
+
+
+def test_what_has_ended_without_the_driver_s_notice_is_told_by_how(tmp_path: Path) -> None:
+    queue = {task: TaskState(Phase.PREEMPTED) for task in (1, 2, 3)} | {4: TaskState(Phase.NODE_FAIL)}
+    shown = lines(view_of(tmp_path / "s", hyperband(), queue), None, 80, 24)
+    assert "runs        12 runs completed, 1 failed" in shown
+    assert [line for line in shown if line.startswith("ended")] == [
+        "ended       1 run (node fail), not taken in yet",
+        "ended       3 runs (preempted), not taken in yet",
+    ]
+
+
+def brackets_of(folder: Path, count: int, *, ended: int) -> View:
+    """So many brackets of two runs each, of which the first ones are over."""
+    events: list[AnyEvent] = [STARTED]
+    for bracket in range(count):
+        trials = (2 * bracket, 2 * bracket + 1)
+        events += [TrialCreated(trial, {}, bracket, 3) for trial in trials]
+        events += [BatchPlanned(f"b{bracket}", START, tuple((RunId(t, 0),) for t in trials), 1, 2, "local")]
+        if bracket < ended:
+            events += [finished(trial, 0.5, at=START + 100, batch=f"b{bracket}") for trial in trials]
+    return view_of(folder, events)
+
+
+@pytest.mark.parametrize(
+    ("height", "more", "short", "ladders"),
+    [
+        (30, "34 more brackets, 0 of them under way", range(34, 40), [40, 41]),
+        (14, "36 more brackets, 0 of them under way", range(36, 40), [40, 41]),
+        (7, "41 more brackets, 1 of them under way", [], [41]),
+    ],
+)
+def test_brackets_that_are_over_give_way_to_those_under_way(
+    tmp_path: Path, height: int, more: str, short: Sequence[int], ladders: Sequence[int]
+) -> None:
+    shown = lines(brackets_of(tmp_path, 42, ended=40), None, 90, height)
+    brackets = [line for line in shown if line.startswith("bracket") or "more brackets" in line]
+    expected = [f"bracket {bracket}  2x3" for bracket in short]
+    expected += [f"bracket {bracket}  3 {'·' * 34} 0/2" for bracket in ladders]
+    assert brackets == [f"{'':12}{more}", *expected]
+
+
+def test_text_of_others_is_shown_and_never_obeyed(tmp_path: Path) -> None:
+    started = SweepStarted("cafe01", HOSTILE, START, {"objective": {"metric": HOSTILE, "mode": "min"}})
+    events: list[AnyEvent] = [
+        started,
+        *(TrialCreated(trial, {HOSTILE: HOSTILE}, 0, 1) for trial in range(3)),
+        BatchPlanned("c", START, tuple((RunId(trial, 0),) for trial in range(3)), 1, 9, "slurm"),
+        BatchSubmitted("c", "70", START),
+        BatchHindered("c", HOSTILE),
+        finished(0, 0.5, at=START + 100, batch="c"),
+        finished(1, None, at=START + 100, batch="c", node=HOSTILE, message=HOSTILE),
+        PauseRequested(START + 200, HOSTILE),
+    ]
+    queue = {2: TaskState(Phase.PENDING, HOSTILE)}
+    shown = lines(view_of(tmp_path / "s", events, queue), None, 1000, 40)
+    assert all(line.isprintable() for line in shown)
+    assert shown[0].startswith(f"{SHOWN}  running")
+    for line in (
+        f"best        {SHOWN} 0.5 (trial 0 at 1)",
+        f"            {SHOWN}={SHOWN}",
+        f"cannot start: {SHOWN}",
+        f"pausing, nothing is submitted any more: {SHOWN}",
+        f"pending     1 task: {SHOWN}",
+        f"failed: trial 1 rung 0 on {SHOWN}: {SHOWN}",
+    ):
+        assert line in shown
+
+
+def test_only_what_a_terminal_would_obey_is_taken_out_of_a_text() -> None:
+    assert neutral("größe=0.1 学習 ✓ [red]") == "größe=0.1 学習 ✓ [red]"
+    assert neutral(HOSTILE) == SHOWN
+    assert neutral("\ud800\u200b\t\x00") == "?? ?"
+
+
+def test_a_terminal_without_unicode_has_bars_and_sparklines_too(tmp_path: Path) -> None:
+    view = view_of(tmp_path / "s", hyperband(), QUEUE)
+    drawn = [line.plain for line in draw(view, None, width=80, height=24, glyphs=ASCII)]
+    assert all(line.isascii() for line in drawn)
+    assert "bracket 1   3 #####=========.......... 1/5 2 running" in drawn
+
+
+def test_without_colour_nothing_is_coloured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(width=80, height=24, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    with console.capture() as captured:
+        console.print(Picture(view_of(tmp_path / "s", hyperband(), QUEUE), None))
+    codes = set(re.findall(r"\x1b\[([\d;]*)m", captured.get()))
+    assert codes <= {"0", "1", "2", "1;2"}
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ([(0.0, 1.0)], "▁▁▁▁▁▁▁▁"),
+        ([(4.0, 8.0), (5.0, 1.0)], "   █▁▁▁▁"),
+        ([(0.0, 8.0), (2.0, 5.0), (4.0, 3.0), (99.0, 1.0)], "█▅▅▃▃▃▃▁"),
+        ([(0.0, 10_000.0), (2.0, 100.0), (4.0, 1.0)], "█▅▅▁▁▁▁▁"),
+        ([(0.0, -10_000.0), (2.0, -100.0), (4.0, -1.0)], "▁███████"),
+    ],
+)
+def test_a_sparkline_is_as_high_as_the_best_value_was_then(
+    history: list[tuple[float, float]], expected: str
+) -> None:
+    assert sparkline(history, 0.0, 8.0, width=8, levels=UNICODE.levels) == expected
+
+
+# --------------------------------------------------------------------------- the way ahead
+
+
+def course_of(events: Sequence[AnyEvent]) -> Course:
+    course = Course()
+    for event in events:
+        course.apply(event)
+    return course
+
+
+NOTHING = course_of([STARTED])
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "more", "expected"),
+    [
+        ("{name: hyperband, max_resource: 9}", {}, Left(22, 69)),
+        ("{name: hyperband, max_resource: 9, iterations: 2}", {"repeats": "3"}, Left(132, 414)),
+        ("{name: hyperband, max_resource: 9, iterations: null}", {"budget": "{trials: 12}"}, Left(17, 36)),
+        ("{name: hyperband, max_resource: 9, iterations: null}", {"budget": "{time: 1d}"}, None),
+        ("{name: halving, max_resource: 4, rounds: 2}", {}, Left(14, 16)),
+        ("{name: asha, max_resource: 9}", {"budget": "{trials: 9}"}, Left(13, 21)),
+        ("{name: asha, max_resource: 9}", {"budget": "{time: 1d}"}, None),
+        ("{name: fifo, max_resource: 5}", {"budget": "{trials: 7}"}, Left(7, 35)),
+        ("{name: fifo, max_resource: 5}", {}, Left(100, 500)),
+        ("{name: pbt, population: 4, interval: 2, max_resource: 8}", {}, None),
+    ],
+)
+def test_what_a_sweep_is_to_do_is_known_as_far_as_its_scheduler_says(
+    tmp_path: Path, scheduler: str, more: dict[str, str], expected: Left | None
+) -> None:
+    assert left(plan(tmp_path, scheduler, **more), NOTHING) == expected
+
+
+def test_what_has_ended_is_not_left_and_failures_take_no_places(tmp_path: Path) -> None:
+    known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
+    events = hyperband()
+    assert left(known, course_of(events)) == Left(9, 6 + 4 * 3 + 6 + 3 * 9)
+    lost = [finished(trial, None, at=START + 2200, batch="c") for trial in range(10, 14)]
+    assert left(known, course_of([*events, *lost])) == Left(1 + 1 + 3, 6 + 6 + 27)
+    end = NoMoreTrials("the space is exhausted", "space")
+    assert left(known, course_of([*events, end])) == Left(1 + 4 + 1, 6 + 12 + 6)
+    endless = plan(tmp_path, "{name: hyperband, max_resource: 9, iterations: null}", budget="{time: 1d}")
+    assert left(endless, course_of([*events, end])) == Left(1 + 4 + 1, 6 + 12 + 6)
+
+
+def test_the_end_is_told_as_the_first_of_what_would_end_it(tmp_path: Path) -> None:
+    course, now = course_of(hyperband()), START + 2400
+    assert rate(course, now=now) == "19.5 runs an hour of late"
+    bracket, endless = (
+        "{name: hyperband, max_resource: 9}",
+        "{name: hyperband, max_resource: 9, iterations: null}",
+    )
+    cases = {
+        (bracket, "{}"): "in about 113 min, 03:33; 9 runs left at most",
+        (bracket, "{time: 1h}"): "in about 20 min, 02:00 by budget.time; 9 runs left at most",
+        (bracket, "{gpu_hours: 4.5}"): "in about 92 s, 01:41 by budget.gpu_hours; 9 runs left at most",
+        (endless, "{time: 3d}"): "in about 71.3 h, Sun 04 Jan 01:00 by budget.time; open-ended",
+    }
+    for (scheduler, budget), expected in cases.items():
+        assert outlook(plan(tmp_path, scheduler, budget=budget), course, now=now) == expected
+    assert outlook(None, course, now=now) == "not known: the folder's sweep.yaml cannot be read"
+
+
+def test_an_end_that_nobody_can_know_is_not_made_up(tmp_path: Path) -> None:
+    known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
+    assert (rate(NOTHING, now=START), outlook(known, NOTHING, now=START)) == ("", "22 runs left at most")
+    stopping = course_of([*hyperband(), PauseRequested(START + 2300, "enough")])
+    assert outlook(known, stopping, now=START + 2400) == "when the runs under way have ended"
+    ended = course_of([*hyperband(), SweepEnded(START + 2300, Ending.FINISHED, "done")])
+    assert outlook(known, ended, now=START + 2400) == ""
+
+
+# --------------------------------------------------------------------------- the verb
+
+
+class Terminal:
+    """A pseudo-terminal with a program on it."""
+
+    def __init__(self, *argv: str | Path, size: tuple[int, int] = (24, 80), **env: str) -> None:
+        self.screen = b""
+        self.master, slave = pty.openpty()
+        self.resize(*size)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hpcsweep", *map(str, argv)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**os.environ, "TERM": "xterm-256color", **env},
+        )
+        os.close(slave)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read_until(self, words: str, *, timeout_s: float = 60.0) -> str:
+        """All that it has written, up to the moment when these words were among what was not read before."""
+        until = time.monotonic() + timeout_s
+        begun = len(self.screen)
+        while words.encode() not in self.screen[begun:]:
+            assert time.monotonic() < until, self.screen.decode(errors="replace")
+            assert self.read_some(), self.screen.decode(errors="replace")
+        return self.screen[begun:].decode()
+
+    def read_some(self) -> bool:
+        """Read what comes within a second; False once it has ended."""
+        ready, _, _ = select.select([self.master], [], [], 1.0)
+        if ready:
+            try:
+                self.screen += os.read(self.master, 1 << 16)
+            except OSError:  # nobody holds the other end any more
+                return False
+        return True
+
+    def end(self) -> int:
+        """Its exit status."""
+        while self.read_some():
+            pass
+        return self.process.wait(30)
+
+    def after(self) -> str:
+        """What stays on the terminal when the picture has gone."""
+        return self.screen.decode().rpartition("\x1b[?1049l")[2]
+
+
+@contextlib.contextmanager
+def terminal(*argv: str | Path, **options: Any) -> Iterator[Terminal]:
+    started = Terminal(*argv, **options)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.wait()
+        os.close(started.master)
+
+
+def assert_restored(shown: Terminal) -> None:
+    """The picture was on a screen of its own, which is gone, and the cursor is there again."""
+    text = shown.screen.decode()
+    assert text.count("\x1b[?1049h") == text.count("\x1b[?1049l") == 1
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
+    tmp_path: Path, programs: Programs
+) -> None:
+    folder = tmp_path / "a sweep"
+    programs.rows(
+        row("1", "RUNNING", job="72", own="73", name="c", node="n1", elapsed="2:00"),
+        row("3", "PENDING", job="72", own="74", name="c", reason="Priority"),
+        row("0", "PENDING", job="99", own="99", name="another"),
+    )
+    journal = Journal.open(Layout(folder))
+    journal.commit(hyperband())
+    with terminal("status", folder, "--watch", "--every", "0.5", size=(30, 100)) as shown:
+        shown.read_until("running     \x1b[0mtrial 10 rung 0: no report yet on n1 (2 min)")
+        shown.read_until("1 task: Priority")
+        journal.commit([finished(11, 0.01, at=START + 2500, batch="c", task=2)])
+        shown.read_until("loss 0.01 (trial 11 at 3)")
+        shown.resize(30, 40)
+        shown.read_until("loss 0.01 (trial 11 at 3)")
+        programs.put("squeue", "echo 'slurm_load_jobs error: \x1b[2JUnable to contact' >&2; exit 1")
+        shown.read_until("nothing known: squeue: slurm_load_jobs")
+        asked = len(programs.calls())
+        journal.commit([SweepEnded(START + 2600, Ending.FINISHED, "all done")])
+        journal.release()
+        assert shown.end() == 0
+    assert_restored(shown)
+    assert shown.after().replace("\r", "").splitlines()[0].endswith("lr: finished (all done)")
+    assert {call[0] for call in programs.calls()} == {"squeue"}
+    assert len(programs.calls()) <= asked + 1
+    frames = shown.screen.count(b"\x1b[H")
+    assert 4 <= len(programs.calls()) <= frames + 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_and_restores_the_terminal(tmp_path: Path, number: int, code: int) -> None:
+    journal = Journal.open(Layout(tmp_path))
+    journal.commit(hyperband())
+    with terminal("status", tmp_path, "-w", PATH="/nonexistent") as shown:
+        shown.read_until("squeue is not on the PATH")
+        if number == signal.SIGINT:
+            os.write(shown.master, b"\x03")
+        else:
+            os.kill(shown.process.pid, number)
+        assert shown.end() == code
+    assert_restored(shown)
+    assert "Traceback" not in shown.screen.decode()
+
+
+def test_a_sweep_that_has_ended_is_told_at_once_as_by_status(tmp_path: Path) -> None:
+    journal = Journal.open(Layout(tmp_path))
+    journal.commit([*hyperband(), SweepEnded(START + 2600, Ending.FINISHED, "all done")])
+    journal.release()
+    with terminal("status", tmp_path, "--watch") as shown:
+        assert shown.end() == 0
+    argv = [sys.executable, "-m", "hpcsweep", "status", str(tmp_path)]
+    plain = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert shown.screen.decode().replace("\r", "") == plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ["status", ".", "--watch"],
+            "--watch: needs a terminal to draw on; elsewhere use plain `hpcsweep status`",
+        ),
+        (["status", ".", "--watch", "--json"], "--json is of one moment and --watch goes on"),
+        (["status", ".", "--every", "0"], "--every"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(tmp_path: Path, argv: list[str], words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcsweep", *argv],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "200"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
