@@ -1,0 +1,107 @@
+"""`export`: the sweep in files for other programs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from hpcsweep.cli.exits import errors_exit
+from hpcsweep.core.space import unknown
+from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.report.exports.tables import FORMATS, TABLES, encoded, table
+from hpcsweep.report.results import load
+
+if TYPE_CHECKING:
+    from hpcsweep.report.results import Results
+
+#: Formats that take the whole sweep: where they go in the results folder, and what opens them.
+WHOLE: Final = {
+    "tensorboard": ("tensorboard", "tensorboard --logdir"),
+    "optuna": ("optuna-journal.log", "optuna-dashboard"),
+}
+ALL: Final = "all"
+
+
+def export(path: Path, *, format_: str, name: str | None, output: Path | None) -> None:
+    """Write what was asked for."""
+    with errors_exit():
+        _check(format_, name, output)
+        results = load(path)
+        if format_ in WHOLE:
+            _whole(results, format_, output)
+        elif name == ALL:
+            assert output is not None
+            _make(output)
+            for each in TABLES:
+                _write(output / f"{each}.{format_}", encoded(table(results, each), format_))
+        else:
+            data = encoded(table(results, name or TABLES[0]), format_)
+            if output is None:
+                sys.stdout.write(data.decode())
+            else:
+                _write(output, data)
+
+
+def _check(format_: str, name: str | None, output: Path | None) -> None:
+    formats = (*FORMATS, *WHOLE)
+    if format_ not in formats:
+        raise SpecError(f"--format {format_}: {unknown(format_, formats, kind='format')}")
+    if format_ in WHOLE:
+        if name is not None:
+            raise SpecError(
+                f"--table {name}: goes with {', '.join(FORMATS)}; {format_} takes the whole sweep"
+            )
+        if find_spec(format_) is None:
+            need = f"needs {format_}, which is not installed; pip install 'hpcsweep[{format_}]'"
+            raise SpecError(f"--format {format_}: {need}")
+        return
+    if name is not None and name not in (*TABLES, ALL):
+        raise SpecError(f"--table {name}: {unknown(name, (*TABLES, ALL), kind='table')}")
+    if name == ALL and output is None:
+        raise SpecError("--output: needed for --table all: the folder for the files")
+    if format_ == "parquet" and output is None:
+        raise SpecError("--output: needed for parquet, which is no text")
+    if name != ALL and output is not None and output.is_dir():
+        raise SpecError(f"--output {output}: is a folder; give a file, or --table all for every table there")
+
+
+def _whole(results: Results, format_: str, output: Path | None) -> None:
+    default, opener = WHOLE[format_]
+    target = results.path / default if output is None else output
+    try:
+        if format_ == "tensorboard":
+            from hpcsweep.report.exports.tensorboard import write_tensorboard
+
+            count = write_tensorboard(results, target)
+        else:
+            from hpcsweep.report.exports.optuna import write_optuna
+
+            count = write_optuna(results, target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    typer.echo(f"{count} trials in {target}; look at them: {opener} {shlex.quote(str(target))}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> FolderError:
+    return FolderError(
+        f"{path}: cannot be written: {error.strerror or error}: give another place with --output"
+    )

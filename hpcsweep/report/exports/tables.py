@@ -1,0 +1,86 @@
+"""The tables of a sweep as CSV, JSON or Parquet."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hpcsweep.report.results import Results
+
+TABLES: Final = ("trials", "runs", "metrics", "attempts")
+FORMATS: Final = ("csv", "json", "parquet")
+
+#: Whole numbers that a trial, run or attempt may be without.
+_WHOLE: Final = frozenset({"parent", "resource", "start_resource", "start"})
+
+
+def table(results: Results, name: str) -> pd.DataFrame:
+    """One of `TABLES`; a column of whole numbers stays one where some rows have none."""
+    frame: pd.DataFrame = getattr(results, name)
+    whole = _WHOLE | {column for column in frame.columns if _is_whole(results, column)}
+    gaps = [c for c in frame.columns if c in whole and frame[c].dtype != int and frame[c].notna().any()]
+    return frame.astype(dict.fromkeys(gaps, "Int64"))
+
+
+def _is_whole(results: Results, column: str) -> bool:
+    """Whether all values of a parameter are whole numbers."""
+    prefix, _, name = column.partition("config.")
+    if prefix or not name:
+        return False
+    given = (t.config[name] for t in results.folder.state.trials if name in t.config)
+    return all(type(value) is int for value in given)
+
+
+def encoded(frame: pd.DataFrame, format_: str) -> bytes:
+    """The bytes of a file in one of `FORMATS`.
+
+    Lists and mappings are JSON text in CSV and Parquet, which have none. JSON has neither NaN nor
+    infinities: they are null, as what is missing; the others keep the infinities.
+    """
+    match format_:
+        case "csv":
+            data: bytes = _flat(frame, mixed=True).to_csv(index=False).encode()
+            return data
+        case "json":
+            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+            return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
+        case "parquet":
+            buffer = io.BytesIO()
+            _flat(frame, mixed=False).to_parquet(buffer, index=False)
+            return buffer.getvalue()
+        case _:
+            raise ValueError(f"no format {format_!r}; there are {', '.join(FORMATS)}")
+
+
+def _flat(frame: pd.DataFrame, *, mixed: bool) -> pd.DataFrame:
+    """Lists and mappings as JSON text.
+
+    Args:
+        frame: Is left as it is.
+        mixed: Whether a column may hold values of several types, such as choices between a number
+            and a text; otherwise all of its values become JSON text.
+    """
+    frame = frame.copy()
+    for name in frame.columns:
+        if frame[name].dtype != object:
+            continue
+        kinds = {type(value) for value in frame[name] if not _missing(value)}
+        if kinds & {list, dict} or (len(kinds) > 1 and not mixed):
+            frame[name] = [
+                value if mixed and not isinstance(value, list | dict) else _text(value)
+                for value in frame[name]
+            ]
+    return frame
+
+
+def _text(value: Any) -> str | None:
+    return None if _missing(value) else msgspec.json.encode(value).decode()
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value
