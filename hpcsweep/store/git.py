@@ -1,0 +1,209 @@
+"""What git says of a folder. Whatever is wrong with git or the repository becomes words, never an error."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+#: So long all questions about one folder may take together.
+PATIENCE_S: Final = 5.0
+#: Untracked files and folders that are named.
+NAMED: Final = 200
+#: Of a diff so much is kept.
+DIFF_BYTES: Final = 10 * 2**20
+
+#: Set where git itself starts a program, a hook say: they would lead to another repository.
+_MISLEADING: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
+
+
+class NoAnswer(Exception):
+    """Git gave no answer; why is in the message."""
+
+
+class NoRepository(NoAnswer):
+    """There is none, or no git to ask."""
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the code stood.
+
+    Attributes:
+        folder: Of the training code.
+        root: Of the repository, empty where there is none.
+        commit: Empty where there is none yet.
+        branch: Empty where none is checked out.
+        dirty: Tracked files differ from the commit.
+        remote: URL of `origin` without user and password.
+        untracked: Files and folders that git does not know, the first ones.
+        diff_sha256: Of the diff as far as it is kept.
+        problem: Why something of this is unknown.
+    """
+
+    folder: str
+    root: str = ""
+    commit: str = ""
+    branch: str = ""
+    dirty: bool = False
+    remote: str = ""
+    untracked: tuple[str, ...] = ()
+    diff_sha256: str = ""
+    problem: str = ""
+
+
+def state_of(folder: Path) -> tuple[State, bytes]:
+    """The state of the repository that the folder is in, and the diff against its commit, perhaps cut."""
+    deadline = time.monotonic() + PATIENCE_S
+    found = State(str(folder))
+    diff = b""
+    try:
+        root = toplevel(folder, patience_s=PATIENCE_S)
+        found = msgspec.structs.replace(found, root=str(root))
+        status = _ask(root, ["status", "--porcelain=v2", "--branch", "-z"], deadline=deadline)
+        found = _with_status(found, status.decode(errors="replace"))
+        with contextlib.suppress(NoAnswer):
+            url = _ask(root, ["config", "--get", "remote.origin.url"], deadline=deadline)
+            found = msgspec.structs.replace(found, remote=without_user(url.decode(errors="replace").strip()))
+        if not found.commit:
+            found = msgspec.structs.replace(found, problem="the repository has no commit yet")
+        elif found.dirty:
+            wanted = ["diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"]
+            diff = _ask(root, wanted, deadline=deadline, limit=DIFF_BYTES)
+            found = msgspec.structs.replace(found, diff_sha256=hashlib.sha256(diff).hexdigest())
+    except NoAnswer as error:
+        found = msgspec.structs.replace(found, problem=str(error))
+    return found, diff
+
+
+def toplevel(folder: Path, *, patience_s: float) -> Path:
+    """The root of the repository that the folder is in.
+
+    Raises:
+        NoRepository: There is none, or no git.
+        NoAnswer: Git does not say.
+    """
+    answer = _ask(folder, ["rev-parse", "--show-toplevel"], deadline=time.monotonic() + patience_s)
+    if not answer.strip():
+        raise NoRepository("a repository without a working tree")
+    return Path(os.path.realpath(os.fsdecode(answer.removesuffix(b"\n"))))
+
+
+def code_files(root: Path, *, patience_s: float) -> list[str]:
+    """Paths below the repository's root that are tracked, or untracked and not ignored.
+
+    A repository in it is one path, that of its folder.
+
+    Raises:
+        NoAnswer: Git does not say.
+    """
+    wanted = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    answer = _ask(root, wanted, deadline=time.monotonic() + patience_s)
+    return list(dict.fromkeys(os.fsdecode(name).rstrip("/") for name in answer.split(b"\0") if name))
+
+
+def without_user(url: str) -> str:
+    """The URL without user, password, query and fragment: any of them may be a secret.
+
+    `git@host:path` stays: a user that everybody has.
+    """
+    return re.sub(r"^([a-z0-9+.-]+://)[^/]*@", r"\1", re.sub(r"(?<=://)([^?#]*).*", r"\1", url, flags=re.I))
+
+
+def _with_status(state: State, status: str) -> State:
+    facts: dict[str, str] = {}
+    dirty, untracked = False, []
+    entries = iter(status.split("\0"))
+    for entry in entries:
+        kind, _, rest = entry.partition(" ")
+        match kind:
+            case "#":
+                name, _, value = rest.partition(" ")
+                facts[name] = value
+            case "?":
+                untracked.append(rest)
+            case "1" | "2" | "u":
+                dirty = True
+                if kind == "2":
+                    next(entries, None)  # the name before it was renamed
+    commit, branch = facts.get("branch.oid", ""), facts.get("branch.head", "")
+    return msgspec.structs.replace(
+        state,
+        commit="" if commit == "(initial)" else commit,
+        branch="" if branch == "(detached)" else branch,
+        dirty=dirty,
+        untracked=tuple(untracked[:NAMED]),
+    )
+
+
+def _ask(folder: Path, arguments: list[str], *, deadline: float, limit: int = 2**26) -> bytes:
+    """What git prints, no more than `limit` bytes of it.
+
+    Raises:
+        NoAnswer: It is not there, fails, or takes too long.
+    """
+    environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    environ |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    with tempfile.TemporaryFile() as words:
+        try:
+            git = subprocess.Popen(
+                ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", *arguments],
+                cwd=folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                start_new_session=True,  # so that what git starts is killed with it
+            )
+        except FileNotFoundError as error:
+            raise NoRepository(
+                "git is not installed" if folder.is_dir() else f"no folder {folder}"
+            ) from error
+        except OSError as error:
+            raise NoAnswer(f"git cannot be run: {error.strerror}") from error
+        with git, _killed_at(git, deadline) as late:
+            assert git.stdout is not None
+            answer = git.stdout.read(limit)
+            if len(answer) == limit:
+                _kill(git)
+        if late.is_set():
+            raise NoAnswer(f"git {arguments[0]} took too long")
+        if git.returncode and len(answer) < limit:
+            words.seek(0)
+            said = words.read(4096).decode(errors="replace").strip().splitlines() or ["no reason given"]
+            text = said[0].removeprefix("fatal: ")
+            raise (NoRepository if text.startswith("not a git repository") else NoAnswer)(f"git: {text}")
+    return answer
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _killed_at(process: subprocess.Popen[bytes], deadline: float) -> Iterator[threading.Event]:
+    """Have the process killed at the deadline; whether it was is in the event."""
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        _kill(process)
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), kill)
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        timer.join()

@@ -1,0 +1,249 @@
+"""`provenance/<n>.json`: what was launched: by whom, where, and with which code and packages.
+
+Immutable records, each written by the launch that took its number; a launch that differs from the
+newest one in nothing that matters writes none, so that cron piles up nothing. Variables of the
+environment are not recorded: they hold secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+import hpcsweep
+from hpcsweep.store import git
+from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import Program
+from hpcsweep.store.owner import Owner
+from hpcsweep.store.snapshot import code_folder, training_file, words
+
+#: Files that a command names are told apart by their content, unless they are larger: then they are data.
+FILE_BYTES: Final = 10 * 2**20
+
+_NAME: Final = re.compile(r"(\d+)\.json\Z")
+_HEADER: Final = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE)
+
+
+class Python(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The interpreter of the launch, and the one that runs trials where it is another."""
+
+    version: str
+    executable: str
+    trials: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One launch, and those after it that did not differ.
+
+    Attributes:
+        at: Unix time.
+        argv: The command line, the interpreter's options too.
+        cluster: Where it runs.
+        packages: Versions of what is installed, by name.
+        spec_sha256: Of the resolved spec as canonical JSON.
+        files: SHA-256 of the training files by path.
+        code: What git says of the code that runs.
+        copied: The folder that the training code was copied from; what runs is the copy.
+        diff: Name of the file beside this one with the changes since the commit.
+        diff_note: Why it has not all of them.
+    """
+
+    at: float
+    host: str
+    user: str
+    cwd: str
+    argv: tuple[str, ...]
+    python: Python
+    hpcsweep: str
+    cluster: str
+    packages: dict[str, str]
+    spec_sha256: str
+    files: dict[str, str]
+    code: git.State
+    copied: str = ""
+    diff: str = ""
+    diff_note: str = ""
+    version: int = 1
+
+
+def record_launch(
+    layout: Layout,
+    program: Program,
+    spec: Mapping[str, Any],
+    *,
+    cluster: str,
+    python: str | None,
+) -> Path | None:
+    """Record this launch; the file, None where the newest record says the same.
+
+    Args:
+        layout: The results folder.
+        program: What runs.
+        spec: Resolved and JSON-able.
+        cluster: Where it runs.
+        python: The interpreter that runs trials, None for this one.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    newest = next(reversed(list_records(layout)), None)
+    record, diff = present(program, spec, cluster=cluster, python=python, first=newest is None)
+    if newest is not None and _essence(newest[1]) == _essence(record):
+        return None
+    make_dirs(layout.provenance)
+    path = _claimed(layout)
+    if newest is not None and newest[1].code.diff_sha256 == record.code.diff_sha256:
+        record = msgspec.structs.replace(record, diff=newest[1].diff)
+    elif diff:
+        record = msgspec.structs.replace(record, diff=f"{path.stem}.diff")
+        write_atomic(path.with_suffix(".diff"), diff)
+    write_atomic(path, msgspec.json.encode(record))
+    return path
+
+
+def list_records(layout: Layout) -> list[tuple[Path, Record]]:
+    """The records, oldest first; one whose launch was killed while it wrote it is passed over."""
+    try:
+        names = os.listdir(layout.provenance)
+    except FileNotFoundError:
+        return []
+    numbers = sorted(int(match[1]) for name in names if (match := _NAME.match(name)))
+    found = []
+    for number in numbers:
+        path = layout.provenance / f"{number}.json"
+        try:
+            found.append((path, msgspec.json.decode(read_bytes(path), type=Record)))
+        except msgspec.MsgspecError:
+            continue
+    return found
+
+
+def digest(spec: Mapping[str, Any]) -> str:
+    """SHA-256 of the spec as JSON with sorted keys."""
+    return hashlib.sha256(msgspec.json.encode(spec, order="sorted")).hexdigest()
+
+
+def _claimed(layout: Layout) -> Path:
+    """The next name, taken by creating it: of two launches at a time each has its own."""
+    numbers = (int(match[1]) for name in os.listdir(layout.provenance) if (match := _NAME.match(name)))
+    number = max(numbers, default=0) + 1
+    while True:
+        path = layout.provenance / f"{number}.json"
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _essence(record: Record) -> Record:
+    """The record without what changes though the same is run: when, on which login node, new outputs."""
+    code = msgspec.structs.replace(record.code, untracked=())
+    return msgspec.structs.replace(record, at=0.0, host="", cwd="", code=code, diff="")
+
+
+def present(
+    program: Program, spec: Mapping[str, Any], *, cluster: str, python: str | None, first: bool
+) -> tuple[Record, bytes]:
+    """What a launch at this moment would record, and the changes since the commit, perhaps cut.
+
+    Args:
+        program: As `record_launch` has it; so are `spec`, `cluster` and `python`.
+        spec: See there.
+        cluster: See there.
+        python: See there.
+        first: No other launch was recorded: of a copy it is told what it was made of.
+    """
+    original = Path(program.copied.workdir) if program.copied else None
+    diff, note = b"", ""
+    if program.copied is None or first:
+        # The copy is no repository; what it was made of is told by the first launch.
+        code, diff = git.state_of(_original_folder(program))
+        if len(diff) >= git.DIFF_BYTES:
+            note = f"cut after {git.DIFF_BYTES >> 20} MiB"
+    else:
+        code = git.State(str(original), problem="the copy that was made when the sweep began is run")
+    record = Record(
+        at=round(time.time(), 3),
+        host=socket.gethostname(),
+        user=Owner.me().user,
+        cwd=_cwd(),
+        argv=tuple(sys.orig_argv),
+        python=Python(
+            sys.version.split()[0], sys.executable, python if python and python != sys.executable else ""
+        ),
+        hpcsweep=hpcsweep.__version__,
+        cluster=cluster,
+        packages=_packages(),
+        spec_sha256=digest(spec),
+        files=_digests(training_files(program)),
+        code=code,
+        copied=program.copied.root if program.copied else "",
+        diff_note=note,
+    )
+    return record, diff
+
+
+def _original_folder(program: Program) -> Path:
+    """Where the code is, or was copied from."""
+    folder = code_folder(program)
+    if program.copied is None:
+        return folder
+    inside = os.path.relpath(folder, program.copied.code)
+    return Path(program.copied.root, inside)
+
+
+def training_files(program: Program) -> Sequence[Path]:
+    """The function's file, or those in the workdir that the command names."""
+    file, workdir = training_file(program), Path(program.workdir)
+    if file is not None:
+        return [file]
+    if program.function is not None:
+        module = workdir.joinpath(*program.function.partition(":")[0].split("."))
+        return [path for path in (module.with_suffix(".py"), module / "__init__.py") if path.is_file()]
+    return [path for word in words(program.command or "") if (path := workdir / word).is_file()]
+
+
+def _digests(files: Sequence[Path]) -> dict[str, str]:
+    found = {}
+    for path in files:
+        try:
+            if path.stat().st_size <= FILE_BYTES:
+                found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            continue  # no file of ours to complain about: the training code is checked elsewhere
+    return found
+
+
+def _packages() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        name, version = _name_and_version(distribution)
+        if name and name not in found:  # the first on the path is the one that is imported
+            found[name] = version
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    """Both from the head of the metadata: parsing whole descriptions would cost more than all the rest."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    facts = dict(reversed(_HEADER.findall(text.partition("\n\n")[0])))
+    return facts.get("Name", ""), facts.get("Version", "")
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""  # it was removed
