@@ -106,6 +106,7 @@ class Trial:
         checkpoint_dir: Working folder; what is in it when training ends well becomes the
             checkpoint of the last step, unless `checkpoint` made that one. None outside a sweep.
         rank: Of this process in a multi-process training. Only rank 0 reports and checkpoints.
+        metric: The objective's name, as it is to be reported. None outside a sweep: any will do.
     """
 
     def __init__(self, run: RunFile, *, rank: int) -> None:
@@ -120,6 +121,7 @@ class Trial:
         self.start = run.start
         self.checkpoint_dir: Path | None = Path(run.checkpoint_dir) if run.checkpoint_dir else None
         self.rank = rank
+        self.metric: str | None = run.metric
         self._run = run
         self._told = False
         self._yielded: int | None = None
@@ -224,6 +226,10 @@ class Trial:
 
 class StandaloneTrial(Trial):
     """A trial outside any sweep: reports are printed, checkpoints kept in a local folder or not at all."""
+
+    def __init__(self, run: RunFile, *, rank: int) -> None:
+        super().__init__(run, rank=rank)
+        self.metric = None
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         print(f"step {step}: " + ", ".join(f"{name}={value:g}" for name, value in values.items()), flush=True)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcsweep import Trial, current_trial
+from hpcsweep.training.pytorch import TorchState
 
 #: The split must be the same for all trials: they are compared on the same images.
 SPLIT_SEED = 20_240_917
@@ -94,15 +95,17 @@ def train(trial: Trial) -> None:
     model = build(config).to(device)
     optimiser = optimiser_for(model, config)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, gamma=DECAY)
+    # The order of the images and the dropout masks come from torch's own random numbers: kept as well.
+    state = TorchState(model=model, optimizer=optimiser, schedule=schedule)
     if trial.resume_from is not None:
-        restore(trial.resume_from / "state.pt", model, optimiser, schedule)
+        state.load(trial.resume_from)
 
     for epoch in trial.steps():
         loss = train_epoch(model, optimiser, *data.train, batch_size=config["batch_size"])
         schedule.step()
         trial.report(epoch, val_error=error_of(model, *data.validation), loss=loss)
         with trial.checkpoint(epoch) as folder:
-            save(folder / "state.pt", model, optimiser, schedule)
+            state.save(folder)
 
 
 def train_epoch(
@@ -125,30 +128,6 @@ def error_of(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of wrong answers."""
     model.eval()
     return float((model(images).argmax(1) != labels).double().mean())
-
-
-def save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: Any) -> None:
-    """Write everything that the next epoch depends on."""
-    state = {
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        # The order of the images and the dropout masks both come from these.
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    torch.save(state, path)
-
-
-def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: Any) -> None:
-    """Read it back. `weights_only` keeps a checkpoint from running code."""
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["random"])
-    if state["random_cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["random_cuda"])
 
 
 if __name__ == "__main__":

@@ -211,6 +211,7 @@ def test_a_trial_can_be_pickled_and_shows_itself(tmp_path: Path) -> None:
     trial = pickle.loads(pickle.dumps(make(tmp_path, start=1)))
     assert repr(trial) == "<Trial 3 rung 1: steps 2..4, {'lr': 0.1}>"
     assert dict(trial.config, new=1) == {"lr": 0.1, "new": 1}
+    assert trial.metric == "val_error"
 
 
 def test_outside_a_sweep_the_arguments_make_a_trial(
@@ -219,7 +220,7 @@ def test_outside_a_sweep_the_arguments_make_a_trial(
     monkeypatch.delenv("HPCSWEEP_RUN", raising=False)
     trial = current_trial({"lr": 0.1}, batch_size=8, resource=2)
     assert (trial.config, trial.resource, trial.start, trial.rank) == ({"lr": 0.1, "batch_size": 8}, 2, 0, 0)
-    assert (trial.checkpoint_dir, trial.should_stop) == (None, False)
+    assert (trial.checkpoint_dir, trial.should_stop, trial.metric) == (None, False, None)
     trial.report(1, val_error=0.25)
     assert capsys.readouterr().out == "step 1: val_error=0.25\n"
     with trial.checkpoint(1) as folder:

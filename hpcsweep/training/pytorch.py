@@ -1,0 +1,176 @@
+"""Everything that the next step of a PyTorch training depends on, saved and loaded as one file.
+
+    state = TorchState(model=model, optimizer=optimizer, scheduler=scheduler)
+    if trial.resume_from is not None:
+        state.load(trial.resume_from)
+    for epoch in trial.steps():
+        ...
+        with trial.checkpoint(epoch) as folder:
+            state.save(folder)
+
+Training that goes on from such a checkpoint gives on a CPU the same numbers, bit for bit, as training
+that was never interrupted, if each batch depends on nothing else: not on a worker process with a
+state of its own, and not on `trial.resource`, which is another one in the next rung.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from hpcsweep.errors import CheckpointError
+from hpcsweep.training.processes import rank
+from hpcsweep.training.random_states import plain, random_states, restore_random_states
+
+#: In the checkpoint's folder.
+FILE: Final = "state.pt"
+
+
+class Stateful(Protocol):
+    """Modules, optimisers, learning rate schedulers, gradient scalers, samplers and many more."""
+
+    def state_dict(self) -> Any:
+        """What is to be kept."""
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Take it back."""
+
+
+class TorchState:
+    """The named parts of a training, and the random numbers of Python, NumPy, torch and CUDA.
+
+    With several processes all of them call `save` and `load`. Rank 0 writes, and each one gets its
+    own random numbers back. What `DistributedDataParallel` wraps is kept without the wrapper, so
+    that any number of processes can go on from it. Sharded models are not for this class.
+
+    Args:
+        **parts: Whatever has `state_dict` and `load_state_dict`; a `torch.Generator` or a
+            `numpy.random.Generator`, such as the one that shuffles the data, is welcome too.
+
+    Raises:
+        TypeError: A part is none of these, or there is none.
+    """
+
+    def __init__(self, **parts: Stateful | torch.Generator | np.random.Generator) -> None:
+        if not parts:
+            raise TypeError("TorchState keeps what it is given: TorchState(model=model, optimizer=optimizer)")
+        self._parts = {name: _stateful(name, part) for name, part in parts.items()}
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write all of it into the folder, from where `load` reads it for certain.
+
+        Raises:
+            CheckpointError: A state holds objects that cannot be read back without running code.
+        """
+        random = random_states()
+        if rank() != 0:
+            return
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        path = Path(folder) / FILE
+        torch.save({"parts": parts, "random": random}, path)
+        try:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # reads no tensor's numbers
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path}: the state of {_names(_unreadable(parts))} holds more than tensors and plain values "
+                "and could not be loaded safely: keep its numbers as int, float or tensors, or name its "
+                "classes to torch.serialization.add_safe_globals"
+            ) from error
+
+    def load(self, folder: str | os.PathLike[str]) -> None:
+        """Take back what `save` wrote into the folder, on whichever device each part is now.
+
+        Nothing in the file is run.
+
+        Raises:
+            CheckpointError: There is no such file, it has other parts, or a part's state does not fit.
+        """
+        path = Path(folder) / FILE
+        saved = _read(path)
+        there, wanted = saved["parts"], self._parts
+        if there.keys() != wanted.keys():
+            missing, left = _names(wanted.keys() - there.keys()), _names(there.keys() - wanted.keys())
+            raise CheckpointError(
+                f"{path}: "
+                + "; ".join(
+                    [f"has no state of {missing}"] * bool(missing)
+                    + [f"has the state of {left}, which nobody asks for"] * bool(left)
+                )
+                + ". Give TorchState the same names when it saves and when it loads"
+            )
+        for name, part in wanted.items():
+            try:
+                part.load_state_dict(there[name])
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"{path}: the state of {name!r} does not fit {type(part).__name__}: {error}"
+                ) from error
+        restore_random_states(saved["random"])
+
+
+class _Generator:
+    """A generator of random numbers as a part."""
+
+    def __init__(self, generator: torch.Generator | np.random.Generator) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> Any:
+        if isinstance(self._generator, torch.Generator):
+            return self._generator.get_state()
+        return plain(self._generator.bit_generator.state)
+
+    def load_state_dict(self, state_dict: Any, /) -> None:
+        if isinstance(self._generator, torch.Generator):
+            self._generator.set_state(state_dict)
+        else:
+            self._generator.bit_generator.state = state_dict
+
+
+def _stateful(name: str, part: object) -> Stateful:
+    if isinstance(part, torch.Generator | np.random.Generator):
+        return _Generator(part)
+    if isinstance(part, DistributedDataParallel):
+        part = part.module
+    if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+        raise TypeError(
+            f"TorchState({name}=...): must have state_dict and load_state_dict, or be a random generator; "
+            f"got {type(part).__name__}"
+        )
+    return part
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: there is no such file: this checkpoint was not made with TorchState.save(folder)"
+        ) from None
+    except Exception as error:  # of a damaged file torch raises whatever its bytes lead to
+        raise CheckpointError(f"{path}: cannot be read safely: {error}") from error
+    if not (isinstance(saved, dict) and saved.keys() == {"parts", "random"}):
+        raise CheckpointError(f"{path}: was not written by TorchState.save")
+    return saved
+
+
+def _unreadable(parts: dict[str, Any]) -> Iterable[str]:
+    for name, state in parts.items():
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        try:
+            torch.load(file, weights_only=True)
+        except pickle.UnpicklingError:
+            yield name
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))
