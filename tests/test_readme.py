@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 from hpcsweep.cli import app
-from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.searchers import SEARCHERS
-from hpcsweep.spec import load_spec
+from tests.docs.story import Story, blocks
 
 REPO = Path(__file__).parents[1]
-README = (REPO / "README.md").read_text()
+README = (REPO / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def is_the_test_command(text: str) -> bool:
+    return text.endswith("-m pytest\n")
 
 
-def test_its_sweep_file_is_valid(tmp_path: Path) -> None:
-    (text,) = [block for block in blocks("yaml") if "space:" in block]
-    path = tmp_path / "my-sweep.yaml"
-    path.write_text(text)
-    assert load_spec(path).name == "my-sweep"
-    (command,) = [block for block in blocks("yaml") if "command:" in block]
-    path.write_text(re.sub(r"^train: .*$", lambda _: command.strip(), text, flags=re.MULTILINE))
-    assert load_spec(path).program().metrics == (r"val_error=(?P<val_error>\S+)",)
+def shortened(text: str) -> str:
+    """The first command with three epochs in place of 27: the sweep itself is tested elsewhere."""
+    first = "launch sweeps/digits_hyperband.yaml"
+    return text.replace(first, f"{first} --set scheduler.max_resource=3")
 
 
-def test_what_it_adds_to_a_sweep_file_is_valid(tmp_path: Path) -> None:
-    (text,) = [block for block in blocks("yaml") if "space:" in block]
-    more = [block for block in blocks("yaml") if "space:" not in block and "command:" not in block]
-    assert len(more) >= 2
-    for block in more:
-        path = tmp_path / "my-sweep.yaml"
-        path.write_text(text + block)
-        spec = load_spec(path)
-        assert spec.stop or spec.enqueue
+def test_its_commands_and_snippets_work(tmp_path: Path) -> None:
+    shutil.copytree(REPO / "sweeps", tmp_path / "sweeps")
+    story = Story(tmp_path, os.environ)
+    played = [block for block in blocks(README) if not is_the_test_command(block.text)]
+    assert len(played) == len(list(blocks(README))) - 1
+    for block in played:
+        story.play(block._replace(text=shortened(block.text)))
+    assert (tmp_path / "results" / "digits-hyperband" / "report.html").exists()
 
 
 def test_it_names_only_verbs_and_files_that_exist() -> None:
     verbs = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    called = r"hpcsweep ([a-z]+) (?:SPEC|DIR|results|sweeps|my_sweep|--)"
-    used = set(re.findall(called, README))
+    used = set(re.findall(r"hpcsweep ([a-z]+) (?:SPEC|DIR|results|sweep\.yaml|--)", README))
     assert used
     assert used <= verbs
     for link in re.findall(r"\]\(([^)]+)\)", README):
@@ -51,6 +45,9 @@ def test_it_names_only_verbs_and_files_that_exist() -> None:
         assert (REPO / "benchmarks" / f"{module}.py").exists()
 
 
-def test_its_tables_name_every_searcher_and_scheduler() -> None:
-    rows = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
-    assert rows == {*SEARCHERS, *SCHEDULERS}
+def test_ci_runs_its_test_command() -> None:
+    (command,) = [block.text for block in blocks(README) if is_the_test_command(block.text)]
+    ci = (REPO / ".ci" / "run").read_text(encoding="utf-8")
+    for step in (".[test]", "-m pytest"):
+        assert step in command
+        assert step in ci

@@ -1,0 +1,115 @@
+"""A page of the documentation as a story: its files are written, its commands run, in their order.
+
+- A block whose first line is a comment with nothing but a file name is that file.
+- A `sh` block is run by bash, and must succeed. A `python` block without a name is run by Python.
+- A `yaml` block without a name changes the page's newest sweep file, key by key, and must leave it valid.
+- A `text` block is what something prints: it is not run.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+
+import hpcsweep
+from hpcsweep.spec import load_spec
+
+DOCS = Path(hpcsweep.__file__).parent / "docs"
+#: Pages that are played on a real cluster; the others on this machine.
+ON_SLURM = {"clusters.md"}
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (\S+\.(?:py|yaml|sbatch))\n")
+
+#: A newcomer makes an environment first; here it is the one that runs the tests.
+_INSTALL = re.compile(r"python3 -m venv \S+ && \S+/pip install (?:-e )?\S+ && ")
+
+
+class Block(NamedTuple):
+    """One fenced block; `name` is of the file that it is, else empty."""
+
+    language: str
+    name: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Those of a page in Markdown."""
+    for match in _BLOCK.finditer(page):
+        language, text = match.groups()
+        named = _FILE.match(text)
+        name = named[1] if named else ""
+        if name.endswith(".sbatch"):  # the first line of a script says who runs it
+            text = text.split("\n", 1)[1]
+        yield Block(language, name, text, page[: match.start()].count("\n") + 1)
+
+
+class Story:
+    """Plays the blocks of a page in one folder."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], *, timeout_s: float = 300) -> None:
+        self.folder = folder
+        self._environ = {**environ, "PATH": f"{Path(sys.executable).parent}:{environ['PATH']}"}
+        self._timeout_s = timeout_s
+        self._spec: Path | None = None
+
+    def play_page(self, page: Path) -> None:
+        """All of it."""
+        for block in blocks(page.read_text(encoding="utf-8")):
+            self.play(block)
+
+    def play(self, block: Block) -> None:
+        """Do what the block says."""
+        if block.name:
+            path = self.folder / block.name
+            path.write_text(block.text)
+            if path.suffix == ".yaml":
+                self._spec = path
+                load_spec(path)
+            return
+        match block.language:
+            case "sh":
+                self._run(block, ["bash", "-euo", "pipefail", "-c", self._here(block.text)])
+            case "python":
+                self._run(block, [sys.executable, "-c", block.text])
+            case "yaml":
+                self._change(block)
+            case "text":
+                pass
+            case other:
+                raise AssertionError(f"line {block.line}: nobody runs a block of {other!r}")
+
+    @staticmethod
+    def _here(commands: str) -> str:
+        return _INSTALL.sub("", commands).replace(".venv/bin/", "")
+
+    def _run(self, block: Block, argv: list[str]) -> None:
+        done = subprocess.run(
+            argv,
+            cwd=self.folder,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=self._timeout_s,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"line {block.line}: exit {done.returncode}\n{block.text}\n{done.stdout}"
+        assert "Traceback" not in done.stdout, f"line {block.line}:\n{done.stdout}"
+
+    def _change(self, block: Block) -> None:
+        assert self._spec is not None, f"line {block.line}: there is no sweep file that this could change"
+        yaml = YAML()
+        changed = yaml.load(self._spec) | yaml.load(block.text)
+        path = self.folder / f"changed-at-{block.line}.yaml"
+        with path.open("w") as file:
+            yaml.dump(changed, file)
+        load_spec(path)
