@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher, TaskShape
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver import Driver, Leaving, Settings
+from hpcsweep.driver import ChildCompactor, Compactor, Driver, Leaving, Settings
 from hpcsweep.errors import FolderError, SpecError, TrainerError
 from hpcsweep.known import first_events
 from hpcsweep.plugins import find_class
@@ -26,11 +27,15 @@ from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping import STOP_RULES, Stopping
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import SweepSpec, difference
-from hpcsweep.store.files import write_atomic
+from hpcsweep.store.files import explained, write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import Program
+from hpcsweep.store.provenance import record_launch
 from hpcsweep.store.segments import read_journal
+from hpcsweep.store.snapshot import copy_code, in_copy, list_code
 from hpcsweep.worker.check import check_trainer
+from hpcsweep.worker.environment import with_hpcsweep_importable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -261,19 +266,77 @@ def _check_place(state: SweepState, folder: Path, place: Place) -> None:
         )
 
 
-def check_training_code(spec: SweepSpec) -> None:
+def running_program(spec: SweepSpec, layout: Layout) -> Program:
+    """How a trial is run: by the copy of the training code where `train.snapshot` asks for one.
+
+    Raises:
+        FolderError: There is no copy, or what is to be run is not in it.
+    """
+    return in_copy(spec.program(), layout) if spec.train.snapshot else spec.program()
+
+
+def note_launch(spec: SweepSpec, layout: Layout, place: Place) -> None:
+    """Record by whom, where and with which code the sweep is launched; see `store.provenance`.
+
+    Raises:
+        FolderError: The folder cannot be written.
+    """
+    program = running_program(spec, layout)
+    with explained(layout.provenance):
+        record_launch(layout, program, spec.resolved(), cluster=place.name, python=spec.cluster.python)
+
+
+@contextlib.contextmanager
+def new_snapshot(spec: SweepSpec, folder: Path) -> Iterator[Journal]:
+    """Copy the training code of a new sweep, and check the copy; its journal, held until the block ends.
+
+    Where another launch has started the sweep meanwhile, its copy stays.
+
+    Raises:
+        SpecError: There is too much of it, or it cannot be read; nothing was written.
+        TrainerError: The copy cannot be imported or called; the sweep has not begun.
+        FolderError: The folder cannot be written.
+        HeldError: Another driver is at work on it.
+    """
+    layout = Layout(folder.resolve())
+    listing = list_code(spec.program(), layout.root)
+    journal = Journal.open(layout)
+    try:
+        journal.acquire()
+        if not any(isinstance(event, SweepStarted) for event in journal.events):
+            with explained(layout.root):
+                copy_code(listing, layout, owner=journal.number, beat=journal.beat)
+            check_training_code(spec, layout)
+        yield journal
+    finally:
+        journal.release()
+
+
+def check_training_code(spec: SweepSpec, layout: Layout | None = None) -> None:
     """Import the trainer in a process of its own, so that no torch enters the driver.
+
+    Args:
+        spec: Of the sweep.
+        layout: The results folder, which may have a copy of the code; None: there is none yet.
 
     Raises:
         TrainerError: It cannot be imported or called.
+        FolderError: See `running_program`.
     """
+    program = running_program(spec, layout) if layout else spec.program()
     if not spec.train.check:
         return
     try:
-        check_trainer(spec.program(), spec.cluster.python or sys.executable)
+        check_trainer(program, spec.cluster.python or sys.executable)
     except TrainerError as error:
         key = "train.function" if spec.train.function else "train.command"
         raise TrainerError(f"{key}: {error}") from error
+
+
+def compactor(layout: Layout) -> Compactor:
+    """Compacts what has ended in a process of its own."""
+    command = [sys.executable, "-P", "-m", "hpcsweep.compacting", str(layout.root)]
+    return ChildCompactor(command, with_hpcsweep_importable(os.environ))
 
 
 @contextlib.contextmanager
@@ -286,6 +349,7 @@ def open_sweep(
     clock: Clock | None = None,
     journal: Journal | None = None,
     leaving: Leaving | None = None,
+    compacts: Callable[[Layout], Compactor] | None = compactor,
 ) -> Iterator[Driver]:
     """A driver for this folder until the block ends; starts the sweep if it is new.
 
@@ -299,6 +363,7 @@ def open_sweep(
         clock: The time; by default this machine's.
         journal: The folder's, where the caller has opened it already.
         leaving: The job that the driver runs in.
+        compacts: Makes the one who compacts what has ended; None: it stays as it is.
 
     Raises:
         FolderError: See `check_folder`; or it cannot be written.
@@ -308,6 +373,7 @@ def open_sweep(
     layout = Layout(folder)
     journal = journal or Journal.open(layout)
     _check_events(spec, folder, journal.events)
+    compacting = compacts(layout) if compacts else None
     try:
         clock = clock or SystemClock()
         started = next((event for event in journal.events if isinstance(event, SweepStarted)), None)
@@ -322,9 +388,10 @@ def open_sweep(
             scheduler=make_scheduler(spec, adaptive=searcher.adaptive),
             cluster=place.cluster,
             clock=clock,
-            settings=_settings(spec, place),
+            settings=_settings(spec, place, layout),
             leaving=leaving,
             observers=observers,
+            compactor=compacting,
         )
         _check_place(driver.state, folder, place)
         text = spec.dump_yaml().encode()
@@ -334,6 +401,8 @@ def open_sweep(
         driver.start(*beginning)
         yield driver
     finally:
+        if compacting is not None:
+            compacting.close()
         journal.release()
 
 
@@ -348,12 +417,13 @@ def _beginning(spec: SweepSpec, *, at: float, picked: str) -> list[AnyEvent]:
     return [started, *first_events(spec)]
 
 
-def _settings(spec: SweepSpec, place: Place) -> Settings:
+def _settings(spec: SweepSpec, place: Place, layout: Layout) -> Settings:
     budget = spec.budget
+    simulated = place.name == "simulated"  # runs nothing
     return Settings(
         name=spec.name,
         cluster=place.name,
-        program=spec.program(),
+        program=spec.program() if simulated else running_program(spec, layout),
         shape=place.shape,
         seed=spec.searcher.seed,
         max_tasks=place.max_tasks,

@@ -95,6 +95,7 @@ def catch_up(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -
             while driver.tick() and driver.behind and time.monotonic() < end:
                 pass
             driver.leave()
+            driver.compact()
         if driver.state.ended is not None or not driver.behind:
             return
 
@@ -121,6 +122,7 @@ def look_after(layout: Layout, *, job: str) -> None:
                 with contextlib.suppress(_Enough):
                     driver.run(leave_if_enough)
                 driver.leave()
+                driver.compact()
             if driver.state.ended is not None or not driver.behind:
                 return
         except HeldError:  # by one that may not live to see to it

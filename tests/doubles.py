@@ -1,16 +1,21 @@
-"""Stand-ins for what tests must control: a cluster without processes, and a clock."""
+"""Stand-ins for what tests must control: a cluster without processes, a clock, a compactor at once."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hpcsweep.compacting import carry_out
 from hpcsweep.core.events import Config, Outcome
 from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.store.files import make_dirs, write_atomic
-from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import ManifestRun, Program, read_task
+from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.parts import Answer, Order
 from hpcsweep.store.results import Result, write_result
 
 PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
@@ -35,11 +40,29 @@ class FakeClock:
         self.now += seconds
 
 
+class InlineCompactor:
+    """Carries out each order in this very process, as soon as it is given."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._answer: Answer | None = None
+
+    def begin(self, order: Order) -> None:
+        self._answer = carry_out(self._layout, order, now=time.time())
+
+    def answer(self, wait_s: float) -> Answer | None:
+        return self._answer
+
+    def close(self) -> None:
+        """Nothing goes on."""
+
+
 class FolderCluster(Cluster):
     """A cluster whose controller is a folder: it survives every kill of the driver.
 
     Each poll runs up to `per_poll` further tasks at once, writing their results as a worker
-    would. `point` is called around each effect, so that a test can kill the driver there.
+    would, and logs and reports of every step if `reports`. `point` is called around each effect, so
+    that a test can kill the driver there.
     """
 
     settle_s = 0.0
@@ -54,8 +77,10 @@ class FolderCluster(Cluster):
         per_poll: int = 1_000_000,
         array_tasks: int | None = None,
         point: Callable[[str], None] = lambda _: None,
+        reports: bool = False,
     ) -> None:
         self.controller = controller
+        self.reports = reports
         self.objective = objective
         self.per_poll = per_poll
         self.array_tasks = array_tasks
@@ -102,8 +127,19 @@ class FolderCluster(Cluster):
         header, found = read_task(files, task)
         for n, run in enumerate(found.runs):
             self.note(run)
+            if self.reports:
+                self.tell(files, run, task, n)
             write_result(files, self.result(run, task, header.gpus), n=n)
         (self.controller / batch.name / str(task)).touch()
+
+    def tell(self, files: BatchLayout, run: ManifestRun, task: int, n: int) -> None:
+        """What a run prints and reports."""
+        writer = MetricsWriter(Layout.of_batch(files.root).trial(run.trial).metrics(run.rung, run.attempt, 0))
+        for step in range(1, run.resource + 1):
+            writer.write(step, {"loss": self.objective(run.config, step) or math.nan, f"at{run.rung}": step})
+        writer.close()
+        make_dirs(files.logs)
+        files.log(task, n).write_text(f"trained {run.trial} to {run.resource}\n")
 
     def note(self, run: ManifestRun) -> None:
         """Remember outside the results folder that this run was trained."""

@@ -26,9 +26,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"core", "errors"},
     "trial": {"core", "errors", "store"},
     "worker": {"core", "errors", "store", "trial"},
+    "training": {"errors", "trial"},
     "cluster": {"core", "errors", "store"},
     "report": {"core", "errors", "store"},
     "driver": {"core", "errors", "store"},
+    "compacting": {"core", "report", "store"},
     "spec": {"cluster", "core", "errors", "plugins", "schedulers", "searchers", "store", "worker"},
     "known": {"core", "errors", "spec", "store"},
     "sweep": {
@@ -46,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "worker",
     },
     "tick": {"core", "driver", "errors", "spec", "store", "sweep", "worker"},
+    "rerun": {"core", "errors", "report", "spec", "store", "sweep", "trial", "worker"},
     "simulation": {
         "cluster",
         "core",
@@ -66,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "driver",
         "errors",
         "report",
+        "rerun",
         "schedulers",
         "simulation",
         "spec",
@@ -81,6 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 EXCEPTIONS = {
     ("cluster/local_task.py", "worker"),  # the process that this machine runs in place of a Slurm task
     ("report/results.py", "spec"),  # reads the spec and the space back, when somebody asks for them
+    ("cli/watch.py", "cluster"),  # asks squeue alone, for what it draws
 }
 
 #: Not for compute nodes: slow to import from a shared filesystem, or not installed there.

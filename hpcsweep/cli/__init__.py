@@ -87,16 +87,55 @@ def plan(
 
 
 @app.command()
-def status(folder: Folder, json: Json = False) -> None:
+def status(
+    folder: Folder,
+    json: Json = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Stay, and draw it anew until the sweep has ended.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.5, metavar="SECONDS", help="With --watch, the time between two looks.")
+    ] = 5,
+) -> None:
     """Show rungs, what runs and waits, the best so far, the cost and the failures."""
+    if watch:
+        from hpcsweep.cli.watch import watch as live
+
+        if json:
+            raise typer.BadParameter("--json is of one moment and --watch goes on: give one of them")
+        live(folder, every=every)
+        return
     from hpcsweep.cli.show import status as run
 
     run(folder, json=json)
 
 
 @app.command()
-def best(folder: Folder, json: Json = False) -> None:
-    """Print the best trial's value and configuration."""
+def best(
+    folder: Folder,
+    json: Json = False,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Print the command that trains it again, from scratch.")
+    ] = False,
+    start: Annotated[bool, typer.Option("--start", help="With --rerun: train it here and now.")] = False,
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", help="With --rerun: another trial than the best.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="With --rerun: where to; default: rerun-<sweep>-<trial>."),
+    ] = None,
+) -> None:
+    """Print the best trial's value and configuration, or how to train it again."""
+    if rerun:
+        from hpcsweep.cli.rerun import rerun as again
+
+        if json:
+            raise typer.BadParameter("--json: prints a configuration, --rerun a command: give one of them")
+        again(folder, trial=trial, output=output, start=start)
+        return
+    if start or trial is not None or output is not None:
+        raise typer.BadParameter("--start, --trial and --output go with --rerun")
     from hpcsweep.cli.show import best as run
 
     run(folder, json=json)
@@ -234,13 +273,54 @@ def doctor(
 @app.command()
 def export(
     folder: Folder,
-    format_: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
-    table: Annotated[str, typer.Option(help="trials, runs or metrics.")] = "trials",
+    format_: Annotated[
+        str, typer.Option("--format", help="csv, json, parquet, tensorboard or optuna.")
+    ] = "csv",
+    table: Annotated[
+        str | None, typer.Option(help="trials (the default), runs, metrics, attempts or all.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to; default: standard output.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A file; a folder for --table all and for tensorboard. "
+            "Default: standard output; DIR/tensorboard; DIR/optuna-journal.log.",
+        ),
     ] = None,
 ) -> None:
-    """Write a table of the sweep."""
-    from hpcsweep.cli.show import export as run
+    """Write a table of the sweep, or the whole of it for TensorBoard or optuna-dashboard."""
+    from hpcsweep.cli.export import export as run
 
     run(folder, format_=format_, name=table, output=output)
+
+
+@app.command()
+def report(
+    folder: Folder,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Where to; default: DIR/report.html.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=min|max", help="Which end of another metric is good; may be repeated."),
+    ] = None,
+) -> None:
+    """Write one HTML file that shows the whole sweep; it needs no network."""
+    from hpcsweep.cli.report import report as run
+
+    run(folder, output=output, metrics=metric or [])
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR DIR ...", help="Results folders.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Where to write the page; default: compared.html."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare sweeps: best values, also at equal cost, and how sure that is over repeats."""
+    from hpcsweep.cli.compare import compare as run
+
+    run(folders, output=output, json=json)

@@ -30,6 +30,8 @@ from hpcsweep.sweep import (
     check_folder,
     check_training_code,
     choose_place,
+    new_snapshot,
+    note_launch,
     open_sweep,
     pick,
 )
@@ -62,8 +64,8 @@ def launch(
             place = choose_place(spec, name=cluster, state=state)
             if state is None or not once:
                 check_fits(place)
-            if state is None or state.ended is None:
-                check_training_code(spec)
+            if (state is None and not spec.train.snapshot) or (state is not None and state.ended is None):
+                check_training_code(spec, Layout(folder.resolve()))
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
         try:
             with _Signals() as signals, progress(quiet=quiet) as show:
@@ -75,11 +77,12 @@ def launch(
 
                 if not quiet:
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
-                waiting = turn(folder, None if once else state, signals.clock)
+                waiting = _turn(spec_path, spec, folder, state, once=once, clock=signals.clock)
                 with waiting as journal, _opened(spec, folder, place, journal, show, signals.clock) as driver:
                     if not quiet:
                         _beginning(spec, state, driver.state)
                     if driver.state.ended is None:
+                        note_launch(spec, driver.layout, place)
                         if detach:
                             _detach(driver, signals.clock)
                             show.tick(driver)
@@ -88,11 +91,14 @@ def launch(
                             if driver.tick():
                                 driver.tick()
                             show.tick(driver)
+                            driver.compact()
                         else:
                             driver.acquire()
                             driver.run(on_tick)
-                    elif not quiet:
-                        typer.echo("It has ended already: nothing is started.")
+                    else:
+                        if not quiet:
+                            typer.echo("It has ended already: nothing is started.")
+                        driver.compact()
                     state = driver.state
         except _Interrupted as interrupted:
             typer.echo(f"\nLeft as it is, with its jobs; carry on with: {again}", err=True)
@@ -103,6 +109,27 @@ def launch(
         if detach and code == LEFT_RUNNING:
             _left(state, folder)
         raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _turn(
+    spec_path: Path,
+    spec: SweepSpec,
+    folder: Path,
+    state: SweepState | None,
+    *,
+    once: bool,
+    clock: SystemClock,
+) -> Iterator[Journal | None]:
+    """The journal where it is to be held before the driver begins: see `turn` and `new_snapshot`."""
+    if state is not None or not spec.train.snapshot:
+        with turn(folder, None if once else state, clock) as journal:
+            yield journal
+        return
+    with contextlib.ExitStack() as stack:
+        with named(spec_path):
+            held = stack.enter_context(new_snapshot(spec, folder))
+        yield held
 
 
 @contextlib.contextmanager

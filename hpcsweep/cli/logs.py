@@ -10,7 +10,7 @@ import typer
 from hpcsweep.cli.exits import errors_exit
 from hpcsweep.errors import SpecError
 from hpcsweep.report.folder import Folder
-from hpcsweep.report.logs import attempt_logs
+from hpcsweep.report.logs import Logs, attempt_logs
 
 
 def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
@@ -29,17 +29,16 @@ def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
         if not wanted:
             there = ", ".join(str(number) for number in sorted({each.rung for each in found}))
             raise SpecError(f"--rung: expected one that was submitted ({there}), got {rung}")
+        logs = Logs(folder.layout, folder.reading.events)
         for each in wanted:
-            what = f"trial {trial} rung {each.rung} attempt {each.attempt}"
-            typer.echo(f"==> {what}: {each.path} <==")
-            _show(each.path, tail)
+            path, data = logs.read(each)
+            typer.echo(f"==> trial {trial} rung {each.rung} attempt {each.attempt}: {path} <==")
+            _show(data, tail)
 
 
-def _show(path: Path, tail: int | None) -> None:
+def _show(data: bytes | None, tail: int | None) -> None:
     """The bytes as they are: what a program prints need not be text."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if data is None:
         typer.echo("nothing was printed yet")
         return
     if tail is not None:

@@ -21,7 +21,7 @@ from hpcsweep.report.folder import Folder, failures
 from hpcsweep.spec import load_spec
 from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.owner import Owner
-from hpcsweep.sweep import choose_place, open_sweep
+from hpcsweep.sweep import choose_place, note_launch, open_sweep
 from hpcsweep.tick import catch_up
 
 #: So many trials are named.
@@ -123,6 +123,7 @@ def _drive(folder: Folder, path: Path) -> SweepState:
         turn(root, folder.state, SystemClock()) as journal,
         open_sweep(spec, root, place, journal=journal) as driver,
     ):
+        note_launch(spec, folder.layout, place)
         try:
             # On this machine it is the next tick that starts what one has planned.
             if driver.tick():

@@ -1,18 +1,18 @@
-"""`status`, `best`, `export`: they read the results folder alone."""
+"""`status`, `best`: they read the results folder alone."""
 
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit
-from hpcsweep.cli.rungs import RungCounts, rung_text
+from hpcsweep.cli.neutral import neutral
+from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import (
     ENDINGS,
     best_line,
@@ -24,11 +24,9 @@ from hpcsweep.cli.text import (
     troubles,
 )
 from hpcsweep.core.events import Ending, Interruption, Outcome
-from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.errors import SpecError
 from hpcsweep.report.folder import Folder, best_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from hpcsweep.report.rungs import RungCounts
 
 
 def status(path: Path, *, json: bool) -> None:
@@ -45,32 +43,37 @@ def status(path: Path, *, json: bool) -> None:
         counts = RungCounts()
         for event in folder.reading.events:
             counts.apply(event)
-        typer.echo(f"{summary['name']}: {summary['state']}" + _because(summary["reason"]))
+        _tell(f"{summary['name']}: {summary['state']}" + _because(summary["reason"]))
         if summary["state"] == "running":
-            typer.echo(f"driver: {summary['driver'] or _drives(summary)}")
+            _tell(f"driver: {summary['driver'] or _drives(summary)}")
         for trouble in troubles(state, now=now):
-            typer.echo(trouble)
+            _tell(trouble)
         for bracket, rungs in counts.brackets().items():
-            typer.echo(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
+            _tell(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
         if summary["enqueued"]:
-            typer.echo(f"enqueued: {summary['enqueued']} configurations wait for their start")
-        typer.echo(f"{summary['trials']} trials; {runs_line(summary['runs'])}; {cost(state, budget)}")
-        typer.echo(f"best: {best_line(state)}")
+            _tell(f"enqueued: {summary['enqueued']} configurations wait for their start")
+        _tell(f"{summary['trials']} trials; {runs_line(summary['runs'])}; {cost(state, budget)}")
+        _tell(f"best: {best_line(state)}")
         if state.best is not None:
-            typer.echo(f"      {configuration(state.best.config)}")
+            _tell(f"      {configuration(state.best.config)}")
         if summary["interrupted"]:
             counts_by_kind = (
                 f"{n} {ENDINGS[Interruption(why)]}" for why, n in summary["interrupted"].items()
             )
-            typer.echo(f"interruptions: {', '.join(counts_by_kind)}")
+            _tell(f"interruptions: {', '.join(counts_by_kind)}")
         for one in summary["newest_interruptions"]:
-            typer.echo(_attempt_line(ENDINGS[Interruption(one["why"])], one))
+            _tell(_attempt_line(ENDINGS[Interruption(one["why"])], one))
         for one in summary["failures"]:
-            typer.echo(_attempt_line(ENDINGS[Outcome(one["outcome"])], one))
+            _tell(_attempt_line(ENDINGS[Outcome(one["outcome"])], one))
         paused = state.ended is not None and state.ended.ending is Ending.PAUSED
         if summary["failures"] or paused:
             what = "go on, and try what failed again" if paused else "try what failed again"
-            typer.echo(f"{what}: hpcsweep retry {shlex.quote(str(path))}")
+            _tell(f"{what}: hpcsweep retry {shlex.quote(str(path))}")
+
+
+def _tell(text: str) -> None:
+    """Print a line; what it holds of configurations and logs is not obeyed by a terminal."""
+    typer.echo(neutral(text))
 
 
 def _drives(summary: dict[str, Any]) -> str:
@@ -115,48 +118,6 @@ def best(path: Path, *, json: bool) -> None:
         typer.echo(f"trial {found['trial']}: {number(found['value'])} at {found['resource']}")
         for name, value in found["config"].items():
             typer.echo(f"  {name}: {value}")
-
-
-def export(path: Path, *, format_: str, name: str, output: Path | None) -> None:
-    """Write one table."""
-    from hpcsweep.report.tables import TABLES, table
-
-    with errors_exit():
-        if name not in TABLES:
-            raise SpecError(f"--table: expected one of {', '.join(TABLES)}, got {name!r}")
-        if format_ not in ("csv", "json", "parquet"):
-            raise SpecError(f"--format: expected csv, json or parquet, got {format_!r}")
-        if format_ == "parquet" and output is None:
-            raise SpecError("--output: needed for parquet, which is no text")
-        folder = Folder(path)
-        frame = table(name, folder.state, folder.layout)
-        try:
-            match format_:
-                case "csv":
-                    frame.to_csv(output or sys.stdout, index=False)
-                case "json":
-                    text = frame.to_json(orient="records", indent=2) + "\n"
-                    if output is None:
-                        typer.echo(text, nl=False)
-                    else:
-                        output.write_text(text)
-                case _:
-                    assert output is not None
-                    _for_parquet(frame).to_parquet(output, index=False)
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            raise FolderError(f"{output}: cannot be written: {error.strerror}") from error
-
-
-def _for_parquet(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of mixed types, such as choices between a number and a text, become JSON text."""
-    frame = frame.copy()
-    for name in frame.columns:
-        kinds = {type(value) for value in frame[name] if value is not None and value == value}
-        if frame[name].dtype == object and (len(kinds) > 1 or kinds & {list, dict}):
-            frame[name] = [None if v is None else msgspec.json.encode(v).decode() for v in frame[name]]
-    return frame
 
 
 def _print_json(value: object) -> None:

@@ -12,6 +12,7 @@ from hpcsweep.cluster.simulated_clock import VirtualClock
 from hpcsweep.cluster.simulated_draws import Draws
 from hpcsweep.cluster.simulated_training import Training, Trainings, spoken
 from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import Header, ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
@@ -66,7 +67,7 @@ class Task:
     def start(self, node: int, name: str) -> None:
         """Begin on this node, unless the batch was abandoned: then it leaves at once."""
         self.node, self._name, self.began = node, name, self._shared.clock.time()
-        if not self._shared.files.void.exists():
+        if self._shared.files.manifest.exists() and not self._shared.files.void.exists():
             self._todo.extend(n for n in range(len(self.runs)) if n not in self._settled)
         for _ in range(self._shared.header.lanes):
             self._begin_next()
@@ -204,6 +205,8 @@ class Task:
         path, data = self._shared.files.result(self.index, self.restart, n), _encode(result)
 
         def write() -> bool:
+            if not path.parent.exists():  # it comes so late that its batch is compacted
+                make_dirs(path.parent)
             path.write_bytes(data)
             return True
 

@@ -397,6 +397,27 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
         return RunId(self.trial, self.rung)
 
 
+class Compacted(Event, frozen=True, tag="compacted", gc=False):
+    """What was in many small files is in a part, durable; from now on the part counts in their place.
+
+    Attributes:
+        part: Its name.
+        runs: Those whose reports are in it, beside those of the parts that it replaces.
+        batches: Those whose folders are in it, whole.
+        replaces: Older parts of which its reports were made as well.
+    """
+
+    part: str
+    runs: tuple[RunId, ...] = ()
+    batches: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+
+    @property
+    def holds_reports(self) -> bool:
+        """Whether it has a file of reports at all."""
+        return bool(self.runs or self.replaces)
+
+
 AnyEvent: TypeAlias = (
     SweepStarted
     | SweepResumed
@@ -423,4 +444,5 @@ AnyEvent: TypeAlias = (
     | RunFinished
     | RunInterrupted
     | RunRetried
+    | Compacted
 )

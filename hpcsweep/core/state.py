@@ -15,6 +15,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    Compacted,
     Config,
     Detached,
     Enqueued,
@@ -138,6 +139,7 @@ class SweepState:
             RunFinished: self._run_finished,
             RunInterrupted: self._run_interrupted,
             RunRetried: self._run_retried,
+            Compacted: lambda _: None,  # where files are changes nothing of the sweep
         }
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from hpcsweep.driver.compactor import ChildCompactor, Compactor
 from hpcsweep.driver.driver import Driver
 from hpcsweep.driver.settings import Leaving, Settings
 
-__all__ = ["Driver", "Leaving", "Settings"]
+__all__ = ["ChildCompactor", "Compactor", "Driver", "Leaving", "Settings"]

@@ -26,6 +26,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.packing import Packing
 from hpcsweep.core.protocols import (
     Clock,
     Cluster,
@@ -39,6 +40,8 @@ from hpcsweep.core.records import BatchState
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
+from hpcsweep.driver.compacting import Compacting
+from hpcsweep.driver.compactor import Compactor
 from hpcsweep.driver.deciding import Deciding
 from hpcsweep.driver.following import Following
 from hpcsweep.driver.health import unhealthy
@@ -49,7 +52,7 @@ from hpcsweep.driver.submitting import Submitting
 from hpcsweep.driver.ticking import Ticking
 from hpcsweep.driver.turns import Turn
 from hpcsweep.driver.watching import Watching
-from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
 from hpcsweep.store.control import drop_request, new_requests
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
@@ -77,6 +80,7 @@ class Driver:
         settings: Caps and shapes.
         leaving: The task that this driver runs in, which ends as soon as it has ticked.
         observers: Called with every event, those of the past first.
+        compactor: Compacts what has ended; None: it stays as it is.
     """
 
     def __init__(
@@ -92,8 +96,10 @@ class Driver:
         settings: Settings,
         leaving: Leaving | None = None,
         observers: Sequence[Callable[[AnyEvent], None]] = (),
+        compactor: Compactor | None = None,
     ) -> None:
         self.state = SweepState()
+        self.packing = Packing()
         self.scheduler = scheduler
         self.cluster = cluster
         self.settings = settings
@@ -142,6 +148,17 @@ class Driver:
             clones=scheduler.clones,
             commit=self._commit,
         )
+        self._compacting = None
+        if compactor is not None:
+            self._compacting = Compacting(
+                self.state,
+                self.packing,
+                layout=layout,
+                journal=journal,
+                commit=self._commit,
+                compactor=compactor,
+                at=settings.compact_at,
+            )
 
     # ------------------------------------------------------------------ the loop
 
@@ -162,7 +179,10 @@ class Driver:
             if on_tick is not None:
                 on_tick(self)
             if self.state.ended is not None:
+                self.compact()
                 return
+            if self._compacting is not None:
+                self._compacting.step()
             self._journal.beat()
             delay = shortest if changed else min(longest, delay * 1.5)
             self._clock.sleep(delay)
@@ -192,6 +212,12 @@ class Driver:
         self._end_if_done()
         self._keep_ticking()
         return self._commits > before
+
+    def compact(self) -> None:
+        """Compact what there is enough of by now; for who leaves the sweep after it has ticked."""
+        if self._compacting is not None:
+            with contextlib.suppress(SupersededError, HeldError):  # then it is for the other one to do
+                self._compacting.finish()
 
     def start(self, *events: AnyEvent) -> None:
         """Begin the sweep with these events if it is new; carry it on if it had ended and there is work left.
@@ -243,6 +269,7 @@ class Driver:
 
     def _apply(self, event: AnyEvent) -> None:
         self.state.apply(event)
+        self.packing.apply(event)
         self._deciding.apply(event)
         for observe in self._observers:
             observe(event)

@@ -24,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True):
         max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
         max_errors: Errors in training code after which a run is tried again.
         max_timeouts: Time limits that a run may reach; None: any number while its checkpoints advance.
+        compact_at: About so many raw files of what has ended are left alone while the sweep goes on.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_errors: int = 0
     max_timeouts: int | None = None
     minimise: bool = True
+    compact_at: int = 2000
 
 
 class Leaving(NamedTuple):

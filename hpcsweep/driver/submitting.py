@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -18,7 +17,7 @@ from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, Submit
 from hpcsweep.store.files import explained, make_dirs, write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
+from hpcsweep.store.manifest import Header, ManifestRun, trial_seed, write_manifest
 from hpcsweep.store.results import new_results
 
 
@@ -203,11 +202,12 @@ class Submitting:
             bracket=trial.bracket,
             resource=run.resource,
             attempt=run.attempts - 1,
-            seed=zlib.crc32(f"{self._settings.seed}:{run_id.trial}".encode()),
+            seed=trial_seed(self._settings.seed, run_id.trial),
             config=trial.config,
             parent=trial.parent,
             parent_step=trial.start,
             keep=self._kept_steps(trial, run),
+            best=trial.runs[run.rung - 1].value if run.rung and self._settings.program.at == "best" else None,
         )
 
     def _kept_steps(self, trial: Trial, run: Run) -> tuple[int, ...]:

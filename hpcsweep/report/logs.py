@@ -1,14 +1,18 @@
-"""Where the attempts of a trial were logged, from the journal alone."""
+"""Where the attempts of a trial were logged, and what: in the folders of their batches or in parts."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcsweep.core.events import AnyEvent, BatchAbandoned, BatchPlanned
+from hpcsweep.core.events import AnyEvent, BatchAbandoned, BatchPlanned, Compacted
 from hpcsweep.errors import SpecError
+from hpcsweep.store.files import read_bytes
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.parts import read_archived
+from hpcsweep.store.segments import read_journal
 
 
 class AttemptLog(NamedTuple):
@@ -44,3 +48,33 @@ def attempt_logs(events: Sequence[AnyEvent], layout: Layout, trial: int) -> list
             f"TRIAL: expected one of which a run was submitted, got {trial}; see `hpcsweep status`"
         )
     return found
+
+
+class Logs:
+    """Reads logs, wherever they are by now.
+
+    Args:
+        layout: The results folder.
+        events: Its journal as it was read.
+    """
+
+    def __init__(self, layout: Layout, events: Sequence[AnyEvent]) -> None:
+        self._layout = layout
+        self._parts = _parts(events)
+
+    def read(self, log: AttemptLog) -> tuple[Path, bytes | None]:
+        """Where the log is and what it says; None if nothing was printed yet."""
+        with contextlib.suppress(FileNotFoundError):
+            return log.path, read_bytes(log.path)
+        if log.batch not in self._parts:  # it may have been compacted just now
+            self._parts = _parts(read_journal(self._layout).events)
+        part = self._parts.get(log.batch)
+        if part is None:
+            return log.path, None
+        name = log.path.relative_to(self._layout.batches)
+        return self._layout.batches_part(part) / name, read_archived(self._layout, part, str(name))
+
+
+def _parts(events: Sequence[AnyEvent]) -> dict[str, str]:
+    """The part of each batch that is in one."""
+    return {batch: event.part for event in events if isinstance(event, Compacted) for batch in event.batches}

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcsweep.core.space import Space
+from hpcsweep.core.state import SweepState
 from hpcsweep.report.attempts import attempts
 from hpcsweep.report.folder import Folder, best_of
-from hpcsweep.report.tables import table
+from hpcsweep.report.metrics import metrics_table, read_part, whole_table
+from hpcsweep.report.provenance import read_provenance
+from hpcsweep.report.tables import frame, runs_table, trials_table
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.tables import read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 class Results:
     """A results folder as it was when it was loaded.
 
+    Of a sweep that has ended and is compacted not even the journal is read: its tables are there.
+
     Attributes:
         path: The folder.
-        best: Trial, value, resource and config of the best trial; None while there is no value.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.folder = Folder(path)
-        self.best: dict[str, Any] | None = best_of(self.folder.state)
+        self._layout = Layout(path.resolve())
+        self._tables = read_tables(self._layout)
+        if self._tables is None:
+            self.folder  # noqa: B018 -- says what is wrong with it
+
+    @cached_property
+    def folder(self) -> Folder:
+        """The journal and the state that follows from it."""
+        return Folder(self.path)
+
+    @cached_property
+    def best(self) -> dict[str, Any] | None:
+        """Trial, value, resource and config of the best trial; None while there is no value."""
+        return self._tables.best if self._tables else best_of(self.folder.state)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What never changes in a sweep: objective, space, constraints, searcher, scheduler."""
+        if self._tables:
+            return self._tables.identity
         started = self.folder.state.started
         return started.identity if started else {}
 
     @property
     def name(self) -> str:
         """Of the sweep."""
+        if self._tables:
+            return self._tables.name
         started = self.folder.state.started
         return started.name if started else self.path.name
 
@@ -49,14 +74,19 @@ class Results:
     @property
     def minimise(self) -> bool:
         """Whether a smaller value is better."""
-        return self.folder.state.minimise
+        return bool(self.identity.get("objective", {}).get("mode") != "max")
 
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The resolved spec, as `sweep.yaml` has it."""
         from hpcsweep.spec.reading import read_yaml
 
-        return read_yaml(self.folder.layout.spec)
+        return read_yaml(self._layout.spec)
+
+    @cached_property
+    def provenance(self) -> list[dict[str, Any]]:
+        """The launches that differed in code, packages, spec or command line, oldest first."""
+        return read_provenance(self._layout)
 
     @cached_property
     def space(self) -> Space:
@@ -73,17 +103,29 @@ class Results:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row for each trial."""
-        return table("trials", self.folder.state, self.folder.layout)
+        return frame(self._table("trials", trials_table))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row for each run: a trial at a rung."""
-        return table("runs", self.folder.state, self.folder.layout)
+        return frame(self._table("runs", runs_table))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row for each trial, rung and step that reported."""
-        return table("metrics", self.folder.state, self.folder.layout)
+        tables = self._tables
+        if tables is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found = whole_table(self._layout, tables.parts, tables.raw)
+                if not tables.raw or read_tables(self._layout) == tables:
+                    return frame(found)
+        return frame(metrics_table(self._layout, self.folder.reading.events))
+
+    def _table(self, name: str, made: Callable[[SweepState], pa.Table]) -> pa.Table:
+        if self._tables is not None:
+            with contextlib.suppress(FileNotFoundError):  # the sweep is carried on just now
+                return read_part(self._tables.path(self._layout, name))
+        return made(self.folder.state)
 
     @cached_property
     def attempts(self) -> pd.DataFrame:

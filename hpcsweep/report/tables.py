@@ -1,75 +1,68 @@
-"""The three tables of a sweep: trials, runs, metrics."""
+"""The tables of trials and runs, as columns of a sweep's state."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from hpcsweep.core.records import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import metrics_files, read_reports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
+    import pyarrow as pa
 
 TABLES: Final = ("trials", "runs", "metrics")
 
-
-def table(name: str, state: SweepState, layout: Layout) -> pd.DataFrame:
-    """One of `TABLES` as a frame; columns are there even if it has no rows."""
-    import pandas as pd
-
-    match name:
-        case "trials":
-            rows = list(_trials(state))
-        case "runs":
-            rows = list(_runs(state))
-        case "metrics":
-            rows = list(_metrics(state, layout))
-        case _:
-            raise ValueError(f"no table {name!r}; there are {', '.join(TABLES)}")
-    found = dict.fromkeys(_COLUMNS[name]) | dict.fromkeys(key for row in rows for key in row)
-    return pd.DataFrame(rows, columns=list(found))
+#: Marks a column whose values are JSON text, because they are of several types.
+_JSON: Final = {b"json": b""}
+#: Integers up to it are exact as floats.
+_EXACT: Final = 2**53
+_ABSENT: Final = msgspec.UNSET
 
 
-_COLUMNS: Final = {
-    "trials": ("trial", "status", "value", "resource", "bracket", "parent", "origin", "repeat"),
-    "runs": (
-        "trial",
-        "bracket",
-        "rung",
-        "resource",
-        "start_resource",
-        "outcome",
-        "value",
-        "attempts",
-        "seconds",
-        "gpu_seconds",
-        "job",
-        "node",
-        "message",
-    ),
-    "metrics": ("trial", "rung", "step"),
-}
+def trials_table(state: SweepState) -> pa.Table:
+    """A row for each trial; value and resource are those of the highest rung that gave a value."""
+    trials = state.trials
+    last = [trial.last_completed for trial in trials]
+    columns = {
+        "trial": _int64([trial.trial for trial in trials]),
+        "status": _text([trial_status(trial) for trial in trials]),
+        "value": _float64([run.value if run else None for run in last]),
+        "resource": _int64([reached(run) if run else None for run in last]),
+        "bracket": _int64([trial.bracket for trial in trials]),
+        "parent": _int64([trial.parent for trial in trials]),
+        "origin": _text([trial.origin for trial in trials]),
+        "repeat": _int64([trial.repeat for trial in trials]),
+    }
+    names = dict.fromkeys(name for trial in trials for name in trial.config)
+    settings = {f"config.{name}": [trial.config.get(name, _ABSENT) for trial in trials] for name in names}
+    return _table(columns, settings)
 
 
-def _trials(state: SweepState) -> Iterator[dict[str, Any]]:
-    """Value and resource are those of the highest rung that gave a value."""
-    for trial in state.trials:
-        last = trial.last_completed
-        row = {
-            "trial": trial.trial,
-            "status": trial_status(trial),
-            "value": last.value if last else None,
-            "resource": reached(last) if last else None,
-            "bracket": trial.bracket,
-            "parent": trial.parent,
-            "origin": trial.origin,
-            "repeat": trial.repeat,
+def runs_table(state: SweepState) -> pa.Table:
+    """A row for each run: a trial at a rung."""
+    runs = [run for trial in state.trials for run in trial.runs]
+    brackets = [trial.bracket for trial in state.trials for _ in trial.runs]
+    return _table(
+        {
+            "trial": _int64([run.trial for run in runs]),
+            "bracket": _int64(brackets),
+            "rung": _int64([run.rung for run in runs]),
+            "resource": _int64([run.resource for run in runs]),
+            "start_resource": _int64([run.start if run.status.ended else None for run in runs]),
+            "outcome": _text([run.outcome.value if run.outcome else None for run in runs]),
+            "value": _float64([run.value for run in runs]),
+            "attempts": _int64([run.attempts for run in runs]),
+            "seconds": _float64([run.seconds for run in runs]),
+            "gpu_seconds": _float64([run.gpu_seconds for run in runs]),
+            "job": _text([run.job for run in runs]),
+            "node": _text([run.node for run in runs]),
+            "message": _text([run.message if run.status is not RunStatus.COMPLETED else "" for run in runs]),
         }
-        yield row | {f"config.{name}": value for name, value in trial.config.items()}
+    )
 
 
 def reached(run: Run) -> int:
@@ -83,37 +76,68 @@ def trial_status(trial: Trial) -> str:
     return status.value if status.ended else "running"
 
 
-def _runs(state: SweepState) -> Iterator[dict[str, Any]]:
-    for trial in state.trials:
-        for run in trial.runs:
-            yield _run(trial, run)
+def frame(table: pa.Table) -> pd.DataFrame:
+    """The table as pandas has it, settings of several types as they are in the journal."""
+    import pandas as pd
+
+    found: pd.DataFrame = table.to_pandas()
+    for field in table.schema:
+        if field.metadata == _JSON:
+            texts = table[field.name].to_pylist()
+            values = [float("nan") if text is None else msgspec.json.decode(text) for text in texts]
+            found[field.name] = pd.Series(values, dtype=object)
+    return found
 
 
-def _run(trial: Trial, run: Run) -> dict[str, Any]:
-    ended = run.status.ended
-    return {
-        "trial": trial.trial,
-        "bracket": trial.bracket,
-        "rung": run.rung,
-        "resource": run.resource,
-        "start_resource": run.start if ended else None,
-        "outcome": run.outcome.value if run.outcome else None,
-        "value": run.value,
-        "attempts": run.attempts,
-        "seconds": run.seconds,
-        "gpu_seconds": run.gpu_seconds,
-        "job": run.job,
-        "node": run.node,
-        "message": run.message if run.status is not RunStatus.COMPLETED else "",
-    }
+# --------------------------------------------------------------------------- columns
 
 
-def _metrics(state: SweepState, layout: Layout) -> Iterator[dict[str, Any]]:
-    """What was reported, once for each rung and step: of several attempts the newest counts."""
-    for trial in state.trials:
-        found: dict[tuple[int, int], dict[str, float]] = {}
-        for file in metrics_files(layout.trial(trial.trial)):
-            for report in read_reports(file.path):
-                found.setdefault((file.rung, report.step), {}).update(report.metrics)
-        for (rung, step), metrics in sorted(found.items()):
-            yield {"trial": trial.trial, "rung": rung, "step": step, **metrics}
+def _table(columns: dict[str, pa.Array], settings: dict[str, list[Any]] | None = None) -> pa.Table:
+    """A table of columns whose types are known, and of settings, whose types show in their values."""
+    import pyarrow as pa
+
+    fields = [pa.field(name, array.type) for name, array in columns.items()]
+    arrays = list(columns.values())
+    for name, values in (settings or {}).items():
+        array = _typed(values)
+        json = array is None
+        arrays.append(_text([_json(value) for value in values]) if json else array)
+        fields.append(pa.field(name, arrays[-1].type, metadata=_JSON if json else None))
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _typed(values: Sequence[Any]) -> pa.Array | None:
+    """The values as a column of one type, `_ABSENT` as null; None if they are of several types."""
+    kinds = set(map(type, values)) - {type(_ABSENT)}
+    known = [None if value is _ABSENT else value for value in values]
+    if kinds <= {int, float}:
+        most = max((abs(value) for value in known if type(value) is int), default=0)
+        if most <= _EXACT:
+            return _float64(known) if float in kinds else _int64(known)
+    elif kinds == {str}:
+        return _text(known)
+    elif kinds == {bool} and None not in known:  # pandas has no room for a missing one
+        return _array(known, "bool_")
+    return None
+
+
+def _json(value: Any) -> str | None:
+    return None if value is _ABSENT else msgspec.json.encode(value).decode()
+
+
+def _int64(values: Sequence[int | None]) -> pa.Array:
+    return _array(values, "int64")
+
+
+def _float64(values: Sequence[float | None]) -> pa.Array:
+    return _array(values, "float64")
+
+
+def _text(values: Sequence[str | None]) -> pa.Array:
+    return _array(values, "string")
+
+
+def _array(values: Sequence[Any], kind: str) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values, getattr(pa, kind)())

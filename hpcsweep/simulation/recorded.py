@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from hpcsweep.core.records import Trial
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
 from hpcsweep.report.folder import Folder
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import metrics_files, read_reports
+from hpcsweep.report.metrics import metrics_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class _Recording(NamedTuple):
@@ -52,11 +54,12 @@ class Recorded:
         found = Folder(folder)
         started = found.state.started
         metric = started.identity["objective"]["metric"] if started else ""
+        curves = _curves(metrics_table(found.layout, found.reading.events), metric)
         recordings = [
             recording
             for trial in found.state.trials
             if not space.check(trial.config)
-            and (recording := _recording(trial, found.layout, metric)) is not None
+            and (recording := _recording(trial, curves.get(trial.trial, {}))) is not None
         ]
         if not recordings:
             raise SpecError(f"curves: {folder}: must hold a trial of this space with a value, got none")
@@ -92,13 +95,19 @@ def _distances(units: Floats, unit: Floats) -> Floats:
     return distances
 
 
-def _recording(trial: Trial, layout: Layout, metric: str) -> _Recording | None:
+def _curves(table: pa.Table, metric: str) -> dict[int, dict[int, float]]:
+    """What each trial has reported of the metric, by step; for the same step the higher rung counts."""
+    curves: dict[int, dict[int, float]] = {}
+    if metric in table.column_names:
+        columns = (table[name].to_pylist() for name in ("trial", "step", metric))
+        for trial, step, value in zip(*columns, strict=True):
+            if value is not None:
+                curves.setdefault(trial, {})[step] = value
+    return curves
+
+
+def _recording(trial: Trial, points: dict[int, float]) -> _Recording | None:
     """The trial's curve: its reports, and the values of its runs where they tell something else."""
-    points: dict[int, float] = {}
-    for file in metrics_files(layout.trial(trial.trial)):
-        for report in read_reports(file.path):
-            if metric in report.metrics:
-                points[report.step] = report.metrics[metric]
     seconds, units = 0.0, 0
     for run in trial.runs:
         if run.value is not None:

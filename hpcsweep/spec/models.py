@@ -59,6 +59,8 @@ class Train(Section):
     """How many of a trial's newest checkpoints are kept."""
     check: bool = True
     """Whether launch tries to import the function first."""
+    snapshot: bool = False
+    """The code is copied into the results folder when the sweep begins, and all runs are by that copy."""
 
 
 class Objective(Section):

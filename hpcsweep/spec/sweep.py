@@ -52,6 +52,10 @@ class SweepSpec:
 
     def identity(self) -> dict[str, Any]:
         """What must not change between launches, JSON-able: see `difference`."""
+        return self._searched() | ({"train.snapshot": True} if self.train.snapshot else {})
+
+    def _searched(self) -> dict[str, Any]:
+        """What is searched, and how."""
         return {
             "objective": self.objective.plain(),
             "space": plain_space(self.space),
@@ -101,7 +105,7 @@ class SweepSpec:
         return {
             "name": self.name,
             "train": self.train.plain(),
-            **self.identity(),
+            **self._searched(),
             "resources": self.resources.plain(),
             "cluster": self.cluster.plain(),
             "budget": self.budget.plain(),

@@ -7,11 +7,13 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from hpcsweep.errors import FolderError
 
 T = TypeVar("T")
+
+_PARENT_TRIES = 3
 
 #: Begins our own lines in the logs of tasks.
 OURS = "[hpcsweep]"
@@ -55,13 +57,37 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write into; when the block ends it is at `path`, complete and durable.
+
+    If the block raises, what was there stays.
+    """
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    fsync_dir(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path`, complete and durable, or leave what was there.
 
     Written to a temporary name beside it, synced, renamed, and the folder synced. A rename that
     reports an error after it has succeeded (NFS retransmission) counts as done.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
 
     def write() -> None:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -96,8 +122,17 @@ def read_bytes(path: Path) -> bytes:
 
 
 def make_dirs(path: Path) -> None:
-    """Make the folder and its parents; one that exists is fine."""
-    retry_once(lambda: os.makedirs(path, exist_ok=True))
+    """Make the folder and its parents; one that exists is fine.
+
+    A parent may go just when it is needed: compaction removes folders of trials that are empty.
+    """
+    for tries_left in reversed(range(_PARENT_TRIES)):
+        try:
+            retry_once(lambda: os.makedirs(path, exist_ok=True))
+            return
+        except FileNotFoundError:
+            if not tries_left:
+                raise
 
 
 def last_line(path: Path) -> str:

@@ -32,7 +32,7 @@ class Layout:
     def batches(self) -> Path:
         return self.root / "batches"
 
-    @property
+    @cached_property
     def trials(self) -> Path:
         return self.root / "trials"
 
@@ -50,11 +50,43 @@ class Layout:
         """What ticks outside of a `launch` printed."""
         return self.root / "ticks.log"
 
+    @property
+    def code(self) -> Path:
+        """The copy of the training code, where `train.snapshot` asks for one."""
+        return self.root / "code"
+
+    @property
+    def provenance(self) -> Path:
+        """What was launched, by whom and with which code: a record for each launch that differs."""
+        return self.root / "provenance"
+
+    @property
+    def compacted(self) -> Path:
+        """Parts: what was in many small files, in a few large ones."""
+        return self.root / "compacted"
+
+    def reports_part(self, part: str) -> Path:
+        """The reports of the part's runs."""
+        return self.compacted / f"metrics-{part}.parquet"
+
+    def batches_part(self, part: str) -> Path:
+        """The folders of the part's batches, whole."""
+        return self.compacted / f"batches-{part}.zip"
+
+    def taken_part(self, part: str) -> Path:
+        """Which raw files are in the part; there until they are removed."""
+        return self.compacted / f"taken-{part}.json"
+
+    @property
+    def tables(self) -> Path:
+        """What the tables beside it were made of, and how far; see `store.tables`."""
+        return self.compacted / "tables.json"
+
     def batch(self, name: str) -> BatchLayout:
         return BatchLayout(self.batches / name)
 
     def trial(self, trial: int) -> TrialLayout:
-        return TrialLayout(self.trials / f"{trial // SHARD:04d}" / str(trial))
+        return TrialLayout(Path(f"{self.trials}/{trial // SHARD:04d}/{trial}"))
 
 
 class BatchLayout:

@@ -6,6 +6,8 @@ environment, so that neither grows with the number of trials.
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +17,35 @@ from hpcsweep.core.events import Config
 from hpcsweep.errors import FolderError
 from hpcsweep.store.files import write_atomic
 from hpcsweep.store.layout import BatchLayout
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """Whence the training code was copied, and where the copy is; absolute, without links.
+
+    Attributes:
+        root: All below it that is code was copied.
+        code: The copy of `root`.
+        workdir: Where training code would run without a copy.
+    """
+
+    root: str
+    code: str
+    workdir: str
+
+    def moved(self, folder: str) -> str | None:
+        """The folder's place in the copy, whether there is anything or not; None outside of `root`."""
+        real = os.path.realpath(folder)
+        if not _is_in(real, self.root) or _is_in(real, self.code):
+            return None
+        return os.path.normpath(os.path.join(self.code, os.path.relpath(real, self.root)))
+
+    def is_original(self, path: str) -> bool:
+        """Whether the file or folder is one of those below `root`, and not of the copy."""
+        return _is_in(path, self.root) and not _is_in(path, self.code)
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 class Program(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,6 +61,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         keep_checkpoints: How many of a trial's newest complete checkpoints stay.
         notice_s: After SIGUSR2, how long training code may take to checkpoint and leave.
         grace_s: The same after SIGTERM, which comes shortly before the end of a task.
+        copied: Where `function` and `workdir` are those of a copy; None where they are the user's own.
     """
 
     workdir: str
@@ -44,6 +76,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     notice_s: float = 55.0
     grace_s: float = 25.0
     parameters: tuple[str, ...] = ()
+    copied: Copied | None = None
 
 
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,6 +102,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         parent: The trial whose checkpoint of step `parent_step` it starts from, if it has no own.
         keep: Steps whose checkpoints stay, whatever `keep_checkpoints` says, for others need them.
+        best: The trial's value at the rung before, where `objective.at` is best.
     """
 
     trial: int
@@ -81,6 +115,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     parent: int | None = None
     parent_step: int = 0
     keep: tuple[int, ...] = ()
+    best: float | None = None
 
 
 class ManifestTask(msgspec.Struct, frozen=True):
@@ -88,6 +123,11 @@ class ManifestTask(msgspec.Struct, frozen=True):
 
     task: int
     runs: tuple[ManifestRun, ...]
+
+
+def trial_seed(sweep_seed: int, trial: int) -> int:
+    """The seed of a trial; the same in each of its runs."""
+    return zlib.crc32(f"{sweep_seed}:{trial}".encode())
 
 
 _encoder = msgspec.json.Encoder()

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpcsweep.store.files import read_bytes, write_all
+from hpcsweep.store.files import make_dirs, read_bytes, write_all
 from hpcsweep.store.layout import TrialLayout
 
 _NAME = re.compile(r"metrics-(\d+)\.(\d+)\.(\d+)\.jsonl\Z")
+_decode = msgspec.json.Decoder(dict[str, float | str]).decode
 
 
 class Report(NamedTuple):
@@ -53,7 +54,7 @@ class MetricsWriter:
         write_all(self._fd, line + b"\n")
 
     def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_dirs(self.path.parent)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(fd).st_size
         # A writer killed in the middle left a torn line: the next one must not be glued to it.
@@ -74,9 +75,14 @@ def read_reports(path: Path) -> Iterator[Report]:
         data = read_bytes(path)
     except FileNotFoundError:
         return
+    yield from parse_reports(data)
+
+
+def parse_reports(data: bytes) -> Iterator[Report]:
+    """Every whole line of a file in order."""
     for line in data.splitlines():
         try:
-            fields = msgspec.json.decode(line, type=dict[str, float | str])
+            fields = _decode(line)
             step = int(fields.pop("step"))
             yield Report(step, {name: float(value) for name, value in fields.items()})
         except (msgspec.MsgspecError, KeyError, ValueError):
@@ -85,17 +91,22 @@ def read_reports(path: Path) -> Iterator[Report]:
 
 def metrics_files(trial: TrialLayout) -> list[MetricsFile]:
     """The trial's metrics files, oldest attempt first: for the same step the later one counts."""
+    return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(os.fspath(trial.root))]
+
+
+def metrics_names(folder: str) -> list[tuple[str, int]]:
+    """Names of a trial's metrics files with their rungs, oldest attempt first; one readdir."""
+    return [(name, rung) for (rung, _, _), name in _listed(folder)]
+
+
+def _listed(folder: str) -> list[tuple[tuple[int, int, int], str]]:
+    """Metrics files in order: rung, attempt and restart, with the name."""
     try:
-        names = os.listdir(trial.root)
+        names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    files = []
-    for name in names:
-        match = _NAME.match(name)
-        if match:
-            rung, attempt, restart = map(int, match.groups())
-            files.append(MetricsFile(rung, attempt, restart, trial.root / name))
-    return sorted(files)
+    matches = ((name, _NAME.match(name)) for name in names)
+    return sorted(((int(m[1]), int(m[2]), int(m[3])), name) for name, m in matches if m)
 
 
 def _jsonable(value: float) -> float | str:

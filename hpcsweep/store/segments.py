@@ -24,6 +24,10 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
 
 _NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.jsonl")
+#: How a line ends, from its checksum on.
+_CRC_BYTES = 11
+#: More than header and release of a driver that committed nothing.
+_SMALL = 4096
 _CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}$')
 
 
@@ -156,6 +160,47 @@ def _read(layout: Layout) -> Reading:
     parts.reverse()
     all_events = [event for _, _, events in parts for event in events]
     return Reading(all_events, tail, [(file, end) for file, end, _ in parts], newest, sizes)
+
+
+def checksum_at(reading: Reading) -> str:
+    """The checksum of the line with which the journal ended when it was read."""
+    assert reading.tail is not None
+    path, end = reading.tail.path, reading.tail.end.offset
+    return read_bytes(path)[end - _CRC_BYTES : end].decode()[:8]
+
+
+def ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
+    """Whether the journal ends there, but for drivers that came and went and committed nothing.
+
+    Reads a few bytes, however long the journal is.
+    """
+    try:
+        return _ends_at(layout, at, checksum=checksum)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return False
+
+
+def _ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
+    wanted: Position | None = None
+    for file in reversed(_uncovered(list_segments(layout.journal))):
+        if wanted is not None and not file.first <= wanted.segment <= file.last:
+            continue
+        begin = at.offset - _CRC_BYTES if file.last == at.segment else 0
+        with file.path.open("rb") as opened:
+            opened.seek(begin)
+            data = opened.read(_SMALL)
+        if wanted is not None:
+            data = data[: max(0, wanted.offset - begin)]
+        first, *rest = [line for line in lines_of(data) if line.endswith(b"\n")] or [b""]
+        if len(data) == _SMALL or not all(line.startswith(b'{"released"') for line in rest):
+            return False
+        if begin:
+            return first == f'{checksum}"}}\n'.encode()
+        if first:
+            wanted = header_of(first).after
+        if wanted is None and first:
+            return False  # the very first segment
+    return False
 
 
 def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:

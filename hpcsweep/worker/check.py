@@ -1,7 +1,7 @@
 """Whether a trainer can be run, found out before anything is submitted.
 
-`python -P -m hpcsweep.worker.check FILE.py:NAME` imports it in a process of its own, so that what it
-imports (torch) never enters the driver.
+`python -P -m hpcsweep.worker.check FILE.py:NAME [ROOT COPY]` imports it in a process of its own, so
+that what it imports (torch) never enters the driver. The last two are as the child process has them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_trainer(program: Program, python: str) -> None:
     if program.command is not None:
         check_template(program.command, shell=program.shell, parameters=program.parameters)
     if program.function is not None:
-        _check_function(program.function, workdir=program.workdir, python=python)
+        _check_function(program, program.function, python=python)
 
 
 def _check_pattern(pattern: str) -> None:
@@ -51,12 +51,14 @@ def _check_pattern(pattern: str) -> None:
         )
 
 
-def _check_function(function: str, *, workdir: str, python: str) -> None:
+def _check_function(program: Program, function: str, *, python: str) -> None:
     from hpcsweep.worker.environment import with_hpcsweep_importable
 
+    workdir = program.workdir
+    copied = [program.copied.root, program.copied.code] if program.copied else []
     try:
         done = subprocess.run(
-            [python, "-P", "-m", "hpcsweep.worker.check", function],
+            [python, "-P", "-m", "hpcsweep.worker.check", function, *copied],
             cwd=workdir,
             env=with_hpcsweep_importable(os.environ),
             stdin=subprocess.DEVNULL,
@@ -77,10 +79,11 @@ def _check_function(function: str, *, workdir: str, python: str) -> None:
         )
 
 
-def main(function: str) -> int:
+def main(function: str, *copied: str) -> int:
     """Import the function; 1 and one line on standard error if it cannot be called."""
-    from hpcsweep.worker.loading import load_trainer
+    from hpcsweep.worker.loading import load_trainer, search_copy, strays
 
+    search_copy(*copied)
     try:
         load_trainer(function)
     except TrainerError as error:
@@ -92,8 +95,16 @@ def main(function: str) -> int:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"{source}: cannot be imported: {text} ({where.filename}:{where.lineno})", file=sys.stderr)
         return 1
+    outside = strays(*copied)
+    if outside:
+        print(
+            f"{function}: imports {outside[0]}, not its copy in {copied[1]} (train.snapshot: true); put the "
+            "folder of that package on PYTHONPATH, then its copy is searched, or set train.snapshot: false",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

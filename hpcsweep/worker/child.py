@@ -1,7 +1,8 @@
-"""The child process of a Python callable: `python -P -m hpcsweep.worker.child FILE.py:NAME ENDING`.
+"""The child process of a callable: `python -P -m hpcsweep.worker.child FILE.py:NAME ENDING [ROOT COPY]`.
 
 It imports the function, calls it with the trial, and counts what it returns as a report. If
 anything raises, the traceback goes to the log and its last part, in one line, into the file ENDING.
+Of code that was copied from ROOT to COPY modules are imported from the copy.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ class Failure(msgspec.Struct, frozen=True):
     message: str
 
 
-def main(function: str, ending: Path) -> int:
+def main(function: str, ending: Path, *copied: str) -> int:
     """Train; 0 if the function returned, 1 if anything raised."""
     trial = current_trial()  # first of all: from here on signals raise the stop flag
     try:
-        from hpcsweep.worker.loading import load_trainer
+        from hpcsweep.worker.loading import load_trainer, search_copy
 
+        search_copy(*copied)
         trial.finish(load_trainer(function)(trial))
     except Exception as error:
         traceback.print_exc()
@@ -52,4 +54,4 @@ def _failure(error: BaseException) -> Failure:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

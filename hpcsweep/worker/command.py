@@ -1,4 +1,4 @@
-"""A command with placeholders -> the argument list of one run. Pure.
+"""A program, such as a command with placeholders -> the argument list of one run.
 
 The template is split into arguments first and the values are put in afterwards, so a value with
 spaces, quotes, `$` or newlines arrives as it is. With `shell: true` the template is a shell line
@@ -10,12 +10,16 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from hpcsweep.errors import TrainerError
+from hpcsweep.store.manifest import Program
+from hpcsweep.trial import RunFile
 
 #: Placeholders besides the parameters; a parameter of the same name comes first.
 #: `python` is the interpreter that runs hpcsweep.
@@ -60,6 +64,38 @@ def shell_line(template: str, values: Mapping[str, Any], *, known: Collection[st
         TrainerError: The template has an unknown placeholder.
     """
     return _fill(template, values, known, lambda value: shlex.quote(as_text(value)))
+
+
+def program_arguments(program: Program, file: RunFile, *, ending: Path, python: str) -> list[str]:
+    """What is started for a run: the command, or the child process of the function.
+
+    Args:
+        program: Of the sweep.
+        file: What the run is to do.
+        ending: Where the child tells how the function ended.
+        python: The interpreter of the function, and what `{python}` stands for.
+
+    Raises:
+        TrainerError: The command is wrong.
+    """
+    if program.command is None:
+        child = [python, "-P", "-m", "hpcsweep.worker.child", program.function or "", str(ending)]
+        return child + ([program.copied.root, program.copied.code] if program.copied else [])
+    values = {
+        "trial": file.trial,
+        "rung": file.rung,
+        "resource": file.resource,
+        "start": file.start,
+        "resume_from": file.resume_from,
+        "checkpoint_dir": file.checkpoint_dir,
+        "seed": file.seed,
+        "python": python,
+        **dict.fromkeys(program.parameters),
+        **file.config,
+    }
+    if program.shell:
+        return [shutil.which("bash") or "/bin/sh", "-c", shell_line(program.command, values)]
+    return arguments(program.command, values)
 
 
 def check_template(template: str, *, shell: bool, parameters: Collection[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hpcsweep
+from hpcsweep.store.manifest import Copied, Program
 from hpcsweep.trial import RunFile
 from hpcsweep.worker.command import as_text
 
@@ -22,17 +24,25 @@ _OWN = (
     "HPCSWEEP_RESUME_FROM",
     "HPCSWEEP_STOP_FILE",
     "HPCSWEEP_PYTHON",
+    "HPCSWEEP_WORKDIR",
 )
 
 
 def run_environment(
-    base: Mapping[str, str], run: RunFile, *, run_file: Path, devices: Sequence[str] | None, python: str
+    base: Mapping[str, str],
+    run: RunFile,
+    program: Program,
+    *,
+    run_file: Path,
+    devices: Sequence[str] | None,
+    python: str,
 ) -> dict[str, str]:
     """The environment of one run's process: `base`, less any other run's variables, and its own.
 
     Args:
         base: The task's environment.
         run: What the run is to do.
+        program: Of the sweep. Of a copy of its code modules are imported from the copy.
         run_file: Where that is written.
         devices: The GPUs that it may see; None leaves them as they are in `base`.
         python: The interpreter for `$HPCSWEEP_PYTHON -m hpcsweep.trial`.
@@ -53,6 +63,7 @@ def run_environment(
         "HPCSWEEP_RESUME_FROM": run.resume_from,
         "HPCSWEEP_STOP_FILE": run.stop_file,
         "HPCSWEEP_PYTHON": python,
+        "HPCSWEEP_WORKDIR": program.copied.workdir if program.copied else program.workdir,
     }
     values |= {parameter_variable(name): value for name, value in run.config.items()}
     environ |= {name: as_text(value) for name, value in values.items()}
@@ -63,6 +74,9 @@ def run_environment(
         environ.setdefault("SRUN_CPUS_PER_TASK", environ["SLURM_CPUS_PER_TASK"])
     # A log that is written block by block shows nothing while training runs, and loses its end.
     environ.setdefault("PYTHONUNBUFFERED", "1")
+    if program.copied is not None and "PYTHONPATH" in environ:
+        paths = environ["PYTHONPATH"].split(os.pathsep)
+        environ["PYTHONPATH"] = os.pathsep.join(in_copy(paths, program.copied))
     return with_hpcsweep_importable(environ)
 
 
@@ -72,6 +86,12 @@ def parameter_variable(name: str) -> str:
     `lr` is `HPCSWEEP_PARAM_LR`, `optimizer.beta-1` is `HPCSWEEP_PARAM_OPTIMIZER_BETA_1`.
     """
     return "HPCSWEEP_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def in_copy(paths: Sequence[str], copied: Copied) -> list[str]:
+    """Folders where modules are searched, those of the original code replaced by their copies."""
+    moved = [(path, copied.moved(path) if path else None) for path in paths]
+    return [copy if copy and os.path.isdir(copy) else path for path, copy in moved]
 
 
 def with_hpcsweep_importable(environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hpcsweep
 from hpcsweep.errors import TrainerError
+from hpcsweep.store.manifest import Copied
+from hpcsweep.worker.environment import in_copy
 
 
 def load_trainer(function: str) -> Callable[[Any], object]:
@@ -45,6 +48,37 @@ def load_trainer(function: str) -> Callable[[Any], object]:
     except ValueError:
         pass  # a built-in that does not tell its signature
     return found  # type: ignore[no-any-return]
+
+
+def search_copy(*copied: str) -> None:
+    """From now on search modules in the copy of the code in place of the original.
+
+    Args:
+        *copied: The original's root and the copy; none where there is no copy.
+    """
+    if copied:
+        root, code = copied
+        sys.path[:] = in_copy(sys.path, Copied(root, code, ""))
+
+
+def strays(*copied: str) -> list[str]:
+    """Files that were imported from the original, though there is a copy; arguments as `search_copy` has.
+
+    An editable install can do that by a hook of its own.
+    """
+    if not copied:
+        return []
+    root, copy = copied
+    code = Copied(root, copy, "")
+    own = str(Path(hpcsweep.__file__).parent)
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return sorted(
+        real
+        for file in files
+        if isinstance(file, str)
+        and code.is_original(real := os.path.realpath(file))
+        and not real.startswith((f"{os.path.realpath(sys.prefix)}/", f"{os.path.realpath(own)}/"))
+    )
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -23,7 +23,7 @@ from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result
 from hpcsweep.trial import RunFile
 from hpcsweep.worker.child import Failure
-from hpcsweep.worker.command import arguments, shell_line
+from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.ending import Ended, Verdict, judge
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.log import RunLog
@@ -187,34 +187,18 @@ class Attempt:
             f".{self._start.restart} on {self._start.node}: {source} to step {run.resource}"
         )
         environ = run_environment(
-            self._start.environ, file, run_file=run_file, devices=self._devices, python=sys.executable
+            self._start.environ,
+            file,
+            program,
+            run_file=run_file,
+            devices=self._devices,
+            python=sys.executable,
         )
         try:
-            argv = self._argv(file)
+            argv = program_arguments(program, file, ending=self._ending_file, python=sys.executable)
             self._child = self._spawn(argv, environ)
         except (TrainerError, OSError, ValueError) as error:
             self._settle_failed_start(error)
-
-    def _argv(self, file: RunFile) -> list[str]:
-        program = self._program
-        if program.command is None:
-            function = program.function or ""
-            return [sys.executable, "-P", "-m", "hpcsweep.worker.child", function, str(self._ending_file)]
-        values = {
-            "trial": file.trial,
-            "rung": file.rung,
-            "resource": file.resource,
-            "start": file.start,
-            "resume_from": file.resume_from,
-            "checkpoint_dir": file.checkpoint_dir,
-            "seed": file.seed,
-            "python": sys.executable,
-            **dict.fromkeys(program.parameters),
-            **file.config,
-        }
-        if program.shell:
-            return [shutil.which("bash") or "/bin/sh", "-c", shell_line(program.command, values)]
-        return arguments(program.command, values)
 
     def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> Child:
         output = self._log.fd

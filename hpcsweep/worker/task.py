@@ -173,7 +173,8 @@ class _Lanes:
         """Before another run begins: a task that is told to stop or abandoned begins none."""
         if not self._waiting:
             return
-        if self._start.batch.void.exists():
+        batch = self._start.batch
+        if batch.void.exists() or not batch.manifest.exists():  # an abandoned one may be compacted by now
             self._waiting.clear()
         elif self._signals.first is not None:
             for n, run in self._waiting:

@@ -31,8 +31,10 @@ class Measured(NamedTuple):
 def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int) -> Measured:
     """Read the objective at `run.resource`: the last one or the best one so far.
 
-    The reports of all attempts and rungs count up to `start`, where this attempt took over, and
-    its own after that: what an earlier attempt reported beyond the checkpoint was trained again.
+    The reports of the run's earlier attempts count up to `start`, where this attempt took over, and
+    its own after that: what an earlier attempt reported beyond the checkpoint was trained again. The
+    rungs below may be compacted by now; of them only the best value counts, where it is asked for and
+    this attempt goes on from what they trained.
 
     Args:
         trial: Whose reports.
@@ -45,7 +47,9 @@ def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: 
     values: dict[int, float] = {}
     reached, beyond, fresh = 0, 0, False
     for file in metrics_files(trial):
-        own = (file.rung, file.attempt, file.restart) == (run.rung, run.attempt, restart)
+        if file.rung != run.rung:
+            continue
+        own = (file.attempt, file.restart) == (run.attempt, restart)
         for step, metrics in read_reports(file.path):
             if step > run.resource:
                 beyond = beyond or (step if program.metric in metrics else 0)
@@ -57,8 +61,9 @@ def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: 
             if program.metric in metrics:
                 values[step] = metrics[program.metric]
                 fresh = fresh or (own and step >= min(start + 1, run.resource))
-    value, problem = _objective(values, program)
-    if not values:
+    value, problem = _objective(values, program, earlier=run.best if start else None)
+    went_on = bool(run.rung) and 0 < start < run.resource
+    if not values and (seen or beyond or not went_on):
         problem = _never(program, seen=list(seen), beyond=beyond, resource=run.resource)
     elif not fresh and start < run.resource:
         value, problem = (
@@ -71,7 +76,16 @@ def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: 
     return Measured(value, problem, reached, fresh, run.resource in values)
 
 
-def _objective(values: dict[int, float], program: Program) -> tuple[float | None, str]:
+def _objective(
+    values: dict[int, float], program: Program, *, earlier: float | None
+) -> tuple[float | None, str]:
+    """The value, or why there is none.
+
+    Args:
+        values: By step.
+        program: Says which of them counts.
+        earlier: The best one before them, if it is known.
+    """
     if not values:
         return None, ""
     last = max(values)
@@ -79,7 +93,7 @@ def _objective(values: dict[int, float], program: Program) -> tuple[float | None
         if math.isfinite(values[last]):
             return values[last], ""
         return None, f"metric {program.metric!r} is {values[last]} at step {last}"
-    finite = [value for value in values.values() if math.isfinite(value)]
+    finite = [value for value in (earlier, *values.values()) if value is not None and math.isfinite(value)]
     if not finite:
         return None, f"metric {program.metric!r} is {values[last]} at step {last}, and at no step finite"
     return (min if program.mode == "min" else max)(finite), ""

@@ -19,6 +19,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    Compacted,
     Detached,
     Ending,
     Enqueued,
@@ -240,6 +241,16 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         RunRetried(3, 1, "r.json"),
         {"event": "run_retried", "trial": 3, "rung": 1, "request": "r.json"},
     ),
+    (
+        Compacted("3-2", (RunId(0, 0), RunId(2, 1)), ("b",), ("3-1",)),
+        {
+            "event": "compacted",
+            "part": "3-2",
+            "runs": [[0, 0], [2, 1]],
+            "batches": ["b"],
+            "replaces": ["3-1"],
+        },
+    ),
 ]
 
 #: The least that version 1 may hold of the events that have fields with defaults.
@@ -257,6 +268,7 @@ SHORTEST: list[tuple[AnyEvent, dict[str, Any]]] = [
     (BatchClosed("b"), {"event": "batch_closed", "batch": "b"}),
     (TickSubmitted("4712", 7.5), {"event": "tick_submitted", "job": "4712", "at": 7.5}),
     (RunRetried(0, 0), {"event": "run_retried", "trial": 0, "rung": 0}),
+    (Compacted("3-1"), {"event": "compacted", "part": "3-1"}),
     (
         RunFinished(0, 0, Outcome.COMPLETED),
         {"event": "run_finished", "trial": 0, "rung": 0, "outcome": "completed"},

@@ -17,6 +17,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    Compacted,
     Detached,
     Ending,
     Enqueued,
@@ -579,6 +580,7 @@ def story() -> list[AnyEvent]:
         finished(1, 1, 0.75, batch="c", seconds=3.0, gpu_seconds=6.0),
         BatchClosed("c"),
         SweepEnded(12.0, Ending.FINISHED, "all trials are done"),
+        Compacted("1-1", (RunId(0, 0), RunId(1, 0)), ("a", "b")),
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -17,14 +18,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hpcsweep.driver.compacting as compacting
+from hpcsweep import load
+from hpcsweep.core.events import AnyEvent, Compacted, TrialCreated
 from hpcsweep.core.protocols import LiveBatch
+from hpcsweep.report.logs import Logs, attempt_logs
+from hpcsweep.report.metrics import metrics_table
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import decided, drive
 
 #: All that the store does to files goes through these.
-OPERATIONS = ("open", "write", "fsync", "rename", "replace", "unlink", "mkdir", "makedirs", "utime", "link")
+OPERATIONS = (
+    "open write fsync rename replace unlink rmdir mkdir makedirs utime link".split()  # noqa: SIM905
+)
+#: Parts are made and merged so often that the small sweep does it several times.
+COMPACT_AT = 20
+compacting.MERGE_ABOVE = 2  # type: ignore[misc]
 
 
 class Killer:
@@ -52,7 +63,9 @@ class Killer:
 def session(folder: Path, at: int | None) -> int:
     """One driver session; the number of points that it passed."""
     killer = Killer(at)
-    cluster = FolderCluster(folder / "controller", objective=some_fail, per_poll=3, point=killer.point)
+    cluster = FolderCluster(
+        folder / "controller", objective=some_fail, per_poll=3, point=killer.point, reports=True
+    )
     before = {name: getattr(os, name) for name in OPERATIONS}
     run = cluster.run
 
@@ -68,7 +81,7 @@ def session(folder: Path, at: int | None) -> int:
     for name in OPERATIONS:
         setattr(os, name, killer.around(before[name]))
     try:
-        drive(folder / "results", cluster)
+        drive(folder / "results", cluster, compact=True, compact_at=COMPACT_AT)
     finally:
         for name in OPERATIONS:
             setattr(os, name, before[name])
@@ -80,11 +93,12 @@ def some_fail(config: dict[str, Any], resource: int) -> float | None:
 
 
 def forked(folder: Path, at: int | None) -> bool:
-    """A session in a process of its own; True if it ended by itself."""
+    """A session in a process of its own; True if it ended by itself, and left what came of the sweep."""
     pid = os.fork()
     if pid == 0:
         try:
-            session(folder, at)
+            points = session(folder, at)
+            (folder / "outcome.json").write_text(json.dumps({"points": points} | outcome(folder)))
         except BaseException as error:
             print(f"point {at}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)
@@ -101,20 +115,45 @@ def outcome(folder: Path) -> dict[str, Any]:
     """All that must be the same however often the driver was killed."""
     cluster = FolderCluster(folder / "controller")
     trained = Counter(cluster.trained())
+    layout = Layout(folder / "results")
+    events = read_journal(layout).events
+    results = load(layout.root)
     return {
-        "decided": decided(read_journal(Layout(folder / "results")).events),
+        "decided": decided(events),
         "trained": sorted(trained.elements()),
+        "trials": results.trials.to_csv(),
+        "runs": results.runs.to_csv(),
+        "metrics": results.metrics.to_csv(),
+        "replayed": metrics_table(layout, events).to_pandas().to_csv() == results.metrics.to_csv(),
+        "logs": printed(layout, events),
+        "kinds": sorted(dict.fromkeys(path.name.partition("-")[0] for path in layout.compacted.iterdir())),
+        "raw": sorted(path.name for path in layout.trials.rglob("*") if path.is_file()),
+        "batches": [path.name for path in layout.batches.iterdir()],
+        "compactions": sum(isinstance(event, Compacted) for event in events) > 2,
     }
 
 
+def printed(layout: Layout, events: list[AnyEvent]) -> list[tuple[int, int, str]]:
+    """What each run has printed, wherever that is by now."""
+    logs = Logs(layout, events)
+    trials = sum(isinstance(event, TrialCreated) for event in events)
+    return [
+        (trial, each.rung, (logs.read(each)[1] or b"").decode())
+        for trial in range(trials)
+        for each in attempt_logs(events, layout, trial)
+    ]
+
+
 def main(root: Path) -> dict[str, Any]:
+    root.mkdir(exist_ok=True)
     reference = root / "reference"
-    points = session(reference, None)
-    expected = outcome(reference)
+    forked(reference, None)
+    expected = json.loads((reference / "outcome.json").read_text())
+    points = expected.pop("points")
     differing: dict[str, str] = {}
 
     def compare(folder: Path, what: str) -> None:
-        found = outcome(folder)
+        found = json.loads((folder / "outcome.json").read_text())
         for key, value in expected.items():
             if found[key] != value:
                 differing[what] = f"{key} differs"
@@ -125,13 +164,15 @@ def main(root: Path) -> dict[str, Any]:
             differing[str(at)] = "was not killed"
         forked(folder, None)
         compare(folder, str(at))
+        shutil.rmtree(folder)
     chosen = random.Random(0)
     for number in range(20):  # killed again and again
         folder = root / f"many-{number}"
         while not forked(folder, chosen.randrange(points // 3)):
             pass
         compare(folder, f"many-{number}")
-    return {"points": points, "runs": len(expected["trained"]), "differing": differing}
+    reported = {key: expected[key] for key in ("kinds", "raw", "batches", "replayed", "compactions")}
+    return {"points": points, "runs": len(expected["trained"]), "differing": differing} | reported
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hpcsweep.searchers.random import Random
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
-from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster
+from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor
 
 SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
 STARTED = SweepStarted("cafe01", "s", 1_000_000.0, {"objective": {"metric": "loss", "mode": "min"}})
@@ -40,6 +40,7 @@ def make_driver(
     clock: Clock | None = None,
     first: Sequence[AnyEvent] = (STARTED,),
     leaving: Leaving | None = None,
+    compact: bool = False,
     **settings: Any,
 ) -> tuple[Driver, Journal]:
     """A driver on the folder, started with the events `first`; release the journal when done."""
@@ -63,6 +64,7 @@ def make_driver(
         clock=clock or FakeClock(),
         settings=Settings(**options),
         leaving=leaving,
+        compactor=InlineCompactor(layout) if compact else None,
     )
     driver.start(*first)
     return driver, journal

@@ -138,6 +138,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "workdir": str(tmp_path / "sweeps"),
             "keep_checkpoints": 1,
             "check": True,
+            "snapshot": False,
         },
         **spec.identity(),
         "resources": {"gpus": 1, "cpus": 4, "mem": "16G", "time": "30m"},

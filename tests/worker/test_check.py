@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpcsweep.errors import TrainerError
-from hpcsweep.store.manifest import Program
+from hpcsweep.store.manifest import Copied, Program
 from hpcsweep.worker.check import check_trainer
 
 CODE = """
@@ -80,3 +80,48 @@ def test_an_interpreter_that_is_not_there_is_named(folder: Path) -> None:
     program = Program(workdir=str(folder), metric="x", function="train:train")
     with pytest.raises(TrainerError, match="by /no/python: No such file"):
         check_trainer(program, "/no/python")
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Program:
+    """A trainer in `copy`, copied from `original`, which imports the package `net`."""
+    for root in ("original", "copy"):
+        (tmp_path / root / "src" / "net").mkdir(parents=True)
+        (tmp_path / root / "src" / "net" / "__init__.py").write_text(f"where = {root!r}")
+        (tmp_path / root / "train.py").write_text(
+            "import net\nassert net.where == 'copy'\ndef train(trial): ..."
+        )
+    return Program(
+        workdir=str(tmp_path / "copy"),
+        metric="x",
+        function=f"{tmp_path}/copy/train.py:train",
+        copied=Copied(str(tmp_path / "original"), str(tmp_path / "copy"), str(tmp_path / "original")),
+    )
+
+
+def test_a_copy_imports_from_the_copy_what_is_on_the_path_of_the_original(
+    copied: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/original/src:{tmp_path}/original/none")
+    check_trainer(copied, sys.executable)
+
+
+def test_a_copy_that_imports_the_original_is_refused(
+    copied: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = tmp_path / "site" / "sitecustomize.py"  # as an editable install has one
+    hook.parent.mkdir()
+    hook.write_text(
+        "import importlib.util, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        place = {str(tmp_path / 'original/src/net/__init__.py')!r}\n"
+        "        return importlib.util.spec_from_file_location(name, place) if name == 'net' else None\n"
+        "sys.meta_path.append(Finder)\n"
+    )
+    (tmp_path / "copy" / "train.py").write_text("import net\ndef train(trial): ...")
+    monkeypatch.setenv("PYTHONPATH", str(hook.parent))
+    with pytest.raises(TrainerError, match=r"train: imports .*original/src/net/__init__.py, not its copy in"):
+        check_trainer(copied, sys.executable)
+    monkeypatch.setenv("PYTHONPATH", f"{hook.parent}:{tmp_path}/original/src")
+    check_trainer(copied, sys.executable)

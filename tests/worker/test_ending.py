@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,14 @@ def test_the_kernels_counter_is_found(
     assert oom_kills(tmp_path / "nothing") is None
 
 
-def value(
-    tmp_path: Path, files: dict[tuple[int, int, int], dict[int, float]], *, start: int, at: str
-) -> float | None:
+def measured(
+    tmp_path: Path,
+    files: dict[tuple[int, int, int], dict[int, float]],
+    *,
+    start: int,
+    at: str,
+    best: float | None = None,
+) -> Measured:
     """Of attempt 1 at rung 1 with resource 9, after these reports of `val_error`."""
     trial = TrialLayout(tmp_path)
     for key, reports in files.items():
@@ -79,22 +85,48 @@ def value(
         for step, number in reports.items():
             writer.write(step, {"val_error": number})
         writer.close()
-    run = ManifestRun(trial=0, rung=1, bracket=0, resource=9, attempt=1, seed=0, config={})
+    run = ManifestRun(trial=0, rung=1, bracket=0, resource=9, attempt=1, seed=0, config={}, best=best)
     program = Program(workdir="/", metric="val_error", mode="min", at=at)
-    return measure(trial, run, program, restart=0, start=start).value
+    return measure(trial, run, program, restart=0, start=start)
 
 
-@pytest.mark.parametrize(("at", "expected"), [("last", 0.6), ("best", 0.2)])
+@pytest.mark.parametrize(("at", "best", "expected"), [("last", None, 0.6), ("best", 0.2, 0.2)])
+@pytest.mark.parametrize("compacted", [False, True])
 def test_the_value_is_that_of_the_steps_that_led_to_this_checkpoint(
-    tmp_path: Path, at: str, expected: float
+    tmp_path: Path, at: str, best: float | None, expected: float, compacted: bool
 ) -> None:
+    below = {(0, 0, 0): {1: 0.9, 2: 0.2, 3: 0.8}}
     files = {
-        (0, 0, 0): {1: 0.9, 2: 0.2, 3: 0.8},
         (1, 0, 0): {4: 0.7, 5: 0.1, 6: 0.1},  # beyond the checkpoint of step 4, trained again since
         (1, 1, 0): {5: 0.5, 8: 0.6, 10: 0.0},  # beyond the resource
     }
-    assert value(tmp_path, files, start=4, at=at) == expected
+    files = files if compacted else below | files
+    assert measured(tmp_path, files, start=4, at=at, best=best).value == expected
+
+
+def test_the_best_value_of_the_rungs_below_counts_only_for_a_run_that_goes_on_from_them(
+    tmp_path: Path,
+) -> None:
+    files = {(1, 1, 0): {5: 0.5, 9: 0.4}}
+    assert measured(tmp_path, files, start=3, at="best", best=0.2).value == 0.2
+    assert measured(tmp_path, files, start=0, at="best", best=0.2).value == 0.4
+    assert measured(tmp_path, {(1, 1, 0): {9: math.nan}}, start=3, at="best", best=0.2).value == 0.2
+
+
+def test_a_run_that_reports_nothing_after_it_went_on_is_told_so_though_the_rungs_below_are_compacted(
+    tmp_path: Path,
+) -> None:
+    found = measured(tmp_path, {}, start=3, at="best", best=0.2)
+    assert found == Measured(
+        None,
+        "metric 'val_error' was not reported after step 3, where this run went on from a checkpoint, "
+        "up to step 9",
+        0,
+        fresh=False,
+        complete=False,
+    )
 
 
 def test_for_the_same_step_the_last_report_counts(tmp_path: Path) -> None:
-    assert value(tmp_path, {(1, 0, 0): {9: 0.1}, (1, 1, 0): {9: 0.3}}, start=9, at="last") == 0.3
+    reports = {(1, 0, 0): {9: 0.1}, (1, 1, 0): {9: 0.3}}
+    assert measured(tmp_path, reports, start=9, at="last").value == 0.3

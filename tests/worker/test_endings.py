@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -381,6 +382,14 @@ def test_a_task_of_an_abandoned_batch_does_nothing(bench: Bench) -> None:
     assert bench.start().wait(20) == 0
     assert bench.results() == []
     assert bench.trained() == []
+
+
+def test_a_task_whose_abandoned_batch_was_compacted_does_nothing(bench: Bench) -> None:
+    bench.plan_python(GOOD)
+    shutil.rmtree(bench.batch.root)
+    assert bench.start().wait(20) == 2
+    assert bench.trained() == []
+    assert not bench.batch.root.exists()
 
 
 def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_again(bench: Bench) -> None:

@@ -115,6 +115,28 @@ def test_a_told_task_starts_no_further_run_and_the_next_start_does_what_is_left(
     assert [(bench.workdir / f"count-{trial}").read_text() for trial in range(3)] == ["x", "xx", "x"]
 
 
+def test_no_further_run_begins_once_the_abandoned_batch_was_compacted(bench: Bench) -> None:
+    code = """
+        import pathlib, time
+        def train(trial):
+            pathlib.Path(f"began-{trial.id}").touch()
+            while not pathlib.Path("go").exists():
+                time.sleep(0.01)
+            return trial.id
+    """
+    bench.plan_python(code, bench.run(trial=0), bench.run(trial=1))
+    worker = bench.start()
+    deadline = time.monotonic() + 20
+    while not (bench.workdir / "began-0").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    bench.batch.root.rename(bench.batch.root.with_name(".gone-b1"))
+    (bench.workdir / "go").touch()
+    assert worker.wait(20) == 0
+    assert not (bench.workdir / "began-1").exists()
+    assert [result.trial for result in bench.results()] == [0]
+
+
 def test_a_start_that_has_told_its_result_already_does_not_tell_another(bench: Bench) -> None:
     bench.plan_python(SHOW, bench.run(trial=0))
     first = bench.work()

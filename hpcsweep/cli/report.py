@@ -1,0 +1,55 @@
+"""`report`: the results folder as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hpcsweep.cli.exits import errors_exit
+from hpcsweep.errors import FolderError, SpecError
+
+if TYPE_CHECKING:
+    from hpcsweep.report.page.pareto import Mode
+    from hpcsweep.report.results import Results
+
+
+def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
+    """Write the page and print where it is."""
+    from hpcsweep.report.page.page import page
+    from hpcsweep.report.results import load
+
+    with errors_exit():
+        results = load(path)
+        html = page(results, modes=_modes(metrics, results))
+        target = output or path / "report.html"
+        _write(target, html, hint="" if output else "; --output FILE puts it elsewhere")
+        typer.echo(target)
+
+
+def _modes(metrics: Sequence[str], results: Results) -> dict[str, Mode]:
+    """`NAME=min` and `NAME=max` of metrics that were reported."""
+    modes: dict[str, Mode] = {}
+    for given in metrics:
+        name, _, mode = given.rpartition("=")
+        if not name or mode not in ("min", "max"):
+            raise SpecError(f"--metric {given}: expected NAME=min or NAME=max")
+        known = [str(metric) for metric in results.metrics if metric not in ("trial", "rung", "step")]
+        if name not in known:
+            raise SpecError(
+                f"--metric {given}: no run reported it; reported are: {', '.join(known) or 'none'}"
+            )
+        modes[name] = "min" if mode == "min" else "max"
+    return modes
+
+
+def _write(target: Path, html: str, *, hint: str) -> None:
+    from hpcsweep.store.files import write_atomic
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, html.encode(errors="replace"))
+    except OSError as error:
+        raise FolderError(f"{target}: cannot be written: {error.strerror}{hint}") from error

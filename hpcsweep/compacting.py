@@ -1,0 +1,152 @@
+"""`python -m hpcsweep.compacting FOLDER`: write parts and tables for a driver, which tells what in lines.
+
+Each line on standard input is an order (see `store.parts`), each on standard output what became of it.
+A process of its own, so that the driver stays small and ticks on meanwhile. It ends with its input: a
+driver that is killed leaves at most the order that is being carried out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import msgspec
+
+from hpcsweep.core.events import RunId
+from hpcsweep.core.packing import Packing
+from hpcsweep.core.state import SweepState
+from hpcsweep.report.folder import best_of
+from hpcsweep.report.metrics import Reports, joined, raw_files, read_part
+from hpcsweep.report.tables import runs_table, trials_table
+from hpcsweep.store.files import atomic_file, make_dirs
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.parts import (
+    Answer,
+    Candidate,
+    ClearPart,
+    Order,
+    Taken,
+    WritePart,
+    WriteTables,
+    clear,
+    drop_garbage,
+    segment_of,
+    write_batches,
+    write_taken,
+)
+from hpcsweep.store.segments import checksum_at, read_journal
+from hpcsweep.store.tables import Tables, write_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+#: How long a file that is there may stay invisible on another node.
+VISIBLE_S: Final = 120.0
+_orders = msgspec.json.Decoder(Order)
+
+
+def carry_out(layout: Layout, order: Order, *, now: float) -> Answer:
+    """Do what is asked.
+
+    Args:
+        layout: The results folder.
+        order: What.
+        now: Unix time.
+    """
+    match order:
+        case WritePart():
+            return Answer(_write_part(layout, order, now=now))
+        case ClearPart():
+            clear(layout, order.part)
+        case WriteTables():
+            _write_tables(layout)
+    return Answer()
+
+
+def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId, ...]:
+    """The runs that are in it; without any, and without batches and older parts, nothing is written."""
+    make_dirs(layout.compacted)
+    drop_garbage(layout, told=order.told, upto=segment_of(order.part))
+    reports = Reports()
+    trials: dict[int, dict[str, int]] = {}
+    taken: list[RunId] = []
+    for trial, group in groupby(order.runs, key=lambda candidate: candidate.trial):
+        for candidate, files in _visible(layout, trial, group, now=now):
+            reports.add(candidate.run, files.values())
+            trials.setdefault(trial, {}).update((name, len(data)) for name, data in files.items())
+            taken.append(candidate.run)
+    if taken or order.replaces:
+        older = [read_part(layout.reports_part(part)) for part in order.replaces]
+        _write_parquet(layout.reports_part(order.part), joined([*older, reports.table()]))
+    batches = write_batches(layout, order.part, order.batches) if order.batches else {}
+    if taken or order.replaces or batches:
+        write_taken(layout, order.part, Taken(trials, batches, order.replaces))
+    return tuple(taken)
+
+
+def _visible(
+    layout: Layout, trial: int, candidates: Iterable[Candidate], *, now: float
+) -> Iterator[tuple[Candidate, dict[str, bytes]]]:
+    """The runs of a trial all of whose reports are to be seen from here, with their files by name."""
+    wanted = list(candidates)
+    paths = [layout.trial(trial).metrics(one.rung, one.attempt, one.restart) for one in wanted]
+    for path in paths:
+        path.exists()  # has NFS ask for this very name, and so look again at the folder
+    found = raw_files(layout, trial)
+    for one, path in zip(wanted, paths, strict=True):
+        files = {file.name: file.data for file in found.get(one.rung, ())}
+        if path.name in files or one.valued_at is None or now - one.valued_at > VISIBLE_S:
+            yield one, files
+
+
+def _write_tables(layout: Layout) -> None:
+    """Nothing is written if the sweep goes on meanwhile."""
+    reading = read_journal(layout)
+    state, packing = SweepState.replay(reading.events), Packing.replay(reading.events)
+    if state.started is None or state.ended is None or reading.tail is None:
+        return
+    tables = Tables(
+        reading.tail.end,
+        checksum_at(reading),
+        state.started.name,
+        state.started.identity,
+        best_of(state),
+        tuple(packing.parts),
+        tuple(sorted(packing.raw)),
+    )
+    make_dirs(layout.compacted)
+    _write_parquet(tables.path(layout, "trials"), trials_table(state))
+    _write_parquet(tables.path(layout, "runs"), runs_table(state))
+    write_tables(layout, tables)
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
+    """Carry out orders until there are no more."""
+    layout = Layout(Path(arguments[0]))
+    for line in source:
+        try:
+            answer = carry_out(layout, _orders.decode(line), now=time.time())
+        except Exception as error:
+            answer = Answer(error=f"{type(error).__name__}: {error}")
+        target.write(msgspec.json.encode(answer) + b"\n")
+        target.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer))

@@ -1,0 +1,90 @@
+"""Who carries out the orders of `store.parts`: another process, which the driver need not wait for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from hpcsweep.store.parts import Answer, Order
+
+
+class Compactor(Protocol):
+    """Carries out one order at a time."""
+
+    def begin(self, order: Order) -> None:
+        """Begin with an order; the one before has been answered."""
+
+    def answer(self, wait_s: float) -> Answer | None:
+        """What became of it; None if nothing is known after so many seconds."""
+
+    def close(self) -> None:
+        """Stop, whatever is going on. Safe to call twice; a later order is taken again."""
+
+
+class ChildCompactor:
+    """A process that is there while there are orders.
+
+    Args:
+        command: Starts it; see `hpcsweep.compacting`.
+        environment: Its variables.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+        self._child: subprocess.Popen[bytes] | None = None
+        self._read = b""
+        self._problem = ""
+
+    def begin(self, order: Order) -> None:
+        """Start the process if it is not there, and tell it."""
+        self._problem = ""
+        try:
+            if self._child is None:
+                # In a session of its own: Ctrl-C is for the driver.
+                self._child = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            assert self._child.stdin is not None
+            self._child.stdin.write(msgspec.json.encode(order) + b"\n")
+            self._child.stdin.flush()
+        except OSError as error:
+            self._problem = f"{type(error).__name__}: {error}"
+
+    def answer(self, wait_s: float) -> Answer | None:
+        """What the process has written, or that it is no more."""
+        if self._child is None or self._problem:
+            return Answer(error=self._problem or "nothing was ordered")
+        assert self._child.stdout is not None
+        fd = self._child.stdout.fileno()
+        while b"\n" not in self._read:
+            if not select.select([fd], [], [], wait_s)[0]:
+                return None
+            data = os.read(fd, 1 << 16)
+            if not data:
+                return Answer(error=f"the process ended with code {self._child.wait()}")
+            self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        return msgspec.json.decode(line, type=Answer)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is None:
+            return
+        child, self._child, self._read = self._child, None, b""
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(signal.SIGKILL)
+        with contextlib.suppress(OSError):  # what it was not told any more
+            child.communicate()

@@ -1,0 +1,234 @@
+"""The value over the two most important parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcsweep.core.domains import Floats
+from hpcsweep.report.page.axes import (
+    Dimension,
+    bar_below,
+    dimensions,
+    far_out,
+    log_ticks,
+    nested,
+    sideways,
+    spans,
+)
+from hpcsweep.report.page.sections import Figure, Section
+from hpcsweep.report.page.thinning import thinned
+from hpcsweep.report.page.wording import count, number
+from hpcsweep.report.results import Results
+from hpcsweep.report.tables import reached
+
+#: Fewer points give no picture.
+LEAST: Final = 8
+#: So many points are drawn.
+MOST: Final = 800
+_GRID: Final = 48
+#: Nothing is drawn farther than that from a point, in widths of the kernel; where there are many, a bit more.
+_REACH: Final = 2.5
+
+
+class _Level(NamedTuple):
+    """Values at one resource."""
+
+    resource: int
+    trials: NDArray[np.int64]
+    values: Floats
+
+
+def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | None:
+    """The surface that the values suggest, and the trials on it.
+
+    Args:
+        results: The sweep.
+        pair: Names of the parameters; the two most important ones if not given.
+    """
+    if len(results.space.columns) < 2:
+        return None
+    if pair is None:
+        from hpcsweep.report.importance import importances
+
+        names = [importance.name for importance in importances(results)]
+        if len(names) < 2:
+            return None
+        pair = (names[0], names[1])
+    level = _level(results)
+    configs = [results.folder.state.trials[trial].config for trial in level.trials]
+    found = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
+    x, y = found[pair[0]], found[pair[1]]
+    both = np.flatnonzero(x.active & y.active)
+    if len(both) < LEAST:
+        return None
+    level = _Level(level.resource, level.trials[both], level.values[both])
+    x, y = (axis._replace(values=axis.values[both]) for axis in (x, y))
+    order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
+    drawn = order[thinned(len(order), best=MOST // 4, most=MOST)][::-1]
+    caption = (
+        f"{results.metric} at {level.resource:,} over {x.name} and {y.name}: the colours are a smooth mean "
+        f"of {count(len(both), 'trial')}, drawn as points; the ring is the best."
+    )
+    if len(drawn) < len(both):
+        caption = caption.replace(", drawn as points", f", {len(drawn):,} of them drawn as points")
+    figure = Figure(
+        "contour-pair",
+        [_surface(results, x, y, level), *_points(x, y, level, drawn)],
+        {
+            "xaxis": nested(x.axis),
+            "yaxis": nested(y.axis),
+            "showlegend": False,
+            "hovermode": "closest",
+        },
+        caption,
+        _words(results, x, y, level, order),
+        height=560,
+    )
+    return Section("contour", f"{x.name} and {y.name} together", [figure])
+
+
+def _level(results: Results) -> _Level:
+    """The values of configurations at the resource that importances are of as well."""
+    from hpcsweep.report.importance import values_of
+
+    state, resource = results.folder.state, values_of(results).resource
+    found = [
+        (trial.trial, value)
+        for trial in state.trials
+        for run in trial.runs
+        if not trial.repeat
+        and reached(run) == resource
+        and (value := state.value_of(trial.trial, run.rung)) is not None
+    ]
+    trials = np.array([trial for trial, _ in found], dtype=np.int64)
+    return _Level(resource, trials, np.array([value for _, value in found], dtype=float))
+
+
+# ---------------------------------------------------------------------- the surface
+
+
+def smooth(at: Floats, values: Floats, grid: tuple[Floats, Floats], *, width: Floats) -> Floats:
+    """Weighted means of the values with a Gaussian kernel (Nadaraya, Watson, 1964), within their range.
+
+    Args:
+        at: Where the values are, `(n, 2)`.
+        values: `(n,)`.
+        grid: Where the means are wanted: along the first axis `(a,)`, and along the second `(b,)`.
+        width: Of the kernel along each axis `(2,)`.
+
+    Returns:
+        `(b, a)`; NaN far from all of `at`.
+    """
+    across, up = (
+        np.exp(-0.5 * ((grid[axis][:, None] - at[None, :, axis]) / width[axis]) ** 2) for axis in (0, 1)
+    )
+    weights = up @ across.T
+    near = weights >= math.exp(-0.5 * _REACH**2)
+    means = (up * values) @ across.T / np.where(near, weights, 1.0)
+    return np.where(near, means, np.nan)
+
+
+def _surface(results: Results, x: Dimension, y: Dimension, level: _Level) -> dict[str, Any]:
+    """Contours over two numbers; a map of cells where one of them is listed."""
+    log = spans(level.values)
+    heights = np.log10(level.values) if log else level.values
+    cut = None if log else far_out(level.values, minimise=results.minimise)
+    if cut is not None:
+        heights = np.minimum(heights, cut) if results.minimise else np.maximum(heights, cut)
+    at = np.stack([_unit(axis, axis.scaled) for axis in (x, y)], axis=1)
+    places = [_places(axis) for axis in (x, y)]
+    # Scott's rule for points spread evenly; listed values do not flow into each other.
+    even = 0.29 * len(at) ** (-1 / 6)
+    width = np.array([0.1 / len(axis.listed) if axis.listed else even for axis in (x, y)])
+    means = smooth(at, heights, (_unit(x, places[0]), _unit(y, places[1])), width=width)
+    cells = bool(x.listed or y.listed)
+    trace: dict[str, Any] = {
+        "type": "heatmap" if cells else "contour",
+        "x": 10 ** places[0] if x.log else places[0],
+        "y": 10 ** places[1] if y.log else places[1],
+        "z": [[None if np.isnan(mean) else float(mean) for mean in row] for row in means],
+        "colorscale": "Cividis",
+        "reversescale": not results.minimise,
+        "opacity": 0.85,
+        "hoverinfo": "skip",
+        "colorbar": _bar(results.metric, means, log=log),
+    }
+    if not cells:
+        trace |= {"ncontours": 14, "line": {"width": 0.4}, "connectgaps": False}
+    return trace
+
+
+def _unit(axis: Dimension, scaled: Floats) -> Floats:
+    low, high = axis.ends
+    unit: Floats = (scaled - low) / (high - low)
+    return unit
+
+
+def _places(axis: Dimension) -> Floats:
+    """Where the surface is computed along an axis, on its scale."""
+    if axis.listed:
+        return np.arange(len(axis.listed), dtype=float)
+    return np.linspace(*axis.ends, _GRID)
+
+
+def _bar(metric: str, means: Floats, *, log: bool) -> dict[str, Any]:
+    if not log:
+        return bar_below(metric, y=-0.18)
+    ticks = log_ticks(10 ** float(np.nanmin(means)), 10 ** float(np.nanmax(means)))
+    return bar_below(metric, np.log10(ticks), [number(tick) for tick in ticks], y=-0.18)
+
+
+# ---------------------------------------------------------------------- the points
+
+
+def _points(x: Dimension, y: Dimension, level: _Level, drawn: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """The trials, the best last and with a ring."""
+    across, up = (_spread(axis, level.trials)[drawn] for axis in (x, y))
+    trials = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "trials",
+        "x": across,
+        "y": up,
+        "customdata": np.stack([level.trials[drawn], level.values[drawn]], axis=1),
+        "marker": {"size": 5, "color": "#ffffff", "line": {"width": 1, "color": "#1b1f24"}},
+        "hovertemplate": "trial %{customdata[0]}: %{customdata[1]:.6~g}<extra></extra>",
+    }
+    ring = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": across[-1:],
+        "y": up[-1:],
+        "marker": {"size": 15, "symbol": "circle-open", "color": "#d1495b", "line": {"width": 3}},
+        "hoverinfo": "skip",
+    }
+    return [trials, ring]
+
+
+def _spread(axis: Dimension, trials: NDArray[np.int64]) -> Floats:
+    """Points of one listed value stand side by side, the same at each look."""
+    if not axis.listed:
+        return axis.values
+    spread: Floats = axis.values + sideways(trials)
+    return spread
+
+
+def _words(results: Results, x: Dimension, y: Dimension, level: _Level, order: NDArray[np.int64]) -> str:
+    """Where the best tenth lies."""
+    best = order[: max(1, len(order) // 10)]
+    told = []
+    for axis in (x, y):
+        values = axis.values[best]
+        if axis.listed:
+            picked = np.bincount(np.rint(values).astype(int), minlength=len(axis.listed))
+            told.append(f"{axis.name} {axis.listed[int(picked.argmax())]} in {picked.max():,} of them")
+        else:
+            told.append(f"{axis.name} between {number(values.min())} and {number(values.max())}")
+    return (
+        f"Of {count(len(order), 'trial')} at {level.resource:,} the best tenth, {results.metric} "
+        f"{number(level.values[best[0]])} to {number(level.values[best[-1]])}, has {' and '.join(told)}."
+    )

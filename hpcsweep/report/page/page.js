@@ -1,0 +1,110 @@
+"use strict";
+// Draws figures as they come near the viewport, in the colours of the theme.
+(() => {
+  const root = document.documentElement;
+  const figures = [...document.querySelectorAll(".plot")];
+  const SHEET = 680; // pixels that fit between the margins of A4 and Letter
+  let width; // of figures; they fill theirs unless they are for a sheet
+  const touch = matchMedia("(pointer: coarse)").matches;
+
+  function colour(name, opacity) {
+    const hex = getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    return `rgba(${red},${green},${blue},${opacity ?? 1})`;
+  }
+
+  // A copy in which every {"@": name, "opacity": share} is a colour; arrays that end with a number are taken as they are.
+  function coloured(value) {
+    if (Array.isArray(value)) return typeof value.at(-1) === "number" ? value : value.map(coloured);
+    if (value === null || typeof value !== "object") return value;
+    if ("@" in value) return colour(value["@"], value.opacity);
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner)]));
+  }
+
+  function template() {
+    const text = colour("text"), quiet = colour("quiet"), line = colour("border"), page = colour("page");
+    const axis = {
+      automargin: true, gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, ticklabelstandoff: 4,
+      tickfont: { color: quiet }, title: { standoff: 10, font: { color: text } },
+    };
+    const bar = { outlinewidth: 0, thickness: 12, tickfont: { color: quiet } };
+    return {
+      layout: {
+        font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: text },
+        paper_bgcolor: page, plot_bgcolor: page, autotypenumbers: "strict", dragmode: touch ? false : "zoom",
+        colorway: [1, 2, 3, 4, 5, 6, 7, 8].map((name) => colour(name)),
+        colorscale: { diverging: "Cividis", sequential: "Cividis", sequentialminus: "Cividis" },
+        coloraxis: { colorbar: bar },
+        margin: { l: 52, r: 16, t: 24, b: 44 },
+        xaxis: axis, yaxis: axis,
+        legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", font: { color: text } },
+        updatemenudefaults: { bgcolor: page, bordercolor: line, font: { color: text } },
+        hoverlabel: { align: "left", bgcolor: colour("surface"), bordercolor: line, font: { color: text } },
+      },
+      data: {
+        bar: [{ marker: { line: { width: 0 } } }],
+        contour: [{ colorbar: bar }],
+        heatmap: [{ colorbar: bar }],
+        parcoords: [{ labelfont: { color: text }, tickfont: { color: text }, rangefont: { color: text } }],
+        scatter: [{ marker: { colorbar: bar } }],
+      },
+    };
+  }
+
+  async function draw(plot) {
+    plot.dataset.drawn = root.dataset.theme;
+    try {
+      const { traces, layout } = coloured(JSON.parse(plot.nextElementSibling.textContent));
+      await Plotly.react(plot, traces, { ...layout, width, template: template() }, { displayModeBar: false, responsive: true });
+    } catch (error) {
+      plot.textContent = "This figure could not be drawn.";
+      console.error(plot.parentElement.id, error);
+    }
+  }
+
+  const stale = (plot) => plot.dataset.drawn !== root.dataset.theme;
+  const near = new Set();
+  const seen = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) near.delete(target);
+      else if (near.add(target) && stale(target)) draw(target);
+    }
+  }, { rootMargin: "300px" });
+  figures.forEach((plot) => seen.observe(plot));
+
+  // Everything at once, for a printer or a picture; resolves when all is drawn.
+  window.hpcsweepDrawAll = () => Promise.all(figures.filter(stale).map(draw));
+
+  const dark = document.getElementById("dark");
+  const themed = () => {
+    dark.setAttribute("aria-pressed", String(root.dataset.theme === "dark"));
+    [...near].filter(stale).forEach(draw);
+  };
+  dark.addEventListener("click", () => window.hpcsweepChoose(root.dataset.theme === "dark" ? "light" : "dark"));
+  addEventListener("hpcsweep-theme", themed);
+  themed();
+
+  // A sheet is narrower than a window, and white; figures are laid out for it before the printer looks.
+  let before = null;
+  const redraw = (theme, wide) => {
+    root.dataset.theme = theme;
+    width = wide;
+    for (const plot of figures) {
+      Plotly.purge(plot); // else it would keep its width
+      delete plot.dataset.drawn;
+    }
+  };
+  addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    redraw("light", SHEET);
+    document.querySelectorAll("details").forEach((words) => { words.open = true; });
+    window.hpcsweepDrawAll();
+  });
+  addEventListener("afterprint", () => {
+    redraw(before, undefined);
+    themed();
+  });
+
+  // The figures in sight are drawn within the first frame: after it the page answers.
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => performance.mark("hpcsweep-ready"))));
+})();

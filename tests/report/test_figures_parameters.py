@@ -1,0 +1,283 @@
+"""Figures over parameters: axes, parallel coordinates, slices, the contour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hpcsweep.report.importance
+from hpcsweep.core.events import Config
+from hpcsweep.core.space import Choice, Float, Int, Ordinal, Parameter, Space
+from hpcsweep.report.importance import Importance
+from hpcsweep.report.page.axes import dimensions, far_out, linear_ticks, log_ticks
+from hpcsweep.report.page.contour import contour, smooth
+from hpcsweep.report.page.parallel import BEST, MOST, parallel
+from hpcsweep.report.page.slices import slices
+from hpcsweep.report.results import Results
+
+from .by_hand import HALVING, Ran, figure, sweep
+
+HOSTILE = "<script>alert(1)</script>"
+SPACE: dict[str, Any] = {
+    "lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+    "layers": {"type": "int", "low": 1, "high": 4},
+    "optimizer": {"type": "choice", "values": [HOSTILE, "adam"]},
+    "momentum": {"type": "float", "low": 0.0, "high": 0.9, "when": {"optimizer": [HOSTILE]}},
+}
+
+
+def config(trial: int) -> Config:
+    found: Config = {"lr": 10.0 ** -(trial % 5), "layers": trial % 4 + 1, "optimizer": "adam"}
+    return found if trial % 2 else {**found, "optimizer": HOSTILE, "momentum": 0.09 * (trial % 10)}
+
+
+def results_of(folder: Path, values: Sequence[float | None], **options: Any) -> Results:
+    """One run to 9 for each value."""
+    runs = [Ran(trial, 9, value) for trial, value in enumerate(values)]
+    configs: Mapping[int, Config] = {trial: config(trial) for trial in range(len(values))}
+    return sweep(folder, runs, space=SPACE, configs=configs, **options)
+
+
+# --------------------------------------------------------------------------- axes
+
+
+def test_each_kind_of_parameter_has_its_scale_and_ticks_in_its_own_units() -> None:
+    space = Space(
+        (
+            Parameter("lr", Float(1e-4, 1.0, log=True)),
+            Parameter("depth", Int(1, 5)),
+            Parameter("width", Ordinal((64, 128))),
+            Parameter("net", Choice(("a", [1, True])), {"width": (64,)}),
+        )
+    )
+    lr, depth, width, net = dimensions(
+        space,
+        [
+            {"lr": 0.01, "depth": 3, "width": 64, "net": [1, True]},
+            {"lr": 1.0, "depth": 5, "width": 128},
+        ],
+    )
+    assert (lr.scaled.tolist(), lr.ends) == ([-2.0, 0.0], (-4.0, 0.0))
+    assert lr.ticks == ([-4, -3, -2, -1, 0], ["0.0001", "0.001", "0.01", "0.1", "1"])
+    assert (depth.values.tolist(), depth.ticks) == ([3, 5], ([1, 2, 3, 4, 5], ["1", "2", "3", "4", "5"]))
+    assert (width.values.tolist(), width.ticks) == ([0, 1], ([0, 1], ["64", "128"]))
+    assert (net.values[0], net.active.tolist()) == (1, [True, False])
+    assert net.listed == ("a", "[1, true]")
+
+
+def test_ticks_are_round_and_few() -> None:
+    assert linear_ticks(0.0, 0.6) == [0.0, 0.2, 0.4, 0.6]
+    assert linear_ticks(-3.0, 40.0) == [0.0, 10.0, 20.0, 30.0, 40.0]
+    assert linear_ticks(1, 3, least=1) == [1, 2, 3]
+    assert log_ticks(1e-12, 1.0) == pytest.approx([1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0])
+    assert log_ticks(0.03, 0.6) == pytest.approx([0.05, 0.1, 0.2, 0.5])
+    assert log_ticks(16, 17) == [16, 17]
+
+
+def test_only_the_bad_end_is_cut_off() -> None:
+    values = np.array([*range(10), 1e6])
+    assert far_out(values, minimise=True) == pytest.approx(13.5)
+    assert far_out(values, minimise=False) is None
+    assert far_out(np.arange(10.0), minimise=True) is None
+    assert far_out(np.ones(20), minimise=True) is None
+
+
+# --------------------------------------------------------------------------- parallel coordinates
+
+
+def test_lines_have_their_places_and_inactive_parameters_one_below_their_axis(tmp_path: Path) -> None:
+    found = figure(parallel(results_of(tmp_path / "r", [0.4, 0.1, 0.3, 0.2])))
+    (only,) = found.traces
+    lr, layers, optimizer, momentum, value = only["dimensions"]
+    # The best, trial 1, is drawn last.
+    assert value["values"].tolist() == [0.4, 0.3, 0.2, 0.1]
+    assert lr["values"].tolist() == [0, -2, -3, -1]
+    assert layers["values"].tolist() == [1, 3, 4, 2]
+    assert optimizer["values"].tolist() == [0, 0, 1, 1]
+    assert optimizer["ticktext"] == [HOSTILE, "adam"]
+    assert momentum["values"].tolist() == pytest.approx([0, 0.18, -0.135, -0.135])
+    assert (momentum["tickvals"][0], momentum["ticktext"][0]) == (pytest.approx(-0.135), "not active")
+    assert momentum["range"] == [pytest.approx(-0.135), 0.9]
+    assert (value["label"], lr["label"]) == ("loss", "lr")
+
+
+def test_the_best_have_the_highest_colour_whatever_the_direction(tmp_path: Path) -> None:
+    values = [0.4, 0.1, 1e9, 0.2]
+    lowest = figure(parallel(results_of(tmp_path / "min", values))).traces[0]["line"]
+    assert lowest["color"].tolist() == [0, 1, 2, 3]
+    assert lowest["colorbar"]["ticktext"] == ["1e+09", "0.2", "0.1"]
+    highest = figure(parallel(results_of(tmp_path / "max", values, mode="max"))).traces[0]
+    assert highest["line"]["color"].tolist() == [0, 1, 2, 3]
+    assert highest["dimensions"][-1]["values"].tolist() == pytest.approx(np.log10([0.1, 0.2, 0.4, 1e9]))
+
+
+def test_the_resource_is_an_axis_where_there_are_several(tmp_path: Path) -> None:
+    axes = figure(parallel(sweep(tmp_path / "r", HALVING))).traces[0]["dimensions"]
+    assert [axis["label"] for axis in axes] == ["x", "resource", "loss"]
+    assert axes[1]["ticktext"] == ["1", "3", "9"]
+
+
+def test_of_many_trials_the_best_are_drawn_and_the_caption_says_how_many(tmp_path: Path) -> None:
+    found = figure(parallel(results_of(tmp_path / "r", [float(n) for n in range(2000)])))
+    values = found.traces[0]["dimensions"][-1]["values"].tolist()
+    assert len(values) == MOST
+    assert values[::-1][:BEST] == list(range(BEST))
+    assert values[0] == 1999
+    assert "1,500 of 2,000 trials with a value are drawn: the best 1,000, and an even spread" in found.caption
+
+
+# --------------------------------------------------------------------------- slices
+
+
+@pytest.fixture
+def momentum_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if momentum and then lr mattered the most."""
+    shares = {"momentum": 0.5, "lr": 0.3, "layers": 0.1, "optimizer": 0.0}
+    known = tuple(Importance(name, share, 0.0, 1.0) for name, share in shares.items())
+    monkeypatch.setattr(hpcsweep.report.importance, "importances", lambda _: known)
+
+
+@pytest.mark.usefixtures("momentum_first")
+def test_the_most_important_parameter_comes_first_with_the_trials_in_which_it_is_active(
+    tmp_path: Path,
+) -> None:
+    found = figure(slices(results_of(tmp_path / "r", [0.4, 0.1, 0.3, 0.2])))
+    (menu,) = found.layout["updatemenus"]
+    assert [button["label"] for button in menu["buttons"]] == ["momentum", "lr", "layers", "optimizer"]
+    momentum, ring, lr, *_ = found.traces
+    assert (momentum["visible"], lr["visible"]) == (True, False)
+    assert (momentum["x"].tolist(), momentum["y"].tolist()) == ([0, 0.18], [0.4, 0.3])
+    assert momentum["customdata"].tolist() == [[0, 9], [2, 9]]
+    assert (ring["x"].tolist(), ring["y"].tolist()) == ([0.18], [0.3])
+    assert (lr["x"].tolist(), lr["y"].tolist()) == ([1, 0.01, 0.001, 0.1], [0.4, 0.3, 0.2, 0.1])
+
+
+def test_a_choice_switches_points_and_axis(tmp_path: Path) -> None:
+    found = figure(slices(results_of(tmp_path / "r", [0.4, 0.1, 0.3, 0.2])))
+    assert found.layout["xaxis"]["type"] == "log"
+    visible, axis = found.layout["updatemenus"][0]["buttons"][2]["args"]
+    assert visible == {"visible": [False] * 4 + [True] * 2 + [False] * 2}
+    assert axis["xaxis.title.text"] == "optimizer"
+    assert (axis["xaxis.type"], axis["xaxis.tickvals"]) == ("linear", [0, 1])
+    assert axis["xaxis.ticktext"] == [HOSTILE, "adam"]
+    optimizer = found.traces[4]
+    assert optimizer["x"].round().tolist() == [0, 0, 1, 1]
+    assert len(set(optimizer["x"].tolist())) == 4
+
+
+def test_points_are_coloured_by_the_resource_that_gave_their_value(tmp_path: Path) -> None:
+    marker = figure(slices(sweep(tmp_path / "r", HALVING))).traces[0]["marker"]
+    assert marker["color"].tolist() == pytest.approx([0, 0, 0, math.log(3), math.log(9)])
+    assert marker["colorbar"]["ticktext"] == ["1", "3", "9"]
+
+
+@pytest.mark.usefixtures("momentum_first")
+def test_slices_of_many_trials_keep_the_best_and_say_so(tmp_path: Path) -> None:
+    runs = [Ran(trial, 9, float(trial)) for trial in range(3000)]
+    configs = {trial: {"x": trial / 300} for trial in range(3000)}
+    found = figure(slices(sweep(tmp_path / "r", runs, configs=configs)))
+    drawn = found.traces[0]["y"].tolist()[::-1]
+    assert len(drawn) == 2000
+    assert drawn[:300] == list(range(300))
+    assert "2,000 of 3,000 trials are drawn" in found.caption
+    assert found.summary == (
+        "Medians of loss. x: lowest third 499.5, middle third 1499.5, highest third 2499.5."
+    )
+
+
+# --------------------------------------------------------------------------- contour
+
+
+def valley(folder: Path, *, trials: int = 64, **options: Any) -> Results:
+    """The value is the distance of x from 2, whatever y; y is on a log scale."""
+    space = {
+        "x": {"type": "float", "low": 0.0, "high": 10.0},
+        "y": {"type": "float", "low": 0.01, "high": 1.0, "log": True},
+        "kind": {"type": "choice", "values": ["a", "b"]},
+        "depth": {"type": "int", "low": 1, "high": 3, "when": {"kind": ["a"]}},
+    }
+    rng = np.random.default_rng(0)
+    configs: dict[int, Config] = {}
+    for trial in range(trials):
+        one: Config = {"x": float(rng.uniform(0, 10)), "y": float(10 ** rng.uniform(-2, 0))}
+        configs[trial] = one | ({"kind": "a", "depth": trial % 3 + 1} if trial % 2 else {"kind": "b"})
+    runs = [Ran(trial, 9, abs(configs[trial]["x"] - 2)) for trial in range(trials)]
+    return sweep(folder, runs, space=space, configs=configs, **options)
+
+
+def test_the_surface_follows_the_values_in_the_units_of_the_parameters(tmp_path: Path) -> None:
+    section = contour(valley(tmp_path / "r"), ("x", "y"))
+    assert section is not None
+    assert section.title == "x and y together"
+    found = figure(section)
+    surface, trials, ring = found.traces
+    assert surface["type"] == "contour"
+    assert (surface["x"][0], surface["x"][-1]) == (0, 10)
+    assert (surface["y"][0], surface["y"][-1]) == (pytest.approx(0.01), pytest.approx(1))
+    heights = np.array(surface["z"], dtype=float)
+    lowest = surface["x"][np.nanargmin(np.nanmean(heights, axis=0))]
+    assert lowest == pytest.approx(2, abs=0.7)
+    assert np.nanmax(heights) <= 8
+    assert len(trials["x"]) == 64
+    assert ring["x"] == trials["x"][-1:]
+    assert trials["customdata"][-1].tolist()[1] == min(trials["customdata"][:, 1])
+    assert (found.layout["xaxis"]["type"], found.layout["yaxis"]["type"]) == ("linear", "log")
+
+
+def test_listed_values_are_a_map_of_cells_that_do_not_flow_into_each_other(tmp_path: Path) -> None:
+    surface = figure(contour(valley(tmp_path / "r"), ("x", "kind"))).traces[0]
+    assert surface["type"] == "heatmap"
+    assert (len(surface["z"]), list(surface["y"])) == (2, [0, 1])
+
+
+def test_a_conditional_parameter_has_the_trials_in_which_both_are_active(tmp_path: Path) -> None:
+    found = figure(contour(valley(tmp_path / "r"), ("depth", "x")))
+    assert len(found.traces[1]["x"]) == 32
+    assert (found.traces[1]["customdata"][:, 0] % 2 == 1).all()
+    assert "a smooth mean of 32 trials" in found.caption
+
+
+@pytest.mark.usefixtures("momentum_first")
+def test_the_two_most_important_parameters_are_taken(tmp_path: Path) -> None:
+    section = contour(results_of(tmp_path / "r", [0.1 * trial for trial in range(30)]))
+    assert section is not None
+    assert section.title == "momentum and lr together"
+
+
+def test_large_values_are_good_where_the_objective_is_maximised(tmp_path: Path) -> None:
+    found = figure(contour(valley(tmp_path / "r", mode="max"), ("x", "y")))
+    assert found.traces[0]["reversescale"]
+    assert found.traces[1]["customdata"][-1][1] == max(found.traces[1]["customdata"][:, 1])
+
+
+def test_too_few_points_or_parameters_give_no_contour(tmp_path: Path) -> None:
+    assert contour(valley(tmp_path / "few", trials=7), ("x", "y")) is None
+    assert contour(valley(tmp_path / "unknown", trials=10)) is None
+    assert contour(sweep(tmp_path / "one", [Ran(trial, 9, 0.5) for trial in range(30)])) is None
+    assert contour(results_of(tmp_path / "failed", [None] * 30), ("lr", "layers")) is None
+
+
+def test_smooth_means_stay_within_the_values_and_are_absent_far_from_all() -> None:
+    at = np.array([[0.1, 0.1], [0.2, 0.1]])
+    grid = (np.array([0.1, 0.15, 0.9]), np.array([0.1]))
+    means = smooth(at, np.array([1.0, 3.0]), grid, width=np.array([0.02, 0.02]))
+    assert means[0, :2] == pytest.approx([1, 2], abs=1e-4)
+    assert math.isnan(means[0, 2])
+
+
+@pytest.mark.parametrize("make", [parallel, slices, contour])
+def test_sweeps_without_values_have_no_figures_of_parameters(tmp_path: Path, make: Any) -> None:
+    assert make(sweep(tmp_path / "empty", [])) is None
+    assert make(results_of(tmp_path / "failed", [None, None])) is None
+
+
+def test_one_trial_and_equal_values_are_drawn(tmp_path: Path) -> None:
+    assert figure(slices(results_of(tmp_path / "one", [0.5]))).traces[0]["y"].tolist() == [0.5]
+    assert parallel(results_of(tmp_path / "alone", [0.5])) is None
+    value = figure(parallel(results_of(tmp_path / "same", [0.5] * 12))).traces[0]["dimensions"][-1]
+    assert (value["range"], value["ticktext"]) == ([-0.5, 1.5], ["0.5"])

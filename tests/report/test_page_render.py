@@ -1,0 +1,217 @@
+"""A page's HTML and its figures' JSON: all text is only text, and nothing is loaded."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpcsweep.report.page.encoding import figure_json, plain
+from hpcsweep.report.page.render import render
+from hpcsweep.report.page.sections import Block, Facts, Figure, Section, Table, Text
+from hpcsweep.report.page.theme import DARK, LIGHT
+
+EVIL = "</script><script>window.hacked = 1</script><b onclick=x()>&lt;&amp;"
+SHOWN = "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b onclick=x()&gt;&amp;lt;&amp;amp;"
+
+
+def figure(*traces: dict[str, object], id_: str = "f", **layout: object) -> Figure:
+    return Figure(id_, traces, layout, "what is seen", "the same in words")
+
+
+def decoded(found: Figure) -> dict[str, object]:
+    content: dict[str, object] = json.loads(figure_json(found))
+    return content
+
+
+def body(html: str) -> str:
+    """What stands in the page itself, scripts and style left out."""
+    return re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.DOTALL)
+
+
+# --------------------------------------------------------------------------- HTML
+
+
+def test_all_text_of_a_page_is_escaped() -> None:
+    blocks: list[Block] = [
+        Text(EVIL),
+        Text(EVIL, "note"),
+        Text(EVIL, "warning"),
+        Text(EVIL, "code"),
+        Facts([(EVIL, EVIL)]),
+        Table([EVIL], [[EVIL]], EVIL),
+        Figure("f", [{"name": EVIL}], {"title": {"text": EVIL}}, EVIL, EVIL),
+    ]
+    html = render(EVIL, [Section("one", EVIL, blocks)])
+    assert "<script>window.hacked" not in html
+    assert "<b onclick" not in html
+    # The title twice, the section in the link to it and above it; of the figure the label, too.
+    assert body(html).count(SHOWN) == 2 + 2 + 4 + 2 + 3 + 3
+
+
+def test_cells_show_numbers_briefly_gaps_as_dashes_and_text_as_it_is() -> None:
+    rows: list[list[Any]] = [
+        [1, 0.123456789, "sgd", None],
+        [np.int64(20_000), np.float64(2.5e-8), "0.5", math.nan],
+    ]
+    html = render(
+        "lr", [Section("s", "S", [Table(["n", "x", "kind", "gap"], rows, "caption", frozenset({1}))])]
+    )
+    found = re.findall(r"<td(?: class=\"(\w+)\")?>(.*?)</td>", html)
+    assert found == [
+        ("number", "1"),
+        ("number", "0.123457"),
+        ("", "sgd"),
+        ("number", "–"),
+        ("number", '<span class="unseen">Marked: </span>20000'),
+        ("number", "2.5e-08"),
+        ("", "0.5"),
+        ("number", "–"),
+    ]
+    assert re.findall(r"<th scope=\"col\"(.*?)>(\w+)</th>", html) == [
+        (' class="number"', "n"),
+        (' class="number"', "x"),
+        ("", "kind"),
+        (' class="number"', "gap"),
+    ]
+
+
+def test_a_page_without_figures_carries_no_plotly_and_one_without_sections_says_so() -> None:
+    html = render("empty", [])
+    assert "There is nothing to show yet." in html
+    assert len(html) < 20_000
+    assert "plotly" not in render("text", [Section("s", "S", [Text("x")])]).lower().replace(
+        "plotly.react", ""
+    )
+
+
+def test_a_page_runs_its_own_scripts_only_and_may_load_nothing() -> None:
+    html = render("lr", [Section("s", "S", [figure({"x": [1]})])])
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', html)
+    assert policy is not None
+    said = policy[1].replace("&#39;", "'")
+    assert said.startswith("default-src 'none'; script-src 'unsafe-eval' 'sha256-")
+    scripts = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"'sha256-(.*?)'", said) == [hashes[0], hashes[2], hashes[1]]
+    assert not re.search(r"<(link|script|img|iframe)[^>]+(href|src)=.(?!data:,)", body(html))
+
+
+def test_figures_have_names_and_words_for_who_cannot_see_them() -> None:
+    html = body(render("lr", [Section("s", "S", [figure({"x": [1]}, id_="progress")])]))
+    assert 'role="img" aria-label="what is seen" aria-describedby="progress-words"' in html
+    assert "<figcaption>what is seen</figcaption>" in html
+    assert '<p id="progress-words">the same in words</p>' in html
+
+
+# --------------------------------------------------------------------------- figures
+
+
+def test_text_in_figures_is_text_for_the_html_parser_and_for_plotly() -> None:
+    found = figure({"name": EVIL, "x": [EVIL, "b"]}, xaxis={"title": {"text": EVIL}})
+    assert not set("<>&\u2028\u2029") & set(figure_json(found))
+    escaped = EVIL.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert decoded(found) == {
+        "traces": [{"name": escaped, "x": [escaped, "b"]}],
+        "layout": {"xaxis": {"title": {"text": escaped}}},
+    }
+
+
+def test_templates_keep_their_line_breaks_and_nothing_else_of_html() -> None:
+    template = "%{y:.3g}<br>of <b>all</b> <i>x</i> <a>&<extra></extra>"
+    assert plain({"hovertemplate": template, "text": "a<br>b\nc"}) == {
+        "hovertemplate": "%{y:.3g}<br>of <b>all</b> &lt;i&gt;x&lt;/i&gt; &lt;a&gt;&amp;<extra></extra>",
+        "text": "a&lt;br&gt;b<br>c",
+    }
+
+
+def test_labels_along_parallel_coordinates_are_verbatim_as_plotly_does_not_read_them() -> None:
+    trace = {"dimensions": [{"label": "<x>", "ticktext": ["<a>"]}], "colorbar": {"ticktext": ["<a>"]}}
+    assert plain(trace) == {
+        "dimensions": [{"label": "&lt;x&gt;", "ticktext": ["<a>"]}],
+        "colorbar": {"ticktext": ["&lt;a&gt;"]},
+    }
+
+
+def test_colours_of_the_theme_are_told_from_text_that_looks_like_them() -> None:
+    trace = {
+        "x": ["@1", "@good"],
+        "text": "@bad",
+        "line": {"color": "@1"},
+        "fillcolor": "@8/0.2",
+        "marker": {"color": ["@good", "#fff", "@9"], "colorscale": [[0, "@muted"], [1, "@bad"]]},
+    }
+    assert plain(trace) == {
+        "x": ["@1", "@good"],
+        "text": "@bad",
+        "line": {"color": {"@": "1", "opacity": 1.0}},
+        "fillcolor": {"@": "8", "opacity": 0.2},
+        "marker": {
+            "color": [{"@": "good", "opacity": 1.0}, "#fff", "@9"],
+            "colorscale": [[0, {"@": "muted", "opacity": 1.0}], [1, {"@": "bad", "opacity": 1.0}]],
+        },
+    }
+
+
+def test_numbers_are_short_and_keep_what_a_figure_can_show() -> None:
+    numbers = [
+        0.1 + 0.2,
+        1 / 3,
+        1.23456789e-12,
+        0.0,
+        -2.5,
+        123456.789,
+        1_700_000_000_123.0,
+        math.nan,
+        math.inf,
+    ]
+    encoded = json.loads(figure_json(figure({"x": np.array(numbers), "y": numbers, "z": pd.Series(numbers)})))
+    short = [0.3, 0.3333333, 1.234568e-12, 0.0, -2.5, 123456.8, 1_700_000_000_123.0, None, None]
+    assert [encoded["traces"][0][axis] for axis in "xyz"] == [short, short, short]
+
+
+def test_arrays_of_whole_numbers_of_truth_and_of_text_are_lists() -> None:
+    found = {
+        "a": np.arange(3, dtype=np.uint8),
+        "b": np.array([True]),
+        "c": np.array(["<"]),
+        "d": np.float32(0.1),
+    }
+    assert plain(found) == {"a": [0, 1, 2], "b": [True], "c": ["&lt;"], "d": 0.1}
+
+
+# --------------------------------------------------------------------------- colours
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_and_what_is_drawn_have_contrast_enough(theme: dict[str, str]) -> None:
+    grounds = [theme[name] for name in ("page", "surface", "warning", "mark")]
+    low = [
+        (name, ground)
+        for name in ("text", "quiet", "link")
+        for ground in grounds
+        if contrast(theme[name], ground) < 4.5
+    ]
+    assert low == []
+    drawn = [*"12345678", "good", "bad", "muted"]
+    assert [name for name in drawn if contrast(theme[name], theme["page"]) < 3.0] == []
+    assert theme.keys() == LIGHT.keys()
