@@ -84,22 +84,15 @@ def _scales(*, active: int) -> dict[str, Any]:
         {"label": scale, "method": "relayout", "args": [{"yaxis.type": scale, "yaxis.autorange": True}]}
         for scale in ("linear", "log")
     ]
-    return menu(buttons, active=active, right=True)
+    return menu("Scale", buttons, active=active)
 
 
-def menu(buttons: Sequence[dict[str, Any]], *, active: int = 0, right: bool = False) -> dict[str, Any]:
-    """A choice above the figure."""
-    return {
-        "buttons": list(buttons),
-        "active": active,
-        "x": 1 if right else 0,
-        "xanchor": "right" if right else "left",
-        "y": 1.03,
-        "yanchor": "bottom",
-    }
+def menu(name: str, buttons: Sequence[dict[str, Any]], *, active: int = 0) -> dict[str, Any]:
+    """A choice above the figure, for `layout.updatemenus`."""
+    return {"name": name, "buttons": list(buttons), "active": active}
 
 
-#: Below the figure: above it are choices, and beside it phones have no room.
+#: Below the figure: beside it phones have no room.
 LEGEND_BELOW: Final = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
 
 

@@ -219,7 +219,7 @@ def _choice(kinds: Sequence[Ladder], of_kind: Sequence[int], *, others: int) -> 
     buttons = [button("all brackets", [True] * len(of_kind))]
     for index, kind in enumerate(kinds):
         buttons.append(button(kind.name, [owner == index for owner in of_kind]))
-    return menu(buttons)
+    return menu("Bracket", buttons)
 
 
 def _legend_words(results: Results) -> str:

@@ -31,8 +31,16 @@ _IN_HTML: Final = str.maketrans(
 
 
 def figure_json(figure: Figure) -> str:
-    """Traces and layout, fit to stand in a script element of type `application/json`."""
-    content = {"traces": list(figure.traces), "layout": figure.layout}
+    """Traces, layout and what menus change, fit to stand in a script element of type `application/json`.
+
+    The names in the menus are not among it: the page has them as HTML.
+    """
+    layout = dict(figure.layout)
+    menus = [
+        [{"method": button["method"], "args": button["args"]} for button in menu["buttons"]]
+        for menu in layout.pop("updatemenus", ())
+    ]
+    content = {"traces": list(figure.traces), "layout": layout, "menus": menus}
     return for_html(msgspec.json.encode(plain(content)).decode())
 
 

@@ -38,7 +38,6 @@
         margin: { l: 52, r: 16, t: 24, b: 44 },
         xaxis: axis, yaxis: axis,
         legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", font: { color: text } },
-        updatemenudefaults: { bgcolor: page, bordercolor: line, font: { color: text } },
         hoverlabel: { align: "left", bgcolor: colour("surface"), bordercolor: line, font: { color: text } },
       },
       data: {
@@ -51,15 +50,46 @@
     };
   }
 
+  function put(target, changes) {
+    for (const [path, value] of Object.entries(changes)) {
+      const keys = path.split("."), last = keys.pop();
+      keys.reduce((inner, key) => (inner[key] ??= {}), target)[last] = value;
+    }
+  }
+
+  // What is chosen in a menu, as plotly's function of that name would do it: of a list, each trace has its own.
+  function change({ traces, layout }, { method, args }) {
+    if (method !== "relayout") {
+      traces.forEach((trace, at) => {
+        const own = Object.entries(args[0]).map(([path, value]) => [path, Array.isArray(value) ? value[at % value.length] : value]);
+        put(trace, Object.fromEntries(own));
+      });
+    }
+    if (method !== "restyle") put(layout, args.at(-1));
+  }
+
   async function draw(plot) {
+    const figure = plot.closest("figure"), menus = [...figure.querySelectorAll("select")];
     plot.dataset.drawn = root.dataset.theme;
     try {
-      const { traces, layout } = coloured(JSON.parse(plot.nextElementSibling.textContent));
-      await Plotly.react(plot, traces, { ...layout, width, template: template() }, { displayModeBar: false, responsive: true });
+      const content = coloured(JSON.parse(figure.querySelector("script").textContent));
+      menus.forEach(({ selectedIndex, selectedOptions }, at) => {
+        if (!selectedOptions[0].defaultSelected) change(content, content.menus[at][selectedIndex]);
+      });
+      // As long as the same is chosen, plotly keeps what was zoomed, brushed and hidden.
+      const uirevision = menus.map((menu) => menu.selectedIndex).join() || "one";
+      const layout = { ...content.layout, width, uirevision, template: template() };
+      await Plotly.react(plot, content.traces, layout, { displayModeBar: false, responsive: true });
     } catch (error) {
       plot.textContent = "This figure could not be drawn.";
-      console.error(plot.parentElement.id, error);
+      console.error(figure.id, error);
     }
+  }
+
+  async function save(plot, format) {
+    if (stale(plot)) await draw(plot);
+    const filename = `${document.title} ${plot.closest("figure").id}`;
+    await Plotly.downloadImage(plot, { format, filename, width: null, height: null, scale: format === "png" ? 2 : 1 });
   }
 
   const stale = (plot) => plot.dataset.drawn !== root.dataset.theme;
@@ -70,7 +100,12 @@
       else if (near.add(target) && stale(target)) draw(target);
     }
   }, { rootMargin: "300px" });
-  figures.forEach((plot) => seen.observe(plot));
+  for (const plot of figures) {
+    const figure = plot.closest("figure");
+    seen.observe(plot);
+    figure.querySelectorAll("select").forEach((menu) => menu.addEventListener("change", () => draw(plot)));
+    figure.querySelectorAll(".save button").forEach((button) => button.addEventListener("click", () => save(plot, button.value)));
+  }
 
   // Everything at once, for a printer or a picture; resolves when all is drawn.
   window.hpcsweepDrawAll = () => Promise.all(figures.filter(stale).map(draw));

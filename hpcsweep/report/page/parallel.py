@@ -28,6 +28,8 @@ BEST: Final = 1000
 #: More parameters than that cannot be told apart.
 MOST_PARAMETERS: Final = 20
 _SHADES: Final = 3
+#: Pixels for each axis with its labels.
+_ROOM: Final = 90
 
 
 def parallel(results: Results) -> Section | None:
@@ -62,7 +64,15 @@ def parallel(results: Results) -> Section | None:
         f"Each line is a trial; by {results.metric} the best are orange, good ones blue, the others grey. "
         f"Drag along an axis to pick a range.{thin}"
     )
-    figure = Figure("parallel-all", [trace], layout, caption, _words(results, found), height=480)
+    figure = Figure(
+        "parallel-all",
+        [trace],
+        layout,
+        caption,
+        _words(results, found),
+        height=480,
+        width=_ROOM * len(axes),
+    )
     return Section("parallel", "All parameters at once", [figure])
 
 

@@ -168,7 +168,7 @@ def _figure(
         visible = [other == name for other in fronts for _ in range(2)]
         changes = {f"xaxis.{key}": value for key, value in axes[name].items()}
         buttons.append({"label": name, "method": "update", "args": [{"visible": visible}, changes]})
-    menus = [menu(buttons)] if len(buttons) > 1 else []
+    menus = [menu("Metric", buttons)] if len(buttons) > 1 else []
     first = next(iter(fronts))
     thin = f" {drawn:,} of {total:,} trials are drawn." if drawn < total else ""
     ends = ", ".join(f"{name} is {'minimised' if modes[name] == 'min' else 'maximised'}" for name in fronts)

@@ -196,7 +196,7 @@ def _figure(results: Results, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) 
         layout |= _names(climbed)
         layout["xaxis"]["title"] = {"text": "resource of the rung, by bracket"}
     if axis.menu:
-        layout["updatemenus"] = [axis.menu | {"y": 1.1}]
+        layout["updatemenus"] = [axis.menu]
     thin = f" {shown:,} of {total:,} values are drawn." if shown < total else ""
     return Figure(
         "rungs-values",

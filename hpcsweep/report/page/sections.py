@@ -40,16 +40,23 @@ class Table(NamedTuple):
 class Figure(NamedTuple):
     """A plotly figure as plain JSON-able data (numpy arrays are welcome as the data of a trace).
 
-    The page gives it fonts, colours of paper, grid and text, and the light or dark theme; a trace may
-    name a colour of the theme as `@1` .. `@8` (categories), `@good`, `@bad`, `@muted`.
+    The page gives it fonts, colours of paper, grid and text, and the light or dark theme. Where plotly
+    takes a colour (a key that ends with color, colors, colorscale or colorway), one of the theme has a
+    name: `@1` .. `@8` (categories), `@good`, `@bad`, `@muted`, and with an opacity `@1/0.2`.
+
+    Text is shown as it is: no HTML, and a line break is `"\\n"`. Only a `hovertemplate` or a
+    `texttemplate` may hold `<br>`, `<b>` and `<extra></extra>`.
 
     Attributes:
         id: Unique in the page, of letters, digits and `-`.
         traces: As plotly.js takes them.
-        layout: As plotly.js takes it; axes need titles.
+        layout: As plotly.js takes it; axes need titles. Of `updatemenus` the page makes lists to choose
+            from above the figure: each needs a `name`, which stands beside it, its `buttons` (update,
+            restyle or relayout, of all traces) and the `active` one, which is how the figure begins.
         caption: One or two sentences: what is seen, and what was left out (thinned curves).
         summary: The same in words with the figures that matter, for who cannot see it.
         height: In pixels.
+        width: The least one in pixels: where there is less room, the figure scrolls sideways.
     """
 
     id: str
@@ -58,6 +65,7 @@ class Figure(NamedTuple):
     caption: str
     summary: str
     height: int = 420
+    width: int = 0
 
 
 Block: TypeAlias = Text | Facts | Table | Figure

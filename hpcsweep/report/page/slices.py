@@ -77,7 +77,7 @@ def _layout(parameters: list[Dimension], axis: ValueAxis) -> dict[str, Any]:
         visible = [owner == index for owner in range(len(parameters)) for _ in range(2)]
         changes = {f"xaxis.{key}": value for key, value in parameter.axis.items()}
         buttons.append({"label": parameter.name, "method": "update", "args": [{"visible": visible}, changes]})
-    menus = [menu(buttons)] if len(buttons) > 1 else []
+    menus = [menu("Parameter", buttons)] if len(buttons) > 1 else []
     return {
         "xaxis": nested(parameters[0].axis),
         "yaxis": axis.layout,
