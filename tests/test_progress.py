@@ -40,7 +40,7 @@ BEGUN: list[AnyEvent] = [
 ]
 HINDERED = BatchHindered("b", "2 tasks: PartitionTimeLimit")
 EXCLUDED = NodeExcluded("n1", 202.0, LATER, "3 trials failed there in a row")
-FAILED = RunFinished(0, 0, Outcome.OUT_OF_MEMORY, batch="b", message="killed")
+FAILED = RunFinished(0, 0, Outcome.OUT_OF_MEMORY, batch="b", message="killed \x1b[2J")
 PAUSE = PauseRequested(203.0, "its jobs can never start")
 
 
@@ -108,7 +108,7 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
         "best no value yet",
         "cannot start: 2 tasks: PartitionTimeLimit",
         "pausing, nothing is submitted any more: its jobs can never start",
-        "trial 0 out of memory: killed",
+        "trial 0 out of memory: killed ?[2J",
     ]
     assert text(later) == [
         *head,

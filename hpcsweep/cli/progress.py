@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from hpcsweep.cli.neutral import neutral
 from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
@@ -67,7 +68,7 @@ class Plain:
         known, self._troubles = self._troubles, troubles(driver.state, now=time.time())
         for trouble in self._troubles:
             if trouble not in known:
-                typer.echo(f"[{time.strftime('%H:%M:%S')}] {trouble}")
+                typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {trouble}"))
         if not self._changed or (time.monotonic() < self._next and not ended):
             return
         self._changed = False
@@ -85,7 +86,8 @@ class Plain:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             parts.append(_failure(failure))
-        typer.echo(f"[{time.strftime('%H:%M:%S')}] " + " | ".join(part for part in parts if part))
+        line = " | ".join(part for part in parts if part)
+        typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {line}"))
 
 
 class OnTerminal:
@@ -119,12 +121,12 @@ class OnTerminal:
         lines: list[RenderableType] = [
             table,
             Text(f"{state.counts[RunStatus.COMPLETED]} runs completed, {under_way}, {cost(state)}"),
-            Text(f"best {best_line(state)}", style="bold"),
+            Text(neutral(f"best {best_line(state)}"), style="bold"),
         ]
         if state.best is not None:
-            lines.append(Text(configuration(state.best.config)))
-        lines += [Text(trouble, style="yellow") for trouble in troubles(state, now=time.time())]
-        lines += [Text(_failure(run), style="red") for run in self._failures]
+            lines.append(Text(neutral(configuration(state.best.config))))
+        lines += [Text(neutral(trouble), style="yellow") for trouble in troubles(state, now=time.time())]
+        lines += [Text(neutral(_failure(run)), style="red") for run in self._failures]
         self._live.update(Group(*lines))
 
 
