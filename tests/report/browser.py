@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM: Final = "/usr/bin/chromium"
 DRIVER: Final = "/usr/bin/chromedriver"
@@ -60,6 +62,19 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         """What the body of a function returns in the page."""
         return self.driver.execute_script(script, *arguments)
+
+    def press(self, *keys: str) -> None:
+        """One key after the other, where the focus is."""
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def until(self, script: str, *arguments: Any) -> Any:
+        """What the body of a function returns, as soon as that is true."""
+        return WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(script, *arguments))
+
+    def save_to(self, folder: Path) -> None:
+        """Where downloads go from now on."""
+        where = {"behavior": "allow", "downloadPath": str(folder)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
 
     def draw_all(self) -> None:
         """Have every figure drawn, those far below as well."""

@@ -121,7 +121,7 @@ def test_of_a_long_curve_so_many_points_are_kept_its_ends_among_them(tmp_path: P
 def test_brackets_are_chosen_from_a_list_and_the_best_curve_stays(tmp_path: Path) -> None:
     runs = [Ran(0, 1, 0.9), Ran(1, 3, 0.5, bracket=1), Ran(2, 1, 0.7), Ran(2, 3, 0.6), Ran(1, 9, 0.1)]
     found = figure(curves(sweep(tmp_path / "r", runs)))
-    (menu,) = [menu for menu in found.layout["updatemenus"] if menu["xanchor"] == "left"]
+    (menu,) = [menu for menu in found.layout["updatemenus"] if menu["name"] == "Bracket"]
     assert [button["label"] for button in menu["buttons"]] == ["all brackets", "bracket 0", "bracket 1"]
     shown = [button["args"][0]["visible"] for button in menu["buttons"]]
     assert [len(each) for each in shown] == [len(found.traces)] * 3
@@ -134,5 +134,5 @@ def test_the_places_of_a_population_are_one_group(tmp_path: Path) -> None:
     runs = [Ran(trial, 2, 0.5 + trial, bracket=trial) for trial in range(12)]
     runs += [Ran(trial, 4, 0.2 + trial, bracket=trial) for trial in range(12)]
     found = figure(curves(sweep(tmp_path / "r", runs, scheduler={"name": "pbt", "max_resource": 4})))
-    assert all(menu["xanchor"] == "right" for menu in found.layout.get("updatemenus", []))
+    assert [menu["name"] for menu in found.layout["updatemenus"]] == ["Scale"]
     assert "In population, at 2: 12 went on" in found.summary

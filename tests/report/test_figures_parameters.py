@@ -94,6 +94,7 @@ def test_lines_have_their_places_and_inactive_parameters_one_below_their_axis(tm
     found = figure(parallel(results_of(tmp_path / "r", [0.4, 0.1, 0.3, 0.2])))
     (only,) = found.traces
     lr, layers, optimizer, momentum, value = only["dimensions"]
+    assert found.width == 5 * 90
     # The best, trial 1, is drawn last.
     assert value["values"].tolist() == [0.4, 0.3, 0.2, 0.1]
     assert lr["values"].tolist() == [0, -2, -3, -1]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
@@ -12,6 +15,8 @@ from selenium.webdriver.common.keys import Keys
 
 from hpcsweep.core.events import SweepStarted, TrialCreated
 from hpcsweep.report.page.page import page
+from hpcsweep.report.page.render import render
+from hpcsweep.report.page.sections import Figure, Section
 from hpcsweep.report.results import load
 from hpcsweep.simulation.curves import load_curve
 from hpcsweep.simulation.running import simulate
@@ -34,7 +39,7 @@ look();
 """
 _DRAWN = """
 return [...document.querySelectorAll(".plot")].map((plot) => [
-  plot.parentElement.id,
+  plot.closest("figure").id,
   plot.dataset.drawn,
   plot.querySelectorAll(".main-svg").length > 0 && plot._fullData.some((trace) => trace.visible === true),
   JSON.stringify([plot.data, plot.layout]).includes('{"@":'),
@@ -46,7 +51,7 @@ return [...document.querySelectorAll(".plot")].map((plot) => [
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a sweep that trained, by the commands that a user gives."""
     results = tmp_path_factory.mktemp("digits") / "results"
-    settings = ("budget.trials=4", "scheduler.max_resource=3", "cluster.name=local")
+    settings = ("budget.trials=2", "scheduler.max_resource=3", "cluster.name=local")
     launch: list[str | Path] = ["launch", SWEEPS / "digits_random.yaml", "--results", results, "--quiet"]
     for argv in ([*launch, *(f"--set={one}" for one in settings)], ["report", results]):
         done = subprocess.run([sys.executable, "-m", "hpcsweep", *argv], capture_output=True, text=True)
@@ -66,6 +71,38 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(results.trials) == 5000
     target = folder / "report.html"
     target.write_text(page(results))
+    return target
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two figures: one with a menu of each kind, and a wide one."""
+    traces = [{"type": "scatter", "name": name, "x": [1, 2], "y": [1, 90]} for name in ("first", "second")]
+    second = {"visible": [False, True], "marker.color": "@good"}
+    cut = {"xaxis.range": [0, 1], "xaxis.title.text": EVIL}
+    menus: dict[str, list[tuple[str, str, list[Any]]]] = {
+        "Line": [("both", "restyle", [{"visible": True}]), (EVIL, "restyle", [second])],
+        "Scale": [(scale, "relayout", [{"yaxis.type": scale}]) for scale in ("linear", "log")],
+        "Part": [("all", "update", [{}, {}]), ("some", "update", [{"opacity": [0.5, 0.25]}, cut])],
+    }
+    layout = {
+        "xaxis": {"title": {"text": "x"}},
+        "yaxis": {"title": {"text": "y"}},
+        "updatemenus": [
+            {
+                "name": name,
+                "active": 0,
+                "buttons": [{"label": label, "method": how, "args": args} for label, how, args in options],
+            }
+            for name, options in menus.items()
+        ],
+    }
+    figures = [
+        Figure("chosen", traces, layout, "caption", "words"),
+        Figure("wide", traces, {}, "caption", "words", height=200, width=700),
+    ]
+    target = tmp_path_factory.mktemp("small") / "report.html"
+    target.write_text(render("small", [Section("one", "One", figures)]))
     return target
 
 
@@ -122,27 +159,24 @@ def test_the_keyboard_reaches_the_content_the_toggle_and_every_section(
 ) -> None:
     browser.open(digits)
 
-    def press(*keys: str) -> None:
-        ActionChains(browser.driver).send_keys(*keys).perform()
-
     def focused() -> str:
         return str(browser.run("return document.activeElement.outerHTML.slice(0, 80)"))
 
-    press(Keys.TAB)
+    browser.press(Keys.TAB)
     assert focused() == '<a class="skip" href="#main">Skip to the content</a>'
     assert browser.run("return document.activeElement.getBoundingClientRect().top") >= 0
-    press(Keys.TAB)
+    browser.press(Keys.TAB)
     assert focused().startswith('<button type="button" id="dark" aria-pressed="false"')
     assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    press(Keys.SPACE)
+    browser.press(Keys.SPACE)
     assert browser.all("button")[0].get_attribute("aria-pressed") == "true"
-    press(Keys.TAB)
+    browser.press(Keys.TAB)
     assert focused().startswith("<nav")
     sections = [found.get_attribute("id") for found in browser.all("section")]
     for section in sections:
-        press(Keys.TAB)
+        browser.press(Keys.TAB)
         assert focused().startswith(f'<a href="#{section}"')
-    press(Keys.ENTER)
+    browser.press(Keys.ENTER)
     assert browser.run("return location.hash") == f"#{sections[-1]}"
 
 
@@ -172,6 +206,123 @@ def test_the_toggle_changes_the_theme_of_the_page_and_of_its_figures_and_is_reme
     assert theme() == light
     assert browser.errors() == []
     browser.run("localStorage.clear()")
+
+
+def seen(browser: Browser) -> dict[str, Any]:
+    """What the figure with the menus shows."""
+    found: dict[str, Any] = browser.run(
+        """
+        const { _fullData, _fullLayout } = document.querySelector("#chosen .plot");
+        const { xaxis, yaxis, paper_bgcolor } = _fullLayout;
+        const drawn = _fullData.filter((trace) => trace.visible);
+        return {
+          visible: _fullData.map((trace) => trace.visible), colours: drawn.map((trace) => trace.marker.color),
+          opacity: drawn.map((trace) => trace.opacity), scale: yaxis.type,
+          title: xaxis.title.text, range: xaxis.range, paper: paper_bgcolor,
+        };
+        """
+    )
+    return found
+
+
+def toggle(browser: Browser) -> None:
+    """The other theme, and every figure in it."""
+    browser.run("document.getElementById('dark').click()")
+    browser.draw_all()
+
+
+def test_menus_are_chosen_from_by_keyboard_and_the_choice_outlives_a_change_of_theme(
+    browser: Browser, small: Path
+) -> None:
+    browser.open(small, dark=True)
+    browser.draw_all()
+    begun = seen(browser)
+    browser.press(*[Keys.TAB] * 4)  # over the link to the content, the toggle, the sections
+    for name in ("Line", "Scale", "Part"):
+        browser.press(Keys.TAB)
+        assert browser.run("return document.activeElement.labels[0].firstChild.data.trim()") == name
+        assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        browser.press(Keys.ARROW_DOWN)
+    chosen = seen(browser)
+    dark, light = "rgba(20,23,27,1)", "rgba(255,255,255,1)"
+    escaped = EVIL.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    expected = {"visible": [False, True], "colours": ["rgba(45,190,148,1)"], "opacity": [0.25], "paper": dark}
+    assert chosen == expected | {"scale": "log", "title": escaped, "range": [0, 1]}
+    assert browser.text("option:not(:first-child)") == EVIL
+    toggle(browser)
+    assert seen(browser) == chosen | {"colours": ["rgba(0,135,95,1)"], "paper": light}
+    toggle(browser)
+    assert seen(browser) == chosen
+    for menu in browser.all("select"):
+        menu.send_keys(Keys.ARROW_UP)
+    assert seen(browser) == begun
+    assert browser.errors() == []
+    browser.run("localStorage.clear()")
+
+
+def test_what_was_zoomed_stays_so_in_the_other_theme(browser: Browser, small: Path) -> None:
+    browser.open(small)
+    browser.draw_all()
+    begun = seen(browser)["range"]
+    (drag,) = browser.all("#chosen .nsewdrag")
+    pointer = ActionChains(browser.driver, duration=20).move_to_element(drag)
+    pointer.click_and_hold().move_by_offset(100, 0).release().perform()
+    low, high = browser.until(
+        "const [low, high] = document.querySelector('#chosen .plot')._fullLayout.xaxis.range;"
+        "return low !== arguments[0] && [low, high]",
+        begun[0],
+    )
+    assert high - low < (begun[1] - begun[0]) / 5
+    toggle(browser)
+    assert seen(browser)["range"] == [low, high]
+    browser.run("localStorage.clear()")
+
+
+def test_a_parameter_is_chosen_by_keyboard_in_the_report_of_a_sweep(browser: Browser, digits: Path) -> None:
+    browser.open(digits, dark=True)
+    browser.draw_all()
+    menu = browser.all("#slices-one select")[0]
+    parameters = menu.text.split()
+    for parameter in parameters[1:]:
+        menu.send_keys(Keys.ARROW_DOWN)
+        plot = "document.querySelector('#slices-one .plot')"
+        assert browser.run(f"return {plot}._fullLayout.xaxis.title.text") == parameter
+        drawn = browser.run(f"return {plot}._fullData.filter((trace) => trace.visible)[0].name")
+        assert drawn == parameter
+    assert len(parameters) >= 6
+    assert browser.errors() == []
+
+
+def test_a_wide_figure_is_scrolled_in_its_box_by_keyboard_and_the_page_stays(
+    browser: Browser, small: Path
+) -> None:
+    browser.open(small, size="phone")
+    browser.draw_all()
+    assert browser.run("return document.querySelector('#wide .plot')._fullLayout.width") == 700
+    browser.run("document.querySelector('#chosen .save [value=svg]').focus()")
+    browser.press(Keys.TAB, Keys.ARROW_RIGHT)
+    assert browser.run("return document.activeElement.className") == "frame"
+    browser.until("return document.activeElement.scrollLeft")
+    assert browser.run("return [scrollX, document.documentElement.scrollWidth]") == [0, 360]
+
+
+def test_a_figure_is_saved_as_png_and_svg(browser: Browser, small: Path, tmp_path: Path) -> None:
+    browser.save_to(tmp_path)
+    browser.open(small)
+    browser.draw_all()
+    for button in browser.all("#chosen .save button"):
+        button.send_keys(Keys.ENTER)
+    png, svg = (tmp_path / f"small chosen.{kind}" for kind in ("png", "svg"))
+    end = time.monotonic() + 20
+    while not (png.exists() and svg.exists()) and time.monotonic() < end:
+        time.sleep(0.05)
+    width = browser.run("return document.querySelector('#chosen .plot')._fullLayout.width")
+    header = png.read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    assert struct.unpack(">II", header[16:]) == (2 * width, 2 * 420)
+    assert svg.read_text().startswith('<svg class="main-svg" xmlns="http://www.w3.org/2000/svg"')
+    assert f'width="{width}" height="420"' in svg.read_text()
+    assert browser.errors() == []
 
 
 def test_a_print_is_light_and_fits_its_sheet_and_leaves_the_page_as_it_was(

@@ -40,6 +40,8 @@ def body(html: str) -> str:
 
 
 def test_all_text_of_a_page_is_escaped() -> None:
+    button = {"label": EVIL, "method": "restyle", "args": [{"name": EVIL}]}
+    menu = {"name": EVIL, "buttons": [button], "active": 0}
     blocks: list[Block] = [
         Text(EVIL),
         Text(EVIL, "note"),
@@ -47,13 +49,14 @@ def test_all_text_of_a_page_is_escaped() -> None:
         Text(EVIL, "code"),
         Facts([(EVIL, EVIL)]),
         Table([EVIL], [[EVIL]], EVIL),
-        Figure("f", [{"name": EVIL}], {"title": {"text": EVIL}}, EVIL, EVIL),
+        Figure("f", [{"name": EVIL}], {"title": {"text": EVIL}, "updatemenus": [menu]}, EVIL, EVIL),
     ]
     html = render(EVIL, [Section("one", EVIL, blocks)])
     assert "<script>window.hacked" not in html
     assert "<b onclick" not in html
-    # The title twice, the section in the link to it and above it; of the figure the label, too.
-    assert body(html).count(SHOWN) == 2 + 2 + 4 + 2 + 3 + 3
+    # The title twice, the section in the link to it and above it; of the figure the label, its menu, and
+    # two buttons, which have the section's name.
+    assert body(html).count(SHOWN) == 2 + 2 + 4 + 2 + 3 + 3 + 2 + 2
 
 
 def test_cells_show_numbers_briefly_gaps_as_dashes_and_text_as_it_is() -> None:
@@ -87,9 +90,10 @@ def test_a_page_without_figures_carries_no_plotly_and_one_without_sections_says_
     html = render("empty", [])
     assert "There is nothing to show yet." in html
     assert len(html) < 20_000
-    assert "plotly" not in render("text", [Section("s", "S", [Text("x")])]).lower().replace(
-        "plotly.react", ""
+    words, drawn = (
+        render("text", [Section("s", "S", [block])]).count("<script>") for block in (Text("x"), figure())
     )
+    assert (words, drawn) == (2, 3)
 
 
 def test_a_page_runs_its_own_scripts_only_and_may_load_nothing() -> None:
@@ -111,6 +115,35 @@ def test_figures_have_names_and_words_for_who_cannot_see_them() -> None:
     assert '<p id="progress-words">the same in words</p>' in html
 
 
+def test_menus_of_a_figure_are_lists_with_a_name_and_the_script_has_what_they_change() -> None:
+    buttons = [
+        {"label": scale, "method": "relayout", "args": [{"yaxis.type": scale}]} for scale in ("linear", "log")
+    ]
+    found = figure({"x": [1]}, xaxis={}, updatemenus=[{"name": "Scale", "buttons": buttons, "active": 1}])
+    html = body(render("lr", [Section("s", "S", [found])])).replace("\n", "")
+    assert "<label>Scale <select><option>linear</option><option selected>log</option></select>" in html
+    assert decoded(found) == {
+        "traces": [{"x": [1]}],
+        "layout": {"xaxis": {}},
+        "menus": [
+            [
+                {"method": "relayout", "args": [{"yaxis.type": "linear"}]},
+                {"method": "relayout", "args": [{"yaxis.type": "log"}]},
+            ]
+        ],
+    }
+
+
+@pytest.mark.parametrize(("width", "focusable"), [(0, False), (280, False), (700, True)])
+def test_a_figure_wider_than_a_phone_is_in_a_box_that_the_keyboard_reaches(
+    width: int, focusable: bool
+) -> None:
+    html = body(render("lr", [Section("s", "S", [figure({"x": [1]})._replace(width=width)])]))
+    frame = re.search('<div class="frame"(.*?)>', html)
+    assert frame is not None
+    assert ('tabindex="0"' in frame[1]) is focusable
+
+
 # --------------------------------------------------------------------------- figures
 
 
@@ -121,6 +154,7 @@ def test_text_in_figures_is_text_for_the_html_parser_and_for_plotly() -> None:
     assert decoded(found) == {
         "traces": [{"name": escaped, "x": [escaped, "b"]}],
         "layout": {"xaxis": {"title": {"text": escaped}}},
+        "menus": [],
     }
 
 

@@ -63,7 +63,7 @@ def gpu_time(results: Results) -> Section | None:
         "gpu-time-spent",
         [_bars(spent)],
         {
-            "xaxis": {"title": {"text": f"{what}-hours"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": f"{what}-hours"}, "rangemode": "tozero", "nticks": 4},
             "yaxis": {"type": "category", "autorange": "reversed"},
             "showlegend": False,
         },

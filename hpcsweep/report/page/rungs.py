@@ -28,6 +28,8 @@ MOST_POINTS: Final = 300
 _BEST_POINTS: Final = 50
 #: ... and so many rungs in the figure.
 _DRAWN: Final = 30
+#: Pixels for each of them.
+_ROOM: Final = 36
 _FAILED: Final = (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LOST)
 
 
@@ -205,6 +207,7 @@ def _figure(results: Results, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) 
         f"{results.metric} at each rung; the line is the worst that went on.{thin}{axis.note}",
         _words(results.metric, climbed),
         height=460,
+        width=_ROOM * len(columns),
     )
 
 
@@ -247,7 +250,7 @@ def _names(climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) -> dict[str, Any]:
             }
         )
         at += len(found)
-    return {"shapes": shapes, "annotations": names}
+    return {"shapes": shapes, "annotations": names, "margin": {"t": 40}}
 
 
 def _words(metric: str, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) -> str:

@@ -44,8 +44,8 @@ class Figure(NamedTuple):
     takes a colour (a key that ends with color, colors, colorscale or colorway), one of the theme has a
     name: `@1` .. `@8` (categories), `@good`, `@bad`, `@muted`, and with an opacity `@1/0.2`.
 
-    Text is shown as it is: no HTML, and a line break is `"\\n"`. Only a `hovertemplate` or a
-    `texttemplate` may hold `<br>`, `<b>` and `<extra></extra>`.
+    Text is shown as it is: no HTML, and a newline begins a new line. Only a `hovertemplate` or
+    a `texttemplate` may hold `<br>`, `<b>` and `<extra></extra>`.
 
     Attributes:
         id: Unique in the page, of letters, digits and `-`.
