@@ -57,6 +57,8 @@ class Site:
     def accept(self, number: int, batch: Batch, *, reports: bool) -> None:
         """Queue the array as job `number`; it may start at this very moment."""
         files = BatchLayout(batch.folder)
+        if not files.manifest.exists():  # abandoned, and compacted by now: its tasks leave at once
+            return
         make_dirs(files.results)
         header, *lines = files.manifest.read_bytes().splitlines()
         shared = Shared(
