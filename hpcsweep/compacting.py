@@ -131,7 +131,7 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     with atomic_file(path) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file)
 
 
 def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:

@@ -128,18 +128,18 @@ class FolderCluster(Cluster):
         for n, run in enumerate(found.runs):
             self.note(run)
             if self.reports:
-                self.tell(files, run, task, n)
+                self.tell(files, run, files.log(task, n if len(found.runs) > 1 else None))
             write_result(files, self.result(run, task, header.gpus), n=n)
         (self.controller / batch.name / str(task)).touch()
 
-    def tell(self, files: BatchLayout, run: ManifestRun, task: int, n: int) -> None:
+    def tell(self, files: BatchLayout, run: ManifestRun, log: Path) -> None:
         """What a run prints and reports."""
         writer = MetricsWriter(Layout.of_batch(files.root).trial(run.trial).metrics(run.rung, run.attempt, 0))
         for step in range(1, run.resource + 1):
             writer.write(step, {"loss": self.objective(run.config, step) or math.nan, f"at{run.rung}": step})
         writer.close()
         make_dirs(files.logs)
-        files.log(task, n).write_text(f"trained {run.trial} to {run.resource}\n")
+        log.write_text(f"trained {run.trial} to {run.resource}\n")
 
     def note(self, run: ManifestRun) -> None:
         """Remember outside the results folder that this run was trained."""

@@ -20,6 +20,7 @@ import pytest
 import hpcsweep
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
+from tests.compacted import batch_files
 from tests.driver.sweeps import TABLE_81, decided, rung_table
 
 TRAINER = """\
@@ -102,7 +103,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_hyperband_of_81_is_exact_and_a_second_launch_starts_nothing(spec: Path) -> None:
+def test_hyperband_of_81_is_exact_leaves_few_files_and_a_second_launch_starts_nothing(spec: Path) -> None:
     done = run(spec, "launch", spec, "--set", "scheduler.max_resource=81")
     assert done.returncode == 0, done.stderr
     folder = spec.parent / "results" / "free"
@@ -115,6 +116,8 @@ def test_hyperband_of_81_is_exact_and_a_second_launch_starts_nothing(spec: Path)
     assert best is not None
     assert best["value"] == results.trials["value"].min()
     assert f"loss {best['value']:.6g} (trial {best['trial']} at 81)" in done.stdout
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert len([path for path in files if "checkpoints" not in path.parts]) < 20
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     again = run(spec, "launch", spec, "--set", "scheduler.max_resource=81")
     assert again.returncode == 0
@@ -136,14 +139,19 @@ def test_driver_that_comes_back_finds_its_running_processes(spec: Path) -> None:
     done = run(spec, "launch", spec, STEP_S="0.3")
     assert done.returncode == 0, done.stderr
     assert decided(read_journal(Layout(folder)).events) == decided(read_journal(Layout(reference)).events)
-    starts = Counter(line for log in folder.glob("batches/*/logs/*.log") for line in starts_in(log))
+    starts = Counter(start for text in logs_of(folder) for start in starts_in(text))
     assert len(starts) == 22
     assert set(starts.values()) == {1}, "a run was started twice"
 
 
-def starts_in(log: Path) -> list[str]:
+def logs_of(folder: Path) -> list[str]:
+    """What the tasks printed."""
+    return [data.decode() for name, data in batch_files(folder).items() if name.endswith(".log")]
+
+
+def starts_in(log: str) -> list[str]:
     """The run of each start that a log tells of."""
-    return re.findall(r"trial \d+ rung \d+", log.read_text())
+    return re.findall(r"trial \d+ rung \d+", log)
 
 
 def test_stop_ends_the_processes_and_launch_carries_on(spec: Path) -> None:
@@ -208,6 +216,7 @@ def test_ticks_from_cron_finish_a_sweep_and_idle_ones_write_nothing(spec: Path) 
     assert codes == {3, 0}
     assert len(hpcsweep.load(folder).runs) == 22
     assert len(list((folder / "journal").iterdir())) <= 14
+    assert list((folder / "batches").iterdir()) == []
 
 
 def test_failing_trainer_ends_with_its_last_line_and_exit_code_1(spec: Path) -> None:
@@ -218,8 +227,7 @@ def test_failing_trainer_ends_with_its_last_line_and_exit_code_1(spec: Path) -> 
     status = run(spec, "status", folder).stdout
     last = r"^failed: trial 16 rung 0 on \S+ \(job \S+\): ValueError: the learning rate is odd$"
     assert re.search(last, status, re.MULTILINE)
-    logs = "".join(log.read_text() for log in folder.glob("batches/*/logs/0.log"))
-    assert "Traceback (most recent call last)" in logs
+    assert "Traceback (most recent call last)" in "".join(logs_of(folder))
 
 
 def test_metric_that_is_never_reported_fails_and_names_those_that_were(spec: Path) -> None:

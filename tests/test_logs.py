@@ -11,6 +11,7 @@ from hpcsweep.cli import app
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchClosed,
     BatchPlanned,
     BatchSubmitted,
     Interruption,
@@ -22,8 +23,10 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
+from hpcsweep.report.logs import Logs, attempt_logs
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from tests.compacted import compact
 
 A, B, C = RunId(0, 0), RunId(1, 0), RunId(0, 1)
 HAPPENED: list[AnyEvent] = [
@@ -74,6 +77,32 @@ def test_each_attempt_is_printed_under_its_name_oldest_first(folder: Path) -> No
         + f"==> trial 0 rung 1 attempt 0: {batches}/b3/logs/0.log <==\n".encode()
         + b"nothing was printed yet\n"
     )
+
+
+def test_logs_of_batches_that_are_compacted_are_printed_from_their_part(folder: Path) -> None:
+    before = run(str(folder), "0").stdout
+    journal = Journal.open(Layout(folder))
+    journal.commit([BatchClosed("b1"), BatchClosed("b2")])
+    journal.release()
+    compact(folder)
+    assert not (folder / "batches/b1").exists()
+    part = folder / "compacted/batches-000003-1.zip"
+    after = run(str(folder), "0").stdout
+    for batch in ("b1", "b2"):
+        before = before.replace(str(folder / "batches" / batch), str(part / batch))
+    assert after == before
+
+
+def test_a_log_that_is_compacted_just_now_is_found(folder: Path) -> None:
+    layout = Layout(folder)
+    journal = Journal.open(layout)
+    journal.commit([BatchClosed("b1")])
+    logs = Logs(layout, journal.events)
+    one = attempt_logs(journal.events, layout, 0)[0]
+    journal.release()
+    assert logs.read(one) == (one.path, b"one\ntwo\n")
+    compact(folder)
+    assert logs.read(one) == (folder / "compacted/batches-000003-1.zip/b1/logs/0.0.log", b"one\ntwo\n")
 
 
 def test_one_rung_and_the_last_lines_can_be_asked_for(folder: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hpcsweep import tick
+from hpcsweep import load, tick
 from hpcsweep.cli import app, waiting
-from hpcsweep.core.events import Ending, RunFinished, SweepEnded, SweepResumed
+from hpcsweep.core.events import Compacted, Ending, RunFinished, SweepEnded, SweepResumed
 from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
 from hpcsweep.core.records import BatchState, RunStatus
 from hpcsweep.core.state import SweepState
@@ -179,6 +179,18 @@ def test_the_last_task_of_a_rung_submits_the_next_with_a_job_behind_it(site: Sit
     assert site.cluster.called == [(f"{new.name}-tick", f"job-{new.name}", 0.0)]
     header, _ = read_task(site.layout.batch(new.name), 0)
     assert header.tick
+
+
+def test_the_task_that_ends_the_sweep_compacts_it(site: Site) -> None:
+    for tasks in (range(4), range(2), range(1)):
+        name = site.work(*tasks)
+        assert list(site.layout.batches.iterdir())
+        assert site.tick(name, tasks[-1]) == 0
+    assert site.state.ended is not None
+    assert list(site.layout.batches.iterdir()) == []
+    (event,) = (event for event in site.events() if isinstance(event, Compacted))
+    assert (len(event.runs), len(event.batches)) == (7, 3)
+    assert len(load(site.root).runs) == 7
 
 
 def test_a_task_leaves_at_once_where_a_driver_is_at_work_and_imports_nothing_heavy(

@@ -6,7 +6,6 @@ failed or wait stay raw: their next attempt may read what the ones before have r
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -48,7 +47,7 @@ class Packing:
         self.files = 0
         self._live: dict[str, BatchPlanned] = {}
         #: In how many live batches a run is: in two where a given-up attempt told its end late.
-        self._busy: Counter[RunId] = Counter()
+        self._busy: dict[RunId, int] = {}
         self._apply: dict[type[Any], Callable[[Any], None]] = {
             BatchPlanned: self._batch_planned,
             BatchAbandoned: self._batch_left,
@@ -76,7 +75,7 @@ class Packing:
         self._live[event.batch] = event
         for task in event.tasks:
             for run in task:
-                self._busy[run] += 1
+                self._busy[run] = self._busy.get(run, 0) + 1
                 self.raw.setdefault(run)
 
     def _batch_left(self, event: BatchAbandoned | BatchClosed) -> None:
@@ -86,13 +85,18 @@ class Packing:
         self.batches[event.batch] = 2 + len(batch.tasks) + len(runs)
         self.files += self.batches[event.batch]
         for run in runs:
-            self._busy[run] -= 1
-            self._look(run)
+            left = self._busy.pop(run) - 1
+            if left:
+                self._busy[run] = left
+            else:
+                self._look(run)
 
     def _run_finished(self, event: RunFinished) -> None:
-        if event.run in self.raw and event.outcome in _GOOD:
-            self.raw[event.run] = event
-            self._look(event.run)
+        run = event.run
+        if run in self.raw and event.outcome in _GOOD:
+            self.raw[run] = event
+            if run not in self._busy:
+                self._look(run)
 
     def _run_retried(self, event: RunRetried) -> None:
         run = RunId(event.trial, event.rung)
@@ -100,10 +104,7 @@ class Packing:
             self.raw[run] = None
 
     def _look(self, run: RunId) -> None:
-        """It may have become ready."""
-        if self._busy[run]:
-            return
-        del self._busy[run]
+        """It may have become ready, for it is in no live batch."""
         ending = self.raw.get(run)
         if ending is not None and run not in self.ready:
             self.ready[run] = ending

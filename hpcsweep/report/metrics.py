@@ -7,6 +7,7 @@ table whether they come from raw files, from parts or from both.
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 from collections.abc import Iterable, Sequence
@@ -185,8 +186,11 @@ def read_part(path: Path) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    with path.open("rb") as file:
-        return pq.ParquetFile(file).read()
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except FileNotFoundError as error:  # which it does not name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:

@@ -18,7 +18,7 @@ from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import Position, ends_at
 
-_NAME = re.compile(r"(?:trials|runs)-\d+-\d+\.parquet\Z")
+_NAME = re.compile(r"(?:trials|runs)-\d+-\d+\.parquet\Z|\.(?:trials|runs|tables)\b.*\.tmp\Z")
 
 
 class Tables(msgspec.Struct, frozen=True):

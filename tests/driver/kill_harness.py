@@ -1,8 +1,11 @@
 """Kill a driver with SIGKILL at every point, launch again, compare. Run as a process of its own.
 
-`python -m tests.driver.kill_harness FOLDER` prints one JSON object: the number of points, and for
-each one at which the outcome differed from the undisturbed sweep, how. A point is before and after
-each file operation of the store and each submission. It forks, so it starts no threads.
+`python -m tests.driver.kill_harness FOLDER SWEEP` prints one JSON object: the number of points, and
+for each one at which the outcome differed from the undisturbed sweep, how. A point is before and after
+each submission and before each file operation of the store, which is after the one that went before.
+It forks, so it starts no threads.
+
+The sweep is `whole`, of 22 runs, or `compacted`, of 6 runs that are compacted bit by bit meanwhile.
 """
 
 from __future__ import annotations
@@ -10,22 +13,27 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hpcsweep.driver.compacting as compacting
+import msgspec
+import pandas  # noqa: F401 -- once, and not in every process anew
+import pyarrow.parquet  # noqa: F401
+
 from hpcsweep import load
-from hpcsweep.core.events import AnyEvent, Compacted, TrialCreated
+from hpcsweep.core.events import AnyEvent, TrialCreated
 from hpcsweep.core.protocols import LiveBatch
+from hpcsweep.driver import compacting
 from hpcsweep.report.logs import Logs, attempt_logs
 from hpcsweep.report.metrics import metrics_table
+from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.results import Result
 from hpcsweep.store.segments import read_journal
+from tests.compacted import batch_files
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import decided, drive
 
@@ -33,9 +41,9 @@ from tests.driver.sweeps import decided, drive
 OPERATIONS = (
     "open write fsync rename replace unlink rmdir mkdir makedirs utime link".split()  # noqa: SIM905
 )
-#: Parts are made and merged so often that the small sweep does it several times.
-COMPACT_AT = 20
-compacting.MERGE_ABOVE = 2  # type: ignore[misc]
+#: So often that a small sweep is compacted several times.
+COMPACT_AT = 6
+MERGE_ABOVE = 1
 
 
 class Killer:
@@ -53,14 +61,12 @@ class Killer:
     def around(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self.point("before")
-            result = operation(*args, **kwargs)
-            self.point("after")
-            return result
+            return operation(*args, **kwargs)
 
         return wrapped
 
 
-def session(folder: Path, at: int | None) -> int:
+def session(folder: Path, at: int | None, *, compact: bool) -> int:
     """One driver session; the number of points that it passed."""
     killer = Killer(at)
     cluster = FolderCluster(
@@ -81,7 +87,13 @@ def session(folder: Path, at: int | None) -> int:
     for name in OPERATIONS:
         setattr(os, name, killer.around(before[name]))
     try:
-        drive(folder / "results", cluster, compact=True, compact_at=COMPACT_AT)
+        drive(
+            folder / "results",
+            cluster,
+            scheduler=Hyperband(max_resource=3 if compact else 9),
+            compact=compact,
+            compact_at=COMPACT_AT,
+        )
     finally:
         for name in OPERATIONS:
             setattr(os, name, before[name])
@@ -92,44 +104,61 @@ def some_fail(config: dict[str, Any], resource: int) -> float | None:
     return None if config["x"] > 0.9 else quadratic(config, resource)
 
 
-def forked(folder: Path, at: int | None) -> bool:
-    """A session in a process of its own; True if it ended by itself, and left what came of the sweep."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            points = session(folder, at)
-            (folder / "outcome.json").write_text(json.dumps({"points": points} | outcome(folder)))
-        except BaseException as error:
-            print(f"point {at}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        return False
-    if os.waitstatus_to_exitcode(status) != 0:
-        raise SystemExit(f"a session at point {at} failed by itself")
-    return True
+class Trial:
+    """Sessions in processes of their own.
+
+    Args:
+        folder: Of one sweep.
+        compact: Whether it is compacted.
+    """
+
+    def __init__(self, folder: Path, *, compact: bool) -> None:
+        self._folder = folder
+        self._compact = compact
+
+    def session(self, at: int | None) -> bool:
+        """True if it ended by itself, and left what came of the sweep."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                points = session(self._folder, at, compact=self._compact)
+                found = {"points": points} | outcome(self._folder)
+                (self._folder / "outcome.json").write_text(json.dumps(found))
+            except BaseException as error:
+                print(f"point {at}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(status):
+            return False
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise SystemExit(f"a session at point {at} failed by itself")
+        return True
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """All that must be the same however often the driver was killed, and the number of points."""
+        found: dict[str, Any] = json.loads((self._folder / "outcome.json").read_text())
+        return found
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that must be the same however often the driver was killed."""
-    cluster = FolderCluster(folder / "controller")
-    trained = Counter(cluster.trained())
+    """What came of the sweep, read from its folder."""
     layout = Layout(folder / "results")
     events = read_journal(layout).events
     results = load(layout.root)
+    metrics = results.metrics.to_csv()
+    assert metrics_table(layout, events).to_pandas().to_csv() == metrics, "the tables tell something else"
     return {
         "decided": decided(events),
-        "trained": sorted(trained.elements()),
+        "trained": sorted(FolderCluster(folder / "controller").trained()),
         "trials": results.trials.to_csv(),
         "runs": results.runs.to_csv(),
-        "metrics": results.metrics.to_csv(),
-        "replayed": metrics_table(layout, events).to_pandas().to_csv() == results.metrics.to_csv(),
+        "metrics": metrics,
         "logs": printed(layout, events),
-        "kinds": sorted(dict.fromkeys(path.name.partition("-")[0] for path in layout.compacted.iterdir())),
+        "results": told(layout),
         "raw": sorted(path.name for path in layout.trials.rglob("*") if path.is_file()),
-        "batches": [path.name for path in layout.batches.iterdir()],
-        "compactions": sum(isinstance(event, Compacted) for event in events) > 2,
+        "parts": sorted(kinds(layout)),
     }
 
 
@@ -144,36 +173,51 @@ def printed(layout: Layout, events: list[AnyEvent]) -> list[tuple[int, int, str]
     ]
 
 
-def main(root: Path) -> dict[str, Any]:
+def told(layout: Layout) -> list[tuple[int, int, float | None]]:
+    """Trial, rung and value of every result file, wherever it is by now."""
+    found = [data for name, data in batch_files(layout.root).items() if "/results/" in name]
+    results = (msgspec.json.decode(data, type=Result) for data in found)
+    return sorted((result.trial, result.rung, result.value) for result in results)
+
+
+def kinds(layout: Layout) -> set[str]:
+    """What there is of parts: complete ones only, and nothing that is still to be removed."""
+    if not layout.compacted.exists():
+        return set()
+    return {path.name.partition("-")[0] for path in layout.compacted.iterdir()}
+
+
+def main(root: Path, sweep: str) -> dict[str, Any]:
     root.mkdir(exist_ok=True)
-    reference = root / "reference"
-    forked(reference, None)
-    expected = json.loads((reference / "outcome.json").read_text())
+    compact = sweep == "compacted"
+    compacting.MERGE_ABOVE = MERGE_ABOVE  # type: ignore[misc]
+    reference = Trial(root / "reference", compact=compact)
+    reference.session(None)
+    expected = reference.outcome
     points = expected.pop("points")
     differing: dict[str, str] = {}
 
-    def compare(folder: Path, what: str) -> None:
-        found = json.loads((folder / "outcome.json").read_text())
+    def compare(trial: Trial, what: str) -> None:
+        found = trial.outcome
         for key, value in expected.items():
             if found[key] != value:
-                differing[what] = f"{key} differs"
+                differing[what] = f"{key} differs: {found[key]}"
 
     for at in range(points):
-        folder = root / str(at)
-        if forked(folder, at):
+        trial = Trial(root / str(at), compact=compact)
+        if trial.session(at):
             differing[str(at)] = "was not killed"
-        forked(folder, None)
-        compare(folder, str(at))
-        shutil.rmtree(folder)
+        trial.session(None)
+        compare(trial, str(at))
     chosen = random.Random(0)
     for number in range(20):  # killed again and again
-        folder = root / f"many-{number}"
-        while not forked(folder, chosen.randrange(points // 3)):
+        trial = Trial(root / f"many-{number}", compact=compact)
+        while not trial.session(chosen.randrange(points // 3)):
             pass
-        compare(folder, f"many-{number}")
-    reported = {key: expected[key] for key in ("kinds", "raw", "batches", "replayed", "compactions")}
-    return {"points": points, "runs": len(expected["trained"]), "differing": differing} | reported
+        compare(trial, f"many-{number}")
+    found = {key: expected[key] for key in ("raw", "parts")}
+    return {"points": points, "runs": len(expected["trained"]), "differing": differing} | found
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]))))
+    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))

@@ -6,14 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_driver_killed_at_every_point_leads_to_the_same_sweep(tmp_path: Path) -> None:
+def killed_everywhere(folder: Path, sweep: str) -> dict[str, Any]:
     # In a process of its own: it forks, which a process with threads must not.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.driver.kill_harness", str(tmp_path)],
+        [sys.executable, "-m", "tests.driver.kill_harness", str(folder), sweep],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -21,7 +22,23 @@ def test_a_driver_killed_at_every_point_leads_to_the_same_sweep(tmp_path: Path) 
         timeout=300,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_driver_killed_at_every_point_leads_to_the_same_sweep(tmp_path: Path) -> None:
+    found = killed_everywhere(tmp_path, "whole")
     assert found["differing"] == {}
-    assert found["points"] > 200
-    assert found["runs"] == 22
+    assert found["points"] > 150
+    assert (found["runs"], found["parts"]) == (22, [])
+
+
+def test_a_driver_killed_at_every_point_of_a_compaction_loses_no_result_no_report_and_no_log(
+    tmp_path: Path,
+) -> None:
+    found = killed_everywhere(tmp_path, "compacted")
+    assert found["differing"] == {}
+    assert found["points"] > 150
+    assert found["runs"] == 6
+    assert found["parts"] == ["batches", "metrics", "runs", "tables.json", "trials"]
+    assert found["raw"] == ["metrics-0.0.0.jsonl"]  # of the run that failed

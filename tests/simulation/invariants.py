@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import re
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 
 from hpcsweep.core.events import (
     BatchAbandoned,
@@ -19,12 +21,15 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.records import RunStatus, Trial
 from hpcsweep.core.state import SweepState
+from hpcsweep.report.metrics import metrics_table, whole_table
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
 from hpcsweep.simulation import simulate
 from hpcsweep.spec.models import Halving, Hyperband, SimulatedSite
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.results import new_results
+from hpcsweep.store.results import Result
 from hpcsweep.store.segments import read_journal
+from hpcsweep.store.tables import read_tables
+from tests.compacted import batch_files
 from tests.simulation.ordeal import Ordeal
 from tests.simulation.specs import falling
 
@@ -50,8 +55,9 @@ def no_result_is_lost(ordeal: Ordeal) -> None:
     """
     state = ordeal.driver.state
     assert state.ended is not None
+    results = _results(ordeal)
     for batch in ordeal.cluster.submitted:
-        for _, result in new_results(ordeal.layout.batch(batch.name), ()):
+        for result in results[batch.name]:
             run = state.trials[result.trial].runs[result.rung]
             if result.outcome is Outcome.COMPLETED and run.status is RunStatus.WAITING:
                 assert "budget" in state.ended.reason, f"{run.id} came to its end and waits"
@@ -79,9 +85,10 @@ def each_intent_is_submitted_once(ordeal: Ordeal) -> None:
     assert set(submitted) | set(abandoned) == set(planned)
     assert not set(submitted) & set(abandoned)
     assert set(submitted) <= set(accepted)
+    results = _results(ordeal)
     for name in abandoned:
         # A site that forgets can have hidden the batch until all of it was over.
-        for _, result in new_results(ordeal.layout.batch(name), ()):
+        for result in results[name]:
             assert _site(ordeal).forgets is not None, f"{name} is void, yet it trained"
             assert result.started is None or result.started < ordeal.abandoned[name]
 
@@ -148,6 +155,35 @@ def the_cost_is_right(ordeal: Ordeal) -> None:
         assert used_s <= hours * 3600, f"used {used_s}, allowed {hours * 3600}"
 
 
+def no_report_is_lost(ordeal: Ordeal) -> None:
+    """The table of reports is what was written, wherever that is by now: the newest attempt counts."""
+    reported = ordeal.witness.reported
+    expected: dict[tuple[int, int, int], dict[str, float]] = {}
+    files = sorted((trial, [int(n) for n in re.findall(r"\d+", name)], name) for trial, name in reported)
+    for trial, (rung, *_), name in files:
+        for step, metrics in reported[trial, name]:
+            expected.setdefault((trial, rung, step), {}).update(metrics)
+    for table in (metrics_table(ordeal.layout, ordeal.events), _last_table(ordeal)):
+        found = {(row.pop("trial"), row.pop("rung"), row.pop("step")): row for row in table.to_pylist()}
+        assert found == expected
+        assert list(found) == sorted(expected)
+
+
+def what_has_ended_is_compacted(ordeal: Ordeal) -> None:
+    """Of runs that ended by themselves no raw file is left, and no batch folder but for late results."""
+    if ordeal.schedule.compact_at is None:
+        return
+    packing = ordeal.driver.packing
+    assert (packing.ready, packing.batches, packing.files) == ({}, {}, 0)
+    raw = [path for path in ordeal.layout.trials.rglob("*") if path.is_file()]
+    for path in raw:
+        rung = int(path.name.removeprefix("metrics-").partition(".")[0])
+        assert RunId(int(path.parent.name), rung) in packing.raw
+    assert len(packing.parts) <= 1
+    assert not list(ordeal.layout.compacted.glob(".*"))
+    assert not list(ordeal.layout.compacted.glob("taken-*"))
+
+
 def decisions_are_those_of_a_quiet_site(ordeal: Ordeal, folder: Path) -> None:
     """Where nothing learns on the way and no run failed, faults change neither trials nor the winner."""
     spec, state = ordeal.spec, ordeal.driver.state
@@ -159,7 +195,7 @@ def decisions_are_those_of_a_quiet_site(ordeal: Ordeal, folder: Path) -> None:
         ordeal.schedule, kills=0, flaky=0.0, stop=None, overrides=(*ordeal.schedule.overrides, *_QUIET)
     )
     spec = quiet.spec(folder)
-    simulate(spec, falling, folder=folder / "results")
+    simulate(spec, falling, folder=folder / "results", compact=False)
     other = SweepState.replay(read_journal(Layout(folder / "results")).events)
     assert _trials(state) == _trials(other)
     assert state.best == other.best
@@ -172,9 +208,30 @@ ALWAYS = (
     the_cap_always_held,
     rungs_are_exact,
     the_cost_is_right,
+    no_report_is_lost,
+    what_has_ended_is_compacted,
 )
 
 _QUIET = ("cluster.simulated={nodes: 4, gpus: 4}", "resources.time=null", "budget.gpu_hours=null")
+
+
+def _results(ordeal: Ordeal) -> dict[str, list[Result]]:
+    """What the tasks of each batch told, in its folder or in a part."""
+    found: dict[str, list[Result]] = collections.defaultdict(list)
+    for name, data in batch_files(ordeal.layout.root).items():
+        batch, folder, _ = name.split("/", 2) if name.count("/") > 1 else (name, "", "")
+        if folder == "results":
+            found[batch].append(msgspec.json.decode(data, type=Result))
+    return found
+
+
+def _last_table(ordeal: Ordeal) -> pa.Table:
+    """The reports, as they are read where the journal is not."""
+    tables = read_tables(ordeal.layout)
+    if tables is None:
+        assert ordeal.schedule.compact_at is None
+        return metrics_table(ordeal.layout, ordeal.events)
+    return whole_table(ordeal.layout, tables.parts, tables.raw)
 
 
 def _trials(state: SweepState) -> dict[int, list[tuple[Config, list[float | None]]]]:

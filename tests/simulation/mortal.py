@@ -12,7 +12,9 @@ from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, TaskId, TaskState
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.parts import Order
 from hpcsweep.store.segments import Commit, read_journal, sealed
+from tests.doubles import InlineCompactor
 
 
 class Killed(BaseException):
@@ -149,6 +151,19 @@ class MortalCluster(Cluster):
     @property
     def queued(self) -> int | None:
         return self._site.queued
+
+
+class MortalCompactor(InlineCompactor):
+    """The driver may die before and after each order is carried out."""
+
+    def __init__(self, layout: Layout, fate: Fate) -> None:
+        super().__init__(layout)
+        self._fate = fate
+
+    def begin(self, order: Order) -> None:
+        self._fate.point()
+        super().begin(order)
+        self._fate.point()
 
 
 def ask(layout: Layout, verb: str) -> None:

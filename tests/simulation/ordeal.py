@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,16 +21,18 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
 )
+from hpcsweep.core.packing import Packing
 from hpcsweep.core.protocols import Batch
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver import Driver
+from hpcsweep.driver import Compactor, Driver
 from hpcsweep.simulation.site import simulated_place
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun
+from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.segments import read_journal
 from hpcsweep.sweep import make_scheduler, open_sweep
-from tests.simulation.mortal import Fate, Killed, MortalCluster, MortalJournal, ask
+from tests.simulation.mortal import Fate, Killed, MortalCluster, MortalCompactor, MortalJournal, ask
 from tests.simulation.schedules import Schedule
 from tests.simulation.specs import falling
 
@@ -48,12 +50,15 @@ class Witness:
     Attributes:
         accepted: Names of the arrays that it took, in order.
         training: What goes on now, by trial.
+        reported: What was written into each metrics file, by trial and the name of the file.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.accepted: list[str] = []
         self.training: dict[int, Training] = {}
+        self.reported: dict[tuple[int, str], list[tuple[int, dict[str, float]]]] = {}
         self._completed: dict[int, int] = {}
+        write = MetricsWriter.write
         accept, begin, leave = Site.accept, Trainings.begin, Trainings.leave
 
         def accepting(site: Site, number: int, batch: Batch, *, reports: bool) -> None:
@@ -75,6 +80,12 @@ class Witness:
                 self._completed[run.trial] = step
             return step
 
+        def writing(writer: MetricsWriter, step: int, metrics: Mapping[str, float]) -> None:
+            write(writer, step, metrics)
+            key = int(writer.path.parent.name), writer.path.name
+            self.reported.setdefault(key, []).append((step, dict(metrics)))
+
+        patch.setattr(MetricsWriter, "write", writing)
         patch.setattr(Site, "accept", accepting)
         patch.setattr(Trainings, "begin", beginning)
         patch.setattr(Trainings, "leave", leaving)
@@ -148,15 +159,21 @@ class Ordeal:
                 observers=[seen.append],
                 clock=self.site.clock,
                 journal=journal,
+                compacts=self._compactor if self.schedule.compact_at is not None else None,
             ) as driver:
                 self.site.reports = driver.scheduler.watches
                 if driver.state.ended is None:
                     driver.run(self._ticked)
+                else:
+                    driver.compact()
         except Killed:
             pass
         if driver is not None:
             self._check_replay(driver, seen)
         return None if self.fate.dead else driver
+
+    def _compactor(self, layout: Layout) -> Compactor:
+        return MortalCompactor(layout, self.fate)
 
     def _launched_again(self) -> Driver | None:
         """The driver after the next launch, if there is a reason for one."""
@@ -195,9 +212,12 @@ class Ordeal:
         assert written[: len(seen)] == list(seen)
         if not self.fate.dead:
             assert len(written) == len(seen)
-        again = contents(SweepState.replay(written[: len(seen)]))
-        for key, value in contents(driver.state).items():
-            assert again[key] == value, f"state.{key} of the journal is not the driver's"
+        for mine, again in (
+            (contents(driver.state), contents(SweepState.replay(written[: len(seen)]))),
+            (contents(driver.packing), contents(Packing.replay(written[: len(seen)]))),
+        ):
+            for key, value in mine.items():
+                assert again[key] == value, f"{key} of the journal is not the driver's"
         if self.spec.repeats == 1:
             scheduler = make_scheduler(self.spec, adaptive=self.spec.searcher.name == "tpe")
             for event in seen:
@@ -206,10 +226,10 @@ class Ordeal:
                 assert scheduler.decide(slots) == driver.scheduler.decide(slots)
 
 
-def contents(state: SweepState) -> dict[str, object]:
-    """All that a state knows; candidates for the best are looked through only when it is asked for."""
-    found = {key: value for key, value in vars(state).items() if key not in ("_apply", "_best")}
-    return found | {"best": state.best}
+def contents(fold: SweepState | Packing) -> dict[str, object]:
+    """All that a fold knows; candidates for the best are looked through only when it is asked for."""
+    found = {key: value for key, value in vars(fold).items() if key not in ("_apply", "_best")}
+    return found | ({"best": fold.best} if isinstance(fold, SweepState) else {})
 
 
 def _flaky(schedule: Schedule) -> Curve:

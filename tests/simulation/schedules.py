@@ -22,6 +22,7 @@ class Schedule(msgspec.Struct, frozen=True):
         flaky: Share of the steps whose training code fails the first time.
         stop: At which tick somebody asks to stop; the sweep is launched again then. None: never.
         retry: Whether somebody asks to try failed runs again, once, when the sweep has ended.
+        compact_at: After so many raw files what has ended is compacted; None: never.
     """
 
     seed: int
@@ -31,6 +32,7 @@ class Schedule(msgspec.Struct, frozen=True):
     flaky: float
     stop: int | None
     retry: bool
+    compact_at: int | None
 
     def spec(self, folder: Path) -> SweepSpec:
         """The sweep and its site."""
@@ -76,6 +78,7 @@ def drawn(seed: int) -> Schedule:
         flaky=chance.one_of(0.0, 0.0, 0.1),
         stop=int(rng.integers(1, 30)) if chance(0.08) else None,
         retry=chance(0.3),
+        compact_at=(None, 5, None, 20)[seed % 4],
     )
 
 

@@ -9,6 +9,7 @@ A schedule follows from its seed alone. To run some again, or others:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hpcsweep import sweep
 from hpcsweep.core.events import AnyEvent, SweepStarted
+from hpcsweep.driver import compacting
 from tests.simulation.invariants import ALWAYS, decisions_are_those_of_a_quiet_site
 from tests.simulation.ordeal import Ordeal, Witness
 from tests.simulation.schedules import drawn
@@ -64,12 +67,18 @@ def endure(seed: int, folder: Path) -> None:
 
 def ordeal_of(seed: int, folder: Path) -> Ordeal:
     folder.mkdir()
+    schedule = drawn(seed)
     with pytest.MonkeyPatch.context() as patch:
-        return Ordeal(drawn(seed), folder, Witness(patch))
+        if schedule.compact_at is not None:
+            often = {"compact_at": schedule.compact_at}
+            settings = sweep._settings
+            patch.setattr(sweep, "_settings", lambda *of: msgspec.structs.replace(settings(*of), **often))
+            patch.setattr(compacting, "MERGE_ABOVE", 2)
+        return Ordeal(schedule, folder, Witness(patch))
 
 
 def plain(events: list[AnyEvent]) -> Iterator[str]:
     """The events without the random name of the sweep and its folder."""
     started = next(event for event in events if isinstance(event, SweepStarted))
     for event in events:
-        yield msgspec.json.encode(event).decode().replace(started.sweep, "cafe01")
+        yield re.sub(rf'(?<=[-"]){started.sweep}(?=[-"])', "cafe01", msgspec.json.encode(event).decode())

@@ -29,7 +29,7 @@ from hpcsweep.core.events import (
     RunInterrupted,
     TasksReleased,
 )
-from hpcsweep.store.layout import Layout
+from tests.compacted import batch_files
 
 from .conftest import require_slurm
 from .fixture import NODES, PrivateSlurm
@@ -278,7 +278,7 @@ def test_a_requeue_of_a_whole_array_is_lived_through_by_each_of_its_tasks(
 @on_a_cluster()
 def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: Path) -> None:
     setup = 'cluster.setup=["[ $SLURMD_NODENAME != n2 ] || { echo no GPU here >&2; exit 1; }"]'
-    with Sweep(slurm, folder, *fifo(40, 2), "cluster.grace=1", setup, pause=0.5, max_gpus=16) as sweep:
+    with Sweep(slurm, folder, *fifo(60, 2), "cluster.grace=1", setup, pause=1, max_gpus=16) as sweep:
         driver = sweep.launch()
         wait_until("a node is left out", lambda: len(sweep.of_kind(NodeExcluded)) > 0)
         (told,) = sweep.status()["excluded"]
@@ -286,7 +286,7 @@ def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: P
         assert "no GPU here" in told["reason"]
         assert "excluded: n2" in sweep.told("status")
         finish(driver)
-        every_run_once(sweep, 40)
+        every_run_once(sweep, 60)
         assert {event.node for event in sweep.of_kind(RunInterrupted)} == {"n2"}
         (excluded,) = sweep.of_kind(NodeExcluded)
         position = sweep.events.index(excluded)
@@ -295,8 +295,9 @@ def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: P
         )
         later = [event.batch for event in sweep.events[position:] if isinstance(event, BatchPlanned)]
         assert later
+        files = batch_files(sweep.root)
         for batch in later:
-            assert "--exclude=n2\n" in Layout(sweep.root).batch(batch).script.read_text()
+            assert b"--exclude=n2\n" in files[f"{batch}/script.sbatch"]
 
 
 # --------------------------------------------------------------------------- submitting

@@ -25,7 +25,7 @@ from hpcsweep.store import segments as segments_module
 from hpcsweep.store.journal import MERGE_ABOVE, Journal, holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import SILENT_S, Owner, born
-from hpcsweep.store.segments import Commit, Header, Position, Released, read_journal
+from hpcsweep.store.segments import Commit, Header, Position, Released, checksum_at, ends_at, read_journal
 
 
 def note(number: int) -> AnyEvent:
@@ -800,3 +800,60 @@ def test_a_folder_that_cannot_be_read_or_made_is_an_error_in_words(layout: Layou
     with pytest.raises(FolderError) as caught:
         journal.acquire()
     assert str(caught.value) == f"{layout.journal}: cannot be written: Not a directory"
+
+
+# --------------------------------------------------------------------------- where it ends
+
+
+def end(layout: Layout) -> tuple[Position, str]:
+    reading = read_journal(layout)
+    assert reading.tail is not None
+    return reading.tail.end, checksum_at(reading)
+
+
+def test_a_journal_ends_where_it_did_while_drivers_come_and_go_and_commit_nothing(layout: Layout) -> None:
+    journal = Journal.open(layout)
+    journal.commit(notes(1, 2))
+    at, checksum = end(layout)
+    assert ends_at(layout, at, checksum=checksum)
+    journal.release()
+    assert ends_at(layout, at, checksum=checksum)
+    for _ in range(2):
+        visitor = Journal.open(layout)
+        visitor.acquire()
+        assert ends_at(layout, at, checksum=checksum)
+        visitor.release()
+    (layout.journal / "000004.jsonl").touch()  # of a driver that is about to begin
+    assert ends_at(layout, at, checksum=checksum)
+    with (layout.journal / "000003.jsonl").open("ab") as file:
+        file.write(b'{"t":1.0,"events":[')  # or died in its first commit
+    assert ends_at(layout, at, checksum=checksum)
+
+
+def test_a_journal_ends_elsewhere_once_anything_was_committed_or_became_void(layout: Layout) -> None:
+    journal = Journal.open(layout)
+    journal.commit(notes(1))
+    at, checksum = end(layout)
+    assert not ends_at(layout, Position(at.segment, at.offset - 1), checksum=checksum)
+    assert not ends_at(layout, at, checksum="00000000")
+    assert not ends_at(layout, Position(9, 100), checksum=checksum)
+    journal.commit(notes(2))
+    assert not ends_at(layout, at, checksum=checksum)
+    at, checksum = end(layout)
+    journal.release()
+    newer = Journal.open(layout)
+    newer.commit(notes(3))
+    newer.release()
+    assert not ends_at(layout, at, checksum=checksum)
+    assert ends_at(layout, end(layout)[0], checksum=end(layout)[1])
+
+
+def test_a_commit_that_a_newer_driver_did_not_count_is_no_end(layout: Layout) -> None:
+    journal = Journal.open(layout)
+    journal.commit(notes(1))
+    counted, _ = end(layout)
+    journal.commit(notes(2))
+    at, checksum = end(layout)
+    header = Header(2, Owner.me(), 0.0, counted)
+    (layout.journal / "000002.jsonl").write_bytes(segments_module.sealed(header))
+    assert not ends_at(layout, at, checksum=checksum)
