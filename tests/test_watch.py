@@ -460,10 +460,11 @@ class Terminal:
                 return False
         return True
 
-    def end(self) -> int:
+    def end(self, *, timeout_s: float = 60.0) -> int:
         """Its exit status."""
+        until = time.monotonic() + timeout_s
         while self.read_some():
-            pass
+            assert time.monotonic() < until, self.screen.decode(errors="replace")
         return self.process.wait(30)
 
     def after(self) -> str:
