@@ -11,12 +11,11 @@ import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit
 from hpcsweep.cli.text import configuration, number
-from hpcsweep.errors import FolderError
 from hpcsweep.report.compare import CONFIDENCE, Comparison, Estimate
 from hpcsweep.report.compare import compare as compared
 from hpcsweep.report.entrant import Sweep
 from hpcsweep.report.page.comparison import comparison_page, pair_text, verdict
-from hpcsweep.store.files import write_atomic
+from hpcsweep.report.page.writing import write_page
 
 
 def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None:
@@ -29,7 +28,7 @@ def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None
         found = compared(folders)
         target = output or (None if json else Path("compared.html"))
         if target is not None:
-            _write(comparison_page(found), target)
+            write_page(target, comparison_page(found), hint="; --output FILE puts it elsewhere")
         if json:
             typer.echo(_json(found, target))
         else:
@@ -37,16 +36,6 @@ def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None
             typer.echo(f"page: {target}")
         if all(sweep.best is None for sweep in found.sweeps):
             raise typer.Exit(NO_VALUE)
-
-
-def _write(html: str, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, html.encode(errors="replace"))
-    except OSError as error:
-        raise FolderError(
-            f"{target}: cannot be written: {error.strerror}; --output FILE puts it elsewhere"
-        ) from error
 
 
 def _print(found: Comparison) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hpcsweep.cli.exits import errors_exit
-from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.errors import SpecError
 
 if TYPE_CHECKING:
     from hpcsweep.report.page.pareto import Mode
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
     """Write the page and print where it is."""
     from hpcsweep.report.page.page import page
+    from hpcsweep.report.page.writing import write_page
     from hpcsweep.report.results import load
 
     with errors_exit():
         results = load(path)
         html = page(results, modes=_modes(metrics, results))
         target = output or path / "report.html"
-        _write(target, html, hint="" if output else "; --output FILE puts it elsewhere")
+        write_page(target, html, hint="" if output else "; --output FILE puts it elsewhere")
         typer.echo(target)
 
 
@@ -43,13 +44,3 @@ def _modes(metrics: Sequence[str], results: Results) -> dict[str, Mode]:
             )
         modes[name] = "min" if mode == "min" else "max"
     return modes
-
-
-def _write(target: Path, html: str, *, hint: str) -> None:
-    from hpcsweep.store.files import write_atomic
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, html.encode(errors="replace"))
-    except OSError as error:
-        raise FolderError(f"{target}: cannot be written: {error.strerror}{hint}") from error

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from hpcsweep.core.history import Floats
-from hpcsweep.errors import FolderError
 from hpcsweep.report.page import bands
 from hpcsweep.report.page.axes import LEGEND_BELOW
 from hpcsweep.report.page.render import render
 from hpcsweep.report.page.sections import Figure, Section
 from hpcsweep.report.page.wording import count, number
+from hpcsweep.report.page.writing import write_page
 from hpcsweep.simulation.comparing import Comparison, Row
 
 #: Points of each line.
@@ -26,11 +26,7 @@ def write_plot(comparison: Comparison, path: Path) -> None:
         FolderError: The file cannot be written.
     """
     html = render(f"Best {comparison.metric}, simulated", [_section(comparison)])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise FolderError(f"{path}: cannot be written: {error.strerror}") from error
+    write_page(path, html)
 
 
 def _section(comparison: Comparison) -> Section:
@@ -40,7 +36,7 @@ def _section(comparison: Comparison) -> Section:
         [
             trace
             for place, row in enumerate(comparison.rows)
-            for trace in bands.band(row.name, hours, _values(row, hours * 3600), place)
+            for trace in bands.band(row.name, hours, best_values(row, hours * 3600), place)
         ],
         {
             "xaxis": {"title": {"text": "hours of virtual time"}},
@@ -56,13 +52,6 @@ def _section(comparison: Comparison) -> Section:
     return Section("progress", "Best value over time", [figure])
 
 
-def _values(row: Row, seconds: Floats) -> Floats:
+def best_values(row: Row, seconds: Floats) -> Floats:
+    """Each seed's best value `(k, n)` at these times of virtual time `(n,)`; NaN while it has none."""
     return np.array([[run.value_at(at) for at in seconds] for run in row.runs], dtype=float)
-
-
-def quartiles(row: Row, seconds: Floats) -> Floats:
-    """Lower quartile, median and upper quartile of the best value at these times, `(3, n)`.
-
-    NaN until every seed has a value.
-    """
-    return bands.quartiles(_values(row, seconds))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.report.page.bands import quartiles
 from hpcsweep.simulation import Simulated, compare, comparison, variants
-from hpcsweep.simulation.plotting import quartiles, write_plot
+from hpcsweep.simulation.plotting import best_values, write_plot
 from tests.simulation.specs import falling, spec_of, write_spec
 
 
@@ -127,7 +128,7 @@ def test_figures_are_medians_and_the_target_is_what_all_reach(tmp_path: Path) ->
 def test_quartiles_over_time_begin_where_every_seed_has_a_value(tmp_path: Path) -> None:
     runs = [simulated(seed, [(seed * 10.0, float(seed)), (50.0, seed - 10.0)]) for seed in range(5)]
     [row] = comparison(spec_of(tmp_path), {"one": runs}).rows
-    found = quartiles(row, np.array([0.0, 39.0, 40.0, 49.0, 50.0, 1000.0]))
+    found = quartiles(best_values(row, np.array([0.0, 39.0, 40.0, 49.0, 50.0, 1000.0])))
     assert np.isnan(found[:, :2]).all()
     assert found[:, 2:].T.tolist() == [[1, 2, 3], [1, 2, 3], [-9, -8, -7], [-9, -8, -7]]
 

@@ -190,30 +190,31 @@ def _figure(
     )
 
 
-def _trials(rows: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
+def _points(rows: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
+    """What the traces of a figure have in common: where the trials are, and what each says of itself."""
     return {
         "type": "scatter",
-        "mode": "markers",
-        "name": "trials",
         "x": rows[name].to_numpy(),
         "y": rows[objective].to_numpy(),
         "customdata": rows[["trial", "step"]].to_numpy(dtype=np.int64),
-        "marker": {"color": "@muted", "size": 6, "opacity": 0.5},
         "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{y:.6~g}, %{x:.6~g}<extra></extra>",
     }
 
 
+def _trials(rows: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
+    return _points(rows, name, objective) | {
+        "mode": "markers",
+        "name": "trials",
+        "marker": {"color": "@muted", "size": 6, "opacity": 0.5},
+    }
+
+
 def _joined(front: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
+    return _points(front, name, objective) | {
         "mode": "lines+markers",
         "name": "not beaten in both",
-        "x": front[name].to_numpy(),
-        "y": front[objective].to_numpy(),
-        "customdata": front[["trial", "step"]].to_numpy(dtype=np.int64),
         "line": {"color": "@1", "width": 1.5, "dash": "dot"},
         "marker": {"color": "@1", "size": 9},
-        "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{y:.6~g}, %{x:.6~g}<extra></extra>",
     }
 
 
