@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
@@ -35,7 +36,6 @@ from hpcsweep.store.provenance import record_launch
 from hpcsweep.store.segments import read_journal
 from hpcsweep.store.snapshot import copy_code, in_copy, list_code
 from hpcsweep.worker.check import check_trainer
-from hpcsweep.worker.environment import with_hpcsweep_importable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -335,8 +335,8 @@ def check_training_code(spec: SweepSpec, layout: Layout | None = None) -> None:
 
 def compactor(layout: Layout) -> Compactor:
     """Compacts what has ended in a process of its own."""
-    command = [sys.executable, "-P", "-m", "hpcsweep.compacting", str(layout.root)]
-    return ChildCompactor(command, with_hpcsweep_importable(os.environ))
+    command = bootstrap.command(sys.executable, "hpcsweep.compacting", str(layout.root))
+    return ChildCompactor(command, dict(os.environ))
 
 
 @contextlib.contextmanager

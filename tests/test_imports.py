@@ -17,6 +17,7 @@ PACKAGE = Path(hpcsweep.__file__).parent
 
 #: What each room may import of the others; of itself and of the package's root each may.
 MAY_IMPORT: dict[str, set[str]] = {
+    "bootstrap": set(),
     "errors": set(),
     "clock": set(),
     "plugins": {"errors"},
@@ -25,15 +26,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schedulers": {"core", "errors"},
     "store": {"core", "errors"},
     "trial": {"core", "errors", "store"},
-    "worker": {"core", "errors", "store", "trial"},
+    "worker": {"bootstrap", "core", "errors", "store", "trial"},
     "training": {"errors", "trial"},
-    "cluster": {"core", "errors", "store"},
+    "cluster": {"bootstrap", "core", "errors", "store"},
     "report": {"core", "errors", "store"},
     "driver": {"core", "errors", "store"},
     "compacting": {"core", "report", "store"},
     "spec": {"cluster", "core", "errors", "plugins", "schedulers", "searchers", "store", "worker"},
     "known": {"core", "errors", "spec", "store"},
     "sweep": {
+        "bootstrap",
         "clock",
         "cluster",
         "core",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from hpcsweep import bootstrap
 from hpcsweep.cluster.local_task import Claim, claim_path
 from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.errors import FolderError, SubmitRefused
@@ -214,11 +215,14 @@ class LocalCluster(Cluster):
     def _start(self, batch: LiveBatch, index: int) -> _Task:
         devices = self._free_devices()
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._cpus), **self._environment}
-        environment["HPCSWEEP_JOB"] = f"local_{index}"
+        # Launched from inside a Slurm job, that job's number of starts is around.
+        environment |= {"HPCSWEEP_JOB": f"local_{index}", "HPCSWEEP_RESTART": "0"}
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         files = BatchLayout(batch.folder)
-        command = [self._python, "-m", "hpcsweep.cluster.local_task", str(batch.folder), str(index)]
+        command = bootstrap.command(
+            self._python, "hpcsweep.cluster.local_task", str(batch.folder), str(index)
+        )
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         pid = os.posix_spawnp(
             self._python,

@@ -317,7 +317,7 @@ def _refuse_words_of_submitit(options: SlurmOptions) -> None:
 
 
 def _import_from(python: str) -> Path | None:
-    """The folder to put on PYTHONPATH for this interpreter, None if it finds this package itself.
+    """The folder in which this interpreter is to find this package, None if it finds it by itself.
 
     The interpreter is asked, as it would start in a job: that is right for wheels, editable
     installs and checkouts alike. One that does not run here, in a container for example, is
@@ -326,8 +326,8 @@ def _import_from(python: str) -> Path | None:
     ours = Path(hpcsweep.__file__).resolve()
     code = "import importlib.util as u; s = u.find_spec('hpcsweep'); print(s.origin if s else '')"
     try:
-        drop = frozenset({"PYTHONPATH"})
-        answer = programs.call([python, "-P", "-c", code], timeout_s=60, drop=drop)
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        answer = programs.call([python, "-P", "-c", code], timeout_s=60, env=env)
     except OSError:
         return None
     found = answer.out.strip()

@@ -13,6 +13,8 @@ _FOREIGN: Final = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
 #: Of a job's own variables sbatch must see none: a task that submits would hand its restart
 #: count, its memory and its CPU binding on to the jobs it submits.
 _JOB: Final = ("SLURM_", "SLURMD_")
+#: Of a task or a run: a sweep launched from inside one would take them for its own.
+_OWN: Final = "HPCSWEEP_"
 _KEPT: Final = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"})
 #: The devices that a job was given. A job without GPUs would inherit them.
 _DEVICES: Final = frozenset(
@@ -49,17 +51,30 @@ _SBATCH_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def environment(*, drop: Container[str] = ()) -> dict[str, str]:
-    """Our environment, less what would change the programs' meaning or language, and less our own job."""
-    ours = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(_FOREIGN)
-        and (not key.startswith(_JOB) or key in _KEPT)
-        and key not in drop
-        and not key.startswith("LC_")
-    } | {"LC_ALL": "C"}
-    jobs = {os.environ[key] for key in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID") if os.environ.get(key)}
+def environment() -> dict[str, str]:
+    """For programs whose output is read: less our own job, and what would change its form or language."""
+    ours = _without_our_job(os.environ)
+    return {key: value for key, value in ours.items() if not key.startswith((*_FOREIGN, "LC_"))} | {
+        "LC_ALL": "C"
+    }
+
+
+def exported(*, drop: Container[str] = ()) -> dict[str, str]:
+    """For sbatch, which hands it on to the jobs: the user's own, the language included.
+
+    What sbatch says is the same in every language.
+
+    Args:
+        drop: Variables that would override the script.
+    """
+    ours = _without_our_job(os.environ)
+    return {key: value for key, value in ours.items() if key not in drop and not key.startswith(_OWN)}
+
+
+def _without_our_job(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, less what belongs to the job that we run in, if any."""
+    ours = {key: value for key, value in environ.items() if not key.startswith(_JOB) or key in _KEPT}
+    jobs = {environ[key] for key in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID") if environ.get(key)}
     if not jobs:
         return ours
     # A folder that bears the job's number is the site's gift to this job, and goes with it.

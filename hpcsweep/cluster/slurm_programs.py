@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -54,7 +54,7 @@ def call(
     *,
     timeout_s: float,
     cwd: Path | None = None,
-    drop: Container[str] = (),
+    env: Mapping[str, str] | None = None,
     stdin: str = "",
     until: re.Pattern[str] | None = None,
 ) -> Answer:
@@ -66,7 +66,7 @@ def call(
         argv: The program and its arguments.
         timeout_s: Its time limit.
         cwd: Where it runs.
-        drop: Variables of ours that it does not see.
+        env: Its environment; by default the one for programs whose output is read.
         stdin: What it reads.
         until: It is ended at once when it has said this on stderr.
 
@@ -86,7 +86,7 @@ def call(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=cwd or "/",
-                env=environment(drop=drop),
+                env=environment() if env is None else env,
                 start_new_session=True,
             )
         )

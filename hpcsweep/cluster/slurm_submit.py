@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcsweep.cluster import slurm_programs as programs
+from hpcsweep.cluster.slurm_environment import exported
 from hpcsweep.cluster.slurm_programs import Answer
 from hpcsweep.errors import SubmitLimited, SubmitRefused, SubmitUncertain
 
@@ -57,7 +58,7 @@ def submit(script: Path, *, cwd: Path, drop: Container[str] = ()) -> tuple[str, 
     """
     argv = ["sbatch", "--parsable", str(script)]
     try:
-        answer = programs.call(argv, timeout_s=SBATCH_S, cwd=cwd, drop=drop, until=_RETRYING)
+        answer = programs.call(argv, timeout_s=SBATCH_S, cwd=cwd, env=exported(drop=drop), until=_RETRYING)
     except OSError as error:
         raise SubmitRefused(f"sbatch: cannot be run: {error.strerror}") from error
     if answer.code is None:
@@ -81,7 +82,7 @@ def refusal(text: str, *, all_nodes_up: bool, drop: Container[str] = ()) -> str 
     """
     argv = ["sbatch", "--test-only"]
     try:
-        answer = programs.call(argv, timeout_s=TEST_S, drop=drop, stdin=text, until=_RETRYING)
+        answer = programs.call(argv, timeout_s=TEST_S, env=exported(drop=drop), stdin=text, until=_RETRYING)
     except OSError as error:
         return f"sbatch: cannot be run: {error.strerror}"
     words = answer.words

@@ -207,8 +207,8 @@ def worker_command(
     Args:
         python: Absolute path of the interpreter.
         folder: The batch's folder.
-        import_from: Folder that holds the package, where the interpreter does not find it itself.
-            Exported here and not with the rest: modules and conda set PYTHONPATH too.
+        import_from: Folder that holds the package, where the interpreter does not find it itself. It does
+            not go on PYTHONPATH, which training inherits: see `hpcsweep.bootstrap`.
         module: The worker's, or another one in its place.
     """
     return _module_command(python, module, folder, import_from=import_from)
@@ -220,10 +220,10 @@ def tick_command(python: str, folder: Path, *, import_from: Path | None = None) 
 
 
 def _module_command(python: str, module: str, folder: Path, *, import_from: Path | None) -> str:
-    command = f"exec {shlex.quote(python)} -P -m {module} {shlex.quote(str(folder))}"
-    if import_from is None:
-        return command
-    return f'export PYTHONPATH={shlex.quote(str(import_from))}"${{PYTHONPATH:+:$PYTHONPATH}}"\n{command}'
+    run = f"-m {module}"
+    if import_from is not None:
+        run = f"{shlex.quote(str(import_from / 'hpcsweep' / 'bootstrap.py'))} {module}"
+    return f"exec {shlex.quote(python)} -P {run} {shlex.quote(str(folder))}"
 
 
 # --------------------------------------------------------------------------- all together

@@ -6,12 +6,12 @@ that what it imports (torch) never enters the driver. The last two are as the ch
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import traceback
 
+from hpcsweep import bootstrap
 from hpcsweep.errors import TrainerError
 from hpcsweep.store.manifest import Program
 
@@ -52,15 +52,12 @@ def _check_pattern(pattern: str) -> None:
 
 
 def _check_function(program: Program, function: str, *, python: str) -> None:
-    from hpcsweep.worker.environment import with_hpcsweep_importable
-
     workdir = program.workdir
     copied = [program.copied.root, program.copied.code] if program.copied else []
     try:
         done = subprocess.run(
-            [python, "-P", "-m", "hpcsweep.worker.check", function, *copied],
+            bootstrap.command(python, "hpcsweep.worker.check", function, *copied),
             cwd=workdir,
-            env=with_hpcsweep_importable(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=IMPORT_LIMIT_S,

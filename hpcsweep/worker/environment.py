@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import hpcsweep
+from hpcsweep import bootstrap
 from hpcsweep.store.manifest import Copied, Program
 from hpcsweep.trial import RunFile
 from hpcsweep.worker.command import as_text
@@ -27,6 +27,57 @@ _OWN = (
     "HPCSWEEP_WORKDIR",
 )
 
+#: Of the task, and of the process that drives a detached sweep on: not the training's business.
+_TASK: Final = frozenset({"HPCSWEEP_JOB", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"})
+
+#: By these a process believes that srun has started it, together with the others of its training: the
+#: batch script has them too (SLURM_NTASKS=1, SLURM_PROCID=0), and Lightning with `devices: 2` then trains
+#: on one device. srun sets them again for those that it starts. What stays, for srun and mpirun to see
+#: what the job has: SLURM_JOB_*, SLURM_TASKS_PER_NODE, SLURM_CPUS_PER_TASK, SLURM_NNODES, SLURM_NODELIST.
+_LAUNCHED: Final = frozenset(
+    {
+        "SLURM_NTASKS",
+        "SLURM_NPROCS",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "SLURM_GTIDS",
+        "SLURM_TASK_PID",
+        "SLURM_LAUNCH_NODE_IPADDR",
+        "SLURM_DISTRIBUTION",
+        # NONE at sites that pass nothing on: srun would keep a run's own variables from what it starts.
+        "SLURM_EXPORT_ENV",
+        "PMI_RANK",
+        "PMI_SIZE",
+        "PMI_LOCAL_RANK",
+        "PMI_LOCAL_SIZE",
+        "PMI_UNIVERSE_SIZE",
+        "PMI_FD",
+        "PMI_ID",
+        "PMI_JOBID",
+        "PMI_PORT",
+        "PMI_SPAWNED",
+        "PMI_CONTROL_PORT",
+        "PMI_SHARED_SECRET",
+        "OMPI_UNIVERSE_SIZE",
+        "MPI_LOCALRANKID",
+        "MPI_LOCALNRANKS",
+    }
+)
+_LAUNCHED_PREFIXES: Final = (
+    "SLURM_STEP",
+    "SLURM_SRUN_",
+    "SLURM_PTY_",
+    "SLURM_PMI",
+    "SLURM_CPU_BIND",
+    "SLURM_MEM_BIND",
+    "PMIX_",
+    "OMPI_COMM_WORLD_",
+    "MV2_COMM_WORLD_",
+)
+#: Settings of a user, under a prefix of the above.
+_SETTINGS: Final = "PMIX_MCA_"
+
 
 def run_environment(
     base: Mapping[str, str],
@@ -36,22 +87,26 @@ def run_environment(
     run_file: Path,
     devices: Sequence[str] | None,
     python: str,
+    modules: Path | None = None,
 ) -> dict[str, str]:
-    """The environment of one run's process: `base`, less any other run's variables, and its own.
+    """The environment of one run's process: `base` and its own variables; docs/environment.md has it all.
 
     Args:
-        base: The task's environment.
+        base: The task's environment. Another run's variables, those of the task and those by which a
+            process believes that a launcher started it are left out.
         run: What the run is to do.
         program: Of the sweep. Of a copy of its code modules are imported from the copy.
         run_file: Where that is written.
         devices: The GPUs that it may see; None leaves them as they are in `base`.
         python: The interpreter for `$HPCSWEEP_PYTHON -m hpcsweep.trial`.
+        modules: Folder in which `python` finds this package, where it does not by itself.
     """
     environ = {
         name: value
         for name, value in base.items()
-        if name not in _OWN and not name.startswith("HPCSWEEP_PARAM_")
+        if name not in _OWN and name not in _TASK and not name.startswith("HPCSWEEP_PARAM_")
     }
+    environ = _unlaunched(environ)
     values: dict[str, Any] = {
         "HPCSWEEP_RUN": str(run_file),
         "HPCSWEEP_TRIAL": run.trial,
@@ -77,7 +132,21 @@ def run_environment(
     if program.copied is not None and "PYTHONPATH" in environ:
         paths = environ["PYTHONPATH"].split(os.pathsep)
         environ["PYTHONPATH"] = os.pathsep.join(in_copy(paths, program.copied))
-    return with_hpcsweep_importable(environ)
+    if modules is not None:
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [environ.get("PYTHONPATH", ""), str(modules)]))
+    return environ
+
+
+def _unlaunched(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, less that by which a process believes that a launcher started it."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in _LAUNCHED and (not name.startswith(_LAUNCHED_PREFIXES) or name.startswith(_SETTINGS))
+    }
+    # A sweep that asks for several tasks starts them by srun, which reads their number here as well.
+    tasks = environ.get("SLURM_NPROCS") or environ.get("SLURM_NTASKS", "1")
+    return kept if tasks == "1" else {**kept, "SLURM_NPROCS": tasks}
 
 
 def parameter_variable(name: str) -> str:
@@ -94,16 +163,17 @@ def in_copy(paths: Sequence[str], copied: Copied) -> list[str]:
     return [copy if copy and os.path.isdir(copy) else path for path, copy in moved]
 
 
-def with_hpcsweep_importable(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment, in which any folder's Python finds this very package.
+def modules_folder(folder: Path) -> Path | None:
+    """A new folder that holds this package alone; None where the interpreter finds the package itself.
 
-    An installed package is found anyway; one in a checkout may be known only by the present folder.
+    It goes on the PYTHONPATH of training, where a checkout would show whatever lies beside the package.
     """
-    root = Path(hpcsweep.__file__).parent.parent
-    paths = environ.get("PYTHONPATH", "")
-    if root.name in ("site-packages", "dist-packages") or str(root) in paths.split(":"):
-        return dict(environ)
-    return {**environ, "PYTHONPATH": f"{paths}:{root}" if paths else str(root)}
+    if not bootstrap.was_needed():
+        return None
+    folder.mkdir()
+    package = Path(bootstrap.PACKAGE)
+    (folder / package.name).symlink_to(package)
+    return folder
 
 
 def lane_devices(visible: str | None, *, gpus: int, lanes: int) -> list[list[str] | None]:

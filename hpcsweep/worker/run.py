@@ -48,6 +48,7 @@ class Start(msgspec.Struct, frozen=True):
         restart: The cluster's own count of this task's starts, from 0.
         scratch: A private folder of this node.
         environ: The environment of the task.
+        modules: Where training finds this package, None where it needs no help; see `modules_folder`.
     """
 
     batch: BatchLayout
@@ -58,6 +59,7 @@ class Start(msgspec.Struct, frozen=True):
     node: str
     scratch: Path
     environ: Mapping[str, str]
+    modules: Path | None = None
 
 
 class Attempt:
@@ -193,6 +195,7 @@ class Attempt:
             run_file=run_file,
             devices=self._devices,
             python=sys.executable,
+            modules=self._start.modules,
         )
         try:
             argv = program_arguments(program, file, ending=self._ending_file, python=sys.executable)

@@ -23,7 +23,7 @@ from hpcsweep.core.events import Interruption
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.manifest import ManifestRun, read_task
 from hpcsweep.store.results import Result, read_result, write_result
-from hpcsweep.worker.environment import lane_devices
+from hpcsweep.worker.environment import lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt, Start
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
@@ -118,6 +118,7 @@ def run_task(
             node=node,
             scratch=scratch,
             environ=environ,
+            modules=modules_folder(scratch / "python"),
         )
         return _Lanes(start, work.runs, signals).run()
     finally:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from hpcsweep import bootstrap
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
@@ -36,7 +37,7 @@ def tick(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str],
 
 def _run(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str], signals: Signals) -> None:
     layout = Layout.of_batch(batch.root)
-    argv = [sys.executable, "-P", "-m", "hpcsweep.tick", str(layout.root)]
+    argv = bootstrap.command(sys.executable, "hpcsweep.tick", str(layout.root))
     argv += ["--batch", batch.root.name, "--task", str(task), "--job", job]
     log = os.open(layout.tick_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -234,17 +235,40 @@ def test_submit_sees_no_variable_that_would_change_the_batch(
 ) -> None:
     kept = {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "acc", "MINE": "1"}
     dropped = {"SLURM_JOB_ID": "1", "SLURM_RESTART_COUNT": "1", "SBATCH_ARRAY_INX": "1", "SBATCH_GPUS": "8"}
-    for key, value in {**kept, **dropped, "SBATCH_WAIT": "1", "LC_ALL": "de_DE.UTF-8"}.items():
+    dropped |= {"HPCSWEEP_TASK": "3", "HPCSWEEP_RESTART": "2", "HPCSWEEP_RUN": "/run.json"}
+    for key, value in {**kept, **dropped, "SBATCH_WAIT": "1"}.items():
         monkeypatch.setenv(key, value)
     programs.put("sbatch", "env -0 >env; echo 71")
     cluster.submit(batch)
-    env = dict(pair.split("=", 1) for pair in (batch.folder / "env").read_text().split("\0") if pair)
-    assert {key: env.get(key) for key in (*kept, *dropped, "SBATCH_WAIT", "LC_ALL")} == {
+    env = environment_of(batch.folder / "env")
+    assert {key: env.get(key) for key in (*kept, *dropped, "SBATCH_WAIT")} == {
         **kept,
         **dict.fromkeys(dropped),
         "SBATCH_WAIT": None,
-        "LC_ALL": "C",
     }
+
+
+def test_the_user_s_language_reaches_the_jobs_and_no_program_whose_output_is_read(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    language = {"LANG": "de_DE.UTF-8", "LC_CTYPE": "C.UTF-8", "LC_NUMERIC": "de_DE.UTF-8", "LC_ALL": ""}
+    reshaping = {"SQUEUE_FORMAT": "%i", "SINFO_FORMAT": "%P"}
+    for key in [key for key in os.environ if key.startswith("LC_")]:
+        monkeypatch.delenv(key)
+    for key, value in {**language, **reshaping}.items():
+        monkeypatch.setenv(key, value)
+    for program in ("sbatch", "squeue", "scancel"):
+        programs.put(program, f"env -0 >'{tmp_path}/{program}'; echo 71")
+    cluster.submit(batch)
+    cluster.poll([])
+    cluster.dismiss(["71"])
+    wanted = (*language, *reshaping)
+    seen = {
+        program: {key: environment_of(tmp_path / program).get(key) for key in wanted}
+        for program in ("sbatch", "squeue", "scancel")
+    }
+    english = {**dict.fromkeys(wanted), "LANG": "de_DE.UTF-8", "LC_ALL": "C"}
+    assert seen == {"sbatch": {**language, **reshaping}, "squeue": english, "scancel": english}
 
 
 def environment_of(path: Path) -> dict[str, str]:

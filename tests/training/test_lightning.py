@@ -12,12 +12,16 @@ from typing import Any, Literal
 import lightning
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from hpcsweep.store.manifest import Program
 from hpcsweep.training.lightning import SweepCallback
 from hpcsweep.trial import Trial
+from hpcsweep.worker.environment import run_environment
 from tests.training.runs import LIGHTNING_ITSELF, Killed, assert_same_weights, kept, new_run, reported, told
+from tests.worker.test_environment import JOB, LAUNCHED, RUN
 
 pytestmark = LIGHTNING_ITSELF
 
@@ -254,3 +258,24 @@ def test_nothing_is_written_beside_the_checkpoint(tmp_path: Path, monkeypatch: p
     assert os.listdir(tmp_path) == ["run"]
     names = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert names == {"lightning.ckpt", ".hpcsweep.json", "metrics-0.0.0.jsonl"}
+
+
+def test_two_devices_train_where_the_batch_script_of_one_task_would_make_lightning_take_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = {**JOB, **LAUNCHED}
+    program = Program(workdir="/w", metric="loss")
+    ours = run_environment(job, RUN, program, run_file=Path("/r"), devices=None, python="/p")
+
+    def seen(environ: dict[str, str]) -> tuple[bool, int, int]:
+        with monkeypatch.context() as patch:
+            for name in {*job, *ours} - {"HOME"}:
+                patch.delenv(name, raising=False)
+            for name, value in environ.items():
+                if name != "HOME":
+                    patch.setenv(name, value)
+            trainer = lightning.Trainer(accelerator="cpu", devices=2, logger=False, barebones=True)
+            return SLURMEnvironment.detect(), trainer.num_devices, trainer.world_size
+
+    assert seen(job) == (True, 2, 1)
+    assert seen(ours) == (False, 2, 2)
