@@ -97,6 +97,11 @@ class History:
         return len(self.configs)
 
     @property
+    def known(self) -> int:
+        """How many configurations there are, those of earlier sweeps included."""
+        return len(self.configs) + len(self._known)
+
+    @property
     def observed(self) -> int:
         """How many observations there are, m below."""
         return len(self._of)

@@ -233,6 +233,47 @@ class Space(msgspec.Struct, frozen=True, dict=True):
     def _draw(self, n: int, rng: Generator) -> list[Config]:
         return self.from_unit(rng.random((n, len(self.columns))))
 
+    def sample_infinite(self, n: int, rng: Generator) -> list[Config]:
+        """`n` random configurations in which a parameter of infinitely many values is active.
+
+        One of those parameters is chosen for each; what it depends on gets values that make it
+        active. Constraints are not checked. Empty where no such parameter can be active.
+        """
+        columns = {p.name: (column, domain) for column, (p, domain) in enumerate(self._dimensions)}
+        reachable = [
+            values
+            for parameter in self.parameters
+            if parameter.domain.size is None and (values := self._making_active(parameter)) is not None
+        ]
+        if not reachable:
+            return []
+        unit = rng.random((n, len(self.columns)))
+        chosen = rng.integers(len(reachable), size=n)
+        for index, values in enumerate(reachable):
+            rows = np.flatnonzero(chosen == index)
+            for name, allowed in values.items():
+                column, domain = columns[name]
+                unit[rows, column] = domain.to_unit(allowed)[rng.integers(len(allowed), size=len(rows))]
+        return self.from_unit(unit)
+
+    def _making_active(self, parameter: Parameter) -> dict[str, list[Any]] | None:
+        """Values of other parameters with which this one is active, None if there are none."""
+        domains = {p.name: p for p in self.parameters}
+        allowed: dict[str, list[Any]] = {}
+        waiting = [parameter]
+        while waiting:
+            for other, values in waiting.pop().when.items():
+                if other not in allowed:
+                    waiting.append(domains[other])
+                    valid = [value for value in values if domains[other].domain.problem(value) is None]
+                else:
+                    keys = set(map(key_of, values))
+                    valid = [value for value in allowed[other] if key_of(value) in keys]
+                if not valid:
+                    return None
+                allowed[other] = valid
+        return {n: values for n, values in allowed.items() if not isinstance(domains[n].domain, Constant)}
+
     # ------------------------------------------------------------------ counting and the grid
 
     @cached_property
@@ -294,6 +335,17 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 wrong; the message begins with the parameter's name.
         """
         return self._leaves(0, {}, self._points(num_points))
+
+    def finite_part(self, most: int) -> Iterator[Config]:
+        """Each configuration of parameters with at most `most` values that satisfies the constraints.
+
+        Where another parameter is active there is none.
+        """
+        points: dict[str, Sequence[Any]] = {
+            p.name: () if p.domain.size is None or p.domain.size > most else p.domain.points(None)
+            for p in self.parameters
+        }
+        return self._leaves(0, {}, points)
 
     def _points(self, num_points: int | Mapping[str, int] | None) -> dict[str, Sequence[Any]]:
         counts: Mapping[str, int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.searchers.random import Random
+from hpcsweep.searchers.seen import Seen, config_key
 
 if TYPE_CHECKING:
     from cmaes import CMA
@@ -71,6 +73,7 @@ class CMAES:
         self._population = population
         self._sigma = sigma
         self._random = Random()
+        self._seen = Seen()
         self._told: _Told | None = None
 
     def problems(self, space: Space) -> list[str]:
@@ -98,15 +101,16 @@ class CMAES:
             told = _Told(space, seed=self._seed, population=population, sigma=self._sigma)
             self._told = told
         told.take(history)
-        given = []
-        wanted = n
+        seen = self._seen.keys(history.configs)
+        given: dict[Hashable, Config] = {}
         for _ in range(PATIENCE):
-            drawn = space.from_unit(told.draw(wanted, rng))
-            given += [config for config in drawn if space.fits(config)]
-            wanted = n - len(given)
-            if wanted <= 0:
+            for config in space.from_unit(told.draw(n - len(given), rng)):
+                key = config_key(config)
+                if key not in seen and space.fits(config):
+                    given.setdefault(key, config)
+            if len(given) == n:
                 break
-        return self._random.complete(given, n, history, rng)
+        return self._random.complete(list(given.values()), n, history, rng)
 
     def _generation_size(self, space: Space, parallel: int) -> int:
         """The least size doubled, as long as it does not exceed what is out at the same time."""

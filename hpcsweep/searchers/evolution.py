@@ -86,8 +86,7 @@ class Evolution:
         Raises:
             SpecError: Next to nothing of an infinite space satisfies the constraints.
         """
-        known = history.proposed + int((history.trials < 0).sum())
-        first = max(0, self._startup - known)
+        first = max(0, self._startup - history.known)
         members = self._members(history)
         if n <= first or len(members) < 2 or not history.space.columns:
             return self._random.ask(n, history, rng)

@@ -49,13 +49,14 @@ class GP:
     every observation counts at its own, moved by what training usually changes from there on, and the
     improvement is that at the largest one.
 
-    The first configurations are a scrambled Sobol sequence, until `startup` of them have a value.
+    The first `startup` configurations are a scrambled Sobol sequence, and more only while there are no
+    two different values yet. Configurations of earlier sweeps and enqueued ones count.
     All computations run on one thread in double precision: the number of cores makes no difference to the
     answer, another version or build of the numerical libraries may.
 
     Args:
         seed: For the Sobol sequence.
-        startup: Values to wait for before the model is used; two more than there are parameters by default.
+        startup: Proposals before the model is used; two more than there are parameters by default.
 
     Raises:
         ValueError: An option is wrong; the message begins with its name.
@@ -85,13 +86,15 @@ class GP:
         columns = len(history.space.columns)
         found = history.values[np.isfinite(history.values)]
         startup = columns + 2 if self._startup is None else self._startup
+        first = max(0, startup - history.known)
         if n <= 0 or columns == 0:
             given = []
-        elif len(found) < startup or np.ptp(found) == 0:
+        elif n <= first or len(found) < 2 or np.ptp(found) == 0:
             given = self._sobol(n, history)
         else:
+            given = self._sobol(first, history) if first else []
             with _quiet_single_thread(seed=int(rng.integers(2**62))):
-                given = _propose(n, history, rng)
+                given += _propose(n - len(given), history, rng, besides=given)
         return self._random.complete(given, n, history, rng)
 
     def _sobol(self, n: int, history: History) -> list[Config]:
@@ -106,8 +109,11 @@ class GP:
             return history.space.from_unit(engine.draw(n, dtype=torch.double).numpy())
 
 
-def _propose(n: int, history: History, rng: Generator) -> list[Config]:
-    """At most `n` new configurations, the one of greatest expected improvement first."""
+def _propose(n: int, history: History, rng: Generator, *, besides: list[Config]) -> list[Config]:
+    """At most `n` new configurations, the one of greatest expected improvement first.
+
+    Those of `besides` are chosen already: they are pending.
+    """
     import torch
 
     rows = _rows(history)
@@ -122,7 +128,7 @@ def _propose(n: int, history: History, rng: Generator) -> list[Config]:
     targets = torch.from_numpy(scaled(values))
     model = fitted(points, targets)
     lifted = units[~target][np.argsort(values[~target])[:MOST_LIFTED]]  # failures are last
-    others = np.concatenate([lifted, history.pending])
+    others = np.concatenate([lifted, history.pending, history.space.to_unit(besides)])
     samples = Samples(
         model,
         points,

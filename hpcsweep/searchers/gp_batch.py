@@ -160,6 +160,8 @@ def climbed(samples: Samples, starts: Tensor, *, free: NDArray[np.bool_], steps:
     from scipy.optimize import minimize
 
     mask = torch.from_numpy(free)
+    if not free.any():  # all in branches without a continuous parameter
+        return starts
 
     def loss(x: Floats) -> tuple[float, Floats]:
         moved = torch.from_numpy(x).requires_grad_()

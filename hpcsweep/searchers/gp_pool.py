@@ -107,6 +107,8 @@ class Pool:
 
     def _near(self, units: Floats, count: int) -> list[Config]:
         """Up to `count` neighbours of these rows that are valid and new."""
+        if not len(units):
+            return []
         parents = units[np.arange(count) % len(units)]
         return self._valid(neighbours(parents, self._features, self._rng))
 
@@ -118,6 +120,8 @@ class Pool:
         ]
 
     def _improvement(self, configs: list[Config]) -> Floats:
+        if not configs:
+            return np.empty(0)
         found: Floats = self._samples.at(self._points(self._space.to_unit(configs))).numpy()
         return found
 

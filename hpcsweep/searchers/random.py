@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import islice
 from typing import Final
 
 from numpy.random import Generator, default_rng
@@ -19,12 +20,14 @@ ENUMERABLE: Final = 1_000_000
 KEPT: Final = 50_000
 #: Draws in a row without anything new, after which drawing has no more sense.
 FRUITLESS: Final = 200
+#: Draws at a time at most.
+_CHUNK: Final = 4096
 
 
 class Random:
-    """Never proposes a configuration of a finite space twice; gives fewer once it is exhausted.
+    """Never proposes a configuration twice; gives fewer once the space is exhausted.
 
-    On an infinite space each call costs the same, however long the history.
+    Also a space that is infinite only in some branches is gone through once in its finite ones.
     """
 
     adaptive = False
@@ -59,7 +62,7 @@ class Random:
     def complete(self, given: Sequence[Config], n: int, history: History, rng: Generator) -> list[Config]:
         """Those of `given` that are valid and new, and random ones up to `n` in all.
 
-        New means: distinct, and not in the history; of an infinite space random ones always are.
+        New means: distinct, and not in the history. Fewer than `n` where nothing new is left.
 
         Raises:
             SpecError: Next to nothing of an infinite space satisfies the constraints.
@@ -67,48 +70,67 @@ class Random:
         space = history.space
         if n <= 0:
             return []
-        if space.size is None and not given:
-            return space.sample(n, rng)
         seen = self._seen.keys(history.configs)
         proposed: dict[Hashable, Config] = {}
         for config in given:
             key = config_key(config)
             if len(proposed) < n and key not in seen and key not in proposed and space.fits(config):
                 proposed[key] = config
-        if space.size is None:
-            return [*proposed.values(), *space.sample(n - len(proposed), rng)]
-        self._draw(n, space, rng, seen=seen, proposed=proposed)
-        if len(proposed) < n and space.size <= ENUMERABLE:
-            self._enumerate(n, space, rng, seen=seen, proposed=proposed)
+        if len(proposed) < n:
+            self._draw(n, space, rng, seen=seen, proposed=proposed)
+        if len(proposed) < n and space.size is None:
+            self._search_branches(n, space, rng, seen=seen, proposed=proposed)
+        elif len(proposed) < n and space.size is not None and space.size <= ENUMERABLE:
+            self._enumerate(n, self._all(space), rng, seen=seen, proposed=proposed)
         return list(proposed.values())
 
     def _draw(
         self, n: int, space: Space, rng: Generator, *, seen: set[Hashable], proposed: dict[Hashable, Config]
     ) -> None:
         """Draw until there are `n`, or until new ones have become rare."""
-        assert space.size is not None
-        patience = FRUITLESS if space.size <= ENUMERABLE else 50 * FRUITLESS
+        small = space.size is not None and space.size <= ENUMERABLE
+        patience = FRUITLESS if small or space.size is None else 50 * FRUITLESS
+        least = 1 if space.size is None else 4
         fruitless = 0
         while len(proposed) < n and fruitless < patience:
             try:
-                configs = space.sample(min(max(n - len(proposed), 4), 4096), rng)
+                # More at a time as new ones become rare.
+                configs = space.sample(min(max(n - len(proposed), least, fruitless), _CHUNK), rng)
             except SpecError:
-                if space.size > ENUMERABLE:
+                if not small:
                     raise
                 return  # the few that fit are found one by one
-            for config in configs:
-                key = config_key(config)
-                if key in seen or key in proposed:
-                    fruitless += 1
-                elif len(proposed) < n:
-                    proposed[key] = config
-                    fruitless = 0
+            fruitless = _take(configs, n, seen=seen, proposed=proposed, fruitless=fruitless)
 
-    def _enumerate(
+    def _search_branches(
         self, n: int, space: Space, rng: Generator, *, seen: set[Hashable], proposed: dict[Hashable, Config]
     ) -> None:
-        """Choose the missing ones among all that are left."""
-        left = [item for item in self._all(space) if item[0] not in seen and item[0] not in proposed]
+        """Draw from the infinite branches, however improbable; then what the finite ones have left."""
+        fruitless = 0
+        while len(proposed) < n and fruitless < 50 * FRUITLESS:
+            count = min(max(n - len(proposed), fruitless, FRUITLESS), _CHUNK)
+            configs = space.sample_infinite(count, rng)
+            if not configs:
+                break
+            fitting = [config for config in configs if space.fits(config)]
+            before = len(proposed)
+            _take(fitting, n, seen=seen, proposed=proposed, fruitless=0)
+            fruitless = 0 if len(proposed) > before else fruitless + count
+        if len(proposed) < n:
+            finite = islice(space.finite_part(ENUMERABLE), ENUMERABLE)
+            self._enumerate(n, [(config_key(c), c) for c in finite], rng, seen=seen, proposed=proposed)
+
+    def _enumerate(
+        self,
+        n: int,
+        configs: Sequence[tuple[Hashable, Config]],
+        rng: Generator,
+        *,
+        seen: set[Hashable],
+        proposed: dict[Hashable, Config],
+    ) -> None:
+        """Choose the missing ones among all that are left of `configs`."""
+        left = [item for item in configs if item[0] not in seen and item[0] not in proposed]
         for index in rng.permutation(len(left))[: n - len(proposed)]:
             key, config = left[index]
             proposed[key] = dict(config)
@@ -121,3 +143,22 @@ class Random:
         if space.size <= KEPT:
             self._kept = (space, configs)
         return configs
+
+
+def _take(
+    configs: Sequence[Config],
+    n: int,
+    *,
+    seen: set[Hashable],
+    proposed: dict[Hashable, Config],
+    fruitless: int,
+) -> int:
+    """Add the new ones, up to `n` in all; gives how many in a row were not new, those before included."""
+    for config in configs:
+        key = config_key(config)
+        if key in seen or key in proposed:
+            fruitless += 1
+        elif len(proposed) < n:
+            proposed[key] = config
+            fruitless = 0
+    return fruitless

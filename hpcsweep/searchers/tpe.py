@@ -26,6 +26,8 @@ Ints = NDArray[np.int64]
 MOST_GOOD: Final = 25
 #: Kernels of the bad density at most, and as many again for pending configurations.
 MOST_BAD: Final = 512
+#: Results that a model needs.
+LEAST_RESULTS: Final = 2
 #: Newest observations that count fully.
 NEWEST: Final = 25
 #: Candidates of one `ask` at most; two for each proposal in any case.
@@ -48,16 +50,17 @@ class TPE:
     - Where trials are trained to several resources, observations at the largest one that d + 1
       configurations have reached are compared (the one with most if there is none). Configurations
       that are only known at others count as pending: their values cannot be compared, but they have
-      been tried. As long as a larger resource is known of too few, a share of the proposals is random,
-      as low resources may mislead.
+      been tried. A share of the proposals is random, as long as the sweep goes on: low resources may
+      mislead, and at the largest one only those are known that were good at the low ones.
     - Of many bad observations a systematic sample, in order of time and by weight, stands for all: it
       estimates the same density, and bandwidths have reached their floor with far fewer.
 
     Args:
-        startup: Results before the first proposal that is not random.
+        startup: Random proposals before the first one that is not; more only while there are fewer
+            than 2 results. Configurations of earlier sweeps and enqueued ones count.
         good: Share of the observations that are good; at most 25 are.
         candidates: Drawn for each proposal; fewer where thousands are asked for at once.
-        random: Share of random proposals while a resource below the largest one is compared.
+        random: Share of random proposals where trials are trained to several resources.
 
     Raises:
         ValueError: An option is wrong; the message begins with its name.
@@ -97,11 +100,14 @@ class TPE:
         Raises:
             SpecError: Next to nothing of an infinite space satisfies the constraints.
         """
-        if n <= 0 or not history.space.columns or history.observed < self._startup:
+        first = max(0, self._startup - history.known)
+        if n <= first or not history.space.columns or history.observed < LEAST_RESULTS:
             return self._random.ask(n, history, rng)
         columns = Columns(history.space)
         good, bad, largest = self._densities(columns, history)
-        modelled = n if largest else n - int(rng.binomial(n, self._share))
+        modelled = n - first
+        if not largest or _several_resources(history):
+            modelled -= int(rng.binomial(modelled, self._share))
         candidates = self._drawn(modelled, good, history, rng) if modelled else []
         if not candidates:
             return self._random.ask(n, history, rng)
@@ -163,6 +169,12 @@ class TPE:
                     found[key] = config
             drawn += count
         return list(found.values())[:wanted]
+
+
+def _several_resources(history: History) -> bool:
+    """Whether this sweep has results at more than one resource; those of earlier sweeps do not count."""
+    own = history.resources[history.trials >= 0]
+    return len(own) > 0 and bool((own != own[0]).any())
 
 
 def _by_rank(count: int) -> Floats:

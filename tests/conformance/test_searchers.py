@@ -168,6 +168,80 @@ def test_batch_of_81_is_distinct_on_an_infinite_space(name: str) -> None:
     assert len({key_of(config) for config in batch}) == 81
 
 
+#: Name -> a space in which some of the configurations are few.
+FEW = {
+    "finite branches": Space(
+        (
+            Parameter("model", Choice(("nearest", "lda", "svm"))),
+            Parameter("C", Float(1e-3, 1e3, log=True), {"model": ("svm",)}),
+            Parameter("k", Int(1, 3), {"model": ("nearest",)}),
+        )
+    ),
+    "chain of conditions": Space(
+        (
+            Parameter("depth", Int(1, 6)),
+            Parameter("kind", Choice(("a", "b", "c")), {"depth": (2, 3)}),
+            Parameter("x", Float(0.0, 1.0, step=0.25), {"kind": ("a", "b")}),
+            Parameter("y", Float(0.0, 1.0), {"x": (0.5,), "kind": ("b",)}),
+        )
+    ),
+    "improbable infinite branch": Space(
+        (
+            Parameter("n", Int(0, 20)),
+            Parameter("m", Ordinal((1, 2, 4)), {"n": (0, 1)}),
+            Parameter("lr", Float(0.1, 1.0), {"n": (0,), "m": (4,)}),
+        )
+    ),
+    "infinite branch that the constraints exclude": Space(
+        (
+            Parameter("n", Int(1, 7)),
+            Parameter("seed", Constant(3)),
+            Parameter("model", Choice(("a", "b", "c"))),
+            Parameter("lr", Float(0.1, 1.0), {"model": ("c",)}),
+        ),
+        (Expression("model != 'c'"),),
+    ),
+    "one parameter of two values": Space((Parameter("n", Int(4, 5)), Parameter("seed", Constant(3)))),
+    "quantised": Space(
+        (
+            Parameter("dropout", Float(0.0, 0.3, step=0.1)),
+            Parameter("layers", Int(1, 3, log=True)),
+            Parameter("act", Choice((None, True, 1, "1"))),
+        )
+    ),
+}
+#: How many configurations there are, None where infinitely many.
+COUNTS = {
+    "finite branches": None,
+    "chain of conditions": None,
+    "improbable infinite branch": None,
+    "infinite branch that the constraints exclude": 14,
+    "one parameter of two values": 2,
+    "quantised": 4 * 3 * 4,
+}
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "running"])
+@pytest.mark.parametrize("few", FEW)
+def test_nothing_is_proposed_twice_as_long_as_there_is_something_else(
+    name: str, few: str, ended: bool
+) -> None:
+    space, count = FEW[few], COUNTS[few]
+    if name == "grid":
+        count = sum(1 for _ in space.grid(12))
+    one, known = searcher(name), History(space)
+    for n in (1, 8, 16, 3, 16, 16, 1):
+        left = n if count is None else min(n, count - known.proposed)
+        batch = one.ask(n, known, default_rng([0, known.proposed]))
+        assert len(batch) == left
+        assert [problem for config in batch for problem in space.check(config)] == []
+        for config in batch:
+            index = known.add(config)
+            if ended:  # the finite branches are the better ones
+                known.observe(index, float(len(config)) + index % 5, 1)
+    assert len(set(map(key_of, known.configs))) == known.proposed == min(61, count or 61)
+
+
 def test_asking_for_nothing_gives_nothing(name: str) -> None:
     assert searcher(name).ask(0, history(INFINITE, []), default_rng(0)) == []
     assert searcher(name).ask(0, history(FINITE, []), default_rng(0)) == []
@@ -209,10 +283,13 @@ def test_random_does_not_look_at_the_history_of_an_infinite_space() -> None:
     assert len(searcher("random").ask(3, known, default_rng(0))) == 3
 
 
-def test_random_depends_on_the_generator_alone() -> None:
+def test_random_depends_on_the_generator_and_on_what_was_proposed_alone() -> None:
     first = searcher("random").ask(3, history(INFINITE, []), default_rng(1))
     assert first != searcher("random").ask(3, history(INFINITE, []), default_rng(2))
-    assert first == searcher("random").ask(3, history(INFINITE, first), default_rng(1))
+    others = INFINITE.sample(3, default_rng(3))
+    assert first == searcher("random").ask(3, history(INFINITE, others), default_rng(1))
+    again = searcher("random").ask(3, history(INFINITE, first), default_rng(1))
+    assert not set(map(key_of, first)) & set(map(key_of, again))
 
 
 def test_random_finds_the_last_configurations_of_a_large_space() -> None:

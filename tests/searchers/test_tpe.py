@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from numpy.random import default_rng
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
+from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
@@ -152,11 +155,11 @@ def test_repulsion_is_the_kernel_of_a_mixture() -> None:
 # --------------------------------------------------------------------------- evidence
 
 
-def test_before_startup_configurations_are_random() -> None:
+def test_until_startup_is_reached_configurations_are_random() -> None:
     known = on_line([i / 9 for i in range(9)], [float(i) for i in range(9)])
-    expected = [config["x"] for config in Random().ask(40, known, default_rng(0))]
-    assert proposed(TPE(), known).tolist() == expected
-    assert proposed(TPE(startup=9), known).tolist() != expected
+    expected = [config["x"] for config in Random().ask(1, known, default_rng(0))]
+    assert proposed(TPE(), known, n=1).tolist() == expected
+    assert proposed(TPE(startup=9), known, n=1).tolist() != expected
 
 
 def test_good_observations_attract() -> None:
@@ -260,18 +263,55 @@ def test_configurations_known_at_other_resources_repel() -> None:
     assert np.mean(np.abs(np.array(found) - 0.2) < 0.05) < 0.05
 
 
-def test_share_is_random_while_a_lower_resource_is_compared() -> None:
-    xs = [i / 40 for i in range(41)]
+def random_share(searcher: TPE, history: History, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Of 600 proposals in batches of 6, how many are random."""
+    complete, proposals, modelled = Random.complete, 0, 0
 
-    def far(share: float, *, reached: int) -> float:
-        history = on_line(xs, [abs(x - 0.3) for x in xs])
-        for index in range(12, 12 + reached):
-            history.observe(index, abs(xs[index] - 0.3), 9)
-        return float(np.mean(np.abs(proposed(TPE(random=share), history) - 0.3) > 0.2))
+    def counted(self: Random, given: Any, n: int, history: History, rng: Generator) -> list[Config]:
+        nonlocal proposals, modelled
+        proposals, modelled = proposals + n, modelled + len(given)
+        return complete(self, given, n, history, rng)
 
-    assert far(0.0, reached=1) < 0.2 < 0.4 < far(0.9, reached=1)
-    assert far(0.0, reached=0) == far(0.9, reached=0)
-    assert far(0.0, reached=9) == far(0.9, reached=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(Random, "complete", counted)
+        for call in range(100):
+            searcher.ask(6, history, default_rng(call))
+    return 1 - modelled / proposals
+
+
+@pytest.mark.parametrize("trials", [30, 300, 3000])
+def test_share_of_random_proposals_under_rungs_never_ends(
+    trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xs = default_rng(0).random(trials).tolist()
+    history = on_line(xs, [abs(x - 0.3) for x in xs])
+    for resource, share in ((3, 3), (9, 9), (27, 27)):
+        for index in range(0, trials, share):  # at last more than d + 1 are known at each resource
+            history.observe(index, abs(xs[index] - 0.3), resource)
+    assert random_share(TPE(candidates=2), history, monkeypatch) == pytest.approx(1 / 3, abs=0.05)
+    assert random_share(TPE(candidates=2, random=0.1), history, monkeypatch) == pytest.approx(0.1, abs=0.04)
+    assert random_share(TPE(candidates=2, random=0.0), history, monkeypatch) == 0
+
+
+@pytest.mark.parametrize("trials", [30, 3000])
+def test_no_proposal_is_random_where_all_trials_have_one_resource(
+    trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xs = default_rng(0).random(trials).tolist()
+    history = on_line(xs, [abs(x - 0.3) for x in xs], [9] * trials)
+    assert random_share(TPE(candidates=2), history, monkeypatch) == 0
+    for i in range(9):  # of an earlier sweep
+        history.know({"x": i / 9}, [(1, 0.5), (3, 0.4)])
+    assert random_share(TPE(candidates=2), history, monkeypatch) == 0
+
+
+def test_share_is_random_while_only_an_earlier_sweep_knows_a_resource_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    history = on_line([0.5], [0.1], [9])
+    for i in range(30):
+        history.know({"x": i / 30}, [(3, abs(i / 30 - 0.3))])
+    assert random_share(TPE(candidates=2), history, monkeypatch) == pytest.approx(1 / 3, abs=0.05)
 
 
 # --------------------------------------------------------------------------- spaces
