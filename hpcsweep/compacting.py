@@ -39,6 +39,7 @@ from hpcsweep.store.parts import (
     write_batches,
     write_taken,
 )
+from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.segments import checksum_at, read_journal
 from hpcsweep.store.tables import Tables, write_tables
 
@@ -98,10 +99,13 @@ def _visible(
     wanted = list(candidates)
     paths = [layout.trial(trial).metrics(one.rung, one.attempt, one.restart) for one in wanted]
     for path in paths:
-        path.exists()  # has NFS ask for this very name, and so look again at the folder
-    found = raw_files(layout, trial)
+        os.path.exists(path)  # has NFS ask for this very name, and so look again at the folder
+    unread = PassedOver()
+    found = raw_files(layout, trial, unread)
     for one, path in zip(wanted, paths, strict=True):
         files = {file.name: file.data for file in found.get(one.rung, ())}
+        if unread:  # they stay where they are, for whoever makes them readable
+            continue
         if path.name in files or one.valued_at is None or now - one.valued_at > VISIBLE_S:
             yield one, files
 

@@ -28,7 +28,7 @@ from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping import STOP_RULES, Stopping
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import SweepSpec, difference
-from hpcsweep.store.files import explained, write_atomic
+from hpcsweep.store.files import explained, read_bytes, write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
@@ -395,15 +395,24 @@ def open_sweep(
         )
         _check_place(driver.state, folder, place)
         text = spec.dump_yaml().encode()
-        if not layout.spec.exists() or layout.spec.read_bytes() != text:
+        if _content(layout.spec) != text:
             journal.acquire()
-            write_atomic(layout.spec, text)
+            with explained(layout.root):
+                write_atomic(layout.spec, text)
         driver.start(*beginning)
         yield driver
     finally:
         if compacting is not None:
             compacting.close()
         journal.release()
+
+
+def _content(path: Path) -> bytes | None:
+    """What is in the file; None where it cannot be read, so that it is written anew."""
+    try:
+        return read_bytes(path)
+    except OSError:
+        return None
 
 
 def _picked(spec: SweepSpec) -> str:

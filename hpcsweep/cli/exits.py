@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,10 @@ def named(source: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors_exit() -> Iterator[None]:
-    """Print an error of ours and leave with its code; others keep their traceback."""
+    """Print an error of ours, or of the operating system, and leave with its code.
+
+    Others keep their traceback.
+    """
     try:
         yield
     except (HeldError, SupersededError) as error:
@@ -42,3 +46,7 @@ def errors_exit() -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads any more; do not complain about it at exit either
         raise typer.Exit(DONE) from None
+    except OSError as error:
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        typer.echo(f"hpcsweep: {place}{error.strerror or error}", err=True)
+        raise typer.Exit(WRONG) from None

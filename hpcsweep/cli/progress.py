@@ -65,7 +65,8 @@ class Plain:
 
     def tick(self, driver: Driver) -> None:
         ended = driver.state.ended is not None
-        known, self._troubles = self._troubles, troubles(driver.state, now=time.time())
+        known = self._troubles
+        self._troubles = [*troubles(driver.state, now=time.time()), *driver.passed_over]
         for trouble in self._troubles:
             if trouble not in known:
                 typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {trouble}"))
@@ -125,7 +126,8 @@ class OnTerminal:
         ]
         if state.best is not None:
             lines.append(Text(neutral(configuration(state.best.config))))
-        lines += [Text(neutral(trouble), style="yellow") for trouble in troubles(state, now=time.time())]
+        hints = [*troubles(state, now=time.time()), *driver.passed_over]
+        lines += [Text(neutral(hint), style="yellow") for hint in hints]
         lines += [Text(neutral(_failure(run)), style="red") for run in self._failures]
         self._live.update(Group(*lines))
 

@@ -48,6 +48,8 @@ def status(path: Path, *, json: bool) -> None:
             _tell(f"driver: {summary['driver'] or _drives(summary)}")
         for trouble in troubles(state, now=now):
             _tell(trouble)
+        for line in summary["passed_over"]:
+            _tell(line)
         for bracket, rungs in counts.brackets().items():
             _tell(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
         if summary["enqueued"]:

@@ -7,7 +7,9 @@ them by their claims (see `local_task`).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -21,12 +23,16 @@ from hpcsweep import bootstrap
 from hpcsweep.cluster.local_task import Claim, claim_path
 from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.errors import FolderError, SubmitRefused
-from hpcsweep.store.files import make_dirs, read_bytes
+from hpcsweep.store.files import make_dirs, open_append, read_bytes
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.owner import born
+from hpcsweep.store.passed_over import SMALL_BYTES, regular_files
 
 #: An empty claim is somebody writing it, unless it is older than this.
 _CLAIM_S = 5.0
+#: Name of a claim: the task.
+_CLAIM = re.compile(r"([0-9]+)\.json")
+_log = logging.getLogger(__name__)
 
 
 def devices_here() -> list[str]:
@@ -159,7 +165,13 @@ class LocalCluster(Cluster):
                 if task_id in self._cancelled:
                     states[task_id] = TaskState(Phase.CANCELLED)
                 elif free > 0 and running < batch.throttle:
-                    self._tasks[task_id] = self._start(batch, task_id.task)
+                    try:
+                        self._tasks[task_id] = self._start(batch, task_id.task)
+                    except OSError as error:
+                        # Its folder is gone or closed to us: what it was to do starts in another batch.
+                        self._cancelled.add(task_id)
+                        _log.warning("%s: task %s cannot start: %s", batch.folder, task_id.task, error)
+                        continue
                     states[task_id] = TaskState(Phase.RUNNING)
                     free, running = free - 1, running + 1
                 else:
@@ -181,12 +193,8 @@ class LocalCluster(Cluster):
     def _find_claims(self, batch: LiveBatch) -> None:
         """Processes of an earlier driver session that work, or worked, on this batch."""
         files = BatchLayout(batch.folder)
-        try:
-            names = os.listdir(files.claims)
-        except FileNotFoundError:
-            return
-        for name in names:
-            index = int(name.split(".")[0])
+        for _, match in regular_files(files.claims, _CLAIM):
+            index = int(match[1])
             claim = _read_claim(claim_path(files, index))
             found = _Task(0, [], born_at=-1)  # its writer died in it: as if it had run and ended
             if claim is not None:
@@ -223,18 +231,21 @@ class LocalCluster(Cluster):
         command = bootstrap.command(
             self._python, "hpcsweep.cluster.local_task", str(batch.folder), str(index)
         )
-        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        pid = os.posix_spawnp(
-            self._python,
-            [*command, ",".join(devices), f"{self._told_after(batch.shape):g}"],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(files.log(index)), append, 0o644),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
+        log = open_append(files.log(index))
+        try:
+            pid = os.posix_spawnp(
+                self._python,
+                [*command, ",".join(devices), f"{self._told_after(batch.shape):g}"],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
+                setsid=True,
+            )
+        finally:
+            os.close(log)
         return _Task(pid, devices)
 
     def _told_after(self, shape: TaskShape) -> float:
@@ -252,7 +263,10 @@ class LocalCluster(Cluster):
 def _refuse_elsewhere(files: BatchLayout, task: int, claim: Claim) -> None:
     """Of a process on another machine nothing can be known, so its task must not start here."""
     host = claim.owner.host
-    told = any(name.startswith(f"{task}.") for name in os.listdir(files.results))
+    try:
+        told = any(name.startswith(f"{task}.") for name in os.listdir(files.results))
+    except OSError:
+        told = False
     if host != socket.gethostname() and not told:
         raise FolderError(
             f"{files.root}: task {task} was started on {host} and has no result yet; launch there, or if "
@@ -261,13 +275,22 @@ def _refuse_elsewhere(files: BatchLayout, task: int, claim: Claim) -> None:
 
 
 def _read_claim(path: Path) -> Claim | None:
-    """The claim; None if there is none or its writer died before it was written."""
+    """The claim; None if there is none or its writer died before it was written.
+
+    Raises:
+        FolderError: It cannot be read, so that nobody knows whether the task runs.
+    """
     deadline = time.monotonic() + _CLAIM_S
     while True:
         try:
-            return msgspec.json.decode(read_bytes(path), type=Claim)
+            return msgspec.json.decode(read_bytes(path, at_most=SMALL_BYTES), type=Claim)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise FolderError(
+                f"{path}: cannot be read: {error.strerror}; it says which process runs a task: make it "
+                "readable, or remove it if no process of this sweep runs on this machine"
+            ) from error
         except msgspec.MsgspecError:
             age = time.time() - path.stat().st_mtime
             if age > _CLAIM_S or time.monotonic() > deadline:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from hpcsweep.store.files import open_new
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.owner import Owner
 
@@ -35,7 +36,7 @@ def main() -> int:
     claim = Claim(Owner.me(), [device for device in devices.split(",") if device])
     path = claim_path(BatchLayout(Path(folder)), int(task))
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        fd = open_new(path)
     except FileExistsError:
         return 0
     with os.fdopen(fd, "wb") as file:

@@ -56,6 +56,8 @@ from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
 from hpcsweep.store.control import drop_request, new_requests
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.passed_over import PassedOver
+from hpcsweep.store.segments import list_segments
 
 _UNLIMITED = 1_000_000
 #: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
@@ -117,6 +119,12 @@ class Driver:
         )
         self._commits = 0
         self._observers = observers
+        self._passed_over = PassedOver()
+        list_segments(layout.journal, self._passed_over)
+        #: Stray files of the journal's folder, found once: the journal itself was read already.
+        self._strays = self._passed_over.lines(layout.root)
+        #: Requests that were answered: one that cannot be removed is not answered again.
+        self._answered: set[str] = set()
         #: Tasks that this session has cancelled because nobody wants them.
         self._cancelled: set[TaskId] = set()
         for event in journal.events:
@@ -124,8 +132,12 @@ class Driver:
         if self.state.limited:
             tasks, others, at = self.state.kept_out
             self._turn.refused(tasks, open_tasks=others, now=at)
-        self.following = Following(self.state, layout=layout, cluster=cluster, settings=settings)
-        self._watching = Watching(self.state, layout=layout, program=settings.program)
+        self.following = Following(
+            self.state, layout=layout, cluster=cluster, settings=settings, passed_over=self._passed_over
+        )
+        self._watching = Watching(
+            self.state, layout=layout, program=settings.program, passed_over=self._passed_over
+        )
         self._slots = Slots(
             self.state,
             cluster=cluster,
@@ -195,6 +207,7 @@ class Driver:
             SupersededError: A newer driver took over.
         """
         before = self._commits
+        self._passed_over.clear()
         self._submitting.adopt()
         self._keep_ticking()  # before anything else that may fail: an adopted array has nobody behind it
         self._commit(self._observe())
@@ -253,6 +266,11 @@ class Driver:
         return [*events, *self._watching.running(running)]
 
     @property
+    def passed_over(self) -> list[str]:
+        """What the last tick passed over in the results folder, one line for each file."""
+        return [*self._strays, *self._passed_over.lines(self.layout.root)]
+
+    @property
     def phases(self) -> Counter[Phase]:
         """Tasks by what the cluster said of them last."""
         return Counter(state.phase for state in self.following.states.values())
@@ -277,7 +295,7 @@ class Driver:
     # ------------------------------------------------------------------ requests
 
     def _take_requests(self) -> None:
-        for name, request in list(new_requests(self.layout, ())):
+        for name, request in list(new_requests(self.layout, self._answered, self._passed_over)):
             if name not in self.state.requests:
                 self._commit(
                     answered(
@@ -289,7 +307,8 @@ class Driver:
                         now=self._clock.time(),
                     )
                 )
-            drop_request(self.layout, name)
+            self._answered.add(name)
+            drop_request(self.layout, name, self._passed_over)
 
     def _let_go(self) -> None:
         """Release, once, what the cluster put back and holds; pause where tasks can never start."""
@@ -439,7 +458,8 @@ class Driver:
     @property
     def behind(self) -> bool:
         """Whether results or requests have come that the last tick did not take in."""
-        return self.following.unread or any(True for _ in new_requests(self.layout, self.state.requests))
+        known = self._answered.union(self.state.requests)
+        return self.following.unread or any(True for _ in new_requests(self.layout, known))
 
     @property
     def needs_attention(self) -> bool:

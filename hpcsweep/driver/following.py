@@ -31,6 +31,7 @@ from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import last_line
 from hpcsweep.store.layout import BatchLayout, Layout
+from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.results import Result, new_results
 
 
@@ -74,8 +75,10 @@ class Following:
         layout: Layout,
         cluster: Cluster,
         settings: Settings,
+        passed_over: PassedOver | None = None,
     ) -> None:
         self._state = state
+        self._passed_over = PassedOver() if passed_over is None else passed_over
         self._layout = layout
         self._cluster = cluster
         self._settings = settings
@@ -219,9 +222,12 @@ class Following:
 
     def _results(self, batch: BatchState, ended: set[RunId]) -> Iterator[AnyEvent]:
         watch = self._watch(batch)
-        for name, result in new_results(watch.files, watch.seen):
+        for name, result in new_results(watch.files, watch.seen, self._passed_over):
             watch.seen.add(name)
             run_id = RunId(result.trial, result.rung)
+            if result.task >= len(batch.tasks) or run_id not in batch.tasks[result.task]:
+                self._passed_over.note(watch.files.results / name, "is the result of a run of another batch")
+                continue
             if run_id not in batch.unended or run_id in ended:
                 continue
             if result.task in watch.silent:
@@ -354,7 +360,12 @@ class Following:
 
     def _with_progress(self, run: Run, result: Result) -> Result:
         """With what its checkpoints say, where no worker did."""
-        newest = checkpoints.newest(self._layout.trial(run.trial), at_most=run.resource)
+        trial_files = self._layout.trial(run.trial)
+        try:
+            newest = checkpoints.newest(trial_files, at_most=run.resource)
+        except OSError as error:  # whether its next attempt can read them shows when it begins
+            self._passed_over.note(trial_files.checkpoints, error)
+            newest = None
         step = newest.step if newest else 0
         trial = self._state.trials[run.trial]
         before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)

@@ -38,7 +38,7 @@ def answered(
             rng = default_rng([seed, zlib.crc32(name.encode()), 1])
             try:
                 config = filled(space, request.arguments.get("config", {}), rng)
-            except (SpecError, AttributeError) as error:
+            except (SpecError, AttributeError, TypeError, ValueError) as error:
                 _log.warning("%s: the request is passed over: %s", name, error)
                 return []
             return [Enqueued((config,), name)]

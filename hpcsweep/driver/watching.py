@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunReported
 from hpcsweep.core.records import Run
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
-from hpcsweep.store.metrics import metrics_files, read_reports
+from hpcsweep.store.metrics import Report, metrics_files, read_reports
+from hpcsweep.store.passed_over import PassedOver
 
 
 class Watching:
@@ -20,10 +22,19 @@ class Watching:
         state: Of the sweep.
         layout: The results folder.
         program: Names the metric, its mode and whether its last or best value counts.
+        passed_over: Told which files cannot be read.
     """
 
-    def __init__(self, state: SweepState, *, layout: Layout, program: Program) -> None:
+    def __init__(
+        self,
+        state: SweepState,
+        *,
+        layout: Layout,
+        program: Program,
+        passed_over: PassedOver | None = None,
+    ) -> None:
         self._state = state
+        self._passed_over = PassedOver() if passed_over is None else passed_over
         self._layout = layout
         self._metric = program.metric
         self._better = {"min": min, "max": max}[program.mode] if program.at == "best" else None
@@ -40,12 +51,12 @@ class Watching:
         for event in events:
             if isinstance(event, RunFinished):
                 run = self._state.run(event.run)
-                files = metrics_files(self._layout.trial(run.trial))
+                files = metrics_files(self._layout.trial(run.trial), self._passed_over)
                 reports = {
                     report.step: report.metrics
                     for file in files
                     if file.rung == run.rung
-                    for report in read_reports(file.path)
+                    for report in self._read(file.path)
                 }
                 late = self._event(run, reports)
                 if late is not None:
@@ -63,10 +74,21 @@ class Watching:
             size = path.stat().st_size
         except FileNotFoundError:
             return None
+        except OSError as error:
+            self._passed_over.note(path, error)
+            return None
         if self._sizes.get(run.id) == size:
             return None
         self._sizes[run.id] = size
-        return self._event(run, {report.step: report.metrics for report in read_reports(path)})
+        return self._event(run, {report.step: report.metrics for report in self._read(path)})
+
+    def _read(self, path: Path) -> list[Report]:
+        """The reports in the file; none where it cannot be read."""
+        try:
+            return list(read_reports(path))
+        except OSError as error:
+            self._passed_over.note(path, error)
+            return []
 
     def _event(self, run: Run, reports: dict[int, dict[str, float]]) -> RunReported | None:
         seen, best = run.reported or (0, None)

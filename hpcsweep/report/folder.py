@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted
 from hpcsweep.core.records import Run, RunStatus
@@ -18,10 +18,18 @@ from hpcsweep.report.troubles import (
     newest_failures,
     newest_interruptions,
 )
+from hpcsweep.store.control import new_requests
 from hpcsweep.store.journal import holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
-from hpcsweep.store.segments import Reading, read_journal
+from hpcsweep.store.passed_over import PassedOver, regular_files
+from hpcsweep.store.provenance import list_records
+from hpcsweep.store.results import new_results
+from hpcsweep.store.segments import Reading, list_segments, read_journal
+
+#: Names of a task's files: the task comes first.
+_LOG: Final = re.compile(r"([0-9]+)(?:\.[0-9]+)?\.log")
+_RESULT: Final = re.compile(r"([0-9]+)\.[0-9]+\.[0-9]+\.json")
 
 
 class Folder:
@@ -63,7 +71,7 @@ class Folder:
         count = 0
         for batch in self.state.live.values():
             files = self.layout.batch(batch.name)
-            begun, told = _first_numbers(files.logs), _first_numbers(files.results)
+            begun, told = _first_numbers(files.logs, _LOG), _first_numbers(files.results, _RESULT)
             ended = sum(min(told[task], len(batch.tasks[task])) for task in told if task < len(batch.tasks))
             count += max(0, sum(len(batch.tasks[t]) for t in begun if t < len(batch.tasks)) - ended)
         return min(count, self.state.counts[RunStatus.SUBMITTED])
@@ -111,16 +119,36 @@ class Folder:
             "interrupted": interruptions(state),
             "newest_interruptions": newest_interruptions(events),
             "failures": newest_failures(events, state),
+            "passed_over": self.passed_over(),
         }
 
+    def passed_over(self) -> list[str]:
+        """Files that a driver would pass over: not ours, or not to be read; one line for each.
 
-def _first_numbers(folder: Path) -> Counter[int]:
+        The results of runs whose ending the journal knows are not opened.
+        """
+        found = PassedOver()
+        list_segments(self.layout.journal, found)
+        list_records(self.layout, found)
+        if self.state.ended is None:
+            for _ in new_requests(self.layout, self.state.requests, found):
+                pass
+            for batch in self.state.live.values():
+                files = self.layout.batch(batch.name)
+                unended = {self.state.run(run).task for run in batch.unended}
+                known = [
+                    name
+                    for name, match in regular_files(files.results, _RESULT)
+                    if int(match[1]) not in unended
+                ]
+                for _ in new_results(files, frozenset(known), found):
+                    pass
+        return found.lines(self.layout.root)
+
+
+def _first_numbers(folder: Path, pattern: re.Pattern[str]) -> Counter[int]:
     """How many files of the folder begin with each number: those of one task."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return Counter()
-    return Counter(int(first) for name in names if (first := name.partition(".")[0]).isdecimal())
+    return Counter(int(match[1]) for _, match in regular_files(folder, pattern))
 
 
 def best_of(state: SweepState) -> dict[str, Any] | None:

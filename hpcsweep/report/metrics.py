@@ -7,7 +7,6 @@ table whether they come from raw files, from parts or from both.
 
 from __future__ import annotations
 
-import errno
 import os
 from array import array
 from collections.abc import Iterable, Sequence
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.core.packing import Packing
 from hpcsweep.errors import FolderError
-from hpcsweep.store.files import retry_once
+from hpcsweep.store.files import open_regular, read_bytes
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import metrics_names, parse_reports
 from hpcsweep.store.parts import listed
+from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.segments import read_journal
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class RawFile(NamedTuple):
     data: bytes
 
 
-def metrics_table(layout: Layout, events: Sequence[AnyEvent]) -> pa.Table:
+def metrics_table(
+    layout: Layout, events: Sequence[AnyEvent], passed_over: PassedOver | None = None
+) -> pa.Table:
     """All that was reported by the trials of these events.
 
     A driver may compact meanwhile: then the journal is read again to see where the reports are now.
@@ -48,6 +50,7 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent]) -> pa.Table:
     Args:
         layout: The results folder.
         events: Its journal as it was read.
+        passed_over: Told which files cannot be read.
 
     Raises:
         FolderError: A part is missing, or the folder cannot be read.
@@ -56,7 +59,7 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent]) -> pa.Table:
     for _ in range(_TRIES):
         missing: OSError | None = None
         try:
-            table = whole_table(layout, packing.parts, sorted(packing.raw))
+            table = whole_table(layout, packing.parts, sorted(packing.raw), passed_over)
             # A part is there before the journal tells of it, and raw files go only after that.
             if listed(layout) <= packing.told:
                 return table
@@ -73,46 +76,60 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent]) -> pa.Table:
     raise FolderError(f"{layout.root}: is compacted again and again just now: try again")
 
 
-def whole_table(layout: Layout, parts: Iterable[str], raw: Sequence[RunId]) -> pa.Table:
+def whole_table(
+    layout: Layout,
+    parts: Iterable[str],
+    raw: Sequence[RunId],
+    passed_over: PassedOver | None = None,
+) -> pa.Table:
     """What is in these parts and in the raw files of these runs.
 
     Raises:
         FileNotFoundError: A part is not there.
+        FolderError: A part is damaged.
     """
-    return joined([*(read_part(layout.reports_part(part)) for part in parts), read_raw(layout, raw)])
+    reports = read_raw(layout, raw, passed_over)
+    return joined([*(read_part(layout.reports_part(part)) for part in parts), reports])
 
 
-def read_raw(layout: Layout, runs: Sequence[RunId]) -> pa.Table:
+def read_raw(layout: Layout, runs: Sequence[RunId], passed_over: PassedOver | None = None) -> pa.Table:
     """The table of these runs from their raw files.
 
     Args:
         layout: The results folder.
         runs: In order.
+        passed_over: Told which files cannot be read.
     """
     reports = Reports()
     for trial, group in groupby(runs, key=lambda run: run.trial):
-        files = raw_files(layout, trial)
+        files = raw_files(layout, trial, passed_over)
         for run in group:
             reports.add(run, [file.data for file in files.get(run.rung, ())])
     return reports.table()
 
 
-def raw_files(layout: Layout, trial: int) -> dict[int, list[RawFile]]:
-    """The trial's metrics files by rung, oldest attempt first; one readdir."""
+def raw_files(layout: Layout, trial: int, passed_over: PassedOver | None = None) -> dict[int, list[RawFile]]:
+    """The trial's metrics files by rung, oldest attempt first; one readdir.
+
+    Args:
+        layout: The results folder.
+        trial: Whose files.
+        passed_over: Told which files cannot be read.
+    """
+    passed_over = PassedOver() if passed_over is None else passed_over
     root = os.fspath(layout.trial(trial).root)
     found: dict[int, list[RawFile]] = {}
-    for name, rung in metrics_names(root):
+    for name, rung in metrics_names(root, passed_over):
+        path = f"{root}/{name}"
         try:
-            data = retry_once(lambda: _read(f"{root}/{name}"))  # noqa: B023
+            data = read_bytes(path)
         except FileNotFoundError:
+            continue
+        except OSError as error:
+            passed_over.note(path, error)
             continue
         found.setdefault(rung, []).append(RawFile(name, data))
     return found
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
 
 
 class _Column(NamedTuple):
@@ -183,14 +200,21 @@ def read_part(path: Path) -> pa.Table:
 
     Raises:
         FileNotFoundError: It was replaced by another one.
+        FolderError: It is damaged.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            return file.read()
-    except FileNotFoundError as error:  # which it does not name
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        with open(open_regular(path), "rb") as file, pq.ParquetFile(file) as part:
+            return part.read()
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FolderError(
+            f"{path}: cannot be read: {words}; restore it from a backup or snapshot of the filesystem"
+        ) from error
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:

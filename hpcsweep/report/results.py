@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
+from hpcsweep.errors import FolderError
 from hpcsweep.report.attempts import attempts
 from hpcsweep.report.folder import Folder, best_of
 from hpcsweep.report.metrics import metrics_table, read_part, whole_table
 from hpcsweep.report.provenance import read_provenance
 from hpcsweep.report.tables import frame, runs_table, trials_table
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.tables import read_tables
 
 if TYPE_CHECKING:
@@ -31,10 +33,12 @@ class Results:
 
     Attributes:
         path: The folder.
+        passed_over: Files that were found unreadable so far.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.passed_over = PassedOver()
         self._layout = Layout(path.resolve())
         self._tables = read_tables(self._layout)
         if self._tables is None:
@@ -116,14 +120,15 @@ class Results:
         tables = self._tables
         if tables is not None:
             with contextlib.suppress(FileNotFoundError):
-                found = whole_table(self._layout, tables.parts, tables.raw)
+                found = whole_table(self._layout, tables.parts, tables.raw, self.passed_over)
                 if not tables.raw or read_tables(self._layout) == tables:
                     return frame(found)
-        return frame(metrics_table(self._layout, self.folder.reading.events))
+        return frame(metrics_table(self._layout, self.folder.reading.events, self.passed_over))
 
     def _table(self, name: str, made: Callable[[SweepState], pa.Table]) -> pa.Table:
         if self._tables is not None:
-            with contextlib.suppress(FileNotFoundError):  # the sweep is carried on just now
+            # The sweep is carried on just now, or the table is damaged: the journal has it all.
+            with contextlib.suppress(FileNotFoundError, FolderError):
                 return read_part(self._tables.path(self._layout, name))
         return made(self.folder.state)
 

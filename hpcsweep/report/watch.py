@@ -17,10 +17,12 @@ from hpcsweep.core.protocols import Phase, TaskId, TaskState
 from hpcsweep.core.records import BatchState, Run
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
 from hpcsweep.report.course import Course
+from hpcsweep.store.files import open_regular
 from hpcsweep.store.follow import Follower
 from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
 from hpcsweep.store.metrics import Report, metrics_files, parse_reports
 from hpcsweep.store.owner import Owner
+from hpcsweep.store.passed_over import PassedOver
 
 #: The clusters whose queue can be asked from anywhere.
 QUEUED: Final = "slurm"
@@ -221,7 +223,7 @@ def newest_report(trial: TrialLayout, rung: int, metric: str) -> tuple[int, floa
     Where the last ones lack the metric, the step is theirs and the value that of the one before.
     """
     newest: int | None = None
-    for file in reversed([file for file in metrics_files(trial) if file.rung == rung]):
+    for file in reversed([file for file in metrics_files(trial, PassedOver()) if file.rung == rung]):
         for report in reversed(_last_reports(file.path)):
             newest = report.step if newest is None else newest
             if metric in report.metrics:
@@ -232,7 +234,7 @@ def newest_report(trial: TrialLayout, rung: int, metric: str) -> tuple[int, floa
 def _last_reports(path: Path) -> list[Report]:
     """The last whole lines of a metrics file, in order; none where it is gone."""
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
             return list(parse_reports(file.read()))
     except OSError:

@@ -15,6 +15,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from hpcsweep.core.domains import shown
 from hpcsweep.errors import SpecError
+from hpcsweep.store.files import read_bytes
 
 #: Sections that may be a name alone.
 NAMED_SECTIONS: Final = ("searcher", "scheduler")
@@ -47,7 +48,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SpecError: It cannot be read, is no YAML, or no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text(path)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -59,6 +60,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         kind = "a list" if isinstance(data, list) else shown(data)
         raise SpecError(f"{path}: must be a mapping with train, objective and space, got {kind}")
     return data
+
+
+def _text(path: Path) -> str:
+    """The file's text; a pipe of the shell (`<(...)`, /dev/stdin) is read to its end, another one refused."""
+    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+        return path.read_text(encoding="utf-8-sig")
+    return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_yaml(text: str, *, source: str) -> Any:

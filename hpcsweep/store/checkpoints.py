@@ -165,7 +165,11 @@ def remove(folder: Path) -> None:
         except FileNotFoundError:
             return
         folder = hidden
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:  # a file or a link in its place
+        with contextlib.suppress(OSError):
+            folder.unlink()
 
 
 def _folders(trial: TrialLayout) -> list[tuple[int, Path]]:

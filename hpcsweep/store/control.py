@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import secrets
+import stat
 import time
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from hpcsweep.errors import FolderError
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.passed_over import SMALL_BYTES, PassedOver, regular_files
+
+#: Any name that ends like one: who made a request by hand gave it some name.
+_NAME: Final = re.compile(r"[^.].*\.json", re.DOTALL)
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,40 +39,83 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
 def put_request(layout: Layout, request: Request) -> Path:
     """Leave a request, durable; a sweep that runs or is launched again takes it up.
 
+    Whoever owns the results folder drives the sweep: they can read the request and remove it, whatever
+    the umask is.
+
     Raises:
-        FolderError: The folder cannot be written.
+        FolderError: The folder cannot be written, or its owner could not read the request.
     """
-    name = f"{time.time_ns():019d}-{secrets.token_hex(4)}.json"
+    path = layout.control / f"{time.time_ns():019d}-{secrets.token_hex(4)}.json"
     try:
-        make_dirs(layout.control)
-        write_atomic(layout.control / name, msgspec.json.encode(request))
+        _make_folder(layout)
+        write_atomic(path, msgspec.json.encode(request))
+        if os.stat(layout.root).st_uid != os.geteuid():
+            _let_read(path)
     except OSError as error:
         raise FolderError(f"{layout.control}: cannot be written: {error.strerror}") from error
-    return layout.control / name
+    return path
 
 
-def new_requests(layout: Layout, seen: Container[str]) -> Iterator[tuple[str, Request]]:
-    """Requests by name, oldest first, without those in `seen`; one readdir.
+def _make_folder(layout: Layout) -> None:
+    """Make `control/` for requests, open to whoever may use the results folder."""
+    if layout.control.is_dir():
+        return
+    make_dirs(layout.control)
+    around = os.stat(layout.root)
+    if around.st_uid != os.geteuid():
+        # Its owner need not be in our group: then it is the permissions for others that count.
+        mode = stat.S_IMODE(os.stat(layout.control).st_mode)
+        os.chmod(layout.control, mode | stat.S_IMODE(around.st_mode) & 0o077)
+
+
+def _let_read(path: Path) -> None:
+    """Let others than us read the request.
 
     Raises:
-        FolderError: A file there is no request.
+        FolderError: They cannot, as the folder does not let them.
     """
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | 0o044)
+    mode = os.stat(path.parent).st_mode
+    if not mode & 0o011:
+        path.unlink()
+        raise FolderError(
+            f"{path.parent}: lets nobody but its owner in, so that the owner of the sweep could not read the "
+            f"request; make it readable (chmod g+rwx, o+rx) or have the owner of {path.parent} do it"
+        )
+
+
+def new_requests(
+    layout: Layout, seen: Container[str], passed_over: PassedOver | None = None
+) -> Iterator[tuple[str, Request]]:
+    """Requests by name, oldest first, without those in `seen`; one readdir.
+
+    Args:
+        layout: The results folder.
+        seen: Names of requests that are not wanted.
+        passed_over: Told what is no request or cannot be read.
+    """
+    passed_over = PassedOver() if passed_over is None else passed_over
+    for name in sorted(name for name, _ in regular_files(layout.control, _NAME, passed_over)):
+        if name in seen:
+            continue
+        path = layout.control / name
+        try:
+            request = msgspec.json.decode(read_bytes(path, at_most=SMALL_BYTES), type=Request)
+        except FileNotFoundError:  # taken up by a newer driver
+            continue
+        except (OSError, msgspec.MsgspecError) as error:
+            passed_over.note(path, error)
+            continue
+        yield name, request
+
+
+def drop_request(layout: Layout, name: str, passed_over: PassedOver | None = None) -> None:
+    """Remove a request that the journal has taken up; one that cannot be removed is noted, and stays."""
+    path = layout.control / name
     try:
-        names = sorted(os.listdir(layout.control))
+        path.unlink()
     except FileNotFoundError:
-        return
-    for name in names:
-        if name.endswith(".json") and name[0] != "." and name not in seen:
-            path = layout.control / name
-            try:
-                yield name, msgspec.json.decode(read_bytes(path), type=Request)
-            except FileNotFoundError:  # taken up by a newer driver
-                continue
-            except msgspec.MsgspecError as error:
-                raise FolderError(f"{path}: is no request ({error}): remove it") from error
-
-
-def drop_request(layout: Layout, name: str) -> None:
-    """Remove a request that the journal has taken up."""
-    with contextlib.suppress(FileNotFoundError):
-        (layout.control / name).unlink()
+        pass
+    except OSError as error:
+        if passed_over is not None:
+            passed_over.note(path, f"is taken up and cannot be removed: {error.strerror}")

@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from hpcsweep.errors import FolderError
 
 T = TypeVar("T")
 
 _PARENT_TRIES = 3
+#: Characters of a file's name that are kept in the temporary name beside it: it must not grow too long.
+_KEPT_OF_NAME: Final = 48
+#: What a file is called that is not a regular one.
+_KINDS: Final = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISLNK, "a link"),
+)
 
 #: Begins our own lines in the logs of tasks.
 OURS = "[hpcsweep]"
@@ -57,15 +68,96 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def kind_of(mode: int) -> str:
+    """What a file of this `st_mode` is that is not a regular one, for example `a folder`."""
+    return next((name for is_one, name in _KINDS if is_one(mode)), "a device")
+
+
+def open_regular(path: Path | str) -> int:
+    """Open a regular file for reading; never waits, whatever is there.
+
+    A pipe is not waited for, and nothing is read from a device.
+
+    Raises:
+        OSError: It is not a regular file, or cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, f"is {kind_of(mode)}, not a file", str(path))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_new(path: Path, *, mode: int = 0o644, flags: int = 0) -> int:
+    """Create a file for writing; whatever is there already, a link included, is an error.
+
+    The owner can read and write it whatever the umask is (training code may set any), and so can the
+    group where the folder is the group's to write.
+
+    Args:
+        path: The file.
+        mode: Permissions; 0o600 keeps it from the group in any case.
+        flags: More flags of `os.open`.
+
+    Raises:
+        FileExistsError: Something of that name is there.
+        OSError: It cannot be created.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | flags, mode)
+    _share(fd, path.parent, private=mode == 0o600)
+    return fd
+
+
+def open_append(path: Path, *, flags: int = os.O_WRONLY) -> int:
+    """Open a file to append to, created if it is not there, with the permissions of `open_new`.
+
+    Raises:
+        OSError: It is a link or no regular file, or cannot be opened.
+    """
+    flags |= os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT, 0o644)
+        _share(fd, path.parent)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, f"is {kind_of(mode)}, not a file", str(path))
+    return fd
+
+
+def _share(fd: int, folder: Path, *, private: bool = False) -> None:
+    """Give a new file or folder the permissions that those who use its folder need."""
+    info = os.fstat(fd)
+    mode = stat.S_IMODE(info.st_mode)
+    full = 0o7 if stat.S_ISDIR(info.st_mode) else 0o6
+    wanted = mode | full << 6
+    if not private:
+        around = os.stat(folder)
+        # A sticky folder, such as /tmp, is everybody's: its group is nobody in particular.
+        shared = around.st_mode & stat.S_IWGRP and not around.st_mode & stat.S_ISVTX
+        if shared and around.st_gid == info.st_gid:
+            wanted |= full << 3
+    if wanted != mode:
+        # Not fchmod: a folder is opened by its path alone, as the umask may have left it unreadable.
+        os.chmod(f"/proc/self/fd/{fd}", wanted)
+
+
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A new file to write into; when the block ends it is at `path`, complete and durable.
 
     If the block raises, what was there stays.
     """
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     try:
-        with temporary.open("wb") as file:
+        with open(open_new(temporary, mode=mode), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -77,34 +169,46 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     fsync_dir(path.parent)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside the file that nobody can foresee."""
+    return path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{secrets.token_hex(8)}.tmp")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put `data` at `path`, complete and durable, or leave what was there.
 
     Written to a temporary name beside it, synced, renamed, and the folder synced. A rename that
     reports an error after it has succeeded (NFS retransmission) counts as done.
+
+    Args:
+        path: The file.
+        data: Its content.
+        mode: Its permissions; see `open_new`.
     """
-    temporary = _temporary(path)
-
-    def write() -> None:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
+    temporary = retry_once(lambda: _written_beside(path, data, mode))
     try:
-        retry_once(write)
         rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     fsync_dir(path.parent)
+
+
+def _written_beside(path: Path, data: bytes, mode: int) -> Path:
+    """The data in a new file beside the path, durable; its name."""
+    temporary = temporary_name(path)
+    fd = open_new(temporary, mode=mode)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(fd)
+    return temporary
 
 
 def rename(source: Path, target: Path) -> None:
@@ -116,29 +220,67 @@ def rename(source: Path, target: Path) -> None:
             raise
 
 
-def read_bytes(path: Path) -> bytes:
-    """The whole file, read again once if the handle went stale."""
-    return retry_once(path.read_bytes)
+def read_bytes(path: Path | str, *, at_most: int | None = None) -> bytes:
+    """The whole of a regular file, read again once if the handle went stale.
+
+    Args:
+        path: The file.
+        at_most: A larger one is an error: it is none of ours.
+
+    Raises:
+        OSError: It is not a regular file, is too large, or cannot be read.
+    """
+    return retry_once(lambda: _read(path, at_most))
+
+
+def _read(path: Path | str, at_most: int | None) -> bytes:
+    with open(open_regular(path), "rb", buffering=0) as file:
+        if at_most is not None and (size := os.fstat(file.fileno()).st_size) > at_most:
+            raise OSError(errno.EFBIG, f"has {size} bytes, more than {at_most}", str(path))
+        return file.read()
 
 
 def make_dirs(path: Path) -> None:
     """Make the folder and its parents; one that exists is fine.
 
-    A parent may go just when it is needed: compaction removes folders of trials that are empty.
+    They can be used by their owner whatever the umask is, and by the group where the folder around them
+    is the group's to write. A parent may go just when it is needed: compaction removes folders of trials
+    that are empty.
     """
     for tries_left in reversed(range(_PARENT_TRIES)):
         try:
-            retry_once(lambda: os.makedirs(path, exist_ok=True))
+            retry_once(lambda: _make(path))
             return
         except FileNotFoundError:
             if not tries_left:
                 raise
 
 
+def _make(path: Path) -> None:
+    try:
+        os.mkdir(path)
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        _make(path.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+    except OSError:
+        if not os.path.isdir(path):
+            raise
+        return
+    with contextlib.suppress(FileNotFoundError):  # it was removed again
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _share(fd, path.parent)
+        finally:
+            os.close(fd)
+
+
 def last_line(path: Path) -> str:
     """The last line of the text that is not empty and not ours, shortened; empty if there is none to read."""
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 4096))
             lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")

@@ -16,7 +16,7 @@ import msgspec
 
 from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
 from hpcsweep.errors import FolderError
-from hpcsweep.store.files import retry_once
+from hpcsweep.store.files import open_regular, retry_once
 from hpcsweep.store.journal import holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
@@ -95,7 +95,8 @@ class Follower:
                         raise
                 time.sleep(0.05)
         except OSError as error:
-            raise FolderError(f"{self._layout.journal}: cannot be read: {error.strerror}") from error
+            place = error.filename or self._layout.journal
+            raise FolderError(f"{place}: cannot be read: {error.strerror}") from error
         raise AssertionError("the last try returns or raises")
 
     @property
@@ -161,11 +162,13 @@ class Follower:
     def _header(self, file: SegmentFile) -> Header | None:
         """The first line of the file; None while it is not there as a whole."""
         if file.path not in self._headers:
-            with file.path.open("rb") as opened:
+            with open(open_regular(file.path), "rb") as opened:
                 line = retry_once(opened.readline)
             if not line.endswith(b"\n") or b"\0" in line:
                 return None
             header = header_of(line)
+            if (header.segment, header.last or header.segment) != (file.first, file.last):
+                raise ValueError("a copy of another segment")
             if header.version > FORMAT_VERSION:
                 raise ValueError("of a newer version")
             self._headers[file.path] = header
@@ -178,7 +181,7 @@ class Follower:
         file, before, upto, end, released = known
         if end and (end == limit or _merged(file)):
             return known  # nothing is added to it any more
-        with file.path.open("rb") as opened:
+        with open(open_regular(file.path), "rb") as opened:
             opened.seek(end)
             data = retry_once(opened.read)
         if limit is not None:

@@ -24,7 +24,15 @@ from pathlib import Path
 
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.errors import FolderError, HeldError, SupersededError
-from hpcsweep.store.files import explained, fsync_dir, make_dirs, read_bytes, write_all, write_atomic
+from hpcsweep.store.files import (
+    explained,
+    fsync_dir,
+    make_dirs,
+    open_new,
+    read_bytes,
+    write_all,
+    write_atomic,
+)
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
 from hpcsweep.store.segments import (
@@ -91,7 +99,7 @@ class Journal:
         path = self.layout.journal / f"{self.number:06d}.jsonl"
         try:
             make_dirs(self.layout.journal)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            fd = open_new(path, flags=os.O_APPEND)
         except FileExistsError:
             raise busy from None
         except OSError as error:

@@ -15,7 +15,7 @@ import msgspec
 
 from hpcsweep.core.events import Config
 from hpcsweep.errors import FolderError
-from hpcsweep.store.files import write_atomic
+from hpcsweep.store.files import open_regular, write_atomic
 from hpcsweep.store.layout import BatchLayout
 
 
@@ -147,7 +147,7 @@ def read_task(batch: BatchLayout, task: int) -> tuple[Header, ManifestTask]:
         FolderError: There is no such manifest or no such task in it.
     """
     try:
-        with batch.manifest.open("rb") as file:
+        with open(open_regular(batch.manifest), "rb") as file:
             header = msgspec.json.decode(file.readline(), type=Header)
             for index, line in enumerate(file):
                 if index == task:

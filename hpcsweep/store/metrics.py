@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpcsweep.store.files import make_dirs, read_bytes, write_all
+from hpcsweep.store.files import make_dirs, open_append, read_bytes, write_all
 from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.passed_over import PassedOver
 
-_NAME = re.compile(r"metrics-(\d+)\.(\d+)\.(\d+)\.jsonl\Z")
+_NAME = re.compile(r"metrics-([0-9]+)\.([0-9]+)\.([0-9]+)\.jsonl")
 _decode = msgspec.json.Decoder(dict[str, float | str]).decode
 
 
@@ -55,7 +56,7 @@ class MetricsWriter:
 
     def _open(self) -> int:
         make_dirs(self.path.parent)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        fd = open_append(self.path, flags=os.O_RDWR)
         size = os.fstat(fd).st_size
         # A writer killed in the middle left a torn line: the next one must not be glued to it.
         if size and os.pread(fd, 1, size - 1) != b"\n":
@@ -89,23 +90,42 @@ def parse_reports(data: bytes) -> Iterator[Report]:
             continue
 
 
-def metrics_files(trial: TrialLayout) -> list[MetricsFile]:
-    """The trial's metrics files, oldest attempt first: for the same step the later one counts."""
-    return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(os.fspath(trial.root))]
+def metrics_files(trial: TrialLayout, passed_over: PassedOver | None = None) -> list[MetricsFile]:
+    """The trial's metrics files, oldest attempt first: for the same step the later one counts.
+
+    Args:
+        trial: Whose files.
+        passed_over: Told of a folder that cannot be listed; it holds none then.
+
+    Raises:
+        OSError: The folder cannot be listed, and nobody is told.
+    """
+    folder = os.fspath(trial.root)
+    return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(folder, passed_over)]
 
 
-def metrics_names(folder: str) -> list[tuple[str, int]]:
-    """Names of a trial's metrics files with their rungs, oldest attempt first; one readdir."""
-    return [(name, rung) for (rung, _, _), name in _listed(folder)]
+def metrics_names(folder: str, passed_over: PassedOver | None = None) -> list[tuple[str, int]]:
+    """Names of a trial's metrics files with their rungs, oldest attempt first; one readdir.
+
+    Args:
+        folder: Of the trial.
+        passed_over: As `metrics_files` has it.
+    """
+    return [(name, rung) for (rung, _, _), name in _listed(folder, passed_over)]
 
 
-def _listed(folder: str) -> list[tuple[tuple[int, int, int], str]]:
+def _listed(folder: str, passed_over: PassedOver | None) -> list[tuple[tuple[int, int, int], str]]:
     """Metrics files in order: rung, attempt and restart, with the name."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    matches = ((name, _NAME.match(name)) for name in names)
+    except OSError as error:
+        if passed_over is None:
+            raise
+        passed_over.note(folder, error)
+        return []
+    matches = ((name, _NAME.fullmatch(name)) for name in names)
     return sorted(((int(m[1]), int(m[2]), int(m[3])), name) for name, m in matches if m)
 
 

@@ -15,20 +15,24 @@ holds the journal knows which parts nobody can tell of any more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
+import stat
 import zipfile
+import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
 
 from hpcsweep.core.events import RunId
-from hpcsweep.store.files import atomic_file, read_bytes, write_atomic
+from hpcsweep.errors import FolderError
+from hpcsweep.store.files import atomic_file, open_regular, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
 
-_NAME = re.compile(r"\.?(?:metrics|batches|taken)-((\d+)-\d+)\.(?:parquet|zip|json)(?:\.\d+\.tmp)?\Z")
+_NAME = re.compile(r"\.?(?:metrics|batches|taken)-((\d+)-\d+)\.(?:parquet|zip|json)(?:\.[0-9a-f]+\.tmp)?\Z")
 
 # --------------------------------------------------------------------------- what is asked for
 
@@ -123,29 +127,44 @@ def write_batches(layout: Layout, part: str, batches: Iterable[str]) -> dict[str
     with atomic_file(layout.batches_part(part)) as file, zipfile.ZipFile(file, "w") as archive:
         for batch in batches:
             folder = layout.batch(batch).root
-            found[batch] = {
-                name: _add(archive, folder / name, f"{batch}/{name}")
-                for name, size in sorted(_files(folder).items())
-                if size >= 0
-            }
+            # A folder with something that cannot be archived is not cleared: see `_clear_batch`.
+            found[batch] = {}
+            for name, size in sorted(_files(folder).items()):
+                if size >= 0:
+                    with contextlib.suppress(_Unreadable):
+                        found[batch][name] = _add(archive, folder / name, f"{batch}/{name}")
     return found
 
 
+class _Unreadable(Exception):
+    """A file that is not archived: its folder stays as it is."""
+
+
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> int:
-    info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    with path.open("rb") as source, archive.open(info, "w") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    try:
+        source = open(open_regular(path), "rb")  # noqa: SIM115 -- an error of the archive is another one
+    except OSError as error:
+        raise _Unreadable from error
+    with source:
+        info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        with archive.open(info, "w") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
         return source.tell()
 
 
 def read_archived(layout: Layout, part: str, name: str) -> bytes | None:
     """A file of a batch folder, `<batch>/<path>`, from the part's archive; None if it is not there."""
+    path = layout.batches_part(part)
     try:
-        with zipfile.ZipFile(layout.batches_part(part)) as archive:
+        with open(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
             return archive.read(name)
     except KeyError:
         return None
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise FolderError(
+            f"{path}: cannot be read: {error}; restore it from a backup or snapshot of the filesystem"
+        ) from error
 
 
 # --------------------------------------------------------------------------- what is not needed any more
@@ -171,7 +190,7 @@ def drop_garbage(layout: Layout, *, told: Collection[str], upto: int) -> None:
     """
     for name, part, segment in _listed(layout):
         if segment <= upto and (part not in told or name.startswith(".")):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # a folder of that name is none of ours
                 (layout.compacted / name).unlink()
 
 
@@ -224,21 +243,37 @@ def _clear_trial(layout: Layout, trial: int, files: dict[str, int]) -> None:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Files below the folder with their sizes; -1 for what is no regular file."""
+    """Files below the folder with their sizes; -1 for what cannot be archived.
+
+    That is no regular file, a folder that cannot be read, or a name that is not UTF-8.
+    """
     found: dict[str, int] = {}
-    for root, _, names in os.walk(folder):
+    unread: list[OSError] = []
+    for root, _, names in os.walk(folder, onerror=unread.append):
         for name in names:
             path = Path(root, name)
-            regular = path.is_file() and not path.is_symlink()
-            found[str(path.relative_to(folder))] = path.stat().st_size if regular else -1
-    return found
+            try:
+                info = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            ours = stat.S_ISREG(info.st_mode) and _is_utf8(str(path))
+            found[str(path.relative_to(folder))] = info.st_size if ours else -1
+    return found | {os.fsdecode(error.filename): -1 for error in unread if error.errno != errno.ENOENT}
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listed(layout: Layout) -> list[tuple[str, str, int]]:
     """Files of parts, temporary ones included: name, part, segment."""
     try:
         names = os.listdir(layout.compacted)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     matches = ((name, _NAME.match(name)) for name in names)
     return [(name, match[1], int(match[2])) for name, match in matches if match]

@@ -22,16 +22,18 @@ import msgspec
 
 import hpcsweep
 from hpcsweep.store import git
-from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
+from hpcsweep.store.files import make_dirs, open_new, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
 from hpcsweep.store.owner import Owner
+from hpcsweep.store.passed_over import PassedOver, regular_files
 from hpcsweep.store.snapshot import code_folder, training_file, words
 
 #: Files that a command names are told apart by their content, unless they are larger: then they are data.
 FILE_BYTES: Final = 10 * 2**20
 
-_NAME: Final = re.compile(r"(\d+)\.json\Z")
+#: A record, or the changes that belong to one.
+_NAME: Final = re.compile(r"(?P<record>[0-9]+)\.json|(?P<diff>[0-9]+)\.diff")
 _HEADER: Final = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE)
 
 
@@ -112,20 +114,23 @@ def record_launch(
     return path
 
 
-def list_records(layout: Layout) -> list[tuple[Path, Record]]:
-    """The records, oldest first; one whose launch was killed while it wrote it is passed over."""
-    try:
-        names = os.listdir(layout.provenance)
-    except FileNotFoundError:
-        return []
-    numbers = sorted(int(match[1]) for name in names if (match := _NAME.match(name)))
+def list_records(layout: Layout, passed_over: PassedOver | None = None) -> list[tuple[Path, Record]]:
+    """The records, oldest first; one whose launch was killed while it wrote it is passed over.
+
+    Args:
+        layout: The results folder.
+        passed_over: Told what is passed over.
+    """
+    passed_over = PassedOver() if passed_over is None else passed_over
+    files = regular_files(layout.provenance, _NAME, passed_over)
+    numbers = {int(match["record"]): name for name, match in files if match["record"]}
     found = []
-    for number in numbers:
-        path = layout.provenance / f"{number}.json"
+    for number in sorted(numbers):
+        path = layout.provenance / numbers[number]
         try:
             found.append((path, msgspec.json.decode(read_bytes(path), type=Record)))
-        except msgspec.MsgspecError:
-            continue
+        except (OSError, msgspec.MsgspecError) as error:
+            passed_over.note(path, error)
     return found
 
 
@@ -136,12 +141,12 @@ def digest(spec: Mapping[str, Any]) -> str:
 
 def _claimed(layout: Layout) -> Path:
     """The next name, taken by creating it: of two launches at a time each has its own."""
-    numbers = (int(match[1]) for name in os.listdir(layout.provenance) if (match := _NAME.match(name)))
-    number = max(numbers, default=0) + 1
+    matches = (_NAME.fullmatch(name) for name in os.listdir(layout.provenance))
+    number = max((int(match["record"] or match["diff"]) for match in matches if match), default=0) + 1
     while True:
         path = layout.provenance / f"{number}.json"
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+            os.close(open_new(path))
             return path
         except FileExistsError:
             number += 1

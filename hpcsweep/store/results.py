@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
+import re
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
-
-_log = logging.getLogger(__name__)
+from hpcsweep.store.passed_over import SMALL_BYTES, PassedOver, regular_files
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,6 +48,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
+#: A task, its restart and which of its runs it is.
+_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)\.json")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Result)
 
@@ -63,28 +64,33 @@ def write_result(batch: BatchLayout, result: Result, *, n: int) -> Path:
 
 def read_result(path: Path) -> Result:
     """Read one result file."""
-    return _decoder.decode(read_bytes(path))
+    return _decoder.decode(read_bytes(path, at_most=SMALL_BYTES))
 
 
-def new_results(batch: BatchLayout, seen: Container[str]) -> Iterator[tuple[str, Result]]:
-    """One readdir; opens only the files whose names are not in `seen`, in name order.
+def new_results(
+    batch: BatchLayout, seen: Container[str], passed_over: PassedOver | None = None
+) -> Iterator[tuple[str, Result]]:
+    """One readdir; opens only the files whose names are not in `seen`, by task, restart and run.
 
     A folder that is not there yet holds no results, and a file that cannot be read as one (yet)
     is none: without a result its run is repeated from its checkpoint, and nothing is lost.
+
+    Args:
+        batch: Whose results.
+        seen: Names of files that are not wanted.
+        passed_over: Told what is not a result or cannot be read.
     """
-    try:
-        names = os.listdir(batch.results)
-    except FileNotFoundError:
-        return
-    fresh = [name for name in names if name.endswith(".json") and name[0] != "." and name not in seen]
-    for name in sorted(fresh, key=_order):
+    passed_over = PassedOver() if passed_over is None else passed_over
+    found = regular_files(batch.results, _NAME, passed_over)
+    fresh = {name: tuple(map(int, match.groups())) for name, match in found if name not in seen}
+    for name, (task, restart, _) in sorted(fresh.items(), key=lambda item: item[1]):
+        path = batch.results / name
         try:
-            result = read_result(batch.results / name)
+            result = read_result(path)
         except (OSError, msgspec.MsgspecError) as error:
-            _log.warning("%s: cannot be read: %s", batch.results / name, error)
+            passed_over.note(path, error)
+            continue
+        if (result.task, result.restart) != (task, restart):
+            passed_over.note(path, f"is the result of task {result.task}, restart {result.restart}")
             continue
         yield name, result
-
-
-def _order(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.split(".")[:3])

@@ -19,11 +19,12 @@ import msgspec
 
 from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
 from hpcsweep.errors import FolderError, JournalError
-from hpcsweep.store.files import read_bytes, retry_once
+from hpcsweep.store.files import open_regular, read_bytes
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
+from hpcsweep.store.passed_over import PassedOver, regular_files
 
-_NAME = re.compile(r"(\d{6,})(?:-(\d{6,}))?\.jsonl")
+_NAME = re.compile(r"([0-9]{6,})(?:-([0-9]{6,}))?\.jsonl")
 #: How a line ends, from its checksum on.
 _CRC_BYTES = 11
 #: More than header and release of a driver that committed nothing.
@@ -127,13 +128,13 @@ def read_journal(layout: Layout) -> Reading:
             time.sleep(0.05)
         return _read(layout)
     except OSError as error:
-        raise FolderError(f"{layout.journal}: cannot be read: {error.strerror}") from error
+        raise FolderError(f"{error.filename or layout.journal}: cannot be read: {error.strerror}") from error
 
 
 def _read(layout: Layout) -> Reading:
     sizes = _sizes(layout, before=None)
     files = list_segments(layout.journal)
-    newest = max((f.last for f in files), default=0)
+    newest = _highest_number(layout.journal)
     parts: list[tuple[SegmentFile, int, list[AnyEvent]]] = []
     tail: Tail | None = None
     wanted: Position | None = None
@@ -186,7 +187,7 @@ def _ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
         if wanted is not None and not file.first <= wanted.segment <= file.last:
             continue
         begin = at.offset - _CRC_BYTES if file.last == at.segment else 0
-        with file.path.open("rb") as opened:
+        with open(open_regular(file.path), "rb") as opened:
             opened.seek(begin)
             data = opened.read(_SMALL)
         if wanted is not None:
@@ -208,7 +209,7 @@ def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:
     sizes = {}
     for file in list_segments(layout.journal):
         if before is None or file.last < before:
-            with file.path.open("rb") as opened:
+            with open(open_regular(file.path), "rb") as opened:
                 sizes[file.path.name] = os.fstat(opened.fileno()).st_size
     return sizes
 
@@ -221,18 +222,29 @@ def unchanged(layout: Layout, reading: Reading, *, before: int) -> bool:
         return False
 
 
-def list_segments(folder: Path) -> list[SegmentFile]:
-    """The journal's files, oldest first; one readdir."""
-    try:
-        names = retry_once(lambda: os.listdir(folder))
-    except FileNotFoundError:
-        return []
-    found = []
-    for name in names:
-        if match := _NAME.fullmatch(name):
-            first = int(match[1])
-            found.append(SegmentFile(first, int(match[2] or first), folder / name))
+def list_segments(folder: Path, passed_over: PassedOver | None = None) -> list[SegmentFile]:
+    """The journal's files, oldest first; one readdir. What is no regular file is none of them.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    passed_over = PassedOver() if passed_over is None else passed_over
+    found = [
+        SegmentFile(first, int(match[2] or first), folder / name)
+        for name, match in regular_files(folder, _NAME, passed_over, strict=True)
+        for first in (int(match[1]),)
+    ]
     return sorted(found)
+
+
+def _highest_number(folder: Path) -> int:
+    """The highest number in any name of a segment, whatever bears it: the next driver needs a free one."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return 0
+    matches = (_NAME.fullmatch(name) for name in names)
+    return max((int(match[2] or match[1]) for match in matches if match), default=0)
 
 
 def _uncovered(files: list[SegmentFile]) -> list[SegmentFile]:
@@ -263,6 +275,10 @@ def _parse(
             body = checked(line)
             if header is None:
                 header = _header_decoder.decode(body)
+                if (header.segment, header.last or header.segment) != (file.first, file.last):
+                    raise JournalError(
+                        f"{file.path}:{number}: is a copy of segment {header.segment:06d}: remove it"
+                    )
                 if header.version > FORMAT_VERSION:
                     raise JournalError(
                         f"{file.path}: written by a newer hpcsweep (journal version {header.version}, "

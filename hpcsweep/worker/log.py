@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hpcsweep.store.files import OURS, make_dirs, write_all
+from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
 
 #: The last line of the error is looked for in the last so many bytes.
 _TAIL = 64 * 1024
@@ -18,7 +18,7 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         make_dirs(path.parent)
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self.fd = open_append(path, flags=os.O_RDWR)
         self._begin = os.fstat(self.fd).st_size
 
     def note(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -37,6 +38,9 @@ from hpcsweep.worker.value import Measured, measure
 TERM_S = 2.0
 #: How much later than its child the worker may get a signal meant for both.
 LINGER_S = 1.0
+
+#: A run that meets these at its own files has made them so: umask, chmod, a folder in place of a file.
+_OWN_FAULTS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
@@ -362,17 +366,25 @@ class Attempt:
                 self._child = None
         with contextlib.suppress(Exception):
             self._drop_pipe()
-        self._settle(
-            Verdict(
-                interrupted=Interruption.WORKER_DIED, message=f"the worker: {type(error).__name__}: {error}"
-            )
-        )
+        self._settle(self._verdict_on(error))
+
+    def _verdict_on(self, error: Exception) -> Verdict:
+        """What an error of the worker makes of the run: what it did to its own files is its own fault."""
+        if isinstance(error, OSError) and error.errno in _OWN_FAULTS and error.filename is not None:
+            path = os.fsdecode(error.filename)
+            if path.startswith(f"{self._trial.root}/"):
+                return Verdict(Outcome.FAILED, message=f"{path}: {error.strerror}")
+        text = f"the worker: {type(error).__name__}: {error}"
+        return Verdict(interrupted=Interruption.WORKER_DIED, message=text)
 
     def _settle(self, verdict: Verdict, *, reached: int = 0) -> None:
         seconds = time.monotonic() - self._began
         if verdict.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
-            checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
-        newest = checkpoints.newest(self._trial, at_most=self.run.resource)
+            with contextlib.suppress(OSError):
+                checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
+        newest = None
+        with contextlib.suppress(OSError):
+            newest = checkpoints.newest(self._trial, at_most=self.run.resource)
         start, header = self._start, self._start.header
         self.result = Result(
             trial=self.run.trial,

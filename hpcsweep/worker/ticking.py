@@ -12,6 +12,7 @@ from typing import Final
 
 from hpcsweep import bootstrap
 from hpcsweep.errors import HpcsweepError
+from hpcsweep.store.files import open_append
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
 from hpcsweep.worker.process import Child
@@ -39,7 +40,7 @@ def _run(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str],
     layout = Layout.of_batch(batch.root)
     argv = bootstrap.command(sys.executable, "hpcsweep.tick", str(layout.root))
     argv += ["--batch", batch.root.name, "--task", str(task), "--job", job]
-    log = os.open(layout.tick_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = open_append(layout.tick_log)
     try:
         env = {**environ, MARK: secrets.token_hex(8)}
         child = Child(argv, env=env, mark=MARK, cwd=str(layout.root), output=log)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import metrics_files, read_reports
+from hpcsweep.store.passed_over import PassedOver, why
 
 
 class Measured(NamedTuple):
@@ -46,11 +47,19 @@ def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: 
     seen: dict[str, None] = {}
     values: dict[int, float] = {}
     reached, beyond, fresh = 0, 0, False
-    for file in metrics_files(trial):
+    unlisted = PassedOver()
+    files = metrics_files(trial, unlisted)
+    unreadable = next(iter(unlisted.lines(trial.root.parent)), "")
+    for file in files:
         if file.rung != run.rung:
             continue
         own = (file.attempt, file.restart) == (run.attempt, restart)
-        for step, metrics in read_reports(file.path):
+        try:
+            reports = list(read_reports(file.path))
+        except OSError as error:
+            unreadable = unreadable or f"{file.path}: {why(error)}"
+            continue
+        for step, metrics in reports:
             if step > run.resource:
                 beyond = beyond or (step if program.metric in metrics else 0)
                 continue
@@ -63,7 +72,9 @@ def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: 
                 fresh = fresh or (own and step >= min(start + 1, run.resource))
     value, problem = _objective(values, program, earlier=run.best if start else None)
     went_on = bool(run.rung) and 0 < start < run.resource
-    if not values and (seen or beyond or not went_on):
+    if unreadable and not fresh:
+        value, problem = None, unreadable
+    elif not values and (seen or beyond or not went_on):
         problem = _never(program, seen=list(seen), beyond=beyond, resource=run.resource)
     elif not fresh and start < run.resource:
         value, problem = (

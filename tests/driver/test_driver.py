@@ -729,8 +729,8 @@ def test_a_quiet_tick_costs_one_poll_and_one_readdir_for_each_live_batch(
         polls = cluster.polls
         calls = watch.tick(driver)
         assert cluster.polls == polls + 1
-        live = sorted(("listdir", f"batches/{name}/results") for name in driver.state.live)
-        assert calls == sorted([*live, ("listdir", "control")])
+        live = sorted(("scandir", f"batches/{name}/results") for name in driver.state.live)
+        assert calls == sorted([*live, ("scandir", "control")])
         quiet.append((len(live), driver.state.counts[RunStatus.COMPLETED]))
         cluster.per_poll = 4
     journal.release()

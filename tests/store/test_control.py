@@ -57,14 +57,6 @@ def test_half_written_and_foreign_files_are_passed_over(layout: Layout) -> None:
     assert list(new_requests(layout, ())) == [(name, stop(1.0))]
 
 
-def test_a_damaged_request_is_an_error_that_names_the_file(layout: Layout) -> None:
-    path = put_request(layout, stop(1.0))
-    path.write_bytes(b"{}")
-    with pytest.raises(FolderError) as caught:
-        list(new_requests(layout, ()))
-    assert str(caught.value) == (f"{path}: is no request (Object missing required field `verb`): remove it")
-
-
 def test_a_request_that_another_driver_takes_up_meanwhile_is_passed_over(layout: Layout) -> None:
     gone, stays = (put_request(layout, stop(at)).name for at in (1.0, 2.0))
     reading = new_requests(layout, _Dropping(layout, gone))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,13 @@ def test_reading_survives_a_stale_handle(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "file"
     path.write_bytes(b"all")
     stale = Flaky(errno.ESTALE)
+    opened = os.open
 
-    def read(self: Path) -> bytes:
+    def reopened(*args: Any) -> int:
         stale()
-        with open(self, "rb") as file:
-            return file.read()
+        return opened(*args)
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(os, "open", reopened)
     assert read_bytes(path) == b"all"
     assert stale.calls == 2
 
@@ -106,7 +107,8 @@ def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(
     monkeypatch.setattr(os, "fsync", logged_fsync)
     monkeypatch.setattr(os, "rename", logged_rename)
     write_atomic(tmp_path / "file", b"all")
-    temporary = f".file.{os.getpid()}.tmp"
+    temporary = log[0].removeprefix("fsync ")
+    assert re.fullmatch(r"\.file\.[0-9a-f]{16}\.tmp", temporary)
     assert log == [f"fsync {temporary}", f"rename {temporary} file", f"fsync {tmp_path.name}"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"all"}
 

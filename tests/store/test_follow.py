@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,13 +177,13 @@ def test_a_look_at_what_has_not_changed_opens_only_the_newest_segment(
     reader = Reader(layout)
     reader.look()
     opened: list[str] = []
-    real = Path.open
+    real = os.open
 
-    def noted(path: Path, *args: Any) -> Any:
+    def noted(path: Path, *args: Any) -> int:
         opened.append(path.name)
         return real(path, *args)
 
-    monkeypatch.setattr(Path, "open", noted)
+    monkeypatch.setattr(os, "open", noted)
     reader.look()
     assert opened == ["000006.jsonl"]
 
@@ -239,8 +240,9 @@ def test_a_folder_that_cannot_be_read_is_told(layout: Layout, monkeypatch: pytes
     reader = Reader(layout)
     reader.look()
     layout.journal.joinpath("000001.jsonl").unlink()
-    layout.journal.joinpath("000001.jsonl").mkdir()
+    layout.journal.rmdir()
+    layout.journal.touch()
     session_events = reader.events
-    with pytest.raises(FolderError, match="journal: cannot be read: Is a directory"):
+    with pytest.raises(FolderError, match="journal: cannot be read: Not a directory"):
         reader.look()
     assert reader.events == session_events
