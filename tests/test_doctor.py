@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -16,11 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
 import hpcsweep
 from hpcsweep.cli import app
+from hpcsweep.doctor import canary as canary_module
 from hpcsweep.doctor import filesystem as filesystem_module
 from hpcsweep.doctor import machine as machine_module
 from hpcsweep.doctor.cron import launch_once
@@ -60,16 +63,19 @@ sbatch*)
   fi
   echo 71 ;;
 "squeue --me -h") ;;
-"squeue --me -h --name="*)
-  if told lost >&2; then exit 1; fi
-  if alive || [ -e "$state/pending" ]; then echo 71; fi ;;
+"squeue --me -h --name="*) ;;
 squeue*)
-  row() { printf '71\x1f0\x1f71\x1f%s\x1f%s\x1f0:01\x1f%s\x1f%s\n' "$1" "$2" "$3" "$(cat "$state/name")"; }
+  if told lost >&2; then exit 1; fi
+  name=$(told renamed || cat "$state/name")
+  row() { printf '71\x1f0\x1f71\x1f%s\x1f%s\x1f0:01\x1f%s\x1f%s\n' "$1" "$2" "$3" "$name"; }
   if [ -e "$state/pending" ]; then row PENDING '' "$(cat "$state/pending")"
   elif alive; then row RUNNING n1 None
   else row FAILED n1 NonZeroExitCode; fi ;;
-"scancel --batch --signal=USR2 71_0") kill -USR2 "$(cat "$state/pid")" ;;
+"scancel --user="*" 72") ;;
 scancel*-held) ;;
+"scancel --user="*" --name="*) if told renamed >&2; then exit 0; fi
+  rm -f "$state/pending"; if alive; then kill -TERM "$(cat "$state/pid")"; fi ;;
+"scancel --batch --signal=USR2 71_0") kill -USR2 "$(cat "$state/pid")" ;;
 scancel*) rm -f "$state/pending"; if alive; then kill -TERM "$(cat "$state/pid")"; fi ;;
 "scontrol ping") told ping || echo "Slurmctld(primary) at head is UP" ;;
 "scontrol show config") told config || cat <<'EOF'
@@ -195,6 +201,7 @@ good     training code: {folder}/trainer.py:train can be run
 """
 FLOWN = f"""\
 good     canary: ran on n1, and reported N s after its submission
+good     job names: squeue shows jobs by the name that they were submitted with
 good     interpreter: n1 has Python {platform.python_version()} at {sys.executable}, \
 hpcsweep {hpcsweep.__version__} as here
 good     shared files: a file from here to n1 and its answer back took at most N s
@@ -303,8 +310,9 @@ def test_a_canary_for_a_sweep_on_a_good_site(here: Path, slurm: OneTaskSlurm) ->
     assert result.exit_code == 0
     held = [call for call in slurm.calls("sbatch") if "--hold" in call]
     assert len(held) == 1
-    cancelled = [call for call in slurm.calls("scancel") if call.endswith("-held")]
-    assert len(cancelled) == 2, "by the node at once, and here to be sure"
+    cancelled = [call.split()[-1] for call in slurm.calls("scancel") if call.endswith(("-held", " 72"))]
+    assert cancelled[0] == "72", "by the node at once"
+    assert len(cancelled) == 2, "and here to be sure"
 
 
 def test_a_canary_for_no_sweep_in_particular_asks_for_no_gpu(here: Path, slurm: OneTaskSlurm) -> None:
@@ -409,6 +417,52 @@ def test_a_canary_that_may_still_be_there_is_told_of_with_its_files(
     )
     assert result.exit_code == 2
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("shown", ["lab7-7", "hpcsweep-do", "4711"])
+def test_a_site_that_renames_jobs_is_told_of_and_nothing_is_left(
+    here: Path, slurm: OneTaskSlurm, shown: str
+) -> None:
+    slurm.put("renamed", shown)
+    (line,) = [line for line in run("--canary").output.splitlines() if "job names:" in line]
+    assert re.sub("doctor-[0-9a-f]{8}", "doctor-N", line) == (
+        f"warning  job names: asked for hpcsweep-doctor-N, and squeue shows {shown}: this site changes "
+        "names; sweeps go by job id and folder, and run all the same; look for their jobs by id or "
+        "folder (%Z)"
+    )
+
+
+def test_a_canary_that_still_waits_under_another_name_is_cancelled_by_its_id(
+    here: Path, slurm: OneTaskSlurm
+) -> None:
+    slurm.put("renamed", "4711")
+    slurm.put("pending", "Priority")
+    run("--canary", "--wait", "1")
+    assert not (slurm.state / "pending").exists()
+
+
+def test_a_canary_that_nobody_ends_goes_with_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canary_module, "LIFE_S", 0.0)
+    monkeypatch.setattr(canary_module, "_report", lambda errand, late_s: {})
+    folder = tmp_path / ".hpcsweep-doctor-x" / "batches" / "b"
+    (folder / "results").mkdir(parents=True)
+    (folder / "manifest.jsonl").write_bytes(msgspec.json.encode(canary_module.Errand("t", "s", "n")))
+    with restored_signals():
+        assert canary_module.main(folder) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def restored_signals() -> Iterator[None]:
+    """The handlers are those from before when the block ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # --------------------------------------------------------------------------- asking, and leaving

@@ -120,6 +120,7 @@ class Squeue:
                 throttle=batch.throttle,
                 shape=TaskShape(),
                 open_tasks=(),
+                planned_at=batch.planned_at,
             )
             for batch in batches
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ from hpcsweep.cluster import slurm_programs as programs
 from hpcsweep.cluster.fitting import Wish, limits_of, misfits, wanted_partitions
 from hpcsweep.cluster.limits import Site
 from hpcsweep.cluster.slurm_environment import shadowing
+from hpcsweep.cluster.slurm_identity import Identity
 from hpcsweep.cluster.slurm_options import SlurmOptions
 from hpcsweep.cluster.slurm_queue import SlurmQueue
 from hpcsweep.cluster.slurm_site import read_site, untouched, wish_of
@@ -107,7 +109,7 @@ class SlurmCluster(Cluster):
         self._options = options
         _refuse_words_of_submitit(options)
         self._template = read_template(options.template, spec_dir=options.spec_dir)
-        self._queue = SlurmQueue()
+        self._queue = SlurmQueue(workdir=options.workdir)
         self.script(_example(TaskShape()))
         self.tick_script("check", Path("/check"))
 
@@ -238,7 +240,20 @@ class SlurmCluster(Cluster):
         Raises:
             ClusterUnavailable: squeue failed, so nothing is known.
         """
-        return self._queue.find(name)
+        return self._queue.find(Identity(name, "", Path(), workdir=self._options.workdir))
+
+    def find_batch(self, name: str, *, folder: Path, since: float) -> str | None:
+        """As `find`, also by folder and comment: a site may have renamed the job.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return self._queue.find(Identity(name, "", folder, since=since, workdir=self._options.workdir))
+
+    def shown_name(self, batch: LiveBatch) -> str | None:
+        """The job name under which the last poll showed the batch, None if it did not."""
+        names = self._queue.shown.get(batch.name, {})
+        return names.get(batch.job) or next(iter(names.values()), None)
 
     def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
         """Every task of these batches that Slurm shows, by one squeue; None: squeue failed."""
@@ -252,6 +267,14 @@ class SlurmCluster(Cluster):
             return False
         return any(word in states for word in ("down", "fail", "unknown"))
 
+    def active_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
+        """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return self._queue.active_jobs(folder, names=names, known=known)
+
     # ------------------------------------------------------------------ steering
 
     def throttle(self, batch: LiveBatch, tasks: int) -> None:
@@ -261,10 +284,11 @@ class SlurmCluster(Cluster):
             ClusterUnavailable: Slurm did not take it.
         """
         # 0 would mean no limit at all.
-        argv = ["scontrol", "update", f"jobid={batch.job}", f"ArrayTaskThrottle={max(1, tasks)}"]
-        answer = programs.attempt(argv, timeout_s=programs.QUERY_S)
-        if answer.code != 0 and not programs.only_ended(answer):
-            raise ClusterUnavailable(f"scontrol: {answer.words}")
+        for job in self._queue.jobs_of(batch):
+            argv = ["scontrol", "update", f"jobid={job}", f"ArrayTaskThrottle={max(1, tasks)}"]
+            answer = programs.attempt(argv, timeout_s=programs.QUERY_S)
+            if answer.code != 0 and not programs.only_ended(answer):
+                raise ClusterUnavailable(f"scontrol: {answer.words}")
 
     def release(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
         """Let tasks go that Slurm put back into the queue and holds.
@@ -272,7 +296,7 @@ class SlurmCluster(Cluster):
         Raises:
             ClusterUnavailable: Slurm did not take it.
         """
-        names = ",".join(f"{batch.job}_{task}" for task in tasks)
+        names = ",".join(f"{job}_{task}" for job in self._queue.jobs_of(batch) for task in tasks)
         answer = programs.attempt(["scontrol", "release", names], timeout_s=programs.QUERY_S)
         if answer.code != 0 and not programs.only_ended(answer):
             raise ClusterUnavailable(f"scontrol: {answer.words}")
@@ -284,9 +308,10 @@ class SlurmCluster(Cluster):
             ClusterUnavailable: Slurm did not take it.
         """
         parts = programs.ranges(tasks)
-        for start in range(0, len(parts), CANCEL_RANGES):
+        starts = range(0, len(parts), CANCEL_RANGES)
+        for job, start in itertools.product(self._queue.jobs_of(batch), starts):
             indices = ",".join(parts[start : start + CANCEL_RANGES])
-            answer = programs.attempt(["scancel", f"{batch.job}_[{indices}]"], timeout_s=programs.QUERY_S)
+            answer = programs.attempt(["scancel", f"{job}_[{indices}]"], timeout_s=programs.QUERY_S)
             if answer.code != 0 and not programs.only_ended(answer):
                 raise ClusterUnavailable(f"scancel: {answer.words}")
 

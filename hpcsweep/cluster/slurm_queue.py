@@ -6,9 +6,11 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from hpcsweep.cluster import slurm_programs as programs
+from hpcsweep.cluster.slurm_identity import CLOCKS_S, Identity, mentions, owner
 from hpcsweep.cluster.states import cancelled_by, hindrance_of, phase_of
 from hpcsweep.core.protocols import LiveBatch, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
@@ -27,9 +29,18 @@ COUNTED_S: Final = 30.0
 
 
 class SlurmQueue:
-    """Asks squeue and sacct. What it remembers only spares questions: a new one answers the same."""
+    """Asks squeue and sacct. What it remembers only spares questions: a new one answers the same.
 
-    def __init__(self) -> None:
+    Args:
+        workdir: Where scripts start, where that is not each batch's own folder.
+    """
+
+    def __init__(self, workdir: str | None = None) -> None:
+        self._workdir = workdir
+        #: By batch: the job ids and names under which the last poll showed it.
+        self.shown: dict[str, dict[str, str]] = {}
+        #: Ids that the last poll showed for jobs that are none of our batches.
+        self._foreign: set[str] = set()
         self._next_sacct = 0.0
         self._mute_until = 0.0
         self._counted = (0, -COUNTED_S)
@@ -42,20 +53,25 @@ class SlurmQueue:
         count, at = self._counted
         return count if time.monotonic() - at < COUNTED_S else None
 
-    def find(self, name: str) -> str | None:
-        """Job id of the array with this name, from squeue, else from the database if there is one.
+    def find(self, batch: Identity) -> str | None:
+        """Job id of the array of this batch, from squeue, else from the database if there is one.
 
-        Where two bear the name, the one that is still active.
+        Where there are two, the one that is still active.
 
         Raises:
             ClusterUnavailable: squeue failed, so nothing is known.
         """
-        rows = [row for row in self._squeue(f"--name={name}") if row.name == name and row.task >= 0]
+        rows = [row for row in self._squeue() if row.array and row.task >= 0 and batch.owns(row)]
         accepted = [row for row in rows if not row.never_accepted]
         accepted.sort(key=lambda row: phase_of(row.state).active, reverse=True)
-        for row in accepted or self._sacct(f"--name={name}"):
-            if row.name == name:
-                return row.array
+        for row in accepted:
+            return row.array
+        # By name it is cheap to ask for all that there ever was; another name has only what is recent.
+        recent = [f"--starttime={_slurm_time(batch.since)}"] if batch.since else []
+        for words in ([f"--name={batch.name}"], recent):
+            for row in self._sacct(*words) if words else []:
+                if batch.owns(row):
+                    return row.array
         return None
 
     def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
@@ -72,20 +88,47 @@ class SlurmQueue:
             return None
         self._counted = (sum(phase_of(row.state).active for row in rows), time.monotonic())
         batches = {batch.name: batch for batch in live}
+        known = [self.identity(batch) for batch in live]
         best: dict[TaskId, tuple[tuple[bool, bool, int], TaskState]] = {}
+        indistinct: dict[str, TaskState] = {}
+        self.shown = {}
+        self._foreign = set()
         for row in rows:
-            # By name, which is unique for ever; a job id alone may be somebody else's after a
-            # controller that lost its state has counted from 1 again.
-            batch = batches.get(row.name)
-            if batch is None or row.task < 0:
+            name = owner(row, known)
+            if name is None or row.task >= batches[name].tasks:
+                self._foreign.add(row.array)
                 continue
-            task, state = TaskId(row.name, row.task), self._state(row)
+            ours = row.array == batches[name].job
+            if row.task < 0:
+                if ours and phase_of(row.state).active:
+                    indistinct[name] = TaskState(Phase.UNKNOWN, reason=f"{row.state} {row.reason}".strip())
+                continue
+            if row.array:
+                self.shown.setdefault(name, {})[row.array] = row.name
+            task, state = TaskId(name, row.task), self._state(row, name)
             # After a requeue a task may show twice.
-            rank = (state.phase.active, row.array == batch.job, row.job)
+            rank = (state.phase.active, ours, row.job)
             if task not in best or rank > best[task][0]:
                 best[task] = (rank, state)
         shown = {task: state for task, (_, state) in best.items()}
+        # Of a job whose index is not shown, any task may be the one that lives.
+        for name, state in indistinct.items():
+            for index in batches[name].open_tasks:
+                shown.setdefault(TaskId(name, index), state)
         return shown | self._endings(live, shown=shown)
+
+    def identity(self, batch: LiveBatch) -> Identity:
+        """By what the batch is known."""
+        return Identity(batch.name, batch.job, batch.folder, since=batch.planned_at, workdir=self._workdir)
+
+    def jobs_of(self, batch: LiveBatch) -> list[str]:
+        """Ids of its array: that which sbatch gave, and others under which squeue showed it last.
+
+        One that Slurm has given to another job since then is none of them.
+        """
+        shown = self.shown.get(batch.name, {})
+        own = [batch.job] if batch.job in shown or batch.job not in self._foreign else []
+        return list(dict.fromkeys([*own, *shown]))
 
     def _endings(
         self, live: Sequence[LiveBatch], *, shown: Mapping[TaskId, TaskState]
@@ -95,6 +138,7 @@ class SlurmQueue:
         Also of those that were cancelled: squeue does not say by whom.
         """
         jobs = {batch.name: batch.job for batch in live}
+        known = [self.identity(batch) for batch in live]
         open_tasks = (TaskId(batch.name, task) for batch in live for task in batch.open_tasks)
         gone = {task for task in open_tasks if task not in shown or shown[task].phase is Phase.CANCELLED}
         self._ended = {task: state for task, state in self._ended.items() if task in gone}
@@ -102,14 +146,17 @@ class SlurmQueue:
         if asked and time.monotonic() >= self._next_sacct:
             self._next_sacct = time.monotonic() + SACCT_EVERY_S
             for row in self._sacct(f"--jobs={','.join(asked)}"):
-                task, state = TaskId(row.name, row.task), self._state(row)
+                name = owner(row, known)
+                if name is None:
+                    continue
+                task, state = TaskId(name, row.task), self._state(row, name)
                 # It may lag, and tell of an earlier start.
                 lags = task in shown and state.phase is not Phase.CANCELLED
                 if task in gone and not state.phase.active and not lags:
                     self._ended[task] = state
         return dict(self._ended)
 
-    def _state(self, row: programs.Row) -> TaskState:
+    def _state(self, row: programs.Row, batch: str) -> TaskState:
         phase = phase_of(row.state)
         if phase is not Phase.UNKNOWN:
             return TaskState(
@@ -122,23 +169,45 @@ class SlurmQueue:
             )
         if row.state not in self._unknown_words:
             self._unknown_words.add(row.state)
-            _log.warning("%s task %d: Slurm's state %r is new to us", row.name, row.task, row.state)
+            _log.warning("%s task %d: Slurm's state %r is new to us", batch, row.task, row.state)
         return TaskState(phase=phase, reason=f"{row.state} {row.reason}".strip(), node=row.node)
 
-    def _squeue(self, *more: str) -> list[programs.Row]:
-        # --me filters on the server; --name alone would fetch everybody's jobs.
-        argv = ["squeue", "--me", "--states=all", "-r", "-h", "-o", programs.SQUEUE_FORMAT, *more]
-        return list(programs.squeue_rows(programs.ask(argv, timeout_s=programs.QUERY_S)))
+    def active_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
+        """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
 
-    def _sacct(self, which: str) -> list[programs.Row]:
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return list(
+            dict.fromkeys(
+                row.array
+                for row in self._squeue()
+                if row.array
+                and phase_of(row.state).active
+                and (row.array in known or Path(row.folder).is_relative_to(folder) or mentions(row, names))
+            )
+        )
+
+    @staticmethod
+    def _squeue() -> list[programs.Row]:
+        # --me filters on the server. Without -h: the header shows that an answer without rows is one.
+        argv = ["squeue", "--me", "--states=all", "-r", "-o", programs.SQUEUE_FORMAT]
+        return programs.squeue_rows(programs.ask(argv, timeout_s=programs.QUERY_S))
+
+    def _sacct(self, *which: str) -> list[programs.Row]:
         """What the database knows; once it has failed it is left in peace for a while."""
         if time.monotonic() < self._mute_until:
             return []
         argv = ["sacct", "-X", "-n", "-P", f"--delimiter={programs.SEPARATOR}", f"--starttime={SACCT_SINCE}"]
-        argv += [f"--format={programs.SACCT_FORMAT}", which]
+        argv += [f"--user={os.getuid()}", f"--format={programs.SACCT_FORMAT}", *which]
         try:
             return list(programs.sacct_rows(programs.ask(argv, timeout_s=SACCT_S)))
         except ClusterUnavailable as error:
             self._mute_until = time.monotonic() + MUTE_S
             _log.info("going on without Slurm's accounting: %s", error)
             return []
+
+
+def _slurm_time(at: float) -> str:
+    """A time a little before, by the clock of this host: clocks differ."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at - CLOCKS_S))

@@ -65,10 +65,16 @@ def submit(script: Path, *, cwd: Path, drop: Container[str] = ()) -> tuple[str, 
         raise SubmitUncertain(f"sbatch: no answer within {SBATCH_S:g} s")
     if answer.code != 0:
         raise _kind(answer)(answer.words)
-    found = _ID.findall(answer.out)  # a site's banners may stand around it
-    if not found:
+    job = job_id(answer.out)
+    if not job:
         raise SubmitUncertain(f"sbatch: accepted, but gave no job id: {answer.out.strip()!r}")
-    return found[-1], answer.err.strip()
+    return job, answer.err.strip()
+
+
+def job_id(text: str) -> str:
+    """The job id in what `sbatch --parsable` printed, empty if there is none."""
+    found = _ID.findall(text)  # a site's banners may stand around it
+    return found[-1] if found else ""
 
 
 def refusal(text: str, *, all_nodes_up: bool, drop: Container[str] = ()) -> str | None:

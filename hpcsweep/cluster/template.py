@@ -82,6 +82,8 @@ def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | fl
     gpu = "gpu" if site.gpu_type is None else f"gpu:{site.gpu_type}"
     ours: dict[str, OptionValue] = {
         "job-name": batch.name,
+        # Found by it where a site renames jobs and `chdir` is shared.
+        "comment": batch.name,
         "array": f"0-{batch.tasks - 1}%{max(1, batch.throttle)}",
         "nodes": 1,
         "ntasks": 1,

@@ -224,6 +224,7 @@ class LiveBatch(msgspec.Struct, frozen=True):
 
     Attributes:
         open_tasks: Indices of the tasks that were not seen gone yet, ascending.
+        planned_at: It was submitted no earlier; Unix time, 0 where unknown.
     """
 
     name: str
@@ -233,6 +234,7 @@ class LiveBatch(msgspec.Struct, frozen=True):
     throttle: int
     shape: TaskShape
     open_tasks: Sequence[int]
+    planned_at: float = 0.0
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -294,6 +296,16 @@ class Cluster(Protocol):
         ...
 
     # What follows has a default for clusters that inherit this class.
+
+    def find_batch(self, name: str, *, folder: Path, since: float) -> str | None:
+        """As `find`, where a site may have renamed the job.
+
+        Args:
+            name: Of the batch.
+            folder: Its own folder.
+            since: It was submitted no earlier; Unix time.
+        """
+        return self.find(name)
 
     def release(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
         """Let tasks go that the cluster put back and holds."""

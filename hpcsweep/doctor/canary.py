@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import msgspec
 
 import hpcsweep
 from hpcsweep.cluster import slurm_programs as programs
-from hpcsweep.cluster.slurm_submit import submit_limited
+from hpcsweep.cluster.slurm_submit import job_id, submit_limited
 from hpcsweep.doctor.machine import nvidia_gpus
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import read_bytes, write_atomic
@@ -30,6 +31,8 @@ from hpcsweep.store.layout import BatchLayout
 #: It ends by itself then, well before its time limit.
 LIFE_S: Final = 240.0
 LOOK_S: Final = 0.05
+#: The folder of a canary is called so, with random letters behind.
+ROOT_PREFIX: Final = ".hpcsweep-doctor-"
 #: How long the whole package may take to import over a busy filesystem.
 IMPORT_S: Final = 120.0
 SBATCH_S: Final = 60.0
@@ -132,7 +135,15 @@ def main(folder: Path) -> int:
                 n = int(name.removeprefix("ping-"))
                 write_atomic(exchange.pong(n), msgspec.json.encode(time.time()))
         time.sleep(LOOK_S)
+    _remove_left_over(folder)
     return 0
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Nobody has ended this canary, so who sent it was killed: its files go with it."""
+    root = folder.parent.parent
+    if root.name.startswith(ROOT_PREFIX):
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _report(errand: Errand, *, late_s: float) -> Report:
@@ -152,15 +163,17 @@ def _report(errand: Errand, *, late_s: float) -> Report:
 
 def _submits(errand: Errand) -> str:
     """Submit the script as a job that is held, look at it, and cancel it; why not, empty if all went well."""
-    name = f"--name={errand.name}"
     try:
         answer = programs.attempt(["sbatch", "--parsable", "--hold", errand.script], timeout_s=SBATCH_S)
         if answer.code != 0:
             return "" if submit_limited(answer.words) else f"sbatch: {answer.words}"
+        # By id: a site may have given it another name.
+        found = job_id(answer.out)
+        which = [found] if found else [f"--name={errand.name}"]
         try:
-            programs.ask(["squeue", "--me", "-h", name, "-o", "%A"], timeout_s=SBATCH_S)
+            programs.ask(["squeue", "--me", "-h", f"--name={errand.name}", "-o", "%A"], timeout_s=SBATCH_S)
         finally:
-            programs.ask(["scancel", f"--user={os.getuid()}", name], timeout_s=SBATCH_S)
+            programs.ask(["scancel", f"--user={os.getuid()}", *which], timeout_s=SBATCH_S)
     except ClusterUnavailable as error:
         return str(error)
     return ""

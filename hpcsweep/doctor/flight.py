@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -170,21 +171,39 @@ class Flight:
         self._cluster.cancel(self._live, [0])
         return self._appears(self._exchange.told(signal.SIGTERM), within_s=SIGNAL_S + trip_s)
 
-    def over(self) -> bool:
-        """Whether Slurm shows no active job of this canary; False where it does not answer."""
-        names = f"--name={self._batch.name},{held_name(self._batch)}"
-        with contextlib.suppress(ClusterUnavailable):
-            return not programs.ask(
-                ["squeue", "--me", "-h", names, "-o", "%A"], timeout_s=programs.QUERY_S
-            ).strip()
-        return False
+    @property
+    def name(self) -> str:
+        """The job name that was asked for."""
+        return self._batch.name
 
-    def cancel_all(self) -> None:
-        """Cancel whatever bears its names, job ids known or not."""
-        for name in (self._batch.name, held_name(self._batch)):
-            argv = ["scancel", f"--user={os.getuid()}", f"--name={name}"]
+    @property
+    def shown_name(self) -> str | None:
+        """The job name under which squeue shows it, None if it does not."""
+        if self._live is None:
+            return None
+        self._next_look = 0.0
+        self._look()
+        return self._cluster.shown_name(self._live)
+
+    def left(self) -> list[str]:
+        """Ids of its active jobs, under whatever name.
+
+        Raises:
+            ClusterUnavailable: Slurm did not answer.
+        """
+        known = [self._live.job] if self._live is not None else []
+        return self._cluster.active_jobs(self._batch.folder, names=(self._batch.name,), known=known)
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """Cancel these jobs and whatever bears its names; silent where Slurm does not answer."""
+        names = (self._batch.name, held_name(self._batch))
+        known = [self._live.job] if self._live is not None else []
+        for argv in (
+            *([f"--name={name}"] for name in names),
+            *([job] for job in dict.fromkeys([*known, *jobs])),
+        ):
             with contextlib.suppress(ClusterUnavailable):
-                programs.attempt(argv, timeout_s=programs.QUERY_S)
+                programs.attempt(["scancel", f"--user={os.getuid()}", *argv], timeout_s=programs.QUERY_S)
 
     def _look(self) -> TaskState | None:
         """What Slurm says of the task; asked now and then."""

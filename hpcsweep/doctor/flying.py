@@ -15,8 +15,9 @@ from typing import Final
 
 from hpcsweep.cluster.slurm import SlurmCluster
 from hpcsweep.core.protocols import Batch, TaskShape
+from hpcsweep.doctor.canary import ROOT_PREFIX
 from hpcsweep.doctor.flight import Flight
-from hpcsweep.errors import ClusterError
+from hpcsweep.errors import ClusterError, ClusterUnavailable
 
 #: Its time limit.
 LIMIT_S: Final = 300
@@ -41,7 +42,7 @@ def fly(cluster: SlurmCluster, below: Path, *, gpus: int) -> Iterator[Flight]:
     Raises:
         LeftBehind: Something of it could not be removed.
     """
-    root = Path(tempfile.mkdtemp(prefix=".hpcsweep-doctor-", dir=below))
+    root = Path(tempfile.mkdtemp(prefix=ROOT_PREFIX, dir=below))
     name = f"hpcsweep-doctor-{secrets.token_hex(4)}"
     shape = TaskShape(gpus=gpus, cpus=1, time_s=LIMIT_S)
     batch = Batch(name=name, folder=root / "batches" / name, tasks=1, throttle=1, shape=shape, requeue=False)
@@ -55,18 +56,25 @@ def fly(cluster: SlurmCluster, below: Path, *, gpus: int) -> Iterator[Flight]:
 
 def _remove(flight: Flight, root: Path) -> None:
     deadline = time.monotonic() + REMOVAL_S
-    flight.cancel_all()
-    while not (over := flight.over()) and time.monotonic() < deadline:
+    flight.cancel([])
+    while (left := _left(flight)) != [] and time.monotonic() < deadline:
+        flight.cancel(left or [])
         time.sleep(0.5)
-    if not over:
-        raise LeftBehind(
-            f"{flight.folder.name}: a job by that name may still be there: scancel it, then remove {root}"
-        )
+    if left != []:
+        still = f"job {', '.join(left)} is still there" if left else "a job by that name may still be there"
+        raise LeftBehind(f"{flight.folder.name}: {still}: scancel it, then remove {root}")
     while root.exists():  # the last of the node's writes may still turn up
         shutil.rmtree(root, ignore_errors=True)
         if root.exists() and time.monotonic() > deadline:
             raise LeftBehind(f"{root}: could not be removed altogether: remove it")
         time.sleep(LOOK_S)
+
+
+def _left(flight: Flight) -> list[str] | None:
+    """Ids of the jobs that are left, None where Slurm does not answer."""
+    with contextlib.suppress(ClusterUnavailable):
+        return flight.left()
+    return None
 
 
 @contextlib.contextmanager

@@ -53,6 +53,9 @@ def _flown(
         return
     seconds = time.monotonic() - began
     yield good("canary", f"ran on {report.node}, and reported {seconds:.0f} s after its submission")
+    shown = flight.shown_name
+    if shown is not None:
+        yield name_finding(flight.name, shown)
     yield interpreter_finding(report)
     trips = flight.trips()
     yield from files_findings(report, trips, grace_s=cluster.grace_s)
@@ -73,6 +76,18 @@ def _not_flown(error: NotFlown, *, folder: Path) -> Finding:
     see = folder.parent.parent.parent
     advice = f"make sure that nodes see {see}, have cluster.python and start it by the template"
     return failure("canary", str(error), advice)
+
+
+def name_finding(asked: str, shown: str) -> Finding:
+    """Whether jobs are called what they were asked to be."""
+    if shown == asked:
+        return good("job names", "squeue shows jobs by the name that they were submitted with")
+    if not shown:
+        words = f"asked for {asked}, and squeue shows no name"
+    else:
+        words = f"asked for {asked}, and squeue shows {shown}"
+    advice = "sweeps go by job id and folder, and run all the same; look for their jobs by id or folder (%Z)"
+    return warning("job names", f"{words}: this site changes names", advice)
 
 
 def interpreter_finding(report: Report) -> Finding:

@@ -126,6 +126,7 @@ class Following:
             batch.throttle,
             self._settings.shape,
             sorted(watch.open),
+            batch.planned_at,
         )
 
     def observe(self, now: float) -> list[AnyEvent]:

@@ -72,7 +72,7 @@ class Submitting:
             files = self._layout.batch(batch.name)
             if not files.void.exists():
                 try:
-                    job = self._cluster.find(batch.name)
+                    job = self._cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
                 except ClusterUnavailable:
                     continue
                 job = job or _job_by_results(files)

@@ -58,13 +58,22 @@ def live(batch: Batch, job: str = "70", *, open_tasks: tuple[int, ...] = (0, 1, 
 def row(
     task: str, state: str, *, job: str = "70", own: str = "70", name: str = "s-1", **more: str
 ) -> tuple[str, ...]:
-    """A line of squeue, field by field."""
+    """A line of squeue, field by field; what is not given of the last five is not shown."""
     fields = (more.get("node", ""), more.get("elapsed", "0:00"), more.get("reason", "None"), name)
-    return (job, task, own, state, *fields)
+    last = tuple(more.get(key, "") for key in ("user", "submitted", "cpus", "folder", "comment"))
+    return (job, task, own, state, *fields, *(last if any(last) else ()))
 
 
 def account(
-    task: str, state: str, node: str = "None assigned", *, elapsed: str = "0", name: str = "s-1"
+    task: str,
+    state: str,
+    node: str = "None assigned",
+    *,
+    elapsed: str = "0",
+    name: str = "s-1",
+    folder: str = "",
+    tres: str = "",
+    comment: str = "",
 ) -> tuple[str, ...]:
     """A line of sacct, field by field."""
-    return (task, state, node, elapsed, name)
+    return (task, state, node, elapsed, name, folder, tres, comment)

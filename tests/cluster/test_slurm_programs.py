@@ -23,6 +23,8 @@ from .programs import DISABLED, Programs, account, live, row
 
 UNREACHABLE = "echo 'sacct: error: Sending PersistInit msg: Connection refused' >&2; exit 1"
 
+SQUEUE = ["squeue", "--me", "--states=all", "-r", "-o", SQUEUE_FORMAT]
+
 # --------------------------------------------------------------------------- options
 
 
@@ -73,8 +75,7 @@ def test_find_gives_the_array_of_exactly_this_name(cluster: SlurmCluster, progra
     programs.rows(row("0", "PENDING", job="69", name="s-11"), row("0", "COMPLETED", job="71", own="72"))
     assert cluster.find("s-1") == "71"
     (call,) = programs.calls()
-    assert call[:3] == ["squeue", "--me", "--states=all"]
-    assert "--name=s-1" in call
+    assert call == SQUEUE
 
 
 def test_find_passes_over_what_slurm_remembers_of_a_refused_array(
@@ -96,7 +97,7 @@ def test_find_asks_the_database_what_squeue_has_forgotten(cluster: SlurmCluster,
     programs.rows(account("71_0", "COMPLETED", "n1"), program="sacct")
     assert cluster.find("s-1") == "71"
     (call,) = programs.calls("sacct")
-    assert "--starttime=now-90days" in call
+    assert {"--starttime=now-90days", "--name=s-1", f"--user={os.getuid()}"} <= set(call)
 
 
 def test_find_without_a_database_says_none(cluster: SlurmCluster, programs: Programs) -> None:
@@ -135,14 +136,16 @@ def test_poll_is_one_squeue_and_shows_exactly_our_tasks(
         TaskId("s-1", 3): TaskState(Phase.COMPLETED),
     }
     # Named ids or names would fail, or fetch other people's jobs.
-    assert programs.calls() == [["squeue", "--me", "--states=all", "-r", "-h", "-o", SQUEUE_FORMAT]]
+    assert programs.calls() == [SQUEUE]
 
 
 def test_poll_of_another_user_s_job_with_our_id_shows_nothing(
     cluster: SlurmCluster, programs: Programs, batch: Batch
 ) -> None:
-    programs.rows(row("0", "RUNNING", name="job-ids-start-again-at-1"))
+    programs.rows(row("0", "RUNNING", name="job-ids-start-again-at-1", folder="/home/me/other"))
     assert cluster.poll([live(batch)]) == {}
+    cluster.cancel(live(batch), [0])
+    assert programs.calls("scancel") == [], "the job of that id is another one"
 
 
 def test_poll_passes_over_lines_that_are_no_rows(
@@ -256,7 +259,7 @@ def test_vanished_task_ends_as_the_database_says_and_one_sacct_is_enough(
         account("70_1", f"CANCELLED by {os.getuid()}", elapsed="7"),
         account("70_2", "RUNNING", "n1"),
         account("70_[4-9]", "PENDING"),
-        account("70_3", "FAILED", "n3", name="of-another-year"),
+        account("70_3", "FAILED", "n3", name="of-another-year", folder="/home/me/other"),
         account("70_5", "FAILED", "n3"),
         program="sacct",
     )

@@ -60,6 +60,7 @@ def test_whole_script_of_the_default_template() -> None:
     assert text == (
         "#!/bin/bash\n"
         "#SBATCH --job-name=a1b2-7\n"
+        "#SBATCH --comment=a1b2-7\n"
         "#SBATCH --array=0-80%16\n"
         "#SBATCH --nodes=1\n"
         "#SBATCH --ntasks=1\n"

@@ -236,8 +236,8 @@ def test_the_poll_is_asked_for_the_tasks_not_yet_seen_gone(tmp_path: Path) -> No
     watched.observe()
     folder = watched.layout.batch("b1").root
     assert watched.cluster.asked == [
-        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 1, 2])],
-        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 2])],
+        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 1, 2], 100.0)],
+        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 2], 100.0)],
     ]
 
 

@@ -463,3 +463,36 @@ def test_a_child_that_the_kernel_kills_for_memory_fails_its_run_whose_script_exi
         sweep.finish()
         assert list(sweep.runs["outcome"]) == ["out_of_memory", "completed"]
         assert {row.state for row in slurm.squeue()} == {"COMPLETED"}, "as its script says"
+
+
+# --------------------------------------------------------------------------- a site that renames jobs
+
+
+#: As a job_submit plugin does it, for all that the task itself can tell; the first reply is lost.
+RENAMES = """\
+name=$(sed -n 's/^#SBATCH --job-name=//p' "${@: -1}")
+if mkdir "$0.lost" 2>/dev/null; then
+  "$real" --job-name="lab7-$name" "$@" >/dev/null
+  echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1
+fi
+exec "$real" --job-name="4711" "$@"
+"""
+
+
+@on_a_cluster()
+def test_site_that_renames_jobs_runs_each_epoch_once(slurm: PrivateSlurm, folder: Path) -> None:
+    halving = "scheduler={name: halving, max_resource: 3, eta: 3}"
+    # An epoch takes longer than the grace of 5 s after which a task that does not show is lost.
+    with Sweep(slurm, folder, halving, trainer=TRAINER, pause=8.0) as sweep:
+        sweep.put_before("sbatch", RENAMES)
+        sweep.put_before("squeue", '"$real" "$@" | cut -c1-60')
+        sweep.finish()
+        assert not any(
+            event.batch == row.name for event in sweep.of_kind(BatchSubmitted) for row in slurm.squeue()
+        )
+        assert sorted(Counter(sweep.epochs()).values()) == [1] * 5, "3 runs of one epoch, one of two more"
+        runs = [(event.trial, event.rung) for event in sweep.of_kind(RunFinished)]
+        assert len(runs) == len(set(runs)) == 4
+        assert sweep.of_kind(RunInterrupted) == []
+        tasks = {(row.job, row.task) for row in slurm.squeue()}
+        assert len(tasks) == 4, "each array was submitted once"
