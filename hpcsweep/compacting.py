@@ -23,6 +23,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.report.folder import best_of
 from hpcsweep.report.metrics import Reports, joined, raw_files, read_part
 from hpcsweep.report.tables import runs_table, trials_table
+from hpcsweep.store import checkpoints
 from hpcsweep.store.files import atomic_file, make_dirs
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.parts import (
@@ -30,6 +31,7 @@ from hpcsweep.store.parts import (
     Candidate,
     ClearPart,
     Order,
+    RemoveCheckpoints,
     Taken,
     WritePart,
     WriteTables,
@@ -68,7 +70,23 @@ def carry_out(layout: Layout, order: Order, *, now: float) -> Answer:
             clear(layout, order.part)
         case WriteTables():
             _write_tables(layout)
+        case RemoveCheckpoints():
+            return remove_checkpoints(layout, order.trials)
     return Answer()
+
+
+def remove_checkpoints(layout: Layout, trials: Iterable[int]) -> Answer:
+    """Remove all checkpoints of these trials; what of them is gone."""
+    gone: list[int] = []
+    had: list[int] = []
+    files = size = 0
+    for trial in trials:
+        found, all_gone = checkpoints.remove_all(layout.trial(trial))
+        files, size = files + found.files, size + found.bytes
+        if all_gone:
+            gone.append(trial)
+            had += [trial] if found.files else []
+    return Answer(trials=tuple(gone), had=tuple(had), files=files, bytes=size)
 
 
 def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId, ...]:

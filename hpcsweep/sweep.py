@@ -443,4 +443,5 @@ def _settings(spec: SweepSpec, place: Place, layout: Layout) -> Settings:
         max_errors=spec.retries.training,
         max_timeouts=spec.retries.timeouts,
         minimise=spec.objective.mode == "min",
+        keep_all=spec.train.keep == "all",
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from hpcsweep.compacting import carry_out
 from hpcsweep.core.events import Config, Outcome
 from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import ManifestRun, Program, read_task
@@ -61,8 +62,8 @@ class FolderCluster(Cluster):
     """A cluster whose controller is a folder: it survives every kill of the driver.
 
     Each poll runs up to `per_poll` further tasks at once, writing their results as a worker
-    would, and logs and reports of every step if `reports`. `point` is called around each effect, so
-    that a test can kill the driver there.
+    would, and logs and reports of every step if `reports`, and a checkpoint if `checkpoints`. `point`
+    is called around each effect, so that a test can kill the driver there.
     """
 
     settle_s = 0.0
@@ -78,8 +79,10 @@ class FolderCluster(Cluster):
         array_tasks: int | None = None,
         point: Callable[[str], None] = lambda _: None,
         reports: bool = False,
+        checkpoints: bool = False,
     ) -> None:
         self.controller = controller
+        self.checkpoints = checkpoints
         self.reports = reports
         self.objective = objective
         self.per_poll = per_poll
@@ -129,6 +132,8 @@ class FolderCluster(Cluster):
             self.note(run)
             if self.reports:
                 self.tell(files, run, files.log(task, n if len(found.runs) > 1 else None))
+            if self.checkpoints:
+                self.checkpoint(Layout.of_batch(files.root), run)
             write_result(files, self.result(run, task, header.gpus), n=n)
         (self.controller / batch.name / str(task)).touch()
 
@@ -140,6 +145,23 @@ class FolderCluster(Cluster):
         writer.close()
         make_dirs(files.logs)
         log.write_text(f"trained {run.trial} to {run.resource}\n")
+
+    def checkpoint(self, layout: Layout, run: ManifestRun) -> None:
+        """Go on from the newest checkpoint, and leave one of the last step."""
+        trial = layout.trial(run.trial)
+        newest = checkpoints.newest(trial, at_most=run.resource)
+        if newest is None and run.parent is not None:
+            newest = checkpoints.newest(layout.trial(run.parent), at_most=run.parent_step)
+        with open(self.controller / "starts", "a") as file:
+            file.write(f"{run.trial} {run.rung} {newest.step if newest else 0}\n")
+        with checkpoints.writing(trial, run.resource, owner="0") as folder:
+            (folder / "weights").write_bytes(b"w" * 1000)
+        checkpoints.prune(trial, keep=1, steps=run.keep)
+
+    def starts(self) -> list[tuple[int, ...]]:
+        """Trial, rung and step of the checkpoint of every run that was trained."""
+        lines = (self.controller / "starts").read_text().splitlines()
+        return sorted(tuple(map(int, line.split())) for line in lines)
 
     def note(self, run: ManifestRun) -> None:
         """Remember outside the results folder that this run was trained."""

@@ -203,6 +203,24 @@ def retry(
 
 
 @app.command()
+def clean(
+    folder: Folder,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Remove them; without it nothing is removed.")
+    ] = False,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Keep those of the best trial alone, of the trials that are done."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Remove checkpoints of trials that can never go on, and say before what would go."""
+    from hpcsweep.cli.clean import clean as run
+
+    run(folder, yes=yes, best=best, json=json)
+
+
+@app.command()
 def simulate(
     spec: Spec,
     more: Annotated[

@@ -36,6 +36,12 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
         put_request(
             folder.layout, Request("enqueue", time.time(), f"{me.user}@{me.host}", {"config": config})
         )
+        known = [trial.trial for trial in folder.state.trials if trial.config == config]
+        if known:
+            gone = ", whose checkpoint was removed" if known[-1] in folder.state.without_checkpoint else ""
+            typer.echo(
+                f"it is the configuration of trial {known[-1]}{gone}: it is trained again, from scratch"
+            )
         if folder.state.ended is not None:
             typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again with a larger budget")
         elif folder.driver is None and folder.state.detached is None:

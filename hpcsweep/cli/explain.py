@@ -44,6 +44,8 @@ def explanation_lines(found: Explanation) -> list[str]:
     for rung in found.rungs:
         lines += _rung(found, rung)
     lines.append(_end(found))
+    if found.checkpoint_removed:
+        lines.append("its checkpoint was removed: it could go no further, and it was not the best")
     return lines
 
 

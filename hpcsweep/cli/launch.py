@@ -14,7 +14,14 @@ import typer
 
 from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
 from hpcsweep.cli.progress import Progress, progress
-from hpcsweep.cli.text import best_line, configuration, cost, runs_line, state_counts
+from hpcsweep.cli.text import (
+    best_line,
+    configuration,
+    cost,
+    removed_line,
+    runs_line,
+    state_counts,
+)
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
@@ -212,6 +219,9 @@ def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
         return LEFT_RUNNING
     typer.echo(f"{state.ended.ending.value}: {state.ended.reason}")
     typer.echo(f"{runs_line(state_counts(state))}; {cost(state)}; results in {folder}")
+    if state.without_checkpoint and not quiet:
+        gone = removed_line(len(state.without_checkpoint), state.removed_bytes)
+        typer.echo(f"checkpoints: {gone}; train.keep: all keeps them")
     if state.best is None:
         return NO_VALUE
     typer.echo(f"best: {best_line(state)}")

@@ -43,6 +43,8 @@ def _notes(found: Rerun) -> list[str]:
     if found.trial.parent is not None:
         parent = f"it went on from a checkpoint of trial {found.trial.parent}"
         lines.append(f"{parent}: from scratch it may give another value")
+    if run.trial in found.folder.state.without_checkpoint:
+        lines.append("its checkpoint in the sweep was removed, for it could not go on: this gives a new one")
     if found.program.copied is not None:
         lines.append(f"by the copy of the code that the sweep was started with: {found.program.copied.code}")
     differences = _differences(found)

@@ -16,6 +16,7 @@ from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import (
     ENDINGS,
     best_line,
+    checkpoints_line,
     configuration,
     cost,
     number,
@@ -58,6 +59,9 @@ def status(path: Path, *, json: bool) -> None:
         _tell(f"best: {best_line(state)}")
         if state.best is not None:
             _tell(f"      {configuration(state.best.config)}")
+        checkpoints = checkpoints_line(summary["checkpoints"])
+        if checkpoints:
+            _tell(f"checkpoints: {checkpoints}")
         if summary["interrupted"]:
             counts_by_kind = (
                 f"{n} {ENDINGS[Interruption(why)]}" for why, n in summary["interrupted"].items()

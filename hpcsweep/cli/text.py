@@ -65,6 +65,37 @@ def cost(state: SweepState, budget: float | None = None) -> str:
     return f"{state.spent_s / 3600:.3g} run-hours"
 
 
+def size(count: int) -> str:
+    """Bytes as `812 B`, `1.5 MB`, `82 GB`; powers of 1000, as quotas and `ls` have them."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def checkpoints_line(found: Mapping[str, int]) -> str:
+    """What checkpoints take, and of how many trials they were removed; empty if there never were any.
+
+    Args:
+        found: See `Folder.checkpoints`.
+    """
+    removed = found["removed_trials"]
+    if not found["files"] and not removed:
+        return ""
+    plural = "" if found["files"] == 1 else "s"
+    trials = f"{found['trials']} trial{'' if found['trials'] == 1 else 's'}"
+    line = f"{size(found['bytes'])} in {found['files']} file{plural} of {trials}"
+    return f"{line}; {removed_line(removed, found['removed_bytes'])}" if removed else line
+
+
+def removed_line(trials: int, count: int) -> str:
+    """That checkpoints of so many trials, of so many bytes, are gone."""
+    which = "1 trial that could not go on" if trials == 1 else f"{trials} trials that could not go on"
+    return f"those of {which} were removed ({size(count)})"
+
+
 def duration(seconds: float) -> str:
     """`12 s`, `4.2 min`, `3.5 h`."""
     if seconds < 120:

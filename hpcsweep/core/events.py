@@ -36,7 +36,8 @@ class Outcome(enum.Enum):
     FAILED = "failed"  # an error in training code, a metric that is missing or not finite
     OUT_OF_MEMORY = "out_of_memory"
     LOST = "lost"  # interrupted more often than the bound allows
-    STOPPED = "stopped"  # a stopping rule ended it before its resource
+    STOPPED = "stopped"  # a stopping rule or the user ended it before its resource
+    CANCELLED = "cancelled"  # its owner cancelled it on the cluster again after it had been resubmitted
 
 
 class Interruption(enum.Enum):
@@ -141,10 +142,15 @@ class TrialPromoted(Event, frozen=True, tag="trial_promoted", gc=False):
 
 
 class TrialStopped(Event, frozen=True, tag="trial_stopped", gc=False):
-    """A stopping rule ended a trial: its unfinished run is cancelled."""
+    """A stopping rule or its user ended a trial: its unfinished run is cancelled, it goes no further.
+
+    Attributes:
+        request: File name of the control request that asked for it, empty for a stopping rule.
+    """
 
     trial: int
     reason: str
+    request: str = ""
 
 
 class Enqueued(Event, frozen=True, tag="enqueued", gc=False):
@@ -418,6 +424,27 @@ class Compacted(Event, frozen=True, tag="compacted", gc=False):
         return bool(self.runs or self.replaces)
 
 
+class CheckpointsDropped(Event, frozen=True, tag="checkpoints_dropped", gc=False):
+    """The checkpoints of these trials are removed from now on, for nothing can need them any more."""
+
+    trials: tuple[int, ...]
+
+
+class CheckpointsRemoved(Event, frozen=True, tag="checkpoints_removed", gc=False):
+    """The checkpoints of these trials, which were dropped before, are gone.
+
+    Attributes:
+        trials: Those of which nothing is left.
+        had: Those of them that had any files.
+        files: How many files were removed; `bytes`: their size together.
+    """
+
+    trials: tuple[int, ...]
+    had: tuple[int, ...] = ()
+    files: int = 0
+    bytes: int = 0
+
+
 AnyEvent: TypeAlias = (
     SweepStarted
     | SweepResumed
@@ -445,4 +472,6 @@ AnyEvent: TypeAlias = (
     | RunInterrupted
     | RunRetried
     | Compacted
+    | CheckpointsDropped
+    | CheckpointsRemoved
 )

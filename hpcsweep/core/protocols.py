@@ -101,6 +101,12 @@ class Scheduler(Protocol):
     watches: bool
     clones: bool
 
+    # A scheduler that has these attributes lets checkpoints be removed that nothing can need any more;
+    # both lists only grow, but for a `SweepResumed`, after which they may be others.
+    #     dropped: Sequence[int]  trials with a value that will never be promoted nor cloned
+    #     trained: Sequence[int]  trials that were trained to the last resource; they go on only where that
+    #                             is raised
+
     def apply(self, event: AnyEvent) -> None:
         """Take note of what happened. Events that do not concern it are ignored."""
         ...

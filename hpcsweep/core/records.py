@@ -14,6 +14,8 @@ from hpcsweep.core.events import Config, Interruption, Outcome, RunFinished, Run
 DEATH_S = 30.0
 #: Interruptions that are nobody's fault, and say nothing of the run or its node.
 BLAMELESS = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Interruption.NEVER_STARTED})
+#: Outcomes without a value that say nothing of the configuration.
+NO_FAULT = frozenset({Outcome.LOST, Outcome.CANCELLED})
 #: Interruptions for reasons that may lie in the node.
 NODE_FAULTS = frozenset({Interruption.NODE_FAIL, Interruption.WORKER_DIED, Interruption.LOST})
 
@@ -38,7 +40,8 @@ class Run(msgspec.Struct, gc=False):
     Attributes:
         attempts: How many batches it has been in, abandoned ones not counted.
         idle_faults: Interruptions in a row that left no newer checkpoint.
-        errors: How often training code failed and it was tried again; `timeouts`: time limits reached.
+        errors: How often training code failed and it was tried again; `timeouts`: time limits reached;
+            `cancels`: how often its owner cancelled it on the cluster.
         counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
@@ -54,6 +57,7 @@ class Run(msgspec.Struct, gc=False):
     idle_faults: int = 0
     errors: int = 0
     timeouts: int = 0
+    cancels: int = 0
     counted: tuple[int, int] = (-1, -1)
     batch: str = ""
     task: int = 0
@@ -158,9 +162,10 @@ class KeptOut(NamedTuple):
 def mean_value(runs: Sequence[Run]) -> float | None:
     """Mean over the runs of one configuration; None if any failed, for then it is none to trust.
 
-    A run that was lost on the cluster says nothing of its configuration: the others count alone.
+    A run that was lost or cancelled on the cluster says nothing of its configuration: the others count
+    alone.
     """
-    if any(run.status is RunStatus.FAILED and run.outcome is not Outcome.LOST for run in runs):
+    if any(run.status is RunStatus.FAILED and run.outcome not in NO_FAULT for run in runs):
         return None
     values = [run.value for run in runs if run.value is not None]
     return sum(values) / len(values) if values else None

@@ -15,6 +15,8 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    CheckpointsDropped,
+    CheckpointsRemoved,
     Compacted,
     Config,
     Detached,
@@ -43,6 +45,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.records import (
     BLAMELESS,
     DEATH_S,
+    NO_FAULT,
     NODE_FAULTS,
     BatchState,
     Best,
@@ -71,6 +74,9 @@ class SweepState:
         excluded: Nodes that batches stay away from, with the event that says until when.
         limited: Why the newest submission has to wait for its turn; empty if none has to.
         kept_out: The array that this was said of.
+        dropping: Trials whose checkpoints are to be removed and may still be there.
+        dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
+        without_checkpoint: Those of them that had files; `removed_bytes`: how much that was.
         tick_due: When the latest of the jobs that only wait for a time ticks; `tick_jobs`: which
             of them may still be to come.
     """
@@ -108,6 +114,10 @@ class SweepState:
         self.good_nodes: set[str] = set()
         self.node_faults: dict[str, dict[int, str]] = {}
         self.last_failure: Run | None = None
+        self.dropping: dict[int, None] = {}
+        self.dropped: set[int] = set()
+        self.without_checkpoint: set[int] = set()
+        self.removed_bytes = 0
         # Clones whose first run has not ended: trial -> None.
         self._young: dict[int, None] = {}
         # Candidates for the best: (signed value, -resource, first trial), valid while they are
@@ -140,6 +150,8 @@ class SweepState:
             RunInterrupted: self._run_interrupted,
             RunRetried: self._run_retried,
             Compacted: lambda _: None,  # where files are changes nothing of the sweep
+            CheckpointsDropped: self._checkpoints_dropped,
+            CheckpointsRemoved: self._checkpoints_removed,
         }
 
     @classmethod
@@ -205,6 +217,11 @@ class SweepState:
                 resource = run.step if run.status is RunStatus.STOPPED else run.resource
                 return Best(first, run.rung, value, resource, trial.config, self.repeats)
         return None
+
+    def value_key(self, first: int) -> tuple[float, int, int] | None:
+        """Orders configurations by their newest value, smaller is better; None for one without a value."""
+        newest = self._newest(first)
+        return None if newest is None else self._key(newest)
 
     def clone_steps(self, parent: int) -> list[int]:
         """Steps of this trial's checkpoints that clones have yet to go on from."""
@@ -281,6 +298,7 @@ class SweepState:
     def _trial_promoted(self, event: TrialPromoted) -> None:
         trial = self.trials[event.trial]
         assert event.rung == len(trial.runs), "rungs have no gaps"
+        self._begins_anew(event.trial)
         run = Run(event.trial, event.rung, event.resource)
         trial.runs.append(run)
         self.waiting[run.id] = None
@@ -288,6 +306,8 @@ class SweepState:
 
     def _trial_stopped(self, event: TrialStopped) -> None:
         self.trials[event.trial].stopped = event.reason
+        if event.request:
+            self.requests.add(event.request)
 
     def _enqueued(self, event: Enqueued) -> None:
         self.enqueued.extend(event.configs)
@@ -365,7 +385,7 @@ class SweepState:
     def _run_finished(self, event: RunFinished) -> None:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
-        if event.outcome is not Outcome.LOST:  # the worker lived to tell
+        if event.outcome not in NO_FAULT:  # the worker lived to tell
             self._did_well(event.node)
         if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
             del self.waiting[run.id]
@@ -395,6 +415,7 @@ class SweepState:
         run.step = max(run.step, event.step)
         self.interrupted[event.why] += 1
         run.timeouts += event.why is Interruption.TIMEOUT
+        run.cancels += event.why is Interruption.CANCELLED
         if event.why is Interruption.TRAINING_ERROR:
             run.errors += 1
         elif event.progressed:
@@ -424,8 +445,9 @@ class SweepState:
             batch.unended.discard(run.id)
 
     def _run_retried(self, event: RunRetried) -> None:
+        self._begins_anew(event.trial)
         run = self.run(RunId(event.trial, event.rung))
-        run.outcome, run.idle_faults, run.errors, run.timeouts = None, 0, 0, 0
+        run.outcome, run.idle_faults, run.errors, run.timeouts, run.cancels = None, 0, 0, 0, 0
         if event.request:
             self.requests.add(event.request)
         self._wait(run)
@@ -434,6 +456,22 @@ class SweepState:
             self._young[event.trial] = None
         if self.repeats > 1:  # without its repeat, its value at the rung below is the newest
             self._consider(event.trial)
+
+    def _begins_anew(self, trial: int) -> None:
+        """It goes on after all: what checkpoints it will have are no others' business."""
+        self.dropping.pop(trial, None)
+        self.dropped.discard(trial)
+        self.without_checkpoint.discard(trial)
+
+    def _checkpoints_dropped(self, event: CheckpointsDropped) -> None:
+        self.dropping.update(dict.fromkeys(event.trials))
+        self.dropped.update(event.trials)
+
+    def _checkpoints_removed(self, event: CheckpointsRemoved) -> None:
+        for trial in event.trials:
+            self.dropping.pop(trial, None)
+        self.without_checkpoint.update(event.had)
+        self.removed_bytes += event.bytes
 
     def _consider(self, trial: int) -> None:
         """The newest value of its configuration may be the best."""

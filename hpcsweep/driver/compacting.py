@@ -11,17 +11,38 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hpcsweep.core.events import AnyEvent, Compacted, RunFinished, RunId
+from hpcsweep.core.events import (
+    AnyEvent,
+    CheckpointsDropped,
+    CheckpointsRemoved,
+    Compacted,
+    RunFinished,
+    RunId,
+)
 from hpcsweep.core.packing import Packing
+from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.compactor import Compactor
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.parts import Answer, Candidate, ClearPart, Order, WritePart, WriteTables, uncleared
+from hpcsweep.store.parts import (
+    Answer,
+    Candidate,
+    ClearPart,
+    Order,
+    RemoveCheckpoints,
+    WritePart,
+    WriteTables,
+    uncleared,
+)
 from hpcsweep.store.tables import read_tables
 
 #: So many parts of reports are left alone; more are merged into one.
 MERGE_ABOVE: Final = 16
+#: Whoever stays only for a moment leaves checkpoints of fewer trials than that to others.
+REMOVE_AT: Final = 8
+#: Trials whose checkpoints are removed at a time.
+REMOVE_MOST: Final = 100
 #: How often the driver gives a sign of life while it waits.
 _BEAT_S: Final = 1.0
 _log = logging.getLogger(__name__)
@@ -33,6 +54,7 @@ class Compacting:
     Args:
         state: Of the sweep; kept up to date by the driver.
         packing: Kept up to date by the driver.
+        retention: Kept up to date by the driver; None: all checkpoints stay.
         layout: The results folder.
         journal: Open.
         commit: Makes events true.
@@ -45,6 +67,7 @@ class Compacting:
         self,
         state: SweepState,
         packing: Packing,
+        retention: Retention | None,
         *,
         layout: Layout,
         journal: Journal,
@@ -54,6 +77,7 @@ class Compacting:
     ) -> None:
         self._state = state
         self._packing = packing
+        self._retention = retention
         self._layout = layout
         self._journal = journal
         self._commit = commit
@@ -65,11 +89,17 @@ class Compacting:
         self._uncleared: list[str] | None = None
         #: Ready runs that were left out of the last part.
         self._late: set[RunId] = set()
+        #: Trials whose checkpoints could not be removed in this session.
+        self._stuck: set[int] = set()
         self._tabled = False
         self._failed = False
 
-    def step(self, *, wait_s: float = 0.0) -> bool:
+    def step(self, *, wait_s: float = 0.0, remove_at: int = 1) -> bool:
         """Take in what was done, and order what is due; whether anything is under way.
+
+        Args:
+            wait_s: How long to wait for what is under way.
+            remove_at: Checkpoints are removed once so many trials need theirs no more, and at the end.
 
         Raises:
             SupersededError: A newer driver took over.
@@ -79,7 +109,7 @@ class Compacting:
             if answer is None:
                 return True
             self._answered(self._order, answer)
-        self._order = None if self._failed else self._due()
+        self._order = None if self._failed else self._due(remove_at)
         if self._order is not None:
             self._compactor.begin(self._order)
         return self._order is not None
@@ -90,7 +120,7 @@ class Compacting:
         Raises:
             SupersededError: A newer driver took over.
         """
-        while self.step(wait_s=_BEAT_S):
+        while self.step(wait_s=_BEAT_S, remove_at=REMOVE_AT):
             self._journal.beat()
         self._compactor.close()
 
@@ -107,6 +137,20 @@ class Compacting:
                 # it: for that one the raw files are all there is.
                 self._journal.check()
                 self._left_to_clear().append(order.part)
+        elif isinstance(order, RemoveCheckpoints):
+            left = set(order.trials).difference(answer.trials)
+            if left:
+                self._stuck |= left
+                _log.warning(
+                    "%s: checkpoints of %d trials cannot be removed: %s",
+                    self._layout.trials,
+                    len(left),
+                    ", ".join(map(str, sorted(left)[:10])),
+                )
+            if answer.trials:
+                self._commit(
+                    [CheckpointsRemoved(answer.trials, answer.had, files=answer.files, bytes=answer.bytes)]
+                )
 
     def _left_to_clear(self) -> list[str]:
         if self._uncleared is None:
@@ -116,11 +160,14 @@ class Compacting:
                 self._journal.acquire()  # only who holds the journal knows what is told for good
         return self._uncleared
 
-    def _due(self) -> Order | None:
+    def _due(self, remove_at: int) -> Order | None:
         left = self._left_to_clear()
         if left:
             return ClearPart(left.pop(0))
         ended = self._state.ended is not None
+        removal = self._removal(1 if ended else remove_at)
+        if removal is not None:
+            return removal
         ready = self._packing.files - len(self._late)
         if ready >= (1 if ended else self._at) or (ended and len(self._packing.parts) > 1):
             return self._part(merge=ended or len(self._packing.parts) >= MERGE_ABOVE)
@@ -128,6 +175,21 @@ class Compacting:
             self._tabled = True
             return None if read_tables(self._layout) else WriteTables()
         return None
+
+    def _removal(self, least: int) -> RemoveCheckpoints | None:
+        """First what an earlier session dropped and may not have removed, then what is dropped now.
+
+        The journal tells of it before anything is removed: whoever goes on with the sweep knows that
+        these checkpoints may be gone, or half gone.
+        """
+        due = [trial for trial in self._state.dropping if trial not in self._stuck]
+        if not due and self._retention is not None and len(self._retention.removable) >= least:
+            due = list(itertools.islice(self._retention.removable, REMOVE_MOST))
+            self._commit([CheckpointsDropped(tuple(due))])
+            self._journal.check()  # a newer driver may need them, and has not read this
+        elif due:
+            self._journal.acquire()
+        return RemoveCheckpoints(tuple(due[:REMOVE_MOST])) if due else None
 
     def _part(self, *, merge: bool) -> WritePart:
         """All that is ready."""

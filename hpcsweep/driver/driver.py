@@ -37,6 +37,7 @@ from hpcsweep.core.protocols import (
     TaskId,
 )
 from hpcsweep.core.records import BatchState
+from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
@@ -53,6 +54,7 @@ from hpcsweep.driver.ticking import Ticking
 from hpcsweep.driver.turns import Turn
 from hpcsweep.driver.watching import Watching
 from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
+from hpcsweep.store import checkpoints
 from hpcsweep.store.control import drop_request, new_requests
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
@@ -102,6 +104,7 @@ class Driver:
     ) -> None:
         self.state = SweepState()
         self.packing = Packing()
+        self.retention = Retention(self.state, scheduler)
         self.scheduler = scheduler
         self.cluster = cluster
         self.settings = settings
@@ -165,6 +168,7 @@ class Driver:
             self._compacting = Compacting(
                 self.state,
                 self.packing,
+                None if settings.keep_all else self.retention,
                 layout=layout,
                 journal=journal,
                 commit=self._commit,
@@ -289,6 +293,7 @@ class Driver:
         self.state.apply(event)
         self.packing.apply(event)
         self._deciding.apply(event)
+        self.retention.apply(event)
         for observe in self._observers:
             observe(event)
 
@@ -378,6 +383,9 @@ class Driver:
         runs = self._queue(events)
         most = self._room(-(-len(runs) // per_task), affordable)
         planned = self._planned(runs[: most * per_task], free)
+        for event in events:  # a scheduler changed its mind: what is half removed serves nobody
+            if isinstance(event, TrialPromoted) and event.trial in self.state.dropping:
+                checkpoints.set_aside(self.layout.trial(event.trial))
         self._commit([*events, *planned])
         if any(isinstance(event, TrialStopped) for event in events):
             self._cancel_unwanted()

@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True):
         max_errors: Errors in training code after which a run is tried again.
         max_timeouts: Time limits that a run may reach; None: any number while its checkpoints advance.
         compact_at: About so many raw files of what has ended are left alone while the sweep goes on.
+        keep_all: Checkpoints stay even where nothing can need them any more.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_timeouts: int | None = None
     minimise: bool = True
     compact_at: int = 2000
+    keep_all: bool = False
 
 
 class Leaving(NamedTuple):

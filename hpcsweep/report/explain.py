@@ -64,6 +64,7 @@ def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explan
         value=newest.mean if newest else None,
         resource=_reached(newest) if newest else None,
         best=_best(state, newest.mean if newest else None),
+        checkpoint_removed=trial in state.without_checkpoint,
     )
 
 

@@ -167,6 +167,7 @@ class Explanation(msgspec.Struct, frozen=True):
         first: First trial of its configuration; by this number peers are named.
         pooled: Its peers are all of the sweep at the same resource, a population, not of one bracket.
         value: Newest of its configuration, at `resource`: the mean where it is trained several times.
+        checkpoint_removed: Its checkpoints are gone, for nothing could need them any more.
     """
 
     trial: int
@@ -182,3 +183,4 @@ class Explanation(msgspec.Struct, frozen=True):
     value: float | None
     resource: int | None
     best: BestSoFar | None
+    checkpoint_removed: bool = False

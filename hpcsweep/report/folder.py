@@ -18,6 +18,7 @@ from hpcsweep.report.troubles import (
     newest_failures,
     newest_interruptions,
 )
+from hpcsweep.store.checkpoints import held_by_trial
 from hpcsweep.store.control import new_requests
 from hpcsweep.store.journal import holder
 from hpcsweep.store.layout import Layout
@@ -87,6 +88,17 @@ class Folder:
             "running": running,
         } | counts
 
+    def checkpoints(self) -> dict[str, int]:
+        """What all checkpoints take now, by a walk, and of how many trials they were removed."""
+        held = held_by_trial(self.layout)
+        return {
+            "bytes": sum(one.bytes for one in held.values()),
+            "files": sum(one.files for one in held.values()),
+            "trials": len(held),
+            "removed_trials": len(self.state.without_checkpoint),
+            "removed_bytes": self.state.removed_bytes,
+        }
+
     def status(self, *, now: float) -> dict[str, Any]:
         """The summary that `status --json` prints.
 
@@ -113,6 +125,7 @@ class Folder:
             "trials": len(state.trials),
             "enqueued": len(state.enqueued),
             "runs": self.run_counts(),
+            "checkpoints": self.checkpoints(),
             "best": best_of(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
             "run_hours": round(state.spent_s / 3600, 6),

@@ -7,10 +7,12 @@ from typing import Protocol
 
 from hpcsweep.core.events import (
     AnyEvent,
+    Ending,
     NoMoreTrials,
     RunFinished,
     RunReported,
     RunRetried,
+    SweepEnded,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -27,9 +29,20 @@ class Bracket(Protocol):
 
     Attributes:
         first: Resource of a trial's first run.
+        dropped: Trials that will never be promoted, however others do; `trained`: those at the last rung.
     """
 
     first: int
+    dropped: list[int]
+    trained: list[int]
+
+    def limit(self, trials: int) -> None:
+        """No more than so many trials start in it, those that have started included."""
+        ...
+
+    def begin_anew(self) -> None:
+        """More trials may start than was known: `dropped` begins anew, empty."""
+        ...
 
     def apply(self, event: AnyEvent) -> None:
         """Take note of what happened to one of its trials."""
@@ -111,6 +124,9 @@ class ASHA:
         self._trials = trials
         self._exhausted = False
         self._of_trial: dict[int, Bracket] = {}
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
+        self._limit_brackets()
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -118,12 +134,21 @@ class ASHA:
                 self._started[event.bracket] += 1
                 self._of_trial[event.trial] = self._brackets[event.bracket]
                 self._of_trial[event.trial].apply(event)
+                self._take_dropped()
             case TrialPromoted() | TrialStopped() | RunReported() | RunFinished() | RunRetried():
                 self._of_trial[event.trial].apply(event)
+                self._take_dropped()
             case NoMoreTrials():
                 self._exhausted = True
+                self._limit_brackets()
+            case SweepEnded(ending=Ending.FINISHED):  # what only more trials could promote is dropped
+                self._limit_brackets(to_started=True)
             case SweepResumed():
                 self._exhausted = False
+                self.dropped = []
+                for bracket in self._brackets:
+                    bracket.begin_anew()
+                self._limit_brackets()
             case _:
                 pass
 
@@ -141,6 +166,24 @@ class ASHA:
             not self._left(1) and not any(bracket.open for bracket in self._brackets) and not self.decide(1)
         )
 
+    def _limit_brackets(self, *, to_started: bool = False) -> None:
+        """Tell each bracket how many trials it may have in all, if that is known."""
+        if self._exhausted or to_started:
+            most = self._started
+        elif self._trials is not None:
+            most = self._started_after(self._left(self._trials))
+        else:
+            return
+        for bracket, trials in zip(self._brackets, most, strict=True):
+            bracket.limit(trials)
+        self._take_dropped()
+
+    def _take_dropped(self) -> None:
+        for bracket in self._brackets:
+            self.dropped += bracket.dropped
+            self.trained += bracket.trained
+            bracket.dropped, bracket.trained = [], []
+
     def _promotions(self, limit: int) -> list[Promote]:
         found = [promotion for bracket in self._brackets for promotion in bracket.promotions(limit)]
         return sorted(found, key=lambda promotion: -promotion.resource)[:limit]
@@ -153,17 +196,24 @@ class ASHA:
 
     def _starts(self, limit: int) -> list[Start]:
         """New trials, those of one bracket together, so that they are one call of the searcher."""
-        started = list(self._started)
-        for _ in range(self._left(limit)):
-            claims = [
-                (2 * n + 1) * inverse for n, inverse in zip(started, self._inverse_weights, strict=True)
-            ]
-            started[claims.index(min(claims))] += 1
+        started = self._started_after(self._left(limit))
         return [
             Start(index, bracket.first)
             for index, bracket in enumerate(self._brackets)
             for _ in range(started[index] - self._started[index])
         ]
+
+    def _started_after(self, more: int) -> list[int]:
+        """How many trials each bracket has started once there are so many more."""
+        started = list(self._started)
+        if len(started) == 1:
+            return [started[0] + more]
+        for _ in range(more):
+            claims = [
+                (2 * n + 1) * inverse for n, inverse in zip(started, self._inverse_weights, strict=True)
+            ]
+            started[claims.index(min(claims))] += 1
+        return started
 
 
 def _hyperband_weights(top: int, eta: int) -> list[int]:

@@ -5,8 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from heapq import heapify, heappop, heappush, heappushpop
 
-from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, RunRetried, TrialCreated, TrialPromoted
+from hpcsweep.core.events import (
+    AnyEvent,
+    Outcome,
+    RunFinished,
+    RunRetried,
+    TrialCreated,
+    TrialPromoted,
+    TrialStopped,
+)
 from hpcsweep.core.protocols import Promote, Stop
+from hpcsweep.schedulers.hopefuls import Hopefuls
 
 
 class PromotionBracket:
@@ -20,8 +29,13 @@ class PromotionBracket:
         self.first = resources[0]
         self._resources = resources
         self._sign = 1 if minimise else -1
+        self._eta = eta
         self._rungs = [Rung(eta) for _ in resources[:-1]]
         self._running = 0  # below the last rung
+        #: How many trials start in it at most; None while that is open.
+        self._most: int | None = None
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
 
     @property
     def open(self) -> bool:
@@ -34,16 +48,46 @@ class PromotionBracket:
                 self._running += bool(self._rungs)
             case TrialPromoted():
                 self._rungs[event.rung - 1].promote(event.trial)
+                self._drop()
                 self._running += event.rung < len(self._rungs)
             case RunFinished() if event.rung < len(self._rungs):
                 self._running -= 1
                 value = None if event.outcome is Outcome.STOPPED else event.value
-                self._rungs[event.rung].end(event.trial, None if value is None else self._sign * value)
+                value = None if value is None else self._sign * value
+                self.dropped += self._rungs[event.rung].end(event.trial, value)
+                self._drop()
+            case RunFinished(outcome=Outcome.COMPLETED):
+                self.trained.append(event.trial)
+            case TrialStopped():
+                for rung in self._rungs:
+                    rung.stop(event.trial)
             case RunRetried() if event.rung < len(self._rungs):
                 self._running += 1
                 self._rungs[event.rung].retry(event.trial)
             case _:
                 pass
+
+    def limit(self, trials: int) -> None:
+        """No more than so many trials start in it, those that have started included."""
+        self._most = trials if self._most is None else min(self._most, trials)
+        self._drop()
+
+    def begin_anew(self) -> None:
+        """More trials may start than was known: nobody is dropped."""
+        self._most = None
+        self.dropped = []
+        for rung in self._rungs:
+            rung.begin_anew()
+
+    def _drop(self) -> None:
+        """Drop those that are too far behind, however the runs end that are still to come."""
+        most = self._most
+        for rung in self._rungs:
+            if most is None:
+                return
+            hopefuls = rung.hopefuls
+            self.dropped += hopefuls.limit(most // self._eta)
+            most = hopefuls.promoted + len(hopefuls) + max(0, most - hopefuls.valued)
 
     def promotions(self, limit: int) -> list[Promote]:
         found: list[Promote] = []
@@ -68,10 +112,13 @@ class Rung:
         #: Values of the trials that were not promoted, and those of them in the top, best first.
         self._value: dict[int, float] = {}
         self._candidates: list[tuple[float, int]] = []
+        #: Those that may be promoted some day.
+        self.hopefuls = Hopefuls()
 
-    def end(self, trial: int, value: float | None) -> None:
-        """A run ended with this value, to be minimised; None is worse than any."""
+    def end(self, trial: int, value: float | None) -> list[int]:
+        """A run ended with this value, to be minimised; None is worse than any. Who is dropped by that."""
         self._ended += 1
+        dropped = [] if value is None else self.hopefuls.add(trial, value)
         if value is not None:
             self._value[trial] = value
             self._enter(value, trial)
@@ -80,11 +127,27 @@ class Rung:
             value, trial = heappop(self._others)
             heappush(self._top, (-value, -trial))
             self._enter(value, trial)
+        return dropped
+
+    def stop(self, trial: int) -> None:
+        """The trial goes no further: if its run here was its newest, that counts as one without a value."""
+        if trial in self._value:
+            self.retry(trial)
+            self.end(trial, None)
+
+    def begin_anew(self) -> None:
+        """More runs may come than was known: whoever has a value may be promoted some day."""
+        self.hopefuls = Hopefuls()
+        for value, trial in sorted([*((-v, -t) for v, t in self._top), *self._others]):
+            self.hopefuls.add(trial, value)
+            if trial not in self._value:
+                self.hopefuls.promote(trial)
 
     def retry(self, trial: int) -> None:
         """A run that ended, and was not promoted, has not ended after all."""
         self._ended -= 1
         self._value.pop(trial, None)
+        self.hopefuls.remove(trial)
         top = [(-value, -trial) for value, trial in self._top]
         ranked = sorted(entry for entry in [*top, *self._others] if entry[1] != trial)
         count = self._ended // self._eta
@@ -95,6 +158,7 @@ class Rung:
 
     def promote(self, trial: int) -> None:
         """The trial has gone on to the next rung; its value still counts."""
+        self.hopefuls.promote(trial)
         self._drop((self._value.pop(trial), trial))
 
     def promotable(self, limit: int) -> list[int]:

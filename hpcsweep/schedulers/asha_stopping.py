@@ -36,6 +36,15 @@ class StoppingBracket:
         #: The next milestone of each trial that runs.
         self._next: dict[int, int] = {}
         self._stops: dict[int, Stop] = {}
+        #: None may be promoted, so none is dropped.
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
+
+    def limit(self, trials: int) -> None:
+        """Nothing depends on how many trials there are."""
+
+    def begin_anew(self) -> None:
+        """Nobody is ever dropped."""
 
     @property
     def open(self) -> bool:
@@ -52,6 +61,8 @@ class StoppingBracket:
             case TrialStopped():
                 self._leave(event.trial)
             case RunFinished():
+                if event.outcome is Outcome.COMPLETED:
+                    self.trained.append(event.trial)
                 milestone = self._next.get(event.trial, len(self._milestones))
                 failed = event.outcome not in (Outcome.COMPLETED, Outcome.STOPPED)
                 if failed and event.trial not in self._stops and milestone < len(self._milestones):

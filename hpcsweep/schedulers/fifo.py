@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcsweep.core.events import AnyEvent, NoMoreTrials, SweepResumed, TrialCreated
+from hpcsweep.core.events import AnyEvent, NoMoreTrials, Outcome, RunFinished, SweepResumed, TrialCreated
 from hpcsweep.core.protocols import Decision, Start
 from hpcsweep.schedulers.rungs import Ladder
 
@@ -32,11 +32,15 @@ class Fifo:
         self._ahead = ahead
         self._created = 0
         self._exhausted = False
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
 
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
                 self._created += 1
+            case RunFinished(outcome=Outcome.COMPLETED):
+                self.trained.append(event.trial)
             case NoMoreTrials():
                 self._exhausted = True
             case SweepResumed():

@@ -20,6 +20,7 @@ from hpcsweep.core.events import (
     SweepResumed,
     TrialCreated,
     TrialPromoted,
+    TrialStopped,
 )
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Space
@@ -66,6 +67,11 @@ class Place:
             self.intervals += 1
             self.values[self.intervals] = value
             self.fruitless = 0
+
+    def stop(self) -> None:
+        """The trial goes no further, though its newest run may have ended well."""
+        if not self.running:
+            self.failed = True
 
     def retry(self) -> None:
         """The run that failed has not ended after all."""
@@ -146,6 +152,8 @@ class PBT:
         self._place_of: dict[int, Place] = {}
         #: For each interval, value and trial of all that have ended it, best first.
         self._ranked: dict[int, list[tuple[float, int]]] = {}
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -153,6 +161,7 @@ class PBT:
                 place = self._places[event.bracket]
                 if place.trial is not None:
                     del self._place_of[place.trial]
+                    self.dropped.append(place.trial)
                 # It starts at the end of an interval, and never at the last end.
                 intervals = self._ends.index(event.start) + 1 if event.parent is not None else 0
                 place.take(event, intervals=intervals)
@@ -162,6 +171,10 @@ class PBT:
                 place.runs, place.running = event.rung + 1, True
             case RunFinished() if event.trial in self._place_of:
                 self._finished(event)
+            case RunFinished():  # tried again when its place was taken
+                self.dropped.append(event.trial)
+            case TrialStopped() if event.trial in self._place_of:
+                self._place_of[event.trial].stop()
             case RunRetried() if event.trial in self._place_of:
                 self._place_of[event.trial].retry()
             case NoMoreTrials():
@@ -193,6 +206,8 @@ class PBT:
         value = self._sign * event.value
         place.end(value)
         insort(self._ranked.setdefault(place.intervals, []), (value, event.trial))
+        if place.intervals == len(self._ends):
+            self.dropped.append(event.trial)
 
     def _next(self, place: Place) -> Decision | None:
         """What the place waits for; None if it runs, is at its end, or waits for a donor."""

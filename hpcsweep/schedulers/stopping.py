@@ -69,6 +69,16 @@ class Stopping:
         """Those of the scheduler within: what is trained at most."""
         return tuple(getattr(self._inner, "ladders", ()))
 
+    @property
+    def dropped(self) -> Sequence[int] | None:
+        """See `Scheduler`; those that a rule stopped need not be in it."""
+        return getattr(self._inner, "dropped", None)
+
+    @property
+    def trained(self) -> Sequence[int]:
+        """See `Scheduler`."""
+        return getattr(self._inner, "trained", ())
+
     def apply(self, event: AnyEvent) -> None:
         self._inner.apply(event)
         match event:

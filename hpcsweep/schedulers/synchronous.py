@@ -13,8 +13,10 @@ from hpcsweep.core.events import (
     SweepResumed,
     TrialCreated,
     TrialPromoted,
+    TrialStopped,
 )
 from hpcsweep.core.protocols import Decision, Promote, Start
+from hpcsweep.schedulers.hopefuls import Hopefuls
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
 
 
@@ -25,9 +27,10 @@ class Bracket:
         values: For each rung, trial -> value, None for a run without one; finished runs only.
         members: For each rung, the trials that are or were trained up to it.
         filled: No further trial will start in it.
+        dropped: Trials with a value that will never be promoted; `trained`: those of the last rung.
     """
 
-    def __init__(self, index: int, ladder: Ladder, *, eta: int) -> None:
+    def __init__(self, index: int, ladder: Ladder, *, eta: int, minimise: bool = True) -> None:
         self.index = index
         self.ladder = ladder
         self.eta = eta
@@ -35,6 +38,10 @@ class Bracket:
         self.members: list[set[int]] = [set() for _ in ladder.sizes]
         self.values: list[dict[int, float | None]] = [{} for _ in ladder.sizes]
         self._with_value = [0] * len(ladder.sizes)
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
+        self._sign = 1 if minimise else -1
+        self._hopefuls = [Hopefuls(places) for places in ladder.sizes[1:]]
 
     @property
     def missing(self) -> int:
@@ -50,6 +57,29 @@ class Bracket:
         before = self.values[rung].get(trial)
         self.values[rung][trial] = value
         self._with_value[rung] += (value is not None) - (before is not None)
+        if value is not None and before is None:
+            if rung < len(self._hopefuls):
+                self.dropped += self._hopefuls[rung].add(trial, self._sign * value)
+            else:
+                self.trained.append(trial)
+
+    def promote(self, trial: int, rung: int) -> None:
+        self.members[rung].add(trial)
+        self._hopefuls[rung - 1].promote(trial)
+        self._close_full_rungs()
+
+    def stop(self, trial: int) -> None:
+        """The trial goes no further; if it does not run, it leaves its rung without a value."""
+        rung = max(rung for rung, members in enumerate(self.members) if trial in members)
+        if self.values[rung].get(trial) is not None and rung < len(self._hopefuls):
+            self.finish(trial, rung, None)
+            self._hopefuls[rung].remove(trial)
+
+    def _close_full_rungs(self) -> None:
+        above = zip(self._hopefuls, self.members[1:], self.ladder.sizes[1:], strict=True)
+        for hopefuls, members, size in above:
+            if len(members) >= size:
+                self.dropped += hopefuls.close()
 
     def retry(self, trial: int, rung: int) -> None:
         """The run of a trial that was not promoted goes on: its rung waits for it if a place is left."""
@@ -57,12 +87,17 @@ class Bracket:
         if above < len(self.members) and len(self.members[above]) == self.ladder.sizes[above]:
             return
         self._with_value[rung] -= self.values[rung].pop(trial) is not None
+        if rung < len(self._hopefuls):
+            self._hopefuls[rung].remove(trial)
 
     def fill(self) -> None:
         """Close rung 0 with the trials that it has: the rungs above shrink with it."""
         if not self.filled:
             self.filled = True
             self.ladder = self.ladder.shrunk(len(self.members[0]), eta=self.eta)
+            for hopefuls, places in zip(self._hopefuls, self.ladder.sizes[1:], strict=True):
+                self.dropped += hopefuls.limit(places)
+            self._close_full_rungs()
 
     def promotions(self, *, minimise: bool) -> list[Promote]:
         """The promotions out of complete rungs that are not made yet, best first."""
@@ -114,6 +149,8 @@ class Synchronous:
 
     watches = False
     clones = False
+    #: Whether trials of the last rung go on where `max_resource` is raised.
+    extends = False
 
     def __init__(
         self, ladders: Sequence[Ladder], *, eta: int, iterations: int | None, minimise: bool
@@ -126,6 +163,8 @@ class Synchronous:
         self._of_trial: dict[int, Bracket] = {}
         self._next = 0
         self._exhausted = False
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -136,13 +175,22 @@ class Synchronous:
                 bracket.start(event.trial)
                 self._of_trial[event.trial] = bracket
             case TrialPromoted():
-                self._of_trial[event.trial].members[event.rung].add(event.trial)
+                bracket = self._of_trial[event.trial]
+                bracket.promote(event.trial, event.rung)
+                self._take_dropped(bracket)
+            case TrialStopped() if event.trial in self._of_trial:
+                bracket = self._of_trial[event.trial]
+                bracket.stop(event.trial)
+                self._close_if_done(bracket)
             case RunFinished() if event.trial in self._of_trial:
                 bracket = self._of_trial[event.trial]
                 # A trial that was stopped has a value, but goes no further.
                 value = None if event.outcome is Outcome.STOPPED else event.value
                 bracket.finish(event.trial, event.rung, value)
+                self._take_dropped(bracket)
                 self._close_if_done(bracket)
+            case RunFinished():  # tried again when its bracket was full
+                self.dropped.append(event.trial)
             case RunRetried() if event.trial in self._of_trial:
                 bracket = self._of_trial[event.trial]
                 bracket.retry(event.trial, event.rung)
@@ -152,6 +200,7 @@ class Synchronous:
                 self._exhausted = True
                 for bracket in list(self._open.values()):
                     bracket.fill()
+                    self._take_dropped(bracket)
                     self._close_if_done(bracket)
             case SweepResumed():
                 self._exhausted = False
@@ -177,6 +226,14 @@ class Synchronous:
     def done(self) -> bool:
         return not self._open and not self._may_open(self._next)
 
+    def _take_dropped(self, bracket: Bracket) -> None:
+        self.dropped += bracket.dropped
+        if self.extends:
+            self.trained += bracket.trained
+        else:
+            self.dropped += bracket.trained
+        bracket.dropped, bracket.trained = [], []
+
     def _starts(self, bracket: int, count: int, ladder: Ladder) -> list[Start]:
         return [] if self._exhausted else [Start(bracket, ladder.resources[0])] * count
 
@@ -187,7 +244,7 @@ class Synchronous:
 
     def _open_bracket(self) -> None:
         ladder = self.ladders[self._next % len(self.ladders)]
-        self._open[self._next] = Bracket(self._next, ladder, eta=self._eta)
+        self._open[self._next] = Bracket(self._next, ladder, eta=self._eta, minimise=self._minimise)
         self._next += 1
 
     def _close_if_done(self, bracket: Bracket) -> None:
@@ -200,6 +257,8 @@ class Synchronous:
 
 class Halving(Synchronous):
     """Successive halving as in Dive into Deep Learning, 19.4, round after round."""
+
+    extends = True
 
     def __init__(
         self,

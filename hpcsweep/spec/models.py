@@ -57,6 +57,8 @@ class Train(Section):
     """Where training code runs; the folder of the spec file if not given."""
     keep_checkpoints: Positive = 1
     """How many of a trial's newest checkpoints are kept."""
+    keep: Literal["survivors", "all"] = "survivors"
+    """Whose checkpoints are kept: of trials that may go on and of the best, or of all trials."""
     check: bool = True
     """Whether launch tries to import the function first."""
     snapshot: bool = False

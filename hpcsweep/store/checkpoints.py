@@ -17,21 +17,25 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from hpcsweep.errors import CheckpointError
 from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, retry_once, write_atomic
-from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.layout import Layout, TrialLayout
 
 #: Hidden and our own, so that it meets no file of the training code, and a copy of a checkpoint
 #: that training code makes the start of its next one is not mistaken for a complete one.
 MANIFEST = ".hpcsweep.json"
 
+#: Checkpoints that are being removed, beside the folder that they were in.
+_TRASH = ".gone-checkpoints-"
 _FOLDER = re.compile(r"step-(\d+)(\.old)?\Z")
 
 
@@ -170,6 +174,87 @@ def remove(folder: Path) -> None:
     else:  # a file or a link in its place
         with contextlib.suppress(OSError):
             folder.unlink()
+
+
+class Held(NamedTuple):
+    """What checkpoints take: regular files, and their size in bytes."""
+
+    files: int
+    bytes: int
+
+
+def held(folder: Path) -> Held:
+    """What is in the folder, and below; nothing where there is none, or it goes away meanwhile."""
+    files = size = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                info = os.lstat(os.path.join(root, name))
+                if stat.S_ISREG(info.st_mode):
+                    files, size = files + 1, size + info.st_size
+    return Held(files, size)
+
+
+def held_by_trial(layout: Layout) -> dict[int, Held]:
+    """What checkpoints take, by trial, what is being removed included; a walk through all that there are."""
+    found: dict[int, Held] = {}
+    for shard in _subfolders(layout.trials):
+        for folder in _subfolders(shard):
+            if folder.name.isdecimal():
+                trial = TrialLayout(folder)
+                parts = [held(part) for part in (trial.checkpoints, *_trash(trial))]
+                total = Held(sum(part.files for part in parts), sum(part.bytes for part in parts))
+                if total.files:
+                    found[int(folder.name)] = total
+    return dict(sorted(found.items()))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def set_aside(trial: TrialLayout) -> None:
+    """Make all checkpoints of the trial absent, at once; `remove_all` removes what they were.
+
+    Where there are none, or the folder is a link and so somebody's own doing, nothing happens.
+    """
+    if trial.checkpoints.is_symlink():
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(trial.checkpoints, trial.root / f"{_TRASH}{secrets.token_hex(4)}")
+
+
+def remove_all(trial: TrialLayout) -> tuple[Held, bool]:
+    """Remove all checkpoints of the trial, and what an earlier removal left that was killed.
+
+    They are absent at once, and the files go after that. Safe to do again, and beside somebody else who
+    does.
+
+    Returns:
+        What there was, and whether nothing of it is left.
+    """
+    set_aside(trial)
+    files = size = 0
+    for trash in _trash(trial):
+        found = held(trash)
+        files, size = files + found.files, size + found.bytes
+        shutil.rmtree(trash, ignore_errors=True)
+    gone = not _trash(trial)
+    with contextlib.suppress(OSError):  # its reports are there
+        os.rmdir(trial.root)
+    return Held(files, size), gone
+
+
+def _trash(trial: TrialLayout) -> list[Path]:
+    try:
+        names = os.listdir(trial.root)
+    except OSError:
+        return []
+    return [trial.root / name for name in names if name.startswith(_TRASH)]
 
 
 def _folders(trial: TrialLayout) -> list[tuple[int, Path]]:

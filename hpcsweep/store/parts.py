@@ -83,7 +83,13 @@ class WriteTables(msgspec.Struct, frozen=True, tag="tables"):
     """Write the tables of a sweep that has ended."""
 
 
-Order = WritePart | ClearPart | WriteTables
+class RemoveCheckpoints(msgspec.Struct, frozen=True, tag="checkpoints"):
+    """Remove all checkpoints of these trials; the journal tells of it."""
+
+    trials: tuple[int, ...]
+
+
+Order = WritePart | ClearPart | WriteTables | RemoveCheckpoints
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,10 +97,16 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         runs: Those that are in the part; the files of the others may not be visible yet.
+        trials: Those of whose checkpoints nothing is left; `had`: those of them that had files.
+        files: How many files of checkpoints were removed; `bytes`: their size together.
         error: Why it could not be carried out; nothing of it counts then.
     """
 
     runs: tuple[RunId, ...] = ()
+    trials: tuple[int, ...] = ()
+    had: tuple[int, ...] = ()
+    files: int = 0
+    bytes: int = 0
     error: str = ""
 
 

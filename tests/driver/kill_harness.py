@@ -5,7 +5,8 @@ for each one at which the outcome differed from the undisturbed sweep, how. A po
 each submission and before each file operation of the store, which is after the one that went before.
 It forks, so it starts no threads.
 
-The sweep is `whole`, of 22 runs, or `compacted`, of 6 runs that are compacted bit by bit meanwhile.
+The sweep is `whole`, of 22 runs, or `compacted`, of 6 runs that are compacted bit by bit meanwhile, and
+whose checkpoints are removed as they become useless.
 """
 
 from __future__ import annotations
@@ -70,7 +71,12 @@ def session(folder: Path, at: int | None, *, compact: bool) -> int:
     """One driver session; the number of points that it passed."""
     killer = Killer(at)
     cluster = FolderCluster(
-        folder / "controller", objective=some_fail, per_poll=3, point=killer.point, reports=True
+        folder / "controller",
+        objective=some_fail,
+        per_poll=3,
+        point=killer.point,
+        reports=True,
+        checkpoints=compact,
     )
     before = {name: getattr(os, name) for name in OPERATIONS}
     run = cluster.run
@@ -157,7 +163,13 @@ def outcome(folder: Path) -> dict[str, Any]:
         "metrics": metrics,
         "logs": printed(layout, events),
         "results": told(layout),
-        "raw": sorted(path.name for path in layout.trials.rglob("*") if path.is_file()),
+        "raw": sorted(path.name for path in layout.trials.rglob("metrics-*") if path.is_file()),
+        "checkpoints": sorted(
+            str(path.relative_to(layout.trials))
+            for path in layout.trials.rglob("*")
+            if "checkpoints" in str(path) and path.is_file()
+        ),
+        "starts": FolderCluster(folder / "controller").starts() if layout.compacted.exists() else [],
         "parts": sorted(kinds(layout)),
     }
 
@@ -215,7 +227,7 @@ def main(root: Path, sweep: str) -> dict[str, Any]:
         while not trial.session(chosen.randrange(points // 3)):
             pass
         compare(trial, f"many-{number}")
-    found = {key: expected[key] for key in ("raw", "parts")}
+    found = {key: expected[key] for key in ("raw", "parts", "checkpoints", "starts")}
     return {"points": points, "runs": len(expected["trained"]), "differing": differing} | found
 
 

@@ -33,7 +33,7 @@ def test_a_driver_killed_at_every_point_leads_to_the_same_sweep(tmp_path: Path) 
     assert (found["runs"], found["parts"]) == (22, [])
 
 
-def test_a_driver_killed_at_every_point_of_a_compaction_loses_no_result_no_report_and_no_log(
+def test_a_driver_killed_at_every_point_of_a_compaction_loses_no_result_report_log_or_useful_checkpoint(
     tmp_path: Path,
 ) -> None:
     found = killed_everywhere(tmp_path, "compacted")
@@ -42,3 +42,6 @@ def test_a_driver_killed_at_every_point_of_a_compaction_loses_no_result_no_repor
     assert found["runs"] == 6
     assert found["parts"] == ["batches", "metrics", "runs", "tables.json", "trials"]
     assert found["raw"] == ["metrics-0.0.0.jsonl"]  # of the run that failed
+    kept = {name.partition("/checkpoints/")[0] for name in found["checkpoints"]}
+    assert kept == {"0000/0", "0000/3"}  # of the best, and of the run that failed
+    assert found["starts"] == [[0, 0, 0], [0, 1, 1], [1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0]]

@@ -13,11 +13,14 @@ from hpcsweep.core.events import (
     BatchAbandoned,
     BatchPlanned,
     BatchSubmitted,
+    CheckpointsDropped,
     Config,
     Outcome,
     RunFinished,
     RunId,
     RunRetried,
+    TrialCreated,
+    TrialPromoted,
 )
 from hpcsweep.core.records import RunStatus, Trial
 from hpcsweep.core.state import SweepState
@@ -169,6 +172,31 @@ def no_report_is_lost(ordeal: Ordeal) -> None:
         assert list(found) == sorted(expected)
 
 
+def no_checkpoint_is_removed_that_is_needed(ordeal: Ordeal) -> None:
+    """A trial whose checkpoints were dropped never trains again, gives none away and is not the best."""
+    dropped: set[int] = set()
+    for event in ordeal.events:
+        match event:
+            case CheckpointsDropped():
+                assert not dropped & set(event.trials), "removed twice"
+                dropped |= set(event.trials)
+            case TrialPromoted() | RunRetried():
+                assert event.trial not in dropped, f"trial {event.trial} goes on without its checkpoint"
+            case TrialCreated():
+                assert event.parent not in dropped, f"trial {event.trial} is a clone of nothing"
+            case BatchPlanned():
+                assert not dropped & {run.trial for task in event.tasks for run in task}
+            case _:
+                pass
+    state = ordeal.driver.state
+    assert state.best is None or state.best.trial not in dropped
+    assert (state.dropped, state.dropping) == (dropped, {})
+    if ordeal.schedule.compact_at is None:
+        assert not dropped
+    else:
+        assert ordeal.driver.retention.removable == {}
+
+
 def what_has_ended_is_compacted(ordeal: Ordeal) -> None:
     """Of runs that ended by themselves no raw file is left, and no batch folder but for late results."""
     if ordeal.schedule.compact_at is None:
@@ -209,6 +237,7 @@ ALWAYS = (
     rungs_are_exact,
     the_cost_is_right,
     no_report_is_lost,
+    no_checkpoint_is_removed_that_is_needed,
     what_has_ended_is_compacted,
 )
 

@@ -1,0 +1,157 @@
+"""`clean`: remove checkpoints that nothing can need any more, after saying which."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.text import size
+from hpcsweep.cli.waiting import turn
+from hpcsweep.clock import SystemClock
+from hpcsweep.compacting import carry_out, remove_checkpoints
+from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
+from hpcsweep.core.retention import Retention
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.repeats import Repeats
+from hpcsweep.errors import FolderError, HeldError
+from hpcsweep.report.folder import Folder
+from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.store.checkpoints import Held, held_by_trial
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.parts import WriteTables
+from hpcsweep.store.tables import read_tables
+from hpcsweep.sweep import make_scheduler, make_sweep_searcher
+
+#: So many trials are named.
+NAMED = 10
+
+
+def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
+    """Tell what would go and what stays, and with `yes` remove it.
+
+    Args:
+        path: The results folder.
+        yes: Remove.
+        best: Those of trials that were trained to the end go as well, but the best one's.
+        json: Tell in JSON.
+    """
+    with errors_exit():
+        folder = Folder(path)
+        if not folder.layout.spec.exists():
+            raise FolderError(f"{folder.layout.spec}: is missing: it says who may go on; bring it back")
+        spec = load_spec(folder.layout.spec)
+        _refuse_beside_driver(folder, path)
+        held = held_by_trial(folder.layout)
+        going = _useless(spec, folder.reading.events, held, best=best)
+        told = _told(held, going)
+        if yes and (going or folder.state.dropping):
+            with turn(folder.layout.root, folder.state, SystemClock()) as journal:
+                told |= _remove(spec, journal or Journal.open(folder.layout), held, best=best)
+        if json:
+            typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+            return
+        for line in _lines(told, path, yes=yes, best=best):
+            typer.echo(line)
+
+
+def _refuse_beside_driver(folder: Folder, path: Path) -> None:
+    driver = folder.driver
+    if driver is not None:
+        raise HeldError(
+            f"{path}: {driver} is driving this sweep, and removes by itself what can never go on "
+            "(train.keep: survivors); to clean up by hand, end it first"
+        )
+
+
+def _useless(
+    spec: SweepSpec, events: Iterable[AnyEvent], held: Mapping[int, Held], *, best: bool
+) -> list[int]:
+    """Trials that have checkpoints of no use."""
+    state = SweepState()
+    repeats = Repeats(state)
+    scheduler = make_scheduler(spec, adaptive=_adaptive(spec, events))
+    retention = Retention(state, scheduler, keep_trained=not best)
+    for event in events:
+        state.apply(event)
+        told = repeats.told(event)
+        if told is not None:
+            scheduler.apply(told)
+        retention.apply(event)
+    # What was removed before may be there again: of a worker that nobody knew to be alive.
+    return [trial for trial in held if trial in retention.removable or trial in state.dropped]
+
+
+def _adaptive(spec: SweepSpec, events: Iterable[AnyEvent]) -> bool:
+    state = SweepState.replay(events)
+    picked = state.started.picked if state.started else ""
+    return make_sweep_searcher(spec, picked=picked).adaptive
+
+
+def _told(held: Mapping[int, Held], going: Sequence[int]) -> dict[str, Any]:
+    stays = [trial for trial in held if trial not in set(going)]
+    return {
+        "trials": list(going),
+        "files": sum(held[trial].files for trial in going),
+        "bytes": sum(held[trial].bytes for trial in going),
+        "kept_trials": stays,
+        "kept_files": sum(held[trial].files for trial in stays),
+        "kept_bytes": sum(held[trial].bytes for trial in stays),
+        "removed": False,
+    }
+
+
+def _remove(spec: SweepSpec, journal: Journal, held: Mapping[int, Held], *, best: bool) -> dict[str, Any]:
+    """Remove what is useless by the newest events; what came of it.
+
+    Raises:
+        HeldError: A driver has begun meanwhile.
+    """
+    try:
+        journal.acquire()
+        layout, events = journal.layout, journal.events
+        going = _useless(spec, events, held, best=best)
+        tabled = read_tables(layout) is not None
+        dropped = SweepState.replay(events)
+        new = tuple(trial for trial in going if trial not in dropped.dropped)
+        if new:
+            journal.commit([CheckpointsDropped(new)])
+        answer = remove_checkpoints(layout, [*dict.fromkeys([*dropped.dropping, *going])])
+        if answer.trials:
+            journal.commit(
+                [CheckpointsRemoved(answer.trials, answer.had, files=answer.files, bytes=answer.bytes)]
+            )
+        if tabled:
+            carry_out(layout, WriteTables(), now=0.0)
+        left = sorted(set(going).difference(answer.trials))
+        return {"removed": True, "files": answer.files, "bytes": answer.bytes, "left_trials": left}
+    finally:
+        journal.release()
+
+
+def _lines(told: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> list[str]:
+    kept = (
+        f"kept: {size(told['kept_bytes'])} in {told['kept_files']} files of {len(told['kept_trials'])} "
+        "trials that may go on, were trained to the end or are the best"
+    )
+    if not told["trials"]:
+        return ["nothing to remove: no trial has checkpoints that nothing can need any more", kept]
+    which = _named(told["trials"])
+    what = f"{size(told['bytes'])} in {told['files']} files of {len(told['trials'])} trials: {which}"
+    if not yes:
+        command = ["hpcsweep", "clean", str(path), *(["--best"] if best else []), "--yes"]
+        return [f"would remove {what}", kept, f"nothing was removed; do it with: {shlex.join(command)}"]
+    lines = [f"removed {what}", kept]
+    if told.get("left_trials"):
+        lines.append(f"could not be removed, see the permissions of: trials {_named(told['left_trials'])}")
+    return lines
+
+
+def _named(trials: Sequence[int]) -> str:
+    named = [str(trial) for trial in trials[:NAMED]]
+    return ", ".join([*named, ".."] if len(trials) > NAMED else named)

@@ -1,0 +1,177 @@
+"""Retention: whose checkpoints nothing can need any more; a fold over events. Pure.
+
+A checkpoint may be needed by a trial that runs, waits or may still be promoted, by one that failed and
+may be tried again, by a clone that has none of its own yet, and by the best. Which trial will be the
+best is open while others go on; of those that have come to their end only the best one can be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchClosed,
+    BatchPlanned,
+    CheckpointsDropped,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    RunRetried,
+    SweepResumed,
+    TrialCreated,
+    TrialPromoted,
+    TrialStopped,
+)
+from hpcsweep.core.protocols import Scheduler
+from hpcsweep.core.records import RunStatus
+from hpcsweep.core.state import SweepState
+
+_WELL = frozenset({Outcome.COMPLETED, Outcome.STOPPED})
+
+
+class Retention:
+    """Keeps track of what may be removed. An event costs no more the more trials have ended.
+
+    Where the scheduler does not tell which trials it has dropped, those alone are at their end that were
+    stopped.
+
+    Args:
+        state: Of the sweep; it has taken in each event before this does.
+        scheduler: So has this.
+        keep_trained: Whether trials that were trained to the last resource keep their checkpoints, for
+            the sweep to go on with them if that is raised.
+
+    Attributes:
+        removable: Trials whose checkpoints may be removed and were not so far.
+    """
+
+    def __init__(self, state: SweepState, scheduler: Scheduler, *, keep_trained: bool = True) -> None:
+        self.removable: dict[int, None] = {}
+        self._state = state
+        self._scheduler = scheduler
+        self._keep_trained = keep_trained
+        self._seen = {"dropped": 0, "trained": 0}
+        #: Configurations that the scheduler is done with, and those of them that it trained to the end.
+        self._done: set[int] = set()
+        self._trained: set[int] = set()
+        #: The best configuration of those at their end.
+        self._best: int | None = None
+        #: Runs that a live batch carries and that have no ending in it, and how many by trial.
+        self._open: dict[str, set[RunId]] = {}
+        self._busy: Counter[int] = Counter()
+        #: Clones that have no checkpoint of their own yet, by the trial that they start from.
+        self._clones: dict[int, set[int]] = {}
+
+    def apply(self, event: AnyEvent) -> None:
+        """Take one event in."""
+        match event:
+            case TrialCreated(parent=int(parent)):
+                self._clones.setdefault(parent, set()).add(event.trial)
+            case BatchPlanned():
+                runs = {run for task in event.tasks for run in task}
+                self._open[event.batch] = runs
+                self._busy.update(run.trial for run in runs)
+            case BatchAbandoned() | BatchClosed():
+                for run in self._open.pop(event.batch, ()):
+                    self._leave(run.trial)
+            case RunInterrupted() if not event.requeued:
+                self._end_in_batch(event)
+            case RunFinished():
+                self._end_in_batch(event)
+                self._finished(event)
+            case TrialStopped():
+                self._look(event.trial)
+            case TrialPromoted() | RunRetried():
+                self._needed_again(event.trial)
+            case CheckpointsDropped():
+                for trial in event.trials:
+                    self.removable.pop(trial, None)
+            case SweepResumed():
+                self._seen = {"dropped": 0, "trained": 0}
+                self._done.clear()
+                self._trained.clear()
+                self.removable.clear()
+            case _:
+                pass
+        self._ask_scheduler()
+
+    def _ask_scheduler(self) -> None:
+        for name, known in (("trained", self._trained), ("dropped", self._done)):
+            trials = getattr(self._scheduler, name, None) or ()
+            for position in range(self._seen[name], len(trials)):
+                config = trials[position]
+                self._done.add(config)
+                known.add(config)
+                self._look(config * self._state.repeats)
+            self._seen[name] = len(trials)
+
+    def _end_in_batch(self, event: RunFinished | RunInterrupted) -> None:
+        runs = self._open.get(event.batch, set())
+        if event.run in runs:
+            runs.remove(event.run)
+            self._leave(event.trial)
+
+    def _leave(self, trial: int) -> None:
+        self._busy[trial] -= 1
+        if not self._busy[trial]:
+            del self._busy[trial]
+            self._look(trial)
+
+    def _finished(self, event: RunFinished) -> None:
+        parent = self._state.trials[event.trial].parent
+        if parent is not None and event.rung == 0 and event.outcome in _WELL:
+            clones = self._clones.get(parent, set())
+            clones.discard(event.trial)
+            if not clones:
+                self._clones.pop(parent, None)
+                self._look(parent)
+        self._look(event.trial)
+
+    def _needed_again(self, trial: int) -> None:
+        config = trial // self._state.repeats
+        self._done.discard(config)
+        self._trained.discard(config)
+        if self._best == config:
+            self._best = None
+        for one in self._trials(config):
+            self.removable.pop(one, None)
+
+    def _trials(self, config: int) -> range:
+        repeats = self._state.repeats
+        return range(config * repeats, config * repeats + repeats)
+
+    def _look(self, trial: int) -> None:
+        """The trial's configuration may have become of no use, or better than the best so far."""
+        config = trial // self._state.repeats
+        if not self._is_at_its_end(config):
+            return
+        if self._is_better(config):
+            before, self._best = self._best, config
+            if before is not None and before != config:
+                self._look(before * self._state.repeats)
+        trials = self._trials(config)
+        kept = config == self._best or (self._keep_trained and config in self._trained)
+        used = any(one in self._busy or one in self._clones for one in trials)
+        for one in trials:
+            if kept or used:
+                self.removable.pop(one, None)
+            elif one not in self._state.dropped:
+                self.removable[one] = None
+
+    def _is_at_its_end(self, config: int) -> bool:
+        trials = [self._state.trials[trial] for trial in self._trials(config)]
+        if not all(trial.runs[-1].status.ended for trial in trials):
+            return False
+        if any(trial.runs[-1].status is RunStatus.FAILED and not trial.stopped for trial in trials):
+            return False  # it may be tried again
+        return config in self._done or any(trial.stopped for trial in trials)
+
+    def _is_better(self, config: int) -> bool:
+        key = self._state.value_key(config * self._state.repeats)
+        if key is None:
+            return False
+        best = None if self._best is None else self._state.value_key(self._best * self._state.repeats)
+        return best is None or key < best
