@@ -357,7 +357,10 @@ def test_a_canary_that_stays_in_the_queue_is_cancelled_and_the_reason_told(slurm
     assert not (slurm.state / "pending").exists(), "cancelled"
 
 
-def test_a_canary_that_can_never_start_fails_at_once(slurm: OneTaskSlurm) -> None:
+def test_a_canary_that_can_never_start_fails_soon(
+    slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcsweep.doctor.flight.NEVER_S", 0.5)
     slurm.put("pending", "PartitionTimeLimit")
     result = run("--canary", "--wait", "1000")
     assert result.output.splitlines()[-1] == (

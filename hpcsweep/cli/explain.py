@@ -129,7 +129,8 @@ def _ending(found: Explanation, rung: Rung) -> str:
         case RunStatus.WAITING:
             return "waits to be submitted"
         case RunStatus.SUBMITTED:
-            return f"submitted, attempt {rung.batches}"
+            words = f"; cannot start: {rung.hindered}" if rung.hindered else ""
+            return f"submitted, attempt {rung.batches}{words}"
         case RunStatus.COMPLETED:
             assert rung.value is not None
             return f"completed{where} with {found.metric} {number(rung.value)}"

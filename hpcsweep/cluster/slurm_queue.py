@@ -101,7 +101,9 @@ class SlurmQueue:
             ours = row.array == batches[name].job
             if row.task < 0:
                 if ours and phase_of(row.state).active:
-                    indistinct[name] = TaskState(Phase.UNKNOWN, reason=f"{row.state} {row.reason}".strip())
+                    indistinct[name] = TaskState(
+                        Phase.UNKNOWN, reason=f"{row.state} {row.reason}, index not shown by squeue"
+                    )
                 continue
             if row.array:
                 self.shown.setdefault(name, {})[row.array] = row.name

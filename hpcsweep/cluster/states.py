@@ -50,7 +50,37 @@ _PHASES: Final[dict[str, Phase]] = {
 }
 
 
-#: Why a pending task does not start, where its turn will not come by itself. squeue's words.
+#: Why a pending task does not start yet, where it need only wait: squeue's words, 22.05 to 25.11. Whatever
+#: is not here is told after a while.
+HARMLESS: Final = frozenset(
+    {
+        "none",
+        "priority",
+        "resources",
+        "dependency",
+        "jobarraytasklimit",
+        "begintime",
+        "licenses",
+        "scheddefer",
+        "cleaning",
+        "prolog",
+        "reservation",  # one that has not begun
+        "burstbufferresources",
+        "burstbufferstagein",
+        "burstbufferoperation",
+        "fedjoblock",
+        "mpiportsbusy",
+        "assocmaxjobslimit",
+        "associationjoblimit",
+        "qosjoblimit",
+    }
+)
+#: Limits on what a user or account may have at a time: they pass as the user's own jobs end.
+_OWN_LIMIT: Final = re.compile(
+    r"qosmax\w+per(user|account)(limit)?|assocmax(jobs|cpus?|gres|nodes?|mem)limit", re.I
+)
+
+#: And where its turn will not come by itself.
 HINDRANCES: Final[dict[str, Hindrance]] = {
     "PartitionTimeLimit": Hindrance.NEVER,
     "PartitionNodeLimit": Hindrance.NEVER,
@@ -68,19 +98,27 @@ HINDRANCES: Final[dict[str, Hindrance]] = {
     "JobHeldUser": Hindrance.WAITS,
     "PartitionDown": Hindrance.WAITS,
     "PartitionInactive": Hindrance.WAITS,
-    "ReqNodeNotAvail": Hindrance.WAITS,
     "ReservationDeleted": Hindrance.WAITS,
     "AccountNotAllowed": Hindrance.WAITS,
     "QOSNotAllowed": Hindrance.WAITS,
 }
-#: And those that count what a group, an account or a job may use: it may be raised, or become free.
-_LIMIT_WORDS: Final = re.compile(r"(Assoc|QOS)(Grp|Max\w*Per(Job|Node))")
+#: What an account or a job may use in minutes or in one job: somebody has to raise it.
+_RAISED: Final = re.compile(r"(Assoc|QOS)(Grp\w*(Min|Wall)|Max\w*Per(Job|Node))", re.IGNORECASE)
+#: What a group may have at a time: it becomes free as jobs end, unless one job alone asks for more.
+_GROUP: Final = re.compile(r"(Assoc|QOS)Grp", re.IGNORECASE)
 
 
 def hindrance_of(reason: str) -> Hindrance | None:
     """Why a pending task with this reason may wait in vain; None if it need only wait for its turn."""
-    known = next((kind for words, kind in HINDRANCES.items() if words.lower() in reason.lower()), None)
-    return Hindrance.WAITS if known is None and _LIMIT_WORDS.search(reason) else known
+    words = reason.replace("_", " ").strip().lower()
+    if not words or words in HARMLESS or _OWN_LIMIT.fullmatch(words):
+        return None
+    known = next((kind for known, kind in HINDRANCES.items() if known.lower() in words), None)
+    if known is not None:
+        return known
+    if _RAISED.search(words):
+        return Hindrance.WAITS
+    return Hindrance.LIMITED if _GROUP.search(words) else Hindrance.UNKNOWN
 
 
 def phase_of(state: str) -> Phase:

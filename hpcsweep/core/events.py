@@ -296,10 +296,15 @@ class BatchAbandoned(Event, frozen=True, tag="batch_abandoned", gc=False):
 
 
 class BatchHindered(Event, frozen=True, tag="batch_hindered", gc=False):
-    """Why tasks of the batch cannot start, in the cluster's words; empty when nothing hinders them."""
+    """Why tasks of the batch cannot start, in the cluster's words; empty when nothing hinders them.
+
+    Attributes:
+        at: Unix time, 0 where unknown.
+    """
 
     batch: str
     reason: str
+    at: float = 0.0
 
 
 class TasksReleased(Event, frozen=True, tag="tasks_released", gc=False):

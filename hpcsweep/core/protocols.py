@@ -160,9 +160,11 @@ class Phase(enum.Enum):
 class Hindrance(enum.Enum):
     """Why a pending task does not start, where waiting alone will not help."""
 
-    NEVER = "never"  # as it was submitted it can never start
+    NEVER = "never"  # as it was submitted it can never start, if it goes on being said
     HELD = "held"  # the cluster itself put it back and holds it: letting it go may help once
     WAITS = "waits"  # somebody must do something first, for example release it or raise a limit
+    LIMITED = "limited"  # a limit for a group: it passes as jobs end, where some run
+    UNKNOWN = "unknown"  # a word that is not known to pass by itself
 
 
 class TaskState(msgspec.Struct, frozen=True):

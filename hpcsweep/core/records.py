@@ -124,6 +124,7 @@ class BatchState(msgspec.Struct):
         unended: Its runs that have no ending in it yet.
         lived: A run of it went on for longer than a moment, or came to a value.
         hindered: Why tasks of it cannot start; empty if nothing but their turn is awaited.
+        hindered_at: Since when; Unix time, 0 where unknown.
         released: Tasks that the cluster held and that were let go.
         tick: Job that ticks when all its tasks have ended, empty if there is none.
         told: How its runs ended so far, requeued ones included.
@@ -141,6 +142,7 @@ class BatchState(msgspec.Struct):
     lived: bool = False
     last_words: str = ""
     hindered: str = ""
+    hindered_at: float = 0.0
     released: set[int] = msgspec.field(default_factory=set)
     tick: str = ""
     told: list[RunFinished | RunInterrupted] = msgspec.field(default_factory=list)

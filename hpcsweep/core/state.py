@@ -355,7 +355,10 @@ class SweepState:
                 self._wait(run)
 
     def _batch_hindered(self, event: BatchHindered) -> None:
-        self.live[event.batch].hindered = event.reason
+        batch = self.live[event.batch]
+        if not event.reason or not batch.hindered:
+            batch.hindered_at = event.at if event.reason else 0.0
+        batch.hindered = event.reason
 
     def _tasks_released(self, event: TasksReleased) -> None:
         self.live[event.batch].released.update(event.tasks)

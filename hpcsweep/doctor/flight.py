@@ -32,6 +32,8 @@ TRIPS: Final = 5
 TRIPS_S: Final = 20.0
 TRIP_S: Final = 90.0
 SIGNAL_S: Final = 10.0
+#: Slurm may say in passing that a job can never start: it is believed after so long.
+NEVER_S: Final = 20.0
 
 
 class NotFlown(Exception):
@@ -108,7 +110,7 @@ class Flight:
             NotFlown: It still waits in the queue after `wait_s`, or ended without a report that can be seen.
         """
         began = time.monotonic()
-        started = ended = 0.0
+        started = ended = stuck = 0.0
         while self._exchange.report.name not in self._exchange.names():
             now = time.monotonic()
             state = self._look()
@@ -118,7 +120,8 @@ class Flight:
                         f"Slurm does not show it, {wait_s:g} s after it was submitted", waited=True
                     )
             elif state.phase is Phase.PENDING:
-                if state.hindrance is Hindrance.NEVER:
+                stuck = (stuck or now) if state.hindrance is Hindrance.NEVER else 0.0
+                if stuck and now - stuck >= NEVER_S:
                     raise NotFlown(f"it can never start: {state.reason}", state=state)
                 if now - began > wait_s:
                     why = (

@@ -8,6 +8,7 @@ result has come. A query that fails says nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -34,6 +35,11 @@ from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.results import Result, new_results
 
+#: What Slurm says of a task that does not start is told when it has said so for this long.
+TOLD_S: Final = 30.0
+#: And it is believed that the task can never start after this.
+NEVER_S: Final = 300.0
+
 
 class _Watch:
     """What this session has seen of one live batch.
@@ -46,7 +52,9 @@ class _Watch:
         held: Results of interrupted runs by task, until it shows whether the cluster requeues it.
         nodes: Where tasks were last seen running.
         seen_at: When tasks were last seen waiting or running.
-        never: Tasks that were seen to be unable ever to start, by the last poll.
+        looked: Whether a poll has shown what there is of it.
+        stuck_since: Since when each look has shown that a task may wait in vain.
+        suspected: Tasks of which that will be told, or concluded, if it goes on.
         silent: Tasks with a start that the cluster ended and put back and of which no word has come:
             since when, and how it ended.
         charges: What its tasks cost.
@@ -60,7 +68,9 @@ class _Watch:
         self.held: dict[int, list[Result]] = {}
         self.nodes: dict[int, str] = {}
         self.seen_at: dict[int, float] = {}
-        self.never: set[int] = set()
+        self.looked = False
+        self.stuck_since: dict[int, float] = {}
+        self.suspected: set[int] = set()
         self.silent: dict[int, tuple[float, TaskState]] = {}
         self.charges = Charges(gpus)
 
@@ -92,7 +102,7 @@ class Following:
     @property
     def waits(self) -> bool:
         """Whether the next look decides something: of a task that is gone, or that can never start."""
-        return any(watch.gone_at.keys() & watch.open or watch.never for watch in self._watches.values())
+        return any(watch.gone_at.keys() & watch.open or watch.suspected for watch in self._watches.values())
 
     @property
     def unread(self) -> bool:
@@ -143,7 +153,7 @@ class Following:
         self.held, self.never = {}, {}
         for batch in batches:
             watch = self._watch(batch)
-            events += self._hindrances(batch)
+            events += self._hindrances(batch, now)
             for task in sorted(watch.open):
                 state = states.get(TaskId(batch.name, task))
                 events += self._charged(batch, self._task(batch, task, state, ended, now))
@@ -193,31 +203,60 @@ class Following:
         state = self.states.get(TaskId(batch.name, task))
         return state is not None and state.phase.active
 
-    def _hindrances(self, batch: BatchState) -> Iterator[AnyEvent]:
-        """What keeps tasks of the batch from starting, beside their turn; told when it changes."""
+    def _hindrances(self, batch: BatchState, now: float) -> Iterator[AnyEvent]:
+        """What keeps tasks of the batch from starting, beside their turn; told when it changes.
+
+        Slurm says some of it in passing. So what is not sure to stay is told after a while, and that a
+        task can never start is concluded after minutes in which each look has shown it.
+        """
         watch = self._watch(batch)
         reasons: dict[str, int] = {}
-        never: set[int] = set()
+        never: list[int] = []
+        watch.suspected = set()
         for task in sorted(watch.open):
             state = self.states.get(TaskId(batch.name, task))
-            if state is None or state.phase is not Phase.PENDING or state.hindrance is None:
+            kind = None if state is None else self._hindrance(batch, state)
+            if state is None or kind is None:
+                watch.stuck_since.pop(task, None)
                 continue
-            if state.hindrance is Hindrance.HELD and task not in batch.released:
+            if kind is Hindrance.HELD and task not in batch.released:
                 self.held.setdefault(batch.name, []).append(task)
                 continue
-            if state.hindrance is Hindrance.NEVER:
-                never.add(task)
-            reasons[state.reason] = reasons.get(state.reason, 0) + 1
-        if never & watch.never:  # seen twice
-            self.never[batch.name] = sorted(never)
-        watch.never = never
+            # Who looks for the first time at what was submitted long ago may be one that looks once.
+            old = not watch.looked and now - batch.planned_at >= TOLD_S
+            since = watch.stuck_since.setdefault(task, now - TOLD_S if old else now)
+            reason = state.reason or "in a state that is not known"
+            is_told = reason in batch.hindered
+            tells = kind in (Hindrance.WAITS, Hindrance.HELD) or is_told or now - since >= TOLD_S
+            if kind is Hindrance.NEVER:
+                told_at = batch.hindered_at if is_told and batch.hindered_at else now
+                if now - min(since, told_at) >= NEVER_S:
+                    never.append(task)
+            if kind is Hindrance.NEVER or not tells:
+                watch.suspected.add(task)
+            if tells:
+                reasons[reason] = reasons.get(reason, 0) + 1
+        watch.looked = True
+        if never:
+            self.never[batch.name] = never
         if not any(self._is_active(batch, task) for task in watch.open):
             return  # what hindered them is how they ended
         words = "; ".join(
             f"{count} task{'s' if count > 1 else ''}: {reason}" for reason, count in reasons.items()
         )
         if words != batch.hindered:
-            yield BatchHindered(batch.name, words)
+            yield BatchHindered(batch.name, words, now)
+
+    def _hindrance(self, batch: BatchState, state: TaskState) -> Hindrance | None:
+        """Why the task may wait in vain, None if it runs or need only wait for its turn."""
+        if state.phase is Phase.UNKNOWN:
+            return Hindrance.UNKNOWN
+        if state.phase is not Phase.PENDING:
+            return None
+        if state.hindrance is Hindrance.LIMITED:
+            ours = any(each.phase is Phase.RUNNING for each in self.states.values())
+            return None if ours else Hindrance.LIMITED
+        return state.hindrance
 
     # ------------------------------------------------------------------ results
 

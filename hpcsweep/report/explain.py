@@ -132,7 +132,13 @@ def _rung(retracing: Retracing, state: SweepState, run: Run) -> Rung:
         verdict,
         reason,
         comparison,
+        _hindered(state, run),
     )
+
+
+def _hindered(state: SweepState, run: Run) -> str:
+    batch = state.live.get(run.batch)
+    return batch.hindered if batch is not None and run.status is RunStatus.SUBMITTED else ""
 
 
 def _verdict(

@@ -126,6 +126,7 @@ class Rung(msgspec.Struct, frozen=True):
         reason: Why the verdict, as far as places do not tell.
         comparison: With its peers: at the moment of the promotion or drop, else by now. For a stopped
             trial by what had been reported at its newest step when it was stopped.
+        hindered: Why tasks of its array cannot start; empty if nothing but their turn is awaited.
     """
 
     rung: int
@@ -144,6 +145,7 @@ class Rung(msgspec.Struct, frozen=True):
     verdict: Verdict
     reason: str
     comparison: Comparison | None
+    hindered: str = ""
 
 
 class BestSoFar(msgspec.Struct, frozen=True):

@@ -115,16 +115,50 @@ def test_user_id_of_who_cancelled_is_read_as_sacct_writes_it(state: str, user: i
 
 def test_each_reason_of_the_table_is_found_by_its_own_words_whatever_comes_after() -> None:
     assert {reason: hindrance_of(reason) for reason in HINDRANCES} == HINDRANCES
-    assert hindrance_of("ReqNodeNotAvail, UnavailableNodes:n1") is Hindrance.WAITS
     assert hindrance_of("job requeued in held state due to exit 5") is Hindrance.HELD
+    assert hindrance_of("launch_failed_requeued_held") is Hindrance.HELD
 
 
 @pytest.mark.parametrize(
     "reason",
-    ["AssocGrpGRES", "QOSGrpCpuLimit", "AssocMaxNodePerJobLimit", "QOSMaxGRESPerJob", "QOSMaxCpuPerNode"],
+    [
+        "AssocMaxNodePerJobLimit",
+        "QOSMaxGRESPerJob",
+        "QOSMaxCpuPerNode",
+        "AssocGrpCPUMinutesLimit",
+        "QOSGrpGRESMinutes",
+        "AssocGrpWallLimit",
+    ],
 )
-def test_limit_of_a_group_or_on_a_job_is_somebody_else_s_to_raise(reason: str) -> None:
+def test_limit_on_a_job_or_on_minutes_is_somebody_else_s_to_raise(reason: str) -> None:
     assert hindrance_of(reason) is Hindrance.WAITS
+
+
+@pytest.mark.parametrize("reason", ["AssocGrpGRES", "QOSGrpCpuLimit", "AssocGrpNodeLimit", "QOSGrpJobsLimit"])
+def test_limit_of_a_group_passes_as_jobs_end(reason: str) -> None:
+    assert hindrance_of(reason) is Hindrance.LIMITED
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "QOSMinGRES",
+        "QOSMinCpuNotSatisfied",
+        "ReqNodeNotAvail",
+        "ReqNodeNotAvail, UnavailableNodes:n1",
+        "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+        "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved",
+        "PartitionConfig",
+        "MaxPoweredNodes",
+        "NodeDown",
+        "FrontEndDown",
+        "QOSUsageThreshold",
+        "site: your project is over budget, see https://example.org",
+        "A word of Slurm 27.11",
+    ],
+)
+def test_whatever_is_not_listed_as_harmless_is_to_be_told(reason: str) -> None:
+    assert hindrance_of(reason) is Hindrance.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -137,6 +171,10 @@ def test_limit_of_a_group_or_on_a_job_is_somebody_else_s_to_raise(reason: str) -
         "JobArrayTaskLimit",
         "Dependency",
         "BeginTime",
+        "Licenses",
+        "Reservation",
+        "Cleaning",
+        "QOSMaxCpuPerUserLimit",
         "QOSMaxJobsPerUserLimit",
         "AssocMaxJobsLimit",
         "QOSMaxGRESPerUser",

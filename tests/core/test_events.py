@@ -137,8 +137,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "batch_abandoned", "batch": "b", "reason": "refused", "limited": True},
     ),
     (
-        BatchHindered("b", "2 tasks: PartitionTimeLimit"),
-        {"event": "batch_hindered", "batch": "b", "reason": "2 tasks: PartitionTimeLimit"},
+        BatchHindered("b", "2 tasks: PartitionTimeLimit", 4.5),
+        {"event": "batch_hindered", "batch": "b", "reason": "2 tasks: PartitionTimeLimit", "at": 4.5},
     ),
     (
         BatchClosed("b", 1.5, 6.0),

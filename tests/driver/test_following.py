@@ -29,7 +29,7 @@ from hpcsweep.core.protocols import Batch, Cluster, Hindrance, Limits, LiveBatch
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Settings
-from hpcsweep.driver.following import Following
+from hpcsweep.driver.following import NEVER_S, TOLD_S, Following
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
@@ -344,9 +344,9 @@ def test_out_of_memory_without_a_result_is_the_configuration_s_own(watched: Watc
 
 
 def test_a_state_that_we_do_not_know_concludes_nothing(watched: Watched) -> None:
-    watched.shows(Phase.UNKNOWN)
-    for _ in range(5):
-        assert watched.observe(10 * GRACE_S) == []
+    watched.shows(Phase.UNKNOWN, reason="HIBERNATING")
+    told = [event for _ in range(5) for event in watched.observe(10 * GRACE_S)]
+    assert [type(event) for event in told] == [BatchHindered]
     watched.shows(Phase.COMPLETED)
     watched.writes(**COMPLETED)
     assert watched.observe() == [FINISHED, BatchClosed("b1")]
@@ -808,23 +808,70 @@ def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes(tmp_path:
         return watched.observe()
 
     assert pend("", "", "") == []
-    assert pend("JobHeldUser", "JobHeldUser", "") == [BatchHindered("b1", "2 tasks: JobHeldUser")]
+    assert pend("JobHeldUser", "JobHeldUser", "") == [BatchHindered("b1", "2 tasks: JobHeldUser", 102.0)]
     assert pend("JobHeldUser", "JobHeldUser", "") == []
     assert pend("JobHeldUser", "AssocGrpGRES", "") == [
-        BatchHindered("b1", "1 task: JobHeldUser; 1 task: AssocGrpGRES")
+        BatchHindered("b1", "1 task: JobHeldUser; 1 task: AssocGrpGRES", 104.0)
     ]
-    assert pend("", "", "") == [BatchHindered("b1", "")]
+    assert watched.state.live["b1"].hindered_at == 102.0
+    assert pend("", "", "") == [BatchHindered("b1", "", 105.0)]
     assert (watched.following.held, watched.following.never) == ({}, {})
 
 
-@pytest.mark.parametrize("shown", [Phase.CANCELLED, None])
-def test_a_task_that_can_never_start_is_believed_when_it_was_seen_twice(
-    watched: Watched, shown: Phase | None
+def unknown(words: str, *, phase: Phase = Phase.PENDING) -> TaskState:
+    return TaskState(phase, words, hindrance=None if phase is Phase.UNKNOWN else Hindrance.UNKNOWN)
+
+
+@pytest.mark.parametrize("state", [unknown("QOSMinGRES"), unknown("HIBERNATING", phase=Phase.UNKNOWN)])
+def test_words_that_are_not_known_to_be_harmless_are_told_after_a_while(
+    watched: Watched, state: TaskState
 ) -> None:
+    watched.cluster.says = {0: state}
+    assert watched.observe() == []
+    assert watched.following.waits, "somebody has to look again"
+    assert watched.observe(TOLD_S - 1) == []
+    assert watched.observe() == [BatchHindered("b1", f"1 task: {state.reason}", watched.now)]
+    assert watched.observe(10 * NEVER_S) == []
+    assert (watched.following.never, watched.following.waits) == ({}, False)
+    watched.cluster.says = {0: TaskState(Phase.PENDING, "Priority")}
+    assert watched.observe() == [BatchHindered("b1", "", watched.now)]
+
+
+def test_words_that_pass_are_never_told_and_the_time_begins_again(watched: Watched) -> None:
+    for _ in range(5):
+        watched.cluster.says = {0: unknown("ReqNodeNotAvail")}
+        assert watched.observe() == []
+        assert watched.observe(TOLD_S - 1) == []
+        watched.cluster.says = {0: TaskState(Phase.PENDING, "Resources")}
+        assert watched.observe() == []
+
+
+def test_limit_of_a_group_is_told_only_while_nothing_of_the_sweep_runs(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, [[0], [1]])
+    limited = TaskState(Phase.PENDING, "AssocGrpGRES", hindrance=Hindrance.LIMITED)
+    watched.cluster.says = {0: TaskState(Phase.RUNNING), 1: limited}
+    assert [watched.observe(TOLD_S) for _ in range(3)] == [[], [], []]
+    watched.cluster.says = {0: limited, 1: limited}
+    assert watched.observe() == []
+    assert watched.observe(TOLD_S) == [BatchHindered("b1", "2 tasks: AssocGrpGRES", watched.now)]
+
+
+def test_one_that_looks_once_tells_of_what_was_submitted_long_ago(watched: Watched) -> None:
+    watched.cluster.says = {0: unknown("QOSMinGRES")}
+    watched.now += TOLD_S
+    assert watched.observe() == [BatchHindered("b1", "1 task: QOSMinGRES", watched.now)]
+    watched.restart()
+    assert watched.observe() == []
+
+
+@pytest.mark.parametrize("shown", [Phase.CANCELLED, None])
+def test_a_task_that_can_never_start_is_believed_after_minutes(watched: Watched, shown: Phase | None) -> None:
     never = TaskState(Phase.PENDING, "BadConstraints", hindrance=Hindrance.NEVER)
     watched.cluster.says = {0: never}
-    assert watched.observe() == [BatchHindered("b1", "1 task: BadConstraints")]
-    assert watched.following.never == {}
+    assert watched.observe() == []
+    assert watched.observe(TOLD_S) == [BatchHindered("b1", "1 task: BadConstraints", watched.now)]
+    assert watched.observe(NEVER_S - TOLD_S - 1) == []
+    assert (watched.following.never, watched.following.waits) == ({}, True)
     watched.observe()
     assert watched.following.never == {"b1": [0]}
     # Cancelled by us, it says so itself; another session knows it from the journal.
@@ -834,6 +881,25 @@ def test_a_task_that_can_never_start_is_believed_when_it_was_seen_twice(
     event, _ = watched.observe(GRACE_S)
     assert isinstance(event, RunInterrupted)
     assert (event.why, watched.state.run(RunId(0, 0)).idle_faults) == (Interruption.NEVER_STARTED, 0)
+
+
+def test_invalid_account_that_passes_does_nothing(watched: Watched) -> None:
+    never = TaskState(Phase.PENDING, "InvalidAccount", hindrance=Hindrance.NEVER)
+    for _ in range(60):
+        for state in (never, never, TaskState(Phase.PENDING, "Priority")):
+            watched.cluster.says = {0: state}
+            assert watched.observe(10.0) == []
+            assert watched.following.never == {}
+
+
+def test_sessions_that_look_once_conclude_from_what_the_journal_told(watched: Watched) -> None:
+    watched.cluster.says = {0: TaskState(Phase.PENDING, "InvalidAccount", hindrance=Hindrance.NEVER)}
+    watched.now += TOLD_S
+    watched.observe()
+    for seconds, never in ((NEVER_S - 1, {}), (1.0, {"b1": [0]})):
+        watched.restart()
+        watched.observe(seconds)
+        assert watched.following.never == never
 
 
 def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_its_time_limit(

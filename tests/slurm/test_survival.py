@@ -59,6 +59,15 @@ IMPATIENT = (
 )
 
 Scenario = Callable[[PrivateSlurm, Path], None]
+#: One that believes within seconds that a job can never start.
+HASTY = (
+    sys.executable,
+    "-c",
+    (
+        "import hpcsweep.driver.following as f; f.TOLD_S, f.NEVER_S = 2, 5; "
+        "from hpcsweep.__main__ import main; main()"
+    ),
+)
 _scenarios: dict[str, tuple[dict[str, Any], Scenario]] = {}
 
 
@@ -377,7 +386,7 @@ def test_a_working_directory_that_is_gone_pauses_the_sweep(slurm: PrivateSlurm, 
 @on_a_cluster()
 def test_jobs_that_can_never_start_pause_the_sweep_with_the_reason(slurm: PrivateSlurm, folder: Path) -> None:
     with Sweep(slurm, folder, pause=1.0, max_gpus=2) as sweep:
-        driver = sweep.launch()
+        driver = sweep.launch(command=HASTY)
         wait_until("two run", lambda: len(slurm.squeue(states="running")) == 2)
         slurm.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
         status = sweep.ends(driver)
@@ -496,3 +505,21 @@ def test_site_that_renames_jobs_runs_each_epoch_once(slurm: PrivateSlurm, folder
         assert sweep.of_kind(RunInterrupted) == []
         tasks = {(row.job, row.task) for row in slurm.squeue()}
         assert len(tasks) == 4, "each array was submitted once"
+
+
+# --------------------------------------------------------------------------- words that nobody knows
+
+
+@on_a_cluster(accounting=True)
+def test_pending_for_a_reason_that_is_not_known_is_told_in_slurm_s_words(
+    slurm: PrivateSlurm, folder: Path
+) -> None:
+    slurm.sacctmgr("modify", "qos", "normal", "set", "MinTRESPerJob=gres/gpu=2")
+    with Sweep(slurm, folder, *fifo(2, 1), pause=0.1) as sweep:
+        sweep.launch()
+        wait_until("it is told", lambda: "QOSMin" in sweep.told("status"), timeout_s=120)
+        assert "cannot start: 2 tasks: QOSMinGRES" in sweep.told("status")
+        assert "cannot start: 2 tasks: QOSMinGRES" in sweep.told("explain", "0")
+        slurm.sacctmgr("modify", "qos", "normal", "set", "MinTRESPerJob=gres/gpu=-1")
+        wait_until("all have run", lambda: len(sweep.of_kind(RunFinished)) == 2)
+        every_run_once(sweep, 2)
