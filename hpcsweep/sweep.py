@@ -18,10 +18,10 @@ from hpcsweep.clock import SystemClock
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher, TaskShape
+from hpcsweep.core.protocols import Clock, Cluster, Holding, Scheduler, Searcher, TaskShape
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import ChildCompactor, Compactor, Driver, Leaving, Settings
-from hpcsweep.errors import FolderError, SpecError, TrainerError
+from hpcsweep.errors import ClusterUnavailable, FolderError, SpecError, TrainerError
 from hpcsweep.known import first_events
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
@@ -154,15 +154,46 @@ def _slurm(spec: SweepSpec, why: str) -> Place:
     return Place("slurm", f"Slurm ({why})", cluster, shape, max_tasks(spec, shape))
 
 
-def check_fits(place: Place) -> None:
+def check_fits(place: Place, *, max_gpus: int | None) -> None:
     """What can never run there is refused before anything is submitted.
 
     Raises:
         SpecError: One line for each way in which the resources do not fit.
     """
-    problems = place.cluster.problems(place.shape)
+    problems = place.cluster.problems(place.shape) or holding_problems(place, max_gpus=max_gpus)
     if problems:
         raise SpecError(*problems)
+
+
+def holding_of(place: Place) -> Holding:
+    """What a task will hold there; what it asks for where the cluster does not answer."""
+    try:
+        return place.cluster.holds(place.shape)
+    except ClusterUnavailable:
+        return Holding(place.shape.gpus, place.shape.cpus)
+
+
+def holding_problems(place: Place, *, max_gpus: int | None) -> list[str]:
+    """Why no task fits below the cap on GPUs, one line; empty if one does."""
+    held = holding_of(place)
+    if max_gpus is None or held.gpus <= max_gpus:
+        return []
+    return [f"cluster.max_gpus: must be at least {held.gpus}, got {max_gpus}: {holding_words(place, held)}"]
+
+
+def holding_words(place: Place, held: Holding) -> str:
+    """That a task holds more than it asks for, and what to do about it; empty if it does not."""
+    shape = place.shape
+    if not held.why:
+        return ""
+    if held.gpus > shape.gpus:
+        got, asked, each = f"{held.gpus} GPUs", str(shape.gpus), held.gpus // (shape.gpus // shape.lanes or 1)
+    else:
+        got, asked, each = f"{held.cpus} CPUs", str(shape.cpus), held.cpus // (shape.cpus // shape.lanes or 1)
+    words = f"a task asks for {asked} and holds {got}: {held.why}"
+    if each > shape.lanes:
+        words += f"; resources.concurrent: {each} shares them among {each} runs"
+    return words
 
 
 def max_tasks(spec: SweepSpec, shape: TaskShape) -> int | None:
@@ -436,6 +467,7 @@ def _settings(spec: SweepSpec, place: Place, layout: Layout) -> Settings:
         shape=place.shape,
         seed=spec.searcher.seed,
         max_tasks=place.max_tasks,
+        max_gpus=spec.cluster.max_gpus,
         max_trials=budget.trials,
         max_gpu_s=None if budget.gpu_hours is None else budget.gpu_hours * 3600,
         max_time_s=budget.time,

@@ -37,6 +37,8 @@ from hpcsweep.sweep import (
     check_folder,
     check_training_code,
     choose_place,
+    holding_of,
+    holding_words,
     new_snapshot,
     note_launch,
     open_sweep,
@@ -70,7 +72,7 @@ def launch(
         with named(spec_path):
             place = choose_place(spec, name=cluster, state=state)
             if state is None or not once:
-                check_fits(place)
+                check_fits(place, max_gpus=spec.cluster.max_gpus)
             if (state is None and not spec.train.snapshot) or (state is not None and state.ended is None):
                 check_training_code(spec, Layout(folder.resolve()))
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
@@ -84,6 +86,9 @@ def launch(
 
                 if not quiet:
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
+                    held = holding_of(place) if state is None or not once else None
+                    if held is not None and held.why:
+                        typer.echo(f"note: {holding_words(place, held)}")
                 waiting = _turn(spec_path, spec, folder, state, once=once, clock=signals.clock)
                 with waiting as journal, _opened(spec, folder, place, journal, show, signals.clock) as driver:
                     if not quiet:

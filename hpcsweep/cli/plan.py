@@ -18,7 +18,15 @@ from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 from hpcsweep.spec.models import Asha
-from hpcsweep.sweep import Place, check_fits, choose_place, make_scheduler, pick
+from hpcsweep.sweep import (
+    Place,
+    check_fits,
+    choose_place,
+    holding_of,
+    holding_words,
+    make_scheduler,
+    pick,
+)
 
 
 def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str], schema: bool) -> None:
@@ -32,17 +40,20 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         spec = load_spec(spec_path, overrides)
         with named(spec_path):
             place = choose_place(spec, name=cluster)
-            check_fits(place)
+            check_fits(place, max_gpus=spec.cluster.max_gpus)
         typer.echo(f"{spec.name}: on {place.why}")
+        held = holding_of(place)
+        if held.why:
+            typer.echo(f"note: {holding_words(place, held)}")
         name, reason = pick(spec)
         typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
-        largest = _ladders(spec, place)
+        largest = _ladders(spec, place, held_gpus=held.gpus)
         with named(spec_path):
-            _reservation(spec, place)
+            _reservation(spec, place, held_gpus=held.gpus)
         _script(spec, place, runs=largest)
 
 
-def _ladders(spec: SweepSpec, place: Place) -> int:
+def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
     """Print what the scheduler would do; the runs of the largest rung, 1 if it has none."""
     ladders: Sequence[Ladder] = getattr(make_scheduler(spec), "ladders", ())
     size = spec.space.size
@@ -75,10 +86,15 @@ def _ladders(spec: SweepSpec, place: Place) -> int:
         typer.echo(f"budget.trials ends it after {spec.budget.trials} trials")
     shape = place.shape
     if shape.time_s is not None:
-        hours = runs * spec.resources.gpus * (spec.resources.time or 0) / 3600
+        hours = (
+            runs * max(spec.resources.gpus, -(-held_gpus // shape.lanes)) * (spec.resources.time or 0) / 3600
+        )
         typer.echo(f"{each}at most {hours:g} GPU-hours if every run takes its whole time limit")
-    if place.max_tasks is not None:
-        typer.echo(f"at most {place.max_tasks} tasks at a time")
+    most = [place.max_tasks] if place.max_tasks is not None else []
+    if spec.cluster.max_gpus is not None and held_gpus:
+        most.append(spec.cluster.max_gpus // held_gpus)
+    if most:
+        typer.echo(f"at most {min(most)} tasks at a time")
     return max(max(ladder.sizes) for ladder in ladders) * spec.repeats
 
 
@@ -102,18 +118,19 @@ def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
     return 1
 
 
-def _reservation(spec: SweepSpec, place: Place) -> None:
+def _reservation(spec: SweepSpec, place: Place, *, held_gpus: int) -> None:
     """Print what `budget.gpu_hours` allows to be submitted at a time."""
     hours, shape = spec.budget.gpu_hours, place.shape
-    if hours is None or not shape.gpus:
+    if hours is None or not held_gpus:
         return
     settings = Settings(
         spec.name, place.name, spec.program(), shape, spec.searcher.seed, max_gpu_s=hours * 3600
     )
     default_time_s = None if shape.time_s else place.cluster.limits().time_s
     budget = GpuBudget(settings, default_time_s=default_time_s)
+    budget.held(held_gpus)
     tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
-    each = f"{shape.gpus} GPUs for {duration(budget.time_s)}"
+    each = f"{held_gpus} GPUs for {duration(budget.time_s)}"
     typer.echo(f"budget.gpu_hours {hours:g}: at most {tasks} tasks in the queue at a time, {each} each")
 
 

@@ -54,11 +54,11 @@ def limits_of(site: Site, wish: Wish) -> Limits:
         array_tasks=site.max_array_size,
         queued=_smallest(submits),
         time_s=None if not times or None in times else max(time for time in times if time is not None),
-        nodes=tuple(name for name, node in nodes.items() if _may_be_used(node, wish)),
+        nodes=tuple(name for name, node in nodes.items() if may_be_used(node, wish)),
     )
 
 
-def _may_be_used(node: Node, wish: Wish) -> bool:
+def may_be_used(node: Node, wish: Wish) -> bool:
     """Whether the wish leaves this node, as far as it can be told."""
     # Where the constraint is more than a list of features, any node may do.
     features = wish.constraint.split("&") if re.fullmatch(r"[\w.&-]+", wish.constraint) else []

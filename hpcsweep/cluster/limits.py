@@ -32,6 +32,7 @@ class Partition(msgspec.Struct, frozen=True):
         tier: Where partitions may preempt each other, jobs of a higher one preempt those of a lower.
         preempt_mode: What becomes of a preempted job, such as REQUEUE.
         grace_s: So long it goes on after it was chosen.
+        exclusive: Jobs there get whole nodes.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Partition(msgspec.Struct, frozen=True):
     tier: int = 1
     preempt_mode: str = "OFF"
     grace_s: int = 0
+    exclusive: bool = False
 
     @property
     def takes_jobs(self) -> bool:
@@ -117,6 +119,7 @@ class Site(msgspec.Struct, frozen=True):
         preempts: By what jobs may preempt others: partition_prio, qos, or empty if they may not.
         warns_preempted: Whether the signal of `--signal` comes as soon as a job was chosen.
         scrontab: Whether users may have crontabs that Slurm runs.
+        whole_nodes: Whether every job gets whole nodes (SelectType=select/linear).
     """
 
     version: str = ""
@@ -130,6 +133,7 @@ class Site(msgspec.Struct, frozen=True):
     preempts: str = ""
     warns_preempted: bool = False
     scrontab: bool = False
+    whole_nodes: bool = False
     partitions: tuple[Partition, ...] = ()
     nodes: tuple[Node, ...] = ()
     associations: tuple[Association, ...] = ()
@@ -159,6 +163,7 @@ def read_config(text: str) -> Site:
         enforces=not {"limits", "safe", "all"}.isdisjoint(enforced),
         preempts=config.get("PreemptType", "").removeprefix("preempt/").replace("none", ""),
         warns_preempted="send_user_signal" in config.get("PreemptParameters", "").lower().split(","),
+        whole_nodes=config.get("SelectType", "") == "select/linear",
         scrontab="enable" in config.get("ScronParameters", "").lower().split(","),
     )
 
@@ -178,6 +183,7 @@ def read_partitions(text: str) -> tuple[Partition, ...]:
             tier=_leading(one.get("PriorityTier", "")) or 1,
             preempt_mode=one.get("PreemptMode", "OFF"),
             grace_s=_leading(one.get("GraceTime", "")) or 0,
+            exclusive=one.get("OverSubscribe", "").upper().startswith("EXCL"),
         )
         for line in text.splitlines()
         if "PartitionName" in (one := dict(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))

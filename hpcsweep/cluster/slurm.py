@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -18,22 +19,28 @@ import submitit
 import hpcsweep
 from hpcsweep.cluster import slurm_programs as programs
 from hpcsweep.cluster.fitting import Wish, limits_of, misfits, wanted_partitions
+from hpcsweep.cluster.holding import holding
 from hpcsweep.cluster.limits import Site
-from hpcsweep.cluster.slurm_environment import shadowing
+from hpcsweep.cluster.sbatch_options import gpu_problems
+from hpcsweep.cluster.slurm_environment import kept_out
 from hpcsweep.cluster.slurm_identity import Identity
-from hpcsweep.cluster.slurm_options import SlurmOptions
+from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
+from hpcsweep.cluster.slurm_programs import Row
 from hpcsweep.cluster.slurm_queue import SlurmQueue
 from hpcsweep.cluster.slurm_site import read_site, untouched, wish_of
 from hpcsweep.cluster.slurm_submit import refusal, submit
 from hpcsweep.cluster.template import (
+    header,
+    own_options,
     read_template,
     render,
     sbatch_options,
     tick_command,
     tick_options,
+    without_resources,
     worker_command,
 )
-from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, TaskId, TaskShape, TaskState
+from hpcsweep.core.protocols import Batch, Cluster, Holding, Limits, LiveBatch, TaskId, TaskShape, TaskState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
@@ -109,7 +116,7 @@ class SlurmCluster(Cluster):
         self._options = options
         _refuse_words_of_submitit(options)
         self._template = read_template(options.template, spec_dir=options.spec_dir)
-        self._queue = SlurmQueue(workdir=options.workdir)
+        self._queue = SlurmQueue(workdir=options.workdir, node_gpus=self._node_gpus)
         self.script(_example(TaskShape()))
         self.tick_script("check", Path("/check"))
 
@@ -123,8 +130,11 @@ class SlurmCluster(Cluster):
 
     @cached_property
     def _wish(self) -> Wish:
-        asked = sbatch_options(_example(TaskShape()), self._options)
-        return wish_of(asked, gpu_type=self._options.gpu_type)
+        return wish_of(self._asked(TaskShape()), gpu_type=self._options.gpu_type)
+
+    def _asked(self, shape: TaskShape) -> dict[str, OptionValue]:
+        """Every sbatch option of such a task by its long name, those of the template with them."""
+        return own_options(self.script(_example(shape)))
 
     # ------------------------------------------------------------------ submitting
 
@@ -153,7 +163,7 @@ class SlurmCluster(Cluster):
         layout = BatchLayout(batch.folder)
         make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
         make_dirs(layout.results)
-        drop = shadowing(sbatch_options(batch, self._options))
+        drop = kept_out(sbatch_options(batch, self._options))
         executor = _ArrayExecutor(batch, script=text, drop=drop)
         return str(executor._submit_command("").job_id)
 
@@ -168,7 +178,7 @@ class SlurmCluster(Cluster):
         script = Layout(folder).tick_script
         write_atomic(script, self.tick_script(name, folder, after=after, delay_s=delay_s).encode())
         # The user's own defaults may be for jobs with GPUs.
-        drop = shadowing([*tick_options(name, folder, self._options), "array", "gres", "exclusive"])
+        drop = kept_out(tick_options(name, folder, self._options))
         job, _ = submit(script, cwd=folder, drop=drop)
         return job
 
@@ -187,7 +197,8 @@ class SlurmCluster(Cluster):
         options = tick_options(name, folder, self._options, after=after, delay_s=delay_s)
         command = tick_command(self._options.python, folder, import_from=self._import_from)
         batch = Batch(name=name, folder=folder, tasks=1, throttle=1, shape=TaskShape())
-        return render(self._template, batch, site=self._options, command=command, options=options)
+        text = render(self._template, batch, site=self._options, command=command, options=options)
+        return without_resources(text, header(options))
 
     def with_module(self, module: str) -> SlurmCluster:
         """The same cluster with another module of ours in the worker's place."""
@@ -218,6 +229,9 @@ class SlurmCluster(Cluster):
 
     def problems(self, shape: TaskShape) -> list[str]:
         """Why no task of this shape can ever run; nothing where the controller does not answer."""
+        found = gpu_problems(self._asked(shape), shape.gpus, where="cluster.options")
+        if found:
+            return found
         try:
             site = self._site
         except ClusterUnavailable:
@@ -228,9 +242,27 @@ class SlurmCluster(Cluster):
             return found
         nodes = [node for each in wanted_partitions(site, wish) for node in site.nodes_of(each.name)]
         batch = _example(shape)
-        drop = shadowing(sbatch_options(batch, self._options))
+        drop = kept_out(sbatch_options(batch, self._options))
         words = refusal(self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop)
         return [f"cluster: Slurm would never take such a task: {words}"] if words else []
+
+    def holds(self, shape: TaskShape) -> Holding:
+        """What a task of this shape will hold at most.
+
+        Raises:
+            ClusterUnavailable: The controller did not answer.
+        """
+        return holding(self._site, self._wish, shape, self._asked(shape))
+
+    def _node_gpus(self, batch: LiveBatch, row: Row) -> int | None:
+        """GPUs of the task's node where it was given all of that, which its CPUs show."""
+        if not row.node or row.cpus is None or row.cpus <= batch.shape.cpus:
+            return None  # the site is not asked
+        with contextlib.suppress(ClusterUnavailable):
+            node = next((each for each in self._site.nodes if each.name == row.node), None)
+            if node is not None and row.cpus >= node.cpus:
+                return sum(node.gpus.values())
+        return None
 
     # ------------------------------------------------------------------ following
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container
 from typing import Final
 
 #: Variables that filter or reshape what these programs show: a user's SQUEUE_PARTITION would make
@@ -41,14 +41,53 @@ _SEARCH_PATHS: Final = frozenset(
 )
 
 
-#: sbatch reads these variables in preference to the script: what the script sets is not left to them.
-_SBATCH_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "array": ("ARRAY_INX",),
-    "time": ("TIMELIMIT",),
-    "requeue": ("NO_REQUEUE",),
-    "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
-    "gres": ("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK"),
-}
+#: sbatch reads its variables in preference to the script. These name where the user's jobs go and how they
+#: are launched; every other one could change what a task holds, how many there are or where its files go.
+_PASSED_ON: Final = frozenset(
+    f"SBATCH_{name}"
+    for name in [
+        "ACCOUNT",
+        "ACCTG_FREQ",
+        "BATCH",
+        "BURST_BUFFER",
+        "CONSTRAINT",
+        "CONTAINER",
+        "CONTAINER_ID",
+        "CPU_FREQ_REQ",
+        "DEBUG",
+        "DELAY_BOOT",
+        "DISTRIBUTION",
+        "EXCLUDE",
+        "EXPORT",
+        "GET_USER_ENV",
+        "GPU_BIND",
+        "GPU_FREQ",
+        "GRES_FLAGS",
+        "HINT",
+        "IGNORE_PBS",
+        "MEM_BIND",
+        "MEM_BIND_LIST",
+        "MEM_BIND_PREFER",
+        "MEM_BIND_SORT",
+        "MEM_BIND_TYPE",
+        "MEM_BIND_VERBOSE",
+        "NETWORK",
+        "NO_KILL",
+        "PARTITION",
+        "POWER",
+        "PROFILE",
+        "QOS",
+        "REQ_SWITCH",
+        "RESERVATION",
+        "THREADS_PER_CORE",
+        "TIMELIMIT",
+        "TRES_BIND",
+        "USE_MIN_NODES",
+        "WAIT4SWITCH",
+        "WAIT_ALL_NODES",
+        "WCKEY",
+    ]
+)
 
 
 def environment() -> dict[str, str]:
@@ -91,9 +130,13 @@ def _without_repeats(paths: str) -> str:
     return ":".join(dict.fromkeys(paths.split(":")))
 
 
-def shadowing(options: Iterable[str]) -> frozenset[str]:
-    """The variables by which sbatch would override these options, and one that makes it wait."""
-    names = {
-        name for key in options for name in (key.upper().replace("-", "_"), *_SBATCH_VARIABLES.get(key, ()))
-    }
-    return frozenset({f"SBATCH_{name}" for name in names} | {"SBATCH_WAIT", "SBATCH_CLUSTERS"})
+def kept_out(options: Container[str] = ()) -> frozenset[str]:
+    """The variables of sbatch that our submissions do not see.
+
+    Args:
+        options: What the script sets itself, by long names: the script has the last word there.
+    """
+    names = {name for name in os.environ if name.startswith("SBATCH_")}
+    ours = {name for name in names if name.removeprefix("SBATCH_").lower().replace("_", "-") in options}
+    timed = {"SBATCH_TIMELIMIT"} if "time" in options else set()
+    return frozenset((names - _PASSED_ON) | ours | timed)

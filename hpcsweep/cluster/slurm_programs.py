@@ -29,8 +29,28 @@ LOOK_S: Final = 0.1
 #: Between the fields of squeue and sacct: a character that is in no name and no reason.
 SEPARATOR: Final = "\x1f"
 #: What matters most comes first: a site's wrapper may cut lines.
-SQUEUE_FORMAT: Final = SEPARATOR.join(
-    ["%F", "%K", "%A", "%T", "%N", "%M", "%r", "%j", "%U", "%V", "%C", "%Z", "%k"]
+SQUEUE_FORMAT: Final = ",".join(
+    f"{field}:{SEPARATOR}"
+    for field in (
+        "ArrayJobID",
+        "ArrayTaskID",
+        "JobID",
+        "State",
+        "NodeList",
+        "TimeUsed",
+        "Reason",
+        "Name",
+        "UserID",
+        "SubmitTime",
+        "NumCPUs",
+        "tres-alloc",
+        "WorkDir",
+        "Comment",
+    )
+)
+#: The same for a squeue that does not take that; it cannot tell what tasks were given.
+SQUEUE_SHORT_FORMAT: Final = SEPARATOR.join(
+    ["%F", "%K", "%A", "%T", "%N", "%M", "%r", "%j", "%U", "%V", "%C", "", "%Z", "%k"]
 )
 SACCT_FORMAT: Final = "JobID,State,NodeList,ElapsedRaw,JobName,WorkDir,AllocTRES,Comment"
 #: By it a line of squeue is known as the header of `SQUEUE_FORMAT`.
@@ -242,10 +262,10 @@ def _squeue_line(line: str) -> Iterator[Row]:
         return
     if fields[0].startswith(_HEADER[:8]):
         return
-    array, task, job, state, node, elapsed, reason, name, user, submitted, cpus, folder, comment = [
-        *fields[:12],
-        *[""] * (12 - len(fields)),
-        SEPARATOR.join(fields[12:]),
+    array, task, job, state, node, elapsed, reason, name, user, submitted, cpus, tres, folder, comment = [
+        *fields[:13],
+        *[""] * (13 - len(fields)),
+        SEPARATOR.join(fields[13:]).removesuffix(SEPARATOR),
     ]
     # The last field of a line that was cut may be a part of one.
     if len(fields) == 6:
@@ -263,6 +283,7 @@ def _squeue_line(line: str) -> Iterator[Row]:
             user=int(user) if user.isdecimal() else None,
             submitted=_unix_time(submitted),
             cpus=int(cpus) if cpus.isdecimal() else None,
+            tres=tres,
             folder=folder,
             comment="" if comment == "(null)" else comment,
         )
@@ -331,6 +352,14 @@ def sacct_rows(text: str) -> Iterator[Row]:
                 tres=tres,
                 comment=comment,
             )
+
+
+def gpus_of_tres(tres: str) -> int | None:
+    """GPUs in `cpu=4,gres/gpu=2,gres/gpu:a100=2`; None where the site does not count GPUs."""
+    counts = re.findall(r"gres/gpu(:[^=,]+)?=(\d+)", tres)
+    total = [int(count) for kind, count in counts if not kind]
+    # A site may count by type alone.
+    return (total[0] if total else sum(int(count) for _, count in counts)) if counts else None
 
 
 #: What scontrol and scancel say of tasks that have ended; scontrol adds "No error" for the rest.

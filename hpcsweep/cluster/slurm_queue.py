@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,10 +34,17 @@ class SlurmQueue:
 
     Args:
         workdir: Where scripts start, where that is not each batch's own folder.
+        node_gpus: GPUs of the node that a task holds whole; None where it does not, or that is not known.
     """
 
-    def __init__(self, workdir: str | None = None) -> None:
+    def __init__(
+        self,
+        workdir: str | None = None,
+        *,
+        node_gpus: Callable[[LiveBatch, programs.Row], int | None] = lambda batch, row: None,
+    ) -> None:
         self._workdir = workdir
+        self._node_gpus = node_gpus
         #: By batch: the job ids and names under which the last poll showed it.
         self.shown: dict[str, dict[str, str]] = {}
         #: Ids that the last poll showed for jobs that are none of our batches.
@@ -107,7 +115,7 @@ class SlurmQueue:
                 continue
             if row.array:
                 self.shown.setdefault(name, {})[row.array] = row.name
-            task, state = TaskId(name, row.task), self._state(row, name)
+            task, state = TaskId(name, row.task), self._state(row, batches[name])
             # After a requeue a task may show twice.
             rank = (state.phase.active, ours, row.job)
             if task not in best or rank > best[task][0]:
@@ -140,6 +148,7 @@ class SlurmQueue:
         Also of those that were cancelled: squeue does not say by whom.
         """
         jobs = {batch.name: batch.job for batch in live}
+        batches = {batch.name: batch for batch in live}
         known = [self.identity(batch) for batch in live]
         open_tasks = (TaskId(batch.name, task) for batch in live for task in batch.open_tasks)
         gone = {task for task in open_tasks if task not in shown or shown[task].phase is Phase.CANCELLED}
@@ -151,14 +160,14 @@ class SlurmQueue:
                 name = owner(row, known)
                 if name is None:
                     continue
-                task, state = TaskId(name, row.task), self._state(row, name)
+                task, state = TaskId(name, row.task), self._state(row, batches[name])
                 # It may lag, and tell of an earlier start.
                 lags = task in shown and state.phase is not Phase.CANCELLED
                 if task in gone and not state.phase.active and not lags:
                     self._ended[task] = state
         return dict(self._ended)
 
-    def _state(self, row: programs.Row, batch: str) -> TaskState:
+    def _state(self, row: programs.Row, batch: LiveBatch) -> TaskState:
         phase = phase_of(row.state)
         if phase is not Phase.UNKNOWN:
             return TaskState(
@@ -168,11 +177,17 @@ class SlurmQueue:
                 seconds=row.seconds,
                 hindrance=hindrance_of(row.reason) if phase is Phase.PENDING else None,
                 foreign=cancelled_by(row.state) not in (None, os.getuid()),
+                gpus=self._gpus(batch, row) if phase is not Phase.PENDING else None,
             )
         if row.state not in self._unknown_words:
             self._unknown_words.add(row.state)
-            _log.warning("%s task %d: Slurm's state %r is new to us", batch, row.task, row.state)
+            _log.warning("%s task %d: Slurm's state %r is new to us", batch.name, row.task, row.state)
         return TaskState(phase=phase, reason=f"{row.state} {row.reason}".strip(), node=row.node)
+
+    def _gpus(self, batch: LiveBatch, row: programs.Row) -> int | None:
+        """GPUs that the task was given, None where Slurm does not say."""
+        told = [programs.gpus_of_tres(row.tres), self._node_gpus(batch, row)]
+        return max((count for count in told if count is not None), default=None)
 
     def active_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
         """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
@@ -193,8 +208,14 @@ class SlurmQueue:
     @staticmethod
     def _squeue() -> list[programs.Row]:
         # --me filters on the server. Without -h: the header shows that an answer without rows is one.
-        argv = ["squeue", "--me", "--states=all", "-r", "-o", programs.SQUEUE_FORMAT]
-        return programs.squeue_rows(programs.ask(argv, timeout_s=programs.QUERY_S))
+        argv = ["squeue", "--me", "--states=all", "-r"]
+        answer = programs.attempt([*argv, "-O", programs.SQUEUE_FORMAT], timeout_s=programs.QUERY_S)
+        if answer.code != 0 and re.search("format|option|usage", answer.err, re.IGNORECASE):
+            short = [*argv, "-o", programs.SQUEUE_SHORT_FORMAT]
+            return programs.squeue_rows(programs.ask(short, timeout_s=programs.QUERY_S))
+        if answer.code != 0:
+            raise ClusterUnavailable(f"squeue: {answer.words}")
+        return programs.squeue_rows(answer.out)
 
     def _sacct(self, *which: str) -> list[programs.Row]:
         """What the database knows; once it has failed it is left in peace for a while."""

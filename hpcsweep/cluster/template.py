@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,13 @@ import jinja2
 import msgspec
 
 import hpcsweep
+from hpcsweep.cluster.sbatch_options import (
+    GPU_FORMS,
+    Line,
+    canonical,
+    resolve,
+    script_lines,
+)
 from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
@@ -22,16 +29,6 @@ from hpcsweep.store.layout import BatchLayout, Layout
 
 #: `--signal` takes 16 bits.
 _MAX_SIGNAL_S: Final = 65535
-#: Options that would break what the driver relies on.
-_RESERVED: Final = {
-    "job-name": "belongs to hpcsweep, which finds its batches by it",
-    "array": "belongs to hpcsweep; see cluster.max_gpus",
-    "wait": "would keep sbatch from answering",
-    "test-only": "would submit nothing; see `hpcsweep plan`",
-    "wrap": "would replace the script; see cluster.template",
-    "clusters": "would hide the jobs from squeue; set SLURM_CLUSTERS in the environment instead",
-}
-_TIME: Final = "belongs to resources.time, by which budgets are counted"
 #: What a job that ticks asks for: it replays a journal and calls sbatch, then ends.
 TICK_MIB: Final = 1024
 TICK_MINUTES: Final = 15
@@ -108,21 +105,20 @@ def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | fl
         # B: reaches only the script's shell, which by exec has become the worker.
         "signal": f"B:USR2@{min(site.signal_s, _MAX_SIGNAL_S)}",
     }
-    return _merged(ours, site.options, key="cluster.options", reserved={**_RESERVED, "time": _TIME})
+    return _merged(ours, site.options, key="cluster.options")
 
 
 def _merged(
-    ours: Mapping[str, OptionValue],
-    site: Mapping[str, OptionValue],
-    *,
-    key: str,
-    reserved: Mapping[str, str],
+    ours: Mapping[str, OptionValue], site: Mapping[str, OptionValue], *, key: str, ticks: bool = False
 ) -> dict[str, str | int | float | bool]:
-    theirs = {name.lstrip("-").replace("_", "-"): value for name, value in site.items()}
-    wrong = [f"{key}.{name}: {why}" for name, why in reserved.items() if name in theirs]
+    theirs, wrong = canonical(site, key=key, ticks=ticks)
     if wrong:
         raise SpecError(*wrong)
-    merged = {**ours, **theirs}
+    given = {name for name, value in theirs.items() if value is not None and value is not False}
+    # The same in another form takes the place of ours.
+    instead = {"gres": GPU_FORMS, "mem": ("mem-per-cpu", "mem-per-gpu")}
+    dropped = {name for name, forms in instead.items() if not given.isdisjoint(forms)}
+    merged = {**{name: value for name, value in ours.items() if name not in dropped}, **theirs}
     return {name: value for name, value in merged.items() if value is not None and value is not False}
 
 
@@ -157,7 +153,7 @@ def tick_options(
         "dependency": f"afterany:{after}" if after else None,
         "begin": f"now+{math.ceil(delay_s)}" if delay_s else None,
     }
-    return _merged(ours, site.tick_options, key="cluster.tick_options", reserved=_RESERVED)
+    return _merged(ours, site.tick_options, key="cluster.tick_options", ticks=True)
 
 
 def _plain_path(path: Path) -> str:
@@ -300,6 +296,7 @@ def _line_of(error: Exception, template: Template) -> int:
 def _check(template: Template, text: str, parts: Mapping[str, str]) -> None:
     """Refuse a script that sbatch would refuse, or whose options it would pass over in silence."""
     problems = [f"{template.path}:1: uses no {{{{ {k} }}}}" for k, v in parts.items() if v not in text]
+    problems += _option_problems(template, text.replace(parts["header"], "#", 1))
     if not text.startswith("#!"):
         problems.append(f"{template.path}:1: sbatch wants #!/bin/bash or the like at the very start")
     if "\r" in text:
@@ -311,3 +308,39 @@ def _check(template: Template, text: str, parts: Mapping[str, str]) -> None:
         )
     if problems:
         raise SpecError(*problems)
+
+
+def _option_problems(template: Template, text: str) -> Iterator[str]:
+    """What is wrong with the `#SBATCH` lines of the template's own."""
+    for line in script_lines(text):
+        _, why = resolve(line.name, line.value)
+        if why:
+            yield f"{template.path}:{_number(template, line)}: {line.text.strip()}: {why}"
+    for line_text in text.splitlines():
+        if line_text.startswith(("#PBS", "#BSUB")):
+            number = _number(template, Line(1, line_text, "", ""))
+            yield f"{template.path}:{number}: sbatch reads {line_text.split()[0]} lines as well: remove it"
+
+
+def _number(template: Template, line: Line) -> int:
+    """Where the line stands in the template, 1 where it is made by it."""
+    lines = [each.strip() for each in template.text.splitlines()]
+    return lines.index(line.text.strip()) + 1 if line.text.strip() in lines else 1
+
+
+def own_options(text: str) -> dict[str, OptionValue]:
+    """All options of a rendered script, the last word of each, by their long names."""
+    return {resolve(line.name, line.value)[0]: line.value for line in script_lines(text)}
+
+
+def without_resources(text: str, header_text: str) -> str:
+    """The script less the template's own lines by which a job that only ticks would hold what tasks hold."""
+    before, found, after = text.partition(header_text)
+    return "".join(_small(before)) + found + "".join(_small(after))
+
+
+def _small(text: str) -> Iterator[str]:
+    for line in text.splitlines(keepends=True):
+        names = [resolve(each.name, each.value, ticks=True) for each in script_lines(line)]
+        if not any(why for _, why in names):
+            yield line

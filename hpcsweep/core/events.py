@@ -257,6 +257,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         throttle: So many tasks at a time at most.
         cluster: Name of the cluster that it is meant for.
         time_s: Time limit of one task; 0 where unknown.
+        held: GPUs that one task will hold where that is more than it asks for, else 0.
     """
 
     batch: str
@@ -266,6 +267,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     throttle: int
     cluster: str = ""
     time_s: int = 0
+    held: int = 0
 
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
@@ -274,6 +276,14 @@ class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
     batch: str
     job: str
     at: float
+
+
+class TasksAllocated(Event, frozen=True, tag="tasks_allocated", gc=False):
+    """The cluster gave each of these tasks of the batch so many GPUs, which was not expected."""
+
+    batch: str
+    tasks: tuple[int, ...]
+    gpus: int
 
 
 class BatchThrottled(Event, frozen=True, tag="batch_throttled", gc=False):
@@ -466,6 +476,7 @@ AnyEvent: TypeAlias = (
     | NoMoreTrials
     | BatchPlanned
     | BatchSubmitted
+    | TasksAllocated
     | BatchThrottled
     | BatchAbandoned
     | BatchHindered

@@ -176,6 +176,7 @@ class TaskState(msgspec.Struct, frozen=True):
         seconds: How long it has run since it started last, None where the cluster does not say.
         hindrance: Why it does not start, None if it need only wait for its turn.
         foreign: It was cancelled by another user id than ours.
+        gpus: GPUs that the cluster gave it, None where it does not say.
     """
 
     phase: Phase
@@ -184,6 +185,7 @@ class TaskState(msgspec.Struct, frozen=True):
     seconds: float | None = None
     hindrance: Hindrance | None = None
     foreign: bool = False
+    gpus: int | None = None
 
 
 class TaskShape(msgspec.Struct, frozen=True):
@@ -203,6 +205,18 @@ class TaskShape(msgspec.Struct, frozen=True):
     time_s: int | None = None
     runs: int = 1
     lanes: int = 1
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What one task holds of a cluster, which may be more than it asks for.
+
+    Attributes:
+        why: It is more, in words; empty if it is not.
+    """
+
+    gpus: int
+    cpus: int
+    why: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -344,6 +358,10 @@ class Cluster(Protocol):
     def problems(self, shape: TaskShape) -> list[str]:
         """Why a task like this can never run here; each line begins with the key path at fault."""
         return []
+
+    def holds(self, shape: TaskShape) -> Holding:
+        """What a task of this shape will hold at most."""
+        return Holding(shape.gpus, shape.cpus)
 
     @property
     def slots(self) -> int | None:

@@ -126,6 +126,8 @@ class BatchState(msgspec.Struct):
         hindered: Why tasks of it cannot start; empty if nothing but their turn is awaited.
         hindered_at: Since when; Unix time, 0 where unknown.
         released: Tasks that the cluster held and that were let go.
+        held: GPUs that one task holds, where that is more than it asks for, else 0.
+        allocated: GPUs that tasks were seen to hold where that is another figure.
         tick: Job that ticks when all its tasks have ended, empty if there is none.
         told: How its runs ended so far, requeued ones included.
     """
@@ -146,6 +148,18 @@ class BatchState(msgspec.Struct):
     released: set[int] = msgspec.field(default_factory=set)
     tick: str = ""
     told: list[RunFinished | RunInterrupted] = msgspec.field(default_factory=list)
+    held: int = 0
+    allocated: dict[int, int] = msgspec.field(default_factory=dict)
+
+    def gpus_of(self, task: int) -> int:
+        """GPUs that this task holds, which is what it costs."""
+        return self.allocated.get(task, self.held or self.gpus)
+
+    @property
+    def task_gpus(self) -> int:
+        """GPUs that one of its tasks holds at most."""
+        # Tasks that have not started may be given as much as any that has.
+        return max((self.held or self.gpus, *self.allocated.values()))
 
 
 class KeptOut(NamedTuple):

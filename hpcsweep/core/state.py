@@ -36,6 +36,7 @@ from hpcsweep.core.events import (
     SweepEnded,
     SweepResumed,
     SweepStarted,
+    TasksAllocated,
     TasksReleased,
     TickSubmitted,
     TrialCreated,
@@ -77,6 +78,7 @@ class SweepState:
         dropping: Trials whose checkpoints are to be removed and may still be there.
         dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
         without_checkpoint: Those of them that had files; `removed_bytes`: how much that was.
+        held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
         tick_due: When the latest of the jobs that only wait for a time ticks; `tick_jobs`: which
             of them may still be to come.
     """
@@ -99,6 +101,7 @@ class SweepState:
         self.chosen = 0
         #: How often each configuration is trained.
         self.repeats = 1
+        self.held_gpus: dict[int, int] = {}
         self.pausing: PauseRequested | None = None
         self.detached: Detached | None = None
         self.interrupted: Counter[Interruption] = Counter()
@@ -139,6 +142,7 @@ class SweepState:
             RunReported: self._run_reported,
             BatchPlanned: self._batch_planned,
             BatchSubmitted: self._batch_submitted,
+            TasksAllocated: self._tasks_allocated,
             BatchThrottled: self._batch_throttled,
             BatchAbandoned: self._batch_abandoned,
             BatchHindered: self._batch_hindered,
@@ -253,6 +257,10 @@ class SweepState:
             self.run(run).idle_faults = 0
         self.node_faults.clear()
         self.excluded.clear()
+        # Where jobs run may have been changed.
+        self.held_gpus.clear()
+        for batch in (each for each in self.live.values() if each.task_gpus != each.gpus):
+            self.held_gpus[batch.gpus] = max(self.held_gpus.get(batch.gpus, 0), batch.task_gpus)
 
     def _sweep_ended(self, event: SweepEnded) -> None:
         self.ended = event
@@ -322,6 +330,9 @@ class SweepState:
         self.live[event.batch] = BatchState(
             event.batch, event.at, event.tasks, event.gpus, event.throttle, event.cluster, runs, event.time_s
         )
+        self.live[event.batch].held = event.held
+        if event.held:
+            self.held_gpus[event.gpus] = max(self.held_gpus.get(event.gpus, 0), event.held)
         for index, task in enumerate(event.tasks):
             for run_id in task:
                 run = self.run(run_id)
@@ -333,6 +344,11 @@ class SweepState:
     def _batch_submitted(self, event: BatchSubmitted) -> None:
         self.live[event.batch].job = event.job
         self.limited = ""
+
+    def _tasks_allocated(self, event: TasksAllocated) -> None:
+        batch = self.live[event.batch]
+        batch.allocated.update(dict.fromkeys(event.tasks, event.gpus))
+        self.held_gpus[batch.gpus] = max(self.held_gpus.get(batch.gpus, 0), event.gpus)
 
     def _batch_throttled(self, event: BatchThrottled) -> None:
         self.live[event.batch].throttle = event.throttle

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from hpcsweep.core.protocols import TaskShape
-from hpcsweep.doctor.findings import Finding, counted, failure, good, one_line
+from hpcsweep.doctor.findings import Finding, counted, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
 from hpcsweep.spec import SweepSpec
-from hpcsweep.sweep import Place, check_training_code, choose_place
+from hpcsweep.sweep import (
+    Place,
+    check_training_code,
+    choose_place,
+    holding_of,
+    holding_problems,
+    holding_words,
+)
 
 MEND = "mend it in the spec"
 
@@ -26,7 +33,15 @@ def placed(spec: SweepSpec, *, name: str) -> tuple[Place | None, list[Finding]]:
         return place, [*found, failure("resources", one_line(str(error)), "try again when Slurm answers")]
     if problems:
         return place, [*found, *(failure("resources", problem, MEND) for problem in problems)]
-    return place, [*found, good("resources", f"{shape_words(place.shape)} of one task: fits")]
+    too_much = holding_problems(place, max_gpus=spec.cluster.max_gpus)
+    if too_much:
+        return place, [*found, *(failure("resources", problem, MEND) for problem in too_much)]
+    found.append(good("resources", f"{shape_words(place.shape)} of one task: fits"))
+    held = holding_of(place)
+    if held.why:
+        advice = "max_gpus and budget.gpu_hours count what is held"
+        found.append(warning("whole nodes", holding_words(place, held), advice))
+    return place, found
 
 
 def training_code(spec: SweepSpec) -> Finding:

@@ -26,15 +26,27 @@ class GpuBudget:
     """
 
     def __init__(self, settings: Settings, *, default_time_s: int | None) -> None:
-        self._cap_s = settings.max_gpu_s if settings.shape.gpus else None
+        self._max_gpu_s = settings.max_gpu_s
+        self._gpus = settings.shape.gpus
         time_s = settings.shape.time_s or default_time_s
-        if self._cap_s is not None and time_s is None:
+        if self.capped and time_s is None:
             raise SpecError(
                 "budget.gpu_hours: needs resources.time: without a time limit nothing can be held to it"
             )
         # Slurm counts in minutes.
         self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
-        self._task_gpu_s = self.time_s * settings.shape.gpus
+
+    def held(self, gpus: int) -> None:
+        """From now on a new task counts with so many GPUs, which is what it will hold."""
+        self._gpus = gpus
+
+    @property
+    def _task_gpu_s(self) -> int:
+        return self.time_s * self._gpus
+
+    @property
+    def _cap_s(self) -> float | None:
+        return self._max_gpu_s if self._gpus else None
 
     @property
     def capped(self) -> bool:
@@ -58,7 +70,7 @@ class GpuBudget:
         if self._cap_s is None:
             return None  # in each tick: without a cap nobody need count what the tasks have taken
         reserved = sum(
-            open_tasks(batch) * batch.gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
+            open_tasks(batch) * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
             for batch in state.live.values()
         )
         return self._fitting(self._cap_s, state.spent_gpu_s + reserved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
 
@@ -24,10 +24,11 @@ class Charges:
 
     Args:
         gpus: Of one task.
+        gpus_of: How many a task holds, where that may be another figure.
     """
 
-    def __init__(self, gpus: int) -> None:
-        self._gpus = gpus
+    def __init__(self, gpus: int, gpus_of: Callable[[int], int] | None = None) -> None:
+        self._gpus_of = gpus_of or (lambda _: gpus)
         #: By task and restart, of all its runs; seconds with several lanes more than wall time.
         self._seconds: dict[int, dict[int, float]] = defaultdict(dict)
         self._gpu_s: dict[int, dict[int, float]] = defaultdict(dict)
@@ -87,7 +88,9 @@ class Charges:
             slack = ROUNDED_S if len(starts) == 1 and task in self._ended else 0.0
             seconds += _beyond(starts, self._seconds[task], slack=slack)
             gpu_s += _beyond(
-                [start * self._gpus for start in starts], self._gpu_s[task], slack=slack * self._gpus
+                [start * self._gpus_of(task) for start in starts],
+                self._gpu_s[task],
+                slack=slack * self._gpus_of(task),
             )
         return round(seconds, 3), round(gpu_s, 3)
 

@@ -370,17 +370,16 @@ class Driver:
 
     def _plan_and_submit(self) -> None:
         per_task = self.settings.shape.runs
-        free = self._slots.free
-        affordable = self._budget.tasks_left(
-            self.state, open_tasks=self.following.open_tasks, unbooked_gpu_s=self.following.unbooked_gpu_s
-        )
-        if self._spent_budget() is not None:
-            affordable = 0  # what runs may still be stopped
+        self._budget.held(self._slots.task_gpus)
+        free, affordable = self._slots.free, self._affordable
         new = max(0, free if affordable is None else min(free, affordable))
         waiting = -(-len(self.state.waiting) // per_task)
         events = self._deciding.decide(max(0, new - waiting) * per_task)
         events += self._stopped_while_waiting(events)
         runs = self._queue(events)
+        if runs and not self._knows_holding():
+            runs = []
+        free, affordable = self._slots.free, self._affordable
         most = self._room(-(-len(runs) // per_task), affordable)
         planned = self._planned(runs[: most * per_task], free)
         for event in events:  # a scheduler changed its mind: what is half removed serves nobody
@@ -394,11 +393,34 @@ class Driver:
             planned = self._planned(self._queue([])[: refused // 2 * per_task], free)
             self._commit(planned)
 
+    @property
+    def _affordable(self) -> int | None:
+        """How many tasks the budgets allow to be submitted now; None: any number."""
+        affordable = self._budget.tasks_left(
+            self.state, open_tasks=self.following.open_tasks, unbooked_gpu_s=self.following.unbooked_gpu_s
+        )
+        return affordable if self._spent_budget() is None else 0  # what runs may still be stopped
+
+    def _knows_holding(self) -> bool:
+        """Whether caps count what a task will hold, and one fits below them; asked before a submission."""
+        if not self._slots.expected_gpus:
+            with contextlib.suppress(ClusterUnavailable):
+                self._slots.expected_gpus = self.cluster.holds(self.settings.shape).gpus
+        self._budget.held(self._slots.task_gpus)
+        most, each = self.settings.max_gpus, self._slots.task_gpus
+        if most is None or each <= most:
+            return True
+        words = f"a task holds {each} GPUs, and cluster.max_gpus is {most}: raise it"
+        self._commit([PauseRequested(self._clock.time(), words)])
+        return False
+
     def _planned(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
         if not runs:
             return []
         array_tasks = self._limits.array_tasks
-        return self._submitting.planned(runs, free=free, array_tasks=array_tasks, time_s=self._budget.time_s)
+        return self._submitting.planned(
+            runs, free=free, array_tasks=array_tasks, time_s=self._budget.time_s, held=self._slots.task_gpus
+        )
 
     def _room(self, wanted: int, affordable: int | None) -> int:
         """How many tasks to submit now: what budget and submit limits allow."""

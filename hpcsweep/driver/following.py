@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
     RunFinished,
     RunId,
     RunInterrupted,
+    TasksAllocated,
 )
 from hpcsweep.core.protocols import Cluster, Hindrance, LiveBatch, Phase, TaskId, TaskState
 from hpcsweep.core.records import DEATH_S, BatchState, Run
@@ -60,10 +61,10 @@ class _Watch:
         charges: What its tasks cost.
     """
 
-    def __init__(self, files: BatchLayout, *, tasks: int, gpus: int) -> None:
+    def __init__(self, files: BatchLayout, batch: BatchState) -> None:
         self.files = files
         self.seen: set[str] = set()
-        self.open: set[int] = set(range(tasks))
+        self.open: set[int] = set(range(len(batch.tasks)))
         self.gone_at: dict[int, float] = {}
         self.held: dict[int, list[Result]] = {}
         self.nodes: dict[int, str] = {}
@@ -72,7 +73,7 @@ class _Watch:
         self.stuck_since: dict[int, float] = {}
         self.suspected: set[int] = set()
         self.silent: dict[int, tuple[float, TaskState]] = {}
-        self.charges = Charges(gpus)
+        self.charges = Charges(batch.gpus, batch.gpus_of)
 
 
 class Following:
@@ -154,6 +155,7 @@ class Following:
         for batch in batches:
             watch = self._watch(batch)
             events += self._hindrances(batch, now)
+            events += self._allocations(batch)
             for task in sorted(watch.open):
                 state = states.get(TaskId(batch.name, task))
                 events += self._charged(batch, self._task(batch, task, state, ended, now))
@@ -194,7 +196,7 @@ class Following:
     def _watch(self, batch: BatchState) -> _Watch:
         if batch.name not in self._watches:
             files = self._layout.batch(batch.name)
-            watch = self._watches[batch.name] = _Watch(files, tasks=len(batch.tasks), gpus=batch.gpus)
+            watch = self._watches[batch.name] = _Watch(files, batch)
             for ending in batch.told:
                 watch.charges.told(ending)
         return self._watches[batch.name]
@@ -215,7 +217,7 @@ class Following:
         watch.suspected = set()
         for task in sorted(watch.open):
             state = self.states.get(TaskId(batch.name, task))
-            kind = None if state is None else self._hindrance(batch, state)
+            kind = None if state is None else self._hindrance(state)
             if state is None or kind is None:
                 watch.stuck_since.pop(task, None)
                 continue
@@ -247,7 +249,27 @@ class Following:
         if words != batch.hindered:
             yield BatchHindered(batch.name, words, now)
 
-    def _hindrance(self, batch: BatchState, state: TaskState) -> Hindrance | None:
+    def _allocations(self, batch: BatchState) -> Iterator[TasksAllocated]:
+        """Tasks that hold another number of GPUs than was known."""
+        found: dict[int, list[int]] = {}
+        for task in sorted(self._watch(batch).open):
+            state = self.states.get(TaskId(batch.name, task))
+            if state is not None and state.gpus is not None and state.gpus != batch.gpus_of(task):
+                found.setdefault(state.gpus, []).append(task)
+        for gpus, tasks in found.items():
+            yield TasksAllocated(batch.name, tuple(tasks), gpus)
+
+    def _charged_gpus(self, batch: BatchState, result: Result) -> Result:
+        """The result with the cost of what its task held, of which its worker knows what was asked for."""
+        held = batch.gpus_of(result.task)
+        if held == batch.gpus:
+            return result
+        gpu_s = result.gpu_seconds * held / batch.gpus if batch.gpus else 0.0
+        if not batch.gpus:
+            gpu_s = result.seconds * held / max(1, self._settings.shape.lanes)
+        return msgspec.structs.replace(result, gpu_seconds=round(gpu_s, 3))
+
+    def _hindrance(self, state: TaskState) -> Hindrance | None:
         """Why the task may wait in vain, None if it runs or need only wait for its turn."""
         if state.phase is Phase.UNKNOWN:
             return Hindrance.UNKNOWN
@@ -264,6 +286,7 @@ class Following:
         watch = self._watch(batch)
         for name, result in new_results(watch.files, watch.seen, self._passed_over):
             watch.seen.add(name)
+            result = self._charged_gpus(batch, result)
             run_id = RunId(result.trial, result.rung)
             if result.task >= len(batch.tasks) or run_id not in batch.tasks[result.task]:
                 self._passed_over.note(watch.files.results / name, "is the result of a run of another batch")
@@ -424,7 +447,7 @@ class Following:
             restart=self._next_restart(run),
             task=task,
             seconds=seconds,
-            gpu_seconds=seconds * batch.gpus,
+            gpu_seconds=seconds * batch.gpus_of(task),
             node=watch.nodes.get(task, ""),
             message=last_line(watch.files.log(task)),
         )

@@ -17,6 +17,7 @@ class Settings(msgspec.Struct, frozen=True):
         name: Of the sweep; batch names begin with it.
         cluster: Name of the cluster, kept with each batch.
         max_tasks: Tasks that may hold GPUs at a time, over all batches.
+        max_gpus: GPUs that may be held at a time, over all batches.
         max_trials: Configurations that may be started in all; clones do not count.
         max_gpu_s: GPU-seconds that the sweep may cost; nothing is submitted whose time limit could
             carry it beyond.
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True):
     shape: TaskShape
     seed: int
     max_tasks: int | None = None
+    max_gpus: int | None = None
     max_trials: int | None = None
     max_gpu_s: float | None = None
     max_time_s: float | None = None

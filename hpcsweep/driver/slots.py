@@ -49,6 +49,8 @@ class Slots:
         self._leaving = leaving
         self._commit = commit
         self._doubtful = doubtful
+        #: What the cluster said that a task will hold; 0 while it was not asked.
+        self.expected_gpus = 0
 
     @property
     def free(self) -> int:
@@ -91,18 +93,26 @@ class Slots:
                 continue
 
     @property
+    def task_gpus(self) -> int:
+        """GPUs that a task of now holds at most, as far as is known."""
+        asked = self._settings.shape.gpus
+        return max(self.expected_gpus, self._state.held_gpus.get(asked, asked))
+
+    @property
     def _cap(self) -> int:
         caps = [cap for cap in (self._settings.max_tasks, self._cluster.slots) if cap is not None]
+        if self._settings.max_gpus is not None and self.task_gpus:
+            caps.append(self._settings.max_gpus // self.task_gpus)
         return min(caps, default=MOST_TASKS)
 
     def _shares(self, *, leaving: bool = True) -> list[Share]:
         """What the live batches may take, with or without the task that this driver runs in."""
-        gpus = self._settings.shape.gpus or 1
+        gpus = self.task_gpus or 1
         return [
             Share(
                 self._following.open_tasks(batch) - (not leaving and self._is_leaving(batch)),
                 batch.throttle,
-                max(1, -(-batch.gpus // gpus)),
+                max(1, -(-batch.task_gpus // gpus)),
             )
             for batch in self._state.live.values()
         ]

@@ -90,7 +90,7 @@ class Submitting:
             self._abandon(batch.name, "it never reached the cluster")
 
     def planned(
-        self, runs: Sequence[RunId], *, free: int, array_tasks: int | None, time_s: int
+        self, runs: Sequence[RunId], *, free: int, array_tasks: int | None, time_s: int, held: int
     ) -> list[BatchPlanned]:
         """Arrays that carry these runs, as far as there are slots for one task of each.
 
@@ -99,6 +99,7 @@ class Submitting:
             free: Slots that may be taken.
             array_tasks: Tasks of one array at most, None for any number.
             time_s: Time limit of a task; 0 where unknown.
+            held: GPUs that a task will hold.
         """
         planned: list[BatchPlanned] = []
         shape = self._settings.shape
@@ -117,6 +118,7 @@ class Submitting:
                     throttle=throttle,
                     cluster=self._settings.cluster,
                     time_s=time_s,
+                    held=held if held != shape.gpus else 0,
                 )
             )
         return planned

@@ -58,9 +58,9 @@ def live(batch: Batch, job: str = "70", *, open_tasks: tuple[int, ...] = (0, 1, 
 def row(
     task: str, state: str, *, job: str = "70", own: str = "70", name: str = "s-1", **more: str
 ) -> tuple[str, ...]:
-    """A line of squeue, field by field; what is not given of the last five is not shown."""
+    """A line of squeue, field by field; what is not given of the last six is not shown."""
     fields = (more.get("node", ""), more.get("elapsed", "0:00"), more.get("reason", "None"), name)
-    last = tuple(more.get(key, "") for key in ("user", "submitted", "cpus", "folder", "comment"))
+    last = tuple(more.get(key, "") for key in ("user", "submitted", "cpus", "tres", "folder", "comment"))
     return (job, task, own, state, *fields, *(last if any(last) else ()))
 
 

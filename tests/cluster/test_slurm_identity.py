@@ -138,7 +138,7 @@ def test_array_of_our_id_counts_even_where_it_was_submitted_again_since(
     assert shown(cluster, batch) == [0]
 
 
-@pytest.mark.parametrize("columns", range(1, 14))
+@pytest.mark.parametrize("columns", range(1, 15))
 def test_wrapper_that_cuts_lines_hides_no_task(
     cluster: SlurmCluster, programs: Programs, batch: Batch, columns: int
 ) -> None:

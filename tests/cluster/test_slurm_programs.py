@@ -23,7 +23,7 @@ from .programs import DISABLED, Programs, account, live, row
 
 UNREACHABLE = "echo 'sacct: error: Sending PersistInit msg: Connection refused' >&2; exit 1"
 
-SQUEUE = ["squeue", "--me", "--states=all", "-r", "-o", SQUEUE_FORMAT]
+SQUEUE = ["squeue", "--me", "--states=all", "-r", "-O", SQUEUE_FORMAT]
 
 # --------------------------------------------------------------------------- options
 

@@ -38,6 +38,7 @@ from hpcsweep.core.events import (
     SweepEnded,
     SweepResumed,
     SweepStarted,
+    TasksAllocated,
     TasksReleased,
     TickSubmitted,
     TrialCreated,
@@ -118,7 +119,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "no_more_trials", "reason": "exhausted", "cause": "space"},
     ),
     (
-        BatchPlanned("b", 5.5, ((RunId(0, 0), RunId(1, 0)), (RunId(2, 1),)), 4, 8, "slurm", 1800),
+        BatchPlanned("b", 5.5, ((RunId(0, 0), RunId(1, 0)), (RunId(2, 1),)), 4, 8, "slurm", 1800, 8),
         {
             "event": "batch_planned",
             "batch": "b",
@@ -128,9 +129,14 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "throttle": 8,
             "cluster": "slurm",
             "time_s": 1800,
+            "held": 8,
         },
     ),
     (BatchSubmitted("b", "4711", 6.5), {"event": "batch_submitted", "batch": "b", "job": "4711", "at": 6.5}),
+    (
+        TasksAllocated("b", (0, 2), 4),
+        {"event": "tasks_allocated", "batch": "b", "tasks": [0, 2], "gpus": 4},
+    ),
     (BatchThrottled("b", 2), {"event": "batch_throttled", "batch": "b", "throttle": 2}),
     (
         BatchAbandoned("b", "refused", limited=True),

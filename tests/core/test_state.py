@@ -36,6 +36,7 @@ from hpcsweep.core.events import (
     SweepEnded,
     SweepResumed,
     SweepStarted,
+    TasksAllocated,
     TasksReleased,
     TickSubmitted,
     TrialCreated,
@@ -116,6 +117,7 @@ def test_a_new_state_knows_nothing() -> None:
         "known": [],
         "chosen": 0,
         "repeats": 1,
+        "held_gpus": {},
     }
 
 
@@ -554,6 +556,7 @@ def story() -> list[AnyEvent]:
         planned("b", [(0, 0)], [(1, 0)], [(2, 0)]),
         BatchSubmitted("b", "1", 6.0),
         BatchThrottled("b", 2),
+        TasksAllocated("b", (0, 2), 4),
         Detached(6.0, "slurm"),
         TickSubmitted("2", 6.5, "b"),
         BatchHindered("b", "3 tasks: launch failed requeued held"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from hpcsweep.core.events import (
@@ -26,10 +27,11 @@ from hpcsweep.core.events import (
     RunInterrupted,
     StopRequested,
     SweepResumed,
+    TasksAllocated,
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.core.protocols import Batch, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.core.protocols import Batch, Holding, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
@@ -235,6 +237,55 @@ def test_arrays_of_larger_tasks_count_with_all_their_gpus(root: Path, controller
     driver.run()
     journal.release()
     assert decided(events(root)) == undisturbed(root.parent)
+
+
+class WholeNodes(SlowCluster):
+    """Gives each task a node of 4 GPUs; says so beforehand, or only of tasks that run."""
+
+    foretells = True
+
+    def holds(self, shape: TaskShape) -> Holding:
+        return Holding(4, 16, "whole nodes") if self.foretells else super().holds(shape)
+
+    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+        shown = super().poll(live) or {}
+        return {
+            task: msgspec.structs.replace(state, gpus=4 if state.phase is Phase.RUNNING else None)
+            for task, state in shown.items()
+        }
+
+
+def test_cap_on_gpus_counts_what_tasks_will_hold(root: Path, controller: Path) -> None:
+    cluster = WholeNodes(controller, seed=0)
+    drive(root, cluster, max_tasks=100, max_gpus=11)
+    assert cluster.most_running == 2
+    assert {(event.gpus, event.held) for event in of_kind(root, BatchPlanned)} == {(1, 4)}
+    assert of_kind(root, TasksAllocated) == []
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+def test_cap_on_gpus_learns_from_what_running_tasks_were_given(root: Path, controller: Path) -> None:
+    cluster = WholeNodes(controller, seed=0)
+    cluster.foretells = False
+    driver, journal = make_driver(root, cluster, max_tasks=100, max_gpus=8)
+    while not of_kind(root, TasksAllocated):
+        driver.tick()
+    cluster.most_running = 0
+    for _ in range(8):  # those that run are not cancelled
+        driver.tick()
+    cluster.most_running = 0
+    driver.run()
+    journal.release()
+    assert cluster.most_running == 2
+    assert {event.gpus for event in of_kind(root, TasksAllocated)} == {4}
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+def test_sweep_pauses_where_one_task_holds_more_than_the_cap(root: Path, controller: Path) -> None:
+    cluster = WholeNodes(controller, seed=0)
+    drive(root, cluster, max_tasks=100, max_gpus=3)
+    assert end_of(root) == (Ending.PAUSED, "a task holds 4 GPUs, and cluster.max_gpus is 3: raise it")
+    assert cluster.most_running == 0
 
 
 def test_a_throttle_that_the_cluster_did_not_take_is_given_again(root: Path, controller: Path) -> None:

@@ -22,6 +22,7 @@ from hpcsweep.core.events import (
     RunInterrupted,
     StopRequested,
     SweepStarted,
+    TasksAllocated,
     TrialCreated,
     TrialStopped,
 )
@@ -900,6 +901,37 @@ def test_sessions_that_look_once_conclude_from_what_the_journal_told(watched: Wa
         watched.restart()
         watched.observe(seconds)
         assert watched.following.never == never
+
+
+@pytest.mark.parametrize(
+    ("asked", "held", "given", "gpu_s"),
+    [
+        (1, 0, None, 10.0),
+        (1, 4, None, 40.0),
+        (1, 0, 4, 40.0),
+        (1, 4, 1, 10.0),
+        (0, 4, None, 40.0),
+    ],
+)
+def test_cost_is_what_the_task_held(
+    tmp_path: Path, asked: int, held: int, given: int | None, gpu_s: float
+) -> None:
+    watched = Watched(tmp_path)
+    watched.state.live["b1"].gpus = asked
+    watched.state.live["b1"].held = held
+    watched.restart()
+    watched.cluster.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=2.0, gpus=given)}
+    expected = [] if given is None else [TasksAllocated("b1", (0,), given)]
+    assert watched.observe() == expected
+    assert watched.observe() == [], "told once"
+    watched.writes(**COMPLETED, seconds=10.0, gpu_seconds=10.0 * asked)
+    (finished,) = watched.observe()
+    assert isinstance(finished, RunFinished)
+    assert finished.gpu_seconds == gpu_s
+    # What the cluster counts beyond is charged with as many.
+    watched.cluster.says = {0: TaskState(Phase.COMPLETED, node="n1", seconds=12.0, gpus=given)}
+    assert watched.observe() == [BatchClosed("b1", 2.0, gpu_s / 5)]
+    assert watched.state.spent_gpu_s == gpu_s * 1.2
 
 
 def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_its_time_limit(

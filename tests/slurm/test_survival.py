@@ -523,3 +523,26 @@ def test_pending_for_a_reason_that_is_not_known_is_told_in_slurm_s_words(
         slurm.sacctmgr("modify", "qos", "normal", "set", "MinTRESPerJob=gres/gpu=-1")
         wait_until("all have run", lambda: len(sweep.of_kind(RunFinished)) == 2)
         every_run_once(sweep, 2)
+
+
+# --------------------------------------------------------------------------- whole nodes
+
+
+@on_a_cluster(
+    extra="PartitionName=whole Nodes=n[1-4] OverSubscribe=EXCLUSIVE MaxTime=1-0 DefaultTime=60 State=UP"
+)
+def test_whole_nodes_are_told_of_capped_and_charged(slurm: PrivateSlurm, folder: Path) -> None:
+    held = (
+        "a task asks for 1 and holds 4 GPUs: partition whole gives whole nodes (OverSubscribe=EXCLUSIVE); "
+        "resources.concurrent: 4 shares them among 4 runs"
+    )
+    with Sweep(slurm, folder, *fifo(4, 1), "cluster.partition=whole", pause=2.0, max_gpus=8) as sweep:
+        refused = sweep.launch("--set", "cluster.max_gpus=3")
+        out, _ = refused.communicate(timeout=60)
+        assert refused.returncode == 2
+        assert f"cluster.max_gpus: must be at least 4, got 3: {held}" in out
+        assert f"note: {held}" in sweep.finish()
+        every_run_once(sweep, 4)
+        assert [(batch.held, batch.throttle) for batch in sweep.of_kind(BatchPlanned)] == [(4, 2)]
+        for run in sweep.of_kind(RunFinished):
+            assert run.gpu_seconds == pytest.approx(4 * run.seconds, abs=0.01)

@@ -1,0 +1,46 @@
+"""What a task will hold of a site, beyond what it asks for: whole nodes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpcsweep.cluster.fitting import Wish, may_be_used, wanted_partitions
+from hpcsweep.cluster.limits import Node, Site
+from hpcsweep.cluster.sbatch_options import takes_whole_nodes
+from hpcsweep.cluster.slurm_options import OptionValue
+from hpcsweep.core.protocols import Holding, TaskShape
+
+
+def holding(site: Site, wish: Wish, shape: TaskShape, options: Mapping[str, OptionValue]) -> Holding:
+    """What one task of this shape will hold at most; what it asks for where the nodes are not known.
+
+    Args:
+        site: As Slurm describes it.
+        wish: Where the tasks may run.
+        shape: What a task asks for.
+        options: Every sbatch option of the batch, those of the template with them.
+    """
+    option = takes_whole_nodes(options)
+    nodes: dict[str, Node] = {}
+    reason = ""
+    for partition in wanted_partitions(site, wish):
+        if option:
+            why = f"--{option} takes whole nodes"
+        elif site.whole_nodes:
+            why = "this site gives whole nodes (SelectType=select/linear)"
+        elif partition.exclusive:
+            why = f"partition {partition.name} gives whole nodes (OverSubscribe=EXCLUSIVE)"
+        else:
+            continue
+        reason = reason or why
+        nodes |= {
+            n.name: n for n in site.nodes_of(partition.name) if may_be_used(n, wish) and _fits(n, shape)
+        }
+    gpus = max((sum(node.gpus.values()) for node in nodes.values()), default=shape.gpus)
+    cpus = max((node.cpus for node in nodes.values()), default=shape.cpus)
+    held = Holding(max(gpus, shape.gpus), max(cpus, shape.cpus), reason)
+    return held if held != Holding(shape.gpus, shape.cpus, reason) else Holding(shape.gpus, shape.cpus)
+
+
+def _fits(node: Node, shape: TaskShape) -> bool:
+    return sum(node.gpus.values()) >= shape.gpus and node.cpus >= shape.cpus
