@@ -192,7 +192,9 @@ def holding_words(place: Place, held: Holding) -> str:
         got, asked, each = f"{held.cpus} CPUs", str(shape.cpus), held.cpus // (shape.cpus // shape.lanes or 1)
     words = f"a task asks for {asked} and holds {got}: {held.why}"
     if each > shape.lanes:
-        words += f"; resources.concurrent: {each} shares them among {each} runs"
+        words += (
+            f"; cluster.concurrent: {each} (with cluster.runs_per_task: {each}) shares them among {each} runs"
+        )
     return words
 
 

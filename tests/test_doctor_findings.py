@@ -221,7 +221,7 @@ NODES = (
 )
 LOW = Partition("low", default=True, max_time_s=5400, preempt_mode="REQUEUE", grace_s=120)
 HIGH = Partition("high", tier=10, state="DOWN")
-EMPTY = Partition("empty", max_time_s=90, default_time_s=60)
+EMPTY = Partition("empty", max_time_s=90, default_time_s=60, total_nodes=0)
 GIVES_WAY = "jobs in low give way to those in high (REQUEUE), GraceTime 2 min"
 LIMITED = Site(
     max_array_size=0,
@@ -318,7 +318,15 @@ def test_what_a_site_limits_has_and_takes_away() -> None:
             Site(partitions=(HIGH,)),
             warning("partitions", "none is the default", "name one in the spec, as cluster.partition"),
         ),
-        (Site(partitions=(EMPTY, LOW)), good("partitions", "without GPUs: empty, low (default)")),
+        (Site(partitions=(EMPTY,)), good("partitions", "without GPUs: empty")),
+        (
+            Site(partitions=(EMPTY, LOW)),
+            warning(
+                "partitions",
+                "the nodes of low (default) are not shown to you, so their GPUs are not known",
+                "ask the admins (PrivateData=nodes?); Slurm judges what fits",
+            ),
+        ),
         (
             Site(accounting=True, enforces=True),
             warning("accounts", "Slurm's database shows no account of yours", "ask the admins for one"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -33,6 +33,7 @@ class Partition(msgspec.Struct, frozen=True):
         preempt_mode: What becomes of a preempted job, such as REQUEUE.
         grace_s: So long it goes on after it was chosen.
         exclusive: Jobs there get whole nodes.
+        total_nodes: How many nodes it has, those that are not shown to this user with them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Partition(msgspec.Struct, frozen=True):
     preempt_mode: str = "OFF"
     grace_s: int = 0
     exclusive: bool = False
+    total_nodes: int | None = None
 
     @property
     def takes_jobs(self) -> bool:
@@ -183,6 +185,7 @@ def read_partitions(text: str) -> tuple[Partition, ...]:
             tier=_leading(one.get("PriorityTier", "")) or 1,
             preempt_mode=one.get("PreemptMode", "OFF"),
             grace_s=_leading(one.get("GraceTime", "")) or 0,
+            total_nodes=_leading(one.get("TotalNodes", "")),
             exclusive=one.get("OverSubscribe", "").upper().startswith("EXCL"),
         )
         for line in text.splitlines()
@@ -220,6 +223,35 @@ def hosts_of(text: str) -> set[str]:
         if comma:
             found, names = found | names, {""}
     return (found | names) - {""}
+
+
+def host_list(names: Iterable[str]) -> str:
+    """The names as Slurm writes them: `n[1-3,08],login`."""
+    numbers: dict[tuple[str, int], list[int]] = {}
+    others: list[str] = []
+    for name in dict.fromkeys(names):
+        match = re.fullmatch(r"(.*?\D)(\d+)", name)
+        if match and "," not in name and "[" not in name:
+            width = len(match[2]) if match[2].startswith("0") else 0
+            numbers.setdefault((match[1], width), []).append(int(match[2]))
+        else:
+            others.append(name)
+    parts = [_bracketed(prefix, width, found) for (prefix, width), found in numbers.items()]
+    return ",".join([*parts, *others])
+
+
+def _bracketed(prefix: str, width: int, numbers: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    words = [
+        f"{first:0{width}}" if first == last else f"{first:0{width}}-{last:0{width}}" for first, last in runs
+    ]
+    several = len(numbers) > 1
+    return f"{prefix}[{','.join(words)}]" if several else prefix + words[0]
 
 
 def _numbers(ranges: str) -> Iterator[str]:

@@ -20,9 +20,9 @@ import hpcsweep
 from hpcsweep.cluster import slurm_programs as programs
 from hpcsweep.cluster.fitting import Wish, limits_of, misfits, wanted_partitions
 from hpcsweep.cluster.holding import holding
-from hpcsweep.cluster.limits import Site
+from hpcsweep.cluster.limits import Node, Site, host_list, hosts_of
 from hpcsweep.cluster.sbatch_options import gpu_problems
-from hpcsweep.cluster.slurm_environment import kept_out
+from hpcsweep.cluster.slurm_environment import kept_out, passed_on
 from hpcsweep.cluster.slurm_identity import Identity
 from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
 from hpcsweep.cluster.slurm_programs import Row
@@ -117,7 +117,7 @@ class SlurmCluster(Cluster):
         _refuse_words_of_submitit(options)
         self._template = read_template(options.template, spec_dir=options.spec_dir)
         self._queue = SlurmQueue(workdir=options.workdir, node_gpus=self._node_gpus)
-        self.script(_example(TaskShape()))
+        self._asked(TaskShape())
         self.tick_script("check", Path("/check"))
 
     @cached_property
@@ -134,7 +134,8 @@ class SlurmCluster(Cluster):
 
     def _asked(self, shape: TaskShape) -> dict[str, OptionValue]:
         """Every sbatch option of such a task by its long name, those of the template with them."""
-        return own_options(self.script(_example(shape)))
+        batch = _example(shape)
+        return own_options(render(self._template, batch, site=self._options, command="true"))
 
     # ------------------------------------------------------------------ submitting
 
@@ -142,14 +143,38 @@ class SlurmCluster(Cluster):
         """The script as it would be sent; writes nothing.
 
         Raises:
-            SpecError: The template is wrong, or the script longer than Slurm likes.
+            SpecError: The template is wrong, or the script longer than Slurm likes; or several nodes may
+                be used, and Slurm does not show which others there are.
         """
         site = self._options
         command = worker_command(site.python, batch.folder, import_from=self._import_from, module=site.module)
-        text = render(self._template, batch, site=site, command=command)
+        batch, options = self._placed(batch)
+        text = render(self._template, batch, site=options, command=command)
         if len(text.encode()) > SCRIPT_BYTES:
             raise SpecError(f"{self._template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
         return text
+
+    def _placed(self, batch: Batch) -> tuple[Batch, SlurmOptions]:
+        """The batch kept to `nodelist`: one task uses one of these nodes, and --nodelist would mean all."""
+        options = self._options
+        allowed = hosts_of(options.nodelist or "")
+        if len(allowed) < 2:
+            return batch, options
+        try:
+            nodes = _nodes_of(self._site, self._wish)
+        except ClusterUnavailable:
+            nodes = []
+        if not nodes:
+            raise SpecError(
+                "cluster.nodelist: Slurm does not show here which nodes there are, so several cannot be "
+                "chosen: name one, or use cluster.exclude or cluster.constraint"
+            )
+        others = host_list(node.name for node in nodes if node.name not in allowed)
+        exclude = (*batch.exclude, *([others] if others else []))
+        return (
+            msgspec.structs.replace(batch, exclude=exclude),
+            msgspec.structs.replace(options, nodelist=None),
+        )
 
     def submit(self, batch: Batch) -> str:
         """Submit one array, give its job id; `script.sbatch` is on disk before sbatch is called.
@@ -239,11 +264,16 @@ class SlurmCluster(Cluster):
         wish = self._wish
         found = misfits(site, wish, untouched(shape, self._options))
         if found:
-            return found
-        nodes = [node for each in wanted_partitions(site, wish) for node in site.nodes_of(each.name)]
+            return [_with_variable(line, self._options) for line in found]
+        nodes = _nodes_of(site, wish)
+        if nodes and wish.nodelist and not any(node.name in hosts_of(wish.nodelist) for node in nodes):
+            names = ", ".join(each.name for each in wanted_partitions(site, wish))
+            return [f"cluster.nodelist: partition {names} has none of these nodes, got {wish.nodelist}"]
         batch = _example(shape)
         drop = kept_out(sbatch_options(batch, self._options))
         words = refusal(self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop)
+        set_here = passed_on(drop)
+        words = f"{words}; your environment sets {set_here}" if words and set_here else words
         return [f"cluster: Slurm would never take such a task: {words}"] if words else []
 
     def holds(self, shape: TaskShape) -> Holding:
@@ -350,6 +380,21 @@ class SlurmCluster(Cluster):
 
 def _example(shape: TaskShape) -> Batch:
     return Batch(name="check", folder=Path("/check"), tasks=1, throttle=1, shape=shape)
+
+
+def _nodes_of(site: Site, wish: Wish) -> list[Node]:
+    """The nodes of the partitions where the tasks may run."""
+    found = {node.name: node for each in wanted_partitions(site, wish) for node in site.nodes_of(each.name)}
+    return list(found.values())
+
+
+def _with_variable(problem: str, options: SlurmOptions) -> str:
+    """The problem with the variable at fault, where that and not the spec says it."""
+    value = os.environ.get("SBATCH_PARTITION")
+    mine = options.partition or options.options.get("partition")
+    if value and not mine and problem.startswith("cluster.partition: "):
+        return f"{problem}; your environment sets SBATCH_PARTITION={value}"
+    return problem
 
 
 def _refuse_words_of_submitit(options: SlurmOptions) -> None:

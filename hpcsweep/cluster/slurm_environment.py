@@ -140,3 +140,12 @@ def kept_out(options: Container[str] = ()) -> frozenset[str]:
     ours = {name for name in names if name.removeprefix("SBATCH_").lower().replace("_", "-") in options}
     timed = {"SBATCH_TIMELIMIT"} if "time" in options else set()
     return frozenset((names - _PASSED_ON) | ours | timed)
+
+
+def passed_on(dropped: Container[str]) -> str:
+    """The variables of sbatch that our submissions see, `NAME=value` each; empty if there are none."""
+    return ", ".join(
+        f"{name}={value}"
+        for name, value in sorted(os.environ.items())
+        if name.startswith("SBATCH_") and name not in dropped
+    )

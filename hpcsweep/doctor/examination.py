@@ -80,6 +80,7 @@ class Examination:
             if finding.level is Level.FAILURE:
                 return
         yield slurm_answers.accounting()
+        yield from slurm_answers.environment()
         try:
             site = read_site()
         except ClusterUnavailable as error:

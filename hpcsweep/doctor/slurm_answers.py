@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from hpcsweep.cluster import slurm_programs as programs
 from hpcsweep.cluster.slurm import probe
+from hpcsweep.cluster.slurm_environment import kept_out
 from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable
 
@@ -47,6 +49,14 @@ def controller() -> Finding:
             "controller", words, "it is busy: set cluster.poll: 120, so that it is asked less often"
         )
     return good("controller", words)
+
+
+def environment() -> Iterator[Finding]:
+    """Variables of sbatch that sweeps do not go by."""
+    names = sorted(kept_out())
+    if names:
+        words = f"{', '.join(names)} could change what a task holds: not passed on to sbatch"
+        yield warning("environment", words, "say what a run needs in the spec: resources, cluster")
 
 
 def accounting() -> Finding:

@@ -88,12 +88,18 @@ def _partitions(site: Site, wanted: str | None) -> Iterator[Finding]:
     """A line for each partition with GPUs and for those that the sweep names; one for all others."""
     names = wanted.split(",") if wanted else []
     others = []
+    unseen = []
     for one in site.partitions:
         nodes = site.nodes_of(one.name)
-        if one.name in names or any(node.gpus for node in nodes):
+        if not nodes and one.total_nodes != 0:
+            unseen.append(one.name + (" (default)" if one.default else ""))
+        elif one.name in names or any(node.gpus for node in nodes):
             yield _partition(one, nodes)
         else:
             others.append(one.name + (" (default)" if one.default else ""))
+    if unseen:
+        words = f"the nodes of {', '.join(unseen)} are not shown to you, so their GPUs are not known"
+        yield warning("partitions", words, "ask the admins (PrivateData=nodes?); Slurm judges what fits")
     if others:
         yield good("partitions", f"without GPUs: {', '.join(others)}")
     if not names and not any(one.default for one in site.partitions):

@@ -11,6 +11,7 @@ from hpcsweep.cluster.limits import (
     Qos,
     Site,
     gpus_of,
+    host_list,
     hosts_of,
     read_associations,
     read_config,
@@ -77,7 +78,7 @@ def test_limits_hold_only_where_the_site_enforces_them(words: str, enforces: boo
 def test_partitions_are_read() -> None:
     assert read_partitions(PARTITIONS) == (
         Partition("gpu", default=True, state="UP", max_time_s=86400, default_time_s=3600),
-        Partition("long", state="DRAIN", max_cpus=8, max_mem_mib=32000, qos="part"),
+        Partition("long", state="DRAIN", max_cpus=8, max_mem_mib=32000, qos="part", total_nodes=1),
     )
 
 
@@ -181,3 +182,18 @@ def test_every_qos_is_read() -> None:
         Qos("normal", max_submit=30, max_time_s=7200),
         Qos("high", account_submit=40, group_submit=50, over_partition=True),
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["n1", "n2", "n3", "n7"], "n[1-3,7]"),
+        (["n01", "n02", "login"], "n[01-02],login"),
+        (["n1"], "n1"),
+        (["a-1-2", "a-1-3"], "a-1-[2-3]"),
+        ([], ""),
+    ],
+)
+def test_names_of_nodes_are_written_as_slurm_writes_them(names: list[str], text: str) -> None:
+    assert host_list(names) == text
+    assert hosts_of(text) == set(names)

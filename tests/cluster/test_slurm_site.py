@@ -13,7 +13,7 @@ from hpcsweep.cluster.limits import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT
 from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
 from hpcsweep.cluster.slurm_site import read_site
 from hpcsweep.core.protocols import Limits, TaskShape
-from hpcsweep.errors import ClusterError, ClusterUnavailable
+from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 
 from .programs import Programs
 
@@ -233,3 +233,53 @@ def test_configuration_that_slurm_misses_counts_only_while_all_nodes_are_up(
     programs.rows((*NODES[0][:6], state), *NODES[1:], program="sinfo")
     programs.put("sbatch", f"echo '{REFUSED} Requested node configuration is not available' >&2; exit 1")
     assert len(cluster.problems(TaskShape())) == lines
+
+
+# --------------------------------------------------------------------------- nodes that may be used
+
+
+def test_nodes_that_may_be_used_are_all_others_left_out(programs: Programs, batch: Batch) -> None:
+    put_site(programs)
+    one = SlurmCluster(SlurmOptions(nodelist="g1")).script(batch)
+    assert "#SBATCH --nodelist=g1\n" in one
+    assert "--exclude" not in one
+    assert programs.calls() == [], "one node needs no translation"
+    both = SlurmCluster(SlurmOptions(nodelist="g[1-2]")).script(batch)
+    assert "--nodelist" not in both
+    assert "--exclude" not in both, "those are all that there are"
+    some = SlurmCluster(SlurmOptions(nodelist="g2,g[7-9]", exclude="g9")).script(batch)
+    assert "--nodelist" not in some
+    assert "#SBATCH --exclude=g9,g1\n" in some
+    assert "#SBATCH --nodes=1\n" in some
+
+
+def test_nodes_that_the_partition_does_not_have_are_named(programs: Programs) -> None:
+    put_site(programs)
+    assert SlurmCluster(SlurmOptions(nodelist="x[1-2]")).problems(TaskShape()) == [
+        "cluster.nodelist: partition gpu has none of these nodes, got x[1-2]"
+    ]
+
+
+def test_nodes_that_slurm_does_not_show_cannot_be_chosen(programs: Programs, batch: Batch) -> None:
+    put_site(programs)
+    programs.put("sinfo", "exit 0")
+    with pytest.raises(SpecError, match=r"^cluster\.nodelist: Slurm does not show here which nodes"):
+        SlurmCluster(SlurmOptions(nodelist="g[1-2]")).script(batch)
+
+
+def test_refusal_names_the_variables_that_may_be_at_fault(
+    cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_site(programs)
+    programs.put("sbatch", f"echo '{REFUSED} Invalid feature specification' >&2; exit 1")
+    monkeypatch.setenv("SBATCH_CONSTRAINT", "fast")
+    monkeypatch.setenv("SBATCH_GPUS", "8")
+    assert cluster.problems(TaskShape()) == [
+        f"cluster: Slurm would never take such a task: {REFUSED} Invalid feature specification; "
+         "your environment sets SBATCH_CONSTRAINT=fast"
+    ]
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
+    assert SlurmCluster(SlurmOptions()).problems(TaskShape()) == [
+        "cluster.partition: there is no nowhere; there are gpu, cpu; "
+         "your environment sets SBATCH_PARTITION=nowhere"
+    ]
