@@ -134,8 +134,7 @@ class SlurmCluster(Cluster):
 
     def _asked(self, shape: TaskShape) -> dict[str, OptionValue]:
         """Every sbatch option of such a task by its long name, those of the template with them."""
-        batch = _example(shape)
-        return own_options(render(self._template, batch, site=self._options, command="true"))
+        return own_options(self._rendered(_example(shape), self._options))
 
     # ------------------------------------------------------------------ submitting
 
@@ -146,10 +145,11 @@ class SlurmCluster(Cluster):
             SpecError: The template is wrong, or the script longer than Slurm likes; or several nodes may
                 be used, and Slurm does not show which others there are.
         """
-        site = self._options
+        return self._rendered(*self._placed(batch))
+
+    def _rendered(self, batch: Batch, site: SlurmOptions) -> str:
         command = worker_command(site.python, batch.folder, import_from=self._import_from, module=site.module)
-        batch, options = self._placed(batch)
-        text = render(self._template, batch, site=options, command=command)
+        text = render(self._template, batch, site=site, command=command)
         if len(text.encode()) > SCRIPT_BYTES:
             raise SpecError(f"{self._template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
         return text

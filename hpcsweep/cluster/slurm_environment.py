@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Final
 
 #: Variables that filter or reshape what these programs show: a user's SQUEUE_PARTITION would make

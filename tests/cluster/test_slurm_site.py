@@ -12,7 +12,7 @@ from hpcsweep.cluster import slurm_programs
 from hpcsweep.cluster.limits import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT
 from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
 from hpcsweep.cluster.slurm_site import read_site
-from hpcsweep.core.protocols import Limits, TaskShape
+from hpcsweep.core.protocols import Batch, Limits, TaskShape
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 
 from .programs import Programs
@@ -267,19 +267,21 @@ def test_nodes_that_slurm_does_not_show_cannot_be_chosen(programs: Programs, bat
         SlurmCluster(SlurmOptions(nodelist="g[1-2]")).script(batch)
 
 
+SETS = "your environment sets"
+
+
 def test_refusal_names_the_variables_that_may_be_at_fault(
     cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_site(programs)
-    programs.put("sbatch", f"echo '{REFUSED} Invalid feature specification' >&2; exit 1")
+    words = f"{REFUSED} Invalid feature specification"
+    programs.put("sbatch", f"echo '{words}' >&2; exit 1")
     monkeypatch.setenv("SBATCH_CONSTRAINT", "fast")
     monkeypatch.setenv("SBATCH_GPUS", "8")
     assert cluster.problems(TaskShape()) == [
-        f"cluster: Slurm would never take such a task: {REFUSED} Invalid feature specification; "
-         "your environment sets SBATCH_CONSTRAINT=fast"
+        f"cluster: Slurm would never take such a task: {words}; {SETS} SBATCH_CONSTRAINT=fast"
     ]
     monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
     assert SlurmCluster(SlurmOptions()).problems(TaskShape()) == [
-        "cluster.partition: there is no nowhere; there are gpu, cpu; "
-         "your environment sets SBATCH_PARTITION=nowhere"
+        f"cluster.partition: there is no nowhere; there are gpu, cpu; {SETS} SBATCH_PARTITION=nowhere"
     ]

@@ -109,6 +109,7 @@ def test_a_whole_examination_with_a_canary(slurm: PrivateSlurm, spec: Path) -> N
         "good     resources: 2 GPUs, 1 CPU, 10 min of one task: fits",
         f"good     training code: {folder}/trainer.py:train can be run",
         f"good     canary: ran on {node}, and reported N s after its submission",
+        "good     job names: squeue shows jobs by the name that they were submitted with",
         f"good     interpreter: {node} has Python {python} at {sys.executable}, hpcsweep {package} as here",
         f"good     shared files: a file from here to {node} and its answer back took at most N s",
         "good     GPUs on the node: asked for 2; CUDA_VISIBLE_DEVICES is '0,1', nvidia-smi lists none",
