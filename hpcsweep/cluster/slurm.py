@@ -288,9 +288,11 @@ class SlurmCluster(Cluster):
         """GPUs of the task's node where it was given all of that, which its CPUs show."""
         if not row.node or row.cpus is None or row.cpus <= batch.shape.cpus:
             return None  # the site is not asked
-        with contextlib.suppress(ClusterUnavailable):
+        with contextlib.suppress(ClusterUnavailable, SpecError):
             node = next((each for each in self._site.nodes if each.name == row.node), None)
-            if node is not None and row.cpus >= node.cpus:
+            # Slurm rounds CPUs up to whole cores, which alone may fill a node.
+            whole = row.cpus > 2 * batch.shape.cpus or self.holds(batch.shape).why
+            if node is not None and row.cpus >= node.cpus and whole:
                 return sum(node.gpus.values())
         return None
 
