@@ -517,6 +517,7 @@ def test_pending_for_a_reason_that_is_not_known_is_told_in_slurm_s_words(
     slurm.sacctmgr("modify", "qos", "normal", "set", "MinTRESPerJob=gres/gpu=2")
     with Sweep(slurm, folder, *fifo(2, 1), pause=0.1) as sweep:
         sweep.launch()
+        wait_until("it is submitted", lambda: bool(sweep.submitted()))
         wait_until("it is told", lambda: "QOSMin" in sweep.told("status"), timeout_s=120)
         assert "cannot start: 2 tasks: QOSMinGRES" in sweep.told("status")
         assert "cannot start: 2 tasks: QOSMinGRES" in sweep.told("explain", "0")
