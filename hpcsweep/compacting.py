@@ -71,11 +71,11 @@ def carry_out(layout: Layout, order: Order, *, now: float) -> Answer:
         case WriteTables():
             _write_tables(layout)
         case RemoveCheckpoints():
-            return remove_checkpoints(layout, order.trials)
+            return _remove_checkpoints(layout, order.trials)
     return Answer()
 
 
-def remove_checkpoints(layout: Layout, trials: Iterable[int]) -> Answer:
+def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> Answer:
     """Remove all checkpoints of these trials; what of them is gone."""
     gone: list[int] = []
     had: list[int] = []

@@ -19,8 +19,10 @@ from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Clock, Cluster, Holding, Scheduler, Searcher, TaskShape
+from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import ChildCompactor, Compactor, Driver, Leaving, Settings
+from hpcsweep.driver.repeats import Repeats
 from hpcsweep.errors import ClusterUnavailable, FolderError, SpecError, TrainerError
 from hpcsweep.known import first_events
 from hpcsweep.plugins import find_class
@@ -232,6 +234,25 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
         rules = [STOP_RULES[rule.name](**rule.options, minimise=minimise) for rule in spec.stop]
         scheduler = Stopping(scheduler, rules=rules)
     return scheduler
+
+
+def retention_of(
+    spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
+) -> tuple[SweepState, Retention]:
+    """The state after these events, and who of its trials can go on; for commands that drive nothing."""
+    state = SweepState()
+    repeats = Repeats(state)
+    started = next((event for event in events if isinstance(event, SweepStarted)), None)
+    searcher = make_sweep_searcher(spec, picked=started.picked if started else "")
+    scheduler = make_scheduler(spec, adaptive=searcher.adaptive)
+    retention = Retention(state, scheduler, keep_trained=keep_trained)
+    for event in events:
+        state.apply(event)
+        told = repeats.told(event)
+        if told is not None:
+            scheduler.apply(told)
+        retention.apply(event)
+    return state, retention
 
 
 def make_sweep_searcher(spec: SweepSpec, *, picked: str = "") -> Searcher:

@@ -74,7 +74,7 @@ def test_survivors_are_kept_by_default_and_status_and_explain_tell_of_the_others
     line = next(
         line for line in run("status", "results/lr").stdout.splitlines() if line.startswith("checkpoints: ")
     )
-    assert line.startswith("checkpoints: 1.0") or line.startswith("checkpoints: 1.1")
+    assert line.startswith(("checkpoints: 1.0", "checkpoints: 1.1"))
     assert "kB in 2 files of 1 trial; those of 4 trials that could not go on were removed (4." in line
     other = (kept + 1) % 5
     words = "its checkpoint was removed: it could go no further, and it was not the best"

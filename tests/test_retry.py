@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from hpcsweep.cli import app
 from hpcsweep.core.events import (
     AnyEvent,
+    BatchClosed,
     BatchPlanned,
     Detached,
     Ending,
@@ -76,11 +77,19 @@ def test_what_failed_is_tried_again_one_trial_or_all_and_launch_carries_on(here:
     spec = here / "results/lr/sweep.yaml"
     carry_on = f"no driver is at work; carry on with: hpcsweep launch {spec} --results results/lr\n"
     one = run("retry", "results/lr", "1")
-    assert (one.exit_code, one.stdout) == (0, f"trial 1 is tried again\n{carry_on}")
+    again = "to be tried again: trial {}, rung 0 (to 1), from scratch\n"
+    each = "each with 1 CPU, on this machine, 3 runs at a time on CPUs (as asked for)\n"
+    assert (one.exit_code, one.stdout) == (
+        0,
+        f"{again.format(1)}{each}trial 1 is tried again\n{carry_on}",
+    )
     assert run("launch", str(spec), "--results", "results/lr", "--quiet").exit_code == 0
     assert statuses() == {"completed": 1, "failed": 2}
     others = run("retry", "results/lr")
-    assert (others.exit_code, others.stdout) == (0, f"2 trials are tried again: 0, 2\n{carry_on}")
+    assert (others.exit_code, others.stdout) == (
+        0,
+        f"{again.format(0)}{again.format(2)}{each}2 trials are tried again: 0, 2\n{carry_on}",
+    )
     assert run("launch", "lr.yaml", "--quiet").exit_code == 0
     assert statuses() == {"completed": 3}
     events = read_journal(Layout(here / "results/lr")).events
@@ -226,11 +235,122 @@ def test_a_detached_sweep_is_left_to_its_jobs(here: Path, monkeypatch: pytest.Mo
     journal.commit([Detached(1.0, "local")])
     journal.release()
     result = run("retry", "results/lr")
-    assert (result.exit_code, result.stdout) == (
-        0,
-        (
-            "3 trials are tried again: 0, 1, 2\n"
-            "its jobs drive it on; follow it with: hpcsweep status results/lr\n"
-        ),
-    )
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-2:] == [
+        "3 trials are tried again: 0, 1, 2",
+        "its jobs drive it on; follow it with: hpcsweep status results/lr",
+    ]
     assert set(called) == {"tick"}
+
+
+def test_what_is_changed_with_it_is_told_before_and_holds_from_now_on(here: Path) -> None:
+    trainer = here / "trainer.py"
+    trainer.write_text(TRAINER.replace("{broken}", "(0,)"))
+    assert run("launch", "lr.yaml", "--quiet").exit_code == 0
+    trainer.write_text(TRAINER.replace("{broken}", "()"))
+    result = run("retry", "results/lr", "--set", "resources.cpus=2", "--set", "resources.time=5m")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[:5] == [
+        "from now on: resources.cpus=2",
+        "from now on: resources.time=5m",
+        "to be tried again: trial 0, rung 0 (to 1), from scratch",
+        "each with 2 CPUs, at most 5 min, on this machine, 3 runs at a time on CPUs (as asked for)",
+        "trial 0 is tried again",
+    ]
+    spec = load_spec(here / "results/lr/sweep.yaml")
+    assert (spec.resources.cpus, spec.resources.time) == (2, 300)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            "scheduler.max_resource=3",
+            "may not change in a sweep that has begun; resources.*, cluster.*, budget.*, retries.* may",
+        ),
+        ("train.command=rm", "--set train.command=rm: may not change in a sweep that has begun; "),
+        ("resources.gpu=3", "resources.gpu: unknown key; did you mean 'gpus'?"),
+        ("resources", "--set resources: must be key.path=value"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_told_and_nothing_is_asked(
+    here: Path, change: str, words: str
+) -> None:
+    root = written(here)
+    result = run("retry", "results/lr", "1", "--set", change)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not (root / "control").exists()
+
+
+def test_nothing_can_be_changed_beside_a_driver_at_work(here: Path) -> None:
+    root = written(here)
+    journal = Journal.open(Layout(root))
+    journal.acquire()
+    try:
+        result = run("retry", "results/lr", "1", "--set", "resources.cpus=2")
+    finally:
+        journal.release()
+    assert result.exit_code == 3
+    assert "with the values that it was launched with" in result.stderr
+    assert not (root / "control").exists()
+
+
+def test_what_its_user_cancelled_for_good_comes_back_only_by_its_number(here: Path) -> None:
+    root = written(here, RunFinished(SUBMITTED, 0, Outcome.CANCELLED, batch="b", task=2, message="twice"))
+    layout = Layout(root)
+    journal = Journal.open(layout)
+    journal.commit([BatchClosed("b"), SweepEnded(300.0, Ending.STOPPED, "stopped by ada")])
+    journal.release()
+    all_failed = run("retry", "results/lr")
+    words = f"cancelled by their user: {SUBMITTED}, which come back by number: hpcsweep retry results/lr 2"
+    assert words in all_failed.stdout
+    assert [event.trial for event in read_journal(layout).events if isinstance(event, RunRetried)] == [FAILED]
+    assert run("retry", "results/lr", str(SUBMITTED)).exit_code == 0
+    retried = [event.trial for event in read_journal(layout).events if isinstance(event, RunRetried)]
+    assert retried == [FAILED, SUBMITTED]
+
+
+@pytest.mark.parametrize(
+    ("trial", "words"),
+    [
+        ("7", "TRIAL: expected one of 0 to 4, got 7"),
+        (str(STOPPED), "TRIAL: trial 4 has been stopped already: median: it is bad"),
+        (
+            str(COMPLETED),
+            (
+                "TRIAL: expected one that runs, waits or may be promoted; trial 0 has completed rung 0, "
+                "its last: see hpcsweep explain results/lr 0"
+            ),
+        ),
+    ],
+)
+def test_a_trial_that_cannot_be_stopped_is_told_with_its_state(here: Path, trial: str, words: str) -> None:
+    root = written(here)
+    result = run("stop", "results/lr", trial)
+    assert (result.exit_code, result.stderr) == (2, f"hpcsweep: {words}\n")
+    assert not (root / "control").exists()
+
+
+def test_a_trial_is_stopped_by_a_driver_at_work_or_by_the_command_itself(here: Path) -> None:
+    root = written(here)
+    journal = Journal.open(Layout(root))
+    journal.acquire()
+    try:
+        asked = run("stop", "results/lr", str(WAITING))
+    finally:
+        journal.release()
+    assert asked.exit_code == 0
+    assert asked.stdout.startswith(f"asked to stop trial {WAITING}: {root}: ")
+    (request,) = (root / "control").iterdir()
+    request.unlink()
+    done = run("stop", "results/lr", str(WAITING))
+    assert (done.exit_code, done.stdout) == (
+        0,
+        f"stopped: trial {WAITING}; it is not promoted any more\n",
+    )
+    explained = run("explain", "results/lr", str(WAITING)).stdout
+    assert "stopped: stopped by " in explained
+    events = read_journal(Layout(root)).events
+    assert [event.trial for event in events if isinstance(event, TrialStopped)] == [STOPPED, WAITING]
+    assert not [event for event in events if isinstance(event, BatchPlanned)][1:], "nothing is submitted"

@@ -169,11 +169,16 @@ def logs(
 
 
 @app.command()
-def stop(folder: Folder) -> None:
-    """Ask a sweep to cancel its jobs and end; launch again to carry on."""
+def stop(
+    folder: Folder,
+    trial: Annotated[
+        int | None, typer.Argument(metavar="TRIAL", help="Only this trial; default: the whole sweep.")
+    ] = None,
+) -> None:
+    """Ask a sweep to cancel its jobs and end (launch again to carry on), or end one trial of it."""
     from hpcsweep.cli.stop import stop as run
 
-    run(folder)
+    run(folder, trial)
 
 
 @app.command()
@@ -195,11 +200,19 @@ def retry(
     trial: Annotated[
         int | None, typer.Argument(metavar="TRIAL", help="Its number; default: all that failed.")
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="Change resources, cluster, budget or retries from now on; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Try failed runs again; go on with a sweep that is paused."""
     from hpcsweep.cli.retry import retry as run
 
-    run(folder, trial)
+    run(folder, trial, set_ or [])
 
 
 @app.command()

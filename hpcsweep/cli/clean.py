@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,17 @@ from hpcsweep.cli.exits import errors_exit
 from hpcsweep.cli.text import size
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
-from hpcsweep.compacting import carry_out, remove_checkpoints
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
-from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.repeats import Repeats
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.report.folder import Folder
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.checkpoints import Held, held_by_trial
 from hpcsweep.store.journal import Journal
-from hpcsweep.store.parts import WriteTables
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.parts import Answer, Order, RemoveCheckpoints, WriteTables
 from hpcsweep.store.tables import read_tables
-from hpcsweep.sweep import make_scheduler, make_sweep_searcher
+from hpcsweep.sweep import compactor, retention_of
 
 #: So many trials are named.
 NAMED = 10
@@ -70,27 +68,12 @@ def _refuse_beside_driver(folder: Folder, path: Path) -> None:
 
 
 def _useless(
-    spec: SweepSpec, events: Iterable[AnyEvent], held: Mapping[int, Held], *, best: bool
+    spec: SweepSpec, events: Sequence[AnyEvent], held: Mapping[int, Held], *, best: bool
 ) -> list[int]:
     """Trials that have checkpoints of no use."""
-    state = SweepState()
-    repeats = Repeats(state)
-    scheduler = make_scheduler(spec, adaptive=_adaptive(spec, events))
-    retention = Retention(state, scheduler, keep_trained=not best)
-    for event in events:
-        state.apply(event)
-        told = repeats.told(event)
-        if told is not None:
-            scheduler.apply(told)
-        retention.apply(event)
+    state, retention = retention_of(spec, events, keep_trained=not best)
     # What was removed before may be there again: of a worker that nobody knew to be alive.
     return [trial for trial in held if trial in retention.removable or trial in state.dropped]
-
-
-def _adaptive(spec: SweepSpec, events: Iterable[AnyEvent]) -> bool:
-    state = SweepState.replay(events)
-    picked = state.started.picked if state.started else ""
-    return make_sweep_searcher(spec, picked=picked).adaptive
 
 
 def _told(held: Mapping[int, Held], going: Sequence[int]) -> dict[str, Any]:
@@ -121,17 +104,35 @@ def _remove(spec: SweepSpec, journal: Journal, held: Mapping[int, Held], *, best
         new = tuple(trial for trial in going if trial not in dropped.dropped)
         if new:
             journal.commit([CheckpointsDropped(new)])
-        answer = remove_checkpoints(layout, [*dict.fromkeys([*dropped.dropping, *going])])
+        answer = _carried_out(layout, RemoveCheckpoints(tuple(dict.fromkeys([*dropped.dropping, *going]))))
         if answer.trials:
             journal.commit(
                 [CheckpointsRemoved(answer.trials, answer.had, files=answer.files, bytes=answer.bytes)]
             )
         if tabled:
-            carry_out(layout, WriteTables(), now=0.0)
+            _carried_out(layout, WriteTables())
         left = sorted(set(going).difference(answer.trials))
         return {"removed": True, "files": answer.files, "bytes": answer.bytes, "left_trials": left}
     finally:
         journal.release()
+
+
+def _carried_out(layout: Layout, order: Order) -> Answer:
+    """What came of an order.
+
+    Raises:
+        FolderError: It could not be carried out.
+    """
+    worker = compactor(layout)
+    try:
+        worker.begin(order)
+        while (answer := worker.answer(1.0)) is None:
+            pass
+    finally:
+        worker.close()
+    if answer.error:
+        raise FolderError(f"{layout.root}: cannot be cleaned: {answer.error}")
+    return answer
 
 
 def _lines(told: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> list[str]:

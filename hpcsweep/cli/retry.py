@@ -10,38 +10,58 @@ from pathlib import Path
 import typer
 
 from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.text import runs_line, state_counts
+from hpcsweep.cli.text import duration, runs_line, state_counts
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
-from hpcsweep.core.events import Ending
+from hpcsweep.core.events import Ending, Outcome
+from hpcsweep.core.protocols import TaskShape
 from hpcsweep.core.records import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
 from hpcsweep.report.folder import Folder, failures
 from hpcsweep.spec import load_spec
+from hpcsweep.store import checkpoints
 from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.owner import Owner
-from hpcsweep.sweep import choose_place, note_launch, open_sweep
+from hpcsweep.sweep import Place, check_fits, choose_place, note_launch, open_sweep
 from hpcsweep.tick import catch_up
 
 #: So many trials are named.
 NAMED = 10
 
 
-def retry(path: Path, trial: int | None) -> None:
-    """Leave the request; where no driver is at work, submit the runs from here."""
+#: What may change while a sweep goes on.
+MAY_CHANGE = ("resources", "cluster", "budget", "retries")
+
+
+def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
+    """Leave the request; where no driver is at work, say what is done with what, and submit from here.
+
+    Args:
+        path: The results folder.
+        trial: Its number; None: all that failed.
+        overrides: `key.path=value` texts; they hold for the whole sweep from now on.
+    """
     with errors_exit():
         folder = Folder(path)
         runs = _failed(folder.state, trial, path)
+        _check_changes(folder, path, overrides)
+        place = None
+        if folder.layout.spec.exists() and folder.driver is None:
+            place = choose_place(load_spec(folder.layout.spec, overrides), state=folder.state)
+            if overrides:
+                check_fits(place)
+            _announce(folder, place, runs, overrides)
         me = Owner.me()
         arguments = {} if trial is None else {"trial": trial}
         put_request(folder.layout, Request("retry", time.time(), f"{me.user}@{me.host}", arguments))
         try:
-            state = _drive(folder, path)
+            state = _drive(folder, path, place, overrides)
         except HeldError as error:
-            typer.echo(f"asked to go on: {error}")
+            lost = "; it began just now, and --set was not taken: give it to `launch`" if overrides else ""
+            typer.echo(f"asked to go on: {error}{lost}")
             return
-        typer.echo(_tried(runs))
+        typer.echo(_tried(runs) + (_cancelled(folder.state, path) if trial is None else ""))
         if state.ended is not None:
             typer.echo(f"{state.ended.ending.value}: {state.ended.reason}")
         elif state.detached is not None:
@@ -59,11 +79,13 @@ def _failed(state: SweepState, trial: int | None, path: Path) -> list[Run]:
     """
     failed = [run for run in failures(state) if not state.trials[run.trial].stopped]
     if trial is None:
+        failed = [run for run in failed if run.outcome is not Outcome.CANCELLED]
         paused = state.pausing is not None or (
             state.ended is not None and state.ended.ending is Ending.PAUSED
         )
         if not failed and not paused:
-            raise FolderError(f"{path}: no run has failed for good: {runs_line(state_counts(state))}")
+            stand = f"{runs_line(state_counts(state))}{_cancelled(state, path)}"
+            raise FolderError(f"{path}: no run has failed for good: {stand}")
         return failed
     if not 0 <= trial < len(state.trials):
         there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
@@ -75,6 +97,64 @@ def _failed(state: SweepState, trial: int | None, path: Path) -> list[Run]:
             f"TRIAL: expected one that has failed ({there}); trial {trial} {_words(state.trials[trial])}"
         )
     return wanted
+
+
+def _cancelled(state: SweepState, path: Path) -> str:
+    """That trials stay cancelled until they are asked for; empty where there are none."""
+    runs = [run for run in failures(state) if run.outcome is Outcome.CANCELLED]
+    if not runs:
+        return ""
+    again = shlex.join(["hpcsweep", "retry", str(path), str(runs[0].trial)])
+    return f"; cancelled by their user: {_numbers(runs)}, which come back by number: {again}"
+
+
+def _check_changes(folder: Folder, path: Path, overrides: Sequence[str]) -> None:
+    """Whether the changes can be made by this command.
+
+    Raises:
+        SpecError: Something else would change.
+        HeldError: The sweep has a driver, which has read its spec.
+    """
+    for override in overrides:
+        section = override.partition("=")[0].strip().partition(".")[0]
+        if section not in MAY_CHANGE:
+            allowed = ", ".join(f"{key}.*" for key in MAY_CHANGE)
+            raise SpecError(f"--set {override}: may not change in a sweep that has begun; {allowed} may")
+    if overrides and folder.driver is not None:
+        raise HeldError(
+            f"{path}: {folder.driver} is driving this sweep, with the values that it was launched with: end "
+            "it (its jobs go on), then `retry` again or `launch` with --set"
+        )
+
+
+def _announce(folder: Folder, place: Place, runs: Sequence[Run], overrides: Sequence[str]) -> None:
+    """Print what is about to be tried again, from where and with what."""
+    for override in overrides:
+        typer.echo(f"from now on: {override}")
+    for run in runs[:NAMED]:
+        newest = checkpoints.newest(folder.layout.trial(run.trial), at_most=run.resource)
+        start = f"from its checkpoint of step {newest.step}" if newest else "from scratch"
+        parent = folder.state.trials[run.trial].parent
+        if newest is None and parent is not None:
+            start = f"from the checkpoint of trial {parent}"
+        elif newest is None and run.trial in folder.state.without_checkpoint:
+            start = "from scratch, for its checkpoint was removed"
+        typer.echo(f"to be tried again: trial {run.trial}, rung {run.rung} (to {run.resource}), {start}")
+    if len(runs) > NAMED:
+        typer.echo(f"to be tried again: {len(runs) - NAMED} more")
+    if runs:
+        typer.echo(f"each with {_resources(place.shape)}, on {place.why}")
+
+
+def _resources(shape: TaskShape) -> str:
+    """`2 GPUs, 8 CPUs, 16384 MiB, 1800 s` of one task."""
+    parts = [
+        f"{shape.gpus} GPU{'' if shape.gpus == 1 else 's'}" if shape.gpus else "",
+        f"{shape.cpus} CPU{'' if shape.cpus == 1 else 's'}",
+        f"{shape.mem_mib} MiB" if shape.mem_mib else "",
+        f"at most {duration(shape.time_s)}" if shape.time_s else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _words(trial: Trial) -> str:
@@ -106,8 +186,14 @@ def _numbers(runs: Sequence[Run]) -> str:
     return ", ".join([*named, ".."] if len(runs) > NAMED else named)
 
 
-def _drive(folder: Folder, path: Path) -> SweepState:
+def _drive(folder: Folder, path: Path, place: Place | None, overrides: Sequence[str]) -> SweepState:
     """Tick, so that the runs are submitted; the state after that.
+
+    Args:
+        folder: The sweep's.
+        path: As the user gave it.
+        place: Where it runs, None where that is not known yet.
+        overrides: Of its spec.
 
     Raises:
         HeldError: A driver is at work, and takes the request up.
@@ -117,8 +203,8 @@ def _drive(folder: Folder, path: Path) -> SweepState:
         raise FolderError(
             f"{folder.layout.spec}: is missing; go on with `launch SPEC`, it takes the request up"
         )
-    spec = load_spec(folder.layout.spec, [])
-    place = choose_place(spec, state=folder.state)
+    spec = load_spec(folder.layout.spec, overrides)
+    place = place or choose_place(spec, state=folder.state)
     with (
         turn(root, folder.state, SystemClock()) as journal,
         open_sweep(spec, root, place, journal=journal) as driver,

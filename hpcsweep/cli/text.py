@@ -18,6 +18,7 @@ ENDINGS: Final[Mapping[Outcome | Interruption, str]] = {
     Outcome.OUT_OF_MEMORY: "out of memory",
     Outcome.LOST: "lost",
     Outcome.STOPPED: "stopped early",
+    Outcome.CANCELLED: "cancelled for good by the user",
     Interruption.PREEMPTED: "preempted",
     Interruption.TIMEOUT: "timed out",
     Interruption.NODE_FAIL: "node failed",

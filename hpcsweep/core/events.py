@@ -181,7 +181,9 @@ class KnownResults(Event, frozen=True, tag="known_results", gc=False):
 
 
 class RunReported(Event, frozen=True, tag="run_reported", gc=False):
-    """What a run that goes on has reported of the objective; only for schedulers that watch.
+    """What a run that goes on has reported of the objective.
+
+    Only for schedulers that watch, and of a trial that its user stops.
 
     Attributes:
         reports: Step and finite value, in the order of the steps, each step of a trial once. Where

@@ -146,7 +146,7 @@ class Retention:
     def _look(self, trial: int) -> None:
         """The trial's configuration may have become of no use, or better than the best so far."""
         config = trial // self._state.repeats
-        if not self._is_at_its_end(config):
+        if not self.is_at_its_end(trial):
             return
         if self._is_better(config):
             before, self._best = self._best, config
@@ -161,13 +161,15 @@ class Retention:
             elif one not in self._state.dropped:
                 self.removable[one] = None
 
-    def _is_at_its_end(self, config: int) -> bool:
-        trials = [self._state.trials[trial] for trial in self._trials(config)]
-        if not all(trial.runs[-1].status.ended for trial in trials):
+    def is_at_its_end(self, trial: int) -> bool:
+        """Whether neither the trial nor another of its configuration can go on, be cloned or tried again."""
+        config = trial // self._state.repeats
+        trials = [self._state.trials[one] for one in self._trials(config)]
+        if not all(one.runs[-1].status.ended for one in trials):
             return False
-        if any(trial.runs[-1].status is RunStatus.FAILED and not trial.stopped for trial in trials):
+        if any(one.runs[-1].status is RunStatus.FAILED and not one.stopped for one in trials):
             return False  # it may be tried again
-        return config in self._done or any(trial.stopped for trial in trials)
+        return config in self._done or any(one.stopped for one in trials)
 
     def _is_better(self, config: int) -> bool:
         key = self._state.value_key(config * self._state.repeats)

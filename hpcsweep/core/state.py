@@ -509,6 +509,8 @@ class SweepState:
             return True
         if isinstance(event, RunInterrupted):
             return event.progressed or event.why not in (*NODE_FAULTS, Interruption.TRAINING_ERROR)
+        if event.outcome is Outcome.CANCELLED:
+            return True
         # Where nothing has ever come to a value, training code that fails at once is broken.
         return event.value is not None or self.counts[RunStatus.COMPLETED] > 0
 

@@ -36,7 +36,7 @@ from hpcsweep.core.protocols import (
     Searcher,
     TaskId,
 )
-from hpcsweep.core.records import BatchState
+from hpcsweep.core.records import BatchState, RunStatus
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
@@ -302,18 +302,38 @@ class Driver:
     def _take_requests(self) -> None:
         for name, request in list(new_requests(self.layout, self._answered, self._passed_over)):
             if name not in self.state.requests:
-                self._commit(
-                    answered(
-                        name,
-                        request,
-                        state=self.state,
-                        space=self._space,
-                        seed=self.settings.seed,
-                        now=self._clock.time(),
-                    )
+                events = answered(
+                    name,
+                    request,
+                    state=self.state,
+                    space=self._space,
+                    seed=self.settings.seed,
+                    now=self._clock.time(),
                 )
+                events = [
+                    event
+                    for event in events
+                    if not (isinstance(event, TrialStopped) and self.retention.is_at_its_end(event.trial))
+                ]
+                stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
+                self._commit([*self._last_reports(stopped), *events])
+                if stopped:
+                    self._cancel_unwanted()
             self._answered.add(name)
             drop_request(self.layout, name, self._passed_over)
+
+    def _last_reports(self, trials: Sequence[int]) -> list[AnyEvent]:
+        """What the trials have reported that are about to be stopped: their values."""
+        runs = (self.state.trials[trial].runs[-1] for trial in trials)
+        return self._watching.running([run.id for run in runs if run.status is RunStatus.SUBMITTED])
+
+    def settle(self) -> None:
+        """Take in what has happened and what was asked for, and cancel what nobody wants; nothing more."""
+        self._submitting.adopt()
+        self._commit(self._observe())
+        self._take_requests()
+        self._cancel_unwanted()
+        self._commit(self._stopped_while_waiting([]))
 
     def _let_go(self) -> None:
         """Release, once, what the cluster put back and holds; pause where tasks can never start."""
@@ -388,7 +408,7 @@ class Driver:
         self._commit([*events, *planned])
         if any(isinstance(event, TrialStopped) for event in events):
             self._cancel_unwanted()
-        while refused := self._submitting.submit(planned):
+        while refused := self._submit(planned):
             self._turn.refused(refused, open_tasks=self._slots.open_tasks, now=self._clock.time())
             planned = self._planned(self._queue([])[: refused // 2 * per_task], free)
             self._commit(planned)
@@ -413,6 +433,14 @@ class Driver:
         words = f"a task holds {each} GPUs, and cluster.max_gpus is {most}: raise it"
         self._commit([PauseRequested(self._clock.time(), words)])
         return False
+
+    def _submit(self, planned: Sequence[BatchPlanned]) -> int:
+        """See `Submitting.submit`; takes note of what was accepted."""
+        refused = self._submitting.submit(planned)
+        live = (self.state.live.get(batch.batch) for batch in planned)
+        if any(batch is not None and batch.job is not None for batch in live):
+            self._turn.accepted()
+        return refused
 
     def _planned(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
         if not runs:
@@ -458,7 +486,11 @@ class Driver:
             (run for run in self.state.waiting if run not in ended and not self._is_dying(run)),
             key=lambda run: self.state.run(run).attempts == 0,
         )
-        promoted = [RunId(e.trial, e.rung) for e in events if isinstance(e, TrialPromoted)]
+        promoted = [
+            RunId(e.trial, e.rung)
+            for e in events
+            if isinstance(e, TrialPromoted) and not self.state.trials[e.trial].stopped
+        ]
         created = [RunId(e.trial, 0) for e in events if isinstance(e, TrialCreated)]
         return [*waiting, *promoted, *created]
 

@@ -66,12 +66,19 @@ def why(
 
 def given_up(run: Run, result: Result, why: Interruption, *, settings: Settings) -> str:
     """Why the run is not tried again; empty if it is."""
+    if why is Interruption.CANCELLED and run.cancels:
+        return "stays cancelled: its user cancelled it on the cluster again after it had been resubmitted"
     limit = settings.max_timeouts
     if why is Interruption.TIMEOUT and limit is not None and run.timeouts >= limit:
         return f"given up after reaching its time limit {run.timeouts + 1} times"
     if result.progressed or why in BLAMELESS or run.idle_faults < settings.max_idle_faults:
         return ""
     return f"given up after {run.idle_faults + 1} interruptions without progress"
+
+
+def outcome_of(run: Run, why: Interruption) -> Outcome:
+    """How a run counts that is not tried again."""
+    return Outcome.CANCELLED if why is Interruption.CANCELLED and run.cancels else Outcome.LOST
 
 
 def interruption(

@@ -481,7 +481,6 @@ class Following:
         given_up = endings.given_up(run, result, why, settings=self._settings)
         if given_up and decides:
             message = f"{given_up}; the last: {message}"
-            return endings.finished(
-                batch, msgspec.structs.replace(result, outcome=Outcome.LOST, message=message)
-            )
+            outcome = endings.outcome_of(run, why)
+            return endings.finished(batch, msgspec.structs.replace(result, outcome=outcome, message=message))
         return endings.interruption(batch, result, why, requeued=requeued)

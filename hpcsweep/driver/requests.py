@@ -7,7 +7,15 @@ import zlib
 
 from numpy.random import default_rng
 
-from hpcsweep.core.events import AnyEvent, Enqueued, RunRetried, StopRequested, SweepResumed
+from hpcsweep.core.events import (
+    AnyEvent,
+    Enqueued,
+    Outcome,
+    RunRetried,
+    StopRequested,
+    SweepResumed,
+    TrialStopped,
+)
 from hpcsweep.core.filling import filled
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.space import Space
@@ -34,6 +42,8 @@ def answered(
     match request.verb:
         case "stop":
             return [StopRequested(now, f"stopped by {request.user}", name)]
+        case "stop_trial":
+            return _stopped(name, request, state=state)
         case "enqueue":
             rng = default_rng([seed, zlib.crc32(name.encode()), 1])
             try:
@@ -48,13 +58,33 @@ def answered(
             return []
 
 
+def _stopped(name: str, request: Request, *, state: SweepState) -> list[AnyEvent]:
+    """The trial goes no further, nor do the other repeats of its configuration."""
+    wanted = request.arguments.get("trial")
+    if not isinstance(wanted, int) or not 0 <= wanted < len(state.trials):
+        _log.warning("%s: the request is passed over: there is no trial %r", name, wanted)
+        return []
+    first = wanted - state.trials[wanted].repeat
+    reason = f"stopped by {request.user}"
+    return [
+        TrialStopped(trial.trial, reason, name)
+        for trial in state.trials[first : first + state.repeats]
+        if not trial.stopped
+    ]
+
+
 def _retried(name: str, request: Request, *, state: SweepState, now: float) -> list[AnyEvent]:
-    """Failed runs are tried again, those of one trial or all; and a pause is over."""
+    """Failed runs are tried again, those of one trial or all; and a pause is over.
+
+    What its user cancelled for good stays so unless it is asked for by its number.
+    """
     wanted = request.arguments.get("trial")
     runs = [
         trial.runs[-1]
         for trial in state.trials
-        if trial.runs[-1].status is RunStatus.FAILED and not trial.stopped and wanted in (None, trial.trial)
+        if trial.runs[-1].status is RunStatus.FAILED
+        and not trial.stopped
+        and (wanted == trial.trial or (wanted is None and trial.runs[-1].outcome is not Outcome.CANCELLED))
     ]
     paused = state.pausing is not None and state.stopping is None
     resumed = [SweepResumed(now)] if paused else []

@@ -19,6 +19,7 @@ class Turn:
         self._most: int | None = None
         self._until = 0.0
         self._pause_s = FIRST_PAUSE_S
+        self._accepted = False
 
     def room(self, *, wanted: int, open_tasks: int, queued: int | None, limit: int | None, now: float) -> int:
         """How many of the `wanted` tasks to try now.
@@ -47,6 +48,11 @@ class Turn:
     def refused(self, tasks: int, *, open_tasks: int, now: float) -> None:
         """An array of so many tasks was kept out, beside so many of ours."""
         if now >= self._until:  # nothing was known, or it was tried again
-            again = now < self._until + LONGEST_PAUSE_S
+            again = now < self._until + LONGEST_PAUSE_S and not self._accepted
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if again else FIRST_PAUSE_S
+            self._accepted = False
         self._most, self._until = open_tasks + tasks - 1, now + self._pause_s
+
+    def accepted(self) -> None:
+        """An array went in: the pause after the next refusal is the first one again."""
+        self._accepted = True

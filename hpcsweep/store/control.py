@@ -26,8 +26,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """What somebody asks of the sweep.
 
     Attributes:
-        verb: `stop`, `enqueue` or `retry`.
-        arguments: `config` to be enqueued; `trial` to be retried, all that failed if not given.
+        verb: `stop`, `stop_trial`, `enqueue` or `retry`.
+        arguments: `config` to be enqueued; `trial` to be stopped or retried, all that failed if not given.
     """
 
     verb: str

@@ -335,6 +335,37 @@ def test_the_cluster_s_word_tells_why_a_task_without_a_result_ended(
     assert watched.observe(GRACE_S) == [interrupted(why, message, node="n1"), BatchClosed("b1")]
 
 
+def test_a_run_that_its_user_cancels_again_after_it_was_resubmitted_stays_cancelled(watched: Watched) -> None:
+    watched.shows(Phase.CANCELLED, node="n1")
+    watched.observe()
+    assert watched.observe(GRACE_S)[0] == interrupted(
+        Interruption.CANCELLED, "cancelled on the cluster (n1)", node="n1"
+    )
+    assert watched.status is RunStatus.WAITING
+    watched.batch((0,))
+    watched.shows(Phase.CANCELLED, node="n1")
+    watched.observe()
+    (ended, _) = watched.observe(GRACE_S)
+    assert isinstance(ended, RunFinished)
+    assert (ended.outcome, ended.value) == (Outcome.CANCELLED, None)
+    assert ended.message == (
+        "stays cancelled: its user cancelled it on the cluster again after it had been resubmitted; "
+        "the last: cancelled on the cluster (n1)"
+    )
+    assert watched.status is RunStatus.FAILED
+
+
+def test_what_others_cancel_counts_for_no_end(watched: Watched) -> None:
+    for _ in range(2):
+        watched.cluster.says = {0: TaskState(Phase.CANCELLED, foreign=True)}
+        watched.observe()
+        (event, _) = watched.observe(GRACE_S)
+        assert isinstance(event, RunInterrupted)
+        assert event.why is Interruption.CANCELLED_BY_ADMIN
+        watched.batch((0,))
+    assert watched.status is RunStatus.SUBMITTED
+
+
 def test_out_of_memory_without_a_result_is_the_configuration_s_own(watched: Watched) -> None:
     watched.shows(Phase.OUT_OF_MEMORY)
     watched.observe()

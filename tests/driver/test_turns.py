@@ -79,6 +79,20 @@ def test_the_pause_doubles_as_long_as_trying_again_fails() -> None:
     assert room(turn, 50, beside=20, now=now + FIRST_PAUSE_S) == 50, "it went well for a long time"
 
 
+def test_the_pause_starts_from_its_least_again_once_something_was_accepted() -> None:
+    turn, now = Turn(), 1000.0
+    for _ in range(5):
+        turn.refused(1, open_tasks=20, now=now)
+        while not room(turn, 50, beside=20, now=now):
+            now += 1.0
+    turn.accepted()
+    for pause in (FIRST_PAUSE_S, 2 * FIRST_PAUSE_S):
+        turn.refused(1, open_tasks=20, now=now)
+        assert room(turn, 50, beside=20, now=now + pause - 1) == 0
+        assert room(turn, 50, beside=20, now=now + pause) == 50
+        now += pause
+
+
 def test_the_halves_of_one_refused_array_are_no_new_refusals() -> None:
     turn = Turn()
     for tasks in (64, 32, 16, 8, 4, 2, 1):

@@ -30,7 +30,7 @@ _BEST_POINTS: Final = 50
 _DRAWN: Final = 30
 #: Pixels for each of them.
 _ROOM: Final = 36
-_FAILED: Final = (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LOST)
+_FAILED: Final = (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LOST, Outcome.CANCELLED)
 
 
 class Rung(NamedTuple):

@@ -9,6 +9,7 @@ from hpcsweep.core.events import Interruption, Outcome
 #: Endings of which the enum's own name would say too little.
 _SAID: Final = {
     Outcome.STOPPED.value: "stopped early",
+    Outcome.CANCELLED.value: "cancelled by the user",
     Interruption.TIMEOUT.value: "timed out",
     Interruption.NODE_FAIL.value: "node failed",
     Interruption.CANCELLED_BY_ADMIN.value: "cancelled by an admin",
