@@ -1,0 +1,91 @@
+"""One trial is ended by its user: by `stop`, or by cancelling its job again and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcsweep.core.events import (
+    BatchPlanned,
+    BatchSubmitted,
+    CheckpointsRemoved,
+    Interruption,
+    Outcome,
+    RunFinished,
+    RunInterrupted,
+    TrialStopped,
+)
+
+from .fixture import PrivateSlurm
+from .sweeps import Sweep, finish, wait_until
+
+TRAINER = """\
+import time
+
+def train(trial):
+    for step in trial.steps():
+        time.sleep(trial.config["pause"])
+        trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
+        with trial.checkpoint(step) as folder:
+            (folder / "state").write_text(str(step))
+"""
+
+
+def job_of(sweep: Sweep, trial: int, *, attempt: int = 0) -> str:
+    """The task that carries this attempt of the trial, as Slurm's programs name it; waits for it to run."""
+    found: list[str] = []
+
+    def runs() -> bool:
+        jobs = {event.batch: event.job for event in sweep.of_kind(BatchSubmitted)}
+        carried = [
+            f"{jobs[event.batch]}_{index}"
+            for event in sweep.of_kind(BatchPlanned)
+            for index, task in enumerate(event.tasks)
+            if event.batch in jobs and trial in {run.trial for run in task}
+        ]
+        shown = {f"{row.job}_{row.task}" for row in sweep.slurm.squeue(states="running")}
+        found[:] = carried[attempt:]
+        return bool(found) and found[0] in shown
+
+    wait_until(f"attempt {attempt} of trial {trial} runs", runs)
+    return found[0]
+
+
+def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is_asked_back(
+    slurm: PrivateSlurm, tmp_path: Path
+) -> None:
+    fifo = "scheduler={name: fifo, max_resource: 14}"
+    settings = {"max_gpus": 8, "pause": 1.0, "trainer": TRAINER}
+    with Sweep(slurm, tmp_path / "s", fifo, "budget.trials=3", **settings) as sweep:
+        driver = sweep.launch()
+        stopped, cancelled = job_of(sweep, 0), job_of(sweep, 1)
+        trial = sweep.root / "trials/0000/0"
+        wait_until("two steps", lambda: (trial / "checkpoints/step-2").exists())
+        assert sweep.told("stop", "0").startswith("asked to stop trial 0: ")
+        slurm.run("scancel", cancelled)
+        wait_until("the stop is taken up", lambda: bool(sweep.of_kind(TrialStopped)))
+        again = job_of(sweep, 1, attempt=1)
+        slurm.run("scancel", again)
+        out = finish(driver)
+        assert "finished: " in out
+        ends = {event.trial: event for event in sweep.of_kind(RunFinished)}
+        assert {number: end.outcome for number, end in ends.items()} == {
+            0: Outcome.STOPPED,
+            1: Outcome.CANCELLED,
+            2: Outcome.COMPLETED,
+        }
+        assert ends[0].message.startswith("stopped by ")
+        assert ends[0].value is not None
+        assert 2 <= ends[0].step < 14
+        assert [event.why for event in sweep.of_kind(RunInterrupted)] == [Interruption.CANCELLED]
+        assert not {stopped, cancelled, again} & {
+            f"{row.job}_{row.task}" for row in slurm.squeue(states="running,pending")
+        }
+        assert not trial.joinpath("checkpoints").exists(), "the checkpoint of a stopped trial is removed"
+        assert [event.had for event in sweep.of_kind(CheckpointsRemoved)] == [(0,)]
+        status = sweep.told("status")
+        assert "stays cancelled: its user cancelled it on the cluster again" in status
+        assert "; those of 1 trial that could not go on were removed (" in status
+        told = sweep.told("retry", "1")
+        assert "to be tried again: trial 1, rung 0 (to 14), from its checkpoint of step " in told
+        finish(sweep.launch())
+        assert sweep.of_kind(RunFinished)[-1].outcome is Outcome.COMPLETED
