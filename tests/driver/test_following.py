@@ -341,7 +341,7 @@ def test_a_run_that_its_user_cancels_again_after_it_was_resubmitted_stays_cancel
     assert watched.observe(GRACE_S)[0] == interrupted(
         Interruption.CANCELLED, "cancelled on the cluster (n1)", node="n1"
     )
-    assert watched.status is RunStatus.WAITING
+    assert watched.status.value == "waiting"
     watched.batch((0,))
     watched.shows(Phase.CANCELLED, node="n1")
     watched.observe()
@@ -352,7 +352,7 @@ def test_a_run_that_its_user_cancels_again_after_it_was_resubmitted_stays_cancel
         "stays cancelled: its user cancelled it on the cluster again after it had been resubmitted; "
         "the last: cancelled on the cluster (n1)"
     )
-    assert watched.status is RunStatus.FAILED
+    assert watched.status.value == "failed"
 
 
 def test_what_others_cancel_counts_for_no_end(watched: Watched) -> None:

@@ -98,7 +98,7 @@ def test_what_a_killed_driver_had_dropped_is_removed_by_the_next(tmp_path: Path)
 def test_what_cannot_be_removed_is_told_and_left_to_the_next_session(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("hpcsweep.store.checkpoints.shutil.rmtree", lambda *_, **__: None)
     with caplog.at_level(logging.WARNING):
         driver = drive(tmp_path / "r", cluster(tmp_path), scheduler=Hyperband(max_resource=3), compact=True)
     assert "cannot be removed" in caplog.text

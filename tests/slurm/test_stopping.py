@@ -23,7 +23,7 @@ import time
 
 def train(trial):
     for step in trial.steps():
-        time.sleep(trial.config["pause"])
+        time.sleep(float(open("pause").read()) if trial.id < 2 else 0.1)
         trial.report(step, loss=(trial.config["x"] - 0.3) ** 2 + 1 / step)
         with trial.checkpoint(step) as folder:
             (folder / "state").write_text(str(step))
@@ -53,15 +53,16 @@ def job_of(sweep: Sweep, trial: int, *, attempt: int = 0) -> str:
 def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is_asked_back(
     slurm: PrivateSlurm, tmp_path: Path
 ) -> None:
-    fifo = "scheduler={name: fifo, max_resource: 14}"
-    settings = {"max_gpus": 8, "pause": 1.0, "trainer": TRAINER}
-    with Sweep(slurm, tmp_path / "s", fifo, "budget.trials=3", **settings) as sweep:
+    fifo = "scheduler={name: fifo, max_resource: 100}"
+    with Sweep(slurm, tmp_path / "s", fifo, "budget.trials=3", max_gpus=8, trainer=TRAINER) as sweep:
+        pause = sweep.folder / "pause"
+        pause.write_text("1.0")
         driver = sweep.launch()
         stopped, cancelled = job_of(sweep, 0), job_of(sweep, 1)
         trial = sweep.root / "trials/0000/0"
         wait_until("two steps", lambda: (trial / "checkpoints/step-2").exists())
-        assert sweep.told("stop", "0").startswith("asked to stop trial 0: ")
         slurm.run("scancel", cancelled)
+        assert sweep.told("stop", "0").startswith("asked to stop trial 0: ")
         wait_until("the stop is taken up", lambda: bool(sweep.of_kind(TrialStopped)))
         again = job_of(sweep, 1, attempt=1)
         slurm.run("scancel", again)
@@ -75,7 +76,7 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         }
         assert ends[0].message.startswith("stopped by ")
         assert ends[0].value is not None
-        assert 2 <= ends[0].step < 14
+        assert 2 <= ends[0].step < 100
         assert [event.why for event in sweep.of_kind(RunInterrupted)] == [Interruption.CANCELLED]
         assert not {stopped, cancelled, again} & {
             f"{row.job}_{row.task}" for row in slurm.squeue(states="running,pending")
@@ -85,7 +86,8 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         status = sweep.told("status")
         assert "stays cancelled: its user cancelled it on the cluster again" in status
         assert "; those of 1 trial that could not go on were removed (" in status
+        pause.write_text("0")
         told = sweep.told("retry", "1")
-        assert "to be tried again: trial 1, rung 0 (to 14), from its checkpoint of step " in told
+        assert "to be tried again: trial 1, rung 0 (to 100), from its checkpoint of step " in told
         finish(sweep.launch())
         assert sweep.of_kind(RunFinished)[-1].outcome is Outcome.COMPLETED
