@@ -296,6 +296,13 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "trials": 17,
         "enqueued": 0,
         "runs": {"waiting": 0, "pending": 0, "running": 0, "completed": 22, "failed": 0, "stopped": 0},
+        "checkpoints": {
+            "bytes": 0,
+            "files": 0,
+            "trials": 0,
+            "removed_trials": 0,
+            "removed_bytes": 0,
+        },
         "best": json.loads(run("best", str(folder), "--json").stdout),
         "gpu_hours": pytest.approx(78 / 3600, abs=1e-5),
         "budget_gpu_hours": None,

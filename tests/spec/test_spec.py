@@ -137,6 +137,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "metrics": [],
             "workdir": str(tmp_path / "sweeps"),
             "keep_checkpoints": 1,
+            "keep": "survivors",
             "check": True,
             "snapshot": False,
         },
