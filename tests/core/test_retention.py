@@ -164,7 +164,7 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_what_is_removed_is_never_needed_again(name: str, seed: int) -> None:
     failing = 0.3 if seed % 2 else 0.0
     sweep = Sweep(SCHEDULERS[name](), seed=seed, failing=failing).play(retries=seed % 4 * 3)
