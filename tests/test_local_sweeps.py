@@ -225,7 +225,7 @@ def test_failing_trainer_ends_with_its_last_line_and_exit_code_1(spec: Path) -> 
     assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
     folder = spec.parent / "results" / "free"
     status = run(spec, "status", folder).stdout
-    last = r"^failed: trial 16 rung 0 on \S+ \(job \S+\): ValueError: the learning rate is odd$"
+    last = r"^crashed: trial 16 rung 0 on \S+ \(job \S+\): ValueError: the learning rate is odd$"
     assert re.search(last, status, re.MULTILINE)
     assert "Traceback (most recent call last)" in "".join(logs_of(folder))
 

@@ -197,7 +197,7 @@ pending     1 task: Priority
 pending     1 task: Resources
 
 interrupted 1 preempted
-failed: trial 4 rung 0: odd
+crashed: trial 4 rung 0: odd
 preempted: trial 10 rung 0 on n2: preempted
 """.splitlines()
     )
@@ -223,7 +223,7 @@ running     trial 11 rung 0: no report yet on n2 (2.17 min)
 pending     1 task: Priority
 pending     1 task: Resources
 interrupted 1 preempted
-failed: trial 4 rung 0: odd
+crashed: trial 4 rung 0: odd
 """.splitlines()
     )
 
@@ -301,7 +301,7 @@ def test_text_of_others_is_shown_and_never_obeyed(tmp_path: Path) -> None:
         f"cannot start: {SHOWN}",
         f"pausing, nothing is submitted any more: {SHOWN}",
         f"pending     1 task: {SHOWN}",
-        f"failed: trial 1 rung 0 on {SHOWN}: {SHOWN}",
+        f"crashed: trial 1 rung 0 on {SHOWN}: {SHOWN}",
     ):
         assert line in shown
 

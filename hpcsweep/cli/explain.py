@@ -111,7 +111,7 @@ def _earlier(rung: Rung) -> Sequence[Attempt]:
 
 def _attempt(attempt: Attempt) -> str:
     restart = f", restart {attempt.restart}" if attempt.restart else ""
-    how = attempt.outcome or attempt.interruption
+    how = attempt.failure or attempt.outcome or attempt.interruption
     assert how is not None
     message = f": {attempt.message}" if attempt.message else ""
     by = f" by the request {attempt.request}" if attempt.request else ""
@@ -138,8 +138,8 @@ def _ending(found: Explanation, rung: Rung) -> str:
             value = "" if rung.value is None else f" with {found.metric} {number(rung.value)}"
             return f"stopped early at step {rung.step}{where}{value}"
         case RunStatus.FAILED:
-            outcome = ENDINGS[rung.outcome] if rung.outcome is not None else "failed"
-            return f"{outcome}{where}: {rung.message}"
+            how = rung.failure or rung.outcome
+            return f"{ENDINGS[how] if how is not None else 'failed'}{where}: {rung.message}"
 
 
 def _verdict(found: Explanation, rung: Rung) -> str:

@@ -35,7 +35,7 @@ from hpcsweep.cli.text import (
     state_counts,
     troubles,
 )
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Failure, Interruption
 from hpcsweep.core.records import RunStatus
 from hpcsweep.report.watch import Running, View
 
@@ -208,7 +208,7 @@ def _mishaps(view: View) -> list[Text]:
     counts = [f"{n} {ENDINGS[why]}" for why, n in course.state.interrupted.most_common()]
     lines = [labelled("interrupted", ", ".join(counts))] if counts else []
     for one in reversed(course.failures):
-        lines.append(_mishap(ENDINGS[Outcome(one["outcome"])], one, "red"))
+        lines.append(_mishap(ENDINGS[Failure(one["failure"])], one, "red"))
     for one in reversed(course.interruptions):
         lines.append(_mishap(ENDINGS[Interruption(one["why"])], one, "yellow"))
     return lines

@@ -133,7 +133,7 @@ class OnTerminal:
 
 
 def _failure(run: RunFinished) -> str:
-    return f"trial {run.trial} {ENDINGS[run.outcome]}: {run.message}"
+    return f"trial {run.trial} {ENDINGS[run.failed_by or run.outcome]}: {run.message}"
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from hpcsweep.cli.text import (
     runs_line,
     troubles,
 )
-from hpcsweep.core.events import Ending, Interruption, Outcome
+from hpcsweep.core.events import Ending, Failure, Interruption
 from hpcsweep.errors import SpecError
 from hpcsweep.report.folder import Folder, best_of
 from hpcsweep.report.rungs import RungCounts
@@ -55,7 +55,8 @@ def status(path: Path, *, json: bool) -> None:
             _tell(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
         if summary["enqueued"]:
             _tell(f"enqueued: {summary['enqueued']} configurations wait for their start")
-        _tell(f"{summary['trials']} trials; {runs_line(summary['runs'])}; {cost(state, budget)}")
+        runs = runs_line(summary["runs"], summary["failed_by"])
+        _tell(f"{summary['trials']} trials; {runs}; {cost(state, budget)}")
         _tell(f"best: {best_line(state)}")
         if state.best is not None:
             _tell(f"      {configuration(state.best.config)}")
@@ -70,7 +71,7 @@ def status(path: Path, *, json: bool) -> None:
         for one in summary["newest_interruptions"]:
             _tell(_attempt_line(ENDINGS[Interruption(one["why"])], one))
         for one in summary["failures"]:
-            _tell(_attempt_line(ENDINGS[Outcome(one["outcome"])], one))
+            _tell(_attempt_line(ENDINGS[Failure(one["failure"])], one))
         paused = state.ended is not None and state.ended.ending is Ending.PAUSED
         if summary["failures"] or paused:
             what = "go on, and try what failed again" if paused else "try what failed again"

@@ -6,19 +6,26 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.core.state import SweepState
 from hpcsweep.report.folder import best_of
 from hpcsweep.report.troubles import hindrances, left_out
 
 #: How an attempt ended.
-ENDINGS: Final[Mapping[Outcome | Interruption, str]] = {
+ENDINGS: Final[Mapping[Outcome | Failure | Interruption, str]] = {
     Outcome.COMPLETED: "completed",
     Outcome.FAILED: "failed",
     Outcome.OUT_OF_MEMORY: "out of memory",
     Outcome.LOST: "lost",
     Outcome.STOPPED: "stopped early",
     Outcome.CANCELLED: "cancelled for good by the user",
+    Failure.CRASHED: "crashed",
+    Failure.NOT_FINITE: "not finite",
+    Failure.NEVER_REPORTED: "never reported",
+    Failure.UNREADABLE: "unreadable report",
+    Failure.OUT_OF_MEMORY: "out of memory",
+    Failure.LOST: "lost",
+    Failure.CANCELLED: "cancelled by the user",
     Interruption.PREEMPTED: "preempted",
     Interruption.TIMEOUT: "timed out",
     Interruption.NODE_FAIL: "node failed",
@@ -131,11 +138,12 @@ def troubles(state: SweepState, *, now: float) -> list[str]:
     return lines
 
 
-def runs_line(counts: Mapping[str, int]) -> str:
+def runs_line(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = None) -> str:
     """For example `17 runs completed, 2 failed, 9 running, 3 pending`; states without runs are left out.
 
     Args:
         counts: Number of runs by state.
+        failed_by: What was wrong with those that failed; told if it is not always a crash.
     """
     words = {"stopped": "stopped early", "submitted": "under way"}
     others = [
@@ -143,6 +151,9 @@ def runs_line(counts: Mapping[str, int]) -> str:
         for state in ("failed", "stopped", "running", "submitted", "pending", "waiting")
         if counts.get(state)
     ]
+    if counts.get("failed") and failed_by and failed_by.keys() != {Failure.CRASHED.value}:
+        kinds = ", ".join(f"{n} {ENDINGS[Failure(kind)]}" for kind, n in failed_by.items())
+        others[0] += f" ({kinds})"
     return ", ".join([f"{counts['completed']} runs completed", *others])
 
 

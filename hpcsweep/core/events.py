@@ -7,6 +7,7 @@ An event says what is true from now on. Times are Unix seconds, durations second
 from __future__ import annotations
 
 import enum
+import re
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -38,6 +39,50 @@ class Outcome(enum.Enum):
     LOST = "lost"  # interrupted more often than the bound allows
     STOPPED = "stopped"  # a stopping rule or the user ended it before its resource
     CANCELLED = "cancelled"  # its owner cancelled it on the cluster again after it had been resubmitted
+
+
+class Failure(enum.Enum):
+    """What was wrong with a run that failed."""
+
+    CRASHED = "crashed"  # training code ended with an error, or could not be started
+    NOT_FINITE = "not_finite"  # the objective is NaN or infinite
+    NEVER_REPORTED = "never_reported"  # the objective was not reported, or not for a step that counts
+    UNREADABLE = "unreadable"  # what was reported of the objective cannot be read
+    OUT_OF_MEMORY = "out_of_memory"
+    LOST = "lost"  # interrupted more often than the bound allows
+    CANCELLED = "cancelled"  # its owner cancelled it again after it had been resubmitted
+
+
+#: How the worker words what is no crash.
+_NOT_FINITE: Final = re.compile(r"metric .+ is -?(?:nan|inf) at step ")
+_NEVER_REPORTED: Final = re.compile(r"metric .+ was (?:never reported|not reported after|reported only) ?")
+
+
+def failure_of(outcome: Outcome | None, failure: Failure | None, message: str) -> Failure | None:
+    """What was wrong, None with a run that did not fail.
+
+    Args:
+        outcome: Of the run.
+        failure: As its worker said; None of those before hpcsweep told, whose message tells.
+        message: Last line of the error.
+    """
+    match outcome:
+        case Outcome.OUT_OF_MEMORY:
+            return Failure.OUT_OF_MEMORY
+        case Outcome.LOST:
+            return Failure.LOST
+        case Outcome.CANCELLED:
+            return Failure.CANCELLED
+        case Outcome.FAILED if failure is not None:
+            return failure
+        case Outcome.FAILED if _NOT_FINITE.match(message):
+            return Failure.NOT_FINITE
+        case Outcome.FAILED if _NEVER_REPORTED.match(message):
+            return Failure.NEVER_REPORTED
+        case Outcome.FAILED:
+            return Failure.CRASHED
+        case _:
+            return None
 
 
 class Interruption(enum.Enum):
@@ -363,6 +408,8 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
         seconds: Wall time of this attempt; `gpu_seconds` that times its GPUs.
         started: Unix time, None where unknown.
         message: Last line of the error, empty when completed.
+        failure: What was wrong if the outcome is `failed`; None in journals of earlier versions, see
+            `failed_by`.
     """
 
     trial: int
@@ -381,10 +428,16 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
     node: str = ""
     job: str = ""
     message: str = ""
+    failure: Failure | None = None
 
     @property
     def run(self) -> RunId:
         return RunId(self.trial, self.rung)
+
+    @property
+    def failed_by(self) -> Failure | None:
+        """What was wrong; None if it did not fail."""
+        return failure_of(self.outcome, self.failure, self.message)
 
 
 class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):

@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpcsweep.core.events import Config, Interruption, Outcome, RunFinished, RunId, RunInterrupted
+from hpcsweep.core.events import (
+    Config,
+    Failure,
+    Interruption,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    failure_of,
+)
 
 #: An attempt that ends sooner than that has died at once.
 DEATH_S = 30.0
@@ -70,11 +79,17 @@ class Run(msgspec.Struct, gc=False):
     node: str = ""
     job: str = ""
     message: str = ""
+    failure: Failure | None = None
     reported: tuple[int, float] | None = None
 
     @property
     def id(self) -> RunId:
         return RunId(self.trial, self.rung)
+
+    @property
+    def failed_by(self) -> Failure | None:
+        """What was wrong; None if it did not fail."""
+        return failure_of(self.outcome, self.failure, self.message)
 
 
 class Trial(msgspec.Struct, gc=False):

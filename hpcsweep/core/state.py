@@ -200,7 +200,7 @@ class SweepState:
         On a tie the larger resource, then the older trial wins. None while there is no value.
         """
         while self._best:
-            best = self._newest(self._best[0][2])
+            best = self.newest(self._best[0][2])
             if best is not None and self._key(best) == self._best[0]:
                 return best
             heapq.heappop(self._best)  # a later value of it is in the heap as well
@@ -213,7 +213,8 @@ class SweepState:
     def _sign(self) -> int:
         return 1 if self.minimise else -1
 
-    def _newest(self, first: int) -> Best | None:
+    def newest(self, first: int) -> Best | None:
+        """The configuration with this first trial by its newest value; None while it has none."""
         trial = self.trials[first]
         for run in reversed(trial.runs):
             value = self.value_of(first, run.rung)
@@ -413,6 +414,7 @@ class SweepState:
         run.start = event.start if run.start is None else run.start
         run.step = event.step
         run.message = event.message
+        run.failure = event.failure
         match event.outcome:
             case Outcome.COMPLETED:
                 self._move(run, RunStatus.COMPLETED)
@@ -494,7 +496,7 @@ class SweepState:
 
     def _consider(self, trial: int) -> None:
         """The newest value of its configuration may be the best."""
-        newest = self._newest(trial - self.trials[trial].repeat)
+        newest = self.newest(trial - self.trials[trial].repeat)
         if newest is not None:
             heapq.heappush(self._best, self._key(newest))
 

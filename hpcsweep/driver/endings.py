@@ -125,4 +125,5 @@ def finished(batch: BatchState, result: Result) -> RunFinished:
         node=result.node,
         job=result.job,
         message=result.message,
+        failure=result.failure,
     )

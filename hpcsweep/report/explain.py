@@ -133,6 +133,7 @@ def _rung(retracing: Retracing, state: SweepState, run: Run) -> Rung:
         reason,
         comparison,
         _hindered(state, run),
+        run.failed_by,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hpcsweep.core.events import Config, Interruption, Outcome, RunFinished, RunInterrupted
+from hpcsweep.core.events import Config, Failure, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.records import RunStatus
 from hpcsweep.report.standings import Comparison
 
@@ -72,6 +72,7 @@ class Attempt(msgspec.Struct, frozen=True):
         attempt: From 0; `restart` counts the cluster's own requeues of it.
         step: That the trial had reached, 0 where unknown.
         seconds: How long it took.
+        failure: What was wrong if it failed for good.
         retried: Somebody asked for another try after it; `request`: by this control request.
     """
 
@@ -86,6 +87,7 @@ class Attempt(msgspec.Struct, frozen=True):
     message: str
     retried: bool = False
     request: str = ""
+    failure: Failure | None = None
 
     @classmethod
     def of(cls, event: RunFinished | RunInterrupted) -> Attempt:
@@ -100,6 +102,7 @@ class Attempt(msgspec.Struct, frozen=True):
             event.job,
             event.seconds,
             event.message,
+            failure=event.failed_by if isinstance(event, RunFinished) else None,
         )
 
 
@@ -119,6 +122,7 @@ class Rung(msgspec.Struct, frozen=True):
         value: Of this run.
         step: That it reached.
         message: Last line of its error.
+        failure: What was wrong if it failed for good.
         batches: In how many it has been submitted.
         attempts: Those that have ended, the newest last.
         repeats: All trainings of its configuration at this rung; empty where there is one.
@@ -146,6 +150,8 @@ class Rung(msgspec.Struct, frozen=True):
     reason: str
     comparison: Comparison | None
     hindered: str = ""
+
+    failure: Failure | None = None
 
 
 class BestSoFar(msgspec.Struct, frozen=True):

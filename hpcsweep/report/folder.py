@@ -125,6 +125,7 @@ class Folder:
             "trials": len(state.trials),
             "enqueued": len(state.enqueued),
             "runs": self.run_counts(),
+            "failed_by": failed_by(state),
             "checkpoints": self.checkpoints(),
             "best": best_of(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
@@ -171,6 +172,12 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
         return None
     found = {"trial": best.trial, "value": best.value, "resource": best.resource, "config": best.config}
     return found | ({"repeats": best.repeats} if best.repeats > 1 else {})
+
+
+def failed_by(state: SweepState) -> dict[str, int]:
+    """What was wrong with the runs that failed for good, and with how many; the most frequent first."""
+    kinds = Counter(run.failed_by for run in failures(state))
+    return {kind.value: count for kind, count in kinds.most_common() if kind is not None}
 
 
 def failures(state: SweepState) -> list[Run]:

@@ -6,9 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable
 from functools import cached_property
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcsweep.core.events import Outcome, failure_of
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
@@ -107,12 +109,20 @@ class Results:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row for each trial."""
-        return frame(self._table("trials", trials_table))
+        found = frame(self._table("trials", trials_table))
+        if "failure" not in found:  # of an earlier version
+            last = self.runs.drop_duplicates("trial", keep="last").set_index("trial")["failure"]
+            found.insert(2, "failure", found["trial"].map(last))
+        return found
 
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row for each run: a trial at a rung."""
-        return frame(self._table("runs", runs_table))
+        found = frame(self._table("runs", runs_table))
+        if "failure" not in found:  # of an earlier version
+            ended = zip(found["outcome"], found["message"], strict=True)
+            found.insert(found.columns.get_loc("outcome") + 1, "failure", list(starmap(_failure, ended)))
+        return found
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -136,6 +146,11 @@ class Results:
     def attempts(self) -> pd.DataFrame:
         """One row for each ending of a try at a run; see `report.attempts`."""
         return attempts(self.folder.reading.events)
+
+
+def _failure(outcome: object, message: object) -> str | None:
+    kind = failure_of(Outcome(outcome), None, str(message)) if isinstance(outcome, str) else None
+    return kind.value if kind else None
 
 
 def load(folder: str | os.PathLike[str]) -> Results:

@@ -30,6 +30,7 @@ def trials_table(state: SweepState) -> pa.Table:
     columns = {
         "trial": _int64([trial.trial for trial in trials]),
         "status": _text([trial_status(trial) for trial in trials]),
+        "failure": _text([failure(trial.runs[-1]) for trial in trials]),
         "value": _float64([run.value if run else None for run in last]),
         "resource": _int64([reached(run) if run else None for run in last]),
         "bracket": _int64([trial.bracket for trial in trials]),
@@ -54,6 +55,7 @@ def runs_table(state: SweepState) -> pa.Table:
             "resource": _int64([run.resource for run in runs]),
             "start_resource": _int64([run.start if run.status.ended else None for run in runs]),
             "outcome": _text([run.outcome.value if run.outcome else None for run in runs]),
+            "failure": _text([failure(run) for run in runs]),
             "value": _float64([run.value for run in runs]),
             "attempts": _int64([run.attempts for run in runs]),
             "seconds": _float64([run.seconds for run in runs]),
@@ -74,6 +76,12 @@ def trial_status(trial: Trial) -> str:
     """`running` while a run of it is waiting or submitted, else how its last run ended."""
     status = trial.runs[-1].status
     return status.value if status.ended else "running"
+
+
+def failure(run: Run) -> str | None:
+    """What was wrong with it: `crashed`, `not_finite`, `never_reported`, `unreadable`, ...."""
+    kind = run.failed_by
+    return kind.value if kind else None
 
 
 def frame(table: pa.Table) -> pd.DataFrame:

@@ -53,7 +53,11 @@ def newest_failures(events: Sequence[AnyEvent], state: SweepState) -> list[dict[
             seen.add(event.run)
             if state.run(event.run).status is RunStatus.FAILED:
                 found.append(event)
-    return [{"outcome": event.outcome.value} | _where(event) for event in reversed(found)]
+    return [
+        {"outcome": event.outcome.value, "failure": event.failed_by.value if event.failed_by else None}
+        | _where(event)
+        for event in reversed(found)
+    ]
 
 
 def _where(event: RunFinished | RunInterrupted) -> dict[str, Any]:

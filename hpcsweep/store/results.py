@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.passed_over import SMALL_BYTES, PassedOver, regular_files
@@ -27,6 +27,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         seconds: Wall time; `gpu_seconds` times this run's GPUs.
         started: Unix time.
         message: Last line of the error, empty when completed.
+        failure: What was wrong if the outcome is `failed`.
     """
 
     trial: int
@@ -46,6 +47,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     node: str = ""
     job: str = ""
     message: str = ""
+    failure: Failure | None = None
 
 
 #: A task, its restart and which of its runs it is.

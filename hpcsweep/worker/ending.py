@@ -7,7 +7,7 @@ import signal
 
 import msgspec
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.worker.value import Measured
 
 _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
@@ -35,12 +35,13 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Exactly one of `outcome` and `interrupted`; a value only when completed."""
+    """Exactly one of `outcome` and `interrupted`; a value only when completed, `failure` when failed."""
 
     outcome: Outcome | None = None
     interrupted: Interruption | None = None
     value: float | None = None
     message: str = ""
+    failure: Failure | None = None
 
 
 def judge(ended: Ended, measured: Measured, *, resource: int, reached: int) -> Verdict:
@@ -63,9 +64,10 @@ def judge(ended: Ended, measured: Measured, *, resource: int, reached: int) -> V
     if ended.returncode != 0:
         if any(map(_OUT_OF_MEMORY_TYPES.search, ended.types)) or _OUT_OF_MEMORY_TEXT.search(ended.message):
             return Verdict(Outcome.OUT_OF_MEMORY, message=ended.message)
-        return Verdict(Outcome.FAILED, message=_failure(ended))
+        return Verdict(Outcome.FAILED, message=_failure(ended), failure=Failure.CRASHED)
     if measured.value is None:
-        return Verdict(Outcome.FAILED, message=measured.problem)
+        failure = measured.failure or Failure.NEVER_REPORTED
+        return Verdict(Outcome.FAILED, message=measured.problem, failure=failure)
     return Verdict(Outcome.COMPLETED, value=measured.value)
 
 

@@ -404,6 +404,7 @@ class Attempt:
             node=start.node,
             job=start.job,
             message=verdict.message,
+            failure=verdict.failure,
         )
         kind = verdict.outcome or verdict.interrupted
         detail = verdict.message or f"{self._program.metric}={verdict.value}"

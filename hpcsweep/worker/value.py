@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from hpcsweep.core.events import Failure
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import metrics_files, read_reports
@@ -20,6 +21,7 @@ class Measured(NamedTuple):
         reached: The highest step reported, no later than the resource; 0 if none.
         fresh: This attempt reported the objective, for a step that it trained itself.
         complete: The objective was reported for the very last step.
+        failure: Of which kind the problem is.
     """
 
     value: float | None
@@ -27,6 +29,7 @@ class Measured(NamedTuple):
     reached: int
     fresh: bool
     complete: bool
+    failure: Failure | None = None
 
 
 def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int) -> Measured:
@@ -71,12 +74,15 @@ def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: 
                 values[step] = metrics[program.metric]
                 fresh = fresh or (own and step >= min(start + 1, run.resource))
     value, problem = _objective(values, program, earlier=run.best if start else None)
+    failure = Failure.NOT_FINITE if problem else None
     went_on = bool(run.rung) and 0 < start < run.resource
     if unreadable and not fresh:
-        value, problem = None, unreadable
+        value, problem, failure = None, unreadable, Failure.UNREADABLE
     elif not values and (seen or beyond or not went_on):
+        failure = Failure.NEVER_REPORTED
         problem = _never(program, seen=list(seen), beyond=beyond, resource=run.resource)
     elif not fresh and start < run.resource:
+        failure = Failure.NEVER_REPORTED
         value, problem = (
             None,
             (
@@ -84,7 +90,7 @@ def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: 
                 f"a checkpoint, up to step {run.resource}"
             ),
         )
-    return Measured(value, problem, reached, fresh, run.resource in values)
+    return Measured(value, problem, reached, fresh, run.resource in values, failure)
 
 
 def _objective(

@@ -23,6 +23,7 @@ from hpcsweep.core.events import (
     Detached,
     Ending,
     Enqueued,
+    Failure,
     Interruption,
     KnownResults,
     NodeExcluded,
@@ -44,6 +45,7 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
     TrialStopped,
+    failure_of,
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import JournalError
@@ -183,6 +185,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             node="n1",
             job="4711_4",
             message="killed",
+            failure=Failure.CRASHED,
         ),
         {
             "event": "run_finished",
@@ -202,6 +205,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "node": "n1",
             "job": "4711_4",
             "message": "killed",
+            "failure": "crashed",
         },
     ),
     (
@@ -301,7 +305,50 @@ def test_an_event_is_written_as_in_version_1_and_read_back(event: AnyEvent, form
     assert msgspec.json.decode(json.dumps(form), type=AnyEvent) == event
 
 
-@pytest.mark.parametrize("kind", [Outcome, Interruption, Ending])
+@pytest.mark.parametrize(
+    ("outcome", "told", "message", "expected"),
+    [
+        (Outcome.COMPLETED, None, "", None),
+        (Outcome.STOPPED, None, "median: at step 3", None),
+        (Outcome.OUT_OF_MEMORY, None, "killed", Failure.OUT_OF_MEMORY),
+        (Outcome.LOST, None, "given up", Failure.LOST),
+        (Outcome.CANCELLED, None, "by its owner", Failure.CANCELLED),
+        (Outcome.FAILED, Failure.NOT_FINITE, "whatever", Failure.NOT_FINITE),
+        # Journals of earlier versions have the message alone.
+        (Outcome.FAILED, None, "ValueError: odd", Failure.CRASHED),
+        (Outcome.FAILED, None, "", Failure.CRASHED),
+        (Outcome.FAILED, None, "metric 'loss' is nan at step 9", Failure.NOT_FINITE),
+        (Outcome.FAILED, None, "metric 'loss' is -inf at step 9", Failure.NOT_FINITE),
+        (
+            Outcome.FAILED,
+            None,
+            "metric 'loss' is inf at step 9, and at no step finite",
+            Failure.NOT_FINITE,
+        ),
+        (Outcome.FAILED, None, "metric 'loss' was never reported; nothing was", Failure.NEVER_REPORTED),
+        (
+            Outcome.FAILED,
+            None,
+            "metric 'loss' was not reported after step 3, where this run went on from a checkpoint, up to 9",
+            Failure.NEVER_REPORTED,
+        ),
+        (
+            Outcome.FAILED,
+            None,
+            'metric "it\'s" was reported only for steps beyond the resource 9, first for 12',
+            Failure.NEVER_REPORTED,
+        ),
+        (Outcome.FAILED, None, "ValueError: metric 'loss' is nan at step 9", Failure.CRASHED),
+    ],
+)
+def test_what_was_wrong_is_known_also_of_journals_that_do_not_say(
+    outcome: Outcome, told: Failure | None, message: str, expected: Failure | None
+) -> None:
+    assert failure_of(outcome, told, message) is expected
+    assert RunFinished(0, 0, outcome, message=message, failure=told).failed_by is expected
+
+
+@pytest.mark.parametrize("kind", [Outcome, Interruption, Ending, Failure])
 def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
     words = {
         Outcome: "completed failed out_of_memory lost stopped",
@@ -310,6 +357,7 @@ def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
             "worker_died lost not_started sweep_stopped"
         ),
         Ending: "finished stopped failed paused",
+        Failure: "crashed not_finite never_reported unreadable out_of_memory lost cancelled",
     }
     assert {word.value for word in kind} == set(words[kind].split())
 

@@ -23,6 +23,7 @@ from hpcsweep.core.events import (
     Config,
     Ending,
     Enqueued,
+    Failure,
     Interruption,
     KnownResults,
     NoMoreTrials,
@@ -606,7 +607,20 @@ def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> Non
     assert rung.attempts == (
         Attempt(0, 0, None, Interruption.PREEMPTED, 7, "n1", "11_0", 12.0, "preempted (n1)"),
         Attempt(0, 1, None, Interruption.NODE_FAIL, 0, "n2", "11_0", 0.0, "its node failed"),
-        Attempt(1, 0, Outcome.LOST, None, 0, "n3", "12_0", 7260.0, "given up after 3", True, "17-ada.json"),
+        Attempt(
+            1,
+            0,
+            Outcome.LOST,
+            None,
+            0,
+            "n3",
+            "12_0",
+            7260.0,
+            "given up after 3",
+            True,
+            "17-ada.json",
+            Failure.LOST,
+        ),
         Attempt(2, 0, Outcome.COMPLETED, None, 1, "n1", "13_0", 240.0, ""),
     )
     assert (rung.batches, rung.submitted, rung.verdict) == (3, 200.0, Verdict.OPEN)
@@ -669,7 +683,7 @@ def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> Non
         (Interruption.NOT_STARTED, "not begun"),
         (Interruption.SWEEP_STOPPED, "cancelled with the sweep"),
         (Outcome.OUT_OF_MEMORY, "out of memory"),
-        (Outcome.FAILED, "failed"),
+        (Outcome.FAILED, "crashed"),
     ],
 )
 def test_every_end_has_words_of_its_own(ending: Outcome | Interruption, words: str) -> None:
@@ -790,7 +804,7 @@ def test_the_text_of_a_promoted_and_dropped_trial() -> None:
     assert "    not: 4th trial 2 0.5, 5th trial 6 0.6, .., 8th trial 0 0.9 (this one)\n" in text(HYPERBAND, 0)
     assert text(HYPERBAND, 9).endswith("it is the best of the sweep: 0.01 at resource 3")
     assert text(HYPERBAND, 4).splitlines()[-3:] == [
-        "rung 0, resource 1: failed: ValueError: no",
+        "rung 0, resource 1: crashed: ValueError: no",
         "  never considered, without a value",
         "it has no value; the best is trial 9: 0.01 at resource 3",
     ]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import hpcsweep
+from hpcsweep.core.events import Outcome, SweepStarted
 from hpcsweep.report.exports.tables import TABLES, encoded, table
 from hpcsweep.report.results import Results
 from tests.report.exported import CONFIGS, EVENTS, exported
+from tests.report.folders import created, failed, identity, planned, written
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def results(tmp_path: Path) -> Results:
 def test_csv_keeps_numbers_as_they_are_and_texts_too(results: Results) -> None:
     lines = encoded(table(results, "trials"), "csv").decode().splitlines()
     assert lines[0] == (
-        "trial,status,value,resource,bracket,parent,origin,repeat,config.lr,config.drop,config.width,"
+        "trial,status,failure,value,resource,bracket,parent,origin,repeat,config.lr,config.drop,config.width,"
         "config.layers,config.flag,config.nesterov,config.warmup,config.data"
     )
     rows = pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
@@ -78,3 +81,39 @@ def test_a_table_without_rows_has_its_columns(tmp_path: Path) -> None:
     results = hpcsweep.load(exported(tmp_path, events=EVENTS[:1]))
     assert encoded(table(results, "attempts"), "csv").decode().startswith("trial,rung,attempt,")
     assert encoded(table(results, "attempts"), "json") == b"[]\n"
+
+
+def test_failures_are_told_apart_in_every_table(tmp_path: Path) -> None:
+    messages = [
+        "ValueError: odd",
+        "metric 'loss' is nan at step 10",
+        "metric 'loss' was never reported; nothing was",
+    ]
+    events = [
+        SweepStarted("cafe01", "lr", 50.0, identity()),
+        *created(4),
+        *planned("a", *((trial, 0) for trial in range(4))),
+        *(failed(trial, message) for trial, message in enumerate(messages)),
+        failed(3, "killed", outcome=Outcome.OUT_OF_MEMORY),
+    ]
+    expected = ["crashed", "not_finite", "never_reported", "out_of_memory"]
+    results = written(tmp_path / "r", events)
+    for found in (results.trials, results.runs, results.attempts):
+        assert found["failure"].tolist() == expected
+    assert results.folder.status(now=0.0)["failed_by"] == dict.fromkeys(expected, 1)
+
+
+def test_tables_of_an_earlier_version_tell_failures_apart_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def old(self: Results, name: str, made: Any) -> Any:
+        return made(self.folder.state).drop_columns(["failure"])
+
+    folder = exported(tmp_path)
+    new = hpcsweep.load(folder)
+    runs, trials = new.runs, new.trials
+    assert set(trials["failure"].dropna()) == {"crashed"}
+    monkeypatch.setattr(Results, "_table", old)
+    found = hpcsweep.load(folder)
+    pd.testing.assert_frame_equal(found.runs, runs, check_dtype=False)
+    pd.testing.assert_frame_equal(found.trials, trials, check_dtype=False)

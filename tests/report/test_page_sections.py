@@ -111,20 +111,20 @@ def test_failures_are_told_by_kind_by_node_and_in_their_own_words(tmp_path: Path
     assert block(section, Text).text.startswith(told)
     goes_on = "not the configuration: goes on from its checkpoint"
     assert block(section, Table).rows == [
-        ["failed", 1, 1, 2.0, "the configuration: never promoted"],
+        ["crashed", 1, 1, 2.0, "the configuration: never promoted"],
         ["preempted", 1, 1, 1.0, goes_on],
         ["node failed", 1, 1, 1.0, goes_on],
     ]
-    assert block(section, Table, 1).columns == ["node", "attempts", "failed", "preempted", "node failed"]
+    assert block(section, Table, 1).columns == ["node", "attempts", "crashed", "preempted", "node failed"]
     assert block(section, Table, 1).rows == [["n2", 3, 1, 1, 1]]
     assert block(section, Table, 2).rows == [
         [3, 0, "node failed", "n2", "7_3", "node is down"],
         [2, 0, "preempted", "n2", "7_2", "told to stop"],
-        [1, 0, "failed", "n2", "7_1", "ValueError: odd"],
+        [1, 0, "crashed", "n2", "7_1", "ValueError: odd"],
     ]
     traces = block(section, Figure).traces
     assert [(trace["name"], trace["y"], trace["x"]) for trace in traces] == [
-        ("failed", ["n2"], [1]),
+        ("crashed", ["n2"], [1]),
         ("preempted", ["n2"], [1]),
         ("node failed", ["n2"], [1]),
     ]

@@ -112,7 +112,10 @@ def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
         "excluded: n3 until 2100-01-01 00:00:00: 3 trials failed there in a row; the last: down",
         "pausing, nothing is submitted any more: its jobs can never start (2 tasks: PartitionTimeLimit)",
         "bracket 0: 3/9x3 (2 failed)",
-        "9 trials; 1 runs completed, 2 failed, 2 pending, 4 waiting; 1.01 of 20 GPU-hours",
+        (
+            "9 trials; 1 runs completed, 2 failed (1 out of memory, 1 crashed), 2 pending, 4 waiting; "
+            "1.01 of 20 GPU-hours"
+        ),
         "best: loss 0.5 (trial 0 at 3)",
         "      x=0",
         "interruptions: 2 preempted, 1 node failed",
@@ -120,7 +123,7 @@ def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
         "node failed: trial 1 rung 0 on n3 (job 11_1): down",
         "preempted: trial 2 rung 0 on n2 (job 11_2): gone",
         "out of memory: trial 3 rung 0 on n2 (job 11_3): killed (MaxRSS 16G)",
-        "failed: trial 4 rung 0 on n2 (job 11_4): ValueError: no",
+        "crashed: trial 4 rung 0 on n2 (job 11_4): ValueError: no",
         f"try what failed again: hpcsweep retry '{folder}'",
     ]
 
@@ -144,6 +147,7 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "trials": 9,
         "enqueued": 0,
         "runs": {"waiting": 4, "pending": 2, "running": 0, "completed": 1, "failed": 2, "stopped": 0},
+        "failed_by": {"out_of_memory": 1, "crashed": 1},
         "best": {"trial": 0, "value": 0.5, "resource": 3, "config": {"x": 0.0}},
         "passed_over": [],
         "gpu_hours": 1.01,
@@ -158,6 +162,7 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "failures": [
             {
                 "outcome": "out_of_memory",
+                "failure": "out_of_memory",
                 "trial": 3,
                 "rung": 0,
                 "node": "n2",
@@ -166,6 +171,7 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             },
             {
                 "outcome": "failed",
+                "failure": "crashed",
                 "trial": 4,
                 "rung": 0,
                 "node": "n2",
@@ -221,7 +227,7 @@ def test_the_newest_few_are_listed_without_those_that_nobody_need_look_into(
         "interruptions: 8 timed out, 1 cancelled with the sweep, 1 not begun, 1 cancelled by an admin",
         *[f"timed out: trial {trial} rung 0: time" for trial in range(4, 8)],
         "cancelled by an admin: trial 18 rung 0: m",
-        *[f"failed: trial {trial} rung 0: no {trial}" for trial in range(10, 15)],
+        *[f"crashed: trial {trial} rung 0: no {trial}" for trial in range(10, 15)],
         f"try what failed again: hpcsweep retry {tmp_path}/s",
     ]
 
@@ -232,4 +238,4 @@ def test_escapes_and_line_breaks_in_what_others_wrote_do_not_reach_the_terminal(
     words = "\x1b[2J[bold]\nnew \x9b31m"
     events = [*BEGUN, RunFinished(1, 0, Outcome.FAILED, batch="a", task=1, node=words, message=words)]
     shown = "?[2J[bold] new ?31m"
-    assert told(written(tmp_path / "s", events), capsys)[-2] == f"failed: trial 1 rung 0 on {shown}: {shown}"
+    assert told(written(tmp_path / "s", events), capsys)[-2] == f"crashed: trial 1 rung 0 on {shown}: {shown}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
@@ -25,9 +25,25 @@ KERNEL = "killed by the kernel: out of memory"
     [
         (Ended(0), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
         (Ended(0), GOOD, 5, Verdict(Outcome.COMPLETED, value=0.5)),
-        (Ended(0), NONE, 9, Verdict(Outcome.FAILED, message="never reported")),
-        (Ended(3, message="no"), GOOD, 9, Verdict(Outcome.FAILED, message="no")),
-        (Ended(-9), GOOD, 9, Verdict(Outcome.FAILED, message="killed by SIGKILL")),
+        (
+            Ended(0),
+            NONE,
+            9,
+            Verdict(Outcome.FAILED, message="never reported", failure=Failure.NEVER_REPORTED),
+        ),
+        (Ended(3, message="no"), GOOD, 9, Verdict(Outcome.FAILED, message="no", failure=Failure.CRASHED)),
+        (
+            Ended(0),
+            Measured(None, "metric 'loss' is nan at step 9", 9, True, True, Failure.NOT_FINITE),
+            9,
+            Verdict(Outcome.FAILED, message="metric 'loss' is nan at step 9", failure=Failure.NOT_FINITE),
+        ),
+        (
+            Ended(-9),
+            GOOD,
+            9,
+            Verdict(Outcome.FAILED, message="killed by SIGKILL", failure=Failure.CRASHED),
+        ),
         (Ended(-9, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
         (Ended(0, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
         (Ended(0, oom_kills=1, alone=False), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
@@ -124,7 +140,19 @@ def test_a_run_that_reports_nothing_after_it_went_on_is_told_so_though_the_rungs
         0,
         fresh=False,
         complete=False,
+        failure=Failure.NEVER_REPORTED,
     )
+
+
+def test_a_value_that_is_not_finite_is_told_from_none(tmp_path: Path) -> None:
+    nan = {(1, 1, 0): {8: 0.5, 9: math.nan}}
+    assert measured(tmp_path / "last", nan, start=3, at="last").failure is Failure.NOT_FINITE
+    assert measured(tmp_path / "best", nan, start=3, at="best").failure is None
+    inf = {(1, 1, 0): {9: math.inf}}
+    assert measured(tmp_path / "inf", inf, start=3, at="best").failure is Failure.NOT_FINITE
+    assert measured(tmp_path / "nothing", {}, start=0, at="last").failure is Failure.NEVER_REPORTED
+    before = {(1, 0, 0): {4: math.nan}}  # by an earlier attempt; this one reported nothing
+    assert measured(tmp_path / "before", before, start=4, at="last").failure is Failure.NEVER_REPORTED
 
 
 def test_for_the_same_step_the_last_report_counts(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.core.records import RunStatus
 from hpcsweep.report.page.sections import Block, Figure, Section, Table, Text
 from hpcsweep.report.page.wording import count, ending, hours, share
@@ -20,12 +20,12 @@ MESSAGES: Final = 20
 COLOURS: Final = 8
 #: Endings that are none of all this.
 WELL: Final = frozenset({Outcome.COMPLETED.value, Outcome.STOPPED.value})
+_NO_FAULT: Final = (Failure.LOST, Failure.CANCELLED)
 _CONFIGURATION: Final = "the configuration: never promoted"
 _GOES_ON: Final = "not the configuration: goes on from its checkpoint"
 _GIVEN_UP: Final = "lost for good"
 _FOLLOWS: Final = {
-    ending(Outcome.FAILED.value): _CONFIGURATION,
-    ending(Outcome.OUT_OF_MEMORY.value): _CONFIGURATION,
+    **{ending(kind.value): _CONFIGURATION for kind in Failure if kind not in _NO_FAULT},
     ending(Interruption.TRAINING_ERROR.value): "the configuration: tried again",
     _GIVEN_UP: "interrupted too often: given up",
 }
@@ -36,8 +36,7 @@ def failures(results: Results) -> Section | None:
     attempts = results.attempts
     if attempts.empty:
         return None
-    ends = zip(attempts["ending"], attempts["final"], strict=True)
-    kinds = [_GIVEN_UP if (end, final) == ("lost", True) else ending(end) for end, final in ends]
+    kinds = [_kind(*row) for row in attempts[["ending", "failure", "final"]].itertuples(index=False)]
     bad = attempts.assign(kind=kinds)[~attempts["ending"].isin(WELL)]
     if bad.empty:
         told = (
@@ -53,6 +52,13 @@ def failures(results: Results) -> Section | None:
     return Section(
         "failures", "Failures", [Text(told), _by_kind(bad, gpus=gpus), *_by_node(attempts, bad), _newest(bad)]
     )
+
+
+def _kind(end: str, failure: object, final: bool) -> str:
+    """What was wrong where a run failed for good, else how the attempt ended."""
+    if not isinstance(failure, str) or not final:
+        return ending(end)
+    return _GIVEN_UP if failure == Failure.LOST.value else ending(failure)
 
 
 def _by_kind(bad: pd.DataFrame, *, gpus: bool) -> Table:
