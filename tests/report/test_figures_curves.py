@@ -136,3 +136,16 @@ def test_the_places_of_a_population_are_one_group(tmp_path: Path) -> None:
     found = figure(curves(sweep(tmp_path / "r", runs, scheduler={"name": "pbt", "max_resource": 4})))
     assert [menu["name"] for menu in found.layout["updatemenus"]] == ["Scale"]
     assert "In population, at 2: 12 went on" in found.summary
+
+
+def test_the_best_curve_is_the_mean_of_the_repeats(tmp_path: Path) -> None:
+    """Trial 0 is the best alone; the configuration of trials 2 and 3 is."""
+    values = [0.1, 0.9, 0.3, 0.5]
+    runs = [Ran(trial, 9, value, repeat=trial % 2) for trial, value in enumerate(values)]
+    results = sweep(tmp_path / "r", runs, repeats=2)
+    for trial, value in enumerate(values):
+        report(results, trial, 0, {3: {"loss": 1 + value}, 9: {"loss": value}})
+    found = figure(curves(results))
+    best = trace(found, "best: mean of trials 2 to 3")
+    assert (best["x"].tolist(), best["y"].tolist()) == ([3, 9], [1.4, 0.4])
+    assert "The best, mean of trials 2 to 3, went from 1.4 at step 3 to 0.4 at step 9." in found.summary

@@ -20,7 +20,7 @@ from hpcsweep.report.page.parallel import BEST, MOST, parallel
 from hpcsweep.report.page.slices import slices
 from hpcsweep.report.results import Results
 
-from .by_hand import HALVING, Ran, figure, sweep
+from .by_hand import HALVING, Ran, figure, sweep, trace
 
 HOSTILE = "<script>alert(1)</script>"
 SPACE: dict[str, Any] = {
@@ -150,12 +150,17 @@ def test_the_most_important_parameter_comes_first_with_the_trials_in_which_it_is
     found = figure(slices(results_of(tmp_path / "r", [0.4, 0.1, 0.3, 0.2])))
     (menu,) = found.layout["updatemenus"]
     assert [button["label"] for button in menu["buttons"]] == ["momentum", "lr", "layers", "optimizer"]
-    momentum, ring, lr, *_ = found.traces
+    momentum, ring, lr, ring_of_lr, *_ = found.traces
     assert (momentum["visible"], lr["visible"]) == (True, False)
     assert (momentum["x"].tolist(), momentum["y"].tolist()) == ([0, 0.18], [0.4, 0.3])
     assert momentum["customdata"].tolist() == [[0, 9], [2, 9]]
-    assert (ring["x"].tolist(), ring["y"].tolist()) == ([0.18], [0.3])
+    assert (ring["x"].tolist(), ring["y"].tolist()) == ([], [])  # the best, trial 1, has no momentum
     assert (lr["x"].tolist(), lr["y"].tolist()) == ([1, 0.01, 0.001, 0.1], [0.4, 0.3, 0.2, 0.1])
+    assert (ring_of_lr["x"].tolist(), ring_of_lr["y"].tolist()) == ([0.1], [0.1])
+    assert found.caption == (
+        "loss of each trial against one parameter, chosen above. The ring is the best of the sweep, trial 1 "
+        "wherever that has the parameter."
+    )
 
 
 def test_a_choice_switches_points_and_axis(tmp_path: Path) -> None:
@@ -191,6 +196,77 @@ def test_slices_of_many_trials_keep_the_best_and_say_so(tmp_path: Path) -> None:
     )
 
 
+# --------------------------------------------------------------------------- failures, repeats
+
+
+def test_failed_trials_have_a_strip_of_their_own_in_slices(tmp_path: Path) -> None:
+    found = figure(slices(results_of(tmp_path / "r", [0.4, None, 0.3, None])))
+    crosses = [one for one in found.traces if one.get("name") == "failed"]
+    assert [one["visible"] for one in crosses] == [True, False, False, False]
+    lr = crosses[[one["label"] for one in found.layout["updatemenus"][0]["buttons"]].index("lr")]
+    assert (lr["x"].tolist(), lr["yaxis"], lr["marker"]["symbol"]) == ([0.1, 0.001], "y2", "x")
+    assert lr["customdata"] == [[1, 9, "crashed"], [3, 9, "crashed"]]
+    assert found.layout["yaxis2"]["ticktext"] == ["failed"]
+    assert found.layout["yaxis"]["domain"][1] < found.layout["yaxis2"]["domain"][0]
+    for button in found.layout["updatemenus"][0]["buttons"]:
+        assert len(button["args"][0]["visible"]) == len(found.traces)
+    assert "Crosses: 2 trials that failed and have no value." in found.caption
+    assert "lr: lowest third no value (1 failed), middle third 0.3, highest third 0.4 (1 failed)." in (
+        found.summary
+    )
+    best_at_the_top = figure(slices(results_of(tmp_path / "max", [0.4, None], mode="max"))).layout
+    assert best_at_the_top["yaxis2"]["domain"][1] < best_at_the_top["yaxis"]["domain"][0]
+    assert "yaxis2" not in figure(slices(results_of(tmp_path / "well", [0.4, 0.3]))).layout
+
+
+def test_failed_trials_are_lines_that_end_at_a_tick_of_their_own(tmp_path: Path) -> None:
+    found = figure(parallel(results_of(tmp_path / "r", [0.4, 0.1, None, 0.2])))
+    (only,) = found.traces
+    lr, *_, value = only["dimensions"]
+    assert value["ticktext"][-1] == "failed"
+    off = value["tickvals"][-1]
+    assert value["values"].tolist() == [off, 0.4, 0.2, 0.1]
+    assert value["range"] == [0.1, off]
+    assert lr["values"].tolist() == [-2, 0, -3, -1]
+    line = only["line"]
+    assert line["color"].tolist() == pytest.approx([-0.3, 0, 1, 2])
+    assert (line["cmin"], line["cmax"]) == (pytest.approx(-0.3), 2)
+    assert line["colorscale"][0] == [0.0, "@4"]
+    assert line["colorbar"]["ticktext"][0] == "failed"
+    (menu,) = found.layout["updatemenus"]
+    ((path, (chosen,)),) = menu["buttons"][2]["args"][0].items()
+    assert path == "dimensions.4.constraintrange"
+    assert chosen[0] < off < chosen[1]
+    (without,) = menu["buttons"][1]["args"][0][path]
+    assert without[0] < 0.1 < 0.4 < without[1] < off
+    assert "Pink: 1 trial that failed." in found.caption
+
+
+def test_figures_go_by_the_mean_over_repeats(tmp_path: Path) -> None:
+    """Trial 2 has the least value of all, but its configuration the larger mean."""
+    values = [0.3, 0.5, 0.1, 0.9, 0.6, 0.6]
+    runs = [Ran(trial, 9, value, repeat=trial % 2) for trial, value in enumerate(values)]
+    configs: dict[int, Config] = {trial: {"x": float(trial // 2)} for trial in range(6)}
+    results = sweep(tmp_path / "r", runs, configs=configs, repeats=2)
+    assert results.best is not None
+    assert results.best["trial"] == 0
+    points, ring = figure(slices(results)).traces
+    assert (points["x"].tolist(), points["y"].tolist()) == ([2, 1, 0], pytest.approx([0.6, 0.5, 0.4]))
+    assert points["error_y"]["array"].tolist() == pytest.approx([0, 0.4, 0.1])
+    assert points["error_y"]["arrayminus"].tolist() == pytest.approx([0, 0.4, 0.1])
+    assert points["customdata"].tolist() == [[4, 9], [2, 9], [0, 9]]
+    assert (ring["x"].tolist(), ring["y"].tolist()) == ([0], pytest.approx([0.4]))
+    lines = figure(parallel(results)).traces[0]["dimensions"][-1]["values"]
+    assert lines.tolist() == pytest.approx([0.6, 0.5, 0.4])
+
+
+def test_a_configuration_with_a_failed_repeat_failed(tmp_path: Path) -> None:
+    runs = [Ran(trial, 9, value, repeat=trial % 2) for trial, value in enumerate([0.1, None, 0.6, 0.4])]
+    points, _, crosses = figure(slices(sweep(tmp_path / "r", runs, repeats=2))).traces
+    assert points["y"].tolist() == [0.5]
+    assert crosses["customdata"] == [[1, 9, "crashed"]]
+
+
 # --------------------------------------------------------------------------- contour
 
 
@@ -218,6 +294,7 @@ def test_the_surface_follows_the_values_in_the_units_of_the_parameters(tmp_path:
     found = figure(section)
     surface, trials, ring = found.traces
     assert surface["type"] == "contour"
+    assert "The ring is the best of the sweep" in found.caption
     assert (surface["x"][0], surface["x"][-1]) == (0, 10)
     assert (surface["y"][0], surface["y"][-1]) == (pytest.approx(0.01), pytest.approx(1))
     heights = np.array(surface["z"], dtype=float)
@@ -225,9 +302,48 @@ def test_the_surface_follows_the_values_in_the_units_of_the_parameters(tmp_path:
     assert lowest == pytest.approx(2, abs=0.7)
     assert np.nanmax(heights) <= 8
     assert len(trials["x"]) == 64
-    assert ring["x"] == trials["x"][-1:]
+    assert ring["x"].tolist() == trials["x"][-1:].tolist()
     assert trials["customdata"][-1].tolist()[1] == min(trials["customdata"][:, 1])
     assert (found.layout["xaxis"]["type"], found.layout["yaxis"]["type"]) == ("linear", "log")
+
+
+def test_where_everything_failed_there_are_crosses_and_no_colour(tmp_path: Path) -> None:
+    """The value falls towards x = 5, beyond which training breaks."""
+    rng = np.random.default_rng(0)
+    at = [(float(x), float(y)) for x, y in rng.uniform(0, 10, (300, 2))]
+    space = {name: {"type": "float", "low": 0.0, "high": 10.0} for name in "xy"}
+    configs: dict[int, Config] = {trial: {"x": x, "y": y} for trial, (x, y) in enumerate(at)}
+    runs = [Ran(trial, 9, None if x > 5 else 5 - x) for trial, (x, _) in enumerate(at)]
+    found = figure(contour(sweep(tmp_path / "r", runs, space=space, configs=configs), ("x", "y")))
+    surface, crosses, _, ring = found.traces
+    failed = sum(x > 5 for x, _ in at)
+    assert (crosses["name"], len(crosses["x"]), min(crosses["x"]) > 5) == ("failed", failed, True)
+    blank = [all(z is None for z in column) for column in zip(*surface["z"], strict=True)]
+    assert [blank[np.searchsorted(surface["x"], x)] for x in (1.0, 3.0, 6.0, 8.0)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert ring["x"][0] < 5
+    assert f"Crosses: {failed} trials that failed. There is no colour where most failed" in found.caption
+    assert found.summary.endswith(f" {failed} more failed.")
+
+
+def test_the_ring_is_the_best_of_the_sweep_also_where_another_was_better_at_that_resource(
+    tmp_path: Path,
+) -> None:
+    """Trial 0 is the best at 1; trained further, trial 1 is."""
+    configs: dict[int, Config] = {trial: {"x": float(trial % 10), "y": trial / 3} for trial in range(30)}
+    space = {name: {"type": "float", "low": 0.0, "high": 10.0} for name in "xy"}
+    runs = [Ran(trial, 1, 1.0 + trial) for trial in range(30)] + [Ran(0, 9, 0.8), Ran(1, 9, 0.5)]
+    results = sweep(tmp_path / "r", runs, space=space, configs=configs)
+    found = figure(contour(results, ("x", "y")))
+    ring = trace(found, "best")
+    assert (ring["x"].tolist(), ring["y"].tolist()) == ([1.0], [1 / 3])
+    assert found.caption.endswith("The ring is the best of the sweep, trial 1 at 9.")
+    rings = [one for one in figure(slices(results)).traces if one.get("marker", {}).get("size") == 15]
+    assert [one["y"].tolist() for one in rings] == [[0.5], [0.5]]
 
 
 def test_listed_values_are_a_map_of_cells_that_do_not_flow_into_each_other(tmp_path: Path) -> None:

@@ -125,3 +125,34 @@ def test_many_trials_are_thinned_and_long_fronts_are_cut_and_both_is_said(tmp_pa
     assert "1,500 of 1,600 trials are drawn." in figure(section).caption
     assert len(table(section).rows) == MOST_ROWS
     assert table(section).caption.endswith(f"; the first {MOST_ROWS}.")
+
+
+# --------------------------------------------------------------------------- repeats, failures
+
+
+def test_the_front_is_of_means_over_repeats(tmp_path: Path) -> None:
+    """Trial 0 alone beats everybody; with its repeat its configuration does not."""
+    reports = [(0.1, 1.0), (0.7, 9.0), (0.3, 2.0), (0.3, 4.0), (0.5, 1.0), (0.5, 1.0)]
+    runs = [Ran(trial, 9, loss, repeat=trial % 2) for trial, (loss, _) in enumerate(reports)]
+    results = sweep(tmp_path / "r", runs, repeats=2)
+    for trial, (loss, time) in enumerate(reports):
+        report(results, trial, 0, {9: {"loss": loss, "time": time}})
+    section = pareto(results)
+    found = figure(section)
+    front = trace(found, "not beaten in both")
+    assert front["customdata"].tolist() == [[2, 9], [4, 9]]
+    assert (front["y"].tolist(), front["x"].tolist()) == (pytest.approx([0.3, 0.5]), [3.0, 1.0])
+    assert front["error_x"]["array"].tolist() == [1.0, 0.0]
+    assert trace(found, "trials")["customdata"][:, 0].tolist() == [2, 0, 4]
+    assert [row[0] for row in table(section).rows] == [2, 4]
+    assert "the mean over the repeats of a configuration" in found.caption
+
+
+def test_what_a_failed_run_reported_is_on_no_front(tmp_path: Path) -> None:
+    results = sweep(tmp_path / "r", [Ran(0, 1, 0.5), Ran(1, 1, 0.4), Ran(0, 3, None), Ran(2, 1, None)])
+    report(results, 0, 0, {1: {"loss": 0.5, "time": 3.0}})
+    report(results, 1, 0, {1: {"loss": 0.4, "time": 4.0}})
+    report(results, 0, 1, {2: {"loss": 0.01, "time": 0.1}})
+    report(results, 2, 0, {1: {"loss": 0.01, "time": 0.1}})
+    front = trace(figure(pareto(results)), "not beaten in both")
+    assert front["customdata"].tolist() == [[1, 1], [0, 1]]

@@ -29,8 +29,8 @@ def test_the_line_is_the_best_of_the_newest_values_and_lasts_until_now(tmp_path:
     assert "0.9" in figure(section, 1).summary
 
 
-def test_points_are_the_completed_runs(tmp_path: Path) -> None:
-    points = trace(figure(progress(sweep(tmp_path / "r", HALVING))), "completed runs")
+def test_points_are_the_runs_that_gave_a_value(tmp_path: Path) -> None:
+    points = trace(figure(progress(sweep(tmp_path / "r", HALVING))), "runs")
     assert points["x"].tolist() == [1, 2, 3, 4, 5, 8, 9, 15]
     assert points["y"].tolist() == [0.9, 0.5, 0.4, 0.8, 0.7, 0.3, 0.35, 0.1]
     assert points["customdata"].tolist()[-1] == [1, 9]
@@ -48,8 +48,13 @@ def test_gpu_time_adds_up_in_the_order_of_ending_failed_and_interrupted_attempts
 
 def test_a_best_that_gets_worse_at_a_higher_rung_gives_way(tmp_path: Path) -> None:
     runs = [Ran(0, 1, 0.2, 1), Ran(1, 1, 0.3, 2), Ran(0, 3, 0.5, 3)]
-    line = trace(figure(progress(sweep(tmp_path / "r", runs))), "best so far")
+    found = figure(progress(sweep(tmp_path / "r", runs)))
+    line = trace(found, "best at the time")
     assert (line["y"], line["customdata"]) == ([0.2, 0.3, 0.3], [0, 1, 1])
+    assert found.caption == (
+        "The best loss at the time over minutes since the start; each point is a run that gave a value. The "
+        "line gets worse where the best one did when it was trained further or again."
+    )
 
 
 def test_large_values_lead_where_the_objective_is_maximised(tmp_path: Path) -> None:
@@ -65,8 +70,10 @@ def test_repeats_count_with_their_mean_once_all_have_a_value(tmp_path: Path) -> 
         Ran(1, 1, 0.8, 4, repeat=1),
     ]
     results = sweep(tmp_path / "r", runs, repeats=2)
-    line = trace(figure(progress(results)), "best so far")
+    found = figure(progress(results))
+    line = trace(found, "best so far")
     assert (line["x"], line["y"], line["customdata"]) == ([3, 4], [0.3, 0.3], [2, 2])
+    assert "The line is of means over the repeats of a configuration" in found.caption
 
 
 def test_a_configuration_with_a_failed_repeat_is_never_the_best(tmp_path: Path) -> None:
@@ -103,7 +110,8 @@ def test_the_end_of_the_line_is_the_best_of_the_sweep(tmp_path: Path, seed: int)
             runs.append(Ran(trial, 3 ** len(before), value, minute + 1))
     results = sweep(tmp_path / "r", runs)
     assert results.best is not None
-    line = trace(figure(progress(results)), "best so far")
+    lines = [one for one in figure(progress(results)).traces if one["name"].startswith("best")]
+    (line,) = lines
     assert (line["customdata"][-1], line["y"][-1]) == (results.best["trial"], results.best["value"])
 
 
@@ -111,7 +119,7 @@ def test_of_many_runs_the_best_are_kept_and_the_caption_says_how_many(tmp_path: 
     count = MOST_RUNS + 500
     runs = [Ran(trial, 1, float((trial * 7919) % count), trial + 1) for trial in range(count)]
     found = figure(progress(sweep(tmp_path / "r", runs)))
-    drawn = sorted(trace(found, "completed runs")["y"])
+    drawn = sorted(trace(found, "runs")["y"])
     assert len(drawn) == MOST_RUNS
     assert drawn[:300] == list(range(300))
     assert drawn[-1] == count - 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Floats
+from hpcsweep.core.events import Config
 from hpcsweep.report.page.axes import (
     Dimension,
     bar_below,
@@ -19,6 +21,7 @@ from hpcsweep.report.page.axes import (
     sideways,
     spans,
 )
+from hpcsweep.report.page.points import Failed, failed, failed_marks, noun
 from hpcsweep.report.page.sections import Figure, Section
 from hpcsweep.report.page.thinning import thinned
 from hpcsweep.report.page.wording import count, number
@@ -29,9 +32,12 @@ from hpcsweep.report.tables import reached
 LEAST: Final = 8
 #: So many points are drawn.
 MOST: Final = 800
+#: ... and so many that failed.
+_FAILED: Final = 400
 _GRID: Final = 48
 #: Nothing is drawn farther than that from a point, in widths of the kernel; where there are many, a bit more.
 _REACH: Final = 2.5
+_NONE: Final[Floats] = np.empty((0, 2))
 
 
 class _Level(NamedTuple):
@@ -59,36 +65,72 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
             return None
         pair = (names[0], names[1])
     level = _level(results)
-    configs = [results.folder.state.trials[trial].config for trial in level.trials]
-    found = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
-    x, y = found[pair[0]], found[pair[1]]
-    both = np.flatnonzero(x.active & y.active)
+    state = results.folder.state
+    found = _axes(results, pair, [state.trials[trial].config for trial in level.trials])
+    both = np.flatnonzero(found[0].active & found[1].active)
     if len(both) < LEAST:
         return None
     level = _Level(level.resource, level.trials[both], level.values[both])
-    x, y = (axis._replace(values=axis.values[both]) for axis in (x, y))
+    x, y = (axis._replace(values=axis.values[both]) for axis in found)
+    lost = failed(state, besides=set(level.trials.tolist()))
+    of_lost = _axes(results, pair, lost.configs)
+    both = np.flatnonzero(of_lost[0].active & of_lost[1].active)
+    lost, of_lost = lost.at(both), tuple(axis._replace(values=axis.values[both]) for axis in of_lost)
+    others = _axes(results, pair, _others(results, besides=set(level.trials.tolist())))
+    both = np.flatnonzero(others[0].active & others[1].active)
+    others = tuple(axis._replace(values=axis.values[both]) for axis in others)
     order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
     drawn = order[thinned(len(order), best=MOST // 4, most=MOST)][::-1]
-    caption = (
-        f"{results.metric} at {level.resource:,} over {x.name} and {y.name}: the colours are a smooth mean "
-        f"of {count(len(both), 'trial')}, drawn as points; the ring is the best."
-    )
-    if len(drawn) < len(both):
-        caption = caption.replace(", drawn as points", f", {len(drawn):,} of them drawn as points")
+    best = [] if results.best is None else _ring(results, pair)
     figure = Figure(
         "contour-pair",
-        [_surface(results, x, y, level), *_points(x, y, level, drawn)],
+        [
+            _surface(results, x, y, level, failed=of_lost, others=others),
+            *_crosses(of_lost, lost),
+            _points(x, y, level, drawn),
+            *best,
+        ],
         {
             "xaxis": nested(x.axis),
             "yaxis": nested(y.axis),
-            "showlegend": False,
+            "showlegend": len(lost.trials) > 0,
+            "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"},
             "hovermode": "closest",
         },
-        caption,
-        _words(results, x, y, level, order),
+        _caption(results, x, y, level, drawn=len(drawn), lost=len(lost.trials), ring=bool(best)),
+        _words(results, x, y, level, order, lost=len(lost.trials)),
         height=560,
     )
     return Section("contour", f"{x.name} and {y.name} together", [figure])
+
+
+def _others(results: Results, *, besides: set[int]) -> list[Config]:
+    """Configurations that have a value, without those in `besides`."""
+    state = results.folder.state
+    firsts = range(0, len(state.trials), state.repeats)
+    return [state.trials[first].config for first in firsts if first not in besides and state.newest(first)]
+
+
+def _axes(results: Results, pair: tuple[str, str], configs: Sequence[Config]) -> tuple[Dimension, Dimension]:
+    found = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
+    return found[pair[0]], found[pair[1]]
+
+
+def _caption(
+    results: Results, x: Dimension, y: Dimension, level: _Level, *, drawn: int, lost: int, ring: bool
+) -> str:
+    what, total = noun(results), len(level.trials)
+    points = "drawn as points" if drawn == total else f"{drawn:,} of them drawn as points"
+    told = [f"{results.metric} at {level.resource:,} over {x.name} and {y.name}:"]
+    told.append(f"the colours are a smooth mean of {count(total, what)}, {points}.")
+    if lost:
+        some = f", {_FAILED} of them drawn" if lost > _FAILED else ""
+        told.append(f"Crosses: {count(lost, what)} that failed{some}.")
+        told.append("There is no colour where most failed, or where nothing was tried.")
+    if ring and results.best is not None:
+        best = results.best
+        told.append(f"The ring is the best of the sweep, trial {best['trial']} at {best['resource']:,}.")
+    return " ".join(told)
 
 
 def _level(results: Results) -> _Level:
@@ -111,7 +153,15 @@ def _level(results: Results) -> _Level:
 # ---------------------------------------------------------------------- the surface
 
 
-def smooth(at: Floats, values: Floats, grid: tuple[Floats, Floats], *, width: Floats) -> Floats:
+def smooth(
+    at: Floats,
+    values: Floats,
+    grid: tuple[Floats, Floats],
+    *,
+    width: Floats,
+    failed: Floats = _NONE,
+    others: Floats = _NONE,
+) -> Floats:
     """Weighted means of the values with a Gaussian kernel (Nadaraya, Watson, 1964), within their range.
 
     Args:
@@ -119,20 +169,37 @@ def smooth(at: Floats, values: Floats, grid: tuple[Floats, Floats], *, width: Fl
         values: `(n,)`.
         grid: Where the means are wanted: along the first axis `(a,)`, and along the second `(b,)`.
         width: Of the kernel along each axis `(2,)`.
+        failed: Where trials failed, `(m, 2)`.
+        others: Where trials have a value that is not among these, `(k, 2)`.
 
     Returns:
-        `(b, a)`; NaN far from all of `at`.
+        `(b, a)`; NaN far from all of `at`, and where those that failed weigh more than all others.
     """
-    across, up = (
-        np.exp(-0.5 * ((grid[axis][:, None] - at[None, :, axis]) / width[axis]) ** 2) for axis in (0, 1)
-    )
+    across, up = _kernels(at, grid, width)
     weights = up @ across.T
     near = weights >= math.exp(-0.5 * _REACH**2)
     means = (up * values) @ across.T / np.where(near, weights, 1.0)
-    return np.where(near, means, np.nan)
+    lost, well = (up @ across.T for across, up in (_kernels(some, grid, width) for some in (failed, others)))
+    return np.where(near & (lost <= weights + well), means, np.nan)
 
 
-def _surface(results: Results, x: Dimension, y: Dimension, level: _Level) -> dict[str, Any]:
+def _kernels(at: Floats, grid: tuple[Floats, Floats], width: Floats) -> tuple[Floats, Floats]:
+    """Of each point `(n, 2)` along the first axis of the grid, `(a, n)`, and along the second, `(b, n)`."""
+    across, up = (
+        np.exp(-0.5 * ((grid[axis][:, None] - at[None, :, axis]) / width[axis]) ** 2) for axis in (0, 1)
+    )
+    return across, up
+
+
+def _surface(
+    results: Results,
+    x: Dimension,
+    y: Dimension,
+    level: _Level,
+    *,
+    failed: tuple[Dimension, ...],
+    others: tuple[Dimension, ...],
+) -> dict[str, Any]:
     """Contours over two numbers; a map of cells where one of them is listed."""
     log = spans(level.values)
     heights = np.log10(level.values) if log else level.values
@@ -144,7 +211,9 @@ def _surface(results: Results, x: Dimension, y: Dimension, level: _Level) -> dic
     # Scott's rule for points spread evenly; listed values do not flow into each other.
     even = 0.29 * len(at) ** (-1 / 6)
     width = np.array([0.1 / len(axis.listed) if axis.listed else even for axis in (x, y)])
-    means = smooth(at, heights, (_unit(x, places[0]), _unit(y, places[1])), width=width)
+    lost, well = (np.stack([_unit(a, a.scaled) for a in axes], axis=1) for axes in (failed, others))
+    grid = (_unit(x, places[0]), _unit(y, places[1]))
+    means = smooth(at, heights, grid, width=width, failed=lost, others=well)
     cells = bool(x.listed or y.listed)
     trace: dict[str, Any] = {
         "type": "heatmap" if cells else "contour",
@@ -155,6 +224,7 @@ def _surface(results: Results, x: Dimension, y: Dimension, level: _Level) -> dic
         "reversescale": not results.minimise,
         "opacity": 0.85,
         "hoverinfo": "skip",
+        "showlegend": False,
         "colorbar": _bar(results.metric, means, log=log),
     }
     if not cells:
@@ -178,6 +248,8 @@ def _places(axis: Dimension) -> Floats:
 def _bar(metric: str, means: Floats, *, log: bool) -> dict[str, Any]:
     if not log:
         return bar_below(metric, y=-0.18)
+    if np.isnan(means).all():
+        return bar_below(metric, y=-0.18)
     ticks = log_ticks(10 ** float(np.nanmin(means)), 10 ** float(np.nanmax(means)))
     return bar_below(metric, np.log10(ticks), [number(tick) for tick in ticks], y=-0.18)
 
@@ -185,28 +257,61 @@ def _bar(metric: str, means: Floats, *, log: bool) -> dict[str, Any]:
 # ---------------------------------------------------------------------- the points
 
 
-def _points(x: Dimension, y: Dimension, level: _Level, drawn: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """The trials, the best last and with a ring."""
+def _points(x: Dimension, y: Dimension, level: _Level, drawn: NDArray[np.int64]) -> dict[str, Any]:
+    """The trials, the best ones last."""
     across, up = (_spread(axis, level.trials)[drawn] for axis in (x, y))
-    trials = {
+    return {
         "type": "scatter",
         "mode": "markers",
         "name": "trials",
+        "showlegend": False,
         "x": across,
         "y": up,
         "customdata": np.stack([level.trials[drawn], level.values[drawn]], axis=1),
         "marker": {"size": 5, "color": "#ffffff", "line": {"width": 1, "color": "#1b1f24"}},
         "hovertemplate": "trial %{customdata[0]}: %{customdata[1]:.6~g}<extra></extra>",
     }
-    ring = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": across[-1:],
-        "y": up[-1:],
-        "marker": {"size": 15, "symbol": "circle-open", "color": "#d1495b", "line": {"width": 3}},
-        "hoverinfo": "skip",
-    }
-    return [trials, ring]
+
+
+def _crosses(axes: Sequence[Dimension], lost: Failed) -> list[dict[str, Any]]:
+    """Those that failed; none if there are none."""
+    if not len(lost.trials):
+        return []
+    kept = thinned(len(lost.trials), best=0, most=_FAILED)
+    across, up = (_spread(axis, lost.trials)[kept] for axis in axes)
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "failed",
+            "x": across,
+            "y": up,
+            "customdata": failed_marks([lost.runs[place] for place in kept]),
+            "marker": {"size": 6, "symbol": "x", "color": "@bad", "opacity": 0.8},
+            "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{customdata[2]}<extra></extra>",
+        }
+    ]
+
+
+def _ring(results: Results, pair: tuple[str, str]) -> list[dict[str, Any]]:
+    """Around the best of the sweep; none where it does not have both parameters."""
+    assert results.best is not None
+    axes = _axes(results, pair, [results.best["config"]])
+    if not all(axis.active.all() for axis in axes):
+        return []
+    across, up = (_spread(axis, np.array([results.best["trial"]])) for axis in axes)
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "best",
+            "showlegend": False,
+            "x": across,
+            "y": up,
+            "marker": {"size": 15, "symbol": "circle-open", "color": "#d1495b", "line": {"width": 3}},
+            "hoverinfo": "skip",
+        }
+    ]
 
 
 def _spread(axis: Dimension, trials: NDArray[np.int64]) -> Floats:
@@ -217,7 +322,9 @@ def _spread(axis: Dimension, trials: NDArray[np.int64]) -> Floats:
     return spread
 
 
-def _words(results: Results, x: Dimension, y: Dimension, level: _Level, order: NDArray[np.int64]) -> str:
+def _words(
+    results: Results, x: Dimension, y: Dimension, level: _Level, order: NDArray[np.int64], *, lost: int
+) -> str:
     """Where the best tenth lies."""
     best = order[: max(1, len(order) // 10)]
     told = []
@@ -228,7 +335,8 @@ def _words(results: Results, x: Dimension, y: Dimension, level: _Level, order: N
             told.append(f"{axis.name} {axis.listed[int(picked.argmax())]} in {picked.max():,} of them")
         else:
             told.append(f"{axis.name} between {number(values.min())} and {number(values.max())}")
-    return (
-        f"Of {count(len(order), 'trial')} at {level.resource:,} the best tenth, {results.metric} "
+    words = (
+        f"Of {count(len(order), noun(results))} at {level.resource:,} the best tenth, {results.metric} "
         f"{number(level.values[best[0]])} to {number(level.values[best[-1]])}, has {' and '.join(told)}."
     )
+    return f"{words} {lost:,} more failed." if lost else words

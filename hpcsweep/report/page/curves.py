@@ -97,11 +97,13 @@ def _reports(results: Results) -> pd.DataFrame:
 
 def _kept(results: Results, reported: set[int]) -> set[int]:
     """The trials whose curves are drawn."""
-    found = points(results)
-    valued = found.at(np.flatnonzero(np.isin(found.trials, list(reported))))
-    others = sorted(reported - set(valued.trials.tolist()))
-    order = [*valued.trials.tolist(), *others]
-    in_full = np.flatnonzero(valued.resources >= top_resource(results.folder.state))
+    found, repeats = points(results), results.folder.state.repeats
+    # All repeats of the best configuration, then those of the next one.
+    trials = (found.trials[:, None] + np.arange(repeats)).ravel()
+    there = np.isin(trials, list(reported))
+    valued, resources = trials[there].tolist(), np.repeat(found.resources, repeats)[there]
+    order = [*valued, *sorted(reported - set(valued))]
+    in_full = np.flatnonzero(resources >= top_resource(results.folder.state))
     chosen = set(range(min(_BEST, len(order))))
     chosen |= set(in_full[thinned(len(in_full), best=0, most=_IN_FULL)].tolist())
     rest = [place for place in range(len(order)) if place not in chosen]
@@ -168,10 +170,22 @@ def _trace(what: Fate, line: Sequence[tuple[float, float, int]], mode: str, *, n
     }
 
 
+def _of_best(results: Results, reports: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """Who is the best, and its curve: the mean at the steps that all its repeats reported."""
+    first = -1 if results.best is None else results.best["trial"]
+    repeats = results.folder.state.repeats
+    own = reports[reports["trial"].between(first, first + repeats - 1)]
+    if repeats == 1 or own.empty:
+        return f"trial {first}", own
+    steps = own.groupby("step")["value"].agg(["mean", "size"])
+    steps = steps[steps["size"] == own["trial"].nunique()]
+    mean = steps.reset_index()[["step", "mean"]].rename(columns={"mean": "value"}).assign(trial=first)
+    return f"mean of trials {first} to {first + repeats - 1}", mean
+
+
 def _best(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]:
-    """The curve of the best trial, on top of all; empty if there is none."""
-    trial = -1 if results.best is None else results.best["trial"]
-    own = reports[reports["trial"] == trial]
+    """The curve of the best configuration, on top of all; empty if there is none."""
+    name, own = _of_best(results, reports)
     if own.empty:
         return []
     own = _thinned(own, most=MOST_POINTS)
@@ -179,11 +193,11 @@ def _best(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "type": "scatter",
             "mode": "lines+markers" if len(own) < 10 else "lines",
-            "name": f"best: trial {trial}",
+            "name": f"best: {name}",
             "x": own["step"].to_numpy(),
             "y": own["value"].to_numpy(),
             "line": {"color": "@2", "width": 3},
-            "hovertemplate": f"trial {trial}, step %{{x}}: %{{y:.6~g}}",
+            "hovertemplate": f"{name}, step %{{x}}: %{{y:.6~g}}",
         }
     ]
 
@@ -239,11 +253,11 @@ def _words(results: Results, kinds: Sequence[Ladder], reports: pd.DataFrame) -> 
     top = top_resource(state)
     words = []
     if results.best is not None:
-        own = reports[reports["trial"] == results.best["trial"]]
+        name, own = _of_best(results, reports)
         if len(own):
             first, last = own.iloc[0], own.iloc[-1]
             words.append(
-                f"The best, trial {results.best['trial']}, went from {number(first['value'])} at step "
+                f"The best, {name}, went from {number(first['value'])} at step "
                 f"{first['step']:.0f} to {number(last['value'])} at step {last['step']:.0f}."
             )
     for kind in kinds[:1]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from hpcsweep.report.importance import LEAST, Analysis, Importance, analysis, values_of
 from hpcsweep.report.page.labels import label
+from hpcsweep.report.page.points import failed
 from hpcsweep.report.page.sections import Block, Figure, Section, Text
 from hpcsweep.report.page.wording import count
 from hpcsweep.report.results import Results
@@ -61,7 +62,17 @@ def _blocks(results: Results, found: Analysis) -> list[Block]:
                 "warning",
             )
         )
-    return [*blocks, _figure(found)]
+    figure = _figure(found)
+    lost = len(failed(results.folder.state, besides=_valued(results)).trials)
+    if lost:
+        words = f" {count(lost, 'configuration')} that failed {'has' if lost == 1 else 'have'} no value: "
+        figure = figure._replace(caption=f"{figure.caption}{words}the shares know nothing of them.")
+    return [*blocks, figure]
+
+
+def _valued(results: Results) -> set[int]:
+    state = results.folder.state
+    return {first for first in range(0, len(state.trials), state.repeats) if state.newest(first) is not None}
 
 
 def _figure(found: Analysis) -> Figure:

@@ -14,9 +14,10 @@ from hpcsweep.report.page.axes import (
     far_out,
     linear_ticks,
     log_ticks,
+    menu,
     spans,
 )
-from hpcsweep.report.page.points import Points, points
+from hpcsweep.report.page.points import Points, noun, points
 from hpcsweep.report.page.sections import Figure, Section
 from hpcsweep.report.page.thinning import thinned
 from hpcsweep.report.page.wording import count, number
@@ -25,9 +26,13 @@ from hpcsweep.report.results import Results
 #: So many trials are drawn; the best of them always.
 MOST: Final = 1500
 BEST: Final = 1000
+#: So many that failed are drawn beside them.
+FAILED: Final = 300
 #: More parameters than that cannot be told apart.
 MOST_PARAMETERS: Final = 20
 _SHADES: Final = 3
+#: Length of the scale of colours that those that failed have, as a share of the others'.
+_BELOW: Final = 0.15
 #: Pixels for each axis with its labels.
 _ROOM: Final = 90
 
@@ -39,41 +44,83 @@ def parallel(results: Results) -> Section | None:
         return None
     # The best are drawn last, on top of the others.
     shown = found.at(thinned(len(found.trials), best=BEST, most=MOST)[::-1])
-    parameters = dimensions(results.space, shown.configs)
+    failed = found.failed.at(thinned(len(found.failed.trials), best=0, most=FAILED))
+    resources = np.array([run.resource for run in failed.runs], dtype=np.int64)
+    parameters = dimensions(results.space, [*failed.configs, *shown.configs])
     axes = [_parameter(dimension) for dimension in parameters[:MOST_PARAMETERS]]
-    if len(set(shown.resources)) > 1:
-        axes.append(_resources(shown.resources))
-    axes.append(_values(results, shown.values))
+    if len(set(shown.resources) | set(resources)) > 1:
+        axes.append(_resources(np.concatenate([resources, shown.resources])))
+    value = _values(results, shown.values)
+    if len(failed.trials):
+        value = _with_failed(value, len(failed.trials), minimise=results.minimise)
+    axes.append(value)
     trace = {
         "type": "parcoords",
         "dimensions": axes,
-        "line": _colours(results, shown.values),
+        "line": _colours(results, shown.values, failed=len(failed.trials)),
         "labelangle": -20,
         "labelside": "bottom",
     }
-    layout = {"margin": {"l": 60, "r": 60, "t": 30, "b": 60}}
-    thin = ""
-    if len(shown.trials) < len(found.trials):
-        thin = (
-            f" {len(shown.trials):,} of {len(found.trials):,} trials with a value are drawn: the best "
-            f"{BEST:,}, and an even spread over the others."
-        )
-    if len(parameters) > MOST_PARAMETERS:
-        thin += f" The first {MOST_PARAMETERS} of {len(parameters)} parameters are shown."
-    caption = (
-        f"Each line is a trial; by {results.metric} the best are orange, good ones blue, the others grey. "
-        f"Drag along an axis to pick a range.{thin}"
-    )
+    layout: dict[str, Any] = {"margin": {"l": 60, "r": 60, "t": 30, "b": 60}}
+    if len(failed.trials):
+        layout["updatemenus"] = [_choice(len(axes) - 1, value, shown=len(shown.trials))]
     figure = Figure(
         "parallel-all",
         [trace],
         layout,
-        caption,
+        _caption(results, found, drawn=len(shown.trials), parameters=len(parameters)),
         _words(results, found),
         height=480,
         width=_ROOM * len(axes),
     )
     return Section("parallel", "All parameters at once", [figure])
+
+
+def _caption(results: Results, found: Points, *, drawn: int, parameters: int) -> str:
+    what, failed = noun(results), len(found.failed.trials)
+    by = f"mean {results.metric}" if what != "trial" else results.metric
+    told = [f"Each line is a {what}; by {by} the best are orange, good ones blue, the others grey."]
+    if failed:
+        some = f", {FAILED} of them drawn" if failed > FAILED else ""
+        told.append(f"Pink: {count(failed, what)} that failed{some}.")
+    told.append("Drag along an axis to pick a range.")
+    if drawn < len(found.trials):
+        told.append(
+            f"{drawn:,} of {len(found.trials):,} {what}s with a value are drawn: the best {BEST:,}, and an "
+            "even spread over the others."
+        )
+    if parameters > MOST_PARAMETERS:
+        told.append(f"The first {MOST_PARAMETERS} of {parameters} parameters are shown.")
+    return " ".join(told)
+
+
+def _with_failed(value: dict[str, Any], failed: int, *, minimise: bool) -> dict[str, Any]:
+    """The value's axis with a place for those that failed, beyond its worse end."""
+    low, high = value["range"]
+    off = high + 0.15 * (high - low) if minimise else low - 0.15 * (high - low)
+    return value | {
+        "values": np.concatenate([np.full(failed, off), value["values"]]),
+        "range": [min(low, off), max(high, off)],
+        "tickvals": [*value["tickvals"], off],
+        "ticktext": [*value["ticktext"], "failed"],
+    }
+
+
+def _choice(axis: int, value: dict[str, Any], *, shown: int) -> dict[str, Any]:
+    """All lines, those with a value, or those that failed: by a range of the value's axis."""
+    low, high = value["range"]
+    off, margin = value["tickvals"][-1], 0.03 * (high - low)
+    values = value["values"][-shown:]
+    ranges = {
+        "all": None,
+        "with a value": [float(values.min()) - margin, float(values.max()) + margin],
+        "failed": [off - margin, off + margin],
+    }
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{f"dimensions.{axis}.constraintrange": [chosen]}]}
+        for name, chosen in ranges.items()
+    ]
+    return menu("Lines", buttons)
 
 
 def _parameter(dimension: Dimension) -> dict[str, Any]:
@@ -125,27 +172,42 @@ def _values(results: Results, values: Floats) -> dict[str, Any]:
     return _axis(results.metric, values, (low, high), ticks, labels)
 
 
-def _colours(results: Results, values: Floats) -> dict[str, Any]:
+def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]:
     """By place among those shown, which values far out do not change; the bar has the values.
 
-    The best have the highest number: these are drawn on top.
+    The best have the highest number: these are drawn on top. Those that failed come first, below all.
     """
     sign = -1.0 if results.minimise else 1.0
     order = np.sort(sign * values)
     ticks = np.unique(np.rint(np.linspace(0, len(order) - 1, _SHADES)))
     labels = [number(sign * order[int(tick)]) for tick in ticks]
+    colours = np.searchsorted(order, sign * values).astype(float)
+    scale: list[list[Any]] = [[0.0, "@muted"], [0.8, "@1"], [1.0, "@2"]]
+    ends: dict[str, float] = {}
+    if failed:
+        top = max(1.0, len(order) - 1.0)
+        below = _BELOW * top
+        colours = np.concatenate([np.full(failed, -below), colours])
+        share = _BELOW / (1 + _BELOW)
+        edge = 0.8 * share
+        scale = [[0.0, "@4"], [edge, "@4"], [edge, "@muted"]] + [
+            [share + (1 - share) * place, colour] for place, colour in scale
+        ]
+        ends = {"cmin": -below, "cmax": top}
+        ticks, labels = np.array([-below, *ticks]), ["failed", *labels]
     return {
-        "color": np.searchsorted(order, sign * values).astype(float),
-        "colorscale": [[0.0, "@muted"], [0.8, "@1"], [1.0, "@2"]],
+        "color": colours,
+        "colorscale": scale,
         "showscale": True,
         "colorbar": bar_below(f"{results.metric}, the best at the right", ticks, labels, y=-0.28),
+        **ends,
     }
 
 
 def _words(results: Results, found: Points) -> str:
     """What the best tenth have in common."""
     share = max(1, len(found.trials) // 10)
-    words = [f"Of the best {count(share, 'trial')} by {results.metric}:"]
+    words = [f"Of the best {count(share, noun(results))} by {results.metric}:"]
     for dimension in dimensions(results.space, found.configs[:share])[:MOST_PARAMETERS]:
         values = dimension.values[dimension.active]
         if not len(values):
@@ -157,4 +219,6 @@ def _words(results: Results, found: Points) -> str:
         else:
             low, high = float(values.min()), float(values.max())
             words.append(f"{dimension.name} is {number(low)} to {number(high)};")
-    return " ".join(words).rstrip(";") + "."
+    told = " ".join(words).rstrip(";") + "."
+    failed = len(found.failed.trials)
+    return f"{told} {count(failed, noun(results))} failed." if failed else told

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Floats
+from hpcsweep.core.records import RunStatus
+from hpcsweep.core.state import SweepState
 from hpcsweep.report.page.axes import LEGEND_BELOW, menu, nested, value_axis
+from hpcsweep.report.page.points import noun
 from hpcsweep.report.page.sections import Block, Figure, Section, Table
 from hpcsweep.report.page.thinning import thinned
 from hpcsweep.report.page.wording import count, number
@@ -75,7 +78,8 @@ def pareto(results: Results, modes: Mapping[str, Mode] = MappingProxyType({})) -
         results: The sweep.
         modes: Whether a metric is minimised or maximised, where its name would not tell.
     """
-    last = _last_reports(results)
+    reports = _last_reports(results)
+    last = reports.last
     if results.metric not in last:
         return None
     last = last[last[results.metric].notna().to_numpy()]
@@ -89,7 +93,7 @@ def pareto(results: Results, modes: Mapping[str, Mode] = MappingProxyType({})) -
     overall = set(_front(last, names, chosen)["trial"])
     fronts = {name: _front(last, [results.metric, name], chosen) for name in others}
     blocks: list[Block] = [
-        _figure(results, last, fronts, chosen, guessed=not modes.keys() >= fronts.keys()),
+        _figure(results, last, fronts, chosen, reports.ends, guessed=not modes.keys() >= fronts.keys()),
         _table(results, last, fronts, names, overall),
     ]
     return Section("pareto", "Several metrics", blocks)
@@ -118,14 +122,61 @@ def non_dominated(points: Floats) -> NDArray[np.bool_]:
     return kept
 
 
-def _last_reports(results: Results) -> pd.DataFrame:
-    """Of each trial the last report at its highest rung; what is not finite is NaN."""
+class Reports(NamedTuple):
+    """The last reports.
+
+    Attributes:
+        last: A row for each trial, or each configuration by its first trial: the means over its repeats.
+        ends: The least and the largest of the values that the means are of, by trial; None without repeats.
+    """
+
+    last: pd.DataFrame
+    ends: Ends | None
+
+
+class Ends(NamedTuple):
+    """What means lie between, by trial."""
+
+    low: pd.DataFrame
+    high: pd.DataFrame
+
+
+def _last_reports(results: Results) -> Reports:
+    """Of each trial the last report at its highest rung that did not fail; what is not finite is NaN.
+
+    Where each configuration is trained several times it is the mean of all its repeats at the rung of
+    its newest value, with the first one's number.
+    """
+    state = results.folder.state
     metrics = results.metrics.sort_values(["trial", "rung", "step"], kind="stable", ignore_index=True)
+    failed = {run.id for trial in state.trials for run in trial.runs if run.status is RunStatus.FAILED}
+    if failed:
+        ids = zip(metrics["trial"], metrics["rung"], strict=True)
+        metrics = metrics[np.array([run not in failed for run in ids], dtype=bool)]
+    names = metrics.columns.difference(["trial", "rung", "step"])
+    ends = None
+    if state.repeats > 1:
+        metrics, ends = _means(state, metrics[~metrics.duplicated(["trial", "rung"], keep="last")])
     last: pd.DataFrame = metrics[~metrics.duplicated("trial", keep="last")].drop(columns="rung")
-    for name in last.columns.difference(["trial", "step"]):
+    for name in names:
         column = last[name].astype(float)
         last[name] = column.where(np.isfinite(column))
-    return last
+    return Reports(last, ends)
+
+
+def _means(state: SweepState, reports: pd.DataFrame) -> tuple[pd.DataFrame, Ends]:
+    """Means over repeats, of configurations that have a value; those of which some is missing have none."""
+    repeat = np.array([trial.repeat for trial in state.trials], dtype=np.int64)
+    firsts = range(0, len(state.trials), state.repeats)
+    newest = {first: best for first in firsts if (best := state.newest(first)) is not None}
+    first = reports["trial"] - repeat[reports["trial"].to_numpy(dtype=np.int64)]
+    rungs = zip(first, reports["rung"], strict=True)
+    valued = np.array([one in newest and newest[one].rung == rung for one, rung in rungs], dtype=bool)
+    own = reports[valued].assign(trial=first[valued])
+    of_trial = own.groupby("trial", sort=True)
+    means = of_trial.agg(lambda column: column.mean(skipna=False)).reset_index()
+    means["step"] = means["step"].astype(np.int64)
+    return means[list(reports.columns)], Ends(of_trial.min(), of_trial.max())
 
 
 def _front(last: pd.DataFrame, names: Sequence[str], modes: Mapping[str, Mode]) -> pd.DataFrame:
@@ -141,6 +192,7 @@ def _figure(
     last: pd.DataFrame,
     fronts: Mapping[str, pd.DataFrame],
     modes: Mapping[str, Mode],
+    ends_of: Ends | None,
     *,
     guessed: bool,
 ) -> Figure:
@@ -161,6 +213,9 @@ def _figure(
             "autorange": axis.cut is None,
         }
         traces += [_trials(rows, name, results.metric), _joined(front, name, results.metric)]
+        if ends_of is not None:
+            for key, column in (("error_x", name), ("error_y", results.metric)):
+                traces[-1][key] = _error(front, column, ends_of)
         for trace in traces[-2:]:
             trace["visible"] = name == next(iter(fronts))
     buttons = []
@@ -170,7 +225,8 @@ def _figure(
         buttons.append({"label": name, "method": "update", "args": [{"visible": visible}, changes]})
     menus = [menu("Metric", buttons)] if len(buttons) > 1 else []
     first = next(iter(fronts))
-    thin = f" {drawn:,} of {total:,} trials are drawn." if drawn < total else ""
+    what = noun(results)
+    thin = f" {drawn:,} of {total:,} {what}s are drawn." if drawn < total else ""
     ends = ", ".join(f"{name} is {'minimised' if modes[name] == 'min' else 'maximised'}" for name in fronts)
     return Figure(
         "pareto-pair",
@@ -182,8 +238,9 @@ def _figure(
             "hovermode": "closest",
             "updatemenus": [*menus, *([objective.menu] if objective.menu else [])],
         },
-        f"{results.metric} against another metric, at each trial's last report; the line joins the trials "
-        f"that none beats in both.{thin} "
+        f"{results.metric} against another metric, at each trial's last report"
+        f"{'' if ends_of is None else ', the mean over the repeats of a configuration'}; the line joins the "
+        f"{what}s that none beats in both.{thin} "
         f"{'Judged by their names: ' if guessed else 'As given: '}{ends}.",
         _words(results, fronts),
         height=460,
@@ -199,6 +256,14 @@ def _points(rows: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
         "customdata": rows[["trial", "step"]].to_numpy(dtype=np.int64),
         "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{y:.6~g}, %{x:.6~g}<extra></extra>",
     }
+
+
+def _error(front: pd.DataFrame, name: str, ends: Ends) -> dict[str, Any]:
+    """Lines from the least to the largest value that a mean is of."""
+    low, high = (of_trial.loc[front["trial"], name].to_numpy(dtype=float) for of_trial in ends)
+    mean = front[name].to_numpy(dtype=float)
+    error = {"type": "data", "symmetric": False, "array": high - mean, "arrayminus": mean - low}
+    return error | {"color": "@1/0.5", "thickness": 1, "width": 3}
 
 
 def _trials(rows: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
@@ -231,7 +296,7 @@ def _table(
     rows = rows.sort_values(results.metric, ascending=results.minimise, kind="stable")
     told = rows.head(MOST_ROWS)
     marked = frozenset(place for place, trial in enumerate(told["trial"]) if trial in overall)
-    caption = f"{count(len(rows), 'trial')} that none beats in {results.metric} and another metric"
+    caption = f"{count(len(rows), noun(results))} that none beats in {results.metric} and another metric"
     if len(fronts) > 1:
         caption += "; marked are those that none beats in all metrics"
     if len(told) < len(rows):
@@ -255,5 +320,5 @@ def _words(results: Results, fronts: Mapping[str, pd.DataFrame]) -> str:
             f"{name} {number(end[name])})"
             for end in ends
         )
-        words.append(f"{count(len(front), 'trial')} from {first} to {last}: none beats them in both.")
+        words.append(f"{count(len(front), noun(results))} from {first} to {last}: none beats them in both.")
     return " ".join(words)

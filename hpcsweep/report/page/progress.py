@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -116,12 +117,22 @@ def _figure(results: Results, known: pd.DataFrame, steps: Sequence[_Step], colum
     }
     if axis.menu:
         layout["updatemenus"] = [axis.menu]
-    thin = f" {len(kept):,} of {len(values):,} runs are drawn." if len(kept) < len(values) else ""
+    sign = 1 if results.minimise else -1
+    worse = any(sign * after.value > sign * before.value for before, after in pairwise(steps))
+    name = "best at the time" if worse else "best so far"
+    notes = ""
+    if worse:
+        notes += " The line gets worse where the best one did when it was trained further or again."
+    if results.folder.state.repeats > 1:
+        notes += " The line is of means over the repeats of a configuration, the points are of single runs."
+    if len(kept) < len(values):
+        notes += f" {len(kept):,} of {len(values):,} runs are drawn."
     return Figure(
         f"progress-{column.replace('_', '-')}",
-        [_runs(known, kept, x), _line(steps, x)],
+        [_runs(known, kept, x), _line(steps, x, name)],
         layout,
-        f"The best {results.metric} so far over {title}; each point is a completed run.{thin}{axis.note}",
+        f"The {name.replace('best', f'best {results.metric}')} over {title}; each point is a run that gave a "
+        f"value.{notes}{axis.note}",
         _words(results.metric, steps, x, title),
     )
 
@@ -131,7 +142,7 @@ def _runs(known: pd.DataFrame, kept: NDArray[np.int64], x: Floats) -> dict[str, 
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": "completed runs",
+        "name": "runs",
         "x": x[kept],
         "y": rows["value"].to_numpy(),
         "customdata": rows[["trial", "step"]].to_numpy(dtype=np.int64),
@@ -140,14 +151,14 @@ def _runs(known: pd.DataFrame, kept: NDArray[np.int64], x: Floats) -> dict[str, 
     }
 
 
-def _line(steps: Sequence[_Step], x: Floats) -> dict[str, Any]:
+def _line(steps: Sequence[_Step], x: Floats, name: str) -> dict[str, Any]:
     """The last step lasts until now."""
     ends = [*(float(x[step.place]) for step in steps), float(x[-1])]
     shown = [*steps, steps[-1]]
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(steps) <= 50 else "lines",
-        "name": "best so far",
+        "name": name,
         "x": ends,
         "y": [step.value for step in shown],
         "customdata": [step.trial for step in shown],

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Floats
 from hpcsweep.report.page.axes import (
-    LEGEND_BELOW,
     Dimension,
     ValueAxis,
     bar_below,
@@ -19,16 +18,18 @@ from hpcsweep.report.page.axes import (
     sideways,
     value_axis,
 )
-from hpcsweep.report.page.points import Points, points
+from hpcsweep.report.page.points import Failed, Points, failed_marks, noun, points
 from hpcsweep.report.page.sections import Figure, Section
 from hpcsweep.report.page.thinning import thinned
-from hpcsweep.report.page.wording import number
+from hpcsweep.report.page.wording import count, number
 from hpcsweep.report.results import Results
 
 #: So many trials are drawn for one parameter, and points for all of them together; the best are kept.
 MOST: Final = 2000
 _ALL: Final = 24_000
 _BEST: Final = 300
+#: So many failed trials are drawn for one parameter.
+_FAILED: Final = 500
 
 
 def slices(results: Results) -> Section | None:
@@ -41,55 +42,89 @@ def slices(results: Results) -> Section | None:
     most = max(_BEST, min(MOST, _ALL // len(results.space.columns)))
     # The best are drawn last, on top of the others.
     shown = found.at(thinned(len(found.trials), best=_BEST, most=most)[::-1])
+    failed = found.failed.at(thinned(len(found.failed.trials), best=0, most=min(most, _FAILED)))
     parameters = [one for one in dimensions(results.space, shown.configs) if one.active.any()]
+    of_failed = {one.name: one for one in dimensions(results.space, failed.configs)}
     place = {importance.name: place for place, importance in enumerate(importances(results))}
     parameters.sort(key=lambda parameter: place.get(parameter.name, len(place)))
     axis = value_axis(results.metric, shown.values, minimise=results.minimise)
     traces = []
     for index, parameter in enumerate(parameters):
         traces += _traces(parameter, shown, visible=index == 0)
-    thin = ""
-    if len(shown.trials) < len(found.trials):
-        thin = (
-            f" {len(shown.trials):,} of {len(found.trials):,} trials are drawn: the best {_BEST}, and an "
-            "even spread over the others."
-        )
-    caption = (
-        f"{results.metric} of each trial against one parameter, chosen above; the ring is the best. Blue "
-        f"points were trained for longest.{thin}{axis.note}"
-    )
-    if len(set(shown.resources)) == 1:
-        caption = caption.replace(" Blue points were trained for longest.", "")
+        if len(failed.trials):
+            traces.append(_failed(of_failed[parameter.name], failed, visible=index == 0))
     figure = Figure(
         "slices-one",
         traces,
-        _layout(parameters, axis),
-        caption,
-        _words(results, dimensions(results.space, found.configs), found.values),
+        _layout(results, parameters, axis, failed=len(failed.trials) > 0),
+        _caption(results, found, shown, failed) + axis.note,
+        _words(results, found),
         height=500,
     )
     return Section("slices", "Each parameter", [figure])
 
 
-def _layout(parameters: list[Dimension], axis: ValueAxis) -> dict[str, Any]:
+def _caption(results: Results, found: Points, shown: Points, failed: Failed) -> str:
+    what = noun(results)
+    told = [f"{results.metric} of each {what} against one parameter, chosen above."]
+    if what != "trial":
+        told = [f"Mean {results.metric} of each configuration against one parameter, chosen above."]
+        told.append("Lines reach from the least to the largest value of its repeats.")
+    active = " wherever that has the parameter" if any(p.when for p in results.space.columns) else ""
+    told.append(f"The ring is the best of the sweep, trial {found.trials[0]}{active}.")
+    if len(set(shown.resources)) > 1:
+        told.append("Blue points were trained for longest.")
+    if len(shown.trials) < len(found.trials):
+        told.append(
+            f"{len(shown.trials):,} of {len(found.trials):,} {what}s are drawn: the best {_BEST}, and an "
+            "even spread over the others."
+        )
+    if total := len(found.failed.trials):
+        some = f", {len(failed.trials):,} of them drawn" if len(failed.trials) < total else ""
+        told.append(f"Crosses: {count(total, what)} that failed and {_have(total)} no value{some}.")
+    return " ".join(told)
+
+
+def _have(n: int) -> str:
+    return "has" if n == 1 else "have"
+
+
+def _layout(
+    results: Results, parameters: list[Dimension], axis: ValueAxis, *, failed: bool
+) -> dict[str, Any]:
     buttons = []
     for index, parameter in enumerate(parameters):
-        visible = [owner == index for owner in range(len(parameters)) for _ in range(2)]
+        visible = [owner == index for owner in range(len(parameters)) for _ in range(3 if failed else 2)]
         changes = {f"xaxis.{key}": value for key, value in parameter.axis.items()}
         buttons.append({"label": parameter.name, "method": "update", "args": [{"visible": visible}, changes]})
     menus = [menu("Parameter", buttons)] if len(buttons) > 1 else []
-    return {
+    layout = {
         "xaxis": nested(parameters[0].axis),
         "yaxis": axis.layout,
-        "showlegend": False,
-        "legend": LEGEND_BELOW,
+        "showlegend": failed,
+        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"},
         "hovermode": "closest",
         "updatemenus": [*menus, *([axis.menu] if axis.menu else [])],
     }
+    if failed:  # a strip at the worse side
+        plot, strip = ([0.0, 0.88], [0.91, 1.0]) if results.minimise else ([0.12, 1.0], [0.0, 0.09])
+        layout["yaxis"] = {**axis.layout, "domain": plot}
+        layout["yaxis2"] = {
+            "domain": strip,
+            "range": [-0.5, 0.5],
+            "fixedrange": True,
+            "tickmode": "array",
+            "tickvals": [0],
+            "ticktext": ["failed"],
+            "showgrid": False,
+            "zeroline": False,
+        }
+        layout["xaxis"]["anchor"] = "y" if results.minimise else "y2"
+    return layout
 
 
 def _traces(parameter: Dimension, shown: Points, *, visible: bool) -> list[dict[str, Any]]:
-    """The trials in which it is active, and a ring around the best of them."""
+    """The trials in which it is active, and a ring around the best of the sweep if it is among them."""
     places = np.flatnonzero(parameter.active)
     x = parameter.values[places]
     if parameter.listed:
@@ -99,22 +134,53 @@ def _traces(parameter: Dimension, shown: Points, *, visible: bool) -> list[dict[
         "mode": "markers",
         "name": parameter.name,
         "visible": visible,
+        "showlegend": False,
         "x": x,
         "y": shown.values[places],
         "customdata": np.stack([shown.trials[places], shown.resources[places]], axis=1),
         "marker": {"size": 7, "opacity": 0.8, **_colours(shown.resources, places)},
         "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{y:.6~g}<extra></extra>",
     }
+    if (shown.high > shown.low).any():
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": (shown.high - shown.values)[places],
+            "arrayminus": (shown.values - shown.low)[places],
+            "color": "@muted",
+            "thickness": 1,
+            "width": 0,
+        }
+    best = places[-1:] == len(shown.trials) - 1
     ring = {
         "type": "scatter",
         "mode": "markers",
         "visible": visible,
-        "x": x[-1:],
-        "y": shown.values[places][-1:],
+        "showlegend": False,
+        "x": x[-1:][best],
+        "y": shown.values[places][-1:][best],
         "marker": {"size": 15, "symbol": "circle-open", "color": "@2", "line": {"width": 2.5}},
         "hoverinfo": "skip",
     }
     return [trace, ring]
+
+
+def _failed(parameter: Dimension, failed: Failed, *, visible: bool) -> dict[str, Any]:
+    """Those in which it is active, in a strip of their own."""
+    places = np.flatnonzero(parameter.active)
+    x, trials = parameter.values[places], failed.trials[places]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "failed",
+        "visible": visible,
+        "yaxis": "y2",
+        "x": x + sideways(trials) if parameter.listed else x,
+        "y": sideways(7 * trials),
+        "customdata": failed_marks([failed.runs[place] for place in places]),
+        "marker": {"symbol": "x", "size": 7, "color": "@bad", "opacity": 0.8},
+        "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{customdata[2]}<extra></extra>",
+    }
 
 
 def _colours(resources: NDArray[np.int64], places: NDArray[np.int64]) -> dict[str, Any]:
@@ -134,19 +200,26 @@ def _colours(resources: NDArray[np.int64], places: NDArray[np.int64]) -> dict[st
     }
 
 
-def _words(results: Results, parameters: list[Dimension], values: Floats) -> str:
-    """Medians in the thirds of each domain, or for each listed value."""
+def _words(results: Results, found: Points) -> str:
+    """Medians in the thirds of each domain, or for each listed value, and how many failed there."""
     words = [f"Medians of {results.metric}."]
-    for parameter in parameters:
-        low, high = parameter.ends
-        parts = len(parameter.listed) or 3
-        part = np.clip(np.floor((parameter.scaled - low) / (high - low) * parts), 0, parts - 1)
+    of_failed = dimensions(results.space, found.failed.configs)
+    for parameter, failed in zip(dimensions(results.space, found.configs), of_failed, strict=True):
         names = parameter.listed or ("lowest third", "middle third", "highest third")
-        told = [
-            f"{name} {number(float(np.median(values[part == index])))}"
-            for index, name in enumerate(names)
-            if (part == index).any()
-        ]
+        part, part_failed = _parts(parameter, len(names)), _parts(failed, len(names))
+        told = []
+        for index, name in enumerate(names):
+            here, lost = found.values[part == index], int((part_failed == index).sum())
+            if len(here) or lost:
+                median = number(float(np.median(here))) if len(here) else "no value"
+                told.append(f"{name} {median}" + (f" ({lost:,} failed)" if lost else ""))
         if told:
             words.append(f"{parameter.name}: {', '.join(told)}.")
     return " ".join(words)
+
+
+def _parts(parameter: Dimension, parts: int) -> Floats:
+    """In which of the equal parts of the domain each value lies `(n,)`; NaN where inactive."""
+    low, high = parameter.ends
+    found: Floats = np.clip(np.floor((parameter.scaled - low) / (high - low) * parts), 0, parts - 1)
+    return found
