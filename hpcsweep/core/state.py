@@ -225,7 +225,7 @@ class SweepState:
 
     def value_key(self, first: int) -> tuple[float, int, int] | None:
         """Orders configurations by their newest value, smaller is better; None for one without a value."""
-        newest = self._newest(first)
+        newest = self.newest(first)
         return None if newest is None else self._key(newest)
 
     def clone_steps(self, parent: int) -> list[int]:
