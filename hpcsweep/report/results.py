@@ -121,7 +121,8 @@ class Results:
         found = frame(self._table("runs", runs_table))
         if "failure" not in found:  # of an earlier version
             ended = zip(found["outcome"], found["message"], strict=True)
-            found.insert(found.columns.get_loc("outcome") + 1, "failure", list(starmap(_failure, ended)))
+            after = list(found.columns).index("outcome") + 1
+            found.insert(after, "failure", list(starmap(_failure, ended)))
         return found
 
     @cached_property

@@ -75,11 +75,13 @@ def test_failed_stopped_and_running_ones_are_told_apart(tmp_path: Path) -> None:
     for trial in range(3):
         report(results, trial, 0, {1: {"loss": 0.9}, 2: {"loss": 0.5}})
     found = figure(curves(results))
-    assert {name: stretches(trace(found, name))[0][0][0] for name in ("failed", "dropped", "went on")} == {
+    names = ("failed", "dropped", "trained in full")  # there is no rung to go on from
+    assert {name: stretches(trace(found, name))[0][0][0] for name in names} == {
         "failed": 0,
         "dropped": 1,
-        "went on": 2,
+        "trained in full": 2,
     }
+    assert "at 9: 1 trained in full (median 0.1), 1 dropped (median 0.5)." in found.summary
 
 
 def test_without_reports_the_values_of_the_runs_are_joined(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_of_a_long_curve_so_many_points_are_kept_its_ends_among_them(tmp_path: P
     results = sweep(tmp_path / "r", [Ran(0, 5000, 0.5), Ran(1, 5000, 0.6)])
     for trial in range(2):
         report(results, trial, 0, {step: {"loss": 1.0 / step} for step in range(1, 5001)})
-    first, second = stretches(trace(figure(curves(results)), "went on"))
+    first, second = stretches(trace(figure(curves(results)), "trained in full"))
     assert len(first) == len(second) == MOST_POINTS
     assert (first[0][1], first[-1][1]) == (1, 5000)
     assert max(np.diff([x for _, x, _ in first])) < 30

@@ -134,3 +134,5 @@ def test_sweeps_without_trials_and_without_values_are_no_matter(tmp_path: Path) 
     assert rungs(sweep(tmp_path / "empty", [])) is None
     found = table(rungs(sweep(tmp_path / "failed", [Ran(0, 1, None), Ran(1, 1, None)])))
     assert list(found.rows[0]) == [1, 2, 0, 2, None, None, 0, ""]
+    found = table(rungs(sweep(tmp_path / "failed at the top", [Ran(0, 9, None), Ran(1, 9, None)])))
+    assert list(found.rows[0]) == [9, 2, 0, 2, None, None, None, None]  # nobody is trained in full

@@ -18,6 +18,7 @@ from hpcsweep.core.events import (
     Outcome,
     SweepEnded,
     SweepStarted,
+    TrialCreated,
 )
 from hpcsweep.report.page.failures import WELL, failures
 from hpcsweep.report.page.gpu_time import LOST_TO, gpu_time, queue_waits, where_it_went
@@ -80,6 +81,27 @@ def test_the_summary_of_a_running_sweep_ends_at_the_newest_moment_that_is_known(
     found = facts(summary(written(tmp_path / "r", TROUBLED)))
     assert (found["State"], found["Wall time"]) == ("running", "2.38 h")  # 5010 + 3600 - 50 s
     assert found["GPU-hours"] == "10.1"
+
+
+def test_the_summary_counts_configurations_against_the_budget(tmp_path: Path) -> None:
+    def trials(name: str, events: list[AnyEvent]) -> str:
+        results = written(tmp_path / name, events)
+        (tmp_path / name / "sweep.yaml").write_text("budget: {trials: 4}\n")
+        return facts(summary(results))["Trials"]
+
+    started = SweepStarted("cafe01", "lr", 50.0, identity() | {"repeats": 3})
+    repeated = [TrialCreated(trial, {"lr": 0.1}, 0, 10, repeat=trial % 3) for trial in range(6)]
+    assert trials("plain", [STARTED, *created(2)]) == "2 of 4"
+    assert trials("repeats", [started, *repeated]) == (
+        "6, 2 of 4 configurations, 3 repeats of each configuration"
+    )
+    clone = TrialCreated(2, {"lr": 0.2}, 0, 10, parent=0, start=10, origin="clone")
+    assert trials("clones", [STARTED, *created(2), clone]) == "3, 2 of 4 configurations"
+
+
+def test_a_sweep_that_ended_without_a_value_awaits_none(tmp_path: Path) -> None:
+    events = [STARTED, *created(1), *planned("a", (0, 0)), failed(0, "odd"), ENDED]
+    assert facts(summary(written(tmp_path / "r", events)))["Best loss"] == "no value"
 
 
 def test_a_sweep_without_gpus_counts_the_hours_of_its_runs(tmp_path: Path) -> None:

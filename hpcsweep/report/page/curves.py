@@ -145,16 +145,24 @@ def _traces(
         before = (trial, now, point)
     mode = "lines" if len(shown) > 6 * shown["trial"].nunique() else "lines+markers"
     keys = sorted(lines, key=lambda key: (list(_STYLES).index(key[0]), key[1]))
+    last = all(run.resource >= top for trial in state.trials for run in trial.runs)
     named: set[Fate] = set()
     traces = []
     for key in keys:
-        traces.append(_trace(key[0], lines[key][1:], mode, named=key[0] not in named))
+        traces.append(_trace(key[0], lines[key][1:], mode, named=key[0] not in named, last=last))
         named.add(key[0])
     return traces, [kind for _, kind in keys]
 
 
-def _trace(what: Fate, line: Sequence[tuple[float, float, int]], mode: str, *, named: bool) -> dict[str, Any]:
-    name, style = _STYLES[what]
+def _name(what: Fate, *, last: bool) -> str:
+    """Of what followed; from the last rung nobody goes on."""
+    return "trained in full" if last and what is Fate.WENT_ON else _STYLES[what][0]
+
+
+def _trace(
+    what: Fate, line: Sequence[tuple[float, float, int]], mode: str, *, named: bool, last: bool
+) -> dict[str, Any]:
+    name, style = _name(what, last=last), _STYLES[what][1]
     return {
         "type": "scatter",
         "mode": mode,
@@ -268,7 +276,8 @@ def _words(results: Results, kinds: Sequence[Ladder], reports: pd.DataFrame) -> 
                     if run.resource == resource and run.value is not None:
                         values.setdefault(fate(trial, run, top=top), []).append(run.value)
             told = [
-                f"{len(found):,} {_STYLES[what][0]} (median {number(float(np.median(found)))})"
+                f"{len(found):,} {_name(what, last=resource >= top)} "
+                f"(median {number(float(np.median(found)))})"
                 for what, found in sorted(values.items(), key=lambda item: item[0].value, reverse=True)
             ]
             if told:

@@ -24,10 +24,12 @@ _NO_FAULT: Final = (Failure.LOST, Failure.CANCELLED)
 _CONFIGURATION: Final = "the configuration: never promoted"
 _GOES_ON: Final = "not the configuration: goes on from its checkpoint"
 _GIVEN_UP: Final = "lost for good"
+_CANCELLED: Final = "cancelled for good"
 _FOLLOWS: Final = {
     **{ending(kind.value): _CONFIGURATION for kind in Failure if kind not in _NO_FAULT},
     ending(Interruption.TRAINING_ERROR.value): "the configuration: tried again",
     _GIVEN_UP: "interrupted too often: given up",
+    _CANCELLED: "its owner: not tried again",
 }
 
 
@@ -58,7 +60,8 @@ def _kind(end: str, failure: object, final: bool) -> str:
     """What was wrong where a run failed for good, else how the attempt ended."""
     if not isinstance(failure, str) or not final:
         return ending(end)
-    return _GIVEN_UP if failure == Failure.LOST.value else ending(failure)
+    given_up = {Failure.LOST.value: _GIVEN_UP, Failure.CANCELLED.value: _CANCELLED}
+    return given_up.get(failure) or ending(failure)
 
 
 def _by_kind(bad: pd.DataFrame, *, gpus: bool) -> Table:

@@ -126,7 +126,7 @@ def _table(results: Results, ladder: Ladder, found: Sequence[Rung]) -> Table:
         f"best {results.metric}": [rung.ranked[0][0] if rung.ranked else None for rung in told],
         "cut-off": [rung.cut for rung in told],
         "went on": [None if rung.resource >= top else len(rung.promoted) for rung in told],
-        "which, best first": ["trained in full" if r.resource >= top else some(r.promoted) for r in told],
+        "which, best first": [_which(rung, end, top=top) for rung, end in zip(told, ends, strict=True)],
     }
     for name in ("stopped", "under way"):
         if not any(columns[name]):
@@ -152,6 +152,13 @@ def _table(results: Results, ladder: Ladder, found: Sequence[Rung]) -> Table:
     if marked:
         caption += " The best of the sweep is in the marked row."
     return Table(list(columns), list(zip(*columns.values(), strict=True)), caption, marked)
+
+
+def _which(rung: Rung, ends: Counter[Outcome | None], *, top: int) -> str | None:
+    """Who went on; at the last rung nobody does, and those that completed it are trained in full."""
+    if rung.resource < top:
+        return some(rung.promoted)
+    return "trained in full" if ends[Outcome.COMPLETED] else None
 
 
 def _figure(results: Results, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) -> Figure | None:

@@ -202,7 +202,8 @@ def _colours(resources: NDArray[np.int64], places: NDArray[np.int64]) -> dict[st
 
 def _words(results: Results, found: Points) -> str:
     """Medians in the thirds of each domain, or for each listed value, and how many failed there."""
-    words = [f"Medians of {results.metric}."]
+    own = ", each at the resource of its newest value" if len(set(found.resources)) > 1 else ""
+    words = [f"Medians of {results.metric}{own}."]
     of_failed = dimensions(results.space, found.failed.configs)
     for parameter, failed in zip(dimensions(results.space, found.configs), of_failed, strict=True):
         names = parameter.listed or ("lowest third", "middle third", "highest third")

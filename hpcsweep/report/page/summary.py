@@ -47,7 +47,8 @@ def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
 def _value(results: Results) -> list[tuple[str, str]]:
     best = results.best
     if best is None:
-        return [(f"Best {results.metric}", "no value yet")]
+        yet = " yet" if results.folder.state.ended is None else ""
+        return [(f"Best {results.metric}", f"no value{yet}")]
     repeats = f", mean of {best['repeats']}" if "repeats" in best else ""
     found = f"trial {best['trial']} at {best['resource']}{repeats}"
     return [(f"Best {results.metric}", number(best["value"])), ("Found by", found)]
@@ -77,8 +78,12 @@ def _named(chosen: Any) -> str:
 def _trials(results: Results) -> str:
     state = results.folder.state
     limit = _budget(results).get("trials")
-    of = f" of {limit:,}" if isinstance(limit, int) and limit > state.chosen else ""
     again = f", {count(state.repeats, 'repeat')} of each configuration" if state.repeats > 1 else ""
+    of = ""
+    if isinstance(limit, int) and limit > state.chosen:
+        # The budget counts neither repeats nor clones.
+        plain = state.chosen == len(state.trials)
+        of = f" of {limit:,}" if plain else f", {state.chosen:,} of {limit:,} configurations"
     return f"{len(state.trials):,}{of}{again}"
 
 
