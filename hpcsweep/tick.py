@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 CATCH_UP_S: Final = 60.0
 #: A job of its own stays for so long at most: less than its time limit.
 STAY_S: Final = 600.0
+#: After a failed tick of a task, where no tick job waits, one looks again so much later.
+LATER_S: Final = 60.0
 #: It looks so often whether another driver is done.
 LOOK_S: Final = 3.0
 _log = logging.getLogger(__name__)
@@ -64,8 +66,14 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
             look_after(layout, job=request.job)
     except SupersededError:
         return 0
-    except (HpcsweepError, OSError) as error:
-        _log.error("%s", error)
+    except Exception as error:
+        if isinstance(error, HpcsweepError | OSError):
+            _log.error("%s", error)
+        else:
+            _log.exception("a fault in hpcsweep: %s: %s", type(error).__name__, error)
+        # A tick job that fails is followed by another one (see cluster.slurm_guard), a task is not.
+        if request.batch:
+            _ensure_tick_job(layout, request.batch)
         return 1
     return 0
 
@@ -193,6 +201,25 @@ def _look_again(layout: Layout, events: Sequence[AnyEvent]) -> None:
 
     state = SweepState.replay(events)
     Ticking(state, cluster=_known(layout, events)[1].cluster, layout=layout).first(now=time.time())
+
+
+def _ensure_tick_job(layout: Layout, batch: str) -> None:
+    """Submit a job that looks again, unless the queue shows that one of the sweep's waits or runs.
+
+    What can be read decides how much of that is possible: a task must not fail for it.
+    """
+    try:
+        events = read_journal(layout).events
+        cluster = _known(layout, events)[1].cluster
+        cluster.poll([])
+        sweep = batch.rsplit("-", 2)[0]
+        names = (cluster.jobs or {}).values()
+        if any(name.startswith(f"{sweep}-") and name.endswith("-tick") for name in names):
+            return
+        job = cluster.call(f"{sweep}-tick", layout.root, delay_s=LATER_S)
+        _log.warning("job %s looks again in %g s", job, LATER_S)
+    except Exception as error:
+        _log.error("no job that looks again could be submitted: %s", error)
 
 
 def _seen_to(state: SweepState, job: str) -> bool:

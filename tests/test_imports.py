@@ -87,6 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 EXCEPTIONS = {
     ("cluster/local_task.py", "worker"),  # the process that this machine runs in place of a Slurm task
     ("report/results.py", "spec"),  # reads the spec and the space back, when somebody asks for them
+    ("cli/liveness.py", "cluster"),  # asks squeue alone whether jobs live
     ("cli/watch.py", "cluster"),  # asks squeue alone, for what it draws
 }
 

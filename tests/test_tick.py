@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import subprocess
 import sys
@@ -54,6 +55,12 @@ class JobCluster(FolderCluster):
         #: Tasks that go on cleaning up, and whether none can be cancelled.
         self.slow: set[int] = set()
         self.stubborn = False
+        #: What the queue shows of the user; None: it does not tell.
+        self.known: dict[str, str] | None = None
+
+    @property
+    def jobs(self) -> Mapping[str, str] | None:
+        return self.known
 
     def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         self.called.append((name, after, delay_s))
@@ -247,12 +254,59 @@ def test_a_refused_batch_leaves_the_sweep_whole_and_tells_why(
 ) -> None:
     site.cluster.refusal = SubmitRefused("sbatch: error: Access/permission denied")
     assert site.tick(site.work(0, 1, 2, 3), 3) == 1
-    assert [record.getMessage() for record in caplog.records] == ["sbatch: error: Access/permission denied"]
+    name = f"s-{site.state.started.sweep}-tick" if site.state.started else ""
+    assert site.cluster.called == [(name, "", tick.LATER_S)], "the queue does not tell that another one waits"
+    assert [record.getMessage() for record in caplog.records] == [
+        "sbatch: error: Access/permission denied",
+        "job tick-1 looks again in 60 s",
+    ]
     assert Folder(site.root).refusal() == "sbatch: error: Access/permission denied"
-    assert site.cluster.called == []
     site.cluster.refusal = None
     assert site.tick() == 0
     assert [len(batch.tasks) for batch in site.state.live.values()] == [2]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EIO, "Input/output error"),
+        ValueError("a mistake of ours"),
+    ],
+)
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_task_whose_tick_fails_leaves_a_job_that_looks_again_unless_one_waits(
+    site: Site, monkeypatch: pytest.MonkeyPatch, fault: Exception, waits: bool
+) -> None:
+    name = site.work(0)
+    sweep = name.rsplit("-", 2)[0]
+
+    def fails(*of: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hpcsweep.driver.driver.new_requests", fails)
+        patch.setattr(site.cluster, "known", {"7": f"{sweep}-1-1-tick"} if waits else {"7": "other-tick"})
+        assert site.tick(name, 0) == 1
+    assert site.cluster.called == ([] if waits else [(f"{sweep}-tick", "", tick.LATER_S)])
+    assert site.tick(name, 0) == 0
+    assert site.finished() == 1
+
+
+def test_tick_jobs_that_are_gone_before_their_time_are_replaced(site: Site) -> None:
+    name = site.work(0)
+    batch = site.batch
+    site.cluster.known = {batch.tick: f"{name}-tick", "tick-1": "the one that looks in a minute"}
+    assert site.tick(name, 0) == 0
+    assert site.cluster.called == []
+    site.cluster.known = {}
+    site.work(1)
+    assert site.tick(name, 1) == 0
+    assert [(called, after) for called, after, _ in site.cluster.called] == [
+        (f"{name}-tick", batch.job),
+        (f"{name.rsplit('-', 2)[0]}-tick", ""),
+    ]
 
 
 @pytest.mark.parametrize("of_task", [True, False])

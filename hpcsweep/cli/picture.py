@@ -115,6 +115,8 @@ def _driver(view: View) -> str:
         return f"driven by {view.driver}"
     if state.ended is not None:
         return ""
+    if view.liveness is not None and view.liveness.driven is False and state.detached is not None:
+        return "nobody drives it"
     if state.detached is not None:
         return f"driven by its jobs on {state.detached.cluster}"
     return "no driver at work: launch again to carry on"
@@ -124,6 +126,7 @@ def _troubles(view: View) -> list[str]:
     refusal = view.course.refusal()
     return [
         *([view.unknown] if view.unknown else []),
+        *(view.liveness.lines if view.liveness is not None and view.liveness.unknown != view.unknown else []),
         *([f"refused: {refusal}"] if refusal else []),
         *troubles(view.course.state, now=view.at),
     ]

@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit
+from hpcsweep.cli.liveness import ask_liveness
 from hpcsweep.cli.neutral import neutral
 from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import (
@@ -27,6 +28,7 @@ from hpcsweep.cli.text import (
 from hpcsweep.core.events import Ending, Failure, Interruption
 from hpcsweep.errors import SpecError
 from hpcsweep.report.folder import Folder, best_of
+from hpcsweep.report.liveness import Liveness
 from hpcsweep.report.rungs import RungCounts
 
 
@@ -36,7 +38,12 @@ def status(path: Path, *, json: bool) -> None:
         folder = Folder(path)
         now = time.time()
         budget = _gpu_budget(folder)
+        alive = _liveness(folder)
+        if alive is not None and alive.driven is False and folder.state.detached is not None:
+            folder = Folder(path)  # it may have ended, or a driver begun, since it was read
+            alive = _liveness(folder)
         summary = folder.status(now=now) | {"budget_gpu_hours": budget}
+        summary["liveness"] = None if alive is None else msgspec.to_builtins(alive)
         if json:
             _print_json(summary)
             return
@@ -46,7 +53,9 @@ def status(path: Path, *, json: bool) -> None:
             counts.apply(event)
         _tell(f"{summary['name']}: {summary['state']}" + _because(summary["reason"]))
         if summary["state"] == "running":
-            _tell(f"driver: {summary['driver'] or _drives(summary)}")
+            _tell(f"driver: {summary['driver'] or _drives(summary, alive)}")
+            for line in alive.lines if alive is not None else ():
+                _tell(line)
         for trouble in troubles(state, now=now):
             _tell(trouble)
         for line in summary["passed_over"]:
@@ -83,10 +92,20 @@ def _tell(text: str) -> None:
     typer.echo(neutral(text))
 
 
-def _drives(summary: dict[str, Any]) -> str:
+def _liveness(folder: Folder) -> Liveness | None:
+    """Who drives the sweep; None once it has ended."""
+    state, tail = folder.state, folder.reading.tail
+    if state.ended is not None or state.started is None or tail is None:
+        return None
+    return ask_liveness(folder.layout, state, driver=folder.driver, tail=tail)
+
+
+def _drives(summary: dict[str, Any], alive: Liveness | None) -> str:
     """Who drives a sweep while no driver is at work."""
     if summary["detached"] is None:
         return "none at work; launch again to carry on"
+    if alive is not None and alive.driven is False:
+        return "none at work"
     jobs = f", then tick jobs {', '.join(summary['tick_jobs'])}" if summary["tick_jobs"] else ""
     return f"its jobs on {summary['detached']}: tasks as they finish{jobs}"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
+import math
 import os
 import shutil
 import signal
@@ -18,19 +20,24 @@ from rich.console import Console
 from rich.live import Live
 
 from hpcsweep.cli.exits import INTERRUPTED, errors_exit
+from hpcsweep.cli.liveness import SQUEUE_S
 from hpcsweep.cli.outlook import Plan, plan_of
 from hpcsweep.cli.picture import Picture
 from hpcsweep.cli.show import status
-from hpcsweep.cluster.slurm_queue import SlurmQueue
+from hpcsweep.cluster.slurm_queue import SlurmQueue, queued_jobs
 from hpcsweep.core.protocols import LiveBatch, TaskId, TaskShape, TaskState
 from hpcsweep.core.records import BatchState
 from hpcsweep.errors import ClusterUnavailable, SpecError
+from hpcsweep.report.liveness import Liveness, QueuedJob, liveness, must_ask
 from hpcsweep.report.watch import View, Watch
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout
 
 #: How soon the picture follows the terminal's size.
 _LOOK_S: Final = 0.25
+#: What the last poll showed counts for so long; without one squeue is asked so often.
+_FRESH_S: Final = 2.0
+_ASK_S: Final = 30.0
 
 
 def watch(path: Path, *, every: float) -> None:
@@ -66,10 +73,12 @@ def _leave(number: int, _: FrameType | None) -> None:
 
 def _draw(path: Path, console: Console, every: float) -> None:
     """Draw until the sweep has ended."""
-    watched, plans = Watch(path, Squeue()), _Plans(path)
+    squeue = Squeue()
+    watched, plans = Watch(path, squeue), _Plans(path)
 
     def look() -> View:
-        return watched.look(now=time.time(), shown=console.height)
+        view = watched.look(now=time.time(), shown=console.height)
+        return view._replace(liveness=squeue.liveness(watched.layout, view))
 
     view = look()
     if view.course.state.ended is not None:
@@ -97,6 +106,8 @@ class Squeue:
 
     def __init__(self) -> None:
         self._queue = SlurmQueue()
+        self._looked = self._asked = -math.inf
+        self._shown: tuple[Mapping[str, QueuedJob] | None, str] = None, ""
         self._words = _Words()
         log = logging.getLogger("hpcsweep")
         log.addHandler(self._words)  # nothing else may write to the terminal
@@ -127,7 +138,32 @@ class Squeue:
         shown = self._queue.poll(live)
         if shown is None:
             raise ClusterUnavailable(self._words.last)
+        self._looked = time.monotonic()
         return shown
+
+    def liveness(self, layout: Layout, view: View) -> Liveness | None:
+        """Whether anybody drives the sweep; None where no queue can tell.
+
+        What the last poll showed counts; where there was nothing to poll for, squeue is asked now and then.
+        """
+        state = view.course.state
+        if state.started is None or not must_ask(state, view.driver):
+            return None
+        jobs = self._queue.jobs
+        if jobs is not None and time.monotonic() - self._looked < _FRESH_S:
+            shown = {job: QueuedJob(job, name) for job, name in jobs.items()}
+            return liveness(layout, state, driver=None, jobs=shown)
+        if view.unknown:
+            return liveness(layout, state, driver=None, unknown=view.unknown)
+        if time.monotonic() - self._asked >= _ASK_S:
+            self._asked = time.monotonic()
+            try:
+                found = queued_jobs(getpass.getuser(), timeout_s=SQUEUE_S)
+                self._shown = {job[0]: QueuedJob(*job) for job in found}, ""
+            except ClusterUnavailable as error:
+                self._shown = None, str(error)
+        jobs_now, unknown = self._shown
+        return liveness(layout, state, driver=None, jobs=jobs_now, unknown=unknown)
 
 
 class _Words(logging.Handler):

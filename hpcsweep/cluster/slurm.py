@@ -23,6 +23,7 @@ from hpcsweep.cluster.holding import holding
 from hpcsweep.cluster.limits import Node, Site, host_list, hosts_of
 from hpcsweep.cluster.sbatch_options import gpu_problems
 from hpcsweep.cluster.slurm_environment import kept_out, passed_on
+from hpcsweep.cluster.slurm_guard import guarded
 from hpcsweep.cluster.slurm_identity import Identity
 from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
 from hpcsweep.cluster.slurm_programs import Row
@@ -200,12 +201,34 @@ class SlurmCluster(Cluster):
         Raises:
             ClusterError: Slurm takes no such job, or not now.
         """
-        script = Layout(folder).tick_script
-        write_atomic(script, self.tick_script(name, folder, after=after, delay_s=delay_s).encode())
         # The user's own defaults may be for jobs with GPUs.
         drop = kept_out(tick_options(name, folder, self._options))
-        job, _ = submit(script, cwd=folder, drop=drop)
+        text = self.guarded_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
+        script: Path | str = Layout(folder).tick_script
+        try:
+            write_atomic(Layout(folder).tick_script, text.encode())
+        except OSError as error:  # it is there for people to read
+            _log.warning("%s: cannot be written: %s", script, error.strerror or error)
+            script = text
+        job, _ = submit(script, cwd=folder if folder.is_dir() else Path("/"), drop=drop)
+        self._queue.note(job, name)
         return job
+
+    def guarded_tick_script(
+        self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, drop: frozenset[str]
+    ) -> str:
+        """The script of a job that ticks: one that fails is followed by one that looks again."""
+        # Where Slurm cannot open a job's log the job never starts: it opens ours itself.
+        script = self.tick_script(name, folder, after=after, delay_s=delay_s, own_log=True)
+        logs = {"output", "error"} & {key.lstrip("-") for key in self._options.tick_options}
+        log = None if logs else Layout(folder).tick_log
+        programs_folder = str(Path(shutil.which("sbatch") or "/usr/bin/sbatch").parent)
+        return guarded(script, folder=folder, log=log, programs=programs_folder, unset=drop)
+
+    @property
+    def jobs(self) -> Mapping[str, str] | None:
+        """Ids and names of the user's jobs that waited or ran at the last poll."""
+        return self._queue.jobs
 
     def dismiss(self, jobs: Sequence[str]) -> None:
         """Cancel jobs that `call` submitted, those that have ended passed over.
@@ -217,9 +240,19 @@ class SlurmCluster(Cluster):
         if answer.code != 0 and not programs.only_ended(answer):
             raise ClusterUnavailable(f"scancel: {answer.words}")
 
-    def tick_script(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
-        """The script of such a job; writes nothing."""
-        options = tick_options(name, folder, self._options, after=after, delay_s=delay_s)
+    def tick_script(
+        self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, own_log: bool = False
+    ) -> str:
+        """The script of such a job; writes nothing.
+
+        Args:
+            name: The job name.
+            folder: The results folder.
+            after: Job that has to end first.
+            delay_s: It starts no earlier than so much later.
+            own_log: It opens its log itself.
+        """
+        options = tick_options(name, folder, self._options, after=after, delay_s=delay_s, own_log=own_log)
         command = tick_command(self._options.python, folder, import_from=self._import_from)
         batch = Batch(name=name, folder=folder, tasks=1, throttle=1, shape=TaskShape())
         text = render(self._template, batch, site=self._options, command=command, options=options)

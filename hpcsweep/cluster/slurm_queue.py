@@ -29,6 +29,22 @@ MUTE_S: Final = 600.0
 COUNTED_S: Final = 30.0
 
 
+def queued_jobs(user: str, *, timeout_s: float) -> list[tuple[str, str, str, str, str]]:
+    """What waits or runs of this user: job id (an array's own), name, state, reason, when it may start.
+
+    Raises:
+        ClusterUnavailable: squeue is not there, failed, or did not answer in time.
+    """
+    columns = programs.SEPARATOR.join(["%F", "%T", "%r", "%S", "%j"])
+    text = programs.ask(["squeue", f"--user={user}", "-h", "-o", columns], timeout_s=timeout_s)
+    lines = [line.split(programs.SEPARATOR, 4) for line in text.split("\n")]
+    return [
+        (line[0], line[4], line[1], "" if line[2] == "None" else line[2], line[3])
+        for line in lines
+        if len(line) == 5
+    ]
+
+
 class SlurmQueue:
     """Asks squeue and sacct. What it remembers only spares questions: a new one answers the same.
 
@@ -54,12 +70,23 @@ class SlurmQueue:
         self._counted = (0, -COUNTED_S)
         self._ended: dict[TaskId, TaskState] = {}
         self._unknown_words: set[str] = set()
+        self._jobs: dict[str, str] | None = None
 
     @property
     def queued(self) -> int | None:
         """The user's tasks and jobs that waited or ran just now; None where nobody has looked of late."""
         count, at = self._counted
         return count if time.monotonic() - at < COUNTED_S else None
+
+    @property
+    def jobs(self) -> Mapping[str, str] | None:
+        """Ids and names of the user's jobs that waited or ran at the last poll; None: it told nothing."""
+        return self._jobs
+
+    def note(self, job: str, name: str) -> None:
+        """This job was submitted since."""
+        if self._jobs is not None:
+            self._jobs[job] = name
 
     def find(self, batch: Identity) -> str | None:
         """Job id of the array of this batch, from squeue, else from the database if there is one.
@@ -93,7 +120,13 @@ class SlurmQueue:
             rows = self._squeue()
         except ClusterUnavailable as error:
             _log.warning("nothing known: %s", error)
+            self._jobs = None
             return None
+        self._jobs = {
+            (row.array if row.task >= 0 else str(row.job)): row.name
+            for row in rows
+            if phase_of(row.state).active
+        }
         self._counted = (sum(phase_of(row.state).active for row in rows), time.monotonic())
         batches = {batch.name: batch for batch in live}
         known = [self.identity(batch) for batch in live]

@@ -48,17 +48,19 @@ _CONFIGURATION: Final = "node configuration is not available"
 _ID: Final = re.compile(r"^(\d+)(?:;\S*)?\s*$", re.MULTILINE)
 
 
-def submit(script: Path, *, cwd: Path, drop: Container[str] = ()) -> tuple[str, str]:
-    """Submit the script; the job id, and what sbatch warned of.
+def submit(script: Path | str, *, cwd: Path, drop: Container[str] = ()) -> tuple[str, str]:
+    """Submit the script, a file or its text; the job id, and what sbatch warned of.
 
     Raises:
         SubmitRefused: It was refused for certain, with sbatch's own words.
         SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
         SubmitUncertain: It may have been accepted.
     """
-    argv = ["sbatch", "--parsable", str(script)]
+    argv = ["sbatch", "--parsable", *([str(script)] if isinstance(script, Path) else [])]
+    text = "" if isinstance(script, Path) else script
     try:
-        answer = programs.call(argv, timeout_s=SBATCH_S, cwd=cwd, env=exported(drop=drop), until=_RETRYING)
+        env = exported(drop=drop)
+        answer = programs.call(argv, timeout_s=SBATCH_S, cwd=cwd, env=env, stdin=text, until=_RETRYING)
     except OSError as error:
         raise SubmitRefused(f"sbatch: cannot be run: {error.strerror}") from error
     if answer.code is None:

@@ -22,6 +22,7 @@ from hpcsweep.cluster.sbatch_options import (
     resolve,
     script_lines,
 )
+from hpcsweep.cluster.slurm_guard import SIGNAL_S
 from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
@@ -132,9 +133,25 @@ def _log_pattern(folder: Path) -> str:
 
 
 def tick_options(
-    name: str, folder: Path, site: SlurmOptions, *, after: str = "", delay_s: float = 0.0
+    name: str,
+    folder: Path,
+    site: SlurmOptions,
+    *,
+    after: str = "",
+    delay_s: float = 0.0,
+    own_log: bool = False,
 ) -> dict[str, str | int | float | bool]:
-    """Every sbatch option of a job that ticks: the site's partition and account, and next to nothing else."""
+    """Every sbatch option of a job that ticks: the site's partition and account, and next to nothing else.
+
+    Args:
+        name: The job name.
+        folder: The results folder.
+        site: What the sweep wants of Slurm.
+        after: Job that has to end first.
+        delay_s: It starts no earlier than so much later.
+        own_log: It opens its log itself, and is told before its time limit; see `slurm_guard`.
+    """
+    log = "/dev/null" if own_log else _plain_path(Layout(folder).tick_log)
     ours: dict[str, OptionValue] = {
         "job-name": name,
         "nodes": 1,
@@ -146,10 +163,11 @@ def tick_options(
         "account": site.account,
         "qos": site.qos,
         "chdir": str(folder),
-        "output": _plain_path(Layout(folder).tick_log),
-        "error": _plain_path(Layout(folder).tick_log),
+        "output": log,
+        "error": log,
         "open-mode": "append",
         "requeue": True,
+        "signal": f"B:USR1@{SIGNAL_S}" if own_log else None,
         "dependency": f"afterany:{after}" if after else None,
         "begin": f"now+{math.ceil(delay_s)}" if delay_s else None,
     }

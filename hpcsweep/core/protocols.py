@@ -369,6 +369,11 @@ class Cluster(Protocol):
         return self.limits().slots
 
     @property
+    def jobs(self) -> Mapping[str, str] | None:
+        """Ids and names of the user's jobs that waited or ran at the last poll; None: unknown."""
+        return None
+
+    @property
     def queued(self) -> int | None:
         """The user's tasks that waited or ran at the last poll, all jobs together; None: unknown."""
         return None

@@ -537,7 +537,8 @@ class Driver:
 
     def _keep_ticking(self) -> None:
         if self._detached and self.state.ended is None:
-            self._commit(self._ticking.behind_arrays(now=self._clock.time()))
+            active = {task.batch for task, state in self.following.states.items() if state.phase.active}
+            self._commit(self._ticking.behind_arrays(now=self._clock.time(), active=active))
 
     def leave(self) -> None:
         """See to it that a detached sweep is looked at again: soon where no job will tell of it."""

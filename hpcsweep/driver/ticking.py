@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
 from typing import Final
 
 from hpcsweep.core.events import TickSubmitted
@@ -25,15 +26,31 @@ class Ticking:
         self._state = state
         self._cluster = cluster
         self._layout = layout
+        #: When this session submitted a job behind a batch.
+        self._replaced: dict[str, float] = {}
 
-    def behind_arrays(self, *, now: float) -> list[TickSubmitted]:
-        """A job behind each array that has none."""
-        return [
-            found
-            for batch in self._state.live.values()
-            if batch.job is not None and not batch.tick
-            for found in self._call(f"{batch.name}-tick", now=now, batch=batch.name, after=batch.job)
-        ]
+    def behind_arrays(self, *, now: float, active: Container[str] = ()) -> list[TickSubmitted]:
+        """A job behind each array that has none, or whose job is gone from the queue before its time.
+
+        Args:
+            now: Unix time.
+            active: Batches with tasks that wait or run: the jobs behind them cannot have started.
+        """
+        found: list[TickSubmitted] = []
+        for batch in self._state.live.values():
+            name = f"{batch.name}-tick"
+            gone = batch.tick and batch.name in active and self._is_gone(batch.tick, name)
+            if gone and now - self._replaced.get(batch.name, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
+                continue
+            if batch.job is not None and (gone or not batch.tick):
+                self._replaced[batch.name] = now
+                found += self._call(name, now=now, batch=batch.name, after=batch.job)
+        return found
+
+    def _is_gone(self, job: str, name: str) -> bool:
+        """Whether the queue was asked and shows neither this job nor one with its name."""
+        jobs = self._cluster.jobs
+        return jobs is not None and job not in jobs and name not in jobs.values()
 
     def later(self, *, soon: bool, now: float) -> list[TickSubmitted]:
         """A job that looks again, unless one does by then.
@@ -44,8 +61,11 @@ class Ticking:
             now: Unix time.
         """
         delay_s = LOOK_AGAIN_S if soon else WATCH_S
-        if now < self._state.tick_due <= now + delay_s:
-            return []
+        due = self._state.tick_due
+        if now < due <= now + delay_s:
+            waiting = [job for job, at in self._state.tick_jobs.items() if at == due]
+            if not waiting or not all(self._is_gone(job, self._name) for job in waiting):
+                return []
         return self._call(self._name, delay_s=delay_s, now=now)
 
     def first(self, *, now: float) -> TickSubmitted:

@@ -17,6 +17,7 @@ from hpcsweep.core.protocols import Phase, TaskId, TaskState
 from hpcsweep.core.records import BatchState, Run
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
 from hpcsweep.report.course import Course
+from hpcsweep.report.liveness import QUEUED, Liveness
 from hpcsweep.store.files import open_regular
 from hpcsweep.store.follow import Follower
 from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
@@ -24,8 +25,6 @@ from hpcsweep.store.metrics import Report, metrics_files, parse_reports
 from hpcsweep.store.owner import Owner
 from hpcsweep.store.passed_over import PassedOver
 
-#: The clusters whose queue can be asked from anywhere.
-QUEUED: Final = "slurm"
 #: Bytes of a metrics file in which its newest report is looked for.
 _END: Final = 1 << 14
 
@@ -60,6 +59,7 @@ class View(NamedTuple):
         ended: Runs that have ended, and that no driver has taken in yet, by how, in a word; empty
             where a result tells.
         unknown: Why the queue, or the folder, could not be asked this time; empty if it could.
+        liveness: Whether anybody drives the sweep, where the queue had to be asked for that.
     """
 
     at: float
@@ -70,6 +70,7 @@ class View(NamedTuple):
     pending: Mapping[str, int]
     ended: Mapping[str, int]
     unknown: str
+    liveness: Liveness | None = None
 
 
 class Watch:

@@ -279,12 +279,17 @@ def _make(path: Path) -> None:
 
 def last_line(path: Path) -> str:
     """The last line of the text that is not empty and not ours, shortened; empty if there is none to read."""
+    return next(iter(last_lines(path, 1)), "")
+
+
+def last_lines(path: Path, most: int) -> list[str]:
+    """The last lines, oldest first, that are not empty and not ours, each shortened."""
     try:
         with open(open_regular(path), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 4096))
             lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
     except OSError:
-        return ""
-    theirs = (line.strip() for line in reversed(lines) if not line.startswith(OURS))
-    return next((line[:300] for line in theirs if line), "")
+        return []
+    theirs = [line.strip()[:300] for line in lines if line.strip() and not line.startswith(OURS)]
+    return theirs[-most:]

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcsweep import bootstrap
-from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.files import open_append
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
@@ -32,7 +31,7 @@ def tick(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str],
         header, _ = read_task(batch, task)
         if header.tick and not batch.void.exists():
             _run(batch, task=task, job=job, environ=environ, signals=signals)
-    except (HpcsweepError, OSError) as error:
+    except Exception as error:  # the results of the task are on disk, whatever fails here
         print(f"hpcsweep: this task does not tick: {error}", file=sys.stderr, flush=True)
 
 
@@ -40,7 +39,13 @@ def _run(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str],
     layout = Layout.of_batch(batch.root)
     argv = bootstrap.command(sys.executable, "hpcsweep.tick", str(layout.root))
     argv += ["--batch", batch.root.name, "--task", str(task), "--job", job]
-    log = open_append(layout.tick_log)
+    try:
+        log = open_append(layout.tick_log)
+    except OSError as error:  # then the task's own log has what the tick says
+        print(
+            f"hpcsweep: {layout.tick_log}: cannot be written: {error.strerror}", file=sys.stderr, flush=True
+        )
+        log = os.dup(2)
     try:
         env = {**environ, MARK: secrets.token_hex(8)}
         child = Child(argv, env=env, mark=MARK, cwd=str(layout.root), output=log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -343,16 +344,113 @@ def test_call_submits_one_small_job_that_ticks_the_folder_behind_another(
         "#SBATCH --partition=short",
         "#SBATCH --qos=q",
         f"#SBATCH --chdir={tmp_path}",
-        f"#SBATCH --output={tmp_path}/ticks.log",
-        f"#SBATCH --error={tmp_path}/ticks.log",
+        "#SBATCH --output=/dev/null",
+        "#SBATCH --error=/dev/null",
         "#SBATCH --open-mode=append",
         "#SBATCH --requeue",
+        "#SBATCH --signal=B:USR1@90",
         "#SBATCH --dependency=afterany:71",
         "#SBATCH --begin=now+60",
     ]
-    assert lines[-1].endswith(f"-P -m hpcsweep.tick {tmp_path}")
+    assert [line for line in lines if line.endswith(f"-P -m hpcsweep.tick {tmp_path}")]
     variables = environment_of(tmp_path / "env")
     assert {key for key in variables if key.startswith("SBATCH_")} == {"SBATCH_DEBUG"}
+
+
+def test_a_tick_job_is_submitted_although_the_folder_cannot_be_written(
+    cluster: SlurmCluster, programs: Programs, tmp_path: Path
+) -> None:
+    programs.put("sbatch", f"cat >{tmp_path}/read; echo 72")
+    root = tmp_path / "a file"
+    root.write_text("")
+    assert cluster.call("s-tick", root, delay_s=60) == "72"
+    assert programs.calls() == [["sbatch", "--parsable"]]
+    assert "#SBATCH --begin=now+60" in (tmp_path / "read").read_text().splitlines()
+
+
+class TickJob:
+    """The script of a tick job, run here as Slurm would, with what sbatch is told at its end."""
+
+    def __init__(self, folder: Path, programs: Programs, *, setup: str) -> None:
+        self.root = folder / "re'sults"
+        self.root.mkdir()
+        self.programs = programs
+        self.submitted = folder / "submitted"
+        programs.put("sbatch", "echo 72")
+        options = SlurmOptions(python="/bin/true", setup=[setup])
+        SlurmCluster(options).call("s-tick", self.root, after="71")
+        self.script = folder / "slurm_script"
+        self.script.write_text((self.root / "tick.sbatch").read_text())
+        programs.put("sbatch", f"env -0 >'{folder}/env'; cat >'{self.submitted}'; echo 73")
+        self.began = len(programs.calls())
+
+    def run(self, script: Path | None = None, **environ: str) -> int:
+        """Its exit status."""
+        env = {"PATH": self.programs.path, "SLURM_JOB_ID": "72", "SLURM_MEM_PER_NODE": "1"} | environ
+        return subprocess.run(["bash", script or self.script], env=env, check=False, timeout=20).returncode
+
+    @property
+    def calls(self) -> list[list[str]]:
+        return self.programs.calls()[self.began :]
+
+
+def test_a_tick_job_that_succeeds_leaves_it_at_that(programs: Programs, tmp_path: Path) -> None:
+    job = TickJob(tmp_path, programs, setup="echo to the log")
+    assert job.run() == 0
+    assert job.calls == []
+    assert (job.root / "ticks.log").read_text() == "to the log\n"
+
+
+def test_a_tick_job_that_fails_before_python_is_followed_by_others_later_and_later(
+    programs: Programs, tmp_path: Path
+) -> None:
+    job = TickJob(tmp_path, programs, setup="echo no such module; exit 7")
+    script = job.script
+    delays = []
+    for _ in range(9):
+        assert job.run(script) == 7
+        (argv,) = job.calls[-1:]
+        assert argv[:2] == ["sbatch", "--parsable"]
+        delays.append(argv[2])
+        script.write_text(job.submitted.read_text())
+    assert delays == [f"--begin=now+{s}" for s in (60, 120, 240, 480, 960, 1920, 3600, 3600, 3600)]
+    text = script.read_text()
+    assert "#SBATCH --job-name=s-tick" in text
+    assert "\n#SBATCH --dependency" not in text, "the array ended before the first one began"
+    assert {key for key in environment_of(tmp_path / "env") if key.startswith("SLURM_")} == set()
+    lines = (job.root / "ticks.log").read_text().splitlines()
+    assert lines[0] == "no such module"
+    assert lines[1].endswith("tick job 72: failed (exit status 7, 1 in a row); looks again in 60 s")
+
+
+def test_tick_jobs_have_an_end_and_say_so(programs: Programs, tmp_path: Path) -> None:
+    job = TickJob(tmp_path, programs, setup="exit 7")
+    job.script.write_text(job.script.read_text().replace("\nfailures=0\n", "\nfailures=72\n"))
+    assert job.run() == 7
+    assert job.calls == []
+    last = (job.root / "ticks.log").read_text()
+    assert last == "hpcsweep: tick job 72: failed 73 times in a row (exit status 7); no job looks again\n"
+
+
+def test_a_tick_job_that_may_submit_nothing_requeues_itself(programs: Programs, tmp_path: Path) -> None:
+    job = TickJob(tmp_path, programs, setup="exit 7")
+    programs.put("sbatch", "echo 'sbatch: error: Access denied' >&2; exit 1")
+    programs.put("scontrol", "exit 0")
+    assert job.run(SLURM_RESTART_COUNT="2") == 7
+    assert job.calls == [["sbatch", "--parsable", "--begin=now+240"], ["scontrol", "requeue", "72"]]
+    assert "sbatch: error: Access denied" in (job.root / "ticks.log").read_text()
+
+
+def test_a_tick_job_that_is_cancelled_stays_cancelled(programs: Programs, tmp_path: Path) -> None:
+    job = TickJob(tmp_path, programs, setup="kill -TERM $$; sleep 5")
+    assert job.run() in (143, -15)
+    assert job.calls == []
+
+
+def test_a_tick_job_that_hangs_is_replaced_before_its_time_limit(programs: Programs, tmp_path: Path) -> None:
+    job = TickJob(tmp_path, programs, setup="kill -USR1 $$; exec sleep 5")
+    assert job.run() == 1
+    assert job.calls == [["sbatch", "--parsable", "--begin=now+60"]]
 
 
 @pytest.mark.parametrize("body", [f"echo '{FAILED} Access denied' >&2; exit 1", "exit 0", "kill -9 $$"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,8 +33,13 @@ from hpcsweep.core.events import (
     TickSubmitted,
     TrialCreated,
 )
+from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.store.files import make_dirs
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+
+#: What the queue shows where a test says nothing else: the live array of `TROUBLED`, and its tick job.
+ALIVE = [("13", "b", "RUNNING", "", "N/A"), ("14", "b-tick", "PENDING", "Dependency", "N/A")]
 
 #: 2100-01-01, and long past.
 LATER, BEFORE = 4_102_444_800.0, 1_000_000.0
@@ -84,6 +90,20 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         time.tzset()
         yield
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def queue(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | str]:
+    """What squeue shows, or the words with which it fails."""
+    shown: list[tuple[str, ...] | str] = [*ALIVE]
+
+    def queued(user: str, *, timeout_s: float) -> list[tuple[str, ...] | str]:
+        if shown and isinstance(shown[0], str):
+            raise ClusterUnavailable(shown[0])
+        return shown
+
+    monkeypatch.setattr("hpcsweep.cli.liveness.queued_jobs", queued)
+    return shown
 
 
 def written(folder: Path, events: Sequence[AnyEvent], *, spec: str = "") -> Path:
@@ -152,6 +172,16 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "passed_over": [],
         "gpu_hours": 1.01,
         "budget_gpu_hours": 20.0,
+        "liveness": {
+            "driven": True,
+            "arrays": [{"job": "13", "name": "b", "state": "RUNNING", "reason": "", "begins": "N/A"}],
+            "tick_jobs": [
+                {"job": "14", "name": "b-tick", "state": "PENDING", "reason": "Dependency", "begins": "N/A"}
+            ],
+            "unknown": "",
+            "lines": [],
+            "advice": f"hpcsweep launch {folder}/sweep.yaml --results {folder} --detach",
+        },
         "run_hours": 0.252778,
         "interrupted": {"preempted": 2, "node_fail": 1},
         "newest_interruptions": [
@@ -239,3 +269,85 @@ def test_escapes_and_line_breaks_in_what_others_wrote_do_not_reach_the_terminal(
     events = [*BEGUN, RunFinished(1, 0, Outcome.FAILED, batch="a", task=1, node=words, message=words)]
     shown = "?[2J[bold] new ?31m"
     assert told(written(tmp_path / "s", events), capsys)[-2] == f"crashed: trial 1 rung 0 on {shown}: {shown}"
+
+
+# --------------------------------------------------------------------------- who drives it
+
+DETACHED: list[AnyEvent] = [*BEGUN, Detached(150.0, "slurm"), TickSubmitted("12", 201.0, "a")]
+
+
+def driven(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is told of that: the lines between the first and that of the bracket."""
+    lines = told(folder, capsys)
+    return lines[1 : lines.index("bracket 0: 1/9x3")]
+
+
+def test_a_detached_sweep_of_which_no_job_lives_is_driven_by_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
+) -> None:
+    folder = written(tmp_path / "s", DETACHED)
+    layout = Layout(folder)
+    layout.tick_log.write_text("one\ntwo\nthree\nnode n1: Permission denied\n")
+    make_dirs(layout.batch("a").logs)
+    layout.batch("a").log(2).write_text("ModuleNotFoundError: no module named torch\n\n")
+    queue[:] = [("99", "of-another-project", "RUNNING", "", "N/A")]
+    assert driven(folder, capsys) == [
+        "driver: none at work",
+        "nobody drives this sweep: no task or tick job of it is in the queue, and no launch is at work",
+        "ticks.log: two",
+        "ticks.log: three",
+        "ticks.log: node n1: Permission denied",
+        "batches/a/logs/2.log: ModuleNotFoundError: no module named torch",
+        f"to go on: hpcsweep launch {folder}/sweep.yaml --results {folder} --detach",
+    ]
+    status(folder, json=True)
+    assert json.loads(capsys.readouterr().out)["liveness"]["driven"] is False
+
+
+def test_a_tick_job_under_a_new_id_is_known_by_its_name_and_a_renamed_array_by_its_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
+) -> None:
+    folder = written(tmp_path / "s", DETACHED)
+    queue[:] = [("77", "lr-cafe01-tick", "PENDING", "BeginTime", "2026-01-01T00:00:00")]
+    jobs = "driver: its jobs on slurm: tasks as they finish, then tick jobs 12"
+    assert driven(folder, capsys) == [jobs]
+    queue[:] = [("11", "site-42", "RUNNING", "", "N/A")]
+    assert driven(folder, capsys) == [jobs, "no tick job is in the queue: its tasks drive it as they end"]
+
+
+def test_a_queue_that_does_not_answer_is_told_of_and_nothing_concluded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
+) -> None:
+    folder = written(tmp_path / "s", DETACHED)
+    queue[:] = ["squeue: no answer within 10 s"]
+    assert driven(folder, capsys) == [
+        "driver: its jobs on slurm: tasks as they finish, then tick jobs 12",
+        "whether its jobs live is not known: squeue: no answer within 10 s",
+    ]
+    status(folder, json=True)
+    assert json.loads(capsys.readouterr().out)["liveness"]["driven"] is None
+
+
+def test_a_sweep_whose_launch_is_gone_tells_that_its_arrays_train_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
+) -> None:
+    folder = written(tmp_path / "s", BEGUN)
+    queue[:] = [("11", "a", "RUNNING", "", "N/A")]
+    assert driven(folder, capsys) == [
+        "driver: none at work; launch again to carry on",
+        "1 of its arrays are in the queue: they train on, and nobody promotes or submits",
+    ]
+
+
+def test_a_driver_without_a_sign_of_life_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(tmp_path / "s")
+    journal = Journal.open(layout)
+    journal.commit(BEGUN)
+    segment = layout.journal / "000001.jsonl"
+    before = time.time() - 600
+    os.utime(segment, (before, before))
+    lines = driven(layout.root, capsys)
+    journal.release()
+    assert lines[1:] == ["the driver gives no sign of life for 10 min: it may hang"]

@@ -1,0 +1,154 @@
+"""Whether anybody drives a sweep: its driver's sign of life, and its jobs as the queue shows them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hpcsweep.core.state import SweepState
+from hpcsweep.store.files import last_lines
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.owner import Owner
+
+#: The clusters whose queue can be asked from anywhere.
+QUEUED: Final = "slurm"
+#: A driver that gives no sign of life for so long is told of.
+SILENT_S: Final = 300.0
+#: So many of the last lines of a log are shown.
+LINES: Final = 3
+
+
+class QueuedJob(msgspec.Struct, frozen=True):
+    """A job or an array that waits or runs, as the queue shows it.
+
+    Attributes:
+        job: Its id, that of the array for a task.
+        reason: Why it waits, in the queue's words.
+        begins: When a job that waits for a time may start, in the queue's words.
+    """
+
+    job: str
+    name: str
+    state: str = ""
+    reason: str = ""
+    begins: str = ""
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """Who drives a sweep that has not ended.
+
+    Attributes:
+        driven: False: nobody does; None: not known.
+        arrays: Arrays of the sweep in the queue; `tick_jobs`: its tick jobs there. None: not known.
+        unknown: Why the queue could not be asked.
+        lines: For people, what is to be known beside who drives it.
+        advice: The command that goes on.
+    """
+
+    driven: bool | None
+    arrays: tuple[QueuedJob, ...] | None = None
+    tick_jobs: tuple[QueuedJob, ...] | None = None
+    unknown: str = ""
+    lines: tuple[str, ...] = ()
+    advice: str = ""
+
+
+def must_ask(state: SweepState, driver: Owner | None) -> bool:
+    """Whether the queue has to be asked: jobs of it are to be there, and no driver is at work."""
+    if state.ended is not None or driver is not None:
+        return False
+    return state.is_detached(QUEUED) or any(batch.cluster == QUEUED for batch in state.live.values())
+
+
+def liveness(
+    layout: Layout,
+    state: SweepState,
+    *,
+    driver: Owner | None,
+    silent_s: float = 0.0,
+    jobs: Mapping[str, QueuedJob] | None = None,
+    unknown: str = "",
+) -> Liveness:
+    """Who drives the sweep, and where nobody does: why, and what to do.
+
+    Args:
+        layout: The results folder.
+        state: Of the sweep, which has not ended.
+        driver: Of the journal, while it lives.
+        silent_s: Since the driver's last sign of life.
+        jobs: What the queue shows of the user who launched it, by job id; None: it was not asked, or
+            did not answer.
+        unknown: Why it did not.
+    """
+    if driver is not None:
+        silent = silent_s > SILENT_S
+        line = f"the driver gives no sign of life for {silent_s / 60:.0f} min: it may hang"
+        return Liveness(True, lines=(line,) if silent else ())
+    detached = state.detached is not None
+    again = f"hpcsweep launch {shlex.quote(str(layout.spec))} --results {shlex.quote(str(layout.root))}"
+    advice = again + (" --detach" if detached else "")
+    if jobs is None:
+        lines = (f"whether its jobs live is not known: {unknown}",) if unknown and detached else ()
+        driven = None if detached else False
+        return Liveness(driven, unknown=unknown, lines=lines, advice=advice)
+    found = [job for job in jobs.values() if _is_of(job, state)]
+    ticks = tuple(job for job in found if job.name.endswith("-tick") or job.job in _tick_ids(state))
+    arrays = tuple(job for job in found if job not in ticks)
+    if not detached:
+        live = f"{len(arrays)} of its arrays are in the queue: they train on, and nobody promotes or submits"
+        return Liveness(False, arrays, ticks, lines=(live,) if arrays else (), advice=advice)
+    if arrays or ticks:
+        lines = () if ticks else ("no tick job is in the queue: its tasks drive it as they end",)
+        return Liveness(True, arrays, ticks, lines=lines, advice=advice)
+    return Liveness(
+        False,
+        arrays,
+        ticks,
+        lines=(
+            "nobody drives this sweep: no task or tick job of it is in the queue, and no launch is at work",
+            *_last_words(layout),
+            f"to go on: {advice}",
+        ),
+        advice=advice,
+    )
+
+
+def _tick_ids(state: SweepState) -> set[str]:
+    return {*state.tick_jobs, *(batch.tick for batch in state.live.values() if batch.tick)}
+
+
+def _is_of(job: QueuedJob, state: SweepState) -> bool:
+    """By its id, or by its name: sites rename jobs, and tick jobs are followed by others."""
+    assert state.started is not None
+    ids = {batch.job for batch in state.live.values() if batch.job} | _tick_ids(state)
+    return job.job in ids or job.name.startswith(f"{state.started.name}-{state.started.sweep}-")
+
+
+def _last_words(layout: Layout) -> list[str]:
+    """What its ticks and its newest task printed last."""
+    found = [f"ticks.log: {line}" for line in last_lines(layout.tick_log, LINES)]
+    log = _newest_log(layout)
+    if log is not None:
+        where = log.relative_to(layout.root)
+        found += [f"{where}: {line}" for line in last_lines(log, LINES)]
+    return found or ["its logs say nothing: see cluster.setup and the template"]
+
+
+def _newest_log(layout: Layout) -> Path | None:
+    """The log of a task that was written last: of the newest few batches."""
+    try:
+        folders = sorted(layout.batches.iterdir(), key=lambda path: path.stat().st_mtime)[-3:]
+        logs = [
+            (entry.stat().st_mtime, Path(entry.path))
+            for folder in folders
+            if layout.batch(folder.name).logs.is_dir()
+            for entry in os.scandir(layout.batch(folder.name).logs)
+        ]
+    except OSError:
+        return None
+    return max(logs)[1] if logs else None
