@@ -28,6 +28,10 @@ class FolderError(HpcsweepError):
     """The results folder cannot be used: not writable, of another sweep, or not a sweep."""
 
 
+class FolderUnavailable(FolderError):
+    """The file system does not let the folder be read or written now; nothing is lost, it may pass."""
+
+
 class JournalError(FolderError):
     """The journal is damaged; the message names file and line."""
 

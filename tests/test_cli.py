@@ -306,6 +306,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "best": json.loads(run("best", str(folder), "--json").stdout),
         "gpu_hours": pytest.approx(78 / 3600, abs=1e-5),
         "budget_gpu_hours": None,
+        "liveness": None,
         "run_hours": pytest.approx(78 / 3600, abs=1e-5),
         "interrupted": {},
         "newest_interruptions": [],

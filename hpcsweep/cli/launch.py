@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import shlex
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Literal
 
 import typer
 
 from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
+from hpcsweep.cli.neutral import neutral
 from hpcsweep.cli.progress import Progress, progress
 from hpcsweep.cli.text import (
     best_line,
@@ -27,7 +29,7 @@ from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
-from hpcsweep.errors import ClusterError, SubmitRefused
+from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
@@ -48,6 +50,10 @@ from hpcsweep.tick import catch_up
 
 #: A detached sweep is looked at once more so long after it was submitted.
 LOOK_S: Final = 1.0
+#: Where the results folder cannot be read or written the driver tries again after so long, at first and
+#: at most.
+AGAIN_S: Final = 5.0
+LONGEST_AGAIN_S: Final = 60.0
 
 
 def launch(
@@ -78,40 +84,15 @@ def launch(
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
         try:
             with _Signals() as signals, progress(quiet=quiet) as show:
-
-                def on_tick(driver: Driver) -> None:
-                    show.tick(driver)
-                    if driver.state.ended is None:
-                        signals.leave_if_told()
-
                 if not quiet:
                     typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
                     held = holding_of(place) if state is None or not once else None
                     if held is not None and held.why:
                         typer.echo(f"note: {holding_words(place, held)}")
                 waiting = _turn(spec_path, spec, folder, state, once=once, clock=signals.clock)
-                with waiting as journal, _opened(spec, folder, place, journal, show, signals.clock) as driver:
-                    if not quiet:
-                        _beginning(spec, state, driver.state)
-                    if driver.state.ended is None:
-                        note_launch(spec, driver.layout, place)
-                        if detach:
-                            _detach(driver, signals.clock)
-                            show.tick(driver)
-                        elif once:
-                            # On this machine it is the next tick that starts what one has planned.
-                            if driver.tick():
-                                driver.tick()
-                            show.tick(driver)
-                            driver.compact()
-                        else:
-                            driver.acquire()
-                            driver.run(on_tick)
-                    else:
-                        if not quiet:
-                            typer.echo("It has ended already: nothing is started.")
-                        driver.compact()
-                    state = driver.state
+                mode: Literal["stay", "once", "detach"] = "detach" if detach else "once" if once else "stay"
+                session = _Session(spec, folder, place, show=show, signals=signals, mode=mode, quiet=quiet)
+                state = session.run(state, waiting)
         except _Interrupted as interrupted:
             typer.echo(f"\nLeft as it is, with its jobs; carry on with: {again}", err=True)
             raise typer.Exit(interrupted.code) from None
@@ -121,6 +102,105 @@ def launch(
         if detach and code == LEFT_RUNNING:
             _left(state, folder)
         raise typer.Exit(code)
+
+
+class _Session:
+    """Drives the sweep as the command asks: one driver after another where the folder fails for a while.
+
+    Args:
+        mode: `stay` until it has ended, `once` for one tick, `detach`.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        folder: Path,
+        place: Place,
+        *,
+        show: Progress,
+        signals: _Signals,
+        mode: Literal["stay", "once", "detach"],
+        quiet: bool,
+    ) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._place = place
+        self._show = show
+        self._signals = signals
+        self._mode = mode
+        self._quiet = quiet
+        self._ticked = False
+        self._again_s = AGAIN_S
+
+    def run(
+        self, before: SweepState | None, waiting: contextlib.AbstractContextManager[Journal | None]
+    ) -> SweepState:
+        """Drive; the state at the end.
+
+        Args:
+            before: The state before this launch, None for a new sweep.
+            waiting: Gives the journal where it is to be held before the driver begins.
+
+        Raises:
+            FolderUnavailable: The folder failed before the first tick, or in a mode that does not stay.
+        """
+        try:
+            return self._drive(before, waiting, first=True)
+        except (FolderUnavailable, OSError) as error:
+            if not self._ticked or self._mode != "stay":
+                raise
+            failure: Exception = error
+        while True:
+            told = f"[{time.strftime('%H:%M:%S')}] {failure}; tries again in {self._again_s:g} s"
+            typer.echo(neutral(told), err=True)
+            self._signals.clock.sleep(self._again_s)
+            self._again_s = min(2 * self._again_s, LONGEST_AGAIN_S)
+            self._show.restart()
+            try:
+                # A new driver reads all again: what the last one knew may not be what was written.
+                return self._drive(before, contextlib.nullcontext(), first=False)
+            except (FolderUnavailable, OSError) as error:
+                failure = error
+
+    def _drive(
+        self,
+        before: SweepState | None,
+        waiting: contextlib.AbstractContextManager[Journal | None],
+        *,
+        first: bool,
+    ) -> SweepState:
+        clock = self._signals.clock
+        opened = _opened(self._spec, self._folder, self._place, waiting, self._show, clock)
+        with opened as driver:
+            if not self._quiet and first:
+                _beginning(self._spec, before, driver.state)
+            if driver.state.ended is not None:
+                if not self._quiet and first:
+                    typer.echo("It has ended already: nothing is started.")
+                driver.compact()
+                return driver.state
+            if first:
+                note_launch(self._spec, driver.layout, self._place)
+            match self._mode:
+                case "detach":
+                    _detach(driver, clock)
+                    self._show.tick(driver)
+                case "once":
+                    # On this machine it is the next tick that starts what one has planned.
+                    if driver.tick():
+                        driver.tick()
+                    self._show.tick(driver)
+                    driver.compact()
+                case "stay":
+                    driver.acquire()
+                    driver.run(self._on_tick)
+            return driver.state
+
+    def _on_tick(self, driver: Driver) -> None:
+        self._ticked, self._again_s = True, AGAIN_S
+        self._show.tick(driver)
+        if driver.state.ended is None:
+            self._signals.leave_if_told()
 
 
 @contextlib.contextmanager
@@ -146,11 +226,19 @@ def _turn(
 
 @contextlib.contextmanager
 def _opened(
-    spec: SweepSpec, folder: Path, place: Place, journal: Journal | None, show: Progress, clock: SystemClock
+    spec: SweepSpec,
+    folder: Path,
+    place: Place,
+    waiting: contextlib.AbstractContextManager[Journal | None],
+    show: Progress,
+    clock: SystemClock,
 ) -> Iterator[Driver]:
     """The driver; when it leaves, a detached sweep is in the hands of its jobs again."""
     interrupted = None
-    with open_sweep(spec, folder, place, observers=[show.event], clock=clock, journal=journal) as driver:
+    with (
+        waiting as journal,
+        open_sweep(spec, folder, place, observers=[show.event], clock=clock, journal=journal) as driver,
+    ):
         try:
             yield driver
         except _Interrupted as error:

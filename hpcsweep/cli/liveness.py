@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Final
 
@@ -28,10 +29,8 @@ def ask_liveness(layout: Layout, state: SweepState, *, driver: Owner | None, tai
     """
     jobs, unknown, silent_s = None, "", 0.0
     if driver is not None:
-        try:
+        with contextlib.suppress(OSError):
             silent_s = time.time() - tail.path.stat().st_mtime
-        except OSError:
-            pass
     if must_ask(state, driver):
         try:
             found = queued_jobs(tail.header.owner.user, timeout_s=SQUEUE_S)

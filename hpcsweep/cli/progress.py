@@ -36,6 +36,10 @@ class Progress(Protocol):
     def event(self, event: AnyEvent) -> None: ...
     def tick(self, driver: Driver) -> None: ...
 
+    def restart(self) -> None:
+        """All events come once more."""
+        ...
+
 
 class Quiet:
     """Shows nothing."""
@@ -44,6 +48,9 @@ class Quiet:
         """Nothing to show."""
 
     def tick(self, driver: Driver) -> None:
+        """Nothing to show."""
+
+    def restart(self) -> None:
         """Nothing to show."""
 
 
@@ -56,6 +63,9 @@ class Plain:
         self._failure: RunFinished | None = None
         self._next = 0.0
         self._troubles: list[str] = []
+
+    def restart(self) -> None:
+        self._counts, self._failure = RungCounts(), None
 
     def event(self, event: AnyEvent) -> None:
         self._counts.apply(event)
@@ -98,6 +108,9 @@ class OnTerminal:
         self._live = live
         self._counts = RungCounts()
         self._failures: list[RunFinished] = []
+
+    def restart(self) -> None:
+        self._counts, self._failures = RungCounts(), []
 
     def event(self, event: AnyEvent) -> None:
         self._counts.apply(event)

@@ -47,16 +47,19 @@ look_again() {
     delay=$$((delay * 2)); n=$$((n + 1))
   done
   [ "$$delay" -le $longest ] || delay=$longest
-  echo "$$(date '+%Y-%m-%d %H:%M:%S') tick job $$SLURM_JOB_ID: failed ($$1, $$failures in a row); looks again in $$delay s"
+  now=$$(date '+%Y-%m-%d %H:%M:%S')
+  echo "$$now tick job $$SLURM_JOB_ID: failed ($$1, $$failures in a row); looks again in $$delay s"
   told=$$(
     PATH="$$PATH:"$programs
-    id=$$SLURM_JOB_ID
     # What this job was given must not reach the next one.
-    for name in $$(env | sed -n 's/^\\(SLURM[A-Z0-9_]*\\|CUDA_VISIBLE_DEVICES\\|HPCSWEEP_TICK\\)=.*/\\1/p') $unset; do
-      case $$name in SLURM_CONF | SLURM_CONF_SERVER | SLURM_CLUSTERS | SLURM_JWT) ;; *) unset "$$name" ;; esac
+    for name in $$(env | sed -n 's/^\\(SLURM[A-Z0-9_]*\\)=.*/\\1/p') CUDA_VISIBLE_DEVICES $unset; do
+      case $$name in
+      SLURM_CONF | SLURM_CONF_SERVER | SLURM_CLUSTERS | SLURM_JWT) ;;
+      *) unset "$$name" ;;
+      esac
     done
-    sed -e '/^#SBATCH --dependency=/d' -e '/^#SBATCH --begin=/d' -e "s/^failures=[0-9]*$$/failures=$$failures/" \\
-      "$$0" | sbatch --parsable --begin=now+$$delay 2>&1
+    sed -e '/^#SBATCH --dependency=/d' -e '/^#SBATCH --begin=/d' \\
+      -e "s/^failures=[0-9]*$$/failures=$$failures/" "$$0" | sbatch --parsable --begin=now+$$delay 2>&1
   ) && return
   echo "hpcsweep: tick job $$SLURM_JOB_ID: cannot submit the next one, is requeued: $$told"
   PATH="$$PATH:"$programs

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from hpcsweep.errors import FolderError
+from hpcsweep.errors import FolderUnavailable
 
 T = TypeVar("T")
 
@@ -42,11 +42,15 @@ def retry_once(action: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn a failing write into a FolderError that says what is lost (nothing) and what to do."""
+    """Turn a failing write into an error that says what is lost (nothing) and what to do.
+
+    Raises:
+        FolderUnavailable: In place of an OSError.
+    """
     try:
         yield
     except OSError as error:
-        raise FolderError(
+        raise FolderUnavailable(
             f"{folder}: cannot be written: {error.strerror or error}. Nothing is lost: free space or quota, "
             "then launch again"
         ) from error

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcsweep.core.events import AnyEvent
-from hpcsweep.errors import FolderError, HeldError, SupersededError
+from hpcsweep.errors import FolderError, FolderUnavailable, HeldError, SupersededError
 from hpcsweep.store.files import (
     explained,
     fsync_dir,
@@ -54,6 +54,8 @@ from hpcsweep.store.segments import (
 MERGE_ABOVE = 12
 #: A sign of life is given at most so often.
 BEAT_S = 15.0
+#: Segments that this process has let go of, where that could not be written too.
+_LEFT: set[Path] = set()
 
 
 class Journal:
@@ -91,7 +93,7 @@ class Journal:
 
         Raises:
             HeldError: Another driver became it since the journal was read.
-            FolderError: The folder cannot be written.
+            FolderUnavailable: The folder cannot be written.
         """
         if self._fd >= 0:
             return
@@ -103,7 +105,7 @@ class Journal:
         except FileExistsError:
             raise busy from None
         except OSError as error:
-            raise FolderError(f"{self.layout.journal}: cannot be written: {error.strerror}") from error
+            raise FolderUnavailable(f"{self.layout.journal}: cannot be written: {error.strerror}") from error
         try:
             # Look again now that older drivers are shut out: what they committed before this
             # segment was there counts, what they write from here on is void.
@@ -117,6 +119,7 @@ class Journal:
             self.check()
         except BaseException as error:
             self._fd = -1
+            _LEFT.add(path)
             os.close(fd)
             if isinstance(error, SupersededError):
                 raise busy from error
@@ -165,6 +168,7 @@ class Journal:
             except (SupersededError, FolderError):
                 pass  # the newer driver shut this segment already, or it cannot be written
             finally:
+                _LEFT.add(self.layout.journal / f"{self.number:06d}.jsonl")
                 os.close(self._fd)
                 self._fd = -1
 
@@ -175,11 +179,14 @@ class Journal:
                 if self._broken:
                     raise OSError(errno.EIO, "an earlier write failed")
                 write_all(self._fd, line)
-                os.fsync(self._fd)
+                self._sync()
             except OSError:
                 self._broken = self._broken or not self._cut_off(len(line))
                 raise
         self._end += len(line)
+
+    def _sync(self) -> None:
+        os.fsync(self._fd)
 
     def _cut_off(self, length: int) -> bool:
         """Remove a line that was written in part, lest another one be appended to it.
@@ -239,7 +246,7 @@ def _join(files: list[tuple[SegmentFile, int]], folder: Path) -> Path:
 
 def _refuse_if_held(reading: Reading) -> None:
     tail = reading.tail
-    if tail is None or tail.released:
+    if tail is None or tail.released or tail.path in _LEFT:
         return
     owner = tail.header.owner
     try:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
-from hpcsweep.errors import FolderError, JournalError
+from hpcsweep.errors import FolderUnavailable, JournalError
 from hpcsweep.store.files import open_regular, read_bytes
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
@@ -118,7 +118,7 @@ def read_journal(layout: Layout) -> Reading:
 
     Raises:
         JournalError: A line other than a torn last one is damaged.
-        FolderError: The folder cannot be read.
+        FolderUnavailable: The folder cannot be read.
     """
     try:
         for _ in range(5):
@@ -128,7 +128,7 @@ def read_journal(layout: Layout) -> Reading:
             time.sleep(0.05)
         return _read(layout)
     except OSError as error:
-        raise FolderError(f"{error.filename or layout.journal}: cannot be read: {error.strerror}") from error
+        raise FolderUnavailable(f"{error.filename or layout.journal}: cannot be read: {error.strerror}") from error
 
 
 def _read(layout: Layout) -> Reading:

@@ -21,7 +21,9 @@ SOON = """\
 args=()
 for word in "$@"; do
   if [ -f "$word" ]; then
-    short=$(mktemp "$(dirname "$0")/script.XXXXXX"); sed 's/begin=now+[0-9]*/begin=now+3/' "$word" >"$short"; word=$short
+    short=$(mktemp "$(dirname "$0")/script.XXXXXX")
+    sed 's/begin=now+[0-9]*/begin=now+3/' "$word" >"$short"
+    word=$short
   fi
   args+=("${word/begin=now+*/begin=now+3}")
 done

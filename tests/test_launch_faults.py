@@ -1,0 +1,93 @@
+"""`launch` while the results folder cannot be read or written for a while: it says so and goes on."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hpcsweep.cli import app
+from hpcsweep.core.events import RunFinished
+from hpcsweep.driver import Driver
+from hpcsweep.store import journal as journals
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
+from hpcsweep.sweep import Place
+from tests.doubles import SHAPE, FolderCluster
+
+SPEC = """\
+name: s
+train: {function: trainer.py:train, check: false}
+objective: {metric: loss}
+space: {x: {type: float, low: 0.0, high: 1.0}}
+searcher: random
+scheduler: {name: halving, max_resource: 4, eta: 2}
+resources: {gpus: 1}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep of 4 runs, then 2, then 1; one of them is done at each poll."""
+    launch = importlib.import_module("hpcsweep.cli.launch")  # the verb's function has the same name
+    cluster = FolderCluster(tmp_path / "controller", per_poll=1)
+    place = Place("jobs", "a test", cluster, SHAPE, max_tasks=4)
+    monkeypatch.setattr(launch, "choose_place", lambda spec, name, state: place)
+    monkeypatch.setattr(launch, "AGAIN_S", 0.01)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trainer.py").write_text("def train(trial): ...\n")
+    (tmp_path / "s.yaml").write_text(SPEC)
+    return tmp_path / "s.yaml"
+
+
+def check_whole(folder: Path) -> None:
+    events = read_journal(Layout(folder)).events
+    runs = Counter(event.run for event in events if isinstance(event, RunFinished))
+    assert sorted(run.rung for run in runs) == [0, 0, 0, 0, 1, 1, 2]
+    assert set(runs.values()) == {1}
+
+
+def fails(times: range, error: int, action: Callable[..., object]) -> Callable[..., object]:
+    """The same action, but that some of its calls fail."""
+    calls = Counter[str]()
+
+    def failing(*of: object, **more: object) -> object:
+        calls["all"] += 1
+        if calls["all"] - 1 in times:
+            raise OSError(error, os.strerror(error))
+        return action(*of, **more)
+
+    return failing
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("where", ["tick", "write", "sync"])
+def test_launch_goes_on_when_the_folder_can_be_used_again(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str
+) -> None:
+    if where == "tick":
+        monkeypatch.setattr(Driver, "_take_requests", fails(range(2, 5), code, Driver._take_requests))
+    elif where == "write":
+        monkeypatch.setattr(journals, "write_all", fails(range(4, 7), code, journals.write_all))
+    else:  # a line that is whole, and of which nobody knows whether it is on disk
+        monkeypatch.setattr(journals.Journal, "_sync", fails(range(4, 7), code, journals.Journal._sync))
+    done = CliRunner().invoke(app, ["launch", str(spec)])
+    assert done.exit_code == 0, done.output
+    assert f"{os.strerror(code)}" in done.stderr
+    assert "tries again in 0.01 s" in done.stderr
+    check_whole(spec.parent / "results" / "s")
+
+
+def test_a_folder_that_cannot_be_used_from_the_beginning_is_an_error_at_once(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "write_all", fails(range(100), errno.ENOSPC, journals.write_all))
+    done = CliRunner().invoke(app, ["launch", str(spec)])
+    assert done.exit_code == 2
+    assert "No space left on device. Nothing is lost: free space or quota" in done.stderr
