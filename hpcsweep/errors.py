@@ -61,7 +61,16 @@ class SubmitLimited(SubmitRefused):
 
 
 class SubmitUncertain(ClusterError):
-    """The submission may or may not have been accepted: look the batch up by its name."""
+    """The submission may or may not have been accepted: look the batch up by its name.
+
+    Args:
+        words: The cluster's.
+        refused: The program ended by itself with an error, and not for lack of an answer.
+    """
+
+    def __init__(self, words: str, *, refused: bool = False) -> None:
+        super().__init__(words)
+        self.refused = refused
 
 
 class CheckpointError(HpcsweepError):

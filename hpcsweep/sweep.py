@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+#: A clock may jump for some seconds: so long it has to say that `budget.time` is over.
+CONFIRM_S = 90.0
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where a sweep runs.
 
@@ -64,19 +68,24 @@ def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState 
     """The cluster that the spec (or `name`, which goes before it) asks for.
 
     `auto` is where the sweep's jobs are if it has any (see `state`), else Slurm where sbatch is on
-    the PATH and a controller answers, else this machine.
+    the PATH, else this machine.
 
     Raises:
-        SpecError: There is no such cluster, or it cannot run this sweep.
+        SpecError: There is no such cluster, it cannot run this sweep, or `auto` meets an outage of Slurm.
     """
     wanted = name or spec.cluster.name
     why = "as asked for"
     if wanted == "auto" and state is not None and state.live:
         wanted, why = next(iter(state.live.values())).cluster, "where its jobs are"
     if wanted == "auto":
-        from hpcsweep.cluster.slurm import probe
+        from hpcsweep.cluster.slurm import has_sbatch, probe
 
         found, why = probe()
+        if not found and has_sbatch():
+            raise SpecError(
+                f"cluster.name: auto: {why}: launch again when it answers, have Slurm waited for with "
+                "--cluster slurm, or train on this very machine with --cluster local"
+            )
         wanted = "slurm" if found else "local"
     match wanted:
         case "local":
@@ -154,6 +163,19 @@ def _slurm(spec: SweepSpec, why: str) -> Place:
     cluster = SlurmCluster(SlurmOptions(**given, signal_s=options.signal, workdir=spec.train.workdir))
     shape = spec.task_shape()
     return Place("slurm", f"Slurm ({why})", cluster, shape, max_tasks(spec, shape))
+
+
+@contextlib.contextmanager
+def tell_slow_programs(tell: Callable[[str], None]) -> Iterator[None]:
+    """Until the block ends, say which of the cluster's programs has not answered for a while."""
+    from hpcsweep.cluster import slurm_programs
+
+    before = slurm_programs.on_slow
+    slurm_programs.on_slow = lambda name, seconds: tell(f"waits for {name}: no answer for {seconds:g} s")
+    try:
+        yield
+    finally:
+        slurm_programs.on_slow = before
 
 
 def check_fits(place: Place, *, max_gpus: int | None) -> None:
@@ -494,6 +516,7 @@ def _settings(spec: SweepSpec, place: Place, layout: Layout) -> Settings:
         max_trials=budget.trials,
         max_gpu_s=None if budget.gpu_hours is None else budget.gpu_hours * 3600,
         max_time_s=budget.time,
+        confirm_s=0.0 if simulated else CONFIRM_S,
         max_idle_faults=spec.retries.infrastructure,
         max_errors=spec.retries.training,
         max_timeouts=spec.retries.timeouts,

@@ -292,6 +292,8 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "tick_jobs": [],
         "hindered": [],
         "limited": None,
+        "clocks": {},
+        "cluster_said": [],
         "excluded": [],
         "trials": 17,
         "enqueued": 0,

@@ -16,6 +16,7 @@ from hpcsweep.cli import app
 from hpcsweep.core.events import RunFinished
 from hpcsweep.driver import Driver
 from hpcsweep.store import journal as journals
+from hpcsweep.store.files import write_all
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
 from hpcsweep.sweep import Place
@@ -74,7 +75,7 @@ def test_launch_goes_on_when_the_folder_can_be_used_again(
     if where == "tick":
         monkeypatch.setattr(Driver, "_take_requests", fails(range(2, 5), code, Driver._take_requests))
     elif where == "write":
-        monkeypatch.setattr(journals, "write_all", fails(range(4, 7), code, journals.write_all))
+        monkeypatch.setattr("hpcsweep.store.journal.write_all", fails(range(4, 7), code, write_all))
     else:  # a line that is whole, and of which nobody knows whether it is on disk
         monkeypatch.setattr(journals.Journal, "_sync", fails(range(4, 7), code, journals.Journal._sync))
     done = CliRunner().invoke(app, ["launch", str(spec)])
@@ -87,7 +88,7 @@ def test_launch_goes_on_when_the_folder_can_be_used_again(
 def test_a_folder_that_cannot_be_used_from_the_beginning_is_an_error_at_once(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "write_all", fails(range(100), errno.ENOSPC, journals.write_all))
+    monkeypatch.setattr("hpcsweep.store.journal.write_all", fails(range(100), errno.ENOSPC, write_all))
     done = CliRunner().invoke(app, ["launch", str(spec)])
     assert done.exit_code == 2
     assert "No space left on device. Nothing is lost: free space or quota" in done.stderr

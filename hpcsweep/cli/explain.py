@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.text import ENDINGS, configuration, moment, number, place
+from hpcsweep.cli.neutral import neutral
+from hpcsweep.cli.text import ENDINGS, configuration, moment, number, place, troubles
 from hpcsweep.core.records import RunStatus
 from hpcsweep.report.explain import explain as explanation_of
 from hpcsweep.report.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
@@ -29,6 +31,11 @@ def explain(path: Path, trial: int, *, json: bool) -> None:
             return
         for line in explanation_lines(found):
             typer.echo(line)
+        last = folder.state.trials[trial].runs[-1]
+        batch = folder.state.live.get(last.batch)
+        if last.status is RunStatus.WAITING or (batch is not None and batch.job is None):
+            for trouble in troubles(folder.state, now=time.time()):
+                typer.echo(neutral(f"it waits: {trouble}"))
 
 
 def explanation_lines(found: Explanation) -> list[str]:

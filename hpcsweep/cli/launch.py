@@ -45,6 +45,7 @@ from hpcsweep.sweep import (
     note_launch,
     open_sweep,
     pick,
+    tell_slow_programs,
 )
 from hpcsweep.tick import catch_up
 
@@ -71,7 +72,7 @@ def launch(
     Raises:
         typer.Exit: Always; see `exits` for the codes.
     """
-    with errors_exit():
+    with errors_exit(), tell_slow_programs(_tell_slow):
         spec = load_spec(spec_path, overrides)
         folder = results or Path("results") / spec.name
         state = check_folder(spec, folder)
@@ -102,6 +103,10 @@ def launch(
         if detach and code == LEFT_RUNNING:
             _left(state, folder)
         raise typer.Exit(code)
+
+
+def _tell_slow(words: str) -> None:
+    typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {words}"), err=True)
 
 
 class _Session:

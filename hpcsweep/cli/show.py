@@ -18,6 +18,7 @@ from hpcsweep.cli.text import (
     ENDINGS,
     best_line,
     checkpoints_line,
+    clock_lines,
     configuration,
     cost,
     number,
@@ -58,7 +59,7 @@ def status(path: Path, *, json: bool) -> None:
                 _tell(line)
         for trouble in troubles(state, now=now):
             _tell(trouble)
-        for line in summary["passed_over"]:
+        for line in (*summary["passed_over"], *clock_lines(summary["clocks"])):
             _tell(line)
         for bracket, rungs in counts.brackets().items():
             _tell(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))

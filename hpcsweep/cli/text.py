@@ -9,7 +9,7 @@ from typing import Any, Final
 from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.core.state import SweepState
 from hpcsweep.report.folder import best_of
-from hpcsweep.report.troubles import hindrances, left_out
+from hpcsweep.report.troubles import hindrances, left_out, said
 
 #: How an attempt ended.
 ENDINGS: Final[Mapping[Outcome | Failure | Interruption, str]] = {
@@ -128,6 +128,7 @@ def troubles(state: SweepState, *, now: float) -> list[str]:
     if state.ended is not None:
         return []
     lines = [f"cannot start: {found['reason']}" for found in hindrances(state)]
+    lines += [f"{found['means']} (since {moment(found['at'])}): {found['words']}" for found in said(state)]
     if state.limited:
         lines.append(f"waits for its turn: {state.limited}")
     lines += [
@@ -136,6 +137,19 @@ def troubles(state: SweepState, *, now: float) -> list[str]:
     if state.pausing is not None:
         lines.append(f"pausing, nothing is submitted any more: {state.pausing.reason}")
     return lines
+
+
+def clock_lines(clocks: Mapping[str, float]) -> list[str]:
+    """One line for each node whose clock is off.
+
+    Args:
+        clocks: Seconds by which each is ahead; negative where it is behind.
+    """
+    return [
+        f"clock: {node or 'a node'} is at least {duration(abs(seconds))} "
+        f"{'ahead of' if seconds > 0 else 'behind'} the driver's; start times in tables are by its clock"
+        for node, seconds in clocks.items()
+    ]
 
 
 def runs_line(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = None) -> str:

@@ -56,9 +56,14 @@ CANCEL_RANGES: Final = 500
 SCRIPT_BYTES: Final = 64 * 1024
 
 
+def has_sbatch() -> bool:
+    """Whether this machine has Slurm's programs: then an outage must not make it the cluster itself."""
+    return shutil.which("sbatch") is not None
+
+
 def probe() -> tuple[bool, str]:
     """Whether batches can be submitted from here, and why (not), in words for the user."""
-    if shutil.which("sbatch") is None:
+    if not has_sbatch():
         return False, "no sbatch on the PATH"
     try:
         out = programs.ask(["scontrol", "ping"], timeout_s=PROBE_S)
@@ -224,6 +229,11 @@ class SlurmCluster(Cluster):
         log = None if logs else Layout(folder).tick_log
         programs_folder = str(Path(shutil.which("sbatch") or "/usr/bin/sbatch").parent)
         return guarded(script, folder=folder, log=log, programs=programs_folder, unset=drop)
+
+    @property
+    def words(self) -> str:
+        """Why the last poll gave no information."""
+        return self._queue.words
 
     @property
     def jobs(self) -> Mapping[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import selectors
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -23,6 +24,9 @@ from hpcsweep.errors import ClusterUnavailable
 
 #: How long squeue, scontrol and scancel may take: a client can hang while a daemon is down.
 QUERY_S: Final = 60.0
+#: When a program is called slow, and what then is done, with its name and that time: see `launch`.
+SLOW_S: Final = 5.0
+on_slow: Callable[[str, float], None] | None = None
 #: How often a program is looked at that is to be ended when it says something.
 LOOK_S: Final = 0.1
 
@@ -131,12 +135,17 @@ def _listen(process: subprocess.Popen[bytes], *, timeout_s: float, until: re.Pat
     said = {process.stdout: bytearray(), process.stderr: bytearray()}
     silent_at = time.monotonic()  # all that it had said by then has been read
     deadline = silent_at + timeout_s
+    slow = silent_at + SLOW_S
     stopped = False
     with selectors.DefaultSelector() as selector:
         for stream in said:
             selector.register(stream, selectors.EVENT_READ, said[stream])
         while selector.get_map() and not stopped and (now := time.monotonic()) < deadline:
-            if not _read(selector, LOOK_S if until else deadline - now):
+            if now >= slow:
+                slow = deadline
+                if on_slow is not None:
+                    on_slow(_name_of(process), SLOW_S)
+            if not _read(selector, LOOK_S if until else min(deadline, max(slow, now + LOOK_S)) - now):
                 silent_at = now
             stopped = until is not None and bool(until.search(_text(said[process.stderr])))
         code: int | None = None
@@ -151,6 +160,13 @@ def _listen(process: subprocess.Popen[bytes], *, timeout_s: float, until: re.Pat
             code = process.wait()
     age_s = time.monotonic() - silent_at if stopped else None
     return Answer(code, _text(said[process.stdout]), _text(said[process.stderr]), age_s)
+
+
+def _name_of(process: subprocess.Popen[bytes]) -> str:
+    """`scontrol show config`: the program and its first words."""
+    words = [str(word) for word in process.args] if isinstance(process.args, Sequence) else []
+    plain = itertools.takewhile(lambda word: not word.startswith("-"), words[1:3])
+    return " ".join([os.path.basename(words[0]), *plain]) if words else ""
 
 
 def _read(selector: selectors.BaseSelector, wait_s: float) -> bool:

@@ -71,6 +71,8 @@ class SlurmQueue:
         self._ended: dict[TaskId, TaskState] = {}
         self._unknown_words: set[str] = set()
         self._jobs: dict[str, str] | None = None
+        #: Why the last poll gave no information; empty if it did.
+        self.words = ""
 
     @property
     def queued(self) -> int | None:
@@ -120,8 +122,9 @@ class SlurmQueue:
             rows = self._squeue()
         except ClusterUnavailable as error:
             _log.warning("nothing known: %s", error)
-            self._jobs = None
+            self._jobs, self.words = None, str(error)
             return None
+        self.words = ""
         self._jobs = {
             (row.array if row.task >= 0 else str(row.job)): row.name
             for row in rows

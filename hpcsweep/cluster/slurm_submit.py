@@ -66,7 +66,10 @@ def submit(script: Path | str, *, cwd: Path, drop: Container[str] = ()) -> tuple
     if answer.code is None:
         raise SubmitUncertain(f"sbatch: no answer within {SBATCH_S:g} s")
     if answer.code != 0:
-        raise _kind(answer)(answer.words)
+        kind = _kind(answer)
+        if kind is SubmitUncertain:
+            raise SubmitUncertain(f"sbatch: {answer.words}", refused=_is_own_words(answer))
+        raise kind(answer.words)
     job = job_id(answer.out)
     if not job:
         raise SubmitUncertain(f"sbatch: accepted, but gave no job id: {answer.out.strip()!r}")
@@ -111,6 +114,12 @@ def _kind(answer: Answer) -> type[SubmitRefused | SubmitUncertain]:
     if answer.code < 0 or _OPEN.search(words) or not _REFUSAL.search(words):
         return SubmitUncertain
     return SubmitLimited if submit_limited(words) else SubmitRefused
+
+
+def _is_own_words(answer: Answer) -> bool:
+    """Whether sbatch, or what stands in its place, ended with an error that we do not know."""
+    ended = answer.code is not None and answer.code > 0 and answer.stopped_s is None
+    return ended and not _OPEN.search(f"{answer.err}\n{answer.out}")
 
 
 def submit_limited(words: str) -> bool:

@@ -145,6 +145,17 @@ class SweepEnded(Event, frozen=True, tag="sweep_ended", gc=False):
     reason: str
 
 
+class TimeUp(Event, frozen=True, tag="time_up", gc=False):
+    """`budget.time` is used up by the wall clock; the sweep ends when that is still so after a while.
+
+    Attributes:
+        up: False: it is not, a clock was wrong.
+    """
+
+    at: float
+    up: bool = True
+
+
 class StopRequested(Event, frozen=True, tag="stop_requested", gc=False):
     """From now on nothing is submitted; what is queued or running is cancelled.
 
@@ -364,6 +375,23 @@ class BatchHindered(Event, frozen=True, tag="batch_hindered", gc=False):
     at: float = 0.0
 
 
+class ClusterSaid(Event, frozen=True, tag="cluster_said", gc=False):
+    """The cluster did not do what was asked, or gave no information; again, if the words are empty.
+
+    Attributes:
+        asked: `poll`, `find`, `submit`, `limits` or `change`.
+        words: Its own, or those of the program that was called.
+        batch: Of a submission.
+        refused: The submission was refused in these words, as far as the program told.
+    """
+
+    at: float
+    asked: str
+    words: str
+    batch: str = ""
+    refused: bool = False
+
+
 class TasksReleased(Event, frozen=True, tag="tasks_released", gc=False):
     """Tasks that the cluster had put back and held were let go, which is done once for each."""
 
@@ -535,6 +563,8 @@ AnyEvent: TypeAlias = (
     | BatchThrottled
     | BatchAbandoned
     | BatchHindered
+    | TimeUp
+    | ClusterSaid
     | BatchClosed
     | TasksReleased
     | TickSubmitted

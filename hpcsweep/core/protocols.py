@@ -369,6 +369,11 @@ class Cluster(Protocol):
         return self.limits().slots
 
     @property
+    def words(self) -> str:
+        """Why the last poll gave no information, in the cluster's words; empty if it gave some."""
+        return ""
+
+    @property
     def jobs(self) -> Mapping[str, str] | None:
         """Ids and names of the user's jobs that waited or ran at the last poll; None: unknown."""
         return None

@@ -145,6 +145,7 @@ class BatchState(msgspec.Struct):
         allocated: GPUs that tasks were seen to hold where that is another figure.
         tick: Job that ticks when all its tasks have ended, empty if there is none.
         told: How its runs ended so far, requeued ones included.
+        said: What the cluster said when it was submitted, if it took no note of it for certain.
     """
 
     name: str
@@ -165,6 +166,7 @@ class BatchState(msgspec.Struct):
     told: list[RunFinished | RunInterrupted] = msgspec.field(default_factory=list)
     held: int = 0
     allocated: dict[int, int] = msgspec.field(default_factory=dict)
+    said: str = ""
 
     def gpus_of(self, task: int) -> int:
         """GPUs that this task holds, which is what it costs."""
@@ -175,6 +177,13 @@ class BatchState(msgspec.Struct):
         """GPUs that one of its tasks holds at most."""
         # Tasks that have not started may be given as much as any that has.
         return max((self.held or self.gpus, *self.allocated.values()))
+
+
+class Refusals(NamedTuple):
+    """Submissions in a row that were refused in the same words, numbers in them aside."""
+
+    words: str
+    times: int
 
 
 class KeptOut(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,7 @@ from hpcsweep.core.events import (
     BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
+    ClusterSaid,
     Compacted,
     Config,
     Detached,
@@ -39,6 +41,7 @@ from hpcsweep.core.events import (
     TasksAllocated,
     TasksReleased,
     TickSubmitted,
+    TimeUp,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
@@ -51,14 +54,21 @@ from hpcsweep.core.records import (
     BatchState,
     Best,
     KeptOut,
+    Refusals,
     Run,
     RunStatus,
     Trial,
     mean_value,
 )
 
+_NUMBERS = re.compile(r"\d+")
 #: A small job may wait so long in the queue beyond its time.
 _LATE_S = 6 * 3600.0
+
+
+def without_numbers(words: str) -> str:
+    """The words with each number replaced: by that alone two refusals may differ."""
+    return _NUMBERS.sub("#", words)
 
 
 class SweepState:
@@ -79,6 +89,9 @@ class SweepState:
         dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
         without_checkpoint: Those of them that had files; `removed_bytes`: how much that was.
         held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
+        said: What the cluster said last, by what it was asked for, where it does not do that.
+        refusals: Submissions that were refused in the same words since one was accepted.
+        time_up: Since when `budget.time` is used up by the wall clock.
         tick_due: When the latest of the jobs that only wait for a time ticks; `tick_jobs`: which
             of them may still be to come.
     """
@@ -110,6 +123,9 @@ class SweepState:
         self.excluded: dict[str, NodeExcluded] = {}
         self.limited = ""
         self.kept_out = KeptOut(0, 0, 0.0)
+        self.said: dict[str, ClusterSaid] = {}
+        self.refusals = Refusals("", 0)
+        self.time_up: float | None = None
         self.tick_due = 0.0
         self.tick_jobs: dict[str, float] = {}
         #: Nodes that did well at least once, and the trials that failed at each node for its own
@@ -130,6 +146,7 @@ class SweepState:
             SweepStarted: self._sweep_started,
             SweepResumed: self._sweep_resumed,
             SweepEnded: self._sweep_ended,
+            TimeUp: self._time_up,
             StopRequested: self._stop_requested,
             PauseRequested: self._pause_requested,
             Detached: self._detach,
@@ -146,6 +163,7 @@ class SweepState:
             BatchThrottled: self._batch_throttled,
             BatchAbandoned: self._batch_abandoned,
             BatchHindered: self._batch_hindered,
+            ClusterSaid: self._cluster_said,
             BatchClosed: self._batch_closed,
             TasksReleased: self._tasks_released,
             TickSubmitted: self._tick_submitted,
@@ -250,9 +268,12 @@ class SweepState:
 
     def _sweep_resumed(self, event: SweepResumed) -> None:
         self.ended = None
+        self.time_up = None
         self.stopping = None
         self.pausing = None
         self.dead = 0
+        self.said.clear()
+        self.refusals = Refusals("", 0)
         self.no_more_trials = None
         for run in self.waiting:  # whoever carries on has mended what was broken
             self.run(run).idle_faults = 0
@@ -265,6 +286,9 @@ class SweepState:
 
     def _sweep_ended(self, event: SweepEnded) -> None:
         self.ended = event
+
+    def _time_up(self, event: TimeUp) -> None:
+        self.time_up = event.at if event.up else None
 
     def _stop_requested(self, event: StopRequested) -> None:
         self.stopping = event
@@ -345,6 +369,8 @@ class SweepState:
     def _batch_submitted(self, event: BatchSubmitted) -> None:
         self.live[event.batch].job = event.job
         self.limited = ""
+        self.said.pop("submit", None)
+        self.refusals = Refusals("", 0)
 
     def _tasks_allocated(self, event: TasksAllocated) -> None:
         batch = self.live[event.batch]
@@ -376,6 +402,17 @@ class SweepState:
         if not event.reason or not batch.hindered:
             batch.hindered_at = event.at if event.reason else 0.0
         batch.hindered = event.reason
+
+    def _cluster_said(self, event: ClusterSaid) -> None:
+        if event.words:
+            self.said[event.asked] = event
+        else:
+            self.said.pop(event.asked, None)
+        if event.batch in self.live:
+            self.live[event.batch].said = event.words
+        if event.refused:
+            again = without_numbers(event.words) == without_numbers(self.refusals.words)
+            self.refusals = Refusals(event.words, self.refusals.times + 1 if again else 1)
 
     def _tasks_released(self, event: TasksReleased) -> None:
         self.live[event.batch].released.update(event.tasks)

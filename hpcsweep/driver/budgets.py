@@ -91,10 +91,15 @@ class GpuBudget:
 
 def spent_budget(state: SweepState, settings: Settings, gpus: GpuBudget, *, now: float) -> str | None:
     """The budget that is used up, in words; None while nothing is."""
-    started = state.started.at if state.started else now
-    if settings.max_time_s is not None and now - started >= settings.max_time_s:
+    if is_time_over(state, settings, now=now):
         return f"budget.time {settings.max_time_s:g} s is used up"
     return gpus.spent(state)
+
+
+def is_time_over(state: SweepState, settings: Settings, *, now: float) -> bool:
+    """Whether `budget.time` is used up by the wall clock."""
+    started = state.started.at if state.started else now
+    return settings.max_time_s is not None and now - started >= settings.max_time_s
 
 
 def work_left(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
+
+import msgspec
 
 from hpcsweep.core.events import RunFinished, RunInterrupted
 from hpcsweep.core.protocols import Phase, TaskState
@@ -14,6 +17,24 @@ from hpcsweep.core.protocols import Phase, TaskState
 CLOCKS_S: Final = 5.0
 #: Clusters count in whole seconds: by so much one start may be told to have taken longer than they say.
 ROUNDED_S: Final = 1.0
+#: So much longer than its time limit a task may run: sites let tasks finish, and cleaning up takes time.
+OVERRUN_S: Final = 600.0
+#: And by so much the clocks of those that planned, and that look, may differ.
+HOSTS_S: Final = 600.0
+
+
+def at_most(limit_s: float) -> float:
+    """What one start of a task may count at most, in seconds.
+
+    Args:
+        limit_s: Its time limit; 0 where that is unknown.
+    """
+    return limit_s + OVERRUN_S if limit_s > 0 else math.inf
+
+
+def bounded(seconds: float, *, at_most_s: float) -> float:
+    """A duration as it may enter the tables: no NaN, none below 0, none above what is possible."""
+    return min(seconds, at_most_s) if seconds > 0 else 0.0
 
 
 class Charges:
@@ -22,13 +43,29 @@ class Charges:
     Each result counts as soon as it is there; what the cluster counts beyond (starting up, ticks,
     idle lanes, starts that ended without a word) is added when the batch is closed.
 
+    No clock is trusted: a count grows by no more than the time that has passed here, and no start
+    counts for more than its time limit allows.
+
     Args:
         gpus: Of one task.
         gpus_of: How many a task holds, where that may be another figure.
+        limit_s: Time limit of one task; 0 where that is unknown.
+        since: Unix time before which no task of it can have started.
     """
 
-    def __init__(self, gpus: int, gpus_of: Callable[[int], int] | None = None) -> None:
+    def __init__(
+        self,
+        gpus: int,
+        gpus_of: Callable[[int], int] | None = None,
+        *,
+        limit_s: float = 0.0,
+        since: float | None = None,
+    ) -> None:
         self._gpus_of = gpus_of or (lambda _: gpus)
+        self._at_most_s = at_most(limit_s)
+        self._since = since
+        #: When each task was seen last.
+        self._seen_at: dict[int, float] = {}
         #: By task and restart, of all its runs; seconds with several lanes more than wall time.
         self._seconds: dict[int, dict[int, float]] = defaultdict(dict)
         self._gpu_s: dict[int, dict[int, float]] = defaultdict(dict)
@@ -44,8 +81,31 @@ class Charges:
             restarts = of[ending.task]
             restarts[ending.restart] = restarts.get(ending.restart, 0.0) + amount
 
-    def seen(self, task: int, state: TaskState) -> None:
-        """The cluster showed the task."""
+    def _possible(self, task: int, seconds: float, now: float | None) -> float:
+        """The cluster's count of the present start, as far as it can be true."""
+        seconds = bounded(seconds, at_most_s=self._at_most_s)
+        if now is None:
+            return seconds
+        starts, before = self._starts[task], self._seen_at.get(task)
+        if before is not None and starts:
+            return min(seconds, starts[-1] + max(0.0, now - before) + CLOCKS_S)
+        if self._since is not None:
+            return min(seconds, max(0.0, now - self._since) + HOSTS_S)
+        return seconds
+
+    def seen(self, task: int, state: TaskState, *, now: float | None = None) -> None:
+        """The cluster showed the task.
+
+        Args:
+            task: Its index.
+            state: What it showed.
+            now: Unix time here.
+        """
+        if state.seconds is not None:
+            possible = self._possible(task, state.seconds, now)
+            state = msgspec.structs.replace(state, seconds=possible)
+        if now is not None:
+            self._seen_at[task] = now
         starts = self._starts[task]
         if not state.phase.active and state.seconds is not None:
             self._ended.add(task)

@@ -22,6 +22,7 @@ from hpcsweep.core.events import (
     SweepEnded,
     SweepResumed,
     TasksReleased,
+    TimeUp,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
@@ -40,7 +41,7 @@ from hpcsweep.core.records import BatchState, RunStatus
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
+from hpcsweep.driver.budgets import GpuBudget, is_time_over, spent_budget, work_left
 from hpcsweep.driver.compacting import Compacting
 from hpcsweep.driver.compactor import Compactor
 from hpcsweep.driver.deciding import Deciding
@@ -53,6 +54,7 @@ from hpcsweep.driver.submitting import Submitting
 from hpcsweep.driver.ticking import Ticking
 from hpcsweep.driver.turns import Turn
 from hpcsweep.driver.watching import Watching
+from hpcsweep.driver.words import ClusterWords
 from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.control import drop_request, new_requests
@@ -116,11 +118,13 @@ class Driver:
         asks = settings.max_gpu_s is not None and settings.shape.time_s is None
         self._budget = GpuBudget(settings, default_time_s=self._limits.time_s if asks else None)
         self._turn = Turn()
+        self._words = ClusterWords(self.state, clock=clock, commit=self._commit)
         self._ticking = Ticking(self.state, cluster=cluster, layout=layout)
         self._deciding = Deciding(
             self.state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
         )
         self._commits = 0
+        self._began = clock.time()
         self._observers = observers
         self._passed_over = PassedOver()
         list_segments(layout.journal, self._passed_over)
@@ -148,6 +152,7 @@ class Driver:
             following=self.following,
             leaving=leaving,
             commit=self._commit,
+            words=self._words,
             doubtful={event.batch for event in journal.events if isinstance(event, BatchThrottled)},
         )
         self._submitting = Submitting(
@@ -162,6 +167,7 @@ class Driver:
             requeue=not self._budget.capped,
             clones=scheduler.clones,
             commit=self._commit,
+            words=self._words,
         )
         self._compacting = None
         if compactor is not None:
@@ -256,6 +262,10 @@ class Driver:
 
     def _observe(self) -> list[AnyEvent]:
         events = self.following.observe(self._clock.time())
+        if self.following.words:
+            self._words.failed("poll", self.following.words)
+        elif self.following.words is not None:
+            self._words.answered("poll")
         if not self.scheduler.watches:
             return events
         events = self._watching.before_endings(events)
@@ -339,9 +349,12 @@ class Driver:
         """Release, once, what the cluster put back and holds; pause where tasks can never start."""
         for name, tasks in self.following.held.items():
             batch = self.state.live[name]
-            with contextlib.suppress(ClusterUnavailable):
+            try:
                 self.cluster.release(self.following.live(batch), tasks)
-                self._commit([TasksReleased(name, tuple(tasks))])
+            except ClusterUnavailable as error:
+                self._words.failed("change", str(error))
+                continue
+            self._commit([TasksReleased(name, tuple(tasks))])
         if self.following.never and self.state.pausing is None and self.state.stopping is None:
             name = next(iter(self.following.never))
             words = self.state.live[name].hindered
@@ -382,8 +395,10 @@ class Driver:
         """Whether the cluster took it; if not, a later tick tries again."""
         try:
             self.cluster.cancel(self.following.live(batch), tasks)
-        except ClusterUnavailable:
+        except ClusterUnavailable as error:
+            self._words.failed("change", str(error))
             return False
+        self._words.answered("change")
         return True
 
     # ------------------------------------------------------------------ decide and submit
@@ -456,8 +471,11 @@ class Driver:
             wanted = min(wanted, affordable)
         try:
             limit = self._limits.queued if wanted else None
-        except ClusterUnavailable:
+        except ClusterUnavailable as error:
+            self._words.failed("limits", str(error))
             return 0
+        if wanted:
+            self._words.answered("limits")
         room = self._turn.room(
             wanted=wanted,
             open_tasks=self._slots.open_tasks,
@@ -550,11 +568,24 @@ class Driver:
     def _spent_budget(self) -> str | None:
         return spent_budget(self.state, self.settings, self._budget, now=self._clock.time())
 
+    def _is_confirmed(self) -> bool:
+        """Whether what the wall clock says of `budget.time` has been so for long enough to be believed."""
+        now, needed_s = self._clock.time(), self.settings.confirm_s
+        over = is_time_over(self.state, self.settings, now=now)
+        # Who has been here for so long has seen the time pass.
+        if not needed_s or (over and now - self._began >= needed_s):
+            return True
+        if over is not (self.state.time_up is not None):
+            self._commit([TimeUp(now, over)])
+        return not over or now - (self.state.time_up or now) >= needed_s
+
     def _end_if_done(self) -> None:
         state = self.state
         if state.ended is not None or state.live:
             return
         spent = self._spent_budget()
+        if state.stopping is None and not self._is_confirmed():
+            return
         if state.stopping is not None:
             ending, reason = Ending.STOPPED, state.stopping.reason
         elif spent is not None:

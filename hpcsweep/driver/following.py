@@ -7,6 +7,7 @@ result has come. A query that fails says nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -27,7 +28,7 @@ from hpcsweep.core.protocols import Cluster, Hindrance, LiveBatch, Phase, TaskId
 from hpcsweep.core.records import DEATH_S, BatchState, Run
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import endings
-from hpcsweep.driver.charging import Charges
+from hpcsweep.driver.charging import Charges, at_most, bounded
 from hpcsweep.driver.settings import Settings
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
@@ -73,7 +74,19 @@ class _Watch:
         self.stuck_since: dict[int, float] = {}
         self.suspected: set[int] = set()
         self.silent: dict[int, tuple[float, TaskState]] = {}
-        self.charges = Charges(batch.gpus, batch.gpus_of)
+        self.charges = Charges(batch.gpus, batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
+
+
+def _possible(result: Result, batch: BatchState) -> Result:
+    """The result with what it costs as far as that can be true: no more than the task's time limit."""
+    most = at_most(batch.time_s)
+    started = result.started
+    return msgspec.structs.replace(
+        result,
+        seconds=bounded(result.seconds, at_most_s=most),
+        gpu_seconds=bounded(result.gpu_seconds, at_most_s=most * max(1, batch.gpus)),
+        started=started if started is not None and 0 < started < math.inf else None,
+    )
 
 
 class Following:
@@ -94,6 +107,9 @@ class Following:
         self._cluster = cluster
         self._settings = settings
         self._watches: dict[str, _Watch] = {}
+        #: What the cluster said when the last poll gave no information, empty if it gave some; None:
+        #: there was nothing to ask for.
+        self.words: str | None = None
         #: What the last successful poll said of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
         #: Pending tasks that the cluster put back and holds, and those that can never start, by batch.
@@ -188,10 +204,16 @@ class Following:
         return found
 
     def _poll(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState] | None:
+        self.words = None
+        if not batches:
+            return {}
         try:
-            return self._cluster.poll([self.live(batch) for batch in batches]) if batches else {}
-        except ClusterUnavailable:
+            states = self._cluster.poll([self.live(batch) for batch in batches])
+        except ClusterUnavailable as error:
+            self.words = str(error)
             return None
+        self.words = "" if states is not None else self._cluster.words or "the cluster does not answer"
+        return states
 
     def _watch(self, batch: BatchState) -> _Watch:
         if batch.name not in self._watches:
@@ -286,7 +308,7 @@ class Following:
         watch = self._watch(batch)
         for name, result in new_results(watch.files, watch.seen, self._passed_over):
             watch.seen.add(name)
-            result = self._charged_gpus(batch, result)
+            result = self._charged_gpus(batch, _possible(result, batch))
             run_id = RunId(result.trial, result.rung)
             if result.task >= len(batch.tasks) or run_id not in batch.tasks[result.task]:
                 self._passed_over.note(watch.files.results / name, "is the result of a run of another batch")
@@ -350,7 +372,7 @@ class Following:
         watch = self._watch(batch)
         if state is not None:
             over = watch.charges.over(task)
-            watch.charges.seen(task, state)
+            watch.charges.seen(task, state, now=now)
             if watch.charges.over(task) > over and not watch.held.get(task):
                 watch.silent[task] = now, self._end_of_start(watch, task)
             if state.node:

@@ -12,13 +12,22 @@ from hpcsweep.core.state import SweepState
 BAD_TRIALS: Final = 3
 #: For so long.
 EXCLUDED_S: Final = 3600.0
+#: Clocks of the hosts that drive may differ by so much.
+CLOCKS_S: Final = 300.0
 #: So many batches in a row that die at once pause the sweep.
 DEAD_BATCHES: Final = 3
+#: So many submissions in a row that are refused in the same words do.
+REFUSALS: Final = 3
+
+
+def is_excluded(event: NodeExcluded, *, now: float) -> bool:
+    """Whether it still holds; not if it was told by a clock that was ahead."""
+    return event.at - CLOCKS_S <= now < event.until
 
 
 def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
     """Nodes that a batch submitted now stays away from."""
-    return tuple(sorted(node for node, event in state.excluded.items() if now < event.until))
+    return tuple(sorted(node for node, event in state.excluded.items() if is_excluded(event, now=now)))
 
 
 def unhealthy(state: SweepState, *, now: float, nodes: Sequence[str]) -> list[NodeExcluded | PauseRequested]:
@@ -39,6 +48,10 @@ def unhealthy(state: SweepState, *, now: float, nodes: Sequence[str]) -> list[No
             out.add(node)
             reason = f"{len(faults)} trials failed there in a row; the last: {[*faults.values()][-1]}"
             found.append(NodeExcluded(node, now, now + EXCLUDED_S, reason))
+    going_on = state.pausing is None and state.stopping is None
+    if state.refusals.times >= REFUSALS and going_on:
+        words = f"{state.refusals.times} submissions in a row were refused: {state.refusals.words}"
+        return [*found, PauseRequested(now, words)]
     if state.dead >= DEAD_BATCHES and state.pausing is None and state.stopping is None:
         words = state.dead_reason or "without a word"
         found.append(PauseRequested(now, f"{state.dead} batches in a row died at once; the last: {words}"))

@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True):
         max_gpu_s: GPU-seconds that the sweep may cost; nothing is submitted whose time limit could
             carry it beyond.
         max_time_s: Wall time since the sweep began after which nothing more is submitted.
+        confirm_s: The wall clock has to say that `max_time_s` is over for so long.
         max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
         max_errors: Errors in training code after which a run is tried again.
         max_timeouts: Time limits that a run may reach; None: any number while its checkpoints advance.
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_trials: int | None = None
     max_gpu_s: float | None = None
     max_time_s: float | None = None
+    confirm_s: float = 0.0
     max_idle_faults: int = 5
     max_errors: int = 0
     max_timeouts: int | None = None

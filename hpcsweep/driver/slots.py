@@ -12,6 +12,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.following import Following
 from hpcsweep.driver.settings import Leaving, Settings
 from hpcsweep.driver.throttles import Share, free_slots, lowered, raised
+from hpcsweep.driver.words import ClusterWords
 from hpcsweep.errors import ClusterUnavailable
 
 #: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
@@ -28,6 +29,7 @@ class Slots:
         following: Knows which tasks are open.
         leaving: The job that this driver runs in, if any.
         commit: Makes events true.
+        words: Keeps what the cluster says.
         doubtful: Batches whose throttle on the cluster may differ from the one in the journal.
     """
 
@@ -40,6 +42,7 @@ class Slots:
         following: Following,
         leaving: Leaving | None,
         commit: Callable[[Sequence[AnyEvent]], None],
+        words: ClusterWords,
         doubtful: set[str],
     ) -> None:
         self._state = state
@@ -48,6 +51,7 @@ class Slots:
         self._following = following
         self._leaving = leaving
         self._commit = commit
+        self._words = words
         self._doubtful = doubtful
         #: What the cluster said that a task will hold; 0 while it was not asked.
         self.expected_gpus = 0
@@ -85,11 +89,14 @@ class Slots:
                     self._doubtful.add(batch.name)
                 elif throttle < batch.throttle:
                     self._cluster.throttle(live, throttle)
+                    self._words.answered("change")
                     self._commit([BatchThrottled(batch.name, throttle)])
                 if batch.name in self._doubtful:
                     self._cluster.throttle(live, throttle)
+                    self._words.answered("change")
                     self._doubtful.discard(batch.name)
-            except ClusterUnavailable:
+            except ClusterUnavailable as error:
+                self._words.failed("change", str(error))
                 continue
 
     @property

@@ -13,6 +13,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import excluded
 from hpcsweep.driver.settings import Settings
 from hpcsweep.driver.slots import Slots
+from hpcsweep.driver.words import ClusterWords
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.files import explained, make_dirs, write_atomic
 from hpcsweep.store.journal import Journal
@@ -35,6 +36,7 @@ class Submitting:
         requeue: Whether the cluster may run a task again by itself.
         clones: Whether trials start from checkpoints of others.
         commit: Makes events true.
+        words: Keeps what the cluster says.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Submitting:
         requeue: bool,
         clones: bool,
         commit: Callable[[Sequence[AnyEvent]], None],
+        words: ClusterWords,
     ) -> None:
         self._state = state
         self._layout = layout
@@ -61,9 +64,12 @@ class Submitting:
         self._requeue = requeue
         self._clones = clones
         self._commit = commit
+        self._words = words
         self._numbers = itertools.count(1)
         #: Clean empty answers to "is this batch there?", by batch.
         self._not_found: Counter[str] = Counter()
+        #: And when this session asked that first.
+        self._asked_since: dict[str, float] = {}
 
     def adopt(self) -> None:
         """Settle the batches that were planned and never acknowledged."""
@@ -73,8 +79,10 @@ class Submitting:
             if not files.void.exists():
                 try:
                     job = self._cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
-                except ClusterUnavailable:
+                except ClusterUnavailable as error:
+                    self._words.failed("find", str(error))
                     continue
+                self._words.answered("find")
                 job = job or _job_by_results(files)
                 if job is not None:
                     self._commit([BatchSubmitted(batch.name, job, now)])
@@ -82,12 +90,13 @@ class Submitting:
                 self._not_found[batch.name] += 1
                 # The script is written just before the cluster is called. Without it nothing was
                 # submitted; with it a submission may still be on its way for a while.
-                settled = (
-                    self._not_found[batch.name] >= 2 and now - batch.planned_at >= self._cluster.settle_s
-                )
+                # A clock that was ahead when it was planned does not make it wait for longer than that.
+                waited_s = max(now - batch.planned_at, now - self._asked_since.setdefault(batch.name, now))
+                settled = self._not_found[batch.name] >= 2 and waited_s >= self._cluster.settle_s
                 if files.script.exists() and not settled:
                     continue
-            self._abandon(batch.name, "it never reached the cluster")
+            said = f"; the answer was: {batch.said}" if batch.said else ""
+            self._abandon(batch.name, f"it never reached the cluster{said}")
 
     def planned(
         self, runs: Sequence[RunId], *, free: int, array_tasks: int | None, time_s: int, held: int
@@ -134,6 +143,8 @@ class Submitting:
                 self._submit(batch)
             except (SubmitRefused, SpecError) as refusal:
                 limited = isinstance(refusal, SubmitLimited)
+                if not limited:
+                    self._words.failed("submit", str(refusal), batch=batch.batch, refused=True)
                 for other in planned[position:]:
                     self._abandon(other.batch, str(refusal), limited=limited and other is batch)
                 if not limited:
@@ -176,7 +187,9 @@ class Submitting:
         )
         try:
             job = self._cluster.submit(batch)
-        except (SubmitUncertain, ClusterUnavailable):
+        except (SubmitUncertain, ClusterUnavailable) as error:
+            refused = isinstance(error, SubmitUncertain) and error.refused
+            self._words.failed("submit", str(error), batch=planned.batch, refused=refused)
             return
         self._commit([BatchSubmitted(planned.batch, job, self._clock.time())])
 

@@ -35,7 +35,8 @@ class Turn:
         if limit:  # one of 0 is for the refusal to tell
             # With none of ours there nobody looks any more: what the others had may be long gone.
             bounds.append((limit, queued if queued is not None and open_tasks else open_tasks))
-        if self._most is not None and now < self._until:
+        # A time further ahead was told by a clock that has been set since.
+        if self._most is not None and 0 < self._until - now <= LONGEST_PAUSE_S:
             bounds.append((self._most, open_tasks))
         room = wanted
         for places, taken in bounds:

@@ -12,11 +12,13 @@ from hpcsweep.core.records import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
 from hpcsweep.report.troubles import (
+    clocks,
     hindrances,
     interruptions,
     left_out,
     newest_failures,
     newest_interruptions,
+    said,
 )
 from hpcsweep.store.checkpoints import held_by_trial
 from hpcsweep.store.control import new_requests
@@ -57,6 +59,11 @@ class Folder:
     def sweep_state(self) -> str:
         """`running` until the sweep has ended, then `finished`, `stopped`, `failed` or `paused`."""
         return "running" if self.state.ended is None else self.state.ended.ending.value
+
+    @property
+    def clocks(self) -> dict[str, float]:
+        """Nodes whose clocks are off; see `troubles.clocks`."""
+        return clocks(self.reading.events)
 
     def refusal(self) -> str | None:
         """Why the newest batch was refused, if nothing has been submitted since."""
@@ -118,6 +125,8 @@ class Folder:
             "tick_jobs": [batch.tick for batch in state.live.values() if batch.tick],
             "hindered": hindrances(state),
             "limited": (state.limited or None) if state.ended is None else None,
+            "clocks": self.clocks,
+            "cluster_said": said(state) if state.ended is None else [],
             "excluded": [
                 {"node": out.node, "until": out.until, "reason": out.reason}
                 for out in left_out(state, now=now)

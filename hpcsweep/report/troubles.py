@@ -6,12 +6,25 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final
 
-from hpcsweep.core.events import AnyEvent, Interruption, NodeExcluded, RunFinished, RunId, RunInterrupted
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchPlanned,
+    Interruption,
+    NodeExcluded,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    TickSubmitted,
+)
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
 
 #: So many of the newest failures and interruptions are listed.
 NEWEST_SHOWN: Final = 5
+#: Clocks that differ by more are told of.
+CLOCKS_S: Final = 30.0
+#: What is so far ahead was written by a clock that has been set since.
+SET_S: Final = 300.0
 #: Interruptions that nobody need look into.
 _EXPECTED: Final = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED})
 
@@ -25,9 +38,60 @@ def hindrances(state: SweepState) -> list[dict[str, Any]]:
     ]
 
 
+#: What the cluster does not do, for people.
+_ASKED: Final = {
+    "poll": "nothing is known of its jobs",
+    "find": "whether a batch was accepted is not known",
+    "submit": "a submission was not accepted for certain",
+    "limits": "nothing is submitted before the cluster's limits are known",
+    "change": "a change of its jobs was not taken",
+}
+
+
+def said(state: SweepState) -> list[dict[str, Any]]:
+    """What the cluster said last of each thing that it does not do, with since when and what that means."""
+    return [
+        {
+            "asked": event.asked,
+            "at": event.at,
+            "words": event.words,
+            "batch": event.batch,
+            "means": _ASKED.get(event.asked, event.asked),
+        }
+        for event in state.said.values()
+    ]
+
+
+def clocks(events: Sequence[AnyEvent]) -> dict[str, float]:
+    """Nodes whose clocks differ from that of who submitted: by how many seconds they are ahead at least.
+
+    A run cannot start before its batch is planned, nor end after the driver has read its result.
+    """
+    found: dict[str, float] = {}
+    planned: dict[str, float] = {}
+    unread: list[RunFinished] = []
+    for event in events:
+        at = getattr(event, "at", None)
+        if isinstance(event, BatchPlanned):
+            planned[event.batch] = event.at
+        if isinstance(event, RunFinished) and event.started is not None:
+            unread.append(event)
+            early = planned.get(event.batch, event.started) - event.started
+            if early > CLOCKS_S:
+                found[event.node] = min(found.get(event.node, 0.0), -early)
+        elif isinstance(at, float) and not isinstance(event, TickSubmitted):
+            for run in unread:
+                late = (run.started or 0.0) + run.seconds - at
+                if late > CLOCKS_S:
+                    found[run.node] = max(found.get(run.node, 0.0), late)
+            unread.clear()
+    return {node: round(seconds, 1) for node, seconds in sorted(found.items())}
+
+
 def left_out(state: SweepState, *, now: float) -> list[NodeExcluded]:
     """Nodes that batches submitted now stay away from, by name."""
-    return sorted((found for found in state.excluded.values() if now < found.until), key=lambda e: e.node)
+    holds = (found for found in state.excluded.values() if found.at - SET_S <= now < found.until)
+    return sorted(holds, key=lambda event: event.node)
 
 
 def interruptions(state: SweepState) -> dict[str, int]:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
@@ -279,6 +280,20 @@ def _make(path: Path) -> None:
             _share(fd, path.parent)
         finally:
             os.close(fd)
+
+
+def time_of(folder: Path) -> float:
+    """The time by the clock that stamps the folder's files, the file server's; else by this machine's."""
+    path = folder / f".time.{secrets.token_hex(8)}.tmp"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            return os.fstat(fd).st_mtime
+        finally:
+            os.close(fd)
+            path.unlink()
+    except OSError:
+        return time.time()
 
 
 def last_line(path: Path) -> str:

@@ -30,6 +30,7 @@ from hpcsweep.store.files import (
     make_dirs,
     open_new,
     read_bytes,
+    time_of,
     write_all,
     write_atomic,
 )
@@ -85,7 +86,7 @@ class Journal:
             JournalError: The journal is damaged.
         """
         reading = read_journal(layout)
-        _refuse_if_held(reading)
+        _refuse_if_held(reading, writes=True)
         return cls(layout, reading)
 
     def acquire(self) -> None:
@@ -244,13 +245,20 @@ def _join(files: list[tuple[SegmentFile, int]], folder: Path) -> Path:
     return target
 
 
-def _refuse_if_held(reading: Reading) -> None:
+def _refuse_if_held(reading: Reading, *, writes: bool = False) -> None:
+    """Raise if another driver lives.
+
+    Args:
+        reading: Of the journal.
+        writes: The file system may be asked for its time, by a file.
+    """
     tail = reading.tail
     if tail is None or tail.released or tail.path in _LEFT:
         return
     owner = tail.header.owner
     try:
-        silent = time.time() - tail.path.stat().st_mtime
+        now = time.time() if owner.is_here or not writes else time_of(tail.path.parent)
+        silent = now - tail.path.stat().st_mtime
     except OSError:
         return
     if owner.alive(silent):

@@ -128,7 +128,9 @@ def read_journal(layout: Layout) -> Reading:
             time.sleep(0.05)
         return _read(layout)
     except OSError as error:
-        raise FolderUnavailable(f"{error.filename or layout.journal}: cannot be read: {error.strerror}") from error
+        raise FolderUnavailable(
+            f"{error.filename or layout.journal}: cannot be read: {error.strerror}"
+        ) from error
 
 
 def _read(layout: Layout) -> Reading:

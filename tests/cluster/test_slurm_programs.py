@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.cluster import slurm as slurm_module
+from hpcsweep.cluster import slurm_programs
 from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions, probe
 from hpcsweep.cluster.slurm_programs import SQUEUE_FORMAT, ranges, seconds_of
 from hpcsweep.cluster.slurm_queue import COUNTED_S, MUTE_S, SACCT_EVERY_S
 from hpcsweep.core.protocols import Batch, Hindrance, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
+from hpcsweep.spec import load_spec
+from hpcsweep.sweep import choose_place, tell_slow_programs
 
 from .programs import DISABLED, Programs, account, live, row
 
@@ -509,6 +512,32 @@ def test_probe_says_whether_and_why(
     answer = probe()
     assert answer[0] is ok
     assert why in answer[1]
+
+
+def test_auto_refuses_in_an_outage_and_names_the_way_out(programs: Programs, tmp_path: Path) -> None:
+    programs.put("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    (tmp_path / "t.py").write_text("def train(trial): ...\n")
+    (tmp_path / "s.yaml").write_text(
+        "name: s\ntrain: {function: t.py:train}\nobjective: {metric: loss}\n"
+        "space: {x: {type: float, low: 0.0, high: 1.0}}\nbudget: {trials: 1}\n"
+    )
+    spec = load_spec(tmp_path / "s.yaml")
+    with pytest.raises(SpecError, match=r"Unable to contact slurm controller.*--cluster local"):
+        choose_place(spec)
+    assert choose_place(spec, name="local").name == "local"
+    assert choose_place(spec, name="slurm").name == "slurm"
+
+
+def test_a_program_that_does_not_answer_for_a_while_is_told_of_once(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(slurm_programs, "SLOW_S", 0.1)
+    programs.put("scontrol", "sleep 0.5; echo yes")
+    with tell_slow_programs(told.append):
+        assert slurm_programs.ask(["scontrol", "show", "config"], timeout_s=10) == "yes\n"
+    slurm_programs.ask(["scontrol", "show", "config"], timeout_s=10)
+    assert told == ["waits for scontrol show config: no answer for 0.1 s"]
 
 
 def test_probe_without_sbatch_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    ClusterSaid,
     Compacted,
     Detached,
     Ending,
@@ -42,6 +43,7 @@ from hpcsweep.core.events import (
     TasksAllocated,
     TasksReleased,
     TickSubmitted,
+    TimeUp,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
@@ -147,6 +149,18 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     (
         BatchHindered("b", "2 tasks: PartitionTimeLimit", 4.5),
         {"event": "batch_hindered", "batch": "b", "reason": "2 tasks: PartitionTimeLimit", "at": 4.5},
+    ),
+    (TimeUp(9.0, False), {"event": "time_up", "at": 9.0, "up": False}),
+    (
+        ClusterSaid(9.0, "submit", "no jobs tonight", "b", True),
+        {
+            "event": "cluster_said",
+            "at": 9.0,
+            "asked": "submit",
+            "words": "no jobs tonight",
+            "batch": "b",
+            "refused": True,
+        },
     ),
     (
         BatchClosed("b", 1.5, 6.0),

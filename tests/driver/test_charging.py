@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpcsweep.core.events import Interruption, RunInterrupted
 from hpcsweep.core.protocols import Phase, TaskState
-from hpcsweep.driver.charging import Charges
+from hpcsweep.driver.charging import CLOCKS_S, HOSTS_S, OVERRUN_S, Charges, at_most, bounded
 
 GPUS = 2
 PENDING = TaskState(Phase.PENDING)
@@ -162,3 +162,54 @@ def test_the_cluster_s_count_in_whole_seconds_is_the_one_of_the_accounts(
     told_s: float, beyond_s: float
 ) -> None:
     assert charged(ended(10.0), told(told_s)).beyond([0]) == pytest.approx((beyond_s, beyond_s * GPUS))
+
+
+# --------------------------------------------------------------------------- clocks that are wrong
+
+LIMIT_S = 600.0
+
+
+def seen_at(charges: Charges, *happened: tuple[float, TaskState]) -> float:
+    """Seconds that task 0 cost, seen in these states at these times."""
+    for now, state in happened:
+        charges.seen(0, state, now=now)
+    return charges.beyond([0])[0]
+
+
+def test_a_count_that_jumps_for_seconds_costs_next_to_nothing() -> None:
+    charges = Charges(GPUS, limit_s=36_000.0, since=1000.0)
+    seconds = seen_at(
+        charges,
+        (1100.0, running(60.0)),
+        (1105.0, running(65.0 + 3600.0)),  # the controller's clock is an hour ahead
+        (1110.0, running(70.0)),
+        (1165.0, ended(125.0)),
+    )
+    assert 125.0 <= seconds <= 125.0 + 2 * CLOCKS_S
+
+
+@pytest.mark.parametrize("told_s", [1e9, 7200.0, float("nan"), -5.0, float("inf")])
+def test_no_start_costs_more_than_its_limit_or_less_than_nothing(told_s: float) -> None:
+    charges = Charges(GPUS, limit_s=LIMIT_S, since=0.0)
+    seconds = seen_at(charges, (1e6, running(told_s)), (2e6, ended(told_s)))
+    assert 0.0 <= seconds <= LIMIT_S + OVERRUN_S
+    assert 0.0 <= bounded(told_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
+
+
+def test_a_count_before_anything_was_seen_is_bounded_by_the_time_since_it_was_planned() -> None:
+    charges = Charges(GPUS, since=1000.0)
+    assert seen_at(charges, (1010.0, running(36_000.0))) <= 10.0 + HOSTS_S
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1e5), st.one_of(st.none(), st.floats(-1e6, 1e6))), min_size=1, max_size=12
+    )
+)
+def test_whatever_clocks_say_each_start_that_was_seen_stays_within_its_limit(
+    steps: list[tuple[float, float | None]],
+) -> None:
+    charges = Charges(1, limit_s=LIMIT_S, since=0.0)
+    for now, seconds in steps:
+        charges.seen(0, running(seconds), now=now)
+    assert all(0.0 <= start <= LIMIT_S + OVERRUN_S for start in charges._starts[0])

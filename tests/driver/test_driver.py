@@ -26,8 +26,10 @@ from hpcsweep.core.events import (
     RunFinished,
     RunInterrupted,
     StopRequested,
+    SweepEnded,
     SweepResumed,
     TasksAllocated,
+    TimeUp,
     TrialCreated,
     TrialPromoted,
 )
@@ -423,6 +425,31 @@ def test_the_budget_of_gpu_hours_ends_it_and_raising_it_carries_on(root: Path, c
     assert decided(events(root)) == undisturbed(root.parent)
 
 
+def test_a_clock_that_jumps_for_seconds_does_not_use_up_the_budget_of_time(
+    root: Path, controller: Path
+) -> None:
+    """Each tick is one of a new driver, as in a detached sweep: none has seen the time pass."""
+    cluster, clock = FolderCluster(controller), FakeClock()
+    ends = []
+    for passed, jump in ((0.0, 0.0), (10.0, 3600.0), (10.0, 0.0), (500.0, 3600.0), (10.0, 0.0), (490.0, 0.0)):
+        clock.now += passed + jump
+        driver, journal = make_driver(
+            root, cluster, clock=clock, max_time_s=1000.0, confirm_s=90.0, max_tasks=1
+        )
+        driver._plan_and_submit = lambda: None  # type: ignore[method-assign]
+        driver.tick()
+        ends.append(driver.state.ended)
+        journal.release()
+        clock.now -= jump
+    clock.now += 90.0
+    driver, journal = make_driver(root, cluster, clock=clock, max_time_s=1000.0, confirm_s=90.0)
+    driver.tick()
+    journal.release()
+    assert ends == [None] * 6
+    assert [event.up for event in of_kind(root, TimeUp)] == [True, False, True, False, True]
+    assert of_kind(root, SweepEnded)[0].reason.startswith("no run gave a value; budget.time 1000 s")
+
+
 def test_the_budget_of_time_ends_it_when_what_runs_has_ended(root: Path, controller: Path) -> None:
     cluster = FolderCluster(controller, per_poll=1)
     cluster.poll_s = (60.0, 60.0)
@@ -634,8 +661,9 @@ def test_a_submission_that_never_arrived_is_fenced_off_and_submitted_anew(
     driver.tick()  # a first empty answer
     assert (list(driver.state.live), void.exists()) == ([name], False)
     driver.tick()  # a second one, and it is late enough
-    assert void.read_text() == "it never reached the cluster"
-    assert of_kind(root, BatchAbandoned) == [BatchAbandoned(name, "it never reached the cluster")]
+    reason = "it never reached the cluster; the answer was: timed out"
+    assert void.read_text() == reason
+    assert of_kind(root, BatchAbandoned) == [BatchAbandoned(name, reason)]
     assert name not in driver.state.live
     driver.run()
     journal.release()

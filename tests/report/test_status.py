@@ -28,6 +28,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunRetried,
+    StopRequested,
     SweepEnded,
     SweepStarted,
     TickSubmitted,
@@ -161,6 +162,8 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "tick_jobs": ["14"],
         "hindered": [{"batch": "b", "job": "13", "reason": "2 tasks: PartitionTimeLimit"}],
         "limited": "QOSMaxSubmitJobPerUserLimit",
+        "clocks": {},
+        "cluster_said": [],
         "excluded": [
             {"node": "n3", "until": LATER, "reason": "3 trials failed there in a row; the last: down"}
         ],
@@ -351,3 +354,26 @@ def test_a_driver_without_a_sign_of_life_is_told_of(
     lines = driven(layout.root, capsys)
     journal.release()
     assert lines[1:] == ["the driver gives no sign of life for 10 min: it may hang"]
+
+
+# --------------------------------------------------------------------------- clocks
+
+
+def test_nodes_whose_clocks_are_off_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(trial: int, node: str, started: float) -> RunFinished:
+        done = Outcome.COMPLETED
+        return RunFinished(trial, 0, done, 0.5, 3, batch="a", seconds=60.0, started=started, node=node)
+
+    events = [
+        *BEGUN[:-1],
+        run(0, "n1", 210.0),
+        run(1, "n2", 200.0 - 600.0),  # planned at 200
+        run(2, "n3", 290.0 + 900.0),
+        run(3, "n4", 195.0),
+        StopRequested(350.0, "by me"),
+    ]
+    lines = told(written(tmp_path / "s", events), capsys)
+    assert [line for line in lines if line.startswith("clock")] == [
+        "clock: n2 is at least 10 min behind the driver's; start times in tables are by its clock",
+        "clock: n3 is at least 15 min ahead of the driver's; start times in tables are by its clock",
+    ]

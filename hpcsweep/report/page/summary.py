@@ -25,10 +25,18 @@ def summary(results: Results) -> Section:
 
 def _warnings(results: Results) -> list[Block]:
     ended = results.folder.state.ended
+    found: list[Block] = []
+    if clocks := results.folder.clocks:
+        off = ", ".join(
+            f"{node or 'a node'} ({duration(abs(seconds))} {'ahead' if seconds > 0 else 'behind'})"
+            for node, seconds in clocks.items()
+        )
+        found.append(Text(f"Clocks that differ from the driver's, by at least: {off}.", "warning"))
     if ended is None:
         refusal = results.folder.refusal()
-        return [Text(refusal, "warning")] if refusal else []
-    return [Text(ended.reason, "warning")] if ended.ending in (Ending.FAILED, Ending.PAUSED) else []
+        return [*found, Text(refusal, "warning")] if refusal else found
+    failed = ended.ending in (Ending.FAILED, Ending.PAUSED)
+    return [*found, Text(ended.reason, "warning")] if failed else found
 
 
 def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
