@@ -15,6 +15,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.parts import Order
 from hpcsweep.store.segments import Commit, read_journal, sealed
 from tests.doubles import InlineCompactor
+from tests.simulation.file_faults import FileFaults
 
 
 class Killed(BaseException):
@@ -73,24 +74,33 @@ class MortalJournal(Journal):
     Args:
         layout: The results folder.
         fate: When it dies.
+        faults: Which file operations fail.
         committed: Called with the events of each commit that holds.
     """
 
     def __init__(
-        self, layout: Layout, fate: Fate, *, committed: Callable[[Sequence[AnyEvent]], None]
+        self,
+        layout: Layout,
+        fate: Fate,
+        faults: FileFaults,
+        *,
+        committed: Callable[[Sequence[AnyEvent]], None],
     ) -> None:
         # Not by `open`: the driver that died is this very process, and so seems to live.
         super().__init__(layout, read_journal(layout))
         self._fate = fate
+        self._faults = faults
         self._committed = committed
 
     def commit(self, events: Sequence[AnyEvent]) -> None:
         if self._fate.strikes():
             if self._fate.share() < 0.5:
-                self._tear(events)
+                with self._faults.elsewhere():
+                    self._tear(events)
             raise Killed
         super().commit(events)
-        self._committed(events)
+        with self._faults.elsewhere():
+            self._committed(events)
         self._fate.point()
 
     def _tear(self, events: Sequence[AnyEvent]) -> None:
@@ -114,7 +124,8 @@ class MortalCluster(Cluster):
         submitted: Every batch that the site was asked to take.
     """
 
-    def __init__(self, site: SimulatedCluster, fate: Fate) -> None:
+    def __init__(self, site: SimulatedCluster, fate: Fate, faults: FileFaults) -> None:
+        self._faults = faults
         self.settle_s, self.grace_s, self.poll_s = site.settle_s, site.grace_s, site.poll_s
         self.submitted: list[Batch] = []
         self._site = site
@@ -123,26 +134,31 @@ class MortalCluster(Cluster):
     def submit(self, batch: Batch) -> str:
         self._fate.point()
         self.submitted.append(batch)
-        job = self._site.submit(batch)
+        with self._faults.elsewhere():
+            job = self._site.submit(batch)
         self._fate.point()
         return job
 
     def find(self, name: str) -> str | None:
         self._fate.point()
-        return self._site.find(name)
+        with self._faults.elsewhere():
+            return self._site.find(name)
 
     def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
         self._fate.point()
-        return self._site.poll(live)
+        with self._faults.elsewhere():
+            return self._site.poll(live)
 
     def throttle(self, batch: LiveBatch, tasks: int) -> None:
         self._fate.point()
-        self._site.throttle(batch, tasks)
+        with self._faults.elsewhere():
+            self._site.throttle(batch, tasks)
         self._fate.point()
 
     def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
         self._fate.point()
-        self._site.cancel(batch, tasks)
+        with self._faults.elsewhere():
+            self._site.cancel(batch, tasks)
         self._fate.point()
 
     def limits(self) -> Limits:
@@ -156,13 +172,15 @@ class MortalCluster(Cluster):
 class MortalCompactor(InlineCompactor):
     """The driver may die before and after each order is carried out."""
 
-    def __init__(self, layout: Layout, fate: Fate) -> None:
+    def __init__(self, layout: Layout, fate: Fate, faults: FileFaults) -> None:
         super().__init__(layout)
         self._fate = fate
+        self._faults = faults
 
     def begin(self, order: Order) -> None:
         self._fate.point()
-        super().begin(order)
+        with self._faults.elsewhere():  # in a process of its own
+            super().begin(order)
         self._fate.point()
 
 

@@ -22,16 +22,18 @@ from hpcsweep.core.events import (
     RunInterrupted,
 )
 from hpcsweep.core.packing import Packing
-from hpcsweep.core.protocols import Batch
+from hpcsweep.core.protocols import Batch, Clock
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Compactor, Driver
+from hpcsweep.errors import FolderUnavailable
 from hpcsweep.simulation.site import simulated_place
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.segments import read_journal
 from hpcsweep.sweep import make_scheduler, open_sweep
+from tests.simulation.file_faults import FileFaults
 from tests.simulation.mortal import Fate, Killed, MortalCluster, MortalCompactor, MortalJournal, ask
 from tests.simulation.schedules import Schedule
 from tests.simulation.specs import falling
@@ -91,6 +93,21 @@ class Witness:
         patch.setattr(Trainings, "leave", leaving)
 
 
+class _SiteClock:
+    """The site's time: what goes on there while the driver sleeps is not the driver's."""
+
+    def __init__(self, clock: Clock, faults: FileFaults) -> None:
+        self._clock = clock
+        self._faults = faults
+
+    def time(self) -> float:
+        return self._clock.time()
+
+    def sleep(self, seconds: float) -> None:
+        with self._faults.elsewhere():
+            self._clock.sleep(seconds)
+
+
 class Ordeal:
     """Drives the schedule's sweep until it has ended, however often its driver dies.
 
@@ -98,6 +115,7 @@ class Ordeal:
         schedule: What goes wrong.
         folder: Where the spec and the results folder go.
         witness: Of what the site does.
+        patch: By which file operations fail, until it is undone.
 
     Attributes:
         driver: The last one; its sweep has ended.
@@ -106,19 +124,28 @@ class Ordeal:
         given_up: When a run was taken for lost, by the batch in which it was.
     """
 
-    def __init__(self, schedule: Schedule, folder: Path, witness: Witness) -> None:
+    def __init__(self, schedule: Schedule, folder: Path, witness: Witness, patch: pytest.MonkeyPatch) -> None:
         self.schedule = schedule
         self.spec = schedule.spec(folder)
         self.layout = Layout(folder / "results")
         self.witness = witness
         self.rng = default_rng([schedule.seed, 5])
         self.fate = Fate(default_rng([schedule.seed, 6]), kills=schedule.kills, gap=schedule.gap)
+        self.faults = FileFaults(
+            default_rng([schedule.seed, 7]),
+            self.layout.root,
+            faults=schedule.faults,
+            gap=schedule.fault_gap,
+        )
+        self.faults.install(patch)
         place, self.site = simulated_place(self.spec, _flaky(schedule))
-        self.cluster = MortalCluster(self.site, self.fate)
+        self.cluster = MortalCluster(self.site, self.fate, self.faults)
         self.place = msgspec.structs.replace(place, cluster=self.cluster)
         self.abandoned: dict[str, float] = {}
         self.given_up: dict[tuple[str, RunId], float] = {}
         self.launches = 0
+        #: Sessions that ended because a file operation failed.
+        self.failures = 0
         self._ticks = 0
         self._retried = False
         self._begin = self.site.clock.time()
@@ -150,17 +177,20 @@ class Ordeal:
         assert self.launches <= MOST_LAUNCHES, "it is launched again and again and never ends"
         seen: list[AnyEvent] = []
         driver: Driver | None = None
-        journal = MortalJournal(self.layout, self.fate, committed=self._committed)
+        failed = False
         try:
-            with open_sweep(
-                self.spec,
-                self.layout.root,
-                self.place,
-                observers=[seen.append],
-                clock=self.site.clock,
-                journal=journal,
-                compacts=self._compactor if self.schedule.compact_at is not None else None,
-            ) as driver:
+            with (
+                self.faults.driving(),
+                open_sweep(
+                    self.spec,
+                    self.layout.root,
+                    self.place,
+                    observers=[seen.append],
+                    clock=_SiteClock(self.site.clock, self.faults),
+                    journal=MortalJournal(self.layout, self.fate, self.faults, committed=self._committed),
+                    compacts=self._compactor if self.schedule.compact_at is not None else None,
+                ) as driver,
+            ):
                 self.site.reports = driver.scheduler.watches
                 if driver.state.ended is None:
                     driver.run(self._ticked)
@@ -168,12 +198,18 @@ class Ordeal:
                     driver.compact()
         except Killed:
             pass
+        except (FolderUnavailable, OSError):
+            # As `launch` and tick jobs do: whoever comes next reads all again.
+            failed = True
+            self.failures += 1
+            if not self.faults.happened:
+                raise
         if driver is not None:
-            self._check_replay(driver, seen)
-        return None if self.fate.dead else driver
+            self._check_replay(driver, seen, whole=not (failed or self.fate.dead))
+        return None if self.fate.dead or failed else driver
 
     def _compactor(self, layout: Layout) -> Compactor:
-        return MortalCompactor(layout, self.fate)
+        return MortalCompactor(layout, self.fate, self.faults)
 
     def _launched_again(self) -> Driver | None:
         """The driver after the next launch, if there is a reason for one."""
@@ -192,7 +228,8 @@ class Ordeal:
         assert self._ticks <= MOST_TICKS, "it ticks and ticks and never ends"
         assert self.site.clock.time() - self._begin < MOST_S, "it goes on for ever"
         if self._ticks == self.schedule.stop:
-            ask(self.layout, "stop")
+            with self.faults.elsewhere():
+                ask(self.layout, "stop")
 
     # ------------------------------------------------------------------ what holds at every commit
 
@@ -206,11 +243,11 @@ class Ordeal:
             if isinstance(event, RunFinished) or (isinstance(event, RunInterrupted) and not event.requeued):
                 assert event.trial not in self.witness.training, f"is trained at this moment: {event}"
 
-    def _check_replay(self, driver: Driver, seen: Sequence[AnyEvent]) -> None:
-        """The journal gives the state that the driver had, but for a commit in which it died."""
+    def _check_replay(self, driver: Driver, seen: Sequence[AnyEvent], *, whole: bool) -> None:
+        """The journal gives the state that the driver had, but for a commit in which it died or failed."""
         written = self.events
         assert written[: len(seen)] == list(seen)
-        if not self.fate.dead:
+        if whole:
             assert len(written) == len(seen)
         for mine, again in (
             (contents(driver.state), contents(SweepState.replay(written[: len(seen)]))),

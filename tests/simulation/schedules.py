@@ -22,6 +22,7 @@ class Schedule(msgspec.Struct, frozen=True):
         flaky: Share of the steps whose training code fails the first time.
         stop: At which tick somebody asks to stop; the sweep is launched again then. None: never.
         retry: Whether somebody asks to try failed runs again, once, when the sweep has ended.
+        faults: How often file operations of the driver fail; `fault_gap`: after so many on average.
         compact_at: After so many raw files what has ended is compacted; None: never.
     """
 
@@ -33,6 +34,8 @@ class Schedule(msgspec.Struct, frozen=True):
     stop: int | None
     retry: bool
     compact_at: int | None
+    faults: int
+    fault_gap: int
 
     def spec(self, folder: Path) -> SweepSpec:
         """The sweep and its site."""
@@ -79,7 +82,13 @@ def drawn(seed: int) -> Schedule:
         stop=int(rng.integers(1, 30)) if chance(0.08) else None,
         retry=chance(0.3),
         compact_at=(None, 5, None, 20)[seed % 4],
+        **_file_faults(_Chance(default_rng([seed, 8]))),
     )
+
+
+def _file_faults(chance: _Chance) -> dict[str, int]:
+    """Drawn apart from the rest, which stays what it was; half of the schedules have none."""
+    return {"faults": chance.one_of(0, 0, 2, 8), "fault_gap": chance.one_of(10, 60, 400)}
 
 
 class _Chance:

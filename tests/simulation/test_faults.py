@@ -74,7 +74,7 @@ def ordeal_of(seed: int, folder: Path) -> Ordeal:
             settings = sweep._settings
             patch.setattr(sweep, "_settings", lambda *of: msgspec.structs.replace(settings(*of), **often))
             patch.setattr(compacting, "MERGE_ABOVE", 2)
-        return Ordeal(schedule, folder, Witness(patch))
+        return Ordeal(schedule, folder, Witness(patch), patch)
 
 
 def plain(events: list[AnyEvent]) -> Iterator[str]:
