@@ -33,7 +33,7 @@ tr '\\0' '\\n' </proc/$PPID/environ | grep -q ^SLURM_JOB_ID= || exec $real "$@"
 KILLS = (
     IN_JOBS
     + """\
-case "${@: -1}" in */tick.sbatch) exec $real "$@";; esac
+case "${@: -1}" in */tick.sbatch | --begin=*) exec $real "$@";; esac
 kills="$(dirname "$0")/kills"
 mkdir -p $kills
 nth=$(ls $kills | wc -l)
