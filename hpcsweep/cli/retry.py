@@ -48,9 +48,10 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
         _check_changes(folder, path, overrides)
         place = None
         if folder.layout.spec.exists() and folder.driver is None:
-            place = choose_place(load_spec(folder.layout.spec, overrides), state=folder.state)
+            spec = load_spec(folder.layout.spec, overrides)
+            place = choose_place(spec, state=folder.state)
             if overrides:
-                check_fits(place)
+                check_fits(place, max_gpus=spec.cluster.max_gpus)
             _announce(folder, place, runs, overrides)
         me = Owner.me()
         arguments = {} if trial is None else {"trial": trial}
