@@ -30,6 +30,7 @@ from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping import STOP_RULES, Stopping
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import SweepSpec, difference
+from hpcsweep.spec.plugins import CLUSTER_PLUGINS, cluster_options
 from hpcsweep.store.files import explained, read_bytes, write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
@@ -98,8 +99,9 @@ def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState 
                 "or give another one, as with --cluster local"
             )
         case _:
-            make = find_class(CLUSTERS, wanted, group="hpcsweep.clusters", key="cluster.name")
-            cluster: Cluster = make(spec=spec)
+            make = find_class(CLUSTERS, wanted, group=CLUSTER_PLUGINS, key="cluster.name")
+            own = cluster_options(spec.cluster, make) if spec.cluster.name == wanted else {}
+            cluster: Cluster = make(spec=spec, **own)
             shape = spec.task_shape()
             return Place(wanted, why, cluster, shape, max_tasks(spec, shape))
 

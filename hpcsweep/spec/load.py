@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.core.domains import shown
 from hpcsweep.core.space import Space, unknown
+from hpcsweep.errors import SpecError
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import SUPPLIED, make_searcher, searcher_class, searcher_names
@@ -33,7 +34,7 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.plugins import SUPPLIED_TO_SCHEDULERS, options_model
+from hpcsweep.spec.plugins import CLUSTER_PLUGINS, SUPPLIED_TO_SCHEDULERS, cluster_model, options_model
 from hpcsweep.spec.problems import Problems
 from hpcsweep.spec.reading import apply_overrides, read_yaml
 from hpcsweep.spec.sweep import SweepSpec
@@ -179,11 +180,19 @@ def _section(model: type[S], data: Mapping[str, Any], key: str, problems: Proble
 def _read_cluster(data: Mapping[str, Any], problems: Problems) -> Cluster | None:
     """The section; its `simulated` is a section of its own."""
     raw = data.get("cluster")
-    site = raw.get("simulated") if isinstance(raw, Mapping) else None
-    if not isinstance(raw, Mapping) or site is None:
+    if not isinstance(raw, Mapping):
         return _section(Cluster, data, "cluster", problems)
+    name, site = raw.get("name"), raw.get("simulated")
+    try:
+        model = cluster_model(name) if isinstance(name, str) else Cluster
+    except SpecError as error:
+        path, _, problem = str(error).partition(": ")
+        problems.add(path, problem)
+        return None
+    if site is None:
+        return _section(model, data, "cluster", problems)
     others = {key: value for key, value in raw.items() if key != "simulated"}
-    cluster = problems.validated(Cluster, others, path="cluster")
+    cluster = problems.validated(model, others, path="cluster")
     simulated = problems.validated(SimulatedSite, site, path="cluster.simulated")
     return None if cluster is None else cluster.model_copy(update={"simulated": simulated})
 
@@ -271,5 +280,5 @@ def _scheduler_names() -> list[str]:
 
 
 def _cluster_names() -> list[str]:
-    others = (point.name for point in entry_points(group="hpcsweep.clusters"))
+    others = (point.name for point in entry_points(group=CLUSTER_PLUGINS))
     return list(dict.fromkeys(["auto", *CLUSTERS, *others]))

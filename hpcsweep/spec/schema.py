@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,7 +21,7 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import PARAMETER_MODELS
-from hpcsweep.spec.plugins import options_model
+from hpcsweep.spec.plugins import CLUSTER_PLUGINS, cluster_model, options_model
 
 
 def json_schema() -> dict[str, Any]:
@@ -67,7 +68,17 @@ def _object(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _cluster() -> dict[str, Any]:
-    schema = _object(Cluster)
+    forms = [_cluster_form(Cluster)]
+    for point in entry_points(group=CLUSTER_PLUGINS):
+        form = _cluster_form(cluster_model(point.name))
+        form["properties"]["name"] = {"const": point.name}
+        form["required"] = ["name", *form.get("required", [])]
+        forms.append(form)
+    return {"anyOf": forms} if len(forms) > 1 else forms[0]
+
+
+def _cluster_form(model: type[Cluster]) -> dict[str, Any]:
+    schema = _object(model)
     del schema["$defs"]  # a reference would lead out of this part of the schema
     schema["properties"]["simulated"] = {"anyOf": [_object(SimulatedSite), {"type": "null"}], "default": None}
     return schema

@@ -1,0 +1,98 @@
+"""Clusters of other packages have keys of their own in the section `cluster`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.errors import SpecError
+from hpcsweep.spec import load_spec
+from hpcsweep.spec.schema import json_schema
+from hpcsweep.sweep import choose_place
+
+MODULE = """\
+from hpcsweep.core.protocols import Cluster
+
+
+class Farm(Cluster):
+    def __init__(self, *, spec, queue: str, priority: int = 3, partition: str | None = None) -> None:
+        self.made = (spec.name, queue, priority, partition)
+"""
+SPEC = """\
+name: s
+train: {command: "true"}
+objective: {metric: loss}
+space: {x: {type: float, low: 0.0, high: 1.0}}
+budget: {trials: 1}
+cluster: {name: farm, queue: night, partition: big, max_tasks: 4}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with a cluster, as pip installs it."""
+    site = tmp_path / "site"
+    info = site / "farm-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: farm\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[hpcsweep.clusters]\nfarm = farm_cluster:Farm\nbroken = no_such_module:X\n"
+    )
+    (site / "farm_cluster.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(site)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def test_the_cluster_is_made_with_what_its_section_says(spec: Path) -> None:
+    place = choose_place(load_spec(spec))
+    assert (place.name, place.max_tasks) == ("farm", 4)
+    assert vars(place.cluster)["made"] == ("s", "night", 3, "big")
+
+
+def test_the_spec_reads_back_with_the_cluster_s_own_keys(spec: Path, tmp_path: Path) -> None:
+    first = load_spec(spec)
+    again = tmp_path / "again.yaml"
+    again.write_text(first.dump_yaml())
+    assert load_spec(again).cluster == first.cluster
+    assert first.resolved()["cluster"].items() >= {"name": "farm", "queue": "night", "priority": 3}.items()
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("cluster.queue=3", "cluster.queue: must be text, got 3; quote it"),
+        ("cluster={name: farm}", "cluster.queue: missing"),
+        ("cluster.prioritty=3", "cluster.prioritty: unknown key; did you mean 'priority'?"),
+        ("cluster.name=slurm", "cluster.queue: unknown key; expected one of: name, max_gpus"),
+        (
+            "cluster={name: broken}",
+            "cluster.name: 'broken' cannot be imported: ModuleNotFoundError: No module named 'no_such",
+        ),
+    ],
+)
+def test_what_is_wrong_with_its_keys_is_told_as_of_any_other(spec: Path, override: str, problem: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(spec, [override])
+    (line,) = caught.value.problems
+    assert problem in line
+
+
+def test_the_schema_knows_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcsweep.spec.schema.entry_points", lambda group: [_Point()])
+    ours, farm = json_schema()["properties"]["cluster"]["anyOf"][0]["anyOf"]
+    assert farm["properties"].keys() - ours["properties"].keys() == {"queue", "priority"}
+    assert farm["properties"]["priority"] == {"default": 3, "type": "integer"}
+    assert farm["properties"]["name"] == {"const": "farm"}
+    assert farm["required"] == ["name", "queue"]
+    assert "queue" not in ours["properties"]
+
+
+class _Point:
+    name = "farm"
