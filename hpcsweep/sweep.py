@@ -522,6 +522,7 @@ def _settings(spec: SweepSpec, place: Place, layout: Layout) -> Settings:
         max_idle_faults=spec.retries.infrastructure,
         max_errors=spec.retries.training,
         max_timeouts=spec.retries.timeouts,
+        fail_fast=spec.retries.fail_fast,
         minimise=spec.objective.mode == "min",
         keep_all=spec.train.keep == "all",
     )

@@ -219,15 +219,27 @@ def test_ticks_from_cron_finish_a_sweep_and_idle_ones_write_nothing(spec: Path) 
     assert list((folder / "batches").iterdir()) == []
 
 
-def test_failing_trainer_ends_with_its_last_line_and_exit_code_1(spec: Path) -> None:
+def test_failing_trainer_pauses_after_a_handful_of_runs_with_its_words(spec: Path) -> None:
     done = run(spec, "launch", spec, "--set", "train.function=trainer.py:fails")
     assert done.returncode == 1
-    assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
+    words = (
+        r"the first [56] trials failed at once with the same error: ValueError: the learning rate is odd\."
+    )
+    assert re.search(words, done.stdout)
     folder = spec.parent / "results" / "free"
     status = run(spec, "status", folder).stdout
-    last = r"^crashed: trial 16 rung 0 on \S+ \(job \S+\): ValueError: the learning rate is odd$"
+    last = r"^crashed: trial [456] rung 0 on \S+ \(job \S+\): ValueError: the learning rate is odd$"
     assert re.search(last, status, re.MULTILINE)
+    assert re.search(words, status)
     assert "Traceback (most recent call last)" in "".join(logs_of(folder))
+    assert (hpcsweep.load(folder).runs["outcome"] == "failed").sum() <= 6
+
+
+def test_failing_trainer_ends_with_its_last_line_where_nothing_is_to_pause(spec: Path) -> None:
+    options = ("--set", "train.function=trainer.py:fails", "--set", "retries.fail_fast=false")
+    done = run(spec, "launch", spec, *options)
+    assert done.returncode == 1
+    assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
 
 
 def test_metric_that_is_never_reported_fails_and_names_those_that_were(spec: Path) -> None:

@@ -31,6 +31,7 @@ from hpcsweep.cluster.slurm_queue import SlurmQueue
 from hpcsweep.cluster.slurm_site import read_site, untouched, wish_of
 from hpcsweep.cluster.slurm_submit import refusal, submit
 from hpcsweep.cluster.template import (
+    WORKER,
     header,
     own_options,
     read_template,
@@ -155,7 +156,10 @@ class SlurmCluster(Cluster):
 
     def _rendered(self, batch: Batch, site: SlurmOptions) -> str:
         command = worker_command(site.python, batch.folder, import_from=self._import_from, module=site.module)
-        text = render(self._template, batch, site=site, command=command)
+        failed = "exit 1"
+        if site.module == WORKER:
+            failed = f'{command} --setup-failed "$1" "$hpcsweep_line"'
+        text = render(self._template, batch, site=site, command=command, setup_failed=failed)
         if len(text.encode()) > SCRIPT_BYTES:
             raise SpecError(f"{self._template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
         return text
@@ -265,7 +269,10 @@ class SlurmCluster(Cluster):
         options = tick_options(name, folder, self._options, after=after, delay_s=delay_s, own_log=own_log)
         command = tick_command(self._options.python, folder, import_from=self._import_from)
         batch = Batch(name=name, folder=folder, tasks=1, throttle=1, shape=TaskShape())
-        text = render(self._template, batch, site=self._options, command=command, options=options)
+        # It needs nothing of the set-up, and without it nobody would drive the sweep.
+        text = render(
+            self._template, batch, site=self._options, command=command, setup_failed="return", options=options
+        )
         return without_resources(text, header(options))
 
     def with_module(self, module: str) -> SlurmCluster:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from hpcsweep.cluster.slurm_guard import SIGNAL_S
 from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
+from hpcsweep.store.files import OURS
 from hpcsweep.store.layout import BatchLayout, Layout
 
 #: `--signal` takes 16 bits.
@@ -33,6 +34,8 @@ _MAX_SIGNAL_S: Final = 65535
 #: What a job that ticks asks for: it replays a journal and calls sbatch, then ends.
 TICK_MIB: Final = 1024
 TICK_MINUTES: Final = 15
+#: What the script of a task becomes.
+WORKER: Final = "hpcsweep.worker"
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,=@%+*-")
 
 
@@ -213,8 +216,44 @@ def exports(environment: Mapping[str, str]) -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
 
 
+#: `$LINENO` in a trap of bash is that of the line of the script; a function that fails (`module`) has
+#: another `$BASH_COMMAND`. What fails inside of a script that a line sources says nothing: scripts of
+#: conda and of sites test things that way. How the line itself ends is what counts.
+_SETUP: Final = """\
+hpcsweep_setup_failed() {{  # STATUS DEPTH LINE COMMAND
+  if [ "$2" -gt 1 ]; then return; fi
+  hpcsweep_line=$(sed -n "${{3}}p" "$0" 2>/dev/null)
+  hpcsweep_line=${{hpcsweep_line:-$4}}
+  echo "{ours} cluster.setup: failed with exit status $1: $hpcsweep_line" >&2
+  {failed}
+}}
+hpcsweep_trap=
+if [ -n "${{BASH_VERSION:-}}" ]; then
+  hpcsweep_trap=$(trap -p ERR)
+  trap 'hpcsweep_setup_failed "$?" "${{#BASH_SOURCE[@]}}" "$LINENO" "$BASH_COMMAND"' ERR
+fi
+{lines}
+if [ -n "${{BASH_VERSION:-}}" ]; then trap - ERR; eval "$hpcsweep_trap"; fi"""
+
+
+def setup_lines(lines: Sequence[str], *, failed: str) -> str:
+    """The set-up, which ends the job where a line of it fails: training would count in a wrong environment.
+
+    As with `set -e` a command fails that is not tested (`if`, `&&`, `||`); unlike there, functions and
+    scripts that are sourced fail only as a whole. Only bash watches its lines; a template for another
+    shell runs them as they are.
+
+    Args:
+        lines: Of the spec; empty: nothing is to be done.
+        failed: What the shell does where one fails; `$1` is the exit status, `$hpcsweep_line` the line.
+    """
+    if not lines:
+        return ""
+    return _SETUP.format(ours=OURS, failed=failed, lines="\n".join(lines))
+
+
 def worker_command(
-    python: str, folder: Path, *, import_from: Path | None = None, module: str = "hpcsweep.worker"
+    python: str, folder: Path, *, import_from: Path | None = None, module: str = WORKER
 ) -> str:
     """The shell command of the worker, by which the script's shell becomes the worker.
 
@@ -251,6 +290,7 @@ def render(
     *,
     site: SlurmOptions,
     command: str,
+    setup_failed: str = "exit 1",
     options: Mapping[str, str | int | float | bool] | None = None,
 ) -> str:
     """The script of the batch. Its length does not depend on the number of tasks.
@@ -260,6 +300,7 @@ def render(
         batch: What the template may ask for.
         site: What the sweep wants of Slurm.
         command: What the script is to become.
+        setup_failed: See `setup_lines`.
         options: sbatch options other than those of the batch.
 
     Raises:
@@ -269,7 +310,7 @@ def render(
     parts = {"header": header(options), "command": command}
     facts = {
         "environment": exports(site.environment),
-        "setup": "\n".join(site.setup),
+        "setup": setup_lines(site.setup, failed=setup_failed),
         "name": batch.name,
         "folder": str(batch.folder),
         "tasks": batch.tasks,

@@ -256,10 +256,20 @@ class RunReported(Event, frozen=True, tag="run_reported", gc=False):
 
 
 class PauseRequested(Event, frozen=True, tag="pause_requested", gc=False):
-    """From now on nothing is submitted; what is queued or running goes on, then the sweep is paused."""
+    """From now on nothing is submitted; what is queued or running goes on, then the sweep is paused.
+
+    Attributes:
+        cause: `fail_fast` where the first runs all failed alike: then what is queued is cancelled, and the
+            pause ends by itself should a run do better. Empty for any other.
+    """
 
     at: float
     reason: str
+    cause: str = ""
+
+    @property
+    def is_fail_fast(self) -> bool:
+        return self.cause == "fail_fast"
 
 
 class RunRetried(Event, frozen=True, tag="run_retried", gc=False):

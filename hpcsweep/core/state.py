@@ -46,6 +46,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.first_errors import FirstErrors, failed_at_once
 from hpcsweep.core.records import (
     BLAMELESS,
     DEATH_S,
@@ -82,6 +83,7 @@ class SweepState:
         spent_gpu_s: GPU-seconds over all attempts that have ended.
         interrupted: How often attempts were interrupted, by why.
         dead: Batches in a row that died at once; `dead_reason`: what the last of them said.
+        first_errors: What its first runs ended with, since it was started or carried on.
         excluded: Nodes that batches stay away from, with the event that says until when.
         limited: Why the newest submission has to wait for its turn; empty if none has to.
         kept_out: The array that this was said of.
@@ -120,6 +122,7 @@ class SweepState:
         self.interrupted: Counter[Interruption] = Counter()
         self.dead = 0
         self.dead_reason = ""
+        self.first_errors = FirstErrors()
         self.excluded: dict[str, NodeExcluded] = {}
         self.limited = ""
         self.kept_out = KeptOut(0, 0, 0.0)
@@ -267,6 +270,8 @@ class SweepState:
         self.repeats = int(event.identity.get("repeats", 1))
 
     def _sweep_resumed(self, event: SweepResumed) -> None:
+        if self.ended is not None or not self.first_errors.over:  # else a run has just done better
+            self.first_errors = FirstErrors()
         self.ended = None
         self.time_up = None
         self.stopping = None
@@ -442,6 +447,8 @@ class SweepState:
     def _run_finished(self, event: RunFinished) -> None:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
+        failed = failed_at_once(outcome=event.outcome, seconds=event.seconds, valued=event.value is not None)
+        self.first_errors.add(event.trial, event.message, failed)
         if event.outcome not in NO_FAULT:  # the worker lived to tell
             self._did_well(event.node)
         if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
@@ -468,6 +475,8 @@ class SweepState:
     def _run_interrupted(self, event: RunInterrupted) -> None:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
+        failed = failed_at_once(why=event.why, seconds=event.seconds)
+        self.first_errors.add(event.trial, event.message, failed)
         run.message = event.message
         run.start = event.start if run.start is None else run.start
         run.step = max(run.step, event.step)

@@ -229,6 +229,8 @@ class Driver:
             self._cancel_everything()
         elif self.state.pausing is not None:
             self._cancel_what_never_starts()
+            if self.state.pausing.is_fail_fast:
+                self._cancel_what_waits()
         else:
             self._slots.rethrottle()
             self._plan_and_submit()
@@ -371,12 +373,30 @@ class Driver:
         if self.state.node_faults:
             with contextlib.suppress(ClusterUnavailable):
                 nodes = self._limits.nodes
-        self._commit(unhealthy(self.state, now=self._clock.time(), nodes=nodes))
+        now = self._clock.time()
+        self._commit(
+            unhealthy(
+                self.state,
+                now=now,
+                nodes=nodes,
+                fail_fast=self.settings.fail_fast,
+                longest_s=self.following.longest_s(now),
+            )
+        )
 
     def _cancel_what_never_starts(self) -> None:
         for name, tasks in self.following.never.items():
             if name in self.state.live:
                 self._cancel(self.state.live[name], tasks)
+
+    def _cancel_what_waits(self) -> None:
+        """Cancel, once, the tasks that have not begun; their runs wait until the sweep goes on."""
+        for name, batch in list(self.state.live.items()):
+            waiting = [
+                task for task in self.following.waiting(batch) if TaskId(name, task) not in self._cancelled
+            ]
+            if batch.job is not None and waiting and self._cancel(batch, waiting):
+                self._cancelled.update(TaskId(name, task) for task in waiting)
 
     def _cancel_everything(self) -> None:
         for batch in list(self.state.live.values()):

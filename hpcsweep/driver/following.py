@@ -32,7 +32,7 @@ from hpcsweep.driver.charging import Charges, at_most, bounded
 from hpcsweep.driver.settings import Settings
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
-from hpcsweep.store.files import last_line
+from hpcsweep.store.last_words import introduced, last_words_of
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.results import Result, new_results
@@ -112,6 +112,8 @@ class Following:
         self.words: str | None = None
         #: What the last successful poll said of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
+        #: Since when the present run of each running task has gone on, as far as this session knows.
+        self._running_since: dict[TaskId, float] = {}
         #: Pending tasks that the cluster put back and holds, and those that can never start, by batch.
         self.held: dict[str, list[int]] = {}
         self.never: dict[str, list[int]] = {}
@@ -142,6 +144,28 @@ class Following:
         states = (self.states.get(TaskId(batch.name, task)) for task in range(len(batch.tasks)))
         return any((state.seconds or 0.0) > DEATH_S for state in states if state is not None)
 
+    def longest_s(self, now: float) -> float:
+        """How long the run has lasted that has been going on for longest."""
+        return max((now - since for since in self._running_since.values()), default=0.0)
+
+    def waiting(self, batch: BatchState) -> list[int]:
+        """Its tasks that the cluster has not started."""
+        states = self.states
+        return [
+            task
+            for task in range(len(batch.tasks))
+            if (state := states.get(TaskId(batch.name, task))) is not None and state.phase is Phase.PENDING
+        ]
+
+    def _note_running(self, now: float) -> None:
+        self._running_since = {
+            task: self._running_since.get(task, now - (state.seconds or 0.0))
+            for task, state in self.states.items()
+            if state.phase is Phase.RUNNING
+            and (batch := self._state.live.get(task.batch)) is not None
+            and any(run in batch.unended for run in batch.tasks[task.task])
+        }
+
     def live(self, batch: BatchState) -> LiveBatch:
         """The batch as the cluster knows it."""
         watch = self._watch(batch)
@@ -167,6 +191,7 @@ class Following:
         if states is None:
             return events
         self.states = states
+        self._note_running(now)
         self.held, self.never = {}, {}
         for batch in batches:
             watch = self._watch(batch)
@@ -309,6 +334,7 @@ class Following:
         for name, result in new_results(watch.files, watch.seen, self._passed_over):
             watch.seen.add(name)
             result = self._charged_gpus(batch, _possible(result, batch))
+            self._running_since.pop(TaskId(batch.name, result.task), None)
             run_id = RunId(result.trial, result.rung)
             if result.task >= len(batch.tasks) or run_id not in batch.tasks[result.task]:
                 self._passed_over.note(watch.files.results / name, "is the result of a run of another batch")
@@ -402,12 +428,25 @@ class Following:
             first_seen = watch.gone_at.setdefault(task, now)
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.
             grace = 0.0 if self._state.stopping else self._cluster.grace_s
-            if first_seen == now or now - first_seen < grace:
+            unbegun = self._unbegun(watch, task, state)  # of such a one no result can come
+            if not unbegun and (first_seen == now or now - first_seen < grace):
                 return  # its result file may just not be visible yet
             for run_id in silent:
                 ended.add(run_id)
                 yield self._vanished(batch, task, self._state.run(run_id), state)
         watch.open.discard(task)
+
+    def _unbegun(self, watch: _Watch, task: int, state: TaskState | None) -> bool:
+        """Whether it was cancelled before it began, because the first runs all failed alike."""
+        pausing = self._state.pausing
+        return (
+            pausing is not None
+            and pausing.is_fail_fast
+            and state is not None
+            and state.phase is Phase.CANCELLED
+            and not watch.nodes.get(task)
+            and not state.node
+        )
 
     def _end_of_start(self, watch: _Watch, task: int) -> TaskState:
         """How a start ended that the cluster put back, where its worker tells nothing."""
@@ -430,13 +469,23 @@ class Following:
                 attempt=run.attempts - 1,
                 restart=self._next_restart(run),
                 task=task,
-                interrupted=Interruption.NOT_STARTED if young else None,
                 node=state.node,
             )
-            event = self._interrupted(batch, self._with_progress(run, result), state, requeued=True)
+            result = self._with_progress(run, result)
+            if young and not result.progressed and not self._has_reported(result):
+                result = msgspec.structs.replace(result, interrupted=Interruption.NOT_STARTED)
+            event = self._interrupted(batch, result, state, requeued=True)
             if isinstance(event, RunFinished):
                 ended.add(run_id)
             yield event
+
+    def _has_reported(self, result: Result) -> bool:
+        """Whether the attempt has trained at all, by what it reported."""
+        path = self._layout.trial(result.trial).metrics(result.rung, result.attempt, result.restart)
+        try:
+            return path.stat().st_size > 0
+        except OSError:
+            return False
 
     @staticmethod
     def _next_restart(run: Run) -> int:
@@ -471,7 +520,8 @@ class Following:
             seconds=seconds,
             gpu_seconds=seconds * batch.gpus_of(task),
             node=watch.nodes.get(task, ""),
-            message=last_line(watch.files.log(task)),
+            message=last_words_of(watch.files.log(task)),
+            interrupted=Interruption.NOT_STARTED if self._unbegun(watch, task, state) else None,
         )
         result = self._with_progress(run, result)
         phase = state.phase if state is not None else None
@@ -490,7 +540,7 @@ class Following:
         message = result.message
         if result.interrupted is None or not message:  # no word of its worker, only the last line printed
             words = endings.WORDS[why] + (f" ({node})" if node else "")
-            message = f"{words}; its last line: {message}" if message else words
+            message = f"{words}; its {introduced(message)}" if message else words
         result = msgspec.structs.replace(result, node=node, message=message)
         stopped = self._state.trials[run.trial].stopped
         # Of a requeued task that runs again, or has already left a later result, that start decides.

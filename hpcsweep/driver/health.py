@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from hpcsweep.core.events import NodeExcluded, PauseRequested
+from hpcsweep.core.events import NodeExcluded, PauseRequested, SweepResumed
+from hpcsweep.core.first_errors import AT_ONCE_S
 from hpcsweep.core.state import SweepState
 
 #: A node is left out when so many different trials in a row failed there for reasons of its own.
@@ -30,15 +31,19 @@ def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
     return tuple(sorted(node for node, event in state.excluded.items() if is_excluded(event, now=now)))
 
 
-def unhealthy(state: SweepState, *, now: float, nodes: Sequence[str]) -> list[NodeExcluded | PauseRequested]:
+def unhealthy(
+    state: SweepState, *, now: float, nodes: Sequence[str], fail_fast: int = 0, longest_s: float = 0.0
+) -> list[NodeExcluded | PauseRequested | SweepResumed]:
     """What follows from failures that are not the configurations'.
 
     Args:
         state: Of the sweep.
         now: Unix time.
         nodes: Where the sweep may run; no node is left out where that is unknown, and never all.
+        fail_fast: So many trials that fail at once, all alike and before any other ends, pause it; 0: none.
+        longest_s: How long the run has lasted that has been going on for longest.
     """
-    found: list[NodeExcluded | PauseRequested] = []
+    found: list[NodeExcluded | PauseRequested | SweepResumed] = []
     out = set(excluded(state, now=now))
     for node, faults in state.node_faults.items():
         rest = set(nodes) - out - {node}
@@ -55,4 +60,19 @@ def unhealthy(state: SweepState, *, now: float, nodes: Sequence[str]) -> list[No
     if state.dead >= DEAD_BATCHES and state.pausing is None and state.stopping is None:
         words = state.dead_reason or "without a word"
         found.append(PauseRequested(now, f"{state.dead} batches in a row died at once; the last: {words}"))
+    first, better = state.first_errors, longest_s > AT_ONCE_S
+    if state.stopping is not None or state.ended is not None:
+        return found
+    if state.pausing is not None and state.pausing.is_fail_fast and (first.over or better):
+        found.append(SweepResumed(now))
+    if state.pausing is None and not found and 0 < fail_fast <= len(first.trials) and not better:
+        found.append(PauseRequested(now, _all_alike(len(first.trials), first.message), "fail_fast"))
     return found
+
+
+def _all_alike(trials: int, message: str) -> str:
+    return (
+        f"the first {trials} trials failed at once with the same error: {message}. Mend it, then "
+        "`hpcsweep retry` tries them again and goes on, `launch` goes on without them "
+        "(retries.fail_fast: false keeps a sweep going)"
+    )

@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True):
         max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
         max_errors: Errors in training code after which a run is tried again.
         max_timeouts: Time limits that a run may reach; None: any number while its checkpoints advance.
+        fail_fast: So many trials that fail at once, all alike and before any other ends, pause it; 0: none.
         compact_at: About so many raw files of what has ended are left alone while the sweep goes on.
         keep_all: Checkpoints stay even where nothing can need them any more.
     """
@@ -45,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_errors: int = 0
     max_timeouts: int | None = None
     minimise: bool = True
+    fail_fast: int = 0
     compact_at: int = 2000
     keep_all: bool = False
 

@@ -168,6 +168,7 @@ class Submitting:
             gpus=shape.gpus,
             lanes=shape.lanes,
             tick=self._state.is_detached(self._settings.cluster),
+            fail_fast=0 if self._state.first_errors.over else self._settings.fail_fast,
         )
         with explained(self._layout.root):
             make_dirs(files.root)

@@ -6,11 +6,13 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from hpcsweep.core.first_errors import FAIL_FAST
 from hpcsweep.spec.quantities import (
     AtLeastTwo,
     Environment,
     Memory,
     Natural,
+    NumberOrOff,
     Options,
     Positive,
     PositiveNumber,
@@ -59,6 +61,8 @@ class Train(Section):
     """How many of a trial's newest checkpoints are kept."""
     keep: Literal["survivors", "all"] = "survivors"
     """Whose checkpoints are kept: of trials that may go on and of the best, or of all trials."""
+    log_limit: Memory = 100
+    """Of what each attempt prints so much is kept at most, its beginning and its end; null: all of it."""
     check: bool = True
     """Whether launch tries to import the function first."""
     snapshot: bool = False
@@ -213,6 +217,9 @@ class Retries(Section):
     """After preemption, a time limit, a failing node or a lost task: in a row without a new checkpoint."""
     timeouts: Natural | None = None
     """After a time limit; without bound if not given, as long as checkpoints advance."""
+    fail_fast: NumberOrOff = FAIL_FAST
+    """So many trials that fail within seconds, all with the same error and before any run does better, pause
+    the sweep; false: it goes on."""
 
 
 class SchedulerSection(Section):

@@ -143,6 +143,12 @@ _TIME_SCHEMA: Final = {"type": "string", "examples": ["90s", "30m", "1d12h", "01
 
 Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
 Natural: TypeAlias = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+NumberOrOff: TypeAlias = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(lambda value: 0 if value is False else _whole(value)),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": False}]}),
+]
 Positive: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 AtLeastTwo: TypeAlias = Annotated[int, Field(ge=2), BeforeValidator(_whole)]
 PositiveNumber: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]

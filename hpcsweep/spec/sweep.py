@@ -128,6 +128,7 @@ class SweepSpec:
             command=self.train.command,
             shell=self.train.shell,
             metrics=self.train.metrics,
+            log_limit_mib=self.train.log_limit,
             keep_checkpoints=self.train.keep_checkpoints,
             parameters=self.space.names,
             notice_s=max(1.0, self.cluster.signal - RESULT_S),

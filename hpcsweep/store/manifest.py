@@ -58,6 +58,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         metrics: Patterns over printed lines; their named groups are metrics.
         workdir: Absolute; where training code runs.
         metric: The objective's metric; `mode` is min or max; `at` is last or best.
+        log_limit_mib: Of each attempt's output so much is kept at most; None: all of it.
         keep_checkpoints: How many of a trial's newest complete checkpoints stay.
         notice_s: After SIGUSR2, how long training code may take to checkpoint and leave.
         grace_s: The same after SIGTERM, which comes shortly before the end of a task.
@@ -77,6 +78,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     grace_s: float = 25.0
     parameters: tuple[str, ...] = ()
     copied: Copied | None = None
+    log_limit_mib: int | None = None
 
 
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -85,6 +87,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         gpus: Of one task; `lanes` runs share them evenly at a time.
         tick: A task that has done its work drives the sweep on.
+        fail_fast: A task begins no run where so many of the batch have failed at once, all alike; 0: it does.
     """
 
     batch: str
@@ -94,6 +97,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     lanes: int = 1
     version: int = 1
     tick: bool = False
+    fail_fast: int = 0
 
 
 class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):

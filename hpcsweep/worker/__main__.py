@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.worker.task import Signals, ignore_signals, run_task
+from hpcsweep.worker.task import SetupFailure, Signals, ignore_signals, run_task
 from hpcsweep.worker.ticking import tick
 
 
@@ -29,6 +29,12 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
     )
     parser.add_argument("batch", type=Path, help="the batch folder, with its manifest.jsonl")
     parser.add_argument("--task", type=int, help="the array index, where Slurm does not tell it")
+    parser.add_argument(
+        "--setup-failed",
+        nargs=2,
+        metavar=("STATUS", "LINE"),
+        help="train nothing: this line of the script failed before",
+    )
     request = parser.parse_args(arguments)
     try:
         task = request.task
@@ -45,6 +51,7 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
             node=environ.get("SLURMD_NODENAME") or socket.gethostname(),
             environ=environ,
             signals=signals,
+            setup_failed=request.setup_failed and SetupFailure(*request.setup_failed),
         )
         if written and signals.first is None:
             tick(BatchLayout(folder), task=task, job=job, environ=environ, signals=signals)

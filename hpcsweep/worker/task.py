@@ -16,13 +16,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import msgspec
 
 from hpcsweep.core.events import Interruption
+from hpcsweep.core.first_errors import FirstErrors, failed_at_once
+from hpcsweep.store.last_words import last_words_of
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.manifest import ManifestRun, read_task
-from hpcsweep.store.results import Result, read_result, write_result
+from hpcsweep.store.results import Result, new_results, read_result, write_result
 from hpcsweep.worker.environment import lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt, Start
 
@@ -31,6 +34,10 @@ _RETRY_S = (0.2, 1.0, 3.0, 6.0)
 
 #: How long a file that is there may stay invisible on another node.
 VISIBLE_S = 60.0
+
+#: Failures of the batch count for its next runs only so soon after the first of them: later on runs may go
+#: on for long that have no result yet, and the driver knows of those.
+_BURST_S = 300.0
 
 #: SIGALRM is this machine's way to say what Slurm says by SIGUSR2: the time is nearly over.
 _STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
@@ -83,6 +90,20 @@ def ignore_signals() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
+class SetupFailure(NamedTuple):
+    """The line of `cluster.setup` that failed, and with which exit status."""
+
+    status: str
+    line: str
+
+    def message(self, log: Path) -> str:
+        """What became of the line, with the last that the script printed."""
+        words = last_words_of(log)
+        return f"cluster.setup: {self.line.strip()!r} failed with exit status {self.status}" + (
+            f": {words}" if words else ""
+        )
+
+
 def run_task(
     folder: Path,
     *,
@@ -92,11 +113,12 @@ def run_task(
     node: str,
     environ: Mapping[str, str],
     signals: Signals,
+    setup_failed: SetupFailure | None = None,
 ) -> bool:
     """Do what the manifest says; True if every run that was started has its result on disk.
 
     A task whose batch was abandoned does nothing. Runs that ended for good in an earlier start
-    of this task are not repeated.
+    of this task are not repeated. Where the set-up failed none is begun.
 
     Raises:
         FolderError: There is no such manifest or task.
@@ -120,7 +142,10 @@ def run_task(
             environ=environ,
             modules=modules_folder(scratch / "python"),
         )
-        return _Lanes(start, work.runs, signals).run()
+        lanes = _Lanes(start, work.runs, signals)
+        if setup_failed is not None:
+            lanes.leave(setup_failed.message(batch.log(task)), why=Interruption.WORKER_DIED)
+        return lanes.run()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -172,15 +197,21 @@ class _Lanes:
 
     def _look_whether_to_leave(self) -> None:
         """Before another run begins: a task that is told to stop or abandoned begins none."""
-        if not self._waiting:
+        if not self._waiting or not self._lanes:
             return
-        batch = self._start.batch
+        batch, fail_fast = self._start.batch, self._start.header.fail_fast
         if batch.void.exists() or not batch.manifest.exists():  # an abandoned one may be compacted by now
             self._waiting.clear()
         elif self._signals.first is not None:
-            for n, run in self._waiting:
-                self._write(_not_started(self._start, run), n)
-            self._waiting.clear()
+            self.leave("the task was told to stop before this run began")
+        elif fail_fast and fail_alike(batch, fail_fast):
+            self.leave("not begun: the first runs all failed at once with the same error")
+
+    def leave(self, message: str, *, why: Interruption = Interruption.NOT_STARTED) -> None:
+        """Begin none of the runs that wait; each has a result that says why."""
+        for n, run in self._waiting:
+            self._write(_not_started(self._start, run, why=why, message=message), n)
+        self._waiting.clear()
 
     def _begin(self, n: int, run: ManifestRun) -> None:
         lane = self._lanes.popleft()
@@ -225,6 +256,28 @@ class _Lanes:
         self._all_written = False
 
 
+def fail_alike(batch: BatchLayout, trials: int) -> bool:
+    """Whether so many trials of the batch have just failed at once, all alike, and no run did better.
+
+    The driver pauses the sweep then, but looks only now and then: a queue of runs that fail within
+    seconds would be through before it does.
+    """
+    errors = FirstErrors()
+    first_at = time.time()
+    for _, result in new_results(batch, ()):
+        failed = failed_at_once(
+            outcome=result.outcome,
+            why=result.interrupted,
+            seconds=result.seconds,
+            valued=result.value is not None,
+        )
+        errors.add(result.trial, result.message, failed)
+        first_at = min(first_at, result.started or first_at)
+        if errors.over:
+            return False
+    return len(errors.trials) >= trials and time.time() - first_at < _BURST_S
+
+
 def is_settled(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
     """Whether the task's `n`-th run needs nothing in this start.
 
@@ -253,8 +306,8 @@ def _not_started(
     start: Start,
     run: ManifestRun,
     *,
-    why: Interruption = Interruption.NOT_STARTED,
-    message: str = "the task was told to stop before this run began",
+    why: Interruption,
+    message: str,
 ) -> Result:
     return Result(
         trial=run.trial,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from hpcsweep.cluster.template import (
     read_template,
     render,
     sbatch_options,
+    setup_lines,
     tick_options,
     worker_command,
 )
@@ -77,8 +79,7 @@ def test_whole_script_of_the_default_template() -> None:
         "#SBATCH --requeue\n"
         "#SBATCH --signal=B:USR2@90\n"
         "\n"
-        "export A='b c'\n"
-        "module load cuda\n"
+        "export A='b c'\n" + setup_lines(["module load cuda"], failed="exit 1") + "\n"
         "exec /env/bin/python -P -m hpcsweep.worker /r/batches/a1b2-7\n"
     )
 
@@ -92,7 +93,7 @@ def test_own_template_gives_a_script_that_bash_can_read(path: Path) -> None:
         text = render(read_template(path.name, spec_dir=Path()), BATCH, site=each, command="exec work")
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
         assert text.endswith("\nexec work\n"), "the worker takes the shell's place, so it comes last"
-        assert "{" not in text.replace("${", ""), "no Jinja is left"
+        assert not re.search(r"{{|{%|{#", text.replace("${#", "")), "no Jinja is left"
 
 
 def test_what_is_not_asked_for_is_not_in_the_header() -> None:
@@ -275,3 +276,94 @@ def test_missing_template_is_refused_with_the_names_that_there_are(tmp_path: Pat
         SpecError, match=r"^cluster\.template: no file .*own are: default\.sbatch, gpu\.sbatch$"
     ):
         read_template("nope.sbatch", spec_dir=tmp_path)
+
+
+# --------------------------------------------------------------------------- set-up
+
+#: Reports a module that is not there as Lmod does, and returns 1 as its last command does.
+MODULE = """\
+module() {
+    test "$2" = cuda/12.4 && return
+    echo "Lmod has detected the following error: $2 is unknown" >&2
+    false
+}
+"""
+SOURCED = {
+    # A test that fails, an unset variable, a command that fails: harmless, since it ends well.
+    "activate": '[ -n "" ]\nfalse\necho "${NOBODY_SET_THIS}"\ngrep -q x /dev/null\ntrue\n',
+    "broken": "true\nreturn 3\n",
+}
+
+
+def set_up(folder: Path, *lines: str, before: str = "", shell: str = "bash") -> tuple[int, str, str]:
+    """Run a script with these lines of set-up; its exit code, what it printed, and on standard error."""
+    for name, text in SOURCED.items():
+        (folder / name).write_text(text)
+    text = f"#!/bin/{shell}\n{before}{MODULE}{setup_lines(lines, failed='exit 5')}\necho trains\n"
+    path = folder / "script"
+    path.write_text(text)
+    done = subprocess.run(
+        [shell, str(path)], cwd=folder, capture_output=True, text=True, check=False, timeout=30
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "failing"),
+    [
+        (["module load cuda/99.9"], 1, "module load cuda/99.9"),
+        (["module load cuda/12.4", "  module load cuda/99.9  # mine"], 1, "  module load cuda/99.9  # mine"),
+        (["module load cuda/12.4\nmodule load cuda/99.9"], 1, "module load cuda/99.9"),
+        (["module load cuda/99.9; echo and on"], 1, "module load cuda/99.9; echo and on"),
+        (["for m in cuda/12.4 cuda/99.9; do", "  module load $m", "done"], 1, "  module load $m"),
+        (["source ./broken"], 3, "source ./broken"),
+        (["source ./nowhere"], 1, "source ./nowhere"),
+        (["conda-is-not-here activate"], 127, "conda-is-not-here activate"),
+        (["cd /no/where"], 1, "cd /no/where"),
+        (["(exit 4)"], 4, "(exit 4)"),
+    ],
+)
+def test_the_line_of_the_set_up_that_fails_ends_the_job_and_is_named(
+    tmp_path: Path, lines: list[str], status: int, failing: str
+) -> None:
+    code, printed, told = set_up(tmp_path, *lines)
+    assert (code, printed) == (5, "")
+    assert told.splitlines()[-1] == (f"[hpcsweep] cluster.setup: failed with exit status {status}: {failing}")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["module load cuda/12.4"],
+        ["module load cuda/99.9 || true"],
+        ["source ./activate", ". ./activate"],
+        ["if [ -f nowhere ]; then", "  source nowhere", "fi"],
+        ["[ -f nowhere ] && source nowhere"],
+        ["module load cuda/99.9 && echo more"],  # as with set -e
+        ["export X=$(false)", "unset NOBODY", 'echo "$NOBODY" >/dev/null'],
+        ["! true"],
+        ["case x in", "  x) true ;;", "esac"],
+        ["cat <<EOF >/dev/null", "it's", "EOF"],
+    ],
+)
+@pytest.mark.parametrize("before", ["", "set -u\n"], ids=["", "set -u"])
+def test_what_fails_harmlessly_in_the_set_up_lets_the_training_begin(
+    tmp_path: Path, lines: list[str], before: str
+) -> None:
+    if before and any("NOBODY" in line or "activate" in line for line in lines):
+        before = ""  # which the template itself would not survive
+    code, printed, _ = set_up(tmp_path, *lines, before=before)
+    assert (code, printed.split()) == (0, ["trains"])
+
+
+def test_a_template_s_own_trap_is_there_again_after_the_set_up(tmp_path: Path) -> None:
+    template = "trap 'echo \"mine: $?\"' ERR\n"
+    code, printed, _ = set_up(tmp_path, "module load cuda/12.4", before=template)
+    assert (code, printed) == (0, "trains\n")
+    (tmp_path / "script").write_text((tmp_path / "script").read_text() + "false\ntrue\n")
+    done = subprocess.run(["bash", "script"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "trains\nmine: 1\n"
+
+
+def test_another_shell_runs_the_set_up_as_it_is(tmp_path: Path) -> None:
+    assert set_up(tmp_path, "true", "false", shell="sh")[:2] == (0, "trains\n")

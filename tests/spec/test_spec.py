@@ -138,6 +138,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "workdir": str(tmp_path / "sweeps"),
             "keep_checkpoints": 1,
             "keep": "survivors",
+            "log_limit": "100M",
             "check": True,
             "snapshot": False,
         },
@@ -157,7 +158,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "signal": 60,
         },
         "budget": {"trials": 100, "gpu_hours": 200.0, "time": "12h"},
-        "retries": {"training": 0, "infrastructure": 5},
+        "retries": {"training": 0, "infrastructure": 5, "fail_fast": 5},
     }
 
 
@@ -927,6 +928,26 @@ def _this_module() -> ModuleType:
 
 
 # --------------------------------------------------------------------------- quantities and YAML
+
+
+@pytest.mark.parametrize(("text", "number"), [("false", 0), ("0", 0), ("1", 1), ("12", 12)])
+def test_fail_fast_is_a_number_or_off(load: Load, text: str, number: int) -> None:
+    spec = load(DOCUMENTED, f"retries.fail_fast={text}")
+    assert spec.retries.fail_fast == number
+    assert spec.resolved()["retries"]["fail_fast"] == number
+
+
+@pytest.mark.parametrize(("text", "words"), [("-1", ">= 0"), ("x", "an integer"), ("1.5", "an integer")])
+def test_fail_fast_that_is_neither_is_refused(problems: Problems, text: str, words: str) -> None:
+    (problem,) = problems(DOCUMENTED, f"retries.fail_fast={text}")
+    assert "retries.fail_fast: must be " + words in problem
+
+
+@pytest.mark.parametrize(("text", "mib"), [("1G", 1024), ("5M", 5), ("null", None)])
+def test_a_log_has_a_limit_or_none(load: Load, text: str, mib: int | None) -> None:
+    spec = load(DOCUMENTED, f"train.log_limit={text}")
+    assert spec.program().log_limit_mib == mib
+    assert spec.resolved()["train"]["log_limit"] == (None if mib is None else text)
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,14 @@ class Bench:
         defaults: dict[str, Any] = {"rung": 0, "bracket": 0, "attempt": 0, "seed": 7, "config": {"lr": 0.5}}
         return ManifestRun(trial=trial, resource=resource, **{**defaults, **fields})
 
-    def plan(self, *tasks: Sequence[ManifestRun], gpus: int = 0, lanes: int = 1, **program: Any) -> None:
+    def plan(
+        self, *tasks: Sequence[ManifestRun], gpus: int = 0, lanes: int = 1, fail_fast: int = 0, **program: Any
+    ) -> None:
         """Write the manifest; each argument is one task's runs."""
         program = {"workdir": str(self.workdir), "metric": "val_error", "parameters": ("lr",), **program}
-        header = Header(batch="b1", sweep="s", program=Program(**program), gpus=gpus, lanes=lanes)
+        header = Header(
+            batch="b1", sweep="s", program=Program(**program), gpus=gpus, lanes=lanes, fail_fast=fail_fast
+        )
         write_manifest(self.batch, header, tasks)
 
     def plan_python(self, text: str, *runs: ManifestRun, **fields: Any) -> None:
@@ -56,10 +60,12 @@ class Bench:
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, "TMPDIR": str(self.temporary), **more}
 
-    def start(self, task: int = 0, restart: int = 0, **environ: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, task: int = 0, restart: int = 0, *, argv: Sequence[str] = (), **environ: str
+    ) -> subprocess.Popen[bytes]:
         """Start a worker."""
         return subprocess.Popen(
-            [sys.executable, "-m", "hpcsweep.worker", str(self.batch.root), "--task", str(task)],
+            [sys.executable, "-m", "hpcsweep.worker", str(self.batch.root), "--task", str(task), *argv],
             env=self.environment(HPCSWEEP_RESTART=str(restart), **environ),
             cwd="/",
         )

@@ -151,3 +151,56 @@ def test_a_manifest_that_this_node_sees_late_is_waited_for(bench: Bench) -> None
     bench.plan([bench.run()], function=f"{code}:train")
     assert worker.wait(30) == 0
     assert [result.value for result in bench.results()] == [0.5]
+
+
+# --------------------------------------------------------------------------- nothing is begun
+
+NAME_ERROR = """
+    def train(trial):
+        with open("trained", "a") as notes:
+            print(trial.id, file=notes)
+        if trial.id != %d:
+            raise NameError(f"name 'x{trial.id}' is not defined")
+        trial.report(1, val_error=1)
+"""
+
+
+def outcomes(bench: Bench) -> dict[int, tuple[str, str]]:
+    return {
+        result.trial: ((result.outcome or result.interrupted or Outcome.LOST).value, result.message)
+        for result in bench.results()
+    }
+
+
+@pytest.mark.parametrize(
+    ("fail_fast", "good", "trained"),
+    [(3, 99, [0, 1, 2]), (3, 1, [0, 1, 2, 3, 4, 5]), (0, 99, [0, 1, 2, 3, 4, 5]), (1, 99, [0])],
+    ids=["3 alike", "one does well", "turned off", "the first"],
+)
+def test_a_task_begins_no_run_where_the_first_of_the_batch_failed_alike(
+    bench: Bench, fail_fast: int, good: int, trained: list[int]
+) -> None:
+    code = bench.code(NAME_ERROR % good) + ":train"
+    tasks = [[bench.run(trial=t, resource=1) for t in pair] for pair in ((0, 1), (2, 3), (4, 5))]
+    bench.plan(*tasks, function=code, fail_fast=fail_fast)
+    for task in range(3):
+        bench.work(task)
+    assert bench.trained() == trained
+    message = "not begun: the first runs all failed at once with the same error"
+    left = {t: ("not_started", message) for t in range(6) if t not in trained}
+    assert {t: found for t, found in outcomes(bench).items() if t not in trained} == left
+
+
+def test_a_task_whose_set_up_failed_trains_nothing_and_tells_the_line_and_its_words(bench: Bench) -> None:
+    bench.plan_python(NAME_ERROR % 0, bench.run(trial=0), bench.run(trial=1))
+    log = bench.batch.log(0)
+    log.parent.mkdir(parents=True)
+    log.write_text("hello\n\n\x1b[31mLmod has detected the following error:\x1b[0m cuda/99.9 is unknown\n")
+    worker = bench.start(argv=["--setup-failed", "1", "  module load cuda/99.9"])
+    assert worker.wait(60) == 0
+    message = (
+        "cluster.setup: 'module load cuda/99.9' failed with exit status 1: "
+        "hello | Lmod has detected the following error: cuda/99.9 is unknown"
+    )
+    assert outcomes(bench) == dict.fromkeys((0, 1), ("worker_died", message))
+    assert bench.trained() == []

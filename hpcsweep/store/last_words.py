@@ -1,0 +1,115 @@
+"""What a program said last, of that which says something. Pure but for `last_words_of`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from hpcsweep.store.files import OURS, open_regular
+
+#: Between the lines of a message.
+SEPARATOR: Final = " | "
+LINES: Final = 3
+_LINE_LENGTH: Final = 300
+_TAIL: Final = 64 * 1024
+
+#: Colours and other sequences for a terminal; other characters that print nothing.
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_UNPRINTED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+#: Lines that come after an error whatever it was, or around it.
+_BOILERPLATE: Final = tuple(
+    map(
+        re.compile,
+        (
+            r"Set the environment variable HYDRA_FULL_ERROR=1",
+            r"^For debugging consider passing CUDA_LAUNCH_BLOCKING=1",
+            r"^Compile with `?TORCH_USE_CUDA_DSA",
+            r"^CUDA kernel errors might be asynchronously reported",
+            r"^[-=*~#_+.^\s|]+$",  # rules, and the marks below a line of a traceback
+            r"^Traceback \(most recent call last\):$",
+            r"^During handling of the above exception, another exception occurred:$",
+            r"^The above exception was the direct cause of the following exception:$",
+            # torchrun, after what a process of its own had said
+            r"torch\.?distributed\.elastic|torch/distributed/(run|elastic|launcher)",
+            r"ChildFailedError|^Root Cause \(first observed failure\):|^Failures:$|<NO_OTHER_FAILURES>",
+            r"^\[\d+\]:$|^(time|host|rank|exitcode) +: |^error_file: <|^traceback : ",
+            r"^\S+ FAILED$",
+            r"To enable traceback see: https?://",
+            r"WARNING:.*(Sending process|Setting OMP_NUM_THREADS)",
+            r"Sending process \d+ closing signal",
+            # srun, of the exit code that is told anyway
+            r"^srun: (error: .*: (task|tasks) .*: Exited with exit code|Terminating|launch/slurm:)",
+            r"^slurmstepd: error: \*\*\* STEP",
+            r"^(wandb|swanlab): ",
+            r"resource_tracker: There appear to be \d+ leaked",
+        ),
+    )
+)
+#: A bar that is drawn again and again, such as `42%|####  | 42/100 [00:01<00:02, 30.1it/s]`.
+_PROGRESS: Final = re.compile(r"\d+%\s*\|.*\||\d+/\d+ \[.*(it|s|batch|ex\w*)/(s|it)|^\s*\d+%\s*\S*$")
+#: What torchrun puts before what its processes say.
+_RANK: Final = re.compile(r"^\[(?:rank|default)\d+\]: ?")
+#: A frame of a traceback, and what it shows of the code, which is indented.
+_FRAME: Final = re.compile(r'^\s+(File ".*", line \d+|\S)')
+
+
+def last_words(text: str, *, lines: int = LINES) -> str:
+    """The last lines that say something, oldest first, with ` | ` between them; empty if there is none.
+
+    Left out are blank lines, our own, bars of progress, frames of tracebacks and what programs print
+    after any error. After a Python exception only its own lines count, not what was printed before it.
+    """
+    found: list[str] = []
+    raw = text.split("\n")
+    for index in range(len(raw) - 1, -1, -1):
+        # What was overwritten by a carriage return was not to be seen.
+        shown = [part for part in raw[index].rstrip("\r").split("\r") if part.strip()]
+        line = _plain(shown[-1] if shown else "")
+        if found and line.startswith("Traceback (most recent call last)"):
+            break
+        if not line.strip() or line.startswith(OURS) or _is_boilerplate(line):
+            continue
+        if _FRAME.match(line) and _in_traceback(raw, index):
+            continue
+        found.append(line.strip()[:_LINE_LENGTH])
+        if len(found) == lines:
+            break
+    return SEPARATOR.join(reversed(found))
+
+
+def introduced(words: str) -> str:
+    """`last line: ...`, or `last lines: ...` where there are several."""
+    return f"last line{'s' if SEPARATOR in words else ''}: {words}"
+
+
+def last_words_of(path: Path, *, lines: int = LINES) -> str:
+    """The same of a file; empty if there is none to read."""
+    try:
+        with open(open_regular(path), "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            return last_words(file.read().decode(errors="replace"), lines=lines)
+    except OSError:
+        return ""
+
+
+def _plain(line: str) -> str:
+    """The line as it looks, without the name of the process that said it."""
+    return _RANK.sub("", _UNPRINTED.sub("", _ESCAPES.sub("", line)).rstrip())
+
+
+def _is_boilerplate(line: str) -> bool:
+    return bool(_PROGRESS.search(line)) or any(pattern.search(line.strip()) for pattern in _BOILERPLATE)
+
+
+def _in_traceback(lines: list[str], index: int) -> bool:
+    """Whether an indented line belongs to a traceback: going up, only indented ones come before its head."""
+    for line in map(_plain, reversed(lines[max(0, index - 200) : index])):
+        if line.startswith(("Traceback (most recent call last)", "  + Exception Group Traceback")):
+            return True
+        if line.strip() and not line[0].isspace():
+            return False
+    return False
