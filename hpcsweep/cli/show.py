@@ -21,6 +21,7 @@ from hpcsweep.cli.text import (
     clock_lines,
     configuration,
     cost,
+    mean_of,
     number,
     place,
     runs_line,
@@ -142,7 +143,8 @@ def best(path: Path, *, json: bool) -> None:
         if json:
             _print_json(found)
             return
-        typer.echo(f"trial {found['trial']}: {number(found['value'])} at {found['resource']}")
+        value = number(found["value"])
+        typer.echo(f"trial {found['trial']}: {value} at {found['resource']}{mean_of(found)}")
         for name, value in found["config"].items():
             typer.echo(f"  {name}: {value}")
 

@@ -57,7 +57,12 @@ def best_line(state: SweepState) -> str:
     if best is None:
         return "no value yet"
     metric = state.started.identity["objective"]["metric"] if state.started else "value"
-    return f"{metric} {number(best['value'])} (trial {best['trial']} at {best['resource']})"
+    return f"{metric} {number(best['value'])} (trial {best['trial']} at {best['resource']}{mean_of(best)})"
+
+
+def mean_of(best: dict[str, Any]) -> str:
+    """What a value is of that several trainings share; empty where it is that of one."""
+    return f", the mean of {best['repeats']} repeats" if "repeats" in best else ""
 
 
 def cost(state: SweepState, budget: float | None = None) -> str:

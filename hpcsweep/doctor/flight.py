@@ -18,7 +18,8 @@ from hpcsweep.cluster.slurm import SlurmCluster
 from hpcsweep.core.protocols import Batch, Hindrance, LiveBatch, Phase, TaskId, TaskState
 from hpcsweep.doctor.canary import Errand, Exchange, Report
 from hpcsweep.errors import ClusterUnavailable
-from hpcsweep.store.files import last_line, make_dirs, read_bytes, write_atomic
+from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
+from hpcsweep.store.last_words import last_words_of
 from hpcsweep.store.layout import BatchLayout
 
 #: From the start of the task to its report: Python and the package over a busy filesystem.
@@ -225,7 +226,7 @@ class Flight:
         return True
 
     def _said(self) -> str:
-        line = last_line(BatchLayout(self._batch.folder).log(0))
+        line = last_words_of(BatchLayout(self._batch.folder).log(0))
         return f"; its log ends: {line}" if line else ""
 
 

@@ -296,11 +296,6 @@ def time_of(folder: Path) -> float:
         return time.time()
 
 
-def last_line(path: Path) -> str:
-    """The last line of the text that is not empty and not ours, shortened; empty if there is none to read."""
-    return next(iter(last_lines(path, 1)), "")
-
-
 def last_lines(path: Path, most: int) -> list[str]:
     """The last lines, oldest first, that are not empty and not ours, each shortened."""
     try:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 
 import msgspec
 
 from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.store.last_words import introduced
 from hpcsweep.worker.value import Measured
 
 _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
-_OUT_OF_MEMORY_TEXT = re.compile(r"CUDA out of memory|OutOfMemoryError|RESOURCE_EXHAUSTED|^MemoryError\b")
+_OUT_OF_MEMORY_TEXT = re.compile(
+    r"CUDA out of memory|OutOfMemoryError|RESOURCE_EXHAUSTED|(?:^|\| )MemoryError\b"
+)
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -21,7 +25,7 @@ class Ended(msgspec.Struct, frozen=True):
         returncode: Negative for the signal that ended it.
         told: The signal that told the worker to stop while this run was still going, or None.
         types: Names of the exception's type and its bases, if Python training code raised.
-        message: Its one line, else the last line of the log.
+        message: Its one line, else the last lines of the log that say something.
         oom_kills: Processes of the task that the kernel killed for want of memory meanwhile.
         alone: No other run shared the task, so those were this run's.
     """
@@ -78,8 +82,13 @@ def _failure(ended: Ended) -> str:
         except ValueError:
             name = f"signal {-ended.returncode}"
         return _with_line(f"killed by {name}", ended)
-    return ended.message or f"ended with exit code {ended.returncode} and printed nothing"
+    if ended.types:  # what Python training code raised says it all
+        return ended.message
+    code = f"exit code {ended.returncode}"
+    with contextlib.suppress(ValueError):  # how a shell tells what became of its child
+        code += f" ({signal.Signals(ended.returncode - 128).name})" if ended.returncode > 128 else ""
+    return f"{code}: {ended.message}" if ended.message else f"{code}, and nothing was printed"
 
 
 def _with_line(text: str, ended: Ended) -> str:
-    return f"{text}; last line: {ended.message}" if ended.message else text
+    return f"{text}; {introduced(ended.message)}" if ended.message else text

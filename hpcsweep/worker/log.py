@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
+from hpcsweep.store.last_words import last_words
 
-#: The last line of the error is looked for in the last so many bytes.
+#: The last words are looked for in the last so many bytes.
 _TAIL = 64 * 1024
-_LONGEST_MESSAGE = 500
+#: Of an output beyond the limit so much is kept of its end.
+_END = 1 << 20
 
 
 class RunLog:
-    """Appends to the log; earlier starts of the task may have written to it."""
+    """Appends to the log; earlier starts of the task may have written to it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Of the log.
+        limit: Bytes of the process's output that are kept at most, its beginning and its end; None: all.
+    """
+
+    def __init__(self, path: Path, *, limit: int | None = None) -> None:
         make_dirs(path.parent)
         self.path = path
         self.fd = open_append(path, flags=os.O_RDWR)
         self._begin = os.fstat(self.fd).st_size
+        self._limit = limit
+        self._end_size = _END if limit is None else min(_END, limit // 2)
+        self._room = None if limit is None else limit - self._end_size
+        self._end = bytearray()
+        self._left_out = 0
 
     def note(self, text: str) -> None:
         """Write one line of our own, on a line of its own."""
         size = os.fstat(self.fd).st_size
         glue = b"" if size == 0 or os.pread(self.fd, 1, size - 1) == b"\n" else b"\n"
-        self.write(glue + f"{OURS} {text}\n".encode(errors="replace"))
+        write_all(self.fd, glue + f"{OURS} {text}\n".encode(errors="replace"))
 
     def write(self, data: bytes) -> None:
-        """Write what the process printed."""
-        write_all(self.fd, data)
+        """Write what the process printed, as far as the limit allows; a full disk does not disturb it."""
+        kept = data if self._room is None else data[: self._room]
+        rest = data[len(kept) :]
+        if self._room is not None:
+            self._room -= len(kept)
+        with contextlib.suppress(OSError):
+            write_all(self.fd, kept)
+            if rest and not self._end and not self._left_out:
+                self.note(
+                    "train.log_limit is reached: of what follows only the end is kept, and written at its end"
+                )
+        self._end += rest
+        if len(self._end) > 2 * self._end_size:
+            self._shorten_end()
 
-    def last_line(self) -> str:
-        """The last line that is not empty and not ours, of this run only; empty if there is none."""
+    def finish(self) -> None:
+        """Write the end of an output that was longer than its limit; the process has ended."""
+        if not self._end:
+            return
+        self._shorten_end()
+        if self._left_out:  # begin with a whole line
+            line = self._end.find(b"\n") + 1
+            self._left_out += line
+            del self._end[:line]
+        with contextlib.suppress(OSError):
+            if self._left_out:
+                self.note(f"train.log_limit: {self._left_out} bytes are left out here")
+            write_all(self.fd, bytes(self._end))
+        self._end.clear()
+
+    def _shorten_end(self) -> None:
+        beyond = max(0, len(self._end) - self._end_size)
+        self._left_out += beyond
+        del self._end[:beyond]
+
+    def last_words(self) -> str:
+        """The last lines of this run that say something; empty if there are none."""
         size = os.fstat(self.fd).st_size
         begin = max(self._begin, size - _TAIL)
-        text = os.pread(self.fd, size - begin, begin).decode(errors="replace")
-        for line in reversed(text.replace("\r", "\n").split("\n")):
-            if line.strip() and not line.startswith(OURS):
-                return line.strip()[:_LONGEST_MESSAGE]
-        return ""
+        return last_words(os.pread(self.fd, size - begin, begin).decode(errors="replace"))
 
     def close(self) -> None:
         os.close(self.fd)

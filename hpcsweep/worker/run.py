@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import shutil
 import signal
 import sys
@@ -31,6 +32,7 @@ from hpcsweep.worker.log import RunLog
 from hpcsweep.worker.memory import oom_kills
 from hpcsweep.worker.printed import PrintedMetrics
 from hpcsweep.worker.process import Child
+from hpcsweep.worker.scripts import unrunnable, windows_line_ends
 from hpcsweep.worker.value import Measured, measure
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
@@ -41,6 +43,8 @@ LINGER_S = 1.0
 
 #: A run that meets these at its own files has made them so: umask, chmod, a folder in place of a file.
 _OWN_FAULTS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+#: Pieces of 64 KiB that are read of a program's output before anything else is looked at.
+_MOST_READS = 64
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
@@ -81,11 +85,13 @@ class Attempt:
         self._devices = devices
         self._trial = layout.trial(run.trial)
         self._parent = layout.trial(run.parent) if run.parent is not None else None
-        self._log = RunLog(log)
+        limit = self._program.log_limit_mib
+        self._log = RunLog(log, limit=None if limit is None else limit << 20)
         self._folder = start.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
         self._began, self._began_at = time.monotonic(), time.time()
         self._checkpoint: checkpoints.Checkpoint | None = None
         self._file: RunFile | None = None
+        self._argv: list[str] = []
         self._child: Child | None = None
         self._pipe: int | None = None
         self._printed: PrintedMetrics | None = None
@@ -202,32 +208,31 @@ class Attempt:
             modules=self._start.modules,
         )
         try:
-            argv = program_arguments(program, file, ending=self._ending_file, python=sys.executable)
-            self._child = self._spawn(argv, environ)
+            self._argv = program_arguments(program, file, ending=self._ending_file, python=sys.executable)
+            self._child = self._spawn(self._argv, environ)
         except (TrainerError, OSError, ValueError) as error:
-            self._settle_failed_start(error)
+            self._settle_failed_start(error, environ)
 
     def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> Child:
-        output = self._log.fd
+        self._pipe, output = os.pipe()
+        os.set_blocking(self._pipe, False)
         if self._program.metrics:
-            self._pipe, output = os.pipe()
-            os.set_blocking(self._pipe, False)
             self._printed = PrintedMetrics(
                 self._program.metrics, start=self._from, report=self._metrics.write
             )
         try:
             return Child(argv, env=environ, mark="HPCSWEEP_RUN", cwd=self._program.workdir, output=output)
         finally:
-            if output != self._log.fd:
-                os.close(output)
+            os.close(output)
 
-    def _settle_failed_start(self, error: Exception) -> None:
+    def _settle_failed_start(self, error: Exception, environ: Mapping[str, str]) -> None:
         what = self._program.command or self._program.function
-        text = str(error) if isinstance(error, TrainerError) else f"{what}: cannot be started: {error}"
-        verdict = judge(
-            Ended(1, message=text), self._measure(), resource=self.run.resource, reached=self._from
-        )
         workdir = self._program.workdir
+        text = str(error)
+        if not isinstance(error, TrainerError):
+            wrong = unrunnable(self._argv, workdir=workdir, environ=environ) if self._argv else ""
+            text = f"{what}: cannot be started: {wrong or error}"
+        verdict = Verdict(Outcome.FAILED, message=text)
         if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
             text = f"the worker: there is no working directory {workdir}"
             verdict = Verdict(interrupted=Interruption.WORKER_DIED, message=text)
@@ -263,8 +268,13 @@ class Attempt:
             self._end()
 
     def _pump(self) -> None:
-        """Copy what was printed into the log, and look for metrics in it."""
-        while self._pipe is not None and self._printed is not None:
+        """Copy what was printed into the log, and look for metrics in it.
+
+        A program that prints without end is left for a moment, so that signals and limits have their turn.
+        """
+        for _ in range(_MOST_READS):
+            if self._pipe is None:
+                return
             try:
                 data = os.read(self._pipe, 1 << 16)
             except BlockingIOError:
@@ -273,7 +283,8 @@ class Attempt:
                 self._drop_pipe()
                 return
             self._log.write(data)
-            self._printed.feed(data)
+            if self._printed is not None:
+                self._printed.feed(data)
 
     def _drop_pipe(self) -> None:
         if self._pipe is not None:
@@ -284,8 +295,10 @@ class Attempt:
         assert self._child is not None
         assert self._file is not None
         returncode = self._child.end()
-        self._pump()
+        while self._pipe is not None and select.select([self._pipe], [], [], 0)[0]:
+            self._pump()
         self._drop_pipe()
+        self._log.finish()
         if self._printed is not None:
             self._printed.finish()
         self._metrics.close()
@@ -293,6 +306,9 @@ class Attempt:
         self._deadline = None
         self._sync_metrics()
         measured = self._measure()
+        if measured.value is None and self._printed is not None:
+            problem = self._printed.problem(self._program.metric)
+            measured = measured._replace(problem=problem or measured.problem)
         if self._nothing_was_left_but_no_value_came(returncode, measured.fresh or measured.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
@@ -318,10 +334,17 @@ class Attempt:
             returncode,
             told=self._told.name if self._told else None,
             types=failure.types,
-            message=failure.message or (self._log.last_line() if returncode else ""),
+            message=failure.message or (self._last_words() if returncode else ""),
             oom_kills=after - before if before is not None and after is not None else 0,
             alone=self._start.header.lanes == 1,
         )
+
+    def _last_words(self) -> str:
+        """What the program printed last, and what is known to be wrong with it."""
+        words = self._log.last_words()
+        workdir = self._program.workdir
+        hint = windows_line_ends(self._argv, words, workdir=workdir) if self._program.command else ""
+        return "; ".join(filter(None, [words, hint]))
 
     def _keep_working_folder(self, step: int) -> None:
         """Make what the program left in its working folder the checkpoint of `step`."""
@@ -359,13 +382,17 @@ class Attempt:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def abandon(self, error: Exception) -> None:
-        """End the run after the worker itself failed at it (a full disk, say): nobody's fault but ours."""
+        """End the run after the worker itself failed at it (a full disk, say): nobody's fault but ours.
+
+        Where it is barred from files of the trial, training code has done that.
+        """
         with contextlib.suppress(Exception):
             if self._child is not None:
                 self._child.end()
                 self._child = None
         with contextlib.suppress(Exception):
             self._drop_pipe()
+            self._log.finish()
         self._settle(self._verdict_on(error))
 
     def _verdict_on(self, error: Exception) -> Verdict:

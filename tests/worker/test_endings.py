@@ -98,9 +98,9 @@ def test_best_value_counts_where_the_objective_says_so(bench: Bench) -> None:
     [
         ("raise ValueError('lr is too large\\nsee above')", "ValueError: lr is too large see above"),
         ("raise KeyboardInterrupt", "killed by SIGINT; last line: KeyboardInterrupt"),
-        ("import sys; print('all is lost'); sys.exit(3)", "all is lost"),
+        ("import sys; print('all is lost'); sys.exit(3)", "exit code 3: all is lost"),
         ("import sys; sys.exit('no data')", "no data"),
-        ("import os; os._exit(4)", "ended with exit code 4 and printed nothing"),
+        ("import os; os._exit(4)", "exit code 4, and nothing was printed"),
         ("import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
         ("import sys; sys.exit(0)", "metric 'val_error' was never reported; nothing was"),
         (
@@ -419,3 +419,161 @@ def test_a_last_value_that_was_lost_is_trained_for_again(bench: Bench) -> None:
     result = bench.work(task=1)
     assert bench.trained() == [1, 2, 3, 1, 2, 3]
     assert (result.outcome, result.value, result.start) == (Outcome.COMPLETED, 1 / 3, 0)
+
+
+# --------------------------------------------------------------------------- what is said of a failure
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [
+        ("tensor(0.43)", "'tensor(0.43)'"),
+        ("\033[32m0.43\033[0m", r"'\x1b[32m0.43\x1b[0m'"),
+        ("0,43", "'0,43'"),
+        ("n/a", "'n/a'"),
+        ("x" * 80, f"'{'x' * 60}...'"),
+    ],
+)
+def test_a_metric_that_was_printed_and_is_no_number_is_told_with_its_text(
+    bench: Bench, printed: str, message: str
+) -> None:
+    bench.code(f"print('loss', 1.0); print('val_error', {printed!r})")
+    bench.plan_command("{python} train.py", bench.run(resource=1), metrics=(r"val_error (?P<val_error>\S+)",))
+    told = (
+        f"metric 'val_error' was printed, but as {message}, which is not a number; have train.metrics match "
+        "the number alone, or the program print one"
+    )
+    result = bench.work()
+    assert (result.outcome, result.message) == (Outcome.FAILED, told)
+
+
+def test_a_step_that_is_no_number_is_told_with_its_text(bench: Bench) -> None:
+    bench.code("print('epoch 1/3 val_error 0.5')")
+    pattern = r"epoch (?P<step>\S+) val_error (?P<val_error>\S+)"
+    bench.plan_command("{python} train.py", bench.run(resource=1), metrics=(pattern,))
+    assert bench.work().message.startswith(
+        "metric 'val_error' was printed, but its step as '1/3', which is not a whole number from 0 on; "
+    )
+
+
+NOISE = (
+    r"one\ntwo\n\nthree\n\x1b[31mfour\x1b[0m\n"
+    r" 50%|###  | 1/2 [00:01<00:01, 1it/s]\r100%|##| 2/2 [00:02, 1it/s]"
+)
+
+
+def test_a_command_that_fails_is_told_with_its_exit_code_and_its_last_three_lines(bench: Bench) -> None:
+    bench.code(f"import sys; print('{NOISE}'); sys.exit(3)")
+    bench.plan_command("{python} train.py")
+    assert bench.work().message == "exit code 3: two | three | four"
+
+
+@pytest.mark.parametrize("shell", [False, True])
+@pytest.mark.parametrize("command", ["./prog.sh {lr}", "bash prog.sh {lr}"])
+def test_a_script_with_windows_line_ends_is_called_what_it_is(
+    bench: Bench, command: str, shell: bool
+) -> None:
+    path = Path(bench.code("", "prog.sh"))
+    path.write_bytes(b"#!/bin/bash\r\nset -e\r\ncd somewhere\r\n")
+    path.chmod(0o755)
+    bench.plan_command(command, shell=shell)
+    script = command.split()[0] if command.startswith("./") else "prog.sh"
+    result = bench.work()
+    assert result.outcome is Outcome.FAILED
+    assert result.message.endswith(
+        f"{script}: has Windows line ends (CRLF), which Linux takes for part of each line; "
+        f"`sed -i 's/\\r$//' {script}` mends it"
+    )
+
+
+def test_an_interpreter_that_is_not_there_is_named(bench: Bench) -> None:
+    Path(bench.code("#!/no/such/python\n", "prog")).chmod(0o755)
+    bench.plan_command("./prog")
+    message = "./prog: cannot be started: ./prog: its first line asks for /no/such/python, which is not there"
+    assert bench.work().message == message
+
+
+# --------------------------------------------------------------------------- files that bar the worker
+
+#: Root may read everything, unless it gives that up.
+AS_USER = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+METRICS = "json.load(open(os.environ['HPCSWEEP_RUN']))['metrics_file']"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("os.umask(0o777); trial.report(1, val_error=0.5)", ""),  # the reports are made readable
+        (
+            f"trial.report(1, val_error=0.5); os.chmod({METRICS}, 0)",
+            "metrics-0.0.0.jsonl: cannot be read: Permission denied",
+        ),
+        (f"os.makedirs({METRICS})", "metrics-0.0.0.jsonl: cannot be read: is a folder, not a file"),
+        (
+            "trial.report(1, val_error=0.5); os.chmod(trial.checkpoint_dir.parent, 0)",
+            "checkpoints: Permission denied",
+        ),
+    ],
+    ids=["umask", "mode 000", "a folder", "checkpoints"],
+)
+def test_files_that_training_made_unreadable_cost_its_run_and_not_the_worker(
+    bench: Bench, code: str, message: str
+) -> None:
+    bad = f"""
+        import json, os
+        def train(trial):
+            if trial.id == 0:
+                {code}
+            else:
+                trial.report(1, val_error=0.25)
+    """
+    bench.plan_python(bad, bench.run(resource=1), bench.run(trial=1, resource=1))
+    argv = [sys.executable, "-m", "hpcsweep.worker", str(bench.batch.root), "--task", "0"]
+    done = subprocess.run([*AS_USER, *argv], env=bench.environment(), cwd="/", check=False, timeout=60)
+    assert done.returncode == 0
+    first, second = bench.results()
+    assert (second.outcome, second.value) == (Outcome.COMPLETED, 0.25)
+    assert first.outcome is (Outcome.FAILED if message else Outcome.COMPLETED)
+    assert first.message.endswith(message)
+
+
+# --------------------------------------------------------------------------- much output
+
+
+def test_of_an_output_beyond_the_limit_the_beginning_and_the_end_are_kept(bench: Bench) -> None:
+    code = """
+        import sys
+        for line in range(400_000):
+            print(f"line {line}")
+        print("val_error 0.5")
+        sys.exit(3)
+    """
+    bench.code(code)
+    pattern = r"val_error (?P<val_error>\S+)"
+    bench.plan_command("{python} train.py", bench.run(resource=1), metrics=(pattern,), log_limit_mib=1)
+    result = bench.work()
+    assert result.message == "exit code 3: line 399998 | line 399999 | val_error 0.5"
+    log = bench.log()
+    assert len(log) < (1 << 20) + 1000
+    ours = [line for line in log.splitlines() if line.startswith("[hpcsweep] train.log_limit")]
+    kept = "".join(line + "\n" for line in log.splitlines() if line[0] != "[")
+    left_out = 4_688_904 - len(kept) + 1  # where it was cut the line has an end
+    assert ours == [
+        "[hpcsweep] train.log_limit is reached: of what follows only the end is kept, and written at its end",
+        f"[hpcsweep] train.log_limit: {left_out} bytes are left out here",
+    ]
+    lines = [line for line in log.splitlines() if line.startswith("line ")]
+    assert (lines[0], lines[-1]) == ("line 0", "line 399999")
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_program_that_prints_without_end_is_stopped_in_its_time(bench: Bench, limit: int | None) -> None:
+    bench.plan_command("yes", log_limit_mib=limit, notice_s=0.5, grace_s=0.5)
+    worker = bench.start()
+    while not bench.batch.log(0).exists() or bench.batch.log(0).stat().st_size < 1000:
+        time.sleep(0.01)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert bench.results()[0].interrupted is Interruption.PREEMPTED
