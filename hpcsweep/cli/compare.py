@@ -11,11 +11,13 @@ import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit
 from hpcsweep.cli.text import configuration, number
+from hpcsweep.errors import SpecError
 from hpcsweep.report.compare import CONFIDENCE, Comparison, Estimate
 from hpcsweep.report.compare import compare as compared
 from hpcsweep.report.entrant import Sweep
 from hpcsweep.report.page.comparison import comparison_page, pair_text, verdict
 from hpcsweep.report.page.writing import write_page
+from hpcsweep.store.output import is_stdout
 
 
 def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None:
@@ -26,12 +28,14 @@ def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None
     """
     with errors_exit():
         found = compared(folders)
+        if output is not None and is_stdout(output) and json:
+            raise SpecError("--output: standard output gets the JSON; give a file for the page")
         target = output or (None if json else Path("compared.html"))
         if target is not None:
             write_page(target, comparison_page(found), hint="; --output FILE puts it elsewhere")
         if json:
             typer.echo(_json(found, target))
-        else:
+        elif target is None or not is_stdout(target):
             _print(found)
             typer.echo(f"page: {target}")
         if all(sweep.best is None for sweep in found.sweeps):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from hpcsweep.core.space import unknown
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.report.exports.tables import FORMATS, TABLES, encoded, table
 from hpcsweep.report.results import load
+from hpcsweep.store.output import STDOUT, is_stdout, write_output
 
 if TYPE_CHECKING:
     from hpcsweep.report.results import Results
@@ -25,6 +25,7 @@ WHOLE: Final = {
     "optuna": ("optuna-journal.log", "optuna-dashboard"),
 }
 ALL: Final = "all"
+_HINT: Final = ": give another place with --output"
 
 
 def export(path: Path, *, format_: str, name: str | None, output: Path | None) -> None:
@@ -40,17 +41,15 @@ def export(path: Path, *, format_: str, name: str | None, output: Path | None) -
             for each in TABLES:
                 _write(output / f"{each}.{format_}", encoded(table(results, each), format_))
         else:
-            data = encoded(table(results, name or TABLES[0]), format_)
-            if output is None:
-                sys.stdout.write(data.decode())
-            else:
-                _write(output, data)
+            _write(output or STDOUT, encoded(table(results, name or TABLES[0]), format_))
 
 
 def _check(format_: str, name: str | None, output: Path | None) -> None:
     formats = (*FORMATS, *WHOLE)
     if format_ not in formats:
         raise SpecError(f"--format {format_}: {unknown(format_, formats, kind='format')}")
+    if output == STDOUT and (format_ == "tensorboard" or name == ALL):
+        raise SpecError("--output -: standard output takes one file, this writes several; give a folder")
     if format_ in WHOLE:
         if name is not None:
             raise SpecError(
@@ -84,6 +83,8 @@ def _whole(results: Results, format_: str, output: Path | None) -> None:
             count = write_optuna(results, target)
     except OSError as error:
         raise _unwritable(target, error) from error
+    if is_stdout(target):
+        return
     typer.echo(f"{count} trials in {target}; look at them: {opener} {shlex.quote(str(target))}")
 
 
@@ -95,13 +96,8 @@ def _make(folder: Path) -> None:
 
 
 def _write(file: Path, data: bytes) -> None:
-    try:
-        file.write_bytes(data)
-    except OSError as error:
-        raise _unwritable(file, error) from error
+    write_output(file, data, hint=_HINT)
 
 
 def _unwritable(path: Path, error: OSError) -> FolderError:
-    return FolderError(
-        f"{path}: cannot be written: {error.strerror or error}: give another place with --output"
-    )
+    return FolderError(f"{path}: cannot be written: {error.strerror or error}{_HINT}")

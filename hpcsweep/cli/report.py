@@ -21,13 +21,15 @@ def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
     from hpcsweep.report.page.page import page
     from hpcsweep.report.page.writing import write_page
     from hpcsweep.report.results import load
+    from hpcsweep.store.output import is_stdout
 
     with errors_exit():
         results = load(path)
         html = page(results, modes=_modes(metrics, results))
         target = output or path / "report.html"
         write_page(target, html, hint="" if output else "; --output FILE puts it elsewhere")
-        typer.echo(target)
+        if not is_stdout(target):
+            typer.echo(target)
 
 
 def _modes(metrics: Sequence[str], results: Results) -> dict[str, Mode]:

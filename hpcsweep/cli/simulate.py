@@ -30,6 +30,7 @@ from hpcsweep.simulation import (
 from hpcsweep.simulation.plotting import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.spec.quantities import format_duration
+from hpcsweep.store.output import is_stdout
 
 #: Shares of the makespan at which the best value is shown.
 SHOWN_AT = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -65,6 +66,8 @@ def run(spec_path: Path, wanted: Wanted, *, json: bool) -> None:
     with errors_exit():
         if wanted.objective is not None and wanted.curves is not None:
             raise SpecError("--curves: give either it or --objective")
+        if json and wanted.output is not None and is_stdout(wanted.output):
+            raise SpecError("--output: standard output gets the JSON; give a file for the plot")
         if wanted.results is not None and (wanted.comparisons or wanted.repeat > 1):
             raise SpecError("--results: holds a single sweep, so it goes neither with --compare nor --repeat")
         chosen = _variants(spec_path, wanted)
@@ -79,7 +82,7 @@ def run(spec_path: Path, wanted: Wanted, *, json: bool) -> None:
             write_plot(found, output)
         if json:
             typer.echo(_json(found, output))
-        else:
+        elif output is None or not is_stdout(output):
             _print(found, spec, wanted)
             if output is not None:
                 typer.echo(f"plot: {output}")

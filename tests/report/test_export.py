@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +131,33 @@ def test_a_sweep_that_has_not_begun_has_nothing_to_show(tmp_path: Path, format_:
     result = run(str(folder), "--format", format_)
     assert result.exit_code == 2
     assert result.stderr == f"hpcsweep: {folder}: nothing to export: no trial has been started yet\n"
+
+
+OUTPUTS: dict[str, list[str]] = {
+    "report": ["report", "s"],
+    "export": ["export", "s", "--table", "metrics"],
+    "export of all": ["export", "s", "--format", "optuna"],
+}
+
+
+@pytest.mark.parametrize("argv", OUTPUTS.values(), ids=OUTPUTS)
+def test_output_follows_links_and_writes_into_pipes(here: Path, argv: list[str]) -> None:
+    (here / "link").symlink_to("target")
+    os.mkfifo(here / "pipe")
+    with subprocess.Popen(["timeout", "60", "cat", here / "pipe"], stdout=subprocess.PIPE) as reader:
+        for name in ("link", "pipe"):
+            result = CliRunner().invoke(app, [*argv, "--output", name])
+            assert result.exit_code == 0, result.output
+        got, _ = reader.communicate(timeout=20)
+    assert (os.readlink(here / "link"), stat.S_ISFIFO(os.stat(here / "pipe").st_mode)) == ("target", True)
+    assert (here / "target").read_bytes()[:20] == got[:20] != b""
+
+
+@pytest.mark.parametrize("argv", OUTPUTS.values(), ids=OUTPUTS)
+def test_a_dash_is_standard_output_and_nothing_else_comes_there(here: Path, argv: list[str]) -> None:
+    whole = CliRunner().invoke(app, [*argv, "--output", "file"])
+    piped = CliRunner().invoke(app, [*argv, "--output", "-"])
+    assert (whole.exit_code, piped.exit_code) == (0, 0)
+    first = (here / "file").read_bytes()[:60]
+    assert piped.stdout_bytes[:20] == first[:20]
+    assert not (here / "-").exists()

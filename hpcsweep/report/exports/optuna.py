@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from hpcsweep.core.records import RunStatus
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal
 from hpcsweep.errors import FolderError
 from hpcsweep.report.exports.stories import Story, stories
+from hpcsweep.store.output import is_stdout, write_output
 
 if TYPE_CHECKING:
     from hpcsweep.report.results import Results
@@ -48,11 +49,10 @@ def write_optuna(results: Results, file: Path) -> int:
     An earlier export there is replaced.
 
     Raises:
-        FolderError: There is nothing to write, or the file is something else.
-        OSError: It cannot be written.
+        FolderError: There is nothing to write, the file is something else or cannot be written.
     """
     told = list(stories(results))
-    if file.exists() and not _is_ours(file):
+    if (file.is_file() or file.is_dir()) and not is_stdout(file) and not _is_ours(file):
         raise FolderError(
             f"{file}: exists, and is no export or was written to by others since: "
             "remove it, or give another file with --output"
@@ -71,12 +71,11 @@ def write_optuna(results: Results, file: Path) -> int:
         known = distributions(results)
         top = max(run.resource for story in told for run in story.trial.runs)
         study.add_trials(_trial(story, known, metric=results.metric, top=top) for story in told)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with tempfile.TemporaryDirectory(prefix="hpcsweep-") as folder:
+        partial = Path(folder, "journal.log")
         JournalFileBackend(str(partial)).append_logs(memory.logs)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+        data = partial.read_bytes()
+    write_output(file, data, hint=": give another place with --output")
     return len(told)
 
 

@@ -34,6 +34,7 @@ from hpcsweep.core.records import RunStatus
 from hpcsweep.core.space import Domain, Float, Int, Parameter
 from hpcsweep.errors import FolderError
 from hpcsweep.report.exports.stories import Story, stories
+from hpcsweep.store.files import write_atomic
 
 if TYPE_CHECKING:
     from hpcsweep.report.results import Results
@@ -59,7 +60,7 @@ def write_tensorboard(results: Results, folder: Path) -> int:
     name = f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}.hpcsweep"
     folder.mkdir(parents=True, exist_ok=True)
     # First of all, so that whatever a kill leaves behind is known as ours.
-    (folder / name).write_bytes(_file(told[0].began, [_experiment(results)]))
+    write_atomic(folder / name, _file(told[0].began, [_experiment(results)]))
     for path in known:
         if path != folder / name:
             _remove(path, folder)
@@ -67,7 +68,7 @@ def write_tensorboard(results: Results, folder: Path) -> int:
     for story in told:
         run = folder / run_name(story.trial.trial)
         run.mkdir(exist_ok=True)
-        (run / name).write_bytes(_file(story.began, _events(story, types)))
+        write_atomic(run / name, _file(story.began, _events(story, types)))
     return len(told)
 
 
