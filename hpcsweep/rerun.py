@@ -27,7 +27,7 @@ from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
-from hpcsweep.sweep import running_program
+from hpcsweep.sweep import running_program, set_variables
 from hpcsweep.trial import RunFile
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
@@ -73,7 +73,8 @@ class Rerun(msgspec.Struct, frozen=True):
     @property
     def environment(self) -> dict[str, str]:
         """Variables that the sweep sets."""
-        return {"OMP_NUM_THREADS": str(self.spec.resources.cpus), **self.spec.cluster.environment}
+        given = set_variables(self.spec.cluster.environment)
+        return {"OMP_NUM_THREADS": str(self.spec.resources.cpus), **given}
 
     def run_file(self, output: Path) -> RunFile:
         """What the training code is told, with all of its files in `output`."""

@@ -7,7 +7,7 @@ import inspect
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +31,7 @@ from hpcsweep.schedulers.stopping import STOP_RULES, Stopping
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import SweepSpec, difference
 from hpcsweep.spec.plugins import CLUSTER_PLUGINS, cluster_options
-from hpcsweep.store.files import explained, read_bytes, write_atomic
+from hpcsweep.store.files import explained, file_mode, read_bytes, write_atomic
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
@@ -126,7 +126,7 @@ def _local(spec: SweepSpec, why: str) -> Place:
         gpus=wanted,
         cpus=spec.resources.cpus,
         signal_s=options.signal,
-        environment=options.environment,
+        environment=set_variables(options.environment),
         poll_s=poll,
         **({"python": options.python} if options.python else {}),
     )
@@ -158,6 +158,7 @@ def _slurm(spec: SweepSpec, why: str) -> Place:
         )
         if getattr(options, field) is not None
     }
+    given["environment"] = set_variables(options.environment)
     times = {"settle_s": options.settle, "grace_s": options.grace}
     given |= {key: value for key, value in times.items() if value is not None}
     if options.poll is not None:
@@ -178,6 +179,30 @@ def tell_slow_programs(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         slurm_programs.on_slow = before
+
+
+def set_variables(environment: Mapping[str, str | None]) -> dict[str, str]:
+    """The variables that the spec gives a value; the others are inherited."""
+    return {name: value for name, value in environment.items() if value is not None}
+
+
+def check_inherited(spec: SweepSpec, environ: Mapping[str, str]) -> None:
+    """Variables that a launch is to pass on to the jobs must be there.
+
+    Raises:
+        SpecError: One line for each that is not.
+    """
+    missing = [
+        name for name, value in spec.cluster.environment.items() if value is None and name not in environ
+    ]
+    if missing:
+        raise SpecError(
+            *(
+                f"cluster.environment.{name}: null takes it from the environment of `launch`, where it is "
+                f"not set; export {name} first"
+                for name in missing
+            )
+        )
 
 
 def check_fits(place: Place, *, max_gpus: int | None) -> None:
@@ -476,7 +501,7 @@ def open_sweep(
         if _content(layout.spec) != text:
             journal.acquire()
             with explained(layout.root):
-                write_atomic(layout.spec, text)
+                write_atomic(layout.spec, text, mode=file_mode(spec.cluster.environment))
         driver.start(*beginning)
         yield driver
     finally:

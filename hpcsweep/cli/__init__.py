@@ -10,7 +10,10 @@ from typing import Annotated
 
 import typer
 
+from hpcsweep.cli.neutral import NeutralGroup
+
 app = typer.Typer(
+    cls=NeutralGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit
+from hpcsweep.cli.neutral import json_text
 from hpcsweep.cli.text import configuration, number
 from hpcsweep.errors import SpecError
 from hpcsweep.report.compare import CONFIDENCE, Comparison, Estimate
@@ -112,7 +112,7 @@ def _json(found: Comparison, page: Path | None) -> str:
         "notes": found.notes,
         "page": None if page is None else str(page),
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    return json_text(document)
 
 
 def _plain(sweep: Sweep) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-import msgspec
 import typer
 
 from hpcsweep.cli.exits import DONE, INTERRUPTED, NO_VALUE, errors_exit
+from hpcsweep.cli.neutral import json_text
 from hpcsweep.doctor.examination import Examination
 from hpcsweep.doctor.findings import Finding, Level
 from hpcsweep.spec import load_spec
@@ -52,7 +52,7 @@ def doctor(
             typer.echo("\nhpcsweep: interrupted; nothing of the canary is left", err=True)
             raise typer.Exit(INTERRUPTED) from None
         if json:
-            typer.echo(msgspec.json.format(msgspec.json.encode({"findings": found}), indent=2).decode())
+            typer.echo(json_text({"findings": found}))
         raise typer.Exit(NO_VALUE if any(each.level is Level.FAILURE for each in found) else DONE)
 
 

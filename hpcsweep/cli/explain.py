@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.neutral import neutral
+from hpcsweep.cli.neutral import json_text, neutral
 from hpcsweep.cli.text import ENDINGS, configuration, moment, number, place, troubles
 from hpcsweep.core.records import RunStatus
 from hpcsweep.report.explain import explain as explanation_of
@@ -27,7 +27,7 @@ def explain(path: Path, trial: int, *, json: bool) -> None:
         folder = Folder(path)
         found = explanation_of(folder.reading.events, folder.state, trial)
         if json:
-            typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+            typer.echo(json_text(found))
             return
         for line in explanation_lines(found):
             typer.echo(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import time
@@ -14,7 +15,7 @@ from typing import Final, Literal
 import typer
 
 from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
-from hpcsweep.cli.neutral import neutral
+from hpcsweep.cli.neutral import hide, neutral
 from hpcsweep.cli.progress import Progress, progress
 from hpcsweep.cli.text import (
     best_line,
@@ -27,6 +28,7 @@ from hpcsweep.cli.text import (
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
+from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
@@ -37,6 +39,7 @@ from hpcsweep.sweep import (
     Place,
     check_fits,
     check_folder,
+    check_inherited,
     check_training_code,
     choose_place,
     holding_of,
@@ -74,10 +77,12 @@ def launch(
     """
     with errors_exit(), tell_slow_programs(_tell_slow):
         spec = load_spec(spec_path, overrides)
+        hide(secrets_of(spec.cluster.environment))
         folder = results or Path("results") / spec.name
         state = check_folder(spec, folder)
         with named(spec_path):
             place = choose_place(spec, name=cluster, state=state)
+            check_inherited(spec, os.environ)
             if state is None or not once:
                 check_fits(place, max_gpus=spec.cluster.max_gpus)
             if (state is None and not spec.train.snapshot) or (state is not None and state.ended is None):

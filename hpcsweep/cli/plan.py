@@ -9,7 +9,9 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exits import errors_exit, named
+from hpcsweep.cli.neutral import hide
 from hpcsweep.cli.text import duration
+from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.protocols import Batch
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Settings
@@ -38,6 +40,7 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         if spec_path is None:
             raise SpecError("plan: expected a sweep file, or --schema")
         spec = load_spec(spec_path, overrides)
+        hide(secrets_of(spec.cluster.environment))
         with named(spec_path):
             place = choose_place(spec, name=cluster)
             check_fits(place, max_gpus=spec.cluster.max_gpus)

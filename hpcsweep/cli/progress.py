@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from hpcsweep.cli.neutral import neutral
+from hpcsweep.cli.neutral import neutral, raw
 from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
@@ -155,9 +155,10 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
     if quiet:
         yield Quiet()
     elif sys.stdout.isatty():
+        from rich.console import Console
         from rich.live import Live
 
-        with Live(refresh_per_second=4) as live:
+        with Live(console=Console(file=raw(sys.stdout)), refresh_per_second=4) as live:
             yield OnTerminal(live)
     else:
         yield Plain()

@@ -10,10 +10,12 @@ from pathlib import Path
 import typer
 
 from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.neutral import hide
 from hpcsweep.cli.text import duration, runs_line, state_counts
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending, Outcome
+from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.protocols import TaskShape
 from hpcsweep.core.records import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
@@ -205,6 +207,7 @@ def _drive(folder: Folder, path: Path, place: Place | None, overrides: Sequence[
             f"{folder.layout.spec}: is missing; go on with `launch SPEC`, it takes the request up"
         )
     spec = load_spec(folder.layout.spec, overrides)
+    hide(secrets_of(spec.cluster.environment))
     place = place or choose_place(spec, state=folder.state)
     with (
         turn(root, folder.state, SystemClock()) as journal,

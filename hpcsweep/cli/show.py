@@ -7,12 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit
 from hpcsweep.cli.liveness import ask_liveness
-from hpcsweep.cli.neutral import neutral
+from hpcsweep.cli.neutral import json_text, neutral
 from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import (
     ENDINGS,
@@ -150,4 +149,4 @@ def best(path: Path, *, json: bool) -> None:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    typer.echo(json_text(value))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit, named
+from hpcsweep.cli.neutral import json_text, neutral, raw
 from hpcsweep.cli.text import configuration, number
 from hpcsweep.errors import SpecError
 from hpcsweep.simulation import (
@@ -120,13 +120,20 @@ def _simulated(
 
     def progress(name: str, seed: int) -> None:
         if show:
-            typer.echo(f"\r\x1b[K{name}, seed {seed}", nl=False, err=True)
+            _show_on_one_line(f"{neutral(name)}, seed {seed}")
 
     try:
         return compare(chosen, curve, range(seed, seed + wanted.repeat), progress=progress)
     finally:
         if show:
-            typer.echo("\r\x1b[K", nl=False, err=True)
+            _show_on_one_line("")
+
+
+def _show_on_one_line(text: str) -> None:
+    """Put the text in the place of what stands on the terminal's last line."""
+    terminal = raw(sys.stderr)
+    terminal.write(f"\r\x1b[K{text}")
+    terminal.flush()
 
 
 # --------------------------------------------------------------------------- what is printed
@@ -247,4 +254,4 @@ def _json(found: Comparison, plot: Path | None) -> str:
         "variants": rows,
         "plot": None if plot is None else str(plot),
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    return json_text(document)

@@ -9,9 +9,11 @@ from pathlib import Path
 import typer
 
 from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.neutral import hide
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
+from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.records import RunStatus, Trial
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
@@ -124,6 +126,7 @@ def _drive(folder: Folder, trial: int | None = None) -> SweepState:
     if not folder.layout.spec.exists():
         raise FolderError(f"{folder.layout.spec}: is missing; stop the sweep with `launch SPEC`")
     spec = load_spec(folder.layout.spec, [])
+    hide(secrets_of(spec.cluster.environment))
     deadline = time.monotonic() + PATIENCE_S
     place = choose_place(spec, state=folder.state)
     root = folder.layout.root

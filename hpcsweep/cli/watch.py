@@ -21,6 +21,7 @@ from rich.live import Live
 
 from hpcsweep.cli.exits import INTERRUPTED, errors_exit
 from hpcsweep.cli.liveness import SQUEUE_S
+from hpcsweep.cli.neutral import raw
 from hpcsweep.cli.outlook import Plan, plan_of
 from hpcsweep.cli.picture import Picture
 from hpcsweep.cli.show import status
@@ -51,11 +52,12 @@ def watch(path: Path, *, every: float) -> None:
         typer.Exit: Code 2 if there is no terminal to draw on or no sweep to see, 130 at Ctrl-C.
     """
     with errors_exit():
-        console = Console()
+        console = Console(file=raw(sys.stdout))
         if not sys.stdout.isatty() or console.is_dumb_terminal:
             raise SpecError("--watch: needs a terminal to draw on; elsewhere use plain `hpcsweep status`")
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")  # a name need not be in the terminal's alphabet
+        terminal = raw(sys.stdout)
+        if hasattr(terminal, "reconfigure"):
+            terminal.reconfigure(errors="replace")  # a name need not be in the terminal's alphabet
         before = signal.signal(signal.SIGTERM, _leave)
         try:
             _draw(path, console, every)

@@ -44,7 +44,7 @@ from hpcsweep.cluster.template import (
 )
 from hpcsweep.core.protocols import Batch, Cluster, Holding, Limits, LiveBatch, TaskId, TaskShape, TaskState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
-from hpcsweep.store.files import make_dirs, write_atomic
+from hpcsweep.store.files import file_mode, make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
 
 __all__ = ["SlurmCluster", "SlurmOptions", "probe"]
@@ -85,10 +85,11 @@ class _ArrayExecutor(submitit.SlurmExecutor):
     reaches sbatch is ours.
     """
 
-    def __init__(self, batch: Batch, *, script: str, drop: frozenset[str]) -> None:
+    def __init__(self, batch: Batch, *, script: str, mode: int, drop: frozenset[str]) -> None:
         super().__init__(folder=batch.folder)
         self._layout = BatchLayout(batch.folder)
         self._script = script
+        self._mode = mode
         self._drop = drop
 
     @classmethod
@@ -101,7 +102,7 @@ class _ArrayExecutor(submitit.SlurmExecutor):
     def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
         path = self._layout.script
         # Its absence proves that sbatch was never called: durable first, then the call.
-        write_atomic(path, self._make_submission_file_text(command, "").encode())
+        write_atomic(path, self._make_submission_file_text(command, "").encode(), mode=self._mode)
         job, warnings = submit(path, cwd=path.parent, drop=self._drop)
         if warnings:
             _log.warning("%s: accepted, but sbatch says: %s", path.parent.name, warnings)
@@ -199,7 +200,7 @@ class SlurmCluster(Cluster):
         make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
         make_dirs(layout.results)
         drop = kept_out(sbatch_options(batch, self._options))
-        executor = _ArrayExecutor(batch, script=text, drop=drop)
+        executor = _ArrayExecutor(batch, script=text, mode=file_mode(self._options.environment), drop=drop)
         return str(executor._submit_command("").job_id)
 
     def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
@@ -215,7 +216,7 @@ class SlurmCluster(Cluster):
         text = self.guarded_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
         script: Path | str = Layout(folder).tick_script
         try:
-            write_atomic(Layout(folder).tick_script, text.encode())
+            write_atomic(Layout(folder).tick_script, text.encode(), mode=file_mode(self._options.environment))
         except OSError as error:  # it is there for people to read
             _log.warning("%s: cannot be written: %s", script, error.strerror or error)
             script = text

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hpcsweep.core.masking import masked_arguments
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import Record, list_records
 
@@ -16,7 +17,10 @@ NAMED: Final = 5
 
 def read_provenance(layout: Layout) -> list[dict[str, Any]]:
     """The records of `launch`, oldest first; empty for a sweep of an earlier version."""
-    return [msgspec.to_builtins(record) for _, record in list_records(layout)]
+    records = (record for _, record in list_records(layout))
+    # Those of earlier versions hold the command line as it was.
+    clean = (msgspec.structs.replace(record, argv=masked_arguments(record.argv)) for record in records)
+    return [msgspec.to_builtins(record) for record in clean]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

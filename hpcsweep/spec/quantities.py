@@ -103,9 +103,9 @@ def _environment(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     for name, item in value.items():
-        if isinstance(item, bool) or not isinstance(item, str | int | float):
+        if isinstance(item, bool) or not isinstance(item, str | int | float | None):
             raise ValueError(f"{name}: must be text, got {shown(item)}; quote it")
-    return {str(name): str(item) for name, item in value.items()}
+    return {str(name): None if item is None else str(item) for name, item in value.items()}
 
 
 def _options(value: Any) -> Any:
@@ -177,9 +177,9 @@ Seconds: TypeAlias = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _TIME_SCHEMA]}),
 ]
 Environment: TypeAlias = Annotated[
-    dict[str, str],
+    dict[str, str | None],
     BeforeValidator(_environment),
-    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number"]}}),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}),
 ]
 Options: TypeAlias = Annotated[
     dict[str, Any],

@@ -8,10 +8,11 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
+from hpcsweep.core.masking import is_secret
 from hpcsweep.errors import FolderUnavailable
 
 T = TypeVar("T")
@@ -29,6 +30,11 @@ _KINDS: Final = (
 
 #: Begins our own lines in the logs of tasks.
 OURS = "[hpcsweep]"
+
+
+def file_mode(environment: Mapping[str, str | None]) -> int:
+    """Permissions of a file that holds these variables; one with a secret is for its owner alone."""
+    return 0o600 if any(is_secret(name) and value for name, value in environment.items()) else 0o644
 
 
 def retry_once(action: Callable[[], T]) -> T:

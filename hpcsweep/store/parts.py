@@ -22,7 +22,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -133,10 +133,12 @@ def write_taken(layout: Layout, part: str, taken: Taken) -> None:
     write_atomic(layout.taken_part(part), msgspec.json.encode(taken))
 
 
-def write_batches(layout: Layout, part: str, batches: Iterable[str]) -> dict[str, dict[str, int]]:
+def write_batches(layout: Layout, part: str, batches: Collection[str]) -> dict[str, dict[str, int]]:
     """Write the folders of these batches into the part's archive; what is in it, with sizes in bytes."""
     found: dict[str, dict[str, int]] = {}
-    with atomic_file(layout.batches_part(part)) as file, zipfile.ZipFile(file, "w") as archive:
+    private = any(_is_private(layout.batch(batch).script) for batch in batches)
+    mode = 0o600 if private else 0o644
+    with atomic_file(layout.batches_part(part), mode=mode) as file, zipfile.ZipFile(file, "w") as archive:
         for batch in batches:
             folder = layout.batch(batch).root
             # A folder with something that cannot be archived is not cleared: see `_clear_batch`.
@@ -146,6 +148,14 @@ def write_batches(layout: Layout, part: str, batches: Iterable[str]) -> dict[str
                     with contextlib.suppress(_Unreadable):
                         found[batch][name] = _add(archive, folder / name, f"{batch}/{name}")
     return found
+
+
+def _is_private(script: Path) -> bool:
+    """Whether the script is for its owner alone: then it holds a secret."""
+    try:
+        return not os.stat(script).st_mode & 0o077
+    except OSError:
+        return False
 
 
 class _Unreadable(Exception):

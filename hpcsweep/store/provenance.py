@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 
 import hpcsweep
+from hpcsweep.core.masking import masked_arguments
 from hpcsweep.store import git
 from hpcsweep.store.files import make_dirs, open_new, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
@@ -50,7 +51,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         at: Unix time.
-        argv: The command line, the interpreter's options too.
+        argv: The command line, the interpreter's options too; what looks like a secret is masked.
         cluster: Where it runs.
         packages: Versions of what is installed, by name.
         spec_sha256: Of the resolved spec as canonical JSON.
@@ -184,7 +185,7 @@ def present(
         host=socket.gethostname(),
         user=Owner.me().user,
         cwd=_cwd(),
-        argv=tuple(sys.orig_argv),
+        argv=masked_arguments(sys.orig_argv),
         python=Python(
             sys.version.split()[0], sys.executable, python if python and python != sys.executable else ""
         ),

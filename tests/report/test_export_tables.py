@@ -32,7 +32,7 @@ def test_csv_keeps_numbers_as_they_are_and_texts_too(results: Results) -> None:
     rows = pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
     assert list(rows["config.lr"]) == ["1.25e-11", "0.1", "0.2", "0.3", "0.4"]
     assert list(rows["config.layers"]) == ["[64,64]", "[128]", "none", "3", ""]
-    assert list(rows["config.flag"]) == ["=1+1", "-O2", "@x", "-O2", "-O2"]
+    assert list(rows["config.flag"]) == ["'=1+1", "'-O2", "'@x", "'-O2", "'-O2"]
     assert list(rows["config.warmup"]) == ["4", "", "7", "", ""]
     assert list(rows["resource"]) == ["9", "3", "", "2", ""]
     assert list(rows["value"]) == ["0.2", "0.9", "", "0.8", ""]
@@ -117,3 +117,21 @@ def test_tables_of_an_earlier_version_tell_failures_apart_too(
     found = hpcsweep.load(folder)
     pd.testing.assert_frame_equal(found.runs, runs, check_dtype=False)
     pd.testing.assert_frame_equal(found.trials, trials, check_dtype=False)
+
+
+def test_text_that_looks_like_a_formula_is_text_in_csv_and_numbers_are_numbers() -> None:
+    frame = pd.DataFrame(
+        {
+            "=cmd": ["=1+1", "+1 x", "-x", "@a", "\tb", "\rc"],
+            "text": ["-0.5", "+3", "a=b", "-inf", "", "'=1"],
+            "number": [-0.5, 1.0, -3.0, 0.0, 1e9, -1e-9],
+            "mixed": [-1, "-y", None, 2.5, "=z", True],
+        }
+    )
+    lines = encoded(frame, "csv").decode().split("\n")
+    found = pd.read_csv(io.BytesIO(encoded(frame, "csv")), keep_default_na=False)
+    assert lines[0] == '"\'=cmd","text","number","mixed"'
+    assert found["'=cmd"].tolist() == ["'=1+1", "'+1 x", "'-x", "'@a", "'\tb", "'\rc"]
+    assert found["text"].tolist() == ["-0.5", "+3", "a=b", "-inf", "", "'=1"]
+    assert found["number"].tolist() == frame["number"].tolist()
+    assert found["mixed"].tolist() == ["-1", "'-y", "", "2.5", "'=z", "True"]

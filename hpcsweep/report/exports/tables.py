@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from hpcsweep.report.results import Results
 
 TABLES: Final = ("trials", "runs", "metrics", "attempts")
+#: How a cell begins that spreadsheets take for a formula.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 FORMATS: Final = ("csv", "json", "parquet")
 
 #: Whole numbers that a trial, run or attempt may be without.
@@ -44,8 +47,7 @@ def encoded(frame: pd.DataFrame, format_: str) -> bytes:
     """
     match format_:
         case "csv":
-            data: bytes = _flat(frame, mixed=True).to_csv(index=False).encode()
-            return data
+            return _csv(_without_formulas(_flat(frame, mixed=True)))
         case "json":
             rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
             return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
@@ -76,6 +78,34 @@ def _flat(frame: pd.DataFrame, *, mixed: bool) -> pd.DataFrame:
                 for value in frame[name]
             ]
     return frame
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    """Comma-separated lines; texts are all in quotes where one holds what would end a line else."""
+    texts = (value for name in frame.columns for value in frame[name] if isinstance(value, str))
+    quoting = csv.QUOTE_NONNUMERIC if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
+    data: bytes = frame.to_csv(index=False, quoting=quoting).encode()
+    return data
+
+
+def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay."""
+    frame = frame.rename(columns=_plain)
+    for name in frame.columns:
+        if frame[name].dtype != object and str(frame[name].dtype) not in ("str", "string"):
+            continue
+        frame[name] = [_plain(value) for value in frame[name]]
+    return frame
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _text(value: Any) -> str | None:

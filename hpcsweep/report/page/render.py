@@ -13,6 +13,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
+from hpcsweep.core.neutral import neutral_lines
 from hpcsweep.report.page.encoding import figure_json
 from hpcsweep.report.page.sections import Figure, Section, Table
 from hpcsweep.report.page.theme import style_sheet
@@ -32,6 +33,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_neutral,
     )
     environment.filters |= {"cell": _cell, "figure_json": _figure_json, "numeric": _numeric}
     environment.globals["kind"] = lambda block: type(block).__name__.lower()
@@ -48,6 +50,11 @@ def render(title: str, sections: Sequence[Section]) -> str:
         policy=_policy(scripts.values()),
         **scripts,
     )
+
+
+def _neutral(value: Any) -> Any:
+    """Text of others cannot change the direction of the page's text."""
+    return neutral_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _read(name: str) -> str:

@@ -1,0 +1,80 @@
+"""What looks like a key, a token or a password is masked wherever it is passed on. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+#: What stands in the place of a secret.
+MASK: Final = "***"
+#: Values that are shorter are no secrets, and would be found everywhere.
+_SHORTEST: Final = 4
+
+#: Parts of a name: `WANDB_API_KEY` and `wandbApiKey` both have `key`.
+_PART: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+_PARTS: Final = frozenset({"key", "auth", "pwd", "pat", "pass"})
+_ANYWHERE: Final = re.compile(r"passw|passphrase|passcode|secret|credential|apikey", re.IGNORECASE)
+
+_URL: Final = re.compile(r"(://[^/\s:@]*:)[^@\s/]+(?=@)")
+#: `name=value`, `name: value` and their like in quotes.
+_PAIR: Final = re.compile(r"""([A-Za-z_][\w.-]*)(["']?\s*[:=]\s*["']?)([^\s,{}\[\]"']+)""")
+_OPTION: Final = re.compile(r"(--?[A-Za-z][\w-]*)(\s+)([^\s-]\S*)")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable, an option or a key of this name holds a secret, as far as its name tells."""
+    if _ANYWHERE.search(name):
+        return True
+    parts = [part.lower() for part in _PART.findall(name)]
+    return any(part in _PARTS or part.endswith("token") for part in parts)
+
+
+def secrets_of(environment: Mapping[str, str | None]) -> list[str]:
+    """The values of those variables that are secret by their names, the longest first."""
+    return _forms(value for name, value in environment.items() if value and is_secret(name))
+
+
+def secret_arguments(arguments: Sequence[str]) -> list[str]:
+    """The values of `name=value` on a command line that are secret by their names, the longest first."""
+    pairs = (word.partition("=") for word in arguments)
+    return _forms(value for name, _, value in pairs if value and is_secret(name.rpartition(".")[2]))
+
+
+def _forms(values: Iterable[str]) -> list[str]:
+    """The values as they are and as a shell has them, without those that are too short."""
+    found = {form for value in values if len(value) >= _SHORTEST for form in (value, shlex.quote(value))}
+    return sorted(found, key=len, reverse=True)
+
+
+def without(text: str, values: Iterable[str]) -> str:
+    """The text with these values masked."""
+    for value in values:
+        text = text.replace(value, MASK)
+    return text
+
+
+def masked(text: str) -> str:
+    """A text in which `name=value`, `--name value` and URLs hold no secrets any more."""
+    text = _URL.sub(rf"\1{MASK}", text)
+    text = _OPTION.sub(lambda m: f"{m[1]}{m[2]}{MASK}" if is_secret(m[1]) else m[0], text)
+    return _PAIR.sub(lambda m: f"{m[1]}{m[2]}{MASK}" if is_secret(m[1]) else m[0], text)
+
+
+def masked_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
+    """A command line without its secrets, word by word."""
+    return tuple(_words(arguments))
+
+
+def _words(arguments: Sequence[str]) -> Iterator[str]:
+    follows = False
+    for word in arguments:
+        name, equals, _ = word.partition("=")
+        if follows and not word.startswith("-"):
+            yield MASK
+        elif equals and re.fullmatch(r"[\w.-]+", name) and is_secret(name.rpartition(".")[2]):
+            yield f"{name}={MASK}"
+        else:
+            yield masked(word)
+        follows = not equals and word.startswith("-") and is_secret(word)
