@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
 from hpcsweep.cli.exits import NO_VALUE, errors_exit

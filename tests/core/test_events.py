@@ -19,6 +19,8 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    CheckpointsDropped,
+    CheckpointsRemoved,
     ClusterSaid,
     Compacted,
     Detached,
@@ -274,6 +276,11 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "batches": ["b"],
             "replaces": ["3-1"],
         },
+    ),
+    (CheckpointsDropped((3, 5)), {"event": "checkpoints_dropped", "trials": [3, 5]}),
+    (
+        CheckpointsRemoved((3, 5), had=(3,), files=2, bytes=1024),
+        {"event": "checkpoints_removed", "trials": [3, 5], "had": [3], "files": 2, "bytes": 1024},
     ),
 ]
 
