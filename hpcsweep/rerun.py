@@ -29,6 +29,7 @@ from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
 from hpcsweep.sweep import running_program, set_variables
 from hpcsweep.trial import RunFile
+from hpcsweep.utf8 import in_utf8
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.printed import PrintedMetrics
@@ -267,4 +268,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main(sys.argv[1:]))

@@ -29,6 +29,7 @@ from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, Hpcsweep
 from hpcsweep.store.journal import Journal, holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
+from hpcsweep.utf8 import in_utf8
 from hpcsweep.worker.ticking import MARK
 
 if TYPE_CHECKING:
@@ -232,4 +233,5 @@ def _seen_to(state: SweepState, job: str) -> bool:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main(sys.argv[1:]))

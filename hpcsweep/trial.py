@@ -288,12 +288,21 @@ def load_run(path: str) -> RunFile:
         HpcsweepError: It is gone or not such a file.
     """
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=RunFile)
+        return _named_here(msgspec.json.decode(Path(path).read_bytes(), type=RunFile))
     except (OSError, msgspec.MsgspecError) as error:
         raise HpcsweepError(
             f"HPCSWEEP_RUN={path}: cannot be read ({error}). It is there while a sweep runs this trial; "
             "to run the script by hand, unset HPCSWEEP_RUN"
         ) from error
+
+
+def _named_here(run: RunFile) -> RunFile:
+    """With its paths as this process can open them: in a locale without UTF-8 names are bytes in disguise."""
+    if sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
+        return run
+    keys = ("resume_from", "checkpoint_dir", "stop_file", "trial_folder", "metrics_file")
+    paths = {key: text for key in keys if (text := getattr(run, key)) is not None}
+    return msgspec.structs.replace(run, **{key: os.fsdecode(text.encode()) for key, text in paths.items()})
 
 
 def current_rank(environ: Mapping[str, str]) -> int:

@@ -17,6 +17,7 @@ import msgspec
 from hpcsweep.store.files import open_new
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.owner import Owner
+from hpcsweep.utf8 import in_utf8
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -49,4 +50,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

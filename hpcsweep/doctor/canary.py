@@ -27,6 +27,7 @@ from hpcsweep.doctor.machine import nvidia_gpus
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
+from hpcsweep.utf8 import in_utf8
 
 #: It ends by itself then, well before its time limit.
 LIFE_S: Final = 240.0
@@ -187,7 +188,7 @@ def _drives() -> str:
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=IMPORT_S,
             check=False,
@@ -199,4 +200,5 @@ def _drives() -> str:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main(Path(sys.argv[1])))

@@ -67,7 +67,7 @@ def filesystem_type(folder: Path) -> str:
     """Its type as the kernel names it, `unknown` where that cannot be read."""
     path, found = folder.resolve(), ("", "unknown")
     try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return found[1]
     for line in lines:

@@ -46,7 +46,7 @@ def nvidia_gpus() -> tuple[list[str], str]:
             ["nvidia-smi", "-L"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=SMI_S,
             check=False,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.layout import BatchLayout
+from hpcsweep.utf8 import in_utf8
 from hpcsweep.worker.task import SetupFailure, Signals, ignore_signals, run_task
 from hpcsweep.worker.ticking import tick
 
@@ -75,6 +76,7 @@ def _job(environ: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
+    in_utf8()
     code = main(sys.argv[1:])
     ignore_signals()
     sys.exit(code)

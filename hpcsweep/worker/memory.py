@@ -9,7 +9,7 @@ def oom_kills(root: Path = Path("/")) -> int | None:
     """How many processes of this process's cgroup were killed so far; None where nobody counts."""
     for path in _counters(root):
         try:
-            for line in path.read_text().splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 name, _, number = line.partition(" ")
                 if name == "oom_kill":
                     return int(number)
@@ -22,7 +22,7 @@ def _counters(root: Path) -> list[Path]:
     """Files that may hold the counter: of cgroup v2, then of v1."""
     found: list[Path] = []
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     for line in lines:

@@ -135,7 +135,9 @@ def _processes() -> list[int]:
 def _group_of(pid: int) -> int | None:
     """The process group of a process that still runs; None for a zombie or none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[2])
@@ -143,7 +145,7 @@ def _group_of(pid: int) -> int | None:
 
 def _catches(pid: int, signum: signal.Signals) -> bool:
     try:
-        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("SigCgt:"):
                 return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
     except OSError:
