@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from numpy.random import default_rng
 
@@ -20,24 +21,29 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
 
 
-def first_events(spec: SweepSpec) -> list[AnyEvent]:
+def first_events(spec: SweepSpec, *, after: Mapping[str, Any] | None = None) -> list[AnyEvent]:
     """What a new sweep knows: see `KnownResults` and `Enqueued`.
+
+    Args:
+        spec: Of the sweep.
+        after: The identity that it had before; then only what was added to it.
 
     Raises:
         SpecError: A folder of `warm_start` holds no sweep, or measured something else.
     """
+    known, enqueued = (len((after or {}).get(key, ())) for key in ("warm_start", "enqueue"))
     events: list[AnyEvent] = [
         earlier_results(spec, Path(folder), key=f"warm_start[{index}]")
         for index, folder in enumerate(spec.warm_start)
+        if index >= known
     ]
-    if spec.enqueue:
-        seed = spec.searcher.seed
-        configs = [
-            filled(spec.space, config, default_rng([seed, zlib.crc32(b"enqueue"), index]))
-            for index, config in enumerate(spec.enqueue)
-        ]
-        events.append(Enqueued(tuple(configs)))
-    return events
+    seed = spec.searcher.seed
+    configs = [
+        filled(spec.space, config, default_rng([seed, zlib.crc32(b"enqueue"), index]))
+        for index, config in enumerate(spec.enqueue)
+        if index >= enqueued
+    ]
+    return [*events, Enqueued(tuple(configs))] if configs else events
 
 
 def earlier_results(spec: SweepSpec, folder: Path, *, key: str) -> KnownResults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import os
 import secrets
@@ -17,8 +18,8 @@ from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
-from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import Clock, Cluster, Holding, Scheduler, Searcher, TaskShape
+from hpcsweep.core.events import AnyEvent, SweepExtended, SweepStarted
+from hpcsweep.core.protocols import Batch, Clock, Cluster, Holding, Scheduler, Searcher, TaskShape
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import ChildCompactor, Compactor, Driver, Leaving, Settings
@@ -28,8 +29,10 @@ from hpcsweep.known import first_events
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping import STOP_RULES, Stopping
+from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.searchers import make_searcher
-from hpcsweep.spec import SweepSpec, difference
+from hpcsweep.spec import Change, SweepSpec, changes
+from hpcsweep.spec.models import SCHEDULER_MODELS
 from hpcsweep.spec.plugins import CLUSTER_PLUGINS, cluster_options
 from hpcsweep.store.files import explained, file_mode, read_bytes, write_atomic
 from hpcsweep.store.journal import Journal
@@ -205,8 +208,13 @@ def check_inherited(spec: SweepSpec, environ: Mapping[str, str]) -> None:
         )
 
 
-def check_fits(place: Place, *, max_gpus: int | None) -> None:
+def check_fits(place: Place, *, max_gpus: int | None, folder: Path | None = None) -> None:
     """What can never run there is refused before anything is submitted.
+
+    Args:
+        place: Where the sweep runs.
+        max_gpus: The cap that a task must fit below.
+        folder: The results folder, where it is to be one of which scripts can tell.
 
     Raises:
         SpecError: One line for each way in which the resources do not fit.
@@ -214,6 +222,9 @@ def check_fits(place: Place, *, max_gpus: int | None) -> None:
     problems = place.cluster.problems(place.shape) or holding_problems(place, max_gpus=max_gpus)
     if problems:
         raise SpecError(*problems)
+    script = getattr(place.cluster, "script", None)
+    if script is not None and folder is not None:
+        script(Batch("x", Layout(folder.resolve()).batch("x").root, 1, 1, place.shape))
 
 
 def holding_of(place: Place) -> Holding:
@@ -275,6 +286,8 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
         "ahead": not adaptive,
         "space": spec.space,
         "seed": spec.searcher.seed,
+        # Trials that start together at most, whatever the repeats: they are events of one commit.
+        "piece": max(1, min(PIECE, 10 * PIECE // spec.repeats)),
     }
     wanted = inspect.signature(cls).parameters
     options |= {key: value for key, value in supplied.items() if key in wanted}
@@ -293,7 +306,7 @@ def retention_of(
     repeats = Repeats(state)
     started = next((event for event in events if isinstance(event, SweepStarted)), None)
     searcher = make_sweep_searcher(spec, picked=started.picked if started else "")
-    scheduler = make_scheduler(spec, adaptive=searcher.adaptive)
+    scheduler = make_scheduler(_as_started(spec, started), adaptive=searcher.adaptive)
     retention = Retention(state, scheduler, keep_trained=keep_trained)
     for event in events:
         state.apply(event)
@@ -332,31 +345,68 @@ def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
     Raises:
         FolderError: It holds something else, or a sweep of which what must not change has changed.
     """
+    check_name(folder)
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"{folder}: is a file; give another folder with --results")
     reading = read_journal(Layout(folder))
-    _check_events(spec, folder, reading.events)
+    _changed(spec, folder, reading.events)
     state = SweepState.replay(reading.events)
     return None if state.started is None else state
 
 
-def _check_events(spec: SweepSpec, folder: Path, events: Sequence[AnyEvent]) -> None:
+def check_name(folder: Path) -> None:
+    """Whether scripts, logs and messages can carry the folder's path.
+
+    Raises:
+        FolderError: They cannot.
+    """
+    path = str(folder.resolve())
+    wrong = sorted({character for character in path if not character.isprintable()})
+    if wrong:
+        names = ", ".join(ascii(character) for character in wrong)
+        raise FolderError(
+            f"{path!r}: no Slurm script and no log can carry the {names} in its name; "
+            "give another folder with --results"
+        )
+
+
+def _changed(spec: SweepSpec, folder: Path, events: Sequence[AnyEvent]) -> list[Change]:
+    """How the spec goes further than the folder's sweep was started for.
+
+    Raises:
+        FolderError: The folder holds something else, or a sweep that cannot go on by this spec.
+    """
     started = next((event for event in events if isinstance(event, SweepStarted)), None)
     if started is None:
         layout = Layout(folder)
         ours = layout.spec.exists() or layout.journal.exists()
         if not ours and folder.is_dir() and any(folder.iterdir()):
             raise FolderError(f"{folder}: is not empty and holds no sweep; give another with --results")
-        return
-    changes = difference(started.identity, spec.identity())
-    if changes:
+        return []
+    found = changes(_identity(events), spec.identity())
+    refused = [change for change in found if change.refused]
+    if refused:
         raise FolderError(
             f"{folder}: belongs to another sweep ({started.name!r}); since it was started "
             "this has changed:\n"
-            + "".join(f"  {change}\n" for change in changes)
-            + "Take the change back, or give another folder with --results. "
+            + "".join(f"  {change.line} ({change.refused})\n" for change in refused)
+            + "Take the change back, or give another folder with --results, where "
+            f"`warm_start: [{folder}]` lets the searcher learn from the results of this one. "
             "budget, cluster and resources may change at any time."
         )
+    return found
+
+
+def _identity(events: Sequence[AnyEvent]) -> dict[str, Any]:
+    """What a launch must agree with, as it is after these events."""
+    known = (event for event in reversed(events) if isinstance(event, SweepStarted | SweepExtended))
+    return next(known).identity
+
+
+def extensions(spec: SweepSpec, state: SweepState | None) -> list[str]:
+    """How the spec goes further than its sweep was started for, one line for each change."""
+    identity = state.started.identity if state is not None and state.started is not None else None
+    return [] if identity is None else [change.line for change in changes(identity, spec.identity())]
 
 
 def _check_place(state: SweepState, folder: Path, place: Place) -> None:
@@ -475,7 +525,7 @@ def open_sweep(
     folder = folder.resolve()
     layout = Layout(folder)
     journal = journal or Journal.open(layout)
-    _check_events(spec, folder, journal.events)
+    changed = _changed(spec, folder, journal.events)
     compacting = compacts(layout) if compacts else None
     try:
         clock = clock or SystemClock()
@@ -488,7 +538,7 @@ def open_sweep(
             journal=journal,
             space=spec.space,
             searcher=searcher,
-            scheduler=make_scheduler(spec, adaptive=searcher.adaptive),
+            scheduler=make_scheduler(_as_started(spec, started), adaptive=searcher.adaptive),
             cluster=place.cluster,
             clock=clock,
             settings=_settings(spec, place, layout),
@@ -502,7 +552,7 @@ def open_sweep(
             journal.acquire()
             with explained(layout.root):
                 write_atomic(layout.spec, text, mode=file_mode(spec.cluster.environment))
-        driver.start(*beginning)
+        driver.start(*beginning, extension=_extension(spec, journal.events, changed, at=clock.time()))
         yield driver
     finally:
         if compacting is not None:
@@ -527,6 +577,25 @@ def _picked(spec: SweepSpec) -> str:
 def _beginning(spec: SweepSpec, *, at: float, picked: str) -> list[AnyEvent]:
     started = SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), picked=picked)
     return [started, *first_events(spec)]
+
+
+def _as_started(spec: SweepSpec, started: SweepStarted | None) -> SweepSpec:
+    """With the scheduler that the sweep began with: the journal tells it of each extension at its place."""
+    plain = started.identity["scheduler"] if started else None
+    model = SCHEDULER_MODELS.get(spec.scheduler.name)
+    if plain is None or model is None or plain == spec.scheduler.plain():
+        return spec
+    return dataclasses.replace(spec, scheduler=model.model_validate(plain))
+
+
+def _extension(
+    spec: SweepSpec, events: Sequence[AnyEvent], changed: Sequence[Change], *, at: float
+) -> list[AnyEvent]:
+    """What is to be recorded of a sweep that goes further, nothing where it does not."""
+    if not changed:
+        return []
+    extended = SweepExtended(round(at, 3), spec.identity(), tuple(change.line for change in changed))
+    return [extended, *first_events(spec, after=_identity(events))]
 
 
 def _settings(spec: SweepSpec, place: Place, layout: Layout) -> Settings:

@@ -43,7 +43,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
                 f"it is the configuration of trial {known[-1]}{gone}: it is trained again, from scratch"
             )
         if folder.state.ended is not None:
-            typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again with a larger budget")
+            typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again to run it")
         elif folder.driver is None and folder.state.detached is None:
             typer.echo("enqueued; no driver is at work: launch again to carry on")
         else:

@@ -33,6 +33,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
 from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.spec.extension import GROWING
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.sweep import (
@@ -42,6 +43,7 @@ from hpcsweep.sweep import (
     check_inherited,
     check_training_code,
     choose_place,
+    extensions,
     holding_of,
     holding_words,
     new_snapshot,
@@ -51,6 +53,7 @@ from hpcsweep.sweep import (
     tell_slow_programs,
 )
 from hpcsweep.tick import catch_up
+from hpcsweep.validation import known_lines, validate
 
 #: A detached sweep is looked at once more so long after it was submitted.
 LOOK_S: Final = 1.0
@@ -80,11 +83,13 @@ def launch(
         hide(secrets_of(spec.cluster.environment))
         folder = results or Path("results") / spec.name
         state = check_folder(spec, folder)
+        further = extensions(spec, state)
         with named(spec_path):
+            validate(spec, state=state)
             place = choose_place(spec, name=cluster, state=state)
             check_inherited(spec, os.environ)
             if state is None or not once:
-                check_fits(place, max_gpus=spec.cluster.max_gpus)
+                check_fits(place, max_gpus=spec.cluster.max_gpus, folder=folder)
             if (state is None and not spec.train.snapshot) or (state is not None and state.ended is None):
                 check_training_code(spec, Layout(folder.resolve()))
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
@@ -96,6 +101,9 @@ def launch(
                     if held is not None and held.why:
                         typer.echo(f"note: {holding_words(place, held)}")
                 waiting = _turn(spec_path, spec, folder, state, once=once, clock=signals.clock)
+                if not quiet:
+                    for change in further:
+                        typer.echo(f"goes further: {change}")
                 mode: Literal["stay", "once", "detach"] = "detach" if detach else "once" if once else "stay"
                 session = _Session(spec, folder, place, show=show, signals=signals, mode=mode, quiet=quiet)
                 state = session.run(state, waiting)
@@ -186,7 +194,7 @@ class _Session:
                 _beginning(self._spec, before, driver.state)
             if driver.state.ended is not None:
                 if not self._quiet and first:
-                    typer.echo("It has ended already: nothing is started.")
+                    typer.echo(_nothing_started(driver.state))
                 driver.compact()
                 return driver.state
             if first:
@@ -299,11 +307,20 @@ def _beginning(spec: SweepSpec, before: SweepState | None, state: SweepState) ->
     name, reason = pick(spec, picked=before.started.picked if before and before.started else "")
     if reason:
         typer.echo(f"searcher: {name}, picked by auto: {reason}")
-    for known in state.known:
-        taken, left_out = len(known.results), sum(known.passed_over.values())
-        typer.echo(f"warm start: {taken} of {taken + left_out} configurations of {known.source}")
-        for problem, count in known.passed_over.items():
-            typer.echo(f"  {count} left out: {problem}")
+    for line in known_lines(state.known):
+        typer.echo(line)
+
+
+def _nothing_started(state: SweepState) -> str:
+    """That a sweep has ended for good, and what would carry it further."""
+    scheduler = state.started.identity.get("scheduler", {}) if state.started else {}
+    growing = [f"scheduler.{key}" for key in GROWING.get(scheduler.get("name", ""), ())]
+    stop = state.no_more_trials
+    if stop is not None and stop.cause == "budget":
+        growing.insert(0, "budget.trials")
+    waiting = f", though {len(state.enqueued)} enqueued configurations wait" if state.enqueued else ""
+    advice = f" To go further, raise {' or '.join(growing)}, or enqueue a configuration." if growing else ""
+    return f"It has ended already: nothing is started{waiting}.{advice}"
 
 
 def _command(spec_path: Path, *, results: Path | None, cluster: str | None, overrides: Sequence[str]) -> str:

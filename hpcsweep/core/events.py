@@ -137,6 +137,19 @@ class SweepResumed(Event, frozen=True, tag="sweep_resumed", gc=False):
     at: float
 
 
+class SweepExtended(Event, frozen=True, tag="sweep_extended", gc=False):
+    """The sweep goes further than it was started for: more iterations, a higher largest resource.
+
+    Attributes:
+        identity: From now on what must not change between launches; see `SweepStarted`.
+        changes: What was changed, one line for each.
+    """
+
+    at: float
+    identity: dict[str, Any]
+    changes: tuple[str, ...] = ()
+
+
 class SweepEnded(Event, frozen=True, tag="sweep_ended", gc=False):
     """Nothing is left to do, or nothing may be done any more."""
 
@@ -555,6 +568,7 @@ class CheckpointsRemoved(Event, frozen=True, tag="checkpoints_removed", gc=False
 
 AnyEvent: TypeAlias = (
     SweepStarted
+    | SweepExtended
     | SweepResumed
     | SweepEnded
     | StopRequested

@@ -54,10 +54,15 @@ class Searcher(Protocol):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start a new trial in `bracket`, its first run trained up to `resource`."""
+    """Start a new trial in `bracket`, its first run trained up to `resource`.
+
+    Attributes:
+        piece: Trials of one piece are one call of the searcher; see `Synchronous`.
+    """
 
     bracket: int
     resource: int
+    piece: int = 0
 
 
 class Promote(msgspec.Struct, frozen=True):

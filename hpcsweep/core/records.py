@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,10 @@ BLAMELESS = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Int
 NO_FAULT = frozenset({Outcome.LOST, Outcome.CANCELLED})
 #: Interruptions for reasons that may lie in the node.
 NODE_FAULTS = frozenset({Interruption.NODE_FAIL, Interruption.WORKER_DIED, Interruption.LOST})
+#: The cluster that trains nothing.
+SIMULATED: Final = "simulated"
+#: When the first sweep of a simulation begins; no real one began in the ten years after it.
+SIMULATION_BEGINS_S: Final = 1_000_000_000.0
 
 
 class RunStatus(enum.Enum):

@@ -20,6 +20,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunRetried,
+    SweepExtended,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -89,7 +90,7 @@ class Retention:
             case CheckpointsDropped():
                 for trial in event.trials:
                     self.removable.pop(trial, None)
-            case SweepResumed():
+            case SweepResumed() | SweepExtended():
                 self._seen = {"dropped": 0, "trained": 0}
                 self._done.clear()
                 self._trained.clear()

@@ -8,6 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -36,6 +38,7 @@ from hpcsweep.core.events import (
     RunRetried,
     StopRequested,
     SweepEnded,
+    SweepExtended,
     SweepResumed,
     SweepStarted,
     TasksAllocated,
@@ -52,6 +55,7 @@ from hpcsweep.core.records import (
     DEATH_S,
     NO_FAULT,
     NODE_FAULTS,
+    SIMULATED,
     BatchState,
     Best,
     KeptOut,
@@ -94,6 +98,8 @@ class SweepState:
         said: What the cluster said last, by what it was asked for, where it does not do that.
         refusals: Submissions that were refused in the same words since one was accepted.
         time_up: Since when `budget.time` is used up by the wall clock.
+        gpus: Of a task of the newest batch, None while there was none.
+        simulated: Whether nothing was trained, and times are virtual.
         tick_due: When the latest of the jobs that only wait for a time ticks; `tick_jobs`: which
             of them may still be to come.
     """
@@ -129,6 +135,8 @@ class SweepState:
         self.said: dict[str, ClusterSaid] = {}
         self.refusals = Refusals("", 0)
         self.time_up: float | None = None
+        self.gpus: int | None = None
+        self.simulated = False
         self.tick_due = 0.0
         self.tick_jobs: dict[str, float] = {}
         #: Nodes that did well at least once, and the trials that failed at each node for its own
@@ -147,6 +155,7 @@ class SweepState:
         self._best: list[tuple[float, int, int]] = []
         self._apply: dict[type[Any], Callable[[Any], None]] = {
             SweepStarted: self._sweep_started,
+            SweepExtended: self._sweep_extended,
             SweepResumed: self._sweep_resumed,
             SweepEnded: self._sweep_ended,
             TimeUp: self._time_up,
@@ -269,6 +278,10 @@ class SweepState:
         self.started = event
         self.repeats = int(event.identity.get("repeats", 1))
 
+    def _sweep_extended(self, event: SweepExtended) -> None:
+        assert self.started is not None, "what never began cannot go further"
+        self.started = msgspec.structs.replace(self.started, identity=event.identity)
+
     def _sweep_resumed(self, event: SweepResumed) -> None:
         if self.ended is not None or not self.first_errors.over:  # else a run has just done better
             self.first_errors = FirstErrors()
@@ -357,6 +370,8 @@ class SweepState:
 
     def _batch_planned(self, event: BatchPlanned) -> None:
         runs = {run for task in event.tasks for run in task}
+        self.gpus = event.gpus
+        self.simulated = self.simulated or event.cluster == SIMULATED
         self.live[event.batch] = BatchState(
             event.batch, event.at, event.tasks, event.gpus, event.throttle, event.cluster, runs, event.time_s
         )

@@ -113,9 +113,8 @@ def work_left(
     if spent_budget(state, settings, gpus, now=now) is not None:
         return False
     stop = state.no_more_trials
-    if stop is not None and stop.cause == "budget":
-        if settings.max_trials is not None and state.chosen >= settings.max_trials:
-            return bool(state.waiting)
+    raised = settings.max_trials is None or state.chosen < settings.max_trials
+    if stop is not None and stop.cause == "budget" and raised:
         scheduler = copy.deepcopy(scheduler)
         scheduler.apply(SweepResumed(now))
     return bool(state.waiting) or not scheduler.done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import assert_never
+from typing import Final, assert_never
 
 from numpy.random import default_rng
 
@@ -22,6 +22,9 @@ from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.repeats import Repeats
 from hpcsweep.driver.settings import Settings
+
+#: Runs that are decided at a time at most, about; a site may have room for a million.
+MOST_DECISIONS: Final = 10_000
 
 
 class Deciding:
@@ -77,6 +80,8 @@ class Deciding:
         events: list[AnyEvent] = []
         starts: list[Start] = []
         created = self._history.proposed
+        # More of them follow in the next tick: what is decided at a time is in memory at a time.
+        slots = min(slots, MOST_DECISIONS)
         for decision in self._scheduler.decide(-(-slots // self._repeats.count)):
             match decision:
                 case Promote():
@@ -91,8 +96,8 @@ class Deciding:
                     assert_never(decision)
         enqueued = list(self._state.enqueued)
         try:
-            # One ask for each bracket, whatever starts with it: so the configurations do not
-            # depend on how many brackets happened to find free slots in this tick.
+            # One ask for each bracket, or each piece of a large one, whatever starts with it: so the
+            # configurations do not depend on how many happened to find free slots in this tick.
             for start, group in itertools.groupby(starts):
                 new, stop = self._propose(start, len(list(group)), enqueued)
                 events += new

@@ -244,23 +244,32 @@ class Driver:
             with contextlib.suppress(SupersededError, HeldError):  # then it is for the other one to do
                 self._compacting.finish()
 
-    def start(self, *events: AnyEvent) -> None:
+    def start(self, *events: AnyEvent, extension: Sequence[AnyEvent] = ()) -> None:
         """Begin the sweep with these events if it is new; carry it on if it had ended and there is work left.
 
         Args:
             events: `SweepStarted`, then what is known at the beginning. Read only if it is new.
+            extension: What is added to it. Read only if it is not new.
         """
         if self.state.started is None:
             self._commit(events)
             return
+        self._commit(extension)
         now = self._clock.time()
         requests = list(new_requests(self.layout, ()))
-        retry = self.state.ended is not None and any(request.verb == "retry" for _, request in requests)
-        if retry or work_left(self.state, self.scheduler, self.settings, self._budget, now=now):
+        verbs = {request.verb for _, request in requests} if self.state.ended is not None else set()
+        asked = "retry" in verbs or ("enqueue" in verbs and self._takes_more)
+        if asked or work_left(self.state, self.scheduler, self.settings, self._budget, now=now):
             for name, request in requests:
                 if request.verb == "stop":  # it was meant for its last life
                     drop_request(self.layout, name)
             self._commit([SweepResumed(now)])
+
+    @property
+    def _takes_more(self) -> bool:
+        """Whether the budgets leave something for a configuration that is enqueued."""
+        most = self.settings.max_trials
+        return (most is None or self.state.chosen < most) and self._spent_budget() is None
 
     def _observe(self) -> list[AnyEvent]:
         events = self.following.observe(self._clock.time())

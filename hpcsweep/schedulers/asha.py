@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Final, Protocol
 
 from hpcsweep.core.events import (
     AnyEvent,
     Ending,
+    Enqueued,
     NoMoreTrials,
     RunFinished,
     RunReported,
     RunRetried,
     SweepEnded,
+    SweepExtended,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -22,6 +24,9 @@ from hpcsweep.core.protocols import Decision, Promote, Start, Stop
 from hpcsweep.schedulers.asha_promotion import PromotionBracket
 from hpcsweep.schedulers.asha_stopping import StoppingBracket
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladder
+
+#: Beyond so many trials nobody counts how many of them each bracket will have.
+_COUNTED: Final = 100_000
 
 
 class Bracket(Protocol):
@@ -54,6 +59,10 @@ class Bracket(Protocol):
 
     def stops(self) -> list[Stop]:
         """Running trials that are to end now."""
+        ...
+
+    def extend(self, resources: tuple[int, ...]) -> None:
+        """Go on with these rungs, the first of which are its own."""
         ...
 
     @property
@@ -108,47 +117,65 @@ class ASHA:
         if not 1 <= brackets <= len(rungs):
             raise ValueError(f"brackets: must be 1 .. {len(rungs)}, the number of rungs, got {brackets}")
         self.watches = stopping
-        #: Of each bracket, the resources of its rungs.
-        self.rungs = tuple(rungs[first:] for first in range(brackets))
-        #: Of each bracket, its share of the new trials relative to the others.
-        self.weights = _hyperband_weights(len(rungs) - 1, eta)[:brackets]
+        self._min_resource = min_resource
+        self._eta = eta
+        self._minimise = minimise
         #: What is known of rung sizes before it starts: only that stopping has one run a trial.
         self.ladders = (Ladder((max_resource,), (trials,)),) if stopping and trials is not None else ()
-        make = StoppingBracket if stopping else PromotionBracket
-        self._brackets: list[Bracket] = [
-            make(resources, eta=eta, minimise=minimise) for resources in self.rungs
-        ]
-        common = math.lcm(*self.weights)
-        self._inverse_weights = [common // weight for weight in self.weights]
-        self._started = [0] * brackets
+        self._brackets: list[Bracket] = []
+        self._started: list[int] = []
+        self._extend(max_resource=max_resource, brackets=brackets)
         self._trials = trials
-        self._exhausted = False
+        self._enqueued = 0
+        self._exhausted = ""  # by what
         self._of_trial: dict[int, Bracket] = {}
         self.dropped: list[int] = []
         self.trained: list[int] = []
         self._limit_brackets()
 
+    def _extend(self, *, max_resource: int, brackets: int) -> None:
+        """Go on with rungs up to this, and so many brackets; none is taken away."""
+        rungs = halving_ladder(
+            min_resource=self._min_resource, max_resource=max_resource, eta=self._eta
+        ).resources
+        #: Of each bracket, the resources of its rungs.
+        self.rungs = tuple(rungs[first:] for first in range(brackets))
+        #: Of each bracket, its share of the new trials relative to the others.
+        self.weights = _hyperband_weights(len(rungs) - 1, self._eta)[:brackets]
+        common = math.lcm(*self.weights)
+        self._inverse_weights = [common // weight for weight in self.weights]
+        make = StoppingBracket if self.watches else PromotionBracket
+        for bracket, resources in zip(self._brackets, self.rungs, strict=False):
+            bracket.extend(resources)
+        for resources in self.rungs[len(self._brackets) :]:
+            self._brackets.append(make(resources, eta=self._eta, minimise=self._minimise))
+            self._started.append(0)
+
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
                 self._started[event.bracket] += 1
+                self._enqueued -= event.origin == "enqueued"
                 self._of_trial[event.trial] = self._brackets[event.bracket]
                 self._of_trial[event.trial].apply(event)
                 self._take_dropped()
             case TrialPromoted() | TrialStopped() | RunReported() | RunFinished() | RunRetried():
                 self._of_trial[event.trial].apply(event)
                 self._take_dropped()
+            case Enqueued():
+                self._enqueued += len(event.configs)
             case NoMoreTrials():
-                self._exhausted = True
+                self._exhausted = event.cause
                 self._limit_brackets()
             case SweepEnded(ending=Ending.FINISHED):  # what only more trials could promote is dropped
                 self._limit_brackets(to_started=True)
+            case SweepExtended(identity={"scheduler": {"max_resource": most, "brackets": brackets}}):
+                self._extend(max_resource=most, brackets=brackets)
+                self.trained = []
+                self._begin_anew()
             case SweepResumed():
-                self._exhausted = False
-                self.dropped = []
-                for bracket in self._brackets:
-                    bracket.begin_anew()
-                self._limit_brackets()
+                self._exhausted = ""
+                self._begin_anew()
             case _:
                 pass
 
@@ -166,11 +193,18 @@ class ASHA:
             not self._left(1) and not any(bracket.open for bracket in self._brackets) and not self.decide(1)
         )
 
+    def _begin_anew(self) -> None:
+        """Find out again who is dropped: there may be more trials, or more rungs, than was known."""
+        self.dropped = []
+        for bracket in self._brackets:
+            bracket.begin_anew()
+        self._limit_brackets()
+
     def _limit_brackets(self, *, to_started: bool = False) -> None:
         """Tell each bracket how many trials it may have in all, if that is known."""
         if self._exhausted or to_started:
             most = self._started
-        elif self._trials is not None:
+        elif self._trials is not None and self._trials <= _COUNTED:
             most = self._started_after(self._left(self._trials))
         else:
             return
@@ -190,8 +224,8 @@ class ASHA:
 
     def _left(self, limit: int) -> int:
         """How many trials may still start, at most `limit`."""
-        if self._exhausted:
-            return 0
+        if self._exhausted:  # what was enqueued is tried though the searcher has nothing more to propose
+            limit = min(limit, self._enqueued) if self._exhausted == "space" else 0
         return limit if self._trials is None else max(0, min(limit, self._trials - sum(self._started)))
 
     def _starts(self, limit: int) -> list[Start]:

@@ -27,42 +27,51 @@ class PromotionBracket:
 
     def __init__(self, resources: tuple[int, ...], *, eta: int, minimise: bool) -> None:
         self.first = resources[0]
-        self._resources = resources
-        self._sign = 1 if minimise else -1
         self._eta = eta
-        self._rungs = [Rung(eta) for _ in resources[:-1]]
-        self._running = 0  # below the last rung
+        self._sign = 1 if minimise else -1
+        self._resources: tuple[int, ...] = ()
+        # Of the last rung too: another one may come above it.
+        self._rungs: list[Rung] = []
+        self._running: list[int] = []
         #: How many trials start in it at most; None while that is open.
         self._most: int | None = None
         self.dropped: list[int] = []
         self.trained: list[int] = []
+        self.extend(resources)
+
+    def extend(self, resources: tuple[int, ...]) -> None:
+        """Go on with further rungs above those that there are."""
+        self._resources = resources
+        for _ in range(len(resources) - len(self._rungs)):
+            self._rungs.append(Rung(self._eta))
+            self._running.append(0)
 
     @property
     def open(self) -> bool:
         """Whether a run below the last rung goes on: its ending may admit one more to the next."""
-        return self._running > 0
+        return any(self._running[:-1])
 
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
-                self._running += bool(self._rungs)
+                self._running[0] += 1
             case TrialPromoted():
                 self._rungs[event.rung - 1].promote(event.trial)
                 self._drop()
-                self._running += event.rung < len(self._rungs)
-            case RunFinished() if event.rung < len(self._rungs):
-                self._running -= 1
+                self._running[event.rung] += 1
+            case RunFinished():
+                self._running[event.rung] -= 1
                 value = None if event.outcome is Outcome.STOPPED else event.value
                 value = None if value is None else self._sign * value
                 self.dropped += self._rungs[event.rung].end(event.trial, value)
                 self._drop()
-            case RunFinished(outcome=Outcome.COMPLETED):
-                self.trained.append(event.trial)
+                if event.rung == len(self._rungs) - 1 and event.outcome is Outcome.COMPLETED:
+                    self.trained.append(event.trial)
             case TrialStopped():
                 for rung in self._rungs:
                     rung.stop(event.trial)
-            case RunRetried() if event.rung < len(self._rungs):
-                self._running += 1
+            case RunRetried():
+                self._running[event.rung] += 1
                 self._rungs[event.rung].retry(event.trial)
             case _:
                 pass
@@ -82,7 +91,7 @@ class PromotionBracket:
     def _drop(self) -> None:
         """Drop those that are too far behind, however the runs end that are still to come."""
         most = self._most
-        for rung in self._rungs:
+        for rung in self._rungs[:-1]:
             if most is None:
                 return
             hopefuls = rung.hopefuls
@@ -91,7 +100,7 @@ class PromotionBracket:
 
     def promotions(self, limit: int) -> list[Promote]:
         found: list[Promote] = []
-        for rung in range(len(self._rungs) - 1, -1, -1):
+        for rung in range(len(self._rungs) - 2, -1, -1):
             best = self._rungs[rung].promotable(limit - len(found))
             found += [Promote(trial, rung + 1, self._resources[rung + 1]) for trial in best]
         return found

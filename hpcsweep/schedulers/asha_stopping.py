@@ -46,6 +46,9 @@ class StoppingBracket:
     def begin_anew(self) -> None:
         """Nobody is ever dropped."""
 
+    def extend(self, resources: tuple[int, ...]) -> None:
+        """Nothing: its trials are runs to the resource that they began with."""
+
     @property
     def open(self) -> bool:
         """Whether anything goes on that may be stopped."""

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from hpcsweep.core.events import AnyEvent, NoMoreTrials, Outcome, RunFinished, SweepResumed, TrialCreated
-from hpcsweep.core.protocols import Decision, Start
+from hpcsweep.core.events import (
+    AnyEvent,
+    Enqueued,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    SweepExtended,
+    SweepResumed,
+    TrialCreated,
+    TrialPromoted,
+)
+from hpcsweep.core.protocols import Decision, Promote, Start
 from hpcsweep.schedulers.rungs import Ladder
 
 #: Trials handed out at a time when they need not wait for results.
@@ -12,6 +22,9 @@ AHEAD = 1000
 
 class Fifo:
     """Starts trials until there are no more.
+
+    Where the sweep goes further than it was started for, the trials that have completed go on to
+    the new resource, before any that are new.
 
     Args:
         max_resource: Each trial is trained up to this.
@@ -26,36 +39,75 @@ class Fifo:
     def __init__(
         self, *, max_resource: int = 1, trials: int | None = None, ahead: bool = False, minimise: bool = True
     ) -> None:
-        self.ladders = (Ladder((max_resource,), (trials or 0,)),)
         self._resource = max_resource
         self._trials = trials
         self._ahead = ahead
         self._created = 0
-        self._exhausted = False
+        self._enqueued = 0
+        self._exhausted = ""  # by what
+        #: Trial -> resource of its newest run.
+        self._resources: dict[int, int] = {}
+        #: Trials that have completed their newest run -> the rung of the next one: those at the
+        #: full resource, and those that have yet to go on to it.
+        self._completed: dict[int, int] = {}
+        self._behind: dict[int, int] = {}
         self.dropped: list[int] = []
         self.trained: list[int] = []
+
+    @property
+    def ladders(self) -> tuple[Ladder, ...]:
+        """One rung of all its trials, none where it is open how many there are."""
+        return (Ladder((self._resource,), (self._trials or 0,)),)
 
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
                 self._created += 1
+                self._enqueued -= event.origin == "enqueued"
+                self._resources[event.trial] = event.resource
+            case TrialPromoted():
+                self._behind.pop(event.trial, None)
+                self._resources[event.trial] = event.resource
             case RunFinished(outcome=Outcome.COMPLETED):
-                self.trained.append(event.trial)
+                self._trained(event.trial, event.rung)
+            case Enqueued():
+                self._enqueued += len(event.configs)
             case NoMoreTrials():
-                self._exhausted = True
+                self._exhausted = event.cause
+            case SweepExtended():
+                resource = event.identity.get("scheduler", {}).get("max_resource", self._resource)
+                if resource > self._resource:
+                    self._resource = resource
+                    self._behind |= self._completed
+                    self._completed, self.trained = {}, []
             case SweepResumed():
-                self._exhausted = False
+                self._exhausted = ""
             case _:
                 pass
 
     def decide(self, slots: int) -> list[Decision]:
-        if slots <= 0 or self._exhausted:
+        if slots <= 0:
             return []
         count = max(slots, AHEAD) if self._ahead else slots
-        if self._trials is not None:
-            count = min(count, self._trials - self._created)
-        return [Start(0, self._resource)] * max(0, count)
+        decisions: list[Decision] = [
+            Promote(trial, rung, self._resource) for trial, rung in list(self._behind.items())[:count]
+        ]
+        return [*decisions, *[Start(0, self._resource)] * min(count - len(decisions), self._left(count))]
 
     @property
     def done(self) -> bool:
-        return self._exhausted or (self._trials is not None and self._created >= self._trials)
+        return not self._behind and not self._left(1)
+
+    def _trained(self, trial: int, rung: int) -> None:
+        """The trial has completed a run: it waits for the next one, or is at its end."""
+        if self._resources[trial] < self._resource:
+            self._behind[trial] = rung + 1
+        else:
+            self._completed[trial] = rung + 1
+            self.trained.append(trial)
+
+    def _left(self, limit: int) -> int:
+        """How many trials may still start, at most `limit`."""
+        if self._exhausted:  # what was enqueued is tried though the searcher has nothing more to propose
+            limit = min(limit, self._enqueued) if self._exhausted == "space" else 0
+        return limit if self._trials is None else max(0, min(limit, self._trials - self._created))

@@ -91,6 +91,19 @@ def halving_ladder(*, min_resource: int, max_resource: int, eta: int, prefact: f
     )
 
 
+def asha_most(trials: int, *, rungs: int, eta: int) -> list[int]:
+    """How many runs each rung of ASHA's promotion kind has at most, whatever the order of the results.
+
+    The first of them is admitted when `eta` runs below have ended. After that each ending admits
+    at most one more, whether it is itself among the best or one more of the best may go on: those
+    that were promoted stay so when better ones come.
+    """
+    sizes = [trials]
+    for _ in range(rungs - 1):
+        sizes.append(max(0, sizes[-1] - eta + 1))
+    return sizes
+
+
 def top_k(values: Mapping[int, float | None], k: int, *, minimise: bool) -> list[int]:
     """The `k` best trials, best first; one without a value never, ties to the older trial."""
     sign = 1 if minimise else -1

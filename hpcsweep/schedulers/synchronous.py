@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from hpcsweep.core.events import (
     AnyEvent,
+    Enqueued,
     NoMoreTrials,
     Outcome,
     RunFinished,
     RunRetried,
+    SweepExtended,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
@@ -19,11 +22,16 @@ from hpcsweep.core.protocols import Decision, Promote, Start
 from hpcsweep.schedulers.hopefuls import Hopefuls
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
 
+#: Trials that start together at most, and configurations of one ask. It is no option: which
+#: configurations a sweep tries depends on it.
+PIECE: Final = 1000
+
 
 class Bracket:
     """The state of one bracket: who is in each rung, and how each one's run ended.
 
     Attributes:
+        ladder: Smaller than `whole` once no more trials start than there are.
         values: For each rung, trial -> value, None for a run without one; finished runs only.
         members: For each rung, the trials that are or were trained up to it.
         filled: No further trial will start in it.
@@ -32,6 +40,7 @@ class Bracket:
 
     def __init__(self, index: int, ladder: Ladder, *, eta: int, minimise: bool = True) -> None:
         self.index = index
+        self.whole = ladder
         self.ladder = ladder
         self.eta = eta
         self.filled = False
@@ -52,6 +61,31 @@ class Bracket:
         self.members[0].add(trial)
         if len(self.members[0]) == self.ladder.sizes[0]:
             self.filled = True
+
+    def extend(self, ladder: Ladder) -> None:
+        """Go on as a bracket of this ladder, whose first rungs are its own; who is where stays there."""
+        self.whole = self.ladder = ladder
+        self.filled = len(self.members[0]) >= ladder.sizes[0]
+        for _ in range(len(ladder.sizes) - len(self.members)):
+            self.members.append(set())
+            self.values.append({})
+            self._with_value.append(0)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Find out again who will never be promoted."""
+        self.dropped = []
+        self._hopefuls = [Hopefuls(places) for places in self.ladder.sizes[1:]]
+        for rung, hopefuls in enumerate(self._hopefuls):
+            above = self.members[rung + 1]
+            for trial, value in self.values[rung].items():
+                if value is not None:
+                    self.dropped += hopefuls.add(trial, self._sign * value)
+            for trial in above:
+                hopefuls.promote(trial)
+            self.dropped = [trial for trial in self.dropped if trial not in above]
+        self.trained = [trial for trial, value in self.values[-1].items() if value is not None]
+        self._close_full_rungs()
 
     def finish(self, trial: int, rung: int, value: float | None) -> None:
         before = self.values[rung].get(trial)
@@ -142,9 +176,16 @@ class Synchronous:
     ended; a run without a value never takes a place in the next rung. A failed run that is tried
     again is waited for if there is a place left for it, even if its bracket was done.
 
+    A first rung of more than `piece` trials is handed out in pieces of so many. They end at the
+    same trials however many slots are free, so that the searcher is asked the same.
+
+    Configurations that are enqueued when all brackets have started take no place of another: they
+    form a bracket of their own, which trains them to the largest resource.
+
     Args:
         ladders: The brackets of one iteration, in the order in which they start.
         iterations: How often to go through them; None until trials or budget end.
+        piece: Trials of a rung that start together at most.
     """
 
     watches = False
@@ -153,57 +194,77 @@ class Synchronous:
     extends = False
 
     def __init__(
-        self, ladders: Sequence[Ladder], *, eta: int, iterations: int | None, minimise: bool
+        self,
+        ladders: Sequence[Ladder],
+        *,
+        eta: int,
+        iterations: int | None,
+        minimise: bool,
+        piece: int = PIECE,
     ) -> None:
         self.ladders = tuple(ladders)
         self.iterations = iterations
         self._eta = eta
         self._minimise = minimise
+        self._piece = piece
+        self._brackets: list[Bracket] = []
         self._open: dict[int, Bracket] = {}
         self._of_trial: dict[int, Bracket] = {}
-        self._next = 0
-        self._exhausted = False
+        #: How many of the brackets are those of the ladders; the others are of enqueued trials.
+        self._planned = 0
+        self._enqueued = 0
+        self._exhausted = ""  # by what
         self.dropped: list[int] = []
         self.trained: list[int] = []
 
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
-                while event.bracket >= self._next:
-                    self._open_bracket()
-                bracket = self._open[event.bracket]
+                while event.bracket >= len(self._brackets):
+                    self._open_bracket(event)
+                bracket = self._brackets[event.bracket]
                 bracket.start(event.trial)
                 self._of_trial[event.trial] = bracket
+                if event.origin == "enqueued":
+                    self._enqueued -= 1
             case TrialPromoted():
                 bracket = self._of_trial[event.trial]
                 bracket.promote(event.trial, event.rung)
                 self._take_dropped(bracket)
-            case TrialStopped() if event.trial in self._of_trial:
+            case TrialStopped():
                 bracket = self._of_trial[event.trial]
                 bracket.stop(event.trial)
                 self._close_if_done(bracket)
-            case RunFinished() if event.trial in self._of_trial:
+            case RunFinished():
                 bracket = self._of_trial[event.trial]
                 # A trial that was stopped has a value, but goes no further.
                 value = None if event.outcome is Outcome.STOPPED else event.value
                 bracket.finish(event.trial, event.rung, value)
                 self._take_dropped(bracket)
                 self._close_if_done(bracket)
-            case RunFinished():  # tried again when its bracket was full
-                self.dropped.append(event.trial)
-            case RunRetried() if event.trial in self._of_trial:
+            case RunRetried():
                 bracket = self._of_trial[event.trial]
-                bracket.retry(event.trial, event.rung)
-                if not bracket.done:
-                    self._open = dict(sorted((self._open | {bracket.index: bracket}).items()))
+                if not (bracket.done and bracket.full):
+                    bracket.retry(event.trial, event.rung)
+                    self._reopen(bracket)
+            case Enqueued():
+                self._enqueued += len(event.configs)
             case NoMoreTrials():
-                self._exhausted = True
+                self._exhausted = event.cause
                 for bracket in list(self._open.values()):
                     bracket.fill()
                     self._take_dropped(bracket)
                     self._close_if_done(bracket)
+            case SweepExtended():
+                self._extend(event.identity.get("scheduler", {}))
+                self._begin_anew()
             case SweepResumed():
-                self._exhausted = False
+                self._exhausted = ""
+                for bracket in self._brackets:
+                    if bracket.ladder != bracket.whole:  # more trials may start than when it was closed
+                        bracket.extend(bracket.whole)
+                        self._reopen(bracket)
+                self._begin_anew()
             case _:
                 pass
 
@@ -213,18 +274,28 @@ class Synchronous:
             return decisions
         for bracket in self._open.values():
             decisions += bracket.promotions(minimise=self._minimise)
-        for bracket in self._open.values():
-            decisions += self._starts(bracket.index, bracket.missing, bracket.ladder)
-        following = self._next
-        while len(decisions) < slots and self._may_open(following):
-            ladder = self.ladders[following % len(self.ladders)]
-            decisions += self._starts(following, ladder.sizes[0], ladder)
-            following += 1
+        if self._exhausted == "budget":
+            return decisions
+        if not self._exhausted:
+            for bracket in self._open.values():
+                decisions += self._starts(bracket.index, bracket.missing, bracket.ladder, slots, decisions)
+            following = self._planned
+            index = len(self._brackets)
+            while len(decisions) < slots and self._may_open(following):
+                ladder = self.ladders[following % len(self.ladders)]
+                decisions += self._starts(index, ladder.sizes[0], ladder, slots, decisions)
+                following += 1
+                index += 1
+        if self._enqueued and not self._takes_trials:
+            # None of the brackets will have a place for them.
+            count = min(self._enqueued, self._piece)
+            decisions += [Start(len(self._brackets), self.ladders[-1].resources[-1])] * count
         return decisions
 
     @property
     def done(self) -> bool:
-        return not self._open and not self._may_open(self._next)
+        waiting = self._enqueued and self._exhausted != "budget"
+        return not self._open and not self._may_open(self._planned) and not waiting
 
     def _take_dropped(self, bracket: Bracket) -> None:
         self.dropped += bracket.dropped
@@ -234,25 +305,72 @@ class Synchronous:
             self.dropped += bracket.trained
         bracket.dropped, bracket.trained = [], []
 
-    def _starts(self, bracket: int, count: int, ladder: Ladder) -> list[Start]:
-        return [] if self._exhausted else [Start(bracket, ladder.resources[0])] * count
+    def _begin_anew(self) -> None:
+        """Find out again who is dropped: there may be more places than was known."""
+        self.dropped, self.trained = [], []
+        for bracket in self._brackets:
+            bracket.begin_anew()
+            self._take_dropped(bracket)
 
-    def _may_open(self, index: int) -> bool:
+    @property
+    def _takes_trials(self) -> bool:
+        """Whether a bracket has places left, or another may be opened."""
         return not self._exhausted and (
-            self.iterations is None or index < self.iterations * len(self.ladders)
+            self._may_open(self._planned) or any(bracket.missing for bracket in self._open.values())
         )
 
-    def _open_bracket(self) -> None:
-        ladder = self.ladders[self._next % len(self.ladders)]
-        self._open[self._next] = Bracket(self._next, ladder, eta=self._eta, minimise=self._minimise)
-        self._next += 1
+    def _starts(
+        self, bracket: int, count: int, ladder: Ladder, slots: int, before: Sequence[Decision]
+    ) -> list[Start]:
+        """The next trials of a bracket: the whole rung, or as many pieces of it as there are slots for."""
+        first = ladder.sizes[0] - count
+        end = self._piece * -(-(first + max(1, slots - len(before))) // self._piece)
+        starts: list[Start] = []
+        while first < min(end, ladder.sizes[0]):
+            piece = first // self._piece
+            following = min((piece + 1) * self._piece, ladder.sizes[0])
+            starts += [Start(bracket, ladder.resources[0], piece)] * (following - first)
+            first = following
+        return starts
+
+    def _may_open(self, planned: int) -> bool:
+        return not self._exhausted and (
+            self.iterations is None or planned < self.iterations * len(self.ladders)
+        )
+
+    def _open_bracket(self, event: TrialCreated) -> None:
+        if event.origin == "enqueued" and not self._takes_trials:
+            ladder = Ladder((event.resource,), (min(self._enqueued, self._piece),))
+        else:
+            ladder = self.ladders[self._planned % len(self.ladders)]
+            self._planned += 1
+        bracket = Bracket(len(self._brackets), ladder, eta=self._eta, minimise=self._minimise)
+        self._brackets.append(bracket)
+        self._open[bracket.index] = bracket
 
     def _close_if_done(self, bracket: Bracket) -> None:
         if bracket.done:
             self._open.pop(bracket.index, None)
-            if bracket.full:
-                for trial in bracket.members[0]:
-                    self._of_trial.pop(trial, None)
+
+    def _reopen(self, bracket: Bracket) -> None:
+        if not bracket.done:
+            self._open = dict(sorted((self._open | {bracket.index: bracket}).items()))
+
+    def _extend(self, options: Mapping[str, Any]) -> None:
+        """Go on with the options of a sweep that goes further; see `spec.extension`."""
+
+    def _go_on(self, ladders: Sequence[Ladder], *, iterations: int | None) -> None:
+        """Go on with ladders whose first rungs are those of the ones before, or with more iterations."""
+        self.iterations = iterations
+        if tuple(ladders) == self.ladders:
+            return
+        for bracket in self._brackets:
+            if bracket.whole in self.ladders:  # the others are of enqueued trials
+                bracket.extend(ladders[self.ladders.index(bracket.whole)])
+                if self._exhausted:
+                    bracket.fill()
+                self._reopen(bracket)
+        self.ladders = tuple(ladders)
 
 
 class Halving(Synchronous):
@@ -269,11 +387,17 @@ class Halving(Synchronous):
         prefact: float = 1.0,
         rounds: int | None = 1,
         minimise: bool = True,
+        piece: int = PIECE,
     ) -> None:
+        self._of: dict[str, Any] = {"min_resource": min_resource, "eta": eta, "prefact": prefact}
         ladder = halving_ladder(
             min_resource=min_resource, max_resource=max_resource, eta=eta, prefact=prefact
         )
-        super().__init__([ladder], eta=eta, iterations=rounds, minimise=minimise)
+        super().__init__([ladder], eta=eta, iterations=rounds, minimise=minimise, piece=piece)
+
+    def _extend(self, options: Mapping[str, Any]) -> None:
+        ladder = halving_ladder(max_resource=options["max_resource"], **self._of)
+        self._go_on([ladder], iterations=options["rounds"])
 
 
 class Hyperband(Synchronous):
@@ -287,6 +411,10 @@ class Hyperband(Synchronous):
         eta: int = 3,
         iterations: int | None = 1,
         minimise: bool = True,
+        piece: int = PIECE,
     ) -> None:
         ladders = hyperband_ladders(min_resource=min_resource, max_resource=max_resource, eta=eta)
-        super().__init__(ladders, eta=eta, iterations=iterations, minimise=minimise)
+        super().__init__(ladders, eta=eta, iterations=iterations, minimise=minimise, piece=piece)
+
+    def _extend(self, options: Mapping[str, Any]) -> None:
+        self._go_on(self.ladders, iterations=options["iterations"])

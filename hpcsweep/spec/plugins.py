@@ -18,7 +18,7 @@ from hpcsweep.spec.models import Cluster
 #: Entry point group of the clusters of other packages.
 CLUSTER_PLUGINS: Final = "hpcsweep.clusters"
 #: Constructor parameters of schedulers that are no options of the spec.
-SUPPLIED_TO_SCHEDULERS: Final = ("minimise", "trials", "ahead", "space", "seed")
+SUPPLIED_TO_SCHEDULERS: Final = ("minimise", "trials", "ahead", "space", "seed", "piece")
 
 
 def options_model(constructor: Callable[..., Any], *, supplied: Collection[str]) -> type[BaseModel]:

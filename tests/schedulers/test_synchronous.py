@@ -193,12 +193,32 @@ def test_an_exhausted_space_ends_a_bracket_whose_last_result_was_in_already() ->
     assert hand.take(100) == []
 
 
-def test_a_sweep_that_is_carried_on_opens_the_next_bracket() -> None:
+def test_a_sweep_that_is_carried_on_fills_the_bracket_that_was_cut_then_opens_the_next() -> None:
     hand = Hand(Hyperband(max_resource=9))
     hand.take(1, at_most=1)
     hand.scheduler.apply(EXHAUSTED)
     hand.scheduler.apply(SweepResumed(0.0))
+    assert hand.take(1) == [Start(0, 1)] * 8
     assert hand.take(1) == [Start(1, 3)] * 5
+
+
+@pytest.mark.parametrize("slots", [1, 999, 1000, 1001, 2500])
+def test_a_large_rung_starts_in_pieces_that_end_at_the_same_trials_whatever_is_free(slots: int) -> None:
+    hand = Hand(Halving(max_resource=4096, eta=2))
+    starts: list[Start] = []
+    while len(starts) < 4096:
+        taken = hand.take(slots)
+        assert len(taken) <= slots + 999
+        starts += [decision for decision in taken if isinstance(decision, Start)]
+    assert starts == [Start(0, 1, trial // 1000) for trial in range(4096)]
+    assert hand.take(slots) == []
+
+
+def test_a_rung_of_millions_costs_no_more_than_a_piece_of_it() -> None:
+    scheduler = Hyperband(max_resource=10_000_000)
+    assert scheduler.ladders[0].sizes[0] == 4_782_969
+    assert scheduler.decide(1) == [Start(0, scheduler.ladders[0].resources[0])] * 1000
+    assert not scheduler.done
 
 
 @pytest.mark.parametrize(
