@@ -44,6 +44,7 @@ from hpcsweep.store.parts import (
 from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.segments import checksum_at, read_journal
 from hpcsweep.store.tables import Tables, write_tables
+from hpcsweep.utf8 import in_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,7 @@ def _write_tables(layout: Layout) -> None:
         best_of(state),
         tuple(packing.parts),
         tuple(sorted(packing.raw)),
+        simulated=state.simulated,
     )
     make_dirs(layout.compacted)
     _write_parquet(tables.path(layout, "trials"), trials_table(state))
@@ -170,5 +172,6 @@ def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
 
 
 if __name__ == "__main__":
+    in_utf8()
     os.nice(10)
     sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer))

@@ -91,10 +91,12 @@ def test_a_folder_of_another_sweep_shows_the_difference_and_is_not_touched(here:
     assert result.exit_code == 2
     assert result.stderr == (
         "hpcsweep: results/lr: belongs to another sweep ('lr'); since it was started this has changed:\n"
-        "  objective.mode: 'min' -> 'max'\n"
-        "  space.lr.high: 1.0 -> 0.5\n"
-        "  scheduler.eta: 3 -> 2\n"
-        "Take the change back, or give another folder with --results. "
+        "  objective.mode: 'min' -> 'max' (values that were measured otherwise cannot be compared)\n"
+        "  space.lr.high: 1.0 -> 0.5 (results before and after it would be of different searches)\n"
+        "  scheduler.eta: 3 -> 2 "
+        "(its rungs and brackets follow from it; of hyperband, iterations may be raised)\n"
+        "Take the change back, or give another folder with --results, where `warm_start: [results/lr]` "
+        "lets the searcher learn from the results of this one. "
         "budget, cluster and resources may change at any time.\n"
     )
     assert sorted((path, path.stat().st_mtime_ns) for path in (here / "results").rglob("*")) == before
@@ -144,7 +146,7 @@ def test_plan_tells_trials_runs_and_units_and_writes_nothing(here: Path) -> None
         "bracket 2 (trials x resource): 15x9 > 5x27 > 1x81\n"
         "bracket 3 (trials x resource): 8x27 > 2x81\n"
         "bracket 4 (trials x resource): 5x81\n"
-        "143 trials, 206 runs, 15 arrays at most\n"
+        "143 trials, 206 runs at most\n"
         "1581 units of resource trained from checkpoints (1902 without them)\n"
     )
     assert not (here / "results").exists()
@@ -154,16 +156,17 @@ def test_plan_of_rounds_without_end_says_so(here: Path) -> None:
     halving = "scheduler={name: halving, min_resource: 2, max_resource: 10, rounds: null}"
     result = run("plan", "lr.yaml", "--set", halving, "--set", "budget.trials=20")
     assert "bracket 0 (trials x resource): 8x2 > 4x4 > 2x8 > 1x10\n" in result.stdout
-    assert "each time: 8 trials, 15 runs, 4 arrays at most\n" in result.stdout
+    assert "each time: 8 trials, 15 runs at most\n" in result.stdout
     assert "each time: 34 units of resource trained from checkpoints (58 without them)\n" in result.stdout
     assert "again and again until the budget ends\n" in result.stdout
 
 
-def test_plan_of_asha_tells_the_most_that_each_rung_can_hold(here: Path) -> None:
+def test_plan_of_asha_tells_about_how_many_reach_each_rung_and_how_many_may(here: Path) -> None:
     asha = "scheduler={name: asha, max_resource: 27, eta: 3}"
     result = run("plan", "lr.yaml", "--set", asha, "--set", "budget.trials=100")
-    assert "bracket 0 (at most, trials x resource): 100x1 > 33x3 > 11x9 > 3x27\n" in result.stdout
-    assert "at most 147 runs, 286 units of resource trained from checkpoints\n" in result.stdout
+    assert "bracket 0 (about, trials x resource): 100x1 > 33x3 > 11x9 > 3x27\n" in result.stdout
+    words = "about 147 runs, 388 at most: who is promoted stays so when better ones come\n"
+    assert words in result.stdout
     assert "one in 3 of a rung goes on, as results come\ntrials: 100\n" in result.stdout
     endless = run("plan", "lr.yaml", "--set", asha, "--set", "budget.time=1h")
     assert "bracket 0 (resource): 1 > 3 > 9 > 27\n" in endless.stdout
@@ -172,7 +175,7 @@ def test_plan_of_asha_tells_the_most_that_each_rung_can_hold(here: Path) -> None
 
 def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
     result = run("plan", "lr.yaml", "--set", "repeats=3")
-    assert "51 trials, 66 runs, 6 arrays at most\n" in result.stdout
+    assert "51 trials, 66 runs at most\n" in result.stdout
 
 
 def test_plan_tells_how_much_a_budget_of_gpu_hours_lets_into_the_queue(
@@ -193,7 +196,8 @@ def test_plan_tells_how_much_a_budget_of_gpu_hours_lets_into_the_queue(
         ),
     )
     on_cpus = run("plan", "lr.yaml", "--set", "resources.gpus=0", "--set", "budget.gpu_hours=10")
-    assert (on_cpus.exit_code, "budget" in on_cpus.stdout) == (0, False)
+    assert on_cpus.exit_code == 0
+    assert on_cpus.stdout.endswith("budget.gpu_hours 10: nothing is spent of it, as no run has a GPU\n")
 
 
 def test_enqueue_leaves_a_request_that_the_next_launch_takes_up(here: Path) -> None:
@@ -209,7 +213,7 @@ def test_enqueue_leaves_a_request_that_the_next_launch_takes_up(here: Path) -> N
     status = json.loads(run("status", "results/lr", "--json").stdout)
     assert status["enqueued"] == 0
     late = run("enqueue", "results/lr", "lr=0.5")
-    assert "the sweep has finished: launch it again with a larger budget" in late.stdout
+    assert "the sweep has finished: launch it again to run it" in late.stdout
 
 
 @pytest.mark.parametrize(
@@ -243,7 +247,8 @@ def test_a_warm_start_says_what_it_takes_and_what_it_leaves(here: Path) -> None:
     nowhere = run("launch", "lr.yaml", "--set", "name=third", "--set", "warm_start=[nowhere]")
     assert nowhere.exit_code == 2
     assert nowhere.stderr == (
-        f"hpcsweep: warm_start[0]: expected a results folder that `launch` made, got {here}/nowhere\n"
+        "hpcsweep: lr.yaml: warm_start[0]: "
+        f"expected a results folder that `launch` made, got {here}/nowhere\n"
     )
     assert not (here / "results/third").exists()
 
@@ -284,6 +289,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
     status = json.loads(run("status", str(folder), "--json").stdout)
     assert status == {
         "name": "s",
+        "simulated": False,
         "state": "finished",
         "reason": "all trials are done",
         "pausing": None,

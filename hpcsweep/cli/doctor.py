@@ -12,11 +12,12 @@ from typing import Final
 
 import typer
 
-from hpcsweep.cli.exits import DONE, INTERRUPTED, NO_VALUE, errors_exit
+from hpcsweep.cli.exits import DONE, INTERRUPTED, NO_VALUE, errors_exit, named
 from hpcsweep.cli.neutral import json_text
 from hpcsweep.doctor.examination import Examination
 from hpcsweep.doctor.findings import Finding, Level
 from hpcsweep.spec import load_spec
+from hpcsweep.validation import validate
 
 QUESTION: Final = "Submit one small job (1 CPU, 5 minutes at most) to see what a compute node sees?"
 
@@ -37,6 +38,9 @@ def doctor(
     """
     with errors_exit():
         spec = None if spec_path is None else load_spec(spec_path, overrides)
+        if spec_path is not None and spec is not None:
+            with named(spec_path):
+                validate(spec)
         examination = Examination(spec, spec_path, results=results, overrides=overrides)
         found: list[Finding] = []
         try:

@@ -21,6 +21,7 @@ class Plan(NamedTuple):
     Attributes:
         ladders: Its brackets, one after another; empty where nobody can say.
         turns: How often to go through them; None until the configurations end.
+        about: How many are promoted depends on the order of the results.
         starts: Configurations that it starts at most; None where that is open.
     """
 
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
     repeats: int
     gpu_hours: float | None
     time_s: float | None
+    about: bool = False
 
 
 class Left(NamedTuple):
@@ -44,6 +46,7 @@ def plan_of(spec: SweepSpec) -> Plan:
     """What the spec says of the way ahead."""
     ladders: Sequence[Ladder] = ()
     turns: int | None = 1
+    about = False
     eta = 2
     starts = spec.starts
     match spec.scheduler:
@@ -54,13 +57,14 @@ def plan_of(spec: SweepSpec) -> Plan:
         case Asha(stopping=False, brackets=1, min_resource=least, max_resource=most, eta=eta) if starts:
             resources = halving_ladder(min_resource=least, max_resource=most, eta=eta).resources
             ladders = [Ladder(resources, tuple(starts // eta**rung for rung in range(len(resources))))]
+            about = True
         case Fifo(max_resource=most):
             starts = min((n for n in (starts, spec.space.size) if n is not None), default=None)
             ladders = [Ladder((most,), (starts,))] if starts else []
         case _:
             pass
     budget = spec.budget
-    return Plan(ladders, turns, starts, eta, spec.repeats, budget.gpu_hours, budget.time)
+    return Plan(ladders, turns, starts, eta, spec.repeats, budget.gpu_hours, budget.time, about)
 
 
 def left(plan: Plan, course: Course) -> Left | None:
@@ -139,7 +143,9 @@ def outlook(plan: Plan | None, course: Course, *, now: float) -> str:
         return "not known: the folder's sweep.yaml cannot be read"
     pace = course.pace(now=now)
     open_work = left(plan, course)
-    what = "open-ended" if open_work is None else f"{open_work.runs} runs left at most"
+    what = "open-ended"
+    if open_work is not None:
+        what = f"about {open_work.runs} runs left" if plan.about else f"{open_work.runs} runs left at most"
     ends: list[tuple[float, str]] = []
     if open_work is not None and pace is not None and pace.units > 0:
         ends.append((open_work.units / pace.units, ""))

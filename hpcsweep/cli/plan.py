@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import typer
@@ -17,18 +19,25 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Settings
 from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError
-from hpcsweep.schedulers.rungs import Ladder, halving_ladder
+from hpcsweep.schedulers.rungs import Ladder, asha_most, halving_ladder
+from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
-from hpcsweep.spec.models import Asha
+from hpcsweep.spec.models import Asha, Pbt
 from hpcsweep.sweep import (
     Place,
     check_fits,
+    check_inherited,
+    check_training_code,
     choose_place,
     holding_of,
     holding_words,
     make_scheduler,
     pick,
 )
+from hpcsweep.validation import known_lines, validate
+
+#: Rungs of a ladder that are shown at each end.
+ENDS_SHOWN: Final = 10
 
 
 def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str], schema: bool) -> None:
@@ -42,14 +51,19 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         spec = load_spec(spec_path, overrides)
         hide(secrets_of(spec.cluster.environment))
         with named(spec_path):
+            known = validate(spec)
+            check_inherited(spec, os.environ)
             place = choose_place(spec, name=cluster)
             check_fits(place, max_gpus=spec.cluster.max_gpus)
+            check_training_code(spec)
         typer.echo(f"{spec.name}: on {place.why}")
         held = holding_of(place)
         if held.why:
             typer.echo(f"note: {holding_words(place, held)}")
         name, reason = pick(spec)
         typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
+        for line in known_lines(known):
+            typer.echo(line)
         largest = _ladders(spec, place, held_gpus=held.gpus)
         with named(spec_path):
             _reservation(spec, place, held_gpus=held.gpus)
@@ -71,8 +85,7 @@ def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
         typer.echo("trials: until the budget ends")
         return 1
     for index, ladder in enumerate(ladders):
-        rungs = " > ".join(f"{n}x{r}" for n, r in zip(ladder.sizes, ladder.resources, strict=True))
-        typer.echo(f"bracket {index} (trials x resource): {rungs}")
+        typer.echo(f"bracket {index} (trials x resource): {_shown(ladder)}")
     turns: int | None = getattr(spec.scheduler, "iterations", getattr(spec.scheduler, "rounds", 1))
     each = "each time: " if turns is None else ""
     times = (turns or 1) * spec.repeats
@@ -80,8 +93,11 @@ def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
     runs = sum(ladder.runs for ladder in ladders) * times
     units = sum(ladder.units for ladder in ladders) * times
     scratch = sum(ladder.units_from_scratch for ladder in ladders) * times
-    arrays = sum(len(ladder.sizes) for ladder in ladders) * (turns or 1)
-    typer.echo(f"{each}{trials} trials, {runs} runs, {arrays} arrays at most")
+    if isinstance(spec.scheduler, Pbt):
+        # Each member that fails is replaced by a clone, a new trial with runs of its own.
+        typer.echo(f"{trials} members, {runs} runs, and one more for each that fails; clones are new trials")
+    else:
+        typer.echo(f"{each}{trials} trials, {runs} runs at most")
     typer.echo(f"{each}{units} units of resource trained from checkpoints ({scratch} without them)")
     if turns is None:
         typer.echo("again and again until the budget ends")
@@ -89,16 +105,25 @@ def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
         typer.echo(f"budget.trials ends it after {spec.budget.trials} trials")
     shape = place.shape
     if shape.time_s is not None:
-        hours = (
-            runs * max(spec.resources.gpus, -(-held_gpus // shape.lanes)) * (spec.resources.time or 0) / 3600
-        )
-        typer.echo(f"{each}at most {hours:g} GPU-hours if every run takes its whole time limit")
+        gpus = max(spec.resources.gpus, -(-held_gpus // shape.lanes))
+        hours = runs * (gpus or 1) * (spec.resources.time or 0) / 3600
+        unit = "GPU-hours" if gpus else "run-hours"
+        typer.echo(f"{each}{hours:g} {unit} if every run takes its whole time limit, once")
     most = [place.max_tasks] if place.max_tasks is not None else []
     if spec.cluster.max_gpus is not None and held_gpus:
         most.append(spec.cluster.max_gpus // held_gpus)
     if most:
         typer.echo(f"at most {min(most)} tasks at a time")
-    return max(max(ladder.sizes) for ladder in ladders) * spec.repeats
+    return min(PIECE, max(max(ladder.sizes) for ladder in ladders)) * spec.repeats
+
+
+def _shown(ladder: Ladder) -> str:
+    """`9x1 > 3x3 > 1x9`; of a long one its ends."""
+    rungs = [f"{n}x{r}" for n, r in zip(ladder.sizes, ladder.resources, strict=True)]
+    if len(rungs) > 2 * ENDS_SHOWN:
+        left_out = f".. {len(rungs) - 2 * ENDS_SHOWN} more .."
+        rungs = [*rungs[:ENDS_SHOWN], left_out, *rungs[-ENDS_SHOWN:]]
+    return " > ".join(rungs)
 
 
 def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
@@ -111,11 +136,12 @@ def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
         if trials is None or scheduler.brackets > 1:
             typer.echo(f"bracket {index} (resource): " + " > ".join(map(str, rungs)))
             continue
-        sizes = tuple(trials // scheduler.eta**rung * repeats for rung in range(len(rungs)))
-        ladder = Ladder(rungs, sizes)
-        shown = " > ".join(f"{n}x{r}" for n, r in zip(sizes, rungs, strict=True))
-        typer.echo(f"bracket {index} (at most, trials x resource): {shown}")
-        typer.echo(f"at most {ladder.runs} runs, {ladder.units} units of resource trained from checkpoints")
+        about = tuple(trials // scheduler.eta**rung * repeats for rung in range(len(rungs)))
+        most = tuple(size * repeats for size in asha_most(trials, rungs=len(rungs), eta=scheduler.eta))
+        typer.echo(f"bracket {index} (about, trials x resource): {_shown(Ladder(rungs, about))}")
+        typer.echo(
+            f"about {sum(about)} runs, {sum(most)} at most: who is promoted stays so when better ones come"
+        )
     typer.echo(f"one in {scheduler.eta} of a rung goes on, as results come")
     typer.echo(f"trials: {'until the budget ends' if trials is None else trials * repeats}")
     return 1
@@ -124,7 +150,10 @@ def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
 def _reservation(spec: SweepSpec, place: Place, *, held_gpus: int) -> None:
     """Print what `budget.gpu_hours` allows to be submitted at a time."""
     hours, shape = spec.budget.gpu_hours, place.shape
-    if hours is None or not held_gpus:
+    if hours is None:
+        return
+    if not held_gpus:
+        typer.echo(f"budget.gpu_hours {hours:g}: nothing is spent of it, as no run has a GPU")
         return
     settings = Settings(
         spec.name, place.name, spec.program(), shape, spec.searcher.seed, max_gpu_s=hours * 3600

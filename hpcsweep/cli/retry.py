@@ -27,6 +27,7 @@ from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.owner import Owner
 from hpcsweep.sweep import Place, check_fits, choose_place, note_launch, open_sweep
 from hpcsweep.tick import catch_up
+from hpcsweep.validation import validate
 
 #: So many trials are named.
 NAMED = 10
@@ -208,6 +209,7 @@ def _drive(folder: Folder, path: Path, place: Place | None, overrides: Sequence[
         )
     spec = load_spec(folder.layout.spec, overrides)
     hide(secrets_of(spec.cluster.environment))
+    validate(spec, state=folder.state)
     place = place or choose_place(spec, state=folder.state)
     with (
         turn(root, folder.state, SystemClock()) as journal,

@@ -54,6 +54,8 @@ def status(path: Path, *, json: bool) -> None:
         for event in folder.reading.events:
             counts.apply(event)
         _tell(f"{summary['name']}: {summary['state']}" + _because(summary["reason"]))
+        if state.simulated:
+            _tell("simulated: nothing was trained, and times are virtual")
         if summary["state"] == "running":
             _tell(f"driver: {summary['driver'] or _drives(summary, alive)}")
             for line in alive.lines if alive is not None else ():
@@ -136,15 +138,17 @@ def _because(reason: str | None) -> str:
 def best(path: Path, *, json: bool) -> None:
     """Print the best trial."""
     with errors_exit():
-        found = best_of(Folder(path).state)
+        state = Folder(path).state
+        found = best_of(state)
         if found is None:
             typer.echo(f"hpcsweep: {path}: no run has given a value yet", err=True)
             raise typer.Exit(NO_VALUE)
         if json:
-            _print_json(found)
+            _print_json(found | ({"simulated": True} if state.simulated else {}))
             return
         value = number(found["value"])
-        typer.echo(f"trial {found['trial']}: {value} at {found['resource']}{mean_of(found)}")
+        simulated = " (simulated: nothing was trained)" if state.simulated else ""
+        typer.echo(f"trial {found['trial']}: {value} at {found['resource']}{mean_of(found)}{simulated}")
         for name, value in found["config"].items():
             typer.echo(f"  {name}: {value}")
 

@@ -31,6 +31,7 @@ from hpcsweep.simulation.plotting import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.spec.quantities import format_duration
 from hpcsweep.store.output import is_stdout
+from hpcsweep.validation import validate
 
 #: Shares of the makespan at which the best value is shown.
 SHOWN_AT = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -71,6 +72,9 @@ def run(spec_path: Path, wanted: Wanted, *, json: bool) -> None:
         if wanted.results is not None and (wanted.comparisons or wanted.repeat > 1):
             raise SpecError("--results: holds a single sweep, so it goes neither with --compare nor --repeat")
         chosen = _variants(spec_path, wanted)
+        with named(spec_path):
+            for one in chosen:
+                validate(one.spec)
         spec = chosen[0].spec
         curve = _curve(wanted)
         with named(spec_path):

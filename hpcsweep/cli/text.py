@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.records import SIMULATION_BEGINS_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.report.folder import best_of
 from hpcsweep.report.troubles import hindrances, left_out, said
@@ -72,7 +73,7 @@ def cost(state: SweepState, budget: float | None = None) -> str:
         state: Of the sweep.
         budget: GPU-hours that it may cost, None if that is not limited or not known.
     """
-    if state.spent_gpu_s or (budget is not None and not state.spent_s):
+    if state.spent_gpu_s or state.gpus or (state.gpus is None and budget is not None):
         of = "" if budget is None else f" of {budget:g}"
         return f"{state.spent_gpu_s / 3600:.3g}{of} GPU-hours"
     return f"{state.spent_s / 3600:.3g} run-hours"
@@ -117,7 +118,9 @@ def duration(seconds: float) -> str:
 
 
 def moment(at: float) -> str:
-    """A Unix time as a clock here shows it."""
+    """A Unix time as a clock here shows it; one of a simulation counts from the beginning of that."""
+    if at < SIMULATION_BEGINS_S + 10 * 365 * 86400:  # long before there was any sweep
+        return f"{duration(round(at - SIMULATION_BEGINS_S))} after the simulation began"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 

@@ -21,11 +21,12 @@ from hpcsweep.cluster.simulated_queue import Array
 from hpcsweep.cluster.simulated_site import Site
 from hpcsweep.cluster.simulated_training import Curve, Trainings, UnitSeconds
 from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.core.records import SIMULATION_BEGINS_S
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.layout import BatchLayout
 
 #: When a simulation begins, unless it carries on.
-EPOCH_S = 1_000_000_000.0
+EPOCH_S = SIMULATION_BEGINS_S
 
 
 class SimulatedCluster(Cluster):
@@ -99,7 +100,7 @@ class SimulatedCluster(Cluster):
         """Queue the array; it may start at this very moment."""
         number = next(self._numbers)
         # As sbatch: the script is there before the cluster is asked.
-        BatchLayout(batch.folder).script.write_text("#!/bin/sh\n")
+        BatchLayout(batch.folder).script.write_text("#!/bin/sh\n", encoding="utf-8")
         outage = self._is_out()
         reply = self._draws.reply(number, outage=outage)
         if not reply.given:

@@ -117,6 +117,7 @@ class Folder:
         events = self.reading.events
         return {
             "name": state.started.name if state.started else None,
+            "simulated": state.simulated,
             "state": self.sweep_state,
             "reason": state.ended.reason if state.ended else self.refusal(),
             "pausing": state.pausing.reason if state.pausing and not state.ended else None,

@@ -73,6 +73,14 @@ class Results:
         return started.name if started else self.path.name
 
     @property
+    def simulated(self) -> bool:
+        """Whether it is of `hpcsweep simulate`: nothing was trained, and times are virtual."""
+        return self._tables.simulated if self._tables else self.folder.state.simulated
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.path)!r}{', simulated' if self.simulated else ''})"
+
+    @property
     def metric(self) -> str:
         """Name of the objective's metric."""
         return str(self.identity.get("objective", {}).get("metric", "value"))

@@ -30,6 +30,7 @@ class Tables(msgspec.Struct, frozen=True):
         best: Its best configuration, as `best` prints it.
         parts: Those that hold its reports.
         raw: Runs whose reports are in none of them.
+        simulated: Whether nothing was trained.
     """
 
     at: Position
@@ -40,6 +41,7 @@ class Tables(msgspec.Struct, frozen=True):
     parts: tuple[str, ...]
     raw: tuple[RunId, ...]
     version: int = 1
+    simulated: bool = False
 
     def path(self, layout: Layout, table: str) -> Path:
         """Where a table is: `trials` or `runs`."""

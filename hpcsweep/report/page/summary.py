@@ -39,12 +39,19 @@ def _warnings(results: Results) -> list[Block]:
     return [*found, Text(ended.reason, "warning")] if failed else found
 
 
+#: What is said of a sweep that `simulate` ran.
+SIMULATION = "by `hpcsweep simulate`: nothing was trained, and times are virtual"
+
+
 def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
     identity = results.identity
     rows = [("State", results.folder.sweep_state), *_value(results)]
     rows += [("Trials", _trials(results)), ("Runs", _runs(results.folder.run_counts())), _cost(results)]
     rows.append(("Wall time", duration(_end(results, started) - started.at)))
-    rows.append(("Began", time.strftime("%Y-%m-%d %H:%M", time.localtime(started.at))))
+    if results.simulated:
+        rows.insert(1, ("Simulated", SIMULATION))
+    else:
+        rows.append(("Began", time.strftime("%Y-%m-%d %H:%M", time.localtime(started.at))))
     rows.append(("Objective", f"{results.metric}, the {'smallest' if results.minimise else 'largest'}"))
     picked = f", which picked {started.picked}" if started.picked else ""
     rows.append(("Searcher", _named(identity.get("searcher", {})) + picked))
@@ -103,7 +110,7 @@ def _runs(counts: dict[str, int]) -> str:
 def _cost(results: Results) -> tuple[str, str]:
     """GPU-hours against their budget, or run-hours where no GPU is used."""
     state = results.folder.state
-    if not state.spent_gpu_s and state.spent_s:
+    if not state.spent_gpu_s and not state.gpus:
         return "Run-hours", hours_text(state.spent_s)
     limit = _budget(results).get("gpu_hours")
     if not isinstance(limit, int | float):

@@ -1,0 +1,99 @@
+"""What `plan` says of a sweep is true of the sweep, and a simulated one is told from a real one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import hpcsweep
+from hpcsweep.cli import app
+from hpcsweep.core.events import Config
+from hpcsweep.schedulers.rungs import asha_most
+from hpcsweep.simulation import simulate
+from tests.simulation.specs import falling, spec_of, write_spec
+
+TROUBLED = ("cluster.simulated.failures=0.2", "cluster.simulated.preemptions=3", "retries.training=1")
+CLAIMS = {
+    "fifo": ["scheduler={name: fifo, max_resource: 3}", "budget.trials=7"],
+    "fifo through a finite space": ["scheduler=fifo", "space.x=[0.1, 0.2, 0.3]", "enqueue=[{x: 0.2}]"],
+    "halving": ["scheduler={name: halving, max_resource: 10, eta: 2, rounds: 2}"],
+    "halving within a budget": ["scheduler={name: halving, max_resource: 8, eta: 2}", "budget.trials=5"],
+    "hyperband": ["scheduler={name: hyperband, max_resource: 9}"],
+    "asha": ["scheduler={name: asha, max_resource: 9}", "budget.trials=9"],
+    "asha of many": ["scheduler={name: asha, max_resource: 8, eta: 2}", "budget.trials=30"],
+}
+
+
+def told(folder: Path, *overrides: str) -> str:
+    sets = [word for text in ("train.check=false", *overrides) for word in ("--set", text)]
+    result: Result = CliRunner().invoke(app, ["plan", str(write_spec(folder)), "--cluster", "local", *sets])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("trouble", [(), TROUBLED], ids=["quiet", "troubled"])
+@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize("name", CLAIMS)
+def test_no_sweep_has_more_runs_than_plan_says(
+    tmp_path: Path, name: str, repeats: int, trouble: tuple[str, ...]
+) -> None:
+    overrides = [*CLAIMS[name], f"repeats={repeats}", "resources.gpus=0", "cluster.max_gpus=null"]
+    text = told(tmp_path, *overrides)
+    claimed = re.search(r"(\d+) trials, (\d+) runs at most|about \d+ runs, (\d+) at most", text)
+    assert claimed is not None, text
+    most = int(claimed[2] or claimed[3])
+    spec = spec_of(tmp_path, *overrides, *trouble)
+    found = [simulate(spec, better_and_better, seed=seed) for seed in range(3)]
+    assert max(one.runs for one in found) <= most
+    if claimed[1]:
+        assert max(one.trials for one in found) <= int(claimed[1])
+    if not trouble and name in ("hyperband", "halving"):
+        assert [one.runs for one in found] == [most] * 3
+
+
+def better_and_better(config: Config, step: int, seed: int) -> float:
+    """For ASHA the worst order there is: each trial is the best so far when it ends."""
+    return -float(config["x"]) / step
+
+
+def test_asha_may_promote_whoever_is_the_best_when_it_ends() -> None:
+    assert asha_most(9, rungs=3, eta=3) == [9, 7, 5]
+    assert asha_most(2, rungs=3, eta=3) == [2, 0, 0]
+
+
+def test_plan_of_a_sweep_without_gpus_counts_run_hours(tmp_path: Path) -> None:
+    text = told(tmp_path, "resources={gpus: 0, time: 30m}", "cluster.max_gpus=null")
+    assert "11 run-hours if every run takes its whole time limit, once\n" in text
+    assert "GPU-hours" not in text
+
+
+def test_plan_tells_of_a_warm_start_that_gives_nothing(tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier"
+    simulate(spec_of(tmp_path, "space.x.high=9.0", "space.x.low=2.0"), falling, folder=earlier)
+    text = told(tmp_path, f"warm_start=[{earlier}]", "resources.gpus=0")
+    assert f"warm start: 0 of 17 configurations of {earlier}: nothing to learn from\n" in text
+    assert "  17 left out: x: must be between 0.0 and 1.0\n" in text
+
+
+def test_a_simulated_folder_says_so_everywhere_and_has_no_date(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    simulate(spec_of(tmp_path), falling, folder=folder)
+    page = folder / "report.html"
+
+    def said(*argv: str) -> str:
+        return CliRunner().invoke(app, argv).stdout
+
+    status = said("status", str(folder))
+    assert status.splitlines()[1] == "simulated: nothing was trained, and times are virtual"
+    assert '"simulated": true' in said("status", str(folder), "--json")
+    assert said("best", str(folder)).splitlines()[0].endswith("(simulated: nothing was trained)")
+    assert "0 s after the simulation began" in said("explain", str(folder), "0")
+    said("report", str(folder), "--output", str(page))
+    assert "nothing was trained, and times are virtual" in page.read_text(encoding="utf-8")
+    assert "2001-09-09" not in page.read_text(encoding="utf-8")
+    results = hpcsweep.load(folder)
+    assert results.simulated
+    assert repr(results) == f"Results('{folder}', simulated)"
