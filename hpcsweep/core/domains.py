@@ -8,7 +8,7 @@ in the middle of cell `i`, so that it comes back exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -22,7 +22,13 @@ Floats: TypeAlias = NDArray[np.float64]
 #: Integers beyond this would not come back exactly from the unit interval.
 MAX_INT: Final = 2**40
 MAX_STEPS: Final = 10_000_000
+#: Values of a domain that may be in memory all at once.
+LISTED: Final = 100_000
 LONGEST_SHOWN: Final = 200
+#: Lists and mappings within each other, in a value of a parameter and in a whole spec.
+MAX_NESTING: Final = 50
+#: What a JSON reader anywhere takes as an integer: 64 bits.
+_INT_RANGE: Final = (-(2**63), 2**64 - 1)
 
 
 class InvalidDomain(ValueError):
@@ -81,7 +87,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
             return None
         span = Decimal(repr(self.high)) - Decimal(repr(self.low))
         last = int(span / Decimal(repr(self.step)))
-        return last + (self._at(last) <= self.high)  # the division may have rounded up
+        return last + (self.at(last) <= self.high)  # the division may have rounded up
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value that a user gave, None if nothing is."""
@@ -97,9 +103,10 @@ class Float(msgspec.Struct, frozen=True, dict=True):
         """The value of the domain closest to `value`."""
         if self.size is None:
             return float(min(max(value, self.low), self.high))
-        return self._at(int(_indices(self, [value])[0]))
+        return self.at(int(_indices(self, [value])[0]))
 
-    def _at(self, index: int) -> float:
+    def at(self, index: int) -> float:
+        """Value number `index`, where there is a step."""
         return float(Decimal(repr(self.low)) + index * Decimal(repr(self.step)))
 
     def to_unit(self, values: Sequence[Any]) -> Floats:
@@ -116,7 +123,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
     def from_unit(self, unit: Floats) -> list[float]:
         """Values at positions `(n,)`, never outside of [low, high], whatever the rounding."""
         if self.size is not None:
-            return [self._at(index) for index in _cell_of(unit, self.size)]
+            return [self.at(index) for index in _cell_of(unit, self.size)]
         if self.log:
             low, high = math.log(self.low), math.log(self.high)
             values = np.exp(low + unit * (high - low))
@@ -125,7 +132,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
         values = np.where(unit <= 0.0, self.low, np.where(unit >= 1.0, self.high, values))
         return np.clip(values, self.low, self.high).tolist()  # type: ignore[no-any-return]
 
-    def points(self, count: int | None) -> list[float]:
+    def points(self, count: int | None) -> Sequence[float]:
         """At most `count` distinct values, ascending, evenly spread, the ends among them.
 
         Raises:
@@ -133,11 +140,28 @@ class Float(msgspec.Struct, frozen=True, dict=True):
         """
         if self.size is None and count is None:
             raise ValueError("is continuous")
+        if self.size is not None and count is None and self.size > LISTED:
+            return _Steps(self, self.size)
         if self.size is not None:
-            return [self._at(index) for index in _spread(self.size, count)]
+            return [self.at(index) for index in _spread(self.size, count)]
         assert count is not None
         unit = np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5])
         return list(dict.fromkeys(self.from_unit(unit)))
+
+
+class _Steps(Sequence[float]):
+    """All values of a stepped domain, each made when it is asked for."""
+
+    def __init__(self, domain: Float, size: int) -> None:
+        self._domain = domain
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        found = range(self._size)[index]
+        return [self._domain.at(i) for i in found] if isinstance(found, range) else self._domain.at(found)
 
 
 class Int(msgspec.Struct, frozen=True, dict=True):
@@ -316,45 +340,92 @@ class Constant(msgspec.Struct, frozen=True):
 Domain: TypeAlias = Float | Int | Ordinal | Choice | Constant
 
 
-def json_problem(value: Any) -> str | None:
+def json_problem(value: Any, *, depth: int = 0) -> str | None:
     """Why the value cannot be written as JSON and read back the same, None if it can."""
+    if depth > MAX_NESTING:
+        return f"must be nested at most {MAX_NESTING} deep"
     match value:
-        case None | bool() | int() | str():
+        case None | bool():
             return None
+        case int():
+            low, high = _INT_RANGE
+            if low <= value <= high:
+                return None
+            return f"must be an integer of 64 bits, got {shown(value)}; quote it if it is text"
+        case str():
+            return text_problem(value)
         case float():
             return None if math.isfinite(value) else f"must be finite (JSON has no {value}), got {value}"
         case list() | tuple():
-            return next(filter(None, map(json_problem, value)), None)
+            return next(filter(None, (json_problem(item, depth=depth + 1) for item in value)), None)
         case dict():
             if not all(isinstance(key, str) for key in value):
                 return f"must have text keys only, got {shown(value)}"
-            return next(filter(None, map(json_problem, value.values())), None)
+            parts = (part for pair in value.items() for part in pair)
+            return next(filter(None, (json_problem(part, depth=depth + 1) for part in parts)), None)
         case _:
             return f"must be a number, text, true, false, null, list or mapping, got {shown(value)}"
 
 
+def text_problem(text: str) -> str | None:
+    """Why the text cannot be written to a file as UTF-8, None if it can."""
+    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
+        return None
+    words = "half of a surrogate pair, which UTF-8 cannot hold"
+    return f"must be Unicode text, got {shown(text)} with {words}; write the character itself"
+
+
 def shown(value: Any) -> str:
-    """The value as a message shows it: `true`, `null` and lists as in YAML, texts quoted, long ones cut."""
-    text = _as_yaml(value)
+    """The value as a message shows it: `true`, `null` and lists as in YAML, texts quoted, long ones cut.
+
+    It costs the same however large the value is.
+    """
+    return cut(_as_yaml(value, room=LONGEST_SHOWN + 1))
+
+
+def cut(text: str) -> str:
+    """The text, or its beginning where it is long."""
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 4]} ..."
 
 
-def _as_yaml(value: Any) -> str:
+def _as_yaml(value: Any, *, room: int) -> str:
+    """The text, or the first `room` characters of it and perhaps some more."""
     match value:
         case None:
             return "null"
         case bool():
             return "true" if value else "false"
+        case int() if value.bit_length() > 4 * LONGEST_SHOWN:
+            return f"an integer of about {int(value.bit_length() * math.log10(2)) + 1} digits"
+        case str():
+            return repr(value[:room])
         case list() | tuple():
-            return f"[{', '.join(map(_as_yaml, value))}]"
+            return f"[{_joined((('', item) for item in value), room=room)}]"
         case dict():
-            return f"{{{', '.join(f'{key}: {_as_yaml(item)}' for key, item in value.items())}}}"
+            return f"{{{_joined(((f'{_key(key)}: ', item) for key, item in value.items()), room=room)}}}"
         case _:
             return repr(value)
 
 
+def _key(key: Any) -> str:
+    return str(key)[:LONGEST_SHOWN]
+
+
+def _joined(items: Iterable[tuple[str, Any]], *, room: int) -> str:
+    texts: list[str] = []
+    for before, item in items:
+        if room <= 0:
+            break
+        texts.append(before + _as_yaml(item, room=room))
+        room -= len(texts[-1]) + 2
+    return ", ".join(texts)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all doubles
+        return False
 
 
 def _range_problems(domain: Float | Int, *, log_above: int) -> list[tuple[str, str]]:

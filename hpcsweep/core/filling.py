@@ -36,8 +36,9 @@ def filled(space: Space, partial: Mapping[str, Any], rng: Generator) -> Config:
     if problems:
         raise SpecError(*problems)
     unconditional = Space(tuple(Parameter(p.name, p.domain) for p in space.parameters))
-    for _ in range(TRIES // _CHUNK):
-        for drawn in unconditional.from_unit(rng.random((_CHUNK, len(space.columns)))):
+    # Mostly the first one fits.
+    for chunk in (1, *[_CHUNK] * (TRIES // _CHUNK)):
+        for drawn in unconditional.from_unit(rng.random((chunk, len(space.columns)))):
             config = space.pruned({**drawn, **_with_parents(parameters, partial, rng)})
             inactive = [name for name in partial if name not in config]
             if inactive:

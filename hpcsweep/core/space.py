@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -45,6 +46,11 @@ __all__ = [
 #: Draws after which fewer than one in as many that fit is an error.
 RARE: Final = 10_000
 _CHUNK: Final = 4096
+#: Combinations of values that conditions ask for, beyond which a space is not counted any more.
+_MOST_STATES: Final = 10_000
+#: Names among which the nearest is looked for, and that are listed.
+_COMPARED: Final = 2000
+_LISTED: Final = 20
 _ABSENT: Final = object()
 
 
@@ -105,16 +111,23 @@ class Space(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def parents_first(self) -> tuple[Parameter, ...]:
         """In the spec's order, but for parameters that must wait for those they depend on."""
+        waits_for = [len(parameter.when) for parameter in self.parameters]
+        dependants: dict[str, list[int]] = {}
+        for index, parameter in enumerate(self.parameters):
+            for other in parameter.when:
+                dependants.setdefault(other, []).append(index)
+        ready = [index for index, count in enumerate(waits_for) if not count]  # ascending: a heap
         order: list[Parameter] = []
-        waiting = list(self.parameters)
-        while waiting:
-            placed = {parameter.name for parameter in order}
-            ready = next((p for p in waiting if p.when.keys() <= placed), None)
-            if ready is None:
-                circle = ", ".join(parameter.name for parameter in waiting)
-                raise ValueError(f"conditions must not go round in a circle, got one among {circle}")
-            order.append(ready)
-            waiting.remove(ready)
+        while ready:
+            parameter = self.parameters[heapq.heappop(ready)]
+            order.append(parameter)
+            for index in dependants.get(parameter.name, ()):
+                waits_for[index] -= 1
+                if not waits_for[index]:
+                    heapq.heappush(ready, index)
+        if len(order) < len(self.parameters):
+            circle = ", ".join(p.name for p, count in zip(self.parameters, waits_for, strict=True) if count)
+            raise ValueError(f"conditions must not go round in a circle, got one among {circle}")
         return tuple(order)
 
     @cached_property
@@ -278,46 +291,74 @@ class Space(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def size(self) -> int | None:
-        """How many distinct configurations there are before constraints; None for infinitely many."""
+        """How many distinct configurations there are before constraints.
+
+        None for infinitely many, and where conditions tie so many parameters together that they
+        cannot be counted: then there are more than `_MOST_STATES`.
+        """
         if any(parameter.domain.size is None for parameter in self.parameters):
             return None
-        return math.prod(self._count(group, 0, {}) for group in self._families)
+        total = 1
+        for family in self._families:
+            count = self._count(family)
+            if count is None:
+                return None
+            total *= count
+        return total
 
     @cached_property
     def _families(self) -> list[list[Parameter]]:
         """Groups of parameters that conditions tie together, parents first in each."""
-        family = {name: {name} for name in self.names}
+        leader = {name: name for name in self.names}
+
+        def led_by(name: str) -> str:
+            while leader[name] != name:
+                leader[name] = leader[leader[name]]
+                name = leader[name]
+            return name
+
         for parameter in self.parameters:
             for other in parameter.when:
-                joined = family[parameter.name] | family[other]
-                family.update(dict.fromkeys(joined, joined))
-        groups = {min(members): members for members in family.values()}
-        return [[p for p in self.parents_first if p.name in members] for members in groups.values()]
+                leader[led_by(other)] = led_by(parameter.name)
+        groups: dict[str, list[Parameter]] = {}
+        for parameter in self.parents_first:
+            groups.setdefault(led_by(parameter.name), []).append(parameter)
+        return list(groups.values())
 
-    def _count(self, family: Sequence[Parameter], index: int, config: Config) -> int:
-        """Configurations of the parameters from `index` on, given those before."""
-        if index == len(family):
-            return 1
-        parameter = family[index]
-        if not self._active(parameter.name, config):
-            return self._count(family, index + 1, config)
-        size = parameter.domain.size
-        assert size is not None
-        asked_for = {
-            key_of(value): value
-            for other in family
-            for value in other.when.get(parameter.name, ())
-            if parameter.domain.problem(value) is None
-        }
-        # Values that no condition asks for are alike: one branch stands for all of them.
-        total = 0
-        if size > len(asked_for):
-            total = (size - len(asked_for)) * self._count(
-                family, index + 1, {**config, parameter.name: _ABSENT}
-            )
-        for value in asked_for.values():
-            total += self._count(family, index + 1, {**config, parameter.name: value})
-        return total
+    def _count(self, family: Sequence[Parameter]) -> int | None:
+        """Configurations of parameters that conditions tie together; None if they cannot be counted.
+
+        Parameter by parameter: how many ways there are to come to each state, which is what the
+        parameters that follow need to know of those before.
+        """
+        asked_for: dict[str, dict[Hashable, Any]] = {}
+        last_asked: dict[str, int] = {}
+        for index, parameter in enumerate(family):
+            for other, values in parameter.when.items():
+                asked_for.setdefault(other, {}).update((key_of(value), value) for value in values)
+                last_asked[other] = index
+        states: dict[frozenset[tuple[str, Hashable]], int] = {frozenset(): 1}
+        for index, parameter in enumerate(family):
+            name, size = parameter.name, parameter.domain.size
+            assert size is not None
+            asked = [key for key, v in asked_for.get(name, {}).items() if parameter.domain.problem(v) is None]
+            following: Counter[frozenset[tuple[str, Hashable]]] = Counter()
+            for state, ways in states.items():
+                known = dict(state)
+                kept = frozenset(pair for pair in state if last_asked[pair[0]] > index)
+                if not all(known.get(other) in keys for other, keys in self._conditions.get(name, ())):
+                    following[kept] += ways  # inactive, as whatever needs it is too
+                elif name not in last_asked:
+                    following[kept] += ways * size
+                else:
+                    for key in asked:
+                        following[kept | {(name, key)}] += ways
+                    # Values that no condition asks for are alike.
+                    following[kept] += ways * (size - len(asked))
+            if len(following) > _MOST_STATES:
+                return None
+            states = {state: ways for state, ways in following.items() if ways}
+        return sum(states.values())
 
     def grid(self, num_points: int | Mapping[str, int] | None = None) -> Iterator[Config]:
         """The product of all value lists in the spec's order, the last parameter fastest.
@@ -334,7 +375,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             ValueError: A float without step has no number of points, or a name or number is
                 wrong; the message begins with the parameter's name.
         """
-        return self._leaves(0, {}, self._points(num_points))
+        return self._leaves(self._points(num_points))
 
     def finite_part(self, most: int) -> Iterator[Config]:
         """Each configuration of parameters with at most `most` values that satisfies the constraints.
@@ -345,7 +386,9 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             p.name: () if p.domain.size is None or p.domain.size > most else p.domain.points(None)
             for p in self.parameters
         }
-        return self._leaves(0, {}, points)
+        if not all(points[p.name] for p in self.parameters if not p.when):
+            return iter(())
+        return self._leaves(points)
 
     def _points(self, num_points: int | Mapping[str, int] | None) -> dict[str, Sequence[Any]]:
         counts: Mapping[str, int]
@@ -371,17 +414,34 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 ) from None
         return points
 
-    def _leaves(self, index: int, config: Config, points: Mapping[str, Sequence[Any]]) -> Iterator[Config]:
-        if index == len(self.parents_first):
-            if self.fits(config):
+    def _leaves(self, points: Mapping[str, Sequence[Any]]) -> Iterator[Config]:
+        """Depth first, without recursion: there may be thousands of parameters."""
+        order = self.parents_first
+        config: Config = {}
+        #: For each parameter up to the current one the values that are left, None where it is inactive.
+        trail: list[Iterator[Any] | None] = []
+        while True:
+            whole = True
+            while whole and len(trail) < len(order):
+                name = order[len(trail)].name
+                values = iter(points[name]) if self._active(name, config) else None
+                trail.append(values)
+                if values is not None:
+                    config[name] = next(values, _ABSENT)
+                    whole = config[name] is not _ABSENT
+            if whole and self.fits(config):
                 yield self._ordered(config)
-            return
-        name = self.parents_first[index].name
-        if not self._active(name, config):
-            yield from self._leaves(index + 1, config, points)
-            return
-        for value in points[name]:
-            yield from self._leaves(index + 1, {**config, name: value}, points)
+            while trail:
+                name = order[len(trail) - 1].name
+                values = trail[-1]
+                value = _ABSENT if values is None else next(values, _ABSENT)
+                if value is not _ABSENT:
+                    config[name] = value
+                    break
+                config.pop(name, None)
+                trail.pop()
+            if not trail:
+                return
 
     # ------------------------------------------------------------------ what users give
 
@@ -437,10 +497,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
 
 def unknown(name: str, known: Sequence[str], *, kind: str) -> str:
     """Says that the name is unknown, and which known one is nearest."""
-    near = difflib.get_close_matches(str(name), known, n=1)
+    near = difflib.get_close_matches(str(name)[:_COMPARED], known[:_COMPARED], n=1)
     if near:
         return f"unknown {kind}; did you mean {near[0]!r}?"
-    return f"unknown {kind}; expected one of: {', '.join(known)}"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"unknown {kind}; expected one of: {', '.join(known[:_LISTED])}{more}"
 
 
 def _check_can_be_thinned(parameter: Parameter) -> None:

@@ -14,7 +14,7 @@ from hpcsweep.core.space import Space
 from hpcsweep.searchers.seen import Seen, config_key
 
 #: Configurations that are looked at beforehand; a shuffled grid is held in memory whole.
-LOOKED_AT: Final = 1_000_000
+LOOKED_AT: Final = 200_000
 
 
 class Grid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from numpy.random import default_rng
 
@@ -15,6 +15,9 @@ from hpcsweep.schedulers.stopping import STOP_RULES
 from hpcsweep.spec.models import Plugin
 from hpcsweep.spec.plugins import options_model
 from hpcsweep.spec.problems import Problems
+
+#: Trainings of one configuration at most: they start together.
+MAX_REPEATS: Final = 1000
 
 
 def read_enqueue(raw: Any, space: Space | None, problems: Problems) -> tuple[Config, ...]:
@@ -57,6 +60,10 @@ def read_repeats(raw: Any, problems: Problems) -> int:
         return 1
     if not isinstance(raw, int) or isinstance(raw, bool) or raw < 1:
         problems.add("repeats", f"must be an integer >= 1, got {shown(raw)}")
+        return 1
+    if raw > MAX_REPEATS:
+        advice = "the mean of a few tells configurations apart"
+        problems.add("repeats", f"must be at most {MAX_REPEATS}, got {shown(raw)}; {advice}")
         return 1
     return raw
 

@@ -11,11 +11,12 @@ from typing import Final
 from numpy.random import default_rng
 
 from hpcsweep.cluster.simulated_options import SimulatedOptions
+from hpcsweep.core.domains import shown
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import Choice, Ordinal, Space, unknown
 from hpcsweep.errors import SpecError, TrainerError
-from hpcsweep.schedulers.rungs import halving_ladder
+from hpcsweep.schedulers.rungs import halving_ladder, whole_log
 from hpcsweep.spec.models import (
     Asha,
     Budget,
@@ -34,6 +35,12 @@ from hpcsweep.worker.command import check_template
 
 #: Random configurations on which constraints are tried.
 PROBES: Final = 32
+#: Configurations in one rung at most. They start piece by piece, but in the end all are in memory.
+MAX_RUNG: Final = 10_000_000
+#: Intervals that a member of a population is trained for at most; each is a run.
+MAX_INTERVALS: Final = 100_000
+#: Tasks that a simulated site runs at a time at most.
+MAX_PLACES: Final = 1_000_000
 
 
 def check_train(train: Train, names: list[str] | None, problems: Problems) -> None:
@@ -46,7 +53,7 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
         file = module.endswith(".py")
         if not name.isidentifier() or not (file or all(p.isidentifier() for p in module.split("."))):
             expected = "must be FILE.py:NAME or package.module:NAME"
-            problems.add("train.function", f"{expected}, got {train.function!r}")
+            problems.add("train.function", f"{expected}, got {shown(train.function)}")
         if train.shell:
             problems.add("train.shell", "must not be true for a function, only a command can have a shell")
     if train.command is not None and names is not None:
@@ -58,12 +65,12 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
         path = f"train.metrics[{index}]" if len(train.metrics) > 1 else "train.metrics"
         try:
             groups = re.compile(pattern).groupindex
-        except re.error as error:
-            problems.add(path, f"must be a regular expression, got {pattern!r}: {error}")
+        except (re.error, OverflowError, RecursionError) as error:
+            problems.add(path, f"must be a regular expression, got {shown(pattern)}: {error}")
         else:
             if not set(groups) - {"step"}:
                 expected = "must have a group named like its metric, as in 'loss=(?P<loss>\\S+)'"
-                problems.add(path, f"{expected}, got {pattern!r}")
+                problems.add(path, f"{expected}, got {shown(pattern)}")
 
 
 def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
@@ -82,6 +89,18 @@ def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
         if scheduler.brackets > len(rungs):
             expected = f"must be at most {len(rungs)}, the number of rungs"
             problems.add("scheduler.brackets", f"{expected}, got {scheduler.brackets}")
+    elif isinstance(scheduler, Hyperband):
+        first, eta = scheduler.min_resource, scheduler.eta
+        trials = eta ** whole_log(scheduler.max_resource // first, eta)
+        if trials > MAX_RUNG:
+            highest = first * eta ** (whole_log(MAX_RUNG, eta) + 1) - 1
+            lowest = scheduler.max_resource // eta ** (whole_log(MAX_RUNG, eta) + 1) + 1
+            expected = f"must be at most {highest} with min_resource {first} and eta {eta}"
+            why = f"the first rung would have {trials} trials, and {MAX_RUNG} are the most"
+            advice = f"lower it, or give a min_resource of at least {lowest}"
+            problems.add(
+                "scheduler.max_resource", f"{expected}, got {scheduler.max_resource}: {why}; {advice}"
+            )
     elif isinstance(scheduler, Halving):
         top = 0  # rungs above the first one: integers, as logarithms of floats lose some
         while scheduler.min_resource * scheduler.eta**top < scheduler.max_resource:
@@ -89,12 +108,24 @@ def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
         if scheduler.prefact * scheduler.eta**top < 1:
             expected = "must leave at least one trial in the first rung"
             problems.add("scheduler.prefact", f"{expected}, got {scheduler.prefact}")
+        elif scheduler.prefact * scheduler.eta**top >= MAX_RUNG + 1:
+            most = math.floor(MAX_RUNG / scheduler.eta**top * 1e6) / 1e6
+            key = "prefact" if most else "max_resource"
+            expected = f"must leave at most {MAX_RUNG} trials in the first rung"
+            advice = f"give at most {most:g}" if most else "lower it, or raise min_resource"
+            problems.add(f"scheduler.{key}", f"{expected}, got {getattr(scheduler, key):g}; {advice}")
 
 
 def _check_pbt(scheduler: Pbt, problems: Problems) -> None:
     if scheduler.interval > scheduler.max_resource:
         expected = f"must be <= max_resource ({scheduler.max_resource})"
         problems.add("scheduler.interval", f"{expected}, got {scheduler.interval}")
+    elif scheduler.max_resource // scheduler.interval > MAX_INTERVALS:
+        least = -(-scheduler.max_resource // MAX_INTERVALS)
+        expected = f"must be at least {least}: max_resource ({scheduler.max_resource}) has"
+        problems.add(
+            "scheduler.interval", f"{expected} {MAX_INTERVALS} intervals at most, got {scheduler.interval}"
+        )
     if scheduler.population * Fraction(str(scheduler.quantile)) < 1:
         least = math.ceil(1 / Fraction(str(scheduler.quantile)))
         expected = f"must be at least {least}, so that the quantile {scheduler.quantile:g} holds a member"
@@ -165,6 +196,10 @@ def check_simulated(site: SimulatedSite | None, space: Space | None, problems: P
             path, _, rest = problem.partition(": ")
             problems.add(path, rest)
         return
+    places = options.nodes * max(1, options.gpus, options.slots or 1)
+    if places > MAX_PLACES:
+        expected = f"must be such that nodes times gpus or slots is at most {MAX_PLACES}"
+        problems.add("cluster.simulated.nodes", f"{expected}, got {places}")
     speed = options.seconds_per_unit
     if isinstance(speed, str) and space is not None:
         for name in sorted(Expression(speed).names - set(space.names)):

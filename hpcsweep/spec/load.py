@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hpcsweep.cluster import CLUSTERS
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import LISTED, shown
 from hpcsweep.core.space import Space, unknown
 from hpcsweep.errors import SpecError
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.searchers import SUPPLIED, make_searcher, searcher_class, searcher_names
+from hpcsweep.searchers import SEARCHERS, SUPPLIED, make_searcher, searcher_class, searcher_names
 from hpcsweep.spec import checks
 from hpcsweep.spec.beforehand import read_enqueue, read_repeats, read_stop, read_warm_start
 from hpcsweep.spec.models import (
@@ -36,6 +36,7 @@ from hpcsweep.spec.models import (
 from hpcsweep.spec.parameters import read_space
 from hpcsweep.spec.plugins import CLUSTER_PLUGINS, SUPPLIED_TO_SCHEDULERS, cluster_model, options_model
 from hpcsweep.spec.problems import Problems
+from hpcsweep.spec.quantities import LARGEST
 from hpcsweep.spec.reading import apply_overrides, read_yaml
 from hpcsweep.spec.sweep import SweepSpec
 
@@ -238,11 +239,27 @@ def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.add("searcher.seed", f"must be an integer >= 0, got {shown(seed)}")
         seed = None
+    elif seed > LARGEST:
+        problems.add("searcher.seed", f"must be at most {LARGEST}, got {shown(seed)}")
+        seed = None
     fields = options_model(searcher_class(name), supplied=SUPPLIED)
     model = problems.validated(fields, options, path="searcher", also_known=("name", "seed"))
-    if model is None or seed is None:
+    if model is None or seed is None or (name in SEARCHERS and _too_large(options, problems)):
         return None
     return SearcherChoice(name=name, seed=seed, options=model.model_dump())
+
+
+def _too_large(options: Mapping[str, Any], problems: Problems) -> bool:
+    """Whether an option of a searcher of ours is a number of things beyond what fits into memory."""
+    before = problems.count
+    for key, value in options.items():
+        given = (
+            {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+        )
+        for path, count in given.items():
+            if isinstance(count, int) and count > LISTED:
+                problems.add(f"searcher.{path}", f"must be at most {LISTED}, got {shown(count)}")
+    return problems.count > before
 
 
 def _check_searcher(searcher: SearcherChoice, space: Space, problems: Problems) -> bool:

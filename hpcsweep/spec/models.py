@@ -10,10 +10,13 @@ from hpcsweep.core.first_errors import FAIL_FAST
 from hpcsweep.spec.quantities import (
     AtLeastTwo,
     Environment,
+    Hundreds,
     Memory,
+    Millions,
     Natural,
     NumberOrOff,
     Options,
+    Pause,
     Positive,
     PositiveNumber,
     Rate,
@@ -24,6 +27,7 @@ from hpcsweep.spec.quantities import (
     Texts,
     TimeLimit,
     Wait,
+    Whole,
 )
 
 
@@ -83,9 +87,9 @@ class Objective(Section):
 class Resources(Section):
     """What one run needs."""
 
-    gpus: Natural = 0
+    gpus: Whole = Field(default=0, ge=0, le=10_000)
     """GPUs of one run."""
-    cpus: Positive = 1
+    cpus: Millions = 1
     """CPU cores of one run."""
     mem: Memory = None
     """Memory of one run such as 16G; the cluster's default if not given."""
@@ -96,11 +100,11 @@ class Resources(Section):
 class SimulatedSite(Section):
     """The site that `hpcsweep simulate` runs the sweep on, and what goes wrong there."""
 
-    nodes: Positive | None = None
+    nodes: Hundreds | None = None
     """How many nodes; as many as the sweep's caps need if not given, else 1."""
-    gpus: Natural | None = None
+    gpus: Whole | None = Field(default=None, ge=0, le=10_000)
     """GPUs of each node; 8 if not given."""
-    slots: Positive | None = None
+    slots: Hundreds | None = None
     """Tasks without GPUs that a node runs at a time; as many as it has GPUs if not given."""
     wait: Wait | None = None
     """How long each task waits in the queue: a time, or quantiles such as [[0, 1m], [0.5, 10m], [1, 2h]]."""
@@ -108,7 +112,7 @@ class SimulatedSite(Section):
     """Seconds of one unit of resource, or an expression over parameters; recorded ones or 10 if not given."""
     startup: Seconds | None = None
     """Time before the first unit of each start of a run; none if not given."""
-    spread: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    spread: float | None = Field(default=None, ge=1, le=1000, allow_inf_nan=False)
     """Durations of runs are multiplied by factors between 1 and this, drawn log-uniformly."""
     checkpoint_every: Positive | None = None
     """Units between two checkpoints; 1 if not given."""
@@ -149,9 +153,9 @@ class Cluster(Section):
 
     name: Text = "auto"
     """auto, local, slurm, simulated, or one of another package."""
-    max_gpus: Positive | None = None
+    max_gpus: Millions | None = None
     """GPUs in use at most, over all jobs of the sweep; without this and max_tasks, 1000 tasks at a time."""
-    max_tasks: Positive | None = None
+    max_tasks: Millions | None = None
     """Tasks running at most, over all jobs of the sweep."""
     partition: Text | None = None
     """Slurm's partition, or several separated by commas."""
@@ -179,19 +183,19 @@ class Cluster(Section):
     """Further sbatch options of the small jobs that drive a sweep under --detach, such as partition."""
     python: Text | None = None
     """The Python interpreter on the compute nodes; the one that launches if not given."""
-    slots: Positive | None = None
+    slots: Hundreds | None = None
     """Runs at a time on a machine without GPUs; by its cores if not given."""
-    poll: Seconds | None = None
+    poll: Pause | None = None
     """Time between two looks at the cluster; it adapts if not given."""
     settle: Seconds | None = None
     """How long a submission without an answer may still turn up."""
     grace: Seconds | None = None
     """How long the result of a task that has ended may still be invisible."""
-    runs_per_task: Positive = 1
+    runs_per_task: Hundreds = 1
     """How many runs one array task carries."""
-    concurrent: Positive = 1
+    concurrent: Hundreds = 1
     """How many of a task's runs go on at the same time."""
-    signal: Natural = 60
+    signal: Whole = Field(default=60, ge=0, le=65_535)
     """How many seconds before its time limit a run is told to checkpoint and leave."""
     simulated: SimulatedSite | None = None
     """The site that `hpcsweep simulate` runs the sweep on."""
@@ -249,9 +253,9 @@ class Halving(SchedulerSection):
     """The resource of the last rung, in epochs or steps."""
     eta: AtLeastTwo = 2
     """One in eta goes on."""
-    prefact: PositiveNumber = 1.0
+    prefact: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Multiplies the number of trials in each rung."""
-    rounds: Positive | None = 1
+    rounds: Hundreds | None = 1
     """How often to start from the first rung; null until the budget ends."""
 
 
@@ -265,7 +269,7 @@ class Hyperband(SchedulerSection):
     """The resource of the highest rung, in epochs or steps."""
     eta: AtLeastTwo = 3
     """One in eta goes on."""
-    iterations: Positive | None = 1
+    iterations: Hundreds | None = 1
     """How often to go through all brackets; null until the budget ends."""
 
 
@@ -289,7 +293,7 @@ class Pbt(SchedulerSection):
     """Population-based training: bad members go on from the checkpoints of good ones."""
 
     name: Literal["pbt"] = "pbt"
-    population: AtLeastTwo
+    population: Whole = Field(ge=2, le=10_000)
     """How many members."""
     interval: Positive
     """How far a member is trained before it is compared, in epochs or steps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJsonSchema
@@ -242,28 +242,26 @@ def _condition_problems(domain: Domain, values: tuple[Any, ...]) -> list[str]:
 
 
 def _circles(needs: dict[str, set[str]]) -> list[list[str]]:
-    """Each circle once, from its first parameter back to it."""
+    """Each circle once, from its first parameter back to it; without recursion."""
     found: list[list[str]] = []
     done: set[str] = set()
     for start in needs:
-        trail: list[str] = []
-        _walk(start, needs, trail=trail, done=done, found=found)
+        trail: dict[str, Iterator[str]] = {}  # those on the way, with what each has left to visit
+        step: str | None = start
+        while step is not None or trail:
+            if step in trail:
+                way = list(trail)
+                found.append([*way[way.index(step) :], step])
+            elif step is not None and step not in done:
+                trail[step] = iter(sorted(needs[step]))
+            if not trail:
+                break
+            last = next(reversed(trail))
+            step = next(trail[last], None)
+            if step is None:
+                del trail[last]
+                done.add(last)
     return found
-
-
-def _walk(
-    name: str, needs: dict[str, set[str]], *, trail: list[str], done: set[str], found: list[list[str]]
-) -> None:
-    if name in trail:
-        found.append([*trail[trail.index(name) :], name])
-        return
-    if name in done:
-        return
-    trail.append(name)
-    for other in sorted(needs[name]):
-        _walk(other, needs, trail=trail, done=done, found=found)
-    trail.pop()
-    done.add(name)
 
 
 def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Expression]:

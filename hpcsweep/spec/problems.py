@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import cut, shown
 from hpcsweep.core.space import unknown
 from hpcsweep.errors import SpecError
 from hpcsweep.spec.plugins import is_union, spoken_type
 
 Model = TypeVar("Model", bound=BaseModel)
+
+#: Nobody reads more problems at a time, and each may take a while to find.
+MOST: Final = 30
 
 
 class Problems:
@@ -31,12 +34,18 @@ class Problems:
         self._lines: dict[str, None] = {}
 
     def add(self, path: str, problem: str) -> None:
-        """Take note of a problem with what is at `path`, or with the whole spec for an empty path."""
+        """Take note of a problem with what is at `path`, or with the whole spec for an empty path.
+
+        Raises:
+            SpecError: It is the last one that is told.
+        """
         source = self._source
         within = [key for key in self._overrides if path == key or path.startswith((f"{key}.", f"{key}["))]
         if within:
-            source = f"--set {self._overrides[max(within, key=len)]}"
+            source = f"--set {cut(self._overrides[max(within, key=len)])}"
         self._lines[": ".join(filter(None, (source, path, problem)))] = None
+        if len(self._lines) >= MOST:
+            raise SpecError(*self._lines, f"{self._source}: and perhaps more; these are the first {MOST}")
 
     @property
     def count(self) -> int:
@@ -114,6 +123,9 @@ def _problem(error: ErrorDetails, field: FieldInfo | None, known: Sequence[str])
             return f"must be >= {context['ge']:g}, got {found}"
         case "greater_than":
             return f"must be > {context['gt']:g}, got {found}"
+        case "less_than_equal":
+            most = context["le"]
+            return f"must be at most {most if isinstance(most, int) else format(most, 'g')}, got {found}"
         case "literal_error":
             return f"must be {context['expected']}, got {found}"
         case "model_type" | "dict_type" | "mapping_type" | "model_attributes_type":

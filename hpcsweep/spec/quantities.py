@@ -18,6 +18,11 @@ _CLOCK: Final = re.compile(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d)")
 _NUMBER: Final = r"(\d+(?:\.\d+)?)"
 _UNITS: Final = re.compile(r"\s*".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"))
 _SECONDS_OF: Final = (86400, 3600, 60, 1)
+#: No count, no resource and no number of hours is larger: beyond it sums lose units as doubles.
+LARGEST: Final = 10**15
+#: No time is longer: ten years, far below what clocks, dates and Slurm's minutes can hold.
+LONGEST_S: Final = 3650 * 86400
+_LARGEST_MIB: Final = 2**40
 
 
 def parse_memory(value: Any) -> int:
@@ -29,7 +34,10 @@ def parse_memory(value: Any) -> int:
     match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"must be a size with its unit such as 500M or 16G, got {shown(value)}")
-    mib = math.ceil(Decimal(match[1]) * _MIB_OF[match[2].upper()])
+    exact = Decimal(match[1]) * _MIB_OF[match[2].upper()]
+    if exact > _LARGEST_MIB:
+        raise ValueError(f"must be at most {format_memory(_LARGEST_MIB)}, got {shown(value)}")
+    mib = math.ceil(exact)
     if mib == 0:
         raise ValueError(f"must be > 0, got {shown(value)}")
     return mib
@@ -54,7 +62,10 @@ def parse_duration(value: Any) -> float:
     if not text or match is None:
         raise ValueError(f"must be a time with its unit such as 90s, 30m, 2h or 01:30:00, got {shown(value)}")
     parts = zip(match.groups(), _SECONDS_OF, strict=True)
-    return float(sum(Decimal(part or 0) * unit for part, unit in parts))
+    seconds = sum(Decimal(part or 0) * unit for part, unit in parts)
+    if seconds > LONGEST_S:
+        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {shown(value)}")
+    return float(seconds)
 
 
 def format_duration(seconds: float) -> str:
@@ -120,18 +131,26 @@ def _options(value: Any) -> Any:
 def _wait(value: Any) -> Any:
     """Seconds, or pairs of a quantile and seconds; their order is checked with the rest of the site."""
     if not isinstance(value, list | tuple):
-        return _seconds(value)
+        return _within_years(_seconds(value))
     pairs = []
     for pair in value:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not _is_number(pair[0]) or pair[1] is None:
             raise ValueError(f"must hold pairs such as [0.5, 10m], got {shown(pair)}")
-        pairs.append((float(pair[0]), float(_seconds(pair[1]))))
+        pairs.append((float(pair[0]), float(_within_years(_seconds(pair[1])))))
     return tuple(pairs)
+
+
+def _within_years(seconds: Any) -> Any:
+    if seconds is not None and seconds > LONGEST_S:
+        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {shown(seconds)}")
+    return seconds
 
 
 def _speed(value: Any) -> Any:
     if not (isinstance(value, str) or _is_number(value)):
         raise ValueError(f"must be seconds or an expression such as '2 + 0.1 * layers', got {shown(value)}")
+    if not isinstance(value, str) and value > LONGEST_S:
+        raise ValueError(f"must be at most {LONGEST_S}, got {shown(value)}")
     return value
 
 
@@ -142,16 +161,20 @@ def _is_number(value: Any) -> bool:
 _TIME_SCHEMA: Final = {"type": "string", "examples": ["90s", "30m", "1d12h", "01:30:00", "1-12:00:00"]}
 
 Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
-Natural: TypeAlias = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+Natural: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_whole)]
 NumberOrOff: TypeAlias = Annotated[
     int,
-    Field(ge=0),
+    Field(ge=0, le=LARGEST),
     BeforeValidator(lambda value: 0 if value is False else _whole(value)),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": False}]}),
 ]
-Positive: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
-AtLeastTwo: TypeAlias = Annotated[int, Field(ge=2), BeforeValidator(_whole)]
-PositiveNumber: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_whole)]
+AtLeastTwo: TypeAlias = Annotated[int, Field(ge=2, le=LARGEST), BeforeValidator(_whole)]
+#: What becomes a list, a process or a row for each: GPUs, slots, members of a population.
+Hundreds: TypeAlias = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)]
+#: Tasks and GPUs of a whole site.
+Millions: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
+PositiveNumber: TypeAlias = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 Texts: TypeAlias = Annotated[
     tuple[str, ...],
@@ -173,8 +196,15 @@ TimeLimit: TypeAlias = Annotated[
 Seconds: TypeAlias = Annotated[
     float,
     BeforeValidator(_seconds),
-    Field(ge=0, allow_inf_nan=False),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _TIME_SCHEMA]}),
+    Field(ge=0, le=LONGEST_S, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": LONGEST_S}, _TIME_SCHEMA]}),
+]
+#: Seconds between two looks: none at all would be a loop that only asks.
+Pause: TypeAlias = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(ge=0.01, le=LONGEST_S, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0.01, "maximum": LONGEST_S}, _TIME_SCHEMA]}),
 ]
 Environment: TypeAlias = Annotated[
     dict[str, str | None],
@@ -205,4 +235,5 @@ Speed: TypeAlias = Annotated[
     Any, BeforeValidator(_speed), WithJsonSchema({"type": ["number", "string"], "minimum": 0})
 ]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Per hour; more than once in a second nothing would ever end.
+Rate: TypeAlias = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]

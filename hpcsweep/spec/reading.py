@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.nodes import Node, ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import MAX_NESTING, cut, shown, text_problem
 from hpcsweep.errors import SpecError
 from hpcsweep.store.files import read_bytes
 
@@ -21,13 +24,101 @@ from hpcsweep.store.files import read_bytes
 NAMED_SECTIONS: Final = ("searcher", "scheduler")
 #: Texts that may stand without quotes, unless they read as something else.
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+@%=-]*(?:[: ][A-Za-z0-9_./+@%=-]+)*")
+#: Bytes of a sweep file at most: what is more would take minutes and gigabytes to parse.
+MAX_BYTES: Final = 2**20
+#: Keys and values of a sweep file at most, those that aliases repeat included.
+MAX_VALUES: Final = 50_000
+#: Characters of one text or number at most: more than Linux takes as one argument of a program.
+MAX_TEXT: Final = 2**16
+#: Digits of a number at most; the largest double has 309.
+_MAX_DIGITS: Final = 400
+_KEY_SHOWN: Final = 80
+_PATH_SHOWN: Final = 200
 
 
 class _Constructor(SafeConstructor):
-    """YAML 1.2 has no dates: `2024-01-01` is text."""
+    """YAML 1.2 has no dates: `2024-01-01` is text. A number has no more digits than Python prints."""
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        if len(node.value) > _MAX_DIGITS:
+            problem = f"must have at most {_MAX_DIGITS} digits, got {len(node.value)}; quote it if it is text"
+            raise MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+_Constructor.add_constructor("tag:yaml.org,2002:int", _Constructor.construct_yaml_int)
+
+
+class _Unusable(MarkedYAMLError):
+    """Good YAML, of which nothing can be made; the problem begins with its key path."""
+
+
+class _Composer(Composer):
+    """Refuses what would fill the memory, and texts that cannot be passed on, before anything is made of it.
+
+    An alias counts as what it stands for: ten levels of ten aliases each are ten thousand million
+    values to whatever walks over them.
+    """
+
+    warn_double_anchors = False  # YAML allows them: the newest counts
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader=loader)
+        self._path: list[str] = []
+        self._values = 0
+        #: How many values each node that is complete stands for.
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: Node | None, index: Any) -> Any:
+        key = index.value if isinstance(index, ScalarNode) else index
+        named = parent is not None and key is not None  # None: it is a key itself
+        if named:
+            self._path.append(f"[{key}]" if isinstance(key, int) else f".{str(key)[:_KEY_SHOWN]}")
+        event = self.parser.peek_event()
+        if isinstance(event, AliasEvent):
+            node = self.anchors.get(event.anchor)
+            if node is not None and id(node) not in self._sizes:
+                raise self._refusal(f"must not hold itself, got the alias *{event.anchor}", event)
+            self._count(self._sizes.get(id(node), 1), event)
+            node = super().compose_node(parent, index)
+        else:
+            if len(self._path) > MAX_NESTING:
+                raise self._refusal(f"must be nested at most {MAX_NESTING} deep", event)
+            before = self._values
+            self._count(1, event)
+            node = super().compose_node(parent, index)
+            self._sizes[id(node)] = self._values - before
+            if isinstance(node, ScalarNode):
+                self._check_text(node)
+        if named:
+            self._path.pop()
+        return node
+
+    def _count(self, size: int, event: Any) -> None:
+        self._values += size
+        if self._values > MAX_VALUES:
+            problem = (
+                f"must leave the file below {MAX_VALUES} values, with its aliases spelled out; "
+                "give a range (low and high) in place of a long list, or have training code look it up"
+            )
+            raise self._refusal(problem, event)
+
+    def _check_text(self, node: ScalarNode) -> None:
+        text = str(node.value)
+        problem = text_problem(text)
+        if "\0" in text:
+            problem = f"must have no zero byte, which no argument or file name can hold, got {shown(text)}"
+        elif problem is None and len(text) > MAX_TEXT:
+            problem = f"must be at most {MAX_TEXT} characters, got {len(text)}; put it into a file"
+        if problem is not None:
+            raise self._refusal(problem, node)
+
+    def _refusal(self, problem: str, at: Any) -> _Unusable:
+        path = "".join(self._path).removeprefix(".")
+        if len(path) > _PATH_SHOWN:
+            path = f"{path[:_PATH_SHOWN]}..."
+        return _Unusable(problem=f"{path}: {problem}" if path else problem, problem_mark=at.start_mark)
 
 
 class _Representer(SafeRepresenter):
@@ -53,38 +144,55 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: must be UTF-8 text, got byte {error.object[error.start]:#x}") from error
-    data = parse_yaml(text, source=str(path))
-    if data is None:
+    found = parse_yaml(text, source=str(path))
+    if found is None:
         raise SpecError(f"{path}: must be a mapping with train, objective and space, got an empty file")
-    if not isinstance(data, dict):
-        kind = "a list" if isinstance(data, list) else shown(data)
+    if not isinstance(found, dict):
+        kind = "a list" if isinstance(found, list) else shown(found)
         raise SpecError(f"{path}: must be a mapping with train, objective and space, got {kind}")
-    return data
+    return found
 
 
 def _text(path: Path) -> str:
-    """The file's text; a pipe of the shell (`<(...)`, /dev/stdin) is read to its end, another one refused."""
+    """The file's text; a pipe of the shell (`<(...)`, /dev/stdin) is read to its end, another one refused.
+
+    Raises:
+        SpecError: There is too much of it.
+        OSError: It cannot be read.
+    """
     if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
-        return path.read_text(encoding="utf-8-sig")
-    return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)  # a device may have no end
+    elif path.is_file() and path.stat().st_size > MAX_BYTES:
+        data = bytes(MAX_BYTES + 1)
+    else:
+        data = read_bytes(path)
+    if len(data) > MAX_BYTES:
+        advice = "give ranges in place of long lists, and keep data in files of the training code"
+        raise SpecError(f"{path}: must be at most {MAX_BYTES} bytes, it has more; {advice}")
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
     """The value of a YAML 1.2 text.
 
     Raises:
-        SpecError: It is no YAML; the message begins with the source and the line.
+        SpecError: It is no YAML, or more than a sweep file may hold; the message begins with the
+            source and the line.
     """
     yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
     yaml.Constructor = _Constructor
     try:
         return yaml.load(text)
+    except _Unusable as error:
+        raise SpecError(f"{_located(source, error)}: {error.problem}") from error
     except DuplicateKeyError as error:
         key = str(error.problem).partition('"')[2].partition('"')[0]
         raise SpecError(f"{_located(source, error)}: key {key!r} must be given once, got it twice") from error
     except MarkedYAMLError as error:
         raise SpecError(f"{_located(source, error)}: not YAML: {error.problem or error.context}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, OverflowError, RecursionError, IndexError, TypeError) as error:
         raise SpecError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -122,16 +230,16 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         path = path.strip()
         keys = path.split(".")
         if not equals or not all(keys):
-            problems.append(f"--set {override}: must be key.path=value")
+            problems.append(f"--set {cut(override)}: must be key.path=value")
             continue
         try:
-            value = parse_yaml(text, source=f"--set {override}")
+            value = parse_yaml(text, source=f"--set {cut(override)}")
             made = _put(data, keys, value)
         except SpecError as error:
-            line = f"--set {override}:1: "
-            problems.extend(problem.replace(line, f"--set {override}: ") for problem in error.problems)
+            line = f"--set {cut(override)}:1: "
+            problems.extend(problem.replace(line, f"--set {cut(override)}: ") for problem in error.problems)
         except ValueError as error:
-            problems.append(f"--set {override}: {error}")
+            problems.append(f"--set {cut(override)}: {error}")
         else:
             applied[made] = applied[path] = override
     if problems:
