@@ -293,6 +293,15 @@ def test_what_a_site_limits_has_and_takes_away() -> None:
     ]
 
 
+@pytest.mark.parametrize("site", [Site(whole_nodes=True), Site()])
+def test_partition_that_gives_whole_nodes_is_told(site: Site) -> None:
+    site = msgspec.structs.replace(
+        site, partitions=(msgspec.structs.replace(LOW, exclusive=not site.whole_nodes),), nodes=NODES
+    )
+    (words,) = [each.words for each in site_findings(site, partition="low") if each.topic == "partition"]
+    assert "; each job gets whole nodes; " in words
+
+
 @pytest.mark.parametrize(
     ("site", "found"),
     [

@@ -194,8 +194,12 @@ class SlurmCluster(Cluster):
             SubmitRefused: It was refused for certain, with sbatch's own words.
             SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
             SubmitUncertain: It may have been accepted: `find` it.
+            SpecError: Its options ask for other GPUs than it is counted with.
         """
         text = self.script(batch)
+        wrong = gpu_problems(own_options(text), batch.shape.gpus, where="cluster.options")
+        if wrong:  # the spec may have been changed since it was checked
+            raise SpecError(*wrong)
         layout = BatchLayout(batch.folder)
         make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
         make_dirs(layout.results)

@@ -94,7 +94,7 @@ def _partitions(site: Site, wanted: str | None) -> Iterator[Finding]:
         if not nodes and one.total_nodes != 0:
             unseen.append(one.name + (" (default)" if one.default else ""))
         elif one.name in names or any(node.gpus for node in nodes):
-            yield _partition(one, nodes)
+            yield _partition(one, nodes, whole=one.exclusive or site.whole_nodes)
         else:
             others.append(one.name + (" (default)" if one.default else ""))
     if unseen:
@@ -106,13 +106,14 @@ def _partitions(site: Site, wanted: str | None) -> Iterator[Finding]:
         yield warning("partitions", "none is the default", "name one in the spec, as cluster.partition")
 
 
-def _partition(one: Partition, nodes: Sequence[Node]) -> Finding:
+def _partition(one: Partition, nodes: Sequence[Node], *, whole: bool) -> Finding:
     kinds = Counter(_gpus(node) for node in nodes)
     what = ", ".join(f"{counted(number, 'node')} of {kind}" for kind, number in sorted(kinds.items()))
     longest = "of any length" if one.max_time_s is None else f"of at most {_time(one.max_time_s)}"
     usual = one.default_time_s if one.default_time_s is not None else one.max_time_s
     words = f"{one.name}{' (default)' if one.default else ''}: {what or 'no nodes'}; jobs {longest}"
     words += f", of {_time(usual)} unless they say" if usual is not None else ""
+    words += "; each job gets whole nodes" if whole else ""
     up = sum(node.up for node in nodes)
     if one.state != "UP":
         return warning(

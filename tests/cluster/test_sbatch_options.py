@@ -220,10 +220,16 @@ def test_template_s_own_lines_are_judged_alike(
     assert error.value.problems == (f"{tmp_path}/t.sbatch:3: {expected}",)
 
 
-def test_gpus_of_the_template_are_counted_against_resources_gpus(programs: Programs, tmp_path: Path) -> None:
+def test_gpus_of_the_template_are_counted_against_resources_gpus(
+    programs: Programs, tmp_path: Path, batch: Batch
+) -> None:
     cluster = cluster_with(tmp_path, "#SBATCH --gpus-per-node=4")
     (problem,) = cluster.problems(TaskShape(gpus=1))
     assert problem.startswith("cluster.options.gpus-per-node: belongs to resources.gpus")
+    # A spec may be changed while its sweep goes on.
+    with pytest.raises(SpecError, match=r"^cluster\.options\.gpus-per-node: "):
+        cluster.submit(batch)
+    assert programs.calls("sbatch") == []
 
 
 def test_job_that_ticks_takes_no_node_of_its_own_by_the_template(
