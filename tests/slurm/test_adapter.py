@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions, probe
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.cluster.slurm_options import OptionValue
+from hpcsweep.core.protocols import Batch, Holding, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout
@@ -291,6 +292,28 @@ def test_submit_limits_of_the_account_are_found_out_and_met(
     assert other.problems(TaskShape()) == [], "a submit limit passes"
     accounts.limit_submits(association=9, qos=10)
     assert make()[0].limits().queued == 10, "a QOS's limit stands in for that of the association"
+
+
+def test_tasks_run_on_nodes_that_may_be_used_and_on_no_other(make: Make) -> None:
+    shape = TaskShape(gpus=4, time_s=600)
+    options = SlurmOptions(nodelist="n[3-4],n9")
+    cluster, batch = make("sleep 100", tasks=3, throttle=3, shape=shape, options=options)
+    assert cluster.problems(shape) == []
+    job = cluster.submit(batch)
+    shown = wait_for(cluster, live(batch, job), lambda p: p.count(Phase.RUNNING) == 2)
+    assert {state.node for state in shown.values()} == {"n3", "n4", ""}
+    cluster.cancel(live(batch, job), range(3))
+
+
+@pytest.mark.parametrize("options", [{"exclusive": True}, {"partition": "gpu", "--exclus": ""}])
+def test_whole_nodes_are_foretold_and_seen(make: Make, options: dict[str, OptionValue]) -> None:
+    shape = TaskShape(gpus=1, time_s=600)
+    cluster, batch = make("sleep 100", tasks=1, shape=shape, options=SlurmOptions(options=options))
+    assert cluster.holds(shape) == Holding(4, 16, "--exclusive takes whole nodes")
+    job = cluster.submit(batch)
+    shown = wait_for(cluster, live(batch, job), lambda p: p == [Phase.RUNNING])
+    assert shown[0].gpus == 4
+    cluster.cancel(live(batch, job), [0])
 
 
 def test_task_that_slurm_holds_is_released(make: Make, slurm: PrivateSlurm) -> None:
