@@ -961,7 +961,7 @@ def test_cost_is_what_the_task_held(
     assert finished.gpu_seconds == gpu_s
     # What the cluster counts beyond is charged with as many.
     watched.cluster.says = {0: TaskState(Phase.COMPLETED, node="n1", seconds=12.0, gpus=given)}
-    assert watched.observe() == [BatchClosed("b1", 2.0, gpu_s / 5)]
+    assert watched.observe(20.0) == [BatchClosed("b1", 2.0, gpu_s / 5)]
     assert watched.state.spent_gpu_s == gpu_s * 1.2
 
 
