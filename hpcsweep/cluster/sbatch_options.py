@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from hpcsweep.cluster.slurm_options import OptionValue
@@ -274,13 +274,19 @@ def gpus_asked(name: str, value: OptionValue) -> int | None:
     return found
 
 
-def gpu_problems(options: Mapping[str, OptionValue], gpus: int, *, where: str) -> list[str]:
-    """Why the options ask for other GPUs than `resources.gpus`, one line each."""
+def gpu_problems(options: Mapping[str, OptionValue], gpus: int, *, where: Callable[[str], str]) -> list[str]:
+    """Why the options ask for other GPUs than `resources.gpus`, one line each.
+
+    Args:
+        options: By their long names.
+        gpus: Of `resources.gpus`, all runs of a task together.
+        where: The place at which an option is given.
+    """
     asked = {
         name: gpus_asked(name, options[name]) for name in GPU_FORMS if options.get(name) not in (None, False)
     }
     return [
-        f"{where}.{name}: {_GPUS}: it must ask for as many, {gpus}, got {options[name]!r}"
+        f"{where(name)}: {_GPUS}: it must ask for as many, {gpus}, got {options[name]!r}"
         for name, count in asked.items()
         if count != gpus
     ]

@@ -21,7 +21,7 @@ from hpcsweep.cluster import slurm_programs as programs
 from hpcsweep.cluster.fitting import Wish, limits_of, misfits, wanted_partitions
 from hpcsweep.cluster.holding import holding
 from hpcsweep.cluster.limits import Node, Site, host_list, hosts_of
-from hpcsweep.cluster.sbatch_options import gpu_problems
+from hpcsweep.cluster.sbatch_options import canonical, gpu_problems
 from hpcsweep.cluster.slurm_environment import kept_out, passed_on
 from hpcsweep.cluster.slurm_guard import guarded
 from hpcsweep.cluster.slurm_identity import Identity
@@ -144,6 +144,11 @@ class SlurmCluster(Cluster):
         """Every sbatch option of such a task by its long name, those of the template with them."""
         return own_options(self._rendered(_example(shape), self._options))
 
+    def _where(self, option: str) -> str:
+        """The place at which the user gives this option."""
+        mine = canonical(self._options.options, key="cluster.options").values
+        return f"cluster.options.{option}" if option in mine else f"{self._template.path}: --{option}"
+
     # ------------------------------------------------------------------ submitting
 
     def script(self, batch: Batch) -> str:
@@ -197,7 +202,7 @@ class SlurmCluster(Cluster):
             SpecError: Its options ask for other GPUs than it is counted with.
         """
         text = self.script(batch)
-        wrong = gpu_problems(own_options(text), batch.shape.gpus, where="cluster.options")
+        wrong = gpu_problems(own_options(text), batch.shape.gpus, where=self._where)
         if wrong:  # the spec may have been changed since it was checked
             raise SpecError(*wrong)
         layout = BatchLayout(batch.folder)
@@ -309,7 +314,7 @@ class SlurmCluster(Cluster):
 
     def problems(self, shape: TaskShape) -> list[str]:
         """Why no task of this shape can ever run; nothing where the controller does not answer."""
-        found = gpu_problems(self._asked(shape), shape.gpus, where="cluster.options")
+        found = gpu_problems(self._asked(shape), shape.gpus, where=self._where)
         if found:
             return found
         try:

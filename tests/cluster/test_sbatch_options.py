@@ -148,9 +148,9 @@ def test_gpus_are_counted_in_every_form(name: str, value: OptionValue, gpus: int
 
 
 def test_gpus_in_another_form_must_be_as_many_as_resources_gpus() -> None:
-    assert gpu_problems({"gpus-per-node": 2, "gres": None}, 2, where="k") == []
+    assert gpu_problems({"gpus-per-node": 2, "gres": None}, 2, where="k.{}".format) == []
     problem = f"k.gres: {GPUS}: it must ask for as many, 1, got 'gpu:4'"
-    assert gpu_problems({"gres": "gpu:4"}, 1, where="k") == [problem]
+    assert gpu_problems({"gres": "gpu:4"}, 1, where="k.{}".format) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,11 @@ def test_gpus_of_the_template_are_counted_against_resources_gpus(
 ) -> None:
     cluster = cluster_with(tmp_path, "#SBATCH --gpus-per-node=4")
     (problem,) = cluster.problems(TaskShape(gpus=1))
-    assert problem.startswith("cluster.options.gpus-per-node: belongs to resources.gpus")
+    assert problem.startswith(f"{tmp_path}/t.sbatch: --gpus-per-node: belongs to resources.gpus")
+    options = SlurmOptions(options={"G": 4})
+    assert SlurmCluster(options).problems(TaskShape(gpus=1))[0].startswith("cluster.options.gpus: belongs to")
     # A spec may be changed while its sweep goes on.
-    with pytest.raises(SpecError, match=r"^cluster\.options\.gpus-per-node: "):
+    with pytest.raises(SpecError, match=r"t\.sbatch: --gpus-per-node: "):
         cluster.submit(batch)
     assert programs.calls("sbatch") == []
 
