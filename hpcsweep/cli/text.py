@@ -26,7 +26,7 @@ ENDINGS: Final[Mapping[Outcome | Failure | Interruption, str]] = {
     Failure.UNREADABLE: "unreadable report",
     Failure.OUT_OF_MEMORY: "out of memory",
     Failure.LOST: "lost",
-    Failure.CANCELLED: "cancelled by the user",
+    Failure.CANCELLED: "cancelled for good by the user",
     Interruption.PREEMPTED: "preempted",
     Interruption.TIMEOUT: "timed out",
     Interruption.NODE_FAIL: "node failed",

@@ -83,8 +83,13 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "stop_requested", "at": 4.5, "reason": "stopped by ada", "request": "r.json"},
     ),
     (
-        PauseRequested(4.5, "3 batches in a row died at once"),
-        {"event": "pause_requested", "at": 4.5, "reason": "3 batches in a row died at once"},
+        PauseRequested(4.5, "the first 3 runs failed alike", "fail_fast"),
+        {
+            "event": "pause_requested",
+            "at": 4.5,
+            "reason": "the first 3 runs failed alike",
+            "cause": "fail_fast",
+        },
     ),
     (Detached(4.5, "slurm"), {"event": "detached", "at": 4.5, "cluster": "slurm"}),
     (
@@ -102,7 +107,10 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         },
     ),
     (TrialPromoted(3, 1, 81), {"event": "trial_promoted", "trial": 3, "rung": 1, "resource": 81}),
-    (TrialStopped(3, "median"), {"event": "trial_stopped", "trial": 3, "reason": "median"}),
+    (
+        TrialStopped(3, "stopped by the user", "r.json"),
+        {"event": "trial_stopped", "trial": 3, "reason": "stopped by the user", "request": "r.json"},
+    ),
     (
         Enqueued(({"lr": 0.1},), "r.json"),
         {"event": "enqueued", "configs": [{"lr": 0.1}], "request": "r.json"},
@@ -372,7 +380,7 @@ def test_what_was_wrong_is_known_also_of_journals_that_do_not_say(
 @pytest.mark.parametrize("kind", [Outcome, Interruption, Ending, Failure])
 def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
     words = {
-        Outcome: "completed failed out_of_memory lost stopped",
+        Outcome: "completed failed out_of_memory lost stopped cancelled",
         Interruption: (
             "preempted timeout node_fail cancelled cancelled_by_admin training_error never_started "
             "worker_died lost not_started sweep_stopped"

@@ -297,6 +297,6 @@ def test_a_page_that_cannot_be_written_names_the_way_out(tmp_path: Path) -> None
     done = run("report", tmp_path / "r")
     assert done.exit_code == 2
     assert done.output == (
-        f"hpcsweep: {tmp_path}/r/report.html: cannot be written: Is a directory; "
+        f"hpcsweep: {tmp_path}/r/report.html: cannot be written: is a folder: give the name of a file; "
         "--output FILE puts it elsewhere\n"
     )
