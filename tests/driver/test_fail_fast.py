@@ -84,8 +84,8 @@ def test_after_mending_retry_runs_the_failed_ones_and_the_queued_ones(tmp_path: 
 
 
 def test_a_launch_without_mending_costs_another_handful(tmp_path: Path) -> None:
+    cluster = Queue(tmp_path / "controller", objective=failing)
     for _ in range(2):
-        cluster = Queue(tmp_path / "controller", objective=failing)
         scheduler = Fifo(max_resource=1, trials=40)
         drive(tmp_path / "r", cluster, scheduler=scheduler, fail_fast=5, max_tasks=40, max_trials=40)
     assert end_of(tmp_path / "r")[0] is Ending.PAUSED

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import lightning
 import pytest
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
