@@ -93,7 +93,7 @@ def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_g
     assert (
         lines[0] == f"would remove {size / 1000:.3g} kB in 8 files of 4 trials: {', '.join(map(str, others))}"
     )
-    assert lines[1].endswith("in 2 files of 1 trials that may go on, were trained to the end or are the best")
+    assert lines[1].endswith("in 2 files of 1 trial that may go on, were trained to the end or are the best")
     assert lines[2] == "nothing was removed; do it with: hpcsweep clean results/lr --yes"
     assert len(held_by_trial(layout)) == 5
     told = json.loads(run("clean", "results/lr", "--json").stdout)

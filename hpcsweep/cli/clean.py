@@ -136,14 +136,11 @@ def _carried_out(layout: Layout, order: Order) -> Answer:
 
 
 def _lines(told: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> list[str]:
-    kept = (
-        f"kept: {size(told['kept_bytes'])} in {told['kept_files']} files of {len(told['kept_trials'])} "
-        "trials that may go on, were trained to the end or are the best"
-    )
+    kept = _amount(told["kept_bytes"], told["kept_files"], len(told["kept_trials"]))
+    kept = f"kept: {kept} that may go on, were trained to the end or are the best"
     if not told["trials"]:
         return ["nothing to remove: no trial has checkpoints that nothing can need any more", kept]
-    which = _named(told["trials"])
-    what = f"{size(told['bytes'])} in {told['files']} files of {len(told['trials'])} trials: {which}"
+    what = f"{_amount(told['bytes'], told['files'], len(told['trials']))}: {_named(told['trials'])}"
     if not yes:
         command = ["hpcsweep", "clean", str(path), *(["--best"] if best else []), "--yes"]
         return [f"would remove {what}", kept, f"nothing was removed; do it with: {shlex.join(command)}"]
@@ -151,6 +148,10 @@ def _lines(told: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> lis
     if told.get("left_trials"):
         lines.append(f"could not be removed, see the permissions of: trials {_named(told['left_trials'])}")
     return lines
+
+
+def _amount(count: int, files: int, trials: int) -> str:
+    return f"{size(count)} in {files} file{'s' * (files != 1)} of {trials} trial{'s' * (trials != 1)}"
 
 
 def _named(trials: Sequence[int]) -> str:
