@@ -96,7 +96,7 @@ def test_what_failed_is_tried_again_one_trial_or_all_and_launch_carries_on(here:
     assert [event.trial for event in events if isinstance(event, RunRetried)] == [1, 0, 2]
     explained = run("explain", "results/lr", "2").stdout.splitlines()
     assert explained[3].startswith("rung 0, resource 1: completed in attempt 2 on ")
-    assert explained[4].startswith("  attempt 1: failed on ")
+    assert explained[4].startswith("  attempt 1: crashed on ")
     assert "): ValueError: no; then tried again by the request " in explained[4]
     nothing = run("retry", "results/lr")
     assert (nothing.exit_code, nothing.stderr) == (
