@@ -29,19 +29,21 @@ MUTE_S: Final = 600.0
 COUNTED_S: Final = 30.0
 
 
-def queued_jobs(user: str, *, timeout_s: float) -> list[tuple[str, str, str, str, str]]:
-    """What waits or runs of this user: job id (an array's own), name, state, reason, when it may start.
+def queued_jobs(user: str, *, timeout_s: float) -> list[tuple[str, str, str, str, str, str]]:
+    """What waits or runs of this user.
+
+    Job id (an array's own), name, state, reason, when it may start, working folder.
 
     Raises:
         ClusterUnavailable: squeue is not there, failed, or did not answer in time.
     """
-    columns = programs.SEPARATOR.join(["%F", "%T", "%r", "%S", "%j"])
+    columns = programs.SEPARATOR.join(["%F", "%T", "%r", "%S", "%Z", "%j"])
     text = programs.ask(["squeue", f"--user={user}", "-h", "-o", columns], timeout_s=timeout_s)
-    lines = [line.split(programs.SEPARATOR, 4) for line in text.split("\n")]
+    lines = [line.split(programs.SEPARATOR, 5) for line in text.split("\n")]
     return [
-        (line[0], line[4], line[1], "" if line[2] == "None" else line[2], line[3])
+        (line[0], line[5], line[1], "" if line[2] == "None" else line[2], line[3], line[4])
         for line in lines
-        if len(line) == 5
+        if len(line) == 6
     ]
 
 

@@ -30,6 +30,7 @@ class QueuedJob(msgspec.Struct, frozen=True):
         job: Its id, that of the array for a task.
         reason: Why it waits, in the queue's words.
         begins: When a job that waits for a time may start, in the queue's words.
+        folder: Where its script starts; empty where unknown.
     """
 
     job: str
@@ -37,6 +38,7 @@ class QueuedJob(msgspec.Struct, frozen=True):
     state: str = ""
     reason: str = ""
     begins: str = ""
+    folder: str = ""
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -96,8 +98,12 @@ def liveness(
         lines = (f"whether its jobs live is not known: {unknown}",) if unknown and detached else ()
         driven = None if detached else False
         return Liveness(driven, unknown=unknown, lines=lines, advice=advice)
-    found = [job for job in jobs.values() if _is_of(job, state)]
-    ticks = tuple(job for job in found if job.name.endswith("-tick") or job.job in _tick_ids(state))
+    found = [job for job in jobs.values() if _is_of(job, state, layout)]
+    ticks = tuple(
+        job
+        for job in found
+        if job.name.endswith("-tick") or job.job in _tick_ids(state) or job.folder == str(layout.root)
+    )
     arrays = tuple(job for job in found if job not in ticks)
     if not detached:
         live = f"{len(arrays)} of its arrays are in the queue: they train on, and nobody promotes or submits"
@@ -122,9 +128,11 @@ def _tick_ids(state: SweepState) -> set[str]:
     return {*state.tick_jobs, *(batch.tick for batch in state.live.values() if batch.tick)}
 
 
-def _is_of(job: QueuedJob, state: SweepState) -> bool:
-    """By its id, or by its name: sites rename jobs, and tick jobs are followed by others."""
+def _is_of(job: QueuedJob, state: SweepState, layout: Layout) -> bool:
+    """By its id, name or folder: sites rename jobs, and tick jobs are followed by others."""
     assert state.started is not None
+    if job.folder == str(layout.root) or job.folder.startswith(f"{layout.batches}{os.sep}"):
+        return True
     ids = {batch.job for batch in state.live.values() if batch.job} | _tick_ids(state)
     return job.job in ids or job.name.startswith(f"{state.started.name}-{state.started.sweep}-")
 

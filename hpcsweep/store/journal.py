@@ -75,6 +75,7 @@ class Journal:
         self._fd = -1
         self._end = 0
         self._broken = False
+        self._failed = False
         self._beaten = time.monotonic()
 
     @classmethod
@@ -98,14 +99,20 @@ class Journal:
         """
         if self._fd >= 0:
             return
+        if self._failed:  # its number is taken, by itself: only a new reading can go on
+            raise FolderUnavailable(f"{self.layout.journal}: cannot be written: an earlier try failed")
         busy = HeldError(f"{self.layout.root}: another driver is starting on it at this moment")
         path = self.layout.journal / f"{self.number:06d}.jsonl"
         try:
-            make_dirs(self.layout.journal)
+            try:
+                make_dirs(self.layout.journal)
+            except FileExistsError as error:  # and nobody can see what it is: that is no other driver
+                raise OSError(errno.EIO, "it cannot be seen whether it is a folder") from error
             fd = open_new(path, flags=os.O_APPEND)
         except FileExistsError:
             raise busy from None
         except OSError as error:
+            self._failed = True
             raise FolderUnavailable(f"{self.layout.journal}: cannot be written: {error.strerror}") from error
         try:
             # Look again now that older drivers are shut out: what they committed before this
@@ -120,6 +127,7 @@ class Journal:
             self.check()
         except BaseException as error:
             self._fd = -1
+            self._failed = True
             _LEFT.add(path)
             os.close(fd)
             if isinstance(error, SupersededError):

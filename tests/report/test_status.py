@@ -40,7 +40,7 @@ from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 
 #: What the queue shows where a test says nothing else: the live array of `TROUBLED`, and its tick job.
-ALIVE = [("13", "b", "RUNNING", "", "N/A"), ("14", "b-tick", "PENDING", "Dependency", "N/A")]
+ALIVE = [("13", "b", "RUNNING", "", "N/A", "/w"), ("14", "b-tick", "PENDING", "Dependency", "N/A", "/w")]
 
 #: 2100-01-01, and long past.
 LATER, BEFORE = 4_102_444_800.0, 1_000_000.0
@@ -178,9 +178,18 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "budget_gpu_hours": 20.0,
         "liveness": {
             "driven": True,
-            "arrays": [{"job": "13", "name": "b", "state": "RUNNING", "reason": "", "begins": "N/A"}],
+            "arrays": [
+                {"job": "13", "name": "b", "state": "RUNNING", "reason": "", "begins": "N/A", "folder": "/w"}
+            ],
             "tick_jobs": [
-                {"job": "14", "name": "b-tick", "state": "PENDING", "reason": "Dependency", "begins": "N/A"}
+                {
+                    "job": "14",
+                    "name": "b-tick",
+                    "state": "PENDING",
+                    "reason": "Dependency",
+                    "begins": "N/A",
+                    "folder": "/w",
+                }
             ],
             "unknown": "",
             "lines": [],
@@ -294,7 +303,7 @@ def test_a_detached_sweep_of_which_no_job_lives_is_driven_by_nobody(
     layout.tick_log.write_text("one\ntwo\nthree\nnode n1: Permission denied\n")
     make_dirs(layout.batch("a").logs)
     layout.batch("a").log(2).write_text("ModuleNotFoundError: no module named torch\n\n")
-    queue[:] = [("99", "of-another-project", "RUNNING", "", "N/A")]
+    queue[:] = [("99", "of-another-project", "RUNNING", "", "N/A", "/w")]
     assert driven(folder, capsys) == [
         "driver: none at work",
         "nobody drives this sweep: no task or tick job of it is in the queue, and no launch is at work",
@@ -312,10 +321,12 @@ def test_a_tick_job_under_a_new_id_is_known_by_its_name_and_a_renamed_array_by_i
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
     folder = written(tmp_path / "s", DETACHED)
-    queue[:] = [("77", "lr-cafe01-tick", "PENDING", "BeginTime", "2026-01-01T00:00:00")]
+    queue[:] = [("77", "lr-cafe01-tick", "PENDING", "BeginTime", "2026-01-01T00:00:00", "/w")]
     jobs = "driver: its jobs on slurm: tasks as they finish, then tick jobs 12"
     assert driven(folder, capsys) == [jobs]
-    queue[:] = [("11", "site-42", "RUNNING", "", "N/A")]
+    queue[:] = [("78", "site-41", "PENDING", "BeginTime", "N/A", str(folder))]
+    assert driven(folder, capsys) == [jobs], "renamed, under a new id, known by its folder"
+    queue[:] = [("11", "site-42", "RUNNING", "", "N/A", "/w")]
     assert driven(folder, capsys) == [jobs, "no tick job is in the queue: its tasks drive it as they end"]
 
 
@@ -336,7 +347,7 @@ def test_a_sweep_whose_launch_is_gone_tells_that_its_arrays_train_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
     folder = written(tmp_path / "s", BEGUN)
-    queue[:] = [("11", "a", "RUNNING", "", "N/A")]
+    queue[:] = [("11", "a", "RUNNING", "", "N/A", "/w")]
     assert driven(folder, capsys) == [
         "driver: none at work; launch again to carry on",
         "1 of its arrays are in the queue: they train on, and nobody promotes or submits",
