@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pwd
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from hpcsweep.cluster.slurm_options import SlurmOptions
 from hpcsweep.core.protocols import TaskShape
 from hpcsweep.errors import ClusterUnavailable
 
+#: The first question: where the controller is silent, a launch says so soon, and asks again later.
+CONFIG_S: Final = 20.0
 #: The database may be slow, and nothing waits for it.
 SACCTMGR_S: Final = 20.0
 _log = logging.getLogger(__name__)
@@ -32,7 +35,7 @@ def read_site() -> Site:
     Raises:
         ClusterUnavailable: The controller did not answer.
     """
-    site = limits.read_config(_ask("scontrol", "show", "config"))
+    site = limits.read_config(_ask("scontrol", "show", "config", timeout_s=CONFIG_S))
     # -a: hidden partitions too.
     site = msgspec.structs.replace(
         site,
@@ -61,8 +64,8 @@ def _nodes() -> tuple[limits.Node, ...]:
         return ()
 
 
-def _ask(*argv: str) -> str:
-    return programs.ask(argv, timeout_s=programs.QUERY_S)
+def _ask(*argv: str, timeout_s: float = math.inf) -> str:
+    return programs.ask(argv, timeout_s=min(timeout_s, programs.QUERY_S))
 
 
 def _ask_database(what: str, *words: str) -> str:
