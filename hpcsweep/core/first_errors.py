@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import msgspec
+
 from hpcsweep.core.events import Interruption, Outcome
 
 #: An attempt that fails within so many seconds has failed at once.
@@ -50,7 +52,7 @@ def failed_at_once(
     return False if valued or seconds > AT_ONCE_S else None
 
 
-class FirstErrors:
+class FirstErrors(msgspec.Struct):
     """The trials that failed at once with the same error, as long as nothing else has happened.
 
     Attributes:
@@ -59,10 +61,9 @@ class FirstErrors:
         over: A run has ended otherwise: it is not training as a whole that is broken.
     """
 
-    def __init__(self) -> None:
-        self.trials: dict[int, None] = {}
-        self.message = ""
-        self.over = False
+    trials: dict[int, None] = msgspec.field(default_factory=dict)
+    message: str = ""
+    over: bool = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FirstErrors) and vars(self) == vars(other)

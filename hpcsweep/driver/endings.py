@@ -8,6 +8,7 @@ from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunInterrup
 from hpcsweep.core.protocols import Phase, TaskState
 from hpcsweep.core.records import BLAMELESS, BatchState, Run
 from hpcsweep.driver.settings import Settings
+from hpcsweep.store.last_words import SEPARATOR
 from hpcsweep.store.results import Result
 
 _WHY = {
@@ -30,7 +31,12 @@ WORDS = {
 }
 
 #: Slurm's last words in the log of such a task, whose state may be another.
-KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
+_KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
+
+
+def killed_for_memory(words: str) -> str:
+    """Of the last lines of a log the one by which Slurm tells of it; empty if it does not."""
+    return next((line for line in words.split(SEPARATOR) if _KILLED_FOR_MEMORY.search(line)), "")
 
 
 def why(

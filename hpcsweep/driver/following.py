@@ -525,8 +525,9 @@ class Following:
         )
         result = self._with_progress(run, result)
         phase = state.phase if state is not None else None
-        if phase is Phase.OUT_OF_MEMORY or endings.KILLED_FOR_MEMORY.search(result.message):
-            message = result.message or "killed: out of memory"
+        killed = endings.killed_for_memory(result.message)
+        if phase is Phase.OUT_OF_MEMORY or killed:
+            message = killed or result.message or "killed: out of memory"
             result = msgspec.structs.replace(result, outcome=Outcome.OUT_OF_MEMORY, message=message)
             return endings.finished(batch, result)
         return self._interrupted(batch, result, state, requeued=False)

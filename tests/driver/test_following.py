@@ -34,6 +34,7 @@ from hpcsweep.driver.following import NEVER_S, TOLD_S, Following
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result, write_result
 from tests.doubles import PROGRAM, SHAPE
 
@@ -586,6 +587,15 @@ def put_back(watched: Watched, *, after_s: float) -> None:
     assert watched.observe() == []
 
 
+def test_a_start_that_was_taken_back_after_it_had_reported_had_its_turn(watched: Watched) -> None:
+    writer = MetricsWriter(watched.layout.trial(0).metrics(0, 0, 0))
+    writer.write(3, {"loss": 0.5})
+    writer.close()
+    put_back(watched, after_s=5.0)
+    event = interrupted(Interruption.PREEMPTED, "preempted (n1)", node="n1", requeued=True)
+    assert watched.observe(GRACE_S) == [event]
+
+
 @pytest.mark.parametrize(
     ("failed", "after_s", "why", "message"),
     [
@@ -802,7 +812,7 @@ def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watche
     ]
 
 
-def test_a_task_that_ended_without_a_result_is_told_with_the_last_line_that_it_printed(
+def test_a_task_that_ended_without_a_result_is_told_with_the_last_that_it_printed(
     watched: Watched,
 ) -> None:
     log = watched.layout.batch("b1").log(0)
@@ -819,8 +829,8 @@ def test_a_task_that_ended_without_a_result_is_told_with_the_last_line_that_it_p
             seconds=2.0,
             gpu_seconds=2.0,
             node="n1",
-            message="its task ended without a result (n1); its last line: "
-            "/opt/env/bin/python: No module named hpcsweep",
+            message="its task ended without a result (n1); its last lines: "
+            "module load cuda | /opt/env/bin/python: No module named hpcsweep",
         ),
         BatchClosed("b1"),
     ]
