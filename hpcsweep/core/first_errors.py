@@ -65,11 +65,6 @@ class FirstErrors(msgspec.Struct):
     message: str = ""
     over: bool = False
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FirstErrors) and vars(self) == vars(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
     def add(self, trial: int, message: str, failed: bool | None) -> None:
         """Take in how an attempt ended; `failed` is what `failed_at_once` says of it."""
         if failed is None or self.over:

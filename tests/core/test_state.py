@@ -17,6 +17,8 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
+    CheckpointsDropped,
+    CheckpointsRemoved,
     ClusterSaid,
     Compacted,
     Detached,
@@ -110,6 +112,11 @@ def test_a_new_state_knows_nothing() -> None:
         "excluded": {},
         "limited": "",
         "kept_out": (0, 0, 0.0),
+        "dropped": [],
+        "dropping": {},
+        "first_errors": {"message": "", "over": False, "trials": {}},
+        "removed_bytes": 0,
+        "without_checkpoint": [],
         "said": {},
         "refusals": ("", 0),
         "time_up": None,
@@ -592,6 +599,8 @@ def story() -> list[AnyEvent]:
         BatchClosed("c"),
         SweepEnded(12.0, Ending.FINISHED, "all trials are done"),
         Compacted("1-1", (RunId(0, 0), RunId(1, 0)), ("a", "b")),
+        CheckpointsDropped((0,)),
+        CheckpointsRemoved((0,), (0,), 1, 7),
     ]
 
 
