@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import typer
 
 from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.neutral import json_text
 from hpcsweep.cli.text import size
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
@@ -52,7 +52,7 @@ def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
             with turn(folder.layout.root, folder.state, SystemClock()) as journal:
                 told |= _remove(spec, journal or Journal.open(folder.layout), held, best=best)
         if json:
-            typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+            typer.echo(json_text(told))
             return
         for line in _lines(told, path, yes=yes, best=best):
             typer.echo(line)
