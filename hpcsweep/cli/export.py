@@ -13,7 +13,7 @@ from hpcsweep.cli.exits import errors_exit
 from hpcsweep.core.space import unknown
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.report.exports.tables import FORMATS, TABLES, encoded, table
-from hpcsweep.report.results import load
+from hpcsweep.report.results import load, passed_over_lines
 from hpcsweep.store.output import STDOUT, is_stdout, write_output
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def export(path: Path, *, format_: str, name: str | None, output: Path | None) -
                 _write(output / f"{each}.{format_}", encoded(table(results, each), format_))
         else:
             _write(output or STDOUT, encoded(table(results, name or TABLES[0]), format_))
+        for line in passed_over_lines(results):
+            typer.echo(line, err=True)
 
 
 def _check(format_: str, name: str | None, output: Path | None) -> None:

@@ -20,13 +20,15 @@ def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
     """Write the page and print where it is."""
     from hpcsweep.report.page.page import page
     from hpcsweep.report.page.writing import write_page
-    from hpcsweep.report.results import load
+    from hpcsweep.report.results import load, passed_over_lines
     from hpcsweep.store.output import is_stdout
 
     with errors_exit():
         results = load(path)
         html = page(results, modes=_modes(metrics, results))
         target = output or path / "report.html"
+        for line in passed_over_lines(results):
+            typer.echo(line, err=True)
         write_page(target, html, hint="" if output else "; --output FILE puts it elsewhere")
         if not is_stdout(target):
             typer.echo(target)

@@ -162,6 +162,11 @@ def _failure(outcome: object, message: object) -> str | None:
     return kind.value if kind else None
 
 
+def passed_over_lines(results: Results) -> list[str]:
+    """Files that could not be read for what was asked for so far, one line for each."""
+    return results.passed_over.lines(results.path.resolve())
+
+
 def load(folder: str | os.PathLike[str]) -> Results:
     """Read a results folder; needs neither Slurm nor the training code.
 

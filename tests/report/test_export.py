@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
+from hpcsweep.store.layout import Layout
 from tests.report.exported import exported
 
 
@@ -162,3 +163,14 @@ def test_a_dash_is_standard_output_and_nothing_else_comes_there(here: Path, argv
     first = (here / "file").read_bytes()[:60]
     assert piped.stdout_bytes[:20] == first[:20]
     assert not (here / "-").exists()
+
+
+@pytest.mark.parametrize("argv", [["export", "s", "--table", "metrics"], ["report", "s"]])
+def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_there(here: Path, argv: list[str]) -> None:
+    trial = Layout(here / "s").trial(0)
+    file = trial.root / "metrics-0.9.0.jsonl"
+    os.mkfifo(file)
+    result = CliRunner().invoke(app, argv)
+    assert result.exit_code == 0, result.output
+    place = file.relative_to(here / "s")
+    assert result.stderr == f"passed over: {place}: cannot be read: is a pipe, not a file\n"
