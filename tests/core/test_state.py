@@ -108,7 +108,6 @@ def test_a_new_state_knows_nothing() -> None:
         "interrupted": {},
         "dead": 0,
         "dead_reason": "",
-        "first_errors": {"message": "", "over": False, "trials": {}},
         "excluded": {},
         "limited": "",
         "kept_out": (0, 0, 0.0),

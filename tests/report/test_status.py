@@ -175,7 +175,6 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "best": {"trial": 0, "value": 0.5, "resource": 3, "config": {"x": 0.0}},
         "passed_over": [],
         "gpu_hours": 1.01,
-        "checkpoints": {"bytes": 0, "files": 0, "removed_bytes": 0, "removed_trials": 0, "trials": 0},
         "budget_gpu_hours": 20.0,
         "liveness": {
             "driven": True,

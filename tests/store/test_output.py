@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_pipe_is_written_into_and_so_is_one_behind_a_link(tmp_path: Path) -> N
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     for name in ("pipe", "link"):
-        assert read_from(tmp_path / "pipe", lambda name=name: write_output(tmp_path / name, b"x")) == b"x"
+        assert read_from(tmp_path / "pipe", partial(write_output, tmp_path / name, b"x")) == b"x"
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 

@@ -32,6 +32,16 @@ def make_socket(path: Path) -> None:
         one.bind(os.path.relpath(path))
 
 
+def make_link_to_pipe(path: Path) -> None:
+    os.mkfifo(path.parent / ".pipe")
+    path.symlink_to(".pipe")
+
+
+def make_large(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 10 << 30)
+
+
 #: Makes something at a path, and why it is passed over as a request.
 ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "folder": (Path.mkdir, "is a folder, not a file"),
@@ -39,10 +49,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "socket": (make_socket, "is a socket, not a file"),
     "link in a circle": (lambda path: path.symlink_to(path), "is a link, not a file"),
     "dangling link": (lambda path: path.symlink_to("/nowhere"), "is a link, not a file"),
-    "link to a pipe": (
-        lambda path: (os.mkfifo(path.parent / ".pipe"), path.symlink_to(".pipe")),
-        "is a link, not a file",
-    ),
+    "link to a pipe": (make_link_to_pipe, "is a link, not a file"),
     "empty": (Path.touch, "is damaged: Input data was truncated"),
     "half": (lambda path: path.write_bytes(b"{"), "is damaged: Input data was truncated"),
     "other JSON": (lambda path: path.write_bytes(b"[1]"), "is damaged: Expected `object`, got `array`"),
@@ -51,7 +58,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "is damaged: JSON is malformed: invalid character (byte 0)",
     ),
     "10 GiB": (
-        lambda path: (path.touch(), os.truncate(path, 10 << 30)),
+        make_large,
         f"cannot be read: has {10 << 30} bytes, more than {1 << 20}",
     ),
 }

@@ -83,8 +83,10 @@ def _flat(frame: pd.DataFrame, *, mixed: bool) -> pd.DataFrame:
 def _csv(frame: pd.DataFrame) -> bytes:
     """Comma-separated lines; texts are all in quotes where one holds what would end a line else."""
     texts = (value for name in frame.columns for value in frame[name] if isinstance(value, str))
-    quoting = csv.QUOTE_NONNUMERIC if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
-    data: bytes = frame.to_csv(index=False, quoting=quoting).encode()
+    quoted = any("\r" in text for text in texts)
+    data: bytes = frame.to_csv(
+        index=False, quoting=csv.QUOTE_NONNUMERIC if quoted else csv.QUOTE_MINIMAL
+    ).encode()
     return data
 
 

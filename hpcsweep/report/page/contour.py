@@ -67,18 +67,17 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
     level = _level(results)
     state = results.folder.state
     found = _axes(results, pair, [state.trials[trial].config for trial in level.trials])
-    both = np.flatnonzero(found[0].active & found[1].active)
+    both = _both_active(found)
     if len(both) < LEAST:
         return None
     level = _Level(level.resource, level.trials[both], level.values[both])
-    x, y = (axis._replace(values=axis.values[both]) for axis in found)
+    x, y = _at(found, both)
     lost = failed(state, besides=set(level.trials.tolist()))
     of_lost = _axes(results, pair, lost.configs)
-    both = np.flatnonzero(of_lost[0].active & of_lost[1].active)
-    lost, of_lost = lost.at(both), tuple(axis._replace(values=axis.values[both]) for axis in of_lost)
+    both = _both_active(of_lost)
+    lost, of_lost = lost.at(both), _at(of_lost, both)
     others = _axes(results, pair, _others(results, besides=set(level.trials.tolist())))
-    both = np.flatnonzero(others[0].active & others[1].active)
-    others = tuple(axis._replace(values=axis.values[both]) for axis in others)
+    others = _at(others, _both_active(others))
     order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
     drawn = order[thinned(len(order), best=MOST // 4, most=MOST)][::-1]
     best = [] if results.best is None else _ring(results, pair)
@@ -114,6 +113,16 @@ def _others(results: Results, *, besides: set[int]) -> list[Config]:
 def _axes(results: Results, pair: tuple[str, str], configs: Sequence[Config]) -> tuple[Dimension, Dimension]:
     found = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
     return found[pair[0]], found[pair[1]]
+
+
+def _both_active(axes: tuple[Dimension, Dimension]) -> NDArray[np.int64]:
+    """Places of the configurations that have both parameters."""
+    return np.flatnonzero(axes[0].active & axes[1].active)
+
+
+def _at(axes: tuple[Dimension, Dimension], places: NDArray[np.int64]) -> tuple[Dimension, Dimension]:
+    x, y = axes
+    return x._replace(values=x.values[places]), y._replace(values=y.values[places])
 
 
 def _caption(

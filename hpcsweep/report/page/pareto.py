@@ -174,7 +174,7 @@ def _means(state: SweepState, reports: pd.DataFrame) -> tuple[pd.DataFrame, Ends
     valued = np.array([one in newest and newest[one].rung == rung for one, rung in rungs], dtype=bool)
     own = reports[valued].assign(trial=first[valued])
     of_trial = own.groupby("trial", sort=True)
-    means = of_trial.agg(lambda column: column.mean(skipna=False)).reset_index()
+    means = of_trial.mean(skipna=False).reset_index()
     means["step"] = means["step"].astype(np.int64)
     return means[list(reports.columns)], Ends(of_trial.min(), of_trial.max())
 

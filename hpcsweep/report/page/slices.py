@@ -98,7 +98,7 @@ def _layout(
         changes = {f"xaxis.{key}": value for key, value in parameter.axis.items()}
         buttons.append({"label": parameter.name, "method": "update", "args": [{"visible": visible}, changes]})
     menus = [menu("Parameter", buttons)] if len(buttons) > 1 else []
-    layout = {
+    layout: dict[str, Any] = {
         "xaxis": nested(parameters[0].axis),
         "yaxis": axis.layout,
         "showlegend": failed,
@@ -177,7 +177,7 @@ def _failed(parameter: Dimension, failed: Failed, *, visible: bool) -> dict[str,
         "yaxis": "y2",
         "x": x + sideways(trials) if parameter.listed else x,
         "y": sideways(7 * trials),
-        "customdata": failed_marks([failed.runs[place] for place in places]),
+        "customdata": failed_marks([failed.runs[place] for place in places.tolist()]),
         "marker": {"symbol": "x", "size": 7, "color": "@bad", "opacity": 0.8},
         "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{customdata[2]}<extra></extra>",
     }
