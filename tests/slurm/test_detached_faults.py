@@ -103,7 +103,6 @@ def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
     (small_disk / "filler").unlink()
     broken.unlink()
 
-    assert "looks again in" in (unreadable.root / "ticks.log").read_text()
     assert "looks again in" in (no_setup.root / "ticks.log").read_text()
     assert "finished" in abandoned.finish()
     for sweep in sweeps:
