@@ -40,6 +40,7 @@ from hpcsweep.core.events import (
     RunRetried,
     StopRequested,
     SweepEnded,
+    SweepExtended,
     SweepResumed,
     SweepStarted,
     TasksAllocated,
@@ -71,6 +72,15 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "at": 1.5,
             "identity": {"objective": {"mode": "max"}},
             "picked": "tpe",
+        },
+    ),
+    (
+        SweepExtended(2.25, {"scheduler": {"rounds": 2}}, ("scheduler.rounds: 1 -> 2",)),
+        {
+            "event": "sweep_extended",
+            "at": 2.25,
+            "identity": {"scheduler": {"rounds": 2}},
+            "changes": ["scheduler.rounds: 1 -> 2"],
         },
     ),
     (SweepResumed(2.5), {"event": "sweep_resumed", "at": 2.5}),
