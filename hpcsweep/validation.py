@@ -62,8 +62,8 @@ def _workdir(spec: SweepSpec, state: SweepState | None) -> None:
     if state is not None and spec.train.snapshot:
         return
     folder = Path(spec.train.workdir or ".")
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "is no folder here"
+    if not os.path.isdir(folder):  # False also for a name that is too long
+        what = "is a file" if os.path.exists(folder) else "is no folder here"
         raise SpecError(f"train.workdir: must be a folder in which training code can run, {folder} {what}")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise SpecError(f"train.workdir: must be a folder that you may enter and read, got {folder}")
@@ -79,5 +79,5 @@ def _scheduler(spec: SweepSpec, state: SweepState | None) -> None:
 
 def _code(spec: SweepSpec, state: SweepState | None) -> None:
     """The code that is to be copied, as far as it can be seen without copying it."""
-    if spec.train.snapshot and state is None and Path(spec.train.workdir or ".").is_dir():
+    if spec.train.snapshot and state is None and os.path.isdir(spec.train.workdir or "."):
         list_code(spec.program(), Layout(Path("results") / spec.name).root.resolve())

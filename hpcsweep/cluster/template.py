@@ -6,6 +6,7 @@ Everything here but `read_template` is pure.
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def read_template(name: str, *, spec_dir: Path) -> Template:
     own = packaged_templates()
     candidates = [spec_dir / Path(name).expanduser(), own / name, own / f"{name}.sbatch"]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # False also for a name that is too long
             try:
                 return Template(path, path.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError) as error:

@@ -92,7 +92,7 @@ def _located(spec: SweepSpec, folder: Path) -> SweepSpec:
     if file.endswith(".py"):
         train["function"] = f"{os.path.normpath(folder / file)}:{name}"
     template = folder / spec.cluster.template
-    cluster = {"template": str(template)} if template.is_file() else {}
+    cluster = {"template": str(template)} if os.path.isfile(template) else {}
     return dataclasses.replace(
         spec,
         warm_start=tuple(os.path.normpath(folder / earlier) for earlier in spec.warm_start),
