@@ -766,7 +766,7 @@ def test_yaml_mistakes_name_file_and_line(problems: Problems, text: str, told: s
 def test_file_that_cannot_be_read_is_a_spec_error(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"none\.yaml: cannot be read: No such file or directory$"):
         load_spec(tmp_path / "none.yaml")
-    with pytest.raises(SpecError, match=r": cannot be read: Is a directory$"):
+    with pytest.raises(SpecError, match=r": cannot be read: is a folder, not a file$"):
         load_spec(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
     with pytest.raises(SpecError, match=r"latin\.yaml: must be UTF-8 text, got byte 0xe9$"):
