@@ -72,7 +72,7 @@ def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState 
     """The cluster that the spec (or `name`, which goes before it) asks for.
 
     `auto` is where the sweep's jobs are if it has any (see `state`), else Slurm where sbatch is on
-    the PATH, else this machine.
+    the PATH and a cluster is configured, else this machine.
 
     Raises:
         SpecError: There is no such cluster, it cannot run this sweep, or `auto` meets an outage of Slurm.
@@ -82,15 +82,15 @@ def choose_place(spec: SweepSpec, *, name: str | None = None, state: SweepState 
     if wanted == "auto" and state is not None and state.live:
         wanted, why = next(iter(state.live.values())).cluster, "where its jobs are"
     if wanted == "auto":
-        from hpcsweep.cluster.slurm import has_sbatch, probe
+        from hpcsweep.cluster.slurm import Presence, probe
 
-        found, why = probe()
-        if not found and has_sbatch():
+        presence, why = probe()
+        if presence is Presence.SILENT:
             raise SpecError(
                 f"cluster.name: auto: {why}: launch again when it answers, have Slurm waited for with "
                 "--cluster slurm, or train on this very machine with --cluster local"
             )
-        wanted = "slurm" if found else "local"
+        wanted = "slurm" if presence is Presence.ANSWERS else "local"
     match wanted:
         case "local":
             return _local(spec, why)

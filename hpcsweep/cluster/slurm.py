@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import itertools
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,7 +49,7 @@ from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.store.files import file_mode, make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
 
-__all__ = ["SlurmCluster", "SlurmOptions", "probe"]
+__all__ = ["Presence", "SlurmCluster", "SlurmOptions", "probe"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,24 +59,36 @@ CANCEL_RANGES: Final = 500
 SCRIPT_BYTES: Final = 64 * 1024
 
 
-def has_sbatch() -> bool:
-    """Whether this machine has Slurm's programs: then an outage must not make it the cluster itself."""
-    return shutil.which("sbatch") is not None
+class Presence(enum.Enum):
+    """Whether this machine belongs to a Slurm cluster."""
+
+    ABSENT = "absent"  # no programs, or programs that no cluster was ever named to
+    SILENT = "silent"  # there is one, and its controller does not answer
+    ANSWERS = "answers"
 
 
-def probe() -> tuple[bool, str]:
+#: Of programs that are installed where there is no cluster: no slurm.conf, and no controller in the DNS.
+_UNCONFIGURED: Final = re.compile(
+    r"DNS SRV lookup failed.*Could not establish a configuration source", re.DOTALL
+)
+
+
+def probe() -> tuple[Presence, str]:
     """Whether batches can be submitted from here, and why (not), in words for the user."""
-    if not has_sbatch():
-        return False, "no sbatch on the PATH"
+    if shutil.which("sbatch") is None:
+        return Presence.ABSENT, "no sbatch on the PATH"
     try:
         out = programs.ask(["scontrol", "ping"], timeout_s=PROBE_S)
     except ClusterUnavailable as error:
-        words = str(error).splitlines()[0]
-        return False, f"sbatch is on the PATH, but no Slurm controller answers ({words})"
+        words = str(error)
+        if _UNCONFIGURED.search(words):
+            return Presence.ABSENT, "sbatch is on the PATH, but no Slurm cluster is configured"
+        first = words.splitlines()[0]
+        return Presence.SILENT, f"sbatch is on the PATH, but no Slurm controller answers ({first})"
     line = next((line.strip() for line in out.splitlines() if line.rstrip().endswith("UP")), None)
     if line is None:
-        return False, f"sbatch is on the PATH, but the Slurm controller is down ({out.strip()})"
-    return True, f"a Slurm controller answers ({line})"
+        return Presence.SILENT, f"sbatch is on the PATH, but the Slurm controller is down ({out.strip()})"
+    return Presence.ANSWERS, f"a Slurm controller answers ({line})"
 
 
 class _ArrayExecutor(submitit.SlurmExecutor):

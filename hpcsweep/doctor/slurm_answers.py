@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hpcsweep.cluster import slurm_programs as programs
-from hpcsweep.cluster.slurm import probe
+from hpcsweep.cluster.slurm import Presence, probe
 from hpcsweep.cluster.slurm_environment import kept_out
 from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable
@@ -32,8 +32,8 @@ def version() -> Finding:
 
 def controller() -> Finding:
     """Whether it answers from here, and how long a squeue takes."""
-    answers, words = probe()
-    if not answers:
+    presence, words = probe()
+    if presence is not Presence.ANSWERS:
         return failure("controller", one_line(words), "try again later, or ask the admins")
     began = time.monotonic()
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from hpcsweep.cluster import slurm as slurm_module
 from hpcsweep.cluster import slurm_programs
-from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions, probe
+from hpcsweep.cluster.slurm import Presence, SlurmCluster, SlurmOptions, probe
 from hpcsweep.cluster.slurm_programs import SQUEUE_FORMAT, ranges, seconds_of
 from hpcsweep.cluster.slurm_queue import COUNTED_S, MUTE_S, SACCT_EVERY_S
 from hpcsweep.core.protocols import Batch, Hindrance, Phase, TaskId, TaskState
@@ -492,36 +492,56 @@ def test_ranges_are_as_slurm_writes_them(numbers: tuple[int, ...], text: list[st
 
 # --------------------------------------------------------------------------- is it there
 
+#: Slurm 22.05 where its programs are installed and nothing else.
+UNCONFIGURED = """cat >&2 <<'END'
+scontrol: error: fetch_config: DNS SRV lookup failed
+scontrol: error: _establish_config_source: failed to fetch config
+scontrol: fatal: Could not establish a configuration source
+END
+exit 1
+"""
+
 
 @pytest.mark.parametrize(
-    ("body", "ok", "why"),
+    ("body", "presence", "why"),
     [
-        ("echo 'Slurmctld(primary) at head is UP'", True, "Slurmctld(primary) at head is UP"),
-        ("echo 'Slurmctld(primary) at a is DOWN'; echo 'Slurmctld(backup) at b is UP'", True, "at b is UP"),
-        ("echo 'Slurmctld(primary) at head is DOWN'", False, "is DOWN"),
-        ("echo 'Slurmctld(primary) at head is DOWN'; exit 1", False, "is DOWN"),
-        ("echo 'no such file' >&2; exit 1", False, "no such file"),
-        ("sleep 60", False, "no answer within 0.5 s"),
+        ("echo 'Slurmctld(primary) at head is UP'", "answers", "Slurmctld(primary) at head is UP"),
+        (
+            "echo 'Slurmctld(primary) at a is DOWN'; echo 'Slurmctld(backup) at b is UP'",
+            "answers",
+            "at b is UP",
+        ),
+        ("echo 'Slurmctld(primary) at head is DOWN'", "silent", "is DOWN"),
+        ("echo 'Slurmctld(primary) at head is DOWN'; exit 1", "silent", "is DOWN"),
+        ("echo 'no such file' >&2; exit 1", "silent", "no such file"),
+        ("sleep 60", "silent", "no answer within 0.5 s"),
+        (UNCONFIGURED, "absent", "sbatch is on the PATH, but no Slurm cluster is configured"),
+        (UNCONFIGURED.replace("DNS SRV lookup failed", "failed to fetch remote configs"), "silent", "fetch"),
     ],
 )
 def test_probe_says_whether_and_why(
-    programs: Programs, monkeypatch: pytest.MonkeyPatch, body: str, ok: bool, why: str
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, body: str, presence: str, why: str
 ) -> None:
     monkeypatch.setattr(slurm_module, "PROBE_S", 0.5)
     programs.put("scontrol", body)
     answer = probe()
-    assert answer[0] is ok
+    assert answer[0] is Presence(presence)
     assert why in answer[1]
+
+
+def small_spec(folder: Path) -> Path:
+    (folder / "t.py").write_text("def train(trial): ...\n")
+    path = folder / "s.yaml"
+    path.write_text(
+        "name: s\ntrain: {function: t.py:train}\nobjective: {metric: loss}\n"
+        "space: {x: {type: float, low: 0.0, high: 1.0}}\nbudget: {trials: 1}\n"
+    )
+    return path
 
 
 def test_auto_refuses_in_an_outage_and_names_the_way_out(programs: Programs, tmp_path: Path) -> None:
     programs.put("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    (tmp_path / "t.py").write_text("def train(trial): ...\n")
-    (tmp_path / "s.yaml").write_text(
-        "name: s\ntrain: {function: t.py:train}\nobjective: {metric: loss}\n"
-        "space: {x: {type: float, low: 0.0, high: 1.0}}\nbudget: {trials: 1}\n"
-    )
-    spec = load_spec(tmp_path / "s.yaml")
+    spec = load_spec(small_spec(tmp_path))
     with pytest.raises(SpecError, match=r"Unable to contact slurm controller.*--cluster local"):
         choose_place(spec)
     assert choose_place(spec, name="local").name == "local"
@@ -542,4 +562,13 @@ def test_a_program_that_does_not_answer_for_a_while_is_told_of_once(
 
 def test_probe_without_sbatch_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert probe() == (False, "no sbatch on the PATH")
+    assert probe() == (Presence.ABSENT, "no sbatch on the PATH")
+
+
+def test_auto_is_this_machine_where_slurm_is_installed_and_no_cluster_configured(
+    programs: Programs, tmp_path: Path
+) -> None:
+    programs.put("scontrol", UNCONFIGURED)
+    place = choose_place(load_spec(small_spec(tmp_path)))
+    assert place.name == "local"
+    assert "no Slurm cluster is configured" in place.why

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions, probe
+from hpcsweep.cluster.slurm import Presence, SlurmCluster, SlurmOptions, probe
 from hpcsweep.cluster.slurm_options import OptionValue
 from hpcsweep.core.protocols import Batch, Holding, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused
@@ -112,8 +112,8 @@ def logs(batch: Batch) -> list[str]:
 
 
 def test_probe_names_the_controller_that_answers() -> None:
-    ok, why = probe()
-    assert ok
+    presence, why = probe()
+    assert presence is Presence.ANSWERS
     assert "is UP" in why
 
 
