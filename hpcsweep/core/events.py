@@ -285,6 +285,12 @@ class PauseRequested(Event, frozen=True, tag="pause_requested", gc=False):
         return self.cause == "fail_fast"
 
 
+class PauseEnded(Event, frozen=True, tag="pause_ended", gc=False):
+    """A run did better than those for which the sweep was to pause: it goes on as if nothing had been."""
+
+    at: float
+
+
 class RunRetried(Event, frozen=True, tag="run_retried", gc=False):
     """A run that had failed for good is tried again, because somebody asked for it.
 
@@ -573,6 +579,7 @@ AnyEvent: TypeAlias = (
     | SweepEnded
     | StopRequested
     | PauseRequested
+    | PauseEnded
     | Detached
     | TrialCreated
     | TrialPromoted

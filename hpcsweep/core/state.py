@@ -30,6 +30,7 @@ from hpcsweep.core.events import (
     NodeExcluded,
     NoMoreTrials,
     Outcome,
+    PauseEnded,
     PauseRequested,
     RunFinished,
     RunId,
@@ -161,6 +162,7 @@ class SweepState:
             TimeUp: self._time_up,
             StopRequested: self._stop_requested,
             PauseRequested: self._pause_requested,
+            PauseEnded: self._pause_ended,
             Detached: self._detach,
             NoMoreTrials: self._no_more_trials,
             TrialCreated: self._trial_created,
@@ -283,8 +285,7 @@ class SweepState:
         self.started = msgspec.structs.replace(self.started, identity=event.identity)
 
     def _sweep_resumed(self, event: SweepResumed) -> None:
-        if self.ended is not None or not self.first_errors.over:  # else a run has just done better
-            self.first_errors = FirstErrors()
+        self.first_errors = FirstErrors()
         self.ended = None
         self.time_up = None
         self.stopping = None
@@ -315,6 +316,11 @@ class SweepState:
 
     def _pause_requested(self, event: PauseRequested) -> None:
         self.pausing = event
+
+    def _pause_ended(self, event: PauseEnded) -> None:
+        self.pausing = None
+        if not self.first_errors.over:
+            self.first_errors = FirstErrors()
 
     def _detach(self, event: Detached) -> None:
         self.detached = event

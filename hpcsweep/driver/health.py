@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from hpcsweep.core.events import NodeExcluded, PauseRequested, SweepResumed
+from hpcsweep.core.events import NodeExcluded, PauseEnded, PauseRequested
 from hpcsweep.core.first_errors import AT_ONCE_S
 from hpcsweep.core.state import SweepState
 
@@ -33,7 +33,7 @@ def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
 
 def unhealthy(
     state: SweepState, *, now: float, nodes: Sequence[str], fail_fast: int = 0, longest_s: float = 0.0
-) -> list[NodeExcluded | PauseRequested | SweepResumed]:
+) -> list[NodeExcluded | PauseRequested | PauseEnded]:
     """What follows from failures that are not the configurations'.
 
     Args:
@@ -43,7 +43,7 @@ def unhealthy(
         fail_fast: So many trials that fail at once, all alike and before any other ends, pause it; 0: none.
         longest_s: How long the run has lasted that has been going on for longest.
     """
-    found: list[NodeExcluded | PauseRequested | SweepResumed] = []
+    found: list[NodeExcluded | PauseRequested | PauseEnded] = []
     out = set(excluded(state, now=now))
     for node, faults in state.node_faults.items():
         rest = set(nodes) - out - {node}
@@ -57,14 +57,14 @@ def unhealthy(
     if state.refusals.times >= REFUSALS and going_on:
         words = f"{state.refusals.times} submissions in a row were refused: {state.refusals.words}"
         return [*found, PauseRequested(now, words)]
-    if state.dead >= DEAD_BATCHES and state.pausing is None and state.stopping is None:
+    if state.dead >= DEAD_BATCHES and going_on:
         words = state.dead_reason or "without a word"
         found.append(PauseRequested(now, f"{state.dead} batches in a row died at once; the last: {words}"))
     first, better = state.first_errors, longest_s > AT_ONCE_S
     if state.stopping is not None or state.ended is not None:
         return found
     if state.pausing is not None and state.pausing.is_fail_fast and (first.over or better):
-        found.append(SweepResumed(now))
+        found.append(PauseEnded(now))
     if state.pausing is None and not found and 0 < fail_fast <= len(first.trials) and not better:
         found.append(PauseRequested(now, _all_alike(len(first.trials), first.message), "fail_fast"))
     return found

@@ -12,6 +12,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     Outcome,
+    PauseEnded,
     PauseRequested,
     RunFinished,
     RunId,
@@ -80,7 +81,7 @@ class Course:
             case SweepStarted() | SweepResumed():
                 self._now = self._since = event.at
                 self._ended.clear()
-            case BatchPlanned() | PauseRequested() | StopRequested() | SweepEnded():
+            case BatchPlanned() | PauseRequested() | PauseEnded() | StopRequested() | SweepEnded():
                 self._now = event.at
             case BatchSubmitted():
                 self._now = event.at

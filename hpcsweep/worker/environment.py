@@ -139,14 +139,11 @@ def run_environment(
 
 def _unlaunched(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment, less that by which a process believes that a launcher started it."""
-    kept = {
+    return {
         name: value
         for name, value in environ.items()
         if name not in _LAUNCHED and (not name.startswith(_LAUNCHED_PREFIXES) or name.startswith(_SETTINGS))
     }
-    # A sweep that asks for several tasks starts them by srun, which reads their number here as well.
-    tasks = environ.get("SLURM_NPROCS") or environ.get("SLURM_NTASKS", "1")
-    return kept if tasks == "1" else {**kept, "SLURM_NPROCS": tasks}
 
 
 def parameter_variable(name: str) -> str:

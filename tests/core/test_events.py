@@ -32,6 +32,7 @@ from hpcsweep.core.events import (
     NodeExcluded,
     NoMoreTrials,
     Outcome,
+    PauseEnded,
     PauseRequested,
     RunFinished,
     RunId,
@@ -101,6 +102,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "cause": "fail_fast",
         },
     ),
+    (PauseEnded(4.75), {"event": "pause_ended", "at": 4.75}),
     (Detached(4.5, "slurm"), {"event": "detached", "at": 4.5, "cluster": "slurm"}),
     (
         TrialCreated(3, {"lr": 1e-4, "layers": 2, "opt": "sgd", "seed": None}, 1, 27, 2, "clone", 9, 1),

@@ -29,6 +29,7 @@ from hpcsweep.core.events import (
     NodeExcluded,
     NoMoreTrials,
     Outcome,
+    PauseEnded,
     PauseRequested,
     RunFinished,
     RunId,
@@ -37,6 +38,7 @@ from hpcsweep.core.events import (
     RunRetried,
     StopRequested,
     SweepEnded,
+    SweepExtended,
     SweepResumed,
     SweepStarted,
     TasksAllocated,
@@ -130,6 +132,8 @@ def test_a_new_state_knows_nothing() -> None:
         "chosen": 0,
         "repeats": 1,
         "held_gpus": {},
+        "gpus": None,
+        "simulated": False,
     }
 
 
@@ -279,7 +283,7 @@ def test_an_abandoned_batch_leaves_its_runs_as_if_it_had_never_been() -> None:
     before = snapshot(state)
     state.apply(planned("b", [(0, 0)], [(1, 0)], [(2, 0)]))
     state.apply(BatchAbandoned("b", "refused"))
-    assert snapshot(state) == before
+    assert snapshot(state) == {**before, "gpus": 2}
 
 
 def test_a_batch_that_a_submit_limit_kept_out_is_told_of_until_one_goes_in() -> None:
@@ -582,6 +586,9 @@ def story() -> list[AnyEvent]:
         RunInterrupted(2, 0, Interruption.NODE_FAIL, batch="b", task=2, node="n1"),
         NodeExcluded("n1", 7.0, 3607.0, "why"),
         BatchClosed("b"),
+        PauseRequested(7.5, "why"),
+        PauseEnded(8.5),
+        SweepExtended(8.75, started().identity, ("scheduler.iterations: 1 -> 2",)),
         PauseRequested(7.5, "why"),
         TrialPromoted(1, 1, 3),
         StopRequested(8.0, "stopped by ada", "r.json"),

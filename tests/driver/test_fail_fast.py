@@ -11,10 +11,10 @@ import pytest
 from hpcsweep.core.events import (
     Config,
     Ending,
+    PauseEnded,
     PauseRequested,
     RunFinished,
     RunInterrupted,
-    SweepResumed,
 )
 from hpcsweep.core.first_errors import AT_ONCE_S
 from hpcsweep.core.protocols import LiveBatch, Phase, TaskId, TaskState
@@ -129,14 +129,14 @@ def test_the_pause_is_over_where_a_run_that_had_begun_outlives_the_others(
 ) -> None:
     state = paused(tmp_path)
     found = unhealthy(state, now=9.0, nodes=(), fail_fast=5, longest_s=longest_s)
-    assert found == ([SweepResumed(9.0)] if resumed else [])
+    assert found == ([PauseEnded(9.0)] if resumed else [])
 
 
 def test_the_pause_is_over_for_good_where_a_run_that_had_begun_has_a_value(tmp_path: Path) -> None:
     state = paused(tmp_path)
     state.first_errors.add(7, "", failed=False)
     (event,) = unhealthy(state, now=9.0, nodes=(), fail_fast=5)
-    assert event == SweepResumed(9.0)
+    assert event == PauseEnded(9.0)
     state.apply(event)
     assert (state.pausing, state.first_errors.over) == (None, True)
 

@@ -187,7 +187,7 @@ def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(sweep: Swee
     assert drives()
     foreground.kill()
     foreground.communicate()
-    assert outside_jobs(tmp_path) == []
+    wait_until("nothing of it is left outside of jobs", lambda: outside_jobs(tmp_path) == [])
     see_to_the_end(sweep)
     check_whole(sweep)
     assert set(started(sweep).values()) == {1}

@@ -52,12 +52,12 @@ def test_a_run_has_the_user_s_language_and_no_launcher_around_it_and_srun_starts
     tmp_path: Path, slurm: PrivateSlurm
 ) -> None:
     (tmp_path / "show.py").write_text(SHOW)
-    command = json.dumps("{python} show.py run && srun {python} show.py")
+    command = json.dumps("{python} show.py run && srun -n 2 -c 1 {python} show.py")
     (tmp_path / "sweep.yaml").write_text(SPEC % (command, "fifo", 1))
-    language = {"LC_CTYPE": "C.UTF-8", "LC_NUMERIC": "de_DE.UTF-8", "LANG": "en_GB.UTF-8"}
+    language = {"LC_CTYPE": "C.UTF-8", "LC_NUMERIC": "POSIX", "LANG": "C.UTF-8"}
     options = (
         "budget.trials=1",
-        "cluster.options={ntasks: 2}",
+        "resources.cpus=2",
         "cluster.setup=['echo \"${#NAME}\" >length']",
     )
     code, out = launch(tmp_path, slurm, *options, NAME="ö", **language)

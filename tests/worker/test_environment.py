@@ -137,13 +137,6 @@ def test_outside_of_slurm_nothing_is_added_but_the_run_s_own() -> None:
     }
 
 
-@pytest.mark.parametrize("others", [{}, {"SLURM_NPROCS": "4"}], ids=["ntasks", "nprocs too"])
-def test_a_job_of_several_tasks_tells_srun_how_many_and_nobody_else(others: dict[str, str]) -> None:
-    found = given({**JOB, "SLURM_NTASKS": "4", **others})
-    assert "SLURM_NTASKS" not in found
-    assert found["SLURM_NPROCS"] == "4"
-
-
 @pytest.mark.parametrize(("before", "after"), [("", "/m"), ("/a:/b", "/a:/b:/m")])
 def test_what_training_needs_to_find_hpcsweep_is_the_last_on_its_path(before: str, after: str) -> None:
     base = {"PYTHONPATH": before} if before else {}
