@@ -165,12 +165,14 @@ class Compacting:
         if left:
             return ClearPart(left.pop(0))
         ended = self._state.ended is not None
+        ready = self._packing.files - len(self._late)
+        if not ended and ready >= self._at:  # seldom: removals, which may be due at every step, can wait
+            return self._part(merge=len(self._packing.parts) >= MERGE_ABOVE)
         removal = self._removal(1 if ended else remove_at)
         if removal is not None:
             return removal
-        ready = self._packing.files - len(self._late)
-        if ready >= (1 if ended else self._at) or (ended and len(self._packing.parts) > 1):
-            return self._part(merge=ended or len(self._packing.parts) >= MERGE_ABOVE)
+        if ended and (ready >= 1 or len(self._packing.parts) > 1):
+            return self._part(merge=True)
         if ended and not self._tabled:
             self._tabled = True
             return None if read_tables(self._layout) else WriteTables()

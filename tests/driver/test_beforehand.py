@@ -84,7 +84,9 @@ def test_a_request_comes_next_is_completed_and_is_taken_up_once(root: Path, cont
     path = put_request(Layout(root), Request("enqueue", 1.0, "ada", {"config": {"x": 0.125}}))
     text = path.read_bytes()
     driver.tick()
+    journal.release()
     path.write_bytes(text)  # the driver was killed before it could remove it
+    driver, journal = make_driver(root, cluster, scheduler=Fifo(max_resource=1, trials=9), max_tasks=2)
     driver.run()
     journal.release()
     (enqueued,) = of_kind(root, Enqueued)

@@ -398,15 +398,22 @@ def test_the_budget_of_trials_is_held_and_raising_it_carries_on(root: Path, cont
 
     drive(root, FolderCluster(controller))
     assert len(of_kind(root, SweepResumed)) == 1
-    assert len(of_kind(root, TrialCreated)) == 15  # the bracket cut short stays so, the next one starts
+    assert len(of_kind(root, TrialCreated)) == 17  # the bracket cut short is filled, then the next one starts
     assert end_of(root) == (Ending.FINISHED, "all trials are done")
     assert [event for event in decided(events(root)) if event in first] == first
 
 
-def test_a_budget_raised_where_no_bracket_is_left_changes_nothing(root: Path, controller: Path) -> None:
+def test_a_budget_raised_fills_the_bracket_that_it_had_cut_and_opens_none(
+    root: Path, controller: Path
+) -> None:
     drive(root, FolderCluster(controller), scheduler=Halving(max_resource=8), max_trials=5)
+    assert len(of_kind(root, TrialCreated)) == 5
+    drive(root, FolderCluster(controller), scheduler=Halving(max_resource=8), max_trials=20)
+    assert len(of_kind(root, TrialCreated)) == 8
+    completed = Counter(event.rung for event in of_kind(root, RunFinished))
+    assert completed == {0: 8, 1: 4, 2: 2, 3: 1}
     first = events(root)
-    drive(root, FolderCluster(controller), scheduler=Halving(max_resource=8), max_trials=8)
+    drive(root, FolderCluster(controller), scheduler=Halving(max_resource=8), max_trials=30)
     assert events(root) == first
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hpcsweep.compacting import carry_out
-from hpcsweep.core.events import Ending, Outcome, RunFinished, RunId
+from hpcsweep.core.events import Ending, Failure, Outcome, RunFinished, RunId
 from hpcsweep.core.packing import Packing
 from hpcsweep.report.folder import Folder
 from hpcsweep.report.metrics import metrics_table, read_raw
@@ -128,7 +128,14 @@ def test_the_run_pays_for_a_metrics_file_that_cannot_be_read() -> None:
         run = ManifestRun(trial=0, rung=0, bracket=0, resource=1, attempt=0, seed=0, config={})
         program = Program(workdir="/", metric="loss")
         found = as_user(lambda: tuple(measure(trial, run, program, restart=0, start=0)))
-        assert found == (None, f"{path}: cannot be read: Permission denied", 0, False, False)
+        assert found == (
+            None,
+            f"{path}: cannot be read: Permission denied",
+            0,
+            False,
+            False,
+            Failure.UNREADABLE,
+        )
 
 
 def test_reports_that_cannot_be_read_stay_where_they_are_and_are_named() -> None:
