@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -13,6 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hpcsweep.cli import app
+from hpcsweep.cli.progress import Plain
+from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import RunFinished
 from hpcsweep.driver import Driver
 from hpcsweep.store import journal as journals
@@ -92,3 +95,44 @@ def test_a_folder_that_cannot_be_used_from_the_beginning_is_an_error_at_once(
     done = CliRunner().invoke(app, ["launch", str(spec)])
     assert done.exit_code == 2
     assert "No space left on device. Nothing is lost: free space or quota" in done.stderr
+
+
+def test_a_launch_whose_output_nobody_reads_any_more_ends(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("hpcsweep.cli.launch")
+    monkeypatch.setattr(module, "errors_exit", contextlib.nullcontext)
+    monkeypatch.setattr(Plain, "tick", fails(range(1, 2), errno.EPIPE, Plain.tick))
+    with pytest.raises(BrokenPipeError):
+        module.launch(spec, results=None, cluster=None, overrides=[], once=False, detach=False, quiet=False)
+
+
+def test_a_sweep_whose_folder_is_away_for_a_while_is_not_begun_anew(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the file system is unmounted: nothing is there then."""
+    folder, away = spec.parent / "results" / "s", spec.parent / "away"
+    take_requests, sleep = Driver._take_requests, SystemClock.sleep
+    calls = Counter[str]()
+
+    def unmounted_at_third(driver: Driver) -> None:
+        calls["tick"] += 1
+        if calls["tick"] == 3:
+            folder.rename(away)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        take_requests(driver)
+
+    def mounted_at_third(clock: SystemClock, seconds: float) -> None:
+        if away.exists():
+            calls["sleep"] += 1
+            assert not folder.exists()
+            if calls["sleep"] == 3:
+                away.rename(folder)
+        sleep(clock, min(seconds, 0.01))
+
+    monkeypatch.setattr(Driver, "_take_requests", unmounted_at_third)
+    monkeypatch.setattr(SystemClock, "sleep", mounted_at_third)
+    done = CliRunner().invoke(app, ["launch", str(spec)])
+    assert done.exit_code == 0, done.output
+    assert "results/s: its journal is not there any more" in done.stderr
+    check_whole(folder)

@@ -36,6 +36,7 @@ from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.spec.extension import GROWING
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.segments import read_journal
 from hpcsweep.sweep import (
     Place,
     check_fits,
@@ -164,6 +165,8 @@ class _Session:
         """
         try:
             return self._drive(before, waiting, first=True)
+        except BrokenPipeError:  # nobody reads what is printed: that is no fault of the folder
+            raise
         except (FolderUnavailable, OSError) as error:
             if not self._ticked or self._mode != "stay":
                 raise
@@ -175,10 +178,24 @@ class _Session:
             self._again_s = min(2 * self._again_s, LONGEST_AGAIN_S)
             self._show.restart()
             try:
+                self._check_there()
                 # A new driver reads all again: what the last one knew may not be what was written.
                 return self._drive(before, contextlib.nullcontext(), first=False)
+            except BrokenPipeError:
+                raise
             except (FolderUnavailable, OSError) as error:
                 failure = error
+
+    def _check_there(self) -> None:
+        """Whether the sweep is still in its folder: a new one must not begin in its place.
+
+        Raises:
+            FolderUnavailable: It is not; the file system may not be mounted.
+        """
+        if read_journal(Layout(self._folder)).tail is None:
+            raise FolderUnavailable(
+                f"{self._folder}: its journal is not there any more: bring it back, or end this launch"
+            )
 
     def _drive(
         self,
