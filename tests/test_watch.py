@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import logging
 import os
 import pty
 import re
@@ -26,11 +27,13 @@ from hpcsweep.cli.neutral import neutral
 from hpcsweep.cli.outlook import Left, Plan, left, outlook, plan_of, rate
 from hpcsweep.cli.picture import Picture, draw
 from hpcsweep.cli.strokes import ASCII, UNICODE, sparkline
+from hpcsweep.cli.watch import Squeue
 from hpcsweep.core.events import (
     AnyEvent,
     BatchHindered,
     BatchPlanned,
     BatchSubmitted,
+    Detached,
     Ending,
     Interruption,
     NoMoreTrials,
@@ -570,3 +573,26 @@ def test_what_cannot_be_watched_is_refused(tmp_path: Path, argv: list[str], word
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert words in re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
+
+
+def test_the_queue_is_asked_for_the_jobs_of_who_launched_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A colleague who watches has other jobs; and a tick job may be known by its folder alone."""
+    asked: list[str] = []
+
+    def queued(user: str, *, timeout_s: float) -> list[tuple[str, ...]]:
+        asked.append(user)
+        return [("78", "site-41", "PENDING", "BeginTime", "N/A", str(tmp_path))] if user == "ada" else []
+
+    monkeypatch.setattr("hpcsweep.cli.liveness.queued_jobs", queued)
+    monkeypatch.setattr("hpcsweep.store.owner._user", lambda: "ada")
+    monkeypatch.setattr(logging.getLogger("hpcsweep"), "propagate", True)  # put back afterwards
+    journal = Journal.open(Layout(tmp_path))
+    journal.commit([*hyperband(), Detached(START + 1.0, "slurm")])
+    journal.release()
+    watched, squeue = Watch(tmp_path, lambda batches: {}), Squeue()
+    view = watched.look(now=START + 2500, shown=9)
+    found = [squeue.liveness(watched, view) for _ in range(2)]
+    assert [one is not None and one.driven for one in found] == [True, True]
+    assert asked == ["ada"]

@@ -14,7 +14,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
 from hpcsweep.store.segments import Tail
 
-#: `status` waits so long for squeue.
+#: So long squeue is waited for.
 SQUEUE_S: Final = 10.0
 
 

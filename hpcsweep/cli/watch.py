@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import math
 import os
 import shutil
 import signal
@@ -20,24 +18,23 @@ from rich.console import Console
 from rich.live import Live
 
 from hpcsweep.cli.exits import INTERRUPTED, errors_exit
-from hpcsweep.cli.liveness import SQUEUE_S
+from hpcsweep.cli.liveness import ask_liveness
 from hpcsweep.cli.neutral import raw
 from hpcsweep.cli.outlook import Plan, plan_of
 from hpcsweep.cli.picture import Picture
 from hpcsweep.cli.show import status
-from hpcsweep.cluster.slurm_queue import SlurmQueue, queued_jobs
+from hpcsweep.cluster.slurm_queue import SlurmQueue
 from hpcsweep.core.protocols import LiveBatch, TaskId, TaskShape, TaskState
 from hpcsweep.core.records import BatchState
 from hpcsweep.errors import ClusterUnavailable, SpecError
-from hpcsweep.report.liveness import Liveness, QueuedJob, liveness, must_ask
+from hpcsweep.report.liveness import Liveness, liveness, must_ask
 from hpcsweep.report.watch import View, Watch
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout
 
 #: How soon the picture follows the terminal's size.
 _LOOK_S: Final = 0.25
-#: What the last poll showed counts for so long; without one squeue is asked so often.
-_FRESH_S: Final = 2.0
+#: How often squeue is asked whether the jobs of a sweep live that no driver drives.
 _ASK_S: Final = 30.0
 
 
@@ -80,7 +77,7 @@ def _draw(path: Path, console: Console, every: float) -> None:
 
     def look() -> View:
         view = watched.look(now=time.time(), shown=console.height)
-        return view._replace(liveness=squeue.liveness(watched.layout, view))
+        return view._replace(liveness=squeue.liveness(watched, view))
 
     view = look()
     if view.course.state.ended is not None:
@@ -108,8 +105,8 @@ class Squeue:
 
     def __init__(self) -> None:
         self._queue = SlurmQueue()
-        self._looked = self._asked = -math.inf
-        self._shown: tuple[Mapping[str, QueuedJob] | None, str] = None, ""
+        self._asked = 0.0
+        self._liveness: Liveness | None = None
         self._words = _Words()
         log = logging.getLogger("hpcsweep")
         log.addHandler(self._words)  # nothing else may write to the terminal
@@ -140,32 +137,19 @@ class Squeue:
         shown = self._queue.poll(live)
         if shown is None:
             raise ClusterUnavailable(self._words.last)
-        self._looked = time.monotonic()
         return shown
 
-    def liveness(self, layout: Layout, view: View) -> Liveness | None:
-        """Whether anybody drives the sweep; None where no queue can tell.
-
-        What the last poll showed counts; where there was nothing to poll for, squeue is asked now and then.
-        """
-        state = view.course.state
-        if state.started is None or not must_ask(state, view.driver):
+    def liveness(self, watched: Watch, view: View) -> Liveness | None:
+        """Whether anybody drives the sweep, asked now and then; None where no queue can tell."""
+        state, tail = view.course.state, watched.tail
+        if state.started is None or tail is None or not must_ask(state, view.driver):
             return None
-        jobs = self._queue.jobs
-        if jobs is not None and time.monotonic() - self._looked < _FRESH_S:
-            shown = {job: QueuedJob(job, name) for job, name in jobs.items()}
-            return liveness(layout, state, driver=None, jobs=shown)
         if view.unknown:
-            return liveness(layout, state, driver=None, unknown=view.unknown)
-        if time.monotonic() - self._asked >= _ASK_S:
+            return liveness(watched.layout, state, driver=None, unknown=view.unknown)
+        if self._liveness is None or time.monotonic() - self._asked >= _ASK_S:
             self._asked = time.monotonic()
-            try:
-                found = queued_jobs(getpass.getuser(), timeout_s=SQUEUE_S)
-                self._shown = {job[0]: QueuedJob(*job) for job in found}, ""
-            except ClusterUnavailable as error:
-                self._shown = None, str(error)
-        jobs_now, unknown = self._shown
-        return liveness(layout, state, driver=None, jobs=jobs_now, unknown=unknown)
+            self._liveness = ask_liveness(watched.layout, state, driver=None, tail=tail)
+        return self._liveness
 
 
 class _Words(logging.Handler):

@@ -24,6 +24,7 @@ from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
 from hpcsweep.store.metrics import Report, metrics_files, parse_reports
 from hpcsweep.store.owner import Owner
 from hpcsweep.store.passed_over import PassedOver
+from hpcsweep.store.segments import Tail
 
 #: Bytes of a metrics file in which its newest report is looked for.
 _END: Final = 1 << 14
@@ -88,6 +89,11 @@ class Watch:
         self._follower = Follower(self.layout)
         self._course = Course()
         self._queued: Mapping[TaskId, TaskState] = {}
+
+    @property
+    def tail(self) -> Tail | None:
+        """The end of the journal, as far as it was read."""
+        return self._follower.tail
 
     def look(self, *, now: float, shown: int) -> View:
         """What there is to see now.

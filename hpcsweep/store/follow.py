@@ -107,11 +107,16 @@ class Follower:
     @property
     def driver(self) -> Owner | None:
         """Who drives the sweep at this moment, as far as the last look has seen."""
+        tail = self.tail
+        return None if tail is None else holder(Reading([], tail, [], tail.end.segment, {}))
+
+    @property
+    def tail(self) -> Tail | None:
+        """The end of the journal, as far as it was read; None while nothing was."""
         if not self._parts:
             return None
         file, _, _, end, released = self._parts[-1]
-        tail = Tail(self._headers[file.path], file.path, released, Position(file.last, end))
-        return holder(Reading([], tail, [], file.last, {}))
+        return Tail(self._headers[file.path], file.path, released, Position(file.last, end))
 
     def _look(self) -> News:
         parts: list[_Part] = []
