@@ -127,11 +127,8 @@ class SlurmQueue:
             self._jobs, self.words = None, str(error)
             return None
         self.words = ""
-        self._jobs = {
-            (row.array if row.task >= 0 else str(row.job)): row.name
-            for row in rows
-            if phase_of(row.state).active
-        }
+        # A job that is no array is the array's job id of itself, which lines that were cut show first.
+        self._jobs = {row.array or str(row.job): row.name for row in rows if phase_of(row.state).active}
         self._counted = (sum(phase_of(row.state).active for row in rows), time.monotonic())
         batches = {batch.name: batch for batch in live}
         known = [self.identity(batch) for batch in live]

@@ -149,6 +149,24 @@ def test_wrapper_that_cuts_lines_hides_no_task(
     assert shown(cluster, batch) == expected
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "70\x1f0\x1f70\x1fRUNNING\x1f\n75\x1fN/A\x1f75\x1fPENDING\x1f\n",
+        "70_0 gpu s-1 me R 0:10 1 n1\n75 gpu s-1-tick me PD 0:00 1 (Dependency)\n",
+    ],
+    ids=["cut", "another layout"],
+)
+def test_tick_job_is_in_the_queue_by_its_id_where_no_name_is_shown(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, lines: str
+) -> None:
+    """Else the driver would submit another one behind its array at each tick."""
+    programs.put("squeue", f"printf '{lines}'")
+    assert cluster.poll([live(batch)]) is not None
+    assert cluster.jobs is not None
+    assert set(cluster.jobs) == {"70", "75"}
+
+
 def test_column_that_was_cut_by_a_character_tells_no_wrong_time(
     cluster: SlurmCluster, programs: Programs, batch: Batch
 ) -> None:
