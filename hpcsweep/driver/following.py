@@ -54,6 +54,7 @@ class _Watch:
         held: Results of interrupted runs by task, until it shows whether the cluster requeues it.
         nodes: Where tasks were last seen running.
         seen_at: When tasks were last seen waiting or running.
+        ends: When runs of each task ended, in order.
         looked: Whether a poll has shown what there is of it.
         stuck_since: Since when each look has shown that a task may wait in vain.
         suspected: Tasks of which that will be told, or concluded, if it goes on.
@@ -74,7 +75,20 @@ class _Watch:
         self.stuck_since: dict[int, float] = {}
         self.suspected: set[int] = set()
         self.silent: dict[int, tuple[float, TaskState]] = {}
+        self.ends: dict[int, list[float]] = {}
         self.charges = Charges(batch.gpus, batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
+
+    def note(self, ending: RunFinished | RunInterrupted, *, at: float) -> None:
+        """A run of it ended, at this Unix time."""
+        self.charges.told(ending)
+        if isinstance(ending, RunFinished) or not ending.requeued:
+            self.ends.setdefault(ending.task, []).append(at)
+
+
+def _ended_at(ending: RunFinished | RunInterrupted) -> float | None:
+    """By the clock of its node, None where unknown."""
+    started = ending.started if isinstance(ending, RunFinished) else None
+    return None if started is None else started + ending.seconds
 
 
 def _possible(result: Result, batch: BatchState) -> Result:
@@ -112,7 +126,7 @@ class Following:
         self.words: str | None = None
         #: What the last successful poll said of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
-        #: Since when the present run of each running task has gone on, as far as this session knows.
+        #: Since when each running task has run, as far as this session knows.
         self._running_since: dict[TaskId, float] = {}
         #: Pending tasks that the cluster put back and holds, and those that can never start, by batch.
         self.held: dict[str, list[int]] = {}
@@ -146,7 +160,25 @@ class Following:
 
     def longest_s(self, now: float) -> float:
         """How long the run has lasted that has been going on for longest."""
-        return max((now - since for since in self._running_since.values()), default=0.0)
+        begun = (self._begun_at(task) for task in self._running_since)
+        return max((now - at for at in begun if at is not None), default=0.0)
+
+    def _begun_at(self, task: TaskId) -> float | None:
+        """When the oldest run of a running task began, None if it has none left.
+
+        A task begins its runs in order, the next one whenever one has ended.
+        """
+        batch = self._state.live.get(task.batch)
+        if batch is None:
+            return None
+        runs = batch.tasks[task.task]
+        oldest = next((n for n, run in enumerate(runs) if run in batch.unended), None)
+        if oldest is None:
+            return None
+        ends = self._watch(batch).ends.get(task.task, [])
+        before = oldest - self._settings.shape.lanes
+        since = self._running_since[task]
+        return max(since, ends[before]) if 0 <= before < len(ends) else since
 
     def waiting(self, batch: BatchState) -> list[int]:
         """Its tasks that the cluster has not started."""
@@ -162,8 +194,6 @@ class Following:
             task: self._running_since.get(task, now - (state.seconds or 0.0))
             for task, state in self.states.items()
             if state.phase is Phase.RUNNING
-            and (batch := self._state.live.get(task.batch)) is not None
-            and any(run in batch.unended for run in batch.tasks[task.task])
         }
 
     def live(self, batch: BatchState) -> LiveBatch:
@@ -186,7 +216,7 @@ class Following:
         events: list[AnyEvent] = []
         ended: set[RunId] = set()
         for batch in batches:
-            events += self._charged(batch, self._results(batch, ended))
+            events += self._noted(batch, self._results(batch, ended), now)
         states = self._poll(batches)
         if states is None:
             return events
@@ -199,17 +229,17 @@ class Following:
             events += self._allocations(batch)
             for task in sorted(watch.open):
                 state = states.get(TaskId(batch.name, task))
-                events += self._charged(batch, self._task(batch, task, state, ended, now))
+                events += self._noted(batch, self._task(batch, task, state, ended, now), now)
             if not watch.open and batch.unended <= ended:
                 events.append(BatchClosed(batch.name, *watch.charges.beyond(range(len(batch.tasks)))))
                 del self._watches[batch.name]
         return events
 
-    def _charged(self, batch: BatchState, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
-        """The same events; what they tell of the cost is noted."""
+    def _noted(self, batch: BatchState, events: Iterable[AnyEvent], now: float) -> Iterator[AnyEvent]:
+        """The same events; what they tell of the cost, and of when runs ended, is noted."""
         for event in events:
             if isinstance(event, RunFinished | RunInterrupted):
-                self._watch(batch).charges.told(event)
+                self._watch(batch).note(event, at=now)
             yield event
 
     def unwanted(self) -> list[tuple[BatchState, int]]:
@@ -245,7 +275,7 @@ class Following:
             files = self._layout.batch(batch.name)
             watch = self._watches[batch.name] = _Watch(files, batch)
             for ending in batch.told:
-                watch.charges.told(ending)
+                watch.note(ending, at=_ended_at(ending) or batch.planned_at)
         return self._watches[batch.name]
 
     def _is_active(self, batch: BatchState, task: int) -> bool:
@@ -334,7 +364,6 @@ class Following:
         for name, result in new_results(watch.files, watch.seen, self._passed_over):
             watch.seen.add(name)
             result = self._charged_gpus(batch, _possible(result, batch))
-            self._running_since.pop(TaskId(batch.name, result.task), None)
             run_id = RunId(result.trial, result.rung)
             if result.task >= len(batch.tasks) or run_id not in batch.tasks[result.task]:
                 self._passed_over.note(watch.files.results / name, "is the result of a run of another batch")

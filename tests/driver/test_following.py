@@ -994,3 +994,42 @@ def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_
         (Interruption.LOST, 4.0, BatchClosed("b1")),
         (Interruption.LOST, 34.0, BatchClosed("b2")),
     ]
+
+
+# --------------------------------------------------------------------------- how long runs have gone on
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["one session", "another driver"])
+def test_a_run_has_lasted_since_the_one_before_it_ended_in_its_task(tmp_path: Path, anew: bool) -> None:
+    watched = Watched(tmp_path, [(0, 1, 2)])
+    watched.cluster.says = {0: TaskState(Phase.RUNNING, seconds=40.0)}
+    watched.observe()
+    assert watched.following.longest_s(watched.now) == 40.0
+    for n, trial in enumerate((0, 1)):
+        watched.writes(trial, n=n, outcome=Outcome.FAILED, message="no", started=watched.now, seconds=40.0)
+        watched.cluster.says = {0: TaskState(Phase.RUNNING, seconds=40.0 * (n + 2))}
+        watched.observe(40.0)
+        if anew:
+            watched.restart()
+            watched.observe(0.0)
+        assert watched.following.longest_s(watched.now) == 0.0
+        assert watched.following.longest_s(watched.now + 9.0) == 9.0
+    watched.writes(2, n=2, outcome=Outcome.FAILED, message="no", started=watched.now, seconds=1.0)
+    watched.observe(1.0)
+    assert watched.following.longest_s(watched.now) == 0.0, "none is left"
+
+
+def test_with_several_lanes_the_oldest_run_counts(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, [(0, 1, 2, 3)])
+    watched.settings = msgspec.structs.replace(
+        SETTINGS, shape=msgspec.structs.replace(SHAPE, runs=4, lanes=2)
+    )
+    watched.restart()
+    watched.cluster.says = {0: TaskState(Phase.RUNNING, seconds=1.0)}
+    watched.observe()
+    watched.writes(1, n=1, outcome=Outcome.FAILED, message="no")
+    watched.observe(9.0)
+    assert watched.following.longest_s(watched.now) == 10.0, "trial 0 goes on"
+    watched.writes(0, n=0, outcome=Outcome.FAILED, message="no")
+    watched.observe(5.0)
+    assert watched.following.longest_s(watched.now) == 5.0, "trial 2 began when trial 1 had ended"
