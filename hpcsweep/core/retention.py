@@ -94,7 +94,11 @@ class Retention:
                 self._seen = {"dropped": 0, "trained": 0}
                 self._done.clear()
                 self._trained.clear()
+                before = list(self.removable)
                 self.removable.clear()
+                self._ask_scheduler()
+                for trial in before:  # those that were stopped are at their end whatever the scheduler says
+                    self._look(trial)
             case _:
                 pass
         self._ask_scheduler()

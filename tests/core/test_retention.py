@@ -305,3 +305,23 @@ def test_a_scheduler_that_does_not_tell_keeps_all(monkeypatch: pytest.MonkeyPatc
     sweep.happen(RunFinished(2, 1, Outcome.STOPPED))
     sweep.happen(TrialStopped(1, "stopped by ada"))
     assert sweep.held == [0, 1]
+
+
+def test_a_trial_that_was_stopped_can_go_when_the_sweep_has_been_carried_on() -> None:
+    scheduler = Fifo(max_resource=9, trials=3)
+    state = SweepState()
+    retention = Retention(state, scheduler)
+    events: list[AnyEvent] = [
+        STARTED,
+        *(TrialCreated(trial, {}, 0, 9) for trial in range(2)),
+        BatchPlanned("a", 1.0, ((RunId(0, 0),), (RunId(1, 0),)), gpus=1, throttle=2),
+        RunFinished(0, 0, Outcome.COMPLETED, value=0.1, batch="a"),
+        TrialStopped(1, "no use"),
+        RunFinished(1, 0, Outcome.STOPPED, value=0.5, batch="a", task=1),
+        BatchClosed("a"),
+    ]
+    for event in [*events, SweepEnded(2.0, Ending.STOPPED, ""), SweepResumed(3.0)]:
+        state.apply(event)
+        scheduler.apply(event)
+        retention.apply(event)
+    assert list(retention.removable) == [1]
