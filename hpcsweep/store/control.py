@@ -95,9 +95,7 @@ def new_requests(
         passed_over: Told what is no request or cannot be read.
     """
     passed_over = PassedOver() if passed_over is None else passed_over
-    for name in sorted(name for name, _ in regular_files(layout.control, _NAME, passed_over)):
-        if name in seen:
-            continue
+    for name in sorted(name for name, _ in regular_files(layout.control, _NAME, passed_over, besides=seen)):
         path = layout.control / name
         try:
             request = msgspec.json.decode(read_bytes(path, at_most=SMALL_BYTES), type=Request)

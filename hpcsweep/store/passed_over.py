@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +66,7 @@ def regular_files(
     pattern: re.Pattern[str],
     passed_over: PassedOver | None = None,
     *,
+    besides: Container[str] = (),
     strict: bool = False,
 ) -> Iterator[tuple[str, re.Match[str]]]:
     """Names of the regular files in the folder that match the whole pattern; one readdir.
@@ -77,6 +78,7 @@ def regular_files(
         folder: The folder.
         pattern: Of the names of our own files.
         passed_over: Told what is passed over.
+        besides: Names that are not wanted, and not looked at.
         strict: A folder that cannot be listed is an error.
 
     Raises:
@@ -93,6 +95,8 @@ def regular_files(
         passed_over.note(folder, error)
         return
     for entry in entries:
+        if entry.name in besides:
+            continue
         match = pattern.fullmatch(entry.name)
         if match is None:
             if not entry.name.startswith("."):

@@ -83,8 +83,8 @@ def new_results(
         passed_over: Told what is not a result or cannot be read.
     """
     passed_over = PassedOver() if passed_over is None else passed_over
-    found = regular_files(batch.results, _NAME, passed_over)
-    fresh = {name: tuple(map(int, match.groups())) for name, match in found if name not in seen}
+    found = regular_files(batch.results, _NAME, passed_over, besides=seen)
+    fresh = {name: tuple(map(int, match.groups())) for name, match in found}
     for name, (task, restart, _) in sorted(fresh.items(), key=lambda item: item[1]):
         path = batch.results / name
         try:
