@@ -7,10 +7,8 @@ has on PYTHONPATH goes before the modules of every other Python that its trainin
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -23,8 +21,8 @@ _INIT: Final = os.path.join(PACKAGE, "__init__.py")
 _IF_MISSING: Final = "--if-missing"
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds this package and nothing else."""
+class _Finder:
+    """Finds this package and nothing else; on `sys.meta_path`."""
 
     package = PACKAGE
 
@@ -53,6 +51,8 @@ def was_needed() -> bool:
 
 
 def _main(arguments: list[str]) -> None:
+    import runpy  # not for the worker
+
     if_missing = arguments[0] == _IF_MISSING
     module, *rest = arguments[if_missing:]
     found = importlib.util.find_spec(_NAME)

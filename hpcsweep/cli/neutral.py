@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, cast
 
-import msgspec
 from typer.core import TyperGroup
 
 from hpcsweep.core.masking import secret_arguments, without
@@ -27,6 +26,8 @@ _hidden: list[str] = []
 
 def json_text(value: object) -> str:
     """The value as JSON, in which whatever is not printable is written as an escape."""
+    import msgspec  # not for --help
+
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     if text.isprintable():
         return text
