@@ -63,9 +63,6 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.segments import list_segments
 
-_UNLIMITED = 1_000_000
-#: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
-_MOST_TASKS = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -365,6 +362,7 @@ class Driver:
             except ClusterUnavailable as error:
                 self._words.failed("change", str(error))
                 continue
+            self._words.answered("change")
             self._commit([TasksReleased(name, tuple(tasks))])
         if self.following.never and self.state.pausing is None and self.state.stopping is None:
             name = next(iter(self.following.never))
