@@ -53,6 +53,8 @@ class Failure(enum.Enum):
     CANCELLED = "cancelled"  # its owner cancelled it again after it had been resubmitted
 
 
+#: Clocks of the hosts that drive may differ by so much, in seconds.
+_HOSTS_S: Final = 300.0
 #: How the worker words what is no crash.
 _NOT_FINITE: Final = re.compile(r"metric .+ is -?(?:nan|inf) at step ")
 _NEVER_REPORTED: Final = re.compile(r"metric .+ was (?:never reported|not reported after|reported only) ?")
@@ -321,6 +323,10 @@ class NodeExcluded(Event, frozen=True, tag="node_excluded", gc=False):
     at: float
     until: float
     reason: str
+
+    def holds(self, now: float) -> bool:
+        """Whether batches stay away from it now; not if it was told by a clock that was ahead."""
+        return self.at - _HOSTS_S <= now < self.until
 
 
 class NoMoreTrials(Event, frozen=True, tag="no_more_trials", gc=False):

@@ -13,22 +13,15 @@ from hpcsweep.core.state import SweepState
 BAD_TRIALS: Final = 3
 #: For so long.
 EXCLUDED_S: Final = 3600.0
-#: Clocks of the hosts that drive may differ by so much.
-CLOCKS_S: Final = 300.0
 #: So many batches in a row that die at once pause the sweep.
 DEAD_BATCHES: Final = 3
 #: So many submissions in a row that are refused in the same words do.
 REFUSALS: Final = 3
 
 
-def is_excluded(event: NodeExcluded, *, now: float) -> bool:
-    """Whether it still holds; not if it was told by a clock that was ahead."""
-    return event.at - CLOCKS_S <= now < event.until
-
-
 def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
     """Nodes that a batch submitted now stays away from."""
-    return tuple(sorted(node for node, event in state.excluded.items() if is_excluded(event, now=now)))
+    return tuple(sorted(node for node, event in state.excluded.items() if event.holds(now)))
 
 
 def unhealthy(

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from hpcsweep.core.state import SweepState
-from hpcsweep.store.files import last_lines
+from hpcsweep.store.last_words import SEPARATOR, last_words_of
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.owner import Owner
 
@@ -139,11 +139,13 @@ def _is_of(job: QueuedJob, state: SweepState, layout: Layout) -> bool:
 
 def _last_words(layout: Layout) -> list[str]:
     """What its ticks and its newest task printed last."""
-    found = [f"ticks.log: {line}" for line in last_lines(layout.tick_log, LINES)]
-    log = _newest_log(layout)
-    if log is not None:
-        where = log.relative_to(layout.root)
-        found += [f"{where}: {line}" for line in last_lines(log, LINES)]
+    logs = (layout.tick_log, _newest_log(layout))
+    found = [
+        f"{log.relative_to(layout.root)}: {line}"
+        for log in logs
+        if log is not None and (words := last_words_of(log, lines=LINES))
+        for line in words.split(SEPARATOR)
+    ]
     return found or ["its logs say nothing: see cluster.setup and the template"]
 
 

@@ -23,8 +23,6 @@ from hpcsweep.core.state import SweepState
 NEWEST_SHOWN: Final = 5
 #: Clocks that differ by more are told of.
 CLOCKS_S: Final = 30.0
-#: What is so far ahead was written by a clock that has been set since.
-SET_S: Final = 300.0
 #: Interruptions that nobody need look into.
 _EXPECTED: Final = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED})
 
@@ -90,8 +88,8 @@ def clocks(events: Sequence[AnyEvent]) -> dict[str, float]:
 
 def left_out(state: SweepState, *, now: float) -> list[NodeExcluded]:
     """Nodes that batches submitted now stay away from, by name."""
-    holds = (found for found in state.excluded.values() if found.at - SET_S <= now < found.until)
-    return sorted(holds, key=lambda event: event.node)
+    holding = (event for event in state.excluded.values() if event.holds(now))
+    return sorted(holding, key=lambda event: event.node)
 
 
 def interruptions(state: SweepState) -> dict[str, int]:

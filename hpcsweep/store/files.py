@@ -300,16 +300,3 @@ def time_of(folder: Path) -> float:
             path.unlink()
     except OSError:
         return time.time()
-
-
-def last_lines(path: Path, most: int) -> list[str]:
-    """The last lines, oldest first, that are not empty and not ours, each shortened."""
-    try:
-        with open(open_regular(path), "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 4096))
-            lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    except OSError:
-        return []
-    theirs = [line.strip()[:300] for line in lines if line.strip() and not line.startswith(OURS)]
-    return theirs[-most:]
