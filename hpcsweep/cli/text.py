@@ -119,7 +119,7 @@ def duration(seconds: float) -> str:
 
 def moment(at: float) -> str:
     """A Unix time as a clock here shows it; one of a simulation counts from the beginning of that."""
-    if at < SIMULATION_BEGINS_S + 10 * 365 * 86400:  # long before there was any sweep
+    if 0 <= at - SIMULATION_BEGINS_S < 10 * 365 * 86400:  # long before there was any sweep
         return f"{duration(round(at - SIMULATION_BEGINS_S))} after the simulation began"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
