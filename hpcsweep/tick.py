@@ -214,8 +214,10 @@ def _ensure_tick_job(layout: Layout, batch: str) -> None:
         cluster = _known(layout, events)[1].cluster
         cluster.poll([])
         sweep = batch.rsplit("-", 2)[0]
-        names = (cluster.jobs or {}).values()
-        if any(name.startswith(f"{sweep}-") and name.endswith("-tick") for name in names):
+        jobs = cluster.jobs or {}
+        # By id where the site renames jobs; by name those that followed a job which failed.
+        named = any(name.startswith(f"{sweep}-") and name.endswith("-tick") for name in jobs.values())
+        if named or not SweepState.replay(events).tick_ids.isdisjoint(jobs):
             return
         job = cluster.call(f"{sweep}-tick", layout.root, delay_s=LATER_S)
         _log.warning("job %s looks again in %g s", job, LATER_S)

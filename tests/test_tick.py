@@ -294,6 +294,16 @@ def test_a_task_whose_tick_fails_leaves_a_job_that_looks_again_unless_one_waits(
     assert site.finished() == 1
 
 
+def test_a_tick_job_that_the_site_has_renamed_waits_as_well(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = site.work(0)
+    monkeypatch.setattr(site.cluster, "known", {site.batch.tick: "lab7"})
+    monkeypatch.setattr("hpcsweep.driver.driver.new_requests", lambda *of: 1 / 0)
+    assert site.tick(name, 0) == 1
+    assert site.cluster.called == []
+
+
 def test_tick_jobs_that_are_gone_before_their_time_are_replaced(site: Site) -> None:
     name = site.work(0)
     batch = site.batch

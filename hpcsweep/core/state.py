@@ -260,6 +260,11 @@ class SweepState:
         newest = self.newest(first)
         return None if newest is None else self._key(newest)
 
+    @property
+    def tick_ids(self) -> set[str]:
+        """Jobs that may be there to tick, behind an array or at their time."""
+        return {*self.tick_jobs, *(batch.tick for batch in self.live.values() if batch.tick)}
+
     def clone_steps(self, parent: int) -> list[int]:
         """Steps of this trial's checkpoints that clones have yet to go on from."""
         clones = (self.trials[trial] for trial in self._young)

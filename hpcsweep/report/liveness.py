@@ -98,11 +98,13 @@ def liveness(
         lines = (f"whether its jobs live is not known: {unknown}",) if unknown and detached else ()
         driven = None if detached else False
         return Liveness(driven, unknown=unknown, lines=lines, advice=advice)
-    found = [job for job in jobs.values() if _is_of(job, state, layout)]
+    tick_ids = state.tick_ids
+    known = tick_ids | {batch.job for batch in state.live.values() if batch.job}
+    found = [job for job in jobs.values() if job.job in known or _is_of(job, state, layout)]
     ticks = tuple(
         job
         for job in found
-        if job.name.endswith("-tick") or job.job in _tick_ids(state) or job.folder == str(layout.root)
+        if job.name.endswith("-tick") or job.job in tick_ids or job.folder == str(layout.root)
     )
     arrays = tuple(job for job in found if job not in ticks)
     if not detached:
@@ -124,17 +126,12 @@ def liveness(
     )
 
 
-def _tick_ids(state: SweepState) -> set[str]:
-    return {*state.tick_jobs, *(batch.tick for batch in state.live.values() if batch.tick)}
-
-
 def _is_of(job: QueuedJob, state: SweepState, layout: Layout) -> bool:
-    """By its id, name or folder: sites rename jobs, and tick jobs are followed by others."""
+    """By its name or folder: sites rename jobs, and tick jobs are followed by others, of other ids."""
     assert state.started is not None
     if job.folder == str(layout.root) or job.folder.startswith(f"{layout.batches}{os.sep}"):
         return True
-    ids = {batch.job for batch in state.live.values() if batch.job} | _tick_ids(state)
-    return job.job in ids or job.name.startswith(f"{state.started.name}-{state.started.sweep}-")
+    return job.name.startswith(f"{state.started.name}-{state.started.sweep}-")
 
 
 def _last_words(layout: Layout) -> list[str]:
