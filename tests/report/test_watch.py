@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,13 +245,16 @@ def test_nothing_of_a_trial_that_does_not_run_is_touched(
     for trial in range(6):
         sweep.report(trial, 0.5)
     listed: list[str] = []
-    real = os.listdir
 
-    def noted(path: Any) -> list[str]:
-        listed.append(Path(path).relative_to(sweep.layout.root).as_posix())
-        return real(path)
+    def noted(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def listing(path: Any) -> Any:
+            listed.append(Path(path).relative_to(sweep.layout.root).as_posix())
+            return real(path)
 
-    monkeypatch.setattr(os, "listdir", noted)
+        return listing
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name)))
     sweep.look()
     assert listed == ["journal", "batches/a/logs", "batches/a/results", "trials/0000/1"]
 

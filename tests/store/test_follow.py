@@ -127,7 +127,9 @@ class Drivers:
 def test_many_looks_tell_what_one_reading_tells_whatever_drivers_do_meanwhile(
     layout: Layout, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_refuse_if_held", lambda reading: None)  # all others are dead
+    monkeypatch.setattr(
+        journal_module, "_refuse_if_held", lambda reading, **more: None
+    )  # all others are dead
     drivers = Drivers(layout, seed)
     readers = [Reader(layout) for _ in range(3)]
     for _ in range(30):
