@@ -65,7 +65,7 @@ class SubmitUncertain(ClusterError):
 
     Args:
         words: The cluster's.
-        refused: The program ended by itself with an error, and not for lack of an answer.
+        refused: The program ended by itself and named no job, and not for lack of an answer.
     """
 
     def __init__(self, words: str, *, refused: bool = False) -> None:

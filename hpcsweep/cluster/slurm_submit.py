@@ -72,7 +72,8 @@ def submit(script: Path | str, *, cwd: Path, drop: Container[str] = ()) -> tuple
         raise kind(answer.words)
     job = job_id(answer.out)
     if not job:
-        raise SubmitUncertain(f"sbatch: accepted, but gave no job id: {answer.out.strip()!r}")
+        # Where no job shows later, it was a refusal.
+        raise SubmitUncertain(f"sbatch: succeeded, but gave no job id: {answer.words}", refused=True)
     return job, answer.err.strip()
 
 

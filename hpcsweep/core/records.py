@@ -184,10 +184,17 @@ class BatchState(msgspec.Struct):
 
 
 class Refusals(NamedTuple):
-    """Submissions in a row that were refused in the same words, numbers in them aside."""
+    """Submissions that were refused since one was accepted.
+
+    Attributes:
+        words: Of the last.
+        times: So many in a row were refused in the same words, numbers in them aside.
+        in_all: So many in whatever words.
+    """
 
     words: str
     times: int
+    in_all: int
 
 
 class KeptOut(NamedTuple):

@@ -97,7 +97,7 @@ class SweepState:
         without_checkpoint: Those of them that had files; `removed_bytes`: how much that was.
         held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
         said: What the cluster said last, by what it was asked for, where it does not do that.
-        refusals: Submissions that were refused in the same words since one was accepted.
+        refusals: Submissions that were refused since one was accepted, and in which words the last.
         time_up: Since when `budget.time` is used up by the wall clock.
         gpus: Of a task of the newest batch, None while there was none.
         simulated: Whether nothing was trained, and times are virtual.
@@ -134,7 +134,7 @@ class SweepState:
         self.limited = ""
         self.kept_out = KeptOut(0, 0, 0.0)
         self.said: dict[str, ClusterSaid] = {}
-        self.refusals = Refusals("", 0)
+        self.refusals = Refusals("", 0, 0)
         self.time_up: float | None = None
         self.gpus: int | None = None
         self.simulated = False
@@ -297,7 +297,7 @@ class SweepState:
         self.pausing = None
         self.dead = 0
         self.said.clear()
-        self.refusals = Refusals("", 0)
+        self.refusals = Refusals("", 0, 0)
         self.no_more_trials = None
         for run in self.waiting:  # whoever carries on has mended what was broken
             self.run(run).idle_faults = 0
@@ -401,7 +401,7 @@ class SweepState:
         self.live[event.batch].job = event.job
         self.limited = ""
         self.said.pop("submit", None)
-        self.refusals = Refusals("", 0)
+        self.refusals = Refusals("", 0, 0)
 
     def _tasks_allocated(self, event: TasksAllocated) -> None:
         batch = self.live[event.batch]
@@ -443,7 +443,8 @@ class SweepState:
             self.live[event.batch].said = event.words
         if event.refused:
             again = without_numbers(event.words) == without_numbers(self.refusals.words)
-            self.refusals = Refusals(event.words, self.refusals.times + 1 if again else 1)
+            times = self.refusals.times + 1 if again else 1
+            self.refusals = Refusals(event.words, times, self.refusals.in_all + 1)
 
     def _tasks_released(self, event: TasksReleased) -> None:
         self.live[event.batch].released.update(event.tasks)

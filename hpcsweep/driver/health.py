@@ -17,6 +17,8 @@ EXCLUDED_S: Final = 3600.0
 DEAD_BATCHES: Final = 3
 #: So many submissions in a row that are refused in the same words do.
 REFUSALS: Final = 3
+#: And so many in whatever words: they may hold a date or the name of a request.
+REFUSALS_IN_ALL: Final = 6
 
 
 def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
@@ -47,8 +49,12 @@ def unhealthy(
             reason = f"{len(faults)} trials failed there in a row; the last: {[*faults.values()][-1]}"
             found.append(NodeExcluded(node, now, now + EXCLUDED_S, reason))
     going_on = state.pausing is None and state.stopping is None
-    if state.refusals.times >= REFUSALS and going_on:
-        words = f"{state.refusals.times} submissions in a row were refused: {state.refusals.words}"
+    refusals = state.refusals
+    if refusals.times >= REFUSALS and going_on:
+        words = f"{refusals.times} submissions in a row were refused: {refusals.words}"
+        return [*found, PauseRequested(now, words)]
+    if refusals.in_all >= REFUSALS_IN_ALL and going_on:
+        words = f"{refusals.in_all} submissions in a row were refused; the last: {refusals.words}"
         return [*found, PauseRequested(now, words)]
     if state.dead >= DEAD_BATCHES and going_on:
         words = state.dead_reason or "without a word"

@@ -119,7 +119,7 @@ def test_a_new_state_knows_nothing() -> None:
         "removed_bytes": 0,
         "without_checkpoint": [],
         "said": {},
-        "refusals": ("", 0),
+        "refusals": ("", 0, 0),
         "time_up": None,
         "tick_due": 0.0,
         "tick_jobs": {},

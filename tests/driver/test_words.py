@@ -11,7 +11,7 @@ from hpcsweep.cli.text import troubles
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterSaid, Ending
 from hpcsweep.core.protocols import Batch, Limits, LiveBatch, TaskId, TaskState
 from hpcsweep.driver import Driver
-from hpcsweep.driver.health import REFUSALS
+from hpcsweep.driver.health import REFUSALS, REFUSALS_IN_ALL
 from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain
 from hpcsweep.store.layout import BatchLayout
 from tests.doubles import FakeClock, FolderCluster
@@ -127,7 +127,7 @@ def test_equal_refusals_in_unknown_words_pause_the_sweep_with_them(
     assert len(cluster.trained()) == len(set(cluster.trained()))
 
 
-def test_refusals_that_differ_or_are_none_do_not_pause_it(tmp_path: Path, cluster: Moody) -> None:
+def test_a_few_refusals_that_differ_or_are_none_do_not_pause_it(tmp_path: Path, cluster: Moody) -> None:
     cluster.refusals = [
         *(SubmitUncertain("sbatch: Unable to contact slurm controller") for _ in range(5)),
         *(SubmitUncertain(f"sbatch: {kind}", refused=True) for kind in ("a", "b", "a", "b", "b")),
@@ -136,6 +136,19 @@ def test_refusals_that_differ_or_are_none_do_not_pause_it(tmp_path: Path, cluste
     assert driver.state.ended is not None
     assert driver.state.ended.ending is Ending.FINISHED
     assert cluster.asked > 10
+
+
+def test_refusals_pause_it_in_the_end_whatever_their_words(tmp_path: Path, cluster: Moody) -> None:
+    root = tmp_path / "s"
+    cluster.refusals = [SubmitUncertain(f"sbatch: no, said {name}", refused=True) for name in "abcdefghi"]
+    drive(root, cluster)
+    assert end_of(root) == (
+        Ending.PAUSED,
+        "6 submissions in a row were refused; the last: sbatch: no, said f",
+    )
+    assert cluster.asked == REFUSALS_IN_ALL
+    cluster.refusals = []
+    assert drive(root, cluster).state.best is not None
 
 
 def test_known_refusals_are_counted_over_the_drivers_that_meet_them(tmp_path: Path, cluster: Moody) -> None:
