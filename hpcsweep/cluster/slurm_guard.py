@@ -74,6 +74,9 @@ $body
 wait "$$!"
 code=$$?
 [ "$$code" -eq 0 ] || [ "$$code" -eq 143 ] || look_again "exit status $$code"
+if [ "$$code" -eq 0 ] && [ "$$failures" -gt 0 ]; then
+  echo "$$(date '+%Y-%m-%d %H:%M:%S') tick job $$SLURM_JOB_ID: works again"
+fi
 exit "$$code"
 """
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from hpcsweep.store.owner import Owner
 QUEUED: Final = "slurm"
 #: A driver that gives no sign of life for so long is told of.
 SILENT_S: Final = 300.0
+#: What the shell code around a tick job writes where its work failed.
+_FAILED: Final = re.compile(r"tick job \S+: failed \(.*looks again in")
 #: So many of the last lines of a log are shown.
 LINES: Final = 3
 
@@ -112,7 +115,7 @@ def liveness(
         return Liveness(False, arrays, ticks, lines=(live,) if arrays else (), advice=advice)
     if arrays or ticks:
         lines = () if ticks else ("no tick job is in the queue: its tasks drive it as they end",)
-        return Liveness(True, arrays, ticks, lines=lines, advice=advice)
+        return Liveness(True, arrays, ticks, lines=(*lines, *_failing(layout)), advice=advice)
     return Liveness(
         False,
         arrays,
@@ -132,6 +135,20 @@ def _is_of(job: QueuedJob, state: SweepState, layout: Layout) -> bool:
     if job.folder == str(layout.root) or job.folder.startswith(f"{layout.batches}{os.sep}"):
         return True
     return job.name.startswith(f"{state.started.name}-{state.started.sweep}-")
+
+
+def _failing(layout: Layout) -> list[str]:
+    """What its ticks printed last, where the newest one failed and no other has written since."""
+    lines = last_lines(layout.tick_log, LINES)
+    if not lines or not _FAILED.search(lines[-1]):
+        return []
+    try:
+        written = max(path.stat().st_mtime for path in layout.journal.iterdir())
+        if written > layout.tick_log.stat().st_mtime:
+            return []
+    except (OSError, ValueError):
+        pass
+    return ["its ticks fail, so nobody promotes or submits", *(f"ticks.log: {line}" for line in lines)]
 
 
 def _last_words(layout: Layout) -> list[str]:

@@ -423,6 +423,14 @@ def test_a_tick_job_that_fails_before_python_is_followed_by_others_later_and_lat
     assert lines[1].endswith("tick job 72: failed (exit status 7, 1 in a row); looks again in 60 s")
 
 
+def test_a_tick_job_that_succeeds_after_failures_says_so(programs: Programs, tmp_path: Path) -> None:
+    job = TickJob(tmp_path, programs, setup="true")
+    job.script.write_text(job.script.read_text().replace("\nfailures=0\n", "\nfailures=2\n"))
+    assert job.run() == 0
+    assert job.calls == []
+    assert (job.root / "ticks.log").read_text().endswith(" tick job 72: works again\n")
+
+
 def test_tick_jobs_have_an_end_and_say_so(programs: Programs, tmp_path: Path) -> None:
     job = TickJob(tmp_path, programs, setup="exit 7")
     job.script.write_text(job.script.read_text().replace("\nfailures=0\n", "\nfailures=72\n"))

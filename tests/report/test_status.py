@@ -330,6 +330,30 @@ def test_a_tick_job_under_a_new_id_is_known_by_its_name_and_a_renamed_array_by_i
     assert driven(folder, capsys) == [jobs, "no tick job is in the queue: its tasks drive it as they end"]
 
 
+def test_ticks_that_fail_are_told_of_until_one_works_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
+) -> None:
+    folder = written(tmp_path / "s", DETACHED)
+    log = Layout(folder).tick_log
+    failure = "2026-11-28 21:29:30 tick job 53: failed (exit status 1, 2 in a row); looks again in 120 s"
+    log.write_text(f"module: command not found\n{failure}\n")
+    queue[:] = [("77", "lr-cafe01-tick", "PENDING", "BeginTime", "2026-01-01T00:00:00", "/w")]
+    jobs = "driver: its jobs on slurm: tasks as they finish, then tick jobs 12"
+    assert driven(folder, capsys) == [
+        jobs,
+        "its ticks fail, so nobody promotes or submits",
+        "ticks.log: module: command not found",
+        f"ticks.log: {failure}",
+    ]
+    segment = next(Layout(folder).journal.iterdir())
+    later = log.stat().st_mtime + 5
+    os.utime(segment, (later, later))
+    assert driven(folder, capsys) == [jobs], "a task has ticked since"
+    os.utime(segment, (0, 0))
+    log.write_text(f"{failure}\n2026-11-28 21:31:30 tick job 57: works again\n")
+    assert driven(folder, capsys) == [jobs]
+
+
 def test_a_queue_that_does_not_answer_is_told_of_and_nothing_concluded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
