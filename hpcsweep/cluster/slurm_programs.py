@@ -370,6 +370,36 @@ def sacct_rows(text: str) -> Iterator[Row]:
             )
 
 
+#: One field in a line of `scontrol -o show job`, whose values may hold spaces.
+_FIELD: Final = re.compile(r"([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)")
+
+
+def shown_jobs(text: str) -> Iterator[Row]:
+    """The array tasks in the output of `scontrol -o show job`; what is no such line is passed over."""
+    for line in text.splitlines():
+        fields: dict[str, str] = {}
+        for name, value in _FIELD.findall(line):
+            fields.setdefault(name, value)
+        job, user = fields.get("JobId", ""), re.search(r"\((\d+)\)", fields.get("UserId", ""))
+        reason, node = fields.get("Reason", ""), fields.get("NodeList", "")
+        for index in indices_of(fields.get("ArrayTaskId", "")):
+            yield Row(
+                array=fields.get("ArrayJobId", ""),
+                task=index,
+                job=int(job) if job.isdecimal() else -1,
+                state=fields.get("JobState", ""),
+                node="" if node == "(null)" else node,
+                seconds=seconds_of(fields.get("RunTime", "")),
+                reason="" if reason == "None" else reason,
+                name=fields.get("JobName", ""),
+                user=int(user[1]) if user else None,
+                submitted=_unix_time(fields.get("SubmitTime", "")),
+                folder=fields.get("WorkDir", ""),
+                comment=fields.get("Comment", ""),
+                tres=fields.get("TRES", ""),
+            )
+
+
 def gpus_of_tres(tres: str) -> int | None:
     """GPUs in `cpu=4,gres/gpu=2,gres/gpu:a100=2`; None where the site does not count GPUs."""
     counts = re.findall(r"gres/gpu(:[^=,]+)?=(\d+)", tres)

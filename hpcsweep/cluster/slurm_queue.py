@@ -25,6 +25,11 @@ SACCT_S: Final = 30.0
 SACCT_EVERY_S: Final = 30.0
 #: After a failure: there may be no database at all, or it may be down for a while.
 MUTE_S: Final = 600.0
+#: The controller is asked for jobs that squeue does not show: how long that may take, not more often than
+#: that for a job, and for so many at a time.
+SHOW_S: Final = 10.0
+SHOW_EVERY_S: Final = 30.0
+SHOW_JOBS: Final = 20
 #: A count of the user's jobs that is older says nothing of now.
 COUNTED_S: Final = 30.0
 
@@ -71,6 +76,9 @@ class SlurmQueue:
         self._mute_until = 0.0
         self._counted = (0, -COUNTED_S)
         self._ended: dict[TaskId, TaskState] = {}
+        self._no_show_until = 0.0
+        #: By job that squeue did not show: when the controller is asked again, and what it says.
+        self._asked: dict[str, tuple[float, list[programs.Row]]] = {}
         self._unknown_words: set[str] = set()
         self._jobs: dict[str, str] | None = None
         #: Why the last poll gave no information; empty if it did.
@@ -117,8 +125,8 @@ class SlurmQueue:
         """Every task of these batches that Slurm shows; None: squeue failed, nothing is known.
 
         A task that is open and not shown any more is looked up in the database, if there is one,
-        for how it ended. Only squeue can say that a task is active: a database may go on calling
-        a task running whose end it missed.
+        for how it ended, else the controller is asked for its job: a site's squeue may answer from a
+        cache. A database cannot say that a task is active: it may have missed its end.
         """
         try:
             rows = self._squeue()
@@ -160,7 +168,8 @@ class SlurmQueue:
         for name, state in indistinct.items():
             for index in batches[name].open_tasks:
                 shown.setdefault(TaskId(name, index), state)
-        return shown | self._endings(live, shown=shown)
+        shown |= self._endings(live, shown=shown)
+        return shown | self._unshown(live, shown=shown)
 
     def identity(self, batch: LiveBatch) -> Identity:
         """By what the batch is known."""
@@ -201,6 +210,43 @@ class SlurmQueue:
                 if task in gone and not state.phase.active and not lags:
                     self._ended[task] = state
         return dict(self._ended)
+
+    def _unshown(
+        self, live: Sequence[LiveBatch], *, shown: Mapping[TaskId, TaskState]
+    ) -> dict[TaskId, TaskState]:
+        """Open tasks that squeue does not show and that the controller calls active all the same."""
+        found: dict[TaskId, TaskState] = {}
+        missing = {
+            batch.job: batch
+            for batch in live
+            if batch.job and any(TaskId(batch.name, task) not in shown for task in batch.open_tasks)
+        }
+        now = time.monotonic()
+        self._asked = {job: asked for job, asked in self._asked.items() if job in missing}
+        due = [job for job in missing if job not in self._asked or now >= self._asked[job][0]]
+        for job in due[:SHOW_JOBS]:
+            self._asked[job] = now + SHOW_EVERY_S, self._show(job)
+        for job, (_, rows) in self._asked.items():
+            batch = missing[job]
+            identity = self.identity(batch)
+            for row in rows:
+                task = TaskId(batch.name, row.task)
+                if row.task in batch.open_tasks and task not in shown and identity.owns(row):
+                    found[task] = self._state(row, batch)
+        return found
+
+    def _show(self, job: str) -> list[programs.Row]:
+        """The active tasks of this job, as the controller knows them; none where it does not answer."""
+        if time.monotonic() < self._no_show_until:
+            return []
+        try:
+            answer = programs.attempt(["scontrol", "-o", "show", "job", job], timeout_s=SHOW_S)
+        except ClusterUnavailable as error:
+            answer = programs.Answer(1, "", str(error))
+        if answer.code != 0 and not programs.only_ended(answer):
+            self._no_show_until = time.monotonic() + MUTE_S
+            _log.info("going on by squeue alone: %s", answer.words)
+        return [row for row in programs.shown_jobs(answer.out) if phase_of(row.state).active]
 
     def _state(self, row: programs.Row, batch: LiveBatch) -> TaskState:
         phase = phase_of(row.state)

@@ -105,7 +105,7 @@ def test_what_is_done_to_an_array_is_done_to_every_id_under_which_it_shows(
     cluster.throttle(live(batch), 2)
     cluster.release(live(batch), [0])
     assert programs.calls("scancel") == [["scancel", "70_[0]"], ["scancel", "71_[0]"]]
-    assert [call[-1] for call in programs.calls("scontrol")] == [
+    assert [call[-1] for call in programs.calls("scontrol") if "show" not in call] == [
         "ArrayTaskThrottle=2",
         "ArrayTaskThrottle=2",
         "70_0,71_0",

@@ -16,7 +16,7 @@ from hpcsweep.cluster import slurm as slurm_module
 from hpcsweep.cluster import slurm_programs
 from hpcsweep.cluster.slurm import Presence, SlurmCluster, SlurmOptions, probe
 from hpcsweep.cluster.slurm_programs import SQUEUE_FORMAT, ranges, seconds_of
-from hpcsweep.cluster.slurm_queue import COUNTED_S, MUTE_S, SACCT_EVERY_S
+from hpcsweep.cluster.slurm_queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
 from hpcsweep.core.protocols import Batch, Hindrance, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.spec import load_spec
@@ -275,6 +275,65 @@ def test_vanished_task_ends_as_the_database_says_and_one_sacct_is_enough(
         assert cluster.poll([live(batch)]) == expected
     (call,) = programs.calls("sacct")
     assert "--jobs=70" in call
+
+
+SHOWN = (
+    "JobId={own} ArrayJobId=70 ArrayTaskId={task} JobName={name} UserId=me({user}) JobState={state} "
+    "Reason=None Dependency=(null) RunTime=00:01:07 SubmitTime=2026-11-28T21:25:01 ReqNodeList=(null) "
+    "NodeList={node} BatchHost=n1 ReqB:S:C:T=0:0:*:* TRES=cpu=1,gres/gpu=2 Command=/a/s.sbatch "
+    "WorkDir=/home/me/with space Comment=(null) StdErr=/dev/null "
+)
+
+
+def shown_by_scontrol(task: str, state: str, *, own: str = "70", name: str = "s-1", node: str = "n1") -> str:
+    return SHOWN.format(own=own, task=task, name=name, user=os.getuid(), state=state, node=node)
+
+
+def test_task_that_only_the_controller_shows_is_active(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A squeue that answers from a cache is no proof that a job has ended."""
+    programs.rows(row("0", "RUNNING"), row("0", "RUNNING", job="90", own="90", name="other"))
+    lines = [
+        shown_by_scontrol("1", "RUNNING", own="72"),
+        shown_by_scontrol("2", "COMPLETED", own="73"),
+        shown_by_scontrol("3-5%2", "PENDING", node="(null)"),
+    ]
+    programs.put("scontrol", "cat <<'EOF'\n" + "\n".join(lines) + "\nEOF")
+    now = time.monotonic()
+    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.time.monotonic", lambda: now)
+    expected = {
+        TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0),
+        TaskId("s-1", 1): TaskState(Phase.RUNNING, node="n1", seconds=67.0, gpus=2),
+        TaskId("s-1", 3): TaskState(Phase.PENDING, seconds=67.0),
+    }
+    for _ in range(3):
+        assert cluster.poll([live(batch)]) == expected
+        now += SHOW_EVERY_S / 4
+    assert programs.calls("scontrol") == [["scontrol", "-o", "show", "job", "70"]]
+    programs.put("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    now += SHOW_EVERY_S
+    assert cluster.poll([live(batch)]) == {TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0)}
+
+
+def test_job_of_another_with_our_id_is_not_taken_for_ours(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.rows()
+    programs.put("scontrol", f"echo '{shown_by_scontrol('1', 'RUNNING', name='of-another-year')}'")
+    assert cluster.poll([live(batch)]) == {}
+
+
+@pytest.mark.parametrize("body", ["exit 1", "sleep 60", "echo nonsense"])
+def test_controller_that_does_not_tell_of_a_job_leaves_it_to_squeue(
+    cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.SHOW_S", 0.5)
+    programs.rows()
+    programs.put("scontrol", body)
+    for _ in range(3):
+        assert cluster.poll([live(batch)]) == {}
+    assert len(programs.calls("scontrol")) == 1
 
 
 def test_sacct_is_not_asked_while_everything_open_is_shown(
