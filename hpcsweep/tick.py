@@ -105,6 +105,7 @@ def catch_up(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -
                 pass
             driver.leave()
             driver.compact()
+        _check_attended(driver)
         if driver.state.ended is not None or not driver.behind:
             return
 
@@ -132,6 +133,7 @@ def look_after(layout: Layout, *, job: str) -> None:
                     driver.run(leave_if_enough)
                 driver.leave()
                 driver.compact()
+            _check_attended(driver)
             if driver.state.ended is not None or not driver.behind:
                 return
         except HeldError:  # by one that may not live to see to it
@@ -146,6 +148,10 @@ def look_after(layout: Layout, *, job: str) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(LOOK_S)
+
+
+class UnattendedError(HpcsweepError):
+    """The sweep would be left with no job that looks again."""
 
 
 class _Enough(Exception):
@@ -184,6 +190,16 @@ def _driver(
             yield driver
     finally:
         journal.release()
+
+
+def _check_attended(driver: Driver) -> None:
+    """Fail where no job could be submitted that looks again: what follows a failed tick then does.
+
+    Raises:
+        UnattendedError: None could.
+    """
+    if driver.unattended:
+        raise UnattendedError(f"no job that looks again could be submitted: {driver.unattended}")
 
 
 def _known(layout: Layout, events: Sequence[AnyEvent]) -> tuple[SweepSpec, Place]:

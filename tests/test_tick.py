@@ -304,6 +304,26 @@ def test_a_tick_job_that_the_site_has_renamed_waits_as_well(
     assert site.cluster.called == []
 
 
+def test_a_tick_after_which_no_job_looks_again_has_failed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job that failed is followed by another by other means."""
+    name = site.work(0)
+
+    def away(*of: object, **more: object) -> str:
+        raise ClusterUnavailable("sbatch: Unable to contact slurm controller")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.cluster, "call", away)
+        patch.setattr("hpcsweep.driver.ticking.WATCH_S", 10 * tick.STAY_S)
+        patch.setattr(site.cluster, "known", {})
+        assert site.tick() == 1
+    words = "no job that looks again could be submitted: sbatch: Unable to contact slurm controller"
+    assert caplog.records[-1].getMessage() == words
+    assert site.finished() == 1, "it did what it could"
+    assert site.tick(name, 0) == 0
+
+
 def test_tick_jobs_that_are_gone_before_their_time_are_replaced(site: Site) -> None:
     name = site.work(0)
     batch = site.batch

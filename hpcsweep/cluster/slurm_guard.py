@@ -49,22 +49,25 @@ look_again() {
   [ "$$delay" -le $longest ] || delay=$longest
   now=$$(date '+%Y-%m-%d %H:%M:%S')
   echo "$$now tick job $$SLURM_JOB_ID: failed ($$1, $$failures in a row); looks again in $$delay s"
-  told=$$(
-    PATH="$$PATH:"$programs
-    # What this job was given must not reach the next one.
-    for name in $$(env | sed -n 's/^\\(SLURM[A-Z0-9_]*\\)=.*/\\1/p') CUDA_VISIBLE_DEVICES $unset; do
-      case $$name in
-      SLURM_CONF | SLURM_CONF_SERVER | SLURM_CLUSTERS | SLURM_JWT) ;;
-      *) unset "$$name" ;;
-      esac
-    done
-    sed -e '/^#SBATCH --dependency=/d' -e '/^#SBATCH --begin=/d' \\
-      -e "s/^failures=[0-9]*$$/failures=$$failures/" "$$0" | sbatch --parsable --begin=now+$$delay 2>&1
-  ) && return
-  echo "hpcsweep: tick job $$SLURM_JOB_ID: cannot submit the next one, is requeued: $$told"
-  PATH="$$PATH:"$programs
-  trap '' TERM
-  scontrol requeue "$$SLURM_JOB_ID"
+  # While the controller is away neither way is open.
+  for n in 1 2 3 4 5 6 7 8 9 10; do
+    told=$$(
+      PATH="$$PATH:"$programs
+      # What this job was given must not reach the next one.
+      for name in $$(env | sed -n 's/^\\(SLURM[A-Z0-9_]*\\)=.*/\\1/p') CUDA_VISIBLE_DEVICES $unset; do
+        case $$name in
+        SLURM_CONF | SLURM_CONF_SERVER | SLURM_CLUSTERS | SLURM_JWT) ;;
+        *) unset "$$name" ;;
+        esac
+      done
+      sed -e '/^#SBATCH --dependency=/d' -e '/^#SBATCH --begin=/d' \\
+        -e "s/^failures=[0-9]*$$/failures=$$failures/" "$$0" | sbatch --parsable --begin=now+$$delay 2>&1
+    ) && return
+    echo "hpcsweep: tick job $$SLURM_JOB_ID: cannot submit the next one, is requeued: $$told"
+    trap '' TERM
+    (PATH="$$PATH:"$programs; scontrol requeue "$$SLURM_JOB_ID") && return
+    sleep $first
+  done
 }
 # At the end of its time, and where its work was killed: then too. Who cancels it means it.
 trap 'look_again "its time is nearly over"; exit 1' USR1

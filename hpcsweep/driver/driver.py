@@ -590,6 +590,11 @@ class Driver:
         if self._detached and self.state.ended is None:
             self._commit(self._ticking.later(soon=self.needs_attention, now=self._clock.time()))
 
+    @property
+    def unattended(self) -> str:
+        """Why no job could be submitted that looks again, empty if one was or none is needed."""
+        return self._ticking.refused if self._detached and self.state.ended is None else ""
+
     # ------------------------------------------------------------------ budgets and the end
 
     def _spent_budget(self) -> str | None:

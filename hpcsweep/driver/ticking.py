@@ -28,6 +28,8 @@ class Ticking:
         self._layout = layout
         #: When this session submitted a job behind a batch.
         self._replaced: dict[str, float] = {}
+        #: Why the last job that was to tick was not taken, empty if it was.
+        self.refused = ""
 
     def behind_arrays(self, *, now: float, active: Container[str] = ()) -> list[TickSubmitted]:
         """A job behind each array that has none, or whose job is gone from the queue before its time.
@@ -65,6 +67,7 @@ class Ticking:
         if now < due <= now + delay_s:
             waiting = [job for job, at in self._state.tick_jobs.items() if at == due]
             if not waiting or not all(self._is_gone(job, self._name) for job in waiting):
+                self.refused = ""
                 return []
         return self._call(self._name, delay_s=delay_s, now=now)
 
@@ -89,5 +92,7 @@ class Ticking:
             job = self._cluster.call(name, self._layout.root, after=after, delay_s=delay_s)
         except ClusterError as error:  # finishing tasks tick as well, and the next tick tries again
             _log.warning("no job that ticks could be submitted: %s", error)
+            self.refused = str(error)
             return []
+        self.refused = ""
         return [TickSubmitted(job, now + delay_s, batch)]

@@ -449,6 +449,18 @@ def test_a_tick_job_that_may_submit_nothing_requeues_itself(programs: Programs, 
     assert "sbatch: error: Access denied" in (job.root / "ticks.log").read_text()
 
 
+def test_a_tick_job_tries_both_again_while_the_controller_is_away(programs: Programs, tmp_path: Path) -> None:
+    job = TickJob(tmp_path, programs, setup="exit 7")
+    away = tmp_path / "away"
+    away.touch()
+    for name in ("sbatch", "scontrol"):
+        programs.put(name, f"[ ! -e '{away}' ] || {{ echo 'Unable to contact' >&2; exit 1; }}")
+    programs.put("sleep", f"rm '{away}'")
+    assert job.run() == 7
+    submit = ["sbatch", "--parsable", "--begin=now+60"]
+    assert job.calls == [submit, ["scontrol", "requeue", "72"], ["sleep", "60"], submit]
+
+
 def test_a_tick_job_that_is_cancelled_stays_cancelled(programs: Programs, tmp_path: Path) -> None:
     job = TickJob(tmp_path, programs, setup="kill -TERM $$; sleep 5")
     assert job.run() in (143, -15)
