@@ -18,8 +18,8 @@ from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
-from hpcsweep.core.events import AnyEvent, SweepExtended, SweepStarted
-from hpcsweep.core.protocols import Batch, Clock, Cluster, Holding, Scheduler, Searcher, TaskShape
+from hpcsweep.core.events import AnyEvent, SweepExtended, SweepResumed, SweepStarted
+from hpcsweep.core.protocols import Batch, Clock, Cluster, Holding, Promote, Scheduler, Searcher, TaskShape
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import ChildCompactor, Compactor, Driver, Leaving, Settings
@@ -302,6 +302,13 @@ def retention_of(
     spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
 ) -> tuple[SweepState, Retention]:
     """The state after these events, and who of its trials can go on; for commands that drive nothing."""
+    state, _, retention = _replayed(spec, events, keep_trained=keep_trained)
+    return state, retention
+
+
+def _replayed(
+    spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
+) -> tuple[SweepState, Scheduler, Retention]:
     state = SweepState()
     repeats = Repeats(state)
     started = next((event for event in events if isinstance(event, SweepStarted)), None)
@@ -314,7 +321,7 @@ def retention_of(
         if told is not None:
             scheduler.apply(told)
         retention.apply(event)
-    return state, retention
+    return state, scheduler, retention
 
 
 def make_sweep_searcher(spec: SweepSpec, *, picked: str = "") -> Searcher:
@@ -407,6 +414,21 @@ def extensions(spec: SweepSpec, state: SweepState | None) -> list[str]:
     """How the spec goes further than its sweep was started for, one line for each change."""
     identity = state.started.identity if state is not None and state.started is not None else None
     return [] if identity is None else [change.line for change in changes(identity, spec.identity())]
+
+
+def from_scratch(spec: SweepSpec, folder: Path, state: SweepState | None) -> list[int]:
+    """Trials that this launch takes further at once, and whose checkpoints were removed. Writes nothing."""
+    if state is None or not state.without_checkpoint.union(state.dropping):
+        return []
+    events = read_journal(Layout(folder)).events
+    now, scheduler, _ = _replayed(spec, events)
+    for event in _extension(spec, events, _changed(spec, folder, events), at=0.0):
+        scheduler.apply(event)
+    if now.ended is not None:
+        scheduler.apply(SweepResumed(0.0))
+    promoted = [one.trial for one in scheduler.decide(1 + len(now.trials)) if isinstance(one, Promote)]
+    trials = (config * now.repeats + repeat for config in promoted for repeat in range(now.repeats))
+    return [trial for trial in trials if trial in now.without_checkpoint or trial in now.dropping]
 
 
 def _check_place(state: SweepState, folder: Path, place: Place) -> None:

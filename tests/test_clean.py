@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
-from hpcsweep.core.events import CheckpointsDropped, SweepStarted
+from hpcsweep.core.events import CheckpointsDropped, RunFinished, SweepStarted
 from hpcsweep.report.folder import Folder
 from hpcsweep.spec import load_spec
 from hpcsweep.store.checkpoints import held_by_trial
@@ -110,13 +110,57 @@ def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_g
 
 
 def test_trials_trained_to_the_end_go_only_if_the_best_alone_is_wanted(here: Path) -> None:
-    layout = launched(here, keep="all", scheduler="fifo")
-    assert "nothing to remove" in run("clean", "results/lr", "--yes").stdout
-    assert len(held_by_trial(layout)) == 5
+    layout = launched(here, keep="all", scheduler="asha, eta: 2")
+    assert run("clean", "results/lr", "--yes").exit_code == 0
+    state = Folder(layout.root).state
+    trained = [trial.trial for trial in state.trials if trial.runs[-1].resource == 3]
+    assert len(trained) > 1
+    assert sorted(held_by_trial(layout)) == trained
     shown = run("clean", "results/lr", "--best")
     assert shown.stdout.splitlines()[-1].endswith("hpcsweep clean results/lr --best --yes")
     assert run("clean", "results/lr", "--best", "--yes").exit_code == 0
     assert list(held_by_trial(layout)) == [best(layout)]
+
+
+def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> None:
+    layout = launched(here, keep="survivors", scheduler="fifo")
+    kept = best(layout)
+    assert list(held_by_trial(layout)) == [kept]
+    (here / "lr.yaml").write_text(
+        (here / "lr.yaml").read_text().replace("max_resource: 3", "max_resource: 4")
+    )
+    done = run("launch", "lr.yaml")
+    assert done.exit_code == 0, done.output
+    told = (
+        "note: 4 trials go on from scratch: their checkpoints were removed when nothing could need them; "
+        "in a sweep that may be carried further, train.keep: all keeps them"
+    )
+    assert done.stdout.splitlines()[1:3] == ["goes further: scheduler.max_resource: 3 -> 4", told]
+    starts = {trial: _start(layout, trial) for trial in range(5)}
+    assert starts == {trial: 3 if trial == kept else 0 for trial in range(5)}
+    assert list(held_by_trial(layout)) == [best(layout)]
+    assert "from scratch" not in run("launch", "lr.yaml").stdout
+
+
+def test_with_keep_all_a_higher_resource_of_fifo_goes_on_from_the_checkpoints(here: Path) -> None:
+    layout = launched(here, keep="all", scheduler="fifo")
+    (here / "lr.yaml").write_text(
+        (here / "lr.yaml").read_text().replace("max_resource: 3", "max_resource: 4")
+    )
+    done = run("launch", "lr.yaml")
+    assert "from scratch" not in done.stdout
+    assert {_start(layout, trial) for trial in range(5)} == {3}
+
+
+def _start(layout: Layout, trial: int) -> int:
+    """The step from which the second run of the trial went on."""
+    (event,) = (
+        event
+        for event in Folder(layout.root).reading.events
+        if isinstance(event, RunFinished) and event.trial == trial and event.rung == 1
+    )
+    assert event.start is not None
+    return event.start
 
 
 def test_a_removal_that_was_killed_is_finished(here: Path) -> None:

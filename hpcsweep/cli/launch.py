@@ -45,6 +45,7 @@ from hpcsweep.sweep import (
     check_training_code,
     choose_place,
     extensions,
+    from_scratch,
     holding_of,
     holding_words,
     new_snapshot,
@@ -105,6 +106,9 @@ def launch(
                 if not quiet:
                     for change in further:
                         typer.echo(f"goes further: {change}")
+                    trials = from_scratch(spec, folder, state)
+                    if trials:
+                        typer.echo(_from_scratch(trials))
                 mode: Literal["stay", "once", "detach"] = "detach" if detach else "once" if once else "stay"
                 session = _Session(spec, folder, place, show=show, signals=signals, mode=mode, quiet=quiet)
                 state = session.run(state, waiting)
@@ -338,6 +342,16 @@ def _nothing_started(state: SweepState) -> str:
     waiting = f", though {len(state.enqueued)} enqueued configurations wait" if state.enqueued else ""
     advice = f" To go further, raise {' or '.join(growing)}, or enqueue a configuration." if growing else ""
     return f"It has ended already: nothing is started{waiting}.{advice}"
+
+
+def _from_scratch(trials: Sequence[int]) -> str:
+    """That these go on without a checkpoint."""
+    one = len(trials) == 1
+    return (
+        f"note: {len(trials)} trial{'' if one else 's'} {'goes' if one else 'go'} on from scratch: "
+        f"{'its checkpoint was' if one else 'their checkpoints were'} removed when nothing could need "
+        f"{'it' if one else 'them'}; in a sweep that may be carried further, train.keep: all keeps them"
+    )
 
 
 def _command(spec_path: Path, *, results: Path | None, cluster: str | None, overrides: Sequence[str]) -> str:

@@ -198,6 +198,7 @@ class ASHA:
         self.dropped = []
         for bracket in self._brackets:
             bracket.begin_anew()
+        self._take_dropped()
         self._limit_brackets()
 
     def _limit_brackets(self, *, to_started: bool = False) -> None:

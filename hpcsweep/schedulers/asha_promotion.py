@@ -66,7 +66,8 @@ class PromotionBracket:
                 self.dropped += self._rungs[event.rung].end(event.trial, value)
                 self._drop()
                 if event.rung == len(self._rungs) - 1 and event.outcome is Outcome.COMPLETED:
-                    self.trained.append(event.trial)
+                    # Where there is but one rung, those are not survivors of any, but all trials.
+                    (self.trained if event.rung else self.dropped).append(event.trial)
             case TrialStopped():
                 for rung in self._rungs:
                     rung.stop(event.trial)
@@ -82,9 +83,9 @@ class PromotionBracket:
         self._drop()
 
     def begin_anew(self) -> None:
-        """More trials may start than was known: nobody is dropped."""
+        """More trials may start than was known: nobody is dropped who may be promoted."""
         self._most = None
-        self.dropped = []
+        self.dropped = self._rungs[0].unpromoted if len(self._rungs) == 1 else []
         for rung in self._rungs:
             rung.begin_anew()
 
@@ -151,6 +152,11 @@ class Rung:
             self.hopefuls.add(trial, value)
             if trial not in self._value:
                 self.hopefuls.promote(trial)
+
+    @property
+    def unpromoted(self) -> list[int]:
+        """The trials with a value that were not promoted."""
+        return list(self._value)
 
     def retry(self, trial: int) -> None:
         """A run that ended, and was not promoted, has not ended after all."""

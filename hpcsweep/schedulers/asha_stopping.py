@@ -36,15 +36,17 @@ class StoppingBracket:
         #: The next milestone of each trial that runs.
         self._next: dict[int, int] = {}
         self._stops: dict[int, Stop] = {}
-        #: None may be promoted, so none is dropped.
+        #: None is ever promoted: a trial is dropped as soon as it is trained to its end.
         self.dropped: list[int] = []
         self.trained: list[int] = []
+        self._completed: list[int] = []
 
     def limit(self, trials: int) -> None:
         """Nothing depends on how many trials there are."""
 
     def begin_anew(self) -> None:
-        """Nobody is ever dropped."""
+        """However many trials start, those that are trained to their end go no further."""
+        self.dropped = list(self._completed)
 
     def extend(self, resources: tuple[int, ...]) -> None:
         """Nothing: its trials are runs to the resource that they began with."""
@@ -65,7 +67,8 @@ class StoppingBracket:
                 self._leave(event.trial)
             case RunFinished():
                 if event.outcome is Outcome.COMPLETED:
-                    self.trained.append(event.trial)
+                    self._completed.append(event.trial)
+                    self.dropped.append(event.trial)
                 milestone = self._next.get(event.trial, len(self._milestones))
                 failed = event.outcome not in (Outcome.COMPLETED, Outcome.STOPPED)
                 if failed and event.trial not in self._stops and milestone < len(self._milestones):

@@ -24,7 +24,8 @@ class Fifo:
     """Starts trials until there are no more.
 
     Where the sweep goes further than it was started for, the trials that have completed go on to
-    the new resource, before any that are new.
+    the new resource, before any that are new. For that alone no checkpoints are kept, as it may be
+    those of all trials: whoever has completed is `dropped`.
 
     Args:
         max_resource: Each trial is trained up to this.
@@ -52,7 +53,6 @@ class Fifo:
         self._completed: dict[int, int] = {}
         self._behind: dict[int, int] = {}
         self.dropped: list[int] = []
-        self.trained: list[int] = []
 
     @property
     def ladders(self) -> tuple[Ladder, ...]:
@@ -69,7 +69,7 @@ class Fifo:
                 self._behind.pop(event.trial, None)
                 self._resources[event.trial] = event.resource
             case RunFinished(outcome=Outcome.COMPLETED):
-                self._trained(event.trial, event.rung)
+                self._complete(event.trial, event.rung)
             case Enqueued():
                 self._enqueued += len(event.configs)
             case NoMoreTrials():
@@ -79,7 +79,7 @@ class Fifo:
                 if resource > self._resource:
                     self._resource = resource
                     self._behind |= self._completed
-                    self._completed, self.trained = {}, []
+                    self._completed, self.dropped = {}, []
             case SweepResumed():
                 self._exhausted = ""
             case _:
@@ -98,13 +98,13 @@ class Fifo:
     def done(self) -> bool:
         return not self._behind and not self._left(1)
 
-    def _trained(self, trial: int, rung: int) -> None:
+    def _complete(self, trial: int, rung: int) -> None:
         """The trial has completed a run: it waits for the next one, or is at its end."""
         if self._resources[trial] < self._resource:
             self._behind[trial] = rung + 1
         else:
             self._completed[trial] = rung + 1
-            self.trained.append(trial)
+            self.dropped.append(trial)
 
     def _left(self, limit: int) -> int:
         """How many trials may still start, at most `limit`."""

@@ -299,7 +299,8 @@ class Synchronous:
 
     def _take_dropped(self, bracket: Bracket) -> None:
         self.dropped += bracket.dropped
-        if self.extends:
+        # The only rung of a bracket has no survivors of others, but all trials: those are not kept.
+        if self.extends and len(bracket.whole.sizes) > 1:
             self.trained += bracket.trained
         else:
             self.dropped += bracket.trained

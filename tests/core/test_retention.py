@@ -184,8 +184,19 @@ def last_resource(sweep: Sweep, resource: int) -> set[int]:
     return {trial.trial for trial in sweep.state.trials if trial.runs[-1].resource == resource}
 
 
-def test_after_hyperband_only_the_best_is_left() -> None:
-    sweep = Sweep(Hyperband(max_resource=27)).play(most_trials=1000)
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        Hyperband(max_resource=27),
+        Fifo(max_resource=4, trials=30),
+        ASHA(max_resource=9, trials=30, stopping=True),
+        ASHA(max_resource=4, min_resource=4, trials=30),
+        Halving(max_resource=4, min_resource=4, rounds=30),
+    ],
+    ids=["hyperband", "fifo", "asha, stopping", "asha of one rung", "halving of one rung"],
+)
+def test_where_the_last_rung_grows_with_the_trials_only_the_best_is_left(scheduler: Scheduler) -> None:
+    sweep = Sweep(scheduler).play(most_trials=1000)
     assert sweep.state.best is not None
     assert sweep.held == [sweep.state.best.trial]
 
@@ -195,15 +206,36 @@ def test_after_hyperband_only_the_best_is_left() -> None:
     [
         (Halving(max_resource=8, rounds=2), 8),
         (ASHA(max_resource=9, trials=40), 9),
-        (Fifo(max_resource=4, trials=9), 4),
     ],
-    ids=["halving", "asha", "fifo"],
+    ids=["halving", "asha"],
 )
 def test_trials_that_a_higher_max_resource_takes_further_are_left(scheduler: Scheduler, top: int) -> None:
     sweep = Sweep(scheduler).play(most_trials=1000)
     best = sweep.state.best
     assert best is not None
     assert set(sweep.held) == last_resource(sweep, top) | {best.trial}
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        Fifo(max_resource=4, trials=6),
+        ASHA(max_resource=9, trials=6, stopping=True),
+        ASHA(max_resource=1, trials=6),
+    ],
+    ids=["fifo", "asha, stopping", "asha of one rung"],
+)
+def test_a_sweep_that_is_carried_on_does_not_keep_them_again(scheduler: Scheduler) -> None:
+    sweep = Sweep(scheduler)
+    sweep.decide(6)
+    for trial in range(3):
+        sweep.happen(RunFinished(trial, 0, Outcome.COMPLETED, 0.5 - 0.1 * trial))
+    assert sweep.held == [2, 3, 4, 5]
+    sweep.happen(SweepResumed(1.0))
+    sweep.happen(RunFinished(3, 0, Outcome.COMPLETED, 0.9))
+    assert sweep.held == [2, 4, 5]
+    sweep.happen(RunFinished(4, 0, Outcome.COMPLETED, 0.1))
+    assert sweep.held == [4, 5]
 
 
 def test_a_trial_goes_as_soon_as_enough_better_ones_have_ended_its_rung() -> None:
