@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import hpcsweep
+from hpcsweep.core.events import RunFinished
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import read_journal
 from tests.compacted import batch_files
@@ -181,6 +182,27 @@ def test_stop_works_where_no_driver_is_at_work(spec: Path) -> None:
     stopped = run(spec, "stop", folder)
     assert stopped.stdout == "stopped\n", stopped.stderr
     assert ours(folder) == []
+
+
+def test_a_trial_that_shares_a_task_is_stopped_and_its_siblings_go_on(spec: Path) -> None:
+    folder = spec.parent / "results" / "free"
+    shared = ["scheduler={name: fifo, max_resource: 100}", "budget.trials=3", "cluster.slots=1"]
+    shared += ["cluster.runs_per_task=3", "cluster.concurrent=2"]
+    options = [word for override in shared for word in ("--set", override)]
+    assert run(spec, "launch", spec, "--once", *options, STEP_S="0.1").returncode == 3
+    wait_until(lambda: any(folder.rglob("metrics-*.jsonl")))
+    stopped = run(spec, "stop", folder, "0")
+    assert stopped.stdout == "stopped: trial 0; it is not promoted any more\n", stopped.stderr
+    assert run(spec, "stop", folder, "2").returncode == 0
+    assert run(spec, "launch", spec, *options).returncode == 0
+    ends = [(end.trial, end.outcome.value) for end in finished(folder)]
+    assert sorted(ends) == [(0, "stopped"), (1, "completed"), (2, "stopped")]
+    assert not list(folder.glob("trials/*/2/metrics-*"))
+
+
+def finished(folder: Path) -> list[RunFinished]:
+    events = read_journal(Layout(folder)).events
+    return [event for event in events if isinstance(event, RunFinished)]
 
 
 def test_second_launch_says_who_drives_and_takes_over_after_a_kill(spec: Path) -> None:

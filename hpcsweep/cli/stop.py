@@ -69,7 +69,7 @@ def _stop_trial(folder: Folder, path: Path, trial: int) -> None:
         return
     why = "its job is being cancelled"
     if _shares_task(state, trial):
-        why = "it shares a task with other runs: it goes on to its end, and counts as stopped then"
+        why = "its task, which goes on with other runs, has been told to end it"
     typer.echo(f"stopped: {names}; {why}")
 
 
@@ -147,7 +147,7 @@ def _see_to(driver: Driver, trial: int | None, deadline: float, *, pause_s: floa
             driver.tick()
         else:
             driver.settle()
-            if driver.state.trials[trial].runs[-1].status.ended or _shares_task(driver.state, trial):
+            if driver.state.trials[trial].runs[-1].status.ended:
                 return
         if driver.state.ended is None:
             time.sleep(pause_s)

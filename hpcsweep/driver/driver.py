@@ -58,10 +58,12 @@ from hpcsweep.driver.words import ClusterWords
 from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.control import drop_request, new_requests
+from hpcsweep.store.files import explained
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.passed_over import PassedOver
 from hpcsweep.store.segments import list_segments
+from hpcsweep.store.stops import order_stop
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +133,8 @@ class Driver:
         self._answered: set[str] = set()
         #: Tasks that this session has cancelled because nobody wants them.
         self._cancelled: set[TaskId] = set()
+        #: Runs that it has told their workers to end, by batch.
+        self._stopped: set[tuple[str, RunId]] = set()
         for event in journal.events:
             self._apply(event)
         if self.state.limited:
@@ -417,6 +421,11 @@ class Driver:
             task_id = TaskId(batch.name, task)
             if task_id not in self._cancelled and self._cancel(batch, [task]):
                 self._cancelled.add(task_id)
+        for batch, run in self.following.unwanted_runs():
+            if (batch.name, run) not in self._stopped:
+                with explained(self.layout.root):
+                    order_stop(self.layout.batch(batch.name), run)
+                self._stopped.add((batch.name, run))
 
     def _cancel(self, batch: BatchState, tasks: Sequence[int]) -> bool:
         """Whether the cluster took it; if not, a later tick tries again."""

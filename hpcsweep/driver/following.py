@@ -258,6 +258,17 @@ class Following:
                 found.append((batch, task))
         return found
 
+    def unwanted_runs(self) -> Iterator[tuple[BatchState, RunId]]:
+        """Runs that go on or wait for nobody in tasks of which other runs are wanted."""
+        for (name, task), state in self.states.items():
+            batch = self._state.live.get(name)
+            if batch is None or not state.phase.active or len(batch.tasks[task]) == 1:
+                continue
+            runs = [run for run in batch.tasks[task] if run in batch.unended]
+            stopped = [run for run in runs if self._state.trials[run.trial].stopped]
+            if len(stopped) < len(runs):
+                yield from ((batch, run) for run in stopped)
+
     def _poll(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState] | None:
         self.words = None
         if not batches:
@@ -389,6 +400,13 @@ class Following:
             stopped = self._state.trials[run_id.trial].stopped
             if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
                 result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
+            elif stopped and result.outcome is Outcome.STOPPED:  # by its worker, while others go on
+                step, value = self._state.run(run_id).reported or (result.step, None)
+                result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
+            elif result.outcome is Outcome.STOPPED:
+                # Ordered by a driver that was not the driver any more: nobody else knows of it.
+                yield endings.interruption(batch, result, Interruption.NOT_STARTED)
+                continue
             elif self._is_tried_again(result):
                 yield endings.interruption(batch, result, Interruption.TRAINING_ERROR)
                 continue

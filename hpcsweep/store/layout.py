@@ -110,6 +110,10 @@ class BatchLayout:
         """Present once the batch is abandoned: a task of it that starts all the same leaves."""
         return self.root / "void"
 
+    def stop(self, trial: int, rung: int) -> Path:
+        """Present once this run is to end though others of its task go on; see `store.stops`."""
+        return self.root / f"stop-{trial}-{rung}"
+
     @cached_property
     def results(self) -> Path:
         return self.root / "results"

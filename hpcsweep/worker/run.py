@@ -100,6 +100,8 @@ class Attempt:
         self._told: signal.Signals | None = None
         self._deadline: float | None = None
         self._pressed = False
+        #: Nobody wants the run any more, while its task goes on.
+        self._stopped = False
 
     # ------------------------------------------------------------------ from outside
 
@@ -140,6 +142,11 @@ class Attempt:
         elif not self._pressed and self._deadline is not None:  # SIGTERM may cut a notice short
             self._deadline = min(self._deadline, deadline)
         self._child.tell(signum)
+
+    def stop(self) -> None:
+        """End the run for good, as a cancelled task is ended: it has the grace period to leave."""
+        self._stopped = True
+        self.tell(signal.SIGTERM)
 
     def advance(self) -> None:
         """Take note of what has happened; sets `result` once the run has ended."""
@@ -406,6 +413,8 @@ class Attempt:
 
     def _settle(self, verdict: Verdict, *, reached: int = 0) -> None:
         seconds = time.monotonic() - self._began
+        if self._stopped and verdict.outcome is not Outcome.COMPLETED:
+            verdict = Verdict(Outcome.STOPPED, message=f"stopped at step {reached} of {self.run.resource}")
         if verdict.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
             with contextlib.suppress(OSError):
                 checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)

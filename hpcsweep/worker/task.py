@@ -20,17 +20,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpcsweep.core.events import Interruption
+from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.core.first_errors import FirstErrors, failed_at_once
 from hpcsweep.store.last_words import last_words_of
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.manifest import ManifestRun, read_task
 from hpcsweep.store.results import Result, new_results, read_result, write_result
+from hpcsweep.store.stops import ordered_stops
 from hpcsweep.worker.environment import lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt, Start
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
 _RETRY_S = (0.2, 1.0, 3.0, 6.0)
+
+#: How often a task of several runs looks whether one of them is to end; each costs a readdir.
+STOPS_S = 8.0
 
 #: How long a file that is there may stay invisible on another node.
 VISIBLE_S = 60.0
@@ -175,11 +179,15 @@ class _Lanes:
         self._lanes = deque(enumerate(lane_devices(visible, gpus=header.gpus, lanes=header.lanes)))
         self._active: dict[int, tuple[Attempt, tuple[int, list[str] | None]]] = {}
         self._all_written = True
+        #: Runs that are to end, and when to look for more of them, on the monotonic clock.
+        self._stopped: set[RunId] = set()
+        self._next_look = time.monotonic()
 
     def run(self) -> bool:
         """Until every run has its result; whether all of them could be written."""
         while self._waiting or self._active:
             self._look_whether_to_leave()
+            self._look_for_stops()
             while self._waiting and self._lanes:
                 self._begin(*self._waiting.popleft())
             if self._active:
@@ -206,6 +214,26 @@ class _Lanes:
             self.leave("the task was told to stop before this run began")
         elif fail_fast and fail_alike(batch, fail_fast):
             self.leave("not begun: the first runs all failed at once with the same error")
+
+    def _look_for_stops(self) -> None:
+        """End the runs that nobody wants any more, and begin none of them; the others go on."""
+        if not self._several or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + STOPS_S
+        new = ordered_stops(self._start.batch) - self._stopped
+        self._stopped |= new
+        for attempt, _ in self._active.values():
+            if RunId(attempt.run.trial, attempt.run.rung) in new:
+                _guard(attempt, attempt.stop)
+        waiting, self._waiting = self._waiting, deque()
+        for n, run in waiting:
+            if RunId(run.trial, run.rung) not in self._stopped:
+                self._waiting.append((n, run))
+                continue
+            result = _not_started(
+                self._start, run, why=Interruption.NOT_STARTED, message="stopped before it began"
+            )
+            self._write(msgspec.structs.replace(result, outcome=Outcome.STOPPED, interrupted=None), n)
 
     def leave(self, message: str, *, why: Interruption = Interruption.NOT_STARTED) -> None:
         """Begin none of the runs that wait; each has a result that says why."""
@@ -235,6 +263,8 @@ class _Lanes:
         deadlines = [attempt.deadline for attempt in attempts if attempt.deadline is not None]
         # What a child leaves behind ends without telling: under a deadline it is looked after.
         pause = min(max(min(deadlines) - time.monotonic(), 0.0), 0.1) if deadlines else 60.0
+        if self._several:
+            pause = min(pause, max(self._next_look - time.monotonic(), 0.0))
         with selectors.DefaultSelector() as selector:
             selector.register(self._signals.wakeup, selectors.EVENT_READ)
             for attempt in attempts:

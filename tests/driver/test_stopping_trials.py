@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hpcsweep.core.events import (
     Ending,
     Outcome,
     RunFinished,
+    RunId,
     RunReported,
     TrialCreated,
     TrialPromoted,
@@ -28,7 +30,9 @@ from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
-from tests.doubles import FolderCluster
+from hpcsweep.store.results import Result, write_result
+from hpcsweep.store.stops import ordered_stops
+from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import STARTED, end_of, events, make_driver, of_kind
 
 REASON = "stopped by ada"
@@ -162,6 +166,80 @@ def test_what_cannot_be_stopped_is_passed_over(root: Path, site: Holding, wanted
     site.held.clear()
     ended(driver)
     journal.release()
+
+
+SHARED = msgspec.structs.replace(SHAPE, runs=3, lanes=2)
+
+
+def told_by_worker(files: BatchLayout, trial: int, n: int) -> None:
+    result = Result(trial, 0, 0, 0, task=0, outcome=Outcome.STOPPED, step=3, seconds=5.0, gpu_seconds=2.5)
+    write_result(files, result, n=n)
+
+
+def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
+    root: Path, site: Holding
+) -> None:
+    site.hold(1)
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    driver.tick()
+    driver.tick()
+    (batch,) = driver.state.live
+    files = driver.layout.batch(batch)
+    for trial in (0, 2):
+        writer = MetricsWriter(driver.layout.trial(trial).metrics(0, 0, 0))
+        writer.write(2, {"loss": 0.25 * (1 + trial)})
+        writer.close()
+    ask(root, 0)
+    ask(root, 2)
+    driver.tick()
+    assert ordered_stops(files) == {RunId(0, 0), RunId(2, 0)}
+    journal.release()
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    told_by_worker(files, 0, 0)
+    told_by_worker(files, 2, 2)
+    driver.tick()
+    runs = [driver.state.trials[trial].runs[0] for trial in (0, 2)]
+    assert [(run.status, run.value, run.step, run.message) for run in runs] == [
+        (RunStatus.STOPPED, 0.25, 2, REASON),
+        (RunStatus.STOPPED, 0.75, 2, REASON),
+    ]
+    assert site.cancelled == []
+    site.held.clear()
+    ended(driver)
+    journal.release()
+    assert driver.state.trials[1].runs[0].status is RunStatus.COMPLETED
+    assert end_of(root) == (Ending.FINISHED, "all trials are done")
+
+
+def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(root: Path, site: Holding) -> None:
+    site.hold(1)
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    driver.tick()
+    driver.tick()
+    ask(root, 0)
+    ask(root, 1)
+    driver.tick()
+    assert site.cancelled == []
+    ask(root, 2)
+    ended(driver)
+    journal.release()
+    assert site.cancelled == [0]
+    assert {trial.runs[0].status for trial in driver.state.trials} == {RunStatus.STOPPED}
+
+
+def test_what_a_worker_stopped_for_nobody_is_tried_again(root: Path, site: Holding) -> None:
+    site.hold(1)
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    driver.tick()
+    driver.tick()
+    (batch,) = driver.state.live
+    told_by_worker(driver.layout.batch(batch), 0, 0)
+    driver.tick()
+    site.held.clear()
+    ended(driver)
+    journal.release()
+    assert [trial.runs[0].status for trial in driver.state.trials] == [RunStatus.COMPLETED] * 3
+    assert driver.state.trials[0].runs[0].attempts == 2
 
 
 def test_settling_takes_the_request_up_and_submits_nothing(root: Path, site: Holding) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Interruption, Outcome, RunId
+from hpcsweep.store.stops import order_stop
 from hpcsweep.worker.environment import lane_devices
 
 if TYPE_CHECKING:
@@ -113,6 +114,58 @@ def test_a_told_task_starts_no_further_run_and_the_next_start_does_what_is_left(
     outcomes = [(result.trial, result.restart, result.value) for result in bench.results() if result.outcome]
     assert sorted(outcomes) == [(0, 0, 0.0), (1, 1, 1.0), (2, 1, 2.0)]
     assert [(bench.workdir / f"count-{trial}").read_text() for trial in range(3)] == ["x", "xx", "x"]
+
+
+WAIT = """
+    import pathlib, signal, time
+    if STUBBORN:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    def train(trial):
+        pathlib.Path(f"began-{trial.id}").touch()
+        while not pathlib.Path("go").exists() and (STUBBORN or not trial.should_stop):
+            trial.report(1, val_error=0.5)
+            time.sleep(0.01)
+        if trial.should_stop:
+            raise SystemExit(1)
+        return trial.id
+"""
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_run_that_is_stopped_ends_while_its_siblings_go_on_and_one_that_waits_never_begins(
+    bench: Bench, stubborn: bool
+) -> None:
+    code = WAIT.replace("STUBBORN", str(stubborn))
+    bench.plan_python(code, *(bench.run(trial=trial) for trial in range(4)), lanes=2, grace_s=0.3)
+    worker = bench.start()
+    deadline = time.monotonic() + 60
+    while not all((bench.workdir / f"began-{trial}").exists() for trial in range(2)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    order_stop(bench.batch, RunId(0, 0))
+    order_stop(bench.batch, RunId(3, 0))
+    while len(bench.results()) < 2 or not (bench.workdir / "began-2").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert worker.poll() is None
+    stopped = {result.trial: result for result in bench.results()}
+    assert {trial: result.outcome for trial, result in stopped.items()} == {
+        0: Outcome.STOPPED,
+        3: Outcome.STOPPED,
+    }
+    assert stopped[0].seconds < 25
+    (bench.workdir / "go").touch()
+    assert worker.wait(60) == 0
+    outcomes = {result.trial: (result.outcome, result.value) for result in bench.results()}
+    assert outcomes == {
+        0: (Outcome.STOPPED, None),
+        1: (Outcome.COMPLETED, 1.0),
+        2: (Outcome.COMPLETED, 2.0),
+        3: (Outcome.STOPPED, None),
+    }
+    assert not (bench.workdir / "began-3").exists()
+    began = bench.work(restart=1)
+    assert began.restart == 0, "nothing of it is repeated"
 
 
 def test_no_further_run_begins_once_the_abandoned_batch_was_compacted(bench: Bench) -> None:
