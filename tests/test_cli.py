@@ -216,6 +216,21 @@ def test_enqueue_leaves_a_request_that_the_next_launch_takes_up(here: Path) -> N
     assert "the sweep has finished: launch it again to run it" in late.stdout
 
 
+def test_what_waits_for_a_higher_budget_is_told_by_enqueue_status_and_launch(here: Path) -> None:
+    fifo = ["--set", "scheduler=fifo", "--set", "budget.trials=2"]
+    assert run("launch", "lr.yaml", "--quiet", *fifo).exit_code == 0
+    why = "budget.trials 2 lets none start; raise it, then launch again"
+    assert run("enqueue", "results/lr", "lr=0.5").stdout == f"enqueued, and waits: {why}\n"
+    assert f"enqueued: 1 configuration waits for its start; {why}\n" in run("status", "results/lr").stdout
+    again = run("launch", "lr.yaml", *fifo).stdout
+    words = "It has ended already: nothing is started, though 1 enqueued configuration waits."
+    assert f"{words} To go further, raise budget.trials or scheduler.max_resource.\n" in again
+    raised = [*fifo[:-1], "budget.trials=3"]
+    assert run("launch", "lr.yaml", "--quiet", *raised).exit_code == 0
+    assert json.loads(run("explain", "results/lr", "2", "--json").stdout)["config"] == {"lr": 0.5}
+    assert "enqueued" not in run("status", "results/lr").stdout
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -13,6 +13,7 @@ from numpy.random import default_rng
 from hpcsweep.cli.exits import errors_exit
 from hpcsweep.core.filling import filled
 from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.report.enqueued import beyond_budget, count_enqueued
 from hpcsweep.report.folder import Folder
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.reading import parse_yaml
@@ -29,7 +30,8 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
             raise FolderError(f"{spec_file}: is missing; `launch SPEC` writes it")
         config = _configuration(values)
         try:
-            filled(load_spec(spec_file).space, config, default_rng(0))
+            spec = load_spec(spec_file)
+            filled(spec.space, config, default_rng(0))
         except SpecError as error:
             raise SpecError(*(f"enqueue: {problem}" for problem in error.problems)) from None
         me = Owner.me()
@@ -42,7 +44,10 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
             typer.echo(
                 f"it is the configuration of trial {known[-1]}{gone}: it is trained again, from scratch"
             )
-        if folder.state.ended is not None:
+        why = beyond_budget(count_enqueued(folder.layout, folder.state), folder.state, spec.budget.trials)
+        if why:
+            typer.echo(f"enqueued, and waits: {why}")
+        elif folder.state.ended is not None:
             typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again to run it")
         elif folder.driver is None and folder.state.detached is None:
             typer.echo("enqueued; no driver is at work: launch again to carry on")

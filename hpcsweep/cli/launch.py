@@ -32,6 +32,7 @@ from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
+from hpcsweep.report.enqueued import count_enqueued
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.spec.extension import GROWING
 from hpcsweep.store.journal import Journal
@@ -215,7 +216,8 @@ class _Session:
                 _beginning(self._spec, before, driver.state)
             if driver.state.ended is not None:
                 if not self._quiet and first:
-                    typer.echo(_nothing_started(driver.state))
+                    count = count_enqueued(driver.layout, driver.state)
+                    typer.echo(_nothing_started(driver.state, self._spec.budget.trials, enqueued=count))
                 driver.compact()
                 return driver.state
             if first:
@@ -332,16 +334,27 @@ def _beginning(spec: SweepSpec, before: SweepState | None, state: SweepState) ->
         typer.echo(line)
 
 
-def _nothing_started(state: SweepState) -> str:
-    """That a sweep has ended for good, and what would carry it further."""
+def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) -> str:
+    """That a sweep has ended for good, and what would carry it further.
+
+    Args:
+        state: Of the sweep.
+        trials: Its `budget.trials`.
+        enqueued: How many configurations wait.
+    """
     scheduler = state.started.identity.get("scheduler", {}) if state.started else {}
     growing = [f"scheduler.{key}" for key in GROWING.get(scheduler.get("name", ""), ())]
-    stop = state.no_more_trials
-    if stop is not None and stop.cause == "budget":
-        growing.insert(0, "budget.trials")
-    waiting = f", though {len(state.enqueued)} enqueued configurations wait" if state.enqueued else ""
-    advice = f" To go further, raise {' or '.join(growing)}, or enqueue a configuration." if growing else ""
-    return f"It has ended already: nothing is started{waiting}.{advice}"
+    # Its first word is the key of a budget that is used up.
+    reason = state.ended.reason.partition(" ")[0] if state.ended is not None else ""
+    budgets = [reason] if reason.startswith("budget.") else []
+    if trials is not None and state.chosen >= trials and "budget.trials" not in budgets:
+        budgets.insert(0, "budget.trials")
+    though = f", though {enqueued} enqueued configuration{'s wait' if enqueued > 1 else ' waits'}"
+    ways = [f"raise {' or '.join([*budgets, *growing])}"] if budgets or growing else []
+    if not budgets and not enqueued:
+        ways.append("enqueue a configuration")
+    advice = f" To go further, {', or '.join(ways)}." if ways else ""
+    return f"It has ended already: nothing is started{though if enqueued else ''}.{advice}"
 
 
 def _from_scratch(trials: Sequence[int]) -> str:

@@ -28,7 +28,9 @@ from hpcsweep.cli.text import (
     troubles,
 )
 from hpcsweep.core.events import Ending, Failure, Interruption
+from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
+from hpcsweep.report.enqueued import beyond_budget
 from hpcsweep.report.folder import Folder, best_of
 from hpcsweep.report.liveness import Liveness
 from hpcsweep.report.rungs import RungCounts
@@ -39,7 +41,7 @@ def status(path: Path, *, json: bool) -> None:
     with errors_exit():
         folder = Folder(path)
         now = time.time()
-        budget = _gpu_budget(folder)
+        budget = _budget(folder, "gpu_hours")
         alive = _liveness(folder)
         if alive is not None and alive.driven is False and folder.state.detached is not None:
             folder = Folder(path)  # it may have ended, or a driver begun, since it was read
@@ -67,7 +69,7 @@ def status(path: Path, *, json: bool) -> None:
         for bracket, rungs in counts.brackets().items():
             _tell(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
         if summary["enqueued"]:
-            _tell(f"enqueued: {summary['enqueued']} configurations wait for their start")
+            _tell(f"enqueued: {_enqueued(summary['enqueued'], state, _budget(folder, 'trials'))}")
         runs = runs_line(summary["runs"], summary["failed_by"])
         _tell(f"{summary['trials']} trials; {runs}; {cost(state, budget)}")
         _tell(f"best: {best_line(state)}")
@@ -119,16 +121,26 @@ def _attempt_line(ending: str, one: dict[str, Any]) -> str:
     return f"{ending}: trial {one['trial']} rung {one['rung']}{where}: {one['message']}"
 
 
-def _gpu_budget(folder: Folder) -> float | None:
-    """`budget.gpu_hours` of the sweep's file; None if it has none, or cannot be read."""
+def _enqueued(count: int, state: SweepState, trials: float | None) -> str:
+    """How many configurations wait, and for what."""
+    several = count > 1
+    what = f"{count} configuration{'s wait for their' if several else ' waits for its'} start"
+    why = beyond_budget(count, state, None if trials is None else int(trials))
+    if not why and state.ended is not None:
+        why = f"launch again to run {'them' if several else 'it'}"
+    return f"{what}; {why}" if why else what
+
+
+def _budget(folder: Folder, key: str) -> float | None:
+    """What `budget` in the sweep's file says of this; None if nothing, or it cannot be read."""
     from hpcsweep.spec.reading import read_yaml
 
     try:
         budget = read_yaml(folder.layout.spec).get("budget")
     except SpecError:
         return None
-    hours = budget.get("gpu_hours") if isinstance(budget, dict) else None
-    return float(hours) if isinstance(hours, int | float) else None
+    found = budget.get(key) if isinstance(budget, dict) else None
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _because(reason: str | None) -> str:

@@ -11,6 +11,7 @@ from hpcsweep.core.events import BatchAbandoned, BatchSubmitted
 from hpcsweep.core.records import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
+from hpcsweep.report.enqueued import count_enqueued
 from hpcsweep.report.troubles import (
     clocks,
     hindrances,
@@ -133,7 +134,7 @@ class Folder:
                 for out in left_out(state, now=now)
             ],
             "trials": len(state.trials),
-            "enqueued": len(state.enqueued),
+            "enqueued": count_enqueued(self.layout, state),
             "runs": self.run_counts(),
             "failed_by": failed_by(state),
             "checkpoints": self.checkpoints(),

@@ -13,6 +13,7 @@ from numpy.random import default_rng
 from hpcsweep.core.events import (
     AnyEvent,
     Config,
+    Enqueued,
     NoMoreTrials,
     Outcome,
     RunFinished,
@@ -96,6 +97,9 @@ class PBT:
     A clone is a new trial, in the bracket with the number of its place. Clones go on when no other
     trials may start any more.
 
+    Configurations that are enqueued when every place has been taken get places of their own: the population
+    grows by them, and they are compared with the others as they come to the same intervals.
+
     Args:
         population: How many trials are trained side by side.
         interval: Resource between two comparisons.
@@ -147,7 +151,8 @@ class PBT:
         self._space = space
         self._seed = seed
         self._sign = 1 if minimise else -1
-        self._exhausted = False
+        self._exhausted = ""  # by what
+        self._enqueued = 0
         self._places = [Place(index) for index in range(population)]
         self._place_of: dict[int, Place] = {}
         #: For each interval, value and trial of all that have ended it, best first.
@@ -158,6 +163,9 @@ class PBT:
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
+                while event.bracket >= len(self._places):
+                    self._places.append(Place(len(self._places)))
+                self._enqueued -= event.origin == "enqueued"
                 place = self._places[event.bracket]
                 if place.trial is not None:
                     del self._place_of[place.trial]
@@ -177,10 +185,12 @@ class PBT:
                 self._place_of[event.trial].stop()
             case RunRetried() if event.trial in self._place_of:
                 self._place_of[event.trial].retry()
+            case Enqueued():
+                self._enqueued += len(event.configs)
             case NoMoreTrials():
-                self._exhausted = True
+                self._exhausted = event.cause
             case SweepResumed():
-                self._exhausted = False
+                self._exhausted = ""
             case _:
                 pass
 
@@ -192,6 +202,7 @@ class PBT:
             decision = self._next(place)
             if decision is not None:
                 decisions.append(decision)
+        decisions += self._more(slots - len(decisions))
         return sorted(decisions, key=lambda decision: isinstance(decision, Start))
 
     @property
@@ -222,6 +233,14 @@ class PBT:
         if self._among_worst(place):
             return self._clone(place, place.trial) or promotion
         return promotion
+
+    def _more(self, slots: int) -> list[Start]:
+        """Further places for what is enqueued and will find none free."""
+        if self._exhausted == "budget":
+            return []
+        free = 0 if self._exhausted else sum(place.trial is None for place in self._places)
+        count = max(0, min(slots, self._enqueued - free))
+        return [Start(len(self._places) + index, self._ends[0]) for index in range(count)]
 
     def _count(self, interval: int) -> int:
         """floor(n quantile) of the n that have ended the interval."""

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from hpcsweep.core.events import Config, SweepResumed
+from hpcsweep.core.events import (
+    Config,
+    Enqueued,
+    NoMoreTrials,
+    Outcome,
+    RunFinished,
+    SweepResumed,
+    TrialCreated,
+)
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Parameter, Space
@@ -36,6 +44,26 @@ def without_configs(decisions: list[Decision]) -> list[Decision]:
 
 
 # --------------------------------------------------------------------------- who
+
+
+def test_what_is_enqueued_takes_a_free_place_else_one_of_its_own_and_is_compared_with_the_others() -> None:
+    hand = population(4)
+    hand.take(2)
+    hand.scheduler.apply(Enqueued(({"lr": 0.5}, {"lr": 0.6}, {"lr": 0.7})))
+    assert hand.scheduler.decide(9) == [Start(2, 2), Start(3, 2), Start(4, 2)]
+    for trial, place in ((2, 2), (3, 3), (4, 4)):
+        hand.scheduler.apply(TrialCreated(trial, {"lr": 0.5}, place, 2, origin="enqueued"))
+    assert hand.scheduler.decide(9) == []
+    for trial in range(4):
+        hand.scheduler.apply(RunFinished(trial, 0, Outcome.COMPLETED, 0.1 * trial))
+    hand.scheduler.apply(RunFinished(4, 0, Outcome.COMPLETED, 0.9))
+    (clone,) = [one for one in hand.scheduler.decide(9) if isinstance(one, Clone)]
+    assert (clone.bracket, clone.parent) == (4, 0)
+    hand.scheduler.apply(EXHAUSTED)
+    hand.scheduler.apply(Enqueued(({"lr": 0.8},)))
+    assert Start(5, 2) in hand.scheduler.decide(9)
+    hand.scheduler.apply(NoMoreTrials("budget.trials 5 is reached", "budget"))
+    assert Start(5, 2) not in hand.scheduler.decide(9)
 
 
 def test_a_population_of_four_from_end_to_end() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hpcsweep.core.events import AnyEvent, SweepExtended, SweepResumed
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
+from hpcsweep.report.enqueued import count_enqueued
 from hpcsweep.simulation import simulate
 from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import Layout
@@ -202,6 +203,50 @@ def test_a_request_to_enqueue_is_answered_by_a_finished_sweep(tmp_path: Path) ->
         key = "iterations" if "hyper" in scheduler else "rounds"
         simulate(spec_of(tmp_path, scheduler, f"scheduler.{key}=2"), falling, folder=folder)
         assert len(SweepState.replay(events_of(folder)).trials) == 2 * trials + 2
+
+
+#: Sweeps that finish, and what lets one of them start more: nothing, or a budget.
+COMPLETE = {
+    "fifo, a finite space": ([FIFO, "space.x=[0.1, 0.2, 0.3]"], ""),
+    "fifo, a budget": ([FIFO, "budget.trials=3"], "budget.trials=5"),
+    "asha, a finite space": ([ASHA, "space.x=[0.1, 0.2, 0.3]"], ""),
+    "asha, a budget": ([ASHA, "budget.trials=6"], "budget.trials=8"),
+    "asha, stopping": (
+        ["scheduler={name: asha, max_resource: 9, stopping: true}", "budget.trials=6"],
+        "budget.trials=8",
+    ),
+    "halving": ([HALVING], ""),
+    "hyperband, a budget": ([HYPERBAND, "budget.trials=17"], "budget.trials=19"),
+    "pbt": (["scheduler={name: pbt, population: 4, interval: 2, max_resource: 6}"], ""),
+    "pbt, a budget": (
+        ["scheduler={name: pbt, population: 4, interval: 2, max_resource: 6}", "budget.trials=4"],
+        "budget.trials=6",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_what_is_enqueued_after_the_end_runs_or_waits_for_a_budget_that_is_raised(
+    tmp_path: Path, name: str
+) -> None:
+    overrides, raised = COMPLETE[name]
+    folder = tmp_path / "results"
+    simulate(spec_of(tmp_path, *overrides), falling, folder=folder)
+    for x in (0.2, 0.3):
+        put_request(Layout(folder), Request("enqueue", 0.0, "me@here", {"config": {"x": x}}))
+    before = SweepState.replay(events_of(folder))
+    assert count_enqueued(Layout(folder), before) == 2
+    simulate(spec_of(tmp_path, *overrides), falling, folder=folder)
+    state = SweepState.replay(events_of(folder))
+    if raised:
+        assert len(state.trials) == len(before.trials)
+        assert count_enqueued(Layout(folder), state) == 2
+        simulate(spec_of(tmp_path, *overrides, raised), falling, folder=folder)
+        state = SweepState.replay(events_of(folder))
+    new = [trial for trial in state.trials[len(before.trials) :] if trial.origin == "enqueued"]
+    assert sorted(trial.config["x"] for trial in new) == [0.2, 0.3]
+    assert all(trial.runs[0].status.ended for trial in new)
+    assert count_enqueued(Layout(folder), state) == 0
 
 
 def test_a_journal_with_an_extension_is_carried_on_from_any_of_its_events(tmp_path: Path) -> None:
