@@ -260,6 +260,17 @@ def holding_words(place: Place, held: Holding) -> str:
     return words
 
 
+def tick_words(place: Place) -> str:
+    """That jobs that tick a detached sweep hold GPUs there, and what to do; empty if that is not known."""
+    told = getattr(place.cluster, "ticks_hold", None)
+    if told is None:
+        return ""
+    try:
+        return str(told())
+    except ClusterUnavailable:
+        return ""
+
+
 def max_tasks(spec: SweepSpec, shape: TaskShape) -> int | None:
     """The cap on tasks at a time that the spec sets, None if it sets none."""
     caps = []

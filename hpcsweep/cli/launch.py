@@ -54,6 +54,7 @@ from hpcsweep.sweep import (
     open_sweep,
     pick,
     tell_slow_programs,
+    tick_words,
 )
 from hpcsweep.tick import catch_up
 from hpcsweep.validation import known_lines, validate
@@ -103,6 +104,9 @@ def launch(
                     held = holding_of(place) if state is None or not once else None
                     if held is not None and held.why:
                         typer.echo(f"note: {holding_words(place, held)}")
+                    ticks = tick_words(place) if detach else ""
+                    if ticks:
+                        typer.echo(f"note: {ticks}")
                 waiting = _turn(spec_path, spec, folder, state, once=once, clock=signals.clock)
                 if not quiet:
                     for change in further:

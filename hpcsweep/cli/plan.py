@@ -33,6 +33,7 @@ from hpcsweep.sweep import (
     holding_words,
     make_scheduler,
     pick,
+    tick_words,
 )
 from hpcsweep.validation import known_lines, validate
 
@@ -60,6 +61,9 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         held = holding_of(place)
         if held.why:
             typer.echo(f"note: {holding_words(place, held)}")
+        ticks = tick_words(place)
+        if ticks:
+            typer.echo(f"note: with --detach, {ticks}")
         name, reason = pick(spec)
         typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
         for line in known_lines(known):

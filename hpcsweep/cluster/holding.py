@@ -42,5 +42,34 @@ def holding(site: Site, wish: Wish, shape: TaskShape, options: Mapping[str, Opti
     return held if held != Holding(shape.gpus, shape.cpus, reason) else Holding(shape.gpus, shape.cpus)
 
 
+def tick_words(site: Site, wish: Wish, options: Mapping[str, OptionValue]) -> str:
+    """That the small jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
+
+    Args:
+        site: As Slurm describes it.
+        wish: Where they run.
+        options: Every sbatch option of such a job.
+    """
+    held = holding(site, wish, TaskShape(), options)
+    if not held.gpus:
+        return ""
+    others = [
+        partition.name
+        for partition in site.partitions
+        if partition.state == "UP"
+        and site.nodes_of(partition.name)
+        and not holding(site, Wish(partitions=(partition.name,)), TaskShape(), {}).gpus
+    ]
+    # Best where there are no GPUs at all, which others wait for.
+    others.sort(key=lambda name: any(node.gpus for node in site.nodes_of(name)))
+    other = others[0] if others else "..."
+    which = "" if others else ", one that shares its nodes or has no GPUs"
+    return (
+        f"each small job that ticks the sweep holds {held.gpus} GPUs for some seconds, beyond "
+        f"cluster.max_gpus: {held.why}; give such jobs a partition of their own by "
+        f"cluster.tick_options: {{partition: {other}}}{which}"
+    )
+
+
 def _fits(node: Node, shape: TaskShape) -> bool:
     return sum(node.gpus.values()) >= shape.gpus and node.cpus >= shape.cpus

@@ -21,7 +21,7 @@ import submitit
 import hpcsweep
 from hpcsweep.cluster import slurm_programs as programs
 from hpcsweep.cluster.fitting import Wish, limits_of, misfits, wanted_partitions
-from hpcsweep.cluster.holding import holding
+from hpcsweep.cluster.holding import holding, tick_words
 from hpcsweep.cluster.limits import Node, Site, host_list, hosts_of
 from hpcsweep.cluster.sbatch_options import canonical, gpu_problems
 from hpcsweep.cluster.slurm_environment import kept_out, passed_on
@@ -357,6 +357,15 @@ class SlurmCluster(Cluster):
             ClusterUnavailable: The controller did not answer.
         """
         return holding(self._site, self._wish, shape, self._asked(shape))
+
+    def ticks_hold(self) -> str:
+        """That the jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
+
+        Raises:
+            ClusterUnavailable: The controller did not answer.
+        """
+        asked = own_options(self.tick_script("tick", Path("/check")))
+        return tick_words(self._site, wish_of(asked, gpu_type=None), asked)
 
     def _node_gpus(self, batch: LiveBatch, row: Row) -> int | None:
         """GPUs of the task's node where it was given all of that, which its CPUs show."""

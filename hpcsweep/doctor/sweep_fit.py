@@ -13,6 +13,7 @@ from hpcsweep.sweep import (
     holding_of,
     holding_problems,
     holding_words,
+    tick_words,
 )
 
 MEND = "mend it in the spec"
@@ -41,6 +42,9 @@ def placed(spec: SweepSpec, *, name: str) -> tuple[Place | None, list[Finding]]:
     if held.why:
         advice = "max_gpus and budget.gpu_hours count what is held"
         found.append(warning("whole nodes", holding_words(place, held), advice))
+    ticks, _, advice = tick_words(place).partition("; ")
+    if ticks:
+        found.append(warning("tick jobs", f"with --detach, {ticks}", advice))
     return place, found
 
 

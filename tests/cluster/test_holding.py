@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster.fitting import Wish
-from hpcsweep.cluster.holding import holding
+from hpcsweep.cluster.holding import holding, tick_words
 from hpcsweep.cluster.limits import Node, Partition, Site, read_config, read_partitions
 from hpcsweep.cluster.slurm import SlurmCluster
 from hpcsweep.cluster.slurm_options import OptionValue
@@ -52,6 +52,34 @@ def test_task_on_whole_nodes_holds_the_largest_that_it_may_get(
 ) -> None:
     wish = Wish(partitions=tuple(partitions.split(",")) if partitions else ())
     assert holding(site, wish, shape, options) == held
+
+
+@pytest.mark.parametrize(
+    ("site", "partition", "held", "remedy"),
+    [
+        (SITE, "gpu", "", ""),
+        (SITE, "cpu", "", ""),
+        (SITE, "whole", WHOLE, "cpu}"),
+        (msgspec.structs.replace(SITE, nodes=(FOUR, EIGHT)), "whole", WHOLE, "gpu}"),
+        (LINEAR, "gpu", "this site gives whole nodes (SelectType=select/linear)", "cpu}"),
+        (
+            msgspec.structs.replace(LINEAR, nodes=(FOUR, EIGHT)),
+            "gpu",
+            "this site gives whole nodes (SelectType=select/linear)",
+            "...}, one that shares its nodes or has no GPUs",
+        ),
+        (msgspec.structs.replace(SITE, nodes=()), "whole", "", ""),
+    ],
+)
+def test_jobs_that_tick_on_whole_nodes_are_told_of_with_where_they_could_go(
+    site: Site, partition: str, held: str, remedy: str
+) -> None:
+    gpus = 8
+    words = (
+        f"each small job that ticks the sweep holds {gpus} GPUs for some seconds, beyond cluster.max_gpus: "
+        f"{held}; give such jobs a partition of their own by cluster.tick_options: {{partition: {remedy}"
+    )
+    assert tick_words(site, Wish(partitions=(partition,)), {}) == (words if held else "")
 
 
 def test_nodes_that_may_not_be_used_do_not_count() -> None:
