@@ -139,6 +139,9 @@ def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> No
     starts = {trial: _start(layout, trial) for trial in range(5)}
     assert starts == {trial: 3 if trial == kept else 0 for trial in range(5)}
     assert list(held_by_trial(layout)) == [best(layout)]
+    words = "  trained from scratch: its checkpoint had been removed (train.keep: all keeps them)"
+    explained = [run("explain", "results/lr", str(trial)).stdout.splitlines() for trial in range(5)]
+    assert [words in lines for lines in explained] == [trial != kept for trial in range(5)]
     assert "from scratch" not in run("launch", "lr.yaml").stdout
 
 

@@ -97,6 +97,8 @@ def _value(value: Any) -> str:
 
 def _rung(found: Explanation, rung: Rung) -> list[str]:
     lines = [f"rung {rung.rung}, resource {rung.resource}: {_ending(found, rung)}"]
+    if rung.from_scratch:
+        lines.append("  trained from scratch: its checkpoint had been removed (train.keep: all keeps them)")
     lines += [_attempt(attempt) for attempt in _earlier(rung)]
     if rung.repeats:
         values = ", ".join(

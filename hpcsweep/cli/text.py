@@ -10,9 +10,12 @@ from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.core.records import SIMULATION_BEGINS_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.report.folder import best_of
-from hpcsweep.report.troubles import hindrances, left_out, said
+from hpcsweep.report.troubles import hindrances, left_out, restarted, said
 
 #: How an attempt ended.
+#: So many trials are named in one line.
+NAMED: Final = 10
+
 ENDINGS: Final[Mapping[Outcome | Failure | Interruption, str]] = {
     Outcome.COMPLETED: "completed",
     Outcome.FAILED: "failed",
@@ -142,6 +145,14 @@ def troubles(state: SweepState, *, now: float) -> list[str]:
     lines += [
         f"excluded: {out.node} until {moment(out.until)}: {out.reason}" for out in left_out(state, now=now)
     ]
+    again = restarted(state)
+    if again:
+        names = ", ".join([*map(str, again[:NAMED]), *([".."] if len(again) > NAMED else [])])
+        one = len(again) == 1
+        lines.append(
+            f"trained from scratch: trial{'' if one else 's'} {names}, "
+            f"whose checkpoint{' was' if one else 's were'} removed before (train.keep: all keeps them)"
+        )
     if state.pausing is not None:
         lines.append(f"pausing, nothing is submitted any more: {state.pausing.reason}")
     return lines

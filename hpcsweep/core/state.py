@@ -95,6 +95,7 @@ class SweepState:
         dropping: Trials whose checkpoints are to be removed and may still be there.
         dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
         without_checkpoint: Those of them that had files; `removed_bytes`: how much that was.
+        from_scratch: Runs that go on, or went on, without the checkpoint that their trial had.
         held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
         said: What the cluster said last, by what it was asked for, where it does not do that.
         refusals: Submissions that were refused since one was accepted, and in which words the last.
@@ -148,6 +149,7 @@ class SweepState:
         self.dropping: dict[int, None] = {}
         self.dropped: set[int] = set()
         self.without_checkpoint: set[int] = set()
+        self.from_scratch: dict[RunId, None] = {}
         self.removed_bytes = 0
         # Clones whose first run has not ended: trial -> None.
         self._young: dict[int, None] = {}
@@ -360,7 +362,7 @@ class SweepState:
     def _trial_promoted(self, event: TrialPromoted) -> None:
         trial = self.trials[event.trial]
         assert event.rung == len(trial.runs), "rungs have no gaps"
-        self._begins_anew(event.trial)
+        self._begins_anew(RunId(event.trial, event.rung))
         run = Run(event.trial, event.rung, event.resource)
         trial.runs.append(run)
         self.waiting[run.id] = None
@@ -539,8 +541,8 @@ class SweepState:
             batch.unended.discard(run.id)
 
     def _run_retried(self, event: RunRetried) -> None:
-        self._begins_anew(event.trial)
         run = self.run(RunId(event.trial, event.rung))
+        self._begins_anew(run.id)
         run.outcome, run.idle_faults, run.errors, run.timeouts, run.cancels = None, 0, 0, 0, 0
         if event.request:
             self.requests.add(event.request)
@@ -551,8 +553,11 @@ class SweepState:
         if self.repeats > 1:  # without its repeat, its value at the rung below is the newest
             self._consider(event.trial)
 
-    def _begins_anew(self, trial: int) -> None:
-        """It goes on after all: what checkpoints it will have are no others' business."""
+    def _begins_anew(self, run: RunId) -> None:
+        """Its trial goes on after all: what checkpoints it will have are no others' business."""
+        trial = run.trial
+        if trial in self.without_checkpoint or trial in self.dropping:
+            self.from_scratch[run] = None
         self.dropping.pop(trial, None)
         self.dropped.discard(trial)
         self.without_checkpoint.discard(trial)

@@ -134,6 +134,7 @@ def _rung(retracing: Retracing, state: SweepState, run: Run) -> Rung:
         comparison,
         _hindered(state, run),
         run.failed_by,
+        run.id in state.from_scratch,
     )
 
 

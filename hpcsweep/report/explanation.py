@@ -131,6 +131,7 @@ class Rung(msgspec.Struct, frozen=True):
         comparison: With its peers: at the moment of the promotion or drop, else by now. For a stopped
             trial by what had been reported at its newest step when it was stopped.
         hindered: Why tasks of its array cannot start; empty if nothing but their turn is awaited.
+        from_scratch: The trial's checkpoint had been removed before it went on.
     """
 
     rung: int
@@ -152,6 +153,7 @@ class Rung(msgspec.Struct, frozen=True):
     hindered: str = ""
 
     failure: Failure | None = None
+    from_scratch: bool = False
 
 
 class BestSoFar(msgspec.Struct, frozen=True):

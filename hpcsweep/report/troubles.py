@@ -36,6 +36,11 @@ def hindrances(state: SweepState) -> list[dict[str, Any]]:
     ]
 
 
+def restarted(state: SweepState) -> list[int]:
+    """Trials that go on at this time without the checkpoint that they had."""
+    return [run.trial for run in state.from_scratch if not state.run(run).status.ended]
+
+
 #: What the cluster does not do, for people.
 _ASKED: Final = {
     "poll": "nothing is known of its jobs",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.cli.text import troubles
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -76,6 +77,7 @@ def snapshot(state: SweepState) -> dict[str, Any]:
     known = {name: value for name, value in vars(state).items() if not name.startswith("_")}
     known |= {
         "enqueued": list(state.enqueued),
+        "from_scratch": list(state.from_scratch),
         "waiting": list(state.waiting),
         "best": state.best,
         "requests": sorted(state.requests),
@@ -89,6 +91,23 @@ def snapshot(state: SweepState) -> dict[str, Any]:
 
 def counts(state: SweepState) -> dict[str, int]:
     return {status.value: count for status, count in state.counts.items() if count}
+
+
+def test_a_trial_that_goes_on_without_its_checkpoint_is_told_of_while_it_trains() -> None:
+    """As when a better trial is stopped by its user after this one's checkpoint was removed."""
+    events: list[AnyEvent] = [TrialCreated(trial, {"x": 0.5}, 0, 1) for trial in range(3)]
+    events += [finished(trial, 0, 0.1 * trial) for trial in range(3)]
+    events += [CheckpointsDropped((1, 2)), CheckpointsRemoved((2,), (2,), files=1, bytes=10)]
+    events += [TrialStopped(0, "stopped by ada"), *(TrialPromoted(trial, 1, 3) for trial in (0, 1, 2))]
+    state = SweepState.replay(events)
+    assert list(state.from_scratch) == [RunId(1, 1), RunId(2, 1)]
+    words = "whose checkpoints were removed before (train.keep: all keeps them)"
+    assert troubles(state, now=0.0) == [f"trained from scratch: trials 1, 2, {words}"]
+    state.apply(finished(1, 1, 0.1))
+    words = "whose checkpoint was removed before (train.keep: all keeps them)"
+    assert troubles(state, now=0.0) == [f"trained from scratch: trial 2, {words}"]
+    state.apply(finished(2, 1, 0.1))
+    assert troubles(state, now=0.0) == []
 
 
 def test_a_new_state_knows_nothing() -> None:
@@ -118,6 +137,7 @@ def test_a_new_state_knows_nothing() -> None:
         "first_errors": {"message": "", "over": False, "trials": {}},
         "removed_bytes": 0,
         "without_checkpoint": [],
+        "from_scratch": [],
         "said": {},
         "refusals": ("", 0, 0),
         "time_up": None,

@@ -170,6 +170,14 @@ class Sweep:
         )
         return done.stdout
 
+    def plan(self) -> str:
+        """What `plan` prints of it."""
+        argv = [*COMMAND, "plan", str(self._spec), *self._options]
+        done = subprocess.run(
+            argv, env=self.env, check=True, capture_output=True, text=True, timeout=60, cwd=self.folder
+        )
+        return done.stdout
+
     def epochs(self) -> list[tuple[int, int]]:
         """Each epoch that was trained, as the trainer wrote it down: trial and step."""
         file = self.folder / "epochs"

@@ -552,6 +552,12 @@ def test_whole_nodes_are_told_of_capped_and_charged(slurm: PrivateSlurm, folder:
         out, _ = refused.communicate(timeout=60)
         assert refused.returncode == 2
         assert f"cluster.max_gpus: must be at least 4, got 3: {held}" in out
+        ticks = (
+            "note: with --detach, each small job that ticks the sweep holds 4 GPUs for some seconds, beyond "
+            "cluster.max_gpus: partition whole gives whole nodes (OverSubscribe=EXCLUSIVE); give such jobs a "
+            "partition of their own by cluster.tick_options: {partition: "
+        )
+        assert ticks in sweep.plan()
         assert f"note: {held}" in sweep.finish()
         every_run_once(sweep, 4)
         assert [(batch.held, batch.throttle) for batch in sweep.of_kind(BatchPlanned)] == [(4, 2)]
