@@ -178,8 +178,8 @@ def train(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> int:
         {**environ, **rerun.environment}, file, program, run_file=told, devices=None, python=sys.executable
     )
     argv = program_arguments(program, file, ending=output / ".ending.json", python=sys.executable)
-    returncode = _watched(program, argv, environ, Path(file.metrics_file))
-    measured = measure(layout, rerun.run, program, restart=0, start=0)
+    returncode, unread = _watched(program, argv, environ, Path(file.metrics_file))
+    measured = measure(layout, rerun.run, program, restart=0, start=0).but_printed(unread)
     _keep_working_folder(Path(file.checkpoint_dir), layout, rerun.run.resource)
     for name in (".stop", ".ending.json"):
         (output / name).unlink(missing_ok=True)
@@ -194,8 +194,8 @@ def train(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> int:
     return DONE
 
 
-def _watched(program: Program, argv: list[str], environ: Mapping[str, str], metrics: Path) -> int:
-    """Run it to its end; its exit code."""
+def _watched(program: Program, argv: list[str], environ: Mapping[str, str], metrics: Path) -> tuple[int, str]:
+    """Run it to its end; its exit code, and why its metric has no value although it was printed."""
     child = subprocess.Popen(
         argv,
         cwd=program.workdir,
@@ -206,8 +206,8 @@ def _watched(program: Program, argv: list[str], environ: Mapping[str, str], metr
     )
     try:
         if child.stdout is not None:
-            _read_along(program, child.stdout.fileno(), metrics)
-            return child.wait()
+            unread = _read_along(program, child.stdout.fileno(), metrics)
+            return child.wait(), unread
         shown = 0
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -218,15 +218,15 @@ def _watched(program: Program, argv: list[str], environ: Mapping[str, str], metr
                 print(f"step {report.step}: {values}", flush=True)
             shown = len(reports)
             if child.returncode is not None:
-                return child.returncode
+                return child.returncode, ""
     except BaseException:
         child.terminate()
         child.wait()
         raise
 
 
-def _read_along(program: Program, output: int, metrics: Path) -> None:
-    """Print what the program prints, and look for metrics in it."""
+def _read_along(program: Program, output: int, metrics: Path) -> str:
+    """Print what the program prints, and look for metrics in it; why the objective could not be read."""
     writer = MetricsWriter(metrics)
     printed = PrintedMetrics(program.metrics, start=0, report=writer.write)
     while data := os.read(output, 1 << 16):
@@ -235,6 +235,7 @@ def _read_along(program: Program, output: int, metrics: Path) -> None:
         printed.feed(data)
     printed.finish()
     writer.close()
+    return printed.problem(program.metric)
 
 
 def _keep_working_folder(folder: Path, layout: TrialLayout, step: int) -> None:

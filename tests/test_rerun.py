@@ -184,6 +184,15 @@ def test_training_that_fails_gives_no_value_and_exit_code_1(tmp_path: Path) -> N
     assert "it's mine.py changed" in done.stderr
 
 
+def test_a_metric_that_is_printed_and_is_no_number_is_told_with_its_text(tmp_path: Path) -> None:
+    root = project(tmp_path, "command")
+    swept(root)
+    (root / "my prog.py").write_text("print('step=4 loss=tensor(0.43)')")
+    done = started(root)
+    assert done.returncode == 1
+    assert "no value: metric 'loss' was printed, but as 'tensor(0.43)', which is not a number" in done.stdout
+
+
 @pytest.mark.parametrize("kind", ["function", "command"])
 def test_the_copy_of_the_code_is_run_where_there_is_one(tmp_path: Path, kind: str) -> None:
     root = project(tmp_path, kind)

@@ -47,7 +47,7 @@ class Failure(enum.Enum):
     CRASHED = "crashed"  # training code ended with an error, or could not be started
     NOT_FINITE = "not_finite"  # the objective is NaN or infinite
     NEVER_REPORTED = "never_reported"  # the objective was not reported, or not for a step that counts
-    UNREADABLE = "unreadable"  # what was reported of the objective cannot be read
+    UNREADABLE = "unreadable"  # what was reported or printed of the objective cannot be read
     OUT_OF_MEMORY = "out_of_memory"
     LOST = "lost"  # interrupted more often than the bound allows
     CANCELLED = "cancelled"  # its owner cancelled it again after it had been resubmitted

@@ -313,9 +313,8 @@ class Attempt:
         self._deadline = None
         self._sync_metrics()
         measured = self._measure()
-        if measured.value is None and self._printed is not None:
-            problem = self._printed.problem(self._program.metric)
-            measured = measured._replace(problem=problem or measured.problem)
+        if self._printed is not None:
+            measured = measured.but_printed(self._printed.problem(self._program.metric))
         if self._nothing_was_left_but_no_value_came(returncode, measured.fresh or measured.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")

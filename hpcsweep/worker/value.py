@@ -31,6 +31,16 @@ class Measured(NamedTuple):
     complete: bool
     failure: Failure | None = None
 
+    def but_printed(self, problem: str) -> Measured:
+        """The same, where there is no value, of a metric that was printed and is no number.
+
+        Args:
+            problem: What says so; empty where nothing does.
+        """
+        if self.value is not None or not problem:
+            return self
+        return self._replace(problem=problem, failure=Failure.UNREADABLE)
+
 
 def measure(trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int) -> Measured:
     """Read the objective at `run.resource`: the last one or the best one so far.
