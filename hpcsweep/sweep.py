@@ -162,6 +162,7 @@ def _slurm(spec: SweepSpec, why: str) -> Place:
         if getattr(options, field) is not None
     }
     given["environment"] = set_variables(options.environment)
+    given["inherited"] = tuple(name for name, value in options.environment.items() if value is None)
     times = {"settle_s": options.settle, "grace_s": options.grace}
     given |= {key: value for key, value in times.items() if value is not None}
     if options.poll is not None:

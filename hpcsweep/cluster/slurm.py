@@ -24,7 +24,7 @@ from hpcsweep.cluster.fitting import Wish, limits_of, misfits, wanted_partitions
 from hpcsweep.cluster.holding import holding, tick_words
 from hpcsweep.cluster.limits import Node, Site, host_list, hosts_of
 from hpcsweep.cluster.sbatch_options import canonical, gpu_problems
-from hpcsweep.cluster.slurm_environment import kept_out, passed_on
+from hpcsweep.cluster.slurm_environment import export_of, kept_out, passed_on
 from hpcsweep.cluster.slurm_guard import guarded
 from hpcsweep.cluster.slurm_identity import Identity
 from hpcsweep.cluster.slurm_options import OptionValue, SlurmOptions
@@ -329,6 +329,7 @@ class SlurmCluster(Cluster):
     def problems(self, shape: TaskShape) -> list[str]:
         """Why no task of this shape can ever run; nothing where the controller does not answer."""
         found = gpu_problems(self._asked(shape), shape.gpus, where=self._where)
+        found += self._kept_from_jobs(shape)
         if found:
             return found
         try:
@@ -349,6 +350,28 @@ class SlurmCluster(Cluster):
         set_here = passed_on(drop)
         words = f"{words}; your environment sets {set_here}" if words and set_here else words
         return [f"cluster: Slurm would never take such a task: {words}"] if words else []
+
+    def _kept_from_jobs(self, shape: TaskShape) -> list[str]:
+        """Variables that tasks, or the jobs that submit the next ones, would silently be without."""
+        site, example = self._options, Path("/check")
+        tick = own_options(self.tick_script("check", example))
+        exports = {
+            "cluster.options": export_of(
+                self._asked(shape), dropped=kept_out(sbatch_options(_example(shape), site))
+            ),
+            "cluster.tick_options": export_of(tick, dropped=kept_out(tick_options("check", example, site))),
+        }
+        found: list[str] = []
+        for key, export in exports.items():
+            names = export.names
+            missing = [] if names is None else [name for name in site.inherited if name not in names]
+            whole = ",".join([*(names or ()), *missing])
+            found += [
+                f"cluster.environment.{name}: null takes it from the environment of `launch`, and "
+                f"{export.source} keeps it from the jobs; give {key}: {{export: '{whole}'}}"
+                for name in missing
+            ]
+        return found
 
     def holds(self, shape: TaskShape) -> Holding:
         """What a task of this shape will hold at most.

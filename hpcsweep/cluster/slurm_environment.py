@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Mapping
-from typing import Final
+from typing import Final, NamedTuple
+
+from hpcsweep.cluster.slurm_options import OptionValue
 
 #: Variables that filter or reshape what these programs show: a user's SQUEUE_PARTITION would make
 #: running jobs look gone.
@@ -140,6 +142,36 @@ def kept_out(options: Container[str] = ()) -> frozenset[str]:
     ours = {name for name in names if name.removeprefix("SBATCH_").lower().replace("_", "-") in options}
     timed = {"SBATCH_TIMELIMIT"} if "time" in options else set()
     return frozenset((names - _PASSED_ON) | ours | timed)
+
+
+class Export(NamedTuple):
+    """What sbatch hands on of the environment in which it is called.
+
+    Attributes:
+        source: Which option or variable says so, with what it says; values are left out.
+        names: Variables that it hands on; None if all.
+    """
+
+    source: str
+    names: list[str] | None
+
+
+def export_of(options: Mapping[str, OptionValue], *, dropped: Container[str]) -> Export:
+    """What `--export` means as sbatch will see it.
+
+    Args:
+        options: Of the script, all of them, by long names.
+        dropped: Variables that sbatch does not see.
+    """
+    value = options.get("export")
+    source, export = "--export", "ALL" if value in (None, False) else str(value)
+    if "SBATCH_EXPORT" in os.environ and "SBATCH_EXPORT" not in dropped:
+        source, export = "SBATCH_EXPORT", os.environ["SBATCH_EXPORT"]
+    names = [each.partition("=")[0].strip() for each in export.split(",")]
+    said = f"{source}={','.join(names)}"
+    if "ALL" in map(str.upper, names):
+        return Export(said, None)
+    return Export(said, [name for name in names if name and name.upper() not in ("NONE", "NIL")])
 
 
 def passed_on(dropped: Container[str]) -> str:

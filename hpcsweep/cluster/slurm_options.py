@@ -21,6 +21,7 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True):
         template: A file (a relative path is looked up in `spec_dir`) or one of ours by name.
         setup: Shell lines before the worker's command.
         environment: Exported before `setup`.
+        inherited: Variables that the jobs are to have from whoever submits them.
         options: Further sbatch options; they win over ours by name, False or null drops ours.
         tick_options: Further sbatch options of the small jobs that tick a detached sweep.
         python: Absolute path of the interpreter on the compute nodes.
@@ -42,6 +43,7 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True):
     template: str = "default.sbatch"
     setup: Sequence[str] = ()
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
+    inherited: Sequence[str] = ()
     options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
     tick_options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
     python: str = sys.executable

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from hpcsweep.cluster import slurm_programs
@@ -175,6 +177,58 @@ def test_shape_that_can_never_run_is_named_with_the_site_s_figures_and_not_tried
         "resources.gpus: the nodes of partition gpu have 4 GPUs at most, got 8",
     ]
     assert programs.calls() == ALL
+
+
+def of_sbatch(options: SlurmOptions, monkeypatch: pytest.MonkeyPatch) -> SlurmOptions:
+    monkeypatch.setenv("SBATCH_EXPORT", "none")
+    return options
+
+
+def of_the_template(options: SlurmOptions, monkeypatch: pytest.MonkeyPatch) -> SlurmOptions:
+    path = options.spec_dir / "site.sbatch"
+    path.write_text(
+        "#!/bin/bash\n#SBATCH --export=NONE\n{{ header }}\n{{ environment }}\n{{ setup }}\n{{ command }}\n"
+    )
+    return msgspec.structs.replace(options, template=path.name)
+
+
+def of_both_options(options: SlurmOptions, monkeypatch: pytest.MonkeyPatch) -> SlurmOptions:
+    export = {"export": "NONE"}
+    return msgspec.structs.replace(options, options=export, tick_options=export)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (of_sbatch, "SBATCH_EXPORT=none"),
+        (of_the_template, "--export=NONE"),
+        (of_both_options, "--export=NONE"),
+    ],
+)
+def test_variables_to_inherit_that_sbatch_would_not_hand_on_are_named_with_what_keeps_them(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Any, said: str
+) -> None:
+    put_site(programs)
+    programs.put("sbatch", "exit 0")
+    options = given(SlurmOptions(inherited=("TOKEN", "OTHER"), spec_dir=tmp_path), monkeypatch)
+    assert SlurmCluster(options).problems(TaskShape()) == [
+        f"cluster.environment.{name}: null takes it from the environment of `launch`, and {said} keeps it "
+        f"from the jobs; give cluster.{key}: {{export: 'TOKEN,OTHER'}}"
+        for key in ("options", "tick_options")
+        for name in ("TOKEN", "OTHER")
+    ]
+    export = {"export": "TOKEN,OTHER"}
+    mended = msgspec.structs.replace(options, options=export, tick_options=export)
+    assert SlurmCluster(mended).problems(TaskShape()) == []
+    assert SlurmCluster(msgspec.structs.replace(options, inherited=())).problems(TaskShape()) == []
+
+
+@pytest.mark.parametrize("export", ["ALL", "all,X=1", "OTHER,TOKEN=mine", None])
+def test_what_is_handed_on_is_no_problem(programs: Programs, export: str | None) -> None:
+    put_site(programs)
+    programs.put("sbatch", "exit 0")
+    options = SlurmOptions(inherited=("TOKEN",), options={"export": export})
+    assert SlurmCluster(options).problems(TaskShape()) == []
 
 
 def test_what_the_user_s_own_options_ask_for_is_left_to_slurm(programs: Programs) -> None:
