@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.core.quoting import joined
 from hpcsweep.core.records import Trial
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
 from hpcsweep.report.folder import Folder
@@ -147,7 +147,7 @@ def command_line(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> str:
     """
     program = rerun.program
     if program.command is None or not program.metrics:
-        return shlex.join(arguments(rerun, output))
+        return joined(arguments(rerun, output))
     file = msgspec.structs.replace(rerun.run_file(output), checkpoint_dir=str(output / "checkpoint"))
     searched = {name: environ[name] for name in ("PYTHONPATH",) if name in environ}
     given = run_environment(
@@ -157,7 +157,7 @@ def command_line(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> str:
     variables = [f"{name}={value}" for name, value in sorted(given.items()) if name not in left_out]
     argv = program_arguments(program, file, ending=output, python=rerun.python)
     parts = [["mkdir", "-p", file.checkpoint_dir], ["cd", program.workdir], ["env", *variables, *argv]]
-    return " && ".join(shlex.join(part) for part in parts)
+    return " && ".join(joined(part) for part in parts)
 
 
 def train(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> int:

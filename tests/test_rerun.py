@@ -154,6 +154,16 @@ def test_of_a_program_that_only_prints_its_own_command_line_is_printed(tmp_path:
     assert (root / "out put" / "checkpoint" / "total").read_text() == repr((5, best["value"]))
 
 
+def test_what_is_not_printable_is_pasted_as_it_was(tmp_path: Path) -> None:
+    root = project(tmp_path, "command")
+    best = swept(root, "--set", r'space.note={type: constant, value: "\e[1m\u202e\nx"}')
+    line = printed(root)
+    assert line.strip().isprintable()
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f'a "site": step=4 loss={best["value"]}'
+
+
 def test_start_trains_here_and_says_how_it_went(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     best = swept(root, "--set", "budget.trials=2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hpcsweep.cli.text import size
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
+from hpcsweep.core.quoting import joined
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.report.folder import Folder
@@ -143,7 +143,7 @@ def _lines(told: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> lis
     what = f"{_amount(told['bytes'], told['files'], len(told['trials']))}: {_named(told['trials'])}"
     if not yes:
         command = ["hpcsweep", "clean", str(path), *(["--best"] if best else []), "--yes"]
-        return [f"would remove {what}", kept, f"nothing was removed; do it with: {shlex.join(command)}"]
+        return [f"would remove {what}", kept, f"nothing was removed; do it with: {joined(command)}"]
     lines = [f"removed {what}", kept]
     if told.get("left_trials"):
         lines.append(f"could not be removed, see the permissions of: trials {_named(told['left_trials'])}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from hpcsweep.cli.exits import errors_exit
+from hpcsweep.core.quoting import quoted
 from hpcsweep.core.space import unknown
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.report.exports.tables import FORMATS, TABLES, encoded, table
-from hpcsweep.report.results import load, passed_over_lines
+from hpcsweep.report.results import SIMULATION, load, passed_over_lines
 from hpcsweep.store.output import STDOUT, is_stdout, write_output
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def export(path: Path, *, format_: str, name: str | None, output: Path | None) -
                 _write(output / f"{each}.{format_}", encoded(table(results, each), format_))
         else:
             _write(output or STDOUT, encoded(table(results, name or TABLES[0]), format_))
+        if results.simulated:
+            typer.echo(f"simulated {SIMULATION}", err=True)
         for line in passed_over_lines(results):
             typer.echo(line, err=True)
 
@@ -87,7 +89,7 @@ def _whole(results: Results, format_: str, output: Path | None) -> None:
         raise _unwritable(target, error) from error
     if is_stdout(target):
         return
-    typer.echo(f"{count} trials in {target}; look at them: {opener} {shlex.quote(str(target))}")
+    typer.echo(f"{count} trials in {target}; look at them: {opener} {quoted(str(target))}")
 
 
 def _make(folder: Path) -> None:

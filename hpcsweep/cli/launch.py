@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
 from hpcsweep.core.masking import secrets_of
+from hpcsweep.core.quoting import joined, quoted
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
@@ -318,7 +318,7 @@ def _left(state: SweepState, folder: Path) -> None:
         typer.echo(f"submitted {batch.name}: {len(batch.tasks)} tasks, {words}")
     if state.limited:
         typer.echo(f"the rest waits for its turn: {state.limited}")
-    place = shlex.quote(str(folder))
+    place = quoted(str(folder))
     typer.echo("Its jobs drive it from here on: no process stays on this machine.")
     typer.echo(f"Follow it with: hpcsweep status {place}; end it with: hpcsweep stop {place}")
 
@@ -377,7 +377,7 @@ def _command(spec_path: Path, *, results: Path | None, cluster: str | None, over
     words += ["--results", str(results)] if results else []
     words += ["--cluster", cluster] if cluster else []
     words += [word for override in overrides for word in ("--set", override)]
-    return shlex.join(words)
+    return joined(words)
 
 
 def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:

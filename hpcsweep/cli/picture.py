@@ -100,6 +100,7 @@ def _head(view: View, width: int) -> list[Text]:
     state = view.course.state
     name = state.started.name if state.started else "a sweep"
     ending = "running" if state.ended is None else state.ended.ending.value
+    ending += ", simulated" if state.simulated else ""
     head = Text.assemble((neutral(name), "bold"), f"  {ending}  ", plain(_driver(view), "dim"))
     clock = time.strftime("%H:%M:%S", time.localtime(view.at))
     room = width - len(clock) - 1

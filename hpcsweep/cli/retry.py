@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending, Outcome
 from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.protocols import TaskShape
+from hpcsweep.core.quoting import joined, quoted
 from hpcsweep.core.records import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
@@ -69,7 +69,7 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
         if state.ended is not None:
             typer.echo(f"{state.ended.ending.value}: {state.ended.reason}")
         elif state.detached is not None:
-            typer.echo(f"its jobs drive it on; follow it with: hpcsweep status {shlex.quote(str(path))}")
+            typer.echo(f"its jobs drive it on; follow it with: hpcsweep status {quoted(str(path))}")
         else:
             typer.echo(f"no driver is at work; carry on with: {_launch(folder, path)}")
 
@@ -108,7 +108,7 @@ def _cancelled(state: SweepState, path: Path) -> str:
     runs = [run for run in failures(state) if run.outcome is Outcome.CANCELLED]
     if not runs:
         return ""
-    again = shlex.join(["hpcsweep", "retry", str(path), str(runs[0].trial)])
+    again = joined(["hpcsweep", "retry", str(path), str(runs[0].trial)])
     return f"; cancelled by their user: {_numbers(runs)}, which come back by number: {again}"
 
 
@@ -231,4 +231,4 @@ def _drive(folder: Folder, path: Path, place: Place | None, overrides: Sequence[
 
 def _launch(folder: Folder, path: Path) -> str:
     """The command line that carries on."""
-    return shlex.join(["hpcsweep", "launch", str(folder.layout.spec), "--results", str(path)])
+    return joined(["hpcsweep", "launch", str(folder.layout.spec), "--results", str(path)])

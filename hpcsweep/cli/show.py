@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from hpcsweep.cli.text import (
     troubles,
 )
 from hpcsweep.core.events import Ending, Failure, Interruption
+from hpcsweep.core.quoting import quoted
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.report.enqueued import beyond_budget
@@ -90,7 +90,7 @@ def status(path: Path, *, json: bool) -> None:
         paused = state.ended is not None and state.ended.ending is Ending.PAUSED
         if summary["failures"] or paused:
             what = "go on, and try what failed again" if paused else "try what failed again"
-            _tell(f"{what}: hpcsweep retry {shlex.quote(str(path))}")
+            _tell(f"{what}: hpcsweep retry {quoted(str(path))}")
 
 
 def _tell(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Ending
 from hpcsweep.core.masking import secrets_of
+from hpcsweep.core.quoting import quoted
 from hpcsweep.core.records import RunStatus, Trial
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
@@ -95,7 +95,7 @@ def _names(folder: Folder, path: Path, number: int) -> str:
     if retention.is_at_its_end(number):
         raise SpecError(
             f"TRIAL: expected one that runs, waits or may be promoted; trial {number} {_end(trial)}: "
-            f"see hpcsweep explain {shlex.quote(str(path))} {number}"
+            f"see hpcsweep explain {quoted(str(path))} {number}"
         )
     first = number - trial.repeat
     if state.repeats == 1:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
+
+from hpcsweep.core.quoting import quoted
 
 #: What stands in the place of a secret.
 MASK: Final = "***"
@@ -44,7 +45,7 @@ def secret_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _forms(values: Iterable[str]) -> list[str]:
     """The values as they are and as a shell has them, without those that are too short."""
-    found = {form for value in values if len(value) >= _SHORTEST for form in (value, shlex.quote(value))}
+    found = {form for value in values if len(value) >= _SHORTEST for form in (value, quoted(value))}
     return sorted(found, key=len, reverse=True)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from hpcsweep.core.quoting import quoted
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.last_words import SEPARATOR, last_words_of
 from hpcsweep.store.layout import Layout
@@ -95,7 +95,7 @@ def liveness(
         line = f"the driver gives no sign of life for {silent_s / 60:.0f} min: it may hang"
         return Liveness(True, lines=(line,) if silent else ())
     detached = state.detached is not None
-    again = f"hpcsweep launch {shlex.quote(str(layout.spec))} --results {shlex.quote(str(layout.root))}"
+    again = f"hpcsweep launch {quoted(str(layout.spec))} --results {quoted(str(layout.root))}"
     advice = again + (" --detach" if detached else "")
     if jobs is None:
         lines = (f"whether its jobs live is not known: {unknown}",) if unknown and detached else ()

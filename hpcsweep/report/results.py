@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcsweep.core.events import Outcome, failure_of
 from hpcsweep.core.space import Space
@@ -26,6 +26,10 @@ from hpcsweep.store.tables import read_tables
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+
+#: What is said of a sweep that `simulate` ran.
+SIMULATION: Final = "by `hpcsweep simulate`: nothing was trained, and times are virtual"
 
 
 class Results:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 
+from hpcsweep.core.quoting import joined
 from hpcsweep.report.page.sections import Block, Facts, Section, Table, Text
 from hpcsweep.report.provenance import changes, code_line
 from hpcsweep.report.results import Results
@@ -44,7 +44,7 @@ def provenance(results: Results) -> Section | None:
                 "warning",
             )
         )
-    blocks += [Facts([row for row in rows if row[1]]), Text(shlex.join(first["argv"]), "code")]
+    blocks += [Facts([row for row in rows if row[1]]), Text(joined(first["argv"]), "code")]
     if len(records) > 1:
         blocks.append(
             Table(

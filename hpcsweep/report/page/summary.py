@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from typing import Any
 
 from hpcsweep.core.events import Ending, SweepStarted
+from hpcsweep.core.quoting import quoted
 from hpcsweep.errors import SpecError
 from hpcsweep.report.page.sections import Block, Facts, Section, Text
 from hpcsweep.report.page.wording import count, duration, hours_text, number, share
-from hpcsweep.report.results import Results
+from hpcsweep.report.results import SIMULATION, Results
 
 
 def summary(results: Results) -> Section:
@@ -37,10 +37,6 @@ def _warnings(results: Results) -> list[Block]:
         return [*found, Text(refusal, "warning")] if refusal else found
     failed = ended.ending in (Ending.FAILED, Ending.PAUSED)
     return [*found, Text(ended.reason, "warning")] if failed else found
-
-
-#: What is said of a sweep that `simulate` ran.
-SIMULATION = "by `hpcsweep simulate`: nothing was trained, and times are virtual"
 
 
 def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
@@ -73,7 +69,7 @@ def _best(results: Results) -> list[Block]:
     if results.best is None:
         return []
     config = results.best["config"].items()
-    folder = shlex.quote(str(results.folder.layout.root))
+    folder = quoted(str(results.folder.layout.root))
     return [
         Text("The best configuration:"),
         Facts([(name, number(v) if isinstance(v, float) else str(v)) for name, v in config]),
