@@ -144,6 +144,9 @@ def _check(found: Sequence[Results]) -> None:
 
 
 def _notes(found: Sequence[Results], sweeps: Sequence[Sweep]) -> Iterable[str]:
+    simulated = [sweep.label for results, sweep in zip(found, sweeps, strict=True) if results.simulated]
+    if simulated:
+        yield f"Simulated, with nothing trained: {', '.join(simulated)}."
     ways = {str(results.identity.get("objective", {}).get("at", "last")) for results in found}
     if len(ways) > 1:
         yield "Not all take the value at the same step: objective.at is last in some, best in others."

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
@@ -19,6 +21,7 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
+from hpcsweep.core.records import SIMULATED
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
@@ -81,6 +84,52 @@ REPORTS: Mapping[tuple[int, int], Sequence[tuple[int, dict[str, float]]]] = {
     (2, 0): [(1, {"loss": float("nan"), "acc": float("nan")})],
     (4, 0): [(1, {"loss": 0.7})],
 }
+
+
+#: Names that no file name, terminal or page would bear, and those that an export gives a meaning.
+ODD_NAMES: tuple[str, ...] = (
+    "a\x1b[31m",
+    "a\u202eb/c",
+    "x\ny",
+    "x\\ny",
+    "../up",
+    "",
+    "sweep/value",
+    "_hparams_/experiment",
+    "train/loss",
+    "é",
+)
+#: The same as they are shown.
+SHOWN_NAMES: tuple[str, ...] = (
+    "a\\x1b[31m",
+    "a\\u202eb/c",
+    "x\\ny (2)",
+    "x\\ny",
+    "../up",
+    "(no name)",
+    "sweep/value",
+    "_hparams_/experiment",
+    "train/loss",
+    "é",
+)
+
+
+def oddly_named(root: Path) -> Path:
+    """The results folder `s` in which trial 0 reported metrics of such names at its first step."""
+    folder = exported(root, more=[r'objective.metric="lo\x1bss"'])
+    writer = MetricsWriter(Layout(folder).trial(0).metrics(0, 0, 0))
+    writer.write(1, {name: float(value) for value, name in enumerate(ODD_NAMES)})
+    writer.close()
+    return folder
+
+
+def simulated(root: Path) -> Path:
+    """The results folder `s` of the sweep as if it had been simulated."""
+    events = (
+        msgspec.structs.replace(event, cluster=SIMULATED) if isinstance(event, BatchPlanned) else event
+        for event in EVENTS
+    )
+    return exported(root, events=list(events))
 
 
 def exported(root: Path, *, events: Sequence[AnyEvent] = EVENTS, more: Sequence[str] = ()) -> Path:

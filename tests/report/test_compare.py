@@ -27,6 +27,7 @@ from hpcsweep.report.compare import Comparison, Estimate, Pair, compare
 from hpcsweep.report.page.comparison import comparison_page, sections, verdict
 from hpcsweep.report.page.sections import Figure, Table, Text
 
+from .exported import simulated
 from .folders import identity, planned, written
 
 if TYPE_CHECKING:
@@ -211,6 +212,11 @@ def test_what_makes_sweeps_less_comparable_is_told(tmp_path: Path) -> None:
         "Not all take the value at the same step",
         "Some repeats have the same seed",
     ]
+
+
+def test_that_sweeps_were_simulated_is_told(tmp_path: Path) -> None:
+    a, b = sweep(tmp_path / "a", [0.1]), simulated(tmp_path)
+    assert f"Simulated, with nothing trained: {b}." in compare([a, b]).notes
 
 
 def test_what_cannot_be_compared_says_which_folder_and_what_to_do(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import hpcsweep
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated
 from hpcsweep.errors import FolderError
 from hpcsweep.report.exports.optuna import write_optuna
-from tests.report.exported import CONFIGS, exported
+from tests.report.exported import CONFIGS, SHOWN_NAMES, exported, oddly_named, simulated
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of BoTorch, if it is there
     from optuna_dashboard import wsgi
@@ -107,6 +107,28 @@ def test_attributes_tell_where_a_trial_stands_and_what_else_was_reported(study: 
         "gpu_seconds": 0.0,
         "message": "ValueError: no",
     }
+
+
+def test_names_are_printable_and_none_is_taken_for_another(tmp_path: Path) -> None:
+    write_optuna(hpcsweep.load(oddly_named(tmp_path)), tmp_path / "optuna.log")
+    study = optuna.load_study(study_name="lr", storage=storage(tmp_path / "optuna.log"))
+    assert study.metric_names == [r"lo\x1bss"]
+    assert study.user_attrs["objective"] == r"lo\x1bss"
+    found = {k: v for k, v in study.trials[0].user_attrs.items() if k.startswith("metrics.")}
+    assert found == {
+        **{f"metrics.{name}": value for value, name in enumerate(SHOWN_NAMES)},
+        "metrics.loss": 1 / 9,
+        "metrics.acc": 0.2,
+    }
+    (summary,) = asked(tmp_path / "optuna.log", "/api/studies")["study_summaries"]
+    assert summary["user_attrs"][1] == {"key": "objective", "value": r"lo\x1bss"}
+
+
+def test_a_simulated_sweep_says_so(tmp_path: Path) -> None:
+    write_optuna(hpcsweep.load(simulated(tmp_path)), tmp_path / "optuna.log")
+    study = optuna.load_study(study_name="lr", storage=storage(tmp_path / "optuna.log"))
+    words = "by `hpcsweep simulate`: nothing was trained, and times are virtual"
+    assert study.user_attrs == {"hpcsweep": "cafe01", "objective": "loss", "simulated": words}
 
 
 def test_times_are_those_of_the_attempts(study: optuna.Study) -> None:

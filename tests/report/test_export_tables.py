@@ -14,7 +14,7 @@ import hpcsweep
 from hpcsweep.core.events import Outcome, SweepStarted
 from hpcsweep.report.exports.tables import TABLES, encoded, table
 from hpcsweep.report.results import Results
-from tests.report.exported import CONFIGS, EVENTS, exported
+from tests.report.exported import CONFIGS, EVENTS, exported, simulated
 from tests.report.folders import created, failed, identity, planned, written
 
 
@@ -117,6 +117,15 @@ def test_tables_of_an_earlier_version_tell_failures_apart_too(
     found = hpcsweep.load(folder)
     pd.testing.assert_frame_equal(found.runs, runs, check_dtype=False)
     pd.testing.assert_frame_equal(found.trials, trials, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_a_simulated_sweep_say_so_in_each_row(tmp_path: Path, name: str) -> None:
+    frame = table(hpcsweep.load(simulated(tmp_path)), name)
+    assert list(frame.columns)[-1] == "simulated"
+    assert set(frame["simulated"]) == {True}
+    for format_, read in (("csv", pd.read_csv), ("json", pd.read_json), ("parquet", pd.read_parquet)):
+        assert set(read(io.BytesIO(encoded(frame, format_)))["simulated"]) == {True}
 
 
 def test_text_that_looks_like_a_formula_is_text_in_csv_and_numbers_are_numbers() -> None:

@@ -17,7 +17,15 @@ import hpcsweep
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated
 from hpcsweep.errors import FolderError
 from hpcsweep.report.exports.tensorboard import write_tensorboard
-from tests.report.exported import CONFIGS, EVENTS, TRIALS, exported
+from tests.report.exported import (
+    CONFIGS,
+    EVENTS,
+    SHOWN_NAMES,
+    TRIALS,
+    exported,
+    oddly_named,
+    simulated,
+)
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of what it has bundled
     from tensorboard.plugins.hparams.hparams_plugin import HParamsPlugin
@@ -136,6 +144,32 @@ def test_curves_go_through_all_rungs_with_each_step_once_and_times_within_their_
     assert shown.curve("trial-00001", "acc") == [(3, float("inf"), 1230.0)]
     assert shown.curve("trial-00004", "loss") == [(1, 0.7, 1300.0)]
     assert "loss" not in shown.events.Runs()["trial-00002"]["tensors"]
+
+
+def test_tags_are_printable_and_none_is_taken_for_another(tmp_path: Path) -> None:
+    shown = board(oddly_named(tmp_path), tmp_path / "tb")
+    meant = {name: f"{name} (2)" for name in ("sweep/value", "_hparams_/experiment")}
+    tags = [meant.get(name, name) for name in SHOWN_NAMES]
+    runs = shown.events.Runs()["trial-00000"]["tensors"]
+    ours = {"_hparams_/session_start_info", "_hparams_/session_end_info", "sweep/value", "sweep/resource"}
+    assert set(runs) == {*tags, "loss", "acc", *ours}
+    experiment = shown.experiment()
+    assert experiment["description"] == r"lr: sweep/value is the objective, min lo\x1bss"
+    told = {info["name"]["tag"] for info in experiment["metricInfos"]}
+    assert told == {*tags, "loss", "acc", "sweep/value", "sweep/resource"}
+    assert [shown.curve("trial-00000", tag)[0][:2] for tag in tags] == [(1, n) for n in range(len(tags))]
+    assert sorted(path.name for path in (tmp_path / "tb").iterdir() if path.is_dir()) == [
+        f"trial-0000{n}" for n in range(5)
+    ]
+
+
+def test_a_simulated_sweep_says_so(tmp_path: Path) -> None:
+    experiment = board(simulated(tmp_path), tmp_path / "tb").experiment()
+    assert experiment["name"] == "lr (simulated)"
+    assert experiment["description"] == (
+        "lr: sweep/value is the objective, min loss; simulated by `hpcsweep simulate`: nothing was trained, "
+        "and times are virtual"
+    )
 
 
 def test_repeats_of_a_configuration_are_one_row_with_their_mean(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal
 from hpcsweep.errors import FolderError
+from hpcsweep.report.exports.names import labels, printable
 from hpcsweep.report.exports.stories import Story, stories
+from hpcsweep.report.results import SIMULATION
 from hpcsweep.store.output import is_stdout, write_output
 
 if TYPE_CHECKING:
@@ -66,8 +68,10 @@ def write_optuna(results: Results, file: Path) -> int:
         )
         started = results.folder.state.started
         study.set_user_attr(_MARK, started.sweep if started else "")
-        study.set_user_attr("objective", results.metric)
-        study.set_metric_names([results.metric])
+        study.set_user_attr("objective", printable(results.metric))
+        if results.simulated:
+            study.set_user_attr("simulated", SIMULATION)
+        study.set_metric_names([printable(results.metric)])
         known = distributions(results)
         top = max(run.resource for story in told for run in story.trial.runs)
         study.add_trials(_trial(story, known, metric=results.metric, top=top) for story in told)
@@ -196,8 +200,9 @@ def _attributes(story: Story, known: Mapping[str, BaseDistribution], metric: str
         "job": run.job or None,
         "attempts": sum(run.attempts for run in trial.runs),
         "gpu_seconds": sum(run.gpu_seconds for run in trial.runs),
-        "message": run.message or None,
+        "message": printable(run.message) or None,
     }
     found = {name: value for name, value in found.items() if value is not None}
     found |= {f"config.{name}": value for name, value in trial.config.items() if name not in known}
-    return found | {f"metrics.{name}": value for name, value in newest.items()}
+    shown = labels(newest)
+    return found | {f"metrics.{shown[name]}": value for name, value in newest.items()}

@@ -23,11 +23,15 @@ _WHOLE: Final = frozenset({"parent", "resource", "start_resource", "start"})
 
 
 def table(results: Results, name: str) -> pd.DataFrame:
-    """One of `TABLES`; a column of whole numbers stays one where some rows have none."""
+    """One of `TABLES`; a column of whole numbers stays one where some rows have none.
+
+    Those of a simulated sweep say so in each row, for a file is passed on without its folder.
+    """
     frame: pd.DataFrame = getattr(results, name)
     whole = _WHOLE | {column for column in frame.columns if _is_whole(results, column)}
     gaps = [c for c in frame.columns if c in whole and frame[c].dtype != int and frame[c].notna().any()]
-    return frame.astype(dict.fromkeys(gaps, "Int64"))
+    frame = frame.astype(dict.fromkeys(gaps, "Int64"))
+    return frame.assign(simulated=True) if results.simulated else frame
 
 
 def _is_whole(results: Results, column: str) -> bool:

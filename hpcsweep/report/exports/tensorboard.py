@@ -33,7 +33,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from hpcsweep.core.records import RunStatus
 from hpcsweep.core.space import Domain, Float, Int, Parameter
 from hpcsweep.errors import FolderError
+from hpcsweep.report.exports.names import labels, printable
 from hpcsweep.report.exports.stories import Story, stories
+from hpcsweep.report.results import SIMULATION
 from hpcsweep.store.files import write_atomic
 
 if TYPE_CHECKING:
@@ -42,6 +44,17 @@ if TYPE_CHECKING:
 #: The objective at the end of each run, and the resource there: the last ones are in the table.
 VALUE: Final = "sweep/value"
 RESOURCE: Final = "sweep/resource"
+
+#: Tags that no metric may have.
+_TAKEN: Final = frozenset(
+    {
+        VALUE,
+        RESOURCE,
+        metadata.EXPERIMENT_TAG,
+        metadata.SESSION_START_INFO_TAG,
+        metadata.SESSION_END_INFO_TAG,
+    }
+)
 
 _OURS: Final = re.compile(r"events\.out\.tfevents\.\d+\.\d+\.hpcsweep\Z")
 
@@ -65,10 +78,11 @@ def write_tensorboard(results: Results, folder: Path) -> int:
         if path != folder / name:
             _remove(path, folder)
     types = {parameter.name: _type(parameter.domain) for parameter in results.space.parameters}
+    tags = _tags(results)
     for story in told:
         run = folder / run_name(story.trial.trial)
         run.mkdir(exist_ok=True)
-        write_atomic(run / name, _file(story.began, _events(story, types)))
+        write_atomic(run / name, _file(story.began, _events(story, types, tags)))
     return len(told)
 
 
@@ -119,13 +133,21 @@ def _file(at: float, events: Iterable[Event]) -> bytes:
     return buffer.getvalue()
 
 
-def _events(story: Story, types: Mapping[str, int]) -> list[Event]:
+def _tags(results: Results) -> dict[str, str]:
+    """By which tag each metric is shown."""
+    names = (str(name) for name in results.metrics.columns if name not in ("trial", "rung", "step"))
+    return labels(names, taken=_TAKEN)
+
+
+def _events(story: Story, types: Mapping[str, int], tags: Mapping[str, str]) -> list[Event]:
     first = story.trial.trial - story.trial.repeat
     start = SessionStartInfo(group_name=run_name(first), start_time_secs=story.began)
     for name, value in story.trial.config.items():
         _set(start.hparams[name], value, types[name])
     events = [_plugin_event(story.began, metadata.SESSION_START_INFO_TAG, session_start_info=start)]
-    events += [_scalars(report.step, report.at, report.metrics) for report in story.reports]
+    for report in story.reports:
+        shown = {tags[name]: value for name, value in report.metrics.items()}
+        events.append(_scalars(report.step, report.at, shown))
     events += [_scalars(step, at, {VALUE: value, RESOURCE: step}) for step, at, value in story.values]
     if story.ended is not None:
         failed = story.trial.runs[-1].status is RunStatus.FAILED
@@ -153,14 +175,16 @@ def _experiment(results: Results) -> Event:
     """Domains of the parameters and names of the metrics, the objective first."""
     started = results.folder.state.started
     at = started.at if started else 0.0
-    reported = [name for name in results.metrics.columns if name not in ("trial", "rung", "step")]
     mode = "min" if results.minimise else "max"
+    about = f"{results.name}: {VALUE} is the objective, {mode} {printable(results.metric)}"
     experiment = Experiment(
-        name=results.name,
-        description=f"{results.name}: {VALUE} is the objective, {mode} {results.metric}",
+        name=results.name + (" (simulated)" if results.simulated else ""),
+        description=about + (f"; simulated {SIMULATION}" if results.simulated else ""),
         time_created_secs=at,
         hparam_infos=[_info(parameter) for parameter in results.space.parameters],
-        metric_infos=[MetricInfo(name=MetricName(tag=tag)) for tag in (VALUE, RESOURCE, *reported)],
+        metric_infos=[
+            MetricInfo(name=MetricName(tag=tag)) for tag in (VALUE, RESOURCE, *_tags(results).values())
+        ],
     )
     return _plugin_event(at, metadata.EXPERIMENT_TAG, experiment=experiment)
 
@@ -194,4 +218,5 @@ def _set(slot: Any, value: Any, type_: int) -> None:
     elif type_ == DATA_TYPE_FLOAT64:
         slot.number_value = value
     else:
-        slot.string_value = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        slot.string_value = printable(text)
