@@ -18,6 +18,7 @@ from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local import LocalCluster, cpus_here, devices_here
+from hpcsweep.core.counting import counted
 from hpcsweep.core.events import AnyEvent, SweepExtended, SweepResumed, SweepStarted
 from hpcsweep.core.protocols import Batch, Clock, Cluster, Holding, Promote, Scheduler, Searcher, TaskShape
 from hpcsweep.core.retention import Retention
@@ -115,13 +116,13 @@ def _local(spec: SweepSpec, why: str) -> Place:
     options = spec.cluster
     if devices:
         if wanted > len(devices):
-            raise SpecError(f"resources.gpus: this machine has {len(devices)} GPUs, got {wanted}")
+            raise SpecError(f"resources.gpus: this machine has {counted(len(devices), 'GPU')}, got {wanted}")
         slots = len(devices) // wanted
-        what = f"{slots} runs at a time on {len(devices)} GPUs"
+        what = f"{counted(slots, 'run')} at a time on {counted(len(devices), 'GPU')}"
     else:
         wanted = 0
         slots = options.slots or max(1, cpus_here() // spec.resources.cpus)
-        what = f"{slots} runs at a time on CPUs"
+        what = f"{counted(slots, 'run')} at a time on CPUs"
     poll = (options.poll, options.poll) if options.poll else (0.05, 0.5)
     cluster = LocalCluster(
         slots=slots,

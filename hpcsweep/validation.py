@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcsweep.core.counting import counted
 from hpcsweep.core.events import AnyEvent, KnownResults
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
@@ -52,7 +53,9 @@ def known_lines(known: Sequence[KnownResults]) -> list[str]:
     for one in known:
         taken, left_out = len(one.results), sum(one.passed_over.values())
         nothing = "" if taken else ": nothing to learn from"
-        lines.append(f"warm start: {taken} of {taken + left_out} configurations of {one.source}{nothing}")
+        lines.append(
+            f"warm start: {taken} of {counted(taken + left_out, 'configuration')} of {one.source}{nothing}"
+        )
         lines += [f"  {count} left out: {problem}" for problem, count in one.passed_over.items()]
     return lines
 

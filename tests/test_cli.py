@@ -137,7 +137,7 @@ def test_plan_tells_trials_runs_and_units_and_writes_nothing(here: Path) -> None
     result = run("plan", "lr.yaml", "--set", "scheduler.max_resource=81")
     assert result.exit_code == 0
     assert result.stdout == (
-        "lr: on this machine, 1 runs at a time on CPUs (as asked for)\n"
+        "lr: on this machine, 1 run at a time on CPUs (as asked for)\n"
         "searcher: random\n"
         "\n"
         "search space: infinite\n"

@@ -14,6 +14,7 @@ import typer
 from hpcsweep.cli.exits import errors_exit
 from hpcsweep.cli.neutral import json_text, neutral
 from hpcsweep.cli.text import ENDINGS, configuration, moment, number, place, troubles
+from hpcsweep.core.counting import counted
 from hpcsweep.core.records import RunStatus
 from hpcsweep.report.explain import explain as explanation_of
 from hpcsweep.report.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
@@ -222,11 +223,6 @@ def _end(found: Explanation) -> str:
 
 
 # --------------------------------------------------------------------------- words
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def ordinal(place: int) -> str:

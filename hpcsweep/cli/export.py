@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from hpcsweep.cli.exits import errors_exit
+from hpcsweep.core.counting import counted
 from hpcsweep.core.quoting import quoted
 from hpcsweep.core.space import unknown
 from hpcsweep.errors import FolderError, SpecError
@@ -89,7 +90,8 @@ def _whole(results: Results, format_: str, output: Path | None) -> None:
         raise _unwritable(target, error) from error
     if is_stdout(target):
         return
-    typer.echo(f"{count} trials in {target}; look at them: {opener} {quoted(str(target))}")
+    them = "it" if count == 1 else "them"
+    typer.echo(f"{counted(count, 'trial')} in {target}; look at {them}: {opener} {quoted(str(target))}")
 
 
 def _make(folder: Path) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.strokes import LABEL, STYLES, WIDEST, Glyphs, Part, bar, labelled
+from hpcsweep.core.counting import counted
 from hpcsweep.report.rungs import RungCount
 from hpcsweep.report.watch import View
 
@@ -45,7 +46,7 @@ def brackets_part(view: View, width: int, glyphs: Glyphs) -> Part:
             found[bracket] = ladders[bracket] if 0 <= extra <= spare else [_short(bracket, brackets[bracket])]
             spare -= len(found[bracket]) - 1
         under_way = sum(bool(ladders[bracket]) for bracket in order[len(kept) :])
-        rest = labelled("", f"{more} more brackets, {under_way} of them under way", "dim")
+        rest = labelled("", f"{counted(more, 'more bracket')}, {under_way} of them under way", "dim")
         return [rest] * (more > 0 and most > 0) + [line for b in sorted(found) for line in found[b]]
 
     most = sum(max(1, len(ladder)) for ladder in ladders.values()) + (len(rungs) > len(brackets))

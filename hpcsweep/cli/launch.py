@@ -26,6 +26,7 @@ from hpcsweep.cli.text import (
 )
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
+from hpcsweep.core.counting import counted
 from hpcsweep.core.events import Ending
 from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.quoting import joined, quoted
@@ -315,7 +316,7 @@ def _left(state: SweepState, folder: Path) -> None:
     """Print what a detached sweep has on the cluster, and how to follow it."""
     for batch in state.live.values():
         words = batch.hindered or (f"as job {batch.job}" if batch.job else "without an answer yet")
-        typer.echo(f"submitted {batch.name}: {len(batch.tasks)} tasks, {words}")
+        typer.echo(f"submitted {batch.name}: {counted(len(batch.tasks), 'task')}, {words}")
     if state.limited:
         typer.echo(f"the rest waits for its turn: {state.limited}")
     place = quoted(str(folder))
@@ -353,7 +354,7 @@ def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) ->
     budgets = [reason] if reason.startswith("budget.") else []
     if trials is not None and state.chosen >= trials and "budget.trials" not in budgets:
         budgets.insert(0, "budget.trials")
-    though = f", though {enqueued} enqueued configuration{'s wait' if enqueued > 1 else ' waits'}"
+    though = f", though {counted(enqueued, 'enqueued configuration')} {'wait' if enqueued > 1 else 'waits'}"
     ways = [f"raise {' or '.join([*budgets, *growing])}"] if budgets or growing else []
     if not budgets and not enqueued:
         ways.append("enqueue a configuration")
@@ -365,7 +366,7 @@ def _from_scratch(trials: Sequence[int]) -> str:
     """That these go on without a checkpoint."""
     one = len(trials) == 1
     return (
-        f"note: {len(trials)} trial{'' if one else 's'} {'goes' if one else 'go'} on from scratch: "
+        f"note: {counted(len(trials), 'trial')} {'goes' if one else 'go'} on from scratch: "
         f"{'its checkpoint was' if one else 'their checkpoints were'} removed when nothing could need "
         f"{'it' if one else 'them'}; in a sweep that may be carried further, train.keep: all keeps them"
     )

@@ -8,6 +8,7 @@ from itertools import count
 from typing import NamedTuple
 
 from hpcsweep.cli.text import duration
+from hpcsweep.core.counting import counted
 from hpcsweep.report.course import Course
 from hpcsweep.report.rungs import RungCount
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders
@@ -145,7 +146,8 @@ def outlook(plan: Plan | None, course: Course, *, now: float) -> str:
     open_work = left(plan, course)
     what = "open-ended"
     if open_work is not None:
-        what = f"about {open_work.runs} runs left" if plan.about else f"{open_work.runs} runs left at most"
+        what = f"{counted(open_work.runs, 'run')} left"
+        what = f"about {what}" if plan.about else f"{what} at most"
     ends: list[tuple[float, str]] = []
     if open_work is not None and pace is not None and pace.units > 0:
         ends.append((open_work.units / pace.units, ""))

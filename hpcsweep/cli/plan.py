@@ -13,6 +13,7 @@ import typer
 from hpcsweep.cli.exits import errors_exit, named
 from hpcsweep.cli.neutral import hide
 from hpcsweep.cli.text import duration
+from hpcsweep.core.counting import counted
 from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.protocols import Batch
 from hpcsweep.core.state import SweepState
@@ -82,7 +83,7 @@ def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
         limits = [n for n in (spec.budget.trials, size) if n is not None]
         ladders = [Ladder(ladder.resources, (min(limits),)) for ladder in ladders] if limits else []
     typer.echo("")
-    typer.echo(f"search space: {'infinite' if size is None else f'{size} configurations'}")
+    typer.echo(f"search space: {'infinite' if size is None else counted(size, 'configuration')}")
     if isinstance(spec.scheduler, Asha) and not spec.scheduler.stopping:
         return _asha(spec.scheduler, trials=spec.starts, repeats=spec.repeats)
     if not ladders:
@@ -99,14 +100,19 @@ def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
     scratch = sum(ladder.units_from_scratch for ladder in ladders) * times
     if isinstance(spec.scheduler, Pbt):
         # Each member that fails is replaced by a clone, a new trial with runs of its own.
-        typer.echo(f"{trials} members, {runs} runs, and one more for each that fails; clones are new trials")
+        typer.echo(
+            f"{counted(trials, 'member')}, {counted(runs, 'run')}, and one more for each that fails; "
+            "clones are new trials"
+        )
     else:
-        typer.echo(f"{each}{trials} trials, {runs} runs at most")
-    typer.echo(f"{each}{units} units of resource trained from checkpoints ({scratch} without them)")
+        typer.echo(f"{each}{counted(trials, 'trial')}, {counted(runs, 'run')} at most")
+    typer.echo(
+        f"{each}{counted(units, 'unit')} of resource trained from checkpoints ({scratch} without them)"
+    )
     if turns is None:
         typer.echo("again and again until the budget ends")
     if spec.budget.trials is not None and (turns is None or spec.budget.trials < trials):
-        typer.echo(f"budget.trials ends it after {spec.budget.trials} trials")
+        typer.echo(f"budget.trials ends it after {counted(spec.budget.trials, 'trial')}")
     shape = place.shape
     if shape.time_s is not None:
         gpus = max(spec.resources.gpus, -(-held_gpus // shape.lanes))
@@ -117,7 +123,7 @@ def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
     if spec.cluster.max_gpus is not None and held_gpus:
         most.append(spec.cluster.max_gpus // held_gpus)
     if most:
-        typer.echo(f"at most {min(most)} tasks at a time")
+        typer.echo(f"at most {counted(min(most), 'task')} at a time")
     return min(PIECE, max(max(ladder.sizes) for ladder in ladders)) * spec.repeats
 
 
@@ -144,7 +150,8 @@ def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
         most = tuple(size * repeats for size in asha_most(trials, rungs=len(rungs), eta=scheduler.eta))
         typer.echo(f"bracket {index} (about, trials x resource): {_shown(Ladder(rungs, about))}")
         typer.echo(
-            f"about {sum(about)} runs, {sum(most)} at most: who is promoted stays so when better ones come"
+            f"about {counted(sum(about), 'run')}, {sum(most)} at most: "
+            "who is promoted stays so when better ones come"
         )
     typer.echo(f"one in {scheduler.eta} of a rung goes on, as results come")
     typer.echo(f"trials: {'until the budget ends' if trials is None else trials * repeats}")
@@ -166,8 +173,11 @@ def _reservation(spec: SweepSpec, place: Place, *, held_gpus: int) -> None:
     budget = GpuBudget(settings, default_time_s=default_time_s)
     budget.held(held_gpus)
     tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
-    each = f"{held_gpus} GPUs for {duration(budget.time_s)}"
-    typer.echo(f"budget.gpu_hours {hours:g}: at most {tasks} tasks in the queue at a time, {each} each")
+    assert tasks is not None  # there is a budget
+    each = f"{counted(held_gpus, 'GPU')} for {duration(budget.time_s)}"
+    typer.echo(
+        f"budget.gpu_hours {hours:g}: at most {counted(tasks, 'task')} in the queue at a time, {each} each"
+    )
 
 
 def _script(spec: SweepSpec, place: Place, *, runs: int) -> None:

@@ -13,6 +13,7 @@ import typer
 from hpcsweep.cli.neutral import neutral, raw
 from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.text import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
+from hpcsweep.core.counting import counted
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.protocols import Phase
 from hpcsweep.core.records import RunStatus
@@ -134,7 +135,9 @@ class OnTerminal:
         under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
         lines: list[RenderableType] = [
             table,
-            Text(f"{state.counts[RunStatus.COMPLETED]} runs completed, {under_way}, {cost(state)}"),
+            Text(
+                f"{counted(state.counts[RunStatus.COMPLETED], 'run')} completed, {under_way}, {cost(state)}"
+            ),
             Text(neutral(f"best {best_line(state)}"), style="bold"),
         ]
         if state.best is not None:

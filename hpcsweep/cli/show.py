@@ -26,6 +26,7 @@ from hpcsweep.cli.text import (
     runs_line,
     troubles,
 )
+from hpcsweep.core.counting import counted
 from hpcsweep.core.events import Ending, Failure, Interruption
 from hpcsweep.core.quoting import quoted
 from hpcsweep.core.state import SweepState
@@ -71,7 +72,7 @@ def status(path: Path, *, json: bool) -> None:
         if summary["enqueued"]:
             _tell(f"enqueued: {_enqueued(summary['enqueued'], state, _budget(folder, 'trials'))}")
         runs = runs_line(summary["runs"], summary["failed_by"])
-        _tell(f"{summary['trials']} trials; {runs}; {cost(state, budget)}")
+        _tell(f"{counted(summary['trials'], 'trial')}; {runs}; {cost(state, budget)}")
         _tell(f"best: {best_line(state)}")
         if state.best is not None:
             _tell(f"      {configuration(state.best.config)}")
@@ -91,6 +92,10 @@ def status(path: Path, *, json: bool) -> None:
         if summary["failures"] or paused:
             what = "go on, and try what failed again" if paused else "try what failed again"
             _tell(f"{what}: hpcsweep retry {quoted(str(path))}")
+
+
+def _waiting(configurations: int) -> str:
+    return "1 configuration waits" if configurations == 1 else f"{configurations} configurations wait"
 
 
 def _tell(text: str) -> None:

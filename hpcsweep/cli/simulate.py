@@ -13,6 +13,7 @@ import typer
 from hpcsweep.cli.exits import NO_VALUE, errors_exit, named
 from hpcsweep.cli.neutral import json_text, neutral, raw
 from hpcsweep.cli.text import configuration, number
+from hpcsweep.core.counting import counted
 from hpcsweep.errors import SpecError
 from hpcsweep.simulation import (
     Comparison,
@@ -193,7 +194,7 @@ def _figures(run: Simulated) -> list[tuple[str, str]]:
     return [
         ("makespan", f"{_time(run.makespan_s)}; {bounds}"),
         (_hours(run), f"{run.hours:.4g}"),
-        ("trials", f"{run.trials}; {run.runs} runs, {run.failures} failed"),
+        ("trials", f"{run.trials}; {counted(run.runs, 'run')}, {run.failures} failed"),
         ("interruptions", interruptions or "none"),
     ]
 

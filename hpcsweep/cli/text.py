@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hpcsweep.core.counting import counted
 from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.core.records import SIMULATION_BEGINS_S
 from hpcsweep.core.state import SweepState
@@ -101,9 +102,9 @@ def checkpoints_line(found: Mapping[str, int]) -> str:
     removed = found["removed_trials"]
     if not found["files"] and not removed:
         return ""
-    plural = "" if found["files"] == 1 else "s"
-    trials = f"{found['trials']} trial{'' if found['trials'] == 1 else 's'}"
-    line = f"{size(found['bytes'])} in {found['files']} file{plural} of {trials}"
+    line = (
+        f"{size(found['bytes'])} in {counted(found['files'], 'file')} of {counted(found['trials'], 'trial')}"
+    )
     return f"{line}; {removed_line(removed, found['removed_bytes'])}" if removed else line
 
 
@@ -187,7 +188,7 @@ def runs_line(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = N
     if counts.get("failed") and failed_by and failed_by.keys() != {Failure.CRASHED.value}:
         kinds = ", ".join(f"{n} {ENDINGS[Failure(kind)]}" for kind, n in failed_by.items())
         others[0] += f" ({kinds})"
-    return ", ".join([f"{counts['completed']} runs completed", *others])
+    return ", ".join([f"{counted(counts['completed'], 'run')} completed", *others])
 
 
 def state_counts(state: SweepState) -> dict[str, int]:

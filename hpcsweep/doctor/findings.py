@@ -49,11 +49,6 @@ def failure(topic: str, words: str, advice: str) -> Finding:
     return Finding(Level.FAILURE, topic, words, advice)
 
 
-def counted(number: int, what: str) -> str:
-    """For example `1 GPU`, `2 GPUs`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def one_line(text: str) -> str:
     """The text's lines in one, so that a program's complaint stays one line of the report."""
     return " / ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hpcsweep.cluster.limits import Node, Partition, Site
-from hpcsweep.doctor.findings import Finding, counted, failure, good, warning
+from hpcsweep.core.counting import counted
+from hpcsweep.doctor.findings import Finding, failure, good, warning
 from hpcsweep.store.manifest import Program
 
 #: After TERM training code may take so long to checkpoint, and the worker a moment more to say so.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hpcsweep.core.counting import counted
 from hpcsweep.core.protocols import TaskShape
-from hpcsweep.doctor.findings import Finding, counted, failure, good, one_line, warning
+from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
 from hpcsweep.spec import SweepSpec
 from hpcsweep.sweep import (

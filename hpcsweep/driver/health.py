@@ -70,8 +70,9 @@ def unhealthy(
 
 
 def _all_alike(trials: int, message: str) -> str:
+    first = "the first trial" if trials == 1 else f"the first {trials} trials"
     return (
-        f"the first {trials} trials failed at once with the same error: {message}. Mend it, then "
+        f"{first} failed at once with the same error: {message}. Mend it, then "
         "`hpcsweep retry` tries them again and goes on, `launch` goes on without them "
         "(retries.fail_fast: false keeps a sweep going)"
     )

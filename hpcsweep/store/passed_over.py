@@ -45,7 +45,10 @@ class PassedOver:
             f"passed over: {shown_path(path, root)}: {self._found[path]}" for path in sorted(self._found)
         ]
         more = len(lines) - NAMED
-        return lines if more <= 0 else [*lines[:NAMED], f"passed over: {more} more files that are not ours"]
+        if more <= 0:
+            return lines
+        what = "1 more file that is not ours" if more == 1 else f"{more} more files that are not ours"
+        return [*lines[:NAMED], f"passed over: {what}"]
 
 
 def why(error: Exception) -> str:

@@ -58,7 +58,7 @@ def test_a_sweep_ends_as_if_nothing_strange_were_in_its_folder(root: Path, contr
         assert driver.passed_over == named
     journal.release()
     stray = "passed over: journal/000003 (copy).jsonl: is not a file of this sweep"
-    assert Folder(root).passed_over() == [*named, "passed over: 1 more files that are not ours"]
+    assert Folder(root).passed_over() == [*named, "passed over: 1 more file that is not ours"]
     again, journal = make_driver(
         root, FolderCluster(controller, per_poll=4), scheduler=Fifo(max_resource=1, trials=4)
     )

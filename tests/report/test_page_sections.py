@@ -167,7 +167,7 @@ def test_of_many_nodes_those_with_most_failures_are_shown_and_it_says_so(tmp_pat
 def test_a_sweep_in_which_all_went_well_says_so(tmp_path: Path) -> None:
     section = failures(written(tmp_path / "r", STAGES["one value"]))
     assert section is not None
-    assert section.blocks == [Text("Every one of 1 attempt ended well: none failed, none was interrupted.")]
+    assert section.blocks == [Text("The one attempt ended well: none failed, none was interrupted.")]
 
 
 # --------------------------------------------------------------------------- GPU time

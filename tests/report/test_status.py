@@ -134,7 +134,7 @@ def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
         "pausing, nothing is submitted any more: its jobs can never start (2 tasks: PartitionTimeLimit)",
         "bracket 0: 3/9x3 (2 failed)",
         (
-            "9 trials; 1 runs completed, 2 failed (1 out of memory, 1 crashed), 2 pending, 4 waiting; "
+            "9 trials; 1 run completed, 2 failed (1 out of memory, 1 crashed), 2 pending, 4 waiting; "
             "1.01 of 20 GPU-hours"
         ),
         "best: loss 0.5 (trial 0 at 3)",
@@ -245,7 +245,7 @@ def test_an_undisturbed_sweep_tells_nothing_of_that(
         "lr: running",
         "driver: none at work; launch again to carry on",
         "bracket 0: 1/9x3",
-        "9 trials; 1 runs completed, 4 pending, 4 waiting; 1 GPU-hours",
+        "9 trials; 1 run completed, 4 pending, 4 waiting; 1 GPU-hours",
         "best: loss 0.5 (trial 0 at 3)",
         "      x=0",
     ]

@@ -41,9 +41,8 @@ def failures(results: Results) -> Section | None:
     kinds = [_kind(*row) for row in attempts[["ending", "failure", "final"]].itertuples(index=False)]
     bad = attempts.assign(kind=kinds)[~attempts["ending"].isin(WELL)]
     if bad.empty:
-        told = (
-            f"Every one of {count(len(attempts), 'attempt')} ended well: none failed, none was interrupted."
-        )
+        all_ = "The one attempt" if len(attempts) == 1 else f"All {count(len(attempts), 'attempt')}"
+        told = f"{all_} ended well: none failed, none was interrupted."
         return Section("failures", "Failures", [Text(told)])
     lost, gpus = results.folder.state.counts[RunStatus.FAILED], results.folder.state.spent_gpu_s > 0
     told = (

@@ -1,0 +1,18 @@
+"""One thing is singular, in whatever is printed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcsweep.cli.text import runs_line
+from hpcsweep.core.counting import counted
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 trials"), (1, "1 trial"), (2, "2 trials")])
+def test_one_is_singular(number: int, words: str) -> None:
+    assert counted(number, "trial") == words
+
+
+def test_one_run_is_no_runs() -> None:
+    assert runs_line({"completed": 1, "failed": 2}) == "1 run completed, 2 failed"
+    assert runs_line({"completed": 0, "running": 1}) == "0 runs completed, 1 running"
