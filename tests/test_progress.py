@@ -78,7 +78,7 @@ def test_a_log_has_a_line_for_each_trouble_when_it_comes_however_soon(
     lines = capsys.readouterr().out.splitlines()
     shown = [re.sub(r"^\[[0-9:]{8}\] ", "", line) for line in lines]
     assert [re.sub(r"until .*: 3", "until then: 3", line) for line in shown] == [
-        "0 runs completed, 3 under way | best no value yet | 0 run-hours | bracket 0: 0/3x3",
+        "0 runs completed, 3 under way | best no value yet | 0 GPU-hours | bracket 0: 0/3x3",
         "cannot start: 2 tasks: PartitionTimeLimit",
         "excluded: n1 until then: 3 trials failed there in a row",
         "pausing, nothing is submitted any more: its jobs can never start",
@@ -105,7 +105,7 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
     assert text(shown) == [
         *head,
         "      0  1/3x3 (1 failed)",
-        "0 runs completed, 0 running, 0 pending, 0 run-hours",
+        "0 runs completed, 0 running, 0 pending, 0 GPU-hours",
         "best no value yet",
         "cannot start: 2 tasks: PartitionTimeLimit",
         "pausing, nothing is submitted any more: its jobs can never start",
@@ -114,7 +114,7 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
     assert text(later) == [
         *head,
         "      0  0/3x3",
-        "0 runs completed, 0 running, 0 pending, 0 run-hours",
+        "0 runs completed, 0 running, 0 pending, 0 GPU-hours",
         "best no value yet",
     ]
 

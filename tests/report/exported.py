@@ -132,13 +132,15 @@ def simulated(root: Path) -> Path:
     return exported(root, events=list(events))
 
 
-def exported(root: Path, *, events: Sequence[AnyEvent] = EVENTS, more: Sequence[str] = ()) -> Path:
+def exported(
+    root: Path, *, events: Sequence[AnyEvent] = EVENTS, more: Sequence[str] = (), sweep: str = "cafe01"
+) -> Path:
     """The results folder `s` in `root`, of a sweep that still goes on."""
     (root / "lr.yaml").write_text(SPEC)
     folder = root / "s"
     layout = Layout(folder)
     journal = Journal.open(layout)
-    started = SweepStarted("cafe01", "lr", 1000.0, load_spec(root / "lr.yaml", more).identity())
+    started = SweepStarted(sweep, "lr", 1000.0, load_spec(root / "lr.yaml", more).identity())
     journal.commit([started, *events])
     journal.release()
     for (trial, rung), reports in REPORTS.items():
