@@ -94,10 +94,6 @@ def status(path: Path, *, json: bool) -> None:
             _tell(f"{what}: hpcsweep retry {quoted(str(path))}")
 
 
-def _waiting(configurations: int) -> str:
-    return "1 configuration waits" if configurations == 1 else f"{configurations} configurations wait"
-
-
 def _tell(text: str) -> None:
     """Print a line; what it holds of configurations and logs is not obeyed by a terminal."""
     typer.echo(neutral(text))
