@@ -139,7 +139,7 @@ def _is_of(job: QueuedJob, state: SweepState, layout: Layout) -> bool:
 
 def _failing(layout: Layout) -> list[str]:
     """What its ticks printed last, where the newest one failed and no other has written since."""
-    lines = last_lines(layout.tick_log, LINES)
+    lines = _said(layout.tick_log)
     if not lines or not _FAILED.search(lines[-1]):
         return []
     try:
@@ -155,12 +155,14 @@ def _last_words(layout: Layout) -> list[str]:
     """What its ticks and its newest task printed last."""
     logs = (layout.tick_log, _newest_log(layout))
     found = [
-        f"{log.relative_to(layout.root)}: {line}"
-        for log in logs
-        if log is not None and (words := last_words_of(log, lines=LINES))
-        for line in words.split(SEPARATOR)
+        f"{log.relative_to(layout.root)}: {line}" for log in logs if log is not None for line in _said(log)
     ]
     return found or ["its logs say nothing: see cluster.setup and the template"]
+
+
+def _said(log: Path) -> list[str]:
+    words = last_words_of(log, lines=LINES)
+    return words.split(SEPARATOR) if words else []
 
 
 def _newest_log(layout: Layout) -> Path | None:
