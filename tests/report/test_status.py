@@ -154,6 +154,7 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     status(folder, json=True)
     assert json.loads(capsys.readouterr().out) == {
         "name": "lr",
+        "simulated": False,
         "state": "running",
         "reason": None,
         "pausing": "its jobs can never start (2 tasks: PartitionTimeLimit)",
@@ -265,7 +266,7 @@ def test_the_newest_few_are_listed_without_those_that_nobody_need_look_into(
     events += [RunInterrupted(16 + i, 0, w, batch="b", message="m") for i, w in enumerate(why)]
     assert told(written(tmp_path / "s", events), capsys)[2:] == [
         "bracket 0: 7/20x1 (7 failed)",
-        "20 trials; 0 runs completed, 7 failed, 1 pending, 12 waiting; 0 run-hours",
+        "20 trials; 0 runs completed, 7 failed, 1 pending, 12 waiting; 0 GPU-hours",
         "best: no value yet",
         "interruptions: 8 timed out, 1 cancelled with the sweep, 1 not begun, 1 cancelled by an admin",
         *[f"timed out: trial {trial} rung 0: time" for trial in range(4, 8)],
