@@ -229,11 +229,10 @@ def resolve(name: str, value: OptionValue, *, ticks: bool = False) -> tuple[str,
     if plain in _NAMES:
         return plain, _why(plain, value, ticks=ticks)
     longer = sorted(each for each in _NAMES if each.startswith(plain))
-    for each in longer:
-        if why := _why(each, value, ticks=ticks, instead=f"is short for {each}, which "):
-            return each, why
-    if len(longer) > 1:
+    if len(longer) > 1:  # sbatch takes the shortest of some
         return plain, f"may stand for {' or '.join(longer)}: write it in full"
+    if longer and (why := _why(longer[0], value, ticks=ticks, instead=f"is short for {longer[0]}, which ")):
+        return longer[0], why
     # What sbatch itself does not know may be an option of a plugin of the site.
     return (longer[0] if longer else bare.replace("_", "-")), ""
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.core.counting import counted
 from hpcsweep.core.quoting import quoted
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.last_words import SEPARATOR, last_words_of
@@ -111,7 +112,8 @@ def liveness(
     )
     arrays = tuple(job for job in found if job not in ticks)
     if not detached:
-        live = f"{len(arrays)} of its arrays are in the queue: they train on, and nobody promotes or submits"
+        queue = counted(len(arrays), "array")
+        live = f"{queue} of it in the queue: what is there trains on, nobody promotes or submits"
         return Liveness(False, arrays, ticks, lines=(live,) if arrays else (), advice=advice)
     if arrays or ticks:
         lines = () if ticks else ("no tick job is in the queue: its tasks drive it as they end",)

@@ -44,7 +44,7 @@ ONE = "a task is one process on one node; use resources.gpus and resources.cpus 
         ("job_nam", "x", "is short for job-name, which belongs to hpcsweep, which finds its batches by it"),
         ("N", 2, f"is short for nodes, which must be 1: {ONE}"),
         ("nodes", 2, f"must be 1: {ONE}"),
-        ("nod", "2-4", "is short for nodefile, which belongs to cluster.nodelist"),
+        ("nod", "2-4", "may stand for nodefile or nodelist or nodes: write it in full"),
         ("n", 8, f"is short for ntasks, which must be 1: {ONE}"),
         ("ntasks_per_node", 4, f"must be 1: {ONE}"),
         ("tasks-per-node", 4, f"must be 1: {ONE}"),

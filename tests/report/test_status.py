@@ -375,7 +375,7 @@ def test_a_sweep_whose_launch_is_gone_tells_that_its_arrays_train_on(
     queue[:] = [("11", "a", "RUNNING", "", "N/A", "/w")]
     assert driven(folder, capsys) == [
         "driver: none at work; launch again to carry on",
-        "1 of its arrays are in the queue: they train on, and nobody promotes or submits",
+        "1 array of it in the queue: what is there trains on, nobody promotes or submits",
     ]
 
 
