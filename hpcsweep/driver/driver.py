@@ -408,6 +408,7 @@ class Driver:
             ]
             if batch.job is not None and waiting and self._cancel(batch, waiting):
                 self._cancelled.update(TaskId(name, task) for task in waiting)
+                self.following.dismissed(batch, waiting)
 
     def _cancel_everything(self) -> None:
         for batch in list(self.state.live.values()):

@@ -60,6 +60,7 @@ class _Watch:
         suspected: Tasks of which that will be told, or concluded, if it goes on.
         silent: Tasks with a start that the cluster ended and put back and of which no word has come:
             since when, and how it ended.
+        dismissed: Tasks that this session cancelled before they began.
         charges: What its tasks cost.
     """
 
@@ -76,6 +77,7 @@ class _Watch:
         self.suspected: set[int] = set()
         self.silent: dict[int, tuple[float, TaskState]] = {}
         self.ends: dict[int, list[float]] = {}
+        self.dismissed: set[int] = set()
         self.charges = Charges(batch.gpus, batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
 
     def note(self, ending: RunFinished | RunInterrupted, *, at: float) -> None:
@@ -188,6 +190,10 @@ class Following:
             for task in range(len(batch.tasks))
             if (state := states.get(TaskId(batch.name, task))) is not None and state.phase is Phase.PENDING
         ]
+
+    def dismissed(self, batch: BatchState, tasks: Iterable[int]) -> None:
+        """These tasks, which the cluster has not started, were cancelled."""
+        self._watch(batch).dismissed.update(tasks)
 
     def _note_running(self, now: float) -> None:
         self._running_since = {
@@ -475,7 +481,8 @@ class Following:
             first_seen = watch.gone_at.setdefault(task, now)
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.
             grace = 0.0 if self._state.stopping else self._cluster.grace_s
-            unbegun = self._unbegun(watch, task, state)  # of such a one no result can come
+            # Of one that the cluster calls cancelled without a node no result can come.
+            unbegun = state is not None and self._unbegun(watch, task, state)
             if not unbegun and (first_seen == now or now - first_seen < grace):
                 return  # its result file may just not be visible yet
             for run_id in silent:
@@ -485,15 +492,13 @@ class Following:
 
     def _unbegun(self, watch: _Watch, task: int, state: TaskState | None) -> bool:
         """Whether it was cancelled before it began, because the first runs all failed alike."""
+        if watch.nodes.get(task) or (
+            state is not None and (state.node or state.phase is not Phase.CANCELLED)
+        ):
+            return False
+        # A session that did not cancel it itself goes by the pause. Slurm forgets such tasks at once.
         pausing = self._state.pausing
-        return (
-            pausing is not None
-            and pausing.is_fail_fast
-            and state is not None
-            and state.phase is Phase.CANCELLED
-            and not watch.nodes.get(task)
-            and not state.node
-        )
+        return task in watch.dismissed or (pausing is not None and pausing.is_fail_fast)
 
     def _end_of_start(self, watch: _Watch, task: int) -> TaskState:
         """How a start ended that the cluster put back, where its worker tells nothing."""

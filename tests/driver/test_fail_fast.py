@@ -36,11 +36,25 @@ ALIKE = (
 
 
 class Queue(FolderCluster):
-    """A cluster that starts one more task in each poll, whatever is submitted; cancelled ones are told."""
+    """A cluster that starts one more task in each poll, whatever is submitted.
 
-    def __init__(self, controller: Path, *, objective: Callable[[Config, int], float | None]) -> None:
+    Args:
+        controller: See `FolderCluster`.
+        objective: See there.
+        forgets: Cancelled tasks are shown no more; else as cancelled.
+    """
+
+    def __init__(
+        self,
+        controller: Path,
+        *,
+        objective: Callable[[Config, int], float | None],
+        forgets: bool = False,
+    ) -> None:
         super().__init__(controller, objective=objective, per_poll=1)
         self.cancelled: set[TaskId] = set()
+        self.forgets = forgets
+        self.poll_s = (1.0, 1.0)  # time passes between two looks
 
     def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
         self.cancelled.update(TaskId(batch.name, task) for task in tasks)
@@ -48,6 +62,8 @@ class Queue(FolderCluster):
 
     def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
         states = dict(super().poll(live) or {})
+        if self.forgets:
+            return {task: state for task, state in states.items() if task not in self.cancelled}
         return states | {task: TaskState(Phase.CANCELLED) for task in self.cancelled & states.keys()}
 
 
@@ -55,13 +71,14 @@ def failing(config: Config, resource: int) -> float | None:
     return None
 
 
+@pytest.mark.parametrize("forgets", [False, True], ids=["cancelled tasks are shown", "forgotten"])
 @pytest.mark.parametrize(
     "scheduler", [lambda: Hyperband(max_resource=81), lambda: Fifo(max_resource=1, trials=40)]
 )
 def test_an_error_in_every_trial_costs_a_handful_of_runs_and_what_is_queued_is_cancelled(
-    tmp_path: Path, scheduler: Callable[[], Hyperband | Fifo]
+    tmp_path: Path, scheduler: Callable[[], Hyperband | Fifo], forgets: bool
 ) -> None:
-    cluster = Queue(tmp_path / "controller", objective=failing)
+    cluster = Queue(tmp_path / "controller", objective=failing, forgets=forgets)
     driver = drive(tmp_path / "r", cluster, scheduler=scheduler(), fail_fast=5, max_tasks=49, max_trials=200)
     assert end_of(tmp_path / "r") == (Ending.PAUSED, ALIKE)
     assert len(cluster.trained()) <= 7
