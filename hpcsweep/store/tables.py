@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.segments import Position, ends_at
 
-_NAME = re.compile(r"(?:trials|runs)-\d+-\d+\.parquet\Z|\.(?:trials|runs|tables)\b.*\.tmp\Z")
+_NAME = re.compile(r"(?:trials|runs)-\d+-\d+\.parquet\Z")
+_TEMPORARY = re.compile(r"\.(?:trials|runs|tables)\b.*\.tmp\Z")
 
 
 class Tables(msgspec.Struct, frozen=True):
@@ -50,10 +52,14 @@ class Tables(msgspec.Struct, frozen=True):
 
 def write_tables(layout: Layout, tables: Tables) -> None:
     """Have these tables, which are there already, count from now on; others are removed."""
+    _remove(layout, _TEMPORARY)  # of who was killed; first, for once the tables count nobody looks again
     write_atomic(layout.tables, msgspec.json.encode(tables))
-    mine = {tables.path(layout, table).name for table in ("trials", "runs")}
+    _remove(layout, _NAME, keep={tables.path(layout, table).name for table in ("trials", "runs")})
+
+
+def _remove(layout: Layout, pattern: re.Pattern[str], *, keep: Collection[str] = ()) -> None:
     for name in os.listdir(layout.compacted):
-        if _NAME.match(name) and name not in mine:
+        if pattern.match(name) and name not in keep:
             (layout.compacted / name).unlink(missing_ok=True)
 
 
