@@ -334,6 +334,8 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "interrupted": {},
         "newest_interruptions": [],
         "failures": [],
+        "failed_by": {},
+        "passed_over": [],
     }
     assert set(status["best"]) == {"trial", "value", "resource", "config"}
 

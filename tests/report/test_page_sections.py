@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -13,6 +14,7 @@ from hpcsweep.cli import app
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchPlanned,
     Ending,
     Interruption,
     Outcome,
@@ -105,8 +107,10 @@ def test_a_sweep_that_ended_without_a_value_awaits_none(tmp_path: Path) -> None:
 
 
 def test_a_sweep_without_gpus_counts_the_hours_of_its_runs(tmp_path: Path) -> None:
-    events = [STARTED, *created(1), *planned("a", (0, 0)), finished(0, gpu_seconds=0.0)]
-    results = written(tmp_path / "r", events)
+    array = [
+        msgspec.structs.replace(e, gpus=0) if isinstance(e, BatchPlanned) else e for e in planned("a", (0, 0))
+    ]
+    results = written(tmp_path / "r", [STARTED, *created(1), *array, finished(0, gpu_seconds=0.0)])
     assert facts(summary(results))["Run-hours"] == "1"
     section = gpu_time(results)
     assert section is not None
