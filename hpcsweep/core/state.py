@@ -308,7 +308,7 @@ class SweepState:
         # Where jobs run may have been changed.
         self.held_gpus.clear()
         for batch in (each for each in self.live.values() if each.task_gpus != each.gpus):
-            self.held_gpus[batch.gpus] = max(self.held_gpus.get(batch.gpus, 0), batch.task_gpus)
+            self._holds(batch.gpus, batch.task_gpus)
 
     def _sweep_ended(self, event: SweepEnded) -> None:
         self.ended = event
@@ -390,7 +390,7 @@ class SweepState:
         )
         self.live[event.batch].held = event.held
         if event.held:
-            self.held_gpus[event.gpus] = max(self.held_gpus.get(event.gpus, 0), event.held)
+            self._holds(event.gpus, event.held)
         for index, task in enumerate(event.tasks):
             for run_id in task:
                 run = self.run(run_id)
@@ -408,7 +408,11 @@ class SweepState:
     def _tasks_allocated(self, event: TasksAllocated) -> None:
         batch = self.live[event.batch]
         batch.allocated.update(dict.fromkeys(event.tasks, event.gpus))
-        self.held_gpus[batch.gpus] = max(self.held_gpus.get(batch.gpus, 0), event.gpus)
+        self._holds(batch.gpus, event.gpus)
+
+    def _holds(self, asked: int, held: int) -> None:
+        """A task that asks for so many GPUs may hold so many."""
+        self.held_gpus[asked] = max(self.held_gpus.get(asked, 0), held)
 
     def _batch_throttled(self, event: BatchThrottled) -> None:
         self.live[event.batch].throttle = event.throttle
