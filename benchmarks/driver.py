@@ -33,11 +33,11 @@ import msgspec
 from benchmarks.instant import PROGRAM, SHAPE, SPACE, STARTED, Clock, InstantCluster, peak_mib
 from hpcsweep.core.events import AnyEvent, RunFinished, TrialCreated, TrialPromoted
 from hpcsweep.core.protocols import Scheduler
-from hpcsweep.driver import Driver, Settings
+from hpcsweep.driver import Driver, DriverConfig
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 SIZES = (100, 1_000, 10_000)
@@ -145,7 +145,7 @@ class Curve:
         return self.at(window), seconds - self.at(runs - window)
 
 
-class Meter:
+class Recorder:
     """Watches a driver: splits each tick into what ended runs cost and what new runs cost."""
 
     def __init__(self, cluster: InstantCluster) -> None:
@@ -191,7 +191,7 @@ def drive(folder: Path, shape: Shape, trials: int) -> Figures:
     """Drive one sweep to its end."""
     cluster = InstantCluster(per_poll=shape.per_poll)
     base_mib = peak_mib()
-    meter = Meter(cluster)
+    meter = Recorder(cluster)
     wall, cpu = time.perf_counter(), time.process_time()
     layout = Layout(folder)
     journal = Journal.open(layout)
@@ -203,7 +203,7 @@ def drive(folder: Path, shape: Shape, trials: int) -> Figures:
         scheduler=shape.scheduler(trials),
         cluster=cluster,
         clock=Clock(),
-        settings=Settings(
+        settings=DriverConfig(
             name="bench", cluster="instant", program=PROGRAM, shape=SHAPE, seed=1, max_tasks=SLOTS
         ),
         observers=[meter.event],

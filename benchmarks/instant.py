@@ -12,7 +12,16 @@ import msgspec
 
 from hpcsweep.core.domains import Choice, Float, Int, Ordinal
 from hpcsweep.core.events import Config, Outcome, SweepStarted
-from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.core.protocols import (
+    Batch,
+    Cluster,
+    Limits,
+    Phase,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.core.space import Parameter, Space
 from hpcsweep.store.files import fsync_dir, make_dirs
 from hpcsweep.store.layout import BatchLayout
@@ -33,7 +42,7 @@ SPACE = Space(
     )
 )
 PROGRAM = Program(workdir="/", metric="loss", function="train.py:train")
-SHAPE = TaskShape(gpus=1)
+SHAPE = TaskResources(gpus=1)
 STARTED = SweepStarted("cafe01", "bench", 1_000_000.0, {"objective": {"metric": "loss", "mode": "min"}})
 
 _DONE = TaskState(Phase.COMPLETED, node="node001")
@@ -121,7 +130,7 @@ class InstantCluster(Cluster):
     def find(self, name: str) -> str | None:
         return None
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState]:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState]:
         with self._measured():
             left = self._per_poll or sum(batch.tasks for batch in live)
             states: dict[TaskId, TaskState] = {}
@@ -135,16 +144,16 @@ class InstantCluster(Cluster):
                     states[TaskId(batch.name, task)] = _PENDING if todo[task] else _DONE
         return states
 
-    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         """Nothing to do: each poll goes by the throttle of the live batch."""
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Nothing runs between two polls."""
 
     def limits(self) -> Limits:
         return Limits()
 
-    def _end(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def _end(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Write the results of these tasks."""
         files = BatchLayout(batch.folder)
         todo = self._todo[batch.name]

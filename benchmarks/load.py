@@ -25,27 +25,27 @@ import msgspec
 from numpy.random import default_rng
 
 from benchmarks.instant import PROGRAM, SPACE, STARTED, objective, peak_mib, result_of
-from hpcsweep.compacting import carry_out
+from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
-    Compacted,
     Config,
-    Ending,
+    FilesCompacted,
     Outcome,
     RunFinished,
     RunId,
     SweepEnded,
+    SweepOutcome,
     TrialCreated,
 )
-from hpcsweep.core.packing import Packing
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.compaction.parts import ClearPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.parts import Candidate, ClearPart, WritePart, WriteTables
 from hpcsweep.store.results import Result, write_result
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def write_folder(layout: Layout, trials: int) -> None:
     for first in range(0, trials, TASKS):
         name = f"bench-cafe01-1-{first // TASKS + 1}"
         journal.commit(_batch(layout, name, first, configs[first : first + TASKS]))
-    journal.commit([SweepEnded(2_000_000.0, Ending.FINISHED, "all trials are done")])
+    journal.commit([SweepEnded(2_000_000.0, SweepOutcome.FINISHED, "all trials are done")])
     journal.release()
 
 
@@ -152,11 +152,11 @@ def compact(layout: Layout) -> float:
     began = time.perf_counter()
     journal = Journal.open(layout)
     journal.acquire()
-    packing = Packing.replay(journal.events)
-    runs = tuple(Candidate(run.trial, run.rung, 0, 0) for run in packing.ready)
+    packing = CompactionState.replay(journal.events)
+    runs = tuple(CompactableRun(run.trial, run.rung, 0, 0) for run in packing.ready)
     order = WritePart(f"{journal.number:06d}-1", runs, tuple(packing.batches))
     answer = carry_out(layout, order, now=time.time())
-    journal.commit([Compacted(order.part, answer.runs, order.batches)])
+    journal.commit([FilesCompacted(order.part, answer.runs, order.batches)])
     carry_out(layout, ClearPart(order.part), now=time.time())
     carry_out(layout, WriteTables(), now=time.time())
     journal.release()

@@ -18,12 +18,12 @@ import msgspec
 from rich.console import Console
 
 import hpcsweep
-from hpcsweep.cli.outlook import plan_of
-from hpcsweep.cli.picture import Picture
+from hpcsweep.cli.dashboard import Dashboard
+from hpcsweep.cli.eta import plan_of
 from hpcsweep.cli.watch import Squeue
-from hpcsweep.core.records import RunStatus
-from hpcsweep.report.watch import Watch
+from hpcsweep.core.models import RunStatus
 from hpcsweep.spec import load_spec
+from hpcsweep.views.snapshot import Watch
 
 REPO = Path(__file__).parents[1]
 PICTURES = Path(hpcsweep.__file__).parent / "docs" / "pictures"
@@ -71,7 +71,7 @@ def status(results: Path, driver: subprocess.Popen[bytes]) -> None:
             width=COLUMNS,
             height=LINES,
         )
-        console.print(Picture(view, plan_of(load_spec(results / "sweep.yaml"))))
+        console.print(Dashboard(view, plan_of(load_spec(results / "sweep.yaml"))))
     PICTURES.mkdir(parents=True, exist_ok=True)
     console.save_svg(str(PICTURES / "status.svg"), title="hpcsweep status --watch")
 

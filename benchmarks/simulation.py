@@ -27,16 +27,16 @@ from pathlib import Path
 
 from benchmarks.driver import verdict
 from benchmarks.instant import PROGRAM, SHAPE, SPACE, STARTED, objective, peak_mib
-from hpcsweep.cluster.simulated import SimulatedCluster
-from hpcsweep.cluster.simulated_options import SimulatedOptions
+from hpcsweep.cluster.simulated.cluster import SimulatedCluster
+from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import Batch, LiveBatch, Scheduler, TaskId, TaskState
-from hpcsweep.driver import Driver, Settings
+from hpcsweep.core.protocols import Batch, Scheduler, SubmittedBatch, TaskId, TaskState
+from hpcsweep.driver import Driver, DriverConfig
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.simulation.measuring import Meter, Simulated
-from hpcsweep.store.journal import Journal
+from hpcsweep.simulation.recorder import Recorder, SimulationResult
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 #: To be reached.
@@ -47,7 +47,7 @@ MOST_MIB = 1024
 WINDOW = 1_000
 
 
-class Measured(SimulatedCluster):
+class ObjectiveReading(SimulatedCluster):
     """A simulated site that knows how much CPU time of the process it took itself.
 
     Attributes:
@@ -69,11 +69,11 @@ class Measured(SimulatedCluster):
         with self.measured():
             return super().submit(batch)
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         with self.measured():
             return super().poll(live)
 
-    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         with self.measured():
             super().throttle(batch, tasks)
 
@@ -81,7 +81,7 @@ class Measured(SimulatedCluster):
 class MeasuredClock:
     """The site's clock: what happens while the driver sleeps is the site's cost."""
 
-    def __init__(self, cluster: Measured) -> None:
+    def __init__(self, cluster: ObjectiveReading) -> None:
         self._cluster = cluster
 
     def time(self) -> float:
@@ -98,17 +98,17 @@ def drive(
     options: SimulatedOptions,
     *,
     seed: int = 0,
-    on_tick: Callable[[Driver, Measured], None] = lambda driver, cluster: None,
-) -> Simulated:
+    on_tick: Callable[[Driver, ObjectiveReading], None] = lambda driver, cluster: None,
+) -> SimulationResult:
     """Simulate one sweep that may use the whole site."""
-    cluster = Measured(
+    cluster = ObjectiveReading(
         options,
         shape=SHAPE,
         curve=lambda config, step, seed: objective(config, step),
         unit_seconds=lambda config: 10.0,
         seed=seed,
     )
-    settings = Settings(
+    settings = DriverConfig(
         name="bench", cluster="simulated", program=PROGRAM, shape=SHAPE, seed=seed, max_tasks=cluster.slots
     )
     journal = Journal.open(Layout(folder))
@@ -122,7 +122,7 @@ def drive(
         clock=MeasuredClock(cluster),
         settings=settings,
     )
-    meter = Meter(cluster)
+    meter = Recorder(cluster)
 
     def ticked(driver: Driver) -> None:
         meter.tick(driver)
@@ -166,7 +166,7 @@ def idle(folder: Path, *, repeat: int) -> bool:
     return worst <= MOST_IDLE
 
 
-def median(found: Sequence[Simulated], field: str) -> float:
+def median(found: Sequence[SimulationResult], field: str) -> float:
     """Of this field."""
     return float(statistics.median(getattr(one, field) for one in found))
 
@@ -176,7 +176,7 @@ def many(folder: Path, *, trials: int) -> bool:
     points = [(0, 0.0)]
     began = time.process_time()
 
-    def note(driver: Driver, cluster: Measured) -> None:
+    def note(driver: Driver, cluster: ObjectiveReading) -> None:
         points.append((len(driver.state.trials), time.process_time() - began - cluster.cpu_s))
 
     wall = time.perf_counter()

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpcsweep.report.results import load
     from hpcsweep.trial import Trial, current_trial
+    from hpcsweep.views.results import load
 
 __version__ = "0.1.0"
 __all__ = ["Trial", "current_trial", "load"]
 
-_HOME = {"Trial": "hpcsweep.trial", "current_trial": "hpcsweep.trial", "load": "hpcsweep.report.results"}
+_HOME = {"Trial": "hpcsweep.trial", "current_trial": "hpcsweep.trial", "load": "hpcsweep.views.results"}
 
 
 def __getattr__(name: str) -> Any:

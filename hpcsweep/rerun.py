@@ -17,23 +17,23 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.core.models import Trial
 from hpcsweep.core.quoting import joined
-from hpcsweep.core.records import Trial
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
-from hpcsweep.report.folder import Folder
+from hpcsweep.session.session import running_program, set_variables
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
-from hpcsweep.sweep import running_program, set_variables
 from hpcsweep.trial import RunFile
 from hpcsweep.utf8 import in_utf8
+from hpcsweep.views.folder import Folder
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
-from hpcsweep.worker.printed import PrintedMetrics
-from hpcsweep.worker.value import measure
+from hpcsweep.worker.objective import measure
+from hpcsweep.worker.stdout_metrics import PrintedMetrics
 
 DONE: Final = 0
 NO_VALUE: Final = 1

@@ -23,19 +23,19 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcsweep.core.events import AnyEvent, Detached
+from hpcsweep.core.events import AnyEvent, SweepDetached
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
-from hpcsweep.store.journal import Journal, holder
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal, holder
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 from hpcsweep.utf8 import in_utf8
-from hpcsweep.worker.ticking import MARK
+from hpcsweep.worker.tick_process import MARK
 
 if TYPE_CHECKING:
     from hpcsweep.driver import Driver
+    from hpcsweep.session.session import Target
     from hpcsweep.spec import SweepSpec
-    from hpcsweep.sweep import Place
 
 #: A task goes on for so long while more and more results come; the others leave it to this one.
 CATCH_UP_S: Final = 60.0
@@ -181,11 +181,11 @@ def _driver(
 ) -> Iterator[Driver]:
     """The driver, once this process holds the journal; lets go of it at the end."""
     try:
-        from hpcsweep.driver import Leaving
-        from hpcsweep.sweep import open_sweep
+        from hpcsweep.driver import HostTask
+        from hpcsweep.session.session import open_sweep
 
         spec, place = _known(layout, journal.events)
-        leaving = Leaving(batch, task, job)
+        leaving = HostTask(batch, task, job)
         with open_sweep(spec, layout.root, place, journal=journal, leaving=leaving) as driver:
             yield driver
     finally:
@@ -202,22 +202,22 @@ def _check_attended(driver: Driver) -> None:
         raise UnattendedError(f"no job that looks again could be submitted: {driver.unattended}")
 
 
-def _known(layout: Layout, events: Sequence[AnyEvent]) -> tuple[SweepSpec, Place]:
+def _known(layout: Layout, events: Sequence[AnyEvent]) -> tuple[SweepSpec, Target]:
     """The spec as it was resolved, and the cluster that was chosen: on this node `auto` means another."""
+    from hpcsweep.session.session import resolve_target
     from hpcsweep.spec import load_spec
-    from hpcsweep.sweep import choose_place
 
-    cluster = next(event.cluster for event in reversed(events) if isinstance(event, Detached))
+    cluster = next(event.cluster for event in reversed(events) if isinstance(event, SweepDetached))
     spec = load_spec(layout.spec)
-    return spec, choose_place(spec, name=cluster)
+    return spec, resolve_target(spec, name=cluster)
 
 
 def _look_again(layout: Layout, events: Sequence[AnyEvent]) -> None:
     """Have another job take this one's place; only who holds the journal could note it there."""
-    from hpcsweep.driver.ticking import Ticking
+    from hpcsweep.driver.tick_scheduler import TickScheduler
 
     state = SweepState.replay(events)
-    Ticking(state, cluster=_known(layout, events)[1].cluster, layout=layout).first(now=time.time())
+    TickScheduler(state, cluster=_known(layout, events)[1].cluster, layout=layout).first(now=time.time())
 
 
 def _ensure_tick_job(layout: Layout, batch: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from hpcsweep.compacting import carry_out
-from hpcsweep.core.events import Compacted
-from hpcsweep.core.packing import Packing
-from hpcsweep.store.journal import Journal
+from hpcsweep.core.compaction import CompactionState
+from hpcsweep.core.events import FilesCompacted
+from hpcsweep.store.compaction.parts import ClearPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.parts import Candidate, ClearPart, WritePart, WriteTables
-from hpcsweep.store.segments import read_journal
 
 
 def batch_files(root: Path) -> dict[str, bytes]:
@@ -19,7 +19,7 @@ def batch_files(root: Path) -> dict[str, bytes]:
     layout = Layout(root)
     found: dict[str, bytes] = {}
     for event in read_journal(layout).events:
-        if isinstance(event, Compacted) and event.batches:
+        if isinstance(event, FilesCompacted) and event.batches:
             with zipfile.ZipFile(layout.batches_part(event.part)) as archive:
                 found |= {name: archive.read(name) for name in archive.namelist()}
     raw = (path for path in layout.batches.rglob("*") if path.is_file())
@@ -37,13 +37,13 @@ def compact(root: Path, *, most: int | None = None, tables: bool = False) -> Non
     layout = Layout(root)
     journal = Journal.open(layout)
     journal.acquire()
-    packing = Packing.replay(journal.events)
-    runs = tuple(Candidate(*run, 0, 0) for run in sorted(packing.ready)[:most])
+    packing = CompactionState.replay(journal.events)
+    runs = tuple(CompactableRun(*run, 0, 0) for run in sorted(packing.ready)[:most])
     batches, older = ((), ()) if most is not None else (tuple(packing.batches), tuple(packing.parts))
     order = WritePart(f"{journal.number:06d}-1", runs, batches, older, tuple(packing.told))
     answer = carry_out(layout, order, now=0.0)
     assert not answer.error
-    journal.commit([Compacted(order.part, answer.runs, order.batches, order.replaces)])
+    journal.commit([FilesCompacted(order.part, answer.runs, order.batches, order.replaces)])
     carry_out(layout, ClearPart(order.part), now=0.0)
     if tables:
         carry_out(layout, WriteTables(), now=0.0)

@@ -8,15 +8,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hpcsweep.compacting import carry_out
 from hpcsweep.core.events import Config, Outcome
-from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.core.protocols import (
+    Batch,
+    Cluster,
+    Limits,
+    Phase,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.store import checkpoints
+from hpcsweep.store.compaction.parts import Answer, Order
+from hpcsweep.store.compaction.worker import carry_out
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import ManifestRun, Program, read_task
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.parts import Answer, Order
 from hpcsweep.store.results import Result, write_result
 
 PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
@@ -104,7 +113,7 @@ class FolderCluster(Cluster):
     def find(self, name: str) -> str | None:
         return f"job-{name}" if (self.controller / name).exists() else None
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         self.polls += 1
         left = self.per_poll
         states: dict[TaskId, TaskState] = {}
@@ -123,7 +132,7 @@ class FolderCluster(Cluster):
         self.most_running = max(self.most_running, running)
         return states
 
-    def run(self, batch: LiveBatch, task: int) -> None:
+    def run(self, batch: SubmittedBatch, task: int) -> None:
         files = BatchLayout(batch.folder)
         if files.void.exists():
             return
@@ -184,10 +193,10 @@ class FolderCluster(Cluster):
             message="ValueError: no" if value is None else "",
         )
 
-    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         self.throttled.append((batch.name, tasks))
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         for task in tasks:
             (self.controller / batch.name / str(task)).touch()
 
@@ -206,4 +215,4 @@ class FolderCluster(Cluster):
         return sorted(entry.name for entry in os.scandir(self.controller) if entry.is_dir())
 
 
-SHAPE = TaskShape(gpus=1)
+SHAPE = TaskResources(gpus=1)

@@ -11,11 +11,11 @@ from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
 from hpcsweep.core.events import CheckpointsDropped, RunFinished, SweepStarted
-from hpcsweep.report.folder import Folder
 from hpcsweep.spec import load_spec
 from hpcsweep.store.checkpoints import held_by_trial
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.folder import Folder
 
 TRAINER = """
 def train(trial):

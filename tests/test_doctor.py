@@ -23,9 +23,9 @@ from typer.testing import CliRunner, Result
 
 import hpcsweep
 from hpcsweep.cli import app
-from hpcsweep.doctor import canary as canary_module
 from hpcsweep.doctor import filesystem as filesystem_module
 from hpcsweep.doctor import machine as machine_module
+from hpcsweep.doctor import probe as canary_module
 from hpcsweep.doctor.cron import launch_once
 
 SPEC = """\
@@ -360,7 +360,7 @@ def test_a_canary_that_stays_in_the_queue_is_cancelled_and_the_reason_told(slurm
 def test_a_canary_that_can_never_start_fails_soon(
     slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.doctor.flight.NEVER_S", 0.5)
+    monkeypatch.setattr("hpcsweep.doctor.probe_job.NEVER_S", 0.5)
     slurm.put("pending", "PartitionTimeLimit")
     result = run("--canary", "--wait", "1000")
     assert result.output.splitlines()[-1] == (
@@ -396,7 +396,7 @@ def test_a_canary_that_ends_without_a_report_fails_with_the_end_of_its_log(
 def test_a_template_that_keeps_signals_from_the_worker_is_warned_of(
     here: Path, slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.doctor.flight.SIGNAL_S", 0.5)
+    monkeypatch.setattr("hpcsweep.doctor.probe_job.SIGNAL_S", 0.5)
     (here.parent / "deaf.sbatch").write_text("#!/bin/bash\n{{ header }}\n( {{ command }} )\necho tear down\n")
     result = run("../lr.yaml", "--canary", "--set", f"cluster.template={here.parent / 'deaf.sbatch'}")
     assert result.output.splitlines()[-1] == (
@@ -411,7 +411,7 @@ def test_a_canary_that_may_still_be_there_is_told_of_with_its_files(
     here: Path, slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm.put("lost", "squeue: error: Unable to contact slurm controller")
-    monkeypatch.setattr("hpcsweep.doctor.flying.REMOVAL_S", 0.2)
+    monkeypatch.setattr("hpcsweep.doctor.run_probe.REMOVAL_S", 0.2)
     result = run("--canary")
     (folder,) = here.iterdir()
     (name,) = (path.name for path in (folder / "batches").iterdir())
@@ -451,7 +451,7 @@ def test_a_canary_that_nobody_ends_goes_with_its_files(
     monkeypatch.setattr(canary_module, "_report", lambda errand, late_s: {})
     folder = tmp_path / ".hpcsweep-doctor-x" / "batches" / "b"
     (folder / "results").mkdir(parents=True)
-    (folder / "manifest.jsonl").write_bytes(msgspec.json.encode(canary_module.Errand("t", "s", "n")))
+    (folder / "manifest.jsonl").write_bytes(msgspec.json.encode(canary_module.ProbeTask("t", "s", "n")))
     with restored_signals():
         assert canary_module.main(folder) == 0
     assert list(tmp_path.iterdir()) == []

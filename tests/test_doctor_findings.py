@@ -13,15 +13,15 @@ import msgspec
 import pytest
 
 import hpcsweep
-from hpcsweep.cluster.limits import Association, Node, Partition, Qos, Site, read_config, read_partitions
+from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, Site, read_config, read_partitions
 from hpcsweep.doctor import filesystem as filesystem_module
 from hpcsweep.doctor import machine as machine_module
-from hpcsweep.doctor import slurm_answers
-from hpcsweep.doctor.canary import Report
+from hpcsweep.doctor import slurm_checks
 from hpcsweep.doctor.filesystem import filesystem, filesystem_type, kind_finding
 from hpcsweep.doctor.findings import Finding, failure, good, warning
-from hpcsweep.doctor.flight import Trip
-from hpcsweep.doctor.sightings import files_findings, gpus_finding, interpreter_finding, submission_finding
+from hpcsweep.doctor.probe import ProbeReport
+from hpcsweep.doctor.probe_checks import files_findings, gpus_finding, interpreter_finding, submission_finding
+from hpcsweep.doctor.probe_job import RoundTrip
 from hpcsweep.doctor.slurm_limits import site_findings
 from tests.test_imports import HEAVY, loaded_by
 
@@ -200,7 +200,7 @@ def test_versions_older_than_those_tested_are_warned_of(
 ) -> None:
     program(tmp_path, "sbatch", f"echo {words}")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert slurm_answers.version() == found
+    assert slurm_checks.version() == found
 
 
 def test_a_busy_controller_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +208,8 @@ def test_a_busy_controller_is_warned_of(tmp_path: Path, monkeypatch: pytest.Monk
     program(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
     program(tmp_path, "squeue", "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(slurm_answers, "SLOW_S", -1.0)
-    assert re.sub(r"[\d.]+ s;", "N s;", str(slurm_answers.controller())) == (
+    monkeypatch.setattr(slurm_checks, "SLOW_S", -1.0)
+    assert re.sub(r"[\d.]+ s;", "N s;", str(slurm_checks.controller())) == (
         "warning  controller: a Slurm controller answers (Slurmctld(primary) at head is UP); "
         "squeue took N s; it is busy: set cluster.poll: 120, so that it is asked less often"
     )
@@ -372,7 +372,7 @@ def test_who_need_not_give_way_is_not_told_so(site: Site) -> None:
 
 # --------------------------------------------------------------------------- a canary's report
 
-REPORT = Report(
+REPORT = ProbeReport(
     token="",
     late_s=0.0,
     node="n1",
@@ -393,9 +393,9 @@ def took(seconds: str) -> str:
 @pytest.mark.parametrize(
     ("trips", "late_s", "found"),
     [
-        ([Trip(0.2, 0.0), Trip(0.1, 0.0)], 0.0, [good("shared files", took("0.2 s"))]),
+        ([RoundTrip(0.2, 0.0), RoundTrip(0.1, 0.0)], 0.0, [good("shared files", took("0.2 s"))]),
         (
-            [Trip(3.0, 0.0)],
+            [RoundTrip(3.0, 0.0)],
             2.0,
             [
                 warning(
@@ -406,7 +406,7 @@ def took(seconds: str) -> str:
             ],
         ),
         (
-            [Trip(31.0, 0.0)],
+            [RoundTrip(31.0, 0.0)],
             0.0,
             [
                 failure(
@@ -428,7 +428,7 @@ def took(seconds: str) -> str:
             ],
         ),
         (
-            [Trip(8.0, 900.0), Trip(1.0, -60.0)],
+            [RoundTrip(8.0, 900.0), RoundTrip(1.0, -60.0)],
             0.0,
             [
                 warning("shared files", took("8 s"), "set cluster.grace: 32 to be sure"),
@@ -439,11 +439,11 @@ def took(seconds: str) -> str:
                 ),
             ],
         ),
-        ([Trip(2.0, 10.5)], 0.0, [good("shared files", took("2 s"))]),
+        ([RoundTrip(2.0, 10.5)], 0.0, [good("shared files", took("2 s"))]),
     ],
 )
 def test_slow_files_call_for_more_grace_and_clocks_do_not_matter(
-    trips: list[Trip], late_s: float, found: list[Finding]
+    trips: list[RoundTrip], late_s: float, found: list[Finding]
 ) -> None:
     report = msgspec.structs.replace(REPORT, late_s=late_s)
     assert list(files_findings(report, trips, grace_s=10)) == found
@@ -497,6 +497,6 @@ def test_a_node_that_may_submit_but_lacks_packages_cannot_drive() -> None:
 
 
 def test_the_canary_loads_nothing_heavy() -> None:
-    loaded = loaded_by("hpcsweep.doctor.canary")
+    loaded = loaded_by("hpcsweep.doctor.probe")
     assert "hpcsweep" in loaded
     assert loaded & HEAVY == set()

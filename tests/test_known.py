@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from hpcsweep.core.events import Enqueued, KnownResults, SweepStarted
+from hpcsweep.core.events import ConfigsEnqueued, SweepStarted, WarmStartLoaded
 from hpcsweep.errors import SpecError
-from hpcsweep.known import earlier_results, first_events
 from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.session.warm_start import earlier_results, first_events
 from hpcsweep.spec import SweepSpec, load_spec
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import STARTED, drive
@@ -100,8 +100,8 @@ def test_the_first_events_are_the_results_then_the_enqueued_configurations(
     text = SPEC + f"warm_start: {earlier.name}\nenqueue: [{{x: 0.25}}, {{}}]\n"
     loaded = spec(tmp_path, text)
     known, enqueued = first_events(loaded)
-    assert isinstance(known, KnownResults)
-    assert isinstance(enqueued, Enqueued)
+    assert isinstance(known, WarmStartLoaded)
+    assert isinstance(enqueued, ConfigsEnqueued)
     assert enqueued.configs[0] == {"x": 0.25}
     assert loaded.space.check(enqueued.configs[1]) == []
     assert first_events(loaded) == [known, enqueued]

@@ -14,15 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from hpcsweep.cli import app
-from hpcsweep.cli.progress import Plain
+from hpcsweep.cli.progress import LogDisplay
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import RunFinished
 from hpcsweep.driver import Driver
-from hpcsweep.store import journal as journals
+from hpcsweep.session.session import Target
 from hpcsweep.store.files import write_all
+from hpcsweep.store.journal import writer as journals
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
-from hpcsweep.sweep import Place
 from tests.doubles import SHAPE, FolderCluster
 
 SPEC = """\
@@ -41,8 +41,8 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of 4 runs, then 2, then 1; one of them is done at each poll."""
     launch = importlib.import_module("hpcsweep.cli.launch")  # the verb's function has the same name
     cluster = FolderCluster(tmp_path / "controller", per_poll=1)
-    place = Place("jobs", "a test", cluster, SHAPE, max_tasks=4)
-    monkeypatch.setattr(launch, "choose_place", lambda spec, name, state: place)
+    place = Target("jobs", "a test", cluster, SHAPE, max_tasks=4)
+    monkeypatch.setattr(launch, "resolve_target", lambda spec, name, state: place)
     monkeypatch.setattr(launch, "AGAIN_S", 0.01)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trainer.py").write_text("def train(trial): ...\n")
@@ -78,7 +78,7 @@ def test_launch_goes_on_when_the_folder_can_be_used_again(
     if where == "tick":
         monkeypatch.setattr(Driver, "_take_requests", fails(range(2, 5), code, Driver._take_requests))
     elif where == "write":
-        monkeypatch.setattr("hpcsweep.store.journal.write_all", fails(range(4, 7), code, write_all))
+        monkeypatch.setattr("hpcsweep.store.journal.writer.write_all", fails(range(4, 7), code, write_all))
     else:  # a line that is whole, and of which nobody knows whether it is on disk
         monkeypatch.setattr(journals.Journal, "_sync", fails(range(4, 7), code, journals.Journal._sync))
     done = CliRunner().invoke(app, ["launch", str(spec)])
@@ -91,7 +91,7 @@ def test_launch_goes_on_when_the_folder_can_be_used_again(
 def test_a_folder_that_cannot_be_used_from_the_beginning_is_an_error_at_once(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.store.journal.write_all", fails(range(100), errno.ENOSPC, write_all))
+    monkeypatch.setattr("hpcsweep.store.journal.writer.write_all", fails(range(100), errno.ENOSPC, write_all))
     done = CliRunner().invoke(app, ["launch", str(spec)])
     assert done.exit_code == 2
     assert "No space left on device. Nothing is lost: free space or quota" in done.stderr
@@ -102,7 +102,7 @@ def test_a_launch_whose_output_nobody_reads_any_more_ends(
 ) -> None:
     module = importlib.import_module("hpcsweep.cli.launch")
     monkeypatch.setattr(module, "errors_exit", contextlib.nullcontext)
-    monkeypatch.setattr(Plain, "tick", fails(range(1, 2), errno.EPIPE, Plain.tick))
+    monkeypatch.setattr(LogDisplay, "tick", fails(range(1, 2), errno.EPIPE, LogDisplay.tick))
     with pytest.raises(BrokenPipeError):
         module.launch(spec, results=None, cluster=None, overrides=[], once=False, detach=False, quiet=False)
 

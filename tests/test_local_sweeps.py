@@ -19,8 +19,8 @@ import pytest
 
 import hpcsweep
 from hpcsweep.core.events import RunFinished
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 from tests.compacted import batch_files
 from tests.driver.sweeps import TABLE_81, decided, rung_table
 

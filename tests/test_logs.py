@@ -23,9 +23,9 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.report.logs import Logs, attempt_logs
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.logs import LogReader, attempt_logs
 from tests.compacted import compact
 
 A, B, C = RunId(0, 0), RunId(1, 0), RunId(0, 1)
@@ -97,7 +97,7 @@ def test_a_log_that_is_compacted_just_now_is_found(folder: Path) -> None:
     layout = Layout(folder)
     journal = Journal.open(layout)
     journal.commit([BatchClosed("b1")])
-    logs = Logs(layout, journal.events)
+    logs = LogReader(layout, journal.events)
     one = attempt_logs(journal.events, layout, 0)[0]
     journal.release()
     assert logs.read(one) == (one.path, b"one\ntwo\n")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hpcsweep.cli import app
 from hpcsweep.cli.logs import _coloured
-from hpcsweep.cli.neutral import hide, json_text, neutral_output
+from hpcsweep.cli.sanitize import hide, json_text, neutral_output
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import list_records
 

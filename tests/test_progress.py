@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from hpcsweep.cli.progress import OnTerminal, Plain, Progress
+from hpcsweep.cli.progress import LiveDisplay, LogDisplay, Progress
 from hpcsweep.core.events import (
     AnyEvent,
-    BatchHindered,
+    BatchBlocked,
     BatchPlanned,
     BatchSubmitted,
     NodeExcluded,
@@ -38,7 +38,7 @@ BEGUN: list[AnyEvent] = [
     BatchPlanned("b", 200.0, tuple((RunId(trial, 0),) for trial in range(3)), 1, 3, "slurm"),
     BatchSubmitted("b", "11", 201.0),
 ]
-HINDERED = BatchHindered("b", "2 tasks: PartitionTimeLimit")
+HINDERED = BatchBlocked("b", "2 tasks: PartitionTimeLimit")
 EXCLUDED = NodeExcluded("n1", 202.0, LATER, "3 trials failed there in a row")
 FAILED = RunFinished(0, 0, Outcome.OUT_OF_MEMORY, batch="b", message="killed \x1b[2J")
 PAUSE = PauseRequested(203.0, "its jobs can never start")
@@ -63,7 +63,7 @@ class Played:
 def test_a_log_has_a_line_for_each_trouble_when_it_comes_however_soon(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    played = Played(Plain())
+    played = Played(LogDisplay())
     ticks: list[list[AnyEvent]] = [
         BEGUN,
         [HINDERED],
@@ -89,10 +89,10 @@ def test_a_log_has_a_line_for_each_trouble_when_it_comes_however_soon(
 def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> None:
     screen = io.StringIO()
     with Live(console=Console(file=screen, width=100), auto_refresh=False) as live:
-        played = Played(OnTerminal(live))
+        played = Played(LiveDisplay(live))
         played.tick([*BEGUN, HINDERED, FAILED, PAUSE])
         shown = live.get_renderable()
-        played.tick([BatchHindered("b", ""), SweepResumed(204.0), RunRetried(0, 0)])
+        played.tick([BatchBlocked("b", ""), SweepResumed(204.0), RunRetried(0, 0)])
         later = live.get_renderable()
 
     def text(renderable: Any) -> list[str]:
@@ -120,7 +120,7 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
 
 
 def test_a_log_names_what_was_passed_over_once(capsys: pytest.CaptureFixture[str]) -> None:
-    played = Played(Plain())
+    played = Played(LogDisplay())
     for found in (["passed over: a"], ["passed over: a"], ["passed over: a", "passed over: \x1b]0;b"]):
         played.passed_over = found
         played.tick([])

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from hpcsweep.cli import app
-from tests.docs.story import Story, blocks
+from tests.docs.story import TrialTimeline, blocks
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def shortened(text: str) -> str:
 
 def test_its_commands_and_snippets_work(tmp_path: Path) -> None:
     shutil.copytree(REPO / "sweeps", tmp_path / "sweeps")
-    story = Story(tmp_path, os.environ)
+    story = TrialTimeline(tmp_path, os.environ)
     played = [block for block in blocks(README) if not is_the_test_command(block.text)]
     assert len(played) == len(list(blocks(README))) - 1
     for block in played:

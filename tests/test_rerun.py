@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 from hpcsweep import rerun
 from hpcsweep.cli import app
 from hpcsweep.cli.rerun import _in_force
-from hpcsweep.report.folder import Folder, best_of
 from hpcsweep.rerun import rerun_of
+from hpcsweep.views.folder import Folder, best_of
 
 FUNCTION = """\
 import os, random

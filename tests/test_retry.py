@@ -14,23 +14,23 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
     BatchPlanned,
-    Detached,
-    Ending,
     Outcome,
     PauseRequested,
     RunFinished,
     RunId,
     RunRetried,
+    SweepDetached,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TrialCreated,
     TrialStopped,
 )
 from hpcsweep.errors import SubmitRefused
 from hpcsweep.spec import load_spec
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 
 SPEC = """\
 name: lr
@@ -177,7 +177,7 @@ def test_a_pause_is_lifted_even_where_nothing_has_failed(here: Path) -> None:
     layout = Layout(here / "results/lr")
     journal = Journal.open(layout)
     pause = "its jobs can never start (3 tasks: PartitionTimeLimit)"
-    journal.commit([PauseRequested(1.0, pause), SweepEnded(2.0, Ending.PAUSED, pause)])
+    journal.commit([PauseRequested(1.0, pause), SweepEnded(2.0, SweepOutcome.PAUSED, pause)])
     journal.release()
     result = run("retry", "results/lr")
     assert (result.exit_code, result.stdout) == (
@@ -194,7 +194,7 @@ def test_what_the_cluster_refuses_is_told_with_how_to_go_on(
 
     (here / "trainer.py").write_text(TRAINER.replace("{broken}", "(0, 1, 2)"))
     assert run("launch", "lr.yaml", "--quiet").exit_code == 1
-    monkeypatch.setattr("hpcsweep.cluster.local.LocalCluster.submit", submit)
+    monkeypatch.setattr("hpcsweep.cluster.local.cluster.LocalCluster.submit", submit)
     result = run("retry", "results/lr")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -228,11 +228,11 @@ def test_a_detached_sweep_is_left_to_its_jobs(here: Path, monkeypatch: pytest.Mo
         called.append(name.rpartition("-")[2])
         return str(len(called))
 
-    monkeypatch.setattr("hpcsweep.cluster.local.LocalCluster.call", call)
+    monkeypatch.setattr("hpcsweep.cluster.local.cluster.LocalCluster.call", call)
     (here / "trainer.py").write_text(TRAINER.replace("{broken}", "(0, 1, 2)"))
     assert run("launch", "lr.yaml", "--quiet").exit_code == 1
     journal = Journal.open(Layout(here / "results/lr"))
-    journal.commit([Detached(1.0, "local")])
+    journal.commit([SweepDetached(1.0, "local")])
     journal.release()
     result = run("retry", "results/lr")
     assert result.exit_code == 0
@@ -300,7 +300,7 @@ def test_what_its_user_cancelled_for_good_comes_back_only_by_its_number(here: Pa
     root = written(here, RunFinished(SUBMITTED, 0, Outcome.CANCELLED, batch="b", task=2, message="twice"))
     layout = Layout(root)
     journal = Journal.open(layout)
-    journal.commit([BatchClosed("b"), SweepEnded(300.0, Ending.STOPPED, "stopped by ada")])
+    journal.commit([BatchClosed("b"), SweepEnded(300.0, SweepOutcome.STOPPED, "stopped by ada")])
     journal.release()
     all_failed = run("retry", "results/lr")
     words = f"cancelled by their user: {SUBMITTED}, which come back by number: hpcsweep retry results/lr 2"

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
-from hpcsweep.report.folder import Folder, best_of
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import list_records
+from hpcsweep.views.folder import Folder, best_of
 
 FUNCTION = """\
 import os

@@ -16,19 +16,19 @@ from typer.testing import CliRunner
 
 from hpcsweep import load, tick
 from hpcsweep.cli import app, waiting
-from hpcsweep.core.events import Compacted, Ending, RunFinished, SweepEnded, SweepResumed
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.core.records import BatchState, RunStatus
+from hpcsweep.core.events import FilesCompacted, RunFinished, SweepEnded, SweepOutcome, SweepResumed
+from hpcsweep.core.models import BatchState, RunStatus
+from hpcsweep.core.protocols import Batch, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, HeldError, SubmitRefused
-from hpcsweep.report.folder import Folder
+from hpcsweep.session.session import Target, open_sweep
 from hpcsweep.spec import load_spec
-from hpcsweep.store.control import Request, put_request
-from hpcsweep.store.journal import Journal, holder
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal, holder
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import read_task
-from hpcsweep.store.segments import read_journal
-from hpcsweep.sweep import Place, open_sweep
+from hpcsweep.store.requests import Request, put_request
+from hpcsweep.views.folder import Folder
 from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import drive
 
@@ -66,12 +66,12 @@ class JobCluster(FolderCluster):
         self.called.append((name, after, delay_s))
         return f"tick-{len(self.called)}"
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         shown = super().poll(live) or {}
         slow = {task: TaskState(Phase.RUNNING) for task in shown if task.task in self.slow}
         return {**shown, **slow}
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         if not self.stubborn:
             super().cancel(batch, tasks)
 
@@ -91,7 +91,7 @@ class Site:
         self.root = root / "results"
         self.layout = Layout(self.root)
         self.cluster = JobCluster(root / "controller")
-        self.place = Place("jobs", "for the test", self.cluster, SHAPE, max_tasks=4)
+        self.place = Target("jobs", "for the test", self.cluster, SHAPE, max_tasks=4)
         with open_sweep(load_spec(self.spec), self.root, self.place) as driver:
             driver.detach()
             driver.tick()
@@ -114,7 +114,7 @@ class Site:
         """Tasks of the only batch write their results and end; its name."""
         batch = self.batch
         folder = self.layout.batch(batch.name).root
-        live = LiveBatch(batch.name, "", folder, len(batch.tasks), batch.throttle, SHAPE, ())
+        live = SubmittedBatch(batch.name, "", folder, len(batch.tasks), batch.throttle, SHAPE, ())
         for task in tasks:
             self.cluster.run(live, task)
         return batch.name
@@ -132,13 +132,13 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site(tmp_path)
 
-    def chosen(spec: object, *, name: str) -> Place:
+    def chosen(spec: object, *, name: str) -> Target:
         assert name == "jobs", "the cluster that was chosen when the sweep was detached"
         return site.place
 
-    monkeypatch.setattr("hpcsweep.sweep.choose_place", chosen)
+    monkeypatch.setattr("hpcsweep.session.session.resolve_target", chosen)
     stop = importlib.import_module("hpcsweep.cli.stop")  # the verb's function has the same name
-    monkeypatch.setattr(stop, "choose_place", lambda spec, state: site.place)
+    monkeypatch.setattr(stop, "resolve_target", lambda spec, state: site.place)
     return site
 
 
@@ -195,7 +195,7 @@ def test_the_task_that_ends_the_sweep_compacts_it(site: Site) -> None:
         assert site.tick(name, tasks[-1]) == 0
     assert site.state.ended is not None
     assert list(site.layout.batches.iterdir()) == []
-    (event,) = (event for event in site.events() if isinstance(event, Compacted))
+    (event,) = (event for event in site.events() if isinstance(event, FilesCompacted))
     assert (len(event.runs), len(event.batches)) == (7, 3)
     assert len(load(site.root).runs) == 7
 
@@ -286,7 +286,7 @@ def test_a_task_whose_tick_fails_leaves_a_job_that_looks_again_unless_one_waits(
         raise fault
 
     with monkeypatch.context() as patch:
-        patch.setattr("hpcsweep.driver.driver.new_requests", fails)
+        patch.setattr("hpcsweep.driver.loop.new_requests", fails)
         patch.setattr(site.cluster, "known", {"7": f"{sweep}-1-1-tick"} if waits else {"7": "other-tick"})
         assert site.tick(name, 0) == 1
     assert site.cluster.called == ([] if waits else [(f"{sweep}-tick", "", tick.LATER_S)])
@@ -299,7 +299,7 @@ def test_a_tick_job_that_the_site_has_renamed_waits_as_well(
 ) -> None:
     name = site.work(0)
     monkeypatch.setattr(site.cluster, "known", {site.batch.tick: "lab7"})
-    monkeypatch.setattr("hpcsweep.driver.driver.new_requests", lambda *of: 1 / 0)
+    monkeypatch.setattr("hpcsweep.driver.loop.new_requests", lambda *of: 1 / 0)
     assert site.tick(name, 0) == 1
     assert site.cluster.called == []
 
@@ -315,7 +315,7 @@ def test_a_tick_after_which_no_job_looks_again_has_failed(
 
     with monkeypatch.context() as patch:
         patch.setattr(site.cluster, "call", away)
-        patch.setattr("hpcsweep.driver.ticking.WATCH_S", 10 * tick.STAY_S)
+        patch.setattr("hpcsweep.driver.tick_scheduler.WATCH_S", 10 * tick.STAY_S)
         patch.setattr(site.cluster, "known", {})
         assert site.tick() == 1
     words = "no job that looks again could be submitted: sbatch: Unable to contact slurm controller"
@@ -344,7 +344,9 @@ def test_a_sweep_that_has_ended_is_left_as_it_is(site: Site, of_task: bool) -> N
     name = site.batch.name
     put_request(site.layout, Request("stop", 0.0, "me"))
     site.tick()
-    assert [event.ending for event in site.events() if isinstance(event, SweepEnded)] == [Ending.STOPPED]
+    assert [event.ending for event in site.events() if isinstance(event, SweepEnded)] == [
+        SweepOutcome.STOPPED
+    ]
     before = {path: path.read_bytes() for path in site.layout.journal.iterdir()}
     assert site.tick(name if of_task else "") == 0
     assert {path: path.read_bytes() for path in site.layout.journal.iterdir()} == before

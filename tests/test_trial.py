@@ -334,7 +334,9 @@ print(signal.getsignal(signal.SIGTERM) is mine, signal.getsignal(signal.SIGUSR2)
     assert python(tmp_path, "-c", code).stdout == "True False\n"
 
 
-@pytest.mark.parametrize("module", ["hpcsweep.trial", "hpcsweep.worker.__main__", "hpcsweep.worker.child"])
+@pytest.mark.parametrize(
+    "module", ["hpcsweep.trial", "hpcsweep.worker.__main__", "hpcsweep.worker.entrypoint"]
+)
 def test_nothing_heavy_is_imported_on_compute_nodes(module: str) -> None:
     heavy = (
         "{'numpy', 'pandas', 'torch', 'rich', 'typer', 'pydantic', 'jinja2', 'submitit', 'scipy', 'pyarrow'}"

@@ -23,38 +23,38 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hpcsweep.cli.neutral import neutral
-from hpcsweep.cli.outlook import Left, Plan, left, outlook, plan_of, rate
-from hpcsweep.cli.picture import Picture, draw
-from hpcsweep.cli.strokes import ASCII, UNICODE, sparkline
+from hpcsweep.cli.dashboard import Dashboard, draw
+from hpcsweep.cli.eta import Plan, RemainingWork, left, outlook, plan_of, rate
+from hpcsweep.cli.sanitize import neutral
 from hpcsweep.cli.watch import Squeue
+from hpcsweep.cli.widgets import ASCII, UNICODE, sparkline
 from hpcsweep.core.events import (
     AnyEvent,
-    BatchHindered,
+    BatchBlocked,
     BatchPlanned,
     BatchSubmitted,
-    Detached,
-    Ending,
     Interruption,
-    NoMoreTrials,
     Outcome,
     PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
+    SweepDetached,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
 )
+from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import Phase, TaskId, TaskState
-from hpcsweep.core.records import BatchState
 from hpcsweep.errors import ClusterUnavailable
-from hpcsweep.report.course import Course
-from hpcsweep.report.watch import View, Watch
 from hpcsweep.spec import load_spec
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.progress import Course
+from hpcsweep.views.snapshot import StatusSnapshot, Watch
 from tests.cluster.programs import Programs, row
 
 #: 1970-01-01 01:00 in UTC.
@@ -129,7 +129,7 @@ def view_of(
     shown: Mapping[int, TaskState] | None = None,
     *,
     now: float = START + 2400,
-) -> View:
+) -> StatusSnapshot:
     """The view of a folder with these events, and with these tasks of batch c in the queue."""
 
     def queue(batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState]:
@@ -162,13 +162,13 @@ def plan(folder: Path, scheduler: str, **more: str) -> Plan:
     return plan_of(load_spec(path))
 
 
-def lines(view: View, plan: Plan | None, width: int, height: int, **options: Any) -> list[str]:
+def lines(view: StatusSnapshot, plan: Plan | None, width: int, height: int, **options: Any) -> list[str]:
     """What a console of this size shows."""
     console = Console(
         width=width, height=height, file=io.StringIO(), force_terminal=True, color_system=None, **options
     )
     with console.capture() as captured:
-        console.print(Picture(view, plan))
+        console.print(Dashboard(view, plan))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -233,7 +233,7 @@ crashed: trial 4 rung 0: odd
 
 @pytest.mark.parametrize("width", [1, 7, 13, 24, 80])
 def test_no_terminal_is_too_small(tmp_path: Path, width: int) -> None:
-    view = view_of(tmp_path / "s", [*hyperband(), BatchHindered("c", "PartitionDown")], QUEUE)
+    view = view_of(tmp_path / "s", [*hyperband(), BatchBlocked("c", "PartitionDown")], QUEUE)
     known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
     for height in range(1, 30):
         drawn = draw(view, known, width=width, height=height)
@@ -252,7 +252,7 @@ def test_what_has_ended_without_the_driver_s_notice_is_told_by_how(tmp_path: Pat
     ]
 
 
-def brackets_of(folder: Path, count: int, *, ended: int) -> View:
+def brackets_of(folder: Path, count: int, *, ended: int) -> StatusSnapshot:
     """So many brackets of two runs each, of which the first ones are over."""
     events: list[AnyEvent] = [STARTED]
     for bracket in range(count):
@@ -289,7 +289,7 @@ def test_text_of_others_is_shown_and_never_obeyed(tmp_path: Path) -> None:
         *(TrialCreated(trial, {HOSTILE: HOSTILE}, 0, 1) for trial in range(3)),
         BatchPlanned("c", START, tuple((RunId(trial, 0),) for trial in range(3)), 1, 9, "slurm"),
         BatchSubmitted("c", "70", START),
-        BatchHindered("c", HOSTILE),
+        BatchBlocked("c", HOSTILE),
         finished(0, 0.5, at=START + 100, batch="c"),
         finished(1, None, at=START + 100, batch="c", node=HOSTILE, message=HOSTILE),
         PauseRequested(START + 200, HOSTILE),
@@ -326,7 +326,7 @@ def test_without_colour_nothing_is_coloured(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("NO_COLOR", "1")
     console = Console(width=80, height=24, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     with console.capture() as captured:
-        console.print(Picture(view_of(tmp_path / "s", hyperband(), QUEUE), None))
+        console.print(Dashboard(view_of(tmp_path / "s", hyperband(), QUEUE), None))
     codes = set(re.findall(r"\x1b\[([\d;]*)m", captured.get()))
     assert codes <= {"0", "1", "2", "1;2"}
 
@@ -363,20 +363,24 @@ NOTHING = course_of([STARTED])
 @pytest.mark.parametrize(
     ("scheduler", "more", "expected"),
     [
-        ("{name: hyperband, max_resource: 9}", {}, Left(22, 69)),
-        ("{name: hyperband, max_resource: 9, iterations: 2}", {"repeats": "3"}, Left(132, 414)),
-        ("{name: hyperband, max_resource: 9, iterations: null}", {"budget": "{trials: 12}"}, Left(17, 36)),
+        ("{name: hyperband, max_resource: 9}", {}, RemainingWork(22, 69)),
+        ("{name: hyperband, max_resource: 9, iterations: 2}", {"repeats": "3"}, RemainingWork(132, 414)),
+        (
+            "{name: hyperband, max_resource: 9, iterations: null}",
+            {"budget": "{trials: 12}"},
+            RemainingWork(17, 36),
+        ),
         ("{name: hyperband, max_resource: 9, iterations: null}", {"budget": "{time: 1d}"}, None),
-        ("{name: halving, max_resource: 4, rounds: 2}", {}, Left(14, 16)),
-        ("{name: asha, max_resource: 9}", {"budget": "{trials: 9}"}, Left(13, 21)),
+        ("{name: halving, max_resource: 4, rounds: 2}", {}, RemainingWork(14, 16)),
+        ("{name: asha, max_resource: 9}", {"budget": "{trials: 9}"}, RemainingWork(13, 21)),
         ("{name: asha, max_resource: 9}", {"budget": "{time: 1d}"}, None),
-        ("{name: fifo, max_resource: 5}", {"budget": "{trials: 7}"}, Left(7, 35)),
-        ("{name: fifo, max_resource: 5}", {}, Left(100, 500)),
+        ("{name: fifo, max_resource: 5}", {"budget": "{trials: 7}"}, RemainingWork(7, 35)),
+        ("{name: fifo, max_resource: 5}", {}, RemainingWork(100, 500)),
         ("{name: pbt, population: 4, interval: 2, max_resource: 8}", {}, None),
     ],
 )
 def test_what_a_sweep_is_to_do_is_known_as_far_as_its_scheduler_says(
-    tmp_path: Path, scheduler: str, more: dict[str, str], expected: Left | None
+    tmp_path: Path, scheduler: str, more: dict[str, str], expected: RemainingWork | None
 ) -> None:
     assert left(plan(tmp_path, scheduler, **more), NOTHING) == expected
 
@@ -384,13 +388,13 @@ def test_what_a_sweep_is_to_do_is_known_as_far_as_its_scheduler_says(
 def test_what_has_ended_is_not_left_and_failures_take_no_places(tmp_path: Path) -> None:
     known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
     events = hyperband()
-    assert left(known, course_of(events)) == Left(9, 6 + 4 * 3 + 6 + 3 * 9)
+    assert left(known, course_of(events)) == RemainingWork(9, 6 + 4 * 3 + 6 + 3 * 9)
     lost = [finished(trial, None, at=START + 2200, batch="c") for trial in range(10, 14)]
-    assert left(known, course_of([*events, *lost])) == Left(1 + 1 + 3, 6 + 6 + 27)
-    end = NoMoreTrials("the space is exhausted", "space")
-    assert left(known, course_of([*events, end])) == Left(1 + 4 + 1, 6 + 12 + 6)
+    assert left(known, course_of([*events, *lost])) == RemainingWork(1 + 1 + 3, 6 + 6 + 27)
+    end = TrialsExhausted("the space is exhausted", "space")
+    assert left(known, course_of([*events, end])) == RemainingWork(1 + 4 + 1, 6 + 12 + 6)
     endless = plan(tmp_path, "{name: hyperband, max_resource: 9, iterations: null}", budget="{time: 1d}")
-    assert left(endless, course_of([*events, end])) == Left(1 + 4 + 1, 6 + 12 + 6)
+    assert left(endless, course_of([*events, end])) == RemainingWork(1 + 4 + 1, 6 + 12 + 6)
 
 
 def test_the_end_is_told_as_the_first_of_what_would_end_it(tmp_path: Path) -> None:
@@ -416,7 +420,7 @@ def test_an_end_that_nobody_can_know_is_not_made_up(tmp_path: Path) -> None:
     assert (rate(NOTHING, now=START), outlook(known, NOTHING, now=START)) == ("", "22 runs left at most")
     stopping = course_of([*hyperband(), PauseRequested(START + 2300, "enough")])
     assert outlook(known, stopping, now=START + 2400) == "when the runs under way have ended"
-    ended = course_of([*hyperband(), SweepEnded(START + 2300, Ending.FINISHED, "done")])
+    ended = course_of([*hyperband(), SweepEnded(START + 2300, SweepOutcome.FINISHED, "done")])
     assert outlook(known, ended, now=START + 2400) == ""
 
 
@@ -515,7 +519,7 @@ def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
         programs.put("squeue", "echo 'slurm_load_jobs error: \x1b[2JUnable to contact' >&2; exit 1")
         shown.read_until("nothing known: squeue: slurm_load_jobs")
         asked = len(programs.calls())
-        journal.commit([SweepEnded(START + 2600, Ending.FINISHED, "all done")])
+        journal.commit([SweepEnded(START + 2600, SweepOutcome.FINISHED, "all done")])
         journal.release()
         assert shown.end() == 0
     assert_restored(shown)
@@ -543,7 +547,7 @@ def test_a_signal_ends_it_and_restores_the_terminal(tmp_path: Path, number: int,
 
 def test_a_sweep_that_has_ended_is_told_at_once_as_by_status(tmp_path: Path) -> None:
     journal = Journal.open(Layout(tmp_path))
-    journal.commit([*hyperband(), SweepEnded(START + 2600, Ending.FINISHED, "all done")])
+    journal.commit([*hyperband(), SweepEnded(START + 2600, SweepOutcome.FINISHED, "all done")])
     journal.release()
     with terminal("status", tmp_path, "--watch") as shown:
         assert shown.end() == 0
@@ -586,10 +590,10 @@ def test_the_queue_is_asked_for_the_jobs_of_who_launched_the_sweep(
         return [("78", "site-41", "PENDING", "BeginTime", "N/A", str(tmp_path))] if user == "ada" else []
 
     monkeypatch.setattr("hpcsweep.cli.liveness.queued_jobs", queued)
-    monkeypatch.setattr("hpcsweep.store.owner._user", lambda: "ada")
+    monkeypatch.setattr("hpcsweep.store.process_id._user", lambda: "ada")
     monkeypatch.setattr(logging.getLogger("hpcsweep"), "propagate", True)  # put back afterwards
     journal = Journal.open(Layout(tmp_path))
-    journal.commit([*hyperband(), Detached(START + 1.0, "slurm")])
+    journal.commit([*hyperband(), SweepDetached(START + 1.0, "slurm")])
     journal.release()
     watched, squeue = Watch(tmp_path, lambda batches: {}), Squeue()
     view = watched.look(now=START + 2500, shown=9)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hpcsweep.cli.neutral import NeutralGroup
+from hpcsweep.cli.sanitize import NeutralGroup
 
 app = typer.Typer(
     cls=NeutralGroup,
@@ -108,7 +108,7 @@ def status(
             raise typer.BadParameter("--json is of one moment and --watch goes on: give one of them")
         live(folder, every=every)
         return
-    from hpcsweep.cli.show import status as run
+    from hpcsweep.cli.status import status as run
 
     run(folder, json=json)
 
@@ -139,7 +139,7 @@ def best(
         return
     if start or trial is not None or output is not None:
         raise typer.BadParameter("--start, --trial and --output go with --rerun")
-    from hpcsweep.cli.show import best as run
+    from hpcsweep.cli.status import best as run
 
     run(folder, json=json)
 
@@ -271,13 +271,13 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Run a sweep in virtual time on a simulated cluster: what it would take, and how well it would do."""
-    from hpcsweep.cli.simulate import Wanted
+    from hpcsweep.cli.simulate import SimulateOptions
     from hpcsweep.cli.simulate import run as simulated
 
     if more and not compare:
         raise typer.BadParameter(f"{more[0]}: must come after --compare; --set overrides a value")
     comparisons = [*(compare or []), *(more or [])]
-    wanted = Wanted(set_ or [], objective, curves, comparisons, seed, repeat, results, output)
+    wanted = SimulateOptions(set_ or [], objective, curves, comparisons, seed, repeat, results, output)
     simulated(spec, wanted, json=json)
 
 

@@ -8,23 +8,23 @@ from typing import Any
 
 import typer
 
-from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.neutral import json_text
-from hpcsweep.cli.text import size
+from hpcsweep.cli.exit_codes import errors_exit
+from hpcsweep.cli.format import size
+from hpcsweep.cli.sanitize import json_text
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
 from hpcsweep.core.quoting import joined
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError
-from hpcsweep.report.folder import Folder
+from hpcsweep.session.session import compactor, retention_of
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.checkpoints import Held, held_by_trial
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.compaction.parts import Answer, Order, RemoveCheckpoints, WriteTables
+from hpcsweep.store.compaction.tables import read_tables
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.parts import Answer, Order, RemoveCheckpoints, WriteTables
-from hpcsweep.store.tables import read_tables
-from hpcsweep.sweep import compactor, retention_of
+from hpcsweep.views.folder import Folder
 
 #: So many trials are named.
 NAMED = 10

@@ -8,16 +8,16 @@ from typing import Any
 
 import typer
 
-from hpcsweep.cli.exits import NO_VALUE, errors_exit
-from hpcsweep.cli.neutral import json_text
-from hpcsweep.cli.text import configuration, number
+from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
+from hpcsweep.cli.format import configuration, number
+from hpcsweep.cli.sanitize import json_text
 from hpcsweep.errors import SpecError
-from hpcsweep.report.compare import CONFIDENCE, Comparison, Estimate
-from hpcsweep.report.compare import compare as compared
-from hpcsweep.report.entrant import Sweep
-from hpcsweep.report.page.comparison import comparison_page, pair_text, verdict
-from hpcsweep.report.page.writing import write_page
+from hpcsweep.html.comparison import comparison_page, pair_text, verdict
+from hpcsweep.html.writing import write_page
 from hpcsweep.store.output import is_stdout
+from hpcsweep.views.comparison import CONFIDENCE, Comparison, Estimate
+from hpcsweep.views.comparison import compare as compared
+from hpcsweep.views.summary import Sweep
 
 
 def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None:

@@ -12,12 +12,12 @@ from typing import Final
 
 import typer
 
-from hpcsweep.cli.exits import DONE, INTERRUPTED, NO_VALUE, errors_exit, named
-from hpcsweep.cli.neutral import json_text
-from hpcsweep.doctor.examination import Examination
+from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, NO_VALUE, errors_exit, named
+from hpcsweep.cli.sanitize import json_text
+from hpcsweep.doctor.checks import Doctor
 from hpcsweep.doctor.findings import Finding, Level
+from hpcsweep.session.validation import validate
 from hpcsweep.spec import load_spec
-from hpcsweep.validation import validate
 
 QUESTION: Final = "Submit one small job (1 CPU, 5 minutes at most) to see what a compute node sees?"
 
@@ -41,7 +41,7 @@ def doctor(
         if spec_path is not None and spec is not None:
             with named(spec_path):
                 validate(spec)
-        examination = Examination(spec, spec_path, results=results, overrides=overrides)
+        examination = Doctor(spec, spec_path, results=results, overrides=overrides)
         found: list[Finding] = []
         try:
             with (
@@ -61,7 +61,7 @@ def doctor(
 
 
 def _findings(
-    examination: Examination, canary: bool | None, wait_s: float, json: bool
+    examination: Doctor, canary: bool | None, wait_s: float, json: bool
 ) -> Generator[Finding, None, None]:
     yield from examination.findings()
     if not examination.may_fly:

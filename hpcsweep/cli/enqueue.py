@@ -10,15 +10,15 @@ from typing import Any
 import typer
 from numpy.random import default_rng
 
-from hpcsweep.cli.exits import errors_exit
-from hpcsweep.core.filling import filled
+from hpcsweep.cli.exit_codes import errors_exit
+from hpcsweep.core.completion import filled
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.report.enqueued import beyond_budget, count_enqueued
-from hpcsweep.report.folder import Folder
 from hpcsweep.spec import load_spec
-from hpcsweep.spec.reading import parse_yaml
-from hpcsweep.store.control import Request, put_request
-from hpcsweep.store.owner import Owner
+from hpcsweep.spec.yaml_io import parse_yaml
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.store.requests import Request, put_request
+from hpcsweep.views.enqueued import beyond_budget, count_enqueued
+from hpcsweep.views.folder import Folder
 
 
 def enqueue(path: Path, values: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
             filled(spec.space, config, default_rng(0))
         except SpecError as error:
             raise SpecError(*(f"enqueue: {problem}" for problem in error.problems)) from None
-        me = Owner.me()
+        me = ProcessId.me()
         put_request(
             folder.layout, Request("enqueue", time.time(), f"{me.user}@{me.host}", {"config": config})
         )

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import typer
 
-from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.neutral import json_text, neutral
-from hpcsweep.cli.text import ENDINGS, configuration, moment, number, place, troubles
+from hpcsweep.cli.exit_codes import errors_exit
+from hpcsweep.cli.format import ENDINGS, configuration, moment, number, place, troubles
+from hpcsweep.cli.sanitize import json_text, neutral
 from hpcsweep.core.counting import counted
-from hpcsweep.core.records import RunStatus
-from hpcsweep.report.explain import explain as explanation_of
-from hpcsweep.report.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
-from hpcsweep.report.folder import Folder
-from hpcsweep.report.standings import Comparison, Peer
+from hpcsweep.core.models import RunStatus
+from hpcsweep.views.explain import explain as explanation_of
+from hpcsweep.views.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
+from hpcsweep.views.folder import Folder
+from hpcsweep.views.ranking import Comparison, RankedTrial
 
 
 def explain(path: Path, trial: int, *, json: bool) -> None:
@@ -193,7 +193,7 @@ def _peers(comparison: Comparison, own: int) -> Iterator[str]:
         yield f"{'not' if on else 'best first'}: {_listed(rest, gaps, own)}"
 
 
-def _listed(peers: Sequence[Peer], gaps: Sequence[int], own: int) -> str:
+def _listed(peers: Sequence[RankedTrial], gaps: Sequence[int], own: int) -> str:
     """Peers by place, with `..` for those that are named nowhere: just before the places in `gaps`."""
     texts: list[str] = []
     last = peers[0].place

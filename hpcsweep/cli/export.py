@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.core.counting import counted
 from hpcsweep.core.quoting import quoted
 from hpcsweep.core.space import unknown
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.report.exports.tables import FORMATS, TABLES, encoded, table
-from hpcsweep.report.results import SIMULATION, load, passed_over_lines
+from hpcsweep.exports.tables import FORMATS, TABLES, encoded, table
 from hpcsweep.store.output import STDOUT, is_stdout, write_output
+from hpcsweep.views.results import SIMULATION, load, passed_over_lines
 
 if TYPE_CHECKING:
-    from hpcsweep.report.results import Results
+    from hpcsweep.views.results import Results
 
 #: Formats that take the whole sweep: where they go in the results folder, and what opens them.
 WHOLE: Final = {
@@ -79,11 +79,11 @@ def _whole(results: Results, format_: str, output: Path | None) -> None:
     target = results.path / default if output is None else output
     try:
         if format_ == "tensorboard":
-            from hpcsweep.report.exports.tensorboard import write_tensorboard
+            from hpcsweep.exports.tensorboard import write_tensorboard
 
             count = write_tensorboard(results, target)
         else:
-            from hpcsweep.report.exports.optuna import write_optuna
+            from hpcsweep.exports.optuna import write_optuna
 
             count = write_optuna(results, target)
     except OSError as error:

@@ -13,10 +13,8 @@ from typing import Final, Literal
 
 import typer
 
-from hpcsweep.cli.exits import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
-from hpcsweep.cli.neutral import hide, neutral
-from hpcsweep.cli.progress import Progress, progress
-from hpcsweep.cli.text import (
+from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
+from hpcsweep.cli.format import (
     best_line,
     configuration,
     cost,
@@ -24,28 +22,23 @@ from hpcsweep.cli.text import (
     runs_line,
     state_counts,
 )
+from hpcsweep.cli.progress import Progress, progress
+from hpcsweep.cli.sanitize import hide, neutral
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.counting import counted
-from hpcsweep.core.events import Ending
-from hpcsweep.core.masking import secrets_of
+from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.quoting import joined, quoted
+from hpcsweep.core.secrets import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
-from hpcsweep.report.enqueued import count_enqueued
-from hpcsweep.spec import SweepSpec, load_spec
-from hpcsweep.spec.extension import GROWING
-from hpcsweep.store.journal import Journal
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
-from hpcsweep.sweep import (
-    Place,
+from hpcsweep.session.session import (
+    Target,
     check_fits,
     check_folder,
     check_inherited,
     check_training_code,
-    choose_place,
     extensions,
     from_scratch,
     holding_of,
@@ -54,11 +47,18 @@ from hpcsweep.sweep import (
     note_launch,
     open_sweep,
     pick,
+    resolve_target,
     tell_slow_programs,
     tick_words,
 )
+from hpcsweep.session.validation import known_lines, validate
+from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.spec.extension import GROWING
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.layout import Layout
 from hpcsweep.tick import catch_up
-from hpcsweep.validation import known_lines, validate
+from hpcsweep.views.enqueued import count_enqueued
 
 #: A detached sweep is looked at once more so long after it was submitted.
 LOOK_S: Final = 1.0
@@ -91,7 +91,7 @@ def launch(
         further = extensions(spec, state)
         with named(spec_path):
             validate(spec, state=state)
-            place = choose_place(spec, name=cluster, state=state)
+            place = resolve_target(spec, name=cluster, state=state)
             check_inherited(spec, os.environ)
             if state is None or not once:
                 check_fits(place, max_gpus=spec.cluster.max_gpus, folder=folder)
@@ -144,7 +144,7 @@ class _Session:
         self,
         spec: SweepSpec,
         folder: Path,
-        place: Place,
+        place: Target,
         *,
         show: Progress,
         signals: _Signals,
@@ -274,7 +274,7 @@ def _turn(
 def _opened(
     spec: SweepSpec,
     folder: Path,
-    place: Place,
+    place: Target,
     waiting: contextlib.AbstractContextManager[Journal | None],
     show: Progress,
     clock: SystemClock,
@@ -395,7 +395,7 @@ def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
         return NO_VALUE
     typer.echo(f"best: {best_line(state)}")
     typer.echo(f"      {configuration(state.best.config)}")
-    return NO_VALUE if state.ended.ending in (Ending.FAILED, Ending.PAUSED) else DONE
+    return NO_VALUE if state.ended.ending in (SweepOutcome.FAILED, SweepOutcome.PAUSED) else DONE
 
 
 class _Interrupted(BaseException):

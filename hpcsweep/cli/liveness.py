@@ -6,19 +6,21 @@ import contextlib
 import time
 from typing import Final
 
-from hpcsweep.cluster.slurm_queue import queued_jobs
+from hpcsweep.cluster.slurm.queue import queued_jobs
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable
-from hpcsweep.report.liveness import Liveness, QueuedJob, liveness, must_ask
+from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.owner import Owner
-from hpcsweep.store.segments import Tail
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.views.liveness import Liveness, QueuedJob, liveness, must_ask
 
 #: So long squeue is waited for.
 SQUEUE_S: Final = 10.0
 
 
-def ask_liveness(layout: Layout, state: SweepState, *, driver: Owner | None, tail: Tail) -> Liveness:
+def ask_liveness(
+    layout: Layout, state: SweepState, *, driver: ProcessId | None, tail: LastSegment
+) -> Liveness:
     """Who drives the sweep, which has not ended; by one squeue where its jobs are to be there.
 
     Args:

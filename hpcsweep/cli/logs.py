@@ -8,11 +8,11 @@ from pathlib import Path
 
 import typer
 
-from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.neutral import neutral_lines, raw
+from hpcsweep.cli.exit_codes import errors_exit
+from hpcsweep.cli.sanitize import neutral_lines, raw
 from hpcsweep.errors import SpecError
-from hpcsweep.report.folder import Folder
-from hpcsweep.report.logs import Logs, attempt_logs
+from hpcsweep.views.folder import Folder
+from hpcsweep.views.logs import LogReader, attempt_logs
 
 #: What sets colours and weights, and nothing else.
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
@@ -34,7 +34,7 @@ def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
         if not wanted:
             there = ", ".join(str(number) for number in sorted({each.rung for each in found}))
             raise SpecError(f"--rung: expected one that was submitted ({there}), got {rung}")
-        logs = Logs(folder.layout, folder.reading.events)
+        logs = LogReader(folder.layout, folder.reading.events)
         for each in wanted:
             try:
                 path, data = logs.read(each)

@@ -10,33 +10,33 @@ from typing import Final
 import msgspec
 import typer
 
-from hpcsweep.cli.exits import errors_exit, named
-from hpcsweep.cli.neutral import hide
-from hpcsweep.cli.text import duration
+from hpcsweep.cli.exit_codes import errors_exit, named
+from hpcsweep.cli.format import duration
+from hpcsweep.cli.sanitize import hide
 from hpcsweep.core.counting import counted
-from hpcsweep.core.masking import secrets_of
 from hpcsweep.core.protocols import Batch
+from hpcsweep.core.secrets import secrets_of
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver import Settings
+from hpcsweep.driver import DriverConfig
 from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.rungs import Ladder, asha_most, halving_ladder
 from hpcsweep.schedulers.synchronous import PIECE
-from hpcsweep.spec import SweepSpec, json_schema, load_spec
-from hpcsweep.spec.models import Asha, Pbt
-from hpcsweep.sweep import (
-    Place,
+from hpcsweep.session.session import (
+    Target,
     check_fits,
     check_inherited,
     check_training_code,
-    choose_place,
     holding_of,
     holding_words,
     make_scheduler,
     pick,
+    resolve_target,
     tick_words,
 )
-from hpcsweep.validation import known_lines, validate
+from hpcsweep.session.validation import known_lines, validate
+from hpcsweep.spec import SweepSpec, json_schema, load_spec
+from hpcsweep.spec.models import Asha, Pbt
 
 #: Rungs of a ladder that are shown at each end.
 ENDS_SHOWN: Final = 10
@@ -55,7 +55,7 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         with named(spec_path):
             known = validate(spec)
             check_inherited(spec, os.environ)
-            place = choose_place(spec, name=cluster)
+            place = resolve_target(spec, name=cluster)
             check_fits(place, max_gpus=spec.cluster.max_gpus)
             check_training_code(spec)
         typer.echo(f"{spec.name}: on {place.why}")
@@ -75,7 +75,7 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         _script(spec, place, runs=largest)
 
 
-def _ladders(spec: SweepSpec, place: Place, *, held_gpus: int) -> int:
+def _ladders(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
     """Print what the scheduler would do; the runs of the largest rung, 1 if it has none."""
     ladders: Sequence[Ladder] = getattr(make_scheduler(spec), "ladders", ())
     size = spec.space.size
@@ -158,7 +158,7 @@ def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
     return 1
 
 
-def _reservation(spec: SweepSpec, place: Place, *, held_gpus: int) -> None:
+def _reservation(spec: SweepSpec, place: Target, *, held_gpus: int) -> None:
     """Print what `budget.gpu_hours` allows to be submitted at a time."""
     hours, shape = spec.budget.gpu_hours, place.shape
     if hours is None:
@@ -166,7 +166,7 @@ def _reservation(spec: SweepSpec, place: Place, *, held_gpus: int) -> None:
     if not held_gpus:
         typer.echo(f"budget.gpu_hours {hours:g}: nothing is spent of it, as no run has a GPU")
         return
-    settings = Settings(
+    settings = DriverConfig(
         spec.name, place.name, spec.program(), shape, spec.searcher.seed, max_gpu_s=hours * 3600
     )
     default_time_s = None if shape.time_s else place.cluster.limits().time_s
@@ -180,7 +180,7 @@ def _reservation(spec: SweepSpec, place: Place, *, held_gpus: int) -> None:
     )
 
 
-def _script(spec: SweepSpec, place: Place, *, runs: int) -> None:
+def _script(spec: SweepSpec, place: Target, *, runs: int) -> None:
     """The script of a batch as it would be sent, on a cluster that has scripts."""
     script = getattr(place.cluster, "script", None)
     if script is None:

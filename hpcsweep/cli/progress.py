@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from hpcsweep.cli.neutral import neutral, raw
+from hpcsweep.cli.format import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
 from hpcsweep.cli.rungs import rung_text
-from hpcsweep.cli.text import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
+from hpcsweep.cli.sanitize import neutral, raw
 from hpcsweep.core.counting import counted
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Phase
-from hpcsweep.core.records import RunStatus
-from hpcsweep.report.rungs import RungCounts
+from hpcsweep.views.rungs import RungCounts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +55,7 @@ class Quiet:
         """Nothing to show."""
 
 
-class Plain:
+class LogDisplay:
     """A line when something has changed, and one for each trouble when it comes; for logs and pipes."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Plain:
         typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {line}"))
 
 
-class OnTerminal:
+class LiveDisplay:
     """A table of brackets and rungs that is drawn anew after each tick."""
 
     def __init__(self, live: Live) -> None:
@@ -162,6 +162,6 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
         from rich.live import Live
 
         with Live(console=Console(file=raw(sys.stdout)), refresh_per_second=4) as live:
-            yield OnTerminal(live)
+            yield LiveDisplay(live)
     else:
-        yield Plain()
+        yield LogDisplay()

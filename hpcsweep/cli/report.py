@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hpcsweep.cli.exits import errors_exit
+from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.errors import SpecError
 
 if TYPE_CHECKING:
-    from hpcsweep.report.page.pareto import Mode
-    from hpcsweep.report.results import Results
+    from hpcsweep.html.pareto import Mode
+    from hpcsweep.views.results import Results
 
 
 def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
     """Write the page and print where it is."""
-    from hpcsweep.report.page.page import page
-    from hpcsweep.report.page.writing import write_page
-    from hpcsweep.report.results import load, passed_over_lines
+    from hpcsweep.html.page import page
+    from hpcsweep.html.writing import write_page
     from hpcsweep.store.output import is_stdout
+    from hpcsweep.views.results import load, passed_over_lines
 
     with errors_exit():
         results = load(path)

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import typer
 
-from hpcsweep.cli.exits import NO_VALUE, errors_exit
-from hpcsweep.cli.text import number
+from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
+from hpcsweep.cli.format import number
 from hpcsweep.core.events import RunFinished
-from hpcsweep.report.folder import Folder
-from hpcsweep.report.provenance import changes, read_provenance
 from hpcsweep.rerun import Rerun, arguments, command_line, rerun_of
 from hpcsweep.store.provenance import present
+from hpcsweep.views.folder import Folder
+from hpcsweep.views.provenance import changes, read_provenance
 
 
 def rerun(path: Path, *, trial: int | None, output: Path | None, start: bool) -> None:

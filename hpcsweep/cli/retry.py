@@ -8,26 +8,26 @@ from pathlib import Path
 
 import typer
 
-from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.neutral import hide
-from hpcsweep.cli.text import duration, runs_line, state_counts
+from hpcsweep.cli.exit_codes import errors_exit
+from hpcsweep.cli.format import duration, runs_line, state_counts
+from hpcsweep.cli.sanitize import hide
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
-from hpcsweep.core.events import Ending, Outcome
-from hpcsweep.core.masking import secrets_of
-from hpcsweep.core.protocols import TaskShape
+from hpcsweep.core.events import Outcome, SweepOutcome
+from hpcsweep.core.models import Run, RunStatus, Trial
+from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.quoting import joined, quoted
-from hpcsweep.core.records import Run, RunStatus, Trial
+from hpcsweep.core.secrets import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
-from hpcsweep.report.folder import Folder, failures
+from hpcsweep.session.session import Target, check_fits, note_launch, open_sweep, resolve_target
+from hpcsweep.session.validation import validate
 from hpcsweep.spec import load_spec
 from hpcsweep.store import checkpoints
-from hpcsweep.store.control import Request, put_request
-from hpcsweep.store.owner import Owner
-from hpcsweep.sweep import Place, check_fits, choose_place, note_launch, open_sweep
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.store.requests import Request, put_request
 from hpcsweep.tick import catch_up
-from hpcsweep.validation import validate
+from hpcsweep.views.folder import Folder, failures
 
 #: So many trials are named.
 NAMED = 10
@@ -52,11 +52,11 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
         place = None
         if folder.layout.spec.exists() and folder.driver is None:
             spec = load_spec(folder.layout.spec, overrides)
-            place = choose_place(spec, state=folder.state)
+            place = resolve_target(spec, state=folder.state)
             if overrides:
                 check_fits(place, max_gpus=spec.cluster.max_gpus)
             _announce(folder, place, runs, overrides)
-        me = Owner.me()
+        me = ProcessId.me()
         arguments = {} if trial is None else {"trial": trial}
         put_request(folder.layout, Request("retry", time.time(), f"{me.user}@{me.host}", arguments))
         try:
@@ -85,7 +85,7 @@ def _failed(state: SweepState, trial: int | None, path: Path) -> list[Run]:
     if trial is None:
         failed = [run for run in failed if run.outcome is not Outcome.CANCELLED]
         paused = state.pausing is not None or (
-            state.ended is not None and state.ended.ending is Ending.PAUSED
+            state.ended is not None and state.ended.ending is SweepOutcome.PAUSED
         )
         if not failed and not paused:
             stand = f"{runs_line(state_counts(state))}{_cancelled(state, path)}"
@@ -131,7 +131,7 @@ def _check_changes(folder: Folder, path: Path, overrides: Sequence[str]) -> None
         )
 
 
-def _announce(folder: Folder, place: Place, runs: Sequence[Run], overrides: Sequence[str]) -> None:
+def _announce(folder: Folder, place: Target, runs: Sequence[Run], overrides: Sequence[str]) -> None:
     """Print what is about to be tried again, from where and with what."""
     for override in overrides:
         typer.echo(f"from now on: {override}")
@@ -150,7 +150,7 @@ def _announce(folder: Folder, place: Place, runs: Sequence[Run], overrides: Sequ
         typer.echo(f"each with {_resources(place.shape)}, on {place.why}")
 
 
-def _resources(shape: TaskShape) -> str:
+def _resources(shape: TaskResources) -> str:
     """`2 GPUs, 8 CPUs, 16384 MiB, 1800 s` of one task."""
     parts = [
         f"{shape.gpus} GPU{'' if shape.gpus == 1 else 's'}" if shape.gpus else "",
@@ -190,7 +190,7 @@ def _numbers(runs: Sequence[Run]) -> str:
     return ", ".join([*named, ".."] if len(runs) > NAMED else named)
 
 
-def _drive(folder: Folder, path: Path, place: Place | None, overrides: Sequence[str]) -> SweepState:
+def _drive(folder: Folder, path: Path, place: Target | None, overrides: Sequence[str]) -> SweepState:
     """Tick, so that the runs are submitted; the state after that.
 
     Args:
@@ -210,7 +210,7 @@ def _drive(folder: Folder, path: Path, place: Place | None, overrides: Sequence[
     spec = load_spec(folder.layout.spec, overrides)
     hide(secrets_of(spec.cluster.environment))
     validate(spec, state=folder.state)
-    place = place or choose_place(spec, state=folder.state)
+    place = place or resolve_target(spec, state=folder.state)
     with (
         turn(root, folder.state, SystemClock()) as journal,
         open_sweep(spec, root, place, journal=journal) as driver,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcsweep.report.rungs import RungCount
+from hpcsweep.views.rungs import RungCount
 
 
 def rung_text(count: RungCount) -> str:

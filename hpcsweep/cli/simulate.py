@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import typer
 
-from hpcsweep.cli.exits import NO_VALUE, errors_exit, named
-from hpcsweep.cli.neutral import json_text, neutral, raw
-from hpcsweep.cli.text import configuration, number
+from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit, named
+from hpcsweep.cli.format import configuration, number
+from hpcsweep.cli.sanitize import json_text, neutral, raw
 from hpcsweep.core.counting import counted
 from hpcsweep.errors import SpecError
+from hpcsweep.session.validation import validate
 from hpcsweep.simulation import (
     Comparison,
     Curve,
-    Recorded,
-    Simulated,
+    RecordedCurves,
+    SimulationResult,
     Variant,
     compare,
     comparison,
@@ -28,17 +29,16 @@ from hpcsweep.simulation import (
     stand_in,
     variants,
 )
-from hpcsweep.simulation.plotting import write_plot
+from hpcsweep.simulation.plot import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
-from hpcsweep.spec.quantities import format_duration
+from hpcsweep.spec.units import format_duration
 from hpcsweep.store.output import is_stdout
-from hpcsweep.validation import validate
 
 #: Shares of the makespan at which the best value is shown.
 SHOWN_AT = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-class Wanted(NamedTuple):
+class SimulateOptions(NamedTuple):
     """What is to be simulated.
 
     Attributes:
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
     output: Path | None
 
 
-def run(spec_path: Path, wanted: Wanted, *, json: bool) -> None:
+def run(spec_path: Path, wanted: SimulateOptions, *, json: bool) -> None:
     """Simulate the sweep, or variants of it, and print what it took.
 
     Raises:
@@ -95,26 +95,26 @@ def run(spec_path: Path, wanted: Wanted, *, json: bool) -> None:
             raise typer.Exit(NO_VALUE)
 
 
-def _variants(spec_path: Path, wanted: Wanted) -> list[Variant]:
+def _variants(spec_path: Path, wanted: SimulateOptions) -> list[Variant]:
     if wanted.comparisons:
         return variants(spec_path, wanted.overrides, wanted.comparisons)
     spec = load_spec(spec_path, wanted.overrides)
     return [Variant(spec.name, spec)]
 
 
-def _curve(wanted: Wanted) -> Callable[[SweepSpec], Curve]:
+def _curve(wanted: SimulateOptions) -> Callable[[SweepSpec], Curve]:
     """The curve for a spec; what can be loaded at once is."""
     if wanted.objective is not None:
         loaded = load_curve(wanted.objective)
         return lambda spec: loaded
     curves = wanted.curves
     if curves is not None:
-        return lambda spec: Recorded(curves, spec.space)
+        return lambda spec: RecordedCurves(curves, spec.space)
     return lambda spec: stand_in(spec.space, minimise=spec.objective.mode == "min")
 
 
 def _simulated(
-    chosen: Sequence[Variant], curve: Callable[[SweepSpec], Curve], wanted: Wanted, *, quiet: bool
+    chosen: Sequence[Variant], curve: Callable[[SweepSpec], Curve], wanted: SimulateOptions, *, quiet: bool
 ) -> Comparison:
     first = chosen[0].spec
     seed = first.searcher.seed if wanted.seed is None else wanted.seed
@@ -144,7 +144,7 @@ def _show_on_one_line(text: str) -> None:
 # --------------------------------------------------------------------------- what is printed
 
 
-def _print(found: Comparison, spec: SweepSpec, wanted: Wanted) -> None:
+def _print(found: Comparison, spec: SweepSpec, wanted: SimulateOptions) -> None:
     runs = found.rows[0].runs
     seeds = f"seed {runs[0].seed}" if len(runs) == 1 else f"seeds {runs[0].seed} to {runs[-1].seed}"
     typer.echo(f"{spec.name}: {_objective(wanted)}; {seeds}; {runs[0].places} {_places(runs[0])}")
@@ -156,7 +156,7 @@ def _print(found: Comparison, spec: SweepSpec, wanted: Wanted) -> None:
         _print_one(runs[0], found.metric)
 
 
-def _objective(wanted: Wanted) -> str:
+def _objective(wanted: SimulateOptions) -> str:
     if wanted.objective is not None:
         return f"objective {wanted.objective}"
     if wanted.curves is not None:
@@ -164,11 +164,11 @@ def _objective(wanted: Wanted) -> str:
     return "a built-in curve, so look at times alone (else give --objective or --curves)"
 
 
-def _places(run: Simulated) -> str:
+def _places(run: SimulationResult) -> str:
     return f"places of {run.gpus} GPU{'s' * (run.gpus > 1)}" if run.gpus else "CPU slots"
 
 
-def _print_one(run: Simulated, metric: str) -> None:
+def _print_one(run: SimulationResult, metric: str) -> None:
     typer.echo(f"{run.ending}: {run.reason}")
     for name, text in _figures(run):
         typer.echo(f"  {name:<17} {text}")
@@ -188,7 +188,7 @@ def _print_one(run: Simulated, metric: str) -> None:
     typer.echo(f"  trial {best['trial']} at {best['resource']}: {configuration(best['config'])}")
 
 
-def _figures(run: Simulated) -> list[tuple[str, str]]:
+def _figures(run: SimulationResult) -> list[tuple[str, str]]:
     interruptions = ", ".join(f"{count} {why}" for why, count in run.interruptions.items())
     bounds = f"no packing is quicker than {_time(run.bound_s)}, the longest trial takes {_time(run.chain_s)}"
     return [
@@ -199,7 +199,7 @@ def _figures(run: Simulated) -> list[tuple[str, str]]:
     ]
 
 
-def _print_medians(runs: Sequence[Simulated], metric: str) -> None:
+def _print_medians(runs: Sequence[SimulationResult], metric: str) -> None:
     values = [run.value for run in runs if run.value is not None]
     typer.echo(f"  {'median (smallest to largest) of ' + str(len(runs))}")
     for name, numbers, shown in (
@@ -240,7 +240,7 @@ def _print_table(found: Comparison) -> None:
     typer.echo(f"{each}the target of a seed is the worst final value of all variants")
 
 
-def _hours(run: Simulated) -> str:
+def _hours(run: SimulationResult) -> str:
     return "GPU-hours" if run.gpus else "slot-hours"
 
 

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import typer
 
-from hpcsweep.cli.exits import errors_exit
-from hpcsweep.cli.neutral import hide
+from hpcsweep.cli.exit_codes import errors_exit
+from hpcsweep.cli.sanitize import hide
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
-from hpcsweep.core.events import Ending
-from hpcsweep.core.masking import secrets_of
+from hpcsweep.core.events import SweepOutcome
+from hpcsweep.core.models import RunStatus, Trial
 from hpcsweep.core.quoting import quoted
-from hpcsweep.core.records import RunStatus, Trial
+from hpcsweep.core.secrets import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import FolderError, HeldError, SpecError
-from hpcsweep.report.folder import Folder
+from hpcsweep.session.session import open_sweep, resolve_target, retention_of
 from hpcsweep.spec import load_spec
-from hpcsweep.store.control import Request, put_request
-from hpcsweep.store.owner import Owner
-from hpcsweep.sweep import choose_place, open_sweep, retention_of
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.store.requests import Request, put_request
+from hpcsweep.views.folder import Folder
 
 #: How long the command itself sees to the end of the jobs where no driver is at work.
 PATIENCE_S = 60.0
@@ -49,7 +49,7 @@ def stop(path: Path, trial: int | None = None) -> None:
 
 
 def _user() -> str:
-    me = Owner.me()
+    me = ProcessId.me()
     return f"{me.user}@{me.host}"
 
 
@@ -89,7 +89,7 @@ def _names(folder: Folder, path: Path, number: int) -> str:
     trial = state.trials[number]
     if trial.stopped:
         raise SpecError(f"TRIAL: trial {number} has been stopped already: {trial.stopped}")
-    if state.ended is not None and state.ended.ending not in (Ending.STOPPED, Ending.PAUSED):
+    if state.ended is not None and state.ended.ending not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         raise FolderError(f"{path}: has ended already ({folder.sweep_state}): no trial goes on")
     _, retention = retention_of(load_spec(folder.layout.spec), folder.reading.events)
     if retention.is_at_its_end(number):
@@ -128,7 +128,7 @@ def _drive(folder: Folder, trial: int | None = None) -> SweepState:
     spec = load_spec(folder.layout.spec, [])
     hide(secrets_of(spec.cluster.environment))
     deadline = time.monotonic() + PATIENCE_S
-    place = choose_place(spec, state=folder.state)
+    place = resolve_target(spec, state=folder.state)
     root = folder.layout.root
     with turn(root, folder.state, SystemClock()) as journal:
         if journal is not None:

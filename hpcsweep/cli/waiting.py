@@ -11,7 +11,7 @@ from typing import Final
 from hpcsweep.core.protocols import Clock
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import HeldError
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 PATIENCE_S: Final = 20.0

@@ -17,20 +17,20 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from hpcsweep.cli.exits import INTERRUPTED, errors_exit
+from hpcsweep.cli.dashboard import Dashboard
+from hpcsweep.cli.eta import Plan, plan_of
+from hpcsweep.cli.exit_codes import INTERRUPTED, errors_exit
 from hpcsweep.cli.liveness import ask_liveness
-from hpcsweep.cli.neutral import raw
-from hpcsweep.cli.outlook import Plan, plan_of
-from hpcsweep.cli.picture import Picture
-from hpcsweep.cli.show import status
-from hpcsweep.cluster.slurm_queue import SlurmQueue
-from hpcsweep.core.protocols import LiveBatch, TaskId, TaskShape, TaskState
-from hpcsweep.core.records import BatchState
+from hpcsweep.cli.sanitize import raw
+from hpcsweep.cli.status import status
+from hpcsweep.cluster.slurm.queue import SlurmQueue
+from hpcsweep.core.models import BatchState
+from hpcsweep.core.protocols import SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
-from hpcsweep.report.liveness import Liveness, liveness, must_ask
-from hpcsweep.report.watch import View, Watch
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.liveness import Liveness, liveness, must_ask
+from hpcsweep.views.snapshot import StatusSnapshot, Watch
 
 #: How soon the picture follows the terminal's size.
 _LOOK_S: Final = 0.25
@@ -75,7 +75,7 @@ def _draw(path: Path, console: Console, every: float) -> None:
     squeue = Squeue()
     watched, plans = Watch(path, squeue), _Plans(path)
 
-    def look() -> View:
+    def look() -> StatusSnapshot:
         view = watched.look(now=time.time(), shown=console.height)
         return view._replace(liveness=squeue.liveness(watched, view))
 
@@ -84,7 +84,7 @@ def _draw(path: Path, console: Console, every: float) -> None:
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while view.course.state.ended is None:
-            live.update(Picture(view, plans.newest()), refresh=True)
+            live.update(Dashboard(view, plans.newest()), refresh=True)
             _wait(live, every)
             view = look()
 
@@ -122,13 +122,13 @@ class Squeue:
             raise ClusterUnavailable("squeue is not on the PATH: what runs is told by its files alone")
         # No task is said to be open, so nothing is looked up in the accounts.
         live = [
-            LiveBatch(
+            SubmittedBatch(
                 name=batch.name,
                 job=batch.job or "",
                 folder=Path(),
                 tasks=len(batch.tasks),
                 throttle=batch.throttle,
-                shape=TaskShape(),
+                shape=TaskResources(),
                 open_tasks=(),
                 planned_at=batch.planned_at,
             )
@@ -139,7 +139,7 @@ class Squeue:
             raise ClusterUnavailable(self._words.last)
         return shown
 
-    def liveness(self, watched: Watch, view: View) -> Liveness | None:
+    def liveness(self, watched: Watch, view: StatusSnapshot) -> Liveness | None:
         """Whether anybody drives the sweep, asked now and then; None where no queue can tell."""
         state, tail = view.course.state, watched.tail
         if state.started is None or tail is None or not must_ask(state, view.driver):

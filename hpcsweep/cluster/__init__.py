@@ -6,7 +6,7 @@ from typing import Final
 
 #: Name in the spec -> `module:class`, imported when it is used.
 CLUSTERS: Final = {
-    "local": "hpcsweep.cluster.local:LocalCluster",
-    "slurm": "hpcsweep.cluster.slurm:SlurmCluster",
-    "simulated": "hpcsweep.cluster.simulated:SimulatedCluster",
+    "local": "hpcsweep.cluster.local.cluster:LocalCluster",
+    "slurm": "hpcsweep.cluster.slurm.cluster:SlurmCluster",
+    "simulated": "hpcsweep.cluster.simulated.cluster:SimulatedCluster",
 }

@@ -103,7 +103,7 @@ class Interruption(enum.Enum):
     SWEEP_STOPPED = "sweep_stopped"  # cancelled by `stop`; never counts against a bound
 
 
-class Ending(enum.Enum):
+class SweepOutcome(enum.Enum):
     """The state that a sweep was left in by its last driver."""
 
     FINISHED = "finished"
@@ -156,7 +156,7 @@ class SweepEnded(Event, frozen=True, tag="sweep_ended", gc=False):
     """Nothing is left to do, or nothing may be done any more."""
 
     at: float
-    ending: Ending
+    ending: SweepOutcome
     reason: str
 
 
@@ -224,7 +224,7 @@ class TrialStopped(Event, frozen=True, tag="trial_stopped", gc=False):
     request: str = ""
 
 
-class Enqueued(Event, frozen=True, tag="enqueued", gc=False):
+class ConfigsEnqueued(Event, frozen=True, tag="enqueued", gc=False):
     """Configurations that are to be tried before any that the searcher proposes.
 
     Attributes:
@@ -236,7 +236,7 @@ class Enqueued(Event, frozen=True, tag="enqueued", gc=False):
     request: str = ""
 
 
-class KnownResults(Event, frozen=True, tag="known_results", gc=False):
+class WarmStartLoaded(Event, frozen=True, tag="known_results", gc=False):
     """Results of an earlier sweep that the searcher learns from.
 
     Attributes:
@@ -305,7 +305,7 @@ class RunRetried(Event, frozen=True, tag="run_retried", gc=False):
     request: str = ""
 
 
-class Detached(Event, frozen=True, tag="detached", gc=False):
+class SweepDetached(Event, frozen=True, tag="detached", gc=False):
     """From now on the jobs drive the sweep: finishing tasks tick, and a small job behind each array.
 
     Attributes:
@@ -329,7 +329,7 @@ class NodeExcluded(Event, frozen=True, tag="node_excluded", gc=False):
         return self.at - _HOSTS_S <= now < self.until
 
 
-class NoMoreTrials(Event, frozen=True, tag="no_more_trials", gc=False):
+class TrialsExhausted(Event, frozen=True, tag="no_more_trials", gc=False):
     """No trial will be started any more.
 
     Attributes:
@@ -398,7 +398,7 @@ class BatchAbandoned(Event, frozen=True, tag="batch_abandoned", gc=False):
     limited: bool = False
 
 
-class BatchHindered(Event, frozen=True, tag="batch_hindered", gc=False):
+class BatchBlocked(Event, frozen=True, tag="batch_hindered", gc=False):
     """Why tasks of the batch cannot start, in the cluster's words; empty when nothing hinders them.
 
     Attributes:
@@ -536,7 +536,7 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
         return RunId(self.trial, self.rung)
 
 
-class Compacted(Event, frozen=True, tag="compacted", gc=False):
+class FilesCompacted(Event, frozen=True, tag="compacted", gc=False):
     """What was in many small files is in a part, durable; from now on the part counts in their place.
 
     Attributes:
@@ -586,20 +586,20 @@ AnyEvent: TypeAlias = (
     | StopRequested
     | PauseRequested
     | PauseEnded
-    | Detached
+    | SweepDetached
     | TrialCreated
     | TrialPromoted
     | TrialStopped
-    | Enqueued
-    | KnownResults
+    | ConfigsEnqueued
+    | WarmStartLoaded
     | RunReported
-    | NoMoreTrials
+    | TrialsExhausted
     | BatchPlanned
     | BatchSubmitted
     | TasksAllocated
     | BatchThrottled
     | BatchAbandoned
-    | BatchHindered
+    | BatchBlocked
     | TimeUp
     | ClusterSaid
     | BatchClosed
@@ -609,7 +609,7 @@ AnyEvent: TypeAlias = (
     | RunFinished
     | RunInterrupted
     | RunRetried
-    | Compacted
+    | FilesCompacted
     | CheckpointsDropped
     | CheckpointsRemoved
 )

@@ -57,7 +57,7 @@ class Start(msgspec.Struct, frozen=True):
     """Start a new trial in `bracket`, its first run trained up to `resource`.
 
     Attributes:
-        piece: Trials of one piece are one call of the searcher; see `Synchronous`.
+        piece: Trials of one piece are one call of the searcher; see `SynchronousHalving`.
     """
 
     bracket: int
@@ -193,7 +193,7 @@ class TaskState(msgspec.Struct, frozen=True):
     gpus: int | None = None
 
 
-class TaskShape(msgspec.Struct, frozen=True):
+class TaskResources(msgspec.Struct, frozen=True):
     """What one task asks of the cluster, all its runs together.
 
     Attributes:
@@ -240,13 +240,13 @@ class Batch(msgspec.Struct, frozen=True):
     folder: Path
     tasks: int
     throttle: int
-    shape: TaskShape
+    shape: TaskResources
     exclude: tuple[str, ...] = ()
     requeue: bool = True
     after: str = ""
 
 
-class LiveBatch(msgspec.Struct, frozen=True):
+class SubmittedBatch(msgspec.Struct, frozen=True):
     """A batch that the cluster accepted and that is not closed.
 
     Attributes:
@@ -259,7 +259,7 @@ class LiveBatch(msgspec.Struct, frozen=True):
     folder: Path
     tasks: int
     throttle: int
-    shape: TaskShape
+    shape: TaskResources
     open_tasks: Sequence[int]
     planned_at: float = 0.0
 
@@ -306,15 +306,15 @@ class Cluster(Protocol):
         """Job id of the batch with this name, None if the cluster knows of none."""
         ...
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         """Every task that the cluster shows, in one query; None: no information."""
         ...
 
-    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         """Let at most `tasks` tasks of the batch run at a time from now on."""
         ...
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Cancel these tasks; those that have ended are passed over."""
         ...
 
@@ -334,7 +334,7 @@ class Cluster(Protocol):
         """
         return self.find(name)
 
-    def release(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Let tasks go that the cluster put back and holds."""
         return
 
@@ -360,11 +360,11 @@ class Cluster(Protocol):
         """Cancel jobs that `call` submitted, those that have ended passed over."""
         return
 
-    def problems(self, shape: TaskShape) -> list[str]:
+    def problems(self, shape: TaskResources) -> list[str]:
         """Why a task like this can never run here; each line begins with the key path at fault."""
         return []
 
-    def holds(self, shape: TaskShape) -> Holding:
+    def holds(self, shape: TaskResources) -> Holding:
         """What a task of this shape will hold at most."""
         return Holding(shape.gpus, shape.cpus)
 

@@ -26,8 +26,8 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Scheduler
-from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
 
 _WELL = frozenset({Outcome.COMPLETED, Outcome.STOPPED})

@@ -13,22 +13,19 @@ import msgspec
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchBlocked,
     BatchClosed,
-    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
     ClusterSaid,
-    Compacted,
     Config,
-    Detached,
-    Enqueued,
+    ConfigsEnqueued,
+    FilesCompacted,
     Interruption,
-    KnownResults,
     NodeExcluded,
-    NoMoreTrials,
     Outcome,
     PauseEnded,
     PauseRequested,
@@ -38,6 +35,7 @@ from hpcsweep.core.events import (
     RunReported,
     RunRetried,
     StopRequested,
+    SweepDetached,
     SweepEnded,
     SweepExtended,
     SweepResumed,
@@ -48,10 +46,12 @@ from hpcsweep.core.events import (
     TimeUp,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
+    WarmStartLoaded,
 )
 from hpcsweep.core.first_errors import FirstErrors, failed_at_once
-from hpcsweep.core.records import (
+from hpcsweep.core.models import (
     BLAMELESS,
     DEATH_S,
     NO_FAULT,
@@ -59,10 +59,10 @@ from hpcsweep.core.records import (
     SIMULATED,
     BatchState,
     Best,
-    KeptOut,
     Refusals,
     Run,
     RunStatus,
+    SubmitLimitHit,
     Trial,
     mean_value,
 )
@@ -110,7 +110,7 @@ class SweepState:
         self.started: SweepStarted | None = None
         self.ended: SweepEnded | None = None
         self.stopping: StopRequested | None = None
-        self.no_more_trials: NoMoreTrials | None = None
+        self.no_more_trials: TrialsExhausted | None = None
         self.trials: list[Trial] = []
         self.waiting: dict[RunId, None] = {}
         self.live: dict[str, BatchState] = {}
@@ -119,21 +119,21 @@ class SweepState:
         self.spent_s = 0.0
         self.requests: set[str] = set()
         self.enqueued: deque[Config] = deque()
-        self.known: list[KnownResults] = []
+        self.known: list[WarmStartLoaded] = []
         #: Configurations that were started and are no clones: those that count for budget.trials.
         self.chosen = 0
         #: How often each configuration is trained.
         self.repeats = 1
         self.held_gpus: dict[int, int] = {}
         self.pausing: PauseRequested | None = None
-        self.detached: Detached | None = None
+        self.detached: SweepDetached | None = None
         self.interrupted: Counter[Interruption] = Counter()
         self.dead = 0
         self.dead_reason = ""
         self.first_errors = FirstErrors()
         self.excluded: dict[str, NodeExcluded] = {}
         self.limited = ""
-        self.kept_out = KeptOut(0, 0, 0.0)
+        self.kept_out = SubmitLimitHit(0, 0, 0.0)
         self.said: dict[str, ClusterSaid] = {}
         self.refusals = Refusals("", 0, 0)
         self.time_up: float | None = None
@@ -165,20 +165,20 @@ class SweepState:
             StopRequested: self._stop_requested,
             PauseRequested: self._pause_requested,
             PauseEnded: self._pause_ended,
-            Detached: self._detach,
-            NoMoreTrials: self._no_more_trials,
+            SweepDetached: self._detach,
+            TrialsExhausted: self._no_more_trials,
             TrialCreated: self._trial_created,
             TrialPromoted: self._trial_promoted,
             TrialStopped: self._trial_stopped,
-            Enqueued: self._enqueued,
-            KnownResults: self.known.append,
+            ConfigsEnqueued: self._enqueued,
+            WarmStartLoaded: self.known.append,
             RunReported: self._run_reported,
             BatchPlanned: self._batch_planned,
             BatchSubmitted: self._batch_submitted,
             TasksAllocated: self._tasks_allocated,
             BatchThrottled: self._batch_throttled,
             BatchAbandoned: self._batch_abandoned,
-            BatchHindered: self._batch_hindered,
+            BatchBlocked: self._batch_hindered,
             ClusterSaid: self._cluster_said,
             BatchClosed: self._batch_closed,
             TasksReleased: self._tasks_released,
@@ -187,7 +187,7 @@ class SweepState:
             RunFinished: self._run_finished,
             RunInterrupted: self._run_interrupted,
             RunRetried: self._run_retried,
-            Compacted: lambda _: None,  # where files are changes nothing of the sweep
+            FilesCompacted: lambda _: None,  # where files are changes nothing of the sweep
             CheckpointsDropped: self._checkpoints_dropped,
             CheckpointsRemoved: self._checkpoints_removed,
         }
@@ -329,10 +329,10 @@ class SweepState:
         if not self.first_errors.over:
             self.first_errors = FirstErrors()
 
-    def _detach(self, event: Detached) -> None:
+    def _detach(self, event: SweepDetached) -> None:
         self.detached = event
 
-    def _no_more_trials(self, event: NoMoreTrials) -> None:
+    def _no_more_trials(self, event: TrialsExhausted) -> None:
         self.no_more_trials = event
 
     def _trial_created(self, event: TrialCreated) -> None:
@@ -373,7 +373,7 @@ class SweepState:
         if event.request:
             self.requests.add(event.request)
 
-    def _enqueued(self, event: Enqueued) -> None:
+    def _enqueued(self, event: ConfigsEnqueued) -> None:
         self.enqueued.extend(event.configs)
         if event.request:
             self.requests.add(event.request)
@@ -426,7 +426,7 @@ class SweepState:
                 for task in other.tasks
             )
             self.limited = event.reason
-            self.kept_out = KeptOut(len(batch.tasks), others, batch.planned_at)
+            self.kept_out = SubmitLimitHit(len(batch.tasks), others, batch.planned_at)
         for task in batch.tasks:
             for run_id in task:
                 run = self.run(run_id)
@@ -434,7 +434,7 @@ class SweepState:
                 run.batch, run.task = "", 0
                 self._wait(run)
 
-    def _batch_hindered(self, event: BatchHindered) -> None:
+    def _batch_hindered(self, event: BatchBlocked) -> None:
         batch = self.live[event.batch]
         if not event.reason or not batch.hindered:
             batch.hindered_at = event.at if event.reason else 0.0

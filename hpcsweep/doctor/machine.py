@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import hpcsweep
-from hpcsweep.cluster.local import cpus_here, devices_here
+from hpcsweep.cluster.local.cluster import cpus_here, devices_here
 from hpcsweep.doctor.findings import Finding, good, one_line, warning
 
 #: A driver that hangs must not take us along.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from hpcsweep.cluster.limits import Node, Partition, Site
+from hpcsweep.cluster.slurm.site import Node, Partition, Site
 from hpcsweep.core.counting import counted
 from hpcsweep.doctor.findings import Finding, failure, good, warning
 from hpcsweep.store.manifest import Program

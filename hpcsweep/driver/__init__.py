@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hpcsweep.driver.compactor import ChildCompactor, Compactor
-from hpcsweep.driver.driver import Driver
-from hpcsweep.driver.settings import Leaving, Settings
+from hpcsweep.driver.compactor import Compactor, SubprocessCompactor
+from hpcsweep.driver.config import DriverConfig, HostTask
+from hpcsweep.driver.loop import Driver
 
-__all__ = ["ChildCompactor", "Compactor", "Driver", "Leaving", "Settings"]
+__all__ = ["Compactor", "Driver", "DriverConfig", "HostTask", "SubprocessCompactor"]

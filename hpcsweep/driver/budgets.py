@@ -6,11 +6,11 @@ import copy
 import math
 from collections.abc import Callable
 
-from hpcsweep.core.events import Ending, SweepResumed
+from hpcsweep.core.events import SweepOutcome, SweepResumed
+from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import Scheduler
-from hpcsweep.core.records import BatchState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.settings import Settings
+from hpcsweep.driver.config import DriverConfig
 from hpcsweep.errors import SpecError
 
 
@@ -25,7 +25,7 @@ class GpuBudget:
         SpecError: There is a cap, and nothing limits the time of a task.
     """
 
-    def __init__(self, settings: Settings, *, default_time_s: int | None) -> None:
+    def __init__(self, settings: DriverConfig, *, default_time_s: int | None) -> None:
         self._max_gpu_s = settings.max_gpu_s
         self._gpus = settings.shape.gpus
         time_s = settings.shape.time_s or default_time_s
@@ -89,26 +89,26 @@ class GpuBudget:
         )
 
 
-def spent_budget(state: SweepState, settings: Settings, gpus: GpuBudget, *, now: float) -> str | None:
+def spent_budget(state: SweepState, settings: DriverConfig, gpus: GpuBudget, *, now: float) -> str | None:
     """The budget that is used up, in words; None while nothing is."""
     if is_time_over(state, settings, now=now):
         return f"budget.time {settings.max_time_s:g} s is used up"
     return gpus.spent(state)
 
 
-def is_time_over(state: SweepState, settings: Settings, *, now: float) -> bool:
+def is_time_over(state: SweepState, settings: DriverConfig, *, now: float) -> bool:
     """Whether `budget.time` is used up by the wall clock."""
     started = state.started.at if state.started else now
     return settings.max_time_s is not None and now - started >= settings.max_time_s
 
 
 def work_left(
-    state: SweepState, scheduler: Scheduler, settings: Settings, gpus: GpuBudget, *, now: float
+    state: SweepState, scheduler: Scheduler, settings: DriverConfig, gpus: GpuBudget, *, now: float
 ) -> bool:
     """Whether a sweep that has ended could go on, for example because a budget was raised."""
     if state.ended is None:
         return False
-    if state.ended.ending in (Ending.STOPPED, Ending.PAUSED):
+    if state.ended.ending in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         return True
     if spent_budget(state, settings, gpus, now=now) is not None:
         return False

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from hpcsweep.store.parts import Answer, Order
+from hpcsweep.store.compaction.parts import Answer, Order
 
 
 class Compactor(Protocol):
@@ -28,11 +28,11 @@ class Compactor(Protocol):
         """Stop, whatever is going on. Safe to call twice; a later order is taken again."""
 
 
-class ChildCompactor:
+class SubprocessCompactor:
     """A process that is there while there are orders.
 
     Args:
-        command: Starts it; see `hpcsweep.compacting`.
+        command: Starts it; see `hpcsweep.store.compaction.worker`.
         environment: Its variables.
     """
 

@@ -14,12 +14,12 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.models import Run, RunStatus, mean_value
 from hpcsweep.core.protocols import Promote, Start, Stop
-from hpcsweep.core.records import Run, RunStatus, mean_value
 from hpcsweep.core.state import SweepState
 
 
-class Repeats:
+class RepeatAdapter:
     """Translates between trials and configurations, each of which has `count` trials in a row.
 
     Scheduler and searcher number configurations as if they were trials: configuration `c` has the

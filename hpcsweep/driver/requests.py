@@ -7,21 +7,21 @@ import zlib
 
 from numpy.random import default_rng
 
+from hpcsweep.core.completion import filled
 from hpcsweep.core.events import (
     AnyEvent,
-    Enqueued,
+    ConfigsEnqueued,
     Outcome,
     RunRetried,
     StopRequested,
     SweepResumed,
     TrialStopped,
 )
-from hpcsweep.core.filling import filled
-from hpcsweep.core.records import RunStatus
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
-from hpcsweep.store.control import Request
+from hpcsweep.store.requests import Request
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def answered(
             except (SpecError, AttributeError, TypeError, ValueError) as error:
                 _log.warning("%s: the request is passed over: %s", name, error)
                 return []
-            return [Enqueued((config,), name)]
+            return [ConfigsEnqueued((config,), name)]
         case "retry":
             return _retried(name, request, state=state, now=now)
         case _:

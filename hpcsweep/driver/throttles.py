@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Share(NamedTuple):
+class ArrayUsage(NamedTuple):
     """One live array: tasks that may still run, and how many of them at a time.
 
     Attributes:
@@ -29,12 +29,12 @@ class Share(NamedTuple):
         return self.running * self.slots
 
 
-def free_slots(cap: int, shares: Sequence[Share]) -> int:
+def free_slots(cap: int, shares: Sequence[ArrayUsage]) -> int:
     """Slots that could be taken beyond what may be taken now; negative where too many may be."""
     return cap - sum(share.used for share in shares)
 
 
-def raised(cap: int, shares: Sequence[Share]) -> list[int]:
+def raised(cap: int, shares: Sequence[ArrayUsage]) -> list[int]:
     """New throttles that hand free slots to arrays with more open tasks, oldest first.
 
     Only what is free is handed out, so that at no moment more than `cap` slots may be taken.
@@ -48,7 +48,7 @@ def raised(cap: int, shares: Sequence[Share]) -> list[int]:
     return throttles
 
 
-def lowered(cap: int, shares: Sequence[Share]) -> list[int]:
+def lowered(cap: int, shares: Sequence[ArrayUsage]) -> list[int]:
     """New throttles after the cap was lowered: cut from the newest arrays, none below 1."""
     over = -free_slots(cap, shares)
     throttles = []

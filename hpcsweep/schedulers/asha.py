@@ -7,17 +7,17 @@ from typing import Final, Protocol
 
 from hpcsweep.core.events import (
     AnyEvent,
-    Ending,
-    Enqueued,
-    NoMoreTrials,
+    ConfigsEnqueued,
     RunFinished,
     RunReported,
     RunRetried,
     SweepEnded,
     SweepExtended,
+    SweepOutcome,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
 )
 from hpcsweep.core.protocols import Decision, Promote, Start, Stop
@@ -162,12 +162,12 @@ class ASHA:
             case TrialPromoted() | TrialStopped() | RunReported() | RunFinished() | RunRetried():
                 self._of_trial[event.trial].apply(event)
                 self._take_dropped()
-            case Enqueued():
+            case ConfigsEnqueued():
                 self._enqueued += len(event.configs)
-            case NoMoreTrials():
+            case TrialsExhausted():
                 self._exhausted = event.cause
                 self._limit_brackets()
-            case SweepEnded(ending=Ending.FINISHED):  # what only more trials could promote is dropped
+            case SweepEnded(ending=SweepOutcome.FINISHED):  # what only more trials could promote is dropped
                 self._limit_brackets(to_started=True)
             case SweepExtended(identity={"scheduler": {"max_resource": most, "brackets": brackets}}):
                 self._extend(max_resource=most, brackets=brackets)

@@ -15,7 +15,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.protocols import Promote, Stop
-from hpcsweep.schedulers.hopefuls import Hopefuls
+from hpcsweep.schedulers.hopefuls import PromotionCandidates
 
 
 class PromotionBracket:
@@ -123,7 +123,7 @@ class Rung:
         self._value: dict[int, float] = {}
         self._candidates: list[tuple[float, int]] = []
         #: Those that may be promoted some day.
-        self.hopefuls = Hopefuls()
+        self.hopefuls = PromotionCandidates()
 
     def end(self, trial: int, value: float | None) -> list[int]:
         """A run ended with this value, to be minimised; None is worse than any. Who is dropped by that."""
@@ -147,7 +147,7 @@ class Rung:
 
     def begin_anew(self) -> None:
         """More runs may come than was known: whoever has a value may be promoted some day."""
-        self.hopefuls = Hopefuls()
+        self.hopefuls = PromotionCandidates()
         for value, trial in sorted([*((-v, -t) for v, t in self._top), *self._others]):
             self.hopefuls.add(trial, value)
             if trial not in self._value:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hpcsweep.core.events import (
     AnyEvent,
-    Enqueued,
-    NoMoreTrials,
+    ConfigsEnqueued,
     Outcome,
     RunFinished,
     SweepExtended,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
 )
 from hpcsweep.core.protocols import Decision, Promote, Start
 from hpcsweep.schedulers.rungs import Ladder
@@ -70,9 +70,9 @@ class Fifo:
                 self._resources[event.trial] = event.resource
             case RunFinished(outcome=Outcome.COMPLETED):
                 self._complete(event.trial, event.rung)
-            case Enqueued():
+            case ConfigsEnqueued():
                 self._enqueued += len(event.configs)
-            case NoMoreTrials():
+            case TrialsExhausted():
                 self._exhausted = event.cause
             case SweepExtended():
                 resource = event.identity.get("scheduler", {}).get("max_resource", self._resource)

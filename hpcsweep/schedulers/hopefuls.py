@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 
 
-class Hopefuls:
+class PromotionCandidates:
     """The best trials of a rung, ties to the older one; as many as can reach the next rung at most.
 
     More results only worsen a place, so whoever is not among them is dropped for good, but where the user

@@ -13,26 +13,26 @@ from numpy.random import default_rng
 from hpcsweep.core.events import (
     AnyEvent,
     Config,
-    Enqueued,
-    NoMoreTrials,
+    ConfigsEnqueued,
     Outcome,
     RunFinished,
     RunRetried,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
 )
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Space
-from hpcsweep.schedulers.exploring import explored
+from hpcsweep.schedulers.pbt_explore import explored
 from hpcsweep.schedulers.rungs import Ladder
 
 #: A place is given up when so many of its members in a row ended without completing a run.
 MEMBERS_IN_A_ROW: Final = 3
 
 
-class Place:
+class Member:
     """One place of the population, and the trial that holds it now.
 
     Attributes:
@@ -153,8 +153,8 @@ class PBT:
         self._sign = 1 if minimise else -1
         self._exhausted = ""  # by what
         self._enqueued = 0
-        self._places = [Place(index) for index in range(population)]
-        self._place_of: dict[int, Place] = {}
+        self._places = [Member(index) for index in range(population)]
+        self._place_of: dict[int, Member] = {}
         #: For each interval, value and trial of all that have ended it, best first.
         self._ranked: dict[int, list[tuple[float, int]]] = {}
         self.dropped: list[int] = []
@@ -164,7 +164,7 @@ class PBT:
         match event:
             case TrialCreated():
                 while event.bracket >= len(self._places):
-                    self._places.append(Place(len(self._places)))
+                    self._places.append(Member(len(self._places)))
                 self._enqueued -= event.origin == "enqueued"
                 place = self._places[event.bracket]
                 if place.trial is not None:
@@ -185,9 +185,9 @@ class PBT:
                 self._place_of[event.trial].stop()
             case RunRetried() if event.trial in self._place_of:
                 self._place_of[event.trial].retry()
-            case Enqueued():
+            case ConfigsEnqueued():
                 self._enqueued += len(event.configs)
-            case NoMoreTrials():
+            case TrialsExhausted():
                 self._exhausted = event.cause
             case SweepResumed():
                 self._exhausted = ""
@@ -220,7 +220,7 @@ class PBT:
         if place.intervals == len(self._ends):
             self.dropped.append(event.trial)
 
-    def _next(self, place: Place) -> Decision | None:
+    def _next(self, place: Member) -> Decision | None:
         """What the place waits for; None if it runs, is at its end, or waits for a donor."""
         if place.running or place.intervals == len(self._ends):
             return None
@@ -246,14 +246,14 @@ class PBT:
         """floor(n quantile) of the n that have ended the interval."""
         return math.floor(len(self._ranked[interval]) * self._quantile)
 
-    def _among_worst(self, place: Place) -> bool:
+    def _among_worst(self, place: Member) -> bool:
         """Whether its trial is among the worst at the newest interval that it has ended itself."""
         assert place.trial is not None
         ranked = self._ranked[place.intervals]
         rank = bisect_left(ranked, (place.values[place.intervals], place.trial))
         return rank >= len(ranked) - self._count(place.intervals)
 
-    def _clone(self, place: Place, replaced: int) -> Clone | None:
+    def _clone(self, place: Member, replaced: int) -> Clone | None:
         """A clone for the place, of a donor that is no less far; None while there is none."""
         givers = [
             other

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from hpcsweep.core.events import (
     AnyEvent,
-    Enqueued,
-    NoMoreTrials,
+    ConfigsEnqueued,
     Outcome,
     RunFinished,
     RunRetried,
@@ -16,10 +15,11 @@ from hpcsweep.core.events import (
     SweepResumed,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
 )
 from hpcsweep.core.protocols import Decision, Promote, Start
-from hpcsweep.schedulers.hopefuls import Hopefuls
+from hpcsweep.schedulers.hopefuls import PromotionCandidates
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
 
 #: Trials that start together at most, and configurations of one ask. It is no option: which
@@ -50,7 +50,7 @@ class Bracket:
         self.dropped: list[int] = []
         self.trained: list[int] = []
         self._sign = 1 if minimise else -1
-        self._hopefuls = [Hopefuls(places) for places in ladder.sizes[1:]]
+        self._hopefuls = [PromotionCandidates(places) for places in ladder.sizes[1:]]
 
     @property
     def missing(self) -> int:
@@ -75,7 +75,7 @@ class Bracket:
     def begin_anew(self) -> None:
         """Find out again who will never be promoted."""
         self.dropped = []
-        self._hopefuls = [Hopefuls(places) for places in self.ladder.sizes[1:]]
+        self._hopefuls = [PromotionCandidates(places) for places in self.ladder.sizes[1:]]
         for rung, hopefuls in enumerate(self._hopefuls):
             above = self.members[rung + 1]
             for trial, value in self.values[rung].items():
@@ -169,7 +169,7 @@ class Bracket:
         return all(len(members) == size for members, size in above)
 
 
-class Synchronous:
+class SynchronousHalving:
     """Brackets one after another; where slots are free, the next one starts early.
 
     Promotions go first. A rung is handed out whole, and promoted only when each of its runs has
@@ -247,9 +247,9 @@ class Synchronous:
                 if not (bracket.done and bracket.full):
                     bracket.retry(event.trial, event.rung)
                     self._reopen(bracket)
-            case Enqueued():
+            case ConfigsEnqueued():
                 self._enqueued += len(event.configs)
-            case NoMoreTrials():
+            case TrialsExhausted():
                 self._exhausted = event.cause
                 for bracket in list(self._open.values()):
                     bracket.fill()
@@ -374,7 +374,7 @@ class Synchronous:
         self.ladders = tuple(ladders)
 
 
-class Halving(Synchronous):
+class Halving(SynchronousHalving):
     """Successive halving as in Dive into Deep Learning, 19.4, round after round."""
 
     extends = True
@@ -401,7 +401,7 @@ class Halving(Synchronous):
         self._go_on([ladder], iterations=options["rounds"])
 
 
-class Hyperband(Synchronous):
+class Hyperband(SynchronousHalving):
     """Hyperband (Li et al., JMLR 18, 2018), exact: the brackets s_max .. 0, from checkpoints."""
 
     def __init__(

@@ -16,7 +16,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.searchers.random import Random
-from hpcsweep.searchers.seen import Seen, config_key
+from hpcsweep.searchers.seen import SeenConfigs, config_key
 
 if TYPE_CHECKING:
     from cmaes import CMA
@@ -73,7 +73,7 @@ class CMAES:
         self._population = population
         self._sigma = sigma
         self._random = Random()
-        self._seen = Seen()
+        self._seen = SeenConfigs()
         self._told: _Told | None = None
 
     def problems(self, space: Space) -> list[str]:

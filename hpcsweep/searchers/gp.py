@@ -16,9 +16,9 @@ from hpcsweep.core.domains import shown
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.searchers.gp_batch import Samples
+from hpcsweep.searchers.gp_batch import PosteriorSamples
 from hpcsweep.searchers.gp_model import aligned, fitted, scaled
-from hpcsweep.searchers.gp_pool import Pool
+from hpcsweep.searchers.gp_pool import CandidatePool
 from hpcsweep.searchers.gp_space import Features
 from hpcsweep.searchers.random import Random
 
@@ -129,7 +129,7 @@ def _propose(n: int, history: History, rng: Generator, *, besides: list[Config])
     model = fitted(points, targets)
     lifted = units[~target][np.argsort(values[~target])[:MOST_LIFTED]]  # failures are last
     others = np.concatenate([lifted, history.pending, history.space.to_unit(besides)])
-    samples = Samples(
+    samples = PosteriorSamples(
         model,
         points,
         targets,
@@ -138,7 +138,7 @@ def _propose(n: int, history: History, rng: Generator, *, besides: list[Config])
         generator=torch.Generator().manual_seed(int(rng.integers(2**62))),
     )
     best = np.concatenate([units[target], others])
-    pool = Pool(history, features, samples, best=best[samples.order], rng=rng)
+    pool = CandidatePool(history, features, samples, best=best[samples.order], rng=rng)
     starts = STARTS[0] if n <= SMALL_BATCH else STARTS[1]
     chosen: list[Config] = []
     while len(chosen) < n:

@@ -21,7 +21,7 @@ SAMPLES: Final = 32
 JITTER: Final = 1e-8
 
 
-class Samples:
+class PosteriorSamples:
     """Functions drawn from the Gaussian process, given what was observed; each is known at the same points.
 
     The improvement of a further point is its expected improvement over the best of these points, on
@@ -125,7 +125,7 @@ class Candidates:
         points: The candidates, `(m, f)`.
     """
 
-    def __init__(self, samples: Samples, points: Tensor) -> None:
+    def __init__(self, samples: PosteriorSamples, points: Tensor) -> None:
         self._samples, self._points = samples, points
         self._whitened = samples.whitened(points)
         self._means, self._variance = samples.moments(self._whitened)
@@ -147,7 +147,7 @@ class Candidates:
         self._variance = (self._variance - new * new).clamp_min(JITTER)
 
 
-def climbed(samples: Samples, starts: Tensor, *, free: NDArray[np.bool_], steps: int) -> Tensor:
+def climbed(samples: PosteriorSamples, starts: Tensor, *, free: NDArray[np.bool_], steps: int) -> Tensor:
     """Points `(m, f)` of locally greatest improvement, by L-BFGS-B from `starts`.
 
     Args:

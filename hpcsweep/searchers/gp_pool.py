@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
-from hpcsweep.searchers.gp_batch import Candidates, Samples, climbed
+from hpcsweep.searchers.gp_batch import Candidates, PosteriorSamples, climbed
 from hpcsweep.searchers.gp_space import Features, neighbours
 from hpcsweep.searchers.random import Random
 from hpcsweep.searchers.seen import config_key
@@ -36,7 +36,7 @@ STEPS: Final = 40
 CHANGES: Final = 64
 
 
-class Pool:
+class CandidatePool:
     """New configurations, each with its expected improvement, which falls as others are taken.
 
     Args:
@@ -48,7 +48,7 @@ class Pool:
     """
 
     def __init__(
-        self, history: History, features: Features, samples: Samples, *, best: Floats, rng: Generator
+        self, history: History, features: Features, samples: PosteriorSamples, *, best: Floats, rng: Generator
     ) -> None:
         self._space, self._features, self._samples, self._rng = history.space, features, samples, rng
         self._seen = {config_key(config) for config in history.configs}

@@ -11,7 +11,7 @@ from numpy.random import Generator, default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.searchers.seen import Seen, config_key
+from hpcsweep.searchers.seen import SeenConfigs, config_key
 
 #: Configurations that are looked at beforehand; a shuffled grid is held in memory whole.
 LOOKED_AT: Final = 200_000
@@ -37,7 +37,7 @@ class Grid:
         self._num_points = num_points
         self._shuffle = shuffle
         self._seed = seed
-        self._seen = Seen()
+        self._seen = SeenConfigs()
         self._space: Space | None = None
         self._rest: Iterator[Config] = iter(())
         self._known: list[Config] = []

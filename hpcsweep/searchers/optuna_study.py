@@ -17,7 +17,7 @@ from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
 from hpcsweep.core.history import Floats, History, Ints
 from hpcsweep.core.space import Domain, Parameter, Space, key_of
 from hpcsweep.searchers.optuna_storage import Trials, ended
-from hpcsweep.searchers.seen import Seen, config_key
+from hpcsweep.searchers.seen import SeenConfigs, config_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Study:
         self._distributions = distributions(space)
         self._replayed = replayed
         self._observer = None if replayed is None else replayed()  # asked of observed trials only
-        self._seen = Seen()
+        self._seen = SeenConfigs()
         self._storage = Trials()
         no_pruner = optuna.pruners.NopPruner()
         self._study = optuna.create_study(storage=self._storage, pruner=no_pruner)

@@ -12,7 +12,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
-from hpcsweep.searchers.seen import Seen, config_key
+from hpcsweep.searchers.seen import SeenConfigs, config_key
 
 #: Finite spaces up to this size are searched to the very last configuration.
 ENUMERABLE: Final = 1_000_000
@@ -33,7 +33,7 @@ class Random:
     adaptive = False
 
     def __init__(self) -> None:
-        self._seen = Seen()
+        self._seen = SeenConfigs()
         self._kept: tuple[Space, list[tuple[Hashable, Config]]] | None = None
 
     def problems(self, space: Space) -> list[str]:

@@ -13,7 +13,7 @@ def config_key(config: Config) -> Hashable:
     return key_of(config)
 
 
-class Seen:
+class SeenConfigs:
     """Keys of the proposed configurations, for a history that mostly grows at its end.
 
     A memory of what was computed and no state of the search: the answer depends on the argument

@@ -11,7 +11,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.searchers.random import Random
-from hpcsweep.searchers.seen import Seen, config_key
+from hpcsweep.searchers.seen import SeenConfigs, config_key
 
 if TYPE_CHECKING:
     from scipy.stats.qmc import Sobol as Engine
@@ -39,7 +39,7 @@ class Sobol:
     def __init__(self, *, seed: int = 0) -> None:
         self._seed = seed
         self._random = Random()
-        self._seen = Seen()
+        self._seen = SeenConfigs()
         # What was computed of the sequence: a memory, as it depends on space and seed alone.
         self._space: Space | None = None
         self._engine: Engine | None = None

@@ -15,9 +15,9 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.searchers.random import Random
-from hpcsweep.searchers.seen import Seen, config_key
-from hpcsweep.searchers.tpe_batch import Repulsion, chosen_of
-from hpcsweep.searchers.tpe_density import Columns, Mixture, Points
+from hpcsweep.searchers.seen import SeenConfigs, config_key
+from hpcsweep.searchers.tpe_batch import LocalPenalisation, chosen_of
+from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -84,7 +84,7 @@ class TPE:
         self._candidates = candidates
         self._share = random
         self._random = Random()
-        self._seen = Seen()
+        self._seen = SeenConfigs()
 
     def problems(self, space: Space) -> list[str]:
         """Why there is nothing to draw in this space, each line beginning with the key path at fault."""
@@ -117,11 +117,11 @@ class TPE:
         if modelled == 1:
             chosen = [int(np.argmax(log_good - log_bad))]
         else:
-            repulsion = Repulsion(columns, unit, bad.typical_widths())
+            repulsion = LocalPenalisation(columns, unit, bad.typical_widths())
             chosen = chosen_of(modelled, log_good, log_bad, repulsion)
         return self._random.complete([candidates[index] for index in chosen], n, history, rng)
 
-    def _densities(self, columns: Columns, history: History) -> tuple[Mixture, Mixture, bool]:
+    def _densities(self, columns: Columns, history: History) -> tuple[ParzenEstimator, ParzenEstimator, bool]:
         """The good density, the bad one, and whether they are of the largest resource."""
         values, trials, units = history.values, history.trials, history.X
         resources, resource = np.unique(history.resources, return_inverse=True)
@@ -144,8 +144,8 @@ class TPE:
         weights = _by_age(len(bad) + len(pending))
         sampled, sampled_weights = _systematic(weights[: len(bad)], MOST_BAD)
         return (
-            Mixture(columns, units[ranked[:goods]], _by_rank(goods)),
-            Mixture(
+            ParzenEstimator(columns, units[ranked[:goods]], _by_rank(goods)),
+            ParzenEstimator(
                 columns,
                 np.concatenate([units[bad[sampled]], pending]),
                 np.concatenate([sampled_weights, weights[len(bad) :]]),
@@ -153,7 +153,7 @@ class TPE:
             bool(level == len(resources) - 1),
         )
 
-    def _drawn(self, n: int, good: Mixture, history: History, rng: Generator) -> list[Config]:
+    def _drawn(self, n: int, good: ParzenEstimator, history: History, rng: Generator) -> list[Config]:
         """Candidates for `n` proposals: distinct, new, within the constraints."""
         space, seen = history.space, self._seen.keys(history.configs)
         wanted = n * max(2, min(self._candidates, MOST_CANDIDATES // n))

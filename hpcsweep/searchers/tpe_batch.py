@@ -15,7 +15,7 @@ from hpcsweep.searchers.tpe_density import Columns, Floats, normal_cdf
 MISMATCH: Final = 0.05
 
 
-class Repulsion:
+class LocalPenalisation:
     """Kernels of candidates, all with the same bandwidths, for those just proposed.
 
     Cells count by their middles: this is about not proposing the same again, in a loop that must be
@@ -58,7 +58,7 @@ class Repulsion:
         return logs
 
 
-def chosen_of(n: int, log_good: Floats, log_bad: Floats, repulsion: Repulsion) -> list[int]:
+def chosen_of(n: int, log_good: Floats, log_bad: Floats, repulsion: LocalPenalisation) -> list[int]:
     """The candidate with the largest l / g of each of `n` shares; those chosen before count as bad."""
     log_bad = log_bad.copy()
     ends = np.arange(n + 1) * len(log_good) // n

@@ -115,7 +115,7 @@ class Points:
                 self.tables.append((column, lows, high[wide][where], cell))
 
 
-class Mixture:
+class ParzenEstimator:
     """A weighted mixture of kernels and a uniform prior.
 
     Args:

@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-from hpcsweep.cluster.simulated_training import Curve
-from hpcsweep.simulation.comparing import Comparison, Variant, compare, comparison, variants
+from hpcsweep.cluster.simulated.training import Curve
+from hpcsweep.simulation.comparison import Comparison, Variant, compare, comparison, variants
 from hpcsweep.simulation.curves import curve_of, load_curve, stand_in
-from hpcsweep.simulation.measuring import Simulated
-from hpcsweep.simulation.recorded import Recorded
-from hpcsweep.simulation.running import simulate
+from hpcsweep.simulation.recorded_curves import RecordedCurves
+from hpcsweep.simulation.recorder import SimulationResult
+from hpcsweep.simulation.simulate import simulate
 
 __all__ = [
     "Comparison",
     "Curve",
-    "Recorded",
-    "Simulated",
+    "RecordedCurves",
+    "SimulationResult",
     "Variant",
     "compare",
     "comparison",

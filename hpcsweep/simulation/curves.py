@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcsweep.cluster.simulated_training import Curve
+from hpcsweep.cluster.simulated.training import Curve
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError

@@ -10,7 +10,7 @@ from typing import Final
 
 from numpy.random import default_rng
 
-from hpcsweep.cluster.simulated_options import SimulatedOptions
+from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.domains import shown
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression

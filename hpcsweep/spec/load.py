@@ -18,13 +18,13 @@ from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import SEARCHERS, SUPPLIED, make_searcher, searcher_class, searcher_names
 from hpcsweep.spec import checks
-from hpcsweep.spec.beforehand import read_enqueue, read_repeats, read_stop, read_warm_start
+from hpcsweep.spec.initial import read_enqueue, read_repeats, read_stop, read_warm_start
 from hpcsweep.spec.models import (
     SCHEDULER_MODELS,
     Budget,
     Cluster,
+    NamedOptions,
     Objective,
-    Plugin,
     Resources,
     Retries,
     SchedulerChoice,
@@ -34,11 +34,11 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.plugins import CLUSTER_PLUGINS, SUPPLIED_TO_SCHEDULERS, cluster_model, options_model
+from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, SUPPLIED_TO_SCHEDULERS, cluster_model, options_model
 from hpcsweep.spec.problems import Problems
-from hpcsweep.spec.quantities import LARGEST
-from hpcsweep.spec.reading import apply_overrides, read_yaml
 from hpcsweep.spec.sweep import SweepSpec
+from hpcsweep.spec.units import LARGEST
+from hpcsweep.spec.yaml_io import apply_overrides, read_yaml
 
 KEYS: Final = (
     "name",
@@ -288,7 +288,7 @@ def _read_scheduler(raw: Any, problems: Problems) -> SchedulerChoice | None:
     cls = find_class(SCHEDULERS, name, group="hpcsweep.schedulers", key="scheduler.name")
     fields = options_model(cls, supplied=SUPPLIED_TO_SCHEDULERS)
     model = problems.validated(fields, options, path="scheduler", also_known=("name",))
-    return None if model is None else Plugin(name=name, options=model.model_dump())
+    return None if model is None else NamedOptions(name=name, options=model.model_dump())
 
 
 def _scheduler_names() -> list[str]:

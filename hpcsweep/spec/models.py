@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from hpcsweep.core.first_errors import FAIL_FAST
-from hpcsweep.spec.quantities import (
+from hpcsweep.spec.units import (
+    ArrayUsage,
     AtLeastTwo,
     Environment,
     Hundreds,
@@ -21,7 +22,6 @@ from hpcsweep.spec.quantities import (
     PositiveNumber,
     Rate,
     Seconds,
-    Share,
     Speed,
     Text,
     Texts,
@@ -120,7 +120,7 @@ class SimulatedSite(Section):
     """How often a task is preempted, per hour that it runs."""
     requeue: bool | None = None
     """Whether the site runs a preempted task again by itself; it does if not given."""
-    failures: Share | None = None
+    failures: ArrayUsage | None = None
     """The share of runs that fail as if training code had an error."""
     node_failures: Rate | None = None
     """How often a node fails, per hour; what runs there ends without a result."""
@@ -136,9 +136,9 @@ class SimulatedSite(Section):
     """How often the controller stops answering, per hour; tasks run on meanwhile."""
     outage: Seconds | None = None
     """How long that takes on average; 2m if not given."""
-    lost_replies: Share | None = None
+    lost_replies: ArrayUsage | None = None
     """The share of submissions that nobody answers; some of them get through, at once or late."""
-    late_results: Share | None = None
+    late_results: ArrayUsage | None = None
     """The share of results that can be seen only later, by up to twice the grace period."""
     forgets: Seconds | None = None
     """How long after its end the site still tells of a task, as Slurm's MinJobAge; always if not given."""
@@ -305,7 +305,7 @@ class Pbt(SchedulerSection):
     """How probable it is that a parameter is drawn anew and not changed a little."""
 
 
-class Plugin(BaseModel):
+class NamedOptions(BaseModel):
     """A searcher, scheduler or stopping rule by name, with its options."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -318,7 +318,7 @@ class Plugin(BaseModel):
         return {"name": self.name, **self.options}
 
 
-class SearcherChoice(Plugin):
+class SearcherChoice(NamedOptions):
     """Which searcher, its seed and its options."""
 
     seed: int = 0
@@ -328,7 +328,7 @@ class SearcherChoice(Plugin):
         return {"name": self.name, "seed": self.seed, **self.options}
 
 
-SchedulerChoice: TypeAlias = Fifo | Halving | Hyperband | Asha | Pbt | Plugin
+SchedulerChoice: TypeAlias = Fifo | Halving | Hyperband | Asha | Pbt | NamedOptions
 SCHEDULER_MODELS: dict[str, type[Fifo | Halving | Hyperband | Asha | Pbt]] = {
     "fifo": Fifo,
     "halving": Halving,

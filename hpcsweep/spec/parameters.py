@@ -24,7 +24,7 @@ from hpcsweep.core.space import (
 )
 from hpcsweep.spec.models import Section
 from hpcsweep.spec.problems import Problems
-from hpcsweep.spec.quantities import Whole
+from hpcsweep.spec.units import Whole
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from hpcsweep.core.domains import cut, shown
 from hpcsweep.core.space import unknown
 from hpcsweep.errors import SpecError
-from hpcsweep.spec.plugins import is_union, spoken_type
+from hpcsweep.spec.plugin_options import is_union, spoken_type
 
 Model = TypeVar("Model", bound=BaseModel)
 

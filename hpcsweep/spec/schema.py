@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hpcsweep.schedulers.stopping import STOP_RULES
+from hpcsweep.schedulers.stopping_rules import STOP_RULES
 from hpcsweep.searchers import SUPPLIED, searcher_class, searcher_names
 from hpcsweep.spec.load import KEYS
 from hpcsweep.spec.models import (
@@ -21,7 +21,7 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import PARAMETER_MODELS
-from hpcsweep.spec.plugins import CLUSTER_PLUGINS, cluster_model, options_model
+from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, cluster_model, options_model
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcsweep.core.events import Config
-from hpcsweep.core.protocols import TaskShape
+from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.space import Space
 from hpcsweep.schedulers.rungs import halving_ladder, hyperband_ladders
 from hpcsweep.spec.models import (
@@ -14,9 +14,9 @@ from hpcsweep.spec.models import (
     Cluster,
     Halving,
     Hyperband,
+    NamedOptions,
     Objective,
     Pbt,
-    Plugin,
     Resources,
     Retries,
     SchedulerChoice,
@@ -24,7 +24,7 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import plain_space
-from hpcsweep.spec.reading import dump_yaml
+from hpcsweep.spec.yaml_io import dump_yaml
 from hpcsweep.store.manifest import Program
 
 #: Of the time between a signal and the end, what the worker keeps for itself.
@@ -45,7 +45,7 @@ class SweepSpec:
     cluster: Cluster
     budget: Budget
     retries: Retries
-    stop: tuple[Plugin, ...] = ()
+    stop: tuple[NamedOptions, ...] = ()
     repeats: int = 1
     enqueue: tuple[Config, ...] = ()
     warm_start: tuple[str, ...] = ()
@@ -134,10 +134,10 @@ class SweepSpec:
             notice_s=max(1.0, self.cluster.signal - RESULT_S),
         )
 
-    def task_shape(self) -> TaskShape:
+    def task_shape(self) -> TaskResources:
         """What one array task needs: one lane's resources times the lanes, and time for all its runs."""
         runs, lanes, one = self.cluster.runs_per_task, self.cluster.concurrent, self.resources
-        return TaskShape(
+        return TaskResources(
             gpus=one.gpus * lanes,
             cpus=one.cpus * lanes,
             mem_mib=None if one.mem is None else one.mem * lanes,

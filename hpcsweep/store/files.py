@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from hpcsweep.core.masking import is_secret
+from hpcsweep.core.secrets import is_secret
 from hpcsweep.errors import FolderUnavailable
 
 T = TypeVar("T")

@@ -28,11 +28,11 @@ DIFF_BYTES: Final = 10 * 2**20
 _MISLEADING: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
 
 
-class NoAnswer(Exception):
+class GitError(Exception):
     """Git gave no answer; why is in the message."""
 
 
-class NoRepository(NoAnswer):
+class NotARepository(GitError):
     """There is none, or no git to ask."""
 
 
@@ -72,7 +72,7 @@ def state_of(folder: Path) -> tuple[State, bytes]:
         found = msgspec.structs.replace(found, root=str(root))
         status = _ask(root, ["status", "--porcelain=v2", "--branch", "-z"], deadline=deadline)
         found = _with_status(found, status.decode(errors="replace"))
-        with contextlib.suppress(NoAnswer):
+        with contextlib.suppress(GitError):
             url = _ask(root, ["config", "--get", "remote.origin.url"], deadline=deadline)
             found = msgspec.structs.replace(found, remote=without_user(url.decode(errors="replace").strip()))
         if not found.commit:
@@ -81,7 +81,7 @@ def state_of(folder: Path) -> tuple[State, bytes]:
             wanted = ["diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"]
             diff = _ask(root, wanted, deadline=deadline, limit=DIFF_BYTES)
             found = msgspec.structs.replace(found, diff_sha256=hashlib.sha256(diff).hexdigest())
-    except NoAnswer as error:
+    except GitError as error:
         found = msgspec.structs.replace(found, problem=str(error))
     return found, diff
 
@@ -90,12 +90,12 @@ def toplevel(folder: Path, *, patience_s: float) -> Path:
     """The root of the repository that the folder is in.
 
     Raises:
-        NoRepository: There is none, or no git.
-        NoAnswer: Git does not say.
+        NotARepository: There is none, or no git.
+        GitError: Git does not say.
     """
     answer = _ask(folder, ["rev-parse", "--show-toplevel"], deadline=time.monotonic() + patience_s)
     if not answer.strip():
-        raise NoRepository("a repository without a working tree")
+        raise NotARepository("a repository without a working tree")
     return Path(os.path.realpath(os.fsdecode(answer.removesuffix(b"\n"))))
 
 
@@ -105,7 +105,7 @@ def code_files(root: Path, *, patience_s: float) -> list[str]:
     A repository in it is one path, that of its folder.
 
     Raises:
-        NoAnswer: Git does not say.
+        GitError: Git does not say.
     """
     wanted = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     answer = _ask(root, wanted, deadline=time.monotonic() + patience_s)
@@ -150,7 +150,7 @@ def _ask(folder: Path, arguments: list[str], *, deadline: float, limit: int = 2*
     """What git prints, no more than `limit` bytes of it.
 
     Raises:
-        NoAnswer: It is not there, fails, or takes too long.
+        GitError: It is not there, fails, or takes too long.
     """
     environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     environ |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
@@ -166,23 +166,23 @@ def _ask(folder: Path, arguments: list[str], *, deadline: float, limit: int = 2*
                 start_new_session=True,  # so that what git starts is killed with it
             )
         except FileNotFoundError as error:
-            raise NoRepository(
+            raise NotARepository(
                 "git is not installed" if folder.is_dir() else f"no folder {folder}"
             ) from error
         except OSError as error:
-            raise NoAnswer(f"git cannot be run: {error.strerror}") from error
+            raise GitError(f"git cannot be run: {error.strerror}") from error
         with git, _killed_at(git, deadline) as late:
             assert git.stdout is not None
             answer = git.stdout.read(limit)
             if len(answer) == limit:
                 _kill(git)
         if late.is_set():
-            raise NoAnswer(f"git {arguments[0]} took too long")
+            raise GitError(f"git {arguments[0]} took too long")
         if git.returncode and len(answer) < limit:
             words.seek(0)
             said = words.read(4096).decode(errors="replace").strip().splitlines() or ["no reason given"]
             text = said[0].removeprefix("fatal: ")
-            raise (NoRepository if text.startswith("not a git repository") else NoAnswer)(f"git: {text}")
+            raise (NotARepository if text.startswith("not a git repository") else GitError)(f"git: {text}")
     return answer
 
 

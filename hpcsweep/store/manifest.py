@@ -19,7 +19,7 @@ from hpcsweep.store.files import open_regular, write_atomic
 from hpcsweep.store.layout import BatchLayout
 
 
-class Copied(msgspec.Struct, frozen=True):
+class CodeSnapshot(msgspec.Struct, frozen=True):
     """Whence the training code was copied, and where the copy is; absolute, without links.
 
     Attributes:
@@ -77,7 +77,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     notice_s: float = 55.0
     grace_s: float = 25.0
     parameters: tuple[str, ...] = ()
-    copied: Copied | None = None
+    copied: CodeSnapshot | None = None
     log_limit_mib: int | None = None
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from hpcsweep.store.files import make_dirs, open_append, read_bytes, write_all
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.passed_over import PassedOver
+from hpcsweep.store.skipped import Skipped
 
 _NAME = re.compile(r"metrics-([0-9]+)\.([0-9]+)\.([0-9]+)\.jsonl")
 _decode = msgspec.json.Decoder(dict[str, float | str]).decode
@@ -90,7 +90,7 @@ def parse_reports(data: bytes) -> Iterator[Report]:
             continue
 
 
-def metrics_files(trial: TrialLayout, passed_over: PassedOver | None = None) -> list[MetricsFile]:
+def metrics_files(trial: TrialLayout, passed_over: Skipped | None = None) -> list[MetricsFile]:
     """The trial's metrics files, oldest attempt first: for the same step the later one counts.
 
     Args:
@@ -104,7 +104,7 @@ def metrics_files(trial: TrialLayout, passed_over: PassedOver | None = None) -> 
     return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(folder, passed_over)]
 
 
-def metrics_names(folder: str, passed_over: PassedOver | None = None) -> list[tuple[str, int]]:
+def metrics_names(folder: str, passed_over: Skipped | None = None) -> list[tuple[str, int]]:
     """Names of a trial's metrics files with their rungs, oldest attempt first; one readdir.
 
     Args:
@@ -114,7 +114,7 @@ def metrics_names(folder: str, passed_over: PassedOver | None = None) -> list[tu
     return [(name, rung) for (rung, _, _), name in _listed(folder, passed_over)]
 
 
-def _listed(folder: str, passed_over: PassedOver | None) -> list[tuple[tuple[int, int, int], str]]:
+def _listed(folder: str, passed_over: Skipped | None) -> list[tuple[tuple[int, int, int], str]]:
     """Metrics files in order: rung, attempt and restart, with the name."""
     try:
         names = os.listdir(folder)

@@ -21,13 +21,13 @@ from typing import Any, Final
 import msgspec
 
 import hpcsweep
-from hpcsweep.core.masking import masked_arguments
+from hpcsweep.core.secrets import masked_arguments
 from hpcsweep.store import git
 from hpcsweep.store.files import make_dirs, open_new, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
-from hpcsweep.store.owner import Owner
-from hpcsweep.store.passed_over import PassedOver, regular_files
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.store.skipped import Skipped, regular_files
 from hpcsweep.store.snapshot import code_folder, training_file, words
 
 #: Files that a command names are told apart by their content, unless they are larger: then they are data.
@@ -115,14 +115,14 @@ def record_launch(
     return path
 
 
-def list_records(layout: Layout, passed_over: PassedOver | None = None) -> list[tuple[Path, Record]]:
+def list_records(layout: Layout, passed_over: Skipped | None = None) -> list[tuple[Path, Record]]:
     """The records, oldest first; one whose launch was killed while it wrote it is passed over.
 
     Args:
         layout: The results folder.
         passed_over: Told what is passed over.
     """
-    passed_over = PassedOver() if passed_over is None else passed_over
+    passed_over = Skipped() if passed_over is None else passed_over
     files = regular_files(layout.provenance, _NAME, passed_over)
     numbers = {int(match["record"]): name for name, match in files if match["record"]}
     found = []
@@ -183,7 +183,7 @@ def present(
     record = Record(
         at=round(time.time(), 3),
         host=socket.gethostname(),
-        user=Owner.me().user,
+        user=ProcessId.me().user,
         cwd=_cwd(),
         argv=masked_arguments(sys.orig_argv),
         python=Python(

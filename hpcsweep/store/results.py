@@ -12,7 +12,7 @@ import msgspec
 from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.passed_over import SMALL_BYTES, PassedOver, regular_files
+from hpcsweep.store.skipped import SMALL_BYTES, Skipped, regular_files
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,7 +70,7 @@ def read_result(path: Path) -> Result:
 
 
 def new_results(
-    batch: BatchLayout, seen: Container[str], passed_over: PassedOver | None = None
+    batch: BatchLayout, seen: Container[str], passed_over: Skipped | None = None
 ) -> Iterator[tuple[str, Result]]:
     """One readdir; opens only the files whose names are not in `seen`, by task, restart and run.
 
@@ -82,7 +82,7 @@ def new_results(
         seen: Names of files that are not wanted.
         passed_over: Told what is not a result or cannot be read.
     """
-    passed_over = PassedOver() if passed_over is None else passed_over
+    passed_over = Skipped() if passed_over is None else passed_over
     found = regular_files(batch.results, _NAME, passed_over, besides=seen)
     fresh = {name: tuple(map(int, match.groups())) for name, match in found}
     for name, (task, restart, _) in sorted(fresh.items(), key=lambda item: item[1]):

@@ -19,9 +19,9 @@ import msgspec
 
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, write_atomic
-from hpcsweep.store.git import NoAnswer, NoRepository, code_files, toplevel
+from hpcsweep.store.git import GitError, NotARepository, code_files, toplevel
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import Copied, Program
+from hpcsweep.store.manifest import CodeSnapshot, Program
 
 #: Data and checkpoints are no code: more than this is taken for a mistake.
 MAX_BYTES: Final = 100 * 2**20
@@ -88,9 +88,9 @@ def list_code(program: Program, results: Path) -> Listing:
     try:
         root = toplevel(folder, patience_s=GIT_S)
         names = code_files(root, patience_s=GIT_S)
-    except NoRepository:
+    except NotARepository:
         root, names = folder, [""]
-    except NoAnswer as error:
+    except GitError as error:
         raise SpecError(
             f"train.snapshot: the code in {folder} cannot be listed: {error}; mend that, or set "
             "train.snapshot: false"
@@ -280,7 +280,7 @@ def in_copy(program: Program, layout: Layout) -> Program:
             f"(train.snapshot: true), {record.name} in it cannot be read: {error}; bring it back, or start "
             "anew in another folder with --results"
         ) from error
-    copied = Copied(source.root, os.path.realpath(layout.code), program.workdir)
+    copied = CodeSnapshot(source.root, os.path.realpath(layout.code), program.workdir)
     workdir = copied.moved(program.workdir)
     function, file = program.function, training_file(program)
     if file is not None:

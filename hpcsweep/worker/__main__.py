@@ -19,7 +19,7 @@ from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.utf8 import in_utf8
 from hpcsweep.worker.task import SetupFailure, Signals, ignore_signals, run_task
-from hpcsweep.worker.ticking import tick
+from hpcsweep.worker.tick_process import tick
 
 
 def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:

@@ -79,7 +79,7 @@ def _check_function(program: Program, function: str, *, python: str) -> None:
 
 def main(function: str, *copied: str) -> int:
     """Import the function; 1 and one line on standard error if it cannot be called."""
-    from hpcsweep.worker.loading import load_trainer, search_copy, strays
+    from hpcsweep.worker.load_function import load_trainer, search_copy, strays
 
     search_copy(*copied)
     try:

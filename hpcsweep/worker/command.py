@@ -79,7 +79,7 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
         TrainerError: The command is wrong.
     """
     if program.command is None:
-        child = [python, "-P", "-m", "hpcsweep.worker.child", program.function or "", str(ending)]
+        child = [python, "-P", "-m", "hpcsweep.worker.entrypoint", program.function or "", str(ending)]
         return child + ([program.copied.root, program.copied.code] if program.copied else [])
     values = {
         "trial": file.trial,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcsweep import bootstrap
-from hpcsweep.store.manifest import Copied, Program
+from hpcsweep.store.manifest import CodeSnapshot, Program
 from hpcsweep.trial import RunFile
 from hpcsweep.worker.command import as_text
 
@@ -154,7 +154,7 @@ def parameter_variable(name: str) -> str:
     return "HPCSWEEP_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
-def in_copy(paths: Sequence[str], copied: Copied) -> list[str]:
+def in_copy(paths: Sequence[str], copied: CodeSnapshot) -> list[str]:
     """Folders where modules are searched, those of the original code replaced by their copies."""
     moved = [(path, copied.moved(path) if path else None) for path in paths]
     return [copy if copy and os.path.isdir(copy) else path for path, copy in moved]

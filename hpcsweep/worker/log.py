@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
-from hpcsweep.store.last_words import last_words
+from hpcsweep.store.log_excerpt import last_words
 
 #: The last words are looked for in the last so many bytes.
 _TAIL = 64 * 1024

@@ -24,16 +24,16 @@ from hpcsweep.store.manifest import Header, ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result
 from hpcsweep.trial import RunFile
-from hpcsweep.worker.child import Failure
 from hpcsweep.worker.command import program_arguments
-from hpcsweep.worker.ending import Ended, Verdict, judge
+from hpcsweep.worker.entrypoint import Failure
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.log import RunLog
 from hpcsweep.worker.memory import oom_kills
-from hpcsweep.worker.printed import PrintedMetrics
+from hpcsweep.worker.objective import ObjectiveReading, measure
+from hpcsweep.worker.outcome import Ended, Verdict, judge
 from hpcsweep.worker.process import Child
-from hpcsweep.worker.scripts import unrunnable, windows_line_ends
-from hpcsweep.worker.value import Measured, measure
+from hpcsweep.worker.script_checks import unrunnable, windows_line_ends
+from hpcsweep.worker.stdout_metrics import PrintedMetrics
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
@@ -49,7 +49,7 @@ _MOST_READS = 64
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
-class Start(msgspec.Struct, frozen=True):
+class TaskContext(msgspec.Struct, frozen=True):
     """One start of a task: which one, and where it runs.
 
     Attributes:
@@ -76,7 +76,9 @@ class Attempt:
     Life: `begin`, then `advance` whenever something may have happened, until there is a `result`.
     """
 
-    def __init__(self, start: Start, run: ManifestRun, *, log: Path, devices: Sequence[str] | None) -> None:
+    def __init__(
+        self, start: TaskContext, run: ManifestRun, *, log: Path, devices: Sequence[str] | None
+    ) -> None:
         layout = Layout.of_batch(start.batch.root)
         self.run = run
         self.result: Result | None = None
@@ -375,7 +377,7 @@ class Attempt:
             finally:
                 os.close(fd)
 
-    def _measure(self) -> Measured:
+    def _measure(self) -> ObjectiveReading:
         return measure(self._trial, self.run, self._program, restart=self._start.restart, start=self._from)
 
     @property

@@ -22,13 +22,13 @@ import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.core.first_errors import FirstErrors, failed_at_once
-from hpcsweep.store.last_words import last_words_of
 from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.log_excerpt import last_words_of
 from hpcsweep.store.manifest import ManifestRun, read_task
 from hpcsweep.store.results import Result, new_results, read_result, write_result
 from hpcsweep.store.stops import ordered_stops
 from hpcsweep.worker.environment import lane_devices, modules_folder
-from hpcsweep.worker.run import Attempt, Start
+from hpcsweep.worker.run import Attempt, TaskContext
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
 _RETRY_S = (0.2, 1.0, 3.0, 6.0)
@@ -135,7 +135,7 @@ def run_task(
     header, work = read_task(batch, task)
     scratch = Path(tempfile.mkdtemp(prefix="hpcsweep-"))
     try:
-        start = Start(
+        start = TaskContext(
             batch=batch,
             header=header,
             task=task,
@@ -165,7 +165,7 @@ def _await_manifest(batch: BatchLayout) -> None:
 class _Lanes:
     """Runs the runs, `header.lanes` at a time, in one thread."""
 
-    def __init__(self, start: Start, runs: tuple[ManifestRun, ...], signals: Signals) -> None:
+    def __init__(self, start: TaskContext, runs: tuple[ManifestRun, ...], signals: Signals) -> None:
         self._start = start
         self._signals = signals
         self._several = len(runs) > 1
@@ -333,7 +333,7 @@ def _guard(attempt: Attempt, action: Callable[[], None]) -> None:
 
 
 def _not_started(
-    start: Start,
+    start: TaskContext,
     run: ManifestRun,
     *,
     why: Interruption,

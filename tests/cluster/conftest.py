@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
-from hpcsweep.core.protocols import Batch, TaskShape
+from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.core.protocols import Batch, TaskResources
 
 from .programs import Programs
 
@@ -28,4 +28,4 @@ def cluster(programs: Programs) -> SlurmCluster:
 def batch(tmp_path: Path) -> Batch:
     folder = tmp_path / "it's a $HOME" / "batches" / "s-1"
     folder.mkdir(parents=True)
-    return Batch(name="s-1", folder=folder, tasks=4, throttle=2, shape=TaskShape(gpus=1))
+    return Batch(name="s-1", folder=folder, tasks=4, throttle=2, shape=TaskResources(gpus=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcsweep.core.protocols import Batch, LiveBatch
+from hpcsweep.core.protocols import Batch, SubmittedBatch
 
 DISABLED = 'echo "Slurm accounting storage is disabled" >&2; exit 1'
 
@@ -43,8 +43,8 @@ class Programs:
         return [call for call in calls if program in (None, call[0])]
 
 
-def live(batch: Batch, job: str = "70", *, open_tasks: tuple[int, ...] = (0, 1, 2, 3)) -> LiveBatch:
-    return LiveBatch(
+def live(batch: Batch, job: str = "70", *, open_tasks: tuple[int, ...] = (0, 1, 2, 3)) -> SubmittedBatch:
+    return SubmittedBatch(
         name=batch.name,
         job=job,
         folder=batch.folder,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcsweep.cluster.fitting import Wish, limits_of, misfits
-from hpcsweep.cluster.limits import Association, Node, Partition, Qos, Site
-from hpcsweep.core.protocols import Limits, TaskShape
+from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, misfits
+from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, Site
+from hpcsweep.core.protocols import Limits, TaskResources
 
 DAY = 86400
 
@@ -45,12 +45,14 @@ LIMITED = msgspec.structs.replace(
 
 
 def test_limits_of_the_default_partition() -> None:
-    assert limits_of(SITE, Wish()) == Limits(array_tasks=1001, queued=10000, time_s=3600, nodes=("g1", "g2"))
+    assert limits_of(SITE, ResourceRequest()) == Limits(
+        array_tasks=1001, queued=10000, time_s=3600, nodes=("g1", "g2")
+    )
 
 
 def test_site_of_which_nothing_is_known_limits_nothing() -> None:
-    assert limits_of(Site(), Wish()) == Limits()
-    assert misfits(Site(), Wish(partitions=("gpu",)), TaskShape(gpus=8, time_s=10**9)) == []
+    assert limits_of(Site(), ResourceRequest()) == Limits()
+    assert misfits(Site(), ResourceRequest(partitions=("gpu",)), TaskResources(gpus=8, time_s=10**9)) == []
 
 
 @pytest.mark.parametrize(
@@ -65,74 +67,82 @@ def test_site_of_which_nothing_is_known_limits_nothing() -> None:
 def test_time_of_a_task_that_asks_for_none_is_the_partition_s(
     partitions: tuple[str, ...], time_s: int | None
 ) -> None:
-    assert limits_of(SITE, Wish(partitions=partitions)).time_s == time_s
+    assert limits_of(SITE, ResourceRequest(partitions=partitions)).time_s == time_s
 
 
 def test_time_of_a_task_that_asks_for_none_is_the_user_s_own_default_if_there_is_one() -> None:
-    assert limits_of(SITE, Wish(time_s=60)).time_s == 60
+    assert limits_of(SITE, ResourceRequest(time_s=60)).time_s == 60
 
 
 def test_account_s_time_is_the_default_where_the_partition_has_none() -> None:
-    assert limits_of(LIMITED, Wish(partitions=("long",))).time_s == DAY // 2
-    assert limits_of(LIMITED, Wish(partitions=("long",), qos="high")).time_s == 2 * DAY
-    assert limits_of(LIMITED, Wish(partitions=("gpu",))).time_s == 3600
+    assert limits_of(LIMITED, ResourceRequest(partitions=("long",))).time_s == DAY // 2
+    assert limits_of(LIMITED, ResourceRequest(partitions=("long",), qos="high")).time_s == 2 * DAY
+    assert limits_of(LIMITED, ResourceRequest(partitions=("gpu",))).time_s == 3600
 
 
 @pytest.mark.parametrize(
     ("wish", "queued"),
     [
-        (Wish(), 80),  # of the association: 100 of the user's, 80 with others'
-        (Wish(qos="high"), 50),  # 60 instead of the association's 100, but 50 of the account's
-        (Wish(partitions=("cpu",)), 7),  # an association for one partition goes before that for all
-        (Wish(partitions=("gpu", "cpu")), 7),
-        (Wish(account="other"), 50),  # its QOS by default goes before its own 5
-        (Wish(account="nobody"), 10000),
+        (ResourceRequest(), 80),  # of the association: 100 of the user's, 80 with others'
+        (ResourceRequest(qos="high"), 50),  # 60 instead of the association's 100, but 50 of the account's
+        (
+            ResourceRequest(partitions=("cpu",)),
+            7,
+        ),  # an association for one partition goes before that for all
+        (ResourceRequest(partitions=("gpu", "cpu")), 7),
+        (ResourceRequest(account="other"), 50),  # its QOS by default goes before its own 5
+        (ResourceRequest(account="nobody"), 10000),
     ],
 )
-def test_first_submit_limit_of_each_kind_holds_and_the_smallest_of_these(wish: Wish, queued: int) -> None:
+def test_first_submit_limit_of_each_kind_holds_and_the_smallest_of_these(
+    wish: ResourceRequest, queued: int
+) -> None:
     assert limits_of(LIMITED, wish).queued == queued
 
 
 @pytest.mark.parametrize(("qos", "queued"), [("high", 40), ("over", 45)])
 def test_qos_of_the_partition_goes_first_unless_the_job_s_says_otherwise(qos: str, queued: int) -> None:
     partitions = (msgspec.structs.replace(SITE.partitions[0], qos="part"),)
-    assert limits_of(msgspec.structs.replace(LIMITED, partitions=partitions), Wish(qos=qos)).queued == queued
+    assert (
+        limits_of(msgspec.structs.replace(LIMITED, partitions=partitions), ResourceRequest(qos=qos)).queued
+        == queued
+    )
 
 
 def test_limits_that_are_not_enforced_do_not_count() -> None:
     site = msgspec.structs.replace(LIMITED, enforces=False)
-    assert limits_of(site, Wish()) == limits_of(SITE, Wish())
+    assert limits_of(site, ResourceRequest()) == limits_of(SITE, ResourceRequest())
 
 
 @pytest.mark.parametrize(
     ("wish", "nodes"),
     [
-        (Wish(partitions=("gpu", "long")), ("g1", "g2", "c1")),
-        (Wish(gpu_type="a100"), ("g1",)),
-        (Wish(constraint="fast"), ("g1", "g2")),
-        (Wish(constraint="fast&nvlink"), ("g1",)),
-        (Wish(constraint="[fast|slow]"), ("g1", "g2")),
-        (Wish(exclude="g[1,3-9]"), ("g2",)),
-        (Wish(nodelist="g[1-9]", exclude="g2"), ("g1",)),
-        (Wish(partitions=("nowhere",)), ()),
+        (ResourceRequest(partitions=("gpu", "long")), ("g1", "g2", "c1")),
+        (ResourceRequest(gpu_type="a100"), ("g1",)),
+        (ResourceRequest(constraint="fast"), ("g1", "g2")),
+        (ResourceRequest(constraint="fast&nvlink"), ("g1",)),
+        (ResourceRequest(constraint="[fast|slow]"), ("g1", "g2")),
+        (ResourceRequest(exclude="g[1,3-9]"), ("g2",)),
+        (ResourceRequest(nodelist="g[1-9]", exclude="g2"), ("g1",)),
+        (ResourceRequest(partitions=("nowhere",)), ()),
     ],
 )
-def test_nodes_are_those_that_the_sweep_may_use(wish: Wish, nodes: tuple[str, ...]) -> None:
+def test_nodes_are_those_that_the_sweep_may_use(wish: ResourceRequest, nodes: tuple[str, ...]) -> None:
     assert limits_of(SITE, wish).nodes == nodes
 
 
 @pytest.mark.parametrize(
     ("wish", "shape"),
     [
-        (Wish(), TaskShape(gpus=4, cpus=16, mem_mib=65536, time_s=DAY)),
-        (Wish(), TaskShape(gpus=2, cpus=32, mem_mib=131072)),
-        (Wish(gpu_type="v100"), TaskShape(gpus=2)),
-        (Wish(partitions=("gpu", "long")), TaskShape(gpus=4, time_s=7 * DAY)),
-        (Wish(partitions=("gpu", "old")), TaskShape(gpus=4)),
-        (Wish(partitions=("cpu",)), TaskShape(cpus=12, mem_mib=30000)),
+        (ResourceRequest(), TaskResources(gpus=4, cpus=16, mem_mib=65536, time_s=DAY)),
+        (ResourceRequest(), TaskResources(gpus=2, cpus=32, mem_mib=131072)),
+        (ResourceRequest(gpu_type="v100"), TaskResources(gpus=2)),
+        (ResourceRequest(partitions=("gpu", "long")), TaskResources(gpus=4, time_s=7 * DAY)),
+        (ResourceRequest(partitions=("gpu", "old")), TaskResources(gpus=4)),
+        (ResourceRequest(partitions=("cpu",)), TaskResources(cpus=12, mem_mib=30000)),
     ],
 )
-def test_what_fits_has_no_problem(wish: Wish, shape: TaskShape) -> None:
+def test_what_fits_has_no_problem(wish: ResourceRequest, shape: TaskResources) -> None:
     assert misfits(SITE, wish, shape) == []
 
 
@@ -140,61 +150,61 @@ def test_what_fits_has_no_problem(wish: Wish, shape: TaskShape) -> None:
     ("wish", "shape", "lines"),
     [
         (
-            Wish(),
-            TaskShape(time_s=2 * DAY),
+            ResourceRequest(),
+            TaskResources(time_s=2 * DAY),
             ["resources.time: partition gpu allows 1-00:00:00 at most, got 2-00:00:00"],
         ),
         (
-            Wish(),
-            TaskShape(time_s=DAY + 1, runs=8),
+            ResourceRequest(),
+            TaskResources(time_s=DAY + 1, runs=8),
             ["resources.time: partition gpu allows 1-00:00:00 at most, got 1-00:01:00 for 8 runs of a task"],
         ),
         (
-            Wish(),
-            TaskShape(gpus=8),
+            ResourceRequest(),
+            TaskResources(gpus=8),
             ["resources.gpus: the nodes of partition gpu have 4 GPUs at most, got 8"],
         ),
         (
-            Wish(gpu_type="v100"),
-            TaskShape(gpus=4, lanes=4),
+            ResourceRequest(gpu_type="v100"),
+            TaskResources(gpus=4, lanes=4),
             ["resources.gpus: the nodes of partition gpu have 2 v100 GPUs at most, got 4 for 4 runs at once"],
         ),
         (
-            Wish(gpu_type="h100"),
-            TaskShape(gpus=1),
+            ResourceRequest(gpu_type="h100"),
+            TaskResources(gpus=1),
             ["cluster.gpu_type: the nodes of partition gpu have a100, v100, got h100"],
         ),
         (
-            Wish(partitions=("cpu",), gpu_type="a100"),
-            TaskShape(gpus=1),
+            ResourceRequest(partitions=("cpu",), gpu_type="a100"),
+            TaskResources(gpus=1),
             ["cluster.gpu_type: the nodes of partition cpu have no GPUs of a type, got a100"],
         ),
         (
-            Wish(partitions=("cpu",)),
-            TaskShape(cpus=13, mem_mib=30001),
+            ResourceRequest(partitions=("cpu",)),
+            TaskResources(cpus=13, mem_mib=30001),
             [
                 "resources.cpus: the nodes of partition cpu have 12 CPUs at most, got 13",
                 "resources.mem: the nodes of partition cpu have 30000M at most, got 30001M",
             ],
         ),
         (
-            Wish(),
-            TaskShape(gpus=4, cpus=32, mem_mib=131072),
+            ResourceRequest(),
+            TaskResources(gpus=4, cpus=32, mem_mib=131072),
             ["resources: none of the nodes of partition gpu has 4 GPUs, 32 CPUs, 128G together"],
         ),
         (
-            Wish(partitions=("nope",)),
-            TaskShape(),
+            ResourceRequest(partitions=("nope",)),
+            TaskResources(),
             ["cluster.partition: there is no nope; there are gpu, long, cpu"],
         ),
         (
-            Wish(partitions=("old",)),
-            TaskShape(),
+            ResourceRequest(partitions=("old",)),
+            TaskResources(),
             ["cluster.partition: old is DRAIN and takes no jobs; use gpu, long, cpu"],
         ),
         (
-            Wish(partitions=("gpu", "cpu")),
-            TaskShape(gpus=4, time_s=2 * DAY),
+            ResourceRequest(partitions=("gpu", "cpu")),
+            TaskResources(gpus=4, time_s=2 * DAY),
             [
                 "resources.time: partition gpu allows 1-00:00:00 at most, got 2-00:00:00",
                 "resources.time: partition cpu allows 1-00:00:00 at most, got 2-00:00:00",
@@ -204,7 +214,7 @@ def test_what_fits_has_no_problem(wish: Wish, shape: TaskShape) -> None:
     ],
 )
 def test_what_can_never_run_is_named_with_the_partition_s_own_figures(
-    wish: Wish, shape: TaskShape, lines: list[str]
+    wish: ResourceRequest, shape: TaskResources, lines: list[str]
 ) -> None:
     assert misfits(SITE, wish, shape) == lines
 
@@ -213,36 +223,38 @@ def test_what_can_never_run_is_named_with_the_partition_s_own_figures(
     ("wish", "shape", "lines"),
     [
         (
-            Wish(),
-            TaskShape(time_s=DAY),
+            ResourceRequest(),
+            TaskResources(time_s=DAY),
             ["resources.time: QOS normal allows 12:00:00 at most, got 1-00:00:00"],
         ),
         (
-            Wish(partitions=("long",), qos="high"),
-            TaskShape(time_s=3 * DAY),
+            ResourceRequest(partitions=("long",), qos="high"),
+            TaskResources(time_s=3 * DAY),
             ["resources.time: account lab allows 2-00:00:00 at most, got 3-00:00:00"],
         ),
-        (Wish(qos="high"), TaskShape(time_s=DAY), []),
+        (ResourceRequest(qos="high"), TaskResources(time_s=DAY), []),
     ],
 )
-def test_time_that_the_account_never_allows_is_named(wish: Wish, shape: TaskShape, lines: list[str]) -> None:
+def test_time_that_the_account_never_allows_is_named(
+    wish: ResourceRequest, shape: TaskResources, lines: list[str]
+) -> None:
     assert misfits(LIMITED, wish, shape) == lines
 
 
 def test_default_time_that_the_account_never_allows_is_named() -> None:
     # Slurm gives the partition's default all the same, and lets the job wait for ever.
     site = msgspec.structs.replace(LIMITED, qos=(Qos("normal", max_time_s=1800),))
-    assert misfits(site, Wish(), TaskShape()) == [
+    assert misfits(site, ResourceRequest(), TaskResources()) == [
         "resources.time: QOS normal allows 00:30:00 at most, and a task that asks for none gets 01:00:00"
     ]
 
 
 def test_site_without_a_default_partition_wants_one_named() -> None:
     site = msgspec.structs.replace(SITE, partitions=SITE.partitions[1:])
-    assert misfits(site, Wish(), TaskShape()) == [
+    assert misfits(site, ResourceRequest(), TaskResources()) == [
         "cluster.partition: this site has no default partition, so name one of long, cpu"
     ]
 
 
 def test_nodes_that_are_not_known_are_not_held_against_a_task() -> None:
-    assert misfits(msgspec.structs.replace(SITE, nodes=()), Wish(), TaskShape(gpus=8)) == []
+    assert misfits(msgspec.structs.replace(SITE, nodes=()), ResourceRequest(), TaskResources(gpus=8)) == []

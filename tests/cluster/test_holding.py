@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcsweep.cluster.fitting import Wish
-from hpcsweep.cluster.holding import holding, tick_words
-from hpcsweep.cluster.limits import Node, Partition, Site, read_config, read_partitions
-from hpcsweep.cluster.slurm import SlurmCluster
-from hpcsweep.cluster.slurm_options import OptionValue
-from hpcsweep.core.protocols import Batch, Holding, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.cluster.slurm.allocation import holding, tick_words
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import OptionValue
+from hpcsweep.cluster.slurm.requests import ResourceRequest
+from hpcsweep.cluster.slurm.site import Node, Partition, Site, read_config, read_partitions
+from hpcsweep.core.protocols import Batch, Holding, Phase, TaskId, TaskResources, TaskState
 
 from .programs import Programs, live, row
 
@@ -28,7 +28,7 @@ SITE = Site(
 )
 LINEAR = msgspec.structs.replace(SITE, whole_nodes=True)
 WHOLE = "partition whole gives whole nodes (OverSubscribe=EXCLUSIVE)"
-ONE = TaskShape(gpus=1, cpus=2)
+ONE = TaskResources(gpus=1, cpus=2)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ ONE = TaskShape(gpus=1, cpus=2)
         (SITE, "", ONE, {}, Holding(1, 2)),
         (SITE, "whole", ONE, {}, Holding(8, 64, WHOLE)),
         (SITE, "gpu,whole", ONE, {}, Holding(8, 64, WHOLE)),
-        (SITE, "whole", TaskShape(gpus=8, cpus=64), {}, Holding(8, 64)),
-        (SITE, "cpu", TaskShape(cpus=1), {}, Holding(0, 32, WHOLE.replace("whole gives", "cpu gives"))),
+        (SITE, "whole", TaskResources(gpus=8, cpus=64), {}, Holding(8, 64)),
+        (SITE, "cpu", TaskResources(cpus=1), {}, Holding(0, 32, WHOLE.replace("whole gives", "cpu gives"))),
         (SITE, "", ONE, {"exclusive": True}, Holding(8, 64, "--exclusive takes whole nodes")),
         (SITE, "", ONE, {"exclusive": "user"}, Holding(1, 2)),
         (SITE, "", ONE, {"core-spec": 1}, Holding(8, 64, "--core-spec takes whole nodes")),
@@ -48,9 +48,9 @@ ONE = TaskShape(gpus=1, cpus=2)
     ],
 )
 def test_task_on_whole_nodes_holds_the_largest_that_it_may_get(
-    site: Site, partitions: str, shape: TaskShape, options: dict[str, OptionValue], held: Holding
+    site: Site, partitions: str, shape: TaskResources, options: dict[str, OptionValue], held: Holding
 ) -> None:
-    wish = Wish(partitions=tuple(partitions.split(",")) if partitions else ())
+    wish = ResourceRequest(partitions=tuple(partitions.split(",")) if partitions else ())
     assert holding(site, wish, shape, options) == held
 
 
@@ -79,13 +79,13 @@ def test_jobs_that_tick_on_whole_nodes_are_told_of_with_where_they_could_go(
         f"each small job that ticks the sweep holds {gpus} GPUs for some seconds, beyond cluster.max_gpus: "
         f"{held}; give such jobs a partition of their own by cluster.tick_options: {{partition: {remedy}"
     )
-    assert tick_words(site, Wish(partitions=(partition,)), {}) == (words if held else "")
+    assert tick_words(site, ResourceRequest(partitions=(partition,)), {}) == (words if held else "")
 
 
 def test_nodes_that_may_not_be_used_do_not_count() -> None:
-    wish = Wish(partitions=("whole",), gpu_type="a100")
+    wish = ResourceRequest(partitions=("whole",), gpu_type="a100")
     assert holding(SITE, wish, ONE, {}) == Holding(4, 16, WHOLE)
-    wish = Wish(partitions=("whole",), exclude="n2")
+    wish = ResourceRequest(partitions=("whole",), exclude="n2")
     assert holding(SITE, wish, ONE, {}).gpus == 4
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.cluster.limits import (
+from hpcsweep.cluster.slurm.site import (
     Association,
     Node,
     Partition,

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.local import LocalCluster, devices_here
-from hpcsweep.core.protocols import Batch, LiveBatch, Phase, TaskId, TaskShape
+from hpcsweep.cluster.local.cluster import LocalCluster, devices_here
+from hpcsweep.core.protocols import Batch, Phase, SubmittedBatch, TaskId, TaskResources
 from hpcsweep.errors import FolderError
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
-from hpcsweep.store.owner import born
+from hpcsweep.store.process_id import born
 from hpcsweep.store.results import new_results
 
 #: Notes its devices, then waits to be let go.
@@ -51,11 +51,11 @@ class Site:
 
     def cluster(self, **options: object) -> LocalCluster:
         made = LocalCluster(**{"slots": 3, **options})  # type: ignore[arg-type]
-        made.submit(Batch("b", self.files.root, 3, 3, TaskShape()))
+        made.submit(Batch("b", self.files.root, 3, 3, TaskResources()))
         return made
 
-    def live(self, *, throttle: int = 3, tasks: Sequence[int] = (0, 1, 2)) -> LiveBatch:
-        return LiveBatch("b", "local", self.files.root, 3, throttle, TaskShape(), tasks)
+    def live(self, *, throttle: int = 3, tasks: Sequence[int] = (0, 1, 2)) -> SubmittedBatch:
+        return SubmittedBatch("b", "local", self.files.root, 3, throttle, TaskResources(), tasks)
 
     def phases(self, cluster: LocalCluster, *, throttle: int = 3) -> list[Phase]:
         shown = cluster.poll([self.live(throttle=throttle)])

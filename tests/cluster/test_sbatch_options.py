@@ -7,17 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.sbatch_options import (
+from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.environment import kept_out
+from hpcsweep.cluster.slurm.options import OptionValue
+from hpcsweep.cluster.slurm.sbatch_options import (
     canonical,
     gpu_problems,
     gpus_asked,
     script_lines,
     takes_whole_nodes,
 )
-from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
-from hpcsweep.cluster.slurm_environment import kept_out
-from hpcsweep.cluster.slurm_options import OptionValue
-from hpcsweep.core.protocols import Batch, TaskShape
+from hpcsweep.core.protocols import Batch, TaskResources
 from hpcsweep.errors import SpecError
 
 from .programs import Programs
@@ -224,10 +224,14 @@ def test_gpus_of_the_template_are_counted_against_resources_gpus(
     programs: Programs, tmp_path: Path, batch: Batch
 ) -> None:
     cluster = cluster_with(tmp_path, "#SBATCH --gpus-per-node=4")
-    (problem,) = cluster.problems(TaskShape(gpus=1))
+    (problem,) = cluster.problems(TaskResources(gpus=1))
     assert problem.startswith(f"{tmp_path}/t.sbatch: --gpus-per-node: belongs to resources.gpus")
     options = SlurmOptions(options={"G": 4})
-    assert SlurmCluster(options).problems(TaskShape(gpus=1))[0].startswith("cluster.options.gpus: belongs to")
+    assert (
+        SlurmCluster(options)
+        .problems(TaskResources(gpus=1))[0]
+        .startswith("cluster.options.gpus: belongs to")
+    )
     # A spec may be changed while its sweep goes on.
     with pytest.raises(SpecError, match=r"t\.sbatch: --gpus-per-node: "):
         cluster.submit(batch)
@@ -258,7 +262,7 @@ def test_variables_that_could_change_what_a_task_holds_are_kept_out(
     for name in [*changing.split(), "RESERVATION", "WCKEY"]:
         monkeypatch.setenv(f"SBATCH_{name}", "1")
     programs.put("sbatch", f"env >'{tmp_path}/env'; echo 71")
-    cluster.submit(msgspec.structs.replace(batch, shape=TaskShape()))
+    cluster.submit(msgspec.structs.replace(batch, shape=TaskResources()))
     seen = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
     assert {name for name in seen if name.startswith("SBATCH_")} == {"SBATCH_RESERVATION", "SBATCH_WCKEY"}
     assert kept_out() == {f"SBATCH_{name}" for name in changing.split()}

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpcsweep.cluster.simulated import EPOCH_S, SimulatedCluster
-from hpcsweep.cluster.simulated_clock import VirtualClock
-from hpcsweep.cluster.simulated_options import SimulatedOptions
+from hpcsweep.cluster.simulated.clock import VirtualClock
+from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
+from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.events import Config, Interruption, Outcome
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.core.protocols import Batch, Limits, Phase, SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
@@ -42,14 +42,14 @@ class Site:
         self,
         root: Path,
         *,
-        shape: TaskShape | None = None,
+        shape: TaskResources | None = None,
         program: Program = PROGRAM,
         curve: Callable[[Config, int, int], float] = falling,
         seed: int = 0,
         **options: Any,
     ) -> None:
         given: dict[str, Any] = {"nodes": 1, "gpus": 2, "seconds_per_unit": 1.0} | options
-        self.shape = shape or TaskShape(gpus=1)
+        self.shape = shape or TaskResources(gpus=1)
         self.layout = Layout(root)
         self.program = program
         self.cluster = SimulatedCluster(
@@ -80,10 +80,10 @@ class Site:
         self.batches[name] = len(tasks)
         return self.cluster.submit(Batch(name, files.root, len(tasks), throttle, self.shape, **more))
 
-    def live(self, name: str = "a") -> LiveBatch:
+    def live(self, name: str = "a") -> SubmittedBatch:
         count = self.batches[name]
         folder = self.layout.batch(name).root
-        return LiveBatch(name, "1", folder, count, count, self.shape, range(count))
+        return SubmittedBatch(name, "1", folder, count, count, self.shape, range(count))
 
     def wait(self, seconds: float) -> None:
         """Let exactly so much time pass."""
@@ -222,15 +222,15 @@ def test_a_throttled_array_does_not_hold_up_the_next_one(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("shape", "options", "places"),
     [
-        (TaskShape(gpus=1), {"nodes": 3, "gpus": 4}, 12),
-        (TaskShape(gpus=3), {"nodes": 3, "gpus": 4}, 3),
-        (TaskShape(), {"nodes": 3, "gpus": 4}, 12),
-        (TaskShape(), {"nodes": 3, "gpus": 4, "slots": 2}, 6),
-        (TaskShape(), {"nodes": 2, "gpus": 0}, 2),
+        (TaskResources(gpus=1), {"nodes": 3, "gpus": 4}, 12),
+        (TaskResources(gpus=3), {"nodes": 3, "gpus": 4}, 3),
+        (TaskResources(), {"nodes": 3, "gpus": 4}, 12),
+        (TaskResources(), {"nodes": 3, "gpus": 4, "slots": 2}, 6),
+        (TaskResources(), {"nodes": 2, "gpus": 0}, 2),
     ],
 )
 def test_as_many_run_at_a_time_as_fit_the_nodes(
-    tmp_path: Path, shape: TaskShape, options: dict[str, Any], places: int
+    tmp_path: Path, shape: TaskResources, options: dict[str, Any], places: int
 ) -> None:
     site = Site(tmp_path, shape=shape, **options)
     assert site.cluster.limits().slots == places
@@ -250,7 +250,7 @@ def test_a_wait_is_drawn_between_the_quantiles(tmp_path: Path) -> None:
 
 
 def test_lanes_share_a_task(tmp_path: Path) -> None:
-    site = Site(tmp_path, shape=TaskShape(gpus=2, runs=3, lanes=2))
+    site = Site(tmp_path, shape=TaskResources(gpus=2, runs=3, lanes=2))
     site.submit([run(0), run(1, resource=4), run(2)])
     site.wait(14.0)
     assert site.times() == [(0, 0.0, 10.0), (1, 0.0, 4.0), (2, 4.0, 10.0)]
@@ -259,14 +259,14 @@ def test_lanes_share_a_task(tmp_path: Path) -> None:
 
 
 def test_what_a_site_refuses_it_refuses_in_words(tmp_path: Path) -> None:
-    big = Site(tmp_path / "big", shape=TaskShape(gpus=2), gpus=2, array_tasks=3, max_jobs=4)
+    big = Site(tmp_path / "big", shape=TaskResources(gpus=2), gpus=2, array_tasks=3, max_jobs=4)
     assert big.cluster.limits().array_tasks == 3
     with pytest.raises(SubmitRefused, match="b4: 4 tasks are more than array_tasks 3"):
         big.submit(*map(run, range(4)), name="b4")
     big.submit(*map(run, range(3)), name="b3")
     with pytest.raises(SubmitLimited, match="b2: 2 tasks beside 3 are more than max_jobs 4"):
         big.submit(*map(run, range(2)), name="b2")
-    small = Site(tmp_path / "small", shape=TaskShape(gpus=3))
+    small = Site(tmp_path / "small", shape=TaskResources(gpus=3))
     with pytest.raises(SubmitRefused, match="a: no node has 3 GPUs, only 2"):
         small.submit(run(0))
 
@@ -419,7 +419,7 @@ def test_without_requeue_a_preempted_task_is_over(tmp_path: Path) -> None:
 
 
 def test_preempted_lanes_tell_of_the_runs_that_did_not_begin(tmp_path: Path) -> None:
-    site = Site(tmp_path, shape=TaskShape(gpus=1, runs=2), preemptions=OFTEN, requeue=False)
+    site = Site(tmp_path, shape=TaskResources(gpus=1, runs=2), preemptions=OFTEN, requeue=False)
     site.submit([run(0, resource=1000), run(1, resource=1000)])
     site.wait(2000.0)
     assert [(r.interrupted, r.started) for r in site.results()] == [
@@ -429,7 +429,7 @@ def test_preempted_lanes_tell_of_the_runs_that_did_not_begin(tmp_path: Path) -> 
 
 
 def test_a_time_limit_ends_a_task(tmp_path: Path) -> None:
-    site = Site(tmp_path, shape=TaskShape(gpus=1, time_s=6))
+    site = Site(tmp_path, shape=TaskResources(gpus=1, time_s=6))
     site.submit(run(0), run(1, resource=6))
     site.wait(20.0)
     assert site.phases() == [Phase.TIMEOUT, Phase.COMPLETED]
@@ -564,7 +564,7 @@ def test_the_time_limit_of_the_site_holds_for_tasks_that_ask_for_none(tmp_path: 
     site.submit(run(0), run(1, resource=6))
     site.wait(20.0)
     assert site.phases() == [Phase.TIMEOUT, Phase.COMPLETED]
-    asking = Site(tmp_path / "b", time_limit=6, shape=TaskShape(gpus=1, time_s=10))
+    asking = Site(tmp_path / "b", time_limit=6, shape=TaskResources(gpus=1, time_s=10))
     asking.submit(run(0))
     asking.wait(20.0)
     assert asking.phases() == [Phase.COMPLETED]
@@ -698,6 +698,6 @@ def test_the_options_of_a_site_are_checked() -> None:
 
 def test_simulations_begin_at_a_fixed_time() -> None:
     cluster = SimulatedCluster(
-        SimulatedOptions(), shape=TaskShape(), curve=falling, unit_seconds=lambda config: 1.0
+        SimulatedOptions(), shape=TaskResources(), curve=falling, unit_seconds=lambda config: 1.0
     )
     assert cluster.clock.time() == EPOCH_S

@@ -8,7 +8,7 @@ import time
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.core.protocols import Batch, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 

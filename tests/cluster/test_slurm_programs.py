@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.cluster import slurm as slurm_module
-from hpcsweep.cluster import slurm_programs
-from hpcsweep.cluster.slurm import Presence, SlurmCluster, SlurmOptions, probe
-from hpcsweep.cluster.slurm_programs import SQUEUE_FORMAT, ranges, seconds_of
-from hpcsweep.cluster.slurm_queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
+from hpcsweep.cluster.slurm import cluster as slurm_module
+from hpcsweep.cluster.slurm import programs as slurm_programs
+from hpcsweep.cluster.slurm.cluster import Presence, SlurmCluster, SlurmOptions, probe
+from hpcsweep.cluster.slurm.programs import SQUEUE_FORMAT, ranges, seconds_of
+from hpcsweep.cluster.slurm.queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
 from hpcsweep.core.protocols import Batch, Hindrance, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
+from hpcsweep.session.session import resolve_target, tell_slow_programs
 from hpcsweep.spec import load_spec
-from hpcsweep.sweep import choose_place, tell_slow_programs
 
 from .programs import DISABLED, Programs, account, live, row
 
@@ -203,7 +203,7 @@ def test_unknown_state_is_kept_as_unknown_and_logged_once(
 def test_failing_squeue_says_nothing_and_sacct_is_not_asked_instead(
     cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm_programs.QUERY_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.QUERY_S", 0.5)
     programs.put("squeue", body)
     assert cluster.poll([live(batch)]) is None
     assert [call[0] for call in programs.calls()] == ["squeue"]
@@ -213,7 +213,7 @@ def test_failing_squeue_says_nothing_and_sacct_is_not_asked_instead(
 def test_vanished_task_is_simply_not_shown_where_the_database_is_silent(
     cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.SACCT_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.queue.SACCT_S", 0.5)
     programs.put("sacct", body)
     programs.rows(row("0", "RUNNING"))
     expected = {TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0)}
@@ -228,7 +228,7 @@ def test_database_that_failed_is_asked_again_after_a_while(
     programs.rows(row("0", "RUNNING"))
     watched = [live(batch, open_tasks=(0, 1))]
     now = time.monotonic()
-    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.time.monotonic", lambda: now)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.queue.time.monotonic", lambda: now)
     cluster.poll(watched)
     programs.rows(account("70_1", "TIMEOUT", "n1", elapsed="60"), program="sacct")
     now += MUTE_S - 1
@@ -301,7 +301,7 @@ def test_task_that_only_the_controller_shows_is_active(
     ]
     programs.put("scontrol", "cat <<'EOF'\n" + "\n".join(lines) + "\nEOF")
     now = time.monotonic()
-    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.time.monotonic", lambda: now)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.queue.time.monotonic", lambda: now)
     expected = {
         TaskId("s-1", 0): TaskState(Phase.RUNNING, seconds=0.0),
         TaskId("s-1", 1): TaskState(Phase.RUNNING, node="n1", seconds=67.0, gpus=2),
@@ -328,7 +328,7 @@ def test_job_of_another_with_our_id_is_not_taken_for_ours(
 def test_controller_that_does_not_tell_of_a_job_leaves_it_to_squeue(
     cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.SHOW_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.queue.SHOW_S", 0.5)
     programs.rows()
     programs.put("scontrol", body)
     for _ in range(3):
@@ -406,7 +406,7 @@ def test_every_waiting_or_running_task_and_job_of_the_user_is_counted(
     cluster.poll([live(batch)])
     assert cluster.queued == 6
     later = time.monotonic() + COUNTED_S
-    monkeypatch.setattr("hpcsweep.cluster.slurm_queue.time.monotonic", lambda: later)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.queue.time.monotonic", lambda: later)
     assert cluster.queued is None, "an old count says nothing of now"
 
 
@@ -602,9 +602,9 @@ def test_auto_refuses_in_an_outage_and_names_the_way_out(programs: Programs, tmp
     programs.put("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
     spec = load_spec(small_spec(tmp_path))
     with pytest.raises(SpecError, match=r"Unable to contact slurm controller.*--cluster local"):
-        choose_place(spec)
-    assert choose_place(spec, name="local").name == "local"
-    assert choose_place(spec, name="slurm").name == "slurm"
+        resolve_target(spec)
+    assert resolve_target(spec, name="local").name == "local"
+    assert resolve_target(spec, name="slurm").name == "slurm"
 
 
 def test_a_program_that_does_not_answer_for_a_while_is_told_of_once(
@@ -628,6 +628,6 @@ def test_auto_is_this_machine_where_slurm_is_installed_and_no_cluster_configured
     programs: Programs, tmp_path: Path
 ) -> None:
     programs.put("scontrol", UNCONFIGURED)
-    place = choose_place(load_spec(small_spec(tmp_path)))
+    place = resolve_target(load_spec(small_spec(tmp_path)))
     assert place.name == "local"
     assert "no Slurm cluster is configured" in place.why

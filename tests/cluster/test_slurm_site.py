@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpcsweep.cluster import slurm_programs
-from hpcsweep.cluster.limits import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT
-from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
-from hpcsweep.cluster.slurm_site import read_site
-from hpcsweep.core.protocols import Batch, Limits, TaskShape
+from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.site import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT
+from hpcsweep.cluster.slurm.site_reader import read_site
+from hpcsweep.core.protocols import Batch, Limits, TaskResources
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 
 from .programs import Programs
@@ -98,7 +97,7 @@ def test_database_that_does_not_answer_is_passed_over_in_silence(
     caplog: pytest.LogCaptureFixture,
     body: str,
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm_site.SACCTMGR_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.site_reader.SACCTMGR_S", 0.5)
     put_site(programs, enforce="limits", storage="slurmdbd")
     programs.put("sacctmgr", body)
     assert cluster.limits().queued == 10000
@@ -108,12 +107,12 @@ def test_database_that_does_not_answer_is_passed_over_in_silence(
 def test_controller_that_does_not_answer_leaves_limits_unknown_and_problems_unsaid(
     cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_programs, "QUERY_S", 0.5)
+    monkeypatch.setattr(programs, "QUERY_S", 0.5)
     for body in ["echo 'Unable to contact slurm controller' >&2; exit 1", "sleep 60"]:
         programs.put("scontrol", body)
         with pytest.raises(ClusterUnavailable):
             cluster.limits()
-        assert cluster.problems(TaskShape(gpus=99)) == []
+        assert cluster.problems(TaskResources(gpus=99)) == []
     put_site(programs)
     assert cluster.limits().array_tasks == 1001, "a failure is not remembered"
 
@@ -160,7 +159,7 @@ def test_shape_that_fits_is_tried_once_with_the_script_that_would_be_sent(
     programs.put(
         "sbatch", f"cat >'{tmp_path}/seen'; env >'{tmp_path}/env'; echo 'sbatch: Job 7 to start' >&2"
     )
-    assert cluster.problems(TaskShape(gpus=4, time_s=60)) == []
+    assert cluster.problems(TaskResources(gpus=4, time_s=60)) == []
     assert programs.calls() == [*ALL, ["sbatch", "--test-only"]]
     script = (tmp_path / "seen").read_text()
     assert "#SBATCH --array=0-0%1\n" in script
@@ -172,7 +171,7 @@ def test_shape_that_can_never_run_is_named_with_the_site_s_figures_and_not_tried
     cluster: SlurmCluster, programs: Programs
 ) -> None:
     put_site(programs)
-    assert cluster.problems(TaskShape(gpus=8, time_s=172800)) == [
+    assert cluster.problems(TaskResources(gpus=8, time_s=172800)) == [
         "resources.time: partition gpu allows 1-00:00:00 at most, got 2-00:00:00",
         "resources.gpus: the nodes of partition gpu have 4 GPUs at most, got 8",
     ]
@@ -211,7 +210,7 @@ def test_variables_to_inherit_that_sbatch_would_not_hand_on_are_named_with_what_
     put_site(programs)
     programs.put("sbatch", "exit 0")
     options = given(SlurmOptions(inherited=("TOKEN", "OTHER"), spec_dir=tmp_path), monkeypatch)
-    assert SlurmCluster(options).problems(TaskShape()) == [
+    assert SlurmCluster(options).problems(TaskResources()) == [
         f"cluster.environment.{name}: null takes it from the environment of `launch`, and {said} keeps it "
         f"from the jobs; give cluster.{key}: {{export: 'TOKEN,OTHER'}}"
         for key in ("options", "tick_options")
@@ -219,8 +218,8 @@ def test_variables_to_inherit_that_sbatch_would_not_hand_on_are_named_with_what_
     ]
     export = {"export": "TOKEN,OTHER"}
     mended = msgspec.structs.replace(options, options=export, tick_options=export)
-    assert SlurmCluster(mended).problems(TaskShape()) == []
-    assert SlurmCluster(msgspec.structs.replace(options, inherited=())).problems(TaskShape()) == []
+    assert SlurmCluster(mended).problems(TaskResources()) == []
+    assert SlurmCluster(msgspec.structs.replace(options, inherited=())).problems(TaskResources()) == []
 
 
 @pytest.mark.parametrize("export", ["ALL", "all,X=1", "OTHER,TOKEN=mine", None])
@@ -228,14 +227,14 @@ def test_what_is_handed_on_is_no_problem(programs: Programs, export: str | None)
     put_site(programs)
     programs.put("sbatch", "exit 0")
     options = SlurmOptions(inherited=("TOKEN",), options={"export": export})
-    assert SlurmCluster(options).problems(TaskShape()) == []
+    assert SlurmCluster(options).problems(TaskResources()) == []
 
 
 def test_what_the_user_s_own_options_ask_for_is_left_to_slurm(programs: Programs) -> None:
     put_site(programs)
     programs.put("sbatch", "exit 0")
     options = SlurmOptions(options={"gres": None, "mem-per-gpu": "1G"})
-    assert SlurmCluster(options).problems(TaskShape(gpus=8, mem_mib=9999999)) == []
+    assert SlurmCluster(options).problems(TaskResources(gpus=8, mem_mib=9999999)) == []
 
 
 def test_refusal_that_only_slurm_knows_is_a_problem_in_its_own_words(
@@ -244,7 +243,7 @@ def test_refusal_that_only_slurm_knows_is_a_problem_in_its_own_words(
     put_site(programs)
     words = f"{REFUSED} Invalid account or account/partition combination specified"
     programs.put("sbatch", f"echo 'sbatch: error: ask your PI' >&2; echo '{words}' >&2; exit 1")
-    assert cluster.problems(TaskShape()) == [
+    assert cluster.problems(TaskResources()) == [
         f"cluster: Slurm would never take such a task: sbatch: error: ask your PI {words}"
     ]
 
@@ -263,7 +262,7 @@ def test_refusal_that_only_slurm_knows_is_a_problem_in_its_own_words(
 def test_refusal_of_the_moment_is_no_problem(cluster: SlurmCluster, programs: Programs, words: str) -> None:
     put_site(programs)
     programs.put("sbatch", f"cat >&2 <<'EOF'\n{words}\nEOF\nexit 1")
-    assert cluster.problems(TaskShape()) == []
+    assert cluster.problems(TaskResources()) == []
 
 
 @pytest.mark.parametrize(
@@ -272,10 +271,10 @@ def test_refusal_of_the_moment_is_no_problem(cluster: SlurmCluster, programs: Pr
 def test_trial_that_does_not_end_says_nothing(
     cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm_submit.TEST_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.submit.TEST_S", 0.5)
     put_site(programs)
     programs.put("sbatch", body)
-    assert cluster.problems(TaskShape()) == []
+    assert cluster.problems(TaskResources()) == []
 
 
 @pytest.mark.parametrize(("state", "lines"), [("drained", 0), ("mixed", 1)])
@@ -286,7 +285,7 @@ def test_configuration_that_slurm_misses_counts_only_while_all_nodes_are_up(
     put_site(programs)
     programs.rows((*NODES[0][:6], state), *NODES[1:], program="sinfo")
     programs.put("sbatch", f"echo '{REFUSED} Requested node configuration is not available' >&2; exit 1")
-    assert len(cluster.problems(TaskShape())) == lines
+    assert len(cluster.problems(TaskResources())) == lines
 
 
 # --------------------------------------------------------------------------- nodes that may be used
@@ -309,7 +308,7 @@ def test_nodes_that_may_be_used_are_all_others_left_out(programs: Programs, batc
 
 def test_nodes_that_the_partition_does_not_have_are_named(programs: Programs) -> None:
     put_site(programs)
-    assert SlurmCluster(SlurmOptions(nodelist="x[1-2]")).problems(TaskShape()) == [
+    assert SlurmCluster(SlurmOptions(nodelist="x[1-2]")).problems(TaskResources()) == [
         "cluster.nodelist: partition gpu has none of these nodes, got x[1-2]"
     ]
 
@@ -332,10 +331,10 @@ def test_refusal_names_the_variables_that_may_be_at_fault(
     programs.put("sbatch", f"echo '{words}' >&2; exit 1")
     monkeypatch.setenv("SBATCH_CONSTRAINT", "fast")
     monkeypatch.setenv("SBATCH_GPUS", "8")
-    assert cluster.problems(TaskShape()) == [
+    assert cluster.problems(TaskResources()) == [
         f"cluster: Slurm would never take such a task: {words}; {SETS} SBATCH_CONSTRAINT=fast"
     ]
     monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
-    assert SlurmCluster(SlurmOptions()).problems(TaskShape()) == [
+    assert SlurmCluster(SlurmOptions()).problems(TaskResources()) == [
         f"cluster.partition: there is no nowhere; there are gpu, cpu; {SETS} SBATCH_PARTITION=nowhere"
     ]

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster import slurm_programs, slurm_submit
-from hpcsweep.cluster.slurm import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm import programs, submit
+from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import ClusterError, SubmitLimited, SubmitRefused, SubmitUncertain
 
@@ -120,7 +120,7 @@ def test_submit_limit_is_told_from_other_refusals(
 def test_sbatch_that_would_try_again_is_ended_in_its_sleep_and_is_sure_not_to_have_submitted(
     cluster: SlurmCluster, programs: Programs, batch: Batch, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_submit, "SLEEP_S", 30.0)  # this machine may be slow
+    monkeypatch.setattr(submit, "SLEEP_S", 30.0)  # this machine may be slow
     programs.put("sbatch", f"echo '{words}' >&2; sleep 60; touch woken; echo 71")
     with pytest.raises(SubmitLimited) as caught:
         cluster.submit(batch)
@@ -131,7 +131,7 @@ def test_sbatch_that_would_try_again_is_ended_in_its_sleep_and_is_sure_not_to_ha
 def test_sbatch_that_may_have_woken_up_before_its_end_is_uncertain(
     cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_submit, "SLEEP_S", 0.0)
+    monkeypatch.setattr(submit, "SLEEP_S", 0.0)
     programs.put("sbatch", f"echo '{BUSY}' >&2; sleep 60")
     with pytest.raises(SubmitUncertain):
         cluster.submit(batch)
@@ -148,7 +148,7 @@ def test_sbatch_that_gave_a_job_id_before_its_end_is_never_taken_for_refused(
 def test_age_of_what_was_said_is_counted_from_the_last_silence(tmp_path: Path) -> None:
     words = "for i in 1 2 3; do echo $i; sleep 0.3; done; echo now >&2; sleep 60"
     began = time.monotonic()
-    answer = slurm_programs.call(["bash", "-c", words], timeout_s=50, until=re.compile("now"))
+    answer = programs.call(["bash", "-c", words], timeout_s=50, until=re.compile("now"))
     took = time.monotonic() - began
     assert (answer.code, answer.out, answer.err) == (-9, "1\n2\n3\n", "now\n")
     assert answer.stopped_s is not None
@@ -190,7 +190,7 @@ def test_lost_reply_is_uncertain_and_nobody_but_the_driver_tries_again(
 def test_sbatch_that_hangs_is_ended_and_uncertain_even_where_its_child_holds_the_pipe(
     cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_submit, "SBATCH_S", 0.5)
+    monkeypatch.setattr(submit, "SBATCH_S", 0.5)
     programs.put("sbatch", f"sleep 60 & echo $! >{batch.name}.pid; wait")
     before = time.monotonic()
     with pytest.raises(SubmitUncertain, match=r"no answer within 0\.5 s"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.cluster.states import HINDRANCES, STATES, cancelled_by, hindrance_of, phase_of
+from hpcsweep.cluster.slurm.states import HINDRANCES, STATES, cancelled_by, hindrance_of, phase_of
 from hpcsweep.core.protocols import Hindrance, Phase
 
 #: squeue(1), JOB STATE CODES, of 22.05.

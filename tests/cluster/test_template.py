@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm_options import SlurmOptions
-from hpcsweep.cluster.template import (
+from hpcsweep.cluster.slurm.options import SlurmOptions
+from hpcsweep.cluster.slurm.template import (
     Template,
     exports,
     header,
@@ -23,7 +23,7 @@ from hpcsweep.cluster.template import (
     tick_options,
     worker_command,
 )
-from hpcsweep.core.protocols import Batch, TaskShape
+from hpcsweep.core.protocols import Batch, TaskResources
 from hpcsweep.errors import SpecError
 
 BATCH = Batch(
@@ -31,7 +31,7 @@ BATCH = Batch(
     folder=Path("/r/batches/a1b2-7"),
     tasks=81,
     throttle=16,
-    shape=TaskShape(gpus=2, cpus=8, mem_mib=16384, time_s=1801, runs=1, lanes=1),
+    shape=TaskResources(gpus=2, cpus=8, mem_mib=16384, time_s=1801, runs=1, lanes=1),
 )
 SITE = SlurmOptions(partition="gpu", account="acc", gpu_type="a100", signal_s=90)
 
@@ -97,14 +97,14 @@ def test_own_template_gives_a_script_that_bash_can_read(path: Path) -> None:
 
 
 def test_what_is_not_asked_for_is_not_in_the_header() -> None:
-    bare = sbatch_options(msgspec.structs.replace(BATCH, shape=TaskShape()), SlurmOptions())
+    bare = sbatch_options(msgspec.structs.replace(BATCH, shape=TaskResources()), SlurmOptions())
     assert {"gres", "mem", "time", "partition", "account", "qos", "constraint"}.isdisjoint(bare)
     assert {"nodelist", "exclude"}.isdisjoint(bare)
 
 
 @pytest.mark.parametrize(("time_s", "minutes"), [(1, 1), (60, 1), (61, 2), (3600, 60), (3601, 61)])
 def test_time_is_rounded_up_to_minutes(time_s: int, minutes: int) -> None:
-    batch = msgspec.structs.replace(BATCH, shape=TaskShape(time_s=time_s))
+    batch = msgspec.structs.replace(BATCH, shape=TaskResources(time_s=time_s))
     assert sbatch_options(batch, SITE)["time"] == minutes
 
 

@@ -16,7 +16,6 @@ from numpy.random import default_rng
 from hpcsweep.core.events import (
     AnyEvent,
     Config,
-    NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
@@ -26,13 +25,14 @@ from hpcsweep.core.events import (
     SweepStarted,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
 )
 from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Start, Stop
 from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.schedulers.stopping import Median, Plateau, Stopping
+from hpcsweep.schedulers.stopping_rules import Median, Plateau, Stopping
 
 SPACE = Space(
     (
@@ -259,7 +259,7 @@ def play(
             return
         if len(sweep.resources) >= most_trials and not sweep.exhausted:
             sweep.exhausted = True
-            sweep.happen(NoMoreTrials("the space is exhausted", "space"))
+            sweep.happen(TrialsExhausted("the space is exhausted", "space"))
         decisions = sweep.decide(chance.randint(0, most_slots))
         if not sweep.running and not sweep.scheduler.done:
             decisions = sweep.decide(1)
@@ -347,7 +347,7 @@ def test_a_scheduler_that_is_done_stays_done_until_the_sweep_is_carried_on(
     sweep = Sweep(factory(name))
     play(sweep, *chances)
     scheduler = sweep.replayed()
-    scheduler.apply(NoMoreTrials("budget.trials 3 is reached", "budget"))
+    scheduler.apply(TrialsExhausted("budget.trials 3 is reached", "budget"))
     assert scheduler.done
     assert scheduler.decide(5) == []
     scheduler.apply(SweepResumed(0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.cli.text import runs_line
+from hpcsweep.cli.format import runs_line
 from hpcsweep.core.counting import counted
 
 

@@ -14,23 +14,19 @@ from hpcsweep.core.events import (
     FORMAT_VERSION,
     AnyEvent,
     BatchAbandoned,
+    BatchBlocked,
     BatchClosed,
-    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
     ClusterSaid,
-    Compacted,
-    Detached,
-    Ending,
-    Enqueued,
+    ConfigsEnqueued,
     Failure,
+    FilesCompacted,
     Interruption,
-    KnownResults,
     NodeExcluded,
-    NoMoreTrials,
     Outcome,
     PauseEnded,
     PauseRequested,
@@ -40,8 +36,10 @@ from hpcsweep.core.events import (
     RunReported,
     RunRetried,
     StopRequested,
+    SweepDetached,
     SweepEnded,
     SweepExtended,
+    SweepOutcome,
     SweepResumed,
     SweepStarted,
     TasksAllocated,
@@ -50,15 +48,17 @@ from hpcsweep.core.events import (
     TimeUp,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
+    WarmStartLoaded,
     failure_of,
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import JournalError
-from hpcsweep.store import segments
+from hpcsweep.store.journal import segments
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.owner import Owner
-from hpcsweep.store.segments import read_journal
+from hpcsweep.store.process_id import ProcessId
 
 JOURNALS = Path(__file__).parents[1] / "store" / "journals"
 
@@ -86,7 +86,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     ),
     (SweepResumed(2.5), {"event": "sweep_resumed", "at": 2.5}),
     (
-        SweepEnded(3.5, Ending.PAUSED, "why"),
+        SweepEnded(3.5, SweepOutcome.PAUSED, "why"),
         {"event": "sweep_ended", "at": 3.5, "ending": "paused", "reason": "why"},
     ),
     (
@@ -103,7 +103,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         },
     ),
     (PauseEnded(4.75), {"event": "pause_ended", "at": 4.75}),
-    (Detached(4.5, "slurm"), {"event": "detached", "at": 4.5, "cluster": "slurm"}),
+    (SweepDetached(4.5, "slurm"), {"event": "detached", "at": 4.5, "cluster": "slurm"}),
     (
         TrialCreated(3, {"lr": 1e-4, "layers": 2, "opt": "sgd", "seed": None}, 1, 27, 2, "clone", 9, 1),
         {
@@ -124,11 +124,11 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "trial_stopped", "trial": 3, "reason": "stopped by the user", "request": "r.json"},
     ),
     (
-        Enqueued(({"lr": 0.1},), "r.json"),
+        ConfigsEnqueued(({"lr": 0.1},), "r.json"),
         {"event": "enqueued", "configs": [{"lr": 0.1}], "request": "r.json"},
     ),
     (
-        KnownResults("old", (({"lr": 0.1}, ((1, 0.5), (3, None))),), {"another space": 2}),
+        WarmStartLoaded("old", (({"lr": 0.1}, ((1, 0.5), (3, None))),), {"another space": 2}),
         {
             "event": "known_results",
             "source": "old",
@@ -141,7 +141,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "run_reported", "trial": 3, "rung": 1, "reports": [[28, 0.5], [29, 0.25]]},
     ),
     (
-        NoMoreTrials("exhausted", "space"),
+        TrialsExhausted("exhausted", "space"),
         {"event": "no_more_trials", "reason": "exhausted", "cause": "space"},
     ),
     (
@@ -169,7 +169,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "batch_abandoned", "batch": "b", "reason": "refused", "limited": True},
     ),
     (
-        BatchHindered("b", "2 tasks: PartitionTimeLimit", 4.5),
+        BatchBlocked("b", "2 tasks: PartitionTimeLimit", 4.5),
         {"event": "batch_hindered", "batch": "b", "reason": "2 tasks: PartitionTimeLimit", "at": 4.5},
     ),
     (TimeUp(9.0, False), {"event": "time_up", "at": 9.0, "up": False}),
@@ -288,7 +288,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         {"event": "run_retried", "trial": 3, "rung": 1, "request": "r.json"},
     ),
     (
-        Compacted("3-2", (RunId(0, 0), RunId(2, 1)), ("b",), ("3-1",)),
+        FilesCompacted("3-2", (RunId(0, 0), RunId(2, 1)), ("b",), ("3-1",)),
         {
             "event": "compacted",
             "part": "3-2",
@@ -319,7 +319,7 @@ SHORTEST: list[tuple[AnyEvent, dict[str, Any]]] = [
     (BatchClosed("b"), {"event": "batch_closed", "batch": "b"}),
     (TickSubmitted("4712", 7.5), {"event": "tick_submitted", "job": "4712", "at": 7.5}),
     (RunRetried(0, 0), {"event": "run_retried", "trial": 0, "rung": 0}),
-    (Compacted("3-1"), {"event": "compacted", "part": "3-1"}),
+    (FilesCompacted("3-1"), {"event": "compacted", "part": "3-1"}),
     (
         RunFinished(0, 0, Outcome.COMPLETED),
         {"event": "run_finished", "trial": 0, "rung": 0, "outcome": "completed"},
@@ -389,7 +389,7 @@ def test_what_was_wrong_is_known_also_of_journals_that_do_not_say(
     assert RunFinished(0, 0, outcome, message=message, failure=told).failed_by is expected
 
 
-@pytest.mark.parametrize("kind", [Outcome, Interruption, Ending, Failure])
+@pytest.mark.parametrize("kind", [Outcome, Interruption, SweepOutcome, Failure])
 def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
     words = {
         Outcome: "completed failed out_of_memory lost stopped cancelled",
@@ -397,7 +397,7 @@ def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
             "preempted timeout node_fail cancelled cancelled_by_admin training_error never_started "
             "worker_died lost not_started sweep_stopped"
         ),
-        Ending: "finished stopped failed paused",
+        SweepOutcome: "finished stopped failed paused",
         Failure: "crashed not_finite never_reported unreadable out_of_memory lost cancelled",
     }
     assert {word.value for word in kind} == set(words[kind].split())
@@ -455,7 +455,7 @@ def test_a_kept_journal_is_read_and_folds_to_the_state_it_had(tmp_path: Path, ve
 def test_a_journal_of_a_newer_version_asks_for_an_upgrade(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.journal.mkdir()
-    header = segments.Header(1, Owner("n1", "ada", 1, "boot", 1), 0.0, version=FORMAT_VERSION + 1)
+    header = segments.Header(1, ProcessId("n1", "ada", 1, "boot", 1), 0.0, version=FORMAT_VERSION + 1)
     path = layout.journal / "000001.jsonl"
     path.write_bytes(segments.sealed(header))
     with pytest.raises(JournalError) as caught:

@@ -7,9 +7,9 @@ import re
 import pytest
 from numpy.random import default_rng
 
+from hpcsweep.core.completion import filled
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.filling import filled
 from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space
 from hpcsweep.errors import SpecError
 

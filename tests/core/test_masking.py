@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.core.masking import MASK, is_secret, masked_arguments, secret_arguments, secrets_of, without
+from hpcsweep.core.secrets import MASK, is_secret, masked_arguments, secret_arguments, secrets_of, without
 
 SECRET = """
     WANDB_API_KEY HF_TOKEN AWS_SECRET_ACCESS_KEY PGPASSWORD GITHUB_PAT wandbApiKey DB_PWD MY_CREDENTIALS

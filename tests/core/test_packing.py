@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
     BatchClosed,
     BatchPlanned,
-    Compacted,
+    FilesCompacted,
     Interruption,
     Outcome,
     RunFinished,
@@ -20,7 +21,6 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunRetried,
 )
-from hpcsweep.core.packing import Packing
 
 A, B = RunId(0, 0), RunId(1, 0)
 
@@ -34,7 +34,7 @@ def ended(run: RunId, outcome: Outcome = Outcome.COMPLETED, batch: str = "b") ->
 
 
 def ready(*events: AnyEvent) -> tuple[list[RunId], list[str]]:
-    packing = Packing.replay(events)
+    packing = CompactionState.replay(events)
     return list(packing.ready), list(packing.batches)
 
 
@@ -46,7 +46,7 @@ def test_a_run_is_ready_once_it_ended_well_and_its_batch_is_closed() -> None:
 
 def test_runs_that_failed_or_wait_stay_raw_since_their_next_attempt_reads_what_they_reported() -> None:
     for outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LOST):
-        packing = Packing.replay([planned("b", A), ended(A, outcome), BatchClosed("b")])
+        packing = CompactionState.replay([planned("b", A), ended(A, outcome), BatchClosed("b")])
         assert (list(packing.raw), packing.ready) == ([A], {})
     interrupted = RunInterrupted(*A, Interruption.PREEMPTED, batch="b")
     assert ready(planned("b", A), interrupted, BatchClosed("b")) == ([], ["b"])
@@ -88,23 +88,25 @@ def test_an_abandoned_batch_is_ready_and_its_runs_are_tried_in_another() -> None
 
 
 def test_what_is_compacted_is_neither_raw_nor_ready_and_a_part_that_was_replaced_is_gone() -> None:
-    packing = Packing.replay([planned("b", A, B), ended(A), ended(B, Outcome.FAILED), BatchClosed("b")])
+    packing = CompactionState.replay(
+        [planned("b", A, B), ended(A), ended(B, Outcome.FAILED), BatchClosed("b")]
+    )
     assert packing.files == 1 + 2 + 2 + 2
-    packing.apply(Compacted("1-1", (A,), ("b",)))
+    packing.apply(FilesCompacted("1-1", (A,), ("b",)))
     assert (list(packing.raw), packing.ready, packing.batches) == ([B], {}, {})
     assert (list(packing.parts), packing.files) == (["1-1"], 0)
-    packing.apply(Compacted("1-3", (), (), ("1-1",)))
+    packing.apply(FilesCompacted("1-3", (), (), ("1-1",)))
     assert (list(packing.parts), packing.told) == (["1-3"], {"1-1", "1-3"})
 
 
-def contents(packing: Packing) -> dict[str, object]:
+def contents(packing: CompactionState) -> dict[str, object]:
     return {key: value for key, value in vars(packing).items() if key != "_apply"}
 
 
 @given(st.lists(st.integers(0, 11), max_size=60))
 def test_the_packing_of_a_journal_is_that_which_took_each_event_as_it_came(draws: Sequence[int]) -> None:
     """Any story: batches planned and left, endings of any kind, compactions of whatever is ready."""
-    live = Packing()
+    live = CompactionState()
     events: list[AnyEvent] = []
     open_batches: list[str] = []
     for number, draw in enumerate(draws):
@@ -122,11 +124,13 @@ def test_the_packing_of_a_journal_is_that_which_took_each_event_as_it_came(draws
             case 4 if run in live.raw and live.raw[run] is None:
                 new = RunRetried(*run)
             case 5 if live.ready or live.batches:
-                new = Compacted(str(number), tuple(live.ready), tuple(live.batches), tuple(live.parts)[1:])
+                new = FilesCompacted(
+                    str(number), tuple(live.ready), tuple(live.batches), tuple(live.parts)[1:]
+                )
             case _:
                 continue
         events.append(new)
         live.apply(new)
         assert set(live.ready) <= set(live.raw)
         assert live.files == len(live.ready) + sum(live.batches.values())
-    assert contents(Packing.replay(events)) == contents(live)
+    assert contents(CompactionState.replay(events)) == contents(live)

@@ -14,18 +14,18 @@ from hpcsweep.core.events import (
     BatchPlanned,
     CheckpointsDropped,
     CheckpointsRemoved,
-    Ending,
-    NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
     RunRetried,
     SweepEnded,
+    SweepOutcome,
     SweepResumed,
     SweepStarted,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
 )
 from hpcsweep.core.events import Interruption as Why
@@ -33,11 +33,11 @@ from hpcsweep.core.protocols import Clone, Promote, Scheduler, Start, Stop
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.repeats import Repeats
+from hpcsweep.driver.repeats import RepeatAdapter
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
-from hpcsweep.schedulers.stopping import Plateau, Stopping
+from hpcsweep.schedulers.stopping_rules import Plateau, Stopping
 from hpcsweep.schedulers.synchronous import Halving, Hyperband
 
 STARTED = SweepStarted("cafe01", "s", 0.0, {"objective": {"mode": "min"}})
@@ -57,7 +57,7 @@ class Sweep:
         self.failing = failing
         self.scheduler = scheduler
         self.state = SweepState()
-        self.repeats = Repeats(self.state)
+        self.repeats = RepeatAdapter(self.state)
         self.retention = Retention(self.state, scheduler)
         self.events: list[AnyEvent] = []
         self.happen(SweepStarted("cafe01", "s", 0.0, {"objective": {"mode": "min"}, "repeats": repeats}))
@@ -129,7 +129,7 @@ class Sweep:
         while True:
             self.decide(4)
             if len(self.state.trials) >= most_trials and self.state.no_more_trials is None:
-                self.happen(NoMoreTrials("enough", "budget"))
+                self.happen(TrialsExhausted("enough", "budget"))
             if not self.state.waiting:
                 if not retries:
                     break
@@ -140,7 +140,7 @@ class Sweep:
             if retries and self.chance.random() < 0.05:
                 retries -= 1
                 self.retry_one()
-        self.happen(SweepEnded(0.0, Ending.FINISHED, "done"))
+        self.happen(SweepEnded(0.0, SweepOutcome.FINISHED, "done"))
         return self
 
     @property
@@ -273,7 +273,7 @@ def test_endless_asha_drops_nobody_before_it_is_known_that_no_trial_starts_any_m
         sweep.end_one()
     held = len(sweep.held)
     assert held == len(sweep.state.trials)
-    sweep.happen(NoMoreTrials("budget.trials", "budget"))
+    sweep.happen(TrialsExhausted("budget.trials", "budget"))
     assert len(sweep.held) < held
 
 
@@ -284,7 +284,7 @@ def test_more_trials_than_were_known_open_the_rungs_of_asha_again() -> None:
         scheduler.apply(event)
     for trial in range(6):
         scheduler.apply(RunFinished(trial, 0, Outcome.COMPLETED, float(trial)))
-    scheduler.apply(NoMoreTrials("budget.trials", "budget"))
+    scheduler.apply(TrialsExhausted("budget.trials", "budget"))
     assert sorted(scheduler.dropped) == [2, 3, 4, 5]
     scheduler.apply(SweepResumed(1.0))
     assert scheduler.dropped == []
@@ -352,7 +352,7 @@ def test_a_trial_that_was_stopped_can_go_when_the_sweep_has_been_carried_on() ->
         RunFinished(1, 0, Outcome.STOPPED, value=0.5, batch="a", task=1),
         BatchClosed("a"),
     ]
-    for event in [*events, SweepEnded(2.0, Ending.STOPPED, ""), SweepResumed(3.0)]:
+    for event in [*events, SweepEnded(2.0, SweepOutcome.STOPPED, ""), SweepResumed(3.0)]:
         state.apply(event)
         scheduler.apply(event)
         retention.apply(event)

@@ -9,26 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.cli.text import troubles
+from hpcsweep.cli.format import troubles
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchBlocked,
     BatchClosed,
-    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
     ClusterSaid,
-    Compacted,
-    Detached,
-    Ending,
-    Enqueued,
+    ConfigsEnqueued,
+    FilesCompacted,
     Interruption,
-    KnownResults,
     NodeExcluded,
-    NoMoreTrials,
     Outcome,
     PauseEnded,
     PauseRequested,
@@ -38,8 +34,10 @@ from hpcsweep.core.events import (
     RunReported,
     RunRetried,
     StopRequested,
+    SweepDetached,
     SweepEnded,
     SweepExtended,
+    SweepOutcome,
     SweepResumed,
     SweepStarted,
     TasksAllocated,
@@ -48,9 +46,11 @@ from hpcsweep.core.events import (
     TimeUp,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
+    WarmStartLoaded,
 )
-from hpcsweep.core.records import DEATH_S, BatchState, Best, Run, RunStatus
+from hpcsweep.core.models import DEATH_S, BatchState, Best, Run, RunStatus
 from hpcsweep.core.state import SweepState
 
 
@@ -367,8 +367,8 @@ def test_a_run_began_where_its_first_attempt_that_is_known_of_began() -> None:
 
 
 def test_stopping_ending_and_carrying_on() -> None:
-    stop, none = StopRequested(1.0, "stopped by ada", "r.json"), NoMoreTrials("no more", "budget")
-    end = SweepEnded(2.0, Ending.STOPPED, "stopped by ada")
+    stop, none = StopRequested(1.0, "stopped by ada", "r.json"), TrialsExhausted("no more", "budget")
+    end = SweepEnded(2.0, SweepOutcome.STOPPED, "stopped by ada")
     state = SweepState.replay([started(), stop, none, end])
     assert (state.stopping, state.no_more_trials, state.ended) == (stop, none, end)
     state.apply(SweepResumed(3.0))
@@ -393,13 +393,13 @@ def test_what_a_batch_took_beyond_its_runs_is_spent_when_it_is_closed() -> None:
 
 def test_a_batch_knows_what_hinders_it_what_was_let_go_and_who_ticks_after_it() -> None:
     state = SweepState.replay([*created(0, 1), planned("b", [(0, 0)], [(1, 0)])])
-    state.apply(BatchHindered("b", "2 tasks: PartitionTimeLimit"))
+    state.apply(BatchBlocked("b", "2 tasks: PartitionTimeLimit"))
     state.apply(TasksReleased("b", (0,)))
     state.apply(TasksReleased("b", (1,)))
     state.apply(TickSubmitted("4712", 6.0, "b"))
     batch = state.live["b"]
     assert (batch.hindered, batch.released, batch.tick) == ("2 tasks: PartitionTimeLimit", {0, 1}, "4712")
-    state.apply(BatchHindered("b", ""))
+    state.apply(BatchBlocked("b", ""))
     assert batch.hindered == ""
 
 
@@ -563,7 +563,7 @@ def test_a_stopped_run_counts_with_the_step_that_it_reached() -> None:
 
 
 def test_enqueued_configurations_wait_until_their_trials_start() -> None:
-    state = SweepState.replay([started(), Enqueued(({"x": 7}, {"x": 8}), "r.json")])
+    state = SweepState.replay([started(), ConfigsEnqueued(({"x": 7}, {"x": 8}), "r.json")])
     assert (list(state.enqueued), state.requests) == ([{"x": 7}, {"x": 8}], {"r.json"})
     state.apply(TrialCreated(0, {"x": 7}, 0, 1, origin="enqueued"))
     assert list(state.enqueued) == [{"x": 8}]
@@ -583,8 +583,8 @@ def story() -> list[AnyEvent]:
     """Every kind of event once or more."""
     return [
         started(),
-        KnownResults("old", (({"x": 9}, ((1, 2.0),)),)),
-        Enqueued(({"x": 0},), "e.json"),
+        WarmStartLoaded("old", (({"x": 9}, ((1, 2.0),)),)),
+        ConfigsEnqueued(({"x": 0},), "e.json"),
         TrialCreated(0, {"x": 0}, 0, 1, origin="enqueued"),
         *created(1, 2),
         planned("a", [(0, 0)], [(1, 0)]),
@@ -595,9 +595,9 @@ def story() -> list[AnyEvent]:
         TasksAllocated("b", (0, 2), 4),
         ClusterSaid(6.0, "poll", "squeue: no answer within 60 s"),
         TimeUp(6.0),
-        Detached(6.0, "slurm"),
+        SweepDetached(6.0, "slurm"),
         TickSubmitted("2", 6.5, "b"),
-        BatchHindered("b", "3 tasks: launch failed requeued held"),
+        BatchBlocked("b", "3 tasks: launch failed requeued held"),
         TasksReleased("b", (0, 1, 2)),
         RunReported(2, 0, ((1, 4.0),)),
         finished(0, 0, 1.0, batch="b", seconds=1.0, gpu_seconds=2.0),
@@ -612,7 +612,7 @@ def story() -> list[AnyEvent]:
         PauseRequested(7.5, "why"),
         TrialPromoted(1, 1, 3),
         StopRequested(8.0, "stopped by ada", "r.json"),
-        SweepEnded(9.0, Ending.STOPPED, "stopped by ada"),
+        SweepEnded(9.0, SweepOutcome.STOPPED, "stopped by ada"),
         SweepResumed(10.0),
         RunFinished(2, 0, Outcome.FAILED, message="no"),
         RunRetried(2, 0, "t.json"),
@@ -620,11 +620,11 @@ def story() -> list[AnyEvent]:
         RunFinished(2, 0, Outcome.STOPPED, message="median"),
         planned("c", [(1, 1)]),
         BatchSubmitted("c", "2", 11.0),
-        NoMoreTrials("exhausted", "space"),
+        TrialsExhausted("exhausted", "space"),
         finished(1, 1, 0.75, batch="c", seconds=3.0, gpu_seconds=6.0),
         BatchClosed("c"),
-        SweepEnded(12.0, Ending.FINISHED, "all trials are done"),
-        Compacted("1-1", (RunId(0, 0), RunId(1, 0)), ("a", "b")),
+        SweepEnded(12.0, SweepOutcome.FINISHED, "all trials are done"),
+        FilesCompacted("1-1", (RunId(0, 0), RunId(1, 0)), ("a", "b")),
         CheckpointsDropped((0,)),
         CheckpointsRemoved((0,), (0,), 1, 7),
     ]

@@ -58,7 +58,7 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block(language, name, text, page[: match.start()].count("\n") + 1)
 
 
-class Story:
+class TrialTimeline:
     """Plays the blocks of a page in one folder."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], *, timeout_s: float = 300) -> None:

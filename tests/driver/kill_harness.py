@@ -26,14 +26,14 @@ import pyarrow.parquet  # noqa: F401
 
 from hpcsweep import load
 from hpcsweep.core.events import AnyEvent, TrialCreated
-from hpcsweep.core.protocols import LiveBatch
-from hpcsweep.driver import compacting
-from hpcsweep.report.logs import Logs, attempt_logs
-from hpcsweep.report.metrics import metrics_table
+from hpcsweep.core.protocols import SubmittedBatch
+from hpcsweep.driver import compaction
 from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import Result
-from hpcsweep.store.segments import read_journal
+from hpcsweep.views.logs import LogReader, attempt_logs
+from hpcsweep.views.metrics import metrics_table
 from tests.compacted import batch_files
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import decided, drive
@@ -84,7 +84,7 @@ def session(folder: Path, at: int | None, *, compact: bool) -> int:
     before = {name: getattr(os, name) for name in OPERATIONS}
     run = cluster.run
 
-    def unwatched(batch: LiveBatch, task: int) -> None:  # a worker's doing, not the driver's
+    def unwatched(batch: SubmittedBatch, task: int) -> None:  # a worker's doing, not the driver's
         now = {name: getattr(os, name) for name in OPERATIONS}
         for name in OPERATIONS:
             setattr(os, name, before[name])
@@ -179,7 +179,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def printed(layout: Layout, events: list[AnyEvent]) -> list[tuple[int, int, str]]:
     """What each run has printed, wherever that is by now."""
-    logs = Logs(layout, events)
+    logs = LogReader(layout, events)
     trials = sum(isinstance(event, TrialCreated) for event in events)
     return [
         (trial, each.rung, (logs.read(each)[1] or b"").decode())
@@ -205,7 +205,7 @@ def kinds(layout: Layout) -> set[str]:
 def main(root: Path, sweep: str) -> dict[str, Any]:
     root.mkdir(exist_ok=True)
     compact = sweep == "compacted"
-    compacting.MERGE_ABOVE = MERGE_ABOVE  # type: ignore[misc]
+    compaction.MERGE_ABOVE = MERGE_ABOVE  # type: ignore[misc]
     reference = Trial(root / "reference", compact=compact)
     reference.session(None)
     expected = reference.outcome

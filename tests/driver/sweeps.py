@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcsweep.core.events import AnyEvent, Ending, SweepEnded, SweepStarted
+from hpcsweep.core.events import AnyEvent, SweepEnded, SweepOutcome, SweepStarted
 from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher
 from hpcsweep.core.space import Float, Parameter, Space
-from hpcsweep.driver import Driver, Leaving, Settings
+from hpcsweep.driver import Driver, DriverConfig, HostTask
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor
 
 SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
@@ -39,7 +39,7 @@ def make_driver(
     space: Space = SPACE,
     clock: Clock | None = None,
     first: Sequence[AnyEvent] = (STARTED,),
-    leaving: Leaving | None = None,
+    leaving: HostTask | None = None,
     compact: bool = False,
     **settings: Any,
 ) -> tuple[Driver, Journal]:
@@ -62,7 +62,7 @@ def make_driver(
         scheduler=scheduler or Hyperband(max_resource=9),
         cluster=cluster,
         clock=clock or FakeClock(),
-        settings=Settings(**options),
+        settings=DriverConfig(**options),
         leaving=leaving,
         compactor=InlineCompactor(layout) if compact else None,
     )
@@ -116,7 +116,7 @@ def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
     return [event for event in events(root) if isinstance(event, kinds)]
 
 
-def end_of(root: Path) -> tuple[Ending, str]:
+def end_of(root: Path) -> tuple[SweepOutcome, str]:
     """How it was left the last time."""
     ended = of_kind(root, SweepEnded)[-1]
     return ended.ending, ended.reason

@@ -14,19 +14,19 @@ from numpy.random import Generator
 from hpcsweep.core.events import (
     AnyEvent,
     Config,
-    Enqueued,
-    KnownResults,
+    ConfigsEnqueued,
     SweepStarted,
     TrialCreated,
     TrialPromoted,
+    WarmStartLoaded,
 )
 from hpcsweep.core.history import History
-from hpcsweep.core.records import Best
+from hpcsweep.core.models import Best
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.requests import Request, put_request
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import STARTED, drive, make_driver, of_kind
 
@@ -64,7 +64,7 @@ class Recording(Random):
 def test_configurations_of_the_spec_start_first_and_count_for_the_budget(
     root: Path, controller: Path
 ) -> None:
-    first = (STARTED, Enqueued(({"x": 0.25}, {"x": 0.75})))
+    first = (STARTED, ConfigsEnqueued(({"x": 0.25}, {"x": 0.75})))
     driver = drive(
         root, FolderCluster(controller), scheduler=Fifo(max_resource=1, trials=5), first=first, max_trials=5
     )
@@ -89,7 +89,7 @@ def test_a_request_comes_next_is_completed_and_is_taken_up_once(root: Path, cont
     driver, journal = make_driver(root, cluster, scheduler=Fifo(max_resource=1, trials=9), max_tasks=2)
     driver.run()
     journal.release()
-    (enqueued,) = of_kind(root, Enqueued)
+    (enqueued,) = of_kind(root, ConfigsEnqueued)
     assert (enqueued.configs, enqueued.request) == (({"x": 0.125},), path.name)
     created = of_kind(root, TrialCreated)
     assert [(e.trial, e.config["x"]) for e in created if e.origin == "enqueued"] == [(before, 0.125)]
@@ -105,7 +105,7 @@ def test_a_request_that_makes_no_sense_is_passed_over(root: Path, controller: Pa
     driver.run()
     journal.release()
     # Without a configuration everything is drawn.
-    assert [len(event.configs) for event in of_kind(root, Enqueued)] == [1]
+    assert [len(event.configs) for event in of_kind(root, ConfigsEnqueued)] == [1]
     assert os.listdir(Layout(root).control) == []
 
 
@@ -115,7 +115,7 @@ def test_what_is_left_of_the_enqueued_goes_to_the_next_bracket(root: Path, contr
         root,
         FolderCluster(controller),
         scheduler=Hyperband(max_resource=9),
-        first=(STARTED, Enqueued(configs)),
+        first=(STARTED, ConfigsEnqueued(configs)),
     )
     created = of_kind(root, TrialCreated)
     assert [event.config for event in created[:12]] == list(configs)
@@ -137,7 +137,7 @@ def test_results_of_earlier_sweeps_are_observations_from_the_beginning(
         FolderCluster(controller),
         scheduler=Fifo(max_resource=1, trials=2),
         searcher=searcher,
-        first=(started(objective={"metric": "loss", "mode": mode}), KnownResults("old", results)),
+        first=(started(objective={"metric": "loss", "mode": mode}), WarmStartLoaded("old", results)),
         max_tasks=1,
         minimise=minimise,
     )
@@ -241,7 +241,7 @@ def test_a_configuration_of_which_one_repeat_fails_is_not_promoted(root: Path, c
 
 def test_the_events_of_a_sweep_are_decided_again_in_the_same_way(root: Path, controller: Path) -> None:
     """A driver for each tick decides what one driver does, with repeats and enqueued trials too."""
-    first: tuple[AnyEvent, ...] = (started(repeats=2), Enqueued(({"x": 0.5},)))
+    first: tuple[AnyEvent, ...] = (started(repeats=2), ConfigsEnqueued(({"x": 0.5},)))
 
     def created(folder: Path, *, one_driver: bool) -> list[Any]:
         cluster = FolderCluster(folder.with_name(folder.name + " controller"))

@@ -12,20 +12,20 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
-    Ending,
-    NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TrialCreated,
+    TrialsExhausted,
 )
-from hpcsweep.core.protocols import TaskShape
-from hpcsweep.core.records import BatchState
+from hpcsweep.core.models import BatchState
+from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
-from hpcsweep.driver.settings import Settings
+from hpcsweep.driver.config import DriverConfig
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.fifo import Fifo
 from tests.doubles import PROGRAM
@@ -40,12 +40,12 @@ def settings(
     time_s: int | None = 3600,
     max_time_s: float | None = None,
     max_trials: int | None = None,
-) -> Settings:
-    return Settings(
+) -> DriverConfig:
+    return DriverConfig(
         "s",
         "fake",
         PROGRAM,
-        TaskShape(gpus=gpus, time_s=time_s),
+        TaskResources(gpus=gpus, time_s=time_s),
         seed=0,
         max_gpu_s=None if hours is None else hours * HOUR,
         max_time_s=max_time_s,
@@ -53,7 +53,7 @@ def settings(
     )
 
 
-def budget(wanted: Settings, *, default_time_s: int | None = None) -> GpuBudget:
+def budget(wanted: DriverConfig, *, default_time_s: int | None = None) -> GpuBudget:
     return GpuBudget(wanted, default_time_s=default_time_s)
 
 
@@ -77,7 +77,7 @@ def finish(state: SweepState, trial: int, *, batch: str, gpu_s: float) -> None:
 
 
 def left(
-    wanted: Settings,
+    wanted: DriverConfig,
     state: SweepState,
     *,
     open_tasks: Callable[[BatchState], int] = lambda batch: len(batch.unended),
@@ -99,7 +99,7 @@ def test_a_cap_needs_a_time_limit_from_the_spec_or_the_cluster() -> None:
 
 
 @pytest.mark.parametrize("wanted", [settings(time_s=None), settings(hours=1.0, gpus=0, time_s=None)])
-def test_without_a_cap_or_gpus_anything_may_be_submitted(wanted: Settings) -> None:
+def test_without_a_cap_or_gpus_anything_may_be_submitted(wanted: DriverConfig) -> None:
     state = sweep(trials=2)
     submit(state, "b1", range(2))
     assert not budget(wanted).capped
@@ -242,7 +242,7 @@ def test_a_budget_of_time_counts_from_the_beginning() -> None:
     assert spent_budget(sweep(), wanted, budget(wanted), now=1100.0) == "budget.time 100 s is used up"
 
 
-def ended(ending: Ending, *, cause: str | None = None, trials: int = 0) -> SweepState:
+def ended(ending: SweepOutcome, *, cause: str | None = None, trials: int = 0) -> SweepState:
     """A sweep whose trials have all ended."""
     state = sweep(trials=trials)
     if trials:
@@ -251,7 +251,7 @@ def ended(ending: Ending, *, cause: str | None = None, trials: int = 0) -> Sweep
             finish(state, trial, batch="b1", gpu_s=HOUR)
         state.apply(BatchClosed("b1"))
     if cause is not None:
-        state.apply(NoMoreTrials("no more", cause))
+        state.apply(TrialsExhausted("no more", cause))
     state.apply(SweepEnded(2000.0, ending, "because"))
     return state
 
@@ -266,7 +266,7 @@ def fifo(state: SweepState) -> Fifo:
     return scheduler
 
 
-def can_go_on(state: SweepState, wanted: Settings) -> bool:
+def can_go_on(state: SweepState, wanted: DriverConfig) -> bool:
     return work_left(state, fifo(state), wanted, budget(wanted), now=2000.0)
 
 
@@ -274,26 +274,26 @@ def test_only_what_has_ended_can_go_on() -> None:
     assert not can_go_on(sweep(), settings())
 
 
-@pytest.mark.parametrize("ending", [Ending.STOPPED, Ending.PAUSED])
-def test_what_was_stopped_or_paused_goes_on_whatever_is_spent(ending: Ending) -> None:
+@pytest.mark.parametrize("ending", [SweepOutcome.STOPPED, SweepOutcome.PAUSED])
+def test_what_was_stopped_or_paused_goes_on_whatever_is_spent(ending: SweepOutcome) -> None:
     assert can_go_on(ended(ending, trials=2), settings(hours=1.0))
 
 
 def test_a_raised_budget_goes_on_and_the_same_one_does_not() -> None:
-    spent = ended(Ending.FINISHED, trials=2)
+    spent = ended(SweepOutcome.FINISHED, trials=2)
     assert not can_go_on(spent, settings(hours=2.0))
     assert can_go_on(spent, settings(hours=3.0))
-    trials = ended(Ending.FINISHED, cause="budget", trials=2)
+    trials = ended(SweepOutcome.FINISHED, cause="budget", trials=2)
     assert not can_go_on(trials, settings(max_trials=2))
     assert can_go_on(trials, settings(max_trials=3))
 
 
 def test_a_space_that_is_exhausted_stays_so() -> None:
-    assert not can_go_on(ended(Ending.FINISHED, cause="space", trials=2), settings(max_trials=9))
+    assert not can_go_on(ended(SweepOutcome.FINISHED, cause="space", trials=2), settings(max_trials=9))
 
 
 def test_asking_whether_it_can_go_on_changes_nothing() -> None:
-    state, wanted = ended(Ending.FINISHED, cause="budget", trials=2), settings(max_trials=3)
+    state, wanted = ended(SweepOutcome.FINISHED, cause="budget", trials=2), settings(max_trials=3)
     scheduler = fifo(state)
     assert work_left(state, scheduler, wanted, budget(wanted), now=2000.0)
     assert scheduler.done

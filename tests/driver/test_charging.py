@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpcsweep.core.events import Interruption, RunInterrupted
 from hpcsweep.core.protocols import Phase, TaskState
-from hpcsweep.driver.charging import CLOCKS_S, HOSTS_S, OVERRUN_S, Charges, at_most, bounded
+from hpcsweep.driver.accounting import CLOCKS_S, HOSTS_S, OVERRUN_S, UsageAccounting, at_most, bounded
 
 GPUS = 2
 PENDING = TaskState(Phase.PENDING)
@@ -38,9 +38,9 @@ def told(
     )
 
 
-def charged(*happened: TaskState | RunInterrupted) -> Charges:
+def charged(*happened: TaskState | RunInterrupted) -> UsageAccounting:
     """Of task 0, in the order in which it came to be known."""
-    charges = Charges(GPUS)
+    charges = UsageAccounting(GPUS)
     for each in happened:
         if isinstance(each, RunInterrupted):
             charges.told(each)
@@ -88,7 +88,7 @@ def test_idle_lanes_cost_gpu_seconds_and_no_time() -> None:
 
 
 def test_tasks_are_counted_each_on_its_own() -> None:
-    charges = Charges(GPUS)
+    charges = UsageAccounting(GPUS)
     for task, seconds in enumerate((11.0, 7.0, 5.0)):
         charges.seen(task, ended(seconds))
     charges.told(told(9.0, task=0))
@@ -127,7 +127,7 @@ def test_all_starts_together_cost_what_the_cluster_counts(
     starts: list[tuple[int, float | None]], late: bool
 ) -> None:
     """Each start ends with or without a word, which is seen at once or after the last one."""
-    charges = Charges(GPUS)
+    charges = UsageAccounting(GPUS)
     results = [
         told(elapsed * share, restart=restart)
         for restart, (elapsed, share) in enumerate(starts)
@@ -149,7 +149,7 @@ def test_all_starts_together_cost_what_the_cluster_counts(
 
 
 def test_a_task_of_which_nobody_knows_any_more_is_charged_as_much_as_it_can_have_taken() -> None:
-    charges = Charges(GPUS)
+    charges = UsageAccounting(GPUS)
     charges.seen(0, TaskState(Phase.RUNNING, seconds=20.0))
     charges.assume(0, 15.0, at_most_s=60.0)
     charges.assume(1, 500.0, at_most_s=60.0)  # never seen at all
@@ -169,7 +169,7 @@ def test_the_cluster_s_count_in_whole_seconds_is_the_one_of_the_accounts(
 LIMIT_S = 600.0
 
 
-def seen_at(charges: Charges, *happened: tuple[float, TaskState]) -> float:
+def seen_at(charges: UsageAccounting, *happened: tuple[float, TaskState]) -> float:
     """Seconds that task 0 cost, seen in these states at these times."""
     for now, state in happened:
         charges.seen(0, state, now=now)
@@ -177,7 +177,7 @@ def seen_at(charges: Charges, *happened: tuple[float, TaskState]) -> float:
 
 
 def test_a_count_that_jumps_for_seconds_costs_next_to_nothing() -> None:
-    charges = Charges(GPUS, limit_s=36_000.0, since=1000.0)
+    charges = UsageAccounting(GPUS, limit_s=36_000.0, since=1000.0)
     seconds = seen_at(
         charges,
         (1100.0, running(60.0)),
@@ -190,14 +190,14 @@ def test_a_count_that_jumps_for_seconds_costs_next_to_nothing() -> None:
 
 @pytest.mark.parametrize("told_s", [1e9, 7200.0, float("nan"), -5.0, float("inf")])
 def test_no_start_costs_more_than_its_limit_or_less_than_nothing(told_s: float) -> None:
-    charges = Charges(GPUS, limit_s=LIMIT_S, since=0.0)
+    charges = UsageAccounting(GPUS, limit_s=LIMIT_S, since=0.0)
     seconds = seen_at(charges, (1e6, running(told_s)), (2e6, ended(told_s)))
     assert 0.0 <= seconds <= LIMIT_S + OVERRUN_S
     assert 0.0 <= bounded(told_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
 
 
 def test_a_count_before_anything_was_seen_is_bounded_by_the_time_since_it_was_planned() -> None:
-    charges = Charges(GPUS, since=1000.0)
+    charges = UsageAccounting(GPUS, since=1000.0)
     assert seen_at(charges, (1010.0, running(36_000.0))) <= 10.0 + HOSTS_S
 
 
@@ -209,7 +209,7 @@ def test_a_count_before_anything_was_seen_is_bounded_by_the_time_since_it_was_pl
 def test_whatever_clocks_say_each_start_that_was_seen_stays_within_its_limit(
     steps: list[tuple[float, float | None]],
 ) -> None:
-    charges = Charges(1, limit_s=LIMIT_S, since=0.0)
+    charges = UsageAccounting(1, limit_s=LIMIT_S, since=0.0)
     for now, seconds in steps:
         charges.seen(0, running(seconds), now=now)
     assert all(0.0 <= start <= LIMIT_S + OVERRUN_S for start in charges._starts[0])

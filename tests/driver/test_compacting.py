@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from hpcsweep import load
-from hpcsweep.compacting import carry_out
-from hpcsweep.core.events import AnyEvent, Compacted, Config, Ending, RunId
-from hpcsweep.core.packing import Packing
-from hpcsweep.driver import ChildCompactor, Compactor, Driver, Settings, compacting
+from hpcsweep.core.compaction import CompactionState
+from hpcsweep.core.events import AnyEvent, Config, FilesCompacted, RunId, SweepOutcome
+from hpcsweep.driver import Compactor, Driver, DriverConfig, SubprocessCompactor, compaction
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.control import Request, put_request
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.compaction.parts import Answer, ClearPart, CompactableRun, Order, WritePart
+from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.parts import Answer, Candidate, ClearPart, Order, WritePart
+from hpcsweep.store.requests import Request, put_request
 from tests.compacted import batch_files
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor, quadratic
 from tests.driver.sweeps import (
@@ -38,7 +38,7 @@ from tests.driver.sweeps import (
     undisturbed,
 )
 
-CHILD = [sys.executable, "-P", "-m", "hpcsweep.compacting"]
+CHILD = [sys.executable, "-P", "-m", "hpcsweep.store.compaction.worker"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
@@ -64,7 +64,7 @@ def driven(root: Path, controller: Path, compactor: Compactor, **options: Any) -
         scheduler=Fifo(max_resource=2, trials=5),
         cluster=FolderCluster(controller, per_poll=2, reports=True),
         clock=FakeClock(),
-        settings=Settings("s", "folder", PROGRAM, SHAPE, 7, max_trials=5, compact_at=6, **options),
+        settings=DriverConfig("s", "folder", PROGRAM, SHAPE, 7, max_trials=5, compact_at=6, **options),
         compactor=compactor,
     )
     driver.start(STARTED)
@@ -81,14 +81,14 @@ def driven(root: Path, controller: Path, compactor: Compactor, **options: Any) -
 def test_parts_are_made_while_the_sweep_goes_on_and_are_one_at_its_end(
     root: Path, controller: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compacting, "MERGE_ABOVE", 2)
+    monkeypatch.setattr(compaction, "MERGE_ABOVE", 2)
     cluster = FolderCluster(controller, per_poll=2, reports=True)
     drive(root, cluster, compact=True, compact_at=12)
-    made = of_kind(root, Compacted)
+    made = of_kind(root, FilesCompacted)
     assert len(made) >= 4
     assert made[-1].replaces
     assert sorted(run for event in made for run in event.runs) == sorted(cluster.trained())
-    assert len(Packing.replay(events(root)).parts) == 1
+    assert len(CompactionState.replay(events(root)).parts) == 1
     assert kinds(root) == sorted(
         ["000001.jsonl", "metrics", "runs", "trials", "tables.json"]
         + ["batches" for event in made if event.batches]
@@ -104,7 +104,7 @@ def test_a_sweep_of_one_run_batches_has_fewer_files_than_trials(root: Path, cont
     assert len(frames.trials) == 40
     assert len(frames.metrics) == sum(frames.runs["resource"])
     assert len([path for path in root.rglob("*") if path.is_file()]) < 20
-    assert len(of_kind(root, Compacted)) > 2
+    assert len(of_kind(root, FilesCompacted)) > 2
 
 
 def test_nothing_of_a_run_that_failed_is_compacted_before_it_came_to_its_end(
@@ -126,7 +126,7 @@ def test_nothing_of_a_run_that_failed_is_compacted_before_it_came_to_its_end(
     frames = load(root)
     assert list(frames.runs["outcome"]) == ["completed", "completed"]
     assert len(frames.metrics) == 6
-    assert len(of_kind(root, Compacted)) == 2
+    assert len(of_kind(root, FilesCompacted)) == 2
 
 
 def test_a_sweep_that_goes_on_after_its_end_is_compacted_again(root: Path, controller: Path) -> None:
@@ -163,12 +163,12 @@ def written(root: Path, *, told: bool) -> str:
     layout = Layout(root)
     journal = Journal.open(layout)
     journal.acquire()
-    packing = Packing.replay(journal.events)
-    runs = tuple(Candidate(*run, 0, 0) for run in sorted(packing.ready))
+    packing = CompactionState.replay(journal.events)
+    runs = tuple(CompactableRun(*run, 0, 0) for run in sorted(packing.ready))
     order = WritePart(f"{journal.number:06d}-1", runs, tuple(packing.batches))
     answer = carry_out(layout, order, now=0.0)
     if told:
-        journal.commit([Compacted(order.part, answer.runs, order.batches)])
+        journal.commit([FilesCompacted(order.part, answer.runs, order.batches)])
     journal.release()
     return order.part
 
@@ -218,11 +218,11 @@ def test_a_compaction_that_fails_is_told_once_and_costs_nothing(
     failing = Failing(Layout(root))
     with caplog.at_level(logging.WARNING):
         driver = driven(root, controller, failing)
-    assert end_of(root) == (Ending.FINISHED, driver.state.ended and driver.state.ended.reason)
+    assert end_of(root) == (SweepOutcome.FINISHED, driver.state.ended and driver.state.ended.reason)
     told = f"{root}: finished parts are not compacted: OSError: no space left"
     assert [record.message for record in caplog.records] == [told]
     assert len(failing.orders) == 1
-    assert of_kind(root, Compacted) == []
+    assert of_kind(root, FilesCompacted) == []
     assert len(load(root).metrics) == 10
     driven(root, controller, InlineCompactor(Layout(root)))
     assert len(load(root).metrics) == 10
@@ -238,20 +238,24 @@ def test_a_driver_whose_commit_came_too_late_removes_nothing(
 
     def superseded_meanwhile(journal: Journal, committed: Sequence[AnyEvent]) -> None:
         commit(journal, committed)
-        if isinstance(committed[0], Compacted):
+        if isinstance(committed[0], FilesCompacted):
             (root / "journal/000009.jsonl").touch()  # since its last look, and before it wrote
 
     monkeypatch.setattr(Journal, "commit", superseded_meanwhile)
     driver, journal = make_driver(root, FolderCluster(controller), compact=True)
     driver.compact()
     journal.release()
-    assert len(of_kind(root, Compacted)) == 1
+    assert len(of_kind(root, FilesCompacted)) == 1
     assert set(files(root)) >= set(raw)
 
 
 def test_a_run_whose_reports_are_not_visible_yet_stays_raw_for_a_while(root: Path) -> None:
     layout = Layout(root)
-    late, silent, seen = Candidate(0, 0, 1, 0, 1000.0), Candidate(1, 0, 0, 0), Candidate(2, 0, 0, 0, 1000.0)
+    late, silent, seen = (
+        CompactableRun(0, 0, 1, 0, 1000.0),
+        CompactableRun(1, 0, 0, 0),
+        CompactableRun(2, 0, 0, 0, 1000.0),
+    )
     order = WritePart("000001-1", (late, silent, seen))
     path = layout.trial(2).metrics(0, 0, 0)
     path.parent.mkdir(parents=True)
@@ -271,27 +275,27 @@ def answered(compactor: Compactor) -> Answer:
 
 
 def test_a_process_of_its_own_compacts_a_sweep(root: Path, controller: Path) -> None:
-    child = ChildCompactor([*CHILD, str(root)], ENVIRONMENT)
+    child = SubprocessCompactor([*CHILD, str(root)], ENVIRONMENT)
     driven(root, controller, child)
-    assert len(of_kind(root, Compacted)) >= 1
+    assert len(of_kind(root, FilesCompacted)) >= 1
     assert len(load(root).metrics) == 10
     assert {name.partition("/")[2] for name in batch_files(root)} >= {"manifest.jsonl", "logs/0.log"}
     assert kinds(root)[-3:] == ["runs", "tables.json", "trials"]
 
 
 def test_a_process_that_dies_or_cannot_be_started_is_an_error_and_not_the_end(root: Path) -> None:
-    dying = ChildCompactor([sys.executable, "-c", "input(); import os; os._exit(7)"], ENVIRONMENT)
+    dying = SubprocessCompactor([sys.executable, "-c", "input(); import os; os._exit(7)"], ENVIRONMENT)
     dying.begin(ClearPart("000001-1"))
     assert answered(dying) == Answer(error="the process ended with code 7")
     dying.close()
-    missing = ChildCompactor(["/there/is/no/python"], {})
+    missing = SubprocessCompactor(["/there/is/no/python"], {})
     missing.begin(ClearPart("000001-1"))
     assert "No such file or directory" in answered(missing).error
     missing.close()
 
 
 def test_a_process_tells_what_is_wrong_and_takes_the_next_order(root: Path) -> None:
-    child = ChildCompactor([*CHILD, str(root)], ENVIRONMENT)
+    child = SubprocessCompactor([*CHILD, str(root)], ENVIRONMENT)
     child.begin(WritePart("000002-1", replaces=("000001-1",)))
     missing = f"{root}/compacted/metrics-000001-1.parquet"
     told = f"FileNotFoundError: [Errno 2] No such file or directory: '{missing}'"

@@ -20,29 +20,29 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     BatchThrottled,
-    Ending,
     Interruption,
-    NoMoreTrials,
     RunFinished,
     RunInterrupted,
     StopRequested,
     SweepEnded,
+    SweepOutcome,
     SweepResumed,
     TasksAllocated,
     TimeUp,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
 )
-from hpcsweep.core.protocols import Batch, Holding, LiveBatch, Phase, TaskId, TaskShape, TaskState
-from hpcsweep.core.records import RunStatus
+from hpcsweep.core.models import RunStatus
+from hpcsweep.core.protocols import Batch, Holding, Phase, SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterUnavailable, FolderError, SubmitRefused, SubmitUncertain, SupersededError
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving, Hyperband
-from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import write_manifest
+from hpcsweep.store.requests import Request, put_request
 from tests.doubles import FakeClock, FolderCluster
 from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_kind, undisturbed
 
@@ -61,7 +61,7 @@ def test_a_hyperband_is_trained_run_by_run_as_in_the_table(root: Path, controlle
     assert state.counts == {status: 22 if status is RunStatus.COMPLETED else 0 for status in RunStatus}
     ended = state.ended
     assert ended is not None
-    assert (ended.ending, ended.reason) == (Ending.FINISHED, "all trials are done")
+    assert (ended.ending, ended.reason) == (SweepOutcome.FINISHED, "all trials are done")
     assert (state.live, list(state.waiting)) == ({}, [])
 
 
@@ -98,7 +98,7 @@ def test_every_run_failing_ends_the_sweep_as_failed_and_says_why(root: Path, con
     ended = state.ended
     assert ended is not None
     assert (ended.ending, ended.reason) == (
-        Ending.FAILED,
+        SweepOutcome.FAILED,
         "no run gave a value; the last failure: ValueError: no",
     )
     assert of_kind(root, TrialPromoted) == []
@@ -160,11 +160,11 @@ class SlowCluster(FolderCluster):
         self.throttles[batch.name] = batch.throttle
         return super().submit(batch)
 
-    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         super().throttle(batch, tasks)
         self.throttles[batch.name] = tasks
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         self.polls += 1
         states: dict[TaskId, TaskState] = {}
         for batch in live:
@@ -230,10 +230,10 @@ def test_a_lowered_cap_holds_for_arrays_that_are_there_already(root: Path, contr
 
 def test_arrays_of_larger_tasks_count_with_all_their_gpus(root: Path, controller: Path) -> None:
     cluster = SlowCluster(controller, seed=0)
-    driver, journal = make_driver(root, cluster, shape=TaskShape(gpus=2), max_tasks=2)  # 4 GPUs
+    driver, journal = make_driver(root, cluster, shape=TaskResources(gpus=2), max_tasks=2)  # 4 GPUs
     driver.tick()
     journal.release()
-    driver, journal = make_driver(root, cluster, shape=TaskShape(gpus=1), max_tasks=4)  # 4 GPUs
+    driver, journal = make_driver(root, cluster, shape=TaskResources(gpus=1), max_tasks=4)  # 4 GPUs
     driver.tick()
     assert cluster.throttles == {"s-cafe01-1-1": 2}
     driver.run()
@@ -246,10 +246,10 @@ class WholeNodes(SlowCluster):
 
     foretells = True
 
-    def holds(self, shape: TaskShape) -> Holding:
+    def holds(self, shape: TaskResources) -> Holding:
         return Holding(4, 16, "whole nodes") if self.foretells else super().holds(shape)
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         shown = super().poll(live) or {}
         return {
             task: msgspec.structs.replace(state, gpus=4 if state.phase is Phase.RUNNING else None)
@@ -286,7 +286,7 @@ def test_cap_on_gpus_learns_from_what_running_tasks_were_given(root: Path, contr
 def test_sweep_pauses_where_one_task_holds_more_than_the_cap(root: Path, controller: Path) -> None:
     cluster = WholeNodes(controller, seed=0)
     drive(root, cluster, max_tasks=100, max_gpus=3)
-    assert end_of(root) == (Ending.PAUSED, "a task holds 4 GPUs, and cluster.max_gpus is 3: raise it")
+    assert end_of(root) == (SweepOutcome.PAUSED, "a task holds 4 GPUs, and cluster.max_gpus is 3: raise it")
     assert cluster.most_running == 0
 
 
@@ -295,7 +295,7 @@ def test_a_throttle_that_the_cluster_did_not_take_is_given_again(root: Path, con
     accept = cluster.throttle
     refused = 0
 
-    def flaky(batch: LiveBatch, tasks: int) -> None:
+    def flaky(batch: SubmittedBatch, tasks: int) -> None:
         nonlocal refused
         if refused < 3:
             refused += 1
@@ -319,7 +319,7 @@ def test_arrays_are_split_at_the_site_s_limit(root: Path, controller: Path) -> N
 
 
 def test_several_runs_are_packed_into_one_task(root: Path, controller: Path) -> None:
-    shape = TaskShape(gpus=1, runs=4, lanes=2)
+    shape = TaskResources(gpus=1, runs=4, lanes=2)
     cluster = FolderCluster(controller)
     drive(root, cluster, shape=shape, max_tasks=3)
     tasks = [[len(task) for task in batch.tasks] for batch in of_kind(root, BatchPlanned)]
@@ -388,8 +388,8 @@ def test_another_seed_makes_another_sweep(root: Path, controller: Path) -> None:
 def test_the_budget_of_trials_is_held_and_raising_it_carries_on(root: Path, controller: Path) -> None:
     drive(root, FolderCluster(controller), max_trials=12)
     assert len(of_kind(root, TrialCreated)) == 12
-    assert end_of(root) == (Ending.FINISHED, "budget.trials 12 is reached")
-    assert of_kind(root, NoMoreTrials) == [NoMoreTrials("budget.trials 12 is reached", "budget")]
+    assert end_of(root) == (SweepOutcome.FINISHED, "budget.trials 12 is reached")
+    assert of_kind(root, TrialsExhausted) == [TrialsExhausted("budget.trials 12 is reached", "budget")]
     first = decided(events(root))
 
     drive(root, FolderCluster(controller), max_trials=12)  # the same budget: nothing to do
@@ -399,7 +399,7 @@ def test_the_budget_of_trials_is_held_and_raising_it_carries_on(root: Path, cont
     drive(root, FolderCluster(controller))
     assert len(of_kind(root, SweepResumed)) == 1
     assert len(of_kind(root, TrialCreated)) == 17  # the bracket cut short is filled, then the next one starts
-    assert end_of(root) == (Ending.FINISHED, "all trials are done")
+    assert end_of(root) == (SweepOutcome.FINISHED, "all trials are done")
     assert [event for event in decided(events(root)) if event in first] == first
 
 
@@ -418,13 +418,13 @@ def test_a_budget_raised_fills_the_bracket_that_it_had_cut_and_opens_none(
 
 
 def test_the_budget_of_gpu_hours_ends_it_and_raising_it_carries_on(root: Path, controller: Path) -> None:
-    capped: dict[str, Any] = {"shape": TaskShape(gpus=1, time_s=60), "max_gpu_s": 100.8}
+    capped: dict[str, Any] = {"shape": TaskResources(gpus=1, time_s=60), "max_gpu_s": 100.8}
     drive(root, FolderCluster(controller), **capped)
     spent = sum(event.gpu_seconds for event in of_kind(root, RunFinished))
     # Only what fits with its whole time limit is submitted; these runs are far quicker than theirs.
     assert 40.8 < spent < 78.0
     words = f"budget.gpu_hours 0.028 is used up: {spent / 3600:.4g} are spent"
-    assert end_of(root) == (Ending.FINISHED, f"{words}, and one more task may take 0.01667")
+    assert end_of(root) == (SweepOutcome.FINISHED, f"{words}, and one more task may take 0.01667")
     drive(root, FolderCluster(controller), **capped)
     assert of_kind(root, SweepResumed) == []
     drive(root, FolderCluster(controller))
@@ -462,7 +462,7 @@ def test_the_budget_of_time_ends_it_when_what_runs_has_ended(root: Path, control
     cluster.poll_s = (60.0, 60.0)
     clock = FakeClock()
     drive(root, cluster, clock=clock, max_time_s=100.0)
-    assert end_of(root) == (Ending.FINISHED, "budget.time 100 s is used up")
+    assert end_of(root) == (SweepOutcome.FINISHED, "budget.time 100 s is used up")
     assert len(of_kind(root, BatchPlanned)) == 1
     assert len(of_kind(root, RunFinished)) == 9  # nothing that was submitted is thrown away
     drive(root, cluster, clock=clock)
@@ -472,7 +472,7 @@ def test_the_budget_of_time_ends_it_when_what_runs_has_ended(root: Path, control
 def test_fifo_without_an_end_ends_with_the_budget_of_trials(root: Path, controller: Path) -> None:
     drive(root, FolderCluster(controller), scheduler=Fifo(max_resource=2), max_trials=10)
     assert len(of_kind(root, TrialCreated)) == 10
-    assert end_of(root) == (Ending.FINISHED, "budget.trials 10 is reached")
+    assert end_of(root) == (SweepOutcome.FINISHED, "budget.trials 10 is reached")
 
 
 # --------------------------------------------------------------------------- stopping
@@ -490,7 +490,7 @@ def test_a_request_to_stop_cancels_and_ends_and_a_second_launch_carries_on(
     request = put_request(Layout(root), Request("stop", clock.time(), "ada"))
     driver.run()
     journal.release()
-    assert end_of(root) == (Ending.STOPPED, "stopped by ada")
+    assert end_of(root) == (SweepOutcome.STOPPED, "stopped by ada")
     assert [(e.reason, e.request) for e in of_kind(root, StopRequested)] == [("stopped by ada", request.name)]
     interrupted = of_kind(root, RunInterrupted)
     assert [event.why for event in interrupted] == [Interruption.SWEEP_STOPPED] * 5
@@ -512,7 +512,7 @@ def test_a_cluster_that_cannot_cancel_now_is_asked_again(root: Path, controller:
     accept = cluster.cancel
     asked = 0
 
-    def flaky(batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def flaky(batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         nonlocal asked
         asked += 1
         if asked < 3:
@@ -525,7 +525,7 @@ def test_a_cluster_that_cannot_cancel_now_is_asked_again(root: Path, controller:
     put_request(Layout(root), Request("stop", clock.time(), "ada"))
     driver.run()
     journal.release()
-    assert end_of(root) == (Ending.STOPPED, "stopped by ada")
+    assert end_of(root) == (SweepOutcome.STOPPED, "stopped by ada")
     assert asked >= 3
 
 
@@ -590,7 +590,7 @@ def test_a_full_disk_is_told_in_words_and_the_next_launch_carries_on(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("hpcsweep.driver.submitting.write_manifest", full)
+        patched.setattr("hpcsweep.driver.submitter.write_manifest", full)
         with pytest.raises(FolderError, match="No space left on device"):
             drive(root, FolderCluster(controller))
     drive(root, FolderCluster(controller))
@@ -601,7 +601,7 @@ def test_a_damaged_result_file_is_no_result_and_its_run_is_repeated(root: Path, 
     class Damaging(FolderCluster):
         poll_s = (1.0, 1.0)
 
-        def run(self, batch: LiveBatch, task: int) -> None:
+        def run(self, batch: SubmittedBatch, task: int) -> None:
             super().run(batch, task)
             if not damaged:
                 damaged.append(path := BatchLayout(batch.folder).result(task, 0, 0))
@@ -706,7 +706,7 @@ def test_a_task_of_an_abandoned_batch_that_starts_all_the_same_leaves(root: Path
     (abandoned,) = of_kind(root, BatchAbandoned)
     folder = Layout(root).batch(abandoned.batch).root
     (controller / abandoned.batch).mkdir()
-    cluster.run(LiveBatch(abandoned.batch, "1", folder, 9, 4, TaskShape(gpus=1), range(9)), 0)
+    cluster.run(SubmittedBatch(abandoned.batch, "1", folder, 9, 4, TaskResources(gpus=1), range(9)), 0)
     driver.run()
     journal.release()
     assert not Layout(root).batch(abandoned.batch).results.exists()
@@ -733,7 +733,7 @@ def test_a_driver_that_is_superseded_between_plan_and_submission_submits_nothing
         write_manifest(*args)
         (Layout(root).journal / "000002.jsonl").touch()
 
-    monkeypatch.setattr("hpcsweep.driver.submitting.write_manifest", slow)
+    monkeypatch.setattr("hpcsweep.driver.submitter.write_manifest", slow)
     with pytest.raises(SupersededError):
         driver.tick()
     journal.release()
@@ -836,7 +836,7 @@ def test_only_new_result_files_are_opened_and_each_once(
         polls = cluster.polls
         run = cluster.run
 
-        def unwatched(batch: LiveBatch, task: int, run: Callable[..., None] = run) -> None:
+        def unwatched(batch: SubmittedBatch, task: int, run: Callable[..., None] = run) -> None:
             watch.on = False
             run(batch, task)
             watch.on = True

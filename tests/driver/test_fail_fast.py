@@ -10,20 +10,20 @@ import pytest
 
 from hpcsweep.core.events import (
     Config,
-    Ending,
     PauseEnded,
     PauseRequested,
     RunFinished,
     RunInterrupted,
+    SweepOutcome,
 )
 from hpcsweep.core.first_errors import AT_ONCE_S
-from hpcsweep.core.protocols import LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import unhealthy
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
-from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.requests import Request, put_request
 from tests.doubles import FolderCluster
 
 from .sweeps import drive, end_of, events, make_driver, of_kind
@@ -56,11 +56,11 @@ class Queue(FolderCluster):
         self.forgets = forgets
         self.poll_s = (1.0, 1.0)  # time passes between two looks
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         self.cancelled.update(TaskId(batch.name, task) for task in tasks)
         super().cancel(batch, tasks)
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         states = dict(super().poll(live) or {})
         if self.forgets:
             return {task: state for task, state in states.items() if task not in self.cancelled}
@@ -80,7 +80,7 @@ def test_an_error_in_every_trial_costs_a_handful_of_runs_and_what_is_queued_is_c
 ) -> None:
     cluster = Queue(tmp_path / "controller", objective=failing, forgets=forgets)
     driver = drive(tmp_path / "r", cluster, scheduler=scheduler(), fail_fast=5, max_tasks=49, max_trials=200)
-    assert end_of(tmp_path / "r") == (Ending.PAUSED, ALIKE)
+    assert end_of(tmp_path / "r") == (SweepOutcome.PAUSED, ALIKE)
     assert len(cluster.trained()) <= 7
     assert SweepState.replay(events(tmp_path / "r")).first_errors.trials == driver.state.first_errors.trials
     # What was queued has not begun: it waits, and no attempt of it counts.
@@ -96,7 +96,7 @@ def test_after_mending_retry_runs_the_failed_ones_and_the_queued_ones(tmp_path: 
     put_request(Layout(tmp_path / "r"), Request("retry", 0.0, "me"))
     good = FolderCluster(tmp_path / "controller")
     driver = drive(tmp_path / "r", good, scheduler=Fifo(max_resource=1, trials=40), **options)
-    assert end_of(tmp_path / "r") == (Ending.FINISHED, "all trials are done")
+    assert end_of(tmp_path / "r") == (SweepOutcome.FINISHED, "all trials are done")
     assert all(trial.runs[0].value is not None for trial in driver.state.trials)
 
 
@@ -105,7 +105,7 @@ def test_a_launch_without_mending_costs_another_handful(tmp_path: Path) -> None:
     for _ in range(2):
         scheduler = Fifo(max_resource=1, trials=40)
         drive(tmp_path / "r", cluster, scheduler=scheduler, fail_fast=5, max_tasks=40, max_trials=40)
-    assert end_of(tmp_path / "r")[0] is Ending.PAUSED
+    assert end_of(tmp_path / "r")[0] is SweepOutcome.PAUSED
     assert len(cluster.trained()) <= 14
 
 

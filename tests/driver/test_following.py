@@ -11,8 +11,8 @@ import pytest
 
 from hpcsweep.core.events import (
     AnyEvent,
+    BatchBlocked,
     BatchClosed,
-    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
     Interruption,
@@ -26,11 +26,20 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialStopped,
 )
-from hpcsweep.core.protocols import Batch, Cluster, Hindrance, Limits, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.core.records import RunStatus
+from hpcsweep.core.models import RunStatus
+from hpcsweep.core.protocols import (
+    Batch,
+    Cluster,
+    Hindrance,
+    Limits,
+    Phase,
+    SubmittedBatch,
+    TaskId,
+    TaskState,
+)
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver import Settings
-from hpcsweep.driver.following import NEVER_S, TOLD_S, Following
+from hpcsweep.driver import DriverConfig
+from hpcsweep.driver.monitor import NEVER_S, TOLD_S, JobMonitor
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
@@ -40,7 +49,7 @@ from tests.doubles import PROGRAM, SHAPE
 
 GRACE_S = 60.0
 MAX_IDLE_FAULTS = 2
-SETTINGS = Settings("s", "fake", PROGRAM, SHAPE, seed=0, max_idle_faults=MAX_IDLE_FAULTS)
+SETTINGS = DriverConfig("s", "fake", PROGRAM, SHAPE, seed=0, max_idle_faults=MAX_IDLE_FAULTS)
 
 
 class Scripted(Cluster):
@@ -55,9 +64,9 @@ class Scripted(Cluster):
         self.fails: Exception | None = None
         self.silent = False
         self.failed_nodes: set[str] = set()
-        self.asked: list[list[LiveBatch]] = []
+        self.asked: list[list[SubmittedBatch]] = []
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         self.asked.append(list(live))
         if self.fails is not None:
             raise self.fails
@@ -74,10 +83,10 @@ class Scripted(Cluster):
     def find(self, name: str) -> str | None:
         raise NotImplementedError
 
-    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         raise NotImplementedError
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         raise NotImplementedError
 
     def limits(self) -> Limits:
@@ -109,8 +118,8 @@ class Watched:
         self.batch(*tasks)
         self.following = self.session()
 
-    def session(self) -> Following:
-        return Following(
+    def session(self) -> JobMonitor:
+        return JobMonitor(
             self.state,
             layout=self.layout,
             cluster=self.cluster,
@@ -238,8 +247,8 @@ def test_the_poll_is_asked_for_the_tasks_not_yet_seen_gone(tmp_path: Path) -> No
     watched.observe()
     folder = watched.layout.batch("b1").root
     assert watched.cluster.asked == [
-        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 1, 2], 100.0)],
-        [LiveBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 2], 100.0)],
+        [SubmittedBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 1, 2], 100.0)],
+        [SubmittedBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 2], 100.0)],
     ]
 
 
@@ -379,7 +388,7 @@ def test_out_of_memory_without_a_result_is_the_configuration_s_own(watched: Watc
 def test_a_state_that_we_do_not_know_concludes_nothing(watched: Watched) -> None:
     watched.shows(Phase.UNKNOWN, reason="HIBERNATING")
     told = [event for _ in range(5) for event in watched.observe(10 * GRACE_S)]
-    assert [type(event) for event in told] == [BatchHindered]
+    assert [type(event) for event in told] == [BatchBlocked]
     watched.shows(Phase.COMPLETED)
     watched.writes(**COMPLETED)
     assert watched.observe() == [FINISHED, BatchClosed("b1")]
@@ -737,7 +746,7 @@ def test_a_trial_that_a_rule_stopped_ends_as_stopped(watched: Watched) -> None:
 # --------------------------------------------------------------------------- bounds of their own
 
 
-def settings(**changes: Any) -> Settings:
+def settings(**changes: Any) -> DriverConfig:
     return msgspec.structs.replace(SETTINGS, **changes)
 
 
@@ -850,13 +859,13 @@ def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes(tmp_path:
         return watched.observe()
 
     assert pend("", "", "") == []
-    assert pend("JobHeldUser", "JobHeldUser", "") == [BatchHindered("b1", "2 tasks: JobHeldUser", 102.0)]
+    assert pend("JobHeldUser", "JobHeldUser", "") == [BatchBlocked("b1", "2 tasks: JobHeldUser", 102.0)]
     assert pend("JobHeldUser", "JobHeldUser", "") == []
     assert pend("JobHeldUser", "AssocGrpGRES", "") == [
-        BatchHindered("b1", "1 task: JobHeldUser; 1 task: AssocGrpGRES", 104.0)
+        BatchBlocked("b1", "1 task: JobHeldUser; 1 task: AssocGrpGRES", 104.0)
     ]
     assert watched.state.live["b1"].hindered_at == 102.0
-    assert pend("", "", "") == [BatchHindered("b1", "", 105.0)]
+    assert pend("", "", "") == [BatchBlocked("b1", "", 105.0)]
     assert (watched.following.held, watched.following.never) == ({}, {})
 
 
@@ -872,11 +881,11 @@ def test_words_that_are_not_known_to_be_harmless_are_told_after_a_while(
     assert watched.observe() == []
     assert watched.following.waits, "somebody has to look again"
     assert watched.observe(TOLD_S - 1) == []
-    assert watched.observe() == [BatchHindered("b1", f"1 task: {state.reason}", watched.now)]
+    assert watched.observe() == [BatchBlocked("b1", f"1 task: {state.reason}", watched.now)]
     assert watched.observe(10 * NEVER_S) == []
     assert (watched.following.never, watched.following.waits) == ({}, False)
     watched.cluster.says = {0: TaskState(Phase.PENDING, "Priority")}
-    assert watched.observe() == [BatchHindered("b1", "", watched.now)]
+    assert watched.observe() == [BatchBlocked("b1", "", watched.now)]
 
 
 def test_words_that_pass_are_never_told_and_the_time_begins_again(watched: Watched) -> None:
@@ -895,13 +904,13 @@ def test_limit_of_a_group_is_told_only_while_nothing_of_the_sweep_runs(tmp_path:
     assert [watched.observe(TOLD_S) for _ in range(3)] == [[], [], []]
     watched.cluster.says = {0: limited, 1: limited}
     assert watched.observe() == []
-    assert watched.observe(TOLD_S) == [BatchHindered("b1", "2 tasks: AssocGrpGRES", watched.now)]
+    assert watched.observe(TOLD_S) == [BatchBlocked("b1", "2 tasks: AssocGrpGRES", watched.now)]
 
 
 def test_one_that_looks_once_tells_of_what_was_submitted_long_ago(watched: Watched) -> None:
     watched.cluster.says = {0: unknown("QOSMinGRES")}
     watched.now += TOLD_S
-    assert watched.observe() == [BatchHindered("b1", "1 task: QOSMinGRES", watched.now)]
+    assert watched.observe() == [BatchBlocked("b1", "1 task: QOSMinGRES", watched.now)]
     watched.restart()
     assert watched.observe() == []
 
@@ -911,7 +920,7 @@ def test_a_task_that_can_never_start_is_believed_after_minutes(watched: Watched,
     never = TaskState(Phase.PENDING, "BadConstraints", hindrance=Hindrance.NEVER)
     watched.cluster.says = {0: never}
     assert watched.observe() == []
-    assert watched.observe(TOLD_S) == [BatchHindered("b1", "1 task: BadConstraints", watched.now)]
+    assert watched.observe(TOLD_S) == [BatchBlocked("b1", "1 task: BadConstraints", watched.now)]
     assert watched.observe(NEVER_S - TOLD_S - 1) == []
     assert (watched.following.never, watched.following.waits) == ({}, True)
     watched.observe()

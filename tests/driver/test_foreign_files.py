@@ -9,20 +9,20 @@ from typing import Any
 
 import msgspec
 
-from hpcsweep.compacting import carry_out
-from hpcsweep.core.events import Ending, Failure, Outcome, RunFinished, RunId
-from hpcsweep.core.packing import Packing
-from hpcsweep.report.folder import Folder
-from hpcsweep.report.metrics import metrics_table, read_raw
+from hpcsweep.core.compaction import CompactionState
+from hpcsweep.core.events import Failure, Outcome, RunFinished, RunId, SweepOutcome
 from hpcsweep.schedulers.fifo import Fifo
-from hpcsweep.store.control import Request, put_request
+from hpcsweep.store.compaction.parts import CompactableRun, WritePart
+from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.parts import Candidate, WritePart
-from hpcsweep.store.passed_over import PassedOver
-from hpcsweep.store.segments import read_journal
-from hpcsweep.worker.value import measure
+from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.skipped import Skipped
+from hpcsweep.views.folder import Folder
+from hpcsweep.views.metrics import metrics_table, read_raw
+from hpcsweep.worker.objective import measure
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import make_driver
 from tests.users import ADA, IS_ROOT, as_user, give, open_folder
@@ -67,7 +67,7 @@ def test_a_sweep_ends_as_if_nothing_strange_were_in_its_folder(root: Path, contr
     assert again.passed_over[0] == stray
     ended = again.state.ended
     assert ended is not None
-    assert (ended.ending, sum(again.state.counts.values())) == (Ending.FINISHED, 4)
+    assert (ended.ending, sum(again.state.counts.values())) == (SweepOutcome.FINISHED, 4)
     values = [event for event in read_journal(layout).events if isinstance(event, RunFinished)]
     assert [event.outcome for event in values] == [Outcome.COMPLETED] * 4
 
@@ -89,7 +89,7 @@ def test_a_result_of_another_batch_is_passed_over(root: Path, controller: Path) 
     driver.run()
     journal.release()
     assert driver.state.ended is not None
-    assert driver.state.ended.ending is Ending.FINISHED
+    assert driver.state.ended.ending is SweepOutcome.FINISHED
 
 
 def test_a_request_that_cannot_be_removed_is_answered_once(root: Path, controller: Path) -> None:
@@ -149,11 +149,11 @@ def test_reports_that_cannot_be_read_stay_where_they_are_and_are_named() -> None
         unread.chmod(0)
         os.mkfifo(layout.trial(2).metrics(0, 1, 0))
         give(folder, ADA) if IS_ROOT else None
-        order = WritePart("000001-1", tuple(Candidate(trial, 0, 0, 0) for trial in range(3)))
+        order = WritePart("000001-1", tuple(CompactableRun(trial, 0, 0, 0) for trial in range(3)))
 
         def look() -> tuple[Any, ...]:
             answer = carry_out(layout, order, now=1e9)
-            found = PassedOver()
+            found = Skipped()
             table = read_raw(layout, [RunId(trial, 0) for trial in range(3)], found)
             return answer.runs, answer.error, table.to_pydict(), found.lines(layout.root)
 
@@ -173,7 +173,7 @@ def test_a_batch_folder_with_a_file_that_cannot_be_archived_stays_whole(root: Pa
     driver.run()
     journal.release()
     layout = Layout(root)
-    [batch] = Packing.replay(read_journal(layout).events).batches
+    [batch] = CompactionState.replay(read_journal(layout).events).batches
     folder = layout.batch(batch).root
     os.mkfifo(folder / "pipe")
     (folder / "loop").symlink_to("loop")
@@ -188,6 +188,6 @@ def test_a_batch_folder_with_a_file_that_cannot_be_archived_stays_whole(root: Pa
     again.compact()
     journal.release()
     assert sorted(path.name for path in folder.rglob("*")) == before
-    assert Packing.replay(read_journal(layout).events).batches == {}
+    assert CompactionState.replay(read_journal(layout).events).batches == {}
     shutil.rmtree(folder)  # the archive has all the rest
     assert metrics_table(layout, read_journal(layout).events).num_rows == 0

@@ -12,7 +12,6 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
-    Ending,
     Interruption,
     NodeExcluded,
     Outcome,
@@ -21,11 +20,12 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     SweepEnded,
+    SweepOutcome,
     SweepResumed,
     SweepStarted,
     TrialCreated,
 )
-from hpcsweep.core.records import DEATH_S
+from hpcsweep.core.models import DEATH_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import EXCLUDED_S, excluded, unhealthy
 
@@ -175,7 +175,7 @@ def test_a_resumed_sweep_counts_anew() -> None:
     for number in range(3):
         died(state, number)
     state.apply(PauseRequested(9.0, "3 batches"))
-    state.apply(SweepEnded(9.0, Ending.PAUSED, "3 batches"))
+    state.apply(SweepEnded(9.0, SweepOutcome.PAUSED, "3 batches"))
     state.apply(SweepResumed(10.0))
     assert (state.pausing, unhealthy(state, now=11.0, nodes=())) == (None, [])
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from hpcsweep.core.events import CheckpointsDropped, CheckpointsRemoved, SweepResumed, TrialCreated
-from hpcsweep.report.folder import Folder
 from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store import checkpoints
 from hpcsweep.store.checkpoints import Held, held_by_trial
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.folder import Folder
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import SPACE, drive, make_driver, of_kind
 

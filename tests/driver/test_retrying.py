@@ -10,19 +10,19 @@ import pytest
 
 from hpcsweep.core.events import (
     Config,
-    Ending,
     PauseRequested,
     RunRetried,
+    SweepOutcome,
     SweepResumed,
     TrialPromoted,
 )
-from hpcsweep.core.records import RunStatus
+from hpcsweep.core.models import RunStatus
 from hpcsweep.driver import Driver
 from hpcsweep.driver.health import DEAD_BATCHES
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
-from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.requests import Request, put_request
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import drive, make_driver, of_kind
 from tests.driver.test_beforehand import Recording, started
@@ -51,12 +51,12 @@ def ask(root: Path, **arguments: Any) -> Path:
 @pytest.mark.parametrize(
     ("iterations", "ending", "reason"),
     [
-        (1, Ending.FAILED, "no run gave a value; the last failure: ValueError: no"),
-        (2, Ending.PAUSED, f"{DEAD_BATCHES} batches in a row died at once; the last: ValueError: no"),
+        (1, SweepOutcome.FAILED, "no run gave a value; the last failure: ValueError: no"),
+        (2, SweepOutcome.PAUSED, f"{DEAD_BATCHES} batches in a row died at once; the last: ValueError: no"),
     ],
 )
 def test_a_sweep_whose_code_was_broken_ends_as_an_undisturbed_one_once_it_is_mended(
-    root: Path, cluster: Breaking, tmp_path: Path, iterations: int, ending: Ending, reason: str
+    root: Path, cluster: Breaking, tmp_path: Path, iterations: int, ending: SweepOutcome, reason: str
 ) -> None:
     def drive_on(folder: Path, controller: FolderCluster) -> Driver:
         return drive(folder, controller, scheduler=Hyperband(max_resource=9, iterations=iterations))
@@ -140,7 +140,7 @@ def test_a_pause_is_lifted_while_jobs_are_still_on_the_cluster(root: Path, tmp_p
     driver.run()
     journal.release()
     assert driver.state.ended is not None
-    assert (driver.state.ended.ending, driver.state.counts[RunStatus.COMPLETED]) == (Ending.FINISHED, 9)
+    assert (driver.state.ended.ending, driver.state.counts[RunStatus.COMPLETED]) == (SweepOutcome.FINISHED, 9)
 
 
 def test_the_searcher_learns_what_a_configuration_gave_when_it_was_tried_again(

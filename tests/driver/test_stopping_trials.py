@@ -10,26 +10,26 @@ import msgspec
 import pytest
 
 from hpcsweep.core.events import (
-    Ending,
     Outcome,
     RunFinished,
     RunId,
     RunReported,
+    SweepOutcome,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.protocols import LiveBatch
-from hpcsweep.core.records import RunStatus
+from hpcsweep.core.models import RunStatus
+from hpcsweep.core.protocols import SubmittedBatch
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving
-from hpcsweep.store.control import Request, put_request
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.requests import Request, put_request
 from hpcsweep.store.results import Result, write_result
 from hpcsweep.store.stops import ordered_stops
 from tests.doubles import SHAPE, FolderCluster
@@ -53,12 +53,12 @@ class Holding(FolderCluster):
     def hold(self, trial: int, rung: int = 0) -> None:
         self.held.add((trial, rung))
 
-    def run(self, batch: LiveBatch, task: int) -> None:
+    def run(self, batch: SubmittedBatch, task: int) -> None:
         runs = read_task(BatchLayout(batch.folder), task)[1].runs
         if all((run.trial, run.rung) not in self.held for run in runs):
             super().run(batch, task)
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         super().cancel(batch, tasks)
         self.cancelled += tasks
 
@@ -96,7 +96,7 @@ def test_a_run_under_way_is_cancelled_and_counts_as_stopped_with_what_it_has_rep
     assert of_kind(root, TrialStopped) == [TrialStopped(1, REASON, name)]
     assert [event.trial for event in of_kind(root, RunReported)] == [1]
     assert site.cancelled == [1]
-    assert end_of(root) == (Ending.FINISHED, "all trials are done")
+    assert end_of(root) == (SweepOutcome.FINISHED, "all trials are done")
     assert not list((root / "control").iterdir())
 
 
@@ -134,7 +134,7 @@ def test_a_trial_that_waits_for_its_promotion_is_not_promoted_but_the_next_best(
     assert waiting[0] not in promoted
     assert len(promoted) == 2
     assert driver.state.trials[waiting[0]].stopped == REASON
-    assert end_of(root)[0] is Ending.FINISHED
+    assert end_of(root)[0] is SweepOutcome.FINISHED
 
 
 def test_all_repeats_of_a_configuration_are_ended_with_it(root: Path, site: Holding) -> None:
@@ -148,7 +148,7 @@ def test_all_repeats_of_a_configuration_are_ended_with_it(root: Path, site: Hold
     journal.release()
     assert [event.trial for event in of_kind(root, TrialStopped)] == [2, 3]
     assert [trial.runs[0].status for trial in driver.state.trials[2:4]] == [RunStatus.STOPPED] * 2
-    assert end_of(root)[0] is Ending.FINISHED
+    assert end_of(root)[0] is SweepOutcome.FINISHED
 
 
 @pytest.mark.parametrize("wanted", [7, -1, "1", None, 0])
@@ -208,7 +208,7 @@ def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
     ended(driver)
     journal.release()
     assert driver.state.trials[1].runs[0].status is RunStatus.COMPLETED
-    assert end_of(root) == (Ending.FINISHED, "all trials are done")
+    assert end_of(root) == (SweepOutcome.FINISHED, "all trials are done")
 
 
 def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(root: Path, site: Holding) -> None:

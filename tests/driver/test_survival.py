@@ -11,13 +11,13 @@ import pytest
 
 from hpcsweep.core.events import (
     BatchAbandoned,
-    BatchHindered,
-    Ending,
+    BatchBlocked,
     Interruption,
     RunInterrupted,
+    SweepOutcome,
 )
-from hpcsweep.core.protocols import Batch, Hindrance, Limits, LiveBatch, Phase, TaskId, TaskState
-from hpcsweep.driver import Leaving
+from hpcsweep.core.protocols import Batch, Hindrance, Limits, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.driver import HostTask
 from hpcsweep.errors import SubmitLimited
 from hpcsweep.schedulers.fifo import Fifo
 from tests.doubles import FakeClock, FolderCluster
@@ -98,7 +98,7 @@ class Dying(FolderCluster):
     mended = False
     poll_s = (1.0, 1.0)
 
-    def run(self, batch: LiveBatch, task: int) -> None:
+    def run(self, batch: SubmittedBatch, task: int) -> None:
         if self.mended:
             super().run(batch, task)
         else:
@@ -111,10 +111,10 @@ def test_three_arrays_that_die_at_once_pause_the_sweep_and_a_launch_goes_on(
     cluster = Dying(controller)
     drive(root, cluster, max_tasks=100)
     reason = "3 batches in a row died at once; the last: its task ended without a result"
-    assert end_of(root) == (Ending.PAUSED, reason)
+    assert end_of(root) == (SweepOutcome.PAUSED, reason)
     assert len(cluster.batches()) == 3
     drive(root, cluster, max_tasks=100)
-    assert (end_of(root)[0], len(cluster.batches())) == (Ending.PAUSED, 6)
+    assert (end_of(root)[0], len(cluster.batches())) == (SweepOutcome.PAUSED, 6)
     cluster.mended = True
     drive(root, cluster, max_tasks=100)
     assert decided(events(root)) == undisturbed(root.parent)
@@ -132,7 +132,7 @@ class Hindered(FolderCluster):
         self.released: list[tuple[str, list[int]]] = []
         self.cancelled: set[TaskId] = set()
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         if self.kind is None:
             return super().poll(live)
         pending = TaskState(Phase.PENDING, self.reason, hindrance=self.kind)
@@ -140,10 +140,10 @@ class Hindered(FolderCluster):
         tasks = [TaskId(batch.name, task) for batch in live for task in batch.open_tasks]
         return {task: cancelled if task in self.cancelled else pending for task in tasks}
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         self.cancelled |= {TaskId(batch.name, task) for task in tasks}
 
-    def release(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         self.released.append((batch.name, list(tasks)))
 
 
@@ -154,10 +154,10 @@ def test_tasks_that_can_never_start_are_cancelled_and_the_sweep_is_paused(
     drive(root, cluster)
     words = "9 tasks: PartitionTimeLimit"
     assert end_of(root) == (
-        Ending.PAUSED,
+        SweepOutcome.PAUSED,
         f"its jobs can never start ({words}): mend the spec, then launch again",
     )
-    assert [event.reason for event in of_kind(root, BatchHindered)] == [words]
+    assert [event.reason for event in of_kind(root, BatchBlocked)] == [words]
     interrupted = of_kind(root, RunInterrupted)
     assert {event.why for event in interrupted} == {Interruption.NEVER_STARTED}
     assert len(interrupted) == 9
@@ -200,7 +200,7 @@ class Calling(FolderCluster):
         self.dismissed: list[str] = []
         self.still: set[TaskId] = set()
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         shown = super().poll(live) or {}
         return {**shown, **dict.fromkeys(self.still, TaskState(Phase.RUNNING))}
 
@@ -251,7 +251,7 @@ def test_a_driver_in_a_task_of_its_own_sweep_lets_the_next_array_wait_for_that_t
     (name,) = cluster.batches()
     # Task 0 has told its result and still runs, for it is the one that ticks; task 1 runs.
     cluster.per_poll = 1
-    leaving = Leaving(name, 0, "4711_0")
+    leaving = HostTask(name, 0, "4711_0")
     cluster.still = {TaskId(name, 0), TaskId(name, 1)}
     driver, journal = make_driver(
         root, cluster, scheduler=Fifo(max_resource=2, trials=3), max_tasks=2, leaving=leaving

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.driver.turns import FIRST_PAUSE_S, LONGEST_PAUSE_S, Turn
+from hpcsweep.driver.submit_backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, SubmitBackoff
 
 
 @pytest.mark.parametrize(
@@ -31,17 +31,17 @@ from hpcsweep.driver.turns import FIRST_PAUSE_S, LONGEST_PAUSE_S, Turn
 def test_what_the_site_tells_is_what_is_tried(
     wanted: int, open_tasks: int, queued: int | None, limit: int | None, room: int
 ) -> None:
-    turn = Turn()
+    turn = SubmitBackoff()
     assert turn.room(wanted=wanted, open_tasks=open_tasks, queued=queued, limit=limit, now=9.0) == room
 
 
-def room(turn: Turn, wanted: int, *, beside: int, now: float) -> int:
+def room(turn: SubmitBackoff, wanted: int, *, beside: int, now: float) -> int:
     """On a site that tells nothing."""
     return turn.room(wanted=wanted, open_tasks=beside, queued=beside, limit=None, now=now)
 
 
 def test_a_refused_task_is_tried_again_when_one_has_left_or_after_a_while() -> None:
-    turn = Turn()
+    turn = SubmitBackoff()
     turn.refused(1, open_tasks=20, now=1000.0)
     assert room(turn, 50, beside=20, now=1001.0) == 0
     assert room(turn, 50, beside=19, now=1001.0) == 0, "one place of 20 is worth no array"
@@ -51,14 +51,14 @@ def test_a_refused_task_is_tried_again_when_one_has_left_or_after_a_while() -> N
 
 
 def test_where_not_even_one_goes_in_it_is_tried_again_after_a_while() -> None:
-    turn = Turn()
+    turn = SubmitBackoff()
     turn.refused(1, open_tasks=0, now=1000.0)
     assert room(turn, 1, beside=0, now=1001.0) == 0
     assert room(turn, 1, beside=0, now=1000.0 + FIRST_PAUSE_S) == 1
 
 
 def test_a_refusal_counts_where_the_site_tells_of_more() -> None:
-    turn = Turn()
+    turn = SubmitBackoff()
     turn.refused(1, open_tasks=12, now=1000.0)  # the limit of a group, say
     assert turn.room(wanted=50, open_tasks=12, queued=12, limit=100, now=1001.0) == 0
     assert turn.room(wanted=50, open_tasks=9, queued=9, limit=100, now=1001.0) == 3
@@ -66,7 +66,7 @@ def test_a_refusal_counts_where_the_site_tells_of_more() -> None:
 
 
 def test_the_pause_doubles_as_long_as_trying_again_fails() -> None:
-    turn, now, pauses = Turn(), 1000.0, []
+    turn, now, pauses = SubmitBackoff(), 1000.0, []
     for _ in range(7):
         turn.refused(1, open_tasks=20, now=now)
         start = now
@@ -80,7 +80,7 @@ def test_the_pause_doubles_as_long_as_trying_again_fails() -> None:
 
 
 def test_the_pause_starts_from_its_least_again_once_something_was_accepted() -> None:
-    turn, now = Turn(), 1000.0
+    turn, now = SubmitBackoff(), 1000.0
     for _ in range(5):
         turn.refused(1, open_tasks=20, now=now)
         while not room(turn, 50, beside=20, now=now):
@@ -94,7 +94,7 @@ def test_the_pause_starts_from_its_least_again_once_something_was_accepted() -> 
 
 
 def test_the_halves_of_one_refused_array_are_no_new_refusals() -> None:
-    turn = Turn()
+    turn = SubmitBackoff()
     for tasks in (64, 32, 16, 8, 4, 2, 1):
         turn.refused(tasks, open_tasks=20, now=1000.0)
     assert room(turn, 50, beside=20, now=1000.0 + FIRST_PAUSE_S) == 50
@@ -109,7 +109,7 @@ class Site:
         self.most = 0
         self.refusals = 0
 
-    def submit(self, turn: Turn, wanted: int, *, now: float) -> int:
+    def submit(self, turn: SubmitBackoff, wanted: int, *, now: float) -> int:
         """As the driver does: what is refused is halved. How many went in."""
         tasks = turn.room(wanted=wanted, open_tasks=self.open, queued=self.open, limit=None, now=now)
         while tasks:
@@ -127,7 +127,7 @@ class Site:
 def test_everything_goes_in_and_the_limit_is_found_by_few_refusals(
     limit: int, wanted: int, each: int
 ) -> None:
-    site, turn, ticks = Site(limit), Turn(), 0
+    site, turn, ticks = Site(limit), SubmitBackoff(), 0
     waiting = wanted
     while waiting:
         waiting -= site.submit(turn, waiting, now=float(ticks))

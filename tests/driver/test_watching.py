@@ -20,19 +20,19 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.protocols import LiveBatch, Phase, TaskId, TaskState
+from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.watching import Watching
+from hpcsweep.driver.intermediate import MetricsPoller
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
-from hpcsweep.schedulers.stopping import Median, Plateau, Stopping
+from hpcsweep.schedulers.stopping_rules import Median, Plateau, Stopping
 from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result, write_result
-from hpcsweep.store.segments import read_journal
 from tests.doubles import PROGRAM, FolderCluster
 from tests.driver.sweeps import SPACE, STARTED, decided, drive, make_driver, of_kind
 
@@ -53,7 +53,7 @@ class Stepping(FolderCluster):
         self.steps: dict[TaskId, int] = {}
         self.cancelled: list[TaskId] = []
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         states = {}
         for batch in live:
             running = 0
@@ -68,7 +68,7 @@ class Stepping(FolderCluster):
                 self.train(batch, task, key)
         return states
 
-    def train(self, batch: LiveBatch, task: int, key: TaskId) -> None:
+    def train(self, batch: SubmittedBatch, task: int, key: TaskId) -> None:
         """One step of the task's run; its result if that was the last one."""
         files = BatchLayout(batch.folder)
         _, found = read_task(files, task)
@@ -83,7 +83,7 @@ class Stepping(FolderCluster):
             write_result(files, self.result(run, task, 1), n=0)
             (self.controller / batch.name / str(task)).touch()
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         if self.deaf:
             return
         for task in tasks:
@@ -150,7 +150,7 @@ def test_reports_between_the_last_look_and_the_end_are_seen(root: Path, controll
     """All steps of a run happen between two ticks: the median of completed runs knows them."""
 
     class Quick(Stepping):
-        def train(self, batch: LiveBatch, task: int, key: TaskId) -> None:
+        def train(self, batch: SubmittedBatch, task: int, key: TaskId) -> None:
             for _ in range(20):
                 super().train(batch, task, key)
 
@@ -177,7 +177,7 @@ def test_where_the_best_step_counts_the_best_up_to_each_step_is_told(
         writer.write(step, {"loss": value})
     writer.close()
     program = msgspec.structs.replace(PROGRAM, mode=mode, at="best")
-    (event,) = Watching(state, layout=layout, program=program).running([RunId(0, 1)])
+    (event,) = MetricsPoller(state, layout=layout, program=program).running([RunId(0, 1)])
     assert event == RunReported(0, 1, tuple(zip((2, 3, 4), expected, strict=True)))
 
 
@@ -187,7 +187,7 @@ def test_a_scheduler_that_does_not_watch_costs_no_reading_of_metrics(
     def refuse(*_: Any) -> None:
         raise AssertionError("read a metrics file")
 
-    monkeypatch.setattr("hpcsweep.driver.watching.read_reports", refuse)
+    monkeypatch.setattr("hpcsweep.driver.intermediate.read_reports", refuse)
     drive(root, Stepping(controller), scheduler=Fifo(max_resource=3, trials=3))
     assert of_kind(root, RunReported) == []
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.cli.text import troubles
-from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterSaid, Ending
-from hpcsweep.core.protocols import Batch, Limits, LiveBatch, TaskId, TaskState
+from hpcsweep.cli.format import troubles
+from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterSaid, SweepOutcome
+from hpcsweep.core.protocols import Batch, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.driver import Driver
 from hpcsweep.driver.health import REFUSALS, REFUSALS_IN_ALL
 from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain
@@ -42,7 +42,7 @@ class Moody(FolderCluster):
     def words(self) -> str:
         return self.words_of.get("poll", "")
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         return None if "poll" in self.words_of else super().poll(live)
 
     def find(self, name: str) -> str | None:
@@ -114,7 +114,7 @@ def test_equal_refusals_in_unknown_words_pause_the_sweep_with_them(
     driver = drive(root, cluster, clock=clock)
     assert cluster.asked == REFUSALS
     ending, reason = end_of(root)
-    assert ending is Ending.PAUSED
+    assert ending is SweepOutcome.PAUSED
     assert reason == f"3 submissions in a row were refused: {refusals[2]}"
     assert of_kind(root, BatchSubmitted) == []
     assert [event.reason for event in of_kind(root, BatchAbandoned)] == [
@@ -134,7 +134,7 @@ def test_a_few_refusals_that_differ_or_are_none_do_not_pause_it(tmp_path: Path, 
     ]
     driver = drive(tmp_path / "s", cluster)
     assert driver.state.ended is not None
-    assert driver.state.ended.ending is Ending.FINISHED
+    assert driver.state.ended.ending is SweepOutcome.FINISHED
     assert cluster.asked > 10
 
 
@@ -143,7 +143,7 @@ def test_refusals_pause_it_in_the_end_whatever_their_words(tmp_path: Path, clust
     cluster.refusals = [SubmitUncertain(f"sbatch: no, said {name}", refused=True) for name in "abcdefghi"]
     drive(root, cluster)
     assert end_of(root) == (
-        Ending.PAUSED,
+        SweepOutcome.PAUSED,
         "6 submissions in a row were refused; the last: sbatch: no, said f",
     )
     assert cluster.asked == REFUSALS_IN_ALL
@@ -159,7 +159,7 @@ def test_known_refusals_are_counted_over_the_drivers_that_meet_them(tmp_path: Pa
             drive(root, cluster)
     drive(root, cluster)
     assert end_of(root) == (
-        Ending.PAUSED,
+        SweepOutcome.PAUSED,
         "3 submissions in a row were refused: sbatch: error: Access denied",
     )
     assert cluster.asked == REFUSALS

@@ -10,26 +10,26 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
     Config,
-    Ending,
     Outcome,
     RunFinished,
     RunId,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.report.page.sections import Block, Figure, Section, Table
-from hpcsweep.report.results import Results
+from hpcsweep.html.sections import Block, Figure, Section, Table
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.views.results import Results
 
 from .folders import written
 
 #: When each sweep began.
 BEGAN = 1000.0
 SPACE: dict[str, Any] = {"x": {"type": "float", "low": 0.0, "high": 10.0}}
-ENDED = SweepEnded(99_000.0, Ending.FINISHED, "all trials are done")
+ENDED = SweepEnded(99_000.0, SweepOutcome.FINISHED, "all trials are done")
 
 
 class Ran(NamedTuple):

@@ -21,9 +21,9 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.core.records import SIMULATED
+from hpcsweep.core.models import SIMULATED
 from hpcsweep.spec import load_spec
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
 

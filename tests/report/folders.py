@@ -11,19 +11,19 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
-    Ending,
     Interruption,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TrialCreated,
 )
-from hpcsweep.report.results import Results, load
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.results import Results, load
 
 SPACE: dict[str, Any] = {
     "lr": {"type": "float", "low": 0.001, "high": 1.0, "log": True},
@@ -99,7 +99,7 @@ TROUBLED: list[AnyEvent] = [
     BatchClosed("a", 100.0, 200.0),
     BatchClosed("b"),
 ]
-ENDED = SweepEnded(9000.0, Ending.FINISHED, "all trials are done")
+ENDED = SweepEnded(9000.0, SweepOutcome.FINISHED, "all trials are done")
 
 
 def written(folder: Path, events: Sequence[AnyEvent]) -> Results:

@@ -17,28 +17,28 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     Config,
-    Ending,
     Interruption,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
     SweepEnded,
+    SweepOutcome,
     SweepResumed,
     SweepStarted,
     TrialCreated,
     TrialPromoted,
 )
 from hpcsweep.errors import FolderError
-from hpcsweep.report import metrics as metrics_module
-from hpcsweep.report.results import Results
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.views import metrics as metrics_module
+from hpcsweep.views.results import Results
 from tests.compacted import compact
 
 STARTED = SweepStarted("cafe01", "s", 0.0, {"objective": {"metric": "loss", "mode": "max"}})
-ENDED = SweepEnded(9.0, Ending.FINISHED, "all trials are done")
+ENDED = SweepEnded(9.0, SweepOutcome.FINISHED, "all trials are done")
 #: One of each kind; `w` is of several types, `m` absent in some, `b` a bool, `g` a number too large.
 CONFIGS: list[Config] = [
     {"lr": 0.1, "n": 3, "opt": "sgd", "m": 0.9, "w": 1, "b": True, "g": 2**70},

@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 from hpcsweep.cli import app
 from hpcsweep.core.events import (
     AnyEvent,
-    Ending,
     Outcome,
     RunFinished,
     SweepEnded,
+    SweepOutcome,
     SweepResumed,
     SweepStarted,
     TrialCreated,
 )
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.report.compare import Comparison, Estimate, Pair, compare
-from hpcsweep.report.page.comparison import comparison_page, sections, verdict
-from hpcsweep.report.page.sections import Figure, Table, Text
+from hpcsweep.html.comparison import comparison_page, sections, verdict
+from hpcsweep.html.sections import Figure, Table, Text
+from hpcsweep.views.comparison import Comparison, Estimate, Pair, compare
 
 from .exported import simulated
 from .folders import identity, planned, written
@@ -112,8 +112,8 @@ def test_each_sweep_has_its_best_cost_and_time(tmp_path: Path) -> None:
 
 
 def test_time_does_not_pass_between_an_end_and_a_resumption(tmp_path: Path) -> None:
-    pause: list[AnyEvent] = [SweepEnded(2 * HOUR, Ending.STOPPED, "asked"), SweepResumed(100 * HOUR)]
-    end = SweepEnded(101 * HOUR, Ending.FINISHED, "done")
+    pause: list[AnyEvent] = [SweepEnded(2 * HOUR, SweepOutcome.STOPPED, "asked"), SweepResumed(100 * HOUR)]
+    end = SweepEnded(101 * HOUR, SweepOutcome.FINISHED, "done")
     found = compare([sweep(tmp_path / "a", [4.0], more=[*pause, end]), sweep(tmp_path / "b", [1.0])])
     assert found.sweeps[0].time == pytest.approx(3.0)
     assert found.sweeps[0].state == "finished"
@@ -166,7 +166,7 @@ def test_many_groups_are_each_compared_with_the_best_alone(tmp_path: Path) -> No
 
 
 def test_the_interval_of_few_repeats_holds_the_true_mean_as_often_as_it_says() -> None:
-    from hpcsweep.report.compare import _estimate
+    from hpcsweep.views.comparison import _estimate
 
     rng = np.random.default_rng(0)
     inside = 0

@@ -21,12 +21,9 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
     Config,
-    Ending,
-    Enqueued,
+    ConfigsEnqueued,
     Failure,
     Interruption,
-    KnownResults,
-    NoMoreTrials,
     Outcome,
     RunFinished,
     RunId,
@@ -34,25 +31,28 @@ from hpcsweep.core.events import (
     RunReported,
     RunRetried,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
+    WarmStartLoaded,
 )
 from hpcsweep.core.history import History
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Promote, Scheduler, Start
-from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
-from hpcsweep.report.explain import explain
-from hpcsweep.report.explanation import Attempt, BestSoFar, Change, Creation, Explanation, Repeat, Verdict
-from hpcsweep.report.folder import Folder
-from hpcsweep.report.standings import Comparison, Peer
 from hpcsweep.schedulers.rungs import top_k
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.explain import explain
+from hpcsweep.views.explanation import Attempt, BestSoFar, Change, Creation, Explanation, Repeat, Verdict
+from hpcsweep.views.folder import Folder
+from hpcsweep.views.ranking import Comparison, RankedTrial
 from tests.doubles import FolderCluster, quadratic
 
 
@@ -161,14 +161,14 @@ def test_a_promotion_is_told_with_its_place_and_its_peers() -> None:
         went_on=3,
         worse=1,
         others=(1, 8),
-        cut=Peer(8, 3, 0.4, True),
-        first_out=Peer(2, 4, 0.5, False),
+        cut=RankedTrial(8, 3, 0.4, True),
+        first_out=RankedTrial(2, 4, 0.5, False),
         named=(
-            Peer(1, 1, 0.2, True),
-            Peer(3, 2, 0.3, True),
-            Peer(8, 3, 0.4, True),
-            Peer(2, 4, 0.5, False),
-            Peer(6, 5, 0.6, False),
+            RankedTrial(1, 1, 0.2, True),
+            RankedTrial(3, 2, 0.3, True),
+            RankedTrial(8, 3, 0.4, True),
+            RankedTrial(2, 4, 0.5, False),
+            RankedTrial(6, 5, 0.6, False),
         ),
     )
 
@@ -178,8 +178,8 @@ def test_a_drop_is_told_with_who_went_on_in_its_stead() -> None:
     assert (dropped.verdict, dropped.reason, dropped.node) == (Verdict.DROPPED, "", "n1")
     assert dropped.comparison is not None
     assert (dropped.comparison.place, dropped.comparison.others) == (8, (1, 3, 8))
-    assert dropped.comparison.cut == Peer(8, 3, 0.4, True)
-    assert dropped.comparison.named[-1] == Peer(0, 8, 0.9, False)
+    assert dropped.comparison.cut == RankedTrial(8, 3, 0.4, True)
+    assert dropped.comparison.named[-1] == RankedTrial(0, 8, 0.9, False)
     assert verdicts(HYPERBAND, 8) == [Verdict.PROMOTED, Verdict.DROPPED]
     assert compared(HYPERBAND, 8, 1).place == 3
 
@@ -218,7 +218,7 @@ def test_what_is_not_decided_says_what_it_waits_for() -> None:
 
 
 def test_a_place_outside_of_one_in_eta_stays_outside_when_no_trial_starts_any_more() -> None:
-    closed = [*BEGUN, *ended(0, RUNG_0), NoMoreTrials("budget.trials 9 is reached", "budget")]
+    closed = [*BEGUN, *ended(0, RUNG_0), TrialsExhausted("budget.trials 9 is reached", "budget")]
     assert verdicts(closed, 8) == [Verdict.OPEN]
     fourth = of(closed, 2).rungs[0]
     assert fourth.verdict is Verdict.DROPPED
@@ -226,13 +226,13 @@ def test_a_place_outside_of_one_in_eta_stays_outside_when_no_trial_starts_any_mo
 
 
 def test_the_end_of_the_sweep_drops_whoever_waits() -> None:
-    end = SweepEnded(900.0, Ending.STOPPED, "stopped by ada")
+    end = SweepEnded(900.0, SweepOutcome.STOPPED, "stopped by ada")
     rung = of([*BEGUN, *ended(0, {0: 0.9, 1: 0.2}), end], 0).rungs[0]
     assert (rung.verdict, rung.reason) == (Verdict.DROPPED, "the sweep ended (stopped by ada)")
 
 
 def test_without_a_known_largest_resource_the_largest_of_a_finished_sweep_is_the_last() -> None:
-    events = [started(), *HYPERBAND[1:], SweepEnded(900.0, Ending.FINISHED, "all trials are done")]
+    events = [started(), *HYPERBAND[1:], SweepEnded(900.0, SweepOutcome.FINISHED, "all trials are done")]
     assert verdicts(events, 3)[-1] is Verdict.LAST
     assert verdicts(events, 9) == [Verdict.DROPPED]
     assert verdicts(events[:-1], 3)[-1] is Verdict.OPEN
@@ -250,7 +250,7 @@ def test_large_values_lead_where_the_objective_is_maximised() -> None:
     events = events[: events.index(TrialPromoted(1, 1, 3))]
     events += promoted(1, 3, 0, 7, 5)
     assert [peer.trial for peer in compared(events, 7).named] == [0, 7, 5, 6, 2]
-    assert (compared(events, 1).place, compared(events, 1).cut) == (8, Peer(5, 3, 0.7, True))
+    assert (compared(events, 1).place, compared(events, 1).cut) == (8, RankedTrial(5, 3, 0.7, True))
     assert of(events, 1).best == BestSoFar(0, 0.9, 1, 0.9 - 0.2)
 
 
@@ -261,7 +261,7 @@ def test_what_the_searcher_knew_when_it_was_asked() -> None:
     assert of(HYPERBAND, 5).creation == Creation(
         0, 1, 200.0, "searcher", searcher="auto", picked="tpe", asked=9
     )
-    known = KnownResults("/old", (({"x": 0.5}, ((1, 0.4), (3, None))),))
+    known = WarmStartLoaded("/old", (({"x": 0.5}, ((1, 0.4), (3, None))),))
     late = of([BEGUN[0], known, *HYPERBAND[1:]], 10).creation
     assert (late.bracket, late.submitted, late.asked) == (1, 250.0, 2)
     assert (late.observations, late.pending) == (2 + 3, 6)
@@ -270,7 +270,7 @@ def test_what_the_searcher_knew_when_it_was_asked() -> None:
 def test_one_ask_ends_where_the_bracket_or_the_origin_changes() -> None:
     events = [
         started(),
-        Enqueued(({"x": 0.0}, {"x": 0.1})),
+        ConfigsEnqueued(({"x": 0.0}, {"x": 0.1})),
         *created(range(2), origin="enqueued"),
         *created(range(2, 4)),
         *created(range(4, 7), bracket=1),
@@ -282,8 +282,8 @@ def test_one_ask_ends_where_the_bracket_or_the_origin_changes() -> None:
 def test_enqueued_configurations_name_who_asked_for_them() -> None:
     events = [
         started(),
-        Enqueued(({"x": 0.0},)),
-        Enqueued(({"x": 0.1},), "17-ada.json"),
+        ConfigsEnqueued(({"x": 0.0},)),
+        ConfigsEnqueued(({"x": 0.1},), "17-ada.json"),
         *created(range(2), origin="enqueued"),
     ]
     assert [of(events, trial).creation.request for trial in (0, 1)] == ["", "17-ada.json"]
@@ -396,7 +396,7 @@ def played(scheduler: Scheduler, mode: str, *, slots: int) -> list[AnyEvent]:
         trial, rung = running.pop(rng.randrange(len(running)))
         value = None if rng.random() < 0.2 else round(rng.random(), 1)
         put(ended(rung, {trial: value})[0])
-    put(SweepEnded(900.0, Ending.FINISHED, "all trials are done"))
+    put(SweepEnded(900.0, SweepOutcome.FINISHED, "all trials are done"))
     return events
 
 
@@ -440,13 +440,13 @@ def test_an_asynchronous_promotion_counts_who_had_ended_by_then() -> None:
 
 def test_an_asynchronous_rung_stays_open_until_the_sweep_ends() -> None:
     assert verdicts(ASHA, 6) == [Verdict.OPEN]
-    third = of([*ASHA, SweepEnded(900.0, Ending.FINISHED, "all trials are done")], 6).rungs[0]
+    third = of([*ASHA, SweepEnded(900.0, SweepOutcome.FINISHED, "all trials are done")], 6).rungs[0]
     assert third.comparison is not None
     assert (third.verdict, third.reason) == (Verdict.DROPPED, "the sweep ended (all trials are done)")
     assert (third.comparison.place, third.comparison.went_on, third.comparison.worse) == (3, 2, 1)
-    assert third.comparison.cut == Peer(0, 4, 0.5, True)
-    assert third.comparison.first_out == Peer(5, 2, 0.4, False)
-    lines = text([*ASHA, SweepEnded(900.0, Ending.FINISHED, "all trials are done")], 6).splitlines()
+    assert third.comparison.cut == RankedTrial(0, 4, 0.5, True)
+    assert third.comparison.first_out == RankedTrial(5, 2, 0.4, False)
+    lines = text([*ASHA, SweepEnded(900.0, SweepOutcome.FINISHED, "all trials are done")], 6).splitlines()
     assert lines[4] == (
         "  dropped: 3rd of 7 ended at resource 1 in bracket 0; 2 went on, 1 with a worse value, "
         "promoted earlier; the sweep ended (all trials are done)"

@@ -17,7 +17,7 @@ from werkzeug.test import Client
 import hpcsweep
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated
 from hpcsweep.errors import FolderError
-from hpcsweep.report.exports.optuna import write_optuna
+from hpcsweep.exports.optuna import write_optuna
 from tests.report.exported import CONFIGS, SHOWN_NAMES, exported, oddly_named, simulated
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of BoTorch, if it is there

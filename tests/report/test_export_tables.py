@@ -12,8 +12,8 @@ import pytest
 
 import hpcsweep
 from hpcsweep.core.events import Outcome, SweepStarted
-from hpcsweep.report.exports.tables import TABLES, encoded, table
-from hpcsweep.report.results import Results
+from hpcsweep.exports.tables import TABLES, encoded, table
+from hpcsweep.views.results import Results
 from tests.report.exported import CONFIGS, EVENTS, exported, simulated
 from tests.report.folders import created, failed, identity, planned, written
 

@@ -16,7 +16,7 @@ from werkzeug.test import Client
 import hpcsweep
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated
 from hpcsweep.errors import FolderError
-from hpcsweep.report.exports.tensorboard import write_tensorboard
+from hpcsweep.exports.tensorboard import write_tensorboard
 from tests.report.exported import (
     CONFIGS,
     EVENTS,

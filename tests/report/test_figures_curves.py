@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hpcsweep.core.events import Outcome
-from hpcsweep.report.page.curves import MOST_CURVES, MOST_POINTS, curves
-from hpcsweep.report.results import Results
+from hpcsweep.html.curves import MOST_CURVES, MOST_POINTS, curves
+from hpcsweep.views.results import Results
 
 from .by_hand import ENDED, HALVING, Ran, figure, report, sweep, trace
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import hpcsweep.report.importance
+import hpcsweep.views.importance
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Choice, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.report.importance import Importance
-from hpcsweep.report.page.axes import dimensions, far_out, linear_ticks, log_ticks
-from hpcsweep.report.page.contour import contour, smooth
-from hpcsweep.report.page.parallel import BEST, MOST, parallel
-from hpcsweep.report.page.slices import slices
-from hpcsweep.report.results import Results
+from hpcsweep.html.axes import dimensions, far_out, linear_ticks, log_ticks
+from hpcsweep.html.contour import contour, smooth
+from hpcsweep.html.parallel import BEST, MOST, parallel
+from hpcsweep.html.slices import slices
+from hpcsweep.views.importance import Importance
+from hpcsweep.views.results import Results
 
 from .by_hand import HALVING, Ran, figure, sweep, trace
 
@@ -140,7 +140,7 @@ def momentum_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if momentum and then lr mattered the most."""
     shares = {"momentum": 0.5, "lr": 0.3, "layers": 0.1, "optimizer": 0.0}
     known = tuple(Importance(name, share, 0.0, 1.0) for name, share in shares.items())
-    monkeypatch.setattr(hpcsweep.report.importance, "importances", lambda _: known)
+    monkeypatch.setattr(hpcsweep.views.importance, "importances", lambda _: known)
 
 
 @pytest.mark.usefixtures("momentum_first")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.report.page.pareto import MOST_POINTS, MOST_ROWS, assumed, non_dominated, pareto
-from hpcsweep.report.results import Results
+from hpcsweep.html.pareto import MOST_POINTS, MOST_ROWS, assumed, non_dominated, pareto
+from hpcsweep.views.results import Results
 
 from .by_hand import ENDED, Ran, figure, report, sweep, table, trace
 

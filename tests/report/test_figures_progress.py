@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from hpcsweep.core.events import Interruption, RunFinished, RunInterrupted, RunRetried
-from hpcsweep.report.page.progress import MOST_RUNS, progress
+from hpcsweep.html.progress import MOST_RUNS, progress
 
 from .by_hand import HALVING, Ran, events, figure, sweep, trace
 from .folders import written

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.core.events import Outcome, TrialCreated
-from hpcsweep.report.page.rungs import MOST_TABLES, rungs
-from hpcsweep.report.page.sections import Table, Text
+from hpcsweep.html.rungs import MOST_TABLES, rungs
+from hpcsweep.html.sections import Table, Text
 
 from .by_hand import ENDED, HALVING, Ran, events, figure, sweep, table, trace
 from .folders import written

@@ -19,12 +19,12 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.report.importance import MOST, Analysis, analysis, importances, values_of
-from hpcsweep.report.page.importance import importance
-from hpcsweep.report.page.sections import Figure, Text
-from hpcsweep.report.results import Results
+from hpcsweep.html.importance import importance
+from hpcsweep.html.sections import Figure, Text
 from hpcsweep.spec.parameters import read_space
 from hpcsweep.spec.problems import Problems
+from hpcsweep.views.importance import MOST, Analysis, analysis, importances, values_of
+from hpcsweep.views.results import Results
 
 from .folders import identity, planned, written
 

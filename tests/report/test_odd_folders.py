@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hpcsweep.cli import app
-from hpcsweep.core.events import AnyEvent, BatchClosed, Ending, SweepEnded
+from hpcsweep.core.events import AnyEvent, BatchClosed, SweepEnded, SweepOutcome
 from hpcsweep.store.layout import Layout
 from tests.compacted import compact
 from tests.report.exported import EVENTS, exported
@@ -42,7 +42,7 @@ VERBS: Final = (
 )
 ROUNDS: Final = 24
 LONGEST_S: Final = 20.0
-ENDINGS: Final = (None, Ending.STOPPED, Ending.FINISHED)
+ENDINGS: Final = (None, SweepOutcome.STOPPED, SweepOutcome.FINISHED)
 
 
 def make_socket(path: Path) -> None:
@@ -100,7 +100,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [whole(tmp_path_factory.mktemp("whole"), ending) for ending in ENDINGS]
 
 
-def whole(root: Path, ending: Ending | None) -> Path:
+def whole(root: Path, ending: SweepOutcome | None) -> Path:
     events: list[AnyEvent] = [*EVENTS, BatchClosed("a"), BatchClosed("b")]
     if ending is not None:
         events.append(SweepEnded(2000.0, ending, "as asked"))
@@ -119,7 +119,7 @@ def whole(root: Path, ending: Ending | None) -> Path:
     for step in (3, 9):
         layout.trial(0).checkpoint(step).mkdir(parents=True)
         (layout.trial(0).checkpoint(step) / "weights").write_bytes(bytes(10))
-    if ending is Ending.FINISHED:
+    if ending is SweepOutcome.FINISHED:
         compact(folder, tables=True)
     return folder
 

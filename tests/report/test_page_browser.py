@@ -14,13 +14,13 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from hpcsweep.core.events import SweepStarted, TrialCreated
-from hpcsweep.report.page.page import page
-from hpcsweep.report.page.render import render
-from hpcsweep.report.page.sections import Figure, Section
-from hpcsweep.report.results import load
+from hpcsweep.html.page import page
+from hpcsweep.html.render import render
+from hpcsweep.html.sections import Figure, Section
 from hpcsweep.simulation.curves import load_curve
-from hpcsweep.simulation.running import simulate
+from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import load_spec
+from hpcsweep.views.results import load
 
 from .browser import Browser
 from .folders import ENDED, failed, finished, identity, planned, written

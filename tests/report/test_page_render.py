@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpcsweep.report.page.encoding import figure_json, plain
-from hpcsweep.report.page.render import render
-from hpcsweep.report.page.sections import Block, Facts, Figure, Section, Table, Text
-from hpcsweep.report.page.theme import DARK, LIGHT
+from hpcsweep.html.encoding import figure_json, plain
+from hpcsweep.html.render import render
+from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
+from hpcsweep.html.theme import DARK, LIGHT
 
 EVIL = "</script><script>window.hacked = 1</script><b onclick=x()>&lt;&amp;"
 SHOWN = "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b onclick=x()&gt;&amp;lt;&amp;amp;"
@@ -47,7 +47,7 @@ def test_all_text_of_a_page_is_escaped() -> None:
         Text(EVIL, "note"),
         Text(EVIL, "warning"),
         Text(EVIL, "code"),
-        Facts([(EVIL, EVIL)]),
+        KeyValues([(EVIL, EVIL)]),
         Table([EVIL], [[EVIL]], EVIL),
         Figure("f", [{"name": EVIL}], {"title": {"text": EVIL}, "updatemenus": [menu]}, EVIL, EVIL),
     ]

@@ -15,18 +15,18 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
     BatchPlanned,
-    Ending,
     Interruption,
     Outcome,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TrialCreated,
 )
-from hpcsweep.report.page.failures import WELL, failures
-from hpcsweep.report.page.gpu_time import LOST_TO, gpu_time, queue_waits, where_it_went
-from hpcsweep.report.page.page import page
-from hpcsweep.report.page.sections import Block, Facts, Figure, Section, Table, Text
-from hpcsweep.report.page.summary import summary
+from hpcsweep.html.failures import WELL, failures
+from hpcsweep.html.gpu_time import LOST_TO, gpu_time, queue_waits, where_it_went
+from hpcsweep.html.page import page
+from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
+from hpcsweep.html.summary import summary
 
 from .folders import ENDED, TROUBLED, created, failed, finished, identity, interrupted, planned, written
 
@@ -49,7 +49,7 @@ def block(section: Section | None, kind: type[Block], nth: int = 0) -> Any:
 
 
 def facts(section: Section, nth: int = 0) -> dict[str, str]:
-    return dict(block(section, Facts, nth).rows)
+    return dict(block(section, KeyValues, nth).rows)
 
 
 # --------------------------------------------------------------------------- summary
@@ -119,7 +119,7 @@ def test_a_sweep_without_gpus_counts_the_hours_of_its_runs(tmp_path: Path) -> No
 
 
 def test_the_summary_warns_of_what_stopped_a_sweep_and_of_a_refusal(tmp_path: Path) -> None:
-    paused: list[AnyEvent] = [STARTED, SweepEnded(60.0, Ending.PAUSED, "three arrays died at once")]
+    paused: list[AnyEvent] = [STARTED, SweepEnded(60.0, SweepOutcome.PAUSED, "three arrays died at once")]
     section = summary(written(tmp_path / "paused", paused))
     assert section.blocks[0] == Text("three arrays died at once", "warning")
     refused = [*STAGES["trials in the queue"], BatchAbandoned("a", "Invalid account")]

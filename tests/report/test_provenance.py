@@ -10,14 +10,14 @@ import pytest
 
 import hpcsweep
 from hpcsweep.core.events import SweepStarted
-from hpcsweep.report.page.provenance import provenance
-from hpcsweep.report.page.sections import Facts, Table, Text
-from hpcsweep.report.provenance import changes, code_line
-from hpcsweep.report.results import Results
+from hpcsweep.html.provenance import provenance
+from hpcsweep.html.sections import KeyValues, Table, Text
 from hpcsweep.store.git import State
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import Python, Record
+from hpcsweep.views.provenance import changes, code_line
+from hpcsweep.views.results import Results
 
 RECORD = Record(
     at=1_700_000_000.0,
@@ -105,7 +105,7 @@ def test_one_launch_is_shown_without_a_table_and_without_a_warning(tmp_path: Pat
     section = provenance(results(tmp_path, RECORD))
     assert section is not None
     facts, command = section.blocks
-    assert isinstance(facts, Facts)
+    assert isinstance(facts, KeyValues)
     shown = dict(facts.rows)
     assert shown["Code"] == "commit 1234567890 on main, with uncommitted changes"
     assert shown["Uncommitted changes"] == "provenance/1.diff"

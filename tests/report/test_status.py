@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.cli.show import status
+from hpcsweep.cli.status import status
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchBlocked,
     BatchClosed,
-    BatchHindered,
     BatchPlanned,
     BatchSubmitted,
-    Detached,
-    Ending,
     Interruption,
     NodeExcluded,
     Outcome,
@@ -29,14 +27,16 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunRetried,
     StopRequested,
+    SweepDetached,
     SweepEnded,
+    SweepOutcome,
     SweepStarted,
     TickSubmitted,
     TrialCreated,
 )
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import make_dirs
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 #: What the queue shows where a test says nothing else: the live array of `TROUBLED`, and its tick job.
@@ -60,7 +60,7 @@ BEGUN: list[AnyEvent] = [
 ]
 TROUBLED: list[AnyEvent] = [
     *BEGUN,
-    Detached(150.0, "slurm"),
+    SweepDetached(150.0, "slurm"),
     TickSubmitted("12", 201.0, "a"),
     RunInterrupted(1, 0, Interruption.PREEMPTED, batch="a", task=1, requeued=True, node="n1", message="p"),
     RunInterrupted(
@@ -77,7 +77,7 @@ TROUBLED: list[AnyEvent] = [
     planned("b", 5, 6),
     BatchSubmitted("b", "13", 301.0),
     TickSubmitted("14", 301.0, "b"),
-    BatchHindered("b", "2 tasks: PartitionTimeLimit"),
+    BatchBlocked("b", "2 tasks: PartitionTimeLimit"),
     planned("c", 7, 8),
     BatchAbandoned("c", "QOSMaxSubmitJobPerUserLimit", limited=True),
     PauseRequested(302.0, "its jobs can never start (2 tasks: PartitionTimeLimit)"),
@@ -228,7 +228,7 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_paused_sweep_says_why_and_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reason = "3 batches in a row died at once; the last: ModuleNotFoundError: torch"
-    end: list[AnyEvent] = [PauseRequested(302.0, reason), SweepEnded(303.0, Ending.PAUSED, reason)]
+    end: list[AnyEvent] = [PauseRequested(302.0, reason), SweepEnded(303.0, SweepOutcome.PAUSED, reason)]
     events = [*BEGUN[:10], *end]
     assert told(written(tmp_path / "s", events), capsys) == [
         f"lr: paused ({reason})",
@@ -287,7 +287,7 @@ def test_escapes_and_line_breaks_in_what_others_wrote_do_not_reach_the_terminal(
 
 # --------------------------------------------------------------------------- who drives it
 
-DETACHED: list[AnyEvent] = [*BEGUN, Detached(150.0, "slurm"), TickSubmitted("12", 201.0, "a")]
+DETACHED: list[AnyEvent] = [*BEGUN, SweepDetached(150.0, "slurm"), TickSubmitted("12", 201.0, "a")]
 
 
 def driven(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -17,7 +17,6 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
-    Ending,
     Interruption,
     Outcome,
     RunFinished,
@@ -25,20 +24,21 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunRetried,
     SweepEnded,
+    SweepOutcome,
     SweepResumed,
     SweepStarted,
     TrialCreated,
     TrialPromoted,
 )
+from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import Phase, TaskId, TaskState
-from hpcsweep.core.records import BatchState
 from hpcsweep.errors import ClusterUnavailable, FolderError
-from hpcsweep.report.course import Course, Pace
-from hpcsweep.report.folder import Folder
-from hpcsweep.report.watch import View, Watch, newest_report
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.views.folder import Folder
+from hpcsweep.views.progress import Course, Pace
+from hpcsweep.views.snapshot import StatusSnapshot, Watch, newest_report
 
 STARTED = SweepStarted("cafe01", "lr", 1000.0, {"objective": {"metric": "loss", "mode": "min"}})
 
@@ -90,7 +90,7 @@ class Sweep:
     def add(self, *events: AnyEvent) -> None:
         self.journal.commit(events)
 
-    def look(self, now: float = 1200.0, shown: int = 9) -> View:
+    def look(self, now: float = 1200.0, shown: int = 9) -> StatusSnapshot:
         return self.watch.look(now=now, shown=shown)
 
     def begin(self, *tasks: int) -> None:
@@ -118,7 +118,7 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path / "a sweep", Queue())
 
 
-def runs_of(view: View) -> list[int]:
+def runs_of(view: StatusSnapshot) -> list[int]:
     return [run.trial for run in view.running]
 
 
@@ -404,7 +404,7 @@ def test_the_pace_of_long_runs_is_that_of_as_many_hours_as_it_takes_and_none_at_
 
 def test_a_sweep_that_was_carried_on_has_the_pace_since_then() -> None:
     ends = [finished(trial, 0.5, at=1100.0, batch="a") for trial in range(3)]
-    end: list[AnyEvent] = [SweepEnded(1150.0, Ending.STOPPED, "asked"), SweepResumed(9000.0)]
+    end: list[AnyEvent] = [SweepEnded(1150.0, SweepOutcome.STOPPED, "asked"), SweepResumed(9000.0)]
     course = course_of(*BEGUN, *ends, *end)
     assert course.pace(now=9100.0) is None
     for trial in (3, 4):

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from hpcsweep.core.events import (
     Config,
-    NoMoreTrials,
     Outcome,
     RunFinished,
     RunReported,
     RunRetried,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
     TrialStopped,
 )
 from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Start, Stop
 
-EXHAUSTED = NoMoreTrials("the search space is exhausted", "space")
+EXHAUSTED = TrialsExhausted("the search space is exhausted", "space")
 
 
 class Hand:

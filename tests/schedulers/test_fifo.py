@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.core.events import AnyEvent, NoMoreTrials, Outcome, RunFinished, SweepResumed, TrialCreated
+from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, SweepResumed, TrialCreated, TrialsExhausted
 from hpcsweep.core.protocols import Start
 from hpcsweep.schedulers.fifo import AHEAD, Fifo
 from hpcsweep.schedulers.rungs import Ladder
 
-EXHAUSTED = NoMoreTrials("the search space is exhausted", "space")
+EXHAUSTED = TrialsExhausted("the search space is exhausted", "space")
 
 
 def fifo_after(events: list[AnyEvent], **options: object) -> Fifo:

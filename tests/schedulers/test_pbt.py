@@ -11,18 +11,18 @@ from numpy.random import default_rng
 
 from hpcsweep.core.events import (
     Config,
-    Enqueued,
-    NoMoreTrials,
+    ConfigsEnqueued,
     Outcome,
     RunFinished,
     SweepResumed,
     TrialCreated,
+    TrialsExhausted,
 )
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.schedulers.exploring import explored, moved
 from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT
+from hpcsweep.schedulers.pbt_explore import explored, moved
 from hpcsweep.schedulers.rungs import Ladder
 from tests.schedulers.playing import EXHAUSTED, Hand
 
@@ -49,7 +49,7 @@ def without_configs(decisions: list[Decision]) -> list[Decision]:
 def test_what_is_enqueued_takes_a_free_place_else_one_of_its_own_and_is_compared_with_the_others() -> None:
     hand = population(4)
     hand.take(2)
-    hand.scheduler.apply(Enqueued(({"lr": 0.5}, {"lr": 0.6}, {"lr": 0.7})))
+    hand.scheduler.apply(ConfigsEnqueued(({"lr": 0.5}, {"lr": 0.6}, {"lr": 0.7})))
     assert hand.scheduler.decide(9) == [Start(2, 2), Start(3, 2), Start(4, 2)]
     for trial, place in ((2, 2), (3, 3), (4, 4)):
         hand.scheduler.apply(TrialCreated(trial, {"lr": 0.5}, place, 2, origin="enqueued"))
@@ -60,9 +60,9 @@ def test_what_is_enqueued_takes_a_free_place_else_one_of_its_own_and_is_compared
     (clone,) = [one for one in hand.scheduler.decide(9) if isinstance(one, Clone)]
     assert (clone.bracket, clone.parent) == (4, 0)
     hand.scheduler.apply(EXHAUSTED)
-    hand.scheduler.apply(Enqueued(({"lr": 0.8},)))
+    hand.scheduler.apply(ConfigsEnqueued(({"lr": 0.8},)))
     assert Start(5, 2) in hand.scheduler.decide(9)
-    hand.scheduler.apply(NoMoreTrials("budget.trials 5 is reached", "budget"))
+    hand.scheduler.apply(TrialsExhausted("budget.trials 5 is reached", "budget"))
     assert Start(5, 2) not in hand.scheduler.decide(9)
 
 

@@ -13,18 +13,18 @@ from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.rungs import Ladder
-from hpcsweep.schedulers.stopping import STOP_RULES, Median, Plateau, Rule, Stopping
+from hpcsweep.schedulers.stopping_rules import STOP_RULES, Median, Plateau, Stopping, StoppingRule
 from hpcsweep.schedulers.synchronous import Hyperband
 from tests.schedulers.playing import EXHAUSTED, Hand
 
 
-def first_stop(rule: Rule, curve: Sequence[float], *, trial: int = 100) -> int | None:
+def first_stop(rule: StoppingRule, curve: Sequence[float], *, trial: int = 100) -> int | None:
     """The step, from 1, at which the rule says so first."""
     reasons = [rule.report(trial, step, value) for step, value in enumerate(curve, 1)]
     return next((step for step, reason in enumerate(reasons, 1) if reason is not None), None)
 
 
-def played(inner: Scheduler, *rules: Rule, slots: int = 10) -> Hand:
+def played(inner: Scheduler, *rules: StoppingRule, slots: int = 10) -> Hand:
     hand = Hand(Stopping(inner, rules=rules))
     hand.take(slots)
     return hand

@@ -7,23 +7,23 @@ from collections.abc import Mapping
 import pytest
 
 from hpcsweep.core.events import (
-    NoMoreTrials,
     Outcome,
     RunFinished,
     SweepResumed,
     TrialCreated,
     TrialPromoted,
+    TrialsExhausted,
 )
 from hpcsweep.core.protocols import Decision, Promote, Start
-from hpcsweep.schedulers.synchronous import Halving, Hyperband, Synchronous
+from hpcsweep.schedulers.synchronous import Halving, Hyperband, SynchronousHalving
 
-EXHAUSTED = NoMoreTrials("the search space is exhausted", "space")
+EXHAUSTED = TrialsExhausted("the search space is exhausted", "space")
 
 
 class Hand:
     """Plays the driver: makes decisions true and tells how runs ended."""
 
-    def __init__(self, scheduler: Synchronous) -> None:
+    def __init__(self, scheduler: SynchronousHalving) -> None:
         self.scheduler = scheduler
         self.trials = 0
 
@@ -225,7 +225,7 @@ def test_a_rung_of_millions_costs_no_more_than_a_piece_of_it() -> None:
     "scheduler", [Halving(max_resource=2, rounds=None), Hyperband(max_resource=2, eta=2, iterations=None)]
 )
 def test_without_a_number_of_rounds_bracket_follows_bracket_until_nothing_may_start(
-    scheduler: Synchronous,
+    scheduler: SynchronousHalving,
 ) -> None:
     hand = Hand(scheduler)
     for index in range(50):

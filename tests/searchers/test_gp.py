@@ -18,7 +18,7 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, key_of
 from hpcsweep.searchers.gp import GP, MOST_ROWS
-from hpcsweep.searchers.gp_batch import SAMPLES, Candidates, Samples, climbed, log_improvement
+from hpcsweep.searchers.gp_batch import SAMPLES, Candidates, PosteriorSamples, climbed, log_improvement
 from hpcsweep.searchers.gp_model import Model, aligned, fitted, scaled
 from hpcsweep.searchers.gp_space import Features, neighbours
 
@@ -178,10 +178,12 @@ MODEL = Model(tensor([0.3]), noise=1e-6, mean=0.2)
 POINTS, VALUES = tensor([[0.1], [0.5], [0.8]]), tensor([0.6, -1.0, 0.3])
 
 
-def samples(*, model: Model = MODEL, others: Any = (), counts: Any = None) -> Samples:
+def samples(*, model: Model = MODEL, others: Any = (), counts: Any = None) -> PosteriorSamples:
     more = tensor(others).reshape(-1, 1)
     counted = [True] * (3 + len(more)) if counts is None else counts
-    return Samples(model, POINTS, VALUES, others=more, counts=torch.tensor(counted), generator=generator())
+    return PosteriorSamples(
+        model, POINTS, VALUES, others=more, counts=torch.tensor(counted), generator=generator()
+    )
 
 
 def posterior(at: torch.Tensor, *, noise: float) -> tuple[Floats, Floats]:
@@ -200,7 +202,7 @@ def test_without_noise_the_improvement_is_the_closed_form() -> None:
     deviation = np.sqrt(variance)
     u = (-1.0 - mean) / deviation
     expected = np.log(deviation * (norm.pdf(u) + u * norm.cdf(u)))
-    one = Samples(
+    one = PosteriorSamples(
         MODEL._replace(noise=1e-9), POINTS, VALUES,
         others=POINTS[:0], counts=torch.ones(3, dtype=torch.bool), generator=generator(),
     )  # fmt: skip
@@ -212,7 +214,7 @@ def test_samples_have_the_mean_and_variance_of_the_posterior() -> None:
     at = tensor([[0.3], [0.5], [0.9]])
     means = []
     for seed in range(100):
-        one = Samples(
+        one = PosteriorSamples(
             noisy, POINTS, VALUES,
             others=at, counts=torch.ones(6, dtype=torch.bool), generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
@@ -253,7 +255,7 @@ def test_points_that_do_not_count_are_no_incumbents() -> None:
 def test_climbing_ends_higher_and_moves_only_what_is_free() -> None:
     model = Model(tensor([0.3, 0.5]), noise=1e-6, mean=0.0)
     points = tensor([[0.1, 0.2], [0.5, 0.6], [0.8, 0.1]])
-    one = Samples(
+    one = PosteriorSamples(
         model, points, VALUES,
         others=points[:0], counts=torch.ones(3, dtype=torch.bool), generator=generator(),
     )  # fmt: skip

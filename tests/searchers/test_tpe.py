@@ -16,8 +16,8 @@ from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
 from hpcsweep.searchers.random import Random
 from hpcsweep.searchers.seen import config_key
 from hpcsweep.searchers.tpe import TPE
-from hpcsweep.searchers.tpe_batch import MISMATCH, Repulsion
-from hpcsweep.searchers.tpe_density import Columns, Mixture, Points, normal_cdf
+from hpcsweep.searchers.tpe_batch import MISMATCH, LocalPenalisation
+from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points, normal_cdf
 
 NAN = float("nan")
 LINE = Space((Parameter("x", Float(0.0, 1.0)),))
@@ -43,9 +43,9 @@ def proposed(searcher: TPE, history: History, n: int = 40) -> NDArray[np.float64
     return np.array([config["x"] for config in searcher.ask(n, history, default_rng(0))])
 
 
-def density(space: Space, centres: list[list[float]]) -> tuple[Columns, Mixture]:
+def density(space: Space, centres: list[list[float]]) -> tuple[Columns, ParzenEstimator]:
     columns = Columns(space)
-    return columns, Mixture(columns, np.array(centres), np.ones(len(centres)))
+    return columns, ParzenEstimator(columns, np.array(centres), np.ones(len(centres)))
 
 
 def mixed_history(results: int, pending: int) -> History:
@@ -140,7 +140,7 @@ def test_repulsion_is_the_kernel_of_a_mixture() -> None:
         (Parameter("x", Float(0.0, 1.0)), Parameter("y", Float(0.0, 1.0)), Parameter("c", Choice((1, 2))))
     )
     unit = np.array([[0.1, 0.5, 0.25], [0.2, 0.4, 0.25], [0.1, 0.5, 0.75], [NAN, 0.5, 0.25]])
-    logs = Repulsion(Columns(space), unit, np.array([0.2, 0.3, 1.0])).log_kernels(0, 0)
+    logs = LocalPenalisation(Columns(space), unit, np.array([0.2, 0.3, 1.0])).log_kernels(0, 0)
 
     def peak(centre: float, width: float) -> float:
         below, above = normal_cdf(np.array([-centre, 1 - centre]) / width)

@@ -22,16 +22,16 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.core.records import RunStatus, Trial
+from hpcsweep.core.models import RunStatus, Trial
 from hpcsweep.core.state import SweepState
-from hpcsweep.report.metrics import metrics_table, whole_table
 from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
 from hpcsweep.simulation import simulate
 from hpcsweep.spec.models import Halving, Hyperband, SimulatedSite
+from hpcsweep.store.compaction.tables import read_tables
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import Result
-from hpcsweep.store.segments import read_journal
-from hpcsweep.store.tables import read_tables
+from hpcsweep.views.metrics import metrics_table, whole_table
 from tests.compacted import batch_files
 from tests.simulation.ordeal import Ordeal
 from tests.simulation.specs import falling

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from numpy.random import Generator
 
-from hpcsweep.cluster.simulated import SimulatedCluster
+from hpcsweep.cluster.simulated.cluster import SimulatedCluster
 from hpcsweep.core.events import AnyEvent
-from hpcsweep.core.protocols import Batch, Cluster, Limits, LiveBatch, TaskId, TaskState
-from hpcsweep.store.journal import Journal
+from hpcsweep.core.protocols import Batch, Cluster, Limits, SubmittedBatch, TaskId, TaskState
+from hpcsweep.store.compaction.parts import Order
+from hpcsweep.store.journal.segments import Commit, read_journal, sealed
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.parts import Order
-from hpcsweep.store.segments import Commit, read_journal, sealed
 from tests.doubles import InlineCompactor
 from tests.simulation.file_faults import FileFaults
 
@@ -144,18 +144,18 @@ class MortalCluster(Cluster):
         with self._faults.elsewhere():
             return self._site.find(name)
 
-    def poll(self, live: Sequence[LiveBatch]) -> Mapping[TaskId, TaskState] | None:
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         self._fate.point()
         with self._faults.elsewhere():
             return self._site.poll(live)
 
-    def throttle(self, batch: LiveBatch, tasks: int) -> None:
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         self._fate.point()
         with self._faults.elsewhere():
             self._site.throttle(batch, tasks)
         self._fate.point()
 
-    def cancel(self, batch: LiveBatch, tasks: Sequence[int]) -> None:
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         self._fate.point()
         with self._faults.elsewhere():
             self._site.cancel(batch, tasks)

@@ -9,30 +9,30 @@ import msgspec
 import pytest
 from numpy.random import default_rng
 
-from hpcsweep.cluster.simulated_site import Site
-from hpcsweep.cluster.simulated_training import Curve, Training, Trainings
+from hpcsweep.cluster.simulated.site import Site
+from hpcsweep.cluster.simulated.training import Curve, Training, TrainingModel
+from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
     Config,
-    Ending,
     Interruption,
     RunFinished,
     RunId,
     RunInterrupted,
+    SweepOutcome,
 )
-from hpcsweep.core.packing import Packing
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Batch, Clock
-from hpcsweep.core.records import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Compactor, Driver
 from hpcsweep.errors import FolderUnavailable
-from hpcsweep.simulation.site import simulated_place
+from hpcsweep.session.session import make_scheduler, open_sweep
+from hpcsweep.simulation.target import simulated_place
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.segments import read_journal
-from hpcsweep.sweep import make_scheduler, open_sweep
 from tests.simulation.file_faults import FileFaults
 from tests.simulation.mortal import Fate, Killed, MortalCluster, MortalCompactor, MortalJournal, ask
 from tests.simulation.schedules import Schedule
@@ -61,13 +61,13 @@ class Witness:
         self.reported: dict[tuple[int, str], list[tuple[int, dict[str, float]]]] = {}
         self._completed: dict[int, int] = {}
         write = MetricsWriter.write
-        accept, begin, leave = Site.accept, Trainings.begin, Trainings.leave
+        accept, begin, leave = Site.accept, TrainingModel.begin, TrainingModel.leave
 
         def accepting(site: Site, number: int, batch: Batch, *, reports: bool) -> None:
             self.accepted.append(batch.name)
             accept(site, number, batch, reports=reports)
 
-        def beginning(trainings: Trainings, run: ManifestRun, now: float) -> Training:
+        def beginning(trainings: TrainingModel, run: ManifestRun, now: float) -> Training:
             training = begin(trainings, run, now)
             assert run.trial not in self.training, f"trial {run.trial} is trained twice at the same time"
             done = self._completed.get(run.trial, run.parent_step)
@@ -75,7 +75,7 @@ class Witness:
             self.training[run.trial] = training
             return training
 
-        def leaving(trainings: Trainings, training: Training, now: float) -> int:
+        def leaving(trainings: TrainingModel, training: Training, now: float) -> int:
             step, run = leave(trainings, training, now), training.run
             assert self.training.pop(run.trial) is training
             if step == run.resource:
@@ -89,8 +89,8 @@ class Witness:
 
         patch.setattr(MetricsWriter, "write", writing)
         patch.setattr(Site, "accept", accepting)
-        patch.setattr(Trainings, "begin", beginning)
-        patch.setattr(Trainings, "leave", leaving)
+        patch.setattr(TrainingModel, "begin", beginning)
+        patch.setattr(TrainingModel, "leave", leaving)
 
 
 class _SiteClock:
@@ -219,7 +219,7 @@ class Ordeal:
             self._retried = True
             ask(self.layout, "retry")
             return self._drive()
-        if ended.ending in (Ending.PAUSED, Ending.STOPPED):
+        if ended.ending in (SweepOutcome.PAUSED, SweepOutcome.STOPPED):
             return self._drive()
         return None
 
@@ -251,7 +251,7 @@ class Ordeal:
             assert len(written) == len(seen)
         for mine, again in (
             (contents(driver.state), contents(SweepState.replay(written[: len(seen)]))),
-            (contents(driver.packing), contents(Packing.replay(written[: len(seen)]))),
+            (contents(driver.packing), contents(CompactionState.replay(written[: len(seen)]))),
         ):
             for key, value in mine.items():
                 assert again[key] == value, f"{key} of the journal is not the driver's"
@@ -263,7 +263,7 @@ class Ordeal:
                 assert scheduler.decide(slots) == driver.scheduler.decide(slots)
 
 
-def contents(fold: SweepState | Packing) -> dict[str, object]:
+def contents(fold: SweepState | CompactionState) -> dict[str, object]:
     """All that a fold knows; candidates for the best are looked through only when it is asked for."""
     found = {key: value for key, value in vars(fold).items() if key not in ("_apply", "_best")}
     return found | ({"best": fold.best} if isinstance(fold, SweepState) else {})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from hpcsweep.cli.simulate import Wanted, run
+from hpcsweep.cli.simulate import SimulateOptions, run
 from tests.simulation.specs import write_spec
 
 CODE = """\
@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def wanted(*overrides: str, **others: Any) -> Wanted:
+def wanted(*overrides: str, **others: Any) -> SimulateOptions:
     nothing: dict[str, Any] = {
         "objective": "objective.py:curve",
         "curves": None,
@@ -39,7 +39,7 @@ def wanted(*overrides: str, **others: Any) -> Wanted:
         "results": None,
         "output": None,
     }
-    return Wanted(overrides, **(nothing | others))
+    return SimulateOptions(overrides, **(nothing | others))
 
 
 FIFO = ("scheduler={name: fifo, max_resource: 4}", "budget.trials=3", "cluster.max_gpus=2")

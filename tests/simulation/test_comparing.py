@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.report.page.bands import quartiles
-from hpcsweep.simulation import Simulated, compare, comparison, variants
-from hpcsweep.simulation.plotting import best_values, write_plot
+from hpcsweep.html.quantile_band import quartiles
+from hpcsweep.simulation import SimulationResult, compare, comparison, variants
+from hpcsweep.simulation.plot import best_values, write_plot
 from tests.simulation.specs import falling, spec_of, write_spec
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path, text: str, words: str) 
         assert "budget: must have trials, gpu_hours or time" in str(wrong.value)
 
 
-def simulated(seed: int, values: list[tuple[float, float]], **others: Any) -> Simulated:
+def simulated(seed: int, values: list[tuple[float, float]], **others: Any) -> SimulationResult:
     figures: dict[str, Any] = {
         "ending": "finished",
         "reason": "",
@@ -102,7 +102,7 @@ def simulated(seed: int, values: list[tuple[float, float]], **others: Any) -> Si
         "interruptions": {},
         "best": None,
     }
-    return Simulated(seed=seed, values=tuple(values), **(figures | others))
+    return SimulationResult(seed=seed, values=tuple(values), **(figures | others))
 
 
 def test_figures_are_medians_and_the_target_is_what_all_reach(tmp_path: Path) -> None:

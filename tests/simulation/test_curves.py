@@ -11,8 +11,8 @@ from hpcsweep.core.domains import Choice, Float
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Parameter, Space
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.report.folder import Folder
-from hpcsweep.simulation import Recorded, curve_of, load_curve, simulate, stand_in
+from hpcsweep.simulation import RecordedCurves, curve_of, load_curve, simulate, stand_in
+from hpcsweep.views.folder import Folder
 from tests.simulation.specs import falling, spec_of
 
 CODE = """\
@@ -95,7 +95,7 @@ def recorded(tmp_path: Path) -> Path:
 
 def test_a_recorded_configuration_has_its_own_values_and_times(tmp_path: Path, recorded: Path) -> None:
     spec = spec_of(tmp_path)
-    curves = Recorded(recorded, spec.space)
+    curves = RecordedCurves(recorded, spec.space)
     trials = Folder(recorded).state.trials
     assert curves.count == len(trials) == 17
     failed = 0
@@ -136,7 +136,7 @@ def four(tmp_path: Path) -> Path:
 def test_a_value_is_that_of_the_nearest_trial_trained_so_far(
     tmp_path: Path, four: Path, x: float, step: int, value: float
 ) -> None:
-    assert Recorded(four, spec_of(tmp_path).space)({"x": x}, step, 0) == pytest.approx(value)
+    assert RecordedCurves(four, spec_of(tmp_path).space)({"x": x}, step, 0) == pytest.approx(value)
 
 
 def test_reports_between_the_rungs_count_too(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_reports_between_the_rungs_count_too(tmp_path: Path) -> None:
         "budget.trials=1",
     ]
     simulate(spec_of(tmp_path, *fifo), falling, folder=folder)
-    curves = Recorded(folder, spec_of(tmp_path).space)
+    curves = RecordedCurves(folder, spec_of(tmp_path).space)
     assert [curves({"x": 0.5}, step, 0) for step in range(1, 6)] == pytest.approx(
         [0.04 + 1 / step for step in range(1, 6)]
     )
@@ -162,28 +162,28 @@ def test_an_inactive_parameter_is_far_from_an_active_one(tmp_path: Path) -> None
     spec = spec_of(tmp_path, *space, "budget.trials=2", "enqueue=[{kind: a}, {kind: b, y: 0.5}]")
     folder = tmp_path / "r"
     simulate(spec, lambda config, step, seed: float(config["kind"] == "b"), folder=folder)
-    curves = Recorded(folder, spec.space)
+    curves = RecordedCurves(folder, spec.space)
     assert curves({"kind": "a"}, 1, 0) == 0.0
     assert curves({"kind": "b", "y": 0.0}, 1, 0) == 1.0
 
 
 def test_a_sweep_on_recorded_curves_repeats_what_was_recorded(tmp_path: Path, recorded: Path) -> None:
     spec = spec_of(tmp_path, "cluster.simulated.seconds_per_unit=null")
-    found = simulate(spec, Recorded(recorded, spec.space))
+    found = simulate(spec, RecordedCurves(recorded, spec.space))
     state = Folder(recorded).state
     assert found.best is not None
     assert state.best is not None
     assert (found.best["value"], found.best["trial"]) == (state.best.value, state.best.trial)
     assert found.busy_s == pytest.approx(state.spent_s, rel=0.05)  # those that failed tell no time
     slower = simulate(
-        spec_of(tmp_path, "cluster.simulated.seconds_per_unit=1000"), Recorded(recorded, spec.space)
+        spec_of(tmp_path, "cluster.simulated.seconds_per_unit=1000"), RecordedCurves(recorded, spec.space)
     )
     assert slower.busy_s > 10 * found.busy_s
 
 
 def test_a_folder_without_curves_of_this_space_is_refused(tmp_path: Path, recorded: Path) -> None:
     with pytest.raises(FolderError, match="does not exist"):
-        Recorded(tmp_path / "nowhere", spec_of(tmp_path).space)
+        RecordedCurves(tmp_path / "nowhere", spec_of(tmp_path).space)
     other = Space((Parameter("optimizer", Choice(("sgd", "adam"))),))
     with pytest.raises(SpecError, match="must hold a trial of this space with a value, got none"):
-        Recorded(recorded, other)
+        RecordedCurves(recorded, other)

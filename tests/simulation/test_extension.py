@@ -11,12 +11,12 @@ import pytest
 from hpcsweep.core.events import AnyEvent, SweepExtended, SweepResumed
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
-from hpcsweep.report.enqueued import count_enqueued
+from hpcsweep.session.session import make_scheduler
 from hpcsweep.simulation import simulate
-from hpcsweep.store.control import Request, put_request
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
-from hpcsweep.sweep import make_scheduler
+from hpcsweep.store.requests import Request, put_request
+from hpcsweep.views.enqueued import count_enqueued
 from tests.simulation.specs import falling, spec_of
 
 Runs = dict[tuple[int, int], int]

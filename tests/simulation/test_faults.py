@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep import sweep
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.driver import compacting
+from hpcsweep.driver import compaction
+from hpcsweep.session import session
 from tests.simulation.invariants import ALWAYS, decisions_are_those_of_a_quiet_site
 from tests.simulation.ordeal import Ordeal, Witness
 from tests.simulation.schedules import drawn
@@ -71,9 +71,9 @@ def ordeal_of(seed: int, folder: Path) -> Ordeal:
     with pytest.MonkeyPatch.context() as patch:
         if schedule.compact_at is not None:
             often = {"compact_at": schedule.compact_at}
-            settings = sweep._settings
-            patch.setattr(sweep, "_settings", lambda *of: msgspec.structs.replace(settings(*of), **often))
-            patch.setattr(compacting, "MERGE_ABOVE", 2)
+            settings = session._settings
+            patch.setattr(session, "_settings", lambda *of: msgspec.structs.replace(settings(*of), **often))
+            patch.setattr(compaction, "MERGE_ABOVE", 2)
         return Ordeal(schedule, folder, Witness(patch), patch)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from hpcsweep.core.events import Config
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.report.folder import Folder
 from hpcsweep.simulation import simulate
+from hpcsweep.views.folder import Folder
 from tests.driver.sweeps import TABLE_81
 from tests.simulation.specs import falling, spec_of
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import hpcsweep
 from hpcsweep.core.events import AnyEvent, BatchSubmitted, SweepStarted
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 from tests.driver.sweeps import decided
 
 from .fixture import PrivateSlurm

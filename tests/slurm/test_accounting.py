@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from hpcsweep.core.events import BatchAbandoned, Ending, Interruption, RunInterrupted, SweepEnded
+from hpcsweep.core.events import BatchAbandoned, Interruption, RunInterrupted, SweepEnded, SweepOutcome
 from tests.compacted import batch_files
 
 from .fixture import ACCOUNT, AccountRow, PrivateSlurm
@@ -206,7 +206,7 @@ def test_a_budget_of_gpu_hours_is_never_exceeded(played: dict[Scene, Future[Play
     assert [row for row in rows if row.state != "COMPLETED"] == []
     assert CAP_GPU_S - 60 < gpu_s(rows) <= CAP_GPU_S
     (end,) = sweep.of_kind(SweepEnded)
-    assert end.ending is Ending.FINISHED
+    assert end.ending is SweepOutcome.FINISHED
     used = r"budget\.gpu_hours 0\.0361111 is used up: 0\.0[12]\d* are spent"
     assert re.fullmatch(rf"{used}, and one more task may take 0\.01667", end.reason)
     best = sweep.runs.loc[sweep.runs["value"].idxmin()]

@@ -11,9 +11,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm import Presence, SlurmCluster, SlurmOptions, probe
-from hpcsweep.cluster.slurm_options import OptionValue
-from hpcsweep.core.protocols import Batch, Holding, Limits, LiveBatch, Phase, TaskId, TaskShape, TaskState
+from hpcsweep.cluster.slurm.cluster import Presence, SlurmCluster, SlurmOptions, probe
+from hpcsweep.cluster.slurm.options import OptionValue
+from hpcsweep.core.protocols import (
+    Batch,
+    Holding,
+    Limits,
+    Phase,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout
@@ -48,7 +57,7 @@ def make(tmp_path: Path) -> Make:
         root: str = "results",
         tasks: int = 3,
         throttle: int = 3,
-        shape: TaskShape | None = None,
+        shape: TaskResources | None = None,
         options: SlurmOptions | None = None,
     ) -> tuple[SlurmCluster, Batch]:
         name = f"sweep-{uuid.uuid4().hex[:8]}"
@@ -59,14 +68,14 @@ def make(tmp_path: Path) -> Make:
         folder = tmp_path / root / "batches" / name
         make_dirs(folder)
         return cluster, Batch(
-            name=name, folder=folder, tasks=tasks, throttle=throttle, shape=shape or TaskShape(time_s=600)
+            name=name, folder=folder, tasks=tasks, throttle=throttle, shape=shape or TaskResources(time_s=600)
         )
 
     return make
 
 
-def live(batch: Batch, job: str) -> LiveBatch:
-    return LiveBatch(
+def live(batch: Batch, job: str) -> SubmittedBatch:
+    return SubmittedBatch(
         name=batch.name,
         job=job,
         folder=batch.folder,
@@ -77,7 +86,7 @@ def live(batch: Batch, job: str) -> LiveBatch:
     )
 
 
-def phases(cluster: SlurmCluster, batches: Sequence[LiveBatch]) -> dict[TaskId, Phase]:
+def phases(cluster: SlurmCluster, batches: Sequence[SubmittedBatch]) -> dict[TaskId, Phase]:
     shown = cluster.poll(batches)
     assert shown is not None
     return {task: state.phase for task, state in shown.items()}
@@ -85,7 +94,7 @@ def phases(cluster: SlurmCluster, batches: Sequence[LiveBatch]) -> dict[TaskId, 
 
 def wait_for(
     cluster: SlurmCluster,
-    batch: LiveBatch,
+    batch: SubmittedBatch,
     done: Callable[[list[Phase]], bool],
     *,
     tasks: int | None = None,
@@ -143,7 +152,7 @@ def test_both_streams_go_to_one_log_below_a_hostile_folder(make: Make) -> None:
 
 
 def test_tasks_of_a_node_get_disjoint_gpus(make: Make) -> None:
-    shape = TaskShape(gpus=2, cpus=2, mem_mib=1000, time_s=600)
+    shape = TaskResources(gpus=2, cpus=2, mem_mib=1000, time_s=600)
     cluster, batch = make("sleep 3", tasks=8, throttle=8, shape=shape, options=SlurmOptions(gpu_type="a100"))
     job = cluster.submit(batch)
     wait_for(cluster, live(batch, job), all_are(Phase.COMPLETED))
@@ -206,7 +215,7 @@ def test_failed_task_is_shown_failed(make: Make) -> None:
 
 
 def test_refusal_has_sbatch_s_own_words_and_is_not_found_as_accepted(make: Make) -> None:
-    cluster, batch = make(shape=TaskShape(gpus=8))
+    cluster, batch = make(shape=TaskResources(gpus=8))
     with pytest.raises(SubmitRefused, match="Requested node configuration is not available"):
         cluster.submit(batch)
     # Slurm remembers the refused array as failed.
@@ -240,10 +249,10 @@ def test_limits_are_those_of_the_site(make: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "shape", "lines"),
     [
-        (SlurmOptions(), TaskShape(gpus=4, cpus=16, mem_mib=64000, time_s=86400), []),
+        (SlurmOptions(), TaskResources(gpus=4, cpus=16, mem_mib=64000, time_s=86400), []),
         (
             SlurmOptions(partition="urgent"),
-            TaskShape(gpus=8, time_s=90000),
+            TaskResources(gpus=8, time_s=90000),
             [
                 "resources.time: partition urgent allows 1-00:00:00 at most, got 1-01:00:00",
                 "resources.gpus: the nodes of partition urgent have 4 GPUs at most, got 8",
@@ -251,18 +260,18 @@ def test_limits_are_those_of_the_site(make: Make) -> None:
         ),
         (
             SlurmOptions(partition="nope"),
-            TaskShape(),
+            TaskResources(),
             ["cluster.partition: there is no nope; there are gpu, urgent"],
         ),
         (
             SlurmOptions(constraint="nvlink"),
-            TaskShape(),
+            TaskResources(),
             ["cluster: Slurm would never take such a task: " + NO_FEATURE],
         ),
     ],
 )
 def test_what_can_never_run_is_known_before_anything_is_submitted(
-    make: Make, slurm: PrivateSlurm, options: SlurmOptions, shape: TaskShape, lines: list[str]
+    make: Make, slurm: PrivateSlurm, options: SlurmOptions, shape: TaskResources, lines: list[str]
 ) -> None:
     cluster, batch = make(options=options)
     assert cluster.problems(shape) == lines
@@ -273,7 +282,7 @@ def test_task_that_fits_has_no_problem_while_all_nodes_are_drained(make: Make, s
     for node in NODES:
         slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     cluster, _ = make()
-    assert cluster.problems(TaskShape(gpus=4)) == []
+    assert cluster.problems(TaskResources(gpus=4)) == []
 
 
 def test_submit_limits_of_the_account_are_found_out_and_met(
@@ -289,13 +298,13 @@ def test_submit_limits_of_the_account_are_found_out_and_met(
     other, more = make(tasks=1)
     with pytest.raises(SubmitLimited, match="AssocMaxSubmitJobLimit"):
         other.submit(more)
-    assert other.problems(TaskShape()) == [], "a submit limit passes"
+    assert other.problems(TaskResources()) == [], "a submit limit passes"
     accounts.limit_submits(association=9, qos=10)
     assert make()[0].limits().queued == 10, "a QOS's limit stands in for that of the association"
 
 
 def test_tasks_run_on_nodes_that_may_be_used_and_on_no_other(make: Make) -> None:
-    shape = TaskShape(gpus=4, time_s=600)
+    shape = TaskResources(gpus=4, time_s=600)
     options = SlurmOptions(nodelist="n[3-4],n9")
     cluster, batch = make("sleep 100", tasks=3, throttle=3, shape=shape, options=options)
     assert cluster.problems(shape) == []
@@ -307,7 +316,7 @@ def test_tasks_run_on_nodes_that_may_be_used_and_on_no_other(make: Make) -> None
 
 @pytest.mark.parametrize("options", [{"exclusive": True}, {"partition": "gpu", "--exclus": ""}])
 def test_whole_nodes_are_foretold_and_seen(make: Make, options: dict[str, OptionValue]) -> None:
-    shape = TaskShape(gpus=1, time_s=600)
+    shape = TaskResources(gpus=1, time_s=600)
     cluster, batch = make("sleep 100", tasks=1, shape=shape, options=SlurmOptions(options=options))
     assert cluster.holds(shape) == Holding(4, 16, "--exclusive takes whole nodes")
     job = cluster.submit(batch)
@@ -352,7 +361,7 @@ def test_usr2_reaches_the_worker_before_the_time_limit(make: Make) -> None:
     # Slurm may send it up to 60 s early, and counts time limits in minutes.
     options = SlurmOptions(signal_s=55)
     cluster, batch = make(
-        "for i in {1..900}; do sleep 0.1; done", tasks=1, options=options, shape=TaskShape(time_s=60)
+        "for i in {1..900}; do sleep 0.1; done", tasks=1, options=options, shape=TaskResources(time_s=60)
     )
     job = cluster.submit(batch)
     wait_for(cluster, live(batch, job), all_are(Phase.COMPLETED), timeout_s=60)
@@ -360,7 +369,7 @@ def test_usr2_reaches_the_worker_before_the_time_limit(make: Make) -> None:
 
 
 def test_preempted_task_is_requeued_and_appends_to_its_log(make: Make) -> None:
-    whole_node = TaskShape(gpus=4, time_s=600)
+    whole_node = TaskResources(gpus=4, time_s=600)
     body = '[ -n "$SLURM_RESTART_COUNT" ] || for i in {1..900}; do sleep 0.1; done'
     cluster, low = make(body, tasks=4, throttle=4, shape=whole_node)
     job = cluster.submit(low)
@@ -381,7 +390,7 @@ def test_preempted_task_is_requeued_and_appends_to_its_log(make: Make) -> None:
 def test_a_controller_that_is_down_means_that_nothing_is_known(
     make: Make, slurm: PrivateSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm_programs.QUERY_S", 3.0)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.QUERY_S", 3.0)
     cluster, batch = make("sleep 100", tasks=2)
     job = cluster.submit(batch)
     wait_for(cluster, live(batch, job), all_are(Phase.RUNNING))
@@ -469,7 +478,7 @@ def test_full_table_of_jobs_is_a_submit_limit_and_sbatch_is_not_waited_for(
             str(caught.value)
             == "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
         )
-        assert other.problems(TaskShape()) == []
+        assert other.problems(TaskResources()) == []
         cluster.cancel(live(batch, job), range(7))
         time.sleep(3)  # sbatch's own next try would be one second after its first
         assert other.find(more.name) is None

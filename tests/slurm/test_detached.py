@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, RunFinished, SweepEnded
-from hpcsweep.report.folder import Folder
+from hpcsweep.views.folder import Folder
 
 from .fixture import PrivateSlurm
 from .sweeps import TRAINER, Sweep, finish, outcome, wait_until

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.story import DOCS, ON_SLURM, Story, blocks
+from tests.docs.story import DOCS, ON_SLURM, TrialTimeline, blocks
 
 from .fixture import PrivateSlurm
 
 
 @pytest.mark.parametrize("name", sorted(ON_SLURM))
 def test_a_page_works_on_a_cluster(name: str, tmp_path: Path, slurm: PrivateSlurm) -> None:
-    story = Story(tmp_path, slurm.env)
+    story = TrialTimeline(tmp_path, slurm.env)
     for block in blocks((DOCS / "first_sweep.md").read_text(encoding="utf-8")):
         if block.name == "train.py":  # what these pages go on from
             story.play(block)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import hpcsweep
 from hpcsweep.core.events import RunReported, TrialCreated, TrialStopped
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 
 from .fixture import PrivateSlurm
 from .sweeps import finish, launch, write_sweep

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from hpcsweep.cluster.template import packaged_templates
+from hpcsweep.cluster.slurm.template import packaged_templates
 from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
@@ -59,7 +59,7 @@ def train(trial):
 IMPATIENT = (
     sys.executable,
     "-c",
-    "import hpcsweep.cluster.slurm_submit as s; s.SBATCH_S = 3; from hpcsweep.__main__ import main; main()",
+    "import hpcsweep.cluster.slurm.submit as s; s.SBATCH_S = 3; from hpcsweep.__main__ import main; main()",
 )
 
 Scenario = Callable[[PrivateSlurm, Path], None]
@@ -68,7 +68,7 @@ HASTY = (
     sys.executable,
     "-c",
     (
-        "import hpcsweep.driver.following as f; f.TOLD_S, f.NEVER_S = 2, 5; "
+        "import hpcsweep.driver.monitor as f; f.TOLD_S, f.NEVER_S = 2, 5; "
         "from hpcsweep.__main__ import main; main()"
     ),
 )

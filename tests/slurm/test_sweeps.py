@@ -18,8 +18,8 @@ import pytest
 
 import hpcsweep
 from hpcsweep.core.events import BatchSubmitted, SweepStarted
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.segments import read_journal
 from tests.driver.sweeps import TABLE_81, rung_table
 
 from .fixture import PrivateSlurm

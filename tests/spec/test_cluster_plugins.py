@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.errors import SpecError
+from hpcsweep.session.session import resolve_target
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.schema import json_schema
-from hpcsweep.sweep import choose_place
 
 MODULE = """\
 from hpcsweep.core.protocols import Cluster
@@ -51,7 +51,7 @@ def spec(tmp_path: Path) -> Path:
 
 
 def test_the_cluster_is_made_with_what_its_section_says(spec: Path) -> None:
-    place = choose_place(load_spec(spec))
+    place = resolve_target(load_spec(spec))
     assert (place.name, place.max_tasks) == ("farm", 4)
     assert vars(place.cluster)["made"] == ("s", "night", 3, "big")
 

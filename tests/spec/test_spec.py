@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from hpcsweep.core.protocols import TaskShape
+from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.spec import SweepSpec, difference, json_schema, load_spec
 from hpcsweep.spec.models import Fifo, Halving, Hyperband
-from hpcsweep.spec.quantities import format_duration, format_memory, parse_duration, parse_memory
-from hpcsweep.spec.reading import dump_yaml, parse_yaml
+from hpcsweep.spec.units import format_duration, format_memory, parse_duration, parse_memory
+from hpcsweep.spec.yaml_io import dump_yaml, parse_yaml
 
 DOCUMENTED = r"""
 name: digits-hyperband
@@ -104,7 +104,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
         Parameter("momentum", Float(0.0, 0.99), {"optimizer": ("sgd",)}),
     )
     assert spec.scheduler == Hyperband(min_resource=1, max_resource=27, eta=3, iterations=1)
-    assert spec.task_shape() == TaskShape(gpus=1, cpus=4, mem_mib=16384, time_s=1800, runs=1, lanes=1)
+    assert spec.task_shape() == TaskResources(gpus=1, cpus=4, mem_mib=16384, time_s=1800, runs=1, lanes=1)
     assert spec.identity() == {
         "objective": {"metric": "val_error", "mode": "min", "at": "last"},
         "space": {
@@ -273,8 +273,8 @@ def test_paths_are_absolute_from_the_folder_of_the_spec_file(load: Load, tmp_pat
 
 def test_task_shape_multiplies_by_lanes_and_time_by_turns(load: Load) -> None:
     spec = load(DOCUMENTED, "cluster.runs_per_task=5", "cluster.concurrent=2")
-    assert spec.task_shape() == TaskShape(gpus=2, cpus=8, mem_mib=32768, time_s=5400, runs=5, lanes=2)
-    assert load(SHORT).task_shape() == TaskShape()
+    assert spec.task_shape() == TaskResources(gpus=2, cpus=8, mem_mib=32768, time_s=5400, runs=5, lanes=2)
+    assert load(SHORT).task_shape() == TaskResources()
 
 
 def test_what_a_sweep_starts_with_is_part_of_its_identity_where_it_is_given(

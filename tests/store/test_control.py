@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.errors import FolderError
-from hpcsweep.store.control import Request, drop_request, new_requests, put_request
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.requests import Request, drop_request, new_requests, put_request
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 
 from hpcsweep.core.events import AnyEvent, StopRequested
 from hpcsweep.errors import FolderError, JournalError
-from hpcsweep.store import follow as follow_module
-from hpcsweep.store import journal as journal_module
-from hpcsweep.store.follow import Follower
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal import tail as follow_module
+from hpcsweep.store.journal import writer as journal_module
+from hpcsweep.store.journal.segments import Commit, Header, list_segments, read_journal, sealed
+from hpcsweep.store.journal.tail import JournalTail
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.owner import Owner
-from hpcsweep.store.segments import Commit, Header, list_segments, read_journal, sealed
+from hpcsweep.store.process_id import ProcessId
 
 
 def notes(*numbers: int) -> list[AnyEvent]:
@@ -29,7 +29,7 @@ class Reader:
     """Looks now and then, and keeps what it was told."""
 
     def __init__(self, layout: Layout) -> None:
-        self.follower = Follower(layout)
+        self.follower = JournalTail(layout)
         self.events: list[AnyEvent] = []
         self.anew = 0
 
@@ -95,7 +95,7 @@ class Drivers:
                     path.touch()
                     self.append(sealed(Commit(1.0, self.some())), path=tail.path)
                     self.look(readers)
-                    path.write_bytes(sealed(Header(self.newest, Owner.me(), 1.0, tail.end)))
+                    path.write_bytes(sealed(Header(self.newest, ProcessId.me(), 1.0, tail.end)))
                     self.append(sealed(Commit(1.0, self.some())), path=path)
             case "stillborn":
                 if self.newest:
@@ -198,7 +198,7 @@ def test_what_was_read_and_became_void_is_taken_back(layout: Layout) -> None:
     with end.path.open("ab") as file:
         file.write(sealed(Commit(1.0, notes(1))))
     assert reader.look() == notes(0, 1)
-    header = Header(2, Owner.me(), 1.0, end.end)
+    header = Header(2, ProcessId.me(), 1.0, end.end)
     (layout.journal / "000002.jsonl").write_bytes(sealed(header) + sealed(Commit(2.0, notes(2))))
     assert reader.look() == notes(0, 2)
     assert reader.anew == 2
@@ -211,7 +211,7 @@ def test_who_drives_is_told_until_he_lets_go(layout: Layout) -> None:
     journal = Journal.open(layout)
     journal.commit(notes(0))
     reader.look()
-    assert (reader.follower.empty, reader.follower.driver) == (False, Owner.me())
+    assert (reader.follower.empty, reader.follower.driver) == (False, ProcessId.me())
     journal.release()
     reader.look()
     assert reader.follower.driver is None
@@ -233,7 +233,7 @@ def test_damage_is_told_in_the_words_of_a_whole_reading(
         with pytest.raises(JournalError) as expected:
             read_journal(layout)
         with pytest.raises(JournalError) as caught:
-            Follower(layout).look()
+            JournalTail(layout).look()
         assert str(caught.value) == str(expected.value)
 
 

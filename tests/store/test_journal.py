@@ -19,13 +19,21 @@ import pytest
 from hpcsweep.core.events import AnyEvent, StopRequested
 from hpcsweep.errors import FolderError, HeldError, JournalError, SupersededError
 from hpcsweep.store import files as files_module
-from hpcsweep.store import journal as journal_module
-from hpcsweep.store import owner as owner_module
-from hpcsweep.store import segments as segments_module
-from hpcsweep.store.journal import MERGE_ABOVE, Journal, holder
+from hpcsweep.store import process_id as owner_module
+from hpcsweep.store.journal import segments as segments_module
+from hpcsweep.store.journal import writer as journal_module
+from hpcsweep.store.journal.segments import (
+    Commit,
+    Header,
+    Position,
+    Released,
+    checksum_at,
+    ends_at,
+    read_journal,
+)
+from hpcsweep.store.journal.writer import MERGE_ABOVE, Journal, holder
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.owner import SILENT_S, Owner, born
-from hpcsweep.store.segments import Commit, Header, Position, Released, checksum_at, ends_at, read_journal
+from hpcsweep.store.process_id import SILENT_S, ProcessId, born
 
 
 def note(number: int) -> AnyEvent:
@@ -146,7 +154,7 @@ def test_the_header_names_the_writer_and_how_far_the_one_before_counts(layout: L
     assert tail is not None
     assert (tail.header.segment, tail.header.owner, tail.header.after, tail.released) == (
         2,
-        Owner.me(),
+        ProcessId.me(),
         Position(1, size),
         True,
     )
@@ -289,9 +297,9 @@ def test_a_living_driver_keeps_others_out_and_they_are_told_who_it_is(layout: La
     first = session(layout, notes(0), release=False)
     with pytest.raises(HeldError) as caught:
         Journal.open(layout)
-    assert str(caught.value).startswith(f"{layout.root}: {Owner.me()} is driving this sweep since 2")
-    assert str(Owner.me()).startswith(f"process {os.getpid()} of ")
-    assert holder(read_journal(layout)) == Owner.me()
+    assert str(caught.value).startswith(f"{layout.root}: {ProcessId.me()} is driving this sweep since 2")
+    assert str(ProcessId.me()).startswith(f"process {os.getpid()} of ")
+    assert holder(read_journal(layout)) == ProcessId.me()
     first.commit(notes(1))  # being asked for does not disturb it
     first.release()
     assert holder(read_journal(layout)) is None
@@ -389,7 +397,7 @@ import sys
 from pathlib import Path
 from hpcsweep.core.events import StopRequested
 from hpcsweep.errors import HeldError
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 def commit(number):
@@ -515,7 +523,7 @@ def test_a_driver_on_another_machine_that_let_go_lets_the_next_one_in_at_once(
 
 
 def test_a_later_process_of_the_same_number_is_another_one() -> None:
-    me = Owner.me()
+    me = ProcessId.me()
     assert me.alive(0.0)
     assert me.alive(1e9)  # on its own machine silence says nothing
     assert not msgspec.structs.replace(me, born=me.born - 1).alive(0.0)
@@ -854,6 +862,6 @@ def test_a_commit_that_a_newer_driver_did_not_count_is_no_end(layout: Layout) ->
     counted, _ = end(layout)
     journal.commit(notes(2))
     at, checksum = end(layout)
-    header = Header(2, Owner.me(), 0.0, counted)
+    header = Header(2, ProcessId.me(), 0.0, counted)
     (layout.journal / "000002.jsonl").write_bytes(segments_module.sealed(header))
     assert not ends_at(layout, at, checksum=checksum)

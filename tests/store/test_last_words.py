@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.store.last_words import last_words, last_words_of
+from hpcsweep.store.log_excerpt import last_words, last_words_of
 
 HYDRA = """\
 Error executing job with overrides: ['lr=0.1']

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.parts import (
-    Taken,
+from hpcsweep.store.compaction.parts import (
+    PartIndex,
     clear,
     drop_garbage,
     listed,
@@ -18,6 +17,7 @@ from hpcsweep.store.parts import (
     write_batches,
     write_taken,
 )
+from hpcsweep.store.layout import Layout
 
 PART = "000003-1"
 
@@ -50,7 +50,7 @@ def taken(layout: Layout) -> None:
         trial: {path.name: path.stat().st_size for path in layout.trial(trial).root.glob("metrics-*")}
         for trial in (0, 1)
     }
-    write_taken(layout, PART, Taken(trials, batches))
+    write_taken(layout, PART, PartIndex(trials, batches))
 
 
 def files(layout: Layout) -> list[str]:
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_removed_yet_is_tried_again_by_the_next_session(
 ) -> None:
     taken(layout)
     with monkeypatch.context() as patch:  # as where another node has a file of it open
-        patch.setattr("hpcsweep.store.parts.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("hpcsweep.store.compaction.parts.shutil.rmtree", lambda *_, **__: None)
         clear(layout, PART)
     assert uncleared(layout) == [PART]
     assert read_archived(layout, PART, "a/logs/0.log") == b"a logs/0.log"

@@ -15,14 +15,14 @@ import pytest
 
 from hpcsweep.core.events import Outcome
 from hpcsweep.errors import FolderError, JournalError
-from hpcsweep.store.control import Request, new_requests, put_request
 from hpcsweep.store.files import make_dirs, open_append, open_new, read_bytes, write_atomic
-from hpcsweep.store.journal import Journal
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter, metrics_files, read_reports
-from hpcsweep.store.passed_over import PassedOver, regular_files
+from hpcsweep.store.requests import Request, new_requests, put_request
 from hpcsweep.store.results import Result, new_results, write_result
-from hpcsweep.store.segments import read_journal
+from hpcsweep.store.skipped import Skipped, regular_files
 from tests.store.test_follow import notes, session
 from tests.users import ADA, BOB, GROUP, IS_ROOT, as_user, give, open_folder
 
@@ -73,7 +73,7 @@ def test_an_odd_request_is_named_and_the_others_are_read(
     name = put_request(layout, request).name
     monkeypatch.chdir(layout.control)
     make(layout.control / "x.json")
-    found = PassedOver()
+    found = Skipped()
     assert list(new_requests(layout, (), found)) == [(name, request)]
     assert found.lines(tmp_path) == [f"passed over: control/x.json: {reason}"]
 
@@ -87,7 +87,7 @@ def test_an_odd_result_is_named_and_the_others_are_read(
     write_result(batch, result, n=0)
     monkeypatch.chdir(batch.results)
     make(batch.results / "0.0.0.json")
-    found = PassedOver()
+    found = Skipped()
     assert list(new_results(batch, (), found)) == [("1.0.0.json", result)]
     assert found.lines(tmp_path) == [f"passed over: batches/b/results/0.0.0.json: {reason}"]
 
@@ -101,7 +101,7 @@ def test_names_that_are_not_ours_are_named_and_hidden_ones_are_not(tmp_path: Pat
     for name in [*strays, b".0.0.0.json.swp", b".nfs0000", "\u0663.0.0.json".encode()]:
         with open(os.path.join(os.fsencode(batch.results), name), "wb") as file:
             file.write(whole)
-    found = PassedOver()
+    found = Skipped()
     assert [name for name, _ in new_results(batch, (), found)] == ["0.0.0.json"]
     folder = "passed over: batches/b/results"
     assert found.lines(tmp_path) == [
@@ -124,7 +124,7 @@ def test_a_folder_that_may_not_be_listed_is_named_and_empty() -> None:
             layout.control.chmod(0)
 
         def look() -> tuple[list[Any], list[str]]:
-            found = PassedOver()
+            found = Skipped()
             return list(new_requests(layout, (), found)), found.lines(root)
 
         assert as_user(look) == ([], ["passed over: control: cannot be read: Permission denied"])
@@ -309,7 +309,7 @@ def test_a_request_that_the_owner_could_not_read_is_refused_in_words() -> None:
 
 def test_a_folder_with_a_foreign_name_only_is_listed_once(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    found = PassedOver()
+    found = Skipped()
     for _ in range(2):
         assert list(regular_files(tmp_path, re.compile("a"), found)) == []
     assert found.lines(tmp_path) == ["passed over: a: is a folder, not a file"]

@@ -13,7 +13,7 @@ import torch
 from sklearn import datasets
 
 from hpcsweep.trial import StandaloneTrial, current_trial
-from hpcsweep.worker.loading import load_trainer
+from hpcsweep.worker.load_function import load_trainer
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 

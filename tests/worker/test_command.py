@@ -11,7 +11,7 @@ from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import TrainerError
 from hpcsweep.worker.command import arguments, as_text, check_template, shell_line
 from hpcsweep.worker.environment import parameter_variable
-from hpcsweep.worker.printed import PrintedMetrics
+from hpcsweep.worker.stdout_metrics import PrintedMetrics
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench

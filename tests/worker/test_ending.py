@@ -11,12 +11,12 @@ from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.worker.ending import Ended, Verdict, judge
 from hpcsweep.worker.memory import oom_kills
-from hpcsweep.worker.value import Measured, measure
+from hpcsweep.worker.objective import ObjectiveReading, measure
+from hpcsweep.worker.outcome import Ended, Verdict, judge
 
-GOOD = Measured(0.5, "", 9, fresh=True, complete=True)
-NONE = Measured(None, "never reported", 0, fresh=False, complete=False)
+GOOD = ObjectiveReading(0.5, "", 9, fresh=True, complete=True)
+NONE = ObjectiveReading(None, "never reported", 0, fresh=False, complete=False)
 KERNEL = "killed by the kernel: out of memory"
 
 
@@ -76,7 +76,7 @@ KERNEL = "killed by the kernel: out of memory"
         (Ended(-9), GOOD, 9, Verdict(Outcome.FAILED, message="killed by SIGKILL", failure=Failure.CRASHED)),
         (
             Ended(0),
-            Measured(None, "metric 'loss' is nan at step 9", 9, True, True, Failure.NOT_FINITE),
+            ObjectiveReading(None, "metric 'loss' is nan at step 9", 9, True, True, Failure.NOT_FINITE),
             9,
             Verdict(Outcome.FAILED, message="metric 'loss' is nan at step 9", failure=Failure.NOT_FINITE),
         ),
@@ -99,7 +99,7 @@ KERNEL = "killed by the kernel: out of memory"
         ),
     ],
 )
-def test_how_a_run_ended(ended: Ended, measured: Measured, reached: int, verdict: Verdict) -> None:
+def test_how_a_run_ended(ended: Ended, measured: ObjectiveReading, reached: int, verdict: Verdict) -> None:
     assert judge(ended, measured, resource=9, reached=reached) == verdict
 
 
@@ -129,7 +129,7 @@ def measured(
     start: int,
     at: str,
     best: float | None = None,
-) -> Measured:
+) -> ObjectiveReading:
     """Of attempt 1 at rung 1 with resource 9, after these reports of `val_error`."""
     trial = TrialLayout(tmp_path)
     for key, reports in files.items():
@@ -169,7 +169,7 @@ def test_a_run_that_reports_nothing_after_it_went_on_is_told_so_though_the_rungs
     tmp_path: Path,
 ) -> None:
     found = measured(tmp_path, {}, start=3, at="best", best=0.2)
-    assert found == Measured(
+    assert found == ObjectiveReading(
         None,
         "metric 'val_error' was not reported after step 3, where this run went on from a checkpoint, "
         "up to step 9",

@@ -1,0 +1,96 @@
+"""Text of others on a terminal: what configurations and logs hold is shown, never obeyed.
+
+Names, values, error messages and file names may hold escape sequences, and characters that change the
+direction of text. All that the command line prints goes through `neutral_output`: nothing has to be
+thought of where it is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, cast
+
+from typer.core import TyperGroup
+
+from hpcsweep.core.sanitize import neutral, neutral_lines
+from hpcsweep.core.secrets import secret_arguments, without
+
+__all__ = ["NeutralGroup", "hide", "json_text", "neutral", "neutral_lines", "neutral_output", "raw"]
+
+#: Values that are printed nowhere.
+_hidden: list[str] = []
+
+
+def json_text(value: object) -> str:
+    """The value as JSON, in which whatever is not printable is written as an escape."""
+    import msgspec  # not for --help
+
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[i] << 8 | units[i + 1]:04x}" for i in range(0, len(units), 2))
+
+
+def hide(values: Iterable[str]) -> None:
+    """Print these values nowhere from here on; a mask stands in their place."""
+    _hidden.extend(values)
+
+
+def raw(stream: TextIO) -> TextIO:
+    """The stream without the filter: for our own escapes, of a live view."""
+    return stream.stream if isinstance(stream, _Neutral) else stream
+
+
+@contextlib.contextmanager
+def neutral_output() -> Iterator[None]:
+    """Until the block ends whatever is printed as text is neutral; bytes stay as they are."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", _Neutral(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        _hidden.clear()
+
+
+class _Neutral(io.TextIOBase):
+    """A text stream that passes on neutral text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(neutral_lines(without(text, _hidden)))
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def close(self) -> None:
+        self.stream.close()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("stream", "write", "flush", "close", "writelines", "__class__", "__dict__"):
+            return super().__getattribute__(name)
+        return getattr(super().__getattribute__("stream"), name)
+
+    def __del__(self) -> None:
+        """The stream goes on after us."""
+
+
+class NeutralGroup(TyperGroup):
+    """The verbs, with messages about wrong arguments included in what is neutral."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        given = args[0] if args else kwargs.get("args")
+        with neutral_output():
+            hide(secret_arguments(sys.argv[1:] if given is None else given))
+            return super().main(*args, **kwargs)

@@ -1,0 +1,307 @@
+"""This machine as a cluster: one task for each GPU or CPU slot, as plain processes.
+
+The processes are sessions of their own and outlive the driver. A driver that comes back finds
+them by their claims (see `local_task`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from hpcsweep import bootstrap
+from hpcsweep.cluster.local.task import TaskLock, claim_path
+from hpcsweep.core.protocols import (
+    Batch,
+    Cluster,
+    Limits,
+    Phase,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
+from hpcsweep.errors import FolderError, SubmitRefused
+from hpcsweep.store.files import make_dirs, open_append, read_bytes
+from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.process_id import born
+from hpcsweep.store.skipped import SMALL_BYTES, regular_files
+
+#: An empty claim is somebody writing it, unless it is older than this.
+_CLAIM_S = 5.0
+#: Name of a claim: the task.
+_CLAIM = re.compile(r"([0-9]+)\.json")
+_log = logging.getLogger(__name__)
+
+
+def devices_here() -> list[str]:
+    """Names of this machine's NVIDIA GPUs as CUDA_VISIBLE_DEVICES takes them; empty if none."""
+    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if inherited is not None:
+        return [name.strip() for name in inherited.split(",") if name.strip() not in ("", "-1")]
+    proc = Path("/proc/driver/nvidia/gpus")
+    try:
+        return [str(index) for index in range(len(os.listdir(proc)))]
+    except OSError:
+        return []
+
+
+def cpus_here() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class _Task:
+    """A process that works on a task: a child of ours, or one found by its claim."""
+
+    def __init__(self, pid: int, devices: list[str], *, born_at: int | None = None) -> None:
+        self.pid = pid
+        self.devices = devices
+        self._born = born_at
+        self._child = born_at is None
+        self.over = False
+
+    def alive(self) -> bool:
+        """Whether it still works; reaps it once it has ended."""
+        if self._child:
+            try:
+                if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                    return True
+            except ChildProcessError:
+                pass
+            self._child = False
+        return self._born is not None and born(self.pid) == self._born
+
+    def become(self, claim: TaskLock) -> None:
+        """It was started twice, and the other process was first."""
+        self.pid, self._born, self.devices = claim.owner.pid, claim.owner.born, claim.devices
+
+
+class LocalCluster(Cluster):
+    """Runs tasks as processes of this machine; its queue is the list of live batches.
+
+    Args:
+        slots: Tasks at a time.
+        devices: GPUs to share out, each task taking `gpus` of them; empty without GPUs.
+        gpus: GPUs of one task.
+        cpus: CPUs of one task: the default number of threads of its libraries.
+        signal_s: A task is told so many seconds before its time limit, but not in its first half.
+        environment: Variables added to each task's environment.
+        python: Interpreter that runs the tasks.
+    """
+
+    settle_s = 0.0
+    grace_s = 0.0
+
+    def __init__(
+        self,
+        *,
+        slots: int,
+        devices: Sequence[str] = (),
+        gpus: int = 0,
+        cpus: int = 1,
+        signal_s: int = 60,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+        poll_s: tuple[float, float] = (0.05, 0.5),
+    ) -> None:
+        self.poll_s = poll_s
+        self._slots = slots
+        self._devices = list(devices)
+        self._gpus = gpus if devices else 0
+        self._cpus = cpus
+        self._signal_s = signal_s
+        self._environment = dict(environment or {})
+        self._python = python
+        self._tasks: dict[TaskId, _Task] = {}
+        self._known_batches: set[str] = set()
+        self._cancelled: set[TaskId] = set()
+
+    def submit(self, batch: Batch) -> str:
+        """Take the batch in; its tasks start at the next polls, as slots are free."""
+        files = BatchLayout(batch.folder)
+        try:
+            for folder in (files.results, files.logs, files.claims):
+                make_dirs(folder)
+        except OSError as error:
+            raise SubmitRefused(f"{batch.folder}: cannot be written: {error.strerror}") from error
+        return "local"
+
+    def find(self, name: str) -> str | None:
+        """Always None: a batch is only taken in, so it may as well be planned again."""
+        return None
+
+    def limits(self) -> Limits:
+        return Limits(slots=self._slots)
+
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
+        """Nothing to do: each poll goes by the throttle of the live batch."""
+
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState]:
+        """What each open task does; starts waiting tasks where slots are free.
+
+        Raises:
+            FolderError: A task runs on another machine, as far as one can see from here.
+        """
+        for batch in live:
+            if batch.name not in self._known_batches:
+                self._known_batches.add(batch.name)
+                self._find_claims(batch)
+        self._forget_ended(live)
+        alive = {task_id for task_id, task in self._tasks.items() if self._alive(live, task_id, task)}
+        free = self._slots - len(alive)
+        states: dict[TaskId, TaskState] = {}
+        for batch in live:
+            ids = [TaskId(batch.name, index) for index in batch.open_tasks]
+            running = 0
+            for task_id in ids:
+                if task_id in self._tasks:
+                    running += task_id in alive
+                    states[task_id] = TaskState(Phase.RUNNING if task_id in alive else Phase.COMPLETED)
+            for task_id in ids:
+                if task_id in self._tasks:
+                    continue
+                if task_id in self._cancelled:
+                    states[task_id] = TaskState(Phase.CANCELLED)
+                elif free > 0 and running < batch.throttle:
+                    try:
+                        self._tasks[task_id] = self._start(batch, task_id.task)
+                    except OSError as error:
+                        # Its folder is gone or closed to us: what it was to do starts in another batch.
+                        self._cancelled.add(task_id)
+                        _log.warning("%s: task %s cannot start: %s", batch.folder, task_id.task, error)
+                        continue
+                    states[task_id] = TaskState(Phase.RUNNING)
+                    free, running = free - 1, running + 1
+                else:
+                    states[task_id] = TaskState(Phase.PENDING, "Resources")
+        return states
+
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
+        """Ask running tasks to checkpoint and leave; waiting ones never start."""
+        for index in tasks:
+            task_id = TaskId(batch.name, index)
+            if task_id in self._cancelled:
+                continue
+            self._cancelled.add(task_id)
+            task = self._tasks.get(task_id)
+            if task is not None and task.alive():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(task.pid, signal.SIGTERM)
+
+    def _find_claims(self, batch: SubmittedBatch) -> None:
+        """Processes of an earlier driver session that work, or worked, on this batch."""
+        files = BatchLayout(batch.folder)
+        for _, match in regular_files(files.claims, _CLAIM):
+            index = int(match[1])
+            claim = _read_claim(claim_path(files, index))
+            found = _Task(0, [], born_at=-1)  # its writer died in it: as if it had run and ended
+            if claim is not None:
+                _refuse_elsewhere(files, index, claim)
+                found.become(claim)
+            self._tasks.setdefault(TaskId(batch.name, index), found)
+
+    def _alive(self, live: Sequence[SubmittedBatch], task_id: TaskId, task: _Task) -> bool:
+        if task.over:
+            return False
+        if task.alive():
+            return True
+        folder = next((batch.folder for batch in live if batch.name == task_id.batch), None)
+        claim = _read_claim(claim_path(BatchLayout(folder), task_id.task)) if folder else None
+        if claim is not None and claim.owner.pid != task.pid:
+            task.become(claim)
+            return True
+        task.over = True
+        return False
+
+    def _forget_ended(self, live: Sequence[SubmittedBatch]) -> None:
+        names = {batch.name for batch in live}
+        for task_id in [t for t in self._tasks if t.batch not in names and not self._tasks[t].alive()]:
+            del self._tasks[task_id]
+
+    def _start(self, batch: SubmittedBatch, index: int) -> _Task:
+        devices = self._free_devices()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self._cpus), **self._environment}
+        # Launched from inside a Slurm job, that job's number of starts is around.
+        environment |= {"HPCSWEEP_JOB": f"local_{index}", "HPCSWEEP_RESTART": "0"}
+        if self._devices:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        files = BatchLayout(batch.folder)
+        command = bootstrap.command(
+            self._python, "hpcsweep.cluster.local.task", str(batch.folder), str(index)
+        )
+        log = open_append(files.log(index))
+        try:
+            pid = os.posix_spawnp(
+                self._python,
+                [*command, ",".join(devices), f"{self._told_after(batch.shape):g}"],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
+                setsid=True,
+            )
+        finally:
+            os.close(log)
+        return _Task(pid, devices)
+
+    def _told_after(self, shape: TaskResources) -> float:
+        """After how many seconds a task is told that its time is nearly over; 0 for never."""
+        if shape.time_s is None:
+            return 0.0
+        return max(shape.time_s / 2, shape.time_s - self._signal_s)
+
+    def _free_devices(self) -> list[str]:
+        holders = (task for task in self._tasks.values() if not task.over and task.alive())
+        taken = {device for task in holders for device in task.devices}
+        return [device for device in self._devices if device not in taken][: self._gpus]
+
+
+def _refuse_elsewhere(files: BatchLayout, task: int, claim: TaskLock) -> None:
+    """Of a process on another machine nothing can be known, so its task must not start here."""
+    host = claim.owner.host
+    try:
+        told = any(name.startswith(f"{task}.") for name in os.listdir(files.results))
+    except OSError:
+        told = False
+    if host != socket.gethostname() and not told:
+        raise FolderError(
+            f"{files.root}: task {task} was started on {host} and has no result yet; launch there, or if "
+            f"that machine is gone for good, remove {claim_path(files, task)}"
+        )
+
+
+def _read_claim(path: Path) -> TaskLock | None:
+    """The claim; None if there is none or its writer died before it was written.
+
+    Raises:
+        FolderError: It cannot be read, so that nobody knows whether the task runs.
+    """
+    deadline = time.monotonic() + _CLAIM_S
+    while True:
+        try:
+            return msgspec.json.decode(read_bytes(path, at_most=SMALL_BYTES), type=TaskLock)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FolderError(
+                f"{path}: cannot be read: {error.strerror}; it says which process runs a task: make it "
+                "readable, or remove it if no process of this sweep runs on this machine"
+            ) from error
+        except msgspec.MsgspecError:
+            age = time.time() - path.stat().st_mtime
+            if age > _CLAIM_S or time.monotonic() > deadline:
+                return None
+            time.sleep(0.05)

@@ -1,0 +1,130 @@
+"""What chance decides at a simulated site. Drawn by what it is about: when it is polled changes nothing."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator, default_rng
+
+from hpcsweep.cluster.simulated.options import SimulatedOptions
+from hpcsweep.store.manifest import ManifestRun
+
+_HOUR_S = 3600.0
+
+
+class _About(enum.IntEnum):
+    """Keeps the draws apart; none is 0, which would be as good as not there."""
+
+    RUN = 1
+    WAIT = 2
+    PREEMPTION = 3
+    NODE = 4
+    REPLY = 5
+    RESULT = 6
+    OUTAGE = 7
+
+
+class RunFaults(NamedTuple):
+    """What a run is like, however often it is started.
+
+    Attributes:
+        factor: By which its duration is multiplied.
+        fails_after: Share of what it has to do after which it fails; None if it does not.
+    """
+
+    factor: float = 1.0
+    fails_after: float | None = None
+
+
+class Reply(NamedTuple):
+    """What comes back of a submission.
+
+    Attributes:
+        given: Whether anything does.
+        arrives_s: Seconds until the submission gets through; infinite if never.
+    """
+
+    given: bool = True
+    arrives_s: float = 0.0
+
+
+class FaultSampler:
+    """Everything random of one site.
+
+    Args:
+        options: How often what happens.
+        seed: Of the simulation.
+        grace_s: How late a result may be and still be waited for; `settle_s`: a submission.
+    """
+
+    def __init__(self, options: SimulatedOptions, *, seed: int, grace_s: float, settle_s: float) -> None:
+        self._options = options
+        self._seed = seed
+        self._grace_s = grace_s
+        self._settle_s = settle_s
+
+    def run(self, run: ManifestRun) -> RunFaults:
+        """Drawn for each trial and rung."""
+        options = self._options
+        if options.spread == 1 and not options.failures:
+            return RunFaults()
+        spread, fails, after = self._rng(_About.RUN, run.trial, run.rung).random(3)
+        return RunFaults(float(options.spread**spread), float(after) if fails < options.failures else None)
+
+    def wait(self, first: ManifestRun, restart: int) -> float:
+        """Seconds in the queue, for each start of a task: it is known by its first run."""
+        wait = self._options.wait
+        if not isinstance(wait, Sequence):
+            return wait
+        shares, seconds = zip(*wait, strict=True)
+        return float(np.interp(self._of(_About.WAIT, first, restart).random(), shares, seconds))
+
+    def preempted_after(self, first: ManifestRun, restart: int) -> float:
+        """Seconds after its start, infinite if never."""
+        if not self._options.preemptions:
+            return math.inf
+        hours = self._of(_About.PREEMPTION, first, restart).exponential(1 / self._options.preemptions)
+        return float(hours) * _HOUR_S
+
+    def node_failures(self, node: int) -> Iterator[float]:
+        """Seconds from each failure of the node to the next one, the first since the beginning."""
+        rng = self._rng(_About.NODE, node)
+        while self._options.node_failures:
+            yield float(rng.exponential(1 / self._options.node_failures)) * _HOUR_S
+        yield math.inf
+
+    def outages(self) -> Iterator[tuple[float, float]]:
+        """Seconds from the end of each outage to the next one, and how long that takes."""
+        rng = self._rng(_About.OUTAGE)
+        while self._options.outages:
+            gap, length = rng.exponential((_HOUR_S / self._options.outages, self._options.outage))
+            yield float(gap), float(length)
+        yield math.inf, 0.0
+
+    def reply(self, submission: int, *, outage: bool) -> Reply:
+        """What comes back of the so-many-th submission; in an outage nothing does."""
+        if not self._options.lost_replies and not outage:
+            return Reply()
+        lost, sent, late, seconds = self._rng(_About.REPLY, submission).random(4)
+        if lost >= self._options.lost_replies and not outage:
+            return Reply()
+        if sent >= 0.5:
+            return Reply(given=False, arrives_s=math.inf)
+        return Reply(given=False, arrives_s=float(2 * self._settle_s * seconds) if late < 0.5 else 0.0)
+
+    def late(self, run: ManifestRun, restart: int) -> float:
+        """Seconds until the run's result can be seen."""
+        if not self._options.late_results:
+            return 0.0
+        late, seconds = self._of(_About.RESULT, run, restart).random(2)
+        return float(2 * self._grace_s * seconds) if late < self._options.late_results else 0.0
+
+    def _of(self, about: _About, run: ManifestRun, restart: int) -> Generator:
+        return self._rng(about, run.trial, run.rung, run.attempt, restart)
+
+    def _rng(self, *what: int) -> Generator:
+        return default_rng([self._seed, *what])

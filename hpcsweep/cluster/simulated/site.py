@@ -1,0 +1,196 @@
+"""The life of a simulated site: arrays wait, tasks start on nodes with room, and end in many ways."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from hpcsweep.cluster.simulated.clock import VirtualClock
+from hpcsweep.cluster.simulated.faults import FaultSampler
+from hpcsweep.cluster.simulated.nodes import Failures, Nodes, Usage
+from hpcsweep.cluster.simulated.options import SimulatedOptions
+from hpcsweep.cluster.simulated.queue import PENDING, Array, Queue
+from hpcsweep.cluster.simulated.task import ArrayContext, Task
+from hpcsweep.cluster.simulated.training import TrainingModel
+from hpcsweep.core.protocols import Batch, Phase, TaskResources, TaskState
+from hpcsweep.store.files import make_dirs
+from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.manifest import Header, ManifestTask
+
+_header_decoder = msgspec.json.Decoder(Header)
+_task_decoder = msgspec.json.Decoder(ManifestTask)
+
+
+class Site:
+    """Runs arrays, whoever looks.
+
+    Attributes:
+        arrays: Those that the site knows of, by name.
+        usage: How many tasks ran when.
+        ends: How often tasks were interrupted, and by what.
+        nodes: Their names.
+    """
+
+    def __init__(
+        self, options: SimulatedOptions, *, clock: VirtualClock, draws: FaultSampler, trainings: TrainingModel
+    ) -> None:
+        start = clock.time()
+        self.arrays: dict[str, Array] = {}
+        self.usage = Usage(start)
+        self.ends: Counter[Phase] = Counter()
+        self._options = options
+        self._clock = clock
+        self._draws = draws
+        self._trainings = trainings
+        self._nodes = Nodes(options.nodes, gpus=options.gpus, slots=options.places(TaskResources()))
+        self.nodes = tuple(self._nodes.names)
+        self._failures = [Failures(draws.node_failures(i), start) for i in range(options.nodes)]
+        self._on_node: list[dict[tuple[int, int], tuple[Array, Task]]] = [{} for _ in range(options.nodes)]
+        self._queue = Queue()
+
+    # ------------------------------------------------------------------ what a controller is told
+
+    def accept(self, number: int, batch: Batch, *, reports: bool) -> None:
+        """Queue the array as job `number`; it may start at this very moment."""
+        files = BatchLayout(batch.folder)
+        if not files.manifest.exists():  # abandoned, and compacted by now: its tasks leave at once
+            return
+        make_dirs(files.results)
+        header, *lines = files.manifest.read_bytes().splitlines()
+        shared = ArrayContext(
+            clock=self._clock,
+            draws=self._draws,
+            trainings=self._trainings,
+            header=_header_decoder.decode(header),
+            files=files,
+            job=str(number),
+            reports=reports,
+            untold=set(),
+        )
+        array = self.arrays[batch.name] = Array(number, batch, shared)
+        for index, line in enumerate(lines):
+            runs = _task_decoder.decode(line).runs
+            array.tasks[index] = Task(shared, index, runs, functools.partial(self._completed, array))
+        self._clock.unfinished += len(lines)
+        self._wait(array, array.tasks.values())
+
+    def throttle(self, array: Array, tasks: int) -> None:
+        """At most so many of its tasks at a time from now on."""
+        array.throttle = tasks
+        self._queue.offer(array)
+        self._start_ready()
+
+    def cancel(self, array: Array, indices: Sequence[int]) -> None:
+        """Running tasks leave their checkpoints and end at once; waiting ones never start."""
+        for task in [array.tasks[index] for index in indices if index in array.tasks]:
+            if task.node is not None:
+                task.interrupt()
+            self._end(array, task, Phase.CANCELLED)
+        self._clock.wake(self._clock.time())
+        self._start_ready()
+
+    # ------------------------------------------------------------------ the queue
+
+    def _wait(self, array: Array, tasks: Iterable[Task]) -> None:
+        """Let them wait for as long as each has to."""
+        waits: dict[float, list[Task]] = {}
+        for task in tasks:
+            waits.setdefault(self._draws.wait(task.runs[0], task.restart), []).append(task)
+        for wait_s, group in waits.items():
+            self._clock.at(self._clock.time() + wait_s, functools.partial(self._waited, array, group))
+
+    def _waited(self, array: Array, tasks: Sequence[Task]) -> bool:
+        self._queue.add(array, tasks)
+        self._start_ready()
+        return False
+
+    def _start_ready(self) -> None:
+        """Start the first in the queue, again and again until one finds no room."""
+        while (first := self._queue.first()) is not None:
+            array, task = first
+            node = self._nodes.take(array.shape, array.exclude)
+            if node is None:
+                return
+            self._queue.take()
+            self._start(array, task, node)
+
+    # ------------------------------------------------------------------ a task's life
+
+    def _start(self, array: Array, task: Task, node: int) -> None:
+        now = self._clock.time()
+        self.usage.began(now)
+        if task.restart == 0 and any(run.rung == run.attempt == 0 for run in task.runs):
+            self.usage.last_first = now
+        self._on_node[node][array.number, task.index] = array, task
+        array.states[task.index] = TaskState(Phase.RUNNING, node=self.nodes[node])
+        task.start(node, self.nodes[node])
+        preempted_s = self._draws.preempted_after(task.runs[0], task.restart)
+        limit_s = array.shape.time_s or self._options.time_limit or math.inf
+        phase = Phase.PREEMPTED if preempted_s < limit_s else Phase.TIMEOUT
+        if min(preempted_s, limit_s) < math.inf:
+            interrupt = functools.partial(self._interrupt, array, task, task.restart, phase)
+            self._clock.at(now + min(preempted_s, limit_s), interrupt)
+        failure = self._failures[node].expect(now)
+        if failure is not None:
+            self._clock.at(failure, functools.partial(self._fail_node, node))
+
+    def _interrupt(self, array: Array, task: Task, restart: int, phase: Phase) -> bool:
+        if task.node is None or task.restart != restart:
+            return False  # it ended before
+        self.ends[phase] += 1
+        task.interrupt()
+        if phase is Phase.PREEMPTED and self._options.requeue and array.requeue:
+            self._free(array, task)
+            task.restart += 1
+            array.states[task.index] = PENDING
+            self._wait(array, [task])
+        else:
+            self._end(array, task, phase)
+        self._start_ready()
+        return True
+
+    def _fail_node(self, node: int) -> bool:
+        victims = list(self._on_node[node].values())
+        self._failures[node].happened()
+        for array, task in victims:
+            self.ends[Phase.NODE_FAIL] += 1
+            task.vanish()
+            self._end(array, task, Phase.NODE_FAIL)
+        self._start_ready()
+        return bool(victims)
+
+    def _completed(self, array: Array, task: Task) -> None:
+        self._end(array, task, Phase.COMPLETED)
+        self._start_ready()
+
+    def _end(self, array: Array, task: Task, phase: Phase) -> None:
+        """It has left the site for good."""
+        node, seconds = "", 0.0
+        if task.node is not None:
+            node, seconds = self.nodes[task.node], self._clock.time() - task.began
+            self._free(array, task)
+        array.states[task.index] = TaskState(phase, node=node, seconds=seconds)
+        del array.tasks[task.index]
+        self._clock.unfinished -= 1
+        if self._options.forgets is not None:
+            forget = functools.partial(self._forget, array, task.index)
+            self._clock.at(self._clock.time() + self._options.forgets, forget)
+
+    def _forget(self, array: Array, index: int) -> bool:
+        array.states[index] = None
+        if not any(array.states):
+            self.arrays.pop(array.name, None)
+        return False
+
+    def _free(self, array: Array, task: Task) -> None:
+        """It runs no more: its place is for the next one."""
+        assert task.node is not None
+        self._nodes.give_back(task.node, array.shape)
+        del self._on_node[task.node][array.number, task.index]
+        task.node = None
+        self._queue.leave(array)
+        self.usage.left(self._clock.time())

@@ -1,0 +1,555 @@
+"""Slurm: batches are job arrays, submitted through a submitit executor of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import itertools
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import submitit
+
+import hpcsweep
+from hpcsweep.cluster.slurm import programs
+from hpcsweep.cluster.slurm.allocation import holding, tick_words
+from hpcsweep.cluster.slurm.environment import export_of, kept_out, passed_on
+from hpcsweep.cluster.slurm.identity import Identity
+from hpcsweep.cluster.slurm.options import OptionValue, SlurmOptions
+from hpcsweep.cluster.slurm.programs import Row
+from hpcsweep.cluster.slurm.queue import SlurmQueue
+from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, misfits, wanted_partitions
+from hpcsweep.cluster.slurm.sbatch_options import canonical, gpu_problems
+from hpcsweep.cluster.slurm.site import Node, Site, host_list, hosts_of
+from hpcsweep.cluster.slurm.site_reader import read_site, untouched, wish_of
+from hpcsweep.cluster.slurm.submit import refusal, submit
+from hpcsweep.cluster.slurm.template import (
+    WORKER,
+    header,
+    own_options,
+    read_template,
+    render,
+    sbatch_options,
+    tick_command,
+    tick_options,
+    without_resources,
+    worker_command,
+)
+from hpcsweep.cluster.slurm.tick_guard import guarded
+from hpcsweep.core.protocols import (
+    Batch,
+    Cluster,
+    Holding,
+    Limits,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
+from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
+from hpcsweep.store.files import file_mode, make_dirs, write_atomic
+from hpcsweep.store.layout import BatchLayout, Layout
+
+__all__ = ["Presence", "SlurmCluster", "SlurmOptions", "probe"]
+
+_log = logging.getLogger(__name__)
+
+PROBE_S: Final = 10.0
+#: Ranges of indices in one scancel.
+CANCEL_RANGES: Final = 500
+SCRIPT_BYTES: Final = 64 * 1024
+
+
+class Presence(enum.Enum):
+    """Whether this machine belongs to a Slurm cluster."""
+
+    ABSENT = "absent"  # no programs, or programs that no cluster was ever named to
+    SILENT = "silent"  # there is one, and its controller does not answer
+    ANSWERS = "answers"
+
+
+#: Of programs that are installed where there is no cluster: no slurm.conf, and no controller in the DNS.
+_UNCONFIGURED: Final = re.compile(
+    r"DNS SRV lookup failed.*Could not establish a configuration source", re.DOTALL
+)
+
+
+def probe() -> tuple[Presence, str]:
+    """Whether batches can be submitted from here, and why (not), in words for the user."""
+    if shutil.which("sbatch") is None:
+        return Presence.ABSENT, "no sbatch on the PATH"
+    try:
+        out = programs.ask(["scontrol", "ping"], timeout_s=PROBE_S)
+    except ClusterUnavailable as error:
+        words = str(error)
+        if _UNCONFIGURED.search(words):
+            return Presence.ABSENT, "sbatch is on the PATH, but no Slurm cluster is configured"
+        first = words.splitlines()[0]
+        return Presence.SILENT, f"sbatch is on the PATH, but no Slurm controller answers ({first})"
+    line = next((line.strip() for line in out.splitlines() if line.rstrip().endswith("UP")), None)
+    if line is None:
+        return Presence.SILENT, f"sbatch is on the PATH, but the Slurm controller is down ({out.strip()})"
+    return Presence.ANSWERS, f"a Slurm controller answers ({line})"
+
+
+class _ArrayExecutor(submitit.SlurmExecutor):
+    """Submits one batch as one array, with our script and our command, without pickles.
+
+    submitit's own array path builds a plain SlurmExecutor and loses every override, moves files
+    about after sbatch has answered, and calls sbatch without a time limit: so the one method that
+    reaches sbatch is ours.
+    """
+
+    def __init__(self, batch: Batch, *, script: str, mode: int, drop: frozenset[str]) -> None:
+        super().__init__(folder=batch.folder)
+        self._layout = BatchLayout(batch.folder)
+        self._script = script
+        self._mode = mode
+        self._drop = drop
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # submitit asks for srun, which we never call
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        return self._script
+
+    def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
+        path = self._layout.script
+        # Its absence proves that sbatch was never called: durable first, then the call.
+        write_atomic(path, self._make_submission_file_text(command, "").encode(), mode=self._mode)
+        job, warnings = submit(path, cwd=path.parent, drop=self._drop)
+        if warnings:
+            _log.warning("%s: accepted, but sbatch says: %s", path.parent.name, warnings)
+        # submitit reads patterns such as %a in its folder; it never writes there.
+        return submitit.SlurmJob(folder="/", job_id=job, tasks=[0])
+
+
+class SlurmCluster(Cluster):
+    """Runs batches as Slurm arrays. Keeps nothing that a new process would have to know.
+
+    Raises:
+        SpecError: The options or the template are wrong; found before anything is submitted.
+    """
+
+    def __init__(self, options: SlurmOptions) -> None:
+        self.settle_s = options.settle_s
+        self.grace_s = options.grace_s
+        self.poll_s = options.poll_s
+        self._options = options
+        _refuse_words_of_submitit(options)
+        self._template = read_template(options.template, spec_dir=options.spec_dir)
+        self._queue = SlurmQueue(workdir=options.workdir, node_gpus=self._node_gpus)
+        self._asked(TaskResources())
+        self.tick_script("check", Path("/check"))
+
+    @cached_property
+    def _import_from(self) -> Path | None:
+        return _import_from(self._options.python)
+
+    @cached_property
+    def _site(self) -> Site:
+        return read_site()
+
+    @cached_property
+    def _wish(self) -> ResourceRequest:
+        return wish_of(self._asked(TaskResources()), gpu_type=self._options.gpu_type)
+
+    def _asked(self, shape: TaskResources) -> dict[str, OptionValue]:
+        """Every sbatch option of such a task by its long name, those of the template with them."""
+        return own_options(self._rendered(_example(shape), self._options))
+
+    def _where(self, option: str) -> str:
+        """The place at which the user gives this option."""
+        mine = canonical(self._options.options, key="cluster.options").values
+        return f"cluster.options.{option}" if option in mine else f"{self._template.path}: --{option}"
+
+    # ------------------------------------------------------------------ submitting
+
+    def script(self, batch: Batch) -> str:
+        """The script as it would be sent; writes nothing.
+
+        Raises:
+            SpecError: The template is wrong, or the script longer than Slurm likes; or several nodes may
+                be used, and Slurm does not show which others there are.
+        """
+        return self._rendered(*self._placed(batch))
+
+    def _rendered(self, batch: Batch, site: SlurmOptions) -> str:
+        command = worker_command(site.python, batch.folder, import_from=self._import_from, module=site.module)
+        failed = "exit 1"
+        if site.module == WORKER:
+            failed = f'{command} --setup-failed "$1" "$hpcsweep_line"'
+        text = render(self._template, batch, site=site, command=command, setup_failed=failed)
+        if len(text.encode()) > SCRIPT_BYTES:
+            raise SpecError(f"{self._template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
+        return text
+
+    def _placed(self, batch: Batch) -> tuple[Batch, SlurmOptions]:
+        """The batch kept to `nodelist`: one task uses one of these nodes, and --nodelist would mean all."""
+        options = self._options
+        allowed = hosts_of(options.nodelist or "")
+        if len(allowed) < 2:
+            return batch, options
+        try:
+            nodes = _nodes_of(self._site, self._wish)
+        except ClusterUnavailable:
+            nodes = []
+        if not nodes:
+            raise SpecError(
+                "cluster.nodelist: Slurm does not show here which nodes there are, so several cannot be "
+                "chosen: name one, or use cluster.exclude or cluster.constraint"
+            )
+        others = host_list(node.name for node in nodes if node.name not in allowed)
+        exclude = (*batch.exclude, *([others] if others else []))
+        return (
+            msgspec.structs.replace(batch, exclude=exclude),
+            msgspec.structs.replace(options, nodelist=None),
+        )
+
+    def submit(self, batch: Batch) -> str:
+        """Submit one array, give its job id; `script.sbatch` is on disk before sbatch is called.
+
+        Raises:
+            SubmitRefused: It was refused for certain, with sbatch's own words.
+            SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
+            SubmitUncertain: It may have been accepted: `find` it.
+            SpecError: Its options ask for other GPUs than it is counted with.
+        """
+        text = self.script(batch)
+        wrong = gpu_problems(own_options(text), batch.shape.gpus, where=self._where)
+        if wrong:  # the spec may have been changed since it was checked
+            raise SpecError(*wrong)
+        layout = BatchLayout(batch.folder)
+        make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
+        make_dirs(layout.results)
+        drop = kept_out(sbatch_options(batch, self._options))
+        executor = _ArrayExecutor(batch, script=text, mode=file_mode(self._options.environment), drop=drop)
+        return str(executor._submit_command("").job_id)
+
+    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        """Submit a small job that ticks the sweep in `folder`, give its job id.
+
+        Not found again where its reply is lost: one that ticks too often does no harm.
+
+        Raises:
+            ClusterError: Slurm takes no such job, or not now.
+        """
+        # The user's own defaults may be for jobs with GPUs.
+        drop = kept_out(tick_options(name, folder, self._options))
+        text = self.guarded_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
+        script: Path | str = Layout(folder).tick_script
+        try:
+            write_atomic(Layout(folder).tick_script, text.encode(), mode=file_mode(self._options.environment))
+        except OSError as error:  # it is there for people to read
+            _log.warning("%s: cannot be written: %s", script, error.strerror or error)
+            script = text
+        job, _ = submit(script, cwd=folder if folder.is_dir() else Path("/"), drop=drop)
+        self._queue.note(job, name)
+        return job
+
+    def guarded_tick_script(
+        self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, drop: frozenset[str]
+    ) -> str:
+        """The script of a job that ticks: one that fails is followed by one that looks again."""
+        # Where Slurm cannot open a job's log the job never starts: it opens ours itself.
+        script = self.tick_script(name, folder, after=after, delay_s=delay_s, own_log=True)
+        logs = {"output", "error"} & {key.lstrip("-") for key in self._options.tick_options}
+        log = None if logs else Layout(folder).tick_log
+        programs_folder = str(Path(shutil.which("sbatch") or "/usr/bin/sbatch").parent)
+        return guarded(script, folder=folder, log=log, programs=programs_folder, unset=drop)
+
+    @property
+    def words(self) -> str:
+        """Why the last poll gave no information."""
+        return self._queue.words
+
+    @property
+    def jobs(self) -> Mapping[str, str] | None:
+        """Ids and names of the user's jobs that waited or ran at the last poll."""
+        return self._queue.jobs
+
+    def dismiss(self, jobs: Sequence[str]) -> None:
+        """Cancel jobs that `call` submitted, those that have ended passed over.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        answer = programs.attempt(["scancel", *jobs], timeout_s=programs.QUERY_S)
+        if answer.code != 0 and not programs.only_ended(answer):
+            raise ClusterUnavailable(f"scancel: {answer.words}")
+
+    def tick_script(
+        self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, own_log: bool = False
+    ) -> str:
+        """The script of such a job; writes nothing.
+
+        Args:
+            name: The job name.
+            folder: The results folder.
+            after: Job that has to end first.
+            delay_s: It starts no earlier than so much later.
+            own_log: It opens its log itself.
+        """
+        options = tick_options(name, folder, self._options, after=after, delay_s=delay_s, own_log=own_log)
+        command = tick_command(self._options.python, folder, import_from=self._import_from)
+        batch = Batch(name=name, folder=folder, tasks=1, throttle=1, shape=TaskResources())
+        # It needs nothing of the set-up, and without it nobody would drive the sweep.
+        text = render(
+            self._template, batch, site=self._options, command=command, setup_failed="return", options=options
+        )
+        return without_resources(text, header(options))
+
+    def with_module(self, module: str) -> SlurmCluster:
+        """The same cluster with another module of ours in the worker's place."""
+        return SlurmCluster(msgspec.structs.replace(self._options, module=module))
+
+    @property
+    def slots(self) -> int | None:
+        """None: how much of the site is ours to use is for its scheduler to say."""
+        return None
+
+    @property
+    def queued(self) -> int | None:
+        """The user's tasks and jobs that waited or ran at the last poll."""
+        return self._queue.queued
+
+    # ------------------------------------------------------------------ the site
+
+    def limits(self) -> Limits:
+        """What the site allows a sweep with these options; asked once.
+
+        Raises:
+            ClusterError: The site allows no arrays.
+            ClusterUnavailable: The controller did not answer.
+        """
+        if self._site.max_array_size == 0:
+            raise ClusterError("this Slurm allows no job arrays (MaxArraySize=0)")
+        return limits_of(self._site, self._wish)
+
+    def problems(self, shape: TaskResources) -> list[str]:
+        """Why no task of this shape can ever run; nothing where the controller does not answer."""
+        found = gpu_problems(self._asked(shape), shape.gpus, where=self._where)
+        found += self._kept_from_jobs(shape)
+        if found:
+            return found
+        try:
+            site = self._site
+        except ClusterUnavailable:
+            return []
+        wish = self._wish
+        found = misfits(site, wish, untouched(shape, self._options))
+        if found:
+            return [_with_variable(line, self._options) for line in found]
+        nodes = _nodes_of(site, wish)
+        if nodes and wish.nodelist and not any(node.name in hosts_of(wish.nodelist) for node in nodes):
+            names = ", ".join(each.name for each in wanted_partitions(site, wish))
+            return [f"cluster.nodelist: partition {names} has none of these nodes, got {wish.nodelist}"]
+        batch = _example(shape)
+        drop = kept_out(sbatch_options(batch, self._options))
+        words = refusal(self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop)
+        set_here = passed_on(drop)
+        words = f"{words}; your environment sets {set_here}" if words and set_here else words
+        return [f"cluster: Slurm would never take such a task: {words}"] if words else []
+
+    def _kept_from_jobs(self, shape: TaskResources) -> list[str]:
+        """Variables that tasks, or the jobs that submit the next ones, would silently be without."""
+        site, example = self._options, Path("/check")
+        tick = own_options(self.tick_script("check", example))
+        exports = {
+            "cluster.options": export_of(
+                self._asked(shape), dropped=kept_out(sbatch_options(_example(shape), site))
+            ),
+            "cluster.tick_options": export_of(tick, dropped=kept_out(tick_options("check", example, site))),
+        }
+        found: list[str] = []
+        for key, export in exports.items():
+            names = export.names
+            missing = [] if names is None else [name for name in site.inherited if name not in names]
+            whole = ",".join([*(names or ()), *missing])
+            found += [
+                f"cluster.environment.{name}: null takes it from the environment of `launch`, and "
+                f"{export.source} keeps it from the jobs; give {key}: {{export: '{whole}'}}"
+                for name in missing
+            ]
+        return found
+
+    def holds(self, shape: TaskResources) -> Holding:
+        """What a task of this shape will hold at most.
+
+        Raises:
+            ClusterUnavailable: The controller did not answer.
+        """
+        return holding(self._site, self._wish, shape, self._asked(shape))
+
+    def ticks_hold(self) -> str:
+        """That the jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
+
+        Raises:
+            ClusterUnavailable: The controller did not answer.
+        """
+        asked = own_options(self.tick_script("tick", Path("/check")))
+        return tick_words(self._site, wish_of(asked, gpu_type=None), asked)
+
+    def _node_gpus(self, batch: SubmittedBatch, row: Row) -> int | None:
+        """GPUs of the task's node where it was given all of that, which its CPUs show."""
+        if not row.node or row.cpus is None or row.cpus <= batch.shape.cpus:
+            return None  # the site is not asked
+        with contextlib.suppress(ClusterUnavailable, SpecError):
+            node = next((each for each in self._site.nodes if each.name == row.node), None)
+            # Slurm rounds CPUs up to whole cores, which alone may fill a node.
+            whole = row.cpus > 2 * batch.shape.cpus or self.holds(batch.shape).why
+            if node is not None and row.cpus >= node.cpus and whole:
+                return sum(node.gpus.values())
+        return None
+
+    # ------------------------------------------------------------------ following
+
+    def find(self, name: str) -> str | None:
+        """Job id of the batch with this name: from squeue, else from the database if there is one.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return self._queue.find(Identity(name, "", Path(), workdir=self._options.workdir))
+
+    def find_batch(self, name: str, *, folder: Path, since: float) -> str | None:
+        """As `find`, also by folder and comment: a site may have renamed the job.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return self._queue.find(Identity(name, "", folder, since=since, workdir=self._options.workdir))
+
+    def shown_name(self, batch: SubmittedBatch) -> str | None:
+        """The job name under which the last poll showed the batch, None if it did not."""
+        names = self._queue.shown.get(batch.name, {})
+        return names.get(batch.job) or next(iter(names.values()), None)
+
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
+        """Every task of these batches that Slurm shows, by one squeue; None: squeue failed."""
+        return self._queue.poll(live)
+
+    def has_failed(self, node: str) -> bool:
+        """Whether Slurm calls the node down or failed; False where it does not answer."""
+        try:
+            states = programs.ask(["sinfo", "-h", "-N", "-n", node, "-o", "%T"], timeout_s=programs.QUERY_S)
+        except ClusterUnavailable:
+            return False
+        return any(word in states for word in ("down", "fail", "unknown"))
+
+    def active_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
+        """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return self._queue.active_jobs(folder, names=names, known=known)
+
+    # ------------------------------------------------------------------ steering
+
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
+        """Let at most `tasks` tasks of the batch run at a time from now on; at least one.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        # 0 would mean no limit at all.
+        for job in self._queue.jobs_of(batch):
+            argv = ["scontrol", "update", f"jobid={job}", f"ArrayTaskThrottle={max(1, tasks)}"]
+            answer = programs.attempt(argv, timeout_s=programs.QUERY_S)
+            if answer.code != 0 and not programs.only_ended(answer):
+                raise ClusterUnavailable(f"scontrol: {answer.words}")
+
+    def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
+        """Let tasks go that Slurm put back into the queue and holds.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        names = ",".join(f"{job}_{task}" for job in self._queue.jobs_of(batch) for task in tasks)
+        answer = programs.attempt(["scontrol", "release", names], timeout_s=programs.QUERY_S)
+        if answer.code != 0 and not programs.only_ended(answer):
+            raise ClusterUnavailable(f"scontrol: {answer.words}")
+
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
+        """Cancel these tasks; those that have ended are passed over.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        parts = programs.ranges(tasks)
+        starts = range(0, len(parts), CANCEL_RANGES)
+        for job, start in itertools.product(self._queue.jobs_of(batch), starts):
+            indices = ",".join(parts[start : start + CANCEL_RANGES])
+            answer = programs.attempt(["scancel", f"{job}_[{indices}]"], timeout_s=programs.QUERY_S)
+            if answer.code != 0 and not programs.only_ended(answer):
+                raise ClusterUnavailable(f"scancel: {answer.words}")
+
+
+def _example(shape: TaskResources) -> Batch:
+    return Batch(name="check", folder=Path("/check"), tasks=1, throttle=1, shape=shape)
+
+
+def _nodes_of(site: Site, wish: ResourceRequest) -> list[Node]:
+    """The nodes of the partitions where the tasks may run."""
+    found = {node.name: node for each in wanted_partitions(site, wish) for node in site.nodes_of(each.name)}
+    return list(found.values())
+
+
+def _with_variable(problem: str, options: SlurmOptions) -> str:
+    """The problem with the variable at fault, where that and not the spec says it."""
+    value = os.environ.get("SBATCH_PARTITION")
+    mine = options.partition or options.options.get("partition")
+    if value and not mine and problem.startswith("cluster.partition: "):
+        return f"{problem}; your environment sets SBATCH_PARTITION={value}"
+    return problem
+
+
+def _refuse_words_of_submitit(options: SlurmOptions) -> None:
+    """Refuse options that only submitit knows: people bring them along, and sbatch would not."""
+    ours = {
+        "setup": "cluster.setup",
+        "array_parallelism": "cluster.max_gpus",
+        "signal_delay_s": "cluster.signal_s",
+        "num_gpus": "resources.gpus",
+    }
+    beyond_sbatch = {"teardown", "stderr_to_stdout", "additional_parameters", "srun_args", "use_srun", *ours}
+    names = submitit.SlurmExecutor._valid_parameters() & beyond_sbatch
+    wrong = [key for key in options.options if key.lstrip("-").replace("-", "_") in names]
+    hints = [f"; here it is {ours[key]}" if key in ours else "" for key in wrong]
+    if wrong:
+        raise SpecError(
+            *(
+                f"cluster.options.{key}: a word of submitit, not of sbatch{hint}"
+                for key, hint in zip(wrong, hints, strict=True)
+            )
+        )
+
+
+def _import_from(python: str) -> Path | None:
+    """The folder in which this interpreter is to find this package, None if it finds it by itself.
+
+    The interpreter is asked, as it would start in a job: that is right for wheels, editable
+    installs and checkouts alike. One that does not run here, in a container for example, is
+    trusted to have the package.
+    """
+    ours = Path(hpcsweep.__file__).resolve()
+    code = "import importlib.util as u; s = u.find_spec('hpcsweep'); print(s.origin if s else '')"
+    try:
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        answer = programs.call([python, "-P", "-c", code], timeout_s=60, env=env)
+    except OSError:
+        return None
+    found = answer.out.strip()
+    if answer.code != 0 or (found and python != sys.executable):
+        return None
+    return None if found and os.path.realpath(found) == str(ours) else ours.parent.parent

@@ -1,0 +1,435 @@
+"""Calling Slurm's programs and reading what they print. Every call has a time limit and no shell."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+import msgspec
+
+from hpcsweep.cluster.slurm.environment import environment
+from hpcsweep.cluster.slurm.states import phase_of
+from hpcsweep.core.protocols import Phase
+from hpcsweep.errors import ClusterUnavailable
+
+#: How long squeue, scontrol and scancel may take: a client can hang while a daemon is down.
+QUERY_S: Final = 60.0
+#: When a program is called slow, and what then is done, with its name and that time: see `launch`.
+SLOW_S: Final = 5.0
+on_slow: Callable[[str, float], None] | None = None
+#: How often a program is looked at that is to be ended when it says something.
+LOOK_S: Final = 0.1
+
+#: Between the fields of squeue and sacct: a character that is in no name and no reason.
+SEPARATOR: Final = "\x1f"
+#: What matters most comes first: a site's wrapper may cut lines.
+SQUEUE_FORMAT: Final = ",".join(
+    f"{field}:{SEPARATOR}"
+    for field in (
+        "ArrayJobID",
+        "ArrayTaskID",
+        "JobID",
+        "State",
+        "NodeList",
+        "TimeUsed",
+        "Reason",
+        "Name",
+        "UserID",
+        "SubmitTime",
+        "NumCPUs",
+        "tres-alloc",
+        "WorkDir",
+        "Comment",
+    )
+)
+#: The same for a squeue that does not take that; it cannot tell what tasks were given.
+SQUEUE_SHORT_FORMAT: Final = SEPARATOR.join(
+    ["%F", "%K", "%A", "%T", "%N", "%M", "%r", "%j", "%U", "%V", "%C", "", "%Z", "%k"]
+)
+SACCT_FORMAT: Final = "JobID,State,NodeList,ElapsedRaw,JobName,WorkDir,AllocTRES,Comment"
+#: By it a line of squeue is known as the header of `SQUEUE_FORMAT`.
+_HEADER: Final = "ARRAY_JOB_ID"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a program said.
+
+    Attributes:
+        code: Its exit status; negative if killed, None if it did not end within its time.
+        stopped_s: Where it was ended for what it said: so long before that, at most, it had said so.
+    """
+
+    code: int | None
+    out: str
+    err: str
+    stopped_s: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Its complaint, or what else it said."""
+        return self.err.strip() or self.out.strip() or f"exit status {self.code}, without a word"
+
+
+def call(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    until: re.Pattern[str] | None = None,
+) -> Answer:
+    """Run a program to its end or its time limit; whatever it left behind is ended then too.
+
+    Runs in a session of its own: Ctrl-C at the terminal ends us, not a submission on its way.
+
+    Args:
+        argv: The program and its arguments.
+        timeout_s: Its time limit.
+        cwd: Where it runs.
+        env: Its environment; by default the one for programs whose output is read.
+        stdin: What it reads.
+        until: It is ended at once when it has said this on stderr.
+
+    Raises:
+        OSError: It could not be started, so it did nothing.
+    """
+    with contextlib.ExitStack() as stack:
+        given: IO[bytes] | int = subprocess.DEVNULL
+        if stdin:
+            given = stack.enter_context(tempfile.TemporaryFile())
+            given.write(stdin.encode())
+            given.seek(0)
+        process = stack.enter_context(
+            subprocess.Popen(
+                argv,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd or "/",
+                env=environment() if env is None else env,
+                start_new_session=True,
+            )
+        )
+        try:
+            return _listen(process, timeout_s=timeout_s, until=until)
+        except BaseException:
+            _end(process)
+            raise
+
+
+def _listen(process: subprocess.Popen[bytes], *, timeout_s: float, until: re.Pattern[str] | None) -> Answer:
+    """Read what it says until it ends, has said `until`, or its time is over."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = {process.stdout: bytearray(), process.stderr: bytearray()}
+    silent_at = time.monotonic()  # all that it had said by then has been read
+    deadline = silent_at + timeout_s
+    slow = silent_at + SLOW_S
+    stopped = False
+    with selectors.DefaultSelector() as selector:
+        for stream in said:
+            selector.register(stream, selectors.EVENT_READ, said[stream])
+        while selector.get_map() and not stopped and (now := time.monotonic()) < deadline:
+            if now >= slow:
+                slow = deadline
+                if on_slow is not None:
+                    on_slow(_name_of(process), SLOW_S)
+            if not _read(selector, LOOK_S if until else min(deadline, max(slow, now + LOOK_S)) - now):
+                silent_at = now
+            stopped = until is not None and bool(until.search(_text(said[process.stderr])))
+        code: int | None = None
+        if not stopped and not selector.get_map():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(max(0.0, deadline - time.monotonic()))
+        if code is None:
+            _end(process)
+            while _read(selector, 0.0):
+                pass
+        if stopped:
+            code = process.wait()
+    age_s = time.monotonic() - silent_at if stopped else None
+    return Answer(code, _text(said[process.stdout]), _text(said[process.stderr]), age_s)
+
+
+def _name_of(process: subprocess.Popen[bytes]) -> str:
+    """`scontrol show config`: the program and its first words."""
+    words = [str(word) for word in process.args] if isinstance(process.args, Sequence) else []
+    plain = itertools.takewhile(lambda word: not word.startswith("-"), words[1:3])
+    return " ".join([os.path.basename(words[0]), *plain]) if words else ""
+
+
+def _read(selector: selectors.BaseSelector, wait_s: float) -> bool:
+    """Read what is there, or comes within so long; False if nothing."""
+    ready = selector.select(wait_s)
+    for key, _ in ready:
+        data = os.read(key.fd, 1 << 16)
+        key.data.extend(data)
+        if not data:
+            selector.unregister(key.fileobj)
+    return bool(ready)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # A site's wrapper may have left a child that holds the pipes: end the whole group.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _text(data: bytearray) -> str:
+    return data.decode(errors="replace")
+
+
+def ask(argv: Sequence[str], *, timeout_s: float) -> str:
+    """What the program printed.
+
+    Raises:
+        ClusterUnavailable: It could not be run, failed, or did not answer in time.
+    """
+    answer = attempt(argv, timeout_s=timeout_s)
+    if answer.code != 0:
+        raise ClusterUnavailable(f"{argv[0]}: {answer.words}")
+    return answer.out
+
+
+def attempt(argv: Sequence[str], *, timeout_s: float) -> Answer:
+    """The program's answer, whatever its exit status.
+
+    Raises:
+        ClusterUnavailable: It could not be run or did not answer in time.
+    """
+    try:
+        answer = call(argv, timeout_s=timeout_s)
+    except OSError as error:
+        raise ClusterUnavailable(f"{argv[0]}: cannot be run: {error.strerror}") from error
+    if answer.code is None:
+        raise ClusterUnavailable(f"{argv[0]}: no answer within {timeout_s:g} s")
+    return answer
+
+
+# --------------------------------------------------------------------------- what they print
+
+
+class Row(NamedTuple):
+    """One array task, as squeue or sacct shows it. What is not shown is empty, -1 or None.
+
+    Attributes:
+        array: Job id of the array; `job` is the task's own, later ones being newer.
+        task: Its index, -1 for a job that is no array, or whose index is not shown.
+        seconds: How long it has run since it started last.
+        user: Numeric id of its owner.
+        submitted: Unix time.
+        cpus: CPUs that it was given, or asks for.
+        folder: Where its script starts.
+        tres: What it was given, as `cpu=4,gres/gpu=1`.
+    """
+
+    array: str
+    task: int
+    job: int
+    state: str
+    node: str = ""
+    seconds: float | None = None
+    reason: str = ""
+    name: str = ""
+    user: int | None = None
+    submitted: float | None = None
+    cpus: int | None = None
+    folder: str = ""
+    comment: str = ""
+    tres: str = ""
+
+    @property
+    def never_accepted(self) -> bool:
+        """Whether this is only what the controller remembers of an array that it refused."""
+        return self.state == "FAILED" and self.reason == "BadConstraints" and not self.node
+
+
+def squeue_rows(text: str) -> list[Row]:
+    """The tasks and jobs in the output of squeue with `SQUEUE_FORMAT` and its header line.
+
+    Takes lines that a wrapper has cut, arrays that it shows in one line, and squeue's own layout where
+    a wrapper passes ours over. Other lines are passed over.
+
+    Raises:
+        ClusterUnavailable: There are lines, and none can be read: what they say is no absence.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    rows = [row for line in lines for row in _squeue_line(line)]
+    if lines and not rows and not any(line.startswith(_HEADER[:8]) for line in lines):
+        raise ClusterUnavailable(f"squeue: prints something else than it was asked for: {lines[0].strip()!r}")
+    return rows
+
+
+def _squeue_line(line: str) -> Iterator[Row]:
+    fields = line.split(SEPARATOR)
+    if len(fields) < 2:
+        yield from _default_layout(line)
+        return
+    if fields[0].startswith(_HEADER[:8]):
+        return
+    array, task, job, state, node, elapsed, reason, name, user, submitted, cpus, tres, folder, comment = [
+        *fields[:13],
+        *[""] * (13 - len(fields)),
+        SEPARATOR.join(fields[13:]).removesuffix(SEPARATOR),
+    ]
+    # The last field of a line that was cut may be a part of one.
+    if len(fields) == 6:
+        elapsed = ""
+    for index in indices_of(task) or [-1]:
+        yield Row(
+            array=array if array.isdecimal() else "",
+            task=index,
+            job=int(job) if job.isdecimal() else -1,
+            state=state,
+            node=node,
+            seconds=seconds_of(elapsed),
+            reason="" if reason == "None" else reason,
+            name=name,
+            user=int(user) if user.isdecimal() else None,
+            submitted=_unix_time(submitted),
+            cpus=int(cpus) if cpus.isdecimal() else None,
+            tres=tres,
+            folder=folder,
+            comment="" if comment == "(null)" else comment,
+        )
+
+
+#: A job or array task at the beginning of a line: `70`, `70_3`, `70_[0-3%2]`.
+_JOB: Final = re.compile(r"\s*(\d+)(?:_(\d+|\[[^\]\s]*\]?))?(?:\s+(.*))?$")
+
+
+def _default_layout(line: str) -> Iterator[Row]:
+    """A line of squeue where a wrapper passes over how it was asked: id and state, where they show."""
+    match = _JOB.match(line)
+    if match is None or not match[3]:
+        return
+    words = match[3].split()
+    state = next((word for word in words if phase_of(word) is not Phase.UNKNOWN), "")
+    if state:
+        for index in indices_of((match[2] or "").strip("[]")) or [-1]:
+            yield Row(match[1], index, -1, state)
+
+
+def indices_of(text: str) -> list[int]:
+    """Indices of an array as Slurm writes them, `3` or `0-3,8%2`; empty where they cannot be read."""
+    found: list[int] = []
+    for part in text.partition("%")[0].split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if match is None:
+            return []
+        found += range(int(match[1]), int(match[2] or match[1]) + 1, int(match[3] or 1) or 1)
+    return found
+
+
+def _unix_time(text: str) -> float | None:
+    """A time as squeue writes it, by this host's clock: `2026-11-28T20:03:26`."""
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except (ValueError, OverflowError):
+        return None
+
+
+def seconds_of(elapsed: str) -> float | None:
+    """`1-02:03:04` as Slurm writes a time that has passed; None for what is none, as `INVALID`."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", elapsed.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def sacct_rows(text: str) -> Iterator[Row]:
+    """The array tasks in the output of sacct with `SACCT_FORMAT`; pending ranges are passed over."""
+    for line in text.split("\n"):
+        fields = line.split(SEPARATOR)
+        match = re.fullmatch(r"(\d+)_(\d+)", fields[0])
+        if len(fields) >= 5 and match:
+            state, node, elapsed, name, folder, tres, comment = [*fields[1:], *[""] * 3][:7]
+            yield Row(
+                array=match[1],
+                task=int(match[2]),
+                job=0,
+                state=state,
+                node="" if node == "None assigned" else node,
+                seconds=float(elapsed) if elapsed.isdecimal() else None,
+                name=name,
+                folder=folder,
+                tres=tres,
+                comment=comment,
+            )
+
+
+#: One field in a line of `scontrol -o show job`, whose values may hold spaces.
+_FIELD: Final = re.compile(r"([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)")
+
+
+def shown_jobs(text: str) -> Iterator[Row]:
+    """The array tasks in the output of `scontrol -o show job`; what is no such line is passed over."""
+    for line in text.splitlines():
+        fields: dict[str, str] = {}
+        for name, value in _FIELD.findall(line):
+            fields.setdefault(name, value)
+        job, user = fields.get("JobId", ""), re.search(r"\((\d+)\)", fields.get("UserId", ""))
+        reason, node = fields.get("Reason", ""), fields.get("NodeList", "")
+        for index in indices_of(fields.get("ArrayTaskId", "")):
+            yield Row(
+                array=fields.get("ArrayJobId", ""),
+                task=index,
+                job=int(job) if job.isdecimal() else -1,
+                state=fields.get("JobState", ""),
+                node="" if node == "(null)" else node,
+                seconds=seconds_of(fields.get("RunTime", "")),
+                reason="" if reason == "None" else reason,
+                name=fields.get("JobName", ""),
+                user=int(user[1]) if user else None,
+                submitted=_unix_time(fields.get("SubmitTime", "")),
+                folder=fields.get("WorkDir", ""),
+                comment=fields.get("Comment", ""),
+                tres=fields.get("TRES", ""),
+            )
+
+
+def gpus_of_tres(tres: str) -> int | None:
+    """GPUs in `cpu=4,gres/gpu=2,gres/gpu:a100=2`; None where the site does not count GPUs."""
+    counts = re.findall(r"gres/gpu(:[^=,]+)?=(\d+)", tres)
+    total = [int(count) for kind, count in counts if not kind]
+    # A site may count by type alone.
+    return (total[0] if total else sum(int(count) for _, count in counts)) if counts else None
+
+
+#: What scontrol and scancel say of tasks that have ended; scontrol adds "No error" for the rest.
+_ENDED: Final = re.compile(
+    r"already finished|already completing|already completed|invalid job id|no error", re.IGNORECASE
+)
+
+
+def only_ended(answer: Answer) -> bool:
+    """Whether a failed scontrol or scancel complains of nothing but tasks that have ended."""
+    lines = [line for line in f"{answer.err}\n{answer.out}".split("\n") if line.strip()]
+    return bool(lines) and all(_ENDED.search(line) for line in lines)
+
+
+def ranges(numbers: Sequence[int]) -> list[str]:
+    """Ascending indices as Slurm writes them: `[0, 1, 2, 7]` -> `["0-2", "7"]`."""
+    parts: list[str] = []
+    first = last = -2
+    for number in [*sorted(set(numbers)), None]:
+        if number is not None and number == last + 1:
+            last = number
+            continue
+        if last >= 0:
+            parts.append(str(first) if first == last else f"{first}-{last}")
+        if number is not None:
+            first = last = number
+    return parts

@@ -1,0 +1,317 @@
+"""What Slurm shows of our arrays: one squeue for everything, one sacct for what vanished from it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from hpcsweep.cluster.slurm import programs
+from hpcsweep.cluster.slurm.identity import CLOCKS_S, Identity, mentions, owner
+from hpcsweep.cluster.slurm.states import cancelled_by, hindrance_of, phase_of
+from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.errors import ClusterUnavailable
+
+_log = logging.getLogger(__name__)
+
+#: The database is asked for so long back at most: job ids are used again after years.
+SACCT_SINCE: Final = "now-90days"
+SACCT_S: Final = 30.0
+#: Not more often than that, whatever is missing.
+SACCT_EVERY_S: Final = 30.0
+#: After a failure: there may be no database at all, or it may be down for a while.
+MUTE_S: Final = 600.0
+#: The controller is asked for jobs that squeue does not show: how long that may take, not more often than
+#: that for a job, and for so many at a time.
+SHOW_S: Final = 10.0
+SHOW_EVERY_S: Final = 30.0
+SHOW_JOBS: Final = 20
+#: A count of the user's jobs that is older says nothing of now.
+COUNTED_S: Final = 30.0
+
+
+def queued_jobs(user: str, *, timeout_s: float) -> list[tuple[str, str, str, str, str, str]]:
+    """What waits or runs of this user.
+
+    Job id (an array's own), name, state, reason, when it may start, working folder.
+
+    Raises:
+        ClusterUnavailable: squeue is not there, failed, or did not answer in time.
+    """
+    columns = programs.SEPARATOR.join(["%F", "%T", "%r", "%S", "%Z", "%j"])
+    text = programs.ask(["squeue", f"--user={user}", "-h", "-o", columns], timeout_s=timeout_s)
+    lines = [line.split(programs.SEPARATOR, 5) for line in text.split("\n")]
+    return [
+        (line[0], line[5], line[1], "" if line[2] == "None" else line[2], line[3], line[4])
+        for line in lines
+        if len(line) == 6
+    ]
+
+
+class SlurmQueue:
+    """Asks squeue and sacct. What it remembers only spares questions: a new one answers the same.
+
+    Args:
+        workdir: Where scripts start, where that is not each batch's own folder.
+        node_gpus: GPUs of the node that a task holds whole; None where it does not, or that is not known.
+    """
+
+    def __init__(
+        self,
+        workdir: str | None = None,
+        *,
+        node_gpus: Callable[[SubmittedBatch, programs.Row], int | None] = lambda batch, row: None,
+    ) -> None:
+        self._workdir = workdir
+        self._node_gpus = node_gpus
+        #: By batch: the job ids and names under which the last poll showed it.
+        self.shown: dict[str, dict[str, str]] = {}
+        #: Ids that the last poll showed for jobs that are none of our batches.
+        self._foreign: set[str] = set()
+        self._next_sacct = 0.0
+        self._mute_until = 0.0
+        self._counted = (0, -COUNTED_S)
+        self._ended: dict[TaskId, TaskState] = {}
+        self._no_show_until = 0.0
+        #: By job that squeue did not show: when the controller is asked again, and what it says.
+        self._asked: dict[str, tuple[float, list[programs.Row]]] = {}
+        self._unknown_words: set[str] = set()
+        self._jobs: dict[str, str] | None = None
+        #: Why the last poll gave no information; empty if it did.
+        self.words = ""
+
+    @property
+    def queued(self) -> int | None:
+        """The user's tasks and jobs that waited or ran just now; None where nobody has looked of late."""
+        count, at = self._counted
+        return count if time.monotonic() - at < COUNTED_S else None
+
+    @property
+    def jobs(self) -> Mapping[str, str] | None:
+        """Ids and names of the user's jobs that waited or ran at the last poll; None: it told nothing."""
+        return self._jobs
+
+    def note(self, job: str, name: str) -> None:
+        """This job was submitted since."""
+        if self._jobs is not None:
+            self._jobs[job] = name
+
+    def find(self, batch: Identity) -> str | None:
+        """Job id of the array of this batch, from squeue, else from the database if there is one.
+
+        Where there are two, the one that is still active.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        rows = [row for row in self._squeue() if row.array and row.task >= 0 and batch.owns(row)]
+        accepted = [row for row in rows if not row.never_accepted]
+        accepted.sort(key=lambda row: phase_of(row.state).active, reverse=True)
+        for row in accepted:
+            return row.array
+        # By name it is cheap to ask for all that there ever was; another name has only what is recent.
+        recent = [f"--starttime={_slurm_time(batch.since)}"] if batch.since else []
+        for words in ([f"--name={batch.name}"], recent):
+            for row in self._sacct(*words) if words else []:
+                if batch.owns(row):
+                    return row.array
+        return None
+
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
+        """Every task of these batches that Slurm shows; None: squeue failed, nothing is known.
+
+        A task that is open and not shown any more is looked up in the database, if there is one,
+        for how it ended, else the controller is asked for its job: a site's squeue may answer from a
+        cache. A database cannot say that a task is active: it may have missed its end.
+        """
+        try:
+            rows = self._squeue()
+        except ClusterUnavailable as error:
+            _log.warning("nothing known: %s", error)
+            self._jobs, self.words = None, str(error)
+            return None
+        self.words = ""
+        # A job that is no array is the array's job id of itself, which lines that were cut show first.
+        self._jobs = {row.array or str(row.job): row.name for row in rows if phase_of(row.state).active}
+        self._counted = (sum(phase_of(row.state).active for row in rows), time.monotonic())
+        batches = {batch.name: batch for batch in live}
+        known = [self.identity(batch) for batch in live]
+        best: dict[TaskId, tuple[tuple[bool, bool, int], TaskState]] = {}
+        indistinct: dict[str, TaskState] = {}
+        self.shown = {}
+        self._foreign = set()
+        for row in rows:
+            name = owner(row, known)
+            if name is None or row.task >= batches[name].tasks:
+                self._foreign.add(row.array)
+                continue
+            ours = row.array == batches[name].job
+            if row.task < 0:
+                if ours and phase_of(row.state).active:
+                    indistinct[name] = TaskState(
+                        Phase.UNKNOWN, reason=f"{row.state} {row.reason}, index not shown by squeue"
+                    )
+                continue
+            if row.array:
+                self.shown.setdefault(name, {})[row.array] = row.name
+            task, state = TaskId(name, row.task), self._state(row, batches[name])
+            # After a requeue a task may show twice.
+            rank = (state.phase.active, ours, row.job)
+            if task not in best or rank > best[task][0]:
+                best[task] = (rank, state)
+        shown = {task: state for task, (_, state) in best.items()}
+        # Of a job whose index is not shown, any task may be the one that lives.
+        for name, state in indistinct.items():
+            for index in batches[name].open_tasks:
+                shown.setdefault(TaskId(name, index), state)
+        shown |= self._endings(live, shown=shown)
+        return shown | self._unshown(live, shown=shown)
+
+    def identity(self, batch: SubmittedBatch) -> Identity:
+        """By what the batch is known."""
+        return Identity(batch.name, batch.job, batch.folder, since=batch.planned_at, workdir=self._workdir)
+
+    def jobs_of(self, batch: SubmittedBatch) -> list[str]:
+        """Ids of its array: that which sbatch gave, and others under which squeue showed it last.
+
+        One that Slurm has given to another job since then is none of them.
+        """
+        shown = self.shown.get(batch.name, {})
+        own = [batch.job] if batch.job in shown or batch.job not in self._foreign else []
+        return list(dict.fromkeys([*own, *shown]))
+
+    def _endings(
+        self, live: Sequence[SubmittedBatch], *, shown: Mapping[TaskId, TaskState]
+    ) -> dict[TaskId, TaskState]:
+        """How open tasks ended that squeue shows no more; at most one sacct, never an active state.
+
+        Also of those that were cancelled: squeue does not say by whom.
+        """
+        jobs = {batch.name: batch.job for batch in live}
+        batches = {batch.name: batch for batch in live}
+        known = [self.identity(batch) for batch in live]
+        open_tasks = (TaskId(batch.name, task) for batch in live for task in batch.open_tasks)
+        gone = {task for task in open_tasks if task not in shown or shown[task].phase is Phase.CANCELLED}
+        self._ended = {task: state for task, state in self._ended.items() if task in gone}
+        asked = sorted({jobs[task.batch] for task in gone - self._ended.keys()})
+        if asked and time.monotonic() >= self._next_sacct:
+            self._next_sacct = time.monotonic() + SACCT_EVERY_S
+            for row in self._sacct(f"--jobs={','.join(asked)}"):
+                name = owner(row, known)
+                if name is None:
+                    continue
+                task, state = TaskId(name, row.task), self._state(row, batches[name])
+                # It may lag, and tell of an earlier start.
+                lags = task in shown and state.phase is not Phase.CANCELLED
+                if task in gone and not state.phase.active and not lags:
+                    self._ended[task] = state
+        return dict(self._ended)
+
+    def _unshown(
+        self, live: Sequence[SubmittedBatch], *, shown: Mapping[TaskId, TaskState]
+    ) -> dict[TaskId, TaskState]:
+        """Open tasks that squeue does not show and that the controller calls active all the same."""
+        found: dict[TaskId, TaskState] = {}
+        missing = {
+            batch.job: batch
+            for batch in live
+            if batch.job and any(TaskId(batch.name, task) not in shown for task in batch.open_tasks)
+        }
+        now = time.monotonic()
+        self._asked = {job: asked for job, asked in self._asked.items() if job in missing}
+        due = [job for job in missing if job not in self._asked or now >= self._asked[job][0]]
+        for job in due[:SHOW_JOBS]:
+            self._asked[job] = now + SHOW_EVERY_S, self._show(job)
+        for job, (_, rows) in self._asked.items():
+            batch = missing[job]
+            identity = self.identity(batch)
+            for row in rows:
+                task = TaskId(batch.name, row.task)
+                if row.task in batch.open_tasks and task not in shown and identity.owns(row):
+                    found[task] = self._state(row, batch)
+        return found
+
+    def _show(self, job: str) -> list[programs.Row]:
+        """The active tasks of this job, as the controller knows them; none where it does not answer."""
+        if time.monotonic() < self._no_show_until:
+            return []
+        try:
+            answer = programs.attempt(["scontrol", "-o", "show", "job", job], timeout_s=SHOW_S)
+        except ClusterUnavailable as error:
+            answer = programs.Answer(1, "", str(error))
+        if answer.code != 0 and not programs.only_ended(answer):
+            self._no_show_until = time.monotonic() + MUTE_S
+            _log.info("going on by squeue alone: %s", answer.words)
+        return [row for row in programs.shown_jobs(answer.out) if phase_of(row.state).active]
+
+    def _state(self, row: programs.Row, batch: SubmittedBatch) -> TaskState:
+        phase = phase_of(row.state)
+        if phase is not Phase.UNKNOWN:
+            return TaskState(
+                phase=phase,
+                reason=row.reason,
+                node=row.node,
+                seconds=row.seconds,
+                hindrance=hindrance_of(row.reason) if phase is Phase.PENDING else None,
+                foreign=cancelled_by(row.state) not in (None, os.getuid()),
+                gpus=self._gpus(batch, row) if phase is not Phase.PENDING else None,
+            )
+        if row.state not in self._unknown_words:
+            self._unknown_words.add(row.state)
+            _log.warning("%s task %d: Slurm's state %r is new to us", batch.name, row.task, row.state)
+        return TaskState(phase=phase, reason=f"{row.state} {row.reason}".strip(), node=row.node)
+
+    def _gpus(self, batch: SubmittedBatch, row: programs.Row) -> int | None:
+        """GPUs that the task was given, None where Slurm does not say."""
+        told = [programs.gpus_of_tres(row.tres), self._node_gpus(batch, row)]
+        return max((count for count in told if count is not None), default=None)
+
+    def active_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
+        """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
+
+        Raises:
+            ClusterUnavailable: squeue failed, so nothing is known.
+        """
+        return list(
+            dict.fromkeys(
+                row.array
+                for row in self._squeue()
+                if row.array
+                and phase_of(row.state).active
+                and (row.array in known or Path(row.folder).is_relative_to(folder) or mentions(row, names))
+            )
+        )
+
+    @staticmethod
+    def _squeue() -> list[programs.Row]:
+        # --me filters on the server. Without -h: the header shows that an answer without rows is one.
+        argv = ["squeue", "--me", "--states=all", "-r"]
+        answer = programs.attempt([*argv, "-O", programs.SQUEUE_FORMAT], timeout_s=programs.QUERY_S)
+        if answer.code != 0 and re.search("format|option|usage", answer.err, re.IGNORECASE):
+            short = [*argv, "-o", programs.SQUEUE_SHORT_FORMAT]
+            return programs.squeue_rows(programs.ask(short, timeout_s=programs.QUERY_S))
+        if answer.code != 0:
+            raise ClusterUnavailable(f"squeue: {answer.words}")
+        return programs.squeue_rows(answer.out)
+
+    def _sacct(self, *which: str) -> list[programs.Row]:
+        """What the database knows; once it has failed it is left in peace for a while."""
+        if time.monotonic() < self._mute_until:
+            return []
+        argv = ["sacct", "-X", "-n", "-P", f"--delimiter={programs.SEPARATOR}", f"--starttime={SACCT_SINCE}"]
+        argv += [f"--user={os.getuid()}", f"--format={programs.SACCT_FORMAT}", *which]
+        try:
+            return list(programs.sacct_rows(programs.ask(argv, timeout_s=SACCT_S)))
+        except ClusterUnavailable as error:
+            self._mute_until = time.monotonic() + MUTE_S
+            _log.info("going on without Slurm's accounting: %s", error)
+            return []
+
+
+def _slurm_time(at: float) -> str:
+    """A time a little before, by the clock of this host: clocks differ."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at - CLOCKS_S))

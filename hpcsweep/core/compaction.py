@@ -1,0 +1,123 @@
+"""Packing: which raw files of a sweep may go into a part, and which parts there are; a fold over events.
+
+A run is ready once it came to its end by itself and none of its attempts can go on anywhere. Runs that
+failed or wait stay raw: their next attempt may read what the ones before have reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchClosed,
+    BatchPlanned,
+    FilesCompacted,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunRetried,
+)
+
+_GOOD = frozenset({Outcome.COMPLETED, Outcome.STOPPED})
+
+
+class CompactionState:
+    """What is raw, what is ready to be compacted, and what is compacted.
+
+    Attributes:
+        raw: Runs that were tried and whose reports are in no part: how each came to its end, None
+            for one that did not, or not by itself.
+        ready: Those of them that may go into a part.
+        batches: Batches that have left the cluster, or never reached it, and whose folders are
+            raw: about how many files each has.
+        parts: Those that hold reports and were not replaced, oldest first.
+        told: Every part that ever was.
+        files: About how many raw files the runs and batches have that are ready.
+    """
+
+    def __init__(self) -> None:
+        self.raw: dict[RunId, RunFinished | None] = {}
+        self.ready: dict[RunId, RunFinished] = {}
+        self.batches: dict[str, int] = {}
+        self.parts: dict[str, None] = {}
+        self.told: set[str] = set()
+        self.files = 0
+        self._live: dict[str, BatchPlanned] = {}
+        #: In how many live batches a run is: in two where a given-up attempt told its end late.
+        self._busy: dict[RunId, int] = {}
+        self._apply: dict[type[Any], Callable[[Any], None]] = {
+            BatchPlanned: self._batch_planned,
+            BatchAbandoned: self._batch_left,
+            BatchClosed: self._batch_left,
+            RunFinished: self._run_finished,
+            RunRetried: self._run_retried,
+            FilesCompacted: self._compacted,
+        }
+
+    @classmethod
+    def replay(cls, events: Iterable[AnyEvent]) -> CompactionState:
+        """The packing after these events."""
+        packing = cls()
+        for event in events:
+            packing.apply(event)
+        return packing
+
+    def apply(self, event: AnyEvent) -> None:
+        """Take one event in."""
+        handle = self._apply.get(type(event))
+        if handle is not None:
+            handle(event)
+
+    def _batch_planned(self, event: BatchPlanned) -> None:
+        self._live[event.batch] = event
+        for task in event.tasks:
+            for run in task:
+                self._busy[run] = self._busy.get(run, 0) + 1
+                self.raw.setdefault(run)
+
+    def _batch_left(self, event: BatchAbandoned | BatchClosed) -> None:
+        batch = self._live.pop(event.batch)
+        runs = [run for task in batch.tasks for run in task]
+        # The manifest and the script; of each task a log, of each run a result.
+        self.batches[event.batch] = 2 + len(batch.tasks) + len(runs)
+        self.files += self.batches[event.batch]
+        for run in runs:
+            left = self._busy.pop(run) - 1
+            if left:
+                self._busy[run] = left
+            else:
+                self._look(run)
+
+    def _run_finished(self, event: RunFinished) -> None:
+        run = event.run
+        if run in self.raw and event.outcome in _GOOD:
+            self.raw[run] = event
+            if run not in self._busy:
+                self._look(run)
+
+    def _run_retried(self, event: RunRetried) -> None:
+        run = RunId(event.trial, event.rung)
+        if run in self.raw:
+            self.raw[run] = None
+
+    def _look(self, run: RunId) -> None:
+        """It may have become ready, for it is in no live batch."""
+        ending = self.raw.get(run)
+        if ending is not None and run not in self.ready:
+            self.ready[run] = ending
+            self.files += 1
+
+    def _compacted(self, event: FilesCompacted) -> None:
+        for run in event.runs:
+            del self.raw[run]
+            self.files -= self.ready.pop(run, None) is not None
+        for batch in event.batches:
+            self.files -= self.batches.pop(batch)
+        for part in event.replaces:
+            del self.parts[part]
+        if event.holds_reports:
+            self.parts[event.part] = None
+        self.told.add(event.part)

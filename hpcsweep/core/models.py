@@ -1,0 +1,222 @@
+"""What the state of a sweep is made of: runs, trials, batches. Records that `SweepState` keeps."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from hpcsweep.core.events import (
+    Config,
+    Failure,
+    Interruption,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    failure_of,
+)
+
+#: An attempt that ends sooner than that has died at once.
+DEATH_S = 30.0
+#: Interruptions that are nobody's fault, and say nothing of the run or its node.
+BLAMELESS = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Interruption.NEVER_STARTED})
+#: Outcomes without a value that say nothing of the configuration.
+NO_FAULT = frozenset({Outcome.LOST, Outcome.CANCELLED})
+#: Interruptions for reasons that may lie in the node.
+NODE_FAULTS = frozenset({Interruption.NODE_FAIL, Interruption.WORKER_DIED, Interruption.LOST})
+#: The cluster that trains nothing.
+SIMULATED: Final = "simulated"
+#: When the first sweep of a simulation begins; no real one began in the ten years after it.
+SIMULATION_BEGINS_S: Final = 1_000_000_000.0
+
+
+class RunStatus(enum.Enum):
+    """Where a run stands in its life."""
+
+    WAITING = "waiting"  # decided, in no batch
+    SUBMITTED = "submitted"  # in a batch, on its way or running
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def ended(self) -> bool:
+        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED)
+
+
+class Run(msgspec.Struct, gc=False):
+    """One trial trained up to one rung's resource.
+
+    Attributes:
+        attempts: How many batches it has been in, abandoned ones not counted.
+        idle_faults: Interruptions in a row that left no newer checkpoint.
+        errors: How often training code failed and it was tried again; `timeouts`: time limits reached;
+            `cancels`: how often its owner cancelled it on the cluster.
+        counted: The last `(attempt, restart)` whose ending was taken into account.
+        seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
+        start: Step that its first attempt went on from; None while unknown. `step`: step reached.
+        reported: Newest step that it was seen to report while under way, and the value there; only
+            under schedulers that watch.
+    """
+
+    trial: int
+    rung: int
+    resource: int
+    status: RunStatus = RunStatus.WAITING
+    attempts: int = 0
+    idle_faults: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    cancels: int = 0
+    counted: tuple[int, int] = (-1, -1)
+    batch: str = ""
+    task: int = 0
+    outcome: Outcome | None = None
+    value: float | None = None
+    start: int | None = None
+    step: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    node: str = ""
+    job: str = ""
+    message: str = ""
+    failure: Failure | None = None
+    reported: tuple[int, float] | None = None
+
+    @property
+    def id(self) -> RunId:
+        return RunId(self.trial, self.rung)
+
+    @property
+    def failed_by(self) -> Failure | None:
+        """What was wrong; None if it did not fail."""
+        return failure_of(self.outcome, self.failure, self.message)
+
+
+class Trial(msgspec.Struct, gc=False):
+    """One configuration and its runs, lowest rung first."""
+
+    trial: int
+    config: Config
+    bracket: int
+    parent: int | None
+    origin: str
+    runs: list[Run]
+    stopped: str = ""
+    start: int = 0
+    repeat: int = 0
+
+    @property
+    def last_completed(self) -> Run | None:
+        """Its run of the highest rung that gave a value."""
+        for run in reversed(self.runs):
+            if run.value is not None:
+                return run
+        return None
+
+
+class Best(msgspec.Struct, frozen=True):
+    """The best configuration: by its mean where it is trained several times.
+
+    Attributes:
+        trial: The first one of its configuration.
+        value: At `resource`, the highest at which all its repeats have a value.
+        repeats: How many values the mean is of.
+    """
+
+    trial: int
+    rung: int
+    value: float
+    resource: int
+    config: Config
+    repeats: int = 1
+
+
+class BatchState(msgspec.Struct):
+    """A batch that is planned or on the cluster.
+
+    Attributes:
+        job: None while the cluster has not acknowledged it.
+        unended: Its runs that have no ending in it yet.
+        lived: A run of it went on for longer than a moment, or came to a value.
+        hindered: Why tasks of it cannot start; empty if nothing but their turn is awaited.
+        hindered_at: Since when; Unix time, 0 where unknown.
+        released: Tasks that the cluster held and that were let go.
+        held: GPUs that one task holds, where that is more than it asks for, else 0.
+        allocated: GPUs that tasks were seen to hold where that is another figure.
+        tick: Job that ticks when all its tasks have ended, empty if there is none.
+        told: How its runs ended so far, requeued ones included.
+        said: What the cluster said when it was submitted, if it took no note of it for certain.
+    """
+
+    name: str
+    planned_at: float
+    tasks: tuple[tuple[RunId, ...], ...]
+    gpus: int
+    throttle: int
+    cluster: str
+    unended: set[RunId]
+    time_s: int = 0
+    job: str | None = None
+    lived: bool = False
+    last_words: str = ""
+    hindered: str = ""
+    hindered_at: float = 0.0
+    released: set[int] = msgspec.field(default_factory=set)
+    tick: str = ""
+    told: list[RunFinished | RunInterrupted] = msgspec.field(default_factory=list)
+    held: int = 0
+    allocated: dict[int, int] = msgspec.field(default_factory=dict)
+    said: str = ""
+
+    def gpus_of(self, task: int) -> int:
+        """GPUs that this task holds, which is what it costs."""
+        return self.allocated.get(task, self.held or self.gpus)
+
+    @property
+    def task_gpus(self) -> int:
+        """GPUs that one of its tasks holds at most."""
+        # Tasks that have not started may be given as much as any that has.
+        return max((self.held or self.gpus, *self.allocated.values()))
+
+
+class Refusals(NamedTuple):
+    """Submissions that were refused since one was accepted.
+
+    Attributes:
+        words: Of the last.
+        times: So many in a row were refused in the same words, numbers in them aside.
+        in_all: So many in whatever words.
+    """
+
+    words: str
+    times: int
+    in_all: int
+
+
+class SubmitLimitHit(NamedTuple):
+    """The newest array that a submit limit kept out.
+
+    Attributes:
+        tasks: Of the array. `others`: tasks of ours that were on the cluster beside it.
+        at: Unix time.
+    """
+
+    tasks: int
+    others: int
+    at: float
+
+
+def mean_value(runs: Sequence[Run]) -> float | None:
+    """Mean over the runs of one configuration; None if any failed, for then it is none to trust.
+
+    A run that was lost or cancelled on the cluster says nothing of its configuration: the others count
+    alone.
+    """
+    if any(run.status is RunStatus.FAILED and run.outcome not in NO_FAULT for run in runs):
+        return None
+    values = [run.value for run in runs if run.value is not None]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,177 @@
+"""What a canary's flight says of the site, as findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import hpcsweep
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.core.protocols import Hindrance
+from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
+from hpcsweep.doctor.probe import ProbeReport
+from hpcsweep.doctor.probe_job import ProbeFailed, ProbeJob, RoundTrip
+from hpcsweep.doctor.run_probe import fly
+from hpcsweep.errors import ClusterError
+
+#: What drivers and workers read off each other's clocks is no finer than this.
+CLOCK_S: Final = 10.0
+
+
+def canary(cluster: SlurmCluster, below: Path, *, gpus: int, wait_s: float, cron: str) -> Iterator[Finding]:
+    """Fly one; nothing of it is left when the last finding has come.
+
+    Args:
+        cluster: As the sweep uses it.
+        below: Existing folder, on the filesystem of the results.
+        gpus: What the sweep asks for in one run.
+        wait_s: How long it may wait in the queue.
+        cron: Where to put which line on sites whose nodes may not submit.
+
+    Raises:
+        LeftBehind: Something of it could not be removed.
+    """
+    with fly(cluster, below, gpus=gpus) as flight:
+        yield from _flown(cluster, flight, gpus=gpus, wait_s=wait_s, cron=cron)
+
+
+def _flown(
+    cluster: SlurmCluster, flight: ProbeJob, *, gpus: int, wait_s: float, cron: str
+) -> Iterator[Finding]:
+    began = time.monotonic()
+    try:
+        flight.start()
+        report = flight.report(wait_s=wait_s)
+    except ProbeFailed as error:
+        yield _not_flown(error, folder=flight.folder)
+        return
+    except ClusterError as error:
+        words = f"could not be submitted: {one_line(str(error))}"
+        yield failure("canary", words, "mend that first: sweeps are submitted in the same way")
+        return
+    seconds = time.monotonic() - began
+    yield good("canary", f"ran on {report.node}, and reported {seconds:.0f} s after its submission")
+    shown = flight.shown_name
+    if shown is not None:
+        yield name_finding(flight.name, shown)
+    yield interpreter_finding(report)
+    trips = flight.trips()
+    yield from files_findings(report, trips, grace_s=cluster.grace_s)
+    if gpus:
+        yield gpus_finding(report, gpus=gpus)
+    yield submission_finding(report, cron=cron)
+    yield signals_finding(flight, trip_s=max((trip.seconds for trip in trips), default=0.0))
+
+
+def _not_flown(error: ProbeFailed, *, folder: Path) -> Finding:
+    if error.state is not None and error.state.hindrance is Hindrance.NEVER:
+        return failure(
+            "canary", str(error), "change cluster or resources in the spec: a sweep would wait as long"
+        )
+    if error.waited:
+        advice = "it was cancelled; try again with a longer --wait, or when the queue is shorter"
+        return warning("canary", f"not flown: {error}", advice)
+    see = folder.parent.parent.parent
+    advice = f"make sure that nodes see {see}, have cluster.python and start it by the template"
+    return failure("canary", str(error), advice)
+
+
+def name_finding(asked: str, shown: str) -> Finding:
+    """Whether jobs are called what they were asked to be."""
+    if shown == asked:
+        return good("job names", "squeue shows jobs by the name that they were submitted with")
+    if not shown:
+        words = f"asked for {asked}, and squeue shows no name"
+    else:
+        words = f"asked for {asked}, and squeue shows {shown}"
+    advice = "sweeps go by job id and folder, and run all the same; look for their jobs by id or folder (%Z)"
+    return warning("job names", f"{words}: this site changes names", advice)
+
+
+def interpreter_finding(report: ProbeReport) -> Finding:
+    words = f"{report.node} has Python {report.python}, hpcsweep {report.version}"
+    if report.version == hpcsweep.__version__:
+        return good("interpreter", f"{words} as here")
+    advice = "install the same version there, or give another cluster.python"
+    return failure(
+        "interpreter", f"{words} from {report.package}, and here is {hpcsweep.__version__}", advice
+    )
+
+
+def files_findings(report: ProbeReport, trips: Sequence[RoundTrip], *, grace_s: float) -> Iterator[Finding]:
+    """Whether both sides see each other's files, how soon, and whose clock is ahead."""
+    if not trips:
+        words = f"{report.node} wrote its report, but then did not answer within the time"
+        yield failure(
+            "shared files", words, "run it again; if it stays so, give another folder with --results"
+        )
+        return
+    slowest = max(trip.seconds for trip in trips)
+    words = f"a file from here to {report.node} and its answer back took at most {_seconds(slowest)}"
+    if report.late_s > 1:
+        words += f"; one from before the job was seen {_seconds(report.late_s)} late"
+    if slowest > grace_s:
+        advice = f"set cluster.grace: {round(2 * slowest)}, or results are taken for lost that only come late"
+        yield failure("shared files", words, advice)
+    elif slowest > grace_s / 4:
+        yield warning("shared files", words, f"set cluster.grace: {round(4 * slowest)} to be sure")
+    else:
+        yield good("shared files", words)
+    best = min(trips, key=lambda trip: trip.seconds)
+    certain = abs(best.ahead_s) - best.seconds / 2
+    if certain > CLOCK_S:
+        way = "ahead of" if best.ahead_s > 0 else "behind"
+        words = f"that of {report.node} is {_seconds(abs(best.ahead_s))} {way} this one"
+        yield warning("clock", words, "tell the admins; times in reports are off by so much")
+
+
+def gpus_finding(report: ProbeReport, *, gpus: int) -> Finding:
+    visible = None if report.devices is None else [name for name in report.devices.split(",") if name.strip()]
+    seen = len(report.gpus) if visible is None else len(visible)
+    devices = "is not set" if visible is None else f"is {report.devices!r}"
+    listed = ", ".join(report.gpus) or "none"
+    words = f"asked for {gpus}; CUDA_VISIBLE_DEVICES {devices}, nvidia-smi lists {listed}"
+    if seen < gpus:
+        return failure(
+            "GPUs on the node", words, "ask the admins how GPUs are asked for; cluster.options passes it on"
+        )
+    return good("GPUs on the node", words)
+
+
+def submission_finding(report: ProbeReport, *, cron: str) -> Finding:
+    """Whether jobs can carry a sweep on, without any process of ours that stays."""
+    if not report.submits and not report.drives:
+        return good("submitting from nodes", f"{report.node} may submit: `launch --detach` works")
+    why = (
+        f"{report.node} may not submit ({one_line(report.submits)})"
+        if report.submits
+        else f"the package cannot be used on {report.node} ({report.drives})"
+    )
+    advice = f"keep `launch` running under nohup or tmux, or put this into {cron}"
+    return warning("submitting from nodes", f"{why}: `launch --detach` will not work here", advice)
+
+
+def signals_finding(flight: ProbeJob, *, trip_s: float) -> Finding:
+    """Whether runs hear of their end; ends the canary."""
+    lost = []
+    try:
+        lost += [] if flight.warned(trip_s=trip_s) else ["USR2 (before a time limit)"]
+        lost += [] if flight.ended(trip_s=trip_s) else ["TERM (preemption, scancel)"]
+    except ClusterError as error:
+        return warning("signals", f"not tried: {one_line(str(error))}", "run doctor again")
+    if lost:
+        words = (
+            f"{' and '.join(lost)} did not reach the worker: runs lose what came after their last checkpoint"
+        )
+        return warning(
+            "signals",
+            words,
+            "end the template with {{ command }}, or hand signals on as default.sbatch shows",
+        )
+    return good("signals", "USR2 (before a time limit) and TERM (preemption, scancel) reach the worker")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

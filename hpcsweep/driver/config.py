@@ -1,0 +1,63 @@
+"""What a driver needs to know of its sweep beside the seams."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from hpcsweep.core.protocols import TaskResources
+from hpcsweep.store.manifest import Program
+
+
+class DriverConfig(msgspec.Struct, frozen=True):
+    """Caps are None where there is none.
+
+    Attributes:
+        name: Of the sweep; batch names begin with it.
+        cluster: Name of the cluster, kept with each batch.
+        max_tasks: Tasks that may hold GPUs at a time, over all batches.
+        max_gpus: GPUs that may be held at a time, over all batches.
+        max_trials: Configurations that may be started in all; clones do not count.
+        max_gpu_s: GPU-seconds that the sweep may cost; nothing is submitted whose time limit could
+            carry it beyond.
+        max_time_s: Wall time since the sweep began after which nothing more is submitted.
+        confirm_s: The wall clock has to say that `max_time_s` is over for so long.
+        max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
+        max_errors: Errors in training code after which a run is tried again.
+        max_timeouts: Time limits that a run may reach; None: any number while its checkpoints advance.
+        fail_fast: So many trials that fail at once, all alike and before any other ends, pause it; 0: none.
+        compact_at: About so many raw files of what has ended are left alone while the sweep goes on.
+        keep_all: Checkpoints stay even where nothing can need them any more.
+    """
+
+    name: str
+    cluster: str
+    program: Program
+    shape: TaskResources
+    seed: int
+    max_tasks: int | None = None
+    max_gpus: int | None = None
+    max_trials: int | None = None
+    max_gpu_s: float | None = None
+    max_time_s: float | None = None
+    confirm_s: float = 0.0
+    max_idle_faults: int = 5
+    max_errors: int = 0
+    max_timeouts: int | None = None
+    minimise: bool = True
+    fail_fast: int = 0
+    compact_at: int = 2000
+    keep_all: bool = False
+
+
+class HostTask(NamedTuple):
+    """The job that a driver runs in: its place is free as soon as the driver is done.
+
+    Attributes:
+        batch: Whose task it is; empty for a job that only ticks.
+    """
+
+    batch: str
+    task: int
+    job: str

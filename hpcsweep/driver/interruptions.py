@@ -1,0 +1,135 @@
+"""What the end of an attempt means, and the event that tells it. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunInterrupted
+from hpcsweep.core.models import BLAMELESS, BatchState, Run
+from hpcsweep.core.protocols import Phase, TaskState
+from hpcsweep.driver.config import DriverConfig
+from hpcsweep.store.log_excerpt import SEPARATOR
+from hpcsweep.store.results import Result
+
+_WHY = {
+    Phase.TIMEOUT: Interruption.TIMEOUT,
+    Phase.PREEMPTED: Interruption.PREEMPTED,
+    Phase.NODE_FAIL: Interruption.NODE_FAIL,
+    Phase.CANCELLED: Interruption.CANCELLED,
+}
+WORDS = {
+    Interruption.PREEMPTED: "preempted",
+    Interruption.TIMEOUT: "reached its time limit",
+    Interruption.NODE_FAIL: "its node failed",
+    Interruption.CANCELLED: "cancelled on the cluster",
+    Interruption.CANCELLED_BY_ADMIN: "cancelled by an admin",
+    Interruption.NEVER_STARTED: "it could never start",
+    Interruption.WORKER_DIED: "its task ended without a result",
+    Interruption.LOST: "the cluster shows it no more and no result came",
+    Interruption.NOT_STARTED: "its task ended before its turn came",
+    Interruption.SWEEP_STOPPED: "the sweep was stopped",
+}
+
+#: Slurm's last words in the log of such a task, whose state may be another.
+_KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
+
+
+def killed_for_memory(words: str) -> str:
+    """Of the last lines of a log the one by which Slurm tells of it; empty if it does not."""
+    return next((line for line in words.split(SEPARATOR) if _KILLED_FOR_MEMORY.search(line)), "")
+
+
+def why(
+    batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool, stopping: bool
+) -> Interruption:
+    """Why an attempt was interrupted.
+
+    Args:
+        batch: That it was in.
+        result: What its worker told, or as much as is known without it.
+        state: What the cluster says of its task, None for nothing.
+        requeued: The cluster runs the task again by itself.
+        stopping: The whole sweep is.
+    """
+    if stopping:
+        return Interruption.SWEEP_STOPPED
+    started = result.started is not None or result.interrupted in (None, Interruption.WORKER_DIED)
+    if not started:
+        return Interruption.NOT_STARTED
+    if batch.hindered and not result.node and (state is None or state.phase is Phase.CANCELLED):
+        return Interruption.NEVER_STARTED
+    if state is not None and state.phase in _WHY:
+        if state.phase is Phase.CANCELLED and state.foreign:
+            return Interruption.CANCELLED_BY_ADMIN
+        return _WHY[state.phase]
+    if result.interrupted is Interruption.TIMEOUT and requeued:
+        # A site can have preemption announce itself by the signal of the time limit.
+        return Interruption.PREEMPTED
+    if result.interrupted is not None:
+        return result.interrupted
+    return Interruption.LOST if state is None else Interruption.WORKER_DIED
+
+
+def given_up(run: Run, result: Result, why: Interruption, *, settings: DriverConfig) -> str:
+    """Why the run is not tried again; empty if it is."""
+    if why is Interruption.CANCELLED and run.cancels:
+        return "stays cancelled: its user cancelled it on the cluster again after it had been resubmitted"
+    limit = settings.max_timeouts
+    if why is Interruption.TIMEOUT and limit is not None and run.timeouts >= limit:
+        return f"given up after reaching its time limit {run.timeouts + 1} times"
+    if result.progressed or why in BLAMELESS or run.idle_faults < settings.max_idle_faults:
+        return ""
+    return f"given up after {run.idle_faults + 1} interruptions without progress"
+
+
+def outcome_of(run: Run, why: Interruption) -> Outcome:
+    """How a run counts that is not tried again."""
+    return Outcome.CANCELLED if why is Interruption.CANCELLED and run.cancels else Outcome.LOST
+
+
+def interruption(
+    batch: BatchState, result: Result, why: Interruption, *, requeued: bool = False
+) -> RunInterrupted:
+    """The event of an attempt that goes on later."""
+    return RunInterrupted(
+        result.trial,
+        result.rung,
+        why,
+        attempt=result.attempt,
+        restart=result.restart,
+        batch=batch.name,
+        task=result.task,
+        start=None if result.started is None else result.start,
+        requeued=requeued,
+        progressed=result.progressed,
+        step=result.step,
+        seconds=result.seconds,
+        gpu_seconds=result.gpu_seconds,
+        node=result.node,
+        job=result.job,
+        message=result.message,
+    )
+
+
+def finished(batch: BatchState, result: Result) -> RunFinished:
+    """The event of a run that ended for good."""
+    assert result.outcome is not None
+    return RunFinished(
+        result.trial,
+        result.rung,
+        result.outcome,
+        value=result.value,
+        step=result.step,
+        start=None if result.started is None and result.outcome is not Outcome.COMPLETED else result.start,
+        attempt=result.attempt,
+        restart=result.restart,
+        batch=batch.name,
+        task=result.task,
+        seconds=result.seconds,
+        gpu_seconds=result.gpu_seconds,
+        started=result.started,
+        node=result.node,
+        job=result.job,
+        message=result.message,
+        failure=result.failure,
+    )

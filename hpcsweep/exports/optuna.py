@@ -1,0 +1,210 @@
+"""An Optuna study in a journal file, for `optuna-dashboard`. Imports Optuna: import it late."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import msgspec
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hpcsweep.core.models import RunStatus
+from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal
+from hpcsweep.errors import FolderError
+from hpcsweep.exports.names import labels, printable
+from hpcsweep.exports.timeline import TrialTimeline, stories
+from hpcsweep.store.output import is_stdout, write_output
+from hpcsweep.views.results import SIMULATION
+
+if TYPE_CHECKING:
+    from hpcsweep.views.results import Results
+
+#: A user attribute of the study, by which an earlier export is known.
+_MARK: Final = "hpcsweep"
+
+
+class _Memory(BaseJournalBackend):
+    """Logs in memory: a file backend locks and syncs for each single one."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs += logs
+
+
+def write_optuna(results: Results, file: Path) -> int:
+    """Write the sweep as one study with all its trials; returns how many.
+
+    An earlier export there is replaced.
+
+    Raises:
+        FolderError: There is nothing to write, the file is something else or cannot be written.
+    """
+    told = list(stories(results))
+    if (file.is_file() or file.is_dir()) and not is_stdout(file) and not _is_ours(file):
+        raise FolderError(
+            f"{file}: exists, and is no export or was written to by others since: "
+            "remove it, or give another file with --output"
+        )
+    memory = _Memory()
+    with _quiet():
+        study = optuna.create_study(
+            storage=JournalStorage(memory),
+            study_name=results.name,
+            direction="minimize" if results.minimise else "maximize",
+        )
+        started = results.folder.state.started
+        study.set_user_attr(_MARK, started.sweep if started else "")
+        study.set_user_attr("objective", printable(results.metric))
+        if results.simulated:
+            study.set_user_attr("simulated", SIMULATION)
+        study.set_metric_names([printable(results.metric)])
+        known = distributions(results)
+        top = max(run.resource for story in told for run in story.trial.runs)
+        study.add_trials(_trial(story, known, metric=results.metric, top=top) for story in told)
+    with tempfile.TemporaryDirectory(prefix="hpcsweep-") as folder:
+        partial = Path(folder, "journal.log")
+        JournalFileBackend(str(partial)).append_logs(memory.logs)
+        data = partial.read_bytes()
+    write_output(file, data, hint=": give another place with --output")
+    return len(told)
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether one export wrote it and nobody wrote to it afterwards."""
+    try:
+        logs = list(JournalFileBackend(str(file)).read_logs(0))
+        marked = any(_MARK in log.get("user_attr", {}) for log in logs)
+        return marked and len({log["worker_id"] for log in logs}) == 1
+    except (ValueError, TypeError, AttributeError, KeyError, IsADirectoryError):
+        return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Meanwhile Optuna logs errors only, and does not warn that names of metrics are experimental."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+# --------------------------------------------------------------------------- parameters
+
+
+def distributions(results: Results) -> dict[str, BaseDistribution]:
+    """Of all parameters that are not constants, with their true values."""
+    return {p.name: _distribution(p.domain) for p in results.space.columns}
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    match domain:
+        case Float(low, high, log, step):
+            return FloatDistribution(low, high if step is None else domain.nearest(high), log=log, step=step)
+        case Int(low, high, log, step):
+            return IntDistribution(low, domain.nearest(high), log=log, step=step or 1)
+        case Ordinal(values) | Choice(values):
+            return CategoricalDistribution(tuple(map(_plain, values)))
+        case Constant():
+            raise AssertionError("a constant is no column")
+        case _:
+            assert_never(domain)
+
+
+def _plain(value: Any) -> Any:
+    """Lists and mappings as JSON text: Optuna's categories hold none."""
+    return msgspec.json.encode(value).decode() if isinstance(value, list | tuple | dict) else value
+
+
+# --------------------------------------------------------------------------- trials
+
+
+def _trial(
+    story: TrialTimeline, known: Mapping[str, BaseDistribution], *, metric: str, top: int
+) -> FrozenTrial:
+    config = story.trial.config
+    params = {name: _plain(config[name]) for name in known if name in config}
+    state = _state(story, top)
+    last = story.trial.last_completed
+    valued = state in (TrialState.COMPLETE, TrialState.PRUNED)
+    trial = create_trial(
+        state=state,
+        value=last.value if last and valued else None,
+        params=params,
+        distributions={name: known[name] for name in params},
+        intermediate_values=_intermediate(story, metric),
+        user_attrs=_attributes(story, known, metric),
+    )
+    trial.datetime_start = datetime.fromtimestamp(story.began)
+    if state.is_finished():
+        assert story.ended is not None
+        trial.datetime_complete = datetime.fromtimestamp(story.ended)
+    return trial
+
+
+def _state(story: TrialTimeline, top: int) -> TrialState:
+    """`PRUNED` for a trial that was stopped, or that no run brings beyond a lower rung, now at least."""
+    run = story.trial.runs[-1]
+    match run.status:
+        case RunStatus.WAITING | RunStatus.SUBMITTED:
+            return TrialState.RUNNING
+        case RunStatus.FAILED:
+            return TrialState.FAIL
+        case RunStatus.STOPPED:
+            return TrialState.PRUNED
+        case RunStatus.COMPLETED:
+            return TrialState.COMPLETE if run.resource >= top else TrialState.PRUNED
+        case _:
+            assert_never(run.status)
+
+
+def _intermediate(story: TrialTimeline, metric: str) -> dict[int, float]:
+    """The objective's metric by step; values at the ends of runs where it was not reported."""
+    ends = {step: value for step, _, value in story.values}
+    reported = {report.step: report.metrics[metric] for report in story.reports if metric in report.metrics}
+    return dict(sorted((ends | reported).items()))
+
+
+def _attributes(story: TrialTimeline, known: Mapping[str, BaseDistribution], metric: str) -> dict[str, Any]:
+    """Constants as `config.NAME`, the newest of the other metrics as `metrics.NAME`, and where it stands."""
+    trial = story.trial
+    run = trial.runs[-1]
+    newest: dict[str, float] = {}
+    for report in story.reports:
+        newest |= report.metrics
+    newest.pop(metric, None)
+    found: dict[str, Any] = {
+        "status": run.status.value,
+        "bracket": trial.bracket,
+        "rung": run.rung,
+        "resource": run.resource,
+        "origin": trial.origin,
+        "parent": trial.parent,
+        "repeat": trial.repeat or None,
+        "node": run.node or None,
+        "job": run.job or None,
+        "attempts": sum(run.attempts for run in trial.runs),
+        "gpu_seconds": sum(run.gpu_seconds for run in trial.runs),
+        "message": printable(run.message) or None,
+    }
+    found = {name: value for name, value in found.items() if value is not None}
+    found |= {f"config.{name}": value for name, value in trial.config.items() if name not in known}
+    shown = labels(newest)
+    return found | {f"metrics.{shown[name]}": value for name, value in newest.items()}

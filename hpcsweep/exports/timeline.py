@@ -1,0 +1,118 @@
+"""What the exports tell of each trial: what it reported, and when, as far as that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from hpcsweep.core.models import Run, Trial
+from hpcsweep.errors import FolderError
+
+if TYPE_CHECKING:
+    from hpcsweep.views.results import Results
+
+
+class Report(NamedTuple):
+    """What was reported at one step; metrics that were not, and those that are NaN, are absent.
+
+    Attributes:
+        at: Unix time, between the run's beginning and its end in proportion to the steps: training
+            code reports no times.
+    """
+
+    step: int
+    at: float
+    metrics: dict[str, float]
+
+
+class TrialTimeline(NamedTuple):
+    """One trial from its first start to its last ending.
+
+    Attributes:
+        began: Unix time; while nothing of it has ended, that of its submission.
+        ended: None while a run of it waits or is under way.
+        reports: By step, each step once: where several rungs went through it, the highest counts.
+        values: The objective at the end of each run that gave a value: resource, Unix time, value.
+    """
+
+    trial: Trial
+    began: float
+    ended: float | None
+    reports: list[Report]
+    values: list[tuple[int, float, float]]
+
+
+class _Span(NamedTuple):
+    began: float
+    ended: float
+
+
+def stories(results: Results) -> Iterator[TrialTimeline]:
+    """All trials in the order of their numbers.
+
+    Raises:
+        FolderError: There is none.
+    """
+    state = results.folder.state
+    if not state.trials:
+        raise FolderError(f"{results.path}: nothing to export: no trial has been started yet")
+    spans = _spans(results)
+    reports = _reports(results)
+    sweep_began = state.started.at if state.started else 0.0
+    for trial in state.trials:
+        at = sweep_began
+        of_runs: list[_Span] = []
+        for run in trial.runs:
+            batch = state.live.get(run.batch)
+            began = at if batch is None else batch.planned_at
+            of_runs.append(spans.get((run.trial, run.rung), _Span(began, began)))
+            at = of_runs[-1].ended
+        yield TrialTimeline(
+            trial,
+            began=of_runs[0].began,
+            ended=at if trial.runs[-1].status.ended else None,
+            reports=[
+                Report(step, _time(trial.runs[rung], of_runs[rung], step), metrics)
+                for rung, step, metrics in reports.get(trial.trial, ())
+                if rung < len(of_runs)
+            ],
+            values=[
+                (_end(run), span.ended, run.value)
+                for run, span in zip(trial.runs, of_runs, strict=True)
+                if run.value is not None
+            ],
+        )
+
+
+def _end(run: Run) -> int:
+    """The step at which its value is; less than its resource if it was stopped."""
+    return run.step or run.resource
+
+
+def _time(run: Run, span: _Span, step: int) -> float:
+    return float(np.interp(step, (run.start or 0, _end(run)), span))
+
+
+def _spans(results: Results) -> dict[tuple[int, int], _Span]:
+    """From when to when each run was tried: from the first attempt's beginning to the last one's end."""
+    frame = results.attempts
+    began = frame["started"].fillna(frame["submitted_at"])
+    whole = frame[["trial", "rung"]].assign(began=began, ended=began + frame["seconds"].astype(float))
+    found = whole.dropna().groupby(["trial", "rung"]).agg({"began": "min", "ended": "max"})
+    return dict(zip(found.index, map(_Span, found["began"], found["ended"]), strict=True))
+
+
+def _reports(results: Results) -> Mapping[int, list[tuple[int, int, dict[str, float]]]]:
+    """By trial: rung, step and metrics, in the order of the steps."""
+    frame = results.metrics.sort_values(["trial", "step", "rung"])
+    frame = frame.drop_duplicates(["trial", "step"], keep="last")
+    keys = frame[["trial", "rung", "step"]].to_numpy(dtype=np.int64).tolist()
+    columns = [str(name) for name in frame.columns if name not in ("trial", "rung", "step")]
+    found: dict[int, list[tuple[int, int, dict[str, float]]]] = {}
+    for (trial, rung, step), row in zip(keys, frame[columns].to_numpy(dtype=float).tolist(), strict=True):
+        metrics = {name: value for name, value in zip(columns, row, strict=True) if value == value}
+        if metrics:
+            found.setdefault(trial, []).append((rung, step, metrics))
+    return found

@@ -1,0 +1,219 @@
+"""The page of several sweeps: a table of them, the best values over cost and time, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from hpcsweep.core.domains import Floats
+from hpcsweep.html.axes import LEGEND_BELOW, value_axis
+from hpcsweep.html.format import count, number
+from hpcsweep.html.labels import label
+from hpcsweep.html.quantile_band import band, line_style
+from hpcsweep.html.render import render
+from hpcsweep.html.sections import Figure, Section, Table, Text
+from hpcsweep.views.comparison import CONFIDENCE, Comparison, Estimate, Group, Pair
+from hpcsweep.views.summary import Axis, Sweep
+
+#: Points of a line that stands for several sweeps.
+_POINTS: Final = 300
+#: Positive values are shown on a log scale from this span on: the first ones are often far out.
+_SPAN: Final = 10.0
+
+_Cells: TypeAlias = Sequence[str | int | float | None]
+
+
+def comparison_page(found: Comparison) -> str:
+    """The whole page as HTML."""
+    return render(f"{len(found.sweeps)} sweeps compared by {found.metric}", sections(found))
+
+
+def sections(found: Comparison) -> list[Section]:
+    """Sweeps, best values over cost and time, differences."""
+    return [
+        Section("sweeps", "Sweeps", [*(Text(note, "warning") for note in found.notes), *_tables(found)]),
+        Section("progress", "Best value over cost and time", _figures(found)),
+        Section("equal-cost", f"At equal {found.unit}", _equal(found)),
+    ]
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def _tables(found: Comparison) -> list[Table]:
+    rows: list[_Cells] = []
+    configs: list[_Cells] = []
+    repeats = any(sweep.error is not None for sweep in found.sweeps)
+    for group in found.groups:
+        for sweep in group.sweeps:
+            rows.append([group.label, *_row(sweep, repeats=repeats)])
+            if sweep.best:
+                told = ", ".join(f"{name} = {label(value)}" for name, value in sweep.best["config"].items())
+                configs.append([sweep.label, told])
+    error = ["± standard error"] if repeats else []
+    columns = ["sweep", "folder", "searcher", "scheduler", "seed", "state", "trials"]
+    columns += [f"best {found.metric}", *error, "at", found.unit, "hours"]
+    caption = (
+        f"Each sweep with its best (the {'smallest' if found.minimise else 'largest'}) {found.metric} and "
+        "the resource of that. Hours are those from start to end, without pauses."
+    )
+    if repeats:
+        caption += " The standard error is that over the trainings of the best configuration."
+    return [
+        Table(columns, rows, caption, _best_rows(found)),
+        Table(["folder", "configuration"], configs, "The best configuration of each sweep."),
+    ]
+
+
+def _row(sweep: Sweep, *, repeats: bool) -> list[str | int | float | None]:
+    best = sweep.best or {}
+    about = [sweep.label, sweep.searcher, sweep.scheduler, sweep.seed, sweep.state, sweep.trials]
+    error = [sweep.error] if repeats else []
+    cost = [float(short(hours)) for hours in (sweep.cost, sweep.time)]
+    return [*about, best.get("value"), *error, best.get("resource"), *cost]
+
+
+def _best_rows(found: Comparison) -> frozenset[int]:
+    """Where the best value of all is."""
+    values = {at: sweep.best["value"] for at, sweep in enumerate(found.sweeps) if sweep.best}
+    best = (min if found.minimise else max)(values.values(), default=None)
+    return frozenset(at for at, value in values.items() if value == best)
+
+
+def _equal(found: Comparison) -> list[Table | Text]:
+    if not found.budgets:
+        return [Text("A sweep has cost nothing so far, so there is no cost at which all can be compared.")]
+    heads = [f"{short(hours)} {found.unit}" for hours in found.budgets]
+    rows: list[_Cells] = [
+        [group.label, len(group.sweeps), *(estimate_text(value) for value in group.values)]
+        for group in found.groups
+    ]
+    table = Table(
+        ["sweep", "repeats", *heads],
+        rows,
+        f"The best {found.metric} so far at the same cost, up to all that the cheapest sweep has cost. Of "
+        f"sweeps that differ in the seed alone: their mean, its {CONFIDENCE:.0%} interval by Student's t, "
+        "and the median.",
+    )
+    return [table, *_differences(found)]
+
+
+def _differences(found: Comparison) -> list[Table | Text]:
+    if not found.pairs:
+        return []
+    rows: list[_Cells] = [
+        [pair_text(pair), *_difference(pair, minimise=found.minimise)] for pair in found.pairs
+    ]
+    return [
+        Table(
+            ["pair", f"difference in {found.metric}", f"{CONFIDENCE:.0%} interval", "so"],
+            rows,
+            f"Means at {short(found.budgets[-1])} {found.unit}, the first minus the second; "
+            "intervals by Welch's t, each for itself, however many pairs there are.",
+        )
+    ]
+
+
+def pair_text(pair: Pair) -> str:
+    return f"{pair.first} against {pair.second}"
+
+
+def _difference(pair: Pair, *, minimise: bool) -> tuple[float, str, str]:
+    interval = "" if pair.low is None or pair.high is None else f"{short(pair.low)} to {short(pair.high)}"
+    return float(short(pair.difference)), interval, verdict(pair, minimise=minimise)
+
+
+def verdict(pair: Pair, *, minimise: bool) -> str:
+    """What the difference means, in words."""
+    if pair.single:
+        which = "each" if len(pair.single) == 2 else f"of {pair.single[0]}"
+        return f"one sweep {which}: no confidence; repeat with other seeds"
+    better = pair.better(minimise=minimise)
+    return "open: the interval holds 0" if better is None else f"{better} is better"
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    """`0.12 (0.11 to 0.13), median 0.119`; a single value alone."""
+    if estimate is None:
+        return "none yet"
+    if estimate.low is None or estimate.high is None:
+        return short(estimate.mean)
+    interval = f"{short(estimate.low)} to {short(estimate.high)}"
+    return f"{short(estimate.mean)} ({interval}), median {short(estimate.median)}"
+
+
+def short(value: float) -> str:
+    """Four digits."""
+    return f"{value:.4g}"
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def _figures(found: Comparison) -> list[Figure | Text]:
+    if not any(len(sweep.course.value) for sweep in found.sweeps):
+        return [Text("No sweep has a value yet.")]
+    return [_figure(found, "cost", found.unit), _figure(found, "time", "hours since the start")]
+
+
+def _figure(found: Comparison, axis: Axis, title: str) -> Figure:
+    values = np.concatenate([sweep.course.value for sweep in found.sweeps])
+    traces = [trace for place, group in enumerate(found.groups) for trace in _lines(group, axis, place)]
+    scale, note = _scale(found, values)
+    layout = {
+        "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
+        "yaxis": scale,
+        "legend": LEGEND_BELOW,
+    }
+    repeated = any(len(group.sweeps) > 1 for group in found.groups)
+    bands = " Of repeats: the median, and the band from quartile to quartile." if repeated else ""
+    return Figure(
+        f"best-over-{axis}",
+        traces,
+        layout,
+        f"The best {found.metric} so far over {title}.{bands} A sweep that has ended keeps its value.{note}",
+        "; ".join(_words(group, axis, title) for group in found.groups),
+    )
+
+
+def _scale(found: Comparison, values: Floats) -> tuple[dict[str, Any], str]:
+    """The axis of the values, and what is not in sight."""
+    title = f"best {found.metric} so far"
+    if values.min() > 0 and values.max() >= _SPAN * values.min():
+        return {"title": {"text": title}, "type": "log", "exponentformat": "power"}, ""
+    axis = value_axis(title, values, minimise=found.minimise)
+    return axis.layout, axis.note
+
+
+def _end(sweep: Sweep, axis: Axis) -> float:
+    return sweep.cost if axis == "cost" else sweep.time
+
+
+def _lines(group: Group, axis: Axis, place: int) -> list[dict[str, Any]]:
+    """One sweep as it went; for several the median in its band."""
+    end = max(_end(sweep, axis) for sweep in group.sweeps)
+    if len(group.sweeps) > 1:
+        hours = np.linspace(0, end, _POINTS)
+        values = np.array([sweep.course.at(hours, axis) for sweep in group.sweeps])
+        return band(group.label, hours, values, place)
+    course = group.sweeps[0].course
+    if not len(course.value):
+        return []
+    x = np.append(course.cost if axis == "cost" else course.time, end)
+    y = np.append(course.value, course.value[-1])
+    shared = {"type": "scatter", "mode": "lines", "legendgroup": group.label, "name": group.label}
+    return [{**shared, "x": x, "y": y, "line": line_style(place)}]
+
+
+def _words(group: Group, axis: Axis, unit: str) -> str:
+    """Where the line ends."""
+    values = [sweep.best["value"] for sweep in group.sweeps if sweep.best]
+    if not values:
+        return f"{group.label} has no value"
+    end = max(_end(sweep, axis) for sweep in group.sweeps)
+    middle = f"{number(float(np.median(values)))} after {short(end)} {unit}"
+    if len(group.sweeps) == 1:
+        return f"{group.label} comes to {middle}"
+    return f"the median of {count(len(group.sweeps), 'repeat')} of {group.label} comes to {middle}"

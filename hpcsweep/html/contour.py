@@ -1,0 +1,351 @@
+"""The value over the two most important parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcsweep.core.domains import Floats
+from hpcsweep.core.events import Config
+from hpcsweep.html.axes import (
+    Dimension,
+    bar_below,
+    dimensions,
+    far_out,
+    log_ticks,
+    nested,
+    sideways,
+    spans,
+)
+from hpcsweep.html.format import count, number
+from hpcsweep.html.points import Failed, failed, failed_marks, noun
+from hpcsweep.html.sections import Figure, Section
+from hpcsweep.html.subsample import thinned
+from hpcsweep.views.results import Results
+from hpcsweep.views.tables import reached
+
+#: Fewer points give no picture.
+LEAST: Final = 8
+#: So many points are drawn.
+MOST: Final = 800
+#: ... and so many that failed.
+_FAILED: Final = 400
+_GRID: Final = 48
+#: Nothing is drawn farther than that from a point, in widths of the kernel; where there are many, a bit more.
+_REACH: Final = 2.5
+_NONE: Final[Floats] = np.empty((0, 2))
+
+
+class _Level(NamedTuple):
+    """Values at one resource."""
+
+    resource: int
+    trials: NDArray[np.int64]
+    values: Floats
+
+
+def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | None:
+    """The surface that the values suggest, and the trials on it.
+
+    Args:
+        results: The sweep.
+        pair: Names of the parameters; the two most important ones if not given.
+    """
+    if len(results.space.columns) < 2:
+        return None
+    if pair is None:
+        from hpcsweep.views.importance import importances
+
+        names = [importance.name for importance in importances(results)]
+        if len(names) < 2:
+            return None
+        pair = (names[0], names[1])
+    level = _level(results)
+    state = results.folder.state
+    found = _axes(results, pair, [state.trials[trial].config for trial in level.trials])
+    both = _both_active(found)
+    if len(both) < LEAST:
+        return None
+    level = _Level(level.resource, level.trials[both], level.values[both])
+    x, y = _at(found, both)
+    lost = failed(state, besides=set(level.trials.tolist()))
+    of_lost = _axes(results, pair, lost.configs)
+    both = _both_active(of_lost)
+    lost, of_lost = lost.at(both), _at(of_lost, both)
+    others = _axes(results, pair, _others(results, besides=set(level.trials.tolist())))
+    others = _at(others, _both_active(others))
+    order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
+    drawn = order[thinned(len(order), best=MOST // 4, most=MOST)][::-1]
+    best = [] if results.best is None else _ring(results, pair)
+    figure = Figure(
+        "contour-pair",
+        [
+            _surface(results, x, y, level, failed=of_lost, others=others),
+            *_crosses(of_lost, lost),
+            _points(x, y, level, drawn),
+            *best,
+        ],
+        {
+            "xaxis": nested(x.axis),
+            "yaxis": nested(y.axis),
+            "showlegend": len(lost.trials) > 0,
+            "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"},
+            "hovermode": "closest",
+        },
+        _caption(results, x, y, level, drawn=len(drawn), lost=len(lost.trials), ring=bool(best)),
+        _words(results, x, y, level, order, lost=len(lost.trials)),
+        height=560,
+    )
+    return Section("contour", f"{x.name} and {y.name} together", [figure])
+
+
+def _others(results: Results, *, besides: set[int]) -> list[Config]:
+    """Configurations that have a value, without those in `besides`."""
+    state = results.folder.state
+    firsts = range(0, len(state.trials), state.repeats)
+    return [state.trials[first].config for first in firsts if first not in besides and state.newest(first)]
+
+
+def _axes(results: Results, pair: tuple[str, str], configs: Sequence[Config]) -> tuple[Dimension, Dimension]:
+    found = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
+    return found[pair[0]], found[pair[1]]
+
+
+def _both_active(axes: tuple[Dimension, Dimension]) -> NDArray[np.int64]:
+    """Places of the configurations that have both parameters."""
+    return np.flatnonzero(axes[0].active & axes[1].active)
+
+
+def _at(axes: tuple[Dimension, Dimension], places: NDArray[np.int64]) -> tuple[Dimension, Dimension]:
+    x, y = axes
+    return x._replace(values=x.values[places]), y._replace(values=y.values[places])
+
+
+def _caption(
+    results: Results, x: Dimension, y: Dimension, level: _Level, *, drawn: int, lost: int, ring: bool
+) -> str:
+    what, total = noun(results), len(level.trials)
+    points = "drawn as points" if drawn == total else f"{drawn:,} of them drawn as points"
+    told = [f"{results.metric} at {level.resource:,} over {x.name} and {y.name}:"]
+    told.append(f"the colours are a smooth mean of {count(total, what)}, {points}.")
+    if lost:
+        some = f", {_FAILED} of them drawn" if lost > _FAILED else ""
+        told.append(f"Crosses: {count(lost, what)} that failed{some}.")
+        told.append("There is no colour where most failed, or where nothing was tried.")
+    if ring and results.best is not None:
+        best = results.best
+        told.append(f"The ring is the best of the sweep, trial {best['trial']} at {best['resource']:,}.")
+    return " ".join(told)
+
+
+def _level(results: Results) -> _Level:
+    """The values of configurations at the resource that importances are of as well."""
+    from hpcsweep.views.importance import values_of
+
+    state, resource = results.folder.state, values_of(results).resource
+    found = [
+        (trial.trial, value)
+        for trial in state.trials
+        for run in trial.runs
+        if not trial.repeat
+        and reached(run) == resource
+        and (value := state.value_of(trial.trial, run.rung)) is not None
+    ]
+    trials = np.array([trial for trial, _ in found], dtype=np.int64)
+    return _Level(resource, trials, np.array([value for _, value in found], dtype=float))
+
+
+# ---------------------------------------------------------------------- the surface
+
+
+def smooth(
+    at: Floats,
+    values: Floats,
+    grid: tuple[Floats, Floats],
+    *,
+    width: Floats,
+    failed: Floats = _NONE,
+    others: Floats = _NONE,
+) -> Floats:
+    """Weighted means of the values with a Gaussian kernel (Nadaraya, Watson, 1964), within their range.
+
+    Args:
+        at: Where the values are, `(n, 2)`.
+        values: `(n,)`.
+        grid: Where the means are wanted: along the first axis `(a,)`, and along the second `(b,)`.
+        width: Of the kernel along each axis `(2,)`.
+        failed: Where trials failed, `(m, 2)`.
+        others: Where trials have a value that is not among these, `(k, 2)`.
+
+    Returns:
+        `(b, a)`; NaN far from all of `at`, and where those that failed weigh more than all others.
+    """
+    across, up = _kernels(at, grid, width)
+    weights = up @ across.T
+    near = weights >= math.exp(-0.5 * _REACH**2)
+    means = (up * values) @ across.T / np.where(near, weights, 1.0)
+    lost, well = (up @ across.T for across, up in (_kernels(some, grid, width) for some in (failed, others)))
+    return np.where(near & (lost <= weights + well), means, np.nan)
+
+
+def _kernels(at: Floats, grid: tuple[Floats, Floats], width: Floats) -> tuple[Floats, Floats]:
+    """Of each point `(n, 2)` along the first axis of the grid, `(a, n)`, and along the second, `(b, n)`."""
+    across, up = (
+        np.exp(-0.5 * ((grid[axis][:, None] - at[None, :, axis]) / width[axis]) ** 2) for axis in (0, 1)
+    )
+    return across, up
+
+
+def _surface(
+    results: Results,
+    x: Dimension,
+    y: Dimension,
+    level: _Level,
+    *,
+    failed: tuple[Dimension, ...],
+    others: tuple[Dimension, ...],
+) -> dict[str, Any]:
+    """Contours over two numbers; a map of cells where one of them is listed."""
+    log = spans(level.values)
+    heights = np.log10(level.values) if log else level.values
+    cut = None if log else far_out(level.values, minimise=results.minimise)
+    if cut is not None:
+        heights = np.minimum(heights, cut) if results.minimise else np.maximum(heights, cut)
+    at = np.stack([_unit(axis, axis.scaled) for axis in (x, y)], axis=1)
+    places = [_places(axis) for axis in (x, y)]
+    # Scott's rule for points spread evenly; listed values do not flow into each other.
+    even = 0.29 * len(at) ** (-1 / 6)
+    width = np.array([0.1 / len(axis.listed) if axis.listed else even for axis in (x, y)])
+    lost, well = (np.stack([_unit(a, a.scaled) for a in axes], axis=1) for axes in (failed, others))
+    grid = (_unit(x, places[0]), _unit(y, places[1]))
+    means = smooth(at, heights, grid, width=width, failed=lost, others=well)
+    cells = bool(x.listed or y.listed)
+    trace: dict[str, Any] = {
+        "type": "heatmap" if cells else "contour",
+        "x": 10 ** places[0] if x.log else places[0],
+        "y": 10 ** places[1] if y.log else places[1],
+        "z": [[None if np.isnan(mean) else float(mean) for mean in row] for row in means],
+        "colorscale": "Cividis",
+        "reversescale": not results.minimise,
+        "opacity": 0.85,
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "colorbar": _bar(results.metric, means, log=log),
+    }
+    if not cells:
+        trace |= {"ncontours": 14, "line": {"width": 0.4}, "connectgaps": False}
+    return trace
+
+
+def _unit(axis: Dimension, scaled: Floats) -> Floats:
+    low, high = axis.ends
+    unit: Floats = (scaled - low) / (high - low)
+    return unit
+
+
+def _places(axis: Dimension) -> Floats:
+    """Where the surface is computed along an axis, on its scale."""
+    if axis.listed:
+        return np.arange(len(axis.listed), dtype=float)
+    return np.linspace(*axis.ends, _GRID)
+
+
+def _bar(metric: str, means: Floats, *, log: bool) -> dict[str, Any]:
+    if not log:
+        return bar_below(metric, y=-0.18)
+    if np.isnan(means).all():
+        return bar_below(metric, y=-0.18)
+    ticks = log_ticks(10 ** float(np.nanmin(means)), 10 ** float(np.nanmax(means)))
+    return bar_below(metric, np.log10(ticks), [number(tick) for tick in ticks], y=-0.18)
+
+
+# ---------------------------------------------------------------------- the points
+
+
+def _points(x: Dimension, y: Dimension, level: _Level, drawn: NDArray[np.int64]) -> dict[str, Any]:
+    """The trials, the best ones last."""
+    across, up = (_spread(axis, level.trials)[drawn] for axis in (x, y))
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "trials",
+        "showlegend": False,
+        "x": across,
+        "y": up,
+        "customdata": np.stack([level.trials[drawn], level.values[drawn]], axis=1),
+        "marker": {"size": 5, "color": "#ffffff", "line": {"width": 1, "color": "#1b1f24"}},
+        "hovertemplate": "trial %{customdata[0]}: %{customdata[1]:.6~g}<extra></extra>",
+    }
+
+
+def _crosses(axes: Sequence[Dimension], lost: Failed) -> list[dict[str, Any]]:
+    """Those that failed; none if there are none."""
+    if not len(lost.trials):
+        return []
+    kept = thinned(len(lost.trials), best=0, most=_FAILED)
+    across, up = (_spread(axis, lost.trials)[kept] for axis in axes)
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "failed",
+            "x": across,
+            "y": up,
+            "customdata": failed_marks([lost.runs[place] for place in kept]),
+            "marker": {"size": 6, "symbol": "x", "color": "@bad", "opacity": 0.8},
+            "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{customdata[2]}<extra></extra>",
+        }
+    ]
+
+
+def _ring(results: Results, pair: tuple[str, str]) -> list[dict[str, Any]]:
+    """Around the best of the sweep; none where it does not have both parameters."""
+    assert results.best is not None
+    axes = _axes(results, pair, [results.best["config"]])
+    if not all(axis.active.all() for axis in axes):
+        return []
+    across, up = (_spread(axis, np.array([results.best["trial"]])) for axis in axes)
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "best",
+            "showlegend": False,
+            "x": across,
+            "y": up,
+            "marker": {"size": 15, "symbol": "circle-open", "color": "#d1495b", "line": {"width": 3}},
+            "hoverinfo": "skip",
+        }
+    ]
+
+
+def _spread(axis: Dimension, trials: NDArray[np.int64]) -> Floats:
+    """Points of one listed value stand side by side, the same at each look."""
+    if not axis.listed:
+        return axis.values
+    spread: Floats = axis.values + sideways(trials)
+    return spread
+
+
+def _words(
+    results: Results, x: Dimension, y: Dimension, level: _Level, order: NDArray[np.int64], *, lost: int
+) -> str:
+    """Where the best tenth lies."""
+    best = order[: max(1, len(order) // 10)]
+    told = []
+    for axis in (x, y):
+        values = axis.values[best]
+        if axis.listed:
+            picked = np.bincount(np.rint(values).astype(int), minlength=len(axis.listed))
+            told.append(f"{axis.name} {axis.listed[int(picked.argmax())]} in {picked.max():,} of them")
+        else:
+            told.append(f"{axis.name} between {number(values.min())} and {number(values.max())}")
+    words = (
+        f"Of {count(len(order), noun(results))} at {level.resource:,} the best tenth, {results.metric} "
+        f"{number(level.values[best[0]])} to {number(level.values[best[-1]])}, has {' and '.join(told)}."
+    )
+    return f"{words} {lost:,} more failed." if lost else words

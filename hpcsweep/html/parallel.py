@@ -1,0 +1,224 @@
+"""All parameters and the value of each trial as lines side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from hpcsweep.core.domains import Floats
+from hpcsweep.html.axes import (
+    Dimension,
+    bar_below,
+    dimensions,
+    far_out,
+    linear_ticks,
+    log_ticks,
+    menu,
+    spans,
+)
+from hpcsweep.html.format import count, number
+from hpcsweep.html.points import Points, noun, points
+from hpcsweep.html.sections import Figure, Section
+from hpcsweep.html.subsample import thinned
+from hpcsweep.views.results import Results
+
+#: So many trials are drawn; the best of them always.
+MOST: Final = 1500
+BEST: Final = 1000
+#: So many that failed are drawn beside them.
+FAILED: Final = 300
+#: More parameters than that cannot be told apart.
+MOST_PARAMETERS: Final = 20
+_SHADES: Final = 3
+#: Length of the scale of colours that those that failed have, as a share of the others'.
+_BELOW: Final = 0.15
+#: Pixels for each axis with its labels.
+_ROOM: Final = 90
+
+
+def parallel(results: Results) -> Section | None:
+    """Parallel coordinates over parameters, resource and value; the colour is the value."""
+    found = points(results)
+    if len(found.trials) < 2 or not results.space.columns:
+        return None
+    # The best are drawn last, on top of the others.
+    shown = found.at(thinned(len(found.trials), best=BEST, most=MOST)[::-1])
+    failed = found.failed.at(thinned(len(found.failed.trials), best=0, most=FAILED))
+    resources = np.array([run.resource for run in failed.runs], dtype=np.int64)
+    parameters = dimensions(results.space, [*failed.configs, *shown.configs])
+    axes = [_parameter(dimension) for dimension in parameters[:MOST_PARAMETERS]]
+    if len(set(shown.resources) | set(resources)) > 1:
+        axes.append(_resources(np.concatenate([resources, shown.resources])))
+    value = _values(results, shown.values)
+    if len(failed.trials):
+        value = _with_failed(value, len(failed.trials), minimise=results.minimise)
+    axes.append(value)
+    trace = {
+        "type": "parcoords",
+        "dimensions": axes,
+        "line": _colours(results, shown.values, failed=len(failed.trials)),
+        "labelangle": -20,
+        "labelside": "bottom",
+    }
+    layout: dict[str, Any] = {"margin": {"l": 60, "r": 60, "t": 30, "b": 60}}
+    if len(failed.trials):
+        layout["updatemenus"] = [_choice(len(axes) - 1, value, shown=len(shown.trials))]
+    figure = Figure(
+        "parallel-all",
+        [trace],
+        layout,
+        _caption(results, found, drawn=len(shown.trials), parameters=len(parameters)),
+        _words(results, found),
+        height=480,
+        width=_ROOM * len(axes),
+    )
+    return Section("parallel", "All parameters at once", [figure])
+
+
+def _caption(results: Results, found: Points, *, drawn: int, parameters: int) -> str:
+    what, failed = noun(results), len(found.failed.trials)
+    by = f"mean {results.metric}" if what != "trial" else results.metric
+    told = [f"Each line is a {what}; by {by} the best are orange, good ones blue, the others grey."]
+    if failed:
+        some = f", {FAILED} of them drawn" if failed > FAILED else ""
+        told.append(f"Pink: {count(failed, what)} that failed{some}.")
+    told.append("Drag along an axis to pick a range.")
+    if drawn < len(found.trials):
+        told.append(
+            f"{drawn:,} of {len(found.trials):,} {what}s with a value are drawn: the best {BEST:,}, and an "
+            "even spread over the others."
+        )
+    if parameters > MOST_PARAMETERS:
+        told.append(f"The first {MOST_PARAMETERS} of {parameters} parameters are shown.")
+    return " ".join(told)
+
+
+def _with_failed(value: dict[str, Any], failed: int, *, minimise: bool) -> dict[str, Any]:
+    """The value's axis with a place for those that failed, beyond its worse end."""
+    low, high = value["range"]
+    off = high + 0.15 * (high - low) if minimise else low - 0.15 * (high - low)
+    return value | {
+        "values": np.concatenate([np.full(failed, off), value["values"]]),
+        "range": [min(low, off), max(high, off)],
+        "tickvals": [*value["tickvals"], off],
+        "ticktext": [*value["ticktext"], "failed"],
+    }
+
+
+def _choice(axis: int, value: dict[str, Any], *, shown: int) -> dict[str, Any]:
+    """All lines, those with a value, or those that failed: by a range of the value's axis."""
+    low, high = value["range"]
+    off, margin = value["tickvals"][-1], 0.03 * (high - low)
+    values = value["values"][-shown:]
+    ranges = {
+        "all": None,
+        "with a value": [float(values.min()) - margin, float(values.max()) + margin],
+        "failed": [off - margin, off + margin],
+    }
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{f"dimensions.{axis}.constraintrange": [chosen]}]}
+        for name, chosen in ranges.items()
+    ]
+    return menu("Lines", buttons)
+
+
+def _parameter(dimension: Dimension) -> dict[str, Any]:
+    """One axis; where the parameter is not active, lines go through a place below its ends."""
+    values, (low, high) = dimension.scaled, dimension.ends
+    ticks, labels = dimension.ticks
+    if not dimension.active.all():
+        off = low - 0.15 * (high - low)
+        values = np.where(dimension.active, values, off)
+        low, ticks, labels = off, [off, *ticks], ["not active", *labels]
+    return _axis(dimension.name, values, (low, high), ticks, labels)
+
+
+def _axis(
+    name: str, values: Floats, ends: tuple[float, float], ticks: list[float], labels: list[str]
+) -> dict[str, Any]:
+    return {"label": name, "values": values, "range": list(ends), "tickvals": ticks, "ticktext": labels}
+
+
+def _resources(resources: Any) -> dict[str, Any]:
+    levels = sorted(set(resources.tolist()))
+    places = np.log(np.maximum(levels, 1))
+    kept = thinned(len(levels), best=1, most=8)
+    labels = [f"{levels[place]:,}" for place in kept]
+    values = np.log(np.maximum(resources, 1))
+    return _axis("resource", values, (places[0], places[-1]), places[kept].tolist(), labels)
+
+
+def _values(results: Results, values: Floats) -> dict[str, Any]:
+    """On a log scale over several magnitudes; values far out stand at the edge."""
+    if spans(values):
+        low, high = float(values.min()), float(values.max())
+        ticks = log_ticks(low, high)
+        ends = (np.log10(low), np.log10(high))
+        places = np.log10(ticks).tolist()
+        return _axis(results.metric, np.log10(values), ends, places, [number(tick) for tick in ticks])
+    cut = far_out(values, minimise=results.minimise)
+    if cut is not None:
+        values = np.minimum(values, cut) if results.minimise else np.maximum(values, cut)
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return _axis(results.metric, values, (low - 1, high + 1), [low], [number(low)])
+    ticks = linear_ticks(low, high)
+    labels = [number(tick) for tick in ticks]
+    if cut is not None:
+        sign = "≥" if results.minimise else "≤"
+        near = [tick for tick in ticks if abs(tick - cut) > 0.06 * (high - low)]
+        ticks, labels = [*near, cut], [*map(number, near), f"{sign} {number(cut)}"]
+    return _axis(results.metric, values, (low, high), ticks, labels)
+
+
+def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]:
+    """By place among those shown, which values far out do not change; the bar has the values.
+
+    The best have the highest number: these are drawn on top. Those that failed come first, below all.
+    """
+    sign = -1.0 if results.minimise else 1.0
+    order = np.sort(sign * values)
+    ticks = np.unique(np.rint(np.linspace(0, len(order) - 1, _SHADES)))
+    labels = [number(sign * order[int(tick)]) for tick in ticks]
+    colours = np.searchsorted(order, sign * values).astype(float)
+    scale: list[list[Any]] = [[0.0, "@muted"], [0.8, "@1"], [1.0, "@2"]]
+    ends: dict[str, float] = {}
+    if failed:
+        top = max(1.0, len(order) - 1.0)
+        below = _BELOW * top
+        colours = np.concatenate([np.full(failed, -below), colours])
+        share = _BELOW / (1 + _BELOW)
+        edge = 0.8 * share
+        scale = [[0.0, "@4"], [edge, "@4"], [edge, "@muted"]] + [
+            [share + (1 - share) * place, colour] for place, colour in scale
+        ]
+        ends = {"cmin": -below, "cmax": top}
+        ticks, labels = np.array([-below, *ticks]), ["failed", *labels]
+    return {
+        "color": colours,
+        "colorscale": scale,
+        "showscale": True,
+        "colorbar": bar_below(f"{results.metric}, the best at the right", ticks, labels, y=-0.28),
+        **ends,
+    }
+
+
+def _words(results: Results, found: Points) -> str:
+    """What the best tenth have in common."""
+    share = max(1, len(found.trials) // 10)
+    words = [f"Of the best {count(share, noun(results))} by {results.metric}:"]
+    for dimension in dimensions(results.space, found.configs[:share])[:MOST_PARAMETERS]:
+        values = dimension.values[dimension.active]
+        if not len(values):
+            words.append(f"{dimension.name} is never active;")
+        elif dimension.listed:
+            picked = np.bincount(np.rint(values).astype(int), minlength=len(dimension.listed))
+            most = int(picked.argmax())
+            words.append(f"{dimension.name} is {dimension.listed[most]} in {picked[most]:,};")
+        else:
+            low, high = float(values.min()), float(values.max())
+            words.append(f"{dimension.name} is {number(low)} to {number(high)};")
+    told = " ".join(words).rstrip(";") + "."
+    failed = len(found.failed.trials)
+    return f"{told} {count(failed, noun(results))} failed." if failed else told

@@ -1,0 +1,79 @@
+"""What a page is made of: sections of text, tables and figures. Plain data; `render` makes it HTML.
+
+All text is text: whatever stands in it, `<script>` too, is shown and never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+
+class Text(NamedTuple):
+    """A paragraph; `kind` is `plain`, `note` (small print), `warning` or `code` (a command to copy)."""
+
+    text: str
+    kind: str = "plain"
+
+
+class KeyValues(NamedTuple):
+    """Names and values side by side, such as a configuration."""
+
+    rows: Sequence[tuple[str, str]]
+
+
+class Table(NamedTuple):
+    """A table.
+
+    Attributes:
+        columns: Headings; `rows` have as many cells each. A cell that is a number is set to the right.
+        marked: Indices of the rows that stand out, such as those that were promoted.
+        caption: Says what it shows, for screen readers too.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float | None]]
+    caption: str
+    marked: frozenset[int] = frozenset()
+
+
+class Figure(NamedTuple):
+    """A plotly figure as plain JSON-able data (numpy arrays are welcome as the data of a trace).
+
+    The page gives it fonts, colours of paper, grid and text, and the light or dark theme. Where plotly
+    takes a colour (a key that ends with color, colors, colorscale or colorway), one of the theme has a
+    name: `@1` .. `@8` (categories), `@good`, `@bad`, `@muted`, and with an opacity `@1/0.2`.
+
+    Text is shown as it is: no HTML, and a newline begins a new line. Only a `hovertemplate` or
+    a `texttemplate` may hold `<br>`, `<b>` and `<extra></extra>`.
+
+    Attributes:
+        id: Unique in the page, of letters, digits and `-`.
+        traces: As plotly.js takes them.
+        layout: As plotly.js takes it; axes need titles. Of `updatemenus` the page makes lists to choose
+            from above the figure: each needs a `name`, which stands beside it, its `buttons` (update,
+            restyle or relayout, of all traces) and the `active` one, which is how the figure begins.
+        caption: One or two sentences: what is seen, and what was left out (thinned curves).
+        summary: The same in words with the figures that matter, for who cannot see it.
+        height: In pixels.
+        width: The least one in pixels: where there is less room, the figure scrolls sideways.
+    """
+
+    id: str
+    traces: Sequence[dict[str, Any]]
+    layout: dict[str, Any]
+    caption: str
+    summary: str
+    height: int = 420
+    width: int = 0
+
+
+Block: TypeAlias = Text | KeyValues | Table | Figure
+
+
+class Section(NamedTuple):
+    """One heading with what stands below it; `id` is its anchor."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block]

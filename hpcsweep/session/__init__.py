@@ -1,0 +1,1 @@
+"""From a spec and a folder to an open driver."""

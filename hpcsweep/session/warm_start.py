@@ -1,0 +1,92 @@
+"""What is known before the first trial: enqueued configurations and results of earlier sweeps."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.random import default_rng
+
+from hpcsweep.core.completion import filled
+from hpcsweep.core.events import AnyEvent, Config, ConfigsEnqueued, WarmStartLoaded
+from hpcsweep.core.models import RunStatus
+from hpcsweep.core.space import Space
+from hpcsweep.core.state import SweepState
+from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.spec import SweepSpec
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.layout import Layout
+
+
+def first_events(spec: SweepSpec, *, after: Mapping[str, Any] | None = None) -> list[AnyEvent]:
+    """What a new sweep knows: see `WarmStartLoaded` and `ConfigsEnqueued`.
+
+    Args:
+        spec: Of the sweep.
+        after: The identity that it had before; then only what was added to it.
+
+    Raises:
+        SpecError: A folder of `warm_start` holds no sweep, or measured something else.
+    """
+    known, enqueued = (len((after or {}).get(key, ())) for key in ("warm_start", "enqueue"))
+    events: list[AnyEvent] = [
+        earlier_results(spec, Path(folder), key=f"warm_start[{index}]")
+        for index, folder in enumerate(spec.warm_start)
+        if index >= known
+    ]
+    seed = spec.searcher.seed
+    configs = [
+        filled(spec.space, config, default_rng([seed, zlib.crc32(b"enqueue"), index]))
+        for index, config in enumerate(spec.enqueue)
+        if index >= enqueued
+    ]
+    return [*events, ConfigsEnqueued(tuple(configs))] if configs else events
+
+
+def earlier_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
+    """The results in the folder whose configurations are in this sweep's space.
+
+    Raises:
+        SpecError: It holds no sweep, or one that measured something else.
+    """
+    try:
+        state = SweepState.replay(read_journal(Layout(folder)).events)
+    except FolderError as error:
+        raise SpecError(f"{key}: {error}") from error
+    if state.started is None:
+        raise SpecError(f"{key}: expected a results folder that `launch` made, got {folder}")
+    metric = state.started.identity["objective"]["metric"]
+    if metric != spec.objective.metric:
+        raise SpecError(f"{key}: {folder} measured {metric!r}, this sweep measures {spec.objective.metric!r}")
+    results = []
+    passed_over: Counter[str] = Counter()
+    for trial in state.trials[:: state.repeats]:
+        observations = tuple(_observations(state, trial.trial))
+        if not observations:
+            passed_over["no result yet"] += 1
+            continue
+        config = spec.space.complete(trial.config)
+        problem = _problem(spec.space, config)
+        if problem is None:
+            results.append((config, observations))
+        else:
+            passed_over[problem] += 1
+    return WarmStartLoaded(str(folder), tuple(results), dict(passed_over))
+
+
+def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | None]]:
+    for run in state.trials[trial].runs:
+        value = state.value_of(trial, run.rung)
+        if value is not None:
+            yield (run.step if run.status is RunStatus.STOPPED else run.resource), value
+        elif run.status is RunStatus.FAILED:
+            yield run.resource, None
+
+
+def _problem(space: Space, config: Config) -> str | None:
+    """Why the configuration is none of this space, in the same words for all that fail alike."""
+    problems = space.check(config)
+    return problems[0].partition(", got ")[0] if problems else None

@@ -1,0 +1,57 @@
+"""The plot of the best value over time: one HTML file with all that it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hpcsweep.core.history import Floats
+from hpcsweep.html import quantile_band
+from hpcsweep.html.axes import LEGEND_BELOW
+from hpcsweep.html.format import count, number
+from hpcsweep.html.render import render
+from hpcsweep.html.sections import Figure, Section
+from hpcsweep.html.writing import write_page
+from hpcsweep.simulation.comparison import Comparison, Row
+
+#: Points of each line.
+POINTS = 400
+
+
+def write_plot(comparison: Comparison, path: Path) -> None:
+    """Median and quartiles over the seeds of each variant's best value, by hours of virtual time.
+
+    Raises:
+        FolderError: The file cannot be written.
+    """
+    html = render(f"Best {comparison.metric}, simulated", [_section(comparison)])
+    write_page(path, html)
+
+
+def _section(comparison: Comparison) -> Section:
+    hours = np.linspace(0, max(run.makespan_s for row in comparison.rows for run in row.runs), POINTS) / 3600
+    figure = Figure(
+        "best-over-time",
+        [
+            trace
+            for place, row in enumerate(comparison.rows)
+            for trace in quantile_band.band(row.name, hours, best_values(row, hours * 3600), place)
+        ],
+        {
+            "xaxis": {"title": {"text": "hours of virtual time"}},
+            "yaxis": {"title": {"text": f"best {comparison.metric} so far (median and quartiles)"}},
+            "legend": LEGEND_BELOW,
+        },
+        f"Median, and the band from quartile to quartile, of {count(len(comparison.rows[0].runs), 'seed')}.",
+        "; ".join(
+            f"{row.name} ends with {'no value' if row.value is None else number(row.value)}"
+            for row in comparison.rows
+        ),
+    )
+    return Section("progress", "Best value over time", [figure])
+
+
+def best_values(row: Row, seconds: Floats) -> Floats:
+    """Each seed's best value `(k, n)` at these times of virtual time `(n,)`; NaN while it has none."""
+    return np.array([[run.value_at(at) for at in seconds] for run in row.runs], dtype=float)

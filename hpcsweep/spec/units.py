@@ -1,0 +1,239 @@
+"""Sizes of memory and lengths of time as people write them, and field types for the models."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+from hpcsweep.core.domains import shown
+
+_MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", re.IGNORECASE)
+_MIB_OF: Final = {"K": Decimal(1) / 1024, "M": Decimal(1), "G": Decimal(1024), "T": Decimal(1024**2)}
+_CLOCK: Final = re.compile(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d)")
+_NUMBER: Final = r"(\d+(?:\.\d+)?)"
+_UNITS: Final = re.compile(r"\s*".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"))
+_SECONDS_OF: Final = (86400, 3600, 60, 1)
+#: No count, no resource and no number of hours is larger: beyond it sums lose units as doubles.
+LARGEST: Final = 10**15
+#: No time is longer: ten years, far below what clocks, dates and Slurm's minutes can hold.
+LONGEST_S: Final = 3650 * 86400
+_LARGEST_MIB: Final = 2**40
+
+
+def parse_memory(value: Any) -> int:
+    """MiB of a text such as `16G`, `500M` or `1.5T`, rounded up; units are powers of 1024, as in Slurm.
+
+    Raises:
+        ValueError: It is none, has no unit or is zero.
+    """
+    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"must be a size with its unit such as 500M or 16G, got {shown(value)}")
+    exact = Decimal(match[1]) * _MIB_OF[match[2].upper()]
+    if exact > _LARGEST_MIB:
+        raise ValueError(f"must be at most {format_memory(_LARGEST_MIB)}, got {shown(value)}")
+    mib = math.ceil(exact)
+    if mib == 0:
+        raise ValueError(f"must be > 0, got {shown(value)}")
+    return mib
+
+
+def format_memory(mib: int) -> str:
+    """The shortest text that `parse_memory` takes back exactly."""
+    for unit, size in (("T", 1024**2), ("G", 1024)):
+        if mib % size == 0:
+            return f"{mib // size}{unit}"
+    return f"{mib}M"
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds of a text such as `90s`, `30m`, `1d12h`, `01:30:00` or `1-12:00:00`.
+
+    Raises:
+        ValueError: It is none or has no unit.
+    """
+    text = value.strip().lower() if isinstance(value, str) else ""
+    match = _CLOCK.fullmatch(text) or _UNITS.fullmatch(text)
+    if not text or match is None:
+        raise ValueError(f"must be a time with its unit such as 90s, 30m, 2h or 01:30:00, got {shown(value)}")
+    parts = zip(match.groups(), _SECONDS_OF, strict=True)
+    seconds = sum(Decimal(part or 0) * unit for part, unit in parts)
+    if seconds > LONGEST_S:
+        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {shown(value)}")
+    return float(seconds)
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` takes back exactly."""
+    if seconds != int(seconds):
+        return f"{Decimal(repr(seconds)):f}s"
+    rest, text = int(seconds), ""
+    for name, unit in zip("dhms", _SECONDS_OF, strict=True):
+        count, rest = divmod(rest, unit)
+        if count:
+            text += f"{count}{name}"
+    return text or "0s"
+
+
+def _time_limit(value: Any) -> Any:
+    if value is None:
+        return None
+    seconds = parse_duration(value)
+    if seconds < 1:
+        raise ValueError(f"must be at least 1s, got {shown(value)}")
+    return math.ceil(seconds)
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if value is None or _is_number(value):
+        return value
+    raise ValueError(f"must be seconds or a time such as 30s or 5m, got {shown(value)}")
+
+
+def _memory(value: Any) -> Any:
+    return None if value is None else parse_memory(value)
+
+
+def _whole(value: Any) -> Any:
+    """1e3 is a float in YAML, and an integer to whoever writes it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+def _environment(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    for name, item in value.items():
+        if isinstance(item, bool) or not isinstance(item, str | int | float | None):
+            raise ValueError(f"{name}: must be text, got {shown(item)}; quote it")
+    return {str(name): None if item is None else str(item) for name, item in value.items()}
+
+
+def _options(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    for name, item in value.items():
+        if not isinstance(item, str | int | float | bool | None):
+            raise ValueError(f"{name}: must be one value, got {shown(item)}")
+    return {str(name).lstrip("-"): item for name, item in value.items()}
+
+
+def _wait(value: Any) -> Any:
+    """Seconds, or pairs of a quantile and seconds; their order is checked with the rest of the site."""
+    if not isinstance(value, list | tuple):
+        return _within_years(_seconds(value))
+    pairs = []
+    for pair in value:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not _is_number(pair[0]) or pair[1] is None:
+            raise ValueError(f"must hold pairs such as [0.5, 10m], got {shown(pair)}")
+        pairs.append((float(pair[0]), float(_within_years(_seconds(pair[1])))))
+    return tuple(pairs)
+
+
+def _within_years(seconds: Any) -> Any:
+    if seconds is not None and seconds > LONGEST_S:
+        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {shown(seconds)}")
+    return seconds
+
+
+def _speed(value: Any) -> Any:
+    if not (isinstance(value, str) or _is_number(value)):
+        raise ValueError(f"must be seconds or an expression such as '2 + 0.1 * layers', got {shown(value)}")
+    if not isinstance(value, str) and value > LONGEST_S:
+        raise ValueError(f"must be at most {LONGEST_S}, got {shown(value)}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TIME_SCHEMA: Final = {"type": "string", "examples": ["90s", "30m", "1d12h", "01:30:00", "1-12:00:00"]}
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
+Natural: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_whole)]
+NumberOrOff: TypeAlias = Annotated[
+    int,
+    Field(ge=0, le=LARGEST),
+    BeforeValidator(lambda value: 0 if value is False else _whole(value)),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": False}]}),
+]
+Positive: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_whole)]
+AtLeastTwo: TypeAlias = Annotated[int, Field(ge=2, le=LARGEST), BeforeValidator(_whole)]
+#: What becomes a list, a process or a row for each: GPUs, slots, members of a population.
+Hundreds: TypeAlias = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)]
+#: Tasks and GPUs of a whole site.
+Millions: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
+PositiveNumber: TypeAlias = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Texts: TypeAlias = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_texts),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Memory: TypeAlias = Annotated[
+    int | None,
+    BeforeValidator(_memory),
+    PlainSerializer(format_memory, when_used="json-unless-none"),
+    WithJsonSchema({"type": ["string", "null"], "examples": ["500M", "16G", "1.5T"]}),
+]
+TimeLimit: TypeAlias = Annotated[
+    int | None,
+    BeforeValidator(_time_limit),
+    PlainSerializer(format_duration, when_used="json-unless-none"),
+    WithJsonSchema({**_TIME_SCHEMA, "type": ["string", "null"]}),
+]
+Seconds: TypeAlias = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(ge=0, le=LONGEST_S, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": LONGEST_S}, _TIME_SCHEMA]}),
+]
+#: Seconds between two looks: none at all would be a loop that only asks.
+Pause: TypeAlias = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(ge=0.01, le=LONGEST_S, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0.01, "maximum": LONGEST_S}, _TIME_SCHEMA]}),
+]
+Environment: TypeAlias = Annotated[
+    dict[str, str | None],
+    BeforeValidator(_environment),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}),
+]
+Options: TypeAlias = Annotated[
+    dict[str, Any],
+    BeforeValidator(_options),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+    ),
+]
+Wait: TypeAlias = Annotated[
+    Any,
+    BeforeValidator(_wait),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                _TIME_SCHEMA,
+                {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}},
+            ]
+        }
+    ),
+]
+Speed: TypeAlias = Annotated[
+    Any, BeforeValidator(_speed), WithJsonSchema({"type": ["number", "string"], "minimum": 0})
+]
+ArrayUsage: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+#: Per hour; more than once in a second nothing would ever end.
+Rate: TypeAlias = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]

@@ -1,0 +1,1 @@
+"""Finished parts of a sweep become few files."""

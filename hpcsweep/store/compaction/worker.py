@@ -1,0 +1,177 @@
+"""`python -m hpcsweep.store.compaction.worker FOLDER`: write parts and tables for a driver.
+
+Each line on standard input is an order (see `store.parts`), each on standard output what became of it.
+A process of its own, so that the driver stays small and ticks on meanwhile. It ends with its input: a
+driver that is killed leaves at most the order that is being carried out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import msgspec
+
+from hpcsweep.core.compaction import CompactionState
+from hpcsweep.core.events import RunId
+from hpcsweep.core.state import SweepState
+from hpcsweep.store import checkpoints
+from hpcsweep.store.compaction.parts import (
+    Answer,
+    ClearPart,
+    CompactableRun,
+    Order,
+    PartIndex,
+    RemoveCheckpoints,
+    WritePart,
+    WriteTables,
+    clear,
+    drop_garbage,
+    segment_of,
+    write_batches,
+    write_taken,
+)
+from hpcsweep.store.compaction.tables import Tables, write_tables
+from hpcsweep.store.files import atomic_file, make_dirs
+from hpcsweep.store.journal.segments import checksum_at, read_journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.skipped import Skipped
+from hpcsweep.utf8 import in_utf8
+from hpcsweep.views.folder import best_of
+from hpcsweep.views.metrics import Reports, joined, raw_files, read_part
+from hpcsweep.views.tables import runs_table, trials_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+#: How long a file that is there may stay invisible on another node.
+VISIBLE_S: Final = 120.0
+_orders = msgspec.json.Decoder(Order)
+
+
+def carry_out(layout: Layout, order: Order, *, now: float) -> Answer:
+    """Do what is asked.
+
+    Args:
+        layout: The results folder.
+        order: What.
+        now: Unix time.
+    """
+    match order:
+        case WritePart():
+            return Answer(_write_part(layout, order, now=now))
+        case ClearPart():
+            clear(layout, order.part)
+        case WriteTables():
+            _write_tables(layout)
+        case RemoveCheckpoints():
+            return _remove_checkpoints(layout, order.trials)
+    return Answer()
+
+
+def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> Answer:
+    """Remove all checkpoints of these trials; what of them is gone."""
+    gone: list[int] = []
+    had: list[int] = []
+    files = size = 0
+    for trial in trials:
+        found, all_gone = checkpoints.remove_all(layout.trial(trial))
+        files, size = files + found.files, size + found.bytes
+        if all_gone:
+            gone.append(trial)
+            had += [trial] if found.files else []
+    return Answer(trials=tuple(gone), had=tuple(had), files=files, bytes=size)
+
+
+def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId, ...]:
+    """The runs that are in it; without any, and without batches and older parts, nothing is written."""
+    make_dirs(layout.compacted)
+    drop_garbage(layout, told=order.told, upto=segment_of(order.part))
+    reports = Reports()
+    trials: dict[int, dict[str, int]] = {}
+    taken: list[RunId] = []
+    for trial, group in groupby(order.runs, key=lambda candidate: candidate.trial):
+        for candidate, files in _visible(layout, trial, group, now=now):
+            reports.add(candidate.run, files.values())
+            trials.setdefault(trial, {}).update((name, len(data)) for name, data in files.items())
+            taken.append(candidate.run)
+    if taken or order.replaces:
+        older = [read_part(layout.reports_part(part)) for part in order.replaces]
+        _write_parquet(layout.reports_part(order.part), joined([*older, reports.table()]))
+    batches = write_batches(layout, order.part, order.batches) if order.batches else {}
+    if taken or order.replaces or batches:
+        write_taken(layout, order.part, PartIndex(trials, batches, order.replaces))
+    return tuple(taken)
+
+
+def _visible(
+    layout: Layout, trial: int, candidates: Iterable[CompactableRun], *, now: float
+) -> Iterator[tuple[CompactableRun, dict[str, bytes]]]:
+    """The runs of a trial all of whose reports are to be seen from here, with their files by name."""
+    wanted = list(candidates)
+    paths = [layout.trial(trial).metrics(one.rung, one.attempt, one.restart) for one in wanted]
+    for path in paths:
+        os.path.exists(path)  # has NFS ask for this very name, and so look again at the folder
+    unread = Skipped()
+    found = raw_files(layout, trial, unread)
+    for one, path in zip(wanted, paths, strict=True):
+        files = {file.name: file.data for file in found.get(one.rung, ())}
+        if unread:  # they stay where they are, for whoever makes them readable
+            continue
+        if path.name in files or one.valued_at is None or now - one.valued_at > VISIBLE_S:
+            yield one, files
+
+
+def _write_tables(layout: Layout) -> None:
+    """Nothing is written if the sweep goes on meanwhile."""
+    reading = read_journal(layout)
+    state, packing = SweepState.replay(reading.events), CompactionState.replay(reading.events)
+    if state.started is None or state.ended is None or reading.tail is None:
+        return
+    tables = Tables(
+        reading.tail.end,
+        checksum_at(reading),
+        state.started.name,
+        state.started.identity,
+        best_of(state),
+        tuple(packing.parts),
+        tuple(sorted(packing.raw)),
+        simulated=state.simulated,
+    )
+    make_dirs(layout.compacted)
+    _write_parquet(tables.path(layout, "trials"), trials_table(state))
+    _write_parquet(tables.path(layout, "runs"), runs_table(state))
+    write_tables(layout, tables)
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as file:
+        pq.write_table(table, file)
+
+
+def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
+    """Carry out orders until there are no more."""
+    layout = Layout(Path(arguments[0]))
+    for line in source:
+        try:
+            answer = carry_out(layout, _orders.decode(line), now=time.time())
+        except Exception as error:
+            answer = Answer(error=f"{type(error).__name__}: {error}")
+        target.write(msgspec.json.encode(answer) + b"\n")
+        target.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    in_utf8()
+    os.nice(10)
+    sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer))

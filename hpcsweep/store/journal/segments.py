@@ -1,0 +1,332 @@
+"""Segments: the files of the journal, how a line of one is written and read, and the whole read.
+
+See `store.journal` for what they mean. The first line of a segment is its header, each further
+one a commit or the word that its driver let go; each ends with its checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
+from hpcsweep.errors import FolderUnavailable, JournalError
+from hpcsweep.store.files import open_regular, read_bytes
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.store.skipped import Skipped, regular_files
+
+_NAME = re.compile(r"([0-9]{6,})(?:-([0-9]{6,}))?\.jsonl")
+#: How a line ends, from its checksum on.
+_CRC_BYTES = 11
+#: More than header and release of a driver that committed nothing.
+_SMALL = 4096
+_CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}$')
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """A place in the journal: bytes of a segment that are read."""
+
+    segment: int
+    offset: int
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """First line of a segment.
+
+    Attributes:
+        last: Of a merged segment, the last number that it covers.
+        after: How far the segments before are valid; None in the first one.
+    """
+
+    segment: int
+    owner: ProcessId
+    at: float
+    after: Position | None = None
+    last: int | None = None
+    version: int = FORMAT_VERSION
+
+
+class Commit(msgspec.Struct, frozen=True, gc=False):
+    """One line of events that hold together.
+
+    Attributes:
+        t: When it was written, for people; nothing depends on it.
+    """
+
+    t: float
+    events: list[AnyEvent]
+
+
+class Released(msgspec.Struct, frozen=True):
+    """The line by which a driver lets go."""
+
+    released: float
+
+
+_encode = msgspec.json.Encoder().encode
+_commit_decoder = msgspec.json.Decoder(Commit)
+_header_decoder = msgspec.json.Decoder(Header)
+_released_decoder = msgspec.json.Decoder(Released)
+
+
+class SegmentFile(NamedTuple):
+    """One file of the journal folder; `first` is `last` unless it is merged."""
+
+    first: int
+    last: int
+    path: Path
+
+
+class LastSegment(NamedTuple):
+    """The newest valid segment: who wrote it, whether it let go, and the end of its valid part."""
+
+    header: Header
+    path: Path
+    released: bool
+    end: Position
+
+
+class JournalSnapshot(NamedTuple):
+    """A journal as it was read.
+
+    Attributes:
+        events: All events in order.
+        tail: None for a journal that holds nothing yet.
+        chain: The files that count, oldest first, with the bytes of each that are valid.
+        newest: Highest segment number present, valid or not; 0 if none.
+        sizes: Bytes of each file when it was read, those that do not count included.
+    """
+
+    events: list[AnyEvent]
+    tail: LastSegment | None
+    chain: list[tuple[SegmentFile, int]]
+    newest: int
+    sizes: dict[str, int]
+
+
+def read_journal(layout: Layout) -> JournalSnapshot:
+    """Read the whole journal; changes nothing and may run beside a driver.
+
+    Raises:
+        JournalError: A line other than a torn last one is damaged.
+        FolderUnavailable: The folder cannot be read.
+    """
+    try:
+        for _ in range(5):
+            # A file may be merged and removed between our listing and our reading.
+            with contextlib.suppress(FileNotFoundError):
+                return _read(layout)
+            time.sleep(0.05)
+        return _read(layout)
+    except OSError as error:
+        raise FolderUnavailable(
+            f"{error.filename or layout.journal}: cannot be read: {error.strerror}"
+        ) from error
+
+
+def _read(layout: Layout) -> JournalSnapshot:
+    sizes = _sizes(layout, before=None)
+    files = list_segments(layout.journal)
+    newest = _highest_number(layout.journal)
+    parts: list[tuple[SegmentFile, int, list[AnyEvent]]] = []
+    tail: LastSegment | None = None
+    wanted: Position | None = None
+    for file in reversed(_uncovered(files)):
+        if wanted is not None and not file.first <= wanted.segment <= file.last:
+            continue
+        merged = file.first != file.last
+        limit = wanted.offset if wanted is not None and not merged else None
+        segment = _parse(file, limit, may_be_torn=wanted is None)
+        if segment is None:
+            if wanted is None:
+                continue  # its driver died before it was one, or is about to become one
+            raise JournalError(f"{file.path}:1: the header is damaged, yet a later segment follows it")
+        header, events, end, released = segment
+        if tail is None:
+            tail = LastSegment(header, file.path, released, Position(file.last, end))
+        parts.append((file, end, events))
+        wanted = header.after
+        if wanted is None:
+            break
+    else:
+        if wanted is not None:
+            raise JournalError(f"{layout.journal}: segment {wanted.segment:06d} is missing")
+    parts.reverse()
+    all_events = [event for _, _, events in parts for event in events]
+    return JournalSnapshot(all_events, tail, [(file, end) for file, end, _ in parts], newest, sizes)
+
+
+def checksum_at(reading: JournalSnapshot) -> str:
+    """The checksum of the line with which the journal ended when it was read."""
+    assert reading.tail is not None
+    path, end = reading.tail.path, reading.tail.end.offset
+    return read_bytes(path)[end - _CRC_BYTES : end].decode()[:8]
+
+
+def ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
+    """Whether the journal ends there, but for drivers that came and went and committed nothing.
+
+    Reads a few bytes, however long the journal is.
+    """
+    try:
+        return _ends_at(layout, at, checksum=checksum)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return False
+
+
+def _ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
+    wanted: Position | None = None
+    for file in reversed(_uncovered(list_segments(layout.journal))):
+        if wanted is not None and not file.first <= wanted.segment <= file.last:
+            continue
+        begin = at.offset - _CRC_BYTES if file.last == at.segment else 0
+        with open(open_regular(file.path), "rb") as opened:
+            opened.seek(begin)
+            data = opened.read(_SMALL)
+        if wanted is not None:
+            data = data[: max(0, wanted.offset - begin)]
+        first, *rest = [line for line in lines_of(data) if line.endswith(b"\n")] or [b""]
+        if len(data) == _SMALL or not all(line.startswith(b'{"released"') for line in rest):
+            return False
+        if begin:
+            return first == f'{checksum}"}}\n'.encode()
+        if first:
+            wanted = header_of(first).after
+        if wanted is None and first:
+            return False  # the very first segment
+    return False
+
+
+def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:
+    """Bytes of each file now. Opened, not only asked for: NFS answers stat from its cache."""
+    sizes = {}
+    for file in list_segments(layout.journal):
+        if before is None or file.last < before:
+            with open(open_regular(file.path), "rb") as opened:
+                sizes[file.path.name] = os.fstat(opened.fileno()).st_size
+    return sizes
+
+
+def unchanged(layout: Layout, reading: JournalSnapshot, *, before: int) -> bool:
+    """Whether the files before this number are as they were read."""
+    try:
+        return _sizes(layout, before=before) == reading.sizes
+    except FileNotFoundError:  # merged away just now
+        return False
+
+
+def list_segments(folder: Path, passed_over: Skipped | None = None) -> list[SegmentFile]:
+    """The journal's files, oldest first; one readdir. What is no regular file is none of them.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    passed_over = Skipped() if passed_over is None else passed_over
+    found = [
+        SegmentFile(first, int(match[2] or first), folder / name)
+        for name, match in regular_files(folder, _NAME, passed_over, strict=True)
+        for first in (int(match[1]),)
+    ]
+    return sorted(found)
+
+
+def _highest_number(folder: Path) -> int:
+    """The highest number in any name of a segment, whatever bears it: the next driver needs a free one."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return 0
+    matches = (_NAME.fullmatch(name) for name in names)
+    return max((int(match[2] or match[1]) for match in matches if match), default=0)
+
+
+def _uncovered(files: list[SegmentFile]) -> list[SegmentFile]:
+    """Drop the files that a larger merged file covers."""
+    return [
+        f for f in files if not any(o is not f and o.first <= f.first and f.last <= o.last for o in files)
+    ]
+
+
+def _parse(
+    file: SegmentFile, limit: int | None, *, may_be_torn: bool
+) -> tuple[Header, list[AnyEvent], int, bool] | None:
+    """Header, events, end of the valid part, whether released; None if there is no header yet."""
+    data = read_bytes(file.path)
+    if limit is not None:
+        if len(data) < limit:
+            raise JournalError(f"{file.path}: is {len(data)} bytes long, {limit} were read of it before")
+        data = data[:limit]
+    header: Header | None = None
+    events: list[AnyEvent] = []
+    released = False
+    end = 0
+    for number, line in enumerate(lines_of(data), start=1):
+        last = end + len(line) >= len(data)
+        if last and may_be_torn and (not line.endswith(b"\n") or b"\0" in line):
+            break  # torn: its writer died in it, and never acted on it
+        try:
+            body = checked(line)
+            if header is None:
+                header = _header_decoder.decode(body)
+                if (header.segment, header.last or header.segment) != (file.first, file.last):
+                    raise JournalError(
+                        f"{file.path}:{number}: is a copy of segment {header.segment:06d}: remove it"
+                    )
+                if header.version > FORMAT_VERSION:
+                    raise JournalError(
+                        f"{file.path}: written by a newer hpcsweep (journal version {header.version}, "
+                        f"this one reads up to {FORMAT_VERSION}): please upgrade"
+                    )
+            elif body.startswith(b'{"released"'):
+                _released_decoder.decode(body)
+                released = True
+            else:
+                events += _commit_decoder.decode(body).events
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise JournalError(
+                f"{file.path}:{number}: damaged: {error}. Restore the file from a backup or snapshot of "
+                "the filesystem; nothing was changed"
+            ) from error
+        end += len(line)
+    return None if header is None else (header, events, end, released)
+
+
+def lines_of(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        newline = data.find(b"\n", start)
+        stop = len(data) if newline < 0 else newline + 1
+        yield data[start:stop]
+        start = stop
+
+
+def sealed(entry: Header | Commit | Released) -> bytes:
+    """One line: the JSON object with its checksum as the last member."""
+    body = _encode(entry)
+    return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def header_of(line: bytes) -> Header:
+    """The header in the first line of a segment."""
+    return _header_decoder.decode(checked(line))
+
+
+def checked(line: bytes) -> bytes:
+    """The JSON object of a line without its checksum; ValueError if that is wrong."""
+    line = line.rstrip(b"\n")
+    match = _CRC.search(line)
+    if match is None:
+        raise ValueError("no checksum at its end")
+    body = line[: match.start()] + b"}"
+    if zlib.crc32(body) != int(match[1], 16):
+        raise ValueError("the checksum does not fit")
+    return body

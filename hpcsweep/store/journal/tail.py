@@ -1,0 +1,214 @@
+"""Reading on in a journal that others write: what is new since the last look.
+
+A look lists the folder and reads what was written since. Where segments were merged meanwhile, the
+merged file is gone through once, checksum by checksum, and only what is new in it is decoded. Where
+what was read has become void, because a newer driver did not count it, all is read anew.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
+from hpcsweep.errors import FolderError
+from hpcsweep.store.files import open_regular, retry_once
+from hpcsweep.store.journal.segments import (
+    Commit,
+    Header,
+    JournalSnapshot,
+    LastSegment,
+    Position,
+    SegmentFile,
+    checked,
+    header_of,
+    lines_of,
+    list_segments,
+    read_journal,
+)
+from hpcsweep.store.journal.writer import holder
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.process_id import ProcessId
+
+#: A file may be merged and removed between our listing and our reading.
+_TRIES = 5
+_commits = msgspec.json.Decoder(Commit)
+
+
+class Update(NamedTuple):
+    """What a look found.
+
+    Attributes:
+        events: In order.
+        anew: These are all events of the journal: what was told before is to be forgotten.
+    """
+
+    events: list[AnyEvent]
+    anew: bool
+
+
+class _Part(NamedTuple):
+    """What was read of one file.
+
+    Attributes:
+        before: Commits in the files before it. `upto`: those and its own.
+        end: Bytes of it that were read.
+    """
+
+    file: SegmentFile
+    before: int
+    upto: int
+    end: int
+    released: bool
+
+
+class JournalTail:
+    """Follows one journal; changes nothing, and may run beside a driver."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._parts: list[_Part] = []
+        self._sums = array("L")  # of every commit that was read
+        self._headers: dict[Path, Header] = {}
+
+    def look(self) -> Update:
+        """What was committed since the last look; after that, `events` of all looks are the journal's.
+
+        Raises:
+            JournalError: The journal is damaged.
+            FolderError: The folder cannot be read.
+        """
+        try:
+            for tries_left in reversed(range(_TRIES)):
+                try:
+                    return self._look()
+                except FileNotFoundError:
+                    if not tries_left:
+                        raise
+                except (msgspec.MsgspecError, ValueError):
+                    read_journal(self._layout)  # says what is damaged and where
+                    if not tries_left:
+                        raise
+                time.sleep(0.05)
+        except OSError as error:
+            place = error.filename or self._layout.journal
+            raise FolderError(f"{place}: cannot be read: {error.strerror}") from error
+        raise AssertionError("the last try returns or raises")
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no journal, or nothing in it."""
+        return not self._parts
+
+    @property
+    def driver(self) -> ProcessId | None:
+        """Who drives the sweep at this moment, as far as the last look has seen."""
+        tail = self.tail
+        return None if tail is None else holder(JournalSnapshot([], tail, [], tail.end.segment, {}))
+
+    @property
+    def tail(self) -> LastSegment | None:
+        """The end of the journal, as far as it was read; None while nothing was."""
+        if not self._parts:
+            return None
+        file, _, _, end, released = self._parts[-1]
+        return LastSegment(self._headers[file.path], file.path, released, Position(file.last, end))
+
+    def _look(self) -> Update:
+        parts: list[_Part] = []
+        fresh: list[tuple[int, Commit]] = []
+        chain = self._chain()
+        upto = 0
+        for index, (file, limit) in enumerate(chain):
+            known = self._parts[index] if index < len(self._parts) else None
+            if known is None or known.file != file or known.end > (limit or known.end):
+                known = _Part(file, upto, upto, 0, False)
+            part = self._read_on(known, limit, fresh, newest=index == len(chain) - 1)
+            if part is None:
+                break
+            parts.append(part)
+            upto = part.upto
+        anew = not self._parts
+        if upto < len(self._sums) or len(parts) < len(chain):  # some of what was read is void
+            self._parts, self._sums = [], array("L")
+            return self._look()
+        self._parts = parts
+        self._sums.extend(found for found, _ in fresh)
+        there = {part.file.path for part in parts}
+        self._headers = {path: header for path, header in self._headers.items() if path in there}
+        return Update([event for _, commit in fresh for event in commit.events], anew)
+
+    def _chain(self) -> list[tuple[SegmentFile, int | None]]:
+        """The files that count, oldest first, with how many bytes of each do; None: all that are there."""
+        chain: list[tuple[SegmentFile, int | None]] = []
+        wanted: Position | None = None
+        # Newest first; of those that end alike the one that holds most: it was merged from the others.
+        for file in sorted(list_segments(self._layout.journal), key=lambda f: (-f.last, f.first)):
+            if wanted is not None and not file.first <= wanted.segment <= file.last:
+                continue
+            header = self._header(file)
+            if header is None:
+                if wanted is None:
+                    continue  # its driver died before it was one, or is about to become one
+                raise ValueError("no header")
+            chain.append((file, None if wanted is None or _merged(file) else wanted.offset))
+            wanted = header.after
+            if wanted is None:
+                break
+        else:
+            if wanted is not None:
+                raise ValueError("a segment is missing")
+        return chain[::-1]
+
+    def _header(self, file: SegmentFile) -> Header | None:
+        """The first line of the file; None while it is not there as a whole."""
+        if file.path not in self._headers:
+            with open(open_regular(file.path), "rb") as opened:
+                line = retry_once(opened.readline)
+            if not line.endswith(b"\n") or b"\0" in line:
+                return None
+            header = header_of(line)
+            if (header.segment, header.last or header.segment) != (file.first, file.last):
+                raise ValueError("a copy of another segment")
+            if header.version > FORMAT_VERSION:
+                raise ValueError("of a newer version")
+            self._headers[file.path] = header
+        return self._headers[file.path]
+
+    def _read_on(
+        self, known: _Part, limit: int | None, fresh: list[tuple[int, Commit]], *, newest: bool
+    ) -> _Part | None:
+        """Read the rest of a file, its new commits into `fresh`; None if others were read there before."""
+        file, before, upto, end, released = known
+        if end and (end == limit or _merged(file)):
+            return known  # nothing is added to it any more
+        with open(open_regular(file.path), "rb") as opened:
+            opened.seek(end)
+            data = retry_once(opened.read)
+        if limit is not None:
+            if len(data) < limit - end:
+                raise ValueError("shorter than before")
+            data = data[: limit - end]
+        for line in lines_of(data):
+            if newest and (not line.endswith(b"\n") or b"\0" in line):
+                break  # torn, or being written
+            if line.startswith(b'{"released"'):
+                checked(line)
+                released = True
+            elif end:  # the first line is the header
+                found = int(line[-11:-3], 16)
+                if upto >= len(self._sums):
+                    fresh.append((found, _commits.decode(checked(line))))
+                elif found != self._sums[upto]:
+                    return None
+                upto += 1
+            end += len(line)
+        return _Part(file, before, upto, end, released)
+
+
+def _merged(file: SegmentFile) -> bool:
+    return file.first != file.last

@@ -1,0 +1,119 @@
+"""Requests from other commands: one file each, taken up by the driver's next tick."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from hpcsweep.errors import FolderError
+from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.skipped import SMALL_BYTES, Skipped, regular_files
+
+#: Any name that ends like one: who made a request by hand gave it some name.
+_NAME: Final = re.compile(r"[^.].*\.json", re.DOTALL)
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What somebody asks of the sweep.
+
+    Attributes:
+        verb: `stop`, `stop_trial`, `enqueue` or `retry`.
+        arguments: `config` to be enqueued; `trial` to be stopped or retried, all that failed if not given.
+    """
+
+    verb: str
+    at: float
+    user: str
+    arguments: dict[str, Any] = {}
+
+
+def put_request(layout: Layout, request: Request) -> Path:
+    """Leave a request, durable; a sweep that runs or is launched again takes it up.
+
+    Whoever owns the results folder drives the sweep: they can read the request and remove it, whatever
+    the umask is.
+
+    Raises:
+        FolderError: The folder cannot be written, or its owner could not read the request.
+    """
+    path = layout.control / f"{time.time_ns():019d}-{secrets.token_hex(4)}.json"
+    try:
+        _make_folder(layout)
+        write_atomic(path, msgspec.json.encode(request))
+        if os.stat(layout.root).st_uid != os.geteuid():
+            _let_read(path)
+    except OSError as error:
+        raise FolderError(f"{layout.control}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def _make_folder(layout: Layout) -> None:
+    """Make `control/` for requests, open to whoever may use the results folder."""
+    if layout.control.is_dir():
+        return
+    make_dirs(layout.control)
+    around = os.stat(layout.root)
+    if around.st_uid != os.geteuid():
+        # Its owner need not be in our group: then it is the permissions for others that count.
+        mode = stat.S_IMODE(os.stat(layout.control).st_mode)
+        os.chmod(layout.control, mode | stat.S_IMODE(around.st_mode) & 0o077)
+
+
+def _let_read(path: Path) -> None:
+    """Let others than us read the request.
+
+    Raises:
+        FolderError: They cannot, as the folder does not let them.
+    """
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | 0o044)
+    mode = os.stat(path.parent).st_mode
+    if not mode & 0o011:
+        path.unlink()
+        raise FolderError(
+            f"{path.parent}: lets nobody but its owner in, so that the owner of the sweep could not read the "
+            f"request; make it readable (chmod g+rwx, o+rx) or have the owner of {path.parent} do it"
+        )
+
+
+def new_requests(
+    layout: Layout, seen: Container[str], passed_over: Skipped | None = None
+) -> Iterator[tuple[str, Request]]:
+    """Requests by name, oldest first, without those in `seen`; one readdir.
+
+    Args:
+        layout: The results folder.
+        seen: Names of requests that are not wanted.
+        passed_over: Told what is no request or cannot be read.
+    """
+    passed_over = Skipped() if passed_over is None else passed_over
+    for name in sorted(name for name, _ in regular_files(layout.control, _NAME, passed_over, besides=seen)):
+        path = layout.control / name
+        try:
+            request = msgspec.json.decode(read_bytes(path, at_most=SMALL_BYTES), type=Request)
+        except FileNotFoundError:  # taken up by a newer driver
+            continue
+        except (OSError, msgspec.MsgspecError) as error:
+            passed_over.note(path, error)
+            continue
+        yield name, request
+
+
+def drop_request(layout: Layout, name: str, passed_over: Skipped | None = None) -> None:
+    """Remove a request that the journal has taken up; one that cannot be removed is noted, and stays."""
+    path = layout.control / name
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if passed_over is not None:
+            passed_over.note(path, f"is taken up and cannot be removed: {error.strerror}")

@@ -1,0 +1,1 @@
+"""One reading of a results folder, for everything that shows or exports it. Read only."""

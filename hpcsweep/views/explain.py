@@ -1,0 +1,218 @@
+"""Why a trial was started, promoted or dropped, and against whom: told from the events alone. Pure.
+
+No scheduler is asked, so that those of other packages are explained as well. Places are those of
+the moment of the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from hpcsweep.core.events import AnyEvent, Config, SweepOutcome
+from hpcsweep.core.models import Run, RunStatus, Trial
+from hpcsweep.core.state import SweepState
+from hpcsweep.errors import SpecError
+from hpcsweep.views.explanation import (
+    BestSoFar,
+    Change,
+    Creation,
+    Explanation,
+    Repeat,
+    Rung,
+    Verdict,
+)
+from hpcsweep.views.ranking import Comparison, RungRanking
+from hpcsweep.views.replay import TrialReplay
+
+#: Schedulers under which a place may come free at any time, so that no decision closes a rung.
+OPEN_ENDED: Final = frozenset({"asha", "pbt"})
+
+
+def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explanation:
+    """Explain one trial in one pass.
+
+    Args:
+        events: All of the sweep.
+        state: After these events.
+        trial: Its number.
+
+    Raises:
+        SpecError: There is no such trial.
+    """
+    if not 0 <= trial < len(state.trials):
+        there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
+        raise SpecError(f"TRIAL: expected {there}, got {trial}")
+    retracing = TrialReplay(events, state, trial)
+    own = state.trials[trial]
+    rungs = tuple(_rung(retracing, state, run) for run in own.runs)
+    newest = next((rung for rung in reversed(rungs) if rung.mean is not None), None)
+    objective = state.started.identity.get("objective", {}) if state.started else {}
+    return Explanation(
+        trial,
+        retracing.first,
+        own.repeat,
+        state.repeats,
+        own.config,
+        metric=objective.get("metric", "value"),
+        mode="min" if state.minimise else "max",
+        pooled=retracing.pooled,
+        creation=_creation(retracing, state, own),
+        rungs=rungs,
+        value=newest.mean if newest else None,
+        resource=_reached(newest) if newest else None,
+        best=_best(state, newest.mean if newest else None),
+        checkpoint_removed=trial in state.without_checkpoint,
+    )
+
+
+def _reached(rung: Rung) -> int:
+    return rung.step if rung.status is RunStatus.STOPPED else rung.resource
+
+
+def _best(state: SweepState, value: float | None) -> BestSoFar | None:
+    best = state.best
+    if best is None:
+        return None
+    behind = None if value is None else (value - best.value if state.minimise else best.value - value)
+    return BestSoFar(best.trial, best.value, best.resource, behind)
+
+
+def _creation(retracing: TrialReplay, state: SweepState, own: Trial) -> Creation:
+    identity = state.started.identity if state.started else {}
+    creation = Creation(own.bracket, own.runs[0].resource, retracing.submitted.get(0), own.origin)
+    if own.parent is not None:
+        return msgspec.structs.replace(
+            creation,
+            parent=own.parent,
+            start=own.start,
+            changes=_changes(state.trials[own.parent].config, own.config),
+            replaces=retracing.replaces,
+        )
+    if retracing.ask is None:
+        return msgspec.structs.replace(creation, request=retracing.request)
+    return msgspec.structs.replace(
+        creation,
+        searcher=identity.get("searcher", {}).get("name", ""),
+        picked=state.started.picked if state.started else "",
+        asked=retracing.ask.asked,
+        observations=retracing.ask.observations,
+        pending=retracing.ask.pending,
+    )
+
+
+def _changes(before: Config, after: Config) -> tuple[Change, ...]:
+    changed = (
+        Change(name, before.get(name, msgspec.UNSET), after.get(name, msgspec.UNSET))
+        for name in before | after
+    )
+    return tuple(change for change in changed if change.before != change.after)
+
+
+def _rung(retracing: TrialReplay, state: SweepState, run: Run) -> Rung:
+    repeats = state.trials[retracing.first : retracing.first + state.repeats]
+    runs = [trial.runs[run.rung] for trial in repeats]
+    verdict, reason, comparison = _verdict(retracing, state, runs)
+    return Rung(
+        run.rung,
+        run.resource,
+        retracing.submitted.get(run.rung),
+        run.status,
+        run.outcome,
+        run.value,
+        run.step,
+        run.node,
+        run.message,
+        run.attempts,
+        tuple(retracing.attempts.get(run.rung, ())),
+        tuple(Repeat(r.trial, r.status, r.value) for r in runs) if len(runs) > 1 else (),
+        state.value_of(retracing.first, run.rung),
+        verdict,
+        reason,
+        comparison,
+        _hindered(state, run),
+        run.failed_by,
+        run.id in state.from_scratch,
+    )
+
+
+def _hindered(state: SweepState, run: Run) -> str:
+    batch = state.live.get(run.batch)
+    return batch.hindered if batch is not None and run.status is RunStatus.SUBMITTED else ""
+
+
+def _verdict(
+    retracing: TrialReplay, state: SweepState, runs: list[Run]
+) -> tuple[Verdict, str, Comparison | None]:
+    """What followed from the configuration's runs at one rung, why, and against whom."""
+    first = retracing.first
+    level = retracing.levels[runs[0].resource]
+    if first in level.went_on:
+        return Verdict.PROMOTED, "", level.compare(first, level.went_on[first])
+    replaced = []
+    if retracing.replaced is not None:
+        clone, _ = retracing.replaced
+        replaced = [f"trial {clone}, a clone of trial {state.trials[clone].parent}, took its place"]
+    stopped = next((trial.stopped for trial in state.trials[first : first + len(runs)] if trial.stopped), "")
+    if stopped:
+        return Verdict.STOPPED, "; ".join([stopped, *replaced]), _reported(retracing, state)
+    ended = sum(run.status.ended for run in runs)
+    if ended < len(runs):
+        return Verdict.UNDER_WAY, f"{ended} of {len(runs)} repeats have ended" if len(runs) > 1 else "", None
+    if state.value_of(first, runs[0].rung) is None:
+        failed = [f"trial {run.trial} failed" for run in runs if len(runs) > 1 and run.value is None]
+        return Verdict.NO_VALUE, "; ".join([*failed, *replaced]), None
+    if retracing.replaced is not None:
+        return Verdict.DROPPED, replaced[0], level.compare(first, retracing.replaced[1])
+    return _unpromoted(state, level, first, rung=runs[0].rung)
+
+
+def _unpromoted(
+    state: SweepState, level: RungRanking, first: int, *, rung: int
+) -> tuple[Verdict, str, Comparison]:
+    """Whether a configuration with a value that was not promoted so far may still be, and if not, why."""
+    now = level.compare(first)
+    scheduler = state.started.identity.get("scheduler", {}) if state.started else {}
+    if level.resource == scheduler.get("max_resource"):
+        return Verdict.LAST, "", now
+    if level.went_on and level.at_once and scheduler.get("name") not in OPEN_ENDED:
+        decided = min(level.went_on.values())
+        late = "" if level.ended[first] <= decided else "tried again after that"
+        return Verdict.DROPPED, late, level.compare(first, decided)
+    if state.ended is not None:
+        most = max(run.resource for trial in state.trials for run in trial.runs)
+        if state.ended.ending is SweepOutcome.FINISHED and level.resource == most:
+            return Verdict.LAST, "", now
+        return Verdict.DROPPED, f"the sweep ended ({state.ended.reason})", now
+    if now.ended < now.members:
+        return Verdict.OPEN, f"{now.ended} of {now.members} have ended", now
+    # Where one in eta goes on, and nobody else can come, a place outside of that stays outside.
+    eta, closed = scheduler.get("eta"), state.no_more_trials
+    outside = isinstance(eta, int) and now.place is not None and now.place > max(1, now.ended // eta)
+    if rung == 0 and closed is not None and outside:
+        return Verdict.DROPPED, f"one in {eta} goes on, and no trial starts any more ({closed.reason})", now
+    return Verdict.OPEN, f"all {now.ended} so far have ended", now
+
+
+def _reported(retracing: TrialReplay, state: SweepState) -> Comparison | None:
+    """What the trial and its peers had reported at its newest step when it was told to stop."""
+    steps = [event.reports[-1][0] for event in retracing.reports if event.trial == retracing.trial]
+    if not steps:
+        return None
+    objective = state.started.identity.get("objective", {}) if state.started else {}
+    better = (min if state.minimise else max) if objective.get("at") == "best" else None
+    level = RungRanking(steps[-1], minimise=state.minimise)
+    newest: dict[int, float] = {}
+    for event in retracing.reports:
+        for step, value in event.reports:
+            if step > level.resource:
+                break
+            if better is not None:
+                value = better(value, newest.get(event.trial, value))
+            newest[event.trial] = value
+            if step == level.resource:
+                level.join(event.trial, 0)
+                level.end(event.trial, 0, value)
+    return level.compare(retracing.trial)

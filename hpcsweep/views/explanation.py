@@ -1,0 +1,196 @@
+"""What is told of a trial by `explain`: frozen, and JSON throughout. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from hpcsweep.core.events import Config, Failure, Interruption, Outcome, RunFinished, RunInterrupted
+from hpcsweep.core.models import RunStatus
+from hpcsweep.views.ranking import Comparison
+
+
+class Verdict(enum.Enum):
+    """What followed from a run."""
+
+    PROMOTED = "promoted"
+    DROPPED = "dropped"  # it had a value, and others went on
+    LAST = "last"  # it is trained in full
+    OPEN = "open"  # it may still be promoted
+    UNDER_WAY = "under_way"  # it has not ended, or a repeat of it has not
+    NO_VALUE = "no_value"  # failed or lost: never compared
+    STOPPED = "stopped"  # by a stopping rule
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One parameter of a clone; a side on which it is not active is left out."""
+
+    name: str
+    before: Any = msgspec.UNSET
+    after: Any = msgspec.UNSET
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """How a trial came to be.
+
+    Attributes:
+        resource: Of its first run.
+        submitted: When the first batch that carried it was planned, in Unix seconds.
+        origin: `searcher`, `enqueued` or `clone`.
+        searcher: Name in the spec; `picked` is the one that `auto` stands for.
+        asked: How many configurations were proposed together with it, itself included.
+        observations: Values that the searcher knew then, failures and earlier sweeps' included.
+        pending: Configurations whose first value it did not know then.
+        request: Control request that enqueued it; empty for the sweep file.
+        parent: A clone goes on from this trial's checkpoint of step `start`.
+        changes: A clone's configuration against its parent's.
+        replaces: Trial whose place in the population a clone took.
+    """
+
+    bracket: int
+    resource: int
+    submitted: float | None
+    origin: str
+    searcher: str = ""
+    picked: str = ""
+    asked: int = 0
+    observations: int = 0
+    pending: int = 0
+    request: str = ""
+    parent: int | None = None
+    start: int = 0
+    changes: tuple[Change, ...] = ()
+    replaces: int | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One try at a run, and how it ended: by an outcome or an interruption.
+
+    Attributes:
+        attempt: From 0; `restart` counts the cluster's own requeues of it.
+        step: That the trial had reached, 0 where unknown.
+        seconds: How long it took.
+        failure: What was wrong if it failed for good.
+        retried: Somebody asked for another try after it; `request`: by this control request.
+    """
+
+    attempt: int
+    restart: int
+    outcome: Outcome | None
+    interruption: Interruption | None
+    step: int
+    node: str
+    job: str
+    seconds: float
+    message: str
+    retried: bool = False
+    request: str = ""
+    failure: Failure | None = None
+
+    @classmethod
+    def of(cls, event: RunFinished | RunInterrupted) -> Attempt:
+        """The attempt that ended with this event."""
+        return cls(
+            event.attempt,
+            event.restart,
+            event.outcome if isinstance(event, RunFinished) else None,
+            event.why if isinstance(event, RunInterrupted) else None,
+            event.step,
+            event.node,
+            event.job,
+            event.seconds,
+            event.message,
+            failure=event.failed_by if isinstance(event, RunFinished) else None,
+        )
+
+
+class Repeat(msgspec.Struct, frozen=True):
+    """One training of a configuration at one rung."""
+
+    trial: int
+    status: RunStatus
+    value: float | None
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One run of the trial and what followed from it.
+
+    Attributes:
+        submitted: When its first batch was planned, in Unix seconds.
+        value: Of this run.
+        step: That it reached.
+        message: Last line of its error.
+        failure: What was wrong if it failed for good.
+        batches: In how many it has been submitted.
+        attempts: Those that have ended, the newest last.
+        repeats: All trainings of its configuration at this rung; empty where there is one.
+        mean: Of the repeats, by which they are compared; None until all have ended, and if one failed.
+        reason: Why the verdict, as far as places do not tell.
+        comparison: With its peers: at the moment of the promotion or drop, else by now. For a stopped
+            trial by what had been reported at its newest step when it was stopped.
+        hindered: Why tasks of its array cannot start; empty if nothing but their turn is awaited.
+        from_scratch: The trial's checkpoint had been removed before it went on.
+    """
+
+    rung: int
+    resource: int
+    submitted: float | None
+    status: RunStatus
+    outcome: Outcome | None
+    value: float | None
+    step: int
+    node: str
+    message: str
+    batches: int
+    attempts: tuple[Attempt, ...]
+    repeats: tuple[Repeat, ...]
+    mean: float | None
+    verdict: Verdict
+    reason: str
+    comparison: Comparison | None
+    hindered: str = ""
+
+    failure: Failure | None = None
+    from_scratch: bool = False
+
+
+class BestSoFar(msgspec.Struct, frozen=True):
+    """The sweep's best configuration, by its first trial, and how far this one is behind it.
+
+    Attributes:
+        behind: How much worse, 0 for the best itself; None for a trial without a value.
+    """
+
+    trial: int
+    value: float
+    resource: int
+    behind: float | None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """A trial from its creation to now.
+
+    Attributes:
+        repeat: Which training of its configuration it is, from 0, of `repeats`.
+        first: First trial of its configuration; by this number peers are named.
+        pooled: Its peers are all of the sweep at the same resource, a population, not of one bracket.
+        value: Newest of its configuration, at `resource`: the mean where it is trained several times.
+        checkpoint_removed: Its checkpoints are gone, for nothing could need them any more.
+    """
+
+    trial: int
+    first: int
+    repeat: int
+    repeats: int
+    config: Config
+    metric: str
+    mode: str
+    pooled: bool
+    creation: Creation
+    rungs: tuple[Rung, ...]
+    value: float | None
+    resource: int | None
+    best: BestSoFar | None
+    checkpoint_removed: bool = False

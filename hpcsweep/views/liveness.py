@@ -1,0 +1,182 @@
+"""Whether anybody drives a sweep: its driver's sign of life, and its jobs as the queue shows them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hpcsweep.core.counting import counted
+from hpcsweep.core.quoting import quoted
+from hpcsweep.core.state import SweepState
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.log_excerpt import SEPARATOR, last_words_of
+from hpcsweep.store.process_id import ProcessId
+
+#: The clusters whose queue can be asked from anywhere.
+QUEUED: Final = "slurm"
+#: A driver that gives no sign of life for so long is told of.
+SILENT_S: Final = 300.0
+#: What the shell code around a tick job writes where its work failed.
+_FAILED: Final = re.compile(r"tick job \S+: failed \(.*looks again in")
+#: So many of the last lines of a log are shown.
+LINES: Final = 3
+
+
+class QueuedJob(msgspec.Struct, frozen=True):
+    """A job or an array that waits or runs, as the queue shows it.
+
+    Attributes:
+        job: Its id, that of the array for a task.
+        reason: Why it waits, in the queue's words.
+        begins: When a job that waits for a time may start, in the queue's words.
+        folder: Where its script starts; empty where unknown.
+    """
+
+    job: str
+    name: str
+    state: str = ""
+    reason: str = ""
+    begins: str = ""
+    folder: str = ""
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """Who drives a sweep that has not ended.
+
+    Attributes:
+        driven: False: nobody does; None: not known.
+        arrays: Arrays of the sweep in the queue; `tick_jobs`: its tick jobs there. None: not known.
+        unknown: Why the queue could not be asked.
+        lines: For people, what is to be known beside who drives it.
+        advice: The command that goes on.
+    """
+
+    driven: bool | None
+    arrays: tuple[QueuedJob, ...] | None = None
+    tick_jobs: tuple[QueuedJob, ...] | None = None
+    unknown: str = ""
+    lines: tuple[str, ...] = ()
+    advice: str = ""
+
+
+def must_ask(state: SweepState, driver: ProcessId | None) -> bool:
+    """Whether the queue has to be asked: jobs of it are to be there, and no driver is at work."""
+    if state.ended is not None or driver is not None:
+        return False
+    return state.is_detached(QUEUED) or any(batch.cluster == QUEUED for batch in state.live.values())
+
+
+def liveness(
+    layout: Layout,
+    state: SweepState,
+    *,
+    driver: ProcessId | None,
+    silent_s: float = 0.0,
+    jobs: Mapping[str, QueuedJob] | None = None,
+    unknown: str = "",
+) -> Liveness:
+    """Who drives the sweep, and where nobody does: why, and what to do.
+
+    Args:
+        layout: The results folder.
+        state: Of the sweep, which has not ended.
+        driver: Of the journal, while it lives.
+        silent_s: Since the driver's last sign of life.
+        jobs: What the queue shows of the user who launched it, by job id; None: it was not asked, or
+            did not answer.
+        unknown: Why it did not.
+    """
+    if driver is not None:
+        silent = silent_s > SILENT_S
+        line = f"the driver gives no sign of life for {silent_s / 60:.0f} min: it may hang"
+        return Liveness(True, lines=(line,) if silent else ())
+    detached = state.detached is not None
+    again = f"hpcsweep launch {quoted(str(layout.spec))} --results {quoted(str(layout.root))}"
+    advice = again + (" --detach" if detached else "")
+    if jobs is None:
+        lines = (f"whether its jobs live is not known: {unknown}",) if unknown and detached else ()
+        driven = None if detached else False
+        return Liveness(driven, unknown=unknown, lines=lines, advice=advice)
+    tick_ids = state.tick_ids
+    known = tick_ids | {batch.job for batch in state.live.values() if batch.job}
+    found = [job for job in jobs.values() if job.job in known or _is_of(job, state, layout)]
+    ticks = tuple(
+        job
+        for job in found
+        if job.name.endswith("-tick") or job.job in tick_ids or job.folder == str(layout.root)
+    )
+    arrays = tuple(job for job in found if job not in ticks)
+    if not detached:
+        queue = counted(len(arrays), "array")
+        live = f"{queue} of it in the queue: what is there trains on, nobody promotes or submits"
+        return Liveness(False, arrays, ticks, lines=(live,) if arrays else (), advice=advice)
+    if arrays or ticks:
+        lines = () if ticks else ("no tick job is in the queue: its tasks drive it as they end",)
+        return Liveness(True, arrays, ticks, lines=(*lines, *_failing(layout)), advice=advice)
+    return Liveness(
+        False,
+        arrays,
+        ticks,
+        lines=(
+            "nobody drives this sweep: no task or tick job of it is in the queue, and no launch is at work",
+            *_last_words(layout),
+            f"to go on: {advice}",
+        ),
+        advice=advice,
+    )
+
+
+def _is_of(job: QueuedJob, state: SweepState, layout: Layout) -> bool:
+    """By its name or folder: sites rename jobs, and tick jobs are followed by others, of other ids."""
+    assert state.started is not None
+    if job.folder == str(layout.root) or job.folder.startswith(f"{layout.batches}{os.sep}"):
+        return True
+    return job.name.startswith(f"{state.started.name}-{state.started.sweep}-")
+
+
+def _failing(layout: Layout) -> list[str]:
+    """What its ticks printed last, where the newest one failed and no other has written since."""
+    lines = _said(layout.tick_log)
+    if not lines or not _FAILED.search(lines[-1]):
+        return []
+    try:
+        written = max(path.stat().st_mtime for path in layout.journal.iterdir())
+        if written > layout.tick_log.stat().st_mtime:
+            return []
+    except (OSError, ValueError):
+        pass
+    return ["its ticks fail, so nobody promotes or submits", *(f"ticks.log: {line}" for line in lines)]
+
+
+def _last_words(layout: Layout) -> list[str]:
+    """What its ticks and its newest task printed last."""
+    logs = (layout.tick_log, _newest_log(layout))
+    found = [
+        f"{log.relative_to(layout.root)}: {line}" for log in logs if log is not None for line in _said(log)
+    ]
+    return found or ["its logs say nothing: see cluster.setup and the template"]
+
+
+def _said(log: Path) -> list[str]:
+    words = last_words_of(log, lines=LINES)
+    return words.split(SEPARATOR) if words else []
+
+
+def _newest_log(layout: Layout) -> Path | None:
+    """The log of a task that was written last: of the newest few batches."""
+    try:
+        folders = sorted(layout.batches.iterdir(), key=lambda path: path.stat().st_mtime)[-3:]
+        logs = [
+            (entry.stat().st_mtime, Path(entry.path))
+            for folder in folders
+            if layout.batch(folder.name).logs.is_dir()
+            for entry in os.scandir(layout.batch(folder.name).logs)
+        ]
+    except OSError:
+        return None
+    return max(logs)[1] if logs else None

@@ -1,0 +1,242 @@
+"""What was reported, as one table: rows by trial, rung and step, a column for each metric.
+
+Of several attempts the newest counts, metric by metric. Null is what was not reported; NaN and
+infinities were. Columns are in the order in which the rows bring them up. The same rows give the same
+table whether they come from raw files, from parts or from both.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from hpcsweep.core.compaction import CompactionState
+from hpcsweep.core.events import AnyEvent, RunId
+from hpcsweep.errors import FolderError
+from hpcsweep.store.compaction.parts import listed
+from hpcsweep.store.files import open_regular, read_bytes
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.metrics import metrics_names, parse_reports
+from hpcsweep.store.skipped import Skipped
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEYS: Final = ("trial", "rung", "step")
+#: No training counts so far, and no column holds more.
+_MOST: Final = 2**63
+_TRIES: Final = 5
+
+
+class RawFile(NamedTuple):
+    """One metrics file as it was read."""
+
+    name: str
+    data: bytes
+
+
+def metrics_table(layout: Layout, events: Sequence[AnyEvent], passed_over: Skipped | None = None) -> pa.Table:
+    """All that was reported by the trials of these events.
+
+    A driver may compact meanwhile: then the journal is read again to see where the reports are now.
+
+    Args:
+        layout: The results folder.
+        events: Its journal as it was read.
+        passed_over: Told which files cannot be read.
+
+    Raises:
+        FolderError: A part is missing, or the folder cannot be read.
+    """
+    packing = CompactionState.replay(events)
+    for _ in range(_TRIES):
+        missing: OSError | None = None
+        try:
+            table = whole_table(layout, packing.parts, sorted(packing.raw), passed_over)
+            # A part is there before the journal tells of it, and raw files go only after that.
+            if listed(layout) <= packing.told:
+                return table
+        except FileNotFoundError as error:
+            table, missing = None, error
+        again = CompactionState.replay(read_journal(layout).events)
+        if again.told == packing.told:
+            if missing is not None:
+                raise FolderError(
+                    f"{missing.filename}: is missing: restore it from a backup or snapshot of the filesystem"
+                ) from missing
+            return table
+        packing = again
+    raise FolderError(f"{layout.root}: is compacted again and again just now: try again")
+
+
+def whole_table(
+    layout: Layout,
+    parts: Iterable[str],
+    raw: Sequence[RunId],
+    passed_over: Skipped | None = None,
+) -> pa.Table:
+    """What is in these parts and in the raw files of these runs.
+
+    Raises:
+        FileNotFoundError: A part is not there.
+        FolderError: A part is damaged.
+    """
+    reports = read_raw(layout, raw, passed_over)
+    return joined([*(read_part(layout.reports_part(part)) for part in parts), reports])
+
+
+def read_raw(layout: Layout, runs: Sequence[RunId], passed_over: Skipped | None = None) -> pa.Table:
+    """The table of these runs from their raw files.
+
+    Args:
+        layout: The results folder.
+        runs: In order.
+        passed_over: Told which files cannot be read.
+    """
+    reports = Reports()
+    for trial, group in groupby(runs, key=lambda run: run.trial):
+        files = raw_files(layout, trial, passed_over)
+        for run in group:
+            reports.add(run, [file.data for file in files.get(run.rung, ())])
+    return reports.table()
+
+
+def raw_files(layout: Layout, trial: int, passed_over: Skipped | None = None) -> dict[int, list[RawFile]]:
+    """The trial's metrics files by rung, oldest attempt first; one readdir.
+
+    Args:
+        layout: The results folder.
+        trial: Whose files.
+        passed_over: Told which files cannot be read.
+    """
+    passed_over = Skipped() if passed_over is None else passed_over
+    root = os.fspath(layout.trial(trial).root)
+    found: dict[int, list[RawFile]] = {}
+    for name, rung in metrics_names(root, passed_over):
+        path = f"{root}/{name}"
+        try:
+            data = read_bytes(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            passed_over.note(path, error)
+            continue
+        found.setdefault(rung, []).append(RawFile(name, data))
+    return found
+
+
+class _Column(NamedTuple):
+    """A metric, row by row: `values` holds something for a row in `missing` too."""
+
+    values: array[float]
+    missing: array[int]
+
+    def fill(self, rows: int) -> None:
+        """Miss what it does not have of so many rows."""
+        self.missing.extend(range(len(self.values), rows))
+        self.values.extend([0.0] * (rows - len(self.values)))
+
+
+class Reports:
+    """Gathers reports run by run, column by column."""
+
+    def __init__(self) -> None:
+        self._keys = (array("q"), array("q"), array("q"))
+        self._columns: dict[str, _Column] = {}
+
+    def add(self, run: RunId, files: Iterable[bytes]) -> None:
+        """What a run has reported, oldest attempt first; runs come in order."""
+        found: dict[int, dict[str, float]] = {}
+        for data in files:
+            for step, metrics in parse_reports(data):
+                if step in found:
+                    found[step].update(metrics)
+                elif step < _MOST:
+                    found[step] = metrics
+        trials, rungs, steps = self._keys
+        columns = self._columns
+        for step in sorted(found):
+            row = len(steps)
+            trials.append(run.trial)
+            rungs.append(run.rung)
+            steps.append(step)
+            for name, value in found[step].items():
+                column = columns.get(name)
+                if column is None:
+                    column = columns[name] = _Column(array("d"), array("q"))
+                if len(column.values) < row:
+                    column.fill(row)
+                column.values.append(value)
+
+    def table(self) -> pa.Table:
+        """All of it."""
+        import numpy as np
+        import pyarrow as pa
+
+        count = len(self._keys[0])
+        columns = {name: pa.array(np.array(key)) for name, key in zip(KEYS, self._keys, strict=True)}
+        for name, column in self._columns.items():
+            column.fill(count)
+            missing = np.zeros(count, dtype=bool)
+            missing[column.missing] = True
+            columns[_column(name)] = pa.array(np.array(column.values), mask=missing)
+        return pa.table(columns)
+
+
+def _column(metric: str) -> str:
+    """Its column; one that is named like a key gets another name."""
+    return f"metric.{metric}" if metric in KEYS else metric
+
+
+def read_part(path: Path) -> pa.Table:
+    """The reports of a part.
+
+    Raises:
+        FileNotFoundError: It was replaced by another one.
+        FolderError: It is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open(open_regular(path), "rb") as file, pq.ParquetFile(file) as part:
+            return part.read()
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FolderError(
+            f"{path}: cannot be read: {words}; restore it from a backup or snapshot of the filesystem"
+        ) from error
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of several, no two of which have rows of the same run."""
+    import numpy as np
+    import pyarrow as pa
+
+    tables = [table for table in tables if len(table)] or list(tables[:1])
+    if len(tables) == 1:
+        return tables[0]
+    whole = pa.concat_tables(tables, promote_options="default").select([*KEYS, *_metrics_in_order(tables)])
+    trials, rungs = (whole[name].to_numpy() for name in KEYS[:2])
+    order = np.lexsort((rungs, trials))
+    return whole if np.array_equal(order, np.arange(len(order))) else whole.take(pa.array(order))
+
+
+def _metrics_in_order(tables: Iterable[pa.Table]) -> list[str]:
+    """Metrics by the first row that has them, and within that as its own table has them."""
+    import pyarrow.compute as pc
+
+    first: dict[str, tuple[int, ...]] = {}
+    for table in tables:
+        for place, name in enumerate(table.column_names[len(KEYS) :]):
+            row = pc.index(pc.is_valid(table[name]), True).as_py()
+            at = (*(table[key][row].as_py() for key in KEYS), place)
+            first[name] = min(first.get(name, at), at)
+    return sorted(first, key=first.__getitem__)

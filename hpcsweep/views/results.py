@@ -1,0 +1,181 @@
+"""`hpcsweep.load(folder)`: a results folder as pandas frames."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from functools import cached_property
+from itertools import starmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hpcsweep.core.events import Outcome, failure_of
+from hpcsweep.core.space import Space
+from hpcsweep.core.state import SweepState
+from hpcsweep.errors import FolderError
+from hpcsweep.store.compaction.tables import read_tables
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.skipped import Skipped
+from hpcsweep.views.attempts import attempts
+from hpcsweep.views.folder import Folder, best_of
+from hpcsweep.views.metrics import metrics_table, read_part, whole_table
+from hpcsweep.views.provenance import read_provenance
+from hpcsweep.views.tables import frame, runs_table, trials_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+#: What is said of a sweep that `simulate` ran.
+SIMULATION: Final = "by `hpcsweep simulate`: nothing was trained, and times are virtual"
+
+
+class Results:
+    """A results folder as it was when it was loaded.
+
+    Of a sweep that has ended and is compacted not even the journal is read: its tables are there.
+
+    Attributes:
+        path: The folder.
+        passed_over: Files that were found unreadable so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.passed_over = Skipped()
+        self._layout = Layout(path.resolve())
+        self._tables = read_tables(self._layout)
+        if self._tables is None:
+            self.folder  # noqa: B018 -- says what is wrong with it
+
+    @cached_property
+    def folder(self) -> Folder:
+        """The journal and the state that follows from it."""
+        return Folder(self.path)
+
+    @cached_property
+    def best(self) -> dict[str, Any] | None:
+        """Trial, value, resource and config of the best trial; None while there is no value."""
+        return self._tables.best if self._tables else best_of(self.folder.state)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What never changes in a sweep: objective, space, constraints, searcher, scheduler."""
+        if self._tables:
+            return self._tables.identity
+        started = self.folder.state.started
+        return started.identity if started else {}
+
+    @property
+    def name(self) -> str:
+        """Of the sweep."""
+        if self._tables:
+            return self._tables.name
+        started = self.folder.state.started
+        return started.name if started else self.path.name
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is of `hpcsweep simulate`: nothing was trained, and times are virtual."""
+        return self._tables.simulated if self._tables else self.folder.state.simulated
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.path)!r}{', simulated' if self.simulated else ''})"
+
+    @property
+    def metric(self) -> str:
+        """Name of the objective's metric."""
+        return str(self.identity.get("objective", {}).get("metric", "value"))
+
+    @property
+    def minimise(self) -> bool:
+        """Whether a smaller value is better."""
+        return bool(self.identity.get("objective", {}).get("mode") != "max")
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The resolved spec, as `sweep.yaml` has it."""
+        from hpcsweep.spec.yaml_io import read_yaml
+
+        return read_yaml(self._layout.spec)
+
+    @cached_property
+    def provenance(self) -> list[dict[str, Any]]:
+        """The launches that differed in code, packages, spec or command line, oldest first."""
+        return read_provenance(self._layout)
+
+    @cached_property
+    def space(self) -> Space:
+        """The parameters with their domains and conditions."""
+        from hpcsweep.spec.parameters import read_space
+        from hpcsweep.spec.problems import Problems
+
+        problems = Problems(str(self.path), {})
+        space = read_space(self.identity.get("space", {}), self.identity.get("constraints", []), problems)
+        problems.raise_if_any()
+        assert space is not None
+        return space
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row for each trial."""
+        found = frame(self._table("trials", trials_table))
+        if "failure" not in found:  # of an earlier version
+            last = self.runs.drop_duplicates("trial", keep="last").set_index("trial")["failure"]
+            found.insert(2, "failure", found["trial"].map(last))
+        return found
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row for each run: a trial at a rung."""
+        found = frame(self._table("runs", runs_table))
+        if "failure" not in found:  # of an earlier version
+            ended = zip(found["outcome"], found["message"], strict=True)
+            after = list(found.columns).index("outcome") + 1
+            found.insert(after, "failure", list(starmap(_failure, ended)))
+        return found
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row for each trial, rung and step that reported."""
+        tables = self._tables
+        if tables is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found = whole_table(self._layout, tables.parts, tables.raw, self.passed_over)
+                if not tables.raw or read_tables(self._layout) == tables:
+                    return frame(found)
+        return frame(metrics_table(self._layout, self.folder.reading.events, self.passed_over))
+
+    def _table(self, name: str, made: Callable[[SweepState], pa.Table]) -> pa.Table:
+        if self._tables is not None:
+            # The sweep is carried on just now, or the table is damaged: the journal has it all.
+            with contextlib.suppress(FileNotFoundError, FolderError):
+                return read_part(self._tables.path(self._layout, name))
+        return made(self.folder.state)
+
+    @cached_property
+    def attempts(self) -> pd.DataFrame:
+        """One row for each ending of a try at a run; see `report.attempts`."""
+        return attempts(self.folder.reading.events)
+
+
+def _failure(outcome: object, message: object) -> str | None:
+    kind = failure_of(Outcome(outcome), None, str(message)) if isinstance(outcome, str) else None
+    return kind.value if kind else None
+
+
+def passed_over_lines(results: Results) -> list[str]:
+    """Files that could not be read for what was asked for so far, one line for each."""
+    return results.passed_over.lines(results.path.resolve())
+
+
+def load(folder: str | os.PathLike[str]) -> Results:
+    """Read a results folder; needs neither Slurm nor the training code.
+
+    Raises:
+        FolderError: It is not a results folder.
+        JournalError: Its journal is damaged.
+    """
+    return Results(Path(folder))

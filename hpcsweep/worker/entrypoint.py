@@ -1,0 +1,59 @@
+"""The child process of a callable: `python -P -m hpcsweep.worker.entrypoint FILE.py:NAME ENDING [ROOT COPY]`.
+
+It imports the function, calls it with the trial, and counts what it returns as a report. If
+anything raises, the traceback goes to the log and its last part, in one line, into the file ENDING.
+Of code that was copied from ROOT to COPY modules are imported from the copy.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hpcsweep.trial import current_trial
+from hpcsweep.utf8 import in_utf8
+
+#: Characters of an error's message at most; the log has all of it.
+MESSAGE_LENGTH: Final = 500
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What the ending file says: the exception's type names, base classes too, and its one line."""
+
+    types: tuple[str, ...]
+    message: str
+
+
+def main(function: str, ending: Path, *copied: str) -> int:
+    """Train; 0 if the function returned, 1 if anything raised."""
+    trial = current_trial()  # first of all: from here on signals raise the stop flag
+    try:
+        from hpcsweep.worker.load_function import load_trainer, search_copy
+
+        search_copy(*copied)
+        trial.finish(load_trainer(function)(trial))
+    except Exception as error:
+        traceback.print_exc()
+        ending.write_bytes(msgspec.json.encode(_failure(error)))
+        return 1
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            ending.write_bytes(msgspec.json.encode(Failure(("SystemExit",), leaving.code)))
+        raise
+    return 0
+
+
+def _failure(error: BaseException) -> Failure:
+    line = traceback.format_exception_only(error)[-1] if not isinstance(error, SyntaxError) else repr(error)
+    text = f"{type(error).__name__}: {error}" if str(error) else line
+    one_line = " ".join(text.split())
+    return Failure(tuple(kind.__name__ for kind in type(error).__mro__), one_line[:MESSAGE_LENGTH])
+
+
+if __name__ == "__main__":
+    in_utf8()
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

@@ -1,0 +1,142 @@
+"""The objective of a run, from what the trial's attempts have reported."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from hpcsweep.core.events import Failure
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.manifest import ManifestRun, Program
+from hpcsweep.store.metrics import metrics_files, read_reports
+from hpcsweep.store.skipped import Skipped, why
+
+
+class ObjectiveReading(NamedTuple):
+    """What the reports say.
+
+    Attributes:
+        value: The objective, finite; None if there is none.
+        problem: Why not.
+        reached: The highest step reported, no later than the resource; 0 if none.
+        fresh: This attempt reported the objective, for a step that it trained itself.
+        complete: The objective was reported for the very last step.
+        failure: Of which kind the problem is.
+    """
+
+    value: float | None
+    problem: str
+    reached: int
+    fresh: bool
+    complete: bool
+    failure: Failure | None = None
+
+    def but_printed(self, problem: str) -> ObjectiveReading:
+        """The same, where there is no value, of a metric that was printed and is no number.
+
+        Args:
+            problem: What says so; empty where nothing does.
+        """
+        if self.value is not None or not problem:
+            return self
+        return self._replace(problem=problem, failure=Failure.UNREADABLE)
+
+
+def measure(
+    trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int
+) -> ObjectiveReading:
+    """Read the objective at `run.resource`: the last one or the best one so far.
+
+    The reports of the run's earlier attempts count up to `start`, where this attempt took over, and
+    its own after that: what an earlier attempt reported beyond the checkpoint was trained again. The
+    rungs below may be compacted by now; of them only the best value counts, where it is asked for and
+    this attempt goes on from what they trained.
+
+    Args:
+        trial: Whose reports.
+        run: Which run.
+        program: Names the metric, its mode and whether its last or best value counts.
+        restart: Which start of this attempt.
+        start: Step of the checkpoint that it went on from.
+    """
+    seen: dict[str, None] = {}
+    values: dict[int, float] = {}
+    reached, beyond, fresh = 0, 0, False
+    unlisted = Skipped()
+    files = metrics_files(trial, unlisted)
+    unreadable = next(iter(unlisted.lines(trial.root.parent)), "")
+    for file in files:
+        if file.rung != run.rung:
+            continue
+        own = (file.attempt, file.restart) == (run.attempt, restart)
+        try:
+            reports = list(read_reports(file.path))
+        except OSError as error:
+            unreadable = unreadable or f"{file.path}: {why(error)}"
+            continue
+        for step, metrics in reports:
+            if step > run.resource:
+                beyond = beyond or (step if program.metric in metrics else 0)
+                continue
+            if not own and step > start:
+                continue
+            seen |= dict.fromkeys(metrics)
+            reached = max(reached, step)
+            if program.metric in metrics:
+                values[step] = metrics[program.metric]
+                fresh = fresh or (own and step >= min(start + 1, run.resource))
+    value, problem = _objective(values, program, earlier=run.best if start else None)
+    failure = Failure.NOT_FINITE if problem else None
+    went_on = bool(run.rung) and 0 < start < run.resource
+    if unreadable and not fresh:
+        value, problem, failure = None, unreadable, Failure.UNREADABLE
+    elif not values and (seen or beyond or not went_on):
+        failure = Failure.NEVER_REPORTED
+        problem = _never(program, seen=list(seen), beyond=beyond, resource=run.resource)
+    elif not fresh and start < run.resource:
+        failure = Failure.NEVER_REPORTED
+        value, problem = (
+            None,
+            (
+                f"metric {program.metric!r} was not reported after step {start}, where this run went on from "
+                f"a checkpoint, up to step {run.resource}"
+            ),
+        )
+    return ObjectiveReading(value, problem, reached, fresh, run.resource in values, failure)
+
+
+def _objective(
+    values: dict[int, float], program: Program, *, earlier: float | None
+) -> tuple[float | None, str]:
+    """The value, or why there is none.
+
+    Args:
+        values: By step.
+        program: Says which of them counts.
+        earlier: The best one before them, if it is known.
+    """
+    if not values:
+        return None, ""
+    last = max(values)
+    if program.at == "last":
+        if math.isfinite(values[last]):
+            return values[last], ""
+        return None, f"metric {program.metric!r} is {values[last]} at step {last}"
+    finite = [value for value in (earlier, *values.values()) if value is not None and math.isfinite(value)]
+    if not finite:
+        return None, f"metric {program.metric!r} is {values[last]} at step {last}, and at no step finite"
+    return (min if program.mode == "min" else max)(finite), ""
+
+
+def _never(program: Program, *, seen: list[str], beyond: int, resource: int) -> str:
+    if beyond:
+        return (
+            f"metric {program.metric!r} was reported only for steps beyond the resource {resource}, first "
+            f"for {beyond}: steps count in the unit of the resource, 1 to {resource}"
+        )
+    what = f"metric {program.metric!r} was never reported; "
+    if seen:
+        return what + "reported were " + ", ".join(repr(name) for name in seen)
+    if program.metrics:
+        return what + "no printed line matched train.metrics"
+    return what + "nothing was"
