@@ -246,7 +246,8 @@ def test_the_driver_knows_neither_a_concrete_cluster_nor_the_spec() -> None:
 
 
 def test_what_runs_on_compute_nodes_imports_nothing_heavy_even_late() -> None:
-    assert offending(unless=set(), rooms={"errors", "store", "trial", "worker"}, modules=HEAVY) == []
+    tables = {"store/compaction/worker.py"}  # a process beside the driver
+    assert offending(unless=tables, rooms={"errors", "store", "trial", "worker"}, modules=HEAVY) == []
     light = {"core/__init__.py", "core/events.py", "core/state.py", "core/protocols.py"}
     heavy = [str(i) for i in IMPORTS if i.file in light and i.top in HEAVY and not i.for_types]
     assert heavy == []

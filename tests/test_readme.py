@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from hpcsweep.cli import app
-from tests.docs.story import TrialTimeline, blocks
+from tests.docs.doc_runner import DocRunner, blocks
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -26,11 +26,11 @@ def shortened(text: str) -> str:
 
 def test_its_commands_and_snippets_work(tmp_path: Path) -> None:
     shutil.copytree(REPO / "sweeps", tmp_path / "sweeps")
-    story = TrialTimeline(tmp_path, os.environ)
-    played = [block for block in blocks(README) if not is_the_test_command(block.text)]
-    assert len(played) == len(list(blocks(README))) - 1
-    for block in played:
-        story.play(block._replace(text=shortened(block.text)))
+    runner = DocRunner(tmp_path, os.environ)
+    tested = [block for block in blocks(README) if not is_the_test_command(block.text)]
+    assert len(tested) == len(list(blocks(README))) - 1
+    for block in tested:
+        runner.run(block._replace(text=shortened(block.text)))
     assert (tmp_path / "results" / "digits-hyperband" / "report.html").exists()
 
 

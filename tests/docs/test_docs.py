@@ -12,14 +12,14 @@ from hpcsweep.cli import app
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import SEARCHERS
 
-from .story import DOCS, ON_SLURM, TrialTimeline
+from .doc_runner import DOCS, ON_SLURM, DocRunner
 
 PAGES = sorted(DOCS.glob("*.md"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ON_SLURM], ids=lambda p: p.stem)
 def test_a_page_works_from_its_first_block_to_its_last(page: Path, tmp_path: Path) -> None:
-    TrialTimeline(tmp_path, os.environ).play_page(page)
+    DocRunner(tmp_path, os.environ).run_page(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)

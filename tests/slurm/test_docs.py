@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.story import DOCS, ON_SLURM, TrialTimeline, blocks
+from tests.docs.doc_runner import DOCS, ON_SLURM, DocRunner, blocks
 
 from .fixture import PrivateSlurm
 
 
 @pytest.mark.parametrize("name", sorted(ON_SLURM))
 def test_a_page_works_on_a_cluster(name: str, tmp_path: Path, slurm: PrivateSlurm) -> None:
-    story = TrialTimeline(tmp_path, slurm.env)
+    runner = DocRunner(tmp_path, slurm.env)
     for block in blocks((DOCS / "first_sweep.md").read_text(encoding="utf-8")):
         if block.name == "train.py":  # what these pages go on from
-            story.play(block)
-    story.play_page(DOCS / name)
+            runner.run(block)
+    runner.run_page(DOCS / name)

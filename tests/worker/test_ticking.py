@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 #: A worker whose tick is the program in TICK, with a short notice.
 WORKER = """\
 import os, sys
-from hpcsweep.worker import ticking
+from hpcsweep.worker import tick_process
 from hpcsweep.worker.__main__ import main
 sys.executable = os.environ["TICK"]
-ticking.NOTICE_S = 0.2
+tick_process.NOTICE_S = 0.2
 sys.exit(main(sys.argv[1:]))
 """
 

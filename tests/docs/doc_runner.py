@@ -1,4 +1,4 @@
-"""A page of the documentation as a story: its files are written, its commands run, in their order.
+"""Runs a page of the documentation: writes its files and runs its commands, in order.
 
 - A block whose first line is a comment with nothing but a file name is that file.
 - A `sh` block is run by bash, and must succeed. A `python` block without a name is run by Python.
@@ -21,7 +21,7 @@ import hpcsweep
 from hpcsweep.spec import load_spec
 
 DOCS = Path(hpcsweep.__file__).parent / "docs"
-#: Pages that are played on a real cluster; the others on this machine.
+#: Pages that run on a real cluster; the others on this machine.
 ON_SLURM = {"clusters.md"}
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -58,8 +58,8 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block(language, name, text, page[: match.start()].count("\n") + 1)
 
 
-class TrialTimeline:
-    """Plays the blocks of a page in one folder."""
+class DocRunner:
+    """Runs the blocks of a page in one folder."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], *, timeout_s: float = 300) -> None:
         self.folder = folder
@@ -67,12 +67,12 @@ class TrialTimeline:
         self._timeout_s = timeout_s
         self._spec: Path | None = None
 
-    def play_page(self, page: Path) -> None:
+    def run_page(self, page: Path) -> None:
         """All of it."""
         for block in blocks(page.read_text(encoding="utf-8")):
-            self.play(block)
+            self.run(block)
 
-    def play(self, block: Block) -> None:
+    def run(self, block: Block) -> None:
         """Do what the block says."""
         if block.name:
             path = self.folder / block.name
