@@ -20,7 +20,8 @@ import msgspec
 from hpcsweep.core.models import Trial
 from hpcsweep.core.quoting import joined
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
-from hpcsweep.session.session import running_program, set_variables
+from hpcsweep.session.snapshot import running_program
+from hpcsweep.session.target import set_variables
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs

@@ -34,7 +34,7 @@ from hpcsweep.worker.tick_process import MARK
 
 if TYPE_CHECKING:
     from hpcsweep.driver import Driver
-    from hpcsweep.session.session import Target
+    from hpcsweep.session.target import Target
     from hpcsweep.spec import SweepSpec
 
 #: A task goes on for so long while more and more results come; the others leave it to this one.
@@ -204,7 +204,7 @@ def _check_attended(driver: Driver) -> None:
 
 def _known(layout: Layout, events: Sequence[AnyEvent]) -> tuple[SweepSpec, Target]:
     """The spec as it was resolved, and the cluster that was chosen: on this node `auto` means another."""
-    from hpcsweep.session.session import resolve_target
+    from hpcsweep.session.target import resolve_target
     from hpcsweep.spec import load_spec
 
     cluster = next(event.cluster for event in reversed(events) if isinstance(event, SweepDetached))

@@ -18,7 +18,7 @@ from hpcsweep.cli.progress import LogDisplay
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import RunFinished
 from hpcsweep.driver import Driver
-from hpcsweep.session.session import Target
+from hpcsweep.session.target import Target
 from hpcsweep.store.files import write_all
 from hpcsweep.store.journal import writer as journals
 from hpcsweep.store.journal.segments import read_journal

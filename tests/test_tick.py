@@ -21,7 +21,8 @@ from hpcsweep.core.models import BatchState, RunStatus
 from hpcsweep.core.protocols import Batch, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, HeldError, SubmitRefused
-from hpcsweep.session.session import Target, open_sweep
+from hpcsweep.session.session import open_sweep
+from hpcsweep.session.target import Target
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal, holder
@@ -136,7 +137,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
         assert name == "jobs", "the cluster that was chosen when the sweep was detached"
         return site.place
 
-    monkeypatch.setattr("hpcsweep.session.session.resolve_target", chosen)
+    monkeypatch.setattr("hpcsweep.session.target.resolve_target", chosen)
     stop = importlib.import_module("hpcsweep.cli.stop")  # the verb's function has the same name
     monkeypatch.setattr(stop, "resolve_target", lambda spec, state: site.place)
     return site

@@ -17,7 +17,8 @@ from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemove
 from hpcsweep.core.quoting import joined
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError
-from hpcsweep.session.session import compactor, retention_of
+from hpcsweep.session.algorithms import retention_of
+from hpcsweep.session.session import compactor
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.checkpoints import Held, held_by_trial
 from hpcsweep.store.compaction.parts import Answer, Order, RemoveCheckpoints, WriteTables

@@ -33,20 +33,15 @@ from hpcsweep.core.secrets import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
-from hpcsweep.session.session import (
+from hpcsweep.session.algorithms import resolve_searcher
+from hpcsweep.session.session import check_folder, extensions, from_scratch, note_launch, open_sweep
+from hpcsweep.session.snapshot import check_training_code, new_snapshot
+from hpcsweep.session.target import (
     Target,
     check_fits,
-    check_folder,
     check_inherited,
-    check_training_code,
-    extensions,
-    from_scratch,
     holding_of,
     holding_words,
-    new_snapshot,
-    note_launch,
-    open_sweep,
-    pick,
     resolve_target,
     tell_slow_programs,
     tick_words,
@@ -332,7 +327,7 @@ def _beginning(spec: SweepSpec, before: SweepState | None, state: SweepState) ->
         before: As it was before this launch, None if it is new.
         state: As it is now.
     """
-    name, reason = pick(spec, picked=before.started.picked if before and before.started else "")
+    name, reason = resolve_searcher(spec, picked=before.started.picked if before and before.started else "")
     if reason:
         typer.echo(f"searcher: {name}, picked by auto: {reason}")
     for line in known_lines(state.known):

@@ -22,15 +22,14 @@ from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.rungs import Ladder, asha_most, halving_ladder
 from hpcsweep.schedulers.synchronous import PIECE
-from hpcsweep.session.session import (
+from hpcsweep.session.algorithms import make_scheduler, resolve_searcher
+from hpcsweep.session.snapshot import check_training_code
+from hpcsweep.session.target import (
     Target,
     check_fits,
     check_inherited,
-    check_training_code,
     holding_of,
     holding_words,
-    make_scheduler,
-    pick,
     resolve_target,
     tick_words,
 )
@@ -65,7 +64,7 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         ticks = tick_words(place)
         if ticks:
             typer.echo(f"note: with --detach, {ticks}")
-        name, reason = pick(spec)
+        name, reason = resolve_searcher(spec)
         typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
         for line in known_lines(known):
             typer.echo(line)

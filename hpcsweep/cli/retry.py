@@ -20,7 +20,8 @@ from hpcsweep.core.quoting import joined, quoted
 from hpcsweep.core.secrets import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
-from hpcsweep.session.session import Target, check_fits, note_launch, open_sweep, resolve_target
+from hpcsweep.session.session import note_launch, open_sweep
+from hpcsweep.session.target import Target, check_fits, resolve_target
 from hpcsweep.session.validation import validate
 from hpcsweep.spec import load_spec
 from hpcsweep.store import checkpoints

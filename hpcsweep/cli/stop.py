@@ -18,7 +18,9 @@ from hpcsweep.core.secrets import secrets_of
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import FolderError, HeldError, SpecError
-from hpcsweep.session.session import open_sweep, resolve_target, retention_of
+from hpcsweep.session.algorithms import retention_of
+from hpcsweep.session.session import open_sweep
+from hpcsweep.session.target import resolve_target
 from hpcsweep.spec import load_spec
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.requests import Request, put_request

@@ -6,9 +6,9 @@ from hpcsweep.core.counting import counted
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
-from hpcsweep.session.session import (
+from hpcsweep.session.snapshot import check_training_code
+from hpcsweep.session.target import (
     Target,
-    check_training_code,
     holding_of,
     holding_problems,
     holding_words,

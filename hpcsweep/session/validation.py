@@ -13,7 +13,7 @@ from hpcsweep.core.counting import counted
 from hpcsweep.core.events import AnyEvent, WarmStartLoaded
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
-from hpcsweep.session.session import make_scheduler
+from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.warm_start import first_events
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.layout import Layout

@@ -12,7 +12,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.errors import SpecError
-from hpcsweep.session.session import Target, max_tasks
+from hpcsweep.session.target import Target, max_tasks
 from hpcsweep.simulation.recorded_curves import RecordedCurves
 from hpcsweep.spec import SweepSpec
 

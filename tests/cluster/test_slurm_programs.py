@@ -19,7 +19,7 @@ from hpcsweep.cluster.slurm.programs import SQUEUE_FORMAT, ranges, seconds_of
 from hpcsweep.cluster.slurm.queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
 from hpcsweep.core.protocols import Batch, Hindrance, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
-from hpcsweep.session.session import resolve_target, tell_slow_programs
+from hpcsweep.session.target import resolve_target, tell_slow_programs
 from hpcsweep.spec import load_spec
 
 from .programs import DISABLED, Programs, account, live, row

@@ -27,7 +27,8 @@ from hpcsweep.core.protocols import Batch, Clock
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Compactor, Driver
 from hpcsweep.errors import FolderUnavailable
-from hpcsweep.session.session import make_scheduler, open_sweep
+from hpcsweep.session.algorithms import make_scheduler
+from hpcsweep.session.session import open_sweep
 from hpcsweep.simulation.target import simulated_place
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout

@@ -11,7 +11,7 @@ import pytest
 from hpcsweep.core.events import AnyEvent, SweepExtended, SweepResumed
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
-from hpcsweep.session.session import make_scheduler
+from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.simulation import simulate
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.errors import SpecError
-from hpcsweep.session.session import resolve_target
+from hpcsweep.session.target import resolve_target
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.schema import json_schema
 

@@ -1,0 +1,111 @@
+"""The searcher and the scheduler that a spec asks for, fresh or brought up to date by the journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import TYPE_CHECKING, Any, cast
+
+from hpcsweep.core.events import AnyEvent, SweepStarted
+from hpcsweep.core.protocols import (
+    Scheduler,
+    Searcher,
+)
+from hpcsweep.core.retention import Retention
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.repeats import RepeatAdapter
+from hpcsweep.plugins import find_class
+from hpcsweep.schedulers import SCHEDULERS
+from hpcsweep.schedulers.stopping_rules import STOP_RULES, Stopping
+from hpcsweep.schedulers.synchronous import PIECE
+from hpcsweep.searchers import make_searcher
+from hpcsweep.spec import SweepSpec
+from hpcsweep.spec.models import SCHEDULER_MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
+    """A fresh scheduler as the spec asks for it, with its stopping rules.
+
+    Args:
+        spec: Of the sweep.
+        adaptive: Whether the searcher learns from results; if not, trials may start far ahead.
+    """
+    options = dict(spec.scheduler.options)
+    cls = find_class(SCHEDULERS, spec.scheduler.name, group="hpcsweep.schedulers", key="scheduler.name")
+    minimise = spec.objective.mode == "min"
+    supplied: dict[str, Any] = {
+        "minimise": minimise,
+        "trials": spec.budget.trials,
+        "ahead": not adaptive,
+        "space": spec.space,
+        "seed": spec.searcher.seed,
+        # Trials that start together at most, whatever the repeats: they are events of one commit.
+        "piece": max(1, min(PIECE, 10 * PIECE // spec.repeats)),
+    }
+    wanted = inspect.signature(cls).parameters
+    options |= {key: value for key, value in supplied.items() if key in wanted}
+    scheduler: Scheduler = cls(**options)
+    if spec.stop:
+        rules = [STOP_RULES[rule.name](**rule.options, minimise=minimise) for rule in spec.stop]
+        scheduler = Stopping(scheduler, rules=rules)
+    return scheduler
+
+
+def make_sweep_searcher(spec: SweepSpec, *, picked: str = "") -> Searcher:
+    """The searcher of the spec.
+
+    Args:
+        spec: Of the sweep.
+        picked: What `auto` stood for when the sweep began; empty for a new one.
+    """
+    one = spec.searcher
+    return make_searcher(
+        one.name, seed=one.seed, options=one.options, trials=spec.starts, picked=picked or None
+    )
+
+
+def pick(spec: SweepSpec, *, picked: str = "") -> tuple[str, str]:
+    """The searcher that the spec stands for, and why in one sentence; empty where the spec names it."""
+    if spec.searcher.name != "auto":
+        return spec.searcher.name, ""
+    searcher = make_sweep_searcher(spec, picked=picked)
+    found: tuple[str, str] = cast("Any", searcher).pick(spec.space)
+    return found
+
+
+def retention_of(
+    spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
+) -> tuple[SweepState, Retention]:
+    """The state after these events, and who of its trials can go on; for commands that drive nothing."""
+    state, _, retention = _replayed(spec, events, keep_trained=keep_trained)
+    return state, retention
+
+
+def _replayed(
+    spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
+) -> tuple[SweepState, Scheduler, Retention]:
+    state = SweepState()
+    repeats = RepeatAdapter(state)
+    started = next((event for event in events if isinstance(event, SweepStarted)), None)
+    searcher = make_sweep_searcher(spec, picked=started.picked if started else "")
+    scheduler = make_scheduler(_as_started(spec, started), adaptive=searcher.adaptive)
+    retention = Retention(state, scheduler, keep_trained=keep_trained)
+    for event in events:
+        state.apply(event)
+        told = repeats.told(event)
+        if told is not None:
+            scheduler.apply(told)
+        retention.apply(event)
+    return state, scheduler, retention
+
+
+def _as_started(spec: SweepSpec, started: SweepStarted | None) -> SweepSpec:
+    """With the scheduler that the sweep began with: the journal tells it of each extension at its place."""
+    plain = started.identity["scheduler"] if started else None
+    model = SCHEDULER_MODELS.get(spec.scheduler.name)
+    if plain is None or model is None or plain == spec.scheduler.plain():
+        return spec
+    return dataclasses.replace(spec, scheduler=model.model_validate(plain))
