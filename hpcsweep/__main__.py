@@ -5,9 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from hpcsweep.utf8 import in_utf8
+    from hpcsweep.bootstrap import use_utf8
 
-    in_utf8()
+    use_utf8()
     from hpcsweep.cli import app
 
     app(prog_name="hpcsweep")

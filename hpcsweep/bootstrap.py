@@ -1,13 +1,15 @@
-"""Runs a module of this very package with an interpreter that may not find the package itself.
+"""Starts our own modules as programs, also with an interpreter that cannot find this package.
 
-`python -P FOLDER/hpcsweep/bootstrap.py [--if-missing] hpcsweep.worker ARGUMENTS`. No folder is added to
-`sys.path` or PYTHONPATH: beside the package a checkout holds `tests` and `benchmarks`, and what a job
-has on PYTHONPATH goes before the modules of every other Python that its training starts.
+`python -P FOLDER/hpcsweep/bootstrap.py [--if-missing] hpcsweep.worker ARGUMENTS`. Nothing is added to
+`sys.path` or PYTHONPATH: beside the package a checkout holds `tests` and `benchmarks`, and a job's
+PYTHONPATH precedes the modules of every other Python that its training starts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -37,9 +39,9 @@ class _Finder:
 
 
 def command(python: str, module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of this package, whatever `python` finds by itself.
+    """The command that runs a module of this package, whether or not `python` can find it.
 
-    An interpreter other than this one may have an hpcsweep of its own, with what that needs: it is used.
+    An interpreter other than this one may have an hpcsweep of its own, with its dependencies: that is used.
     """
     other = [] if python == sys.executable else [_IF_MISSING]
     return [python, "-P", os.path.join(PACKAGE, "bootstrap.py"), *other, module, *arguments]
@@ -50,14 +52,30 @@ def was_needed() -> bool:
     return any(getattr(finder, "package", None) == PACKAGE for finder in sys.meta_path)
 
 
+def use_utf8() -> None:
+    """Make this process read, write and print UTF-8, whatever the locale; the first act of our programs.
+
+    In a locale without UTF-8 (LC_ALL=C with PYTHONUTF8=0, Latin-1) a name such as `größe` can be
+    neither opened nor printed. Python takes the setting only at its start, so the process re-executes
+    itself; the environment, which training code inherits, stays as it is.
+    """
+    if not sys.flags.utf8_mode and sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")  # where PYTHONIOENCODING says ascii
+
+
 def _main(arguments: list[str]) -> None:
     import runpy  # not for the worker
 
     if_missing = arguments[0] == _IF_MISSING
     module, *rest = arguments[if_missing:]
     found = importlib.util.find_spec(_NAME)
-    ours = found is not None and os.path.realpath(found.origin or "") == os.path.realpath(_INIT)
-    if found is None or not (ours or if_missing):
+    is_this = found is not None and os.path.realpath(found.origin or "") == os.path.realpath(_INIT)
+    if found is None or not (is_this or if_missing):
         sys.meta_path.insert(0, _Finder())
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

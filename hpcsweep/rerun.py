@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.core.models import Trial
 from hpcsweep.core.quoting import joined
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
@@ -29,7 +30,6 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
 from hpcsweep.trial import RunFile
-from hpcsweep.utf8 import in_utf8
 from hpcsweep.views.folder import Folder
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
@@ -270,5 +270,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     sys.exit(main(sys.argv[1:]))

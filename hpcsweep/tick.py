@@ -23,13 +23,13 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.core.events import AnyEvent, SweepDetached
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal, holder
 from hpcsweep.store.layout import Layout
-from hpcsweep.utf8 import in_utf8
 from hpcsweep.worker.tick_process import MARK
 
 if TYPE_CHECKING:
@@ -251,5 +251,5 @@ def _seen_to(state: SweepState, job: str) -> bool:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     sys.exit(main(sys.argv[1:]))

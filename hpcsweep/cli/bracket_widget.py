@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.text import Text
 
-from hpcsweep.cli.rungs import rung_text
+from hpcsweep.cli.format import rung_text
 from hpcsweep.cli.widgets import LABEL, STYLES, WIDEST, Glyphs, Panel, bar, labelled
 from hpcsweep.core.counting import counted
 from hpcsweep.views.rungs import RungCount

@@ -11,6 +11,7 @@ from hpcsweep.core.events import Failure, Interruption, Outcome
 from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.views.folder import best_of
+from hpcsweep.views.rungs import RungCount
 from hpcsweep.views.warnings import hindrances, left_out, restarted, said
 
 #: How an attempt ended.
@@ -194,3 +195,10 @@ def runs_line(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = N
 def state_counts(state: SweepState) -> dict[str, int]:
     """Number of runs by state as far as the journal knows."""
     return {status.value: count for status, count in state.counts.items()}
+
+
+def rung_text(count: RungCount) -> str:
+    """For example `27x3` when all are done, `20/27x3 (2 failed, 1 stopped)` while some are not."""
+    done = str(count.runs) if count.ended == count.runs else f"{count.ended}/{count.runs}"
+    told = [f"{n} {word}" for n, word in ((count.failed, "failed"), (count.stopped, "stopped")) if n]
+    return f"{done}x{count.resource}" + (f" ({', '.join(told)})" if told else "")

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from hpcsweep.cli.format import ENDINGS, best_line, configuration, cost, runs_line, state_counts, troubles
-from hpcsweep.cli.rungs import rung_text
+from hpcsweep.cli.format import (
+    ENDINGS,
+    best_line,
+    configuration,
+    cost,
+    rung_text,
+    runs_line,
+    state_counts,
+    troubles,
+)
 from hpcsweep.cli.sanitize import neutral, raw
 from hpcsweep.core.counting import counted
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried

@@ -20,11 +20,11 @@ from hpcsweep.cli.format import (
     mean_of,
     number,
     place,
+    rung_text,
     runs_line,
     troubles,
 )
 from hpcsweep.cli.liveness import ask_liveness
-from hpcsweep.cli.rungs import rung_text
 from hpcsweep.cli.sanitize import json_text, neutral
 from hpcsweep.core.counting import counted
 from hpcsweep.core.events import Failure, Interruption, SweepOutcome

@@ -21,13 +21,13 @@ from typing import Final
 import msgspec
 
 import hpcsweep
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.submit import job_id, submit_limited
 from hpcsweep.doctor.machine import nvidia_gpus
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.utf8 import in_utf8
 
 #: It ends by itself then, well before its time limit.
 LIFE_S: Final = 240.0
@@ -200,5 +200,5 @@ def _drives() -> str:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     sys.exit(main(Path(sys.argv[1])))

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.utf8 import in_utf8
 from hpcsweep.worker.task import SetupFailure, Signals, ignore_signals, run_task
 from hpcsweep.worker.tick_process import tick
 
@@ -76,7 +76,7 @@ def _job(environ: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     code = main(sys.argv[1:])
     ignore_signals()
     sys.exit(code)

@@ -12,9 +12,9 @@ import sys
 import traceback
 
 from hpcsweep import bootstrap
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.errors import TrainerError
 from hpcsweep.store.manifest import Program
-from hpcsweep.utf8 import in_utf8
 
 #: Importing torch over a busy network filesystem can take a minute.
 IMPORT_LIMIT_S = 300.0
@@ -105,5 +105,5 @@ def main(function: str, *copied: str) -> int:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     sys.exit(main(*sys.argv[1:]))

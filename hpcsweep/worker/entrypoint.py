@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.trial import current_trial
-from hpcsweep.utf8 import in_utf8
 
 #: Characters of an error's message at most; the log has all of it.
 MESSAGE_LENGTH: Final = 500
@@ -55,5 +55,5 @@ def _failure(error: BaseException) -> Failure:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     sys.exit(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

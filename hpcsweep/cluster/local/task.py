@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.store.files import open_new
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.utf8 import in_utf8
 
 
 class TaskLock(msgspec.Struct, frozen=True):
@@ -50,5 +50,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     sys.exit(main())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
+from hpcsweep.bootstrap import use_utf8
 from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import RunId
 from hpcsweep.core.state import SweepState
@@ -41,7 +42,6 @@ from hpcsweep.store.files import atomic_file, make_dirs
 from hpcsweep.store.journal.segments import checksum_at, read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.skipped import Skipped
-from hpcsweep.utf8 import in_utf8
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.metrics import Reports, joined, raw_files, read_part
 from hpcsweep.views.tables import runs_table, trials_table
@@ -172,6 +172,6 @@ def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
 
 
 if __name__ == "__main__":
-    in_utf8()
+    use_utf8()
     os.nice(10)
     sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer))
