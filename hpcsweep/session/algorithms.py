@@ -67,7 +67,7 @@ def make_sweep_searcher(spec: SweepSpec, *, picked: str = "") -> Searcher:
     )
 
 
-def pick(spec: SweepSpec, *, picked: str = "") -> tuple[str, str]:
+def resolve_searcher(spec: SweepSpec, *, picked: str = "") -> tuple[str, str]:
     """The searcher that the spec stands for, and why in one sentence; empty where the spec names it."""
     if spec.searcher.name != "auto":
         return spec.searcher.name, ""
@@ -80,18 +80,18 @@ def retention_of(
     spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
 ) -> tuple[SweepState, Retention]:
     """The state after these events, and who of its trials can go on; for commands that drive nothing."""
-    state, _, retention = _replayed(spec, events, keep_trained=keep_trained)
+    state, _, retention = replay_sweep(spec, events, keep_trained=keep_trained)
     return state, retention
 
 
-def _replayed(
+def replay_sweep(
     spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
 ) -> tuple[SweepState, Scheduler, Retention]:
     state = SweepState()
     repeats = RepeatAdapter(state)
     started = next((event for event in events if isinstance(event, SweepStarted)), None)
     searcher = make_sweep_searcher(spec, picked=started.picked if started else "")
-    scheduler = make_scheduler(_as_started(spec, started), adaptive=searcher.adaptive)
+    scheduler = make_scheduler(with_original_scheduler(spec, started), adaptive=searcher.adaptive)
     retention = Retention(state, scheduler, keep_trained=keep_trained)
     for event in events:
         state.apply(event)
@@ -102,7 +102,7 @@ def _replayed(
     return state, scheduler, retention
 
 
-def _as_started(spec: SweepSpec, started: SweepStarted | None) -> SweepSpec:
+def with_original_scheduler(spec: SweepSpec, started: SweepStarted | None) -> SweepSpec:
     """With the scheduler that the sweep began with: the journal tells it of each extension at its place."""
     plain = started.identity["scheduler"] if started else None
     model = SCHEDULER_MODELS.get(spec.scheduler.name)
