@@ -15,6 +15,7 @@ from hpcsweep.cli.format import configuration, number
 from hpcsweep.cli.sanitize import json_text, neutral, raw
 from hpcsweep.core.counting import counted
 from hpcsweep.errors import SpecError
+from hpcsweep.options import format_duration
 from hpcsweep.session.validation import validate
 from hpcsweep.simulation import (
     Comparison,
@@ -31,7 +32,6 @@ from hpcsweep.simulation import (
 )
 from hpcsweep.simulation.plot import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
-from hpcsweep.spec.units import format_duration
 from hpcsweep.store.output import is_stdout
 
 #: Shares of the makespan at which the best value is shown.

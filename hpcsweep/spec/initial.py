@@ -11,9 +11,9 @@ from hpcsweep.core.domains import shown
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
+from hpcsweep.options import options_model
 from hpcsweep.schedulers.stopping_rules import STOP_RULES
 from hpcsweep.spec.models import NamedOptions
-from hpcsweep.spec.plugin_options import options_model
 from hpcsweep.spec.problems import Problems
 
 #: Trainings of one configuration at most: they start together.
@@ -92,7 +92,7 @@ def _rule(raw: Any, path: str, problems: Problems) -> NamedOptions | None:
         return None
     rest = {str(key): value for key, value in options.items() if key != "name"}
     model = problems.validated(
-        options_model(STOP_RULES[name], supplied=("minimise",)), rest, path=path, also_known=("name",)
+        options_model(STOP_RULES[name], ("minimise",)), rest, path=path, also_known=("name",)
     )
     if model is None:
         return None

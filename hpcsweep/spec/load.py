@@ -12,8 +12,10 @@ from typing import Any, Final, TypeVar
 
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.core.domains import LISTED, shown
+from hpcsweep.core.option_types import LARGEST
 from hpcsweep.core.space import Space, unknown
 from hpcsweep.errors import SpecError
+from hpcsweep.options import Section, options_model
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.searchers import SEARCHERS, SUPPLIED, make_searcher, searcher_class, searcher_names
@@ -29,15 +31,13 @@ from hpcsweep.spec.models import (
     Retries,
     SchedulerChoice,
     SearcherChoice,
-    Section,
     SimulatedSite,
     Train,
 )
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, SUPPLIED_TO_SCHEDULERS, cluster_model, options_model
+from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, SUPPLIED_TO_SCHEDULERS, cluster_model
 from hpcsweep.spec.problems import Problems
 from hpcsweep.spec.sweep import SweepSpec
-from hpcsweep.spec.units import LARGEST
 from hpcsweep.spec.yaml_io import apply_overrides, read_yaml
 
 KEYS: Final = (
@@ -242,9 +242,9 @@ def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
     elif seed > LARGEST:
         problems.add("searcher.seed", f"must be at most {LARGEST}, got {shown(seed)}")
         seed = None
-    fields = options_model(searcher_class(name), supplied=SUPPLIED)
+    fields = options_model(searcher_class(name), SUPPLIED)
     model = problems.validated(fields, options, path="searcher", also_known=("name", "seed"))
-    if model is None or seed is None or (name in SEARCHERS and _too_large(options, problems)):
+    if model is None or seed is None or (name in SEARCHERS and _too_large(model.model_dump(), problems)):
         return None
     return SearcherChoice(name=name, seed=seed, options=model.model_dump())
 
@@ -286,7 +286,7 @@ def _read_scheduler(raw: Any, problems: Problems) -> SchedulerChoice | None:
     if name in SCHEDULER_MODELS:
         return problems.validated(SCHEDULER_MODELS[name], {"name": name, **options}, path="scheduler")
     cls = find_class(SCHEDULERS, name, group="hpcsweep.schedulers", key="scheduler.name")
-    fields = options_model(cls, supplied=SUPPLIED_TO_SCHEDULERS)
+    fields = options_model(cls, SUPPLIED_TO_SCHEDULERS)
     model = problems.validated(fields, options, path="scheduler", also_known=("name",))
     return None if model is None else NamedOptions(name=name, options=model.model_dump())
 

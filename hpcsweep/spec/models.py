@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from hpcsweep.core.first_errors import FAIL_FAST
-from hpcsweep.spec.units import (
+from hpcsweep.options import (
     ArrayUsage,
     AtLeastTwo,
     Environment,
@@ -22,6 +22,7 @@ from hpcsweep.spec.units import (
     PositiveNumber,
     Rate,
     Seconds,
+    Section,
     Speed,
     Text,
     Texts,
@@ -29,23 +30,6 @@ from hpcsweep.spec.units import (
     Wait,
     Whole,
 )
-
-
-class Section(BaseModel):
-    """A frozen section: unknown keys and values of another type are errors."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
-
-    def plain(self) -> dict[str, Any]:
-        """As written in YAML, defaults included, without what is null anyway."""
-        fields = type(self).model_fields
-        return {
-            key: value
-            for key, value in self.model_dump(mode="json").items()
-            if value is not None or key not in fields or fields[key].default is not None
-        }
 
 
 class Train(Section):

@@ -22,9 +22,8 @@ from hpcsweep.core.space import (
     Space,
     unknown,
 )
-from hpcsweep.spec.models import Section
+from hpcsweep.options import Section, Whole
 from hpcsweep.spec.problems import Problems
-from hpcsweep.spec.units import Whole
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

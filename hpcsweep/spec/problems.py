@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from hpcsweep.core.domains import cut, shown
 from hpcsweep.core.space import unknown
 from hpcsweep.errors import SpecError
-from hpcsweep.spec.plugin_options import is_union, spoken_type
+from hpcsweep.options import describe_type, is_union
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -95,7 +95,7 @@ def _in_our_words(
     field = model.model_fields.get(str(keys[0])) if keys else None
     if field is not None and is_union(field.annotation):
         # Pydantic tells why each member of the union fails; one line says it better.
-        return keys[:1], f"must be {spoken_type(field.annotation)}, got {shown(error['input'])}"
+        return keys[:1], f"must be {describe_type(field.annotation)}, got {shown(error['input'])}"
     return keys, _problem(error, field, known)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from hpcsweep.options import options_model
 from hpcsweep.schedulers.stopping_rules import STOP_RULES
 from hpcsweep.searchers import SUPPLIED, searcher_class, searcher_names
 from hpcsweep.spec.load import KEYS
@@ -21,7 +22,7 @@ from hpcsweep.spec.models import (
     Train,
 )
 from hpcsweep.spec.parameters import PARAMETER_MODELS
-from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, cluster_model, options_model
+from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, cluster_model
 
 
 def json_schema() -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _parameter() -> dict[str, Any]:
 def _searcher() -> dict[str, Any]:
     forms: list[dict[str, Any]] = [{"enum": searcher_names()}, {"type": "null"}]
     for name in searcher_names():
-        form = _object(options_model(searcher_class(name), supplied=SUPPLIED))
+        form = _object(options_model(searcher_class(name), SUPPLIED))
         form["properties"] = {
             "name": {"const": name},
             "seed": {"type": "integer", "minimum": 0, "default": 0},
@@ -111,7 +112,7 @@ def _searcher() -> dict[str, Any]:
 def _stop() -> dict[str, Any]:
     forms: list[dict[str, Any]] = [{"enum": list(STOP_RULES)}]
     for name, rule in STOP_RULES.items():
-        form = _object(options_model(rule, supplied=("minimise",)))
+        form = _object(options_model(rule, ("minimise",)))
         form["properties"] = {"name": {"const": name}, **form.get("properties", {})}
         form["required"] = ["name", *form.get("required", [])]
         forms.append(form)

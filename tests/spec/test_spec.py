@@ -19,10 +19,10 @@ from numpy.random import default_rng
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
 from hpcsweep.errors import SpecError
+from hpcsweep.options import format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.spec import SweepSpec, difference, json_schema, load_spec
 from hpcsweep.spec.models import Fifo, Halving, Hyperband
-from hpcsweep.spec.units import format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.spec.yaml_io import dump_yaml, parse_yaml
 
 DOCUMENTED = r"""

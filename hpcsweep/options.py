@@ -1,16 +1,31 @@
-"""Sizes of memory and lengths of time as people write them, and field types for the models."""
+"""What sections and options of a spec are made of: their base class, field types and units.
+
+Options of searchers, schedulers, stopping rules and clusters are the keyword parameters of their
+constructors: `options_model` makes a model of them.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeAlias
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+)
 
 from hpcsweep.core.domains import shown
+from hpcsweep.core.option_types import LARGEST
 
 _MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", re.IGNORECASE)
 _MIB_OF: Final = {"K": Decimal(1) / 1024, "M": Decimal(1), "G": Decimal(1024), "T": Decimal(1024**2)}
@@ -18,8 +33,6 @@ _CLOCK: Final = re.compile(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d)")
 _NUMBER: Final = r"(\d+(?:\.\d+)?)"
 _UNITS: Final = re.compile(r"\s*".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"))
 _SECONDS_OF: Final = (86400, 3600, 60, 1)
-#: No count, no resource and no number of hours is larger: beyond it sums lose units as doubles.
-LARGEST: Final = 10**15
 #: No time is longer: ten years, far below what clocks, dates and Slurm's minutes can hold.
 LONGEST_S: Final = 3650 * 86400
 _LARGEST_MIB: Final = 2**40
@@ -237,3 +250,127 @@ Speed: TypeAlias = Annotated[
 ArrayUsage: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 #: Per hour; more than once in a second nothing would ever end.
 Rate: TypeAlias = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A frozen section of a spec: unknown keys and values of another type are errors.
+
+    The docstring below a field is its description.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+    def plain(self) -> dict[str, Any]:
+        """As written in YAML, defaults included, without what is null anyway."""
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in self.model_dump(mode="json").items()
+            if value is not None or key not in fields or fields[key].default is not None
+        }
+
+
+def options_model(constructor: Callable[..., Any], supplied: tuple[str, ...] = ()) -> type[BaseModel]:
+    """The options that a searcher, scheduler, stopping rule or cluster has in the spec.
+
+    They are the fields of its parameter `options` where it has one that is a `Section`, else its
+    parameters. Descriptions are those of its docstring ("Args:"). A constructor that takes any
+    keywords has to check them itself.
+
+    Args:
+        constructor: A class or function.
+        supplied: Parameters that are not options.
+    """
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if name not in supplied
+    }
+    annotations = {
+        name: parameter.annotation
+        for name, parameter in parameters.items()
+        if parameter.annotation is not parameter.empty
+    }
+    hints = get_type_hints(
+        SimpleNamespace(__annotations__=annotations),
+        getattr(function, "__globals__", {}),
+        include_extras=True,
+    )
+    own = hints.get("options")
+    if isinstance(own, type) and issubclass(own, Section):
+        return own
+    descriptions = _described_parameters(inspect.getdoc(constructor) or "")
+    fields: dict[str, Any] = {
+        name: (
+            _with_whole_floats(hints.get(name, Any)),
+            Field(
+                ... if parameter.default is parameter.empty else parameter.default,
+                description=descriptions.get(name),
+            ),
+        )
+        for name, parameter in parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    config = ConfigDict(extra="allow" if any_keyword else "forbid", frozen=True, strict=True)
+    model: type[BaseModel] = create_model(
+        getattr(constructor, "__name__", "Options"), __config__=config, **fields
+    )
+    return model
+
+
+def _described_parameters(docstring: str) -> dict[str, str]:
+    """Parameter -> its description in the "Args:" of a Google-style docstring."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in docstring.partition("Args:\n")[2].splitlines():
+        if line and not line.startswith(" "):
+            break
+        entry = re.fullmatch(r" {4}(\w+)(?: \([^)]*\))?: (.*)", line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2].strip()
+        elif name and line.strip():
+            found[name] += f" {line.strip()}"
+    return found
+
+
+def _with_whole_floats(annotation: Any) -> Any:
+    """The annotation of an option; integers may be written 1e3."""
+    types = _member_types(annotation)
+    return (
+        Annotated[annotation, BeforeValidator(_whole)] if int in types and float not in types else annotation
+    )
+
+
+def _member_types(annotation: Any) -> set[Any]:
+    """The types that it allows, without their constraints."""
+    if get_origin(annotation) is Annotated:
+        return _member_types(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_member_types, get_args(annotation)))
+    return {annotation}
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether it allows several types; one type or None does not count."""
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    return get_origin(annotation) in (Union, UnionType) and len(members) > 1
+
+
+def describe_type(annotation: Any) -> str:
+    """The type in words: `int | None` -> `an integer or null`."""
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+    if annotation in words:
+        return words[annotation]
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return describe_type(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return " or ".join(map(describe_type, get_args(annotation)))
+    if isinstance(origin, type) and issubclass(origin, list | tuple):
+        return "a list"
+    return "a mapping" if origin is not None else "another value"
