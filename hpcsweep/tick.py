@@ -101,12 +101,12 @@ def catch_up(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -
         if journal is None:
             return
         with _driver(layout, journal, batch=batch, task=task, job=job) as driver:
-            while driver.tick() and driver.behind and time.monotonic() < end:
+            while driver.tick() and driver.has_unread and time.monotonic() < end:
                 pass
-            driver.leave()
+            driver.schedule_successor()
             driver.compact()
         _check_attended(driver)
-        if driver.state.ended is not None or not driver.behind:
+        if driver.state.ended is not None or not driver.has_unread:
             return
 
 
@@ -131,10 +131,10 @@ def look_after(layout: Layout, *, job: str) -> None:
             with _driver(layout, journal, job=job) as driver:
                 with contextlib.suppress(_Enough):
                     driver.run(leave_if_enough)
-                driver.leave()
+                driver.schedule_successor()
                 driver.compact()
             _check_attended(driver)
-            if driver.state.ended is not None or not driver.behind:
+            if driver.state.ended is not None or not driver.has_unread:
                 return
         except HeldError:  # by one that may not live to see to it
             events = read_journal(layout).events
@@ -214,10 +214,11 @@ def _known(layout: Layout, events: Sequence[AnyEvent]) -> tuple[SweepSpec, Targe
 
 def _look_again(layout: Layout, events: Sequence[AnyEvent]) -> None:
     """Have another job take this one's place; only who holds the journal could note it there."""
+    from hpcsweep.driver.executor import submit_tick
     from hpcsweep.driver.tick_scheduler import TickScheduler
 
-    state = SweepState.replay(events)
-    TickScheduler(state, cluster=_known(layout, events)[1].cluster, layout=layout).first(now=time.time())
+    cluster = _known(layout, events)[1].cluster
+    submit_tick(cluster, layout, TickScheduler(SweepState.replay(events)).first(now=time.time()))
 
 
 def _ensure_tick_job(layout: Layout, batch: str) -> None:

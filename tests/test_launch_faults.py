@@ -76,7 +76,7 @@ def test_launch_goes_on_when_the_folder_can_be_used_again(
     spec: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str
 ) -> None:
     if where == "tick":
-        monkeypatch.setattr(Driver, "_take_requests", fails(range(2, 5), code, Driver._take_requests))
+        monkeypatch.setattr(Driver, "_handle_requests", fails(range(2, 5), code, Driver._handle_requests))
     elif where == "write":
         monkeypatch.setattr("hpcsweep.store.journal.writer.write_all", fails(range(4, 7), code, write_all))
     else:  # a line that is whole, and of which nobody knows whether it is on disk
@@ -112,7 +112,7 @@ def test_a_sweep_whose_folder_is_away_for_a_while_is_not_begun_anew(
 ) -> None:
     """As where the file system is unmounted: nothing is there then."""
     folder, away = spec.parent / "results" / "s", spec.parent / "away"
-    take_requests, sleep = Driver._take_requests, SystemClock.sleep
+    take_requests, sleep = Driver._handle_requests, SystemClock.sleep
     calls = Counter[str]()
 
     def unmounted_at_third(driver: Driver) -> None:
@@ -130,7 +130,7 @@ def test_a_sweep_whose_folder_is_away_for_a_while_is_not_begun_anew(
                 away.rename(folder)
         sleep(clock, min(seconds, 0.01))
 
-    monkeypatch.setattr(Driver, "_take_requests", unmounted_at_third)
+    monkeypatch.setattr(Driver, "_handle_requests", unmounted_at_third)
     monkeypatch.setattr(SystemClock, "sleep", mounted_at_third)
     done = CliRunner().invoke(app, ["launch", str(spec)])
     assert done.exit_code == 0, done.output

@@ -284,8 +284,8 @@ def _opened(
             yield driver
         except _Interrupted as error:
             interrupted = error
-        driver.leave()
-    if driver.state.detached is not None and driver.state.ended is None and driver.behind:
+        driver.schedule_successor()
+    if driver.state.detached is not None and driver.state.ended is None and driver.has_unread:
         catch_up(Layout(folder.resolve()))
     if interrupted is not None:
         raise interrupted

@@ -170,7 +170,7 @@ def _reservation(spec: SweepSpec, place: Target, *, held_gpus: int) -> None:
     )
     default_time_s = None if shape.time_s else place.cluster.limits().time_s
     budget = GpuBudget(settings, default_time_s=default_time_s)
-    budget.held(held_gpus)
+    budget.hold(held_gpus)
     tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
     assert tasks is not None  # there is a budget
     each = f"{counted(held_gpus, 'GPU')} for {duration(budget.time_s)}"

@@ -224,8 +224,8 @@ def _drive(folder: Folder, path: Path, place: Target | None, overrides: Sequence
         except SubmitRefused as refusal:
             again = f"Nothing is lost; mend it and carry on with: {_launch(folder, path)}"
             raise SubmitRefused(f"{refusal}\n{again}") from None
-        driver.leave()
-    if driver.state.detached is not None and driver.state.ended is None and driver.behind:
+        driver.schedule_successor()
+    if driver.state.detached is not None and driver.state.ended is None and driver.has_unread:
         catch_up(folder.layout)
     return driver.state
 

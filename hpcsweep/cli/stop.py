@@ -139,7 +139,7 @@ def _drive(folder: Folder, trial: int | None = None) -> SweepState:
                 return now  # by a tick of its jobs
         with open_sweep(spec, root, place, journal=journal) as driver:
             _see_to(driver, trial, deadline, pause_s=min(place.cluster.poll_s[0], 2.0))
-            driver.leave()
+            driver.schedule_successor()
             return driver.state
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 
-from hpcsweep.core.events import SweepOutcome, SweepResumed
+from hpcsweep.core.events import SweepEnded, SweepOutcome, SweepResumed, TimeUp
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.state import SweepState
@@ -36,7 +36,7 @@ class GpuBudget:
         # Slurm counts in minutes.
         self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
 
-    def held(self, gpus: int) -> None:
+    def hold(self, gpus: int) -> None:
         """From now on a new task counts with so many GPUs, which is what it will hold."""
         self._gpus = gpus
 
@@ -73,15 +73,15 @@ class GpuBudget:
             open_tasks(batch) * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
             for batch in state.live.values()
         )
-        return self._fitting(self._cap_s, state.spent_gpu_s + reserved)
+        return self._tasks_within(self._cap_s, state.spent_gpu_s + reserved)
 
-    def _fitting(self, cap_s: float, gpu_s: float) -> int:
+    def _tasks_within(self, cap_s: float, gpu_s: float) -> int:
         """How many tasks fit below the cap beside what is spent and reserved."""
         return max(0, int((cap_s - gpu_s) // self._task_gpu_s))
 
-    def spent(self, state: SweepState) -> str | None:
+    def exhausted(self, state: SweepState) -> str | None:
         """Why no task fits any more once those submitted have ended, in words; None if one does."""
-        if self._cap_s is None or self._fitting(self._cap_s, state.spent_gpu_s):
+        if self._cap_s is None or self._tasks_within(self._cap_s, state.spent_gpu_s):
             return None
         return (
             f"budget.gpu_hours {self._cap_s / 3600:g} is used up: {state.spent_gpu_s / 3600:.4g} are spent, "
@@ -89,11 +89,11 @@ class GpuBudget:
         )
 
 
-def spent_budget(state: SweepState, settings: DriverConfig, gpus: GpuBudget, *, now: float) -> str | None:
+def exhausted_budget(state: SweepState, settings: DriverConfig, gpus: GpuBudget, *, now: float) -> str | None:
     """The budget that is used up, in words; None while nothing is."""
     if is_time_over(state, settings, now=now):
         return f"budget.time {settings.max_time_s:g} s is used up"
-    return gpus.spent(state)
+    return gpus.exhausted(state)
 
 
 def is_time_over(state: SweepState, settings: DriverConfig, *, now: float) -> bool:
@@ -102,7 +102,7 @@ def is_time_over(state: SweepState, settings: DriverConfig, *, now: float) -> bo
     return settings.max_time_s is not None and now - started >= settings.max_time_s
 
 
-def work_left(
+def can_resume(
     state: SweepState, scheduler: Scheduler, settings: DriverConfig, gpus: GpuBudget, *, now: float
 ) -> bool:
     """Whether a sweep that has ended could go on, for example because a budget was raised."""
@@ -110,7 +110,7 @@ def work_left(
         return False
     if state.ended.ending in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         return True
-    if spent_budget(state, settings, gpus, now=now) is not None:
+    if exhausted_budget(state, settings, gpus, now=now) is not None:
         return False
     stop = state.no_more_trials
     raised = settings.max_trials is None or state.chosen < settings.max_trials
@@ -118,3 +118,55 @@ def work_left(
         scheduler = copy.deepcopy(scheduler)
         scheduler.apply(SweepResumed(now))
     return bool(state.waiting) or not scheduler.done
+
+
+def confirm_time_over(
+    state: SweepState, settings: DriverConfig, *, now: float, since: float
+) -> tuple[bool, TimeUp | None]:
+    """Whether the wall clock can be believed about `budget.time`, and what is to be kept of what it says.
+
+    Args:
+        state: Of the sweep.
+        settings: Say for how long the clock has to say so.
+        now: Unix time.
+        since: When this session began: one that is that old has seen the time pass.
+    """
+    over = is_time_over(state, settings, now=now)
+    if not settings.confirm_s or (over and now - since >= settings.confirm_s):
+        return True, None
+    if over is not (state.time_up is not None):
+        changed = TimeUp(now, over)
+        return not over, changed
+    return not over or now - (state.time_up or now) >= settings.confirm_s, None
+
+
+def sweep_end(
+    state: SweepState, scheduler: Scheduler, *, exhausted: str | None, now: float
+) -> SweepEnded | None:
+    """How the sweep ends now that nothing of it is on the cluster; None if it goes on.
+
+    Args:
+        state: Of the sweep.
+        scheduler: Up to date.
+        exhausted: The budget that is used up, None while nothing is.
+        now: Unix time.
+    """
+    if state.stopping is not None:
+        outcome, reason = SweepOutcome.STOPPED, state.stopping.reason
+    elif exhausted is not None:
+        outcome, reason = SweepOutcome.FINISHED, exhausted
+    elif scheduler.done and not state.waiting:
+        stop = state.no_more_trials
+        outcome, reason = SweepOutcome.FINISHED, stop.reason if stop else "all trials are done"
+    elif state.pausing is not None:
+        outcome, reason = SweepOutcome.PAUSED, state.pausing.reason
+    else:
+        return None
+    if outcome is SweepOutcome.FINISHED and state.best is None:
+        outcome = SweepOutcome.FAILED
+        failure = state.last_failure
+        if failure is not None:
+            reason = f"no run gave a value; the last failure: {failure.message}"
+        else:
+            reason = f"no run gave a value; {reason}"
+    return SweepEnded(now, outcome, reason)

@@ -26,7 +26,7 @@ def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
     return tuple(sorted(node for node, event in state.excluded.items() if event.holds(now)))
 
 
-def unhealthy(
+def check_health(
     state: SweepState, *, now: float, nodes: Sequence[str], fail_fast: int = 0, longest_s: float = 0.0
 ) -> list[NodeExcluded | PauseRequested | PauseEnded]:
     """What follows from failures that are not the configurations'.

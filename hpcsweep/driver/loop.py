@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -13,59 +12,62 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
     BatchThrottled,
-    Outcome,
     PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
     SweepDetached,
-    SweepEnded,
-    SweepOutcome,
     SweepResumed,
-    TasksReleased,
-    TimeUp,
-    TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
 from hpcsweep.core.models import BatchState, RunStatus
-from hpcsweep.core.protocols import (
-    Clock,
-    Cluster,
-    Limits,
-    Phase,
-    Scheduler,
-    Searcher,
-    TaskId,
-)
+from hpcsweep.core.protocols import Clock, Cluster, Limits, Phase, Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import GpuBudget, is_time_over, spent_budget, work_left
-from hpcsweep.driver.cluster_messages import ClusterMessages
+from hpcsweep.driver.budgets import (
+    GpuBudget,
+    can_resume,
+    confirm_time_over,
+    exhausted_budget,
+    sweep_end,
+)
+from hpcsweep.driver.cluster_messages import Asked, call_failed, call_succeeded
 from hpcsweep.driver.compaction import CompactionManager
 from hpcsweep.driver.compactor import Compactor
 from hpcsweep.driver.config import DriverConfig, HostTask
-from hpcsweep.driver.health import unhealthy
+from hpcsweep.driver.effects import (
+    CancelTicks,
+    DiscardCheckpoints,
+    DropRequest,
+    Effect,
+    EffectResult,
+    Step,
+)
+from hpcsweep.driver.executor import Executor, submit_tick
+from hpcsweep.driver.health import check_health
 from hpcsweep.driver.intermediate import MetricsPoller
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.planner import Planner
-from hpcsweep.driver.requests import answered
-from hpcsweep.driver.submit_backoff import SubmitBackoff
-from hpcsweep.driver.submitter import Submitter
+from hpcsweep.driver.requests import handle_request
+from hpcsweep.driver.submitter import Sighting, SubmitBackoff, Submitter
 from hpcsweep.driver.throttle import ThrottleManager
 from hpcsweep.driver.tick_scheduler import TickScheduler
-from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
-from hpcsweep.store import checkpoints
-from hpcsweep.store.files import explained
+from hpcsweep.errors import (
+    ClusterUnavailable,
+    HeldError,
+    SpecError,
+    SubmitLimited,
+    SubmitRefused,
+    SupersededError,
+)
 from hpcsweep.store.journal.segments import list_segments
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import drop_request, new_requests
+from hpcsweep.store.results import new_results
 from hpcsweep.store.skipped import Skipped
-from hpcsweep.store.stops import order_stop
-
-_log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -83,7 +85,7 @@ class Driver:
         cluster: Where batches run.
         clock: The time.
         settings: Caps and shapes.
-        leaving: The task that this driver runs in, which ends as soon as it has ticked.
+        host: The task that this driver runs in, which ends as soon as it has ticked.
         observers: Called with every event, those of the past first.
         compactor: Compacts what has ended; None: it stays as it is.
     """
@@ -99,7 +101,7 @@ class Driver:
         cluster: Cluster,
         clock: Clock,
         settings: DriverConfig,
-        leaving: HostTask | None = None,
+        host: HostTask | None = None,
         observers: Sequence[Callable[[AnyEvent], None]] = (),
         compactor: Compactor | None = None,
     ) -> None:
@@ -113,62 +115,58 @@ class Driver:
         self._journal = journal
         self._clock = clock
         self._space = space
-        self._leaving = leaving
+        self._host = host
         asks = settings.max_gpu_s is not None and settings.shape.time_s is None
         self._budget = GpuBudget(settings, default_time_s=self._limits.time_s if asks else None)
-        self._turn = SubmitBackoff()
-        self._words = ClusterMessages(self.state, clock=clock, commit=self._commit)
-        self._ticking = TickScheduler(self.state, cluster=cluster, layout=layout)
-        self._deciding = Planner(
+        self._backoff = SubmitBackoff()
+        self._planner = Planner(
             self.state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
         )
         self._commits = 0
         self._began = clock.time()
         self._observers = observers
-        self._passed_over = Skipped()
-        list_segments(layout.journal, self._passed_over)
+        self._skipped = Skipped()
+        list_segments(layout.journal, self._skipped)
         #: Stray files of the journal's folder, found once: the journal itself was read already.
-        self._strays = self._passed_over.lines(layout.root)
-        #: Requests that were answered: one that cannot be removed is not answered again.
-        self._answered: set[str] = set()
-        #: Tasks that this session has cancelled because nobody wants them.
-        self._cancelled: set[TaskId] = set()
-        #: Runs that it has told their workers to end, by batch.
-        self._stopped: set[tuple[str, RunId]] = set()
+        self._strays = self._skipped.lines(layout.root)
+        #: Requests that were handled: one that cannot be removed is not handled again.
+        self._handled: set[str] = set()
         for event in journal.events:
             self._apply(event)
         if self.state.limited:
             tasks, others, at = self.state.kept_out
-            self._turn.refused(tasks, open_tasks=others, now=at)
-        self.following = JobMonitor(
-            self.state, layout=layout, cluster=cluster, settings=settings, passed_over=self._passed_over
+            self._backoff.refused(tasks, open_tasks=others, now=at)
+        self.monitor = JobMonitor(
+            self.state, layout=layout, cluster=cluster, settings=settings, passed_over=self._skipped
         )
-        self._watching = MetricsPoller(
-            self.state, layout=layout, program=settings.program, passed_over=self._passed_over
+        self._metrics = MetricsPoller(
+            self.state, layout=layout, program=settings.program, passed_over=self._skipped
         )
-        self._slots = ThrottleManager(
+        self._throttle = ThrottleManager(
             self.state,
-            cluster=cluster,
             settings=settings,
-            following=self.following,
-            leaving=leaving,
-            commit=self._commit,
-            words=self._words,
-            doubtful={event.batch for event in journal.events if isinstance(event, BatchThrottled)},
+            monitor=self.monitor,
+            host=host,
+            unconfirmed=(event.batch for event in journal.events if isinstance(event, BatchThrottled)),
         )
-        self._submitting = Submitter(
+        self._submitter = Submitter(
+            self.state,
+            layout=layout,
+            settings=settings,
+            monitor=self.monitor,
+            # What the cluster would run again by itself could carry the sweep beyond its budget.
+            requeue=not self._budget.capped,
+            clones=scheduler.clones,
+        )
+        self._ticks = TickScheduler(self.state)
+        self._executor = Executor(
             self.state,
             layout=layout,
             journal=journal,
             cluster=cluster,
             clock=clock,
-            settings=settings,
-            slots=self._slots,
-            # What the cluster would run again by itself could carry the sweep beyond its budget.
-            requeue=not self._budget.capped,
-            clones=scheduler.clones,
-            commit=self._commit,
-            words=self._words,
+            submitted=lambda name: self.monitor.live(self.state.live[name]),
+            skipped=self._skipped,
         )
         self._compacting = None
         if compactor is not None:
@@ -217,23 +215,25 @@ class Driver:
             SubmitRefused: The cluster refused a batch, in its own words. The runs wait.
             SupersededError: A newer driver took over.
         """
-        before = self._commits
-        self._passed_over.clear()
-        self._submitting.adopt()
+        before, state = self._commits, self.state
+        self._skipped.clear()
+        self._reconcile()
         self._keep_ticking()  # before anything else that may fail: an adopted array has nobody behind it
         self._commit(self._observe())
-        self._cancel_unwanted()
-        self._let_go()
-        self._take_requests()
-        self._look_after_health()
-        if self.state.stopping is not None:
-            self._cancel_everything()
-        elif self.state.pausing is not None:
-            self._cancel_what_never_starts()
-            if self.state.pausing.is_fail_fast:
-                self._cancel_what_waits()
+        self._carry_out(*self.monitor.tasks_to_cancel())
+        self._carry_out(*self.monitor.to_release())
+        self._commit(self.monitor.pause(now=self._clock.time()))
+        self._handle_requests()
+        self._check_health()
+        if state.stopping is not None:
+            self._carry_out(*self.monitor.all_to_cancel())
+        elif state.pausing is not None:
+            self._carry_out(*self.monitor.impossible_to_cancel())
+            if state.pausing.is_fail_fast:
+                self._carry_out(*self.monitor.pending_to_cancel())
         else:
-            self._slots.rethrottle()
+            self._throttle.cluster_slots = self.cluster.slots
+            self._do(self._throttle.rethrottle())
             self._plan_and_submit()
         self._end_if_done()
         self._keep_ticking()
@@ -260,7 +260,7 @@ class Driver:
         requests = list(new_requests(self.layout, ()))
         verbs = {request.verb for _, request in requests} if self.state.ended is not None else set()
         asked = "retry" in verbs or ("enqueue" in verbs and self._takes_more)
-        if asked or work_left(self.state, self.scheduler, self.settings, self._budget, now=now):
+        if asked or can_resume(self.state, self.scheduler, self.settings, self._budget, now=now):
             for name, request in requests:
                 if request.verb == "stop":  # it was meant for its last life
                     drop_request(self.layout, name)
@@ -270,38 +270,36 @@ class Driver:
     def _takes_more(self) -> bool:
         """Whether the budgets leave something for a configuration that is enqueued."""
         most = self.settings.max_trials
-        return (most is None or self.state.chosen < most) and self._spent_budget() is None
+        return (most is None or self.state.chosen < most) and self._exhausted_budget() is None
 
     def _observe(self) -> list[AnyEvent]:
-        events = self.following.observe(self._clock.time())
-        if self.following.words:
-            self._words.failed("poll", self.following.words)
-        elif self.following.words is not None:
-            self._words.answered("poll")
+        events = self.monitor.observe(self._clock.time())
+        if self.monitor.words is not None:
+            self._note_call("poll", self.monitor.words)
         if not self.scheduler.watches:
             return events
-        events = self._watching.before_endings(events)
+        events = self._metrics.before_endings(events)
         ended = {event.run for event in events if isinstance(event, RunFinished | RunInterrupted)}
         running = [
             run
-            for task, state in self.following.states.items()
+            for task, state in self.monitor.states.items()
             if state.phase is Phase.RUNNING and task.batch in self.state.live
             for run in self.state.live[task.batch].tasks[task.task]
             if run in self.state.live[task.batch].unended and run not in ended
         ]
-        return [*events, *self._watching.running(running)]
+        return [*events, *self._metrics.running(running)]
 
     @property
     def passed_over(self) -> list[str]:
         """What the last tick passed over in the results folder, one line for each file."""
-        return [*self._strays, *self._passed_over.lines(self.layout.root)]
+        return [*self._strays, *self._skipped.lines(self.layout.root)]
 
     @property
     def phases(self) -> Counter[Phase]:
         """Tasks by what the cluster said of them last."""
-        return Counter(state.phase for state in self.following.states.values())
+        return Counter(state.phase for state in self.monitor.states.values())
 
-    # ------------------------------------------------------------------ truth
+    # ------------------------------------------------------------------ commit, then act
 
     def _commit(self, events: Sequence[AnyEvent]) -> None:
         if not events:
@@ -314,17 +312,43 @@ class Driver:
     def _apply(self, event: AnyEvent) -> None:
         self.state.apply(event)
         self.packing.apply(event)
-        self._deciding.apply(event)
+        self._planner.apply(event)
         self.retention.apply(event)
         for observe in self._observers:
             observe(event)
 
+    def _do(self, step: Step) -> None:
+        """Commit the events, then carry out the effects."""
+        self._commit(step.events)
+        self._carry_out(*step.effects)
+
+    def _carry_out(self, *effects: Effect) -> None:
+        for effect in effects:
+            self._carry_out_one(effect)
+
+    def _carry_out_one(self, effect: Effect) -> EffectResult:
+        """Carry out the effect and commit what came of it."""
+        result = self._executor.carry_out(effect)
+        self._commit(result.events)
+        self.monitor.note(effect, result)
+        self._throttle.note(effect, result)
+        self._ticks.note(effect, result)
+        return result
+
+    def _note_call(self, asked: Asked, message: str) -> None:
+        """Record how a query of the cluster went; the message is empty if it succeeded."""
+        now = self._clock.time()
+        if message:
+            self._commit(call_failed(self.state, asked, message, now=now))
+        else:
+            self._commit(call_succeeded(self.state, asked, now=now))
+
     # ------------------------------------------------------------------ requests
 
-    def _take_requests(self) -> None:
-        for name, request in list(new_requests(self.layout, self._answered, self._passed_over)):
+    def _handle_requests(self) -> None:
+        for name, request in list(new_requests(self.layout, self._handled, self._skipped)):
             if name not in self.state.requests:
-                events = answered(
+                events = handle_request(
                     name,
                     request,
                     state=self.state,
@@ -340,243 +364,199 @@ class Driver:
                 stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
                 self._commit([*self._last_reports(stopped), *events])
                 if stopped:
-                    self._cancel_unwanted()
-            self._answered.add(name)
-            drop_request(self.layout, name, self._passed_over)
+                    self._carry_out(*self.monitor.tasks_to_cancel())
+            self._handled.add(name)
+            self._carry_out(DropRequest(name))
 
     def _last_reports(self, trials: Sequence[int]) -> list[AnyEvent]:
         """What the trials have reported that are about to be stopped: their values."""
         runs = (self.state.trials[trial].runs[-1] for trial in trials)
-        return self._watching.running([run.id for run in runs if run.status is RunStatus.SUBMITTED])
+        return self._metrics.running([run.id for run in runs if run.status is RunStatus.SUBMITTED])
 
     def settle(self) -> None:
         """Take in what has happened and what was asked for, and cancel what nobody wants; nothing more."""
-        self._submitting.adopt()
+        self._reconcile()
         self._commit(self._observe())
-        self._take_requests()
-        self._cancel_unwanted()
-        self._commit(self._stopped_while_waiting([]))
+        self._handle_requests()
+        self._carry_out(*self.monitor.tasks_to_cancel())
+        self._commit(self._submitter.stopped_while_waiting())
 
-    def _let_go(self) -> None:
-        """Release, once, what the cluster put back and holds; pause where tasks can never start."""
-        for name, tasks in self.following.held.items():
-            batch = self.state.live[name]
-            try:
-                self.cluster.release(self.following.live(batch), tasks)
-            except ClusterUnavailable as error:
-                self._words.failed("change", str(error))
-                continue
-            self._words.answered("change")
-            self._commit([TasksReleased(name, tuple(tasks))])
-        if self.following.never and self.state.pausing is None and self.state.stopping is None:
-            name = next(iter(self.following.never))
-            words = self.state.live[name].hindered
-            reason = f"its jobs can never start ({words}): mend the spec, then launch again"
-            self._commit([PauseRequested(self._clock.time(), reason)])
+    def _reconcile(self) -> None:
+        """Settle the batches that were planned and never acknowledged."""
+        now = self._clock.time()
+        for batch in [batch for batch in self.state.live.values() if batch.job is None]:
+            sighting = self._look_for(batch)
+            if sighting is not None:
+                self._do(self._submitter.reconcile(batch, sighting, now=now, settle_s=self.cluster.settle_s))
+
+    def _look_for(self, batch: BatchState) -> Sighting | None:
+        """What there is of a batch without a job; None if the cluster does not answer."""
+        files = self.layout.batch(batch.name)
+        if files.void.exists():
+            return Sighting(abandoned=True)
+        try:
+            job = self.cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
+        except ClusterUnavailable as error:
+            self._note_call("find", str(error))
+            return None
+        self._note_call("find", "")
+        if not job:  # it may have forgotten it already: then its tasks have left results
+            results = (result for _, result in new_results(files, ()))
+            job = next((result.job.partition("_")[0] for result in results), "")
+        return Sighting(job=job or None, has_script=files.script.exists())
 
     @cached_property
     def _limits(self) -> Limits:
         """What the site allows. Asked only where something is to be submitted: a tick must stay cheap."""
         return self.cluster.limits()
 
-    def _look_after_health(self) -> None:
+    def _check_health(self) -> None:
         nodes: tuple[str, ...] = ()
         if self.state.node_faults:
             with contextlib.suppress(ClusterUnavailable):
                 nodes = self._limits.nodes
         now = self._clock.time()
         self._commit(
-            unhealthy(
+            check_health(
                 self.state,
                 now=now,
                 nodes=nodes,
                 fail_fast=self.settings.fail_fast,
-                longest_s=self.following.longest_s(now),
+                longest_s=self.monitor.longest_s(now),
             )
         )
-
-    def _cancel_what_never_starts(self) -> None:
-        for name, tasks in self.following.never.items():
-            if name in self.state.live:
-                self._cancel(self.state.live[name], tasks)
-
-    def _cancel_what_waits(self) -> None:
-        """Cancel, once, the tasks that have not begun; their runs wait until the sweep goes on."""
-        for name, batch in list(self.state.live.items()):
-            waiting = [
-                task for task in self.following.waiting(batch) if TaskId(name, task) not in self._cancelled
-            ]
-            if batch.job is not None and waiting and self._cancel(batch, waiting):
-                self._cancelled.update(TaskId(name, task) for task in waiting)
-                self.following.dismissed(batch, waiting)
-
-    def _cancel_everything(self) -> None:
-        for batch in list(self.state.live.values()):
-            open_tasks = self.following.live(batch).open_tasks
-            if batch.job is not None and open_tasks:
-                self._cancel(batch, open_tasks)
-
-    def _cancel_unwanted(self) -> None:
-        """Cancel, once, the tasks that would run for nobody."""
-        for batch, task in self.following.unwanted():
-            task_id = TaskId(batch.name, task)
-            if task_id not in self._cancelled and self._cancel(batch, [task]):
-                self._cancelled.add(task_id)
-        for batch, run in self.following.unwanted_runs():
-            if (batch.name, run) not in self._stopped:
-                with explained(self.layout.root):
-                    order_stop(self.layout.batch(batch.name), run)
-                self._stopped.add((batch.name, run))
-
-    def _cancel(self, batch: BatchState, tasks: Sequence[int]) -> bool:
-        """Whether the cluster took it; if not, a later tick tries again."""
-        try:
-            self.cluster.cancel(self.following.live(batch), tasks)
-        except ClusterUnavailable as error:
-            self._words.failed("change", str(error))
-            return False
-        self._words.answered("change")
-        return True
 
     # ------------------------------------------------------------------ decide and submit
 
     def _plan_and_submit(self) -> None:
         per_task = self.settings.shape.runs
-        self._budget.held(self._slots.task_gpus)
-        free, affordable = self._slots.free, self._affordable
+        self._budget.hold(self._throttle.task_gpus)
+        free, affordable = self._throttle.free, self._affordable
         new = max(0, free if affordable is None else min(free, affordable))
         waiting = -(-len(self.state.waiting) // per_task)
-        events = self._deciding.decide(max(0, new - waiting) * per_task)
-        events += self._stopped_while_waiting(events)
-        runs = self._queue(events)
-        if runs and not self._knows_holding():
+        events = self._planner.decide(max(0, new - waiting) * per_task)
+        events += self._submitter.stopped_while_waiting(events)
+        runs = self._submitter.queue(events)
+        if runs and not self._fits_max_gpus():
             runs = []
-        free, affordable = self._slots.free, self._affordable
-        most = self._room(-(-len(runs) // per_task), affordable)
-        planned = self._planned(runs[: most * per_task], free)
-        for event in events:  # a scheduler changed its mind: what is half removed serves nobody
+        free, affordable = self._throttle.free, self._affordable
+        most = self._allowed(-(-len(runs) // per_task), affordable)
+        planned = self._plan(runs[: most * per_task], free)
+        # A scheduler changed its mind: checkpoints that are half removed are of no use.
+        for event in events:
             if isinstance(event, TrialPromoted) and event.trial in self.state.dropping:
-                checkpoints.set_aside(self.layout.trial(event.trial))
+                self._carry_out(DiscardCheckpoints(event.trial))
         self._commit([*events, *planned])
         if any(isinstance(event, TrialStopped) for event in events):
-            self._cancel_unwanted()
+            self._carry_out(*self.monitor.tasks_to_cancel())
         while refused := self._submit(planned):
-            self._turn.refused(refused, open_tasks=self._slots.open_tasks, now=self._clock.time())
-            planned = self._planned(self._queue([])[: refused // 2 * per_task], free)
+            self._backoff.refused(refused, open_tasks=self._throttle.open_tasks, now=self._clock.time())
+            planned = self._plan(self._submitter.queue()[: refused // 2 * per_task], free)
             self._commit(planned)
 
     @property
     def _affordable(self) -> int | None:
         """How many tasks the budgets allow to be submitted now; None: any number."""
         affordable = self._budget.tasks_left(
-            self.state, open_tasks=self.following.open_tasks, unbooked_gpu_s=self.following.unbooked_gpu_s
+            self.state, open_tasks=self.monitor.open_tasks, unbooked_gpu_s=self.monitor.unbooked_gpu_s
         )
-        return affordable if self._spent_budget() is None else 0  # what runs may still be stopped
+        return affordable if self._exhausted_budget() is None else 0  # what runs may still be stopped
 
-    def _knows_holding(self) -> bool:
-        """Whether caps count what a task will hold, and one fits below them; asked before a submission."""
-        if not self._slots.expected_gpus:
+    def _fits_max_gpus(self) -> bool:
+        """Whether the cluster told what a task will hold, and one fits below the cap."""
+        if not self._throttle.expected_gpus:
             with contextlib.suppress(ClusterUnavailable):
-                self._slots.expected_gpus = self.cluster.holds(self.settings.shape).gpus
-        self._budget.held(self._slots.task_gpus)
-        most, each = self.settings.max_gpus, self._slots.task_gpus
+                self._throttle.expected_gpus = self.cluster.holds(self.settings.shape).gpus
+        self._budget.hold(self._throttle.task_gpus)
+        most, each = self.settings.max_gpus, self._throttle.task_gpus
         if most is None or each <= most:
             return True
-        words = f"a task holds {each} GPUs, and cluster.max_gpus is {most}: raise it"
-        self._commit([PauseRequested(self._clock.time(), words)])
+        reason = f"a task holds {each} GPUs, and cluster.max_gpus is {most}: raise it"
+        self._commit([PauseRequested(self._clock.time(), reason)])
         return False
 
     def _submit(self, planned: Sequence[BatchPlanned]) -> int:
-        """See `Submitter.submit`; takes note of what was accepted."""
-        refused = self._submitting.submit(planned)
-        live = (self.state.live.get(batch.batch) for batch in planned)
-        if any(batch is not None and batch.job is not None for batch in live):
-            self._turn.accepted()
-        return refused
+        """Submit batches in order; the size of one that a submit limit refused, after which none is tried.
 
-    def _planned(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
+        Raises:
+            SubmitRefused: For another reason. The runs wait.
+        """
+        for index, batch in enumerate(planned):
+            after = self._throttle.to_wait_for
+            submission = self._submitter.submission(batch, now=self._clock.time(), after=after)
+            error = self._carry_out_one(submission).error
+            if error is None:
+                self._backoff.accepted()
+            elif isinstance(error, SubmitRefused | SpecError):
+                limited = isinstance(error, SubmitLimited)
+                self._do(self._submitter.abandon(planned[index:], str(error), limited=limited))
+                if not limited:
+                    raise error
+                return len(batch.tasks)
+        return 0
+
+    def _plan(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
         if not runs:
             return []
         array_tasks = self._limits.array_tasks
-        return self._submitting.planned(
-            runs, free=free, array_tasks=array_tasks, time_s=self._budget.time_s, held=self._slots.task_gpus
+        if free > 0:
+            self._journal.acquire()
+        return self._submitter.plan(
+            runs,
+            segment=self._journal.number,
+            free=free,
+            array_tasks=array_tasks,
+            time_s=self._budget.time_s,
+            task_gpus=self._throttle.task_gpus,
+            now=self._clock.time(),
         )
 
-    def _room(self, wanted: int, affordable: int | None) -> int:
+    def _allowed(self, wanted: int, affordable: int | None) -> int:
         """How many tasks to submit now: what budget and submit limits allow."""
         if affordable is not None:
             wanted = min(wanted, affordable)
-        try:
-            limit = self._limits.queued if wanted else None
-        except ClusterUnavailable as error:
-            self._words.failed("limits", str(error))
-            return 0
+        limit = None
         if wanted:
-            self._words.answered("limits")
-        room = self._turn.room(
+            try:
+                limit = self._limits.queued
+            except ClusterUnavailable as error:
+                self._note_call("limits", str(error))
+                return 0
+            self._note_call("limits", "")
+        allowed = self._backoff.allowed(
             wanted=wanted,
-            open_tasks=self._slots.open_tasks,
+            open_tasks=self._throttle.open_tasks,
             queued=self.cluster.queued,
             limit=limit,
             now=self._clock.time(),
         )
         # The job behind the array counts for the limit as well.
-        return max(room - 1, min(room, 1)) if self._detached and room < wanted else room
-
-    def _stopped_while_waiting(self, events: Sequence[AnyEvent]) -> list[RunFinished]:
-        """The endings of waiting runs whose trials are stopped, by these events or before."""
-        reasons = {event.trial: event.reason for event in events if isinstance(event, TrialStopped)}
-        found = []
-        for run in map(self.state.run, self.state.waiting):
-            reason = reasons.get(run.trial) or self.state.trials[run.trial].stopped
-            if reason:
-                step, value = run.reported or (0, None)
-                found.append(RunFinished(run.trial, run.rung, Outcome.STOPPED, value, step, message=reason))
-        return found
-
-    def _queue(self, events: Sequence[AnyEvent]) -> list[RunId]:
-        """All waiting runs that go on: interrupted ones first, then promotions, then new trials."""
-        ended = {event.run for event in events if isinstance(event, RunFinished)}
-        waiting = sorted(
-            (run for run in self.state.waiting if run not in ended and not self._is_dying(run)),
-            key=lambda run: self.state.run(run).attempts == 0,
-        )
-        promoted = [
-            RunId(e.trial, e.rung)
-            for e in events
-            if isinstance(e, TrialPromoted) and not self.state.trials[e.trial].stopped
-        ]
-        created = [RunId(e.trial, 0) for e in events if isinstance(e, TrialCreated)]
-        return [*waiting, *promoted, *created]
-
-    def _is_dying(self, run: RunId) -> bool:
-        """Whether its batch dies at once, as far as one knows yet: then its runs go in again together."""
-        batch = self.state.live.get(self.state.run(run).batch)
-        return batch is not None and not batch.lived and not self.following.lives(batch)
+        return max(allowed - 1, min(allowed, 1)) if self._detached and allowed < wanted else allowed
 
     # ------------------------------------------------------------------ who ticks next
 
     def detach(self) -> None:
-        """From now on the jobs drive the sweep; the first of them looks after it in a minute.
+        """From now on tick jobs drive the sweep; the first of them looks after it in a minute.
 
         Raises:
-            ClusterError: The cluster takes no job that ticks; nothing has changed.
+            ClusterError: The cluster takes no tick jobs; nothing has changed.
         """
         if not self._detached:
             self.acquire()
             now = self._clock.time()
-            first = self._ticking.first(now=now)
-            self._commit([SweepDetached(now, self.settings.cluster), first])
+            # The effect first, for once: the sweep is not detached where this is refused.
+            submitted = submit_tick(self.cluster, self.layout, self._ticks.first(now=now))
+            self._commit([SweepDetached(now, self.settings.cluster), submitted])
 
     @property
     def _detached(self) -> bool:
         return self.state.is_detached(self.settings.cluster)
 
     @property
-    def behind(self) -> bool:
+    def has_unread(self) -> bool:
         """Whether results or requests have come that the last tick did not take in."""
-        known = self._answered.union(self.state.requests)
-        return self.following.unread or any(True for _ in new_requests(self.layout, known))
+        known = self._handled.union(self.state.requests)
+        return self.monitor.unread or any(True for _ in new_requests(self.layout, known))
 
     @property
     def needs_attention(self) -> bool:
@@ -584,71 +564,49 @@ class Driver:
         state = self.state
         if state.ended is not None:
             return False
-        if state.stopping is not None or self.following.waits or not state.live or self.scheduler.watches:
+        if state.stopping is not None or self.monitor.undecided or not state.live or self.scheduler.watches:
             return True
         # The job behind an array tells of its end once: this one may be it.
-        told = ("", self._leaving.job if self._leaving else "")
-        return any(batch.job is None or batch.tick in told for batch in state.live.values())
+        spent = ("", self._host.job if self._host else "")
+        return any(batch.job is None or batch.tick in spent for batch in state.live.values())
 
     def _keep_ticking(self) -> None:
         if self._detached and self.state.ended is None:
-            active = {task.batch for task, state in self.following.states.items() if state.phase.active}
-            self._commit(self._ticking.behind_arrays(now=self._clock.time(), active=active))
+            active = {task.batch for task, state in self.monitor.states.items() if state.phase.active}
+            self._ticks.jobs = self.cluster.jobs
+            self._do(self._ticks.behind_arrays(now=self._clock.time(), active=active))
 
-    def leave(self) -> None:
-        """See to it that a detached sweep is looked at again: soon where no job will tell of it."""
+    def schedule_successor(self) -> None:
+        """Make sure that somebody looks at a detached sweep again: soon where no job will tell of it."""
         if self._detached and self.state.ended is None:
-            self._commit(self._ticking.later(soon=self.needs_attention, now=self._clock.time()))
+            self._ticks.jobs = self.cluster.jobs
+            self._do(self._ticks.later(soon=self.needs_attention, now=self._clock.time()))
 
     @property
     def unattended(self) -> str:
-        """Why no job could be submitted that looks again, empty if one was or none is needed."""
-        return self._ticking.refused if self._detached and self.state.ended is None else ""
+        """Why no tick job could be submitted, empty if one was or none is needed."""
+        return self._ticks.error if self._detached and self.state.ended is None else ""
 
     # ------------------------------------------------------------------ budgets and the end
 
-    def _spent_budget(self) -> str | None:
-        return spent_budget(self.state, self.settings, self._budget, now=self._clock.time())
-
-    def _is_confirmed(self) -> bool:
-        """Whether what the wall clock says of `budget.time` has been so for long enough to be believed."""
-        now, needed_s = self._clock.time(), self.settings.confirm_s
-        over = is_time_over(self.state, self.settings, now=now)
-        # Who has been here for so long has seen the time pass.
-        if not needed_s or (over and now - self._began >= needed_s):
-            return True
-        if over is not (self.state.time_up is not None):
-            self._commit([TimeUp(now, over)])
-        return not over or now - (self.state.time_up or now) >= needed_s
+    def _exhausted_budget(self) -> str | None:
+        return exhausted_budget(self.state, self.settings, self._budget, now=self._clock.time())
 
     def _end_if_done(self) -> None:
-        state = self.state
+        state, now = self.state, self._clock.time()
         if state.ended is not None or state.live:
             return
-        spent = self._spent_budget()
-        if state.stopping is None and not self._is_confirmed():
+        exhausted = self._exhausted_budget()
+        if state.stopping is None:
+            confirmed, event = confirm_time_over(state, self.settings, now=now, since=self._began)
+            self._commit([event] if event is not None else [])
+            if not confirmed:
+                return
+        end = sweep_end(state, self.scheduler, exhausted=exhausted, now=now)
+        if end is None:
             return
-        if state.stopping is not None:
-            ending, reason = SweepOutcome.STOPPED, state.stopping.reason
-        elif spent is not None:
-            ending, reason = SweepOutcome.FINISHED, spent
-        elif self.scheduler.done and not state.waiting:
-            stop = state.no_more_trials
-            ending, reason = SweepOutcome.FINISHED, stop.reason if stop else "all trials are done"
-        elif state.pausing is not None:
-            ending, reason = SweepOutcome.PAUSED, state.pausing.reason
-        else:
-            return
-        if ending is SweepOutcome.FINISHED and state.best is None:
-            ending = SweepOutcome.FAILED
-            failure = state.last_failure
-            if failure is not None:
-                reason = f"no run gave a value; the last failure: {failure.message}"
-            else:
-                reason = f"no run gave a value; {reason}"
-        self._commit([SweepEnded(self._clock.time(), ending, reason)])
-        mine = self._leaving.job if self._leaving else ""
-        others = [job for job in state.tick_jobs if job != mine]
-        if others:
-            with contextlib.suppress(ClusterUnavailable):  # they would find the sweep at its end
-                self.cluster.dismiss(others)
+        self._commit([end])
+        host = self._host.job if self._host else ""
+        others = tuple(job for job in state.tick_jobs if job != host)
+        if others:  # they would find that the sweep has ended
+            self._carry_out(CancelTicks(others))

@@ -19,6 +19,7 @@ from hpcsweep.core.events import (
     BatchClosed,
     Interruption,
     Outcome,
+    PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -30,6 +31,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver import interruptions
 from hpcsweep.driver.accounting import UsageAccounting, at_most, bounded
 from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.effects import Cancel, Effect, EffectResult, Release, StopRun
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import BatchLayout, Layout
@@ -135,9 +137,12 @@ class JobMonitor:
         #: Pending tasks that the cluster put back and holds, and those that can never start, by batch.
         self.held: dict[str, list[int]] = {}
         self.never: dict[str, list[int]] = {}
+        #: Tasks that this session cancelled, and runs that it told their workers to end, by batch.
+        self._cancelled: set[TaskId] = set()
+        self._stopped: set[tuple[str, RunId]] = set()
 
     @property
-    def waits(self) -> bool:
+    def undecided(self) -> bool:
         """Whether the next look decides something: of a task that is gone, or that can never start."""
         return any(watch.gone_at.keys() & watch.open or watch.suspected for watch in self._watches.values())
 
@@ -157,8 +162,12 @@ class JobMonitor:
         watch = self._watch(batch)
         return watch.charges.beyond(set(range(len(batch.tasks))) - watch.open)[1]
 
-    def lives(self, batch: BatchState) -> bool:
-        """Whether a task of it has run for longer than those do that die at once."""
+    def is_open(self, batch: BatchState, task: int) -> bool:
+        """Whether the task may still hold or take GPUs."""
+        return task in self._watch(batch).open
+
+    def has_run(self, batch: BatchState) -> bool:
+        """Whether a task of it has run for longer than those do that fail at once."""
         states = (self.states.get(TaskId(batch.name, task)) for task in range(len(batch.tasks)))
         return any((state.seconds or 0.0) > DEATH_S for state in states if state is not None)
 
@@ -184,18 +193,74 @@ class JobMonitor:
         since = self._running_since[task]
         return max(since, ends[before]) if 0 <= before < len(ends) else since
 
-    def waiting(self, batch: BatchState) -> list[int]:
-        """Its tasks that the cluster has not started."""
-        states = self.states
-        return [
-            task
-            for task in range(len(batch.tasks))
-            if (state := states.get(TaskId(batch.name, task))) is not None and state.phase is Phase.PENDING
-        ]
+    # ------------------------------------------------------------------ what to do about it
 
-    def dismissed(self, batch: BatchState, tasks: Iterable[int]) -> None:
-        """These tasks, which the cluster has not started, were cancelled."""
-        self._watch(batch).dismissed.update(tasks)
+    def tasks_to_cancel(self) -> list[Cancel | StopRun]:
+        """Cancel, once, the tasks that run for nobody, or would: of trials that were stopped or given up.
+
+        A task that runs although all its runs have ended is about to leave by itself. In one of which
+        other runs are wanted, the unwanted runs are stopped one by one.
+        """
+        effects: list[Cancel | StopRun] = []
+        for (name, task), state in self.states.items():
+            batch = self._state.live.get(name)
+            if batch is None or not state.phase.active:
+                continue
+            runs = [run for run in batch.tasks[task] if run in batch.unended]
+            stopped = [run for run in runs if self._state.trials[run.trial].stopped]
+            if len(stopped) < len(runs):
+                effects += [StopRun(name, run) for run in stopped if (name, run) not in self._stopped]
+            elif (runs or state.phase is Phase.PENDING) and TaskId(name, task) not in self._cancelled:
+                effects.append(Cancel(name, (task,)))
+        return effects
+
+    def pending_to_cancel(self) -> list[Cancel]:
+        """Cancel, once, all tasks that have not started; their runs wait until the sweep goes on."""
+        effects = []
+        for name, batch in self._state.live.items():
+            ids = [TaskId(name, task) for task in range(len(batch.tasks))]
+            pending = tuple(
+                each.task
+                for each in ids
+                if (state := self.states.get(each)) is not None
+                and state.phase is Phase.PENDING
+                and each not in self._cancelled
+            )
+            if batch.job is not None and pending:
+                effects.append(Cancel(name, pending, pending=True))
+        return effects
+
+    def impossible_to_cancel(self) -> list[Cancel]:
+        """Cancel the tasks that can never start."""
+        return [Cancel(name, tuple(tasks)) for name, tasks in self.never.items() if name in self._state.live]
+
+    def all_to_cancel(self) -> list[Cancel]:
+        """Cancel all open tasks."""
+        batches = [batch for batch in self._state.live.values() if batch.job is not None]
+        found = [Cancel(batch.name, tuple(sorted(self._watch(batch).open))) for batch in batches]
+        return [effect for effect in found if effect.tasks]
+
+    def to_release(self) -> list[Release]:
+        """Release, once, the tasks that the cluster requeued and holds."""
+        return [Release(name, tuple(tasks)) for name, tasks in self.held.items()]
+
+    def pause(self, *, now: float) -> list[PauseRequested]:
+        """Pause the sweep where tasks can never start."""
+        if not self.never or self._state.pausing is not None or self._state.stopping is not None:
+            return []
+        reason = self._state.live[next(iter(self.never))].hindered
+        return [PauseRequested(now, f"its jobs can never start ({reason}): mend the spec, then launch again")]
+
+    def note(self, effect: Effect, result: EffectResult) -> None:
+        """Take note of what came of an effect."""
+        if result.error is not None:
+            return
+        if isinstance(effect, StopRun):
+            self._stopped.add((effect.batch, effect.run))
+        elif isinstance(effect, Cancel):
+            self._cancelled.update(TaskId(effect.batch, task) for task in effect.tasks)
+            if effect.pending:
+                self._watch(self._state.live[effect.batch]).dismissed.update(effect.tasks)
 
     def _note_running(self, now: float) -> None:
         self._running_since = {
@@ -249,33 +314,6 @@ class JobMonitor:
             if isinstance(event, RunFinished | RunInterrupted):
                 self._watch(batch).note(event, at=now)
             yield event
-
-    def unwanted(self) -> list[tuple[BatchState, int]]:
-        """Tasks that run for nobody, or would: of trials that were stopped and runs that were given up.
-
-        One that runs although all its runs have ended is about to leave by itself.
-        """
-        found = []
-        for (name, task), state in self.states.items():
-            batch = self._state.live.get(name)
-            if batch is None or not state.phase.active:
-                continue
-            runs = [run for run in batch.tasks[task] if run in batch.unended]
-            leaving = not runs and state.phase is not Phase.PENDING
-            if not leaving and all(self._state.trials[run.trial].stopped for run in runs):
-                found.append((batch, task))
-        return found
-
-    def unwanted_runs(self) -> Iterator[tuple[BatchState, RunId]]:
-        """Runs that go on or wait for nobody in tasks of which other runs are wanted."""
-        for (name, task), state in self.states.items():
-            batch = self._state.live.get(name)
-            if batch is None or not state.phase.active or len(batch.tasks[task]) == 1:
-                continue
-            runs = [run for run in batch.tasks[task] if run in batch.unended]
-            stopped = [run for run in runs if self._state.trials[run.trial].stopped]
-            if len(stopped) < len(runs):
-                yield from ((batch, run) for run in stopped)
 
     def _poll(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState] | None:
         self.words = None

@@ -26,7 +26,7 @@ from hpcsweep.store.requests import Request
 _log = logging.getLogger(__name__)
 
 
-def answered(
+def handle_request(
     name: str, request: Request, *, state: SweepState, space: Space, seed: int, now: float
 ) -> list[AnyEvent]:
     """What follows from a request; nothing from one that makes no sense here.

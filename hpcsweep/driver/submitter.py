@@ -1,42 +1,64 @@
-"""Batches on their way to the cluster: planned, submitted, found again, abandoned."""
+"""Which runs are submitted, in which arrays, and what becomes of batches without an answer. Pure."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from hpcsweep.core.events import AnyEvent, BatchAbandoned, BatchPlanned, BatchSubmitted, RunId
-from hpcsweep.core.models import Run, Trial
-from hpcsweep.core.protocols import Batch, Clock, Cluster
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchPlanned,
+    BatchSubmitted,
+    Outcome,
+    RunFinished,
+    RunId,
+    TrialCreated,
+    TrialPromoted,
+    TrialStopped,
+)
+from hpcsweep.core.models import BatchState, Run, Trial
+from hpcsweep.core.protocols import Batch
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.cluster_messages import ClusterMessages
 from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.health import excluded
-from hpcsweep.driver.throttle import ThrottleManager
-from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
-from hpcsweep.store.files import explained, make_dirs, write_atomic
-from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import Header, ManifestRun, trial_seed, write_manifest
-from hpcsweep.store.results import new_results
+from hpcsweep.driver.monitor import JobMonitor
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import Header, ManifestRun, trial_seed
+
+#: How long to respect a limit learned from a refusal; then more is tried, for it may have been raised.
+FIRST_PAUSE_S: Final = 30.0
+LONGEST_PAUSE_S: Final = 600.0
+#: A piece of an array gets an array of its own if it fills at least this share of the limit.
+SHARE: Final = 8
+
+
+class Sighting(NamedTuple):
+    """What there is of a batch that was planned and never acknowledged.
+
+    Attributes:
+        abandoned: It was fenced off.
+        job: Its job, by the cluster or by the results of its tasks.
+        has_script: The batch script was written, which is just before the cluster is called.
+    """
+
+    abandoned: bool = False
+    job: str | None = None
+    has_script: bool = False
 
 
 class Submitter:
-    """Brings batches to the cluster, each once: the intent is on disk before the cluster is called.
+    """Brings runs to the cluster in batches, each once.
 
     Args:
         state: Of the sweep.
-        layout: The results folder.
-        journal: Open.
-        cluster: Where batches run.
-        clock: The time.
+        layout: Names the folders of batches.
         settings: Caps and shapes.
-        slots: Who may run at a time.
+        monitor: Knows what goes on in live batches.
         requeue: Whether the cluster may run a task again by itself.
         clones: Whether trials start from checkpoints of others.
-        commit: Makes events true.
-        words: Keeps what the cluster says.
     """
 
     def __init__(
@@ -44,74 +66,109 @@ class Submitter:
         state: SweepState,
         *,
         layout: Layout,
-        journal: Journal,
-        cluster: Cluster,
-        clock: Clock,
         settings: DriverConfig,
-        slots: ThrottleManager,
+        monitor: JobMonitor,
         requeue: bool,
         clones: bool,
-        commit: Callable[[Sequence[AnyEvent]], None],
-        words: ClusterMessages,
     ) -> None:
         self._state = state
         self._layout = layout
-        self._journal = journal
-        self._cluster = cluster
-        self._clock = clock
         self._settings = settings
-        self._slots = slots
+        self._monitor = monitor
         self._requeue = requeue
         self._clones = clones
-        self._commit = commit
-        self._words = words
         self._numbers = itertools.count(1)
-        #: Clean empty answers to "is this batch there?", by batch.
+        #: How often the cluster answered that it does not know the batch.
         self._not_found: Counter[str] = Counter()
         #: And when this session asked that first.
         self._asked_since: dict[str, float] = {}
 
-    def adopt(self) -> None:
-        """Settle the batches that were planned and never acknowledged."""
-        now = self._clock.time()
-        for batch in [batch for batch in self._state.live.values() if batch.job is None]:
-            files = self._layout.batch(batch.name)
-            if not files.void.exists():
-                try:
-                    job = self._cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
-                except ClusterUnavailable as error:
-                    self._words.failed("find", str(error))
-                    continue
-                self._words.answered("find")
-                job = job or _job_by_results(files)
-                if job is not None:
-                    self._commit([BatchSubmitted(batch.name, job, now)])
-                    continue
-                self._not_found[batch.name] += 1
-                # The script is written just before the cluster is called. Without it nothing was
-                # submitted; with it a submission may still be on its way for a while.
-                # A clock that was ahead when it was planned does not make it wait for longer than that.
-                waited_s = max(now - batch.planned_at, now - self._asked_since.setdefault(batch.name, now))
-                settled = self._not_found[batch.name] >= 2 and waited_s >= self._cluster.settle_s
-                if files.script.exists() and not settled:
-                    continue
-            said = f"; the answer was: {batch.said}" if batch.said else ""
-            self._abandon(batch.name, f"it never reached the cluster{said}")
+    # ------------------------------------------------------------------ batches without an answer
 
-    def planned(
-        self, runs: Sequence[RunId], *, free: int, array_tasks: int | None, time_s: int, held: int
+    def reconcile(self, batch: BatchState, sighting: Sighting, *, now: float, settle_s: float) -> Step:
+        """What became of a batch that was planned and never acknowledged.
+
+        Args:
+            batch: It has no job.
+            sighting: What there is of it.
+            now: Unix time.
+            settle_s: How long a submission without an answer may still turn up.
+        """
+        if not sighting.abandoned:
+            if sighting.job is not None:
+                return Step((BatchSubmitted(batch.name, sighting.job, now),))
+            self._not_found[batch.name] += 1
+            # Without a script nothing was submitted; with one a submission may still be on its way.
+            # A clock that was ahead when it was planned does not make it wait for longer than that.
+            waited_s = max(now - batch.planned_at, now - self._asked_since.setdefault(batch.name, now))
+            settled = self._not_found[batch.name] >= 2 and waited_s >= settle_s
+            if sighting.has_script and not settled:
+                return Step()
+        said = f"; the answer was: {batch.said}" if batch.said else ""
+        return Step(effects=(Abandon(batch.name, f"it never reached the cluster{said}"),))
+
+    # ------------------------------------------------------------------ what waits
+
+    def queue(self, events: Sequence[AnyEvent] = ()) -> list[RunId]:
+        """All runs that wait, once these events hold: interrupted ones, promotions, then new trials."""
+        ended = {event.run for event in events if isinstance(event, RunFinished)}
+        waiting = sorted(
+            (run for run in self._state.waiting if run not in ended and not self._is_held_back(run)),
+            key=lambda run: self._state.run(run).attempts == 0,
+        )
+        promoted = [
+            RunId(event.trial, event.rung)
+            for event in events
+            if isinstance(event, TrialPromoted) and not self._state.trials[event.trial].stopped
+        ]
+        created = [RunId(event.trial, 0) for event in events if isinstance(event, TrialCreated)]
+        return [*waiting, *promoted, *created]
+
+    def _is_held_back(self, run: RunId) -> bool:
+        """Whether its batch seems to fail at once: then its runs are submitted again together."""
+        batch = self._state.live.get(self._state.run(run).batch)
+        return batch is not None and not batch.lived and not self._monitor.has_run(batch)
+
+    def stopped_while_waiting(self, events: Sequence[AnyEvent] = ()) -> list[RunFinished]:
+        """The endings of waiting runs whose trials are stopped, by these events or before."""
+        reasons = {event.trial: event.reason for event in events if isinstance(event, TrialStopped)}
+        finished = []
+        for run in map(self._state.run, self._state.waiting):
+            reason = reasons.get(run.trial) or self._state.trials[run.trial].stopped
+            if reason:
+                step, value = run.reported or (0, None)
+                finished.append(
+                    RunFinished(run.trial, run.rung, Outcome.STOPPED, value, step, message=reason)
+                )
+        return finished
+
+    # ------------------------------------------------------------------ new batches
+
+    def plan(
+        self,
+        runs: Sequence[RunId],
+        *,
+        segment: int,
+        free: int,
+        array_tasks: int | None,
+        time_s: int,
+        task_gpus: int,
+        now: float,
     ) -> list[BatchPlanned]:
         """Arrays that carry these runs, as far as there are slots for one task of each.
 
         Args:
             runs: In the order in which they are to start.
+            segment: The journal's, which no other driver has: it makes the names unique.
             free: Slots that may be taken.
             array_tasks: Tasks of one array at most, None for any number.
             time_s: Time limit of a task; 0 where unknown.
-            held: GPUs that a task will hold.
+            task_gpus: GPUs that a task will hold.
+            now: Unix time.
         """
         planned: list[BatchPlanned] = []
         shape = self._settings.shape
+        assert self._state.started is not None
         for chunk in _chunks(runs, array_tasks * shape.runs if array_tasks else max(1, len(runs))):
             if free <= 0:
                 break
@@ -120,98 +177,64 @@ class Submitter:
             free -= throttle
             planned.append(
                 BatchPlanned(
-                    self._new_name(),
-                    self._clock.time(),
+                    f"{self._settings.name}-{self._state.started.sweep}-{segment}-{next(self._numbers)}",
+                    now,
                     tasks,
                     gpus=shape.gpus,
                     throttle=throttle,
                     cluster=self._settings.cluster,
                     time_s=time_s,
-                    held=held if held != shape.gpus else 0,
+                    held=task_gpus if task_gpus != shape.gpus else 0,
                 )
             )
         return planned
 
-    def submit(self, planned: Sequence[BatchPlanned]) -> int:
-        """Submit them in order; the size of one that a submit limit kept out, after which none is tried.
+    def submission(self, planned: BatchPlanned, *, now: float, after: str = "") -> Submit:
+        """The array of a planned batch with its manifest.
 
-        Raises:
-            SubmitRefused: For another reason. The runs wait.
+        Args:
+            planned: Its event has been applied.
+            now: Unix time.
+            after: Job or task that has to end first, empty if none.
         """
-        for position, batch in enumerate(planned):
-            try:
-                self._submit(batch)
-            except (SubmitRefused, SpecError) as refusal:
-                limited = isinstance(refusal, SubmitLimited)
-                if not limited:
-                    self._words.failed("submit", str(refusal), batch=batch.batch, refused=True)
-                for other in planned[position:]:
-                    self._abandon(other.batch, str(refusal), limited=limited and other is batch)
-                if not limited:
-                    raise
-                return len(batch.tasks)
-        return 0
-
-    def _submit(self, planned: BatchPlanned) -> None:
-        """Write what the tasks are to do, then submit the array.
-
-        Raises:
-            SubmitRefused: For certain. An uncertain outcome is settled by later ticks.
-        """
-        files = self._layout.batch(planned.batch)
         shape = self._settings.shape
         assert self._state.started is not None
-        header = Header(
-            planned.batch,
-            self._state.started.sweep,
-            self._settings.program,
-            gpus=shape.gpus,
-            lanes=shape.lanes,
-            tick=self._state.is_detached(self._settings.cluster),
-            fail_fast=0 if self._state.first_errors.over else self._settings.fail_fast,
+        return Submit(
+            Batch(
+                planned.batch,
+                self._layout.batch(planned.batch).root,
+                len(planned.tasks),
+                planned.throttle,
+                shape,
+                exclude=excluded(self._state, now=now),
+                requeue=self._requeue,
+                after=after,
+            ),
+            Header(
+                planned.batch,
+                self._state.started.sweep,
+                self._settings.program,
+                gpus=shape.gpus,
+                lanes=shape.lanes,
+                tick=self._state.is_detached(self._settings.cluster),
+                fail_fast=0 if self._state.first_errors.over else self._settings.fail_fast,
+            ),
+            tuple(tuple(self._manifest_run(run) for run in task) for task in planned.tasks),
         )
-        with explained(self._layout.root):
-            make_dirs(files.root)
-            write_manifest(
-                files, header, ([self._manifest_run(run) for run in task] for task in planned.tasks)
+
+    @staticmethod
+    def abandon(planned: Sequence[BatchPlanned], reason: str, *, limited: bool) -> Step:
+        """The first of these batches was refused, the others are not tried."""
+        return Step(
+            effects=tuple(
+                Abandon(batch.batch, reason, limited=limited and index == 0)
+                for index, batch in enumerate(planned)
             )
-        self._journal.check()
-        batch = Batch(
-            planned.batch,
-            files.root,
-            len(planned.tasks),
-            planned.throttle,
-            shape,
-            exclude=excluded(self._state, now=self._clock.time()),
-            requeue=self._requeue,
-            after=self._slots.to_wait_for,
         )
-        try:
-            job = self._cluster.submit(batch)
-        except (SubmitUncertain, ClusterUnavailable) as error:
-            refused = isinstance(error, SubmitUncertain) and error.refused
-            self._words.failed("submit", str(error), batch=planned.batch, refused=refused)
-            return
-        self._commit([BatchSubmitted(planned.batch, job, self._clock.time())])
-
-    def _abandon(self, name: str, reason: str, *, limited: bool = False) -> None:
-        """Fence the batch off, then let its runs wait again: a task that starts all the same leaves."""
-        files = self._layout.batch(name)
-        with explained(self._layout.root):
-            make_dirs(files.root)
-            write_atomic(files.void, reason.encode())
-        self._commit([BatchAbandoned(name, reason, limited)])
-
-    def _new_name(self) -> str:
-        # The segment's number makes it unique even against a driver that was taken over from.
-        assert self._state.started is not None
-        self._journal.acquire()
-        number = next(self._numbers)
-        return f"{self._settings.name}-{self._state.started.sweep}-{self._journal.number}-{number}"
 
     def _manifest_run(self, run_id: RunId) -> ManifestRun:
         trial = self._state.trials[run_id.trial]
-        run: Run = trial.runs[run_id.rung]
+        run = trial.runs[run_id.rung]
         return ManifestRun(
             trial=run_id.trial,
             rung=run_id.rung,
@@ -236,12 +259,58 @@ class Submitter:
         return tuple(sorted(steps))
 
 
-def _job_by_results(files: BatchLayout) -> str | None:
-    """The job of a batch that the cluster has forgotten already, by what its tasks left."""
-    for _, result in new_results(files, ()):
-        return result.job.partition("_")[0] or None
-    return None
-
-
 def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
     return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+class SubmitBackoff:
+    """Submit limits: how many tasks may be submitted now, and when to try again after a refusal.
+
+    Remembers the refusals of this session; a new one simply tries.
+    """
+
+    def __init__(self) -> None:
+        #: So many of ours fit at most, None before any refusal.
+        self._most: int | None = None
+        self._until = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self._accepted = False
+
+    def allowed(
+        self, *, wanted: int, open_tasks: int, queued: int | None, limit: int | None, now: float
+    ) -> int:
+        """How many of the `wanted` tasks to submit now.
+
+        Args:
+            wanted: Tasks that are to be submitted.
+            open_tasks: Ours that wait or run.
+            queued: The user's that waited or ran when we last looked, None where unknown.
+            limit: How many of those the site allows, None where unknown.
+            now: Unix time.
+        """
+        bounds = []
+        if limit:  # one of 0 is for the refusal to tell
+            # With none of ours there nobody looks any more: what the others had may be long gone.
+            bounds.append((limit, queued if queued is not None and open_tasks else open_tasks))
+        # A time further ahead was told by a clock that has been set since.
+        if self._most is not None and 0 < self._until - now <= LONGEST_PAUSE_S:
+            bounds.append((self._most, open_tasks))
+        allowed = wanted
+        for most, taken in bounds:
+            free = most - taken
+            if open_tasks and free < min(wanted, most // SHARE):
+                return 0
+            allowed = min(allowed, free)
+        return max(0, allowed)
+
+    def refused(self, tasks: int, *, open_tasks: int, now: float) -> None:
+        """An array of so many tasks was refused, beside so many of ours."""
+        if now >= self._until:  # nothing was known, or it was tried again
+            again = now < self._until + LONGEST_PAUSE_S and not self._accepted
+            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if again else FIRST_PAUSE_S
+            self._accepted = False
+        self._most, self._until = open_tasks + tasks - 1, now + self._pause_s
+
+    def accepted(self) -> None:
+        """An array was accepted: the pause after the next refusal is the first one again."""
+        self._accepted = True

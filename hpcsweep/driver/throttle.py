@@ -1,131 +1,174 @@
-"""The cap on tasks at a time, over all live arrays: what is free, and who gets it."""
+"""The cap on tasks at a time over all live arrays, held by their throttles. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
-from hpcsweep.core.events import AnyEvent, BatchThrottled
+from hpcsweep.core.events import BatchThrottled
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import Cluster
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.cluster_messages import ClusterMessages
 from hpcsweep.driver.config import DriverConfig, HostTask
+from hpcsweep.driver.effects import Effect, EffectResult, Step, Throttle
 from hpcsweep.driver.monitor import JobMonitor
-from hpcsweep.driver.throttles import ArrayUsage, free_slots, lowered, raised
-from hpcsweep.errors import ClusterUnavailable
 
 #: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
 MOST_TASKS: Final = 1000
 
 
+class ArrayUsage(NamedTuple):
+    """One live array: tasks that may still run, and how many of them at a time.
+
+    Attributes:
+        slots: What one of its tasks takes; more than 1 where it asks for more GPUs than a task
+            of now, because the resources were changed since it was submitted.
+    """
+
+    open: int
+    throttle: int
+    slots: int = 1
+
+    @property
+    def running(self) -> int:
+        """Tasks that it may have running at this moment."""
+        return min(self.open, self.throttle)
+
+    @property
+    def used(self) -> int:
+        """Slots that it may take at this moment."""
+        return self.running * self.slots
+
+
+def free_slots(cap: int, usages: Sequence[ArrayUsage]) -> int:
+    """Slots that could be taken beyond what may be taken now; negative where too many may be."""
+    return cap - sum(usage.used for usage in usages)
+
+
+def raise_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
+    """New throttles that hand free slots to arrays with more open tasks, oldest first.
+
+    Only what is free is handed out, so that at no moment more than `cap` slots may be taken.
+    """
+    free = free_slots(cap, usages)
+    throttles = []
+    for usage in usages:
+        more = max(0, min(free // usage.slots, usage.open - usage.throttle))
+        free -= more * usage.slots
+        throttles.append(usage.throttle + more)
+    return throttles
+
+
+def lower_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
+    """New throttles after the cap was lowered: cut from the newest arrays, none below 1."""
+    over = -free_slots(cap, usages)
+    throttles = []
+    for usage in reversed(usages):
+        cut = max(0, min(-(-over // usage.slots), usage.running - 1))
+        over -= cut * usage.slots
+        throttles.append(usage.running - cut if cut else usage.throttle)
+    return throttles[::-1]
+
+
 class ThrottleManager:
-    """Counts places by the throttles of the live arrays, and hands free ones from array to array.
+    """Counts the slots taken by the live arrays, and hands free ones from array to array.
 
     Args:
         state: Of the sweep.
-        cluster: Where its batches run.
         settings: Its caps.
-        following: Knows which tasks are open.
-        leaving: The job that this driver runs in, if any.
-        commit: Makes events true.
-        words: Keeps what the cluster says.
-        doubtful: Batches whose throttle on the cluster may differ from the one in the journal.
+        monitor: Knows which tasks are open.
+        host: The job that this driver runs in, if any.
+        unconfirmed: Batches whose throttle on the cluster may differ from the one in the journal.
+
+    Attributes:
+        cluster_slots: Tasks that the cluster runs at a time; None where that is not fixed.
+        expected_gpus: GPUs that a task will hold by the cluster's word; 0 while it was not asked.
     """
 
     def __init__(
         self,
         state: SweepState,
         *,
-        cluster: Cluster,
         settings: DriverConfig,
-        following: JobMonitor,
-        leaving: HostTask | None,
-        commit: Callable[[Sequence[AnyEvent]], None],
-        words: ClusterMessages,
-        doubtful: set[str],
+        monitor: JobMonitor,
+        host: HostTask | None = None,
+        unconfirmed: Iterable[str] = (),
     ) -> None:
         self._state = state
-        self._cluster = cluster
         self._settings = settings
-        self._following = following
-        self._leaving = leaving
-        self._commit = commit
-        self._words = words
-        self._doubtful = doubtful
-        #: What the cluster said that a task will hold; 0 while it was not asked.
+        self._monitor = monitor
+        self._host = host
+        self._unconfirmed = set(unconfirmed)
+        self.cluster_slots: int | None = None
         self.expected_gpus = 0
 
     @property
     def free(self) -> int:
-        """Slots that a new array could take; that of the task which this driver runs in is one of them."""
-        return free_slots(self._cap, self._shares(leaving=False))
+        """Slots that a new array could take, that of the task which this driver runs in included."""
+        return free_slots(self._cap, self._usages(host=False))
 
     @property
     def open_tasks(self) -> int:
         """Tasks that may hold or take slots."""
-        return sum(self._following.open_tasks(batch) for batch in self._state.live.values())
+        return sum(self._monitor.open_tasks(batch) for batch in self._state.live.values())
 
     @property
     def to_wait_for(self) -> str:
         """The task that this driver runs in, where the cap holds only once that has ended; else empty."""
-        if self._leaving is None or not self._leaving.batch or free_slots(self._cap, self._shares()) >= 0:
+        if self._host is None or not self._host.batch or free_slots(self._cap, self._usages()) >= 0:
             return ""
-        return self._leaving.job
-
-    def rethrottle(self) -> None:
-        """Hand the slots of arrays that run out to arrays that could use them."""
-        batches = list(self._state.live.values())
-        shares = self._shares()
-        over = free_slots(self._cap, shares) < 0
-        throttles = lowered(self._cap, shares) if over else raised(self._cap, shares)
-        for batch, throttle in zip(batches, throttles, strict=True):
-            if batch.job is None:
-                continue
-            live = self._following.live(batch)
-            try:
-                if throttle > batch.throttle:  # counted before it holds, so that the cap always does
-                    self._commit([BatchThrottled(batch.name, throttle)])
-                    self._doubtful.add(batch.name)
-                elif throttle < batch.throttle:
-                    self._cluster.throttle(live, throttle)
-                    self._words.answered("change")
-                    self._commit([BatchThrottled(batch.name, throttle)])
-                if batch.name in self._doubtful:
-                    self._cluster.throttle(live, throttle)
-                    self._words.answered("change")
-                    self._doubtful.discard(batch.name)
-            except ClusterUnavailable as error:
-                self._words.failed("change", str(error))
-                continue
+        return self._host.job
 
     @property
     def task_gpus(self) -> int:
-        """GPUs that a task of now holds at most, as far as is known."""
-        asked = self._settings.shape.gpus
-        return max(self.expected_gpus, self._state.held_gpus.get(asked, asked))
+        """GPUs that a new task holds at most, as far as is known."""
+        requested = self._settings.shape.gpus
+        return max(self.expected_gpus, self._state.held_gpus.get(requested, requested))
+
+    def rethrottle(self) -> Step:
+        """Hand the slots of arrays that run out to arrays that could use them.
+
+        A higher throttle is in the journal before it holds on the cluster, a lower one after: so the
+        journal never counts fewer tasks than may run.
+        """
+        usages = self._usages()
+        over = free_slots(self._cap, usages) < 0
+        throttles = lower_throttles(self._cap, usages) if over else raise_throttles(self._cap, usages)
+        raised: list[BatchThrottled] = []
+        effects: list[Throttle] = []
+        for batch, throttle in zip(self._state.live.values(), throttles, strict=True):
+            if batch.job is None:
+                continue
+            if throttle > batch.throttle:
+                raised.append(BatchThrottled(batch.name, throttle))
+                self._unconfirmed.add(batch.name)
+            if throttle != batch.throttle or batch.name in self._unconfirmed:
+                effects.append(Throttle(batch.name, throttle))
+        return Step(tuple(raised), tuple(effects))
+
+    def note(self, effect: Effect, result: EffectResult) -> None:
+        """Take note of what came of an effect."""
+        if isinstance(effect, Throttle) and result.error is None:
+            self._unconfirmed.discard(effect.batch)
 
     @property
     def _cap(self) -> int:
-        caps = [cap for cap in (self._settings.max_tasks, self._cluster.slots) if cap is not None]
+        caps = [cap for cap in (self._settings.max_tasks, self.cluster_slots) if cap is not None]
         if self._settings.max_gpus is not None and self.task_gpus:
             caps.append(self._settings.max_gpus // self.task_gpus)
         return min(caps, default=MOST_TASKS)
 
-    def _shares(self, *, leaving: bool = True) -> list[ArrayUsage]:
+    def _usages(self, *, host: bool = True) -> list[ArrayUsage]:
         """What the live batches may take, with or without the task that this driver runs in."""
         gpus = self.task_gpus or 1
         return [
             ArrayUsage(
-                self._following.open_tasks(batch) - (not leaving and self._is_leaving(batch)),
+                self._monitor.open_tasks(batch) - (not host and self._is_host(batch)),
                 batch.throttle,
                 max(1, -(-batch.task_gpus // gpus)),
             )
             for batch in self._state.live.values()
         ]
 
-    def _is_leaving(self, batch: BatchState) -> bool:
-        mine = self._leaving
-        if mine is None or mine.batch != batch.name:
-            return False
-        return mine.task in self._following.live(batch).open_tasks
+    def _is_host(self, batch: BatchState) -> bool:
+        host = self._host
+        return host is not None and host.batch == batch.name and self._monitor.is_open(batch, host.task)

@@ -1,60 +1,56 @@
-"""Who ticks next where no process stays: small jobs behind each array, or after a time."""
+"""Schedules tick jobs for detached sweeps: behind each array, or at a time. Pure."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Final
 
-from hpcsweep.core.events import TickSubmitted
-from hpcsweep.core.protocols import Cluster
 from hpcsweep.core.state import SweepState
-from hpcsweep.errors import ClusterError
-from hpcsweep.store.layout import Layout
+from hpcsweep.driver.effects import Effect, EffectResult, Step, SubmitTick
 
 #: When to look again after what no job of ours will tell.
 LOOK_AGAIN_S: Final = 60.0
 #: And when to look where every job should tell.
 WATCH_S: Final = 3600.0
-_log = logging.getLogger(__name__)
 
 
 class TickScheduler:
-    """Sees to it that somebody ticks a detached sweep once this driver has left."""
+    """Makes sure that somebody ticks a detached sweep once this driver has left.
 
-    def __init__(self, state: SweepState, *, cluster: Cluster, layout: Layout) -> None:
+    Args:
+        state: Of the sweep.
+
+    Attributes:
+        jobs: Ids and names of the user's jobs at the last poll; None: unknown.
+        error: Why the last tick job was not accepted, empty if it was.
+    """
+
+    def __init__(self, state: SweepState) -> None:
         self._state = state
-        self._cluster = cluster
-        self._layout = layout
+        self.jobs: Mapping[str, str] | None = None
+        self.error = ""
         #: When this session submitted a job behind a batch.
-        self._replaced: dict[str, float] = {}
-        #: Why the last job that was to tick was not taken, empty if it was.
-        self.refused = ""
+        self._submitted_at: dict[str, float] = {}
 
-    def behind_arrays(self, *, now: float, active: Container[str] = ()) -> list[TickSubmitted]:
+    def behind_arrays(self, *, now: float, active: Container[str] = ()) -> Step:
         """A job behind each array that has none, or whose job is gone from the queue before its time.
 
         Args:
             now: Unix time.
             active: Batches with tasks that wait or run: the jobs behind them cannot have started.
         """
-        found: list[TickSubmitted] = []
+        effects: list[SubmitTick] = []
         for batch in self._state.live.values():
             name = f"{batch.name}-tick"
             gone = batch.tick and batch.name in active and self._is_gone(batch.tick, name)
-            if gone and now - self._replaced.get(batch.name, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
+            if gone and now - self._submitted_at.get(batch.name, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
                 continue
             if batch.job is not None and (gone or not batch.tick):
-                self._replaced[batch.name] = now
-                found += self._call(name, now=now, batch=batch.name, after=batch.job)
-        return found
+                self._submitted_at[batch.name] = now
+                effects.append(SubmitTick(name, now, batch=batch.name, after=batch.job))
+        return Step(effects=tuple(effects))
 
-    def _is_gone(self, job: str, name: str) -> bool:
-        """Whether the queue was asked and shows neither this job nor one with its name."""
-        jobs = self._cluster.jobs
-        return jobs is not None and job not in jobs and name not in jobs.values()
-
-    def later(self, *, soon: bool, now: float) -> list[TickSubmitted]:
+    def later(self, *, soon: bool, now: float) -> Step:
         """A job that looks again, unless one does by then.
 
         Args:
@@ -67,32 +63,24 @@ class TickScheduler:
         if now < due <= now + delay_s:
             waiting = [job for job, at in self._state.tick_jobs.items() if at == due]
             if not waiting or not all(self._is_gone(job, self._name) for job in waiting):
-                self.refused = ""
-                return []
-        return self._call(self._name, delay_s=delay_s, now=now)
+                self.error = ""
+                return Step()
+        return Step(effects=(SubmitTick(self._name, now + delay_s, delay_s),))
 
-    def first(self, *, now: float) -> TickSubmitted:
-        """A job that looks in a while: it shows that the cluster takes such jobs.
+    def first(self, *, now: float) -> SubmitTick:
+        """A job that looks in a while: it shows that the cluster takes such jobs."""
+        return SubmitTick(self._name, now + LOOK_AGAIN_S, LOOK_AGAIN_S)
 
-        Raises:
-            ClusterError: It does not.
-        """
-        job = self._cluster.call(self._name, self._layout.root, delay_s=LOOK_AGAIN_S)
-        return TickSubmitted(job, now + LOOK_AGAIN_S)
+    def note(self, effect: Effect, result: EffectResult) -> None:
+        """Take note of what came of an effect."""
+        if isinstance(effect, SubmitTick):
+            self.error = "" if result.error is None else str(result.error)
+
+    def _is_gone(self, job: str, name: str) -> bool:
+        """Whether the queue was asked and shows neither this job nor one with its name."""
+        return self.jobs is not None and job not in self.jobs and name not in self.jobs.values()
 
     @property
     def _name(self) -> str:
         assert self._state.started is not None
         return f"{self._state.started.name}-{self._state.started.sweep}-tick"
-
-    def _call(
-        self, name: str, *, now: float, batch: str = "", after: str = "", delay_s: float = 0.0
-    ) -> list[TickSubmitted]:
-        try:
-            job = self._cluster.call(name, self._layout.root, after=after, delay_s=delay_s)
-        except ClusterError as error:  # finishing tasks tick as well, and the next tick tries again
-            _log.warning("no job that ticks could be submitted: %s", error)
-            self.refused = str(error)
-            return []
-        self.refused = ""
-        return [TickSubmitted(job, now + delay_s, batch)]

@@ -206,7 +206,7 @@ def open_sweep(
             cluster=place.cluster,
             clock=clock,
             settings=_settings(spec, place, layout),
-            leaving=leaving,
+            host=leaving,
             observers=observers,
             compactor=compacting,
         )

@@ -39,7 +39,7 @@ def make_driver(
     space: Space = SPACE,
     clock: Clock | None = None,
     first: Sequence[AnyEvent] = (STARTED,),
-    leaving: HostTask | None = None,
+    host: HostTask | None = None,
     compact: bool = False,
     **settings: Any,
 ) -> tuple[Driver, Journal]:
@@ -63,7 +63,7 @@ def make_driver(
         cluster=cluster,
         clock=clock or FakeClock(),
         settings=DriverConfig(**options),
-        leaving=leaving,
+        host=host,
         compactor=InlineCompactor(layout) if compact else None,
     )
     driver.start(*first)

@@ -24,7 +24,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import GpuBudget, spent_budget, work_left
+from hpcsweep.driver.budgets import GpuBudget, can_resume, exhausted_budget
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.fifo import Fifo
@@ -104,7 +104,7 @@ def test_without_a_cap_or_gpus_anything_may_be_submitted(wanted: DriverConfig) -
     submit(state, "b1", range(2))
     assert not budget(wanted).capped
     assert left(wanted, state) is None
-    assert budget(wanted).spent(state) is None
+    assert budget(wanted).exhausted(state) is None
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_budget_that_was_overspent_leaves_nothing() -> None:
     finish(state, 0, batch="b1", gpu_s=2.0 * HOUR)
     state.apply(BatchClosed("b1"))
     assert left(wanted, state) == 0
-    assert budget(wanted).spent(state) == (
+    assert budget(wanted).exhausted(state) == (
         "budget.gpu_hours 1 is used up: 2 are spent, and one more task may take 1"
     )
 
@@ -168,13 +168,13 @@ def test_it_is_used_up_when_no_task_fits_any_more_not_while_some_may_end_early()
     wanted, state = settings(hours=2.5), sweep(trials=2)
     submit(state, "b1", range(2))
     assert left(wanted, state) == 0
-    assert budget(wanted).spent(state) is None, "what is reserved may become free"
+    assert budget(wanted).exhausted(state) is None, "what is reserved may become free"
     finish(state, 0, batch="b1", gpu_s=0.75 * HOUR)
     finish(state, 1, batch="b1", gpu_s=0.75 * HOUR)
     state.apply(BatchClosed("b1"))
     assert left(wanted, state) == 1
-    assert budget(wanted).spent(state) is None
-    assert budget(settings(hours=2.4)).spent(state) == (
+    assert budget(wanted).exhausted(state) is None
+    assert budget(settings(hours=2.4)).exhausted(state) == (
         "budget.gpu_hours 2.4 is used up: 1.5 are spent, and one more task may take 1"
     )
 
@@ -187,7 +187,7 @@ def test_a_sweep_with_nothing_under_way_either_submits_or_ends(
     submit(state, "b1", range(1))
     finish(state, 0, batch="b1", gpu_s=spent * HOUR)
     state.apply(BatchClosed("b1"))
-    assert (left(wanted, state) == 0) == (budget(wanted).spent(state) is not None)
+    assert (left(wanted, state) == 0) == (budget(wanted).exhausted(state) is not None)
 
 
 @given(
@@ -230,7 +230,7 @@ def test_no_course_of_a_sweep_costs_more_than_the_cap(
                 state.apply(BatchClosed(batch, 0.0, beyond.pop(batch)))
                 del live[batch]
         assert cost <= hours * HOUR + 1e-6
-    assert not waiting or budget(wanted).spent(state) is not None
+    assert not waiting or budget(wanted).exhausted(state) is not None
 
 
 # --------------------------------------------------------------------------- time, and the end
@@ -238,8 +238,8 @@ def test_no_course_of_a_sweep_costs_more_than_the_cap(
 
 def test_a_budget_of_time_counts_from_the_beginning() -> None:
     wanted = settings(max_time_s=100.0)
-    assert spent_budget(sweep(), wanted, budget(wanted), now=1099.9) is None
-    assert spent_budget(sweep(), wanted, budget(wanted), now=1100.0) == "budget.time 100 s is used up"
+    assert exhausted_budget(sweep(), wanted, budget(wanted), now=1099.9) is None
+    assert exhausted_budget(sweep(), wanted, budget(wanted), now=1100.0) == "budget.time 100 s is used up"
 
 
 def ended(ending: SweepOutcome, *, cause: str | None = None, trials: int = 0) -> SweepState:
@@ -267,7 +267,7 @@ def fifo(state: SweepState) -> Fifo:
 
 
 def can_go_on(state: SweepState, wanted: DriverConfig) -> bool:
-    return work_left(state, fifo(state), wanted, budget(wanted), now=2000.0)
+    return can_resume(state, fifo(state), wanted, budget(wanted), now=2000.0)
 
 
 def test_only_what_has_ended_can_go_on() -> None:
@@ -295,5 +295,5 @@ def test_a_space_that_is_exhausted_stays_so() -> None:
 def test_asking_whether_it_can_go_on_changes_nothing() -> None:
     state, wanted = ended(SweepOutcome.FINISHED, cause="budget", trials=2), settings(max_trials=3)
     scheduler = fifo(state)
-    assert work_left(state, scheduler, wanted, budget(wanted), now=2000.0)
+    assert can_resume(state, scheduler, wanted, budget(wanted), now=2000.0)
     assert scheduler.done

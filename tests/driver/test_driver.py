@@ -590,7 +590,7 @@ def test_a_full_disk_is_told_in_words_and_the_next_launch_carries_on(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("hpcsweep.driver.submitter.write_manifest", full)
+        patched.setattr("hpcsweep.driver.executor.write_manifest", full)
         with pytest.raises(FolderError, match="No space left on device"):
             drive(root, FolderCluster(controller))
     drive(root, FolderCluster(controller))
@@ -733,7 +733,7 @@ def test_a_driver_that_is_superseded_between_plan_and_submission_submits_nothing
         write_manifest(*args)
         (Layout(root).journal / "000002.jsonl").touch()
 
-    monkeypatch.setattr("hpcsweep.driver.submitter.write_manifest", slow)
+    monkeypatch.setattr("hpcsweep.driver.executor.write_manifest", slow)
     with pytest.raises(SupersededError):
         driver.tick()
     journal.release()

@@ -19,7 +19,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.first_errors import AT_ONCE_S
 from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.health import unhealthy
+from hpcsweep.driver.health import check_health
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.layout import Layout
@@ -145,14 +145,14 @@ def test_the_pause_is_over_where_a_run_that_had_begun_outlives_the_others(
     tmp_path: Path, longest_s: float, resumed: bool
 ) -> None:
     state = paused(tmp_path)
-    found = unhealthy(state, now=9.0, nodes=(), fail_fast=5, longest_s=longest_s)
+    found = check_health(state, now=9.0, nodes=(), fail_fast=5, longest_s=longest_s)
     assert found == ([PauseEnded(9.0)] if resumed else [])
 
 
 def test_the_pause_is_over_for_good_where_a_run_that_had_begun_has_a_value(tmp_path: Path) -> None:
     state = paused(tmp_path)
     state.first_errors.add(7, "", failed=False)
-    (event,) = unhealthy(state, now=9.0, nodes=(), fail_fast=5)
+    (event,) = check_health(state, now=9.0, nodes=(), fail_fast=5)
     assert event == PauseEnded(9.0)
     state.apply(event)
     assert (state.pausing, state.first_errors.over) == (None, True)
@@ -161,4 +161,4 @@ def test_the_pause_is_over_for_good_where_a_run_that_had_begun_has_a_value(tmp_p
 def test_nothing_pauses_while_a_run_goes_on_for_longer(tmp_path: Path) -> None:
     state = paused(tmp_path)
     state.pausing = None
-    assert unhealthy(state, now=9.0, nodes=(), fail_fast=5, longest_s=AT_ONCE_S + 1) == []
+    assert check_health(state, now=9.0, nodes=(), fail_fast=5, longest_s=AT_ONCE_S + 1) == []

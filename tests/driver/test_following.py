@@ -39,6 +39,7 @@ from hpcsweep.core.protocols import (
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import DriverConfig
+from hpcsweep.driver.effects import Cancel
 from hpcsweep.driver.monitor import NEVER_S, TOLD_S, JobMonitor
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
@@ -555,7 +556,7 @@ def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be
     for restart in range(MAX_IDLE_FAULTS):
         watched.writes(restart=restart, interrupted=Interruption.PREEMPTED)
         assert [type(event) for event in watched.observe()] == [RunInterrupted]
-        assert watched.following.unwanted() == []
+        assert watched.following.tasks_to_cancel() == []
     watched.writes(restart=MAX_IDLE_FAULTS, interrupted=Interruption.PREEMPTED)
     assert watched.observe() == [
         RunFinished(
@@ -568,7 +569,7 @@ def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be
             message="given up after 3 interruptions without progress; the last: preempted",
         )
     ]
-    assert watched.following.unwanted() == [(watched.state.live["b1"], 0)]
+    assert watched.following.tasks_to_cancel() == [Cancel("b1", (0,))]
 
 
 def test_progress_begins_the_count_anew(watched: Watched) -> None:
@@ -879,11 +880,11 @@ def test_words_that_are_not_known_to_be_harmless_are_told_after_a_while(
 ) -> None:
     watched.cluster.says = {0: state}
     assert watched.observe() == []
-    assert watched.following.waits, "somebody has to look again"
+    assert watched.following.undecided, "somebody has to look again"
     assert watched.observe(TOLD_S - 1) == []
     assert watched.observe() == [BatchBlocked("b1", f"1 task: {state.reason}", watched.now)]
     assert watched.observe(10 * NEVER_S) == []
-    assert (watched.following.never, watched.following.waits) == ({}, False)
+    assert (watched.following.never, watched.following.undecided) == ({}, False)
     watched.cluster.says = {0: TaskState(Phase.PENDING, "Priority")}
     assert watched.observe() == [BatchBlocked("b1", "", watched.now)]
 
@@ -922,7 +923,7 @@ def test_a_task_that_can_never_start_is_believed_after_minutes(watched: Watched,
     assert watched.observe() == []
     assert watched.observe(TOLD_S) == [BatchBlocked("b1", "1 task: BadConstraints", watched.now)]
     assert watched.observe(NEVER_S - TOLD_S - 1) == []
-    assert (watched.following.never, watched.following.waits) == ({}, True)
+    assert (watched.following.never, watched.following.undecided) == ({}, True)
     watched.observe()
     assert watched.following.never == {"b1": [0]}
     # Cancelled by us, it says so itself; another session knows it from the journal.

@@ -109,7 +109,7 @@ def test_a_request_that_cannot_be_removed_is_answered_once(root: Path, controlle
     try:
         driver.tick()
         said = driver.passed_over
-        assert not driver.behind
+        assert not driver.has_unread
     finally:
         Path.unlink = unlink  # type: ignore[method-assign]
     journal.release()

@@ -27,7 +27,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import DEATH_S
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.health import EXCLUDED_S, excluded, unhealthy
+from hpcsweep.driver.health import EXCLUDED_S, check_health, excluded
 
 NODES = ("n1", "n2", "n3")
 
@@ -56,20 +56,20 @@ def sweep(*happened: AnyEvent, trials: int = 6) -> SweepState:
 
 
 def found(state: SweepState, *, nodes: Sequence[str] = NODES, now: float = 100.0) -> list[str]:
-    events = unhealthy(state, now=now, nodes=nodes)
+    events = check_health(state, now=now, nodes=nodes)
     return [event.node for event in events if isinstance(event, NodeExcluded)]
 
 
 def test_a_node_where_three_trials_failed_in_a_row_is_left_out_for_a_while() -> None:
     state = sweep(fault(0, "n1"), fault(1, "n1", Interruption.WORKER_DIED))
-    assert unhealthy(state, now=100.0, nodes=NODES) == []
+    assert check_health(state, now=100.0, nodes=NODES) == []
     state.apply(fault(2, "n1", Interruption.LOST))
     exclusion = NodeExcluded(
         "n1", 100.0, 100.0 + EXCLUDED_S, "3 trials failed there in a row; the last: lost!"
     )
-    assert unhealthy(state, now=100.0, nodes=NODES) == [exclusion]
+    assert check_health(state, now=100.0, nodes=NODES) == [exclusion]
     state.apply(exclusion)
-    assert unhealthy(state, now=101.0, nodes=NODES) == []
+    assert check_health(state, now=101.0, nodes=NODES) == []
     assert excluded(state, now=101.0) == ("n1",)
     assert excluded(state, now=100.0 + EXCLUDED_S) == ()
 
@@ -162,12 +162,12 @@ def test_three_batches_in_a_row_that_die_at_once_pause_the_sweep_with_their_last
     state = fresh()
     for number in range(2):
         died(state, number)
-        assert unhealthy(state, now=9.0, nodes=()) == []
+        assert check_health(state, now=9.0, nodes=()) == []
     died(state, 2)
     pause = PauseRequested(9.0, "3 batches in a row died at once; the last: no module named x")
-    assert unhealthy(state, now=9.0, nodes=()) == [pause]
+    assert check_health(state, now=9.0, nodes=()) == [pause]
     state.apply(pause)
-    assert unhealthy(state, now=9.0, nodes=()) == []
+    assert check_health(state, now=9.0, nodes=()) == []
 
 
 def test_a_resumed_sweep_counts_anew() -> None:
@@ -177,7 +177,7 @@ def test_a_resumed_sweep_counts_anew() -> None:
     state.apply(PauseRequested(9.0, "3 batches"))
     state.apply(SweepEnded(9.0, SweepOutcome.PAUSED, "3 batches"))
     state.apply(SweepResumed(10.0))
-    assert (state.pausing, unhealthy(state, now=11.0, nodes=())) == (None, [])
+    assert (state.pausing, check_health(state, now=11.0, nodes=())) == (None, [])
 
 
 def test_a_resumed_sweep_leaves_no_node_out() -> None:
@@ -202,7 +202,7 @@ def test_a_batch_that_shows_life_ends_the_row(life: RunInterrupted) -> None:
     state = fresh()
     for number in range(5):
         died(state, number, life if number == 2 else None)
-        assert unhealthy(state, now=9.0, nodes=()) == []
+        assert check_health(state, now=9.0, nodes=()) == []
 
 
 def test_training_code_that_fails_at_once_pauses_only_while_nothing_has_come_to_a_value() -> None:
@@ -213,7 +213,7 @@ def test_training_code_that_fails_at_once_pauses_only_while_nothing_has_come_to_
         for trial in range(3):
             event = msgspec.structs.replace(failure, trial=trial)
             died(state, trial, event, trial=trial)
-    assert unhealthy(working, now=9.0, nodes=()) == []
-    assert unhealthy(broken, now=9.0, nodes=()) == [
+    assert check_health(working, now=9.0, nodes=()) == []
+    assert check_health(broken, now=9.0, nodes=()) == [
         PauseRequested(9.0, "3 batches in a row died at once; the last: ImportError: no")
     ]

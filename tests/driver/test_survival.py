@@ -224,7 +224,7 @@ def test_each_array_of_a_detached_sweep_has_one_job_behind_it_that_ticks(
         driver, journal = make_driver(root, cluster)
         driver.detach()
         driver.tick()
-        driver.leave()
+        driver.schedule_successor()
         journal.release()
     (name,) = cluster.batches()
     assert cluster.calls == [("s-cafe01-tick", "", 60.0), (f"{name}-tick", f"job-{name}", 0.0)]
@@ -233,7 +233,7 @@ def test_each_array_of_a_detached_sweep_has_one_job_behind_it_that_ticks(
     clock.sleep(61.0)  # the first of them has looked
     driver, journal = make_driver(root, cluster, clock=clock)
     driver.tick()
-    driver.leave()
+    driver.schedule_successor()
     journal.release()
     assert cluster.calls[2:] == [("s-cafe01-tick", "", 3600.0)], "should all of the others fail"
     cluster.per_poll = 100
@@ -251,10 +251,10 @@ def test_a_driver_in_a_task_of_its_own_sweep_lets_the_next_array_wait_for_that_t
     (name,) = cluster.batches()
     # Task 0 has told its result and still runs, for it is the one that ticks; task 1 runs.
     cluster.per_poll = 1
-    leaving = HostTask(name, 0, "4711_0")
+    host = HostTask(name, 0, "4711_0")
     cluster.still = {TaskId(name, 0), TaskId(name, 1)}
     driver, journal = make_driver(
-        root, cluster, scheduler=Fifo(max_resource=2, trials=3), max_tasks=2, leaving=leaving
+        root, cluster, scheduler=Fifo(max_resource=2, trials=3), max_tasks=2, host=host
     )
     driver.tick()
     driver.tick()

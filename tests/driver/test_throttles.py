@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.driver.throttles import ArrayUsage, free_slots, lowered, raised
+from hpcsweep.driver.throttle import ArrayUsage, free_slots, lower_throttles, raise_throttles
 
 shares_of = st.lists(
     st.builds(ArrayUsage, open=st.integers(0, 50), throttle=st.integers(1, 30), slots=st.integers(1, 4)),
@@ -52,7 +52,7 @@ def test_free_slots_are_what_no_array_may_take(cap: int, shares: list[ArrayUsage
 def test_free_slots_go_to_the_oldest_array_that_can_use_them(
     cap: int, shares: list[ArrayUsage], throttles: list[int]
 ) -> None:
-    assert raised(cap, shares) == throttles
+    assert raise_throttles(cap, shares) == throttles
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_free_slots_go_to_the_oldest_array_that_can_use_them(
 def test_a_lowered_cap_is_cut_from_the_newest_arrays(
     cap: int, shares: list[ArrayUsage], throttles: list[int]
 ) -> None:
-    assert lowered(cap, shares) == throttles
+    assert lower_throttles(cap, shares) == throttles
 
 
 @given(st.integers(1, 60), shares_of)
 def test_raising_never_lets_more_run_than_the_cap(cap: int, shares: list[ArrayUsage]) -> None:
-    after = with_throttles(shares, raised(cap, shares))
+    after = with_throttles(shares, raise_throttles(cap, shares))
     assert used(after) <= max(cap, used(shares))
     assert all(new.throttle >= old.throttle for new, old in zip(after, shares, strict=True))
     # Whatever is free after it could not be used by anybody.
@@ -86,7 +86,7 @@ def test_raising_never_lets_more_run_than_the_cap(cap: int, shares: list[ArrayUs
 def test_raising_one_after_the_other_never_exceeds_the_cap_in_between(
     cap: int, shares: list[ArrayUsage]
 ) -> None:
-    target = raised(cap, shares)
+    target = raise_throttles(cap, shares)
     for done in range(len(shares) + 1):
         between = [*with_throttles(shares, target)[:done], *shares[done:]]
         assert used(between) <= max(cap, used(shares))
@@ -94,7 +94,7 @@ def test_raising_one_after_the_other_never_exceeds_the_cap_in_between(
 
 @given(st.integers(1, 60), shares_of)
 def test_lowering_cuts_just_enough_and_leaves_every_array_one(cap: int, shares: list[ArrayUsage]) -> None:
-    after = with_throttles(shares, lowered(cap, shares))
+    after = with_throttles(shares, lower_throttles(cap, shares))
     least = sum(share.slots for share in shares if share.open)
     widest = max((share.slots for share in shares), default=1)
     assert used(after) <= max(cap, least)
@@ -104,6 +104,6 @@ def test_lowering_cuts_just_enough_and_leaves_every_array_one(cap: int, shares: 
 
 @given(st.integers(1, 60), shares_of)
 def test_raising_twice_is_raising_once_and_so_is_lowering(cap: int, shares: list[ArrayUsage]) -> None:
-    for change in (raised, lowered):
+    for change in (raise_throttles, lower_throttles):
         once = change(cap, shares)
         assert change(cap, with_throttles(shares, once)) == once

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.driver.submit_backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, SubmitBackoff
+from hpcsweep.driver.submitter import FIRST_PAUSE_S, LONGEST_PAUSE_S, SubmitBackoff
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_what_the_site_tells_is_what_is_tried(
     wanted: int, open_tasks: int, queued: int | None, limit: int | None, room: int
 ) -> None:
     turn = SubmitBackoff()
-    assert turn.room(wanted=wanted, open_tasks=open_tasks, queued=queued, limit=limit, now=9.0) == room
+    assert turn.allowed(wanted=wanted, open_tasks=open_tasks, queued=queued, limit=limit, now=9.0) == room
 
 
 def room(turn: SubmitBackoff, wanted: int, *, beside: int, now: float) -> int:
     """On a site that tells nothing."""
-    return turn.room(wanted=wanted, open_tasks=beside, queued=beside, limit=None, now=now)
+    return turn.allowed(wanted=wanted, open_tasks=beside, queued=beside, limit=None, now=now)
 
 
 def test_a_refused_task_is_tried_again_when_one_has_left_or_after_a_while() -> None:
@@ -60,9 +60,9 @@ def test_where_not_even_one_goes_in_it_is_tried_again_after_a_while() -> None:
 def test_a_refusal_counts_where_the_site_tells_of_more() -> None:
     turn = SubmitBackoff()
     turn.refused(1, open_tasks=12, now=1000.0)  # the limit of a group, say
-    assert turn.room(wanted=50, open_tasks=12, queued=12, limit=100, now=1001.0) == 0
-    assert turn.room(wanted=50, open_tasks=9, queued=9, limit=100, now=1001.0) == 3
-    assert turn.room(wanted=50, open_tasks=9, queued=9, limit=10, now=1001.0) == 1
+    assert turn.allowed(wanted=50, open_tasks=12, queued=12, limit=100, now=1001.0) == 0
+    assert turn.allowed(wanted=50, open_tasks=9, queued=9, limit=100, now=1001.0) == 3
+    assert turn.allowed(wanted=50, open_tasks=9, queued=9, limit=10, now=1001.0) == 1
 
 
 def test_the_pause_doubles_as_long_as_trying_again_fails() -> None:
@@ -111,7 +111,7 @@ class Site:
 
     def submit(self, turn: SubmitBackoff, wanted: int, *, now: float) -> int:
         """As the driver does: what is refused is halved. How many went in."""
-        tasks = turn.room(wanted=wanted, open_tasks=self.open, queued=self.open, limit=None, now=now)
+        tasks = turn.allowed(wanted=wanted, open_tasks=self.open, queued=self.open, limit=None, now=now)
         while tasks:
             if self.open + tasks <= self.limit:
                 self.open += tasks

@@ -1,0 +1,131 @@
+"""What the driver does to the cluster and the results folder, as values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from hpcsweep.core.events import AnyEvent, RunId
+from hpcsweep.core.protocols import Batch
+from hpcsweep.store.manifest import Header, ManifestRun
+
+
+class Submit(msgspec.Struct, frozen=True):
+    """Write the manifest of a planned batch, then submit its array."""
+
+    batch: Batch
+    header: Header
+    tasks: tuple[tuple[ManifestRun, ...], ...]
+
+
+class Abandon(msgspec.Struct, frozen=True):
+    """Fence a batch off, so that a task which starts all the same leaves; its runs wait again.
+
+    Attributes:
+        limited: A submit limit kept it out.
+    """
+
+    batch: str
+    reason: str
+    limited: bool = False
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """Cancel tasks on the cluster.
+
+    Attributes:
+        pending: They have not started.
+    """
+
+    batch: str
+    tasks: tuple[int, ...]
+    pending: bool = False
+
+
+class StopRun(msgspec.Struct, frozen=True):
+    """Tell the worker to end one of the runs of its task."""
+
+    batch: str
+    run: RunId
+
+
+class Throttle(msgspec.Struct, frozen=True):
+    """Let at most `tasks` tasks of the array run at a time."""
+
+    batch: str
+    tasks: int
+
+
+class Release(msgspec.Struct, frozen=True):
+    """Release tasks that the cluster requeued and holds."""
+
+    batch: str
+    tasks: tuple[int, ...]
+
+
+class SubmitTick(msgspec.Struct, frozen=True):
+    """Submit a small job that ticks a detached sweep.
+
+    Attributes:
+        due: When it starts at the earliest, by this clock.
+        batch: It ticks once all tasks of this one have ended; empty for a job that starts at a time.
+        after: Job of that batch.
+    """
+
+    name: str
+    due: float
+    delay_s: float = 0.0
+    batch: str = ""
+    after: str = ""
+
+
+class CancelTicks(msgspec.Struct, frozen=True):
+    """Cancel jobs that would tick."""
+
+    jobs: tuple[str, ...]
+
+
+class DiscardCheckpoints(msgspec.Struct, frozen=True):
+    """Set the checkpoints of a trial aside: half of them may have been removed."""
+
+    trial: int
+
+
+class DropRequest(msgspec.Struct, frozen=True):
+    """Remove the file of a request that was handled."""
+
+    name: str
+
+
+Effect: TypeAlias = (
+    Submit
+    | Abandon
+    | Cancel
+    | StopRun
+    | Throttle
+    | Release
+    | SubmitTick
+    | CancelTicks
+    | DiscardCheckpoints
+    | DropRequest
+)
+
+
+class Step(NamedTuple):
+    """Events to commit, then effects to carry out."""
+
+    events: tuple[AnyEvent, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+
+class EffectResult(NamedTuple):
+    """What came of an effect.
+
+    Attributes:
+        events: To be committed.
+        error: Why it was not carried out; None if it was.
+    """
+
+    events: tuple[AnyEvent, ...] = ()
+    error: Exception | None = None
