@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from hpcsweep.bootstrap import use_utf8
+from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.core.models import Trial
 from hpcsweep.core.quoting import joined
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
@@ -176,7 +177,12 @@ def train(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> int:
     told = output / "run.json"
     told.write_bytes(msgspec.json.encode(file))
     environ = run_environment(
-        {**environ, **rerun.environment}, file, program, run_file=told, devices=None, python=sys.executable
+        {**without_launcher(environ), **rerun.environment},
+        file,
+        program,
+        run_file=told,
+        devices=None,
+        python=sys.executable,
     )
     argv = program_arguments(program, file, ending=output / ".ending.json", python=sys.executable)
     returncode, unread = _watched(program, argv, environ, Path(file.metrics_file))

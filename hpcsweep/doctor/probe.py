@@ -151,7 +151,7 @@ def _report(errand: ProbeTask, *, late_s: float) -> ProbeReport:
     return ProbeReport(
         token=errand.token,
         late_s=late_s,
-        node=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        node=os.environ.get("HPCSWEEP_NODE") or socket.gethostname(),
         python=f"{platform.python_version()} at {sys.executable}",
         version=hpcsweep.__version__,
         package=str(Path(hpcsweep.__file__).resolve().parent),

@@ -1,8 +1,7 @@
 """`python -m hpcsweep.worker BATCH_FOLDER`: do one array task's work.
 
-Which task it is, and its which start, it is told (`--task`, with `HPCSWEEP_RESTART` and
-`HPCSWEEP_JOB`), else it knows from Slurm (`SLURM_ARRAY_TASK_ID`, `SLURM_RESTART_COUNT`): a worker
-that is started by hand inside a Slurm job has that job's variables around it.
+The cluster tells which task it is: HPCSWEEP_TASK (the array index, or `--task`), HPCSWEEP_RESTART (how often
+the task was started before), HPCSWEEP_JOB (its job id) and HPCSWEEP_NODE.
 Exit 0 means that every run that was started has its result on disk, whatever became of it.
 """
 
@@ -29,7 +28,7 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
         prog="python -m hpcsweep.worker", description="Do one array task's work."
     )
     parser.add_argument("batch", type=Path, help="the batch folder, with its manifest.jsonl")
-    parser.add_argument("--task", type=int, help="the array index, where Slurm does not tell it")
+    parser.add_argument("--task", type=int, help="the array index, in place of HPCSWEEP_TASK")
     parser.add_argument(
         "--setup-failed",
         nargs=2,
@@ -38,18 +37,18 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
     )
     request = parser.parse_args(arguments)
     try:
-        task = request.task
+        if request.task is None and "HPCSWEEP_TASK" not in environ:
+            environ = _submitted_before(environ)
+        task = _number(environ, "HPCSWEEP_TASK") if request.task is None else request.task
         if task is None:
-            task = _first_number(environ, "SLURM_ARRAY_TASK_ID", "HPCSWEEP_TASK")
-        if task is None:
-            parser.error("which task? Give --task, HPCSWEEP_TASK or run in a Slurm array")
-        folder, job = request.batch.absolute(), _job(environ)
+            parser.error("which task? Give --task or HPCSWEEP_TASK")
+        folder, job = request.batch.absolute(), environ.get("HPCSWEEP_JOB", "")
         written = run_task(
             folder,
             task=task,
-            restart=_first_number(environ, "HPCSWEEP_RESTART", "SLURM_RESTART_COUNT") or 0,
+            restart=_number(environ, "HPCSWEEP_RESTART") or 0,
             job=job,
-            node=environ.get("SLURMD_NODENAME") or socket.gethostname(),
+            node=environ.get("HPCSWEEP_NODE") or socket.gethostname(),
             environ=environ,
             signals=signals,
             setup_failed=request.setup_failed and SetupFailure(*request.setup_failed),
@@ -62,17 +61,17 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
     return 0 if written else 1
 
 
-def _first_number(environ: Mapping[str, str], *names: str) -> int | None:
-    for name in names:
-        if environ.get(name, "").isdecimal():
-            return int(environ[name])
-    return None
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    value = environ.get(name, "")
+    return int(value) if value.isdecimal() else None
 
 
-def _job(environ: Mapping[str, str]) -> str:
-    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    from_slurm = f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID", "")
-    return environ.get("HPCSWEEP_JOB") or from_slurm
+def _submitted_before(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Scripts of earlier versions may still be queued: they start this module and leave the rest to Slurm."""
+    from hpcsweep.cluster.slurm.task import slurm_task
+    from hpcsweep.cluster.task_environment import without_launcher
+
+    return without_launcher(environ) | slurm_task(environ)
 
 
 if __name__ == "__main__":

@@ -28,55 +28,9 @@ _OWN = (
 )
 
 #: Of the task, and of the process that drives a detached sweep on: not the training's business.
-_TASK: Final = frozenset({"HPCSWEEP_JOB", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"})
-
-#: By these a process believes that srun has started it, together with the others of its training: the
-#: batch script has them too (SLURM_NTASKS=1, SLURM_PROCID=0), and Lightning with `devices: 2` then trains
-#: on one device. srun sets them again for those that it starts. What stays, for srun and mpirun to see
-#: what the job has: SLURM_JOB_*, SLURM_TASKS_PER_NODE, SLURM_CPUS_PER_TASK, SLURM_NNODES, SLURM_NODELIST.
-_LAUNCHED: Final = frozenset(
-    {
-        "SLURM_NTASKS",
-        "SLURM_NPROCS",
-        "SLURM_PROCID",
-        "SLURM_LOCALID",
-        "SLURM_NODEID",
-        "SLURM_GTIDS",
-        "SLURM_TASK_PID",
-        "SLURM_LAUNCH_NODE_IPADDR",
-        "SLURM_DISTRIBUTION",
-        # NONE at sites that pass nothing on: srun would keep a run's own variables from what it starts.
-        "SLURM_EXPORT_ENV",
-        "PMI_RANK",
-        "PMI_SIZE",
-        "PMI_LOCAL_RANK",
-        "PMI_LOCAL_SIZE",
-        "PMI_UNIVERSE_SIZE",
-        "PMI_FD",
-        "PMI_ID",
-        "PMI_JOBID",
-        "PMI_PORT",
-        "PMI_SPAWNED",
-        "PMI_CONTROL_PORT",
-        "PMI_SHARED_SECRET",
-        "OMPI_UNIVERSE_SIZE",
-        "MPI_LOCALRANKID",
-        "MPI_LOCALNRANKS",
-    }
+_TASK: Final = frozenset(
+    {"HPCSWEEP_JOB", "HPCSWEEP_NODE", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"}
 )
-_LAUNCHED_PREFIXES: Final = (
-    "SLURM_STEP",
-    "SLURM_SRUN_",
-    "SLURM_PTY_",
-    "SLURM_PMI",
-    "SLURM_CPU_BIND",
-    "SLURM_MEM_BIND",
-    "PMIX_",
-    "OMPI_COMM_WORLD_",
-    "MV2_COMM_WORLD_",
-)
-#: Settings of a user, under a prefix of the above.
-_SETTINGS: Final = "PMIX_MCA_"
 
 
 def run_environment(
@@ -92,8 +46,7 @@ def run_environment(
     """The environment of one run's process: `base` and its own variables; docs/environment.md has it all.
 
     Args:
-        base: The task's environment. Another run's variables, those of the task and those by which a
-            process believes that a launcher started it are left out.
+        base: The task's environment; another run's variables and those of the task are left out.
         run: What the run is to do.
         program: Of the sweep. Of a copy of its code modules are imported from the copy.
         run_file: Where that is written.
@@ -106,7 +59,6 @@ def run_environment(
         for name, value in base.items()
         if name not in _OWN and name not in _TASK and not name.startswith("HPCSWEEP_PARAM_")
     }
-    environ = _unlaunched(environ)
     values: dict[str, Any] = {
         "HPCSWEEP_RUN": str(run_file),
         "HPCSWEEP_TRIAL": run.trial,
@@ -124,9 +76,6 @@ def run_environment(
     environ |= {name: as_text(value) for name, value in values.items()}
     if devices is not None:
         environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-    # srun since Slurm 22.05 no longer takes the CPUs of a task from the batch job that it runs in.
-    if "SLURM_CPUS_PER_TASK" in environ:
-        environ.setdefault("SRUN_CPUS_PER_TASK", environ["SLURM_CPUS_PER_TASK"])
     # A log that is written block by block shows nothing while training runs, and loses its end.
     environ.setdefault("PYTHONUNBUFFERED", "1")
     if program.copied is not None and "PYTHONPATH" in environ:
@@ -135,15 +84,6 @@ def run_environment(
     if modules is not None:
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [environ.get("PYTHONPATH", ""), str(modules)]))
     return environ
-
-
-def _unlaunched(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment, less that by which a process believes that a launcher started it."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name not in _LAUNCHED and (not name.startswith(_LAUNCHED_PREFIXES) or name.startswith(_SETTINGS))
-    }
 
 
 def parameter_variable(name: str) -> str:

@@ -60,7 +60,7 @@ def test_package_that_the_interpreter_does_not_find_is_named_by_its_path(
     bare.chmod(0o755)
     script = SlurmCluster(SlurmOptions(python=str(bare))).script(batch)
     assert "PYTHONPATH" not in script
-    argv = shlex.split(script.splitlines()[-1].replace("hpcsweep.worker", "hpcsweep.errors"))
+    argv = shlex.split(script.splitlines()[-1].replace("hpcsweep.cluster.slurm.task", "hpcsweep.errors"))
     assert argv[:3] == ["exec", str(bare), "-P"]
     subprocess.run([sys.executable, "-P", "-S", *argv[3:]], cwd="/", check=True)
 
@@ -68,7 +68,7 @@ def test_package_that_the_interpreter_does_not_find_is_named_by_its_path(
 def test_interpreter_that_does_not_run_here_is_trusted(programs: Programs, batch: Batch) -> None:
     script = SlurmCluster(SlurmOptions(python="/only/in/the/container/python")).script(batch)
     assert "PYTHONPATH" not in script
-    assert "exec /only/in/the/container/python -P -m hpcsweep.worker " in script
+    assert "exec /only/in/the/container/python -P -m hpcsweep.cluster.slurm.task " in script
 
 
 # --------------------------------------------------------------------------- finding

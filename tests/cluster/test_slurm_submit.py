@@ -352,7 +352,7 @@ def test_call_submits_one_small_job_that_ticks_the_folder_behind_another(
         "#SBATCH --dependency=afterany:71",
         "#SBATCH --begin=now+60",
     ]
-    assert [line for line in lines if line.endswith(f"-P -m hpcsweep.tick {tmp_path}")]
+    assert [line for line in lines if line.endswith(f'-P -m hpcsweep.tick {tmp_path} --job "$SLURM_JOB_ID"')]
     variables = environment_of(tmp_path / "env")
     assert {key for key in variables if key.startswith("SBATCH_")} == {"SBATCH_DEBUG"}
 

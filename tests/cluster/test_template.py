@@ -80,7 +80,7 @@ def test_whole_script_of_the_default_template() -> None:
         "#SBATCH --signal=B:USR2@90\n"
         "\n"
         "export A='b c'\n" + setup_lines(["module load cuda"], failed="exit 1") + "\n"
-        "exec /env/bin/python -P -m hpcsweep.worker /r/batches/a1b2-7\n"
+        "exec /env/bin/python -P -m hpcsweep.cluster.slurm.task /r/batches/a1b2-7\n"
     )
 
 
@@ -220,13 +220,27 @@ def test_export_of_an_impossible_name_is_refused(name: str) -> None:
 def test_command_reaches_the_worker_as_one_folder_whatever_its_name(part: str) -> None:
     folder = Path("/r") / part / "b"
     command = worker_command("/my env/python", folder)
-    assert shlex.split(command) == ["exec", "/my env/python", "-P", "-m", "hpcsweep.worker", str(folder)]
+    assert shlex.split(command) == [
+        "exec",
+        "/my env/python",
+        "-P",
+        "-m",
+        "hpcsweep.cluster.slurm.task",
+        str(folder),
+    ]
 
 
 def test_package_that_is_not_installed_is_found_without_a_word_in_the_environment() -> None:
     command = worker_command("/usr/bin/python3", Path("/r"), import_from=Path("/my package"))
     script = "/my package/hpcsweep/bootstrap.py"
-    assert shlex.split(command) == ["exec", "/usr/bin/python3", "-P", script, "hpcsweep.worker", "/r"]
+    assert shlex.split(command) == [
+        "exec",
+        "/usr/bin/python3",
+        "-P",
+        script,
+        "hpcsweep.cluster.slurm.task",
+        "/r",
+    ]
 
 
 def test_script_is_the_same_length_for_one_task_and_five_thousand() -> None:

@@ -29,7 +29,7 @@ from hpcsweep.store.layout import BatchLayout
 
 from .fixture import NODES, PrivateSlurm
 
-#: In the interpreter's place: called as `standin -P -m hpcsweep.worker FOLDER`.
+#: In the interpreter's place: called as `standin -P -m hpcsweep.cluster.slurm.task FOLDER`.
 STANDIN = """\
 #!/bin/bash
 [ "$2" = -c ] && exit 0

@@ -16,12 +16,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.store.manifest import Program
 from hpcsweep.training.lightning import SweepCallback
 from hpcsweep.trial import Trial
 from hpcsweep.worker.environment import run_environment
+from tests.cluster.test_task_environment import JOB, LAUNCHED
 from tests.training.runs import LIGHTNING_ITSELF, Killed, assert_same_weights, kept, new_run, reported, told
-from tests.worker.test_environment import JOB, LAUNCHED, RUN
+from tests.worker.test_environment import RUN
 
 pytestmark = LIGHTNING_ITSELF
 
@@ -265,7 +267,9 @@ def test_two_devices_train_where_the_batch_script_of_one_task_would_make_lightni
 ) -> None:
     job = {**JOB, **LAUNCHED}
     program = Program(workdir="/w", metric="loss")
-    ours = run_environment(job, RUN, program, run_file=Path("/r"), devices=None, python="/p")
+    ours = run_environment(
+        without_launcher(job), RUN, program, run_file=Path("/r"), devices=None, python="/p"
+    )
 
     def seen(environ: dict[str, str]) -> tuple[bool, int, int]:
         with monkeypatch.context() as patch:

@@ -40,7 +40,7 @@ INACTIVE = (
 
 def test_a_run_that_trains_to_its_resource_is_completed_with_its_last_value(bench: Bench) -> None:
     bench.plan_python(GOOD, gpus=2)
-    result = bench.work(SLURMD_NODENAME="n1", HPCSWEEP_JOB="17_0")
+    result = bench.work(HPCSWEEP_NODE="n1", HPCSWEEP_JOB="17_0")
     assert (result.outcome, result.interrupted, result.value) == (Outcome.COMPLETED, None, 1 / 3)
     assert (result.start, result.step, result.progressed) == (0, 3, True)
     assert (result.node, result.job, result.message) == ("n1", "17_0", "")
@@ -579,3 +579,25 @@ def test_a_program_that_prints_without_end_is_stopped_in_its_time(bench: Bench, 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert bench.results()[0].interrupted is Interruption.PREEMPTED
+
+
+@pytest.mark.parametrize("restart", [0, 1])
+def test_a_script_of_an_earlier_version_leaves_the_task_to_slurm_s_variables(
+    bench: Bench, restart: int
+) -> None:
+    bench.plan_python(GOOD)
+    slurm = {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "0", "SLURMD_NODENAME": "n1"}
+    slurm |= {"SLURM_RESTART_COUNT": "1"} if restart else {}
+    env = bench.environment(**slurm)
+    argv = [sys.executable, "-m", "hpcsweep.worker", str(bench.batch.root)]
+    assert subprocess.run(argv, env=env, cwd="/", check=False, timeout=60).returncode == 0
+    (result,) = bench.results()
+    assert (result.task, result.restart, result.job, result.node) == (0, restart, "17_0", "n1")
+
+
+def test_a_worker_that_is_not_told_its_task_is_refused(bench: Bench) -> None:
+    bench.plan_python(GOOD)
+    argv = [sys.executable, "-m", "hpcsweep.worker", str(bench.batch.root)]
+    done = subprocess.run(argv, env=bench.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "which task? Give --task or HPCSWEEP_TASK" in done.stderr

@@ -21,6 +21,7 @@ import msgspec
 
 from hpcsweep import bootstrap
 from hpcsweep.cluster.local.task import TaskLock, claim_path
+from hpcsweep.cluster.task_environment import task_variables, without_launcher
 from hpcsweep.core.protocols import (
     Batch,
     Cluster,
@@ -231,9 +232,9 @@ class LocalCluster(Cluster):
 
     def _start(self, batch: SubmittedBatch, index: int) -> _Task:
         devices = self._free_devices()
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self._cpus), **self._environment}
-        # Launched from inside a Slurm job, that job's number of starts is around.
-        environment |= {"HPCSWEEP_JOB": f"local_{index}", "HPCSWEEP_RESTART": "0"}
+        # A launch from inside a job has that job's variables around it.
+        environment = {**without_launcher(os.environ), "OMP_NUM_THREADS": str(self._cpus)}
+        environment |= {**self._environment, **task_variables(task=index, restart=0, job=f"local_{index}")}
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         files = BatchLayout(batch.folder)

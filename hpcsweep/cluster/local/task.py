@@ -46,7 +46,7 @@ def main() -> int:
 
     signal.signal(signal.SIGALRM, signal.SIG_IGN)  # until the worker takes it up
     signal.setitimer(signal.ITIMER_REAL, float(seconds))  # 0: never
-    return work([folder, "--task", task])
+    return work([folder])
 
 
 if __name__ == "__main__":

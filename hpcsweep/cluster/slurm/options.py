@@ -47,7 +47,7 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True):
     options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
     tick_options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
     python: str = sys.executable
-    module: str = "hpcsweep.worker"
+    module: str = "hpcsweep.cluster.slurm.task"
     workdir: str | None = None
     signal_s: int = 60
     settle_s: float = 150.0

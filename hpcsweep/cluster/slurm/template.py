@@ -35,8 +35,8 @@ _MAX_SIGNAL_S: Final = 65535
 #: What a job that ticks asks for: it replays a journal and calls sbatch, then ends.
 TICK_MIB: Final = 1024
 TICK_MINUTES: Final = 15
-#: What the script of a task becomes.
-WORKER: Final = "hpcsweep.worker"
+#: What the script of a task becomes: the worker.
+WORKER: Final = "hpcsweep.cluster.slurm.task"
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,=@%+*-")
 
 
@@ -267,12 +267,15 @@ def worker_command(
             not go on PYTHONPATH, which training inherits: see `hpcsweep.bootstrap`.
         module: The worker's, or another one in its place.
     """
-    return _module_command(python, module, folder, import_from=import_from)
+    other = "" if module == WORKER else f"--module {module} "
+    return _module_command(python, f"{WORKER} {other}".strip(), folder, import_from=import_from)
 
 
 def tick_command(python: str, folder: Path, *, import_from: Path | None = None) -> str:
     """The shell command of a job that ticks the sweep in this results folder."""
-    return _module_command(python, "hpcsweep.tick", folder, import_from=import_from)
+    return (
+        f'{_module_command(python, "hpcsweep.tick", folder, import_from=import_from)} --job "$SLURM_JOB_ID"'
+    )
 
 
 def _module_command(python: str, module: str, folder: Path, *, import_from: Path | None) -> str:

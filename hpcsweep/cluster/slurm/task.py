@@ -1,0 +1,27 @@
+"""`python -m hpcsweep.cluster.slurm.task BATCH_FOLDER`: the worker of an array task of Slurm."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from hpcsweep.cluster.task_environment import run_in_task, task_variables
+
+
+def slurm_task(environ: Mapping[str, str]) -> dict[str, str]:
+    """What Slurm's variables say of the task, in the worker's words; empty outside of an array."""
+    index = environ.get("SLURM_ARRAY_TASK_ID", "")
+    if not index.isdecimal():
+        return {}
+    array, job = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_JOB_ID", "")
+    return task_variables(
+        task=index,
+        restart=environ.get("SLURM_RESTART_COUNT") or 0,
+        job=f"{array}_{index}" if array else job,
+        node=environ.get("SLURMD_NODENAME", ""),
+    )
+
+
+if __name__ == "__main__":
+    run_in_task(sys.argv[1:], slurm_task(os.environ))

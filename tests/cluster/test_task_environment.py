@@ -1,0 +1,104 @@
+"""What the worker of a task is told, and what its runs must not see of launchers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcsweep.cluster.slurm.task import slurm_task
+from hpcsweep.cluster.task_environment import task_variables, without_launcher
+
+#: What a batch script of Slurm 22.05 has with one task, and what people look at in a job.
+JOB = {
+    "SLURM_JOB_ID": "70",
+    "SLURM_JOBID": "70",
+    "SLURM_JOB_NAME": "sweep-1",
+    "SLURM_JOB_NODELIST": "n1",
+    "SLURM_NODELIST": "n1",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_NNODES": "1",
+    "SLURM_JOB_CPUS_PER_NODE": "4",
+    "SLURM_TASKS_PER_NODE": "1",
+    "SLURM_CPUS_PER_TASK": "4",
+    "SLURM_CPUS_ON_NODE": "4",
+    "SLURM_ARRAY_JOB_ID": "70",
+    "SLURM_ARRAY_TASK_ID": "3",
+    "SLURM_ARRAY_TASK_COUNT": "8",
+    "SLURM_SUBMIT_DIR": "/home/me",
+    "SLURM_RESTART_COUNT": "1",
+    "SLURM_TMPDIR": "/scratch/70",
+    "SLURM_MPI_TYPE": "pmix",
+    "SLURMD_NODENAME": "n1",
+    "PMIX_MCA_gds": "hash",
+    "LC_CTYPE": "de_DE.UTF-8",
+    "HOME": "/home/me",
+}
+#: By these a process believes that srun or mpirun started it.
+LAUNCHED = {
+    "SLURM_NTASKS": "1",
+    "SLURM_NPROCS": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_GTIDS": "0",
+    "SLURM_TASK_PID": "4711",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEPID": "0",
+    "SLURM_STEP_NODELIST": "n1",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "1",
+    "SLURM_SRUN_COMM_HOST": "login",
+    "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1",
+    "SLURM_CPU_BIND": "quiet,mask_cpu:0x1",
+    "SLURM_EXPORT_ENV": "NONE",
+    "SLURM_PMIX_MAPPING_SERV": "(vector,(0,1,1))",
+    "PMI_RANK": "0",
+    "PMI_SIZE": "1",
+    "PMIX_RANK": "0",
+    "PMIX_NAMESPACE": "slurm.pmix.70.0",
+    "OMPI_COMM_WORLD_SIZE": "1",
+    "MPI_LOCALRANKID": "0",
+}
+TASK = {"HPCSWEEP_TASK": "3", "HPCSWEEP_RESTART": "1", "HPCSWEEP_JOB": "70_3", "HPCSWEEP_NODE": "n1"}
+SHOW = "import json, os, sys; print(json.dumps([sys.argv, dict(os.environ)]))"
+
+
+def test_runs_see_what_slurm_says_of_the_job_and_no_launcher_variables() -> None:
+    assert without_launcher({**JOB, **LAUNCHED}) == {**JOB, "SRUN_CPUS_PER_TASK": "4"}
+
+
+def test_outside_of_slurm_the_environment_stays_as_it_is() -> None:
+    assert without_launcher({"HOME": "/home/me"}) == {"HOME": "/home/me"}
+
+
+def test_the_task_is_told_by_slurm_s_variables() -> None:
+    assert slurm_task(JOB) == TASK
+    first = {name: value for name, value in JOB.items() if name != "SLURM_RESTART_COUNT"}
+    assert slurm_task(first) == TASK | {"HPCSWEEP_RESTART": "0"}
+
+
+def test_outside_of_an_array_slurm_says_nothing_of_a_task() -> None:
+    assert slurm_task({"SLURM_JOB_ID": "70"}) == {}
+
+
+def test_the_node_of_a_task_may_be_unknown() -> None:
+    assert task_variables(task=3, restart=1, job="70_3")["HPCSWEEP_NODE"] == ""
+
+
+@pytest.mark.parametrize("module", ["hpcsweep.cluster.slurm.task"])
+def test_the_launcher_starts_a_module_with_the_task_s_variables_alone(tmp_path: Path, module: str) -> None:
+    (tmp_path / "show_task.py").write_text(SHOW)
+    environ = {**os.environ, **JOB, **LAUNCHED, "HPCSWEEP_TASK": "7", "PYTHONPATH": str(tmp_path)}
+    argv = [sys.executable, "-m", module, "--module", "show_task", "/r/batches/b"]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True)
+    arguments, seen = json.loads(done.stdout)
+    assert arguments[1:] == ["/r/batches/b"]
+    expected = {**JOB, **TASK}
+    del expected["LC_CTYPE"]  # Python sets its own where the locale is not installed
+    assert seen.items() >= expected.items()
+    assert seen.keys() & LAUNCHED.keys() == set()
