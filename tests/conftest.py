@@ -2,10 +2,67 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import effort
+from tests.lazy import MODULES_AFTER_COLLECTION
+
+HERE = Path(__file__).parent
+
+#: Tests that one worker of pytest-xdist runs, since they share a cluster, a browser or slow imports.
+GROUPS = {
+    "slurm/test_survival": "survival",
+    "slurm/test_accounting": "accounting",
+    "slurm/test_detached": "detached",
+    "slurm/": "slurm",
+    "report/test_page_browser": "browser",
+    "training/": "training",
+}
+#: What takes longest begins first.
+FIRST = (*GROUPS, "driver/test_kill", "docs/", "simulation/test_faults", "test_local_sweeps", "test_readme")
 
 
-def pytest_configure() -> None:
-    """Have Ctrl-C mean something: a shell starts what it puts in the background with SIGINT ignored."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="try many more seeds, fault schedules and generated examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    effort.exhaustive = config.getoption("--exhaustive")
+    # A shell starts what it puts in the background with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More workers than cores: many tests wait for other processes."""
+    return len(os.sched_getaffinity(0)) + 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def path(item: pytest.Item) -> str:
+        return item.path.relative_to(HERE).as_posix()
+
+    def position(item: pytest.Item) -> int:
+        return next((i for i, start in enumerate(FIRST) if path(item).startswith(start)), len(FIRST))
+
+    for item in items:
+        for start, group in GROUPS.items():
+            if path(item).startswith(start):
+                item.add_marker(pytest.mark.xdist_group(group))
+                break
+    items.sort(key=position)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[MODULES_AFTER_COLLECTION] = frozenset(sys.modules)

@@ -20,9 +20,6 @@ from hpcsweep.errors import FolderError
 from hpcsweep.exports.optuna import write_optuna
 from tests.report.exported import CONFIGS, SHOWN_NAMES, exported, oddly_named, simulated
 
-with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of BoTorch, if it is there
-    from optuna_dashboard import wsgi
-
 
 def storage(file: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(file)))
@@ -42,6 +39,8 @@ def study(file: Path) -> optuna.Study:
 
 def asked(file: Path, path: str) -> Any:
     """What optuna-dashboard answers its own page."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of BoTorch, if it is there
+        from optuna_dashboard import wsgi
     answer = Client(wsgi(storage(file))).get(path)
     assert answer.status_code == 200
     return answer.json

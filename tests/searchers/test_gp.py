@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
@@ -21,10 +21,12 @@ from hpcsweep.searchers.gp import GP, MOST_ROWS
 from hpcsweep.searchers.gp_batch import SAMPLES, Candidates, PosteriorSamples, climbed, log_improvement
 from hpcsweep.searchers.gp_model import Model, aligned, fitted, scaled
 from hpcsweep.searchers.gp_space import Features, neighbours
+from tests.lazy import LazyModule
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # its dependencies use what torch has deprecated
-    import botorch.fit
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch")
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +41,13 @@ MIXED = Space(
         Parameter("z", Float(0.0, 1.0), {"kind": ("a",)}),
     )
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _botorch_is_imported() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its dependencies use what torch has deprecated
+        import botorch.fit  # noqa: F401
 
 
 def tensor(rows: Any) -> torch.Tensor:
@@ -139,6 +148,8 @@ def test_a_failing_fit_leaves_a_model_to_go_on_with(monkeypatch: pytest.MonkeyPa
     def fails(*args: Any, **options: Any) -> None:
         raise RuntimeError("not positive definite")
 
+    import botorch.fit
+
     monkeypatch.setattr(botorch.fit, "fit_gpytorch_mll", fails)
     known = evaluated(SQUARE, SQUARE.sample(40, default_rng(0)), lambda c: (c["x"] - 0.3) ** 2 + c["y"])
     batch = GP().ask(4, known, default_rng(0))
@@ -174,23 +185,31 @@ def test_neighbours_change_something_and_stay_inside() -> None:
 # --------------------------------------------------------------------------- the batch
 
 
-MODEL = Model(tensor([0.3]), noise=1e-6, mean=0.2)
-POINTS, VALUES = tensor([[0.1], [0.5], [0.8]]), tensor([0.6, -1.0, 0.3])
+class Observed(NamedTuple):
+    model: Model
+    points: torch.Tensor
+    values: torch.Tensor
 
 
-def samples(*, model: Model = MODEL, others: Any = (), counts: Any = None) -> PosteriorSamples:
+@cache
+def observed() -> Observed:
+    """A model and three values."""
+    model = Model(tensor([0.3]), noise=1e-6, mean=0.2)
+    return Observed(model, tensor([[0.1], [0.5], [0.8]]), tensor([0.6, -1.0, 0.3]))
+
+
+def samples(*, others: Any = (), counts: Any = None) -> PosteriorSamples:
     more = tensor(others).reshape(-1, 1)
     counted = [True] * (3 + len(more)) if counts is None else counts
-    return PosteriorSamples(
-        model, POINTS, VALUES, others=more, counts=torch.tensor(counted), generator=generator()
-    )
+    return PosteriorSamples(*observed(), others=more, counts=torch.tensor(counted), generator=generator())
 
 
 def posterior(at: torch.Tensor, *, noise: float) -> tuple[Floats, Floats]:
     """Textbook mean and variance (Rasmussen and Williams 2006, 2.25 and 2.26)."""
-    inner = MODEL.kernel(POINTS, POINTS) + noise * torch.eye(3, dtype=torch.double)
-    cross = MODEL.kernel(at, POINTS)
-    mean = MODEL.mean + cross @ torch.linalg.solve(inner, VALUES - MODEL.mean)
+    model, points, values = observed()
+    inner = model.kernel(points, points) + noise * torch.eye(3, dtype=torch.double)
+    cross = model.kernel(at, points)
+    mean = model.mean + cross @ torch.linalg.solve(inner, values - model.mean)
     return mean.numpy(), (1 - (cross * torch.linalg.solve(inner, cross.T).T).sum(1)).numpy()
 
 
@@ -202,20 +221,22 @@ def test_without_noise_the_improvement_is_the_closed_form() -> None:
     deviation = np.sqrt(variance)
     u = (-1.0 - mean) / deviation
     expected = np.log(deviation * (norm.pdf(u) + u * norm.cdf(u)))
+    model, points, values = observed()
     one = PosteriorSamples(
-        MODEL._replace(noise=1e-9), POINTS, VALUES,
-        others=POINTS[:0], counts=torch.ones(3, dtype=torch.bool), generator=generator(),
+        model._replace(noise=1e-9), points, values,
+        others=points[:0], counts=torch.ones(3, dtype=torch.bool), generator=generator(),
     )  # fmt: skip
     assert one.at(at).numpy() == pytest.approx(expected, abs=0.02)
 
 
 def test_samples_have_the_mean_and_variance_of_the_posterior() -> None:
-    noisy = MODEL._replace(noise=0.2)
+    model, points, values = observed()
+    noisy = model._replace(noise=0.2)
     at = tensor([[0.3], [0.5], [0.9]])
     means = []
     for seed in range(100):
         one = PosteriorSamples(
-            noisy, POINTS, VALUES,
+            noisy, points, values,
             others=at, counts=torch.ones(6, dtype=torch.bool), generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         means.append(one.moments(one.whitened(at))[0])
@@ -256,7 +277,7 @@ def test_climbing_ends_higher_and_moves_only_what_is_free() -> None:
     model = Model(tensor([0.3, 0.5]), noise=1e-6, mean=0.0)
     points = tensor([[0.1, 0.2], [0.5, 0.6], [0.8, 0.1]])
     one = PosteriorSamples(
-        model, points, VALUES,
+        model, points, observed().values,
         others=points[:0], counts=torch.ones(3, dtype=torch.bool), generator=generator(),
     )  # fmt: skip
     starts = tensor([[0.4, 0.5], [0.99, 0.7]])

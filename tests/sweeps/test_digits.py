@@ -6,14 +6,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from sklearn import datasets
 
 from hpcsweep.trial import StandaloneTrial, current_trial
 from hpcsweep.worker.load_function import load_trainer
+from tests.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch")
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -78,6 +82,8 @@ def assert_same(left: Any, right: Any) -> None:
 
 
 def test_the_digits_are_those_of_scikit_learn() -> None:
+    from sklearn import datasets
+
     digits = sys.modules[load_trainer(f"{SWEEPS / 'digits.py'}:train").__module__]
     images, labels = digits.load_digits()
     expected = datasets.load_digits()

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_the_random_numbers_left_alone() -> Iterator[None]:
+    import torch
+
     threads = torch.get_num_threads()
     python, numpy, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
     torch.set_num_threads(1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import metrics_files, read_reports
 from hpcsweep.trial import RunFile, Trial
+
+if TYPE_CHECKING:
+    import torch
 
 #: What Lightning has to say about this machine, this torch and the small loaders of a test.
 LIGHTNING_ITSELF = [
@@ -79,4 +82,4 @@ def reported(folder: Path) -> dict[int, dict[str, float]]:
 def assert_same_weights(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
     """Equal to the last bit."""
     assert left.keys() == right.keys()
-    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+    assert [name for name in left if not left[name].equal(right[name])] == []

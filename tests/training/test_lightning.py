@@ -6,62 +6,77 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning
 import pytest
-import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.store.manifest import Program
-from hpcsweep.training.lightning import SweepCallback
 from hpcsweep.trial import Trial
 from hpcsweep.worker.environment import run_environment
 from tests.cluster.test_task_environment import JOB, LAUNCHED
+from tests.lazy import LazyModule
 from tests.training.runs import LIGHTNING_ITSELF, Killed, assert_same_weights, kept, new_run, reported, told
 from tests.worker.test_environment import RUN
 
+if TYPE_CHECKING:
+    import lightning
+    import torch
+    from lightning.fabric.plugins.environments import slurm
+    from torch import Tensor, nn
+    from torch.utils import data
+
+    from hpcsweep.training import lightning as callbacks
+else:
+    lightning, callbacks = LazyModule("lightning"), LazyModule("hpcsweep.training.lightning")
+    slurm = LazyModule("lightning.fabric.plugins.environments.slurm")
+    torch, nn, data = LazyModule("torch"), LazyModule("torch.nn"), LazyModule("torch.utils.data")
+
 pytestmark = LIGHTNING_ITSELF
 
-INPUTS = torch.randn(48, 5, generator=torch.Generator().manual_seed(6))
-DATA = TensorDataset(INPUTS, INPUTS.sum(1))
 BATCH, EPOCHS = 16, 4
 
 
-class Model(lightning.LightningModule):
+@cache
+def dataset() -> data.TensorDataset:
+    inputs = torch.randn(48, 5, generator=torch.Generator().manual_seed(6))
+    return data.TensorDataset(inputs, inputs.sum(1))
+
+
+def new_model(at: int | None, happens: Callable[[], object], *, plateau: bool) -> lightning.LightningModule:
     """A small network with noise in it, and something that happens at a batch."""
 
-    def __init__(self, at: int | None, happens: Callable[[], object], *, plateau: bool) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
-        self.left, self.happens, self.plateau = at, happens, plateau
+    class Model(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+            self.batches = 0
 
-    def loss(self, batch: list[Tensor]) -> Tensor:
-        if self.left is not None:
-            self.left -= 1
-            if self.left == 0:
-                self.happens()
-        return nn.functional.mse_loss(self.layers(batch[0]).squeeze(1), batch[1])
+        def loss(self, batch: list[Tensor]) -> Tensor:
+            self.batches += 1
+            if self.batches == at:
+                happens()
+            return nn.functional.mse_loss(self.layers(batch[0]).squeeze(1), batch[1])
 
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        loss = self.loss(batch)
-        self.log("loss", loss)
-        return loss
+        def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+            loss = self.loss(batch)
+            self.log("loss", loss)
+            return loss
 
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        self.log("val_loss", self.loss(batch))
-        self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        def validation_step(self, batch: list[Tensor], _: int) -> None:
+            self.log("val_loss", self.loss(batch))
+            self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
-        scheduler: Any = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-        if self.plateau:
-            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
+            scheduler: Any = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+            if plateau:
+                scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+
+    return Model()
 
 
 class Resumable:
@@ -71,16 +86,16 @@ class Resumable:
         self.epoch = self.next = 0
 
     def __len__(self) -> int:
-        return len(DATA) // BATCH
+        return len(dataset()) // BATCH
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         if self.next == len(self):
             self.epoch, self.next = self.epoch + 1, 0
-        order = torch.randperm(len(DATA), generator=torch.Generator().manual_seed(self.epoch))
+        order = torch.randperm(len(dataset()), generator=torch.Generator().manual_seed(self.epoch))
         while self.next < len(self):
             chosen = order[self.next * BATCH :][:BATCH]
             self.next += 1
-            yield list(DATA[chosen])
+            yield list(dataset()[chosen])
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "next": self.next}
@@ -105,8 +120,8 @@ def fit(
 ) -> dict[str, Tensor]:
     """Train; the weights at the end. At the batch `at`, counted from this start, something happens."""
     torch.manual_seed(trial.seed)
-    sweep = SweepCallback(trial, unit=unit)
-    model = Model(at, happens, plateau=plateau)
+    sweep = callbacks.SweepCallback(trial, unit=unit)
+    model = new_model(at, happens, plateau=plateau)
     length: dict[str, Any] = {"max_epochs": trial.resource}
     if unit == "step":
         length = {"max_steps": trial.resource, "val_check_interval": 2, "check_val_every_n_epoch": None}
@@ -118,8 +133,10 @@ def fit(
         enable_model_summary=False,
         **{**length, **options},
     )
-    loader = Resumable() if unit == "step" else DataLoader(DATA, BATCH, shuffle=True)
-    trainer.fit(model, loader, DataLoader(DATA, BATCH), ckpt_path=sweep.ckpt_path if resume else None)
+    loader = Resumable() if unit == "step" else data.DataLoader(dataset(), BATCH, shuffle=True)
+    trainer.fit(
+        model, loader, data.DataLoader(dataset(), BATCH), ckpt_path=sweep.ckpt_path if resume else None
+    )
     return model.state_dict()
 
 
@@ -279,7 +296,7 @@ def test_two_devices_train_where_the_batch_script_of_one_task_would_make_lightni
                 if name != "HOME":
                     patch.setenv(name, value)
             trainer = lightning.Trainer(accelerator="cpu", devices=2, logger=False, barebones=True)
-            return SLURMEnvironment.detect(), trainer.num_devices, trainer.world_size
+            return slurm.SLURMEnvironment.detect(), trainer.num_devices, trainer.world_size
 
     assert seen(job) == (True, 2, 1)
     assert seen(ours) == (False, 2, 2)

@@ -5,20 +5,29 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
-from torch.utils.data import DataLoader, TensorDataset
 
 from hpcsweep.errors import CheckpointError
-from hpcsweep.training.pytorch import FILE, TorchState
 from hpcsweep.trial import StandaloneTrial, current_trial
+from tests.lazy import LazyModule
 from tests.training.runs import Killed, assert_same_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.optim import lr_scheduler
+    from torch.utils import data
+
+    from hpcsweep.training import pytorch
+else:
+    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
+    lr_scheduler, data = LazyModule("torch.optim.lr_scheduler"), LazyModule("torch.utils.data")
+    pytorch = LazyModule("hpcsweep.training.pytorch")
 
 Reports = list[tuple[int, dict[str, float]]]
 
@@ -46,11 +55,15 @@ def train(folder: Path, *, resource: int = 6, die_at: int | None = None) -> dict
     order = torch.Generator().manual_seed(4)
     noise = np.random.default_rng(5)
     inputs = torch.randn(48, 5, generator=torch.Generator().manual_seed(6))
-    loader = DataLoader(TensorDataset(inputs, inputs.sum(1)), batch_size=16, shuffle=True, generator=order)
+    loader = data.DataLoader(
+        data.TensorDataset(inputs, inputs.sum(1)), batch_size=16, shuffle=True, generator=order
+    )
     model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    scheduler = ReduceLROnPlateau(optimizer, patience=0)
-    state = TorchState(model=model, optimizer=optimizer, scheduler=scheduler, order=order, noise=noise)
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+    state = pytorch.TorchState(
+        model=model, optimizer=optimizer, scheduler=scheduler, order=order, noise=noise
+    )
     if trial.resume_from is not None:
         state.load(trial.resume_from)
     batches = 0
@@ -102,7 +115,7 @@ def test_what_is_promoted_rung_by_rung_equals_what_is_trained_in_one_go(
 def test_every_generator_of_numpy_goes_on_where_it_was(tmp_path: Path, kind: str) -> None:
     generator = np.random.Generator(getattr(np.random, kind)(7))
     generator.integers(9, dtype=np.int32)  # leaves half of a 64-bit number over
-    state = TorchState(generator=generator)
+    state = pytorch.TorchState(generator=generator)
     state.save(tmp_path)
     expected = generator.integers(1 << 30, size=100, dtype=np.int32)
     generator.normal(size=1000)
@@ -112,14 +125,14 @@ def test_every_generator_of_numpy_goes_on_where_it_was(tmp_path: Path, kind: str
 
 def test_the_file_holds_nothing_that_could_be_run(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
-    TorchState(model=model, optimizer=torch.optim.SGD(model.parameters())).save(tmp_path)
-    saved = torch.load(tmp_path / FILE, weights_only=True)
+    pytorch.TorchState(model=model, optimizer=torch.optim.SGD(model.parameters())).save(tmp_path)
+    saved = torch.load(tmp_path / pytorch.FILE, weights_only=True)
     assert saved["parts"].keys() == {"model", "optimizer"}
     assert saved["random"][0].keys() == {"python", "numpy", "torch", "cuda"}
 
 
-def plain_scheduler() -> LRScheduler:
-    return LambdaLR(torch.optim.SGD(nn.Linear(1, 1).parameters()), lambda epoch: 0.9**epoch)
+def plain_scheduler() -> lr_scheduler.LRScheduler:
+    return lr_scheduler.LambdaLR(torch.optim.SGD(nn.Linear(1, 1).parameters()), lambda epoch: 0.9**epoch)
 
 
 class Schedule:
@@ -133,67 +146,69 @@ class Schedule:
 
 
 def test_a_state_that_could_not_be_loaded_is_refused_when_it_is_saved(tmp_path: Path) -> None:
-    TorchState(scheduler=plain_scheduler()).save(tmp_path)
-    scheduler = LambdaLR(torch.optim.SGD(nn.Linear(1, 1).parameters()), Schedule())
+    pytorch.TorchState(scheduler=plain_scheduler()).save(tmp_path)
+    scheduler = lr_scheduler.LambdaLR(torch.optim.SGD(nn.Linear(1, 1).parameters()), Schedule())
     with pytest.raises(CheckpointError, match=r"the state of 'scheduler' holds more than tensors and plain"):
-        TorchState(model=nn.Linear(1, 1), scheduler=scheduler).save(tmp_path)
+        pytorch.TorchState(model=nn.Linear(1, 1), scheduler=scheduler).save(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
         (
-            {"model": nn.Linear(2, 2), "ema": nn.Linear(1, 1)},
+            lambda: {"model": nn.Linear(2, 2), "ema": nn.Linear(1, 1)},
             r"no state of 'ema'; has the state of 'order',",
         ),
         (
-            {"order": torch.Generator()},
+            lambda: {"order": torch.Generator()},
             r"has the state of 'model', which nobody asks for. Give Torch",
         ),
         (
-            {"model": nn.Linear(2, 3), "order": torch.Generator()},
+            lambda: {"model": nn.Linear(2, 3), "order": torch.Generator()},
             r"the state of 'model' does not fit Linear: [^$]*size mismatch for weight",
         ),
         (
-            {"model": nn.Sequential(nn.Linear(2, 2)), "order": torch.Generator()},
+            lambda: {"model": nn.Sequential(nn.Linear(2, 2)), "order": torch.Generator()},
             r"state of 'model' does not fit Sequential: [^$]*Missing key\(s\) in state_dict: \"0.weight\"",
         ),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, parts: dict[str, Any], message: str) -> None:
-    TorchState(model=nn.Linear(2, 2), order=torch.Generator()).save(tmp_path)
+def test_what_does_not_fit_is_named(
+    tmp_path: Path, parts: Callable[[], dict[str, Any]], message: str
+) -> None:
+    pytorch.TorchState(model=nn.Linear(2, 2), order=torch.Generator()).save(tmp_path)
     with pytest.raises(CheckpointError, match=message) as raised:
-        TorchState(**parts).load(tmp_path)
-    assert str(raised.value).startswith(f"{tmp_path / FILE}: ")
+        pytorch.TorchState(**parts()).load(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / pytorch.FILE}: ")
 
 
 def test_files_of_others_are_refused_and_never_run(tmp_path: Path) -> None:
-    state = TorchState(model=nn.Linear(1, 1))
+    state = pytorch.TorchState(model=nn.Linear(1, 1))
     with pytest.raises(CheckpointError, match="there is no such file: this checkpoint was not made with"):
         state.load(tmp_path)
-    torch.save({"model": 1}, tmp_path / FILE)
+    torch.save({"model": 1}, tmp_path / pytorch.FILE)
     with pytest.raises(CheckpointError, match="was not written by TorchState"):
         state.load(tmp_path)
-    torch.save({"parts": {"model": Schedule()}, "random": []}, tmp_path / FILE)
+    torch.save({"parts": {"model": Schedule()}, "random": []}, tmp_path / pytorch.FILE)
     with pytest.raises(CheckpointError, match="cannot be read safely"):
         state.load(tmp_path)
-    (tmp_path / FILE).write_bytes(b"torn")
+    (tmp_path / pytorch.FILE).write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="cannot be read safely"):
         state.load(tmp_path)
 
 
 def test_only_what_has_a_state_is_taken() -> None:
     with pytest.raises(TypeError, match="TorchState keeps what it is given"):
-        TorchState()
+        pytorch.TorchState()
     with pytest.raises(TypeError, match=r"TorchState\(epoch=...\): must have state_dict and .*; got int"):
-        TorchState(epoch=3)  # type: ignore[arg-type]
+        pytorch.TorchState(epoch=3)  # type: ignore[arg-type]
 
 
 def test_a_process_that_is_not_the_first_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    TorchState(model=nn.Linear(1, 1)).save(tmp_path)
+    pytorch.TorchState(model=nn.Linear(1, 1)).save(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -239,7 +254,7 @@ def test_of_two_processes_one_writes_and_each_gets_its_own_random_numbers_back(t
     ]
     errors = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
-    saved = torch.load(tmp_path / "trial/checkpoints/step-1" / FILE, weights_only=True)
+    saved = torch.load(tmp_path / "trial/checkpoints/step-1" / pytorch.FILE, weights_only=True)
     assert saved["parts"]["model"].keys() == {"weight", "bias"}
     assert len(saved["random"]) == 2
     assert not torch.equal(saved["random"][0]["torch"], saved["random"][1]["torch"])

@@ -7,41 +7,46 @@ import itertools
 import os
 import random
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments, set_seed
 
-from hpcsweep.training.transformers import SweepCallback
 from hpcsweep.trial import Trial
+from tests.lazy import LazyModule
 from tests.training.runs import Killed, assert_same_weights, kept, new_run, reported, told
 
-TOKENS = torch.randint(20, (48, 6), generator=torch.Generator().manual_seed(6))
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from torch import Tensor
+
+    from hpcsweep.training import transformers as callbacks
+else:
+    torch, transformers = LazyModule("torch"), LazyModule("transformers")
+    callbacks = LazyModule("hpcsweep.training.transformers")
+
 BATCH, EPOCHS = 16, 4
 
 
-class Pairs(Dataset[dict[str, Tensor]]):
+@cache
+def dataset() -> Any:
     """Sequences of tokens, and whether the first is a small one."""
-
-    def __len__(self) -> int:
-        return len(TOKENS)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": TOKENS[index], "labels": (TOKENS[index, 0] < 10).long()}
+    tokens = torch.randint(20, (48, 6), generator=torch.Generator().manual_seed(6))
+    return [{"input_ids": row, "labels": (row[0] < 10).long()} for row in tokens]
 
 
-CONFIG = BertConfig(
-    vocab_size=20,
-    hidden_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=16,
-    max_position_embeddings=8,
-)
+def new_model() -> transformers.BertForSequenceClassification:
+    config = transformers.BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=8,
+    )
+    return transformers.BertForSequenceClassification(config)
 
 
 def accuracy(found: Any) -> dict[str, float]:
@@ -62,9 +67,9 @@ def train(
     **options: Any,
 ) -> dict[str, Tensor]:
     """Train; the weights at the end. At the batch `at`, counted from this start, something happens."""
-    set_seed(trial.seed)
-    sweep = SweepCallback(trial, unit=unit)
-    model = BertForSequenceClassification(CONFIG)
+    transformers.set_seed(trial.seed)
+    sweep = callbacks.SweepCallback(trial, unit=unit)
+    model = new_model()
     batches = itertools.count(1)
     model.register_forward_pre_hook(lambda *_: happens() if next(batches) == at else None)
     length: dict[str, Any] = {"num_train_epochs": trial.resource, "save_strategy": "epoch"}
@@ -88,11 +93,11 @@ def train(
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
-    trainer = Trainer(
+    trainer = transformers.Trainer(
         model,
-        TrainingArguments(**{**arguments, **length, **options}),
-        train_dataset=Pairs(),
-        eval_dataset=Pairs(),
+        transformers.TrainingArguments(**{**arguments, **length, **options}),
+        train_dataset=dataset(),
+        eval_dataset=dataset(),
         compute_metrics=accuracy,
         callbacks=[sweep],
     )
