@@ -48,6 +48,6 @@ def test_it_names_only_verbs_and_files_that_exist() -> None:
 def test_ci_runs_its_test_command() -> None:
     (command,) = [block.text for block in blocks(README) if is_the_test_command(block.text)]
     ci = (REPO / ".ci" / "run").read_text(encoding="utf-8")
-    for step in (".[test]", "-m pytest"):
+    for step in (".[test]", "-m pytest", "-n auto"):
         assert step in command
         assert step in ci
