@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line."""
     from hpcsweep.bootstrap import use_utf8
 
     use_utf8()
-    from hpcsweep.cli import app
-
+    try:
+        from hpcsweep.cli import app
+    except ModuleNotFoundError as error:
+        print(
+            f"hpcsweep: this Python ({sys.executable}) lacks {error.name}, which the command line needs: "
+            "python -m pip install hpcsweep",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     app(prog_name="hpcsweep")
 
 
