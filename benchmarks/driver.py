@@ -239,18 +239,18 @@ def drive_alone(name: str, trials: int, folder: str | None) -> Figures:
     return msgspec.json.decode(done.stdout, type=Figures)
 
 
-def verdict(value: float, most: float) -> str:
+def format_verdict(value: float, most: float) -> str:
     """Whether a figure that must not be above `most` is reached."""
     return f"at most {most:g}: {'reached' if value <= most else 'NOT REACHED'}"
 
 
-def middle(values: Sequence[float]) -> str:
+def format_median(values: Sequence[float]) -> str:
     """The median, with the range where there are several."""
     spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
     return f"{statistics.median(values):.2f}{spread}"
 
 
-def show(name: str, sizes: Sequence[int], repeat: int, folder: str | None) -> bool:
+def print_figures(name: str, sizes: Sequence[int], repeat: int, folder: str | None) -> bool:
     """Measure and print one shape; whether everything is reached at the largest size."""
     print(f"\n{SHAPES[name].name}")
     print(
@@ -273,8 +273,9 @@ def show(name: str, sizes: Sequence[int], repeat: int, folder: str | None) -> bo
             growth = [figures.growth for figures in found if figures.growth is not None]
             median_cpu, median_growth = statistics.median(cpu), statistics.median(growth)
             reached = median_cpu <= MOST_CPU_MS and median_growth <= MOST_GROWTH
-            print(f"  CPU ms per trial: {middle(cpu)}, {verdict(median_cpu, MOST_CPU_MS)}")
-            print(f"  last thousand to first: {middle(growth)}, {verdict(median_growth, MOST_GROWTH)}")
+            print(f"  CPU ms per trial: {format_median(cpu)}, {format_verdict(median_cpu, MOST_CPU_MS)}")
+            ratio = f"{format_median(growth)}, {format_verdict(median_growth, MOST_GROWTH)}"
+            print(f"  last thousand to first: {ratio}")
     return reached
 
 
@@ -298,7 +299,7 @@ def main() -> int:
         return 0
     print(f"Results folders in {options.folder or tempfile.gettempdir()}; Python {sys.version.split()[0]}")
     names = options.shapes or list(SHAPES)
-    reached = [show(name, options.sizes, options.repeat, options.folder) for name in names]
+    reached = [print_figures(name, options.sizes, options.repeat, options.folder) for name in names]
     return 0 if all(reached) else 1
 
 

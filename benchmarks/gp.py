@@ -45,7 +45,7 @@ def seconds(ask: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def plainly(known: History, n: int) -> None:
+def ask_botorch(known: History, n: int) -> None:
     """The batch by BoTorch alone, choices relaxed to their one-hot features."""
     import torch
     from botorch.acquisition.logei import qLogExpectedImprovement
@@ -101,7 +101,7 @@ def main() -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
-            plain = seconds(lambda: plainly(many, BATCH))
+            plain = seconds(lambda: ask_botorch(many, BATCH))
         print(f"the same batch by BoTorch's qLogEI alone: {plain:.2f} s; gp takes {whole / plain:.2f} of it")
     return 0 if all(reached) and distinct == BATCH else 1
 

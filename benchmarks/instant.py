@@ -121,7 +121,7 @@ class InstantCluster(Cluster):
         self._todo: dict[str, list[bytes]] = {}
 
     def submit(self, batch: Batch) -> str:
-        with self._measured():
+        with self._timed():
             lines = BatchLayout(batch.folder).manifest.read_bytes().splitlines()
             self._todo[batch.name] = lines[1:]
             make_dirs(BatchLayout(batch.folder).results)
@@ -131,7 +131,7 @@ class InstantCluster(Cluster):
         return None
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState]:
-        with self._measured():
+        with self._timed():
             left = self._per_poll or sum(batch.tasks for batch in live)
             states: dict[TaskId, TaskState] = {}
             for batch in live:
@@ -165,7 +165,7 @@ class InstantCluster(Cluster):
             fsync_dir(files.results)
 
     @contextmanager
-    def _measured(self) -> Iterator[None]:
+    def _timed(self) -> Iterator[None]:
         cpu, wall = time.process_time(), time.perf_counter()
         try:
             yield

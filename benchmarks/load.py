@@ -78,7 +78,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def unsynced() -> Iterator[None]:
+def without_fsync() -> Iterator[None]:
     """What survives a power cut is not the matter here."""
     before = os.fsync
     os.fsync = lambda fd: None
@@ -119,7 +119,7 @@ def _batch(layout: Layout, name: str, first: int, configs: Sequence[Config]) -> 
         result = result_of(run, task, f"4711_{task}")
         write_result(files, result, n=0)
         files.log(task).write_text(f"[hpcsweep] trial {run.trial}: from scratch to step {REPORTS}\n")
-        endings.append(_ending(result, name))
+        endings.append(_run_finished(result, name))
     tasks = tuple((RunId(run.trial, 0),) for run in runs)
     return [
         *(TrialCreated(run.trial, run.config, 0, REPORTS) for run in runs),
@@ -130,7 +130,7 @@ def _batch(layout: Layout, name: str, first: int, configs: Sequence[Config]) -> 
     ]
 
 
-def _ending(result: Result, batch: str) -> RunFinished:
+def _run_finished(result: Result, batch: str) -> RunFinished:
     return RunFinished(
         result.trial,
         result.rung,
@@ -171,7 +171,7 @@ def count_files(root: Path) -> int:
 # --------------------------------------------------------------------------- loading
 
 
-def measured(root: Path, repeats: int) -> Figures:
+def measure(root: Path, repeats: int) -> Figures:
     """Load the folder in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.load", "--load", str(root), "--repeats", str(repeats)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -190,14 +190,14 @@ def _load(root: Path, repeats: int) -> Figures:
         pd.DataFrame({"a": [1.0], "b": ["x"]}).to_parquet(tiny)
         pd.read_parquet(tiny)
         base = peak_mib()
-        load_s = [_timed(lambda: _frames(root)) for _ in range(repeats)]
+        load_s = [_seconds(lambda: _frames(root)) for _ in range(repeats)]
         peak = peak_mib()
         files = []
         for number, frame in enumerate(_frames(root)):
             files.append(Path(folder) / f"{number}.parquet")
             frame.to_parquet(files[-1], index=False)
         reports_s, *rest_s = [
-            statistics.median(_timed(lambda: pd.read_parquet(file)) for _ in range(5))  # noqa: B023
+            statistics.median(_seconds(lambda: pd.read_parquet(file)) for _ in range(5))  # noqa: B023
             for file in files
         ]
     return Figures(load_s, (reports_s, reports_s + sum(rest_s)), peak, base)
@@ -210,13 +210,13 @@ def _frames(root: Path) -> tuple[pd.DataFrame, ...]:
     return results.metrics, results.trials, results.runs
 
 
-def _timed(action: Callable[[], object]) -> float:
+def _seconds(action: Callable[[], object]) -> float:
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
 
 
-def line(what: str, figures: Figures, target_s: float | None) -> str:
+def format_line(what: str, figures: Figures, target_s: float | None) -> str:
     """One line of the report."""
     aim = "" if target_s is None else f" (at most {target_s:g} s)"
     return (
@@ -228,19 +228,19 @@ def line(what: str, figures: Figures, target_s: float | None) -> str:
 def report(trials: int, folder: Path, *, repeats: int) -> None:
     """Write, load, compact and load again; print."""
     layout = Layout(folder)
-    with unsynced():
+    with without_fsync():
         write_folder(layout, trials)
     small = trials <= 10_000
     files = count_files(folder)
-    raw = measured(folder, repeats if small else 1)
-    with unsynced():
+    raw = measure(folder, repeats if small else 1)
+    with without_fsync():
         took = compact(layout)
-    compacted = measured(folder, repeats)
+    compacted = measure(folder, repeats)
     left = count_files(folder)
     one, three = compacted.parquet_s
     print(f"{trials:,} trials x {REPORTS} reports")
-    print(line("from raw files", raw, MOST_RAW_S if small else None) + f", {files:,} files")
-    print(line("compacted", compacted, MOST_COMPACTED_S if small else None) + f", {left} files")
+    print(format_line("from raw files", raw, MOST_RAW_S if small else None) + f", {files:,} files")
+    print(format_line("compacted", compacted, MOST_COMPACTED_S if small else None) + f", {left} files")
     print(f"  {'Parquet by pandas':<17}{one:7.3f} s  reports alone, {three:.3f} s with trials and runs")
     print(f"  {'compacting':<17}{took:7.1f} s", flush=True)
 

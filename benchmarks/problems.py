@@ -171,7 +171,7 @@ def _box(*bounds: tuple[float, float]) -> Space:
     return Space(tuple(Parameter(f"x{i}", Float(low, high)) for i, (low, high) in enumerate(bounds)))
 
 
-def _of(function: Callable[[Floats], float]) -> Callable[[Config], float]:
+def on_unit_box(function: Callable[[Floats], float]) -> Callable[[Config], float]:
     return lambda config: function(np.array(list(config.values())))
 
 
@@ -181,16 +181,16 @@ _UNIT6: Final = _box(*[(0, 1)] * 6)
 PROBLEMS: Final = {
     problem.name: problem
     for problem in (
-        Problem("branin", _box((-5, 10), (0, 15)), _of(branin), 0.39788735772973816, smooth=True),
-        Problem("hartmann3", _box(*[(0, 1)] * 3), _of(hartmann), -3.862779787332663, smooth=True),
-        Problem("hartmann6", _UNIT6, _of(hartmann), -3.3223680114155147, smooth=True),
-        Problem("rosenbrock", _box(*[(-5, 10)] * 4), _of(rosenbrock), 0.0, smooth=True),
-        Problem("ackley", _box(*[(-15, 30)] * 5), _of(ackley), 0.0),
-        Problem("rastrigin", _box(*[(-2.56, 5.12)] * 4), _of(rastrigin), 0.0),
-        Problem("levy", _box(*[(-10, 5)] * 4), _of(levy), 0.0, smooth=True),
+        Problem("branin", _box((-5, 10), (0, 15)), on_unit_box(branin), 0.39788735772973816, smooth=True),
+        Problem("hartmann3", _box(*[(0, 1)] * 3), on_unit_box(hartmann), -3.862779787332663, smooth=True),
+        Problem("hartmann6", _UNIT6, on_unit_box(hartmann), -3.3223680114155147, smooth=True),
+        Problem("rosenbrock", _box(*[(-5, 10)] * 4), on_unit_box(rosenbrock), 0.0, smooth=True),
+        Problem("ackley", _box(*[(-15, 30)] * 5), on_unit_box(ackley), 0.0),
+        Problem("rastrigin", _box(*[(-2.56, 5.12)] * 4), on_unit_box(rastrigin), 0.0),
+        Problem("levy", _box(*[(-10, 5)] * 4), on_unit_box(levy), 0.0, smooth=True),
         Problem("mixed", _MIXED, mixed, 0.0),
         Problem("conditional", _CONDITIONAL, conditional, 0.0),
-        Problem("noisy", _UNIT6, _of(hartmann), -3.3223680114155147, noise=0.3),
+        Problem("noisy", _UNIT6, on_unit_box(hartmann), -3.3223680114155147, noise=0.3),
     )
 }
 

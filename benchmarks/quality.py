@@ -67,7 +67,7 @@ class Result(msgspec.Struct, frozen=True):
     cpu_s: float
 
 
-def carry_out(task: Task) -> Result:
+def run_task(task: Task) -> Result:
     """Do one sweep."""
     start = time.process_time()
     if task.problem in PROBLEMS:
@@ -79,7 +79,9 @@ def carry_out(task: Task) -> Result:
     return Result(task, None if value == float("inf") else value, time.process_time() - start)
 
 
-def results(tasks: Sequence[Task], *, load: Sequence[Path], save: Path | None, jobs: int) -> Iterator[Result]:
+def run_tasks(
+    tasks: Sequence[Task], *, load: Sequence[Path], save: Path | None, jobs: int
+) -> Iterator[Result]:
     """The result of each task, those that are kept first; new ones are saved as they come."""
     known = {
         found.task: found
@@ -93,7 +95,7 @@ def results(tasks: Sequence[Task], *, load: Sequence[Path], save: Path | None, j
     for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # the processes below are the parallel ones
     with ProcessPoolExecutor(min(jobs, len(left)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(carry_out, task) for task in left]
+        futures = [pool.submit(run_task, task) for task in left]
         try:
             for count, future in enumerate(as_completed(futures), start=1):
                 found = future.result()
@@ -135,11 +137,11 @@ def curve_tasks(options: argparse.Namespace) -> list[Task]:
 
 def main() -> int:
     """Print tables and verdicts; 1 if a figure that was measured is not reached."""
-    options = arguments().parse_args()
+    options = argument_parser().parse_args()
     reached = True
     for part in ("functions", "curves") if options.part == "all" else (options.part,):
         tasks = function_tasks(options) if part == "functions" else curve_tasks(options)
-        found = results(tasks, load=options.load, save=options.save, jobs=options.jobs)
+        found = run_tasks(tasks, load=options.load, save=options.save, jobs=options.jobs)
         by_task = {result.task: result for result in found}
         table = Table()
         for task in tasks:
@@ -158,25 +160,25 @@ def main() -> int:
     return 0 if reached else 1
 
 
-def arguments() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     """What may be chosen."""
 
-    def listed(text: str) -> list[str]:
+    def split_list(text: str) -> list[str]:
         return [item for item in text.split(",") if item]
 
     def searchers(text: str) -> list[str]:
-        for name in listed(text):
+        for name in split_list(text):
             if name not in OURS and not name.startswith(OPTUNA):
                 raise argparse.ArgumentTypeError(f"unknown {name!r}; there are {', '.join(OURS)}")
-        return listed(text)
+        return split_list(text)
 
     def batches(text: str) -> list[int]:
-        return [int(item) for item in listed(text)]
+        return [int(item) for item in split_list(text)]
 
     def functions(text: str) -> list[str]:
-        if unknown := [name for name in listed(text) if name not in PROBLEMS]:
+        if unknown := [name for name in split_list(text) if name not in PROBLEMS]:
             raise argparse.ArgumentTypeError(f"unknown {unknown[0]!r}; there are {', '.join(PROBLEMS)}")
-        return listed(text)
+        return split_list(text)
 
     known: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__, **known)

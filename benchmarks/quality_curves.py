@@ -143,16 +143,16 @@ class Sweep:
         for decision in decisions:
             if isinstance(decision, Promote):
                 self._resources[decision.trial].append(decision.resource)
-                self._new(TrialPromoted(decision.trial, decision.rung, decision.resource))
+                self._start_run(TrialPromoted(decision.trial, decision.rung, decision.resource))
         # One ask for each bracket, as the driver does.
         for start, group in itertools.groupby(d for d in decisions if isinstance(d, Start)):
             rng = default_rng([self._seed, self._history.proposed])
             for config in self._searcher.ask(len(list(group)), self._history, rng):
                 self._resources.append([start.resource])
                 trial = self._history.add(config)
-                self._new(TrialCreated(trial, config, start.bracket, start.resource))
+                self._start_run(TrialCreated(trial, config, start.bracket, start.resource))
 
-    def _new(self, event: TrialCreated | TrialPromoted) -> None:
+    def _start_run(self, event: TrialCreated | TrialPromoted) -> None:
         self._scheduler.apply(event)
         self._waiting.append(RunId(event.trial, event.rung if isinstance(event, TrialPromoted) else 0))
 

@@ -27,11 +27,11 @@ def regret(name: str, method: str, *, batch: int, evaluations: int, seed: int) -
     problem = PROBLEMS[name]
     noise = problem.noise * default_rng([seed, 1]).standard_normal(evaluations)
     if method.startswith(OPTUNA):
-        return _of_optuna(problem, method.removeprefix(OPTUNA), noise, batch=batch, seed=seed)
-    return _of_ours(problem, method, noise, batch=batch, seed=seed)
+        return _optuna_regret(problem, method.removeprefix(OPTUNA), noise, batch=batch, seed=seed)
+    return _our_regret(problem, method, noise, batch=batch, seed=seed)
 
 
-def _of_ours(problem: Problem, method: str, noise: NDArray[np.float64], *, batch: int, seed: int) -> float:
+def _our_regret(problem: Problem, method: str, noise: NDArray[np.float64], *, batch: int, seed: int) -> float:
     searcher = make_searcher(method, seed=seed, options={}, trials=len(noise))
     if problems := searcher.problems(problem.space):
         raise ValueError("\n".join(problems))
@@ -46,7 +46,9 @@ def _of_ours(problem: Problem, method: str, noise: NDArray[np.float64], *, batch
     return true[int(np.argmin(np.array(true) + noise))] - problem.minimum
 
 
-def _of_optuna(problem: Problem, sampler: str, noise: NDArray[np.float64], *, batch: int, seed: int) -> float:
+def _optuna_regret(
+    problem: Problem, sampler: str, noise: NDArray[np.float64], *, batch: int, seed: int
+) -> float:
     """By Optuna's own ask and tell, with the sampler's defaults; ordered values are told by their index."""
     import optuna
 

@@ -77,7 +77,7 @@ def _cell(table: Table, problem: str, batch: int, method: str, baseline: str) ->
     found, ratio = table.median(problem, batch, method), table.ratio(problem, batch, method, baseline)
     if found is None:
         return "-"
-    return f"{found:.3g} ({'-' if ratio is None else _short(ratio)})"
+    return f"{found:.3g} ({'-' if ratio is None else _format_ratio(ratio)})"
 
 
 def _mean(table: Table, batch: int, method: str, baseline: str) -> str:
@@ -85,7 +85,7 @@ def _mean(table: Table, batch: int, method: str, baseline: str) -> str:
     positive = [ratio for ratio in ratios if ratio]
     if not positive:
         return "-"
-    return f"({_short(math.exp(sum(map(math.log, positive)) / len(positive)))})"
+    return f"({_format_ratio(math.exp(sum(map(math.log, positive)) / len(positive)))})"
 
 
 # --------------------------------------------------------------------------- verdicts
@@ -121,7 +121,7 @@ def _no_worse(table: Table, batch: int, method: str, peer: str) -> Verdict:
     return Verdict(
         f"{method} <= {peer} on at least 7 of 10, batch {batch}",
         wins >= needed if found else None,
-        f"{wins} of {len(found)} ({_listed(found)})" if found else "",
+        f"{wins} of {len(found)} ({_format_ratios(found)})" if found else "",
     )
 
 
@@ -133,7 +133,7 @@ def _lower_on_smooth(table: Table, batch: int) -> Verdict:
     return Verdict(
         f"gp < tpe on the smooth ones, batch {batch}",
         all(ratio < 1 for _, ratio in found) if found else None,
-        _listed(found),
+        _format_ratios(found),
     )
 
 
@@ -169,7 +169,7 @@ def _beats(table: Table, method: str, baseline: str) -> Verdict:
     return Verdict(
         f"{method} beats {baseline}",
         not lost if found else None,
-        f"{len(found) - len(lost)} of {len(found)}" + (f" (not {_listed(lost)})" if lost else "")
+        f"{len(found) - len(lost)} of {len(found)}" + (f" (not {_format_ratios(lost)})" if lost else "")
         if found
         else "",
     )
@@ -198,12 +198,12 @@ def _within(table: Table, method: str, baseline: str, most: float, claim: str) -
         for name in table.problems
     ]
     found = [(name, ratio) for name, ratio in ratios if ratio is not None]
-    return Verdict(claim, all(ratio <= most for _, ratio in found) if found else None, _listed(found))
+    return Verdict(claim, all(ratio <= most for _, ratio in found) if found else None, _format_ratios(found))
 
 
-def _listed(ratios: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{name} {_short(ratio)}" for name, ratio in ratios)
+def _format_ratios(ratios: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {_format_ratio(ratio)}" for name, ratio in ratios)
 
 
-def _short(ratio: float) -> str:
+def _format_ratio(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"

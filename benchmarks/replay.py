@@ -80,7 +80,7 @@ def hyperband(trials: int) -> Hyperband:
     return Hyperband(max_resource=81, iterations=-(-trials // started))
 
 
-def commits(scheduler: Hyperband) -> Iterator[list[AnyEvent]]:
+def run_events(scheduler: Hyperband) -> Iterator[list[AnyEvent]]:
     """What a driver would commit, commit by commit, to the end of the sweep."""
     configs: list[Config] = []
     resources: dict[RunId, int] = {}
@@ -140,7 +140,7 @@ def write(layout: Layout, trials: int) -> None:
     created = 0
     segments = 1
     journal = Journal.open(layout)
-    for events in commits(scheduler):
+    for events in run_events(scheduler):
         journal.commit(events)
         for event in events:
             scheduler.apply(event)

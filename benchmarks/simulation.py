@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.driver import verdict
+from benchmarks.driver import format_verdict
 from benchmarks.instant import PROGRAM, SHAPE, SPACE, STARTED, objective, peak_mib
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
 from hpcsweep.cluster.simulated.options import SimulatedOptions
@@ -47,7 +47,7 @@ MOST_MIB = 1024
 WINDOW = 1_000
 
 
-class ObjectiveReading(SimulatedCluster):
+class TimedCluster(SimulatedCluster):
     """A simulated site that knows how much CPU time of the process it took itself.
 
     Attributes:
@@ -57,7 +57,7 @@ class ObjectiveReading(SimulatedCluster):
     cpu_s = 0.0
 
     @contextlib.contextmanager
-    def measured(self) -> Iterator[None]:
+    def timed(self) -> Iterator[None]:
         """What happens in this block is the site's."""
         began = time.process_time()
         try:
@@ -66,29 +66,29 @@ class ObjectiveReading(SimulatedCluster):
             self.cpu_s += time.process_time() - began
 
     def submit(self, batch: Batch) -> str:
-        with self.measured():
+        with self.timed():
             return super().submit(batch)
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
-        with self.measured():
+        with self.timed():
             return super().poll(live)
 
     def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
-        with self.measured():
+        with self.timed():
             super().throttle(batch, tasks)
 
 
-class MeasuredClock:
+class TimedClock:
     """The site's clock: what happens while the driver sleeps is the site's cost."""
 
-    def __init__(self, cluster: ObjectiveReading) -> None:
+    def __init__(self, cluster: TimedCluster) -> None:
         self._cluster = cluster
 
     def time(self) -> float:
         return self._cluster.clock.time()
 
     def sleep(self, seconds: float) -> None:
-        with self._cluster.measured():
+        with self._cluster.timed():
             self._cluster.clock.sleep(seconds)
 
 
@@ -98,10 +98,10 @@ def drive(
     options: SimulatedOptions,
     *,
     seed: int = 0,
-    on_tick: Callable[[Driver, ObjectiveReading], None] = lambda driver, cluster: None,
+    on_tick: Callable[[Driver, TimedCluster], None] = lambda driver, cluster: None,
 ) -> SimulationResult:
     """Simulate one sweep that may use the whole site."""
-    cluster = ObjectiveReading(
+    cluster = TimedCluster(
         options,
         shape=SHAPE,
         curve=lambda config, step, seed: objective(config, step),
@@ -119,20 +119,20 @@ def drive(
         searcher=Random(),
         scheduler=scheduler,
         cluster=cluster,
-        clock=MeasuredClock(cluster),
+        clock=TimedClock(cluster),
         settings=settings,
     )
-    meter = Recorder(cluster)
+    recorder = Recorder(cluster)
 
-    def ticked(driver: Driver) -> None:
-        meter.tick(driver)
+    def on_each_tick(driver: Driver) -> None:
+        recorder.tick(driver)
         on_tick(driver, cluster)
 
     beginning: list[AnyEvent] = [SweepStarted("cafe01", "bench", cluster.clock.time(), STARTED.identity)]
     driver.start(*beginning)
-    driver.run(ticked)
+    driver.run(on_each_tick)
     journal.release()
-    return meter.measured(driver)
+    return recorder.result(driver)
 
 
 def idle(folder: Path, *, repeat: int) -> bool:
@@ -162,7 +162,9 @@ def idle(folder: Path, *, repeat: int) -> bool:
             f"{median(found, 'idle'):>7.1%}",
             flush=True,
         )
-    print(f"  worst idle share until the last trial has begun: {worst:.1%}, {verdict(worst, MOST_IDLE)}")
+    print(
+        f"  worst idle share until the last trial has begun: {worst:.1%}, {format_verdict(worst, MOST_IDLE)}"
+    )
     return worst <= MOST_IDLE
 
 
@@ -176,17 +178,17 @@ def many(folder: Path, *, trials: int) -> bool:
     points = [(0, 0.0)]
     began = time.process_time()
 
-    def note(driver: Driver, cluster: ObjectiveReading) -> None:
+    def record(driver: Driver, cluster: TimedCluster) -> None:
         points.append((len(driver.state.trials), time.process_time() - began - cluster.cpu_s))
 
     wall = time.perf_counter()
     scheduler = ASHA(max_resource=81, trials=trials)
-    found = drive(folder / "many", scheduler, SimulatedOptions(nodes=8, gpus=8, spread=4.0), on_tick=note)
+    found = drive(folder / "many", scheduler, SimulatedOptions(nodes=8, gpus=8, spread=4.0), on_tick=record)
     wall = time.perf_counter() - wall
 
     def cost(first: int, last: int) -> float:
         """Seconds for the trials in between."""
-        return at(points, last) - at(points, first)
+        return interpolate(points, last) - interpolate(points, first)
 
     first, last = cost(WINDOW, 2 * WINDOW), cost(trials - WINDOW, trials)
     print(
@@ -194,12 +196,12 @@ def many(folder: Path, *, trials: int) -> bool:
         f"{len(points) - 1:,} ticks, {found.makespan_s / 3600:.0f} hours of virtual time, {wall:.0f} s"
     )
     print(f"  driver CPU per trial: second thousand {first:.3f} ms, last thousand {last:.3f} ms")
-    print(f"  last thousand to second: {last / first:.2f}, {verdict(last / first, MOST_GROWTH)}")
-    print(f"  peak memory: {peak_mib():.0f} MiB, {verdict(peak_mib(), MOST_MIB)}")
+    print(f"  last thousand to second: {last / first:.2f}, {format_verdict(last / first, MOST_GROWTH)}")
+    print(f"  peak memory: {peak_mib():.0f} MiB, {format_verdict(peak_mib(), MOST_MIB)}")
     return last / first <= MOST_GROWTH and peak_mib() <= MOST_MIB
 
 
-def at(points: Sequence[tuple[int, float]], trials: int) -> float:
+def interpolate(points: Sequence[tuple[int, float]], trials: int) -> float:
     """Seconds spent until so many trials were created, straight between the points."""
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 <= trials <= x1 and x0 < x1:

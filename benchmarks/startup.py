@@ -46,7 +46,7 @@ class Command(NamedTuple):
     most: float | None = None
 
 
-def importing(module: str, *names: str) -> Command:
+def import_command(module: str, *names: str) -> Command:
     """The import of one module, or of these names of it."""
     statement = f"from {module} import {', '.join(names)}" if names else f"import {module}"
     return Command(statement, ("-c", statement), statement)
@@ -54,10 +54,10 @@ def importing(module: str, *names: str) -> Command:
 
 COMMANDS = (
     Command("python -m hpcsweep --help", ("-m", "hpcsweep", "--help"), _HELP, MOST_TIMES_BARE),
-    importing("hpcsweep.worker.__main__"),
-    importing("hpcsweep.trial"),
-    importing("hpcsweep", "Trial"),
-    importing("hpcsweep"),
+    import_command("hpcsweep.worker.__main__"),
+    import_command("hpcsweep.trial"),
+    import_command("hpcsweep", "Trial"),
+    import_command("hpcsweep"),
 )
 
 

@@ -24,11 +24,11 @@ from hpcsweep.simulation import (
     SimulationResult,
     Variant,
     compare,
-    comparison,
+    compare_results,
     load_curve,
+    make_variants,
     simulate,
-    stand_in,
-    variants,
+    synthetic_curve,
 )
 from hpcsweep.simulation.plot import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
@@ -97,7 +97,7 @@ def run(spec_path: Path, wanted: SimulateOptions, *, json: bool) -> None:
 
 def _variants(spec_path: Path, wanted: SimulateOptions) -> list[Variant]:
     if wanted.comparisons:
-        return variants(spec_path, wanted.overrides, wanted.comparisons)
+        return make_variants(spec_path, wanted.overrides, wanted.comparisons)
     spec = load_spec(spec_path, wanted.overrides)
     return [Variant(spec.name, spec)]
 
@@ -110,7 +110,7 @@ def _curve(wanted: SimulateOptions) -> Callable[[SweepSpec], Curve]:
     curves = wanted.curves
     if curves is not None:
         return lambda spec: RecordedCurves(curves, spec.space)
-    return lambda spec: stand_in(spec.space, minimise=spec.objective.mode == "min")
+    return lambda spec: synthetic_curve(spec.space, minimise=spec.objective.mode == "min")
 
 
 def _simulated(
@@ -120,7 +120,7 @@ def _simulated(
     seed = first.searcher.seed if wanted.seed is None else wanted.seed
     if wanted.results is not None:
         one = simulate(first, curve(first), seed=seed, folder=wanted.results)
-        return comparison(first, {chosen[0].name: [one]})
+        return compare_results(first, {chosen[0].name: [one]})
     show = sys.stderr.isatty() and not quiet
 
     def progress(name: str, seed: int) -> None:

@@ -1,14 +1,13 @@
-"""What a sweep would take: the real driver on a simulated site, measured and compared.
+"""Runs the real driver on a simulated cluster in virtual time, measures and compares sweeps.
 
-`simulate(spec, curve)` runs one sweep in virtual time; `compare` runs several of them.
+`simulate(spec, curve)` runs one sweep; `compare` several.
 """
 
 from __future__ import annotations
 
 from hpcsweep.cluster.simulated.training import Curve
-from hpcsweep.simulation.comparison import Comparison, Variant, compare, comparison, variants
-from hpcsweep.simulation.curves import curve_of, load_curve, stand_in
-from hpcsweep.simulation.recorded_curves import RecordedCurves
+from hpcsweep.simulation.comparison import Comparison, Variant, compare, compare_results, make_variants
+from hpcsweep.simulation.curves import RecordedCurves, curve_of, load_curve, synthetic_curve
 from hpcsweep.simulation.recorder import SimulationResult
 from hpcsweep.simulation.simulate import simulate
 
@@ -19,10 +18,10 @@ __all__ = [
     "SimulationResult",
     "Variant",
     "compare",
-    "comparison",
+    "compare_results",
     "curve_of",
     "load_curve",
+    "make_variants",
     "simulate",
-    "stand_in",
-    "variants",
+    "synthetic_curve",
 ]

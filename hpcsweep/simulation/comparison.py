@@ -1,4 +1,4 @@
-"""Several sweeps in comparison: every combination of some values of the spec, over several seeds."""
+"""Compares sweeps: every combination of some values of the spec, over several seeds."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from hpcsweep.simulation.recorder import SimulationResult
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import SweepSpec, load_spec
 
-#: What another scheduler takes over from that of the spec, where both have it.
-SHARED = ("min_resource", "max_resource", "eta")
+#: Options that another scheduler takes over from that of the spec, if both have them.
+SHARED_OPTIONS = ("min_resource", "max_resource", "eta")
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """One combination: what is varied, as `KEY=VALUE`, and the spec that it makes."""
+    """One combination of values, named `KEY=VALUE ...`, and its spec."""
 
     name: str
     spec: SweepSpec
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What one variant took, medians over the seeds; None where there was no value.
+    """Results of one variant: medians over the seeds, None where there was no value.
 
     Attributes:
-        target_s: When it had first a value as good as the worst final one of all variants.
+        target_s: When it first reached the worst final value of all variants.
+        hours: GPU-hours, or slot-hours without GPUs.
+        idle: Share of GPU time without a task.
     """
 
     name: str
@@ -47,34 +49,34 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """All variants, each with the same seeds."""
+    """All variants, simulated with the same seeds."""
 
     metric: str
     minimise: bool
     rows: tuple[Row, ...]
 
 
-def variants(path: Path, overrides: Sequence[str], comparisons: Sequence[str]) -> list[Variant]:
-    """The product of the comparisons, in their order.
+def make_variants(path: Path, overrides: Sequence[str], comparisons: Sequence[str]) -> list[Variant]:
+    """All combinations of the compared values, in the given order.
 
-    A scheduler that is not the spec's takes over what it shares with that one, a searcher takes the
-    seed alone.
+    Another scheduler than the spec's keeps `min_resource`, `max_resource` and `eta`; another searcher
+    keeps the seed.
 
     Args:
         path: The sweep file.
-        overrides: As of `--set`, for all of them.
+        overrides: `--set` texts for every variant.
         comparisons: `KEY=VALUE,VALUE,...`, where KEY is `scheduler`, `searcher` or the path of any
             value of the spec.
 
     Raises:
         SpecError: A comparison is malformed, or a combination makes no valid spec.
     """
-    axes = [_axis(text) for text in comparisons]
+    axes = [_parse_axis(text) for text in comparisons]
     spec = load_spec(path, overrides)
     found = []
     for chosen in itertools.product(*axes):
         name = " ".join(f"{key}={value}" for key, value in chosen)
-        more = [text for key, value in chosen for text in _override(spec, key, value)]
+        more = [text for key, value in chosen for text in _overrides(spec, key, value)]
         try:
             found.append(Variant(name, load_spec(path, [*overrides, *more])))
         except SpecError as error:
@@ -82,7 +84,7 @@ def variants(path: Path, overrides: Sequence[str], comparisons: Sequence[str]) -
     return found
 
 
-def _axis(text: str) -> list[tuple[str, str]]:
+def _parse_axis(text: str) -> list[tuple[str, str]]:
     key, equals, values = text.partition("=")
     names = [value.strip() for value in values.split(",")]
     if not (key and equals and all(names)):
@@ -90,12 +92,12 @@ def _axis(text: str) -> list[tuple[str, str]]:
     return [(key, name) for name in names]
 
 
-def _override(spec: SweepSpec, key: str, value: str) -> list[str]:
-    """The `--set` texts that make the spec this variant."""
+def _overrides(spec: SweepSpec, key: str, value: str) -> list[str]:
+    """The `--set` texts that give the spec this value."""
     if key == "scheduler":
         if value == spec.scheduler.name:
             return []
-        shared = _shared(spec, value)
+        shared = _shared_options(spec, value)
         return [f"scheduler={{{', '.join([f'name: {value}', *shared])}}}"]
     if key == "searcher":
         if value == spec.searcher.name:
@@ -104,14 +106,14 @@ def _override(spec: SweepSpec, key: str, value: str) -> list[str]:
     return [f"{key}={value}"]
 
 
-def _shared(spec: SweepSpec, scheduler: str) -> list[str]:
+def _shared_options(spec: SweepSpec, scheduler: str) -> list[str]:
     options: dict[str, Any] = spec.scheduler.options
     try:
         cls = find_class(SCHEDULERS, scheduler, group="hpcsweep.schedulers", key="scheduler")
     except SpecError as error:
         raise SpecError(f"--compare scheduler={scheduler}: {error}") from error
     wanted = inspect.signature(cls).parameters
-    return [f"{name}: {options[name]}" for name in SHARED if name in wanted and name in options]
+    return [f"{name}: {options[name]}" for name in SHARED_OPTIONS if name in wanted and name in options]
 
 
 def compare(
@@ -125,8 +127,8 @@ def compare(
 
     Args:
         chosen: The variants, at least one.
-        curve: The curve for a spec.
-        seeds: The same for all of them, at least one.
+        curve: Makes the learning curves for a spec.
+        seeds: At least one, the same for every variant.
         progress: Called before each simulation with the variant's name and the seed.
 
     Raises:
@@ -138,20 +140,21 @@ def compare(
             progress(variant.name, seed)
             run = simulate(variant.spec, curve(variant.spec), seed=seed)
             done.setdefault(variant.name, []).append(run)
-    return comparison(chosen[0].spec, done)
+    return compare_results(chosen[0].spec, done)
 
 
-def comparison(spec: SweepSpec, done: Mapping[str, Sequence[SimulationResult]]) -> Comparison:
-    """What simulations of variants of this spec show: by variant, each with the same seeds."""
+def compare_results(spec: SweepSpec, done: Mapping[str, Sequence[SimulationResult]]) -> Comparison:
+    """Compare finished simulations, by variant; each variant must have the same seeds."""
     minimise = spec.objective.mode == "min"
     targets = [
-        _worst([run.value for run in same], minimise=minimise) for same in zip(*done.values(), strict=True)
+        _worst_value([run.value for run in same], minimise=minimise)
+        for same in zip(*done.values(), strict=True)
     ]
     rows = tuple(_row(name, runs, targets, minimise=minimise) for name, runs in done.items())
     return Comparison(spec.objective.metric, minimise, rows)
 
 
-def _worst(values: Sequence[float | None], *, minimise: bool) -> float | None:
+def _worst_value(values: Sequence[float | None], *, minimise: bool) -> float | None:
     known = [value for value in values if value is not None]
     return (max if minimise else min)(known) if known else None
 
@@ -175,6 +178,6 @@ def _row(
 
 
 def median(values: Iterable[float | None]) -> float | None:
-    """Of those that there are, None if there are none."""
+    """The median of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None

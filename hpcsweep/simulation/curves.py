@@ -1,4 +1,4 @@
-"""Stand-in objectives: learning curves as Python functions."""
+"""Learning curves for simulated trials: Python functions, or those of an earlier sweep."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from hpcsweep.cluster.simulated.training import Curve
-from hpcsweep.core.events import Config
+from hpcsweep.core.events import Config, Outcome
+from hpcsweep.core.history import Floats
+from hpcsweep.core.models import Trial
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
+from hpcsweep.views.folder import Folder
+from hpcsweep.views.metrics import metrics_table
 
-#: Where in the unit cube the built-in curve has its best point, in each dimension.
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: The optimum of the synthetic curve in the unit cube, in each dimension.
 _BEST = 0.3
 
 
@@ -49,15 +56,14 @@ def load_curve(target: str) -> Curve:
 def curve_of(function: Callable[..., float], *, name: str = "objective") -> Curve:
     """`function(config, step)`, the value after `step` units, as a curve.
 
-    If it has a parameter named `seed`, it is given the trial's seed by that name. A run of which
-    the value is NaN, or an exception, fails.
+    A parameter named `seed` receives the trial's seed. A run fails if the function raises or returns NaN.
 
     Raises:
-        SpecError: It cannot be called so.
+        SpecError: It cannot be called like this.
     """
     try:
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # a built-in that does not tell
+    except (TypeError, ValueError):  # a built-in without a signature
         parameters = inspect.signature(lambda config, step: None).parameters
     seeded = "seed" in parameters
     try:
@@ -71,11 +77,11 @@ def curve_of(function: Callable[..., float], *, name: str = "objective") -> Curv
     return curve
 
 
-def stand_in(space: Space, *, minimise: bool) -> Curve:
-    """A curve for those who only want to know times: its values have a meaning of their own.
+def synthetic_curve(space: Space, *, minimise: bool) -> Curve:
+    """A curve for simulations that ask only for times; its values mean nothing.
 
-    `a + (1 - a) / sqrt(step)`, where `a` is the mean squared distance of the active parameters in
-    the unit cube to 0.3; one minus that where values are maximised.
+    `a + (1 - a) / sqrt(step)`, where `a` is the mean squared distance of the active parameters to
+    0.3 in the unit cube; one minus that if values are maximised.
     """
 
     def curve(config: Config, step: int, seed: int) -> float:
@@ -104,3 +110,110 @@ def _import_file(path: Path) -> ModuleType:
 def _import_module(name: str) -> ModuleType:
     sys.path.insert(0, os.getcwd())
     return importlib.import_module(name)
+
+
+class _TrialCurve(NamedTuple):
+    """The values that a trial reported at `steps`, NaN where it failed.
+
+    Attributes:
+        unit_s: Seconds per unit of resource, None if unknown.
+    """
+
+    config: Config
+    steps: list[int]
+    values: list[float]
+    unit_s: float | None
+
+    @property
+    def last(self) -> int:
+        return self.steps[-1]
+
+
+class RecordedCurves:
+    """Values and times of the nearest configuration in an earlier results folder.
+
+    The nearest is searched among the trials trained to the step (or the longest ones, if there are
+    none), by Euclidean distance in the unit cube; a parameter that is active in only one of the two
+    counts as 1. Values are interpolated linearly between steps and constant outside of them.
+
+    Args:
+        folder: A results folder.
+        space: The space of the simulated sweep.
+
+    Raises:
+        FolderError: It is no results folder.
+        SpecError: Nothing in it fits the space.
+    """
+
+    def __init__(self, folder: Path, space: Space) -> None:
+        earlier = Folder(folder)
+        started = earlier.state.started
+        metric = started.identity["objective"]["metric"] if started else ""
+        curves = _reported_values(metrics_table(earlier.layout, earlier.reading.events), metric)
+        recordings = [
+            recording
+            for trial in earlier.state.trials
+            if not space.check(trial.config)
+            and (recording := _trial_curve(trial, curves.get(trial.trial, {}))) is not None
+        ]
+        if not recordings:
+            raise SpecError(f"curves: {folder}: must hold a trial of this space with a value, got none")
+        self.count = len(recordings)
+        self._space = space
+        self._recordings = recordings
+        self._units = space.to_unit([recording.config for recording in recordings])
+        self._last = np.array([recording.last for recording in recordings])
+        self._timed = np.array([recording.unit_s is not None for recording in recordings])
+
+    def __call__(self, config: Config, step: int, seed: int) -> float:
+        """The value after `step` units."""
+        trained_to_step = self._last >= min(step, int(self._last.max()))
+        recording = self._recordings[self._nearest(config, trained_to_step)]
+        return float(np.interp(step, recording.steps, recording.values))
+
+    def unit_seconds(self, config: Config) -> float | None:
+        """Seconds per unit of resource, None if the folder has no times."""
+        if not self._timed.any():
+            return None
+        return self._recordings[self._nearest(config, self._timed)].unit_s
+
+    def _nearest(self, config: Config, among: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+        distances = _distances(self._units, self._space.to_unit([config])[0])
+        return int(np.argmin(np.where(among, distances, np.inf)))
+
+
+def _distances(units: Floats, unit: Floats) -> Floats:
+    """Squared distances `(n,)` of the rows `(n, d)`."""
+    inactive = np.isnan(units)
+    apart = np.where(inactive | np.isnan(unit), inactive != np.isnan(unit), units - unit)
+    distances: Floats = np.sum(apart.astype(float) ** 2, axis=1)
+    return distances
+
+
+def _reported_values(table: pa.Table, metric: str) -> dict[int, dict[int, float]]:
+    """Trial -> step -> value of the metric; of two reports for a step that of the higher rung counts."""
+    curves: dict[int, dict[int, float]] = {}
+    if metric in table.column_names:
+        columns = (table[name].to_pylist() for name in ("trial", "step", metric))
+        for trial, step, value in zip(*columns, strict=True):
+            if value is not None:
+                curves.setdefault(trial, {})[step] = value
+    return curves
+
+
+def _trial_curve(trial: Trial, points: dict[int, float]) -> _TrialCurve | None:
+    """The trial's curve: its reports, overridden by the values of its runs; None without any."""
+    seconds, units = 0.0, 0
+    for run in trial.runs:
+        if run.value is not None:
+            points[run.step or run.resource] = run.value
+        elif run.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY):
+            points[run.resource] = math.nan
+        if run.value is not None and run.start is not None and run.step > run.start:
+            seconds += run.seconds
+            units += run.step - run.start
+    if not points:
+        return None
+    steps = sorted(points)
+    unit_s = seconds / units if units and seconds else None
+    return _TrialCurve(trial.config, steps, [points[step] for step in steps], unit_s)

@@ -1,4 +1,4 @@
-"""The plot of the best value over time: one HTML file with all that it needs."""
+"""Plots the best value over time into one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS = 400
 
 
 def write_plot(comparison: Comparison, path: Path) -> None:
-    """Median and quartiles over the seeds of each variant's best value, by hours of virtual time.
+    """Plot each variant's best value over virtual time: median and quartiles over the seeds.
 
     Raises:
         FolderError: The file cannot be written.
@@ -53,5 +53,5 @@ def _section(comparison: Comparison) -> Section:
 
 
 def best_values(row: Row, seconds: Floats) -> Floats:
-    """Each seed's best value `(k, n)` at these times of virtual time `(n,)`; NaN while it has none."""
+    """Each seed's best value `(k, n)` at the given times `(n,)`; NaN before its first result."""
     return np.array([[run.value_at(at) for at in seconds] for run in row.runs], dtype=float)

@@ -1,4 +1,4 @@
-"""What a simulated sweep took: makespan, GPU-hours, idle share, the best value over time."""
+"""Measures a simulated sweep: makespan, GPU-hours, idle share, best value over time."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from hpcsweep.views.folder import best_of
 
 
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One simulated sweep. Times count from its start, in seconds.
+    """One simulated sweep. Times are seconds since its start.
 
-    A place is what one task takes: `gpus` GPUs, or one CPU slot if that is 0. `idle` is the share
-    of all places and of the whole makespan in which no task ran. Towards its end a sweep has less
-    to do than places: nothing is left to start but what waits for results. So the share is told
-    for two parts of it too.
+    A place is what one task takes: `gpus` GPUs, or one CPU slot. `idle` is the share of all places
+    over the whole makespan in which no task ran. As the last rungs have fewer runs than there are
+    places, `idle_filled` and `idle_started` give the share for the time before.
 
     Attributes:
-        seed: Of the searcher and of the site.
-        ending: The sweep's state at its end, with the `reason`.
-        places: Tasks that may run at a time: what the site has and the spec allows.
+        seed: The seed of the searcher and of the simulated site.
+        ending: The outcome of the sweep, with its `reason`.
+        places: Tasks that may run at a time, within the site's size and the spec's caps.
         gpus: GPUs of one task.
-        makespan_s: From the start to the end of the sweep, waits and polls included.
-        bound_s: No packing is quicker: the busy time divided by the places, or the longest chain.
-        chain_s: The longest chain of runs that must follow each other: those of one trial.
-        busy_s: Seconds that tasks ran, all together.
-        filled_s: When the last trial began: from then on only runs that wait for the results of
-            others, or go on after an interruption, are left to fill places.
-        started_s: When the last task began: from then on nothing is left to start.
-        idle_filled: The idle share until `filled_s`; `idle_started` until `started_s`.
-        interruptions: Of tasks, by what: preempted, timeout, node_fail.
+        makespan_s: From start to end, queue waits included.
+        bound_s: Lower bound of the makespan: `busy_s / places`, or `chain_s` if that is longer.
+        chain_s: The time of the longest trial; its runs must follow each other.
+        busy_s: Total time of all tasks.
+        filled_s: When the last trial started. After it only promotions and resumed runs fill places.
+        started_s: When the last task started.
+        idle_filled: The idle share before `filled_s`.
+        idle_started: The idle share before `started_s`.
+        interruptions: Interrupted tasks by cause: preempted, timeout, node_fail.
         best: Trial, value, resource and config; None without a value.
-        values: The best value so far as `(seconds, value)`, at each time that it changed.
+        values: The best value so far as `(seconds, value)`, one entry per improvement.
     """
 
     seed: int
@@ -61,7 +60,7 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hours(self) -> float:
-        """GPU-hours, or slot-hours where no GPU is used."""
+        """GPU-hours, or slot-hours if no GPU is used."""
         return self.busy_s * max(1, self.gpus) / 3600
 
     @property
@@ -70,23 +69,23 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.values[-1][1] if self.values else None
 
     def value_at(self, seconds: float) -> float | None:
-        """The best value at that time, None before the first one."""
+        """The best value at that time, None before the first result."""
         known = [value for when, value in self.values if when <= seconds]
         return known[-1] if known else None
 
     def time_to(self, target: float, *, minimise: bool) -> float | None:
-        """When it had first a value as good as the target; None if never."""
+        """When the best value first reached the target; None if never."""
         good = (when for when, value in self.values if (value <= target if minimise else value >= target))
         return next(good, None)
 
     def plain(self) -> dict[str, Any]:
-        """JSON-able, with what is computed."""
+        """All attributes with `hours` and `value`, JSON-able."""
         found: dict[str, Any] = msgspec.to_builtins(self)
         return found | {"hours": self.hours, "value": self.value}
 
 
 class Recorder:
-    """Watches a driver on a simulated site, from its start."""
+    """Records the best value of a sweep over time, and measures the sweep at its end."""
 
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
@@ -94,13 +93,13 @@ class Recorder:
         self._values: list[tuple[float, float]] = []
 
     def tick(self, driver: Driver) -> None:
-        """Take note of the best value."""
+        """Record the best value after a tick of the driver."""
         best = driver.state.best
         if best is not None and (not self._values or self._values[-1][1] != best.value):
             self._values.append((self._cluster.clock.time() - self._start, best.value))
 
-    def measured(self, driver: Driver) -> SimulationResult:
-        """What it took, now that the sweep has ended."""
+    def result(self, driver: Driver) -> SimulationResult:
+        """The measurements of the finished sweep."""
         state, usage = driver.state, self._cluster.usage
         assert state.ended is not None
         caps = (self._cluster.slots, driver.settings.max_tasks)

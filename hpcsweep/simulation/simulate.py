@@ -1,4 +1,4 @@
-"""One sweep on a simulated site, from its spec to what it took."""
+"""Runs one sweep on a simulated cluster."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hpcsweep.core.events import AnyEvent, RunFinished
 from hpcsweep.core.state import SweepState
 from hpcsweep.session.session import check_folder, compactor, open_sweep
 from hpcsweep.simulation.recorder import Recorder, SimulationResult
-from hpcsweep.simulation.target import simulated_place
+from hpcsweep.simulation.target import simulated_target
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import new_results
 
-#: Temporary folders are in memory where so much of it is free: a simulation syncs many small files.
+#: Temporary folders are in memory if this much is free, as a simulation syncs many small files.
 MEMORY_BYTES = 2**30
 _MEMORY = Path("/dev/shm")
 
@@ -34,38 +34,39 @@ def simulate(
     folder: Path | None = None,
     compact: bool = True,
 ) -> SimulationResult:
-    """Run the sweep in virtual time, with its own searcher, scheduler and caps.
+    """Run a sweep in virtual time with the real driver, searcher and scheduler.
 
     Args:
-        spec: Of the sweep; its cluster is the simulated one, whatever it names.
-        curve: What the trials give; see `curve_of`.
-        seed: Of the searcher and of the site; the searcher's own if None.
-        folder: The results folder, to be kept; a temporary one if None. A sweep that it holds
-            already is carried on.
-        compact: Whether what has ended in a folder that is kept is compacted.
+        spec: The sweep; it runs on the simulated cluster whatever `cluster.name` is.
+        curve: The values of the trials; see `curve_of`.
+        seed: Seed of the searcher and of the site; `searcher.seed` if None.
+        folder: The results folder; a temporary one if None. An unfinished sweep in it is resumed.
+        compact: Compact finished trials in `folder`, as a real sweep does.
 
     Raises:
-        SpecError: The spec, or what it says of the simulated site, makes no sense.
+        SpecError: `cluster.simulated` is not valid, or no task fits it.
         FolderError: The folder cannot be used.
-        SubmitRefused: A limit of the simulated site stands in the way.
+        SubmitRefused: A limit of the simulated site forbids it.
     """
     if seed is not None:
         spec = dataclasses.replace(spec, searcher=spec.searcher.model_copy(update={"seed": seed}))
-    with _results(folder) as results:
+    with _results_folder(folder) as results:
         state, layout = check_folder(spec, results), Layout(results)
-        start = _latest(read_journal(layout).events) if state else EPOCH_S
-        place, cluster = simulated_place(spec, curve, start=start, reached=_reached(state, layout))
-        meter = Recorder(cluster)
+        start = _latest_time(read_journal(layout).events) if state else EPOCH_S
+        place, cluster = simulated_target(
+            spec, curve, start=start, reached=_newest_checkpoints(state, layout)
+        )
+        recorder = Recorder(cluster)
         compacts = compactor if compact and folder is not None else None
         with open_sweep(spec, results, place, clock=cluster.clock, compacts=compacts) as driver:
             cluster.reports = driver.scheduler.watches
             if driver.state.ended is None:
-                driver.run(meter.tick)
-            return meter.measured(driver)
+                driver.run(recorder.tick)
+            return recorder.result(driver)
 
 
 @contextlib.contextmanager
-def _results(folder: Path | None) -> Iterator[Path]:
+def _results_folder(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         yield folder
         return
@@ -74,15 +75,15 @@ def _results(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _latest(events: Sequence[AnyEvent]) -> float:
-    """The last time that anything is known to have happened."""
+def _latest_time(events: Sequence[AnyEvent]) -> float:
+    """The time of the last event, in Unix seconds."""
     times = [at for event in events if isinstance(at := getattr(event, "at", None), float)]
     ends = [e.started + e.seconds for e in events if isinstance(e, RunFinished) and e.started is not None]
     return max([EPOCH_S, *times, *ends])
 
 
-def _reached(state: SweepState | None, layout: Layout) -> dict[int, int]:
-    """The newest checkpoint of each trial, as far as results tell, those that nobody has read included."""
+def _newest_checkpoints(state: SweepState | None, layout: Layout) -> dict[int, int]:
+    """Trial -> step of its newest checkpoint, by its results, unread ones included."""
     if state is None:
         return {}
     steps = [(run.trial, run.step) for trial in state.trials for run in trial.runs]

@@ -13,14 +13,14 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.errors import SpecError
 from hpcsweep.session.target import Target, max_tasks
-from hpcsweep.simulation.recorded_curves import RecordedCurves
+from hpcsweep.simulation.curves import RecordedCurves
 from hpcsweep.spec import SweepSpec
 
 #: Where neither the spec nor recorded curves tell.
 UNIT_S = 10.0
 
 
-def simulated_place(
+def simulated_target(
     spec: SweepSpec,
     curve: Curve,
     *,
@@ -76,14 +76,14 @@ def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> Simulate
 def _unit_seconds(options: SimulatedOptions, curve: Curve) -> UnitSeconds:
     seconds = options.seconds_per_unit
     if isinstance(seconds, str):
-        return _computed(Expression(seconds))
+        return _seconds_from_expression(Expression(seconds))
     if seconds is None and isinstance(curve, RecordedCurves):
         return lambda config: curve.unit_seconds(config) or UNIT_S
     constant = UNIT_S if seconds is None else float(seconds)
     return lambda config: constant
 
 
-def _computed(expression: Expression) -> UnitSeconds:
+def _seconds_from_expression(expression: Expression) -> UnitSeconds:
     key = "cluster.simulated.seconds_per_unit"
 
     def seconds(config: Config) -> float:

@@ -9,7 +9,7 @@ import pytest
 from numpy.random import default_rng
 
 from benchmarks.problems import PROBLEMS, Curves, hartmann_curves
-from benchmarks.quality import OPTUNA_TPE, OURS, Task, results
+from benchmarks.quality import OPTUNA_TPE, OURS, Task, run_tasks
 from benchmarks.quality_curves import ReferenceASHA, Sweep, target, time_to_target
 from benchmarks.quality_functions import regret
 from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, show
@@ -121,14 +121,14 @@ def test_results_that_are_kept_are_not_computed_again(tmp_path: Path) -> None:
     )
     task = Task("branin", "random", 1, 9, 4)
     new = tmp_path / "new.jsonl"
-    (found,) = results([task], load=[kept], save=new, jobs=1)
+    (found,) = run_tasks([task], load=[kept], save=new, jobs=1)
     assert (found.task, found.value) == (task, -7.0)
     assert not new.exists()
     other = Task("branin", "random", 1, 9, 5)
-    first, second = results([task, other], load=[kept], save=new, jobs=1)
+    first, second = run_tasks([task, other], load=[kept], save=new, jobs=1)
     assert first == found
     assert second.value == regret("branin", "random", batch=1, evaluations=9, seed=5)
-    assert list(results([other], load=[new], save=None, jobs=1)) == [second]
+    assert list(run_tasks([other], load=[new], save=None, jobs=1)) == [second]
 
 
 def table_of(batch: int, medians: dict[str, dict[str, float | None]]) -> Table:

@@ -29,7 +29,7 @@ from hpcsweep.driver import Compactor, Driver
 from hpcsweep.errors import FolderUnavailable
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.session import open_sweep
-from hpcsweep.simulation.target import simulated_place
+from hpcsweep.simulation.target import simulated_target
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun
@@ -139,7 +139,7 @@ class Ordeal:
             gap=schedule.fault_gap,
         )
         self.faults.install(patch)
-        place, self.site = simulated_place(self.spec, _flaky(schedule))
+        place, self.site = simulated_target(self.spec, _flaky(schedule))
         self.cluster = MortalCluster(self.site, self.fate, self.faults)
         self.place = msgspec.structs.replace(place, cluster=self.cluster)
         self.abandoned: dict[str, float] = {}

@@ -11,7 +11,7 @@ from hpcsweep.core.domains import Choice, Float
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Parameter, Space
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.simulation import RecordedCurves, curve_of, load_curve, simulate, stand_in
+from hpcsweep.simulation import RecordedCurves, curve_of, load_curve, simulate, synthetic_curve
 from hpcsweep.views.folder import Folder
 from tests.simulation.specs import falling, spec_of
 
@@ -65,10 +65,10 @@ def test_what_is_no_curve_is_told(file: str, target: str, words: str) -> None:
 
 def test_the_built_in_curve_falls_with_the_step_and_is_best_in_one_place() -> None:
     space = Space((Parameter("x", Float(0.0, 1.0)), Parameter("y", Float(0.0, 1.0), when={"x": (2.0,)})))
-    curve = stand_in(space, minimise=True)
+    curve = synthetic_curve(space, minimise=True)
     assert [curve({"x": 0.3}, step, 0) for step in (1, 4, 100)] == pytest.approx([1.0, 0.5, 0.1])
     assert curve({"x": 0.8}, 4, 0) == pytest.approx(0.25 + 0.75 / 2)
-    assert stand_in(space, minimise=False)({"x": 0.3}, 4, 0) == pytest.approx(0.5)
+    assert synthetic_curve(space, minimise=False)({"x": 0.3}, 4, 0) == pytest.approx(0.5)
 
 
 def test_a_function_that_gives_no_number_fails_the_run(tmp_path: Path) -> None:

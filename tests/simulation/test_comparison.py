@@ -11,14 +11,14 @@ import pytest
 
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.html.quantile_band import quartiles
-from hpcsweep.simulation import SimulationResult, compare, comparison, variants
+from hpcsweep.simulation import SimulationResult, compare, compare_results, make_variants
 from hpcsweep.simulation.plot import best_values, write_plot
 from tests.simulation.specs import falling, spec_of, write_spec
 
 
 def test_variants_are_the_product_in_their_order(tmp_path: Path) -> None:
     comparisons = ["scheduler=hyperband,halving", "searcher=random,sobol"]
-    found = variants(write_spec(tmp_path), [], comparisons)
+    found = make_variants(write_spec(tmp_path), [], comparisons)
     assert [variant.name for variant in found] == [
         "scheduler=hyperband searcher=random",
         "scheduler=hyperband searcher=sobol",
@@ -35,7 +35,7 @@ def test_variants_are_the_product_in_their_order(tmp_path: Path) -> None:
 
 def test_another_scheduler_takes_over_what_both_have(tmp_path: Path) -> None:
     overrides = ["scheduler={name: hyperband, min_resource: 2, max_resource: 18, eta: 3, iterations: 2}"]
-    found = variants(
+    found = make_variants(
         write_spec(tmp_path), [*overrides, "budget.trials=9"], ["scheduler=hyperband,halving,asha,fifo"]
     )
     options = [variant.spec.scheduler.options for variant in found]
@@ -50,9 +50,9 @@ def test_another_scheduler_takes_over_what_both_have(tmp_path: Path) -> None:
 
 def test_any_other_key_can_be_compared_and_the_seed_stays(tmp_path: Path) -> None:
     path = write_spec(tmp_path)
-    etas = variants(path, ["searcher.seed=7"], ["scheduler.eta=2,3"])
+    etas = make_variants(path, ["searcher.seed=7"], ["scheduler.eta=2,3"])
     assert [variant.spec.scheduler.options["eta"] for variant in etas] == [2, 3]
-    [other] = variants(path, ["searcher={name: random, seed: 7}"], ["searcher=sobol"])
+    [other] = make_variants(path, ["searcher={name: random, seed: 7}"], ["searcher=sobol"])
     assert other.spec.searcher.seed == 7
 
 
@@ -75,7 +75,7 @@ def test_any_other_key_can_be_compared_and_the_seed_stays(tmp_path: Path) -> Non
 )
 def test_what_cannot_be_compared_is_told(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SpecError) as wrong:
-        variants(write_spec(tmp_path), [], [text])
+        make_variants(write_spec(tmp_path), [], [text])
     assert words in str(wrong.value)
     if text == "scheduler=asha":  # it never ends by itself
         assert "budget: must have trials, gpu_hours or time" in str(wrong.value)
@@ -113,7 +113,7 @@ def test_figures_are_medians_and_the_target_is_what_all_reach(tmp_path: Path) ->
     ]
     bad = [simulated(0, [(5, 0.5)]), simulated(1, [(5, 0.8), (8, 0.7)]), simulated(2, [(9, 0.3)])]
     none = [simulated(seed, []) for seed in range(3)]
-    found = comparison(spec_of(tmp_path), {"good": good, "bad": bad, "none": none})
+    found = compare_results(spec_of(tmp_path), {"good": good, "bad": bad, "none": none})
     assert (found.metric, found.minimise) == ("loss", True)
     assert [(row.name, row.value, row.target_s) for row in found.rows] == [
         ("good", 0.2, 20),  # targets 0.5, 0.7, 0.3: reached after 20, 10 and 30 seconds
@@ -121,20 +121,20 @@ def test_figures_are_medians_and_the_target_is_what_all_reach(tmp_path: Path) ->
         ("none", None, None),
     ]
     assert (found.rows[0].makespan_s, found.rows[0].idle, found.rows[0].hours) == (200.0, 0.3, 0.2)
-    most = comparison(spec_of(tmp_path, "objective.mode=max"), {"good": good, "bad": bad})
+    most = compare_results(spec_of(tmp_path, "objective.mode=max"), {"good": good, "bad": bad})
     assert [row.target_s for row in most.rows] == [10, 5]
 
 
 def test_quartiles_over_time_begin_where_every_seed_has_a_value(tmp_path: Path) -> None:
     runs = [simulated(seed, [(seed * 10.0, float(seed)), (50.0, seed - 10.0)]) for seed in range(5)]
-    [row] = comparison(spec_of(tmp_path), {"one": runs}).rows
+    [row] = compare_results(spec_of(tmp_path), {"one": runs}).rows
     found = quartiles(best_values(row, np.array([0.0, 39.0, 40.0, 49.0, 50.0, 1000.0])))
     assert np.isnan(found[:, :2]).all()
     assert found[:, 2:].T.tolist() == [[1, 2, 3], [1, 2, 3], [-9, -8, -7], [-9, -8, -7]]
 
 
 def test_the_plot_is_one_file_with_all_that_it_needs(tmp_path: Path) -> None:
-    chosen = variants(write_spec(tmp_path), [], ["scheduler=hyperband,halving"])
+    chosen = make_variants(write_spec(tmp_path), [], ["scheduler=hyperband,halving"])
     found = compare(chosen, lambda spec: falling, [0, 1])
     path = tmp_path / "plots" / "compared.html"
     write_plot(found, path)
@@ -149,7 +149,7 @@ def test_the_plot_is_one_file_with_all_that_it_needs(tmp_path: Path) -> None:
 
 
 def test_every_variant_is_simulated_with_the_same_seeds(tmp_path: Path) -> None:
-    chosen = variants(write_spec(tmp_path), [], ["scheduler=hyperband,halving"])
+    chosen = make_variants(write_spec(tmp_path), [], ["scheduler=hyperband,halving"])
     told: list[tuple[str, int]] = []
     found = compare(chosen, lambda spec: falling, [3, 4], progress=lambda *what: told.append(what))
     assert told == [(v.name, seed) for v in chosen for seed in (3, 4)]
