@@ -60,7 +60,7 @@ METHODS: Final = (
 class ReferenceASHA:
     """ASHA as its paper writes it down: `get_job` of Algorithm 2, for one free worker after the other."""
 
-    watches = False
+    needs_reports = False
     clones = False
     done = False
 

@@ -24,7 +24,7 @@ from pydantic import (
     create_model,
 )
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.option_types import LARGEST
 
 _MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", re.IGNORECASE)
@@ -46,13 +46,13 @@ def parse_memory(value: Any) -> int:
     """
     match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"must be a size with its unit such as 500M or 16G, got {shown(value)}")
+        raise ValueError(f"must be a size with its unit such as 500M or 16G, got {format_value(value)}")
     exact = Decimal(match[1]) * _MIB_OF[match[2].upper()]
     if exact > _LARGEST_MIB:
-        raise ValueError(f"must be at most {format_memory(_LARGEST_MIB)}, got {shown(value)}")
+        raise ValueError(f"must be at most {format_memory(_LARGEST_MIB)}, got {format_value(value)}")
     mib = math.ceil(exact)
     if mib == 0:
-        raise ValueError(f"must be > 0, got {shown(value)}")
+        raise ValueError(f"must be > 0, got {format_value(value)}")
     return mib
 
 
@@ -73,11 +73,13 @@ def parse_duration(value: Any) -> float:
     text = value.strip().lower() if isinstance(value, str) else ""
     match = _CLOCK.fullmatch(text) or _UNITS.fullmatch(text)
     if not text or match is None:
-        raise ValueError(f"must be a time with its unit such as 90s, 30m, 2h or 01:30:00, got {shown(value)}")
+        raise ValueError(
+            f"must be a time with its unit such as 90s, 30m, 2h or 01:30:00, got {format_value(value)}"
+        )
     parts = zip(match.groups(), _SECONDS_OF, strict=True)
     seconds = sum(Decimal(part or 0) * unit for part, unit in parts)
     if seconds > LONGEST_S:
-        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {shown(value)}")
+        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {format_value(value)}")
     return float(seconds)
 
 
@@ -98,7 +100,7 @@ def _time_limit(value: Any) -> Any:
         return None
     seconds = parse_duration(value)
     if seconds < 1:
-        raise ValueError(f"must be at least 1s, got {shown(value)}")
+        raise ValueError(f"must be at least 1s, got {format_value(value)}")
     return math.ceil(seconds)
 
 
@@ -107,7 +109,7 @@ def _seconds(value: Any) -> Any:
         return parse_duration(value)
     if value is None or _is_number(value):
         return value
-    raise ValueError(f"must be seconds or a time such as 30s or 5m, got {shown(value)}")
+    raise ValueError(f"must be seconds or a time such as 30s or 5m, got {format_value(value)}")
 
 
 def _memory(value: Any) -> Any:
@@ -128,7 +130,7 @@ def _environment(value: Any) -> Any:
         return value
     for name, item in value.items():
         if isinstance(item, bool) or not isinstance(item, str | int | float | None):
-            raise ValueError(f"{name}: must be text, got {shown(item)}; quote it")
+            raise ValueError(f"{name}: must be text, got {format_value(item)}; quote it")
     return {str(name): None if item is None else str(item) for name, item in value.items()}
 
 
@@ -137,7 +139,7 @@ def _options(value: Any) -> Any:
         return value
     for name, item in value.items():
         if not isinstance(item, str | int | float | bool | None):
-            raise ValueError(f"{name}: must be one value, got {shown(item)}")
+            raise ValueError(f"{name}: must be one value, got {format_value(item)}")
     return {str(name).lstrip("-"): item for name, item in value.items()}
 
 
@@ -148,22 +150,24 @@ def _wait(value: Any) -> Any:
     pairs = []
     for pair in value:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not _is_number(pair[0]) or pair[1] is None:
-            raise ValueError(f"must hold pairs such as [0.5, 10m], got {shown(pair)}")
+            raise ValueError(f"must hold pairs such as [0.5, 10m], got {format_value(pair)}")
         pairs.append((float(pair[0]), float(_within_years(_seconds(pair[1])))))
     return tuple(pairs)
 
 
 def _within_years(seconds: Any) -> Any:
     if seconds is not None and seconds > LONGEST_S:
-        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {shown(seconds)}")
+        raise ValueError(f"must be at most {format_duration(LONGEST_S)}, got {format_value(seconds)}")
     return seconds
 
 
 def _speed(value: Any) -> Any:
     if not (isinstance(value, str) or _is_number(value)):
-        raise ValueError(f"must be seconds or an expression such as '2 + 0.1 * layers', got {shown(value)}")
+        raise ValueError(
+            f"must be seconds or an expression such as '2 + 0.1 * layers', got {format_value(value)}"
+        )
     if not isinstance(value, str) and value > LONGEST_S:
-        raise ValueError(f"must be at most {LONGEST_S}, got {shown(value)}")
+        raise ValueError(f"must be at most {LONGEST_S}, got {format_value(value)}")
     return value
 
 

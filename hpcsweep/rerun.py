@@ -20,7 +20,7 @@ import msgspec
 from hpcsweep.bootstrap import use_utf8
 from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.core.models import Trial
-from hpcsweep.core.quoting import joined
+from hpcsweep.core.quoting import shell_join
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
 from hpcsweep.session.snapshot import running_program
 from hpcsweep.session.target import set_variables
@@ -149,7 +149,7 @@ def command_line(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> str:
     """
     program = rerun.program
     if program.command is None or not program.metrics:
-        return joined(arguments(rerun, output))
+        return shell_join(arguments(rerun, output))
     file = msgspec.structs.replace(rerun.run_file(output), checkpoint_dir=str(output / "checkpoint"))
     searched = {name: environ[name] for name in ("PYTHONPATH",) if name in environ}
     given = run_environment(
@@ -159,7 +159,7 @@ def command_line(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> str:
     variables = [f"{name}={value}" for name, value in sorted(given.items()) if name not in left_out]
     argv = program_arguments(program, file, ending=output, python=rerun.python)
     parts = [["mkdir", "-p", file.checkpoint_dir], ["cd", program.workdir], ["env", *variables, *argv]]
-    return " && ".join(joined(part) for part in parts)
+    return " && ".join(shell_join(part) for part in parts)
 
 
 def train(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> int:

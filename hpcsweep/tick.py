@@ -231,12 +231,12 @@ def _ensure_tick_job(layout: Layout, batch: str) -> None:
         cluster = _known(layout, events)[1].cluster
         cluster.poll([])
         sweep = batch.rsplit("-", 2)[0]
-        jobs = cluster.jobs or {}
+        jobs = cluster.known_jobs or {}
         # By id where the site renames jobs; by name those that followed a job which failed.
         named = any(name.startswith(f"{sweep}-") and name.endswith("-tick") for name in jobs.values())
         if named or not SweepState.replay(events).tick_ids.isdisjoint(jobs):
             return
-        job = cluster.call(f"{sweep}-tick", layout.root, delay_s=LATER_S)
+        job = cluster.submit_tick(f"{sweep}-tick", layout.root, delay_s=LATER_S)
         _log.warning("job %s looks again in %g s", job, LATER_S)
     except Exception as error:
         _log.error("no job that looks again could be submitted: %s", error)
@@ -248,7 +248,7 @@ def _seen_to(state: SweepState, job: str) -> bool:
         return True
     if state.stopping is not None or not state.live:
         return False
-    return all(batch.job is not None and batch.tick not in ("", job) for batch in state.live.values())
+    return all(batch.job is not None and batch.tick_job not in ("", job) for batch in state.live.values())
 
 
 if __name__ == "__main__":

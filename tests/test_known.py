@@ -51,7 +51,7 @@ def test_each_rung_of_each_trial_is_an_observation_and_failures_are_too(
 ) -> None:
     known = earlier_results(spec(tmp_path), earlier, key="warm_start[0]")
     assert known.source == str(earlier)
-    assert (len(known.results), known.passed_over) == (17, {})
+    assert (len(known.results), known.skipped) == (17, {})
     for config, observations in known.results:
         for resource, value in observations:
             assert value == (None if config["x"] > 0.9 else config["x"] + 1 / resource)
@@ -64,7 +64,7 @@ def test_configurations_outside_of_the_space_are_left_out_and_counted(tmp_path: 
     narrow = SPEC.replace("high: 1.0", "high: 0.5")
     known = earlier_results(spec(tmp_path, narrow), earlier, key="warm_start[0]")
     assert all(config["x"] <= 0.5 for config, _ in known.results)
-    assert known.passed_over == {"x: must be between 0.0 and 0.5": 17 - len(known.results)}
+    assert known.skipped == {"x: must be between 0.0 and 0.5": 17 - len(known.results)}
     assert 0 < len(known.results) < 17
 
 
@@ -74,7 +74,7 @@ def test_a_new_constant_agrees_and_another_parameter_does_not(tmp_path: Path, ea
     assert all(config["layers"] == 3 for config, _ in known.results)
     other = SPEC.replace("searcher:", "  layers: [3, 4]\nsearcher:")
     known = earlier_results(spec(tmp_path, other), earlier, key="warm_start[0]")
-    assert (known.results, known.passed_over) == ((), {"layers: missing": 17})
+    assert (known.results, known.skipped) == ((), {"layers: missing": 17})
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_runs_without_an_ending_are_left_out(tmp_path: Path) -> None:
     journal.commit([STARTED])
     journal.release()
     known = earlier_results(spec(tmp_path), root, key="warm_start[0]")
-    assert (known.results, known.passed_over) == ((), {})
+    assert (known.results, known.skipped) == ((), {})

@@ -60,10 +60,10 @@ class JobCluster(FolderCluster):
         self.known: dict[str, str] | None = None
 
     @property
-    def jobs(self) -> Mapping[str, str] | None:
+    def known_jobs(self) -> Mapping[str, str] | None:
         return self.known
 
-    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+    def submit_tick(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         self.called.append((name, after, delay_s))
         return f"tick-{len(self.called)}"
 
@@ -299,7 +299,7 @@ def test_a_tick_job_that_the_site_has_renamed_waits_as_well(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = site.work(0)
-    monkeypatch.setattr(site.cluster, "known", {site.batch.tick: "lab7"})
+    monkeypatch.setattr(site.cluster, "known", {site.batch.tick_job: "lab7"})
     monkeypatch.setattr("hpcsweep.driver.loop.new_requests", lambda *of: 1 / 0)
     assert site.tick(name, 0) == 1
     assert site.cluster.called == []
@@ -328,7 +328,7 @@ def test_a_tick_after_which_no_job_looks_again_has_failed(
 def test_tick_jobs_that_are_gone_before_their_time_are_replaced(site: Site) -> None:
     name = site.work(0)
     batch = site.batch
-    site.cluster.known = {batch.tick: f"{name}-tick", "tick-1": "the one that looks in a minute"}
+    site.cluster.known = {batch.tick_job: f"{name}-tick", "tick-1": "the one that looks in a minute"}
     assert site.tick(name, 0) == 0
     assert site.cluster.called == []
     site.cluster.known = {}
@@ -345,7 +345,7 @@ def test_a_sweep_that_has_ended_is_left_as_it_is(site: Site, of_task: bool) -> N
     name = site.batch.name
     put_request(site.layout, Request("stop", 0.0, "me"))
     site.tick()
-    assert [event.ending for event in site.events() if isinstance(event, SweepEnded)] == [
+    assert [event.outcome for event in site.events() if isinstance(event, SweepEnded)] == [
         SweepOutcome.STOPPED
     ]
     before = {path: path.read_bytes() for path in site.layout.journal.iterdir()}
@@ -374,13 +374,13 @@ def test_the_mark_of_a_tick_is_not_inherited_by_the_jobs_that_it_submits(site: S
 def test_the_job_behind_an_array_stays_until_the_array_is_closed(site: Site, passing: Time) -> None:
     """A task may still be seen to clean up when the job behind its array starts."""
     site.work(0, 1, 2, 3)
-    tick_job = site.batch.tick
+    tick_job = site.batch.tick_job
     assert site.tick(job=tick_job) == 0
     (rung,) = site.state.live
     site.cluster.slow = {0}
     site.work(0, 1)
     passing.then[2] = site.cluster.slow.clear
-    assert site.tick(job=site.batch.tick) == 0
+    assert site.tick(job=site.batch.tick_job) == 0
     assert rung not in site.state.live
 
 
@@ -389,7 +389,7 @@ def test_a_job_waits_for_a_driver_that_may_not_live_to_submit(
 ) -> None:
     site.work(0, 1, 2, 3)
     passing.then[3] = held.release
-    assert site.tick(job=site.batch.tick) == 0
+    assert site.tick(job=site.batch.tick_job) == 0
     assert passing.sleeps == 3
     assert [len(task) for task in site.batch.tasks] == [1, 1]
 
@@ -406,7 +406,7 @@ def test_a_job_leaves_where_the_driver_at_work_has_left_another_to_tick(
 def test_a_job_that_has_waited_long_enough_has_another_take_its_place(
     site: Site, held: Journal, passing: Time
 ) -> None:
-    assert site.tick(job=site.batch.tick) == 0
+    assert site.tick(job=site.batch.tick_job) == 0
     assert passing.now > tick.STAY_S
     assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == [("", 60.0)]
 

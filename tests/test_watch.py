@@ -25,7 +25,7 @@ from rich.console import Console
 
 from hpcsweep.cli.dashboard import Dashboard, draw
 from hpcsweep.cli.eta import Plan, RemainingWork, left, outlook, plan_of, rate
-from hpcsweep.cli.sanitize import neutral
+from hpcsweep.cli.sanitize import sanitize
 from hpcsweep.cli.watch import Squeue
 from hpcsweep.cli.widgets import ASCII, UNICODE, sparkline
 from hpcsweep.core.events import (
@@ -310,9 +310,9 @@ def test_text_of_others_is_shown_and_never_obeyed(tmp_path: Path) -> None:
 
 
 def test_only_what_a_terminal_would_obey_is_taken_out_of_a_text() -> None:
-    assert neutral("größe=0.1 学習 ✓ [red]") == "größe=0.1 学習 ✓ [red]"
-    assert neutral(HOSTILE) == SHOWN
-    assert neutral("\ud800\u200b\t\x00") == "?? ?"
+    assert sanitize("größe=0.1 学習 ✓ [red]") == "größe=0.1 学習 ✓ [red]"
+    assert sanitize(HOSTILE) == SHOWN
+    assert sanitize("\ud800\u200b\t\x00") == "?? ?"
 
 
 def test_a_terminal_without_unicode_has_bars_and_sparklines_too(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from hpcsweep.cli.format import rung_text
 from hpcsweep.cli.widgets import LABEL, STYLES, WIDEST, Glyphs, Panel, bar, labelled
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 from hpcsweep.views.rungs import RungCount
 from hpcsweep.views.snapshot import StatusSnapshot
 
@@ -46,7 +46,7 @@ def brackets_part(view: StatusSnapshot, width: int, glyphs: Glyphs) -> Panel:
             found[bracket] = ladders[bracket] if 0 <= extra <= spare else [_short(bracket, brackets[bracket])]
             spare -= len(found[bracket]) - 1
         under_way = sum(bool(ladders[bracket]) for bracket in order[len(kept) :])
-        rest = labelled("", f"{counted(more, 'more bracket')}, {under_way} of them under way", "dim")
+        rest = labelled("", f"{plural(more, 'more bracket')}, {under_way} of them under way", "dim")
         return [rest] * (more > 0 and most > 0) + [line for b in sorted(found) for line in found[b]]
 
     most = sum(max(1, len(ladder)) for ladder in ladders.values()) + (len(rungs) > len(brackets))

@@ -14,7 +14,7 @@ from hpcsweep.cli.sanitize import json_text
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
-from hpcsweep.core.quoting import joined
+from hpcsweep.core.quoting import shell_join
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import retention_of
@@ -144,7 +144,7 @@ def _lines(told: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> lis
     what = f"{_amount(told['bytes'], told['files'], len(told['trials']))}: {_named(told['trials'])}"
     if not yes:
         command = ["hpcsweep", "clean", str(path), *(["--best"] if best else []), "--yes"]
-        return [f"would remove {what}", kept, f"nothing was removed; do it with: {joined(command)}"]
+        return [f"would remove {what}", kept, f"nothing was removed; do it with: {shell_join(command)}"]
     lines = [f"removed {what}", kept]
     if told.get("left_trials"):
         lines.append(f"could not be removed, see the permissions of: trials {_named(told['left_trials'])}")

@@ -22,7 +22,7 @@ from hpcsweep.cli.format import (
     state_counts,
     troubles,
 )
-from hpcsweep.cli.sanitize import neutral
+from hpcsweep.cli.sanitize import sanitize
 from hpcsweep.cli.widgets import (
     ASCII,
     LABEL,
@@ -35,7 +35,7 @@ from hpcsweep.cli.widgets import (
     plain,
     sparkline,
 )
-from hpcsweep.core.events import Failure, Interruption
+from hpcsweep.core.events import FailureKind, Interruption
 from hpcsweep.core.models import RunStatus
 from hpcsweep.views.snapshot import Running, StatusSnapshot
 
@@ -101,9 +101,9 @@ def _fixed(lines: list[Text], *, least: int | None = None) -> Panel:
 def _head(view: StatusSnapshot, width: int) -> list[Text]:
     state = view.course.state
     name = state.started.name if state.started else "a sweep"
-    ending = "running" if state.ended is None else state.ended.ending.value
+    ending = "running" if state.ended is None else state.ended.outcome.value
     ending += ", simulated" if state.simulated else ""
-    head = Text.assemble((neutral(name), "bold"), f"  {ending}  ", plain(_driver(view), "dim"))
+    head = Text.assemble((sanitize(name), "bold"), f"  {ending}  ", plain(_driver(view), "dim"))
     clock = time.strftime("%H:%M:%S", time.localtime(view.at))
     room = width - len(clock) - 1
     if room > 0:
@@ -157,7 +157,7 @@ def _summary(view: StatusSnapshot, plan: Plan | None, width: int, glyphs: Glyphs
         spent.append(f" {share:.0%}")
     lines.append(spent)
     if state.best is not None:
-        text = neutral(configuration(state.best.config))
+        text = sanitize(configuration(state.best.config))
         wrapped = textwrap.wrap(text, max(8, width - LABEL), max_lines=2, placeholder=" ...")
         lines[1:1] = [Text(" " * LABEL + line) for line in wrapped]
     return lines
@@ -214,7 +214,7 @@ def _mishaps(view: StatusSnapshot) -> list[Text]:
     counts = [f"{n} {ENDINGS[why]}" for why, n in course.state.interrupted.most_common()]
     lines = [labelled("interrupted", ", ".join(counts))] if counts else []
     for one in reversed(course.failures):
-        lines.append(_mishap(ENDINGS[Failure(one["failure"])], one, "red"))
+        lines.append(_mishap(ENDINGS[FailureKind(one["failure"])], one, "red"))
     for one in reversed(course.interruptions):
         lines.append(_mishap(ENDINGS[Interruption(one["why"])], one, "yellow"))
     return lines

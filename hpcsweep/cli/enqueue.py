@@ -11,7 +11,7 @@ import typer
 from numpy.random import default_rng
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.core.completion import filled
+from hpcsweep.core.completion import complete_config
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.yaml_io import parse_yaml
@@ -31,7 +31,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
         config = _configuration(values)
         try:
             spec = load_spec(spec_file)
-            filled(spec.space, config, default_rng(0))
+            complete_config(spec.space, config, default_rng(0))
         except SpecError as error:
             raise SpecError(*(f"enqueue: {problem}" for problem in error.problems)) from None
         me = ProcessId.me()

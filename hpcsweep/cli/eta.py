@@ -8,8 +8,8 @@ from itertools import count
 from typing import NamedTuple
 
 from hpcsweep.cli.format import duration
-from hpcsweep.core.counting import counted
-from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders
+from hpcsweep.core.counting import plural
+from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_brackets
 from hpcsweep.spec import SweepSpec
 from hpcsweep.spec.models import Asha, Fifo, Halving, Hyperband
 from hpcsweep.views.progress import Course
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
         starts: Configurations that it starts at most; None where that is open.
     """
 
-    ladders: Sequence[Ladder]
+    ladders: Sequence[BracketPlan]
     turns: int | None
     starts: int | None
     eta: int
@@ -45,23 +45,23 @@ class RemainingWork(NamedTuple):
 
 def plan_of(spec: SweepSpec) -> Plan:
     """What the spec says of the way ahead."""
-    ladders: Sequence[Ladder] = ()
+    ladders: Sequence[BracketPlan] = ()
     turns: int | None = 1
     about = False
     eta = 2
     starts = spec.starts
     match spec.scheduler:
         case Halving(min_resource=least, max_resource=most, eta=eta, prefact=prefact, rounds=turns):
-            ladders = [halving_ladder(min_resource=least, max_resource=most, eta=eta, prefact=prefact)]
+            ladders = [halving_bracket(min_resource=least, max_resource=most, eta=eta, prefact=prefact)]
         case Hyperband(min_resource=least, max_resource=most, eta=eta, iterations=turns):
-            ladders = hyperband_ladders(min_resource=least, max_resource=most, eta=eta)
+            ladders = hyperband_brackets(min_resource=least, max_resource=most, eta=eta)
         case Asha(stopping=False, brackets=1, min_resource=least, max_resource=most, eta=eta) if starts:
-            resources = halving_ladder(min_resource=least, max_resource=most, eta=eta).resources
-            ladders = [Ladder(resources, tuple(starts // eta**rung for rung in range(len(resources))))]
+            resources = halving_bracket(min_resource=least, max_resource=most, eta=eta).resources
+            ladders = [BracketPlan(resources, tuple(starts // eta**rung for rung in range(len(resources))))]
             about = True
         case Fifo(max_resource=most):
             starts = min((n for n in (starts, spec.space.size) if n is not None), default=None)
-            ladders = [Ladder((most,), (starts,))] if starts else []
+            ladders = [BracketPlan((most,), (starts,))] if starts else []
         case _:
             pass
     budget = spec.budget
@@ -90,7 +90,7 @@ def left(plan: Plan, course: Course) -> RemainingWork | None:
     return RemainingWork(runs, units)
 
 
-def _planned(plan: Plan) -> Iterator[Ladder]:
+def _planned(plan: Plan) -> Iterator[BracketPlan]:
     """The ladder of each bracket, in order, until its last one."""
     starts = plan.starts
     for index in count():
@@ -105,7 +105,7 @@ def _planned(plan: Plan) -> Iterator[Ladder]:
             return
 
 
-def _left_in(ladder: Ladder, counts: Sequence[RungCount], *, repeats: int) -> RemainingWork:
+def _left_in(ladder: BracketPlan, counts: Sequence[RungCount], *, repeats: int) -> RemainingWork:
     runs = units = below = 0
     places: int | None = None
     for rung, (size, resource) in enumerate(zip(ladder.sizes, ladder.resources, strict=True)):
@@ -146,7 +146,7 @@ def outlook(plan: Plan | None, course: Course, *, now: float) -> str:
     open_work = left(plan, course)
     what = "open-ended"
     if open_work is not None:
-        what = f"{counted(open_work.runs, 'run')} left"
+        what = f"{plural(open_work.runs, 'run')} left"
         what = f"about {what}" if plan.about else f"{what} at most"
     ends: list[tuple[float, str]] = []
     if open_work is not None and pace is not None and pace.units > 0:

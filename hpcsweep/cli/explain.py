@@ -13,8 +13,8 @@ import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.format import ENDINGS, configuration, moment, number, place, troubles
-from hpcsweep.cli.sanitize import json_text, neutral
-from hpcsweep.core.counting import counted
+from hpcsweep.cli.sanitize import json_text, sanitize
+from hpcsweep.core.counting import plural
 from hpcsweep.core.models import RunStatus
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
@@ -36,7 +36,7 @@ def explain(path: Path, trial: int, *, json: bool) -> None:
         batch = folder.state.live.get(last.batch)
         if last.status is RunStatus.WAITING or (batch is not None and batch.job is None):
             for trouble in troubles(folder.state, now=time.time()):
-                typer.echo(neutral(f"it waits: {trouble}"))
+                typer.echo(sanitize(f"it waits: {trouble}"))
 
 
 def explanation_lines(found: Explanation) -> list[str]:
@@ -75,11 +75,11 @@ def _origin(creation: Creation) -> str:
     if creation.origin == "enqueued":
         return f"enqueued by {f'the request {creation.request}' if creation.request else 'the sweep file'}"
     picked = f" ({creation.picked}, picked by it)" if creation.picked else ""
-    others = f" with {counted(creation.asked - 1, 'other')}" if creation.asked > 1 else ""
+    others = f" with {plural(creation.asked - 1, 'other')}" if creation.asked > 1 else ""
     return (
         f"proposed{others} by {creation.searcher or 'the searcher'}{picked}, "
-        f"which knew {counted(creation.observations, 'observation')} "
-        f"and {counted(creation.pending, 'pending configuration')}"
+        f"which knew {plural(creation.observations, 'observation')} "
+        f"and {plural(creation.pending, 'pending configuration')}"
     )
 
 

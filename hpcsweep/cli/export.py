@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.core.counting import counted
-from hpcsweep.core.quoting import quoted
-from hpcsweep.core.space import unknown
+from hpcsweep.core.counting import plural
+from hpcsweep.core.quoting import shell_quote
+from hpcsweep.core.space import suggest_name
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.exports.tables import FORMATS, TABLES, encoded, table
 from hpcsweep.store.output import STDOUT, is_stdout, write_output
@@ -52,7 +52,7 @@ def export(path: Path, *, format_: str, name: str | None, output: Path | None) -
 def _check(format_: str, name: str | None, output: Path | None) -> None:
     formats = (*FORMATS, *WHOLE)
     if format_ not in formats:
-        raise SpecError(f"--format {format_}: {unknown(format_, formats, kind='format')}")
+        raise SpecError(f"--format {format_}: {suggest_name(format_, formats, kind='format')}")
     if output == STDOUT and (format_ == "tensorboard" or name == ALL):
         raise SpecError("--output -: standard output takes one file, this writes several; give a folder")
     if format_ in WHOLE:
@@ -65,7 +65,7 @@ def _check(format_: str, name: str | None, output: Path | None) -> None:
             raise SpecError(f"--format {format_}: {need}")
         return
     if name is not None and name not in (*TABLES, ALL):
-        raise SpecError(f"--table {name}: {unknown(name, (*TABLES, ALL), kind='table')}")
+        raise SpecError(f"--table {name}: {suggest_name(name, (*TABLES, ALL), kind='table')}")
     if name == ALL and output is None:
         raise SpecError("--output: needed for --table all: the folder for the files")
     if format_ == "parquet" and output is None:
@@ -91,7 +91,7 @@ def _whole(results: Results, format_: str, output: Path | None) -> None:
     if is_stdout(target):
         return
     them = "it" if count == 1 else "them"
-    typer.echo(f"{counted(count, 'trial')} in {target}; look at {them}: {opener} {quoted(str(target))}")
+    typer.echo(f"{plural(count, 'trial')} in {target}; look at {them}: {opener} {shell_quote(str(target))}")
 
 
 def _make(folder: Path) -> None:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hpcsweep.core.counting import counted
-from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.counting import plural
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.views.folder import best_of
@@ -18,20 +18,20 @@ from hpcsweep.views.warnings import hindrances, left_out, restarted, said
 #: So many trials are named in one line.
 NAMED: Final = 10
 
-ENDINGS: Final[Mapping[Outcome | Failure | Interruption, str]] = {
+ENDINGS: Final[Mapping[Outcome | FailureKind | Interruption, str]] = {
     Outcome.COMPLETED: "completed",
     Outcome.FAILED: "failed",
     Outcome.OUT_OF_MEMORY: "out of memory",
     Outcome.LOST: "lost",
     Outcome.STOPPED: "stopped early",
     Outcome.CANCELLED: "cancelled for good by the user",
-    Failure.CRASHED: "crashed",
-    Failure.NOT_FINITE: "not finite",
-    Failure.NEVER_REPORTED: "never reported",
-    Failure.UNREADABLE: "unreadable report",
-    Failure.OUT_OF_MEMORY: "out of memory",
-    Failure.LOST: "lost",
-    Failure.CANCELLED: "cancelled for good by the user",
+    FailureKind.CRASHED: "crashed",
+    FailureKind.NOT_FINITE: "not finite",
+    FailureKind.NEVER_REPORTED: "never reported",
+    FailureKind.UNREADABLE: "unreadable report",
+    FailureKind.OUT_OF_MEMORY: "out of memory",
+    FailureKind.LOST: "lost",
+    FailureKind.CANCELLED: "cancelled for good by the user",
     Interruption.PREEMPTED: "preempted",
     Interruption.TIMEOUT: "timed out",
     Interruption.NODE_FAIL: "node failed",
@@ -103,9 +103,7 @@ def checkpoints_line(found: Mapping[str, int]) -> str:
     removed = found["removed_trials"]
     if not found["files"] and not removed:
         return ""
-    line = (
-        f"{size(found['bytes'])} in {counted(found['files'], 'file')} of {counted(found['trials'], 'trial')}"
-    )
+    line = f"{size(found['bytes'])} in {plural(found['files'], 'file')} of {plural(found['trials'], 'trial')}"
     return f"{line}; {removed_line(removed, found['removed_bytes'])}" if removed else line
 
 
@@ -142,8 +140,8 @@ def troubles(state: SweepState, *, now: float) -> list[str]:
         return []
     lines = [f"cannot start: {found['reason']}" for found in hindrances(state)]
     lines += [f"{found['means']} (since {moment(found['at'])}): {found['words']}" for found in said(state)]
-    if state.limited:
-        lines.append(f"waits for its turn: {state.limited}")
+    if state.submit_limit:
+        lines.append(f"waits for its turn: {state.submit_limit}")
     lines += [
         f"excluded: {out.node} until {moment(out.until)}: {out.reason}" for out in left_out(state, now=now)
     ]
@@ -186,10 +184,10 @@ def runs_line(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = N
         for state in ("failed", "stopped", "running", "submitted", "pending", "waiting")
         if counts.get(state)
     ]
-    if counts.get("failed") and failed_by and failed_by.keys() != {Failure.CRASHED.value}:
-        kinds = ", ".join(f"{n} {ENDINGS[Failure(kind)]}" for kind, n in failed_by.items())
+    if counts.get("failed") and failed_by and failed_by.keys() != {FailureKind.CRASHED.value}:
+        kinds = ", ".join(f"{n} {ENDINGS[FailureKind(kind)]}" for kind, n in failed_by.items())
         others[0] += f" ({kinds})"
-    return ", ".join([f"{counted(counts['completed'], 'run')} completed", *others])
+    return ", ".join([f"{plural(counts['completed'], 'run')} completed", *others])
 
 
 def state_counts(state: SweepState) -> dict[str, int]:

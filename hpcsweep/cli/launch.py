@@ -23,13 +23,13 @@ from hpcsweep.cli.format import (
     state_counts,
 )
 from hpcsweep.cli.progress import Progress, progress
-from hpcsweep.cli.sanitize import hide, neutral
+from hpcsweep.cli.sanitize import hide, sanitize
 from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import SweepOutcome
-from hpcsweep.core.quoting import joined, quoted
-from hpcsweep.core.secrets import secrets_of
+from hpcsweep.core.quoting import shell_join, shell_quote
+from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
@@ -80,7 +80,7 @@ def launch(
     """
     with errors_exit(), tell_slow_programs(_tell_slow):
         spec = load_spec(spec_path, overrides)
-        hide(secrets_of(spec.cluster.environment))
+        hide(secret_values(spec.cluster.environment))
         folder = results or Path("results") / spec.name
         state = check_folder(spec, folder)
         further = extensions(spec, state)
@@ -125,7 +125,7 @@ def launch(
 
 
 def _tell_slow(words: str) -> None:
-    typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {words}"), err=True)
+    typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {words}"), err=True)
 
 
 class _Session:
@@ -178,7 +178,7 @@ class _Session:
             failure: Exception = error
         while True:
             told = f"[{time.strftime('%H:%M:%S')}] {failure}; tries again in {self._again_s:g} s"
-            typer.echo(neutral(told), err=True)
+            typer.echo(sanitize(told), err=True)
             self._signals.clock.sleep(self._again_s)
             self._again_s = min(2 * self._again_s, LONGEST_AGAIN_S)
             self._show.restart()
@@ -310,11 +310,11 @@ def _detach(driver: Driver, clock: SystemClock) -> None:
 def _left(state: SweepState, folder: Path) -> None:
     """Print what a detached sweep has on the cluster, and how to follow it."""
     for batch in state.live.values():
-        words = batch.hindered or (f"as job {batch.job}" if batch.job else "without an answer yet")
-        typer.echo(f"submitted {batch.name}: {counted(len(batch.tasks), 'task')}, {words}")
-    if state.limited:
-        typer.echo(f"the rest waits for its turn: {state.limited}")
-    place = quoted(str(folder))
+        words = batch.blocked_reason or (f"as job {batch.job}" if batch.job else "without an answer yet")
+        typer.echo(f"submitted {batch.name}: {plural(len(batch.tasks), 'task')}, {words}")
+    if state.submit_limit:
+        typer.echo(f"the rest waits for its turn: {state.submit_limit}")
+    place = shell_quote(str(folder))
     typer.echo("Its jobs drive it from here on: no process stays on this machine.")
     typer.echo(f"Follow it with: hpcsweep status {place}; end it with: hpcsweep stop {place}")
 
@@ -327,10 +327,12 @@ def _beginning(spec: SweepSpec, before: SweepState | None, state: SweepState) ->
         before: As it was before this launch, None if it is new.
         state: As it is now.
     """
-    name, reason = resolve_searcher(spec, picked=before.started.picked if before and before.started else "")
+    name, reason = resolve_searcher(
+        spec, picked=before.started.resolved_searcher if before and before.started else ""
+    )
     if reason:
         typer.echo(f"searcher: {name}, picked by auto: {reason}")
-    for line in known_lines(state.known):
+    for line in known_lines(state.warm_starts):
         typer.echo(line)
 
 
@@ -347,9 +349,9 @@ def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) ->
     # Its first word is the key of a budget that is used up.
     reason = state.ended.reason.partition(" ")[0] if state.ended is not None else ""
     budgets = [reason] if reason.startswith("budget.") else []
-    if trials is not None and state.chosen >= trials and "budget.trials" not in budgets:
+    if trials is not None and state.configurations >= trials and "budget.trials" not in budgets:
         budgets.insert(0, "budget.trials")
-    though = f", though {counted(enqueued, 'enqueued configuration')} {'wait' if enqueued > 1 else 'waits'}"
+    though = f", though {plural(enqueued, 'enqueued configuration')} {'wait' if enqueued > 1 else 'waits'}"
     ways = [f"raise {' or '.join([*budgets, *growing])}"] if budgets or growing else []
     if not budgets and not enqueued:
         ways.append("enqueue a configuration")
@@ -361,7 +363,7 @@ def _from_scratch(trials: Sequence[int]) -> str:
     """That these go on without a checkpoint."""
     one = len(trials) == 1
     return (
-        f"note: {counted(len(trials), 'trial')} {'goes' if one else 'go'} on from scratch: "
+        f"note: {plural(len(trials), 'trial')} {'goes' if one else 'go'} on from scratch: "
         f"{'its checkpoint was' if one else 'their checkpoints were'} removed when nothing could need "
         f"{'it' if one else 'them'}; in a sweep that may be carried further, train.keep: all keeps them"
     )
@@ -373,7 +375,7 @@ def _command(spec_path: Path, *, results: Path | None, cluster: str | None, over
     words += ["--results", str(results)] if results else []
     words += ["--cluster", cluster] if cluster else []
     words += [word for override in overrides for word in ("--set", override)]
-    return joined(words)
+    return shell_join(words)
 
 
 def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
@@ -381,16 +383,16 @@ def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     if state.ended is None:
         typer.echo(f"{runs_line(state_counts(state))}; best {best_line(state)}")
         return LEFT_RUNNING
-    typer.echo(f"{state.ended.ending.value}: {state.ended.reason}")
+    typer.echo(f"{state.ended.outcome.value}: {state.ended.reason}")
     typer.echo(f"{runs_line(state_counts(state))}; {cost(state)}; results in {folder}")
     if state.without_checkpoint and not quiet:
-        gone = removed_line(len(state.without_checkpoint), state.removed_bytes)
+        gone = removed_line(len(state.without_checkpoint), state.checkpoint_bytes_removed)
         typer.echo(f"checkpoints: {gone}; train.keep: all keeps them")
     if state.best is None:
         return NO_VALUE
     typer.echo(f"best: {best_line(state)}")
     typer.echo(f"      {configuration(state.best.config)}")
-    return NO_VALUE if state.ended.ending in (SweepOutcome.FAILED, SweepOutcome.PAUSED) else DONE
+    return NO_VALUE if state.ended.outcome in (SweepOutcome.FAILED, SweepOutcome.PAUSED) else DONE
 
 
 class _Interrupted(BaseException):

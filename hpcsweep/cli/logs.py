@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.sanitize import neutral_lines, raw
+from hpcsweep.cli.sanitize import raw, sanitize_lines
 from hpcsweep.errors import SpecError
 from hpcsweep.views.folder import Folder
 from hpcsweep.views.logs import LogReader, attempt_logs
@@ -49,7 +49,7 @@ def _coloured(text: str) -> str:
     """Neutral but for colours, which end with the text."""
     lines = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")  # a progress bar: each state on its own line
     parts = _COLOUR.split(lines)
-    shown = "".join(part if index % 2 else neutral_lines(part) for index, part in enumerate(parts))
+    shown = "".join(part if index % 2 else sanitize_lines(part) for index, part in enumerate(parts))
     return shown + ("\x1b[0m" if len(parts) > 1 else "") + ("" if shown.endswith("\n") else "\n")
 
 

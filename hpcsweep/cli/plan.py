@@ -13,14 +13,14 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit, named
 from hpcsweep.cli.format import duration
 from hpcsweep.cli.sanitize import hide
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 from hpcsweep.core.protocols import Batch
-from hpcsweep.core.secrets import secrets_of
+from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import DriverConfig
 from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError
-from hpcsweep.schedulers.rungs import Ladder, asha_most, halving_ladder
+from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, max_asha_runs
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.session.algorithms import make_scheduler, resolve_searcher
 from hpcsweep.session.snapshot import check_training_code
@@ -50,7 +50,7 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         if spec_path is None:
             raise SpecError("plan: expected a sweep file, or --schema")
         spec = load_spec(spec_path, overrides)
-        hide(secrets_of(spec.cluster.environment))
+        hide(secret_values(spec.cluster.environment))
         with named(spec_path):
             known = validate(spec)
             check_inherited(spec, os.environ)
@@ -76,13 +76,13 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
 
 def _ladders(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
     """Print what the scheduler would do; the runs of the largest rung, 1 if it has none."""
-    ladders: Sequence[Ladder] = getattr(make_scheduler(spec), "ladders", ())
+    ladders: Sequence[BracketPlan] = getattr(make_scheduler(spec), "ladders", ())
     size = spec.space.size
     if spec.scheduler.name == "fifo":
         limits = [n for n in (spec.budget.trials, size) if n is not None]
-        ladders = [Ladder(ladder.resources, (min(limits),)) for ladder in ladders] if limits else []
+        ladders = [BracketPlan(ladder.resources, (min(limits),)) for ladder in ladders] if limits else []
     typer.echo("")
-    typer.echo(f"search space: {'infinite' if size is None else counted(size, 'configuration')}")
+    typer.echo(f"search space: {'infinite' if size is None else plural(size, 'configuration')}")
     if isinstance(spec.scheduler, Asha) and not spec.scheduler.stopping:
         return _asha(spec.scheduler, trials=spec.starts, repeats=spec.repeats)
     if not ladders:
@@ -100,18 +100,16 @@ def _ladders(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
     if isinstance(spec.scheduler, Pbt):
         # Each member that fails is replaced by a clone, a new trial with runs of its own.
         typer.echo(
-            f"{counted(trials, 'member')}, {counted(runs, 'run')}, and one more for each that fails; "
+            f"{plural(trials, 'member')}, {plural(runs, 'run')}, and one more for each that fails; "
             "clones are new trials"
         )
     else:
-        typer.echo(f"{each}{counted(trials, 'trial')}, {counted(runs, 'run')} at most")
-    typer.echo(
-        f"{each}{counted(units, 'unit')} of resource trained from checkpoints ({scratch} without them)"
-    )
+        typer.echo(f"{each}{plural(trials, 'trial')}, {plural(runs, 'run')} at most")
+    typer.echo(f"{each}{plural(units, 'unit')} of resource trained from checkpoints ({scratch} without them)")
     if turns is None:
         typer.echo("again and again until the budget ends")
     if spec.budget.trials is not None and (turns is None or spec.budget.trials < trials):
-        typer.echo(f"budget.trials ends it after {counted(spec.budget.trials, 'trial')}")
+        typer.echo(f"budget.trials ends it after {plural(spec.budget.trials, 'trial')}")
     shape = place.shape
     if shape.time_s is not None:
         gpus = max(spec.resources.gpus, -(-held_gpus // shape.lanes))
@@ -122,11 +120,11 @@ def _ladders(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
     if spec.cluster.max_gpus is not None and held_gpus:
         most.append(spec.cluster.max_gpus // held_gpus)
     if most:
-        typer.echo(f"at most {counted(min(most), 'task')} at a time")
+        typer.echo(f"at most {plural(min(most), 'task')} at a time")
     return min(PIECE, max(max(ladder.sizes) for ladder in ladders)) * spec.repeats
 
 
-def _shown(ladder: Ladder) -> str:
+def _shown(ladder: BracketPlan) -> str:
     """`9x1 > 3x3 > 1x9`; of a long one its ends."""
     rungs = [f"{n}x{r}" for n, r in zip(ladder.sizes, ladder.resources, strict=True)]
     if len(rungs) > 2 * ENDS_SHOWN:
@@ -137,7 +135,7 @@ def _shown(ladder: Ladder) -> str:
 
 def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
     """Print the rungs of a scheduler that fills them as it goes; the runs of the largest array."""
-    top = halving_ladder(
+    top = halving_bracket(
         min_resource=scheduler.min_resource, max_resource=scheduler.max_resource, eta=scheduler.eta
     ).resources
     for index in range(scheduler.brackets):
@@ -146,10 +144,10 @@ def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
             typer.echo(f"bracket {index} (resource): " + " > ".join(map(str, rungs)))
             continue
         about = tuple(trials // scheduler.eta**rung * repeats for rung in range(len(rungs)))
-        most = tuple(size * repeats for size in asha_most(trials, rungs=len(rungs), eta=scheduler.eta))
-        typer.echo(f"bracket {index} (about, trials x resource): {_shown(Ladder(rungs, about))}")
+        most = tuple(size * repeats for size in max_asha_runs(trials, rungs=len(rungs), eta=scheduler.eta))
+        typer.echo(f"bracket {index} (about, trials x resource): {_shown(BracketPlan(rungs, about))}")
         typer.echo(
-            f"about {counted(sum(about), 'run')}, {sum(most)} at most: "
+            f"about {plural(sum(about), 'run')}, {sum(most)} at most: "
             "who is promoted stays so when better ones come"
         )
     typer.echo(f"one in {scheduler.eta} of a rung goes on, as results come")
@@ -173,9 +171,9 @@ def _reservation(spec: SweepSpec, place: Target, *, held_gpus: int) -> None:
     budget.hold(held_gpus)
     tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
     assert tasks is not None  # there is a budget
-    each = f"{counted(held_gpus, 'GPU')} for {duration(budget.time_s)}"
+    each = f"{plural(held_gpus, 'GPU')} for {duration(budget.time_s)}"
     typer.echo(
-        f"budget.gpu_hours {hours:g}: at most {counted(tasks, 'task')} in the queue at a time, {each} each"
+        f"budget.gpu_hours {hours:g}: at most {plural(tasks, 'task')} in the queue at a time, {each} each"
     )
 
 

@@ -20,8 +20,8 @@ from hpcsweep.cli.format import (
     state_counts,
     troubles,
 )
-from hpcsweep.cli.sanitize import neutral, raw
-from hpcsweep.core.counting import counted
+from hpcsweep.cli.sanitize import raw, sanitize
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Phase
@@ -88,7 +88,7 @@ class LogDisplay:
         self._troubles = [*troubles(driver.state, now=time.time()), *driver.passed_over]
         for trouble in self._troubles:
             if trouble not in known:
-                typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {trouble}"))
+                typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {trouble}"))
         if not self._changed or (time.monotonic() < self._next and not ended):
             return
         self._changed = False
@@ -107,7 +107,7 @@ class LogDisplay:
             failure, self._failure = self._failure, None
             parts.append(_failure(failure))
         line = " | ".join(part for part in parts if part)
-        typer.echo(neutral(f"[{time.strftime('%H:%M:%S')}] {line}"))
+        typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {line}"))
 
 
 class LiveDisplay:
@@ -143,21 +143,19 @@ class LiveDisplay:
         under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
         lines: list[RenderableType] = [
             table,
-            Text(
-                f"{counted(state.counts[RunStatus.COMPLETED], 'run')} completed, {under_way}, {cost(state)}"
-            ),
-            Text(neutral(f"best {best_line(state)}"), style="bold"),
+            Text(f"{plural(state.counts[RunStatus.COMPLETED], 'run')} completed, {under_way}, {cost(state)}"),
+            Text(sanitize(f"best {best_line(state)}"), style="bold"),
         ]
         if state.best is not None:
-            lines.append(Text(neutral(configuration(state.best.config))))
+            lines.append(Text(sanitize(configuration(state.best.config))))
         hints = [*troubles(state, now=time.time()), *driver.passed_over]
-        lines += [Text(neutral(hint), style="yellow") for hint in hints]
-        lines += [Text(neutral(_failure(run)), style="red") for run in self._failures]
+        lines += [Text(sanitize(hint), style="yellow") for hint in hints]
+        lines += [Text(sanitize(_failure(run)), style="red") for run in self._failures]
         self._live.update(Group(*lines))
 
 
 def _failure(run: RunFinished) -> str:
-    return f"trial {run.trial} {ENDINGS[run.failed_by or run.outcome]}: {run.message}"
+    return f"trial {run.trial} {ENDINGS[run.failure_kind or run.outcome]}: {run.message}"
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Outcome, SweepOutcome
 from hpcsweep.core.models import Run, RunStatus, Trial
 from hpcsweep.core.protocols import TaskResources
-from hpcsweep.core.quoting import joined, quoted
-from hpcsweep.core.secrets import secrets_of
+from hpcsweep.core.quoting import shell_join, shell_quote
+from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
 from hpcsweep.session.session import note_launch, open_sweep
@@ -68,9 +68,9 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
             return
         typer.echo(_tried(runs) + (_cancelled(folder.state, path) if trial is None else ""))
         if state.ended is not None:
-            typer.echo(f"{state.ended.ending.value}: {state.ended.reason}")
+            typer.echo(f"{state.ended.outcome.value}: {state.ended.reason}")
         elif state.detached is not None:
-            typer.echo(f"its jobs drive it on; follow it with: hpcsweep status {quoted(str(path))}")
+            typer.echo(f"its jobs drive it on; follow it with: hpcsweep status {shell_quote(str(path))}")
         else:
             typer.echo(f"no driver is at work; carry on with: {_launch(folder, path)}")
 
@@ -86,7 +86,7 @@ def _failed(state: SweepState, trial: int | None, path: Path) -> list[Run]:
     if trial is None:
         failed = [run for run in failed if run.outcome is not Outcome.CANCELLED]
         paused = state.pausing is not None or (
-            state.ended is not None and state.ended.ending is SweepOutcome.PAUSED
+            state.ended is not None and state.ended.outcome is SweepOutcome.PAUSED
         )
         if not failed and not paused:
             stand = f"{runs_line(state_counts(state))}{_cancelled(state, path)}"
@@ -109,7 +109,7 @@ def _cancelled(state: SweepState, path: Path) -> str:
     runs = [run for run in failures(state) if run.outcome is Outcome.CANCELLED]
     if not runs:
         return ""
-    again = joined(["hpcsweep", "retry", str(path), str(runs[0].trial)])
+    again = shell_join(["hpcsweep", "retry", str(path), str(runs[0].trial)])
     return f"; cancelled by their user: {_numbers(runs)}, which come back by number: {again}"
 
 
@@ -209,7 +209,7 @@ def _drive(folder: Folder, path: Path, place: Target | None, overrides: Sequence
             f"{folder.layout.spec}: is missing; go on with `launch SPEC`, it takes the request up"
         )
     spec = load_spec(folder.layout.spec, overrides)
-    hide(secrets_of(spec.cluster.environment))
+    hide(secret_values(spec.cluster.environment))
     validate(spec, state=folder.state)
     place = place or resolve_target(spec, state=folder.state)
     with (
@@ -232,4 +232,4 @@ def _drive(folder: Folder, path: Path, place: Target | None, overrides: Sequence
 
 def _launch(folder: Folder, path: Path) -> str:
     """The command line that carries on."""
-    return joined(["hpcsweep", "launch", str(folder.layout.spec), "--results", str(path)])
+    return shell_join(["hpcsweep", "launch", str(folder.layout.spec), "--results", str(path)])

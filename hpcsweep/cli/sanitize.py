@@ -15,10 +15,10 @@ from typing import Any, TextIO, cast
 
 from typer.core import TyperGroup
 
-from hpcsweep.core.sanitize import neutral, neutral_lines
-from hpcsweep.core.secrets import secret_arguments, without
+from hpcsweep.core.sanitize import sanitize, sanitize_lines
+from hpcsweep.core.secrets import mask_values, secret_arguments
 
-__all__ = ["NeutralGroup", "hide", "json_text", "neutral", "neutral_lines", "neutral_output", "raw"]
+__all__ = ["NeutralGroup", "hide", "json_text", "neutral_output", "raw", "sanitize", "sanitize_lines"]
 
 #: Values that are printed nowhere.
 _hidden: list[str] = []
@@ -51,7 +51,7 @@ def raw(stream: TextIO) -> TextIO:
 
 @contextlib.contextmanager
 def neutral_output() -> Iterator[None]:
-    """Until the block ends whatever is printed as text is neutral; bytes stay as they are."""
+    """Until the block ends whatever is printed as text is sanitized; bytes stay as they are."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast("TextIO", _Neutral(stream)) for stream in before)
     try:
@@ -62,13 +62,13 @@ def neutral_output() -> Iterator[None]:
 
 
 class _Neutral(io.TextIOBase):
-    """A text stream that passes on neutral text."""
+    """A text stream that passes on sanitized text."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        self.stream.write(neutral_lines(without(text, _hidden)))
+        self.stream.write(sanitize_lines(mask_values(text, _hidden)))
         return len(text)
 
     def flush(self) -> None:
@@ -87,7 +87,7 @@ class _Neutral(io.TextIOBase):
 
 
 class NeutralGroup(TyperGroup):
-    """The verbs, with messages about wrong arguments included in what is neutral."""
+    """The verbs, with messages about wrong arguments included in what is sanitized."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         given = args[0] if args else kwargs.get("args")

@@ -12,8 +12,8 @@ import typer
 
 from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit, named
 from hpcsweep.cli.format import configuration, number
-from hpcsweep.cli.sanitize import json_text, neutral, raw
-from hpcsweep.core.counting import counted
+from hpcsweep.cli.sanitize import json_text, raw, sanitize
+from hpcsweep.core.counting import plural
 from hpcsweep.errors import SpecError
 from hpcsweep.options import format_duration
 from hpcsweep.session.validation import validate
@@ -125,7 +125,7 @@ def _simulated(
 
     def progress(name: str, seed: int) -> None:
         if show:
-            _show_on_one_line(f"{neutral(name)}, seed {seed}")
+            _show_on_one_line(f"{sanitize(name)}, seed {seed}")
 
     try:
         return compare(chosen, curve, range(seed, seed + wanted.repeat), progress=progress)
@@ -194,7 +194,7 @@ def _figures(run: SimulationResult) -> list[tuple[str, str]]:
     return [
         ("makespan", f"{_time(run.makespan_s)}; {bounds}"),
         (_hours(run), f"{run.hours:.4g}"),
-        ("trials", f"{run.trials}; {counted(run.runs, 'run')}, {run.failures} failed"),
+        ("trials", f"{run.trials}; {plural(run.runs, 'run')}, {run.failures} failed"),
         ("interruptions", interruptions or "none"),
     ]
 

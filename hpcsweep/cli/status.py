@@ -25,10 +25,10 @@ from hpcsweep.cli.format import (
     troubles,
 )
 from hpcsweep.cli.liveness import ask_liveness
-from hpcsweep.cli.sanitize import json_text, neutral
-from hpcsweep.core.counting import counted
-from hpcsweep.core.events import Failure, Interruption, SweepOutcome
-from hpcsweep.core.quoting import quoted
+from hpcsweep.cli.sanitize import json_text, sanitize
+from hpcsweep.core.counting import plural
+from hpcsweep.core.events import FailureKind, Interruption, SweepOutcome
+from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.views.enqueued import beyond_budget
@@ -72,7 +72,7 @@ def status(path: Path, *, json: bool) -> None:
         if summary["enqueued"]:
             _tell(f"enqueued: {_enqueued(summary['enqueued'], state, _budget(folder, 'trials'))}")
         runs = runs_line(summary["runs"], summary["failed_by"])
-        _tell(f"{counted(summary['trials'], 'trial')}; {runs}; {cost(state, budget)}")
+        _tell(f"{plural(summary['trials'], 'trial')}; {runs}; {cost(state, budget)}")
         _tell(f"best: {best_line(state)}")
         if state.best is not None:
             _tell(f"      {configuration(state.best.config)}")
@@ -87,16 +87,16 @@ def status(path: Path, *, json: bool) -> None:
         for one in summary["newest_interruptions"]:
             _tell(_attempt_line(ENDINGS[Interruption(one["why"])], one))
         for one in summary["failures"]:
-            _tell(_attempt_line(ENDINGS[Failure(one["failure"])], one))
-        paused = state.ended is not None and state.ended.ending is SweepOutcome.PAUSED
+            _tell(_attempt_line(ENDINGS[FailureKind(one["failure"])], one))
+        paused = state.ended is not None and state.ended.outcome is SweepOutcome.PAUSED
         if summary["failures"] or paused:
             what = "go on, and try what failed again" if paused else "try what failed again"
-            _tell(f"{what}: hpcsweep retry {quoted(str(path))}")
+            _tell(f"{what}: hpcsweep retry {shell_quote(str(path))}")
 
 
 def _tell(text: str) -> None:
     """Print a line; what it holds of configurations and logs is not obeyed by a terminal."""
-    typer.echo(neutral(text))
+    typer.echo(sanitize(text))
 
 
 def _liveness(folder: Folder) -> Liveness | None:

@@ -13,8 +13,8 @@ from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.models import RunStatus, Trial
-from hpcsweep.core.quoting import quoted
-from hpcsweep.core.secrets import secrets_of
+from hpcsweep.core.quoting import shell_quote
+from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import FolderError, HeldError, SpecError
@@ -91,13 +91,13 @@ def _names(folder: Folder, path: Path, number: int) -> str:
     trial = state.trials[number]
     if trial.stopped:
         raise SpecError(f"TRIAL: trial {number} has been stopped already: {trial.stopped}")
-    if state.ended is not None and state.ended.ending not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
+    if state.ended is not None and state.ended.outcome not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         raise FolderError(f"{path}: has ended already ({folder.sweep_state}): no trial goes on")
     _, retention = retention_of(load_spec(folder.layout.spec), folder.reading.events)
     if retention.is_at_its_end(number):
         raise SpecError(
             f"TRIAL: expected one that runs, waits or may be promoted; trial {number} {_end(trial)}: "
-            f"see hpcsweep explain {quoted(str(path))} {number}"
+            f"see hpcsweep explain {shell_quote(str(path))} {number}"
         )
     first = number - trial.repeat
     if state.repeats == 1:
@@ -128,7 +128,7 @@ def _drive(folder: Folder, trial: int | None = None) -> SweepState:
     if not folder.layout.spec.exists():
         raise FolderError(f"{folder.layout.spec}: is missing; stop the sweep with `launch SPEC`")
     spec = load_spec(folder.layout.spec, [])
-    hide(secrets_of(spec.cluster.environment))
+    hide(secret_values(spec.cluster.environment))
     deadline = time.monotonic() + PATIENCE_S
     place = resolve_target(spec, state=folder.state)
     root = folder.layout.root

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from rich.text import Text
 
-from hpcsweep.cli.sanitize import neutral
+from hpcsweep.cli.sanitize import sanitize
 from hpcsweep.views.rungs import RungCount
 
 #: Columns of what stands before each line.
@@ -50,7 +50,7 @@ class Panel(NamedTuple):
 
 def plain(text: str, style: str = "") -> Text:
     """Text as it is: no markup, nothing that the terminal would obey."""
-    return Text(neutral(text), style=style)
+    return Text(sanitize(text), style=style)
 
 
 def labelled(label: str, text: str, style: str = "") -> Text:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from numpy.random import Generator
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
-from hpcsweep.core.space import Parameter, Space, spoken, unknown
+from hpcsweep.core.space import Parameter, Space, format_condition, suggest_name
 from hpcsweep.errors import SpecError
 
 #: Draws after which nothing that fits what was given is expected any more.
@@ -17,7 +17,7 @@ TRIES: Final = 10_000
 _CHUNK: Final = 100
 
 
-def filled(space: Space, partial: Mapping[str, Any], rng: Generator) -> Config:
+def complete_config(space: Space, partial: Mapping[str, Any], rng: Generator) -> Config:
     """The configuration with random values for what is missing.
 
     Where a given parameter is active only for some values of a missing one, it gets one of those.
@@ -30,7 +30,7 @@ def filled(space: Space, partial: Mapping[str, Any], rng: Generator) -> Config:
     problems = []
     for name, value in partial.items():
         if name not in parameters:
-            problems.append(f"{name}: {unknown(name, space.names, kind='parameter')}")
+            problems.append(f"{name}: {suggest_name(name, space.names, kind='parameter')}")
         elif (problem := parameters[name].domain.problem(value)) is not None:
             problems.append(f"{name}: {problem}")
     if problems:
@@ -39,19 +39,20 @@ def filled(space: Space, partial: Mapping[str, Any], rng: Generator) -> Config:
     # Mostly the first one fits.
     for chunk in (1, *[_CHUNK] * (TRIES // _CHUNK)):
         for drawn in unconditional.from_unit(rng.random((chunk, len(space.columns)))):
-            config = space.pruned({**drawn, **_with_parents(parameters, partial, rng)})
+            config = space.drop_inactive({**drawn, **_with_parents(parameters, partial, rng)})
             inactive = [name for name in partial if name not in config]
             if inactive:
+                needed = {name: format_condition(parameters[name].when) for name in inactive}
                 raise SpecError(
                     *(
-                        f"{name}: must be absent, it is active only when {spoken(parameters[name].when)}"
-                        for name in inactive
+                        f"{name}: must be absent, it is active only when {when}"
+                        for name, when in needed.items()
                     )
                 )
-            config = space.complete(config)
-            if space.fits(config):
+            config = space.canonicalise(config)
+            if space.satisfies_constraints(config):
                 return config
-    given = ", ".join(f"{name}={shown(value)}" for name, value in partial.items())
+    given = ", ".join(f"{name}={format_value(value)}" for name, value in partial.items())
     raise SpecError(f"constraints: must leave something with {given}, found nothing in {TRIES} draws")
 
 

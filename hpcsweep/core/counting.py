@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """`1 trial`, `2 trials`; the noun is a regular one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

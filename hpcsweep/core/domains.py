@@ -23,8 +23,8 @@ Floats: TypeAlias = NDArray[np.float64]
 MAX_INT: Final = 2**40
 MAX_STEPS: Final = 10_000_000
 #: Values of a domain that may be in memory all at once.
-LISTED: Final = 100_000
-LONGEST_SHOWN: Final = 200
+MAX_LISTED: Final = 100_000
+MAX_SHOWN: Final = 200
 #: Lists and mappings within each other, in a value of a parameter and in a whole spec.
 MAX_NESTING: Final = 50
 #: What a JSON reader anywhere takes as an integer: 64 bits.
@@ -43,15 +43,15 @@ class InvalidDomain(ValueError):
         self.problems = tuple(problems)
 
 
-def key_of(value: Any) -> Hashable:
+def json_key(value: Any) -> Hashable:
     """A key that is equal for equal JSON values: 1 is 1.0, but True is not 1."""
     match value:
         case bool():
             return ("bool", value)
         case list() | tuple():
-            return ("list", *(key_of(item) for item in value))
+            return ("list", *(json_key(item) for item in value))
         case dict():
-            return ("dict", frozenset((key, key_of(item)) for key, item in value.items()))
+            return ("dict", frozenset((key, json_key(item)) for key, item in value.items()))
         case _:
             return value  # type: ignore[no-any-return]
 
@@ -74,7 +74,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
         if not problems and not math.isfinite(float(self.high) - float(self.low)):
             problems.append(("high", f"must be less than 1.8e308 above low ({self.low}), got {self.high}"))
         if not problems and self.step is not None and (self.high - self.low) / self.step > MAX_STEPS:
-            problems.append(("step", f"must leave at most {MAX_STEPS} values, got {shown(self.step)}"))
+            problems.append(("step", f"must leave at most {MAX_STEPS} values, got {format_value(self.step)}"))
         if problems:
             raise InvalidDomain(problems)
         for name in ("low", "high") if self.step is None else ("low", "high", "step"):
@@ -92,11 +92,11 @@ class Float(msgspec.Struct, frozen=True, dict=True):
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value that a user gave, None if nothing is."""
         if not _is_number(value):
-            return f"must be a number, got {shown(value)}"
+            return f"must be a number, got {format_value(value)}"
         if not self.low <= value <= self.high:
-            return f"must be between {self.low} and {self.high}, got {shown(value)}"
+            return f"must be between {self.low} and {self.high}, got {format_value(value)}"
         if self.step is not None and abs(self.nearest(value) - value) > 1e-9 * max(self.step, abs(value)):
-            return f"must be {self.low} plus a multiple of {self.step}, got {shown(value)}"
+            return f"must be {self.low} plus a multiple of {self.step}, got {format_value(value)}"
         return None
 
     def nearest(self, value: float) -> float:
@@ -140,7 +140,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
         """
         if self.size is None and count is None:
             raise ValueError("is continuous")
-        if self.size is not None and count is None and self.size > LISTED:
+        if self.size is not None and count is None and self.size > MAX_LISTED:
             return _Steps(self, self.size)
         if self.size is not None:
             return [self.at(index) for index in _spread(self.size, count)]
@@ -182,7 +182,7 @@ class Int(msgspec.Struct, frozen=True, dict=True):
         for key in ("low", "high") if self.step is None else ("low", "high", "step"):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool):
-                problems.append((key, f"must be an integer, got {shown(value)}"))
+                problems.append((key, f"must be an integer, got {format_value(value)}"))
             elif abs(value) > MAX_INT:
                 problems.append((key, f"must be within -2**40 .. 2**40, got {value}"))
         problems = problems or _range_problems(self, log_above=0)
@@ -197,11 +197,11 @@ class Int(msgspec.Struct, frozen=True, dict=True):
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value that a user gave, None if nothing is."""
         if not isinstance(value, int) or isinstance(value, bool):
-            return f"must be an integer, got {shown(value)}"
+            return f"must be an integer, got {format_value(value)}"
         if not self.low <= value <= self.high:
-            return f"must be between {self.low} and {self.high}, got {shown(value)}"
+            return f"must be between {self.low} and {self.high}, got {format_value(value)}"
         if (value - self.low) % (self.step or 1):
-            return f"must be {self.low} plus a multiple of {self.step}, got {shown(value)}"
+            return f"must be {self.low} plus a multiple of {self.step}, got {format_value(value)}"
         return None
 
     def nearest(self, value: float) -> int:
@@ -246,7 +246,7 @@ class _Listed(msgspec.Struct, frozen=True, dict=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, list | tuple):
-            raise InvalidDomain([("values", f"must be a list, got {shown(self.values)}")])
+            raise InvalidDomain([("values", f"must be a list, got {format_value(self.values)}")])
         msgspec.structs.force_setattr(self, "values", tuple(self.values))
         problems: list[tuple[str, str]] = []
         if not self.values:
@@ -256,10 +256,10 @@ class _Listed(msgspec.Struct, frozen=True, dict=True):
             problem = json_problem(value)
             if problem is not None:
                 problems.append(("values", problem))
-            elif key_of(value) in seen:
-                problems.append(("values", f"must be distinct, got {shown(value)} twice"))
+            elif json_key(value) in seen:
+                problems.append(("values", f"must be distinct, got {format_value(value)} twice"))
             else:
-                seen.add(key_of(value))
+                seen.add(json_key(value))
         if problems:
             raise InvalidDomain(problems)
 
@@ -270,24 +270,26 @@ class _Listed(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def _index(self) -> dict[Hashable, int]:
-        return {key_of(value): index for index, value in enumerate(self.values)}
+        return {json_key(value): index for index, value in enumerate(self.values)}
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value that a user gave, None if nothing is."""
         try:
-            known = key_of(value) in self._index
+            known = json_key(value) in self._index
         except TypeError:  # not a JSON value
             known = False
-        return None if known else f"must be one of {shown(list(self.values))}, got {shown(value)}"
+        return (
+            None if known else f"must be one of {format_value(list(self.values))}, got {format_value(value)}"
+        )
 
     def nearest(self, value: Any) -> Any:
         """The listed object that is equal to `value`."""
-        return self.values[self._index[key_of(value)]]
+        return self.values[self._index[json_key(value)]]
 
     def to_unit(self, values: Sequence[Any]) -> Floats:
         """Positions `(n,)` in [0, 1]: the middle of each value's cell."""
         index = self._index
-        return _middle_of(np.array([index[key_of(value)] for value in values], dtype=np.int64), self.size)
+        return _middle_of(np.array([index[json_key(value)] for value in values], dtype=np.int64), self.size)
 
     def from_unit(self, unit: Floats) -> list[Any]:
         """Values at positions `(n,)`."""
@@ -324,9 +326,9 @@ class Constant(msgspec.Struct, frozen=True):
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value that a user gave, None if nothing is."""
-        if key_of(value) == key_of(self.value):
+        if json_key(value) == json_key(self.value):
             return None
-        return f"must be {shown(self.value)}, got {shown(value)}"
+        return f"must be {format_value(self.value)}, got {format_value(value)}"
 
     def nearest(self, value: Any) -> Any:
         """The constant."""
@@ -351,7 +353,7 @@ def json_problem(value: Any, *, depth: int = 0) -> str | None:
             low, high = _INT_RANGE
             if low <= value <= high:
                 return None
-            return f"must be an integer of 64 bits, got {shown(value)}; quote it if it is text"
+            return f"must be an integer of 64 bits, got {format_value(value)}; quote it if it is text"
         case str():
             return text_problem(value)
         case float():
@@ -360,11 +362,11 @@ def json_problem(value: Any, *, depth: int = 0) -> str | None:
             return next(filter(None, (json_problem(item, depth=depth + 1) for item in value)), None)
         case dict():
             if not all(isinstance(key, str) for key in value):
-                return f"must have text keys only, got {shown(value)}"
+                return f"must have text keys only, got {format_value(value)}"
             parts = (part for pair in value.items() for part in pair)
             return next(filter(None, (json_problem(part, depth=depth + 1) for part in parts)), None)
         case _:
-            return f"must be a number, text, true, false, null, list or mapping, got {shown(value)}"
+            return f"must be a number, text, true, false, null, list or mapping, got {format_value(value)}"
 
 
 def text_problem(text: str) -> str | None:
@@ -372,20 +374,20 @@ def text_problem(text: str) -> str | None:
     if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
         return None
     words = "half of a surrogate pair, which UTF-8 cannot hold"
-    return f"must be Unicode text, got {shown(text)} with {words}; write the character itself"
+    return f"must be Unicode text, got {format_value(text)} with {words}; write the character itself"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """The value as a message shows it: `true`, `null` and lists as in YAML, texts quoted, long ones cut.
 
     It costs the same however large the value is.
     """
-    return cut(_as_yaml(value, room=LONGEST_SHOWN + 1))
+    return truncate(_as_yaml(value, room=MAX_SHOWN + 1))
 
 
-def cut(text: str) -> str:
+def truncate(text: str) -> str:
     """The text, or its beginning where it is long."""
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 4]} ..."
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 4]} ..."
 
 
 def _as_yaml(value: Any, *, room: int) -> str:
@@ -395,7 +397,7 @@ def _as_yaml(value: Any, *, room: int) -> str:
             return "null"
         case bool():
             return "true" if value else "false"
-        case int() if value.bit_length() > 4 * LONGEST_SHOWN:
+        case int() if value.bit_length() > 4 * MAX_SHOWN:
             return f"an integer of about {int(value.bit_length() * math.log10(2)) + 1} digits"
         case str():
             return repr(value[:room])
@@ -408,7 +410,7 @@ def _as_yaml(value: Any, *, room: int) -> str:
 
 
 def _key(key: Any) -> str:
-    return str(key)[:LONGEST_SHOWN]
+    return str(key)[:MAX_SHOWN]
 
 
 def _joined(items: Iterable[tuple[str, Any]], *, room: int) -> str:
@@ -431,23 +433,30 @@ def _is_number(value: Any) -> bool:
 def _range_problems(domain: Float | Int, *, log_above: int) -> list[tuple[str, str]]:
     low, high, step = domain.low, domain.high, domain.step
     problems = [
-        (key, f"must be a finite number, got {shown(value)}")
+        (key, f"must be a finite number, got {format_value(value)}")
         for key, value in (("low", low), ("high", high))
         if not _is_number(value)
     ]
     if problems:
         return problems
     if domain.log and low <= log_above:
-        problems.append(("low", f"must be > {log_above} on a log scale, got {shown(low)}"))
+        problems.append(("low", f"must be > {log_above} on a log scale, got {format_value(low)}"))
     if low > high:
-        problems.append(("low", f"must be < high ({shown(high)}), got {shown(low)}"))
+        problems.append(("low", f"must be < high ({format_value(high)}), got {format_value(low)}"))
     elif low == high:
-        problems.append(("low", f"must be < high ({shown(high)}), got {shown(low)}; one value is a constant"))
+        problems.append(
+            (
+                "low",
+                f"must be < high ({format_value(high)}), got {format_value(low)}; one value is a constant",
+            )
+        )
     if step is not None:
         if not _is_number(step) or step <= 0:
-            problems.append(("step", f"must be a number > 0, got {shown(step)}"))
+            problems.append(("step", f"must be a number > 0, got {format_value(step)}"))
         elif low < high and step > high - low:
-            problems.append(("step", f"must be at most high - low ({shown(high - low)}), got {shown(step)}"))
+            problems.append(
+                ("step", f"must be at most high - low ({format_value(high - low)}), got {format_value(step)}")
+            )
         if domain.log:
             problems.append(("step", "cannot go with log: give one of the two"))
     return problems

@@ -41,7 +41,7 @@ class Outcome(enum.Enum):
     CANCELLED = "cancelled"  # its owner cancelled it on the cluster again after it had been resubmitted
 
 
-class Failure(enum.Enum):
+class FailureKind(enum.Enum):
     """What was wrong with a run that failed."""
 
     CRASHED = "crashed"  # training code ended with an error, or could not be started
@@ -60,7 +60,9 @@ _NOT_FINITE: Final = re.compile(r"metric .+ is -?(?:nan|inf) at step ")
 _NEVER_REPORTED: Final = re.compile(r"metric .+ was (?:never reported|not reported after|reported only) ?")
 
 
-def failure_of(outcome: Outcome | None, failure: Failure | None, message: str) -> Failure | None:
+def classify_failure(
+    outcome: Outcome | None, failure: FailureKind | None, message: str
+) -> FailureKind | None:
     """What was wrong, None with a run that did not fail.
 
     Args:
@@ -70,19 +72,19 @@ def failure_of(outcome: Outcome | None, failure: Failure | None, message: str) -
     """
     match outcome:
         case Outcome.OUT_OF_MEMORY:
-            return Failure.OUT_OF_MEMORY
+            return FailureKind.OUT_OF_MEMORY
         case Outcome.LOST:
-            return Failure.LOST
+            return FailureKind.LOST
         case Outcome.CANCELLED:
-            return Failure.CANCELLED
+            return FailureKind.CANCELLED
         case Outcome.FAILED if failure is not None:
             return failure
         case Outcome.FAILED if _NOT_FINITE.match(message):
-            return Failure.NOT_FINITE
+            return FailureKind.NOT_FINITE
         case Outcome.FAILED if _NEVER_REPORTED.match(message):
-            return Failure.NEVER_REPORTED
+            return FailureKind.NEVER_REPORTED
         case Outcome.FAILED:
-            return Failure.CRASHED
+            return FailureKind.CRASHED
         case _:
             return None
 
@@ -122,7 +124,7 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
     Attributes:
         sweep: Random id of this sweep, part of every batch name.
         identity: What must not change between launches: space, objective, searcher, scheduler.
-        picked: The searcher that `auto` stands for in this sweep, for as long as it lives.
+        resolved_searcher: The searcher that `auto` stands for in this sweep, for as long as it lives.
     """
 
     sweep: str
@@ -130,7 +132,7 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
     at: float
     identity: dict[str, Any]
     version: int = FORMAT_VERSION
-    picked: str = ""
+    resolved_searcher: str = msgspec.field(default="", name="picked")
 
 
 class SweepResumed(Event, frozen=True, tag="sweep_resumed", gc=False):
@@ -156,7 +158,7 @@ class SweepEnded(Event, frozen=True, tag="sweep_ended", gc=False):
     """Nothing is left to do, or nothing may be done any more."""
 
     at: float
-    ending: SweepOutcome
+    outcome: SweepOutcome = msgspec.field(name="ending")
     reason: str
 
 
@@ -243,12 +245,12 @@ class WarmStartLoaded(Event, frozen=True, tag="known_results", gc=False):
         source: The folder that they are from.
         results: Each configuration with its observations, lowest resource first: resource and
             objective value, None for a failed run.
-        passed_over: Why trials of that sweep were left out: reason -> how many.
+        skipped: Why trials of that sweep were left out: reason -> how many.
     """
 
     source: str
     results: tuple[tuple[Config, tuple[tuple[int, float | None], ...]], ...]
-    passed_over: dict[str, int] = {}
+    skipped: dict[str, int] = msgspec.field(default={}, name="passed_over")
 
 
 class RunReported(Event, frozen=True, tag="run_reported", gc=False):
@@ -350,7 +352,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         throttle: So many tasks at a time at most.
         cluster: Name of the cluster that it is meant for.
         time_s: Time limit of one task; 0 where unknown.
-        held: GPUs that one task will hold where that is more than it asks for, else 0.
+        gpus_held: GPUs that one task will hold where that is more than it asks for, else 0.
     """
 
     batch: str
@@ -360,7 +362,7 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     throttle: int
     cluster: str = ""
     time_s: int = 0
-    held: int = 0
+    gpus_held: int = msgspec.field(default=0, name="held")
 
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
@@ -390,12 +392,12 @@ class BatchAbandoned(Event, frozen=True, tag="batch_abandoned", gc=False):
     """The batch never reached the cluster and never will; its runs wait again.
 
     Attributes:
-        limited: A submit limit was reached: they go in later.
+        over_limit: A submit limit was reached: they go in later.
     """
 
     batch: str
     reason: str
-    limited: bool = False
+    over_limit: bool = msgspec.field(default=False, name="limited")
 
 
 class BatchBlocked(Event, frozen=True, tag="batch_hindered", gc=False):
@@ -410,19 +412,19 @@ class BatchBlocked(Event, frozen=True, tag="batch_hindered", gc=False):
     at: float = 0.0
 
 
-class ClusterSaid(Event, frozen=True, tag="cluster_said", gc=False):
+class ClusterMessage(Event, frozen=True, tag="cluster_said", gc=False):
     """The cluster did not do what was asked, or gave no information; again, if the words are empty.
 
     Attributes:
-        asked: `poll`, `find`, `submit`, `limits` or `change`.
-        words: Its own, or those of the program that was called.
+        operation: `poll`, `find`, `submit`, `limits` or `change`.
+        message: Its own, or those of the program that was called.
         batch: Of a submission.
         refused: The submission was refused in these words, as far as the program told.
     """
 
     at: float
-    asked: str
-    words: str
+    operation: str = msgspec.field(name="asked")
+    message: str = msgspec.field(name="words")
     batch: str = ""
     refused: bool = False
 
@@ -472,7 +474,7 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
         started: Unix time, None where unknown.
         message: Last line of the error, empty when completed.
         failure: What was wrong if the outcome is `failed`; None in journals of earlier versions, see
-            `failed_by`.
+            `failure_kind`.
     """
 
     trial: int
@@ -491,16 +493,16 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
     node: str = ""
     job: str = ""
     message: str = ""
-    failure: Failure | None = None
+    failure: FailureKind | None = None
 
     @property
     def run(self) -> RunId:
         return RunId(self.trial, self.rung)
 
     @property
-    def failed_by(self) -> Failure | None:
+    def failure_kind(self) -> FailureKind | None:
         """What was wrong; None if it did not fail."""
-        return failure_of(self.outcome, self.failure, self.message)
+        return classify_failure(self.outcome, self.failure, self.message)
 
 
 class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
@@ -516,7 +518,7 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
 
     trial: int
     rung: int
-    why: Interruption
+    interruption: Interruption = msgspec.field(name="why")
     attempt: int = 0
     restart: int = 0
     batch: str = ""
@@ -568,12 +570,12 @@ class CheckpointsRemoved(Event, frozen=True, tag="checkpoints_removed", gc=False
 
     Attributes:
         trials: Those of which nothing is left.
-        had: Those of them that had any files.
+        had_files: Those of them that had any files.
         files: How many files were removed; `bytes`: their size together.
     """
 
     trials: tuple[int, ...]
-    had: tuple[int, ...] = ()
+    had_files: tuple[int, ...] = msgspec.field(default=(), name="had")
     files: int = 0
     bytes: int = 0
 
@@ -601,7 +603,7 @@ AnyEvent: TypeAlias = (
     | BatchAbandoned
     | BatchBlocked
     | TimeUp
-    | ClusterSaid
+    | ClusterMessage
     | BatchClosed
     | TasksReleased
     | TickSubmitted

@@ -22,7 +22,7 @@ class History:
 
     An observation is one value of one configuration at one resource: a trial that was promoted
     twice has three. Those of earlier sweeps count too; they belong to no configuration of `configs`.
-    A searcher only reads: `add`, `drop`, `observe` and `know` are the driver's.
+    A searcher only reads: `add`, `drop`, `observe` and `add_prior` are the driver's.
 
     Args:
         space: The search space.
@@ -77,7 +77,7 @@ class History:
         self._newest[index] = len(self._of)
         self._append(index, value, resource)
 
-    def know(self, config: Config, observations: Sequence[tuple[int, float]]) -> None:
+    def add_prior(self, config: Config, observations: Sequence[tuple[int, float]]) -> None:
         """An earlier sweep observed this: resource and value, the lowest resource first."""
         self._known.append(config)
         for resource, value in observations:

@@ -10,17 +10,17 @@ import msgspec
 
 from hpcsweep.core.events import (
     Config,
-    Failure,
+    FailureKind,
     Interruption,
     Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
-    failure_of,
+    classify_failure,
 )
 
 #: An attempt that ends sooner than that has died at once.
-DEATH_S = 30.0
+INSTANT_S = 30.0
 #: Interruptions that are nobody's fault, and say nothing of the run or its node.
 BLAMELESS = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Interruption.NEVER_STARTED})
 #: Outcomes without a value that say nothing of the configuration.
@@ -52,13 +52,13 @@ class Run(msgspec.Struct, gc=False):
 
     Attributes:
         attempts: How many batches it has been in, abandoned ones not counted.
-        idle_faults: Interruptions in a row that left no newer checkpoint.
+        faults_without_progress: Interruptions in a row that left no newer checkpoint.
         errors: How often training code failed and it was tried again; `timeouts`: time limits reached;
             `cancels`: how often its owner cancelled it on the cluster.
-        counted: The last `(attempt, restart)` whose ending was taken into account.
+        last_counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
-        reported: Newest step that it was seen to report while under way, and the value there; only
+        last_report: Newest step that it was seen to report while under way, and the value there; only
             under schedulers that watch.
     """
 
@@ -67,11 +67,11 @@ class Run(msgspec.Struct, gc=False):
     resource: int
     status: RunStatus = RunStatus.WAITING
     attempts: int = 0
-    idle_faults: int = 0
+    faults_without_progress: int = 0
     errors: int = 0
     timeouts: int = 0
     cancels: int = 0
-    counted: tuple[int, int] = (-1, -1)
+    last_counted: tuple[int, int] = (-1, -1)
     batch: str = ""
     task: int = 0
     outcome: Outcome | None = None
@@ -83,17 +83,17 @@ class Run(msgspec.Struct, gc=False):
     node: str = ""
     job: str = ""
     message: str = ""
-    failure: Failure | None = None
-    reported: tuple[int, float] | None = None
+    failure: FailureKind | None = None
+    last_report: tuple[int, float] | None = None
 
     @property
     def id(self) -> RunId:
         return RunId(self.trial, self.rung)
 
     @property
-    def failed_by(self) -> Failure | None:
+    def failure_kind(self) -> FailureKind | None:
         """What was wrong; None if it did not fail."""
-        return failure_of(self.outcome, self.failure, self.message)
+        return classify_failure(self.outcome, self.failure, self.message)
 
 
 class Trial(msgspec.Struct, gc=False):
@@ -140,16 +140,16 @@ class BatchState(msgspec.Struct):
 
     Attributes:
         job: None while the cluster has not acknowledged it.
-        unended: Its runs that have no ending in it yet.
-        lived: A run of it went on for longer than a moment, or came to a value.
-        hindered: Why tasks of it cannot start; empty if nothing but their turn is awaited.
-        hindered_at: Since when; Unix time, 0 where unknown.
+        unfinished: Its runs that have no ending in it yet.
+        made_progress: A run of it went on for longer than a moment, or came to a value.
+        blocked_reason: Why tasks of it cannot start; empty if nothing but their turn is awaited.
+        blocked_since: Since when; Unix time, 0 where unknown.
         released: Tasks that the cluster held and that were let go.
-        held: GPUs that one task holds, where that is more than it asks for, else 0.
+        gpus_held: GPUs that one task holds, where that is more than it asks for, else 0.
         allocated: GPUs that tasks were seen to hold where that is another figure.
-        tick: Job that ticks when all its tasks have ended, empty if there is none.
-        told: How its runs ended so far, requeued ones included.
-        said: What the cluster said when it was submitted, if it took no note of it for certain.
+        tick_job: Job that ticks when all its tasks have ended, empty if there is none.
+        endings: How its runs ended so far, requeued ones included.
+        submit_message: What the cluster said when it was submitted, if it took no note of it for certain.
     """
 
     name: str
@@ -158,43 +158,43 @@ class BatchState(msgspec.Struct):
     gpus: int
     throttle: int
     cluster: str
-    unended: set[RunId]
+    unfinished: set[RunId]
     time_s: int = 0
     job: str | None = None
-    lived: bool = False
-    last_words: str = ""
-    hindered: str = ""
-    hindered_at: float = 0.0
+    made_progress: bool = False
+    last_message: str = ""
+    blocked_reason: str = ""
+    blocked_since: float = 0.0
     released: set[int] = msgspec.field(default_factory=set)
-    tick: str = ""
-    told: list[RunFinished | RunInterrupted] = msgspec.field(default_factory=list)
-    held: int = 0
+    tick_job: str = ""
+    endings: list[RunFinished | RunInterrupted] = msgspec.field(default_factory=list)
+    gpus_held: int = 0
     allocated: dict[int, int] = msgspec.field(default_factory=dict)
-    said: str = ""
+    submit_message: str = ""
 
     def gpus_of(self, task: int) -> int:
         """GPUs that this task holds, which is what it costs."""
-        return self.allocated.get(task, self.held or self.gpus)
+        return self.allocated.get(task, self.gpus_held or self.gpus)
 
     @property
     def task_gpus(self) -> int:
         """GPUs that one of its tasks holds at most."""
         # Tasks that have not started may be given as much as any that has.
-        return max((self.held or self.gpus, *self.allocated.values()))
+        return max((self.gpus_held or self.gpus, *self.allocated.values()))
 
 
-class Refusals(NamedTuple):
+class SubmitRefusals(NamedTuple):
     """Submissions that were refused since one was accepted.
 
     Attributes:
-        words: Of the last.
-        times: So many in a row were refused in the same words, numbers in them aside.
-        in_all: So many in whatever words.
+        message: Of the last.
+        in_a_row: So many in a row were refused in the same words, numbers in them aside.
+        total: So many in whatever words.
     """
 
-    words: str
-    times: int
-    in_all: int
+    message: str
+    in_a_row: int
+    total: int
 
 
 class SubmitLimitHit(NamedTuple):

@@ -45,7 +45,7 @@ class Searcher(Protocol):
         """Why it cannot search this space, each line beginning with the key path at fault."""
         ...
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether it runs out of proposals by itself."""
         ...
 
@@ -103,7 +103,7 @@ class Scheduler(Protocol):
             from are kept.
     """
 
-    watches: bool
+    needs_reports: bool
     clones: bool
 
     # A scheduler that has these attributes lets checkpoints be removed that nothing can need any more;
@@ -162,12 +162,12 @@ class Phase(enum.Enum):
         return self in (Phase.PENDING, Phase.RUNNING, Phase.UNKNOWN)
 
 
-class Hindrance(enum.Enum):
+class BlockKind(enum.Enum):
     """Why a pending task does not start, where waiting alone will not help."""
 
-    NEVER = "never"  # as it was submitted it can never start, if it goes on being said
+    IMPOSSIBLE = "never"  # as it was submitted it can never start, if it goes on being said
     HELD = "held"  # the cluster itself put it back and holds it: letting it go may help once
-    WAITS = "waits"  # somebody must do something first, for example release it or raise a limit
+    BLOCKED = "waits"  # somebody must do something first, for example release it or raise a limit
     LIMITED = "limited"  # a limit for a group: it passes as jobs end, where some run
     UNKNOWN = "unknown"  # a word that is not known to pass by itself
 
@@ -179,7 +179,7 @@ class TaskState(msgspec.Struct, frozen=True):
         reason: The cluster's own words, for example why it is pending.
         node: Where it runs or ran, empty if nowhere yet.
         seconds: How long it has run since it started last, None where the cluster does not say.
-        hindrance: Why it does not start, None if it need only wait for its turn.
+        block: Why it does not start, None if it need only wait for its turn.
         foreign: It was cancelled by another user id than ours.
         gpus: GPUs that the cluster gave it, None where it does not say.
     """
@@ -188,7 +188,7 @@ class TaskState(msgspec.Struct, frozen=True):
     reason: str = ""
     node: str = ""
     seconds: float | None = None
-    hindrance: Hindrance | None = None
+    block: BlockKind | None = None
     foreign: bool = False
     gpus: int | None = None
 
@@ -212,7 +212,7 @@ class TaskResources(msgspec.Struct, frozen=True):
     lanes: int = 1
 
 
-class Holding(msgspec.Struct, frozen=True):
+class TaskAllocation(msgspec.Struct, frozen=True):
     """What one task holds of a cluster, which may be more than it asks for.
 
     Attributes:
@@ -270,14 +270,14 @@ class Limits(msgspec.Struct, frozen=True):
     Attributes:
         array_tasks: Tasks in one array.
         slots: Tasks that can run at a time, for a cluster of fixed size such as this machine.
-        queued: Tasks that may wait or run at a time, all of the user's jobs together.
+        queued_tasks: Tasks that may wait or run at a time, all of the user's jobs together.
         time_s: Time limit of a task that asks for none.
         nodes: Names of the nodes that the sweep may run on; empty where unknown.
     """
 
     array_tasks: int | None = None
     slots: int | None = None
-    queued: int | None = None
+    queued_tasks: int | None = None
     time_s: int | None = None
     nodes: tuple[str, ...] = ()
 
@@ -342,7 +342,7 @@ class Cluster(Protocol):
         """Whether the node is known to have failed; False where the cluster does not say."""
         return False
 
-    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+    def submit_tick(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         """Submit a small job that ticks the sweep in `folder`, give its job id.
 
         Args:
@@ -356,17 +356,17 @@ class Cluster(Protocol):
         """
         raise ClusterError("no job can drive a sweep here: leave `launch` running, under nohup or tmux")
 
-    def dismiss(self, jobs: Sequence[str]) -> None:
-        """Cancel jobs that `call` submitted, those that have ended passed over."""
+    def cancel_ticks(self, jobs: Sequence[str]) -> None:
+        """Cancel jobs that `submit_tick` submitted, those that have ended passed over."""
         return
 
     def problems(self, shape: TaskResources) -> list[str]:
         """Why a task like this can never run here; each line begins with the key path at fault."""
         return []
 
-    def holds(self, shape: TaskResources) -> Holding:
+    def allocation_of(self, shape: TaskResources) -> TaskAllocation:
         """What a task of this shape will hold at most."""
-        return Holding(shape.gpus, shape.cpus)
+        return TaskAllocation(shape.gpus, shape.cpus)
 
     @property
     def slots(self) -> int | None:
@@ -374,17 +374,17 @@ class Cluster(Protocol):
         return self.limits().slots
 
     @property
-    def words(self) -> str:
+    def poll_error(self) -> str:
         """Why the last poll gave no information, in the cluster's words; empty if it gave some."""
         return ""
 
     @property
-    def jobs(self) -> Mapping[str, str] | None:
+    def known_jobs(self) -> Mapping[str, str] | None:
         """Ids and names of the user's jobs that waited or ran at the last poll; None: unknown."""
         return None
 
     @property
-    def queued(self) -> int | None:
+    def queued_tasks(self) -> int | None:
         """The user's tasks that waited or ran at the last poll, all jobs together; None: unknown."""
         return None
 

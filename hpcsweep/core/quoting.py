@@ -12,14 +12,14 @@ from collections.abc import Iterable
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "'": "\\'"}
 
 
-def quoted(word: str) -> str:
+def shell_quote(word: str) -> str:
     """The word for a shell, in one line of printable characters."""
     return shlex.quote(word) if word.isprintable() else f"$'{''.join(map(_escaped, word))}'"
 
 
-def joined(words: Iterable[str]) -> str:
+def shell_join(words: Iterable[str]) -> str:
     """The command line of these words."""
-    return " ".join(map(quoted, words))
+    return " ".join(map(shell_quote, words))
 
 
 def _escaped(char: str) -> str:

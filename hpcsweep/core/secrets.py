@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from hpcsweep.core.quoting import quoted
+from hpcsweep.core.quoting import shell_quote
 
 #: What stands in the place of a secret.
 MASK: Final = "***"
@@ -32,7 +32,7 @@ def is_secret(name: str) -> bool:
     return any(part in _PARTS or part.endswith("token") for part in parts)
 
 
-def secrets_of(environment: Mapping[str, str | None]) -> list[str]:
+def secret_values(environment: Mapping[str, str | None]) -> list[str]:
     """The values of those variables that are secret by their names, the longest first."""
     return _forms(value for name, value in environment.items() if value and is_secret(name))
 
@@ -45,25 +45,25 @@ def secret_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _forms(values: Iterable[str]) -> list[str]:
     """The values as they are and as a shell has them, without those that are too short."""
-    found = {form for value in values if len(value) >= _SHORTEST for form in (value, quoted(value))}
+    found = {form for value in values if len(value) >= _SHORTEST for form in (value, shell_quote(value))}
     return sorted(found, key=len, reverse=True)
 
 
-def without(text: str, values: Iterable[str]) -> str:
+def mask_values(text: str, values: Iterable[str]) -> str:
     """The text with these values masked."""
     for value in values:
         text = text.replace(value, MASK)
     return text
 
 
-def masked(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """A text in which `name=value`, `--name value` and URLs hold no secrets any more."""
     text = _URL.sub(rf"\1{MASK}", text)
     text = _OPTION.sub(lambda m: f"{m[1]}{m[2]}{MASK}" if is_secret(m[1]) else m[0], text)
     return _PAIR.sub(lambda m: f"{m[1]}{m[2]}{MASK}" if is_secret(m[1]) else m[0], text)
 
 
-def masked_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
+def mask_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
     """A command line without its secrets, word by word."""
     return tuple(_words(arguments))
 
@@ -77,5 +77,5 @@ def _words(arguments: Sequence[str]) -> Iterator[str]:
         elif equals and re.fullmatch(r"[\w.-]+", name) and is_secret(name.rpartition(".")[2]):
             yield f"{name}={MASK}"
         else:
-            yield masked(word)
+            yield mask_secrets(word)
         follows = not equals and word.startswith("-") and is_secret(word)

@@ -23,8 +23,8 @@ from hpcsweep.core.domains import (
     Int,
     InvalidDomain,
     Ordinal,
-    key_of,
-    shown,
+    format_value,
+    json_key,
 )
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
@@ -40,11 +40,11 @@ __all__ = [
     "Ordinal",
     "Parameter",
     "Space",
-    "key_of",
+    "json_key",
 ]
 
 #: Draws after which fewer than one in as many that fit is an error.
-RARE: Final = 10_000
+MAX_REJECTIONS: Final = 10_000
 _CHUNK: Final = 4096
 #: Combinations of values that conditions ask for, beyond which a space is not counted any more.
 _MOST_STATES: Final = 10_000
@@ -92,7 +92,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         for constraint in self.constraints:
             for name in sorted(constraint.names - known):
                 raise ValueError(f"constraint {constraint.text!r}: {name!r} is no parameter")
-        _ = self.parents_first
+        _ = self.topological_order
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         return [(p, p.domain) for p in self.parameters if not isinstance(p.domain, Constant)]
 
     @cached_property
-    def parents_first(self) -> tuple[Parameter, ...]:
+    def topological_order(self) -> tuple[Parameter, ...]:
         """In the spec's order, but for parameters that must wait for those they depend on."""
         waits_for = [len(parameter.when) for parameter in self.parameters]
         dependants: dict[str, list[int]] = {}
@@ -135,7 +135,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         """For each conditional parameter: the other names, and keys of the values that they need."""
         return {
             parameter.name: tuple(
-                (other, frozenset(map(key_of, values))) for other, values in parameter.when.items()
+                (other, frozenset(map(json_key, values))) for other, values in parameter.when.items()
             )
             for parameter in self.parameters
             if parameter.when
@@ -143,11 +143,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
 
     def _active(self, name: str, config: Mapping[str, Any]) -> bool:
         return all(
-            other in config and key_of(config[other]) in keys
+            other in config and json_key(config[other]) in keys
             for other, keys in self._conditions.get(name, ())
         )
 
-    def fits(self, config: Config) -> bool:
+    def satisfies_constraints(self, config: Config) -> bool:
         """Whether the configuration satisfies all constraints.
 
         Raises:
@@ -197,13 +197,13 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 column += 1
         configs = [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
         if self._conditions:
-            configs = [self.pruned(config) for config in configs]
+            configs = [self.drop_inactive(config) for config in configs]
         return configs
 
-    def pruned(self, config: Config) -> Config:
+    def drop_inactive(self, config: Config) -> Config:
         """Without the inactive parameters, in the order of the spec."""
         kept: Config = {}
-        for parameter in self.parents_first:
+        for parameter in self.topological_order:
             if self._active(parameter.name, kept):
                 kept[parameter.name] = config[parameter.name]
         return self._ordered(kept)
@@ -235,10 +235,10 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                     found.append(config)
                 else:
                     rejected[broken.text] += 1
-            if drawn >= RARE and len(found) * RARE < drawn:
+            if drawn >= MAX_REJECTIONS and len(found) * MAX_REJECTIONS < drawn:
                 hardest = rejected.most_common(1)[0][0]
                 raise SpecError(
-                    f"constraints: must leave at least 1 in {RARE} random draws, "
+                    f"constraints: must leave at least 1 in {MAX_REJECTIONS} random draws, "
                     f"got {len(found)} of {drawn}; most fail {hardest!r}: narrow the domains to what fits"
                 )
         return found[:n]
@@ -280,8 +280,8 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                     waiting.append(domains[other])
                     valid = [value for value in values if domains[other].domain.problem(value) is None]
                 else:
-                    keys = set(map(key_of, values))
-                    valid = [value for value in allowed[other] if key_of(value) in keys]
+                    keys = set(map(json_key, values))
+                    valid = [value for value in allowed[other] if json_key(value) in keys]
                 if not valid:
                     return None
                 allowed[other] = valid
@@ -321,7 +321,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             for other in parameter.when:
                 leader[led_by(other)] = led_by(parameter.name)
         groups: dict[str, list[Parameter]] = {}
-        for parameter in self.parents_first:
+        for parameter in self.topological_order:
             groups.setdefault(led_by(parameter.name), []).append(parameter)
         return list(groups.values())
 
@@ -335,7 +335,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         last_asked: dict[str, int] = {}
         for index, parameter in enumerate(family):
             for other, values in parameter.when.items():
-                asked_for.setdefault(other, {}).update((key_of(value), value) for value in values)
+                asked_for.setdefault(other, {}).update((json_key(value), value) for value in values)
                 last_asked[other] = index
         states: dict[frozenset[tuple[str, Hashable]], int] = {frozenset(): 1}
         for index, parameter in enumerate(family):
@@ -377,7 +377,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         """
         return self._leaves(self._points(num_points))
 
-    def finite_part(self, most: int) -> Iterator[Config]:
+    def enumerate_finite(self, most: int) -> Iterator[Config]:
         """Each configuration of parameters with at most `most` values that satisfies the constraints.
 
         Where another parameter is active there is none.
@@ -396,7 +396,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             counts = num_points
             for name in num_points:
                 if name not in self.names:
-                    raise ValueError(f"{name}: {unknown(name, self.names, kind='parameter')}")
+                    raise ValueError(f"{name}: {suggest_name(name, self.names, kind='parameter')}")
         else:
             counts = {} if num_points is None else dict.fromkeys(self.names, num_points)
         points: dict[str, Sequence[Any]] = {}
@@ -416,7 +416,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
 
     def _leaves(self, points: Mapping[str, Sequence[Any]]) -> Iterator[Config]:
         """Depth first, without recursion: there may be thousands of parameters."""
-        order = self.parents_first
+        order = self.topological_order
         config: Config = {}
         #: For each parameter up to the current one the values that are left, None where it is inactive.
         trail: list[Iterator[Any] | None] = []
@@ -429,7 +429,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 if values is not None:
                     config[name] = next(values, _ABSENT)
                     whole = config[name] is not _ABSENT
-            if whole and self.fits(config):
+            if whole and self.satisfies_constraints(config):
                 yield self._ordered(config)
             while trail:
                 name = order[len(trail) - 1].name
@@ -448,20 +448,20 @@ class Space(msgspec.Struct, frozen=True, dict=True):
     def check(self, config: Mapping[str, Any]) -> list[str]:
         """Everything that is wrong with a configuration that a user gave; empty if it is valid."""
         problems = [
-            f"{name}: {unknown(name, self.names, kind='parameter')}"
+            f"{name}: {suggest_name(name, self.names, kind='parameter')}"
             for name in config
             if name not in self.names
         ]
         valid: Config = {}
         doubtful: set[str] = set()
-        for parameter in self.parents_first:
+        for parameter in self.topological_order:
             name = parameter.name
             if doubtful & parameter.when.keys():
                 doubtful.add(name)
             elif not self._active(name, valid):
                 if name in config:
                     problems.append(
-                        f"{name}: must be absent, it is active only when {spoken(parameter.when)}"
+                        f"{name}: must be absent, it is active only when {format_condition(parameter.when)}"
                     )
             elif name not in config:
                 problems.append(f"{name}: missing")
@@ -479,14 +479,14 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 problems.append(f"constraint {error}")
         return problems
 
-    def complete(self, config: Mapping[str, Any]) -> Config:
+    def canonicalise(self, config: Mapping[str, Any]) -> Config:
         """A user's configuration in its canonical form, for `check`.
 
         Active constants that are missing are put in, the order is the spec's, and valid values
         become exactly those of the domain: 1 is 1.0 for a float.
         """
         filled = dict(config)
-        for parameter in self.parents_first:
+        for parameter in self.topological_order:
             if parameter.name not in filled and isinstance(parameter.domain, Constant):
                 if self._active(parameter.name, filled):
                     filled[parameter.name] = parameter.domain.value
@@ -495,7 +495,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         return {**self._ordered(filled), **filled}
 
 
-def unknown(name: str, known: Sequence[str], *, kind: str) -> str:
+def suggest_name(name: str, known: Sequence[str], *, kind: str) -> str:
     """Says that the name is unknown, and which known one is nearest."""
     near = difflib.get_close_matches(str(name)[:_COMPARED], known[:_COMPARED], n=1)
     if near:
@@ -512,5 +512,7 @@ def _check_can_be_thinned(parameter: Parameter) -> None:
             raise ValueError(f"{parameter.name}: its values are listed, all of them are taken")
 
 
-def spoken(when: Mapping[str, tuple[Any, ...]]) -> str:
-    return " and ".join(f"{other} is {' or '.join(map(shown, values))}" for other, values in when.items())
+def format_condition(when: Mapping[str, tuple[Any, ...]]) -> str:
+    return " and ".join(
+        f"{other} is {' or '.join(map(format_value, values))}" for other, values in when.items()
+    )

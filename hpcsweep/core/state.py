@@ -20,7 +20,7 @@ from hpcsweep.core.events import (
     BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
-    ClusterSaid,
+    ClusterMessage,
     Config,
     ConfigsEnqueued,
     FilesCompacted,
@@ -53,16 +53,16 @@ from hpcsweep.core.events import (
 from hpcsweep.core.first_errors import FirstErrors, failed_at_once
 from hpcsweep.core.models import (
     BLAMELESS,
-    DEATH_S,
+    INSTANT_S,
     NO_FAULT,
     NODE_FAULTS,
     SIMULATED,
     BatchState,
     Best,
-    Refusals,
     Run,
     RunStatus,
     SubmitLimitHit,
+    SubmitRefusals,
     Trial,
     mean_value,
 )
@@ -87,17 +87,18 @@ class SweepState:
         counts: Number of runs in each status.
         spent_gpu_s: GPU-seconds over all attempts that have ended.
         interrupted: How often attempts were interrupted, by why.
-        dead: Batches in a row that died at once; `dead_reason`: what the last of them said.
+        failed_batches_in_a_row: Newest batches that all ended within seconds and without a result;
+            `last_batch_failure`: the last error message among them.
         first_errors: What its first runs ended with, since it was started or carried on.
         excluded: Nodes that batches stay away from, with the event that says until when.
-        limited: Why the newest submission has to wait for its turn; empty if none has to.
-        kept_out: The array that this was said of.
+        submit_limit: Why the newest submission has to wait for its turn; empty if none has to.
+        submit_limit_hit: The array that this was said of.
         dropping: Trials whose checkpoints are to be removed and may still be there.
         dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
-        without_checkpoint: Those of them that had files; `removed_bytes`: how much that was.
+        without_checkpoint: Those of them that had files; `checkpoint_bytes_removed`: how much that was.
         from_scratch: Runs that go on, or went on, without the checkpoint that their trial had.
         held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
-        said: What the cluster said last, by what it was asked for, where it does not do that.
+        cluster_messages: What the cluster said last, by what it was asked for, where it does not do that.
         refusals: Submissions that were refused since one was accepted, and in which words the last.
         time_up: Since when `budget.time` is used up by the wall clock.
         gpus: Of a task of the newest batch, None while there was none.
@@ -119,23 +120,23 @@ class SweepState:
         self.spent_s = 0.0
         self.requests: set[str] = set()
         self.enqueued: deque[Config] = deque()
-        self.known: list[WarmStartLoaded] = []
+        self.warm_starts: list[WarmStartLoaded] = []
         #: Configurations that were started and are no clones: those that count for budget.trials.
-        self.chosen = 0
+        self.configurations = 0
         #: How often each configuration is trained.
         self.repeats = 1
         self.held_gpus: dict[int, int] = {}
         self.pausing: PauseRequested | None = None
         self.detached: SweepDetached | None = None
         self.interrupted: Counter[Interruption] = Counter()
-        self.dead = 0
-        self.dead_reason = ""
+        self.failed_batches_in_a_row = 0
+        self.last_batch_failure = ""
         self.first_errors = FirstErrors()
         self.excluded: dict[str, NodeExcluded] = {}
-        self.limited = ""
-        self.kept_out = SubmitLimitHit(0, 0, 0.0)
-        self.said: dict[str, ClusterSaid] = {}
-        self.refusals = Refusals("", 0, 0)
+        self.submit_limit = ""
+        self.submit_limit_hit = SubmitLimitHit(0, 0, 0.0)
+        self.cluster_messages: dict[str, ClusterMessage] = {}
+        self.refusals = SubmitRefusals("", 0, 0)
         self.time_up: float | None = None
         self.gpus: int | None = None
         self.simulated = False
@@ -150,7 +151,7 @@ class SweepState:
         self.dropped: set[int] = set()
         self.without_checkpoint: set[int] = set()
         self.from_scratch: dict[RunId, None] = {}
-        self.removed_bytes = 0
+        self.checkpoint_bytes_removed = 0
         # Clones whose first run has not ended: trial -> None.
         self._young: dict[int, None] = {}
         # Candidates for the best: (signed value, -resource, first trial), valid while they are
@@ -171,7 +172,7 @@ class SweepState:
             TrialPromoted: self._trial_promoted,
             TrialStopped: self._trial_stopped,
             ConfigsEnqueued: self._enqueued,
-            WarmStartLoaded: self.known.append,
+            WarmStartLoaded: self.warm_starts.append,
             RunReported: self._run_reported,
             BatchPlanned: self._batch_planned,
             BatchSubmitted: self._batch_submitted,
@@ -179,7 +180,7 @@ class SweepState:
             BatchThrottled: self._batch_throttled,
             BatchAbandoned: self._batch_abandoned,
             BatchBlocked: self._batch_hindered,
-            ClusterSaid: self._cluster_said,
+            ClusterMessage: self._cluster_said,
             BatchClosed: self._batch_closed,
             TasksReleased: self._tasks_released,
             TickSubmitted: self._tick_submitted,
@@ -265,7 +266,7 @@ class SweepState:
     @property
     def tick_ids(self) -> set[str]:
         """Jobs that may be there to tick, behind an array or at their time."""
-        return {*self.tick_jobs, *(batch.tick for batch in self.live.values() if batch.tick)}
+        return {*self.tick_jobs, *(batch.tick_job for batch in self.live.values() if batch.tick_job)}
 
     def clone_steps(self, parent: int) -> list[int]:
         """Steps of this trial's checkpoints that clones have yet to go on from."""
@@ -297,12 +298,12 @@ class SweepState:
         self.time_up = None
         self.stopping = None
         self.pausing = None
-        self.dead = 0
-        self.said.clear()
-        self.refusals = Refusals("", 0, 0)
+        self.failed_batches_in_a_row = 0
+        self.cluster_messages.clear()
+        self.refusals = SubmitRefusals("", 0, 0)
         self.no_more_trials = None
         for run in self.waiting:  # whoever carries on has mended what was broken
-            self.run(run).idle_faults = 0
+            self.run(run).faults_without_progress = 0
         self.node_faults.clear()
         self.excluded.clear()
         # Where jobs run may have been changed.
@@ -351,7 +352,7 @@ class SweepState:
             )
         )
         if not event.repeat:
-            self.chosen += event.origin != "clone"
+            self.configurations += event.origin != "clone"
             if event.parent is not None:
                 self._young[event.trial] = None
             if event.origin == "enqueued":
@@ -379,7 +380,7 @@ class SweepState:
             self.requests.add(event.request)
 
     def _run_reported(self, event: RunReported) -> None:
-        self.run(event.run).reported = event.reports[-1]
+        self.run(event.run).last_report = event.reports[-1]
 
     def _batch_planned(self, event: BatchPlanned) -> None:
         runs = {run for task in event.tasks for run in task}
@@ -388,9 +389,9 @@ class SweepState:
         self.live[event.batch] = BatchState(
             event.batch, event.at, event.tasks, event.gpus, event.throttle, event.cluster, runs, event.time_s
         )
-        self.live[event.batch].held = event.held
-        if event.held:
-            self._holds(event.gpus, event.held)
+        self.live[event.batch].gpus_held = event.gpus_held
+        if event.gpus_held:
+            self._holds(event.gpus, event.gpus_held)
         for index, task in enumerate(event.tasks):
             for run_id in task:
                 run = self.run(run_id)
@@ -401,9 +402,9 @@ class SweepState:
 
     def _batch_submitted(self, event: BatchSubmitted) -> None:
         self.live[event.batch].job = event.job
-        self.limited = ""
-        self.said.pop("submit", None)
-        self.refusals = Refusals("", 0, 0)
+        self.submit_limit = ""
+        self.cluster_messages.pop("submit", None)
+        self.refusals = SubmitRefusals("", 0, 0)
 
     def _tasks_allocated(self, event: TasksAllocated) -> None:
         batch = self.live[event.batch]
@@ -419,14 +420,14 @@ class SweepState:
 
     def _batch_abandoned(self, event: BatchAbandoned) -> None:
         batch = self.live.pop(event.batch)
-        if event.limited:
+        if event.over_limit:
             others = sum(
-                any(run in other.unended for run in task)
+                any(run in other.unfinished for run in task)
                 for other in self.live.values()
                 for task in other.tasks
             )
-            self.limited = event.reason
-            self.kept_out = SubmitLimitHit(len(batch.tasks), others, batch.planned_at)
+            self.submit_limit = event.reason
+            self.submit_limit_hit = SubmitLimitHit(len(batch.tasks), others, batch.planned_at)
         for task in batch.tasks:
             for run_id in task:
                 run = self.run(run_id)
@@ -436,28 +437,28 @@ class SweepState:
 
     def _batch_hindered(self, event: BatchBlocked) -> None:
         batch = self.live[event.batch]
-        if not event.reason or not batch.hindered:
-            batch.hindered_at = event.at if event.reason else 0.0
-        batch.hindered = event.reason
+        if not event.reason or not batch.blocked_reason:
+            batch.blocked_since = event.at if event.reason else 0.0
+        batch.blocked_reason = event.reason
 
-    def _cluster_said(self, event: ClusterSaid) -> None:
-        if event.words:
-            self.said[event.asked] = event
+    def _cluster_said(self, event: ClusterMessage) -> None:
+        if event.message:
+            self.cluster_messages[event.operation] = event
         else:
-            self.said.pop(event.asked, None)
+            self.cluster_messages.pop(event.operation, None)
         if event.batch in self.live:
-            self.live[event.batch].said = event.words
+            self.live[event.batch].submit_message = event.message
         if event.refused:
-            again = without_numbers(event.words) == without_numbers(self.refusals.words)
-            times = self.refusals.times + 1 if again else 1
-            self.refusals = Refusals(event.words, times, self.refusals.in_all + 1)
+            again = without_numbers(event.message) == without_numbers(self.refusals.message)
+            times = self.refusals.in_a_row + 1 if again else 1
+            self.refusals = SubmitRefusals(event.message, times, self.refusals.total + 1)
 
     def _tasks_released(self, event: TasksReleased) -> None:
         self.live[event.batch].released.update(event.tasks)
 
     def _tick_submitted(self, event: TickSubmitted) -> None:
         if event.batch:
-            self.live[event.batch].tick = event.job
+            self.live[event.batch].tick_job = event.job
         else:
             self.tick_due = event.at
             recent = {job: at for job, at in self.tick_jobs.items() if at > event.at - _LATE_S}
@@ -471,11 +472,11 @@ class SweepState:
         batch = self.live.pop(event.batch)
         self.spent_s += event.seconds
         self.spent_gpu_s += event.gpu_seconds
-        if batch.lived:
-            self.dead = 0
+        if batch.made_progress:
+            self.failed_batches_in_a_row = 0
         else:
-            self.dead += 1
-            self.dead_reason = batch.last_words
+            self.failed_batches_in_a_row += 1
+            self.last_batch_failure = batch.last_message
 
     def _run_finished(self, event: RunFinished) -> None:
         run = self.trials[event.trial].runs[event.rung]
@@ -508,23 +509,23 @@ class SweepState:
     def _run_interrupted(self, event: RunInterrupted) -> None:
         run = self.trials[event.trial].runs[event.rung]
         self._spend(run, event)
-        failed = failed_at_once(why=event.why, seconds=event.seconds)
+        failed = failed_at_once(why=event.interruption, seconds=event.seconds)
         self.first_errors.add(event.trial, event.message, failed)
         run.message = event.message
         run.start = event.start if run.start is None else run.start
         run.step = max(run.step, event.step)
-        self.interrupted[event.why] += 1
-        run.timeouts += event.why is Interruption.TIMEOUT
-        run.cancels += event.why is Interruption.CANCELLED
-        if event.why is Interruption.TRAINING_ERROR:
+        self.interrupted[event.interruption] += 1
+        run.timeouts += event.interruption is Interruption.TIMEOUT
+        run.cancels += event.interruption is Interruption.CANCELLED
+        if event.interruption is Interruption.TRAINING_ERROR:
             run.errors += 1
         elif event.progressed:
-            run.idle_faults = 0
-        elif event.why not in BLAMELESS:
-            run.idle_faults += 1
-        if event.why in NODE_FAULTS and event.node:
+            run.faults_without_progress = 0
+        elif event.interruption not in BLAMELESS:
+            run.faults_without_progress += 1
+        if event.interruption in NODE_FAULTS and event.node:
             self.node_faults.setdefault(event.node, {})[event.trial] = event.message
-        elif event.progressed or event.why is Interruption.TRAINING_ERROR:
+        elif event.progressed or event.interruption is Interruption.TRAINING_ERROR:
             self._did_well(event.node)
         if not event.requeued:
             self._wait(run)
@@ -532,22 +533,22 @@ class SweepState:
     def _spend(self, run: Run, event: RunFinished | RunInterrupted) -> None:
         run.seconds += event.seconds
         run.gpu_seconds += event.gpu_seconds
-        run.counted = max(run.counted, (event.attempt, event.restart))
+        run.last_counted = max(run.last_counted, (event.attempt, event.restart))
         run.node, run.job = event.node or run.node, event.job or run.job
         self.spent_s += event.seconds
         self.spent_gpu_s += event.gpu_seconds
         batch = self.live.get(event.batch)
         if batch is not None:
-            batch.told.append(event)
-            batch.lived = batch.lived or self._shows_life(event)
-            batch.last_words = event.message or batch.last_words
+            batch.endings.append(event)
+            batch.made_progress = batch.made_progress or self._shows_life(event)
+            batch.last_message = event.message or batch.last_message
         if batch is not None and not (isinstance(event, RunInterrupted) and event.requeued):
-            batch.unended.discard(run.id)
+            batch.unfinished.discard(run.id)
 
     def _run_retried(self, event: RunRetried) -> None:
         run = self.run(RunId(event.trial, event.rung))
         self._begins_anew(run.id)
-        run.outcome, run.idle_faults, run.errors, run.timeouts, run.cancels = None, 0, 0, 0, 0
+        run.outcome, run.faults_without_progress, run.errors, run.timeouts, run.cancels = None, 0, 0, 0, 0
         if event.request:
             self.requests.add(event.request)
         self._wait(run)
@@ -573,8 +574,8 @@ class SweepState:
     def _checkpoints_removed(self, event: CheckpointsRemoved) -> None:
         for trial in event.trials:
             self.dropping.pop(trial, None)
-        self.without_checkpoint.update(event.had)
-        self.removed_bytes += event.bytes
+        self.without_checkpoint.update(event.had_files)
+        self.checkpoint_bytes_removed += event.bytes
 
     def _consider(self, trial: int) -> None:
         """The newest value of its configuration may be the best."""
@@ -588,11 +589,11 @@ class SweepState:
             self.node_faults.pop(node, None)
 
     def _shows_life(self, event: RunFinished | RunInterrupted) -> bool:
-        """Whether the batch of this run did not simply die: see `dead`."""
-        if event.seconds > DEATH_S:
+        """Whether the batch of this run did not simply die: see `failed_batches_in_a_row`."""
+        if event.seconds > INSTANT_S:
             return True
         if isinstance(event, RunInterrupted):
-            return event.progressed or event.why not in (*NODE_FAULTS, Interruption.TRAINING_ERROR)
+            return event.progressed or event.interruption not in (*NODE_FAULTS, Interruption.TRAINING_ERROR)
         if event.outcome is Outcome.CANCELLED:
             return True
         # Where nothing has ever come to a value, training code that fails at once is broken.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from hpcsweep.core.quoting import joined, quoted
+from hpcsweep.core.quoting import shell_join, shell_quote
 
 #: Of what a user may have set by hand, what decides which Slurm and which package are found.
 _KEPT: Final = ("SLURM_CONF", "PYTHONPATH")
@@ -23,7 +23,7 @@ def launch_once(spec: Path | None, *, results: Path, overrides: Sequence[str]) -
     words = [sys.executable, "-m", "hpcsweep", "launch", "SPEC" if spec is None else str(spec.absolute())]
     words += ["--results", str(results.absolute()), "--once", "--quiet"]
     words += [word for override in overrides for word in ("--set", override)]
-    kept = [f"{name}={quoted(os.environ[name])}" for name in _KEPT if os.environ.get(name)]
-    command = f"cd {quoted(os.getcwd())} && {' '.join([*kept, joined(words)])}"
+    kept = [f"{name}={shell_quote(os.environ[name])}" for name in _KEPT if os.environ.get(name)]
+    command = f"cd {shell_quote(os.getcwd())} && {' '.join([*kept, shell_join(words)])}"
     # cron ends the command at a bare % sign.
     return f"*/5 * * * * bash -lc {shlex.quote(command)} >/dev/null".replace("%", r"\%")

@@ -9,7 +9,7 @@ from typing import Final
 
 import hpcsweep
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
-from hpcsweep.core.protocols import Hindrance
+from hpcsweep.core.protocols import BlockKind
 from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
 from hpcsweep.doctor.probe import ProbeReport
 from hpcsweep.doctor.probe_job import ProbeFailed, ProbeJob, RoundTrip
@@ -66,7 +66,7 @@ def _flown(
 
 
 def _not_flown(error: ProbeFailed, *, folder: Path) -> Finding:
-    if error.state is not None and error.state.hindrance is Hindrance.NEVER:
+    if error.state is not None and error.state.block is BlockKind.IMPOSSIBLE:
         return failure(
             "canary", str(error), "change cluster or resources in the spec: a sweep would wait as long"
         )

@@ -15,7 +15,7 @@ import msgspec
 
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
-from hpcsweep.core.protocols import Batch, Hindrance, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.protocols import Batch, BlockKind, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.doctor.probe import ProbeFiles, ProbeReport, ProbeTask
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
@@ -121,7 +121,7 @@ class ProbeJob:
                         f"Slurm does not show it, {wait_s:g} s after it was submitted", waited=True
                     )
             elif state.phase is Phase.PENDING:
-                stuck = (stuck or now) if state.hindrance is Hindrance.NEVER else 0.0
+                stuck = (stuck or now) if state.block is BlockKind.IMPOSSIBLE else 0.0
                 if stuck and now - stuck >= NEVER_S:
                     raise ProbeFailed(f"it can never start: {state.reason}", state=state)
                 if now - began > wait_s:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hpcsweep.cluster.slurm.site import Node, Partition, Site
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 from hpcsweep.doctor.findings import Finding, failure, good, warning
 from hpcsweep.store.manifest import Program
 
@@ -109,7 +109,7 @@ def _partitions(site: Site, wanted: str | None) -> Iterator[Finding]:
 
 def _partition(one: Partition, nodes: Sequence[Node], *, whole: bool) -> Finding:
     kinds = Counter(_gpus(node) for node in nodes)
-    what = ", ".join(f"{counted(number, 'node')} of {kind}" for kind, number in sorted(kinds.items()))
+    what = ", ".join(f"{plural(number, 'node')} of {kind}" for kind, number in sorted(kinds.items()))
     longest = "of any length" if one.max_time_s is None else f"of at most {_time(one.max_time_s)}"
     usual = one.default_time_s if one.default_time_s is not None else one.max_time_s
     words = f"{one.name}{' (default)' if one.default else ''}: {what or 'no nodes'}; jobs {longest}"
@@ -126,7 +126,7 @@ def _partition(one: Partition, nodes: Sequence[Node], *, whole: bool) -> Finding
 
 
 def _gpus(node: Node) -> str:
-    parts = [f"{n} {kind}" if kind else counted(n, "GPU") for kind, n in sorted(node.gpus.items())]
+    parts = [f"{n} {kind}" if kind else plural(n, "GPU") for kind, n in sorted(node.gpus.items())]
     return " and ".join(parts) or "no GPUs"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
@@ -62,8 +62,8 @@ def training_code(spec: SweepSpec) -> Finding:
 
 def shape_words(shape: TaskResources) -> str:
     """For example `2 GPUs, 8 CPUs, 16384 MiB, 30 min`."""
-    parts = [counted(shape.gpus, "GPU")] if shape.gpus else []
-    parts.append(counted(shape.cpus, "CPU"))
+    parts = [plural(shape.gpus, "GPU")] if shape.gpus else []
+    parts.append(plural(shape.cpus, "CPU"))
     parts += [] if shape.mem_mib is None else [f"{shape.mem_mib} MiB"]
     parts += [] if shape.time_s is None else [f"{shape.time_s / 60:g} min"]
     return ", ".join(parts)

@@ -108,12 +108,12 @@ def can_resume(
     """Whether a sweep that has ended could go on, for example because a budget was raised."""
     if state.ended is None:
         return False
-    if state.ended.ending in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
+    if state.ended.outcome in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         return True
     if exhausted_budget(state, settings, gpus, now=now) is not None:
         return False
     stop = state.no_more_trials
-    raised = settings.max_trials is None or state.chosen < settings.max_trials
+    raised = settings.max_trials is None or state.configurations < settings.max_trials
     if stop is not None and stop.cause == "budget" and raised:
         scheduler = copy.deepcopy(scheduler)
         scheduler.apply(SweepResumed(now))

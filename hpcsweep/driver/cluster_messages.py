@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from hpcsweep.core.events import ClusterSaid
+from hpcsweep.core.events import ClusterMessage
 from hpcsweep.core.state import SweepState, without_numbers
 
 #: Shortest time between two different messages that are recorded.
@@ -17,17 +17,17 @@ Asked = Literal["poll", "find", "submit", "limits", "change"]
 
 def call_failed(
     state: SweepState, asked: Asked, message: str, *, now: float, batch: str = "", refused: bool = False
-) -> tuple[ClusterSaid, ...]:
+) -> tuple[ClusterMessage, ...]:
     """Record the message of a failed call, once for each change."""
     message = message.strip()[:LENGTH] or "no message"
-    before = state.said.get(asked)
+    before = state.cluster_messages.get(asked)
     if before is not None and not refused and before.batch == batch:
-        same = without_numbers(before.words) == without_numbers(message)
+        same = without_numbers(before.message) == without_numbers(message)
         if same or 0 <= now - before.at < EVERY_S:
             return ()
-    return (ClusterSaid(now, asked, message, batch, refused),)
+    return (ClusterMessage(now, asked, message, batch, refused),)
 
 
-def call_succeeded(state: SweepState, asked: Asked, *, now: float) -> tuple[ClusterSaid, ...]:
+def call_succeeded(state: SweepState, asked: Asked, *, now: float) -> tuple[ClusterMessage, ...]:
     """Record that calls of this kind work again."""
-    return (ClusterSaid(now, asked, ""),) if asked in state.said else ()
+    return (ClusterMessage(now, asked, ""),) if asked in state.cluster_messages else ()

@@ -88,7 +88,7 @@ class Executor:
                 return self._submit_tick(effect)
             case CancelTicks():
                 try:
-                    self._cluster.dismiss(effect.jobs)
+                    self._cluster.cancel_ticks(effect.jobs)
                 except ClusterUnavailable as error:
                     return EffectResult(error=error)
             case Abandon():
@@ -158,5 +158,5 @@ def submit_tick(cluster: Cluster, layout: Layout, effect: SubmitTick) -> TickSub
     Raises:
         ClusterError: The cluster takes no such job, or not now.
     """
-    job = cluster.call(effect.name, layout.root, after=effect.after, delay_s=effect.delay_s)
+    job = cluster.submit_tick(effect.name, layout.root, after=effect.after, delay_s=effect.delay_s)
     return TickSubmitted(job, effect.due, effect.batch)

@@ -50,15 +50,19 @@ def check_health(
             found.append(NodeExcluded(node, now, now + EXCLUDED_S, reason))
     going_on = state.pausing is None and state.stopping is None
     refusals = state.refusals
-    if refusals.times >= REFUSALS and going_on:
-        words = f"{refusals.times} submissions in a row were refused: {refusals.words}"
+    if refusals.in_a_row >= REFUSALS and going_on:
+        words = f"{refusals.in_a_row} submissions in a row were refused: {refusals.message}"
         return [*found, PauseRequested(now, words)]
-    if refusals.in_all >= REFUSALS_IN_ALL and going_on:
-        words = f"{refusals.in_all} submissions in a row were refused; the last: {refusals.words}"
+    if refusals.total >= REFUSALS_IN_ALL and going_on:
+        words = f"{refusals.total} submissions in a row were refused; the last: {refusals.message}"
         return [*found, PauseRequested(now, words)]
-    if state.dead >= DEAD_BATCHES and going_on:
-        words = state.dead_reason or "without a word"
-        found.append(PauseRequested(now, f"{state.dead} batches in a row died at once; the last: {words}"))
+    if state.failed_batches_in_a_row >= DEAD_BATCHES and going_on:
+        words = state.last_batch_failure or "without a word"
+        found.append(
+            PauseRequested(
+                now, f"{state.failed_batches_in_a_row} batches in a row died at once; the last: {words}"
+            )
+        )
     first, better = state.first_errors, longest_s > AT_ONCE_S
     if state.stopping is not None or state.ended is not None:
         return found

@@ -67,8 +67,8 @@ class MetricsPoller:
 
     def _new(self, run: Run) -> RunReported | None:
         attempt, restart = run.attempts - 1, 0
-        if run.counted[0] == attempt:  # the cluster has requeued it
-            restart = run.counted[1] + 1
+        if run.last_counted[0] == attempt:  # the cluster has requeued it
+            restart = run.last_counted[1] + 1
         path = self._layout.trial(run.trial).metrics(run.rung, attempt, restart)
         try:
             size = path.stat().st_size
@@ -91,7 +91,7 @@ class MetricsPoller:
             return []
 
     def _event(self, run: Run, reports: dict[int, dict[str, float]]) -> RunReported | None:
-        seen, best = run.reported or (0, None)
+        seen, best = run.last_report or (0, None)
         if best is None and run.rung:
             best = self._state.trials[run.trial].runs[run.rung - 1].value
         new: list[tuple[int, float]] = []

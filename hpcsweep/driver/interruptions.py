@@ -56,7 +56,7 @@ def why(
     started = result.started is not None or result.interrupted in (None, Interruption.WORKER_DIED)
     if not started:
         return Interruption.NOT_STARTED
-    if batch.hindered and not result.node and (state is None or state.phase is Phase.CANCELLED):
+    if batch.blocked_reason and not result.node and (state is None or state.phase is Phase.CANCELLED):
         return Interruption.NEVER_STARTED
     if state is not None and state.phase in _WHY:
         if state.phase is Phase.CANCELLED and state.foreign:
@@ -77,9 +77,9 @@ def given_up(run: Run, result: Result, why: Interruption, *, settings: DriverCon
     limit = settings.max_timeouts
     if why is Interruption.TIMEOUT and limit is not None and run.timeouts >= limit:
         return f"given up after reaching its time limit {run.timeouts + 1} times"
-    if result.progressed or why in BLAMELESS or run.idle_faults < settings.max_idle_faults:
+    if result.progressed or why in BLAMELESS or run.faults_without_progress < settings.max_idle_faults:
         return ""
-    return f"given up after {run.idle_faults + 1} interruptions without progress"
+    return f"given up after {run.faults_without_progress + 1} interruptions without progress"
 
 
 def outcome_of(run: Run, why: Interruption) -> Outcome:

@@ -133,8 +133,8 @@ class Driver:
         self._handled: set[str] = set()
         for event in journal.events:
             self._apply(event)
-        if self.state.limited:
-            tasks, others, at = self.state.kept_out
+        if self.state.submit_limit:
+            tasks, others, at = self.state.submit_limit_hit
             self._backoff.refused(tasks, open_tasks=others, now=at)
         self.monitor = JobMonitor(
             self.state, layout=layout, cluster=cluster, settings=settings, passed_over=self._skipped
@@ -270,13 +270,13 @@ class Driver:
     def _takes_more(self) -> bool:
         """Whether the budgets leave something for a configuration that is enqueued."""
         most = self.settings.max_trials
-        return (most is None or self.state.chosen < most) and self._exhausted_budget() is None
+        return (most is None or self.state.configurations < most) and self._exhausted_budget() is None
 
     def _observe(self) -> list[AnyEvent]:
         events = self.monitor.observe(self._clock.time())
         if self.monitor.words is not None:
             self._note_call("poll", self.monitor.words)
-        if not self.scheduler.watches:
+        if not self.scheduler.needs_reports:
             return events
         events = self._metrics.before_endings(events)
         ended = {event.run for event in events if isinstance(event, RunFinished | RunInterrupted)}
@@ -285,7 +285,7 @@ class Driver:
             for task, state in self.monitor.states.items()
             if state.phase is Phase.RUNNING and task.batch in self.state.live
             for run in self.state.live[task.batch].tasks[task.task]
-            if run in self.state.live[task.batch].unended and run not in ended
+            if run in self.state.live[task.batch].unfinished and run not in ended
         ]
         return [*events, *self._metrics.running(running)]
 
@@ -466,7 +466,7 @@ class Driver:
         """Whether the cluster told what a task will hold, and one fits below the cap."""
         if not self._throttle.expected_gpus:
             with contextlib.suppress(ClusterUnavailable):
-                self._throttle.expected_gpus = self.cluster.holds(self.settings.shape).gpus
+                self._throttle.expected_gpus = self.cluster.allocation_of(self.settings.shape).gpus
         self._budget.hold(self._throttle.task_gpus)
         most, each = self.settings.max_gpus, self._throttle.task_gpus
         if most is None or each <= most:
@@ -518,7 +518,7 @@ class Driver:
         limit = None
         if wanted:
             try:
-                limit = self._limits.queued
+                limit = self._limits.queued_tasks
             except ClusterUnavailable as error:
                 self._note_call("limits", str(error))
                 return 0
@@ -526,7 +526,7 @@ class Driver:
         allowed = self._backoff.allowed(
             wanted=wanted,
             open_tasks=self._throttle.open_tasks,
-            queued=self.cluster.queued,
+            queued=self.cluster.queued_tasks,
             limit=limit,
             now=self._clock.time(),
         )
@@ -564,22 +564,27 @@ class Driver:
         state = self.state
         if state.ended is not None:
             return False
-        if state.stopping is not None or self.monitor.undecided or not state.live or self.scheduler.watches:
+        if (
+            state.stopping is not None
+            or self.monitor.undecided
+            or not state.live
+            or self.scheduler.needs_reports
+        ):
             return True
         # The job behind an array tells of its end once: this one may be it.
         spent = ("", self._host.job if self._host else "")
-        return any(batch.job is None or batch.tick in spent for batch in state.live.values())
+        return any(batch.job is None or batch.tick_job in spent for batch in state.live.values())
 
     def _keep_ticking(self) -> None:
         if self._detached and self.state.ended is None:
             active = {task.batch for task, state in self.monitor.states.items() if state.phase.active}
-            self._ticks.jobs = self.cluster.jobs
+            self._ticks.jobs = self.cluster.known_jobs
             self._do(self._ticks.behind_arrays(now=self._clock.time(), active=active))
 
     def schedule_successor(self) -> None:
         """Make sure that somebody looks at a detached sweep again: soon where no job will tell of it."""
         if self._detached and self.state.ended is None:
-            self._ticks.jobs = self.cluster.jobs
+            self._ticks.jobs = self.cluster.known_jobs
             self._do(self._ticks.later(soon=self.needs_attention, now=self._clock.time()))
 
     @property

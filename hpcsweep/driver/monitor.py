@@ -25,8 +25,8 @@ from hpcsweep.core.events import (
     RunInterrupted,
     TasksAllocated,
 )
-from hpcsweep.core.models import DEATH_S, BatchState, Run
-from hpcsweep.core.protocols import Cluster, Hindrance, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.models import INSTANT_S, BatchState, Run
+from hpcsweep.core.protocols import BlockKind, Cluster, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import interruptions
 from hpcsweep.driver.accounting import UsageAccounting, at_most, bounded
@@ -169,7 +169,7 @@ class JobMonitor:
     def has_run(self, batch: BatchState) -> bool:
         """Whether a task of it has run for longer than those do that fail at once."""
         states = (self.states.get(TaskId(batch.name, task)) for task in range(len(batch.tasks)))
-        return any((state.seconds or 0.0) > DEATH_S for state in states if state is not None)
+        return any((state.seconds or 0.0) > INSTANT_S for state in states if state is not None)
 
     def longest_s(self, now: float) -> float:
         """How long the run has lasted that has been going on for longest."""
@@ -185,7 +185,7 @@ class JobMonitor:
         if batch is None:
             return None
         runs = batch.tasks[task.task]
-        oldest = next((n for n, run in enumerate(runs) if run in batch.unended), None)
+        oldest = next((n for n, run in enumerate(runs) if run in batch.unfinished), None)
         if oldest is None:
             return None
         ends = self._watch(batch).ends.get(task.task, [])
@@ -206,7 +206,7 @@ class JobMonitor:
             batch = self._state.live.get(name)
             if batch is None or not state.phase.active:
                 continue
-            runs = [run for run in batch.tasks[task] if run in batch.unended]
+            runs = [run for run in batch.tasks[task] if run in batch.unfinished]
             stopped = [run for run in runs if self._state.trials[run.trial].stopped]
             if len(stopped) < len(runs):
                 effects += [StopRun(name, run) for run in stopped if (name, run) not in self._stopped]
@@ -248,7 +248,7 @@ class JobMonitor:
         """Pause the sweep where tasks can never start."""
         if not self.never or self._state.pausing is not None or self._state.stopping is not None:
             return []
-        reason = self._state.live[next(iter(self.never))].hindered
+        reason = self._state.live[next(iter(self.never))].blocked_reason
         return [PauseRequested(now, f"its jobs can never start ({reason}): mend the spec, then launch again")]
 
     def note(self, effect: Effect, result: EffectResult) -> None:
@@ -303,7 +303,7 @@ class JobMonitor:
             for task in sorted(watch.open):
                 state = states.get(TaskId(batch.name, task))
                 events += self._noted(batch, self._task(batch, task, state, ended, now), now)
-            if not watch.open and batch.unended <= ended:
+            if not watch.open and batch.unfinished <= ended:
                 events.append(BatchClosed(batch.name, *watch.charges.beyond(range(len(batch.tasks)))))
                 del self._watches[batch.name]
         return events
@@ -324,14 +324,14 @@ class JobMonitor:
         except ClusterUnavailable as error:
             self.words = str(error)
             return None
-        self.words = "" if states is not None else self._cluster.words or "the cluster does not answer"
+        self.words = "" if states is not None else self._cluster.poll_error or "the cluster does not answer"
         return states
 
     def _watch(self, batch: BatchState) -> _Watch:
         if batch.name not in self._watches:
             files = self._layout.batch(batch.name)
             watch = self._watches[batch.name] = _Watch(files, batch)
-            for ending in batch.told:
+            for ending in batch.endings:
                 watch.note(ending, at=_ended_at(ending) or batch.planned_at)
         return self._watches[batch.name]
 
@@ -355,20 +355,20 @@ class JobMonitor:
             if state is None or kind is None:
                 watch.stuck_since.pop(task, None)
                 continue
-            if kind is Hindrance.HELD and task not in batch.released:
+            if kind is BlockKind.HELD and task not in batch.released:
                 self.held.setdefault(batch.name, []).append(task)
                 continue
             # Who looks for the first time at what was submitted long ago may be one that looks once.
             old = not watch.looked and now - batch.planned_at >= TOLD_S
             since = watch.stuck_since.setdefault(task, now - TOLD_S if old else now)
             reason = state.reason or "in a state that is not known"
-            is_told = reason in batch.hindered
-            tells = kind in (Hindrance.WAITS, Hindrance.HELD) or is_told or now - since >= TOLD_S
-            if kind is Hindrance.NEVER:
-                told_at = batch.hindered_at if is_told and batch.hindered_at else now
+            is_told = reason in batch.blocked_reason
+            tells = kind in (BlockKind.BLOCKED, BlockKind.HELD) or is_told or now - since >= TOLD_S
+            if kind is BlockKind.IMPOSSIBLE:
+                told_at = batch.blocked_since if is_told and batch.blocked_since else now
                 if now - min(since, told_at) >= NEVER_S:
                     never.append(task)
-            if kind is Hindrance.NEVER or not tells:
+            if kind is BlockKind.IMPOSSIBLE or not tells:
                 watch.suspected.add(task)
             if tells:
                 reasons[reason] = reasons.get(reason, 0) + 1
@@ -380,7 +380,7 @@ class JobMonitor:
         words = "; ".join(
             f"{count} task{'s' if count > 1 else ''}: {reason}" for reason, count in reasons.items()
         )
-        if words != batch.hindered:
+        if words != batch.blocked_reason:
             yield BatchBlocked(batch.name, words, now)
 
     def _allocations(self, batch: BatchState) -> Iterator[TasksAllocated]:
@@ -403,16 +403,16 @@ class JobMonitor:
             gpu_s = result.seconds * held / max(1, self._settings.shape.lanes)
         return msgspec.structs.replace(result, gpu_seconds=round(gpu_s, 3))
 
-    def _hindrance(self, state: TaskState) -> Hindrance | None:
+    def _hindrance(self, state: TaskState) -> BlockKind | None:
         """Why the task may wait in vain, None if it runs or need only wait for its turn."""
         if state.phase is Phase.UNKNOWN:
-            return Hindrance.UNKNOWN
+            return BlockKind.UNKNOWN
         if state.phase is not Phase.PENDING:
             return None
-        if state.hindrance is Hindrance.LIMITED:
+        if state.block is BlockKind.LIMITED:
             ours = any(each.phase is Phase.RUNNING for each in self.states.values())
-            return None if ours else Hindrance.LIMITED
-        return state.hindrance
+            return None if ours else BlockKind.LIMITED
+        return state.block
 
     # ------------------------------------------------------------------ results
 
@@ -425,7 +425,7 @@ class JobMonitor:
             if result.task >= len(batch.tasks) or run_id not in batch.tasks[result.task]:
                 self._passed_over.note(watch.files.results / name, "is the result of a run of another batch")
                 continue
-            if run_id not in batch.unended or run_id in ended:
+            if run_id not in batch.unfinished or run_id in ended:
                 continue
             if result.task in watch.silent:
                 if result.restart == self._next_restart(self._state.run(run_id)):
@@ -433,7 +433,7 @@ class JobMonitor:
                 else:
                     yield from self._silent(batch, result.task, ended)
             # An ending counts even if it comes later than the word that its start was over.
-            counted = (result.attempt, result.restart) <= self._state.run(run_id).counted
+            counted = (result.attempt, result.restart) <= self._state.run(run_id).last_counted
             if counted and result.outcome is None:
                 continue
             # A later start of the same run shows that the cluster took it back after the one before.
@@ -447,7 +447,7 @@ class JobMonitor:
             if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
                 result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
             elif stopped and result.outcome is Outcome.STOPPED:  # by its worker, while others go on
-                step, value = self._state.run(run_id).reported or (result.step, None)
+                step, value = self._state.run(run_id).last_report or (result.step, None)
                 result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
             elif result.outcome is Outcome.STOPPED:
                 # Ordered by a driver that was not the driver any more: nobody else knows of it.
@@ -479,7 +479,7 @@ class JobMonitor:
         """The results of the task that were held, but for those of runs that have ended meanwhile."""
         for result in self._watch(batch).held.pop(task, []):
             run_id = RunId(result.trial, result.rung)
-            if run_id in batch.unended and run_id not in ended:
+            if run_id in batch.unfinished and run_id not in ended:
                 yield result
 
     # ------------------------------------------------------------------ the cluster's word
@@ -511,7 +511,7 @@ class JobMonitor:
         for result in self._all_held(batch, task, ended):
             ended.add(RunId(result.trial, result.rung))
             yield self._interrupted(batch, result, state, requeued=False)
-        silent = [run for run in batch.tasks[task] if run in batch.unended and run not in ended]
+        silent = [run for run in batch.tasks[task] if run in batch.unfinished and run not in ended]
         unknown = task not in watch.gone_at and (state is None or state.seconds is None)
         if unknown and (silent or self._settings.shape.lanes > 1) and self._settings.max_gpu_s is not None:
             # A cap that is to hold counts what a task, or its idle lanes, may have taken.
@@ -551,9 +551,9 @@ class JobMonitor:
         """A start that is over and of which no worker told; the cluster runs the task again."""
         _, state = self._watch(batch).silent.pop(task)
         # Who was preempted while it was starting had no turn, and it is nobody's fault.
-        young = state.phase is Phase.PREEMPTED and (state.seconds or 0.0) < DEATH_S
+        young = state.phase is Phase.PREEMPTED and (state.seconds or 0.0) < INSTANT_S
         for run_id in batch.tasks[task]:
-            if run_id not in batch.unended or run_id in ended:
+            if run_id not in batch.unfinished or run_id in ended:
                 continue
             run = self._state.run(run_id)
             result = Result(
@@ -582,7 +582,7 @@ class JobMonitor:
     @staticmethod
     def _next_restart(run: Run) -> int:
         """Number of the first start of its present attempt that is not taken into account."""
-        return run.counted[1] + 1 if run.counted[0] == run.attempts - 1 else 0
+        return run.last_counted[1] + 1 if run.last_counted[0] == run.attempts - 1 else 0
 
     def _with_progress(self, run: Run, result: Result) -> Result:
         """With what its checkpoints say, where no worker did."""
@@ -642,7 +642,7 @@ class JobMonitor:
         current = None if state is None else self.states.get(TaskId(batch.name, result.task))
         decides = not requeued or (current is not None and current.phase is Phase.PENDING)
         if stopped and decides:
-            step, value = run.reported or (result.step, None)
+            step, value = run.last_report or (result.step, None)
             result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
             return interruptions.finished(batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED))
         given_up = interruptions.given_up(run, result, why, settings=self._settings)

@@ -69,7 +69,7 @@ class Planner:
                 self._history.observe(told.trial, value, told.step if stopped else run.resource)
             case WarmStartLoaded():
                 for config, results in told.results:
-                    self._history.know(
+                    self._history.add_prior(
                         config, [(at, float("nan") if v is None else self._sign * v) for at, v in results]
                     )
             case _:
@@ -126,7 +126,7 @@ class Planner:
         """New trials for one bracket, enqueued ones first, and why there are fewer than wanted if so."""
         most = self._settings.max_trials
         first = self._history.proposed
-        chosen = self._state.chosen + first - len(self._state.trials) // self._repeats.count
+        chosen = self._state.configurations + first - len(self._state.trials) // self._repeats.count
         left = None if most is None else max(0, most - chosen)
         count = wanted if left is None else min(wanted, left)
         new: list[TrialCreated] = []

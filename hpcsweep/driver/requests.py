@@ -7,7 +7,7 @@ import zlib
 
 from numpy.random import default_rng
 
-from hpcsweep.core.completion import filled
+from hpcsweep.core.completion import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,
@@ -47,7 +47,7 @@ def handle_request(
         case "enqueue":
             rng = default_rng([seed, zlib.crc32(name.encode()), 1])
             try:
-                config = filled(space, request.arguments.get("config", {}), rng)
+                config = complete_config(space, request.arguments.get("config", {}), rng)
             except (SpecError, AttributeError, TypeError, ValueError) as error:
                 _log.warning("%s: the request is passed over: %s", name, error)
                 return []

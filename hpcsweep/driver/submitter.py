@@ -104,7 +104,7 @@ class Submitter:
             settled = self._not_found[batch.name] >= 2 and waited_s >= settle_s
             if sighting.has_script and not settled:
                 return Step()
-        said = f"; the answer was: {batch.said}" if batch.said else ""
+        said = f"; the answer was: {batch.submit_message}" if batch.submit_message else ""
         return Step(effects=(Abandon(batch.name, f"it never reached the cluster{said}"),))
 
     # ------------------------------------------------------------------ what waits
@@ -127,7 +127,7 @@ class Submitter:
     def _is_held_back(self, run: RunId) -> bool:
         """Whether its batch seems to fail at once: then its runs are submitted again together."""
         batch = self._state.live.get(self._state.run(run).batch)
-        return batch is not None and not batch.lived and not self._monitor.has_run(batch)
+        return batch is not None and not batch.made_progress and not self._monitor.has_run(batch)
 
     def stopped_while_waiting(self, events: Sequence[AnyEvent] = ()) -> list[RunFinished]:
         """The endings of waiting runs whose trials are stopped, by these events or before."""
@@ -136,7 +136,7 @@ class Submitter:
         for run in map(self._state.run, self._state.waiting):
             reason = reasons.get(run.trial) or self._state.trials[run.trial].stopped
             if reason:
-                step, value = run.reported or (0, None)
+                step, value = run.last_report or (0, None)
                 finished.append(
                     RunFinished(run.trial, run.rung, Outcome.STOPPED, value, step, message=reason)
                 )
@@ -184,7 +184,7 @@ class Submitter:
                     throttle=throttle,
                     cluster=self._settings.cluster,
                     time_s=time_s,
-                    held=task_gpus if task_gpus != shape.gpus else 0,
+                    gpus_held=task_gpus if task_gpus != shape.gpus else 0,
                 )
             )
         return planned

@@ -42,10 +42,10 @@ class TickScheduler:
         effects: list[SubmitTick] = []
         for batch in self._state.live.values():
             name = f"{batch.name}-tick"
-            gone = batch.tick and batch.name in active and self._is_gone(batch.tick, name)
+            gone = batch.tick_job and batch.name in active and self._is_gone(batch.tick_job, name)
             if gone and now - self._submitted_at.get(batch.name, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
                 continue
-            if batch.job is not None and (gone or not batch.tick):
+            if batch.job is not None and (gone or not batch.tick_job):
                 self._submitted_at[batch.name] = now
                 effects.append(SubmitTick(name, now, batch=batch.name, after=batch.job))
         return Step(effects=tuple(effects))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from hpcsweep.core.sanitize import neutral_lines
+from hpcsweep.core.sanitize import sanitize_lines
 from hpcsweep.html.sections import Figure
 
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.
@@ -101,6 +101,6 @@ def _colour(text: str) -> Any:
 def _text(text: str, key: str) -> str:
     if key == _VERBATIM:
         return text
-    text = neutral_lines(text)
+    text = sanitize_lines(text)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
     return _OURS.sub(r"<\1>", escaped) if key in _TEMPLATES else escaped

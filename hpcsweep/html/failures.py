@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.core.models import RunStatus
 from hpcsweep.html.format import count, ending, hours, share
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
@@ -20,13 +20,13 @@ MESSAGES: Final = 20
 COLOURS: Final = 8
 #: Endings that are none of all this.
 WELL: Final = frozenset({Outcome.COMPLETED.value, Outcome.STOPPED.value})
-_NO_FAULT: Final = (Failure.LOST, Failure.CANCELLED)
+_NO_FAULT: Final = (FailureKind.LOST, FailureKind.CANCELLED)
 _CONFIGURATION: Final = "the configuration: never promoted"
 _GOES_ON: Final = "not the configuration: goes on from its checkpoint"
 _GIVEN_UP: Final = "lost for good"
 _CANCELLED: Final = "cancelled for good"
 _FOLLOWS: Final = {
-    **{ending(kind.value): _CONFIGURATION for kind in Failure if kind not in _NO_FAULT},
+    **{ending(kind.value): _CONFIGURATION for kind in FailureKind if kind not in _NO_FAULT},
     ending(Interruption.TRAINING_ERROR.value): "the configuration: tried again",
     _GIVEN_UP: "interrupted too often: given up",
     _CANCELLED: "its owner: not tried again",
@@ -59,7 +59,7 @@ def _kind(end: str, failure: object, final: bool) -> str:
     """What was wrong where a run failed for good, else how the attempt ended."""
     if not isinstance(failure, str) or not final:
         return ending(end)
-    given_up = {Failure.LOST.value: _GIVEN_UP, Failure.CANCELLED.value: _CANCELLED}
+    given_up = {FailureKind.LOST.value: _GIVEN_UP, FailureKind.CANCELLED.value: _CANCELLED}
     return given_up.get(failure) or ending(failure)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 
 #: Endings of which the enum's own name would say too little.
 _SAID: Final = {
     Outcome.STOPPED.value: "stopped early",
     Outcome.CANCELLED.value: "cancelled by the user",
-    Failure.NOT_FINITE.value: "not finite",
-    Failure.UNREADABLE.value: "unreadable report",
+    FailureKind.NOT_FINITE.value: "not finite",
+    FailureKind.UNREADABLE.value: "unreadable report",
     Interruption.TIMEOUT.value: "timed out",
     Interruption.NODE_FAIL.value: "node failed",
     Interruption.CANCELLED_BY_ADMIN.value: "cancelled by an admin",

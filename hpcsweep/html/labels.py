@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.html.format import number
 
 #: So many names of a list are told.
@@ -28,6 +28,6 @@ def label(value: Any) -> str:
         case int() | float() if not isinstance(value, bool):
             text = number(value)
         case _:
-            text = shown(value)
+            text = format_value(value)
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[: half - 1]} … {text[2 - half :]}"

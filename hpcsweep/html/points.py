@@ -110,7 +110,7 @@ def _failed_run(state: SweepState, first: int) -> Run | None:
 
 def failed_marks(runs: Sequence[Run]) -> list[list[Any]]:
     """Trial, resource and what was wrong, for the labels of marks."""
-    return [[run.trial, run.resource, ending(run.failed_by.value)] for run in runs if run.failed_by]
+    return [[run.trial, run.resource, ending(run.failure_kind.value)] for run in runs if run.failure_kind]
 
 
 def noun(results: Results) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hpcsweep.core.quoting import joined
+from hpcsweep.core.quoting import shell_join
 from hpcsweep.html.sections import Block, KeyValues, Section, Table, Text
 from hpcsweep.views.provenance import changes, code_line
 from hpcsweep.views.results import Results
@@ -44,7 +44,7 @@ def provenance(results: Results) -> Section | None:
                 "warning",
             )
         )
-    blocks += [KeyValues([row for row in rows if row[1]]), Text(joined(first["argv"]), "code")]
+    blocks += [KeyValues([row for row in rows if row[1]]), Text(shell_join(first["argv"]), "code")]
     if len(records) > 1:
         blocks.append(
             Table(

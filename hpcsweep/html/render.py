@@ -13,7 +13,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
-from hpcsweep.core.sanitize import neutral_lines
+from hpcsweep.core.sanitize import sanitize_lines
 from hpcsweep.html.encoding import figure_json
 from hpcsweep.html.sections import Figure, Section, Table
 from hpcsweep.html.theme import style_sheet
@@ -54,7 +54,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
 
 def _neutral(value: Any) -> Any:
     """Text of others cannot change the direction of the page's text."""
-    return neutral_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return sanitize_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _read(name: str) -> str:

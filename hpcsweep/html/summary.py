@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from hpcsweep.core.events import SweepOutcome, SweepStarted
-from hpcsweep.core.quoting import quoted
+from hpcsweep.core.quoting import shell_quote
 from hpcsweep.errors import SpecError
 from hpcsweep.html.format import count, duration, hours_text, number, share
 from hpcsweep.html.sections import Block, KeyValues, Section, Text
@@ -37,7 +37,7 @@ def _warnings(results: Results) -> list[Block]:
     if ended is None:
         refusal = results.folder.refusal()
         return [*found, Text(refusal, "warning")] if refusal else found
-    failed = ended.ending in (SweepOutcome.FAILED, SweepOutcome.PAUSED)
+    failed = ended.outcome in (SweepOutcome.FAILED, SweepOutcome.PAUSED)
     return [*found, Text(ended.reason, "warning")] if failed else found
 
 
@@ -51,7 +51,7 @@ def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
     else:
         rows.append(("Began", time.strftime("%Y-%m-%d %H:%M", time.localtime(started.at))))
     rows.append(("Objective", f"{results.metric}, the {'smallest' if results.minimise else 'largest'}"))
-    picked = f", which picked {started.picked}" if started.picked else ""
+    picked = f", which picked {started.resolved_searcher}" if started.resolved_searcher else ""
     rows.append(("Searcher", _named(identity.get("searcher", {})) + picked))
     rows.append(("Scheduler", _named(identity.get("scheduler", {}))))
     return rows
@@ -71,7 +71,7 @@ def _best(results: Results) -> list[Block]:
     if results.best is None:
         return []
     config = results.best["config"].items()
-    folder = quoted(str(results.folder.layout.root))
+    folder = shell_quote(str(results.folder.layout.root))
     return [
         Text("The best configuration:"),
         KeyValues([(name, number(v) if isinstance(v, float) else str(v)) for name, v in config]),
@@ -93,10 +93,10 @@ def _trials(results: Results) -> str:
     limit = _budget(results).get("trials")
     again = f", {count(state.repeats, 'repeat')} of each configuration" if state.repeats > 1 else ""
     of = ""
-    if isinstance(limit, int) and limit > state.chosen:
+    if isinstance(limit, int) and limit > state.configurations:
         # The budget counts neither repeats nor clones.
-        plain = state.chosen == len(state.trials)
-        of = f" of {limit:,}" if plain else f", {state.chosen:,} of {limit:,} configurations"
+        plain = state.configurations == len(state.trials)
+        of = f" of {limit:,}" if plain else f", {state.configurations:,} of {limit:,} configurations"
     return f"{len(state.trials):,}{of}{again}"
 
 

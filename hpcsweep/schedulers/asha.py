@@ -23,7 +23,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.protocols import Decision, Promote, Start, Stop
 from hpcsweep.schedulers.asha_promotion import PromotionBracket
 from hpcsweep.schedulers.asha_stopping import StoppingBracket
-from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladder
+from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_bracket
 
 #: Beyond so many trials nobody counts how many of them each bracket will have.
 _COUNTED: Final = 100_000
@@ -113,15 +113,15 @@ class ASHA:
             raise ValueError(f"min_resource: must be 1 .. max_resource ({max_resource}), got {min_resource}")
         if eta < 2:
             raise ValueError(f"eta: must be at least 2, got {eta}")
-        rungs = halving_ladder(min_resource=min_resource, max_resource=max_resource, eta=eta).resources
+        rungs = halving_bracket(min_resource=min_resource, max_resource=max_resource, eta=eta).resources
         if not 1 <= brackets <= len(rungs):
             raise ValueError(f"brackets: must be 1 .. {len(rungs)}, the number of rungs, got {brackets}")
-        self.watches = stopping
+        self.needs_reports = stopping
         self._min_resource = min_resource
         self._eta = eta
         self._minimise = minimise
         #: What is known of rung sizes before it starts: only that stopping has one run a trial.
-        self.ladders = (Ladder((max_resource,), (trials,)),) if stopping and trials is not None else ()
+        self.ladders = (BracketPlan((max_resource,), (trials,)),) if stopping and trials is not None else ()
         self._brackets: list[Bracket] = []
         self._started: list[int] = []
         self._extend(max_resource=max_resource, brackets=brackets)
@@ -135,7 +135,7 @@ class ASHA:
 
     def _extend(self, *, max_resource: int, brackets: int) -> None:
         """Go on with rungs up to this, and so many brackets; none is taken away."""
-        rungs = halving_ladder(
+        rungs = halving_bracket(
             min_resource=self._min_resource, max_resource=max_resource, eta=self._eta
         ).resources
         #: Of each bracket, the resources of its rungs.
@@ -144,7 +144,7 @@ class ASHA:
         self.weights = _hyperband_weights(len(rungs) - 1, self._eta)[:brackets]
         common = math.lcm(*self.weights)
         self._inverse_weights = [common // weight for weight in self.weights]
-        make = StoppingBracket if self.watches else PromotionBracket
+        make = StoppingBracket if self.needs_reports else PromotionBracket
         for bracket, resources in zip(self._brackets, self.rungs, strict=False):
             bracket.extend(resources)
         for resources in self.rungs[len(self._brackets) :]:
@@ -167,7 +167,7 @@ class ASHA:
             case TrialsExhausted():
                 self._exhausted = event.cause
                 self._limit_brackets()
-            case SweepEnded(ending=SweepOutcome.FINISHED):  # what only more trials could promote is dropped
+            case SweepEnded(outcome=SweepOutcome.FINISHED):  # what only more trials could promote is dropped
                 self._limit_brackets(to_started=True)
             case SweepExtended(identity={"scheduler": {"max_resource": most, "brackets": brackets}}):
                 self._extend(max_resource=most, brackets=brackets)
@@ -254,6 +254,6 @@ class ASHA:
 def _hyperband_weights(top: int, eta: int) -> list[int]:
     """For each rung, how many trials Hyperband starts there; `top` is the number of the last rung."""
     return [
-        hyperband_ladder(top - rung, min_resource=1, max_resource=eta**top, eta=eta).sizes[0]
+        hyperband_bracket(top - rung, min_resource=1, max_resource=eta**top, eta=eta).sizes[0]
         for rung in range(top + 1)
     ]

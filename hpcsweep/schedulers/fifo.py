@@ -14,7 +14,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
 )
 from hpcsweep.core.protocols import Decision, Promote, Start
-from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.schedulers.rungs import BracketPlan
 
 #: Trials handed out at a time when they need not wait for results.
 AHEAD = 1000
@@ -34,7 +34,7 @@ class Fifo:
             searcher that does not learn from results.
     """
 
-    watches = False
+    needs_reports = False
     clones = False
 
     def __init__(
@@ -55,9 +55,9 @@ class Fifo:
         self.dropped: list[int] = []
 
     @property
-    def ladders(self) -> tuple[Ladder, ...]:
+    def ladders(self) -> tuple[BracketPlan, ...]:
         """One rung of all its trials, none where it is open how many there are."""
-        return (Ladder((self._resource,), (self._trials or 0,)),)
+        return (BracketPlan((self._resource,), (self._trials or 0,)),)
 
     def apply(self, event: AnyEvent) -> None:
         match event:

@@ -25,8 +25,8 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Space
-from hpcsweep.schedulers.pbt_explore import explored
-from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.schedulers.pbt_explore import perturb
+from hpcsweep.schedulers.rungs import BracketPlan
 
 #: A place is given up when so many of its members in a row ended without completing a run.
 MEMBERS_IN_A_ROW: Final = 3
@@ -115,7 +115,7 @@ class PBT:
         ValueError: An option makes no sense; the message begins with its name.
     """
 
-    watches = False
+    needs_reports = False
     clones = True
 
     def __init__(
@@ -145,7 +145,7 @@ class PBT:
             raise ValueError(f"factors: must be numbers > 0, at least one, got {list(factors)}")
         #: Resource at the end of each interval.
         self._ends = (*range(interval, max_resource, interval), max_resource)
-        self.ladders = (Ladder(self._ends, (population,) * len(self._ends)),)
+        self.ladders = (BracketPlan(self._ends, (population,) * len(self._ends)),)
         self._resample = resample
         self._factors = tuple(factors)
         self._space = space
@@ -278,6 +278,6 @@ class PBT:
                     self._ends[donor.intervals],
                     donor.trial,
                     self._ends[donor.intervals - 1],
-                    explored(self._space, donor.config, rng, resample=self._resample, factors=self._factors),
+                    perturb(self._space, donor.config, rng, resample=self._resample, factors=self._factors),
                 )
         return None

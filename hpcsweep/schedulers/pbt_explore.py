@@ -15,7 +15,7 @@ from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, S
 TRIES: Final = 100
 
 
-def explored(
+def perturb(
     space: Space, config: Config, rng: Generator, *, resample: float, factors: Sequence[float]
 ) -> Config:
     """A valid configuration near `config` (the explore step of Jaderberg et al., 2017).
@@ -34,14 +34,14 @@ def explored(
                 altered[parameter.name] = domain.from_unit(np.array([rng.random()]))[0]
             else:
                 factor = factors[int(rng.integers(len(factors)))]
-                altered[parameter.name] = moved(domain, config[parameter.name], factor)
-        altered = space.pruned(altered)
-        if space.fits(altered):
+                altered[parameter.name] = perturb_value(domain, config[parameter.name], factor)
+        altered = space.drop_inactive(altered)
+        if space.satisfies_constraints(altered):
             return altered
     return dict(config)
 
 
-def moved(domain: Domain, value: Any, factor: float) -> Any:
+def perturb_value(domain: Domain, value: Any, factor: float) -> Any:
     """The value times `factor`, as near as the domain allows and never outside of it.
 
     Whole and stepped numbers move by a step at least, unless they are at the end. In an ordered

@@ -13,7 +13,7 @@ from fractions import Fraction
 import msgspec
 
 
-class Ladder(msgspec.Struct, frozen=True):
+class BracketPlan(msgspec.Struct, frozen=True):
     """One bracket: rung i holds `sizes[i]` trials, each trained up to `resources[i]`."""
 
     resources: tuple[int, ...]
@@ -34,15 +34,15 @@ class Ladder(msgspec.Struct, frozen=True):
     def runs(self) -> int:
         return sum(self.sizes)
 
-    def shrunk(self, started: int, *, eta: int) -> Ladder:
+    def shrunk(self, started: int, *, eta: int) -> BracketPlan:
         """The ladder of a bracket that could start only `started` trials."""
         if started >= self.sizes[0]:
             return self
         sizes = tuple(min(size, max(1, started // eta**i)) for i, size in enumerate(self.sizes))
-        return Ladder(self.resources, sizes if started else (0,) * len(sizes))
+        return BracketPlan(self.resources, sizes if started else (0,) * len(sizes))
 
 
-def whole_log(x: int, base: int) -> int:
+def floor_log(x: int, base: int) -> int:
     """The largest k with `base**k <= x`."""
     k = 0
     while base ** (k + 1) <= x:
@@ -50,48 +50,48 @@ def whole_log(x: int, base: int) -> int:
     return k
 
 
-def hyperband_ladder(s: int, *, min_resource: int, max_resource: int, eta: int) -> Ladder:
+def hyperband_bracket(s: int, *, min_resource: int, max_resource: int, eta: int) -> BracketPlan:
     """Bracket `s` of Hyperband (Li et al., JMLR 18, 2018, Algorithm 1).
 
     n = ceil((s_max + 1) eta^s / (s + 1)) trials start at R eta^-s; rung i keeps floor(n eta^-i).
     With `min_resource` r the brackets are s_max = floor(log_eta(R / r)) .. 0. Resources are
     rounded down to integers where R is no power of eta.
     """
-    s_max = whole_log(max_resource // min_resource, eta)
+    s_max = floor_log(max_resource // min_resource, eta)
     n = -(-(s_max + 1) * eta**s // (s + 1))
-    return Ladder(
+    return BracketPlan(
         tuple(max_resource // eta ** (s - i) for i in range(s + 1)),
         tuple(n // eta**i for i in range(s + 1)),
     )
 
 
-def hyperband_ladders(*, min_resource: int, max_resource: int, eta: int) -> list[Ladder]:
+def hyperband_brackets(*, min_resource: int, max_resource: int, eta: int) -> list[BracketPlan]:
     """All brackets of one Hyperband iteration, the one with most trials first."""
-    s_max = whole_log(max_resource // min_resource, eta)
+    s_max = floor_log(max_resource // min_resource, eta)
     return [
-        hyperband_ladder(s, min_resource=min_resource, max_resource=max_resource, eta=eta)
+        hyperband_bracket(s, min_resource=min_resource, max_resource=max_resource, eta=eta)
         for s in range(s_max, -1, -1)
     ]
 
 
-def halving_ladder(*, min_resource: int, max_resource: int, eta: int, prefact: float = 1.0) -> Ladder:
+def halving_bracket(*, min_resource: int, max_resource: int, eta: int, prefact: float = 1.0) -> BracketPlan:
     """One round of successive halving as in Dive into Deep Learning, 19.4.
 
     Rungs at r_min eta^k, and at r_max if that is not one of them; with K + 1 rungs, rung i holds
     int(prefact eta^(K - i)) trials, at least one.
     """
-    k = whole_log(max_resource // min_resource, eta)
+    k = floor_log(max_resource // min_resource, eta)
     resources = [min_resource * eta**i for i in range(k + 1)]
     if resources[-1] != max_resource:
         resources.append(max_resource)
     top = len(resources) - 1
     factor = Fraction(str(prefact))
-    return Ladder(
+    return BracketPlan(
         tuple(resources), tuple(max(1, math.floor(factor * eta ** (top - i))) for i in range(top + 1))
     )
 
 
-def asha_most(trials: int, *, rungs: int, eta: int) -> list[int]:
+def max_asha_runs(trials: int, *, rungs: int, eta: int) -> list[int]:
     """How many runs each rung of ASHA's promotion kind has at most, whatever the order of the results.
 
     The first of them is admitted when `eta` runs below have ended. After that each ending admits

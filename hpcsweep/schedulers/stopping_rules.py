@@ -20,7 +20,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.protocols import Decision, Scheduler, Stop
-from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.schedulers.rungs import BracketPlan
 
 
 class StoppingRule(Protocol):
@@ -42,7 +42,7 @@ class StoppingRule(Protocol):
         ...
 
 
-class Stopping:
+class WithStoppingRules:
     """Any scheduler, with rules that stop running trials between its decisions.
 
     A run is stopped as soon as one rule says so, whatever is reported later, but not at its last
@@ -53,7 +53,7 @@ class Stopping:
         rules: Each sees every report.
     """
 
-    watches = True
+    needs_reports = True
 
     def __init__(self, inner: Scheduler, *, rules: Sequence[StoppingRule]) -> None:
         self.clones = inner.clones
@@ -65,7 +65,7 @@ class Stopping:
         self._stops: dict[int, Stop] = {}
 
     @property
-    def ladders(self) -> tuple[Ladder, ...]:
+    def ladders(self) -> tuple[BracketPlan, ...]:
         """Those of the scheduler within: what is trained at most."""
         return tuple(getattr(self._inner, "ladders", ()))
 

@@ -20,7 +20,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.protocols import Decision, Promote, Start
 from hpcsweep.schedulers.hopefuls import PromotionCandidates
-from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
+from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_brackets, top_k
 
 #: Trials that start together at most, and configurations of one ask. It is no option: which
 #: configurations a sweep tries depends on it.
@@ -38,7 +38,7 @@ class Bracket:
         dropped: Trials with a value that will never be promoted; `trained`: those of the last rung.
     """
 
-    def __init__(self, index: int, ladder: Ladder, *, eta: int, minimise: bool = True) -> None:
+    def __init__(self, index: int, ladder: BracketPlan, *, eta: int, minimise: bool = True) -> None:
         self.index = index
         self.whole = ladder
         self.ladder = ladder
@@ -62,7 +62,7 @@ class Bracket:
         if len(self.members[0]) == self.ladder.sizes[0]:
             self.filled = True
 
-    def extend(self, ladder: Ladder) -> None:
+    def extend(self, ladder: BracketPlan) -> None:
         """Go on as a bracket of this ladder, whose first rungs are its own; who is where stays there."""
         self.whole = self.ladder = ladder
         self.filled = len(self.members[0]) >= ladder.sizes[0]
@@ -188,14 +188,14 @@ class SynchronousHalving:
         piece: Trials of a rung that start together at most.
     """
 
-    watches = False
+    needs_reports = False
     clones = False
     #: Whether trials of the last rung go on where `max_resource` is raised.
     extends = False
 
     def __init__(
         self,
-        ladders: Sequence[Ladder],
+        ladders: Sequence[BracketPlan],
         *,
         eta: int,
         iterations: int | None,
@@ -321,7 +321,7 @@ class SynchronousHalving:
         )
 
     def _starts(
-        self, bracket: int, count: int, ladder: Ladder, slots: int, before: Sequence[Decision]
+        self, bracket: int, count: int, ladder: BracketPlan, slots: int, before: Sequence[Decision]
     ) -> list[Start]:
         """The next trials of a bracket: the whole rung, or as many pieces of it as there are slots for."""
         first = ladder.sizes[0] - count
@@ -341,7 +341,7 @@ class SynchronousHalving:
 
     def _open_bracket(self, event: TrialCreated) -> None:
         if event.origin == "enqueued" and not self._takes_trials:
-            ladder = Ladder((event.resource,), (min(self._enqueued, self._piece),))
+            ladder = BracketPlan((event.resource,), (min(self._enqueued, self._piece),))
         else:
             ladder = self.ladders[self._planned % len(self.ladders)]
             self._planned += 1
@@ -360,7 +360,7 @@ class SynchronousHalving:
     def _extend(self, options: Mapping[str, Any]) -> None:
         """Go on with the options of a sweep that goes further; see `spec.extension`."""
 
-    def _go_on(self, ladders: Sequence[Ladder], *, iterations: int | None) -> None:
+    def _go_on(self, ladders: Sequence[BracketPlan], *, iterations: int | None) -> None:
         """Go on with ladders whose first rungs are those of the ones before, or with more iterations."""
         self.iterations = iterations
         if tuple(ladders) == self.ladders:
@@ -391,13 +391,13 @@ class Halving(SynchronousHalving):
         piece: int = PIECE,
     ) -> None:
         self._of: dict[str, Any] = {"min_resource": min_resource, "eta": eta, "prefact": prefact}
-        ladder = halving_ladder(
+        ladder = halving_bracket(
             min_resource=min_resource, max_resource=max_resource, eta=eta, prefact=prefact
         )
         super().__init__([ladder], eta=eta, iterations=rounds, minimise=minimise, piece=piece)
 
     def _extend(self, options: Mapping[str, Any]) -> None:
-        ladder = halving_ladder(max_resource=options["max_resource"], **self._of)
+        ladder = halving_bracket(max_resource=options["max_resource"], **self._of)
         self._go_on([ladder], iterations=options["rounds"])
 
 
@@ -414,7 +414,7 @@ class Hyperband(SynchronousHalving):
         minimise: bool = True,
         piece: int = PIECE,
     ) -> None:
-        ladders = hyperband_ladders(min_resource=min_resource, max_resource=max_resource, eta=eta)
+        ladders = hyperband_brackets(min_resource=min_resource, max_resource=max_resource, eta=eta)
         super().__init__(ladders, eta=eta, iterations=iterations, minimise=minimise, piece=piece)
 
     def _extend(self, options: Mapping[str, Any]) -> None:

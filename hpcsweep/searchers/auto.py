@@ -76,9 +76,9 @@ class Auto:
             for line in self._delegate(name).problems(space)
         ]
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the picked searcher runs out of proposals by itself."""
-        return self._delegate(self.pick(space)[0]).ends(space)
+        return self._delegate(self.pick(space)[0]).is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` configurations by the picked searcher, see `core.protocols.Searcher`."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from hpcsweep.core.domains import Choice, Int, shown
+from hpcsweep.core.domains import Choice, Int, format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
@@ -66,9 +66,9 @@ class CMAES:
 
     def __init__(self, *, seed: int = 0, population: int | None = None, sigma: float = 0.2) -> None:
         if population is not None and population < 4:
-            raise ValueError(f"population: must be at least 4, got {shown(population)}")
+            raise ValueError(f"population: must be at least 4, got {format_value(population)}")
         if not 0 < sigma <= 1:
-            raise ValueError(f"sigma: must be > 0 and <= 1, got {shown(sigma)}")
+            raise ValueError(f"sigma: must be > 0 and <= 1, got {format_value(sigma)}")
         self._seed = seed
         self._population = population
         self._sigma = sigma
@@ -86,9 +86,9 @@ class CMAES:
             return ["searcher.name: 'cmaes' needs a float, int or ordinal parameter, got none; use 'tpe'"]
         return self._random.problems(space)
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
-        return self._random.ends(space)
+        return self._random.is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` draws from the present distribution, see `core.protocols.Searcher`."""
@@ -106,7 +106,7 @@ class CMAES:
         for _ in range(PATIENCE):
             for config in space.from_unit(told.draw(n - len(given), rng)):
                 key = config_key(config)
-                if key not in seen and space.fits(config):
+                if key not in seen and space.satisfies_constraints(config):
                     given.setdefault(key, config)
             if len(given) == n:
                 break

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Int, Space
@@ -59,13 +59,13 @@ class Evolution:
         startup: int = 16,
     ) -> None:
         if population < 2:
-            raise ValueError(f"population: must be at least 2, got {shown(population)}")
+            raise ValueError(f"population: must be at least 2, got {format_value(population)}")
         if not 0 < tournament <= 1:
-            raise ValueError(f"tournament: must be a share > 0 and <= 1, got {shown(tournament)}")
+            raise ValueError(f"tournament: must be a share > 0 and <= 1, got {format_value(tournament)}")
         if not 0 <= crossover <= 1:
-            raise ValueError(f"crossover: must be a share between 0 and 1, got {shown(crossover)}")
+            raise ValueError(f"crossover: must be a share between 0 and 1, got {format_value(crossover)}")
         if startup < 1:
-            raise ValueError(f"startup: must be at least 1, got {shown(startup)}")
+            raise ValueError(f"startup: must be at least 1, got {format_value(startup)}")
         self._population = population
         self._tournament = tournament
         self._crossover = crossover
@@ -76,9 +76,9 @@ class Evolution:
         """Why there is nothing to draw in this space, each line beginning with the key path at fault."""
         return self._random.problems(space)
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
-        return self._random.ends(space)
+        return self._random.is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` children, see `core.protocols.Searcher`; random ones while there is no population.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
@@ -66,7 +66,7 @@ class GP:
 
     def __init__(self, *, seed: int = 0, startup: int | None = None) -> None:
         if startup is not None and startup < 2:
-            raise ValueError(f"startup: must be at least 2, got {shown(startup)}")
+            raise ValueError(f"startup: must be at least 2, got {format_value(startup)}")
         self._seed = seed
         self._startup = startup
         self._random = Random()
@@ -77,9 +77,9 @@ class GP:
             return ["searcher.name: 'gp' needs BoTorch, which is not installed; pip install 'hpcsweep[gp]'"]
         return self._random.problems(space)
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
-        return self._random.ends(space)
+        return self._random.is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` configurations of great expected improvement together, see `core.protocols.Searcher`."""

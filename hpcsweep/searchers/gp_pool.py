@@ -116,7 +116,7 @@ class CandidatePool:
         return [
             config
             for config in self._space.from_unit(units)
-            if config_key(config) not in self._seen and self._space.fits(config)
+            if config_key(config) not in self._seen and self._space.satisfies_constraints(config)
         ]
 
     def _improvement(self, configs: list[Config]) -> Floats:

@@ -53,11 +53,14 @@ class Grid:
         if self._shuffle and sum(1 for _ in islice(configs, LOOKED_AT + 1)) > LOOKED_AT:
             return [f"searcher.shuffle: must not be true for a grid of more than {LOOKED_AT} configurations"]
         configs = Space(space.parameters).grid(self._num_points)
-        if any(map(space.fits, islice(configs, LOOKED_AT))) or next(configs, None) is not None:
+        if (
+            any(map(space.satisfies_constraints, islice(configs, LOOKED_AT)))
+            or next(configs, None) is not None
+        ):
             return []
         return ["constraints: must leave something of the grid, got nothing"]
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Always: a grid is finite."""
         return True
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from numpy.random import Generator
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
-from hpcsweep.core.space import Space, unknown
+from hpcsweep.core.space import Space, suggest_name
 from hpcsweep.searchers.random import Random
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class OptunaSampler:
             return [f"searcher.name: {need}"]
         return self._sampler_problems() or self._random.problems(space)
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
-        return self._random.ends(space)
+        return self._random.is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` configurations, see `core.protocols.Searcher`.
@@ -128,7 +128,7 @@ class OptunaSampler:
             if name.endswith("Sampler") and not name.startswith("Base") and name not in LEFT_OUT
         ]
         if self._name not in names:
-            return [f"searcher.sampler: {unknown(self._name, names, kind=f'sampler {self._name!r}')}"]
+            return [f"searcher.sampler: {suggest_name(self._name, names, kind=f'sampler {self._name!r}')}"]
         missing = [package for package in NEEDS.get(self._name, ()) if find_spec(package) is None]
         if missing:
             packages = " ".join(missing)
@@ -155,12 +155,12 @@ class OptunaSampler:
             if name in REFUSED and name in types:
                 problems.append(f"{name}: {REFUSED[name]}")
             elif name not in types:
-                problems.append(f"{name}: {unknown(name, plain, kind=f'argument of {self._name}')}")
+                problems.append(f"{name}: {suggest_name(name, plain, kind=f'argument of {self._name}')}")
             elif not expected:
                 problems.append(f"{name}: is a Python object for {self._name}, leave it out")
             elif not any(_is(value, wanted) for wanted, _ in expected):
-                spoken = " or ".join(words for _, words in expected)
-                problems.append(f"{name}: must be {spoken}, got {shown(value)}")
+                format_condition = " or ".join(words for _, words in expected)
+                problems.append(f"{name}: must be {format_condition}, got {format_value(value)}")
         return [f"searcher.{problem}" for problem in problems]
 
 

@@ -15,7 +15,7 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
 from hpcsweep.core.history import Floats, History, Ints
-from hpcsweep.core.space import Domain, Parameter, Space, key_of
+from hpcsweep.core.space import Domain, Parameter, Space, json_key
 from hpcsweep.searchers.optuna_storage import Trials, ended
 from hpcsweep.searchers.seen import SeenConfigs, config_key
 
@@ -94,7 +94,7 @@ class Study:
             for _ in range(2 * n):
                 config = suggested(self._study.ask(), self.space, self._distributions)
                 key = config_key(config)
-                if key not in known and self.space.fits(config):
+                if key not in known and self.space.satisfies_constraints(config):
                     found.setdefault(key, config)
                 if len(found) == n:
                     break
@@ -109,7 +109,7 @@ class Study:
         """
         params = {
             p.name: told(p.domain, config[p.name])
-            for p in self.space.parents_first
+            for p in self.space.topological_order
             if p.name in self._distributions and p.name in config
         }
         state = TrialState.RUNNING if value is None else ended(value)
@@ -169,7 +169,7 @@ def meant(domain: Domain, given: Any) -> Any:
 def suggested(trial: Trial, space: Space, distributions: Mapping[str, BaseDistribution]) -> Config:
     """What the trial's sampler suggests for each active parameter, parents first."""
     config: Config = {}
-    for parameter in space.parents_first:
+    for parameter in space.topological_order:
         if not _active(parameter, config):
             continue
         domain = parameter.domain
@@ -195,7 +195,7 @@ def _suggest(trial: Trial, name: str, of: BaseDistribution) -> Any:
 
 def _active(parameter: Parameter, config: Config) -> bool:
     return all(
-        other in config and key_of(config[other]) in map(key_of, values)
+        other in config and json_key(config[other]) in map(json_key, values)
         for other, values in parameter.when.items()
     )
 

@@ -47,7 +47,7 @@ class Random:
                 return ["constraints: must leave something of the space, got nothing"]
         return []
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
         return space.size is not None
 
@@ -74,7 +74,12 @@ class Random:
         proposed: dict[Hashable, Config] = {}
         for config in given:
             key = config_key(config)
-            if len(proposed) < n and key not in seen and key not in proposed and space.fits(config):
+            if (
+                len(proposed) < n
+                and key not in seen
+                and key not in proposed
+                and space.satisfies_constraints(config)
+            ):
                 proposed[key] = config
         if len(proposed) < n:
             self._draw(n, space, rng, seen=seen, proposed=proposed)
@@ -112,12 +117,12 @@ class Random:
             configs = space.sample_infinite(count, rng)
             if not configs:
                 break
-            fitting = [config for config in configs if space.fits(config)]
+            fitting = [config for config in configs if space.satisfies_constraints(config)]
             before = len(proposed)
             _take(fitting, n, seen=seen, proposed=proposed, fruitless=0)
             fruitless = 0 if len(proposed) > before else fruitless + count
         if len(proposed) < n:
-            finite = islice(space.finite_part(ENUMERABLE), ENUMERABLE)
+            finite = islice(space.enumerate_finite(ENUMERABLE), ENUMERABLE)
             self._enumerate(n, [(config_key(c), c) for c in finite], rng, seen=seen, proposed=proposed)
 
     def _enumerate(

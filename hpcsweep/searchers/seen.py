@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from hpcsweep.core.domains import key_of
+from hpcsweep.core.domains import json_key
 from hpcsweep.core.events import Config
 
 
 def config_key(config: Config) -> Hashable:
     """Equal for equal configurations, whatever the order of their names."""
-    return key_of(config)
+    return json_key(config)
 
 
 class SeenConfigs:

@@ -54,9 +54,9 @@ class Sobol:
         """Why there is nothing to draw in this space, each line beginning with the key path at fault."""
         return self._random.problems(space)
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
-        return self._random.ends(space)
+        return self._random.is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """The next `n` of the sequence, see `core.protocols.Searcher`.
@@ -109,7 +109,7 @@ class Sobol:
         self._points += block
         for config in space.from_unit(unit):
             key = config_key(config)
-            if key in self._keys or not space.fits(config):
+            if key in self._keys or not space.satisfies_constraints(config):
                 self._fruitless += 1
             else:
                 self._keys.add(key)

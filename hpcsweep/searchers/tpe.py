@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
@@ -72,13 +72,13 @@ class TPE:
         self, *, startup: int = 10, good: float = 0.15, candidates: int = 24, random: float = 1 / 3
     ) -> None:
         if startup < 1:
-            raise ValueError(f"startup: must be at least 1, got {shown(startup)}")
+            raise ValueError(f"startup: must be at least 1, got {format_value(startup)}")
         if not 0 < good < 1:
-            raise ValueError(f"good: must be a share > 0 and < 1, got {shown(good)}")
+            raise ValueError(f"good: must be a share > 0 and < 1, got {format_value(good)}")
         if candidates < 2:
-            raise ValueError(f"candidates: must be at least 2, got {shown(candidates)}")
+            raise ValueError(f"candidates: must be at least 2, got {format_value(candidates)}")
         if not 0 <= random < 1:
-            raise ValueError(f"random: must be a share >= 0 and < 1, got {shown(random)}")
+            raise ValueError(f"random: must be a share >= 0 and < 1, got {format_value(random)}")
         self._startup = startup
         self._good = good
         self._candidates = candidates
@@ -90,9 +90,9 @@ class TPE:
         """Why there is nothing to draw in this space, each line beginning with the key path at fault."""
         return self._random.problems(space)
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
-        return self._random.ends(space)
+        return self._random.is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` configurations, see `core.protocols.Searcher`; random ones before there is a model.
@@ -165,7 +165,7 @@ class TPE:
             count = min(math.ceil((wanted - len(found)) / rate), 4 * wanted)
             for config in space.from_unit(good.sample(count, rng)):
                 key = config_key(config)
-                if key not in seen and key not in found and space.fits(config):
+                if key not in seen and key not in found and space.satisfies_constraints(config):
                     found[key] = config
             drawn += count
         return list(found.values())[:wanted]

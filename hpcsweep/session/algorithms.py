@@ -16,7 +16,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.repeats import RepeatAdapter
 from hpcsweep.plugins import find_class
 from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.schedulers.stopping_rules import STOP_RULES, Stopping
+from hpcsweep.schedulers.stopping_rules import STOP_RULES, WithStoppingRules
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import SweepSpec
@@ -50,7 +50,7 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
     scheduler: Scheduler = cls(**options)
     if spec.stop:
         rules = [STOP_RULES[rule.name](**rule.options, minimise=minimise) for rule in spec.stop]
-        scheduler = Stopping(scheduler, rules=rules)
+        scheduler = WithStoppingRules(scheduler, rules=rules)
     return scheduler
 
 
@@ -90,7 +90,7 @@ def replay_sweep(
     state = SweepState()
     repeats = RepeatAdapter(state)
     started = next((event for event in events if isinstance(event, SweepStarted)), None)
-    searcher = make_sweep_searcher(spec, picked=started.picked if started else "")
+    searcher = make_sweep_searcher(spec, picked=started.resolved_searcher if started else "")
     scheduler = make_scheduler(with_original_scheduler(spec, started), adaptive=searcher.adaptive)
     retention = Retention(state, scheduler, keep_trained=keep_trained)
     for event in events:

@@ -194,7 +194,7 @@ def open_sweep(
     try:
         clock = clock or SystemClock()
         started = next((event for event in journal.events if isinstance(event, SweepStarted)), None)
-        picked = started.picked if started else _picked(spec)
+        picked = started.resolved_searcher if started else _picked(spec)
         beginning = [] if started else _beginning(spec, at=round(clock.time(), 3), picked=picked)
         searcher = make_sweep_searcher(spec, picked=picked)
         driver = Driver(
@@ -239,7 +239,7 @@ def _picked(spec: SweepSpec) -> str:
 
 
 def _beginning(spec: SweepSpec, *, at: float, picked: str) -> list[AnyEvent]:
-    started = SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), picked=picked)
+    started = SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), resolved_searcher=picked)
     return [started, *first_events(spec)]
 
 

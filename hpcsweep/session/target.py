@@ -11,11 +11,11 @@ import msgspec
 
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.local.cluster import LocalCluster, cpus_here, devices_here
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 from hpcsweep.core.protocols import (
     Batch,
     Cluster,
-    Holding,
+    TaskAllocation,
     TaskResources,
 )
 from hpcsweep.core.state import SweepState
@@ -93,13 +93,13 @@ def _local(spec: SweepSpec, why: str) -> Target:
     options = spec.cluster
     if devices:
         if wanted > len(devices):
-            raise SpecError(f"resources.gpus: this machine has {counted(len(devices), 'GPU')}, got {wanted}")
+            raise SpecError(f"resources.gpus: this machine has {plural(len(devices), 'GPU')}, got {wanted}")
         slots = len(devices) // wanted
-        what = f"{counted(slots, 'run')} at a time on {counted(len(devices), 'GPU')}"
+        what = f"{plural(slots, 'run')} at a time on {plural(len(devices), 'GPU')}"
     else:
         wanted = 0
         slots = options.slots or max(1, cpus_here() // spec.resources.cpus)
-        what = f"{counted(slots, 'run')} at a time on CPUs"
+        what = f"{plural(slots, 'run')} at a time on CPUs"
     poll = (options.poll, options.poll) if options.poll else (0.05, 0.5)
     cluster = LocalCluster(
         slots=slots,
@@ -206,12 +206,12 @@ def check_fits(place: Target, *, max_gpus: int | None, folder: Path | None = Non
         script(Batch("x", Layout(folder.resolve()).batch("x").root, 1, 1, place.shape))
 
 
-def holding_of(place: Target) -> Holding:
+def holding_of(place: Target) -> TaskAllocation:
     """What a task will hold there; what it asks for where the cluster does not answer."""
     try:
-        return place.cluster.holds(place.shape)
+        return place.cluster.allocation_of(place.shape)
     except ClusterUnavailable:
-        return Holding(place.shape.gpus, place.shape.cpus)
+        return TaskAllocation(place.shape.gpus, place.shape.cpus)
 
 
 def holding_problems(place: Target, *, max_gpus: int | None) -> list[str]:
@@ -222,7 +222,7 @@ def holding_problems(place: Target, *, max_gpus: int | None) -> list[str]:
     return [f"cluster.max_gpus: must be at least {held.gpus}, got {max_gpus}: {holding_words(place, held)}"]
 
 
-def holding_words(place: Target, held: Holding) -> str:
+def holding_words(place: Target, held: TaskAllocation) -> str:
     """That a task holds more than it asks for, and what to do about it; empty if it does not."""
     shape = place.shape
     if not held.why:

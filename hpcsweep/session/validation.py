@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import AnyEvent, WarmStartLoaded
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
@@ -51,12 +51,12 @@ def known_lines(known: Sequence[WarmStartLoaded]) -> list[str]:
     """What is taken over of earlier sweeps, in words."""
     lines: list[str] = []
     for one in known:
-        taken, left_out = len(one.results), sum(one.passed_over.values())
+        taken, left_out = len(one.results), sum(one.skipped.values())
         nothing = "" if taken else ": nothing to learn from"
         lines.append(
-            f"warm start: {taken} of {counted(taken + left_out, 'configuration')} of {one.source}{nothing}"
+            f"warm start: {taken} of {plural(taken + left_out, 'configuration')} of {one.source}{nothing}"
         )
-        lines += [f"  {count} left out: {problem}" for problem, count in one.passed_over.items()]
+        lines += [f"  {count} left out: {problem}" for problem, count in one.skipped.items()]
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from hpcsweep.core.completion import filled
+from hpcsweep.core.completion import complete_config
 from hpcsweep.core.events import AnyEvent, Config, ConfigsEnqueued, WarmStartLoaded
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Space
@@ -39,7 +39,7 @@ def first_events(spec: SweepSpec, *, after: Mapping[str, Any] | None = None) -> 
     ]
     seed = spec.searcher.seed
     configs = [
-        filled(spec.space, config, default_rng([seed, zlib.crc32(b"enqueue"), index]))
+        complete_config(spec.space, config, default_rng([seed, zlib.crc32(b"enqueue"), index]))
         for index, config in enumerate(spec.enqueue)
         if index >= enqueued
     ]
@@ -68,7 +68,7 @@ def earlier_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoad
         if not observations:
             passed_over["no result yet"] += 1
             continue
-        config = spec.space.complete(trial.config)
+        config = spec.space.canonicalise(trial.config)
         problem = _problem(spec.space, config)
         if problem is None:
             results.append((config, observations))

@@ -114,7 +114,7 @@ class Recorder:
 
         return SimulationResult(
             seed=driver.settings.seed,
-            ending=state.ended.ending.value,
+            ending=state.ended.outcome.value,
             reason=state.ended.reason,
             places=places,
             gpus=driver.settings.shape.gpus,

@@ -59,7 +59,7 @@ def simulate(
         recorder = Recorder(cluster)
         compacts = compactor if compact and folder is not None else None
         with open_sweep(spec, results, place, clock=cluster.clock, compacts=compacts) as driver:
-            cluster.reports = driver.scheduler.watches
+            cluster.reports = driver.scheduler.needs_reports
             if driver.state.ended is None:
                 driver.run(recorder.tick)
             return recorder.result(driver)

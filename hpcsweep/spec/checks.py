@@ -11,12 +11,12 @@ from typing import Final
 from numpy.random import default_rng
 
 from hpcsweep.cluster.simulated.options import SimulatedOptions
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.space import Choice, Ordinal, Space, unknown
+from hpcsweep.core.space import Choice, Ordinal, Space, suggest_name
 from hpcsweep.errors import SpecError, TrainerError
-from hpcsweep.schedulers.rungs import halving_ladder, whole_log
+from hpcsweep.schedulers.rungs import floor_log, halving_bracket
 from hpcsweep.spec.models import (
     Asha,
     Budget,
@@ -53,7 +53,7 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
         file = module.endswith(".py")
         if not name.isidentifier() or not (file or all(p.isidentifier() for p in module.split("."))):
             expected = "must be FILE.py:NAME or package.module:NAME"
-            problems.add("train.function", f"{expected}, got {shown(train.function)}")
+            problems.add("train.function", f"{expected}, got {format_value(train.function)}")
         if train.shell:
             problems.add("train.shell", "must not be true for a function, only a command can have a shell")
     if train.command is not None and names is not None:
@@ -66,11 +66,11 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
         try:
             groups = re.compile(pattern).groupindex
         except (re.error, OverflowError, RecursionError) as error:
-            problems.add(path, f"must be a regular expression, got {shown(pattern)}: {error}")
+            problems.add(path, f"must be a regular expression, got {format_value(pattern)}: {error}")
         else:
             if not set(groups) - {"step"}:
                 expected = "must have a group named like its metric, as in 'loss=(?P<loss>\\S+)'"
-                problems.add(path, f"{expected}, got {shown(pattern)}")
+                problems.add(path, f"{expected}, got {format_value(pattern)}")
 
 
 def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
@@ -83,7 +83,7 @@ def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
         expected = f"must be <= max_resource ({scheduler.max_resource})"
         problems.add("scheduler.min_resource", f"{expected}, got {scheduler.min_resource}")
     elif isinstance(scheduler, Asha):
-        rungs = halving_ladder(
+        rungs = halving_bracket(
             min_resource=scheduler.min_resource, max_resource=scheduler.max_resource, eta=scheduler.eta
         ).resources
         if scheduler.brackets > len(rungs):
@@ -91,10 +91,10 @@ def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
             problems.add("scheduler.brackets", f"{expected}, got {scheduler.brackets}")
     elif isinstance(scheduler, Hyperband):
         first, eta = scheduler.min_resource, scheduler.eta
-        trials = eta ** whole_log(scheduler.max_resource // first, eta)
+        trials = eta ** floor_log(scheduler.max_resource // first, eta)
         if trials > MAX_RUNG:
-            highest = first * eta ** (whole_log(MAX_RUNG, eta) + 1) - 1
-            lowest = scheduler.max_resource // eta ** (whole_log(MAX_RUNG, eta) + 1) + 1
+            highest = first * eta ** (floor_log(MAX_RUNG, eta) + 1) - 1
+            lowest = scheduler.max_resource // eta ** (floor_log(MAX_RUNG, eta) + 1) + 1
             expected = f"must be at most {highest} with min_resource {first} and eta {eta}"
             why = f"the first rung would have {trials} trials, and {MAX_RUNG} are the most"
             advice = f"lower it, or give a min_resource of at least {lowest}"
@@ -203,7 +203,7 @@ def check_simulated(site: SimulatedSite | None, space: Space | None, problems: P
     speed = options.seconds_per_unit
     if isinstance(speed, str) and space is not None:
         for name in sorted(Expression(speed).names - set(space.names)):
-            problem = unknown(name, space.names, kind=f"parameter {name!r}")
+            problem = suggest_name(name, space.names, kind=f"parameter {name!r}")
             problems.add("cluster.simulated.seconds_per_unit", problem)
 
 

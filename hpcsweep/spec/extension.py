@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from hpcsweep.schedulers.rungs import halving_ladder
+from hpcsweep.schedulers.rungs import halving_bracket
 from hpcsweep.spec.identity import difference
 
 #: For each scheduler the options that may grow; null is more than any number.
@@ -75,6 +75,6 @@ def _is_more(before: Any, now: Any) -> bool:
 
 
 def _rungs(options: Mapping[str, Any]) -> tuple[int, ...]:
-    return halving_ladder(
+    return halving_bracket(
         min_resource=options["min_resource"], max_resource=options["max_resource"], eta=options["eta"]
     ).resources

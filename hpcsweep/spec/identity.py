@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -24,5 +24,5 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], *, path: str) -> li
         elif isinstance(old[key], Mapping) and isinstance(new[key], Mapping):
             lines += _changes(old[key], new[key], path=where)
         elif isinstance(old[key], bool) != isinstance(new[key], bool) or old[key] != new[key]:
-            lines.append(f"{where}: {shown(old[key])} -> {shown(new[key])}")
+            lines.append(f"{where}: {format_value(old[key])} -> {format_value(new[key])}")
     return lines

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from numpy.random import default_rng
 
-from hpcsweep.core.completion import filled
-from hpcsweep.core.domains import shown
+from hpcsweep.core.completion import complete_config
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
@@ -25,16 +25,16 @@ def read_enqueue(raw: Any, space: Space | None, problems: Problems) -> tuple[Con
     if raw is None:
         return ()
     if not isinstance(raw, list):
-        problems.add("enqueue", f"must be a list of configurations, got {shown(raw)}")
+        problems.add("enqueue", f"must be a list of configurations, got {format_value(raw)}")
         return ()
     found: list[Config] = []
     for index, config in enumerate(raw):
         path = f"enqueue[{index}]"
         if not isinstance(config, dict):
-            problems.add(path, f"must be a mapping of parameters to values, got {shown(config)}")
+            problems.add(path, f"must be a mapping of parameters to values, got {format_value(config)}")
         elif space is not None:
             try:
-                filled(space, config, default_rng(0))
+                complete_config(space, config, default_rng(0))
             except SpecError as error:
                 for problem in error.problems:
                     name, _, rest = problem.partition(": ")
@@ -49,7 +49,7 @@ def read_warm_start(raw: Any, problems: Problems) -> tuple[str, ...]:
         return ()
     folders = [raw] if isinstance(raw, str) else raw
     if not isinstance(folders, list) or not all(isinstance(folder, str) and folder for folder in folders):
-        problems.add("warm_start", f"must be a results folder or a list of them, got {shown(raw)}")
+        problems.add("warm_start", f"must be a results folder or a list of them, got {format_value(raw)}")
         return ()
     return tuple(folders)
 
@@ -59,11 +59,11 @@ def read_repeats(raw: Any, problems: Problems) -> int:
     if raw is None:
         return 1
     if not isinstance(raw, int) or isinstance(raw, bool) or raw < 1:
-        problems.add("repeats", f"must be an integer >= 1, got {shown(raw)}")
+        problems.add("repeats", f"must be an integer >= 1, got {format_value(raw)}")
         return 1
     if raw > MAX_REPEATS:
         advice = "the mean of a few tells configurations apart"
-        problems.add("repeats", f"must be at most {MAX_REPEATS}, got {shown(raw)}; {advice}")
+        problems.add("repeats", f"must be at most {MAX_REPEATS}, got {format_value(raw)}; {advice}")
         return 1
     return raw
 
@@ -83,7 +83,7 @@ def read_stop(raw: Any, problems: Problems) -> tuple[NamedOptions, ...]:
 def _rule(raw: Any, path: str, problems: Problems) -> NamedOptions | None:
     options = {"name": raw} if isinstance(raw, str) else raw
     if not isinstance(options, dict) or not isinstance(options.get("name"), str):
-        problems.add(path, f"must be a rule's name or a mapping with a name, got {shown(raw)}")
+        problems.add(path, f"must be a rule's name or a mapping with a name, got {format_value(raw)}")
         return None
     name = options["name"]
     if name not in STOP_RULES:

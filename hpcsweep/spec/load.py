@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hpcsweep.cluster import CLUSTERS
-from hpcsweep.core.domains import LISTED, shown
+from hpcsweep.core.domains import MAX_LISTED, format_value
 from hpcsweep.core.option_types import LARGEST
-from hpcsweep.core.space import Space, unknown
+from hpcsweep.core.space import Space, suggest_name
 from hpcsweep.errors import SpecError
 from hpcsweep.options import Section, options_model
 from hpcsweep.plugins import find_class
@@ -104,7 +104,7 @@ def _located(spec: SweepSpec, folder: Path) -> SweepSpec:
 def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec | None:
     for key in data:
         if key not in KEYS:
-            problems.add(str(key), unknown(str(key), KEYS, kind="key"))
+            problems.add(str(key), suggest_name(str(key), KEYS, kind="key"))
     for key in _EXPECTED:
         if data.get(key) is None:
             problems.add(key, f"missing; expected {_EXPECTED[key]}")
@@ -203,7 +203,7 @@ def _read_name(name: Any, stem: str, problems: Problems) -> str:
     if not isinstance(given, str) or _NAME.fullmatch(given) is None:
         expected = "must be 1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit"
         source = " from the file's name" if name is None else ""
-        problems.add("name", f"{expected}, got {shown(given)}{source}")
+        problems.add("name", f"{expected}, got {format_value(given)}{source}")
         return ""
     return given
 
@@ -211,7 +211,7 @@ def _read_name(name: Any, stem: str, problems: Problems) -> str:
 def _check_known(path: str, name: str, known: Sequence[str], problems: Problems) -> bool:
     if name in known:
         return True
-    problems.add(path, unknown(name, known, kind=f"name {name!r}"))
+    problems.add(path, suggest_name(name, known, kind=f"name {name!r}"))
     return False
 
 
@@ -220,12 +220,12 @@ def _named(raw: Any, key: str, default: str, problems: Problems) -> tuple[str, d
     if raw is None or isinstance(raw, str):
         return raw or default, {}
     if not isinstance(raw, dict):
-        problems.add(key, f"must be a name or a mapping with a name, got {shown(raw)}")
+        problems.add(key, f"must be a name or a mapping with a name, got {format_value(raw)}")
         return None
     options = {str(option): value for option, value in raw.items()}
     name = options.pop("name", default)
     if not isinstance(name, str):
-        problems.add(f"{key}.name", f"must be text, got {shown(name)}")
+        problems.add(f"{key}.name", f"must be text, got {format_value(name)}")
         return None
     return name, options
 
@@ -237,10 +237,10 @@ def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
     name, options = named
     seed = options.pop("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        problems.add("searcher.seed", f"must be an integer >= 0, got {shown(seed)}")
+        problems.add("searcher.seed", f"must be an integer >= 0, got {format_value(seed)}")
         seed = None
     elif seed > LARGEST:
-        problems.add("searcher.seed", f"must be at most {LARGEST}, got {shown(seed)}")
+        problems.add("searcher.seed", f"must be at most {LARGEST}, got {format_value(seed)}")
         seed = None
     fields = options_model(searcher_class(name), SUPPLIED)
     model = problems.validated(fields, options, path="searcher", also_known=("name", "seed"))
@@ -257,8 +257,8 @@ def _too_large(options: Mapping[str, Any], problems: Problems) -> bool:
             {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
         )
         for path, count in given.items():
-            if isinstance(count, int) and count > LISTED:
-                problems.add(f"searcher.{path}", f"must be at most {LISTED}, got {shown(count)}")
+            if isinstance(count, int) and count > MAX_LISTED:
+                problems.add(f"searcher.{path}", f"must be at most {MAX_LISTED}, got {format_value(count)}")
     return problems.count > before
 
 
@@ -271,7 +271,7 @@ def _check_searcher(searcher: SearcherChoice, space: Space, problems: Problems) 
     else:
         wrong = instance.problems(space)
         if not wrong:
-            return instance.ends(space)
+            return instance.is_exhaustible(space)
     for problem in wrong:
         path, _, rest = problem.partition(": ")
         problems.add(path, rest)

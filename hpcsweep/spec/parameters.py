@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from hpcsweep.core.domains import json_problem, shown
+from hpcsweep.core.domains import format_value, json_problem
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import (
     Choice,
@@ -20,7 +20,7 @@ from hpcsweep.core.space import (
     Ordinal,
     Parameter,
     Space,
-    unknown,
+    suggest_name,
 )
 from hpcsweep.options import Section, Whole
 from hpcsweep.spec.problems import Problems
@@ -31,13 +31,13 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def _bound(value: Any) -> Any:
     """As written, so that messages show `0` and not `0.0`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"must be a number, got {shown(value)}")
+        raise ValueError(f"must be a number, got {format_value(value)}")
     return value
 
 
 def _listed(value: Any) -> Any:
     if not isinstance(value, list):
-        raise ValueError(f"must be a list, got {shown(value)}")
+        raise ValueError(f"must be a list, got {format_value(value)}")
     return tuple(value)
 
 
@@ -128,7 +128,7 @@ def read_space(space: Any, constraints: Any, problems: Problems) -> Space | None
 
 def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
     if not isinstance(space, dict):
-        problems.add("space", f"must be a mapping of parameters, got {shown(space)}")
+        problems.add("space", f"must be a mapping of parameters, got {format_value(space)}")
         return []
     if not space:
         problems.add("space", "must have at least one parameter, got none")
@@ -137,7 +137,7 @@ def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
     for name, raw in space.items():
         path = f"space.{name}"
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-            problems.add(path, f"must be named by letters, digits and _, got {shown(name)}")
+            problems.add(path, f"must be named by letters, digits and _, got {format_value(name)}")
             continue
         if upper.setdefault(name.upper(), name) != name:
             problems.add(path, f"must differ from {upper[name.upper()]!r} in more than case")
@@ -177,7 +177,7 @@ def _read_long_form(name: str, raw: dict[Any, Any], path: str, problems: Problem
         if "type" not in raw:
             problems.add(f"{path}.type", f"missing; expected one of: {', '.join(kinds)}")
         else:
-            problems.add(f"{path}.type", unknown(str(kind), kinds, kind=f"type {shown(kind)}"))
+            problems.add(f"{path}.type", suggest_name(str(kind), kinds, kind=f"type {format_value(kind)}"))
         return None
     section: BaseModel | None = problems.validated(model, raw, path=path)
     if section is None:
@@ -217,7 +217,7 @@ def _check_conditions(
             if other == name:
                 problems.add(path, "must be another parameter")
             elif other not in names:
-                problems.add(path, unknown(other, names, kind="parameter"))
+                problems.add(path, suggest_name(other, names, kind="parameter"))
             elif other in domains:
                 for problem in _condition_problems(domains[other], values):
                     problems.add(path, problem)
@@ -267,13 +267,13 @@ def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Ex
     if raw is None:
         return []
     if not isinstance(raw, list):
-        problems.add("constraints", f"must be a list of expressions, got {shown(raw)}")
+        problems.add("constraints", f"must be a list of expressions, got {format_value(raw)}")
         return []
     found: list[Expression] = []
     for index, text in enumerate(raw):
         path = f"constraints[{index}]"
         if not isinstance(text, str):
-            problems.add(path, f"must be an expression, got {shown(text)}")
+            problems.add(path, f"must be an expression, got {format_value(text)}")
             continue
         try:
             expression = Expression(text)
@@ -281,7 +281,7 @@ def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Ex
             problems.add(path, f"{error}, got {text!r}")
             continue
         for name in sorted(expression.names - set(names)):
-            problems.add(path, f"{unknown(name, names, kind=f'parameter {name!r}')}, got {text!r}")
+            problems.add(path, f"{suggest_name(name, names, kind=f'parameter {name!r}')}, got {text!r}")
         found.append(expression)
     return found
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from hpcsweep.core.domains import cut, shown
-from hpcsweep.core.space import unknown
+from hpcsweep.core.domains import format_value, truncate
+from hpcsweep.core.space import suggest_name
 from hpcsweep.errors import SpecError
 from hpcsweep.options import describe_type, is_union
 
@@ -42,7 +42,7 @@ class Problems:
         source = self._source
         within = [key for key in self._overrides if path == key or path.startswith((f"{key}.", f"{key}["))]
         if within:
-            source = f"--set {cut(self._overrides[max(within, key=len)])}"
+            source = f"--set {truncate(self._overrides[max(within, key=len)])}"
         self._lines[": ".join(filter(None, (source, path, problem)))] = None
         if len(self._lines) >= MOST:
             raise SpecError(*self._lines, f"{self._source}: and perhaps more; these are the first {MOST}")
@@ -95,17 +95,17 @@ def _in_our_words(
     field = model.model_fields.get(str(keys[0])) if keys else None
     if field is not None and is_union(field.annotation):
         # Pydantic tells why each member of the union fails; one line says it better.
-        return keys[:1], f"must be {describe_type(field.annotation)}, got {shown(error['input'])}"
+        return keys[:1], f"must be {describe_type(field.annotation)}, got {format_value(error['input'])}"
     return keys, _problem(error, field, known)
 
 
 def _problem(error: ErrorDetails, field: FieldInfo | None, known: Sequence[str]) -> str:
-    found, context = shown(error["input"]), error.get("ctx", {})
+    found, context = format_value(error["input"]), error.get("ctx", {})
     match error["type"]:
         case "missing" if field is not None:
             return f"missing; expected {_lowered(field.description)}" if field.description else "missing"
         case "extra_forbidden":
-            return unknown(str(error["loc"][-1]), known, kind="key")
+            return suggest_name(str(error["loc"][-1]), known, kind="key")
         case "value_error":
             return str(context["error"])
         case "int_type" | "int_from_float":

@@ -8,7 +8,7 @@ from typing import Any
 from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.space import Space
-from hpcsweep.schedulers.rungs import halving_ladder, hyperband_ladders
+from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets
 from hpcsweep.spec.models import (
     Budget,
     Cluster,
@@ -81,7 +81,7 @@ class SweepSpec:
         planned: int | None = None
         match self.scheduler:
             case Halving(rounds=int(rounds)) as one:
-                ladder = halving_ladder(
+                ladder = halving_bracket(
                     min_resource=one.min_resource,
                     max_resource=one.max_resource,
                     eta=one.eta,
@@ -89,7 +89,7 @@ class SweepSpec:
                 )
                 planned = rounds * ladder.sizes[0]
             case Hyperband(iterations=int(iterations)) as one:
-                ladders = hyperband_ladders(
+                ladders = hyperband_brackets(
                     min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta
                 )
                 planned = iterations * sum(ladder.sizes[0] for ladder in ladders)

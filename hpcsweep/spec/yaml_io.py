@@ -16,7 +16,7 @@ from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import Node, ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from hpcsweep.core.domains import MAX_NESTING, cut, shown, text_problem
+from hpcsweep.core.domains import MAX_NESTING, format_value, text_problem, truncate
 from hpcsweep.errors import SpecError
 from hpcsweep.store.files import read_bytes
 
@@ -108,7 +108,9 @@ class _Composer(Composer):
         text = str(node.value)
         problem = text_problem(text)
         if "\0" in text:
-            problem = f"must have no zero byte, which no argument or file name can hold, got {shown(text)}"
+            problem = (
+                f"must have no zero byte, which no argument or file name can hold, got {format_value(text)}"
+            )
         elif problem is None and len(text) > MAX_TEXT:
             problem = f"must be at most {MAX_TEXT} characters, got {len(text)}; put it into a file"
         if problem is not None:
@@ -148,7 +150,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if found is None:
         raise SpecError(f"{path}: must be a mapping with train, objective and space, got an empty file")
     if not isinstance(found, dict):
-        kind = "a list" if isinstance(found, list) else shown(found)
+        kind = "a list" if isinstance(found, list) else format_value(found)
         raise SpecError(f"{path}: must be a mapping with train, objective and space, got {kind}")
     return found
 
@@ -230,16 +232,18 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         path = path.strip()
         keys = path.split(".")
         if not equals or not all(keys):
-            problems.append(f"--set {cut(override)}: must be key.path=value")
+            problems.append(f"--set {truncate(override)}: must be key.path=value")
             continue
         try:
-            value = parse_yaml(text, source=f"--set {cut(override)}")
+            value = parse_yaml(text, source=f"--set {truncate(override)}")
             made = _put(data, keys, value)
         except SpecError as error:
-            line = f"--set {cut(override)}:1: "
-            problems.extend(problem.replace(line, f"--set {cut(override)}: ") for problem in error.problems)
+            line = f"--set {truncate(override)}:1: "
+            problems.extend(
+                problem.replace(line, f"--set {truncate(override)}: ") for problem in error.problems
+            )
         except ValueError as error:
-            problems.append(f"--set {cut(override)}: {error}")
+            problems.append(f"--set {truncate(override)}: {error}")
         else:
             applied[made] = applied[path] = override
     if problems:
@@ -258,7 +262,7 @@ def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> str:
         elif depth == 1 and key in NAMED_SECTIONS and isinstance(inner, str):
             inner = {"name": inner}
         elif not isinstance(inner, dict):
-            raise ValueError(f"{'.'.join(keys[:depth])}: must be a mapping, got {shown(inner)}")
+            raise ValueError(f"{'.'.join(keys[:depth])}: must be a mapping, got {format_value(inner)}")
         # A mapping that is used twice through an alias changes only where it was asked for.
         data[key] = inner = dict(inner)
         data = inner

@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 import hpcsweep
-from hpcsweep.core.secrets import masked_arguments
+from hpcsweep.core.secrets import mask_arguments
 from hpcsweep.store import git
 from hpcsweep.store.files import make_dirs, open_new, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
@@ -185,7 +185,7 @@ def present(
         host=socket.gethostname(),
         user=ProcessId.me().user,
         cwd=_cwd(),
-        argv=masked_arguments(sys.orig_argv),
+        argv=mask_arguments(sys.orig_argv),
         python=Python(
             sys.version.split()[0], sys.executable, python if python and python != sys.executable else ""
         ),

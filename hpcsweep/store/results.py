@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.skipped import SMALL_BYTES, Skipped, regular_files
@@ -47,7 +47,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     node: str = ""
     job: str = ""
     message: str = ""
-    failure: Failure | None = None
+    failure: FailureKind | None = None
 
 
 #: A task, its restart and which of its runs it is.

@@ -9,12 +9,12 @@ from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
     BatchSubmitted,
-    Failure,
+    FailureKind,
     Interruption,
     Outcome,
     RunFinished,
     RunInterrupted,
-    failure_of,
+    classify_failure,
 )
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ def attempts(events: Iterable[AnyEvent]) -> pd.DataFrame:
                 submitted[event.batch] = event.at
             case RunFinished(outcome=ending, started=started):
                 more = {"ending": ending.value, "final": True, "started": started}
-                rows.append(_row(event, submitted, event.failed_by, **more))
-            case RunInterrupted(why=why):
-                retried = Outcome.FAILED if why is Interruption.TRAINING_ERROR else None
-                failure = failure_of(retried, None, event.message)
-                rows.append(_row(event, submitted, failure, ending=why.value, final=False, started=None))
+                rows.append(_row(event, submitted, event.failure_kind, **more))
+            case RunInterrupted(interruption=interruption):
+                retried = Outcome.FAILED if interruption is Interruption.TRAINING_ERROR else None
+                failure = classify_failure(retried, None, event.message)
+                rows.append(
+                    _row(event, submitted, failure, ending=interruption.value, final=False, started=None)
+                )
             case _:
                 pass
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
@@ -56,7 +58,7 @@ def attempts(events: Iterable[AnyEvent]) -> pd.DataFrame:
 def _row(
     event: RunFinished | RunInterrupted,
     submitted: Mapping[str, float],
-    failure: Failure | None,
+    failure: FailureKind | None,
     **more: Any,
 ) -> dict[str, Any]:
     row = {name: getattr(event, name) for name in (*_SAME, *_COST)}

@@ -21,7 +21,7 @@ def beyond_budget(count: int, state: SweepState, trials: int | None) -> str:
         state: Of the sweep.
         trials: Its `budget.trials`.
     """
-    left = None if trials is None else max(0, trials - state.chosen)
+    left = None if trials is None else max(0, trials - state.configurations)
     if left is None or count <= left:
         return ""
     most = f"no more than {left} of them" if left else "none"

@@ -96,7 +96,7 @@ def _creation(retracing: TrialReplay, state: SweepState, own: Trial) -> Creation
     return msgspec.structs.replace(
         creation,
         searcher=identity.get("searcher", {}).get("name", ""),
-        picked=state.started.picked if state.started else "",
+        picked=state.started.resolved_searcher if state.started else "",
         asked=retracing.ask.asked,
         observations=retracing.ask.observations,
         pending=retracing.ask.pending,
@@ -133,14 +133,14 @@ def _rung(retracing: TrialReplay, state: SweepState, run: Run) -> Rung:
         reason,
         comparison,
         _hindered(state, run),
-        run.failed_by,
+        run.failure_kind,
         run.id in state.from_scratch,
     )
 
 
 def _hindered(state: SweepState, run: Run) -> str:
     batch = state.live.get(run.batch)
-    return batch.hindered if batch is not None and run.status is RunStatus.SUBMITTED else ""
+    return batch.blocked_reason if batch is not None and run.status is RunStatus.SUBMITTED else ""
 
 
 def _verdict(
@@ -183,7 +183,7 @@ def _unpromoted(
         return Verdict.DROPPED, late, level.compare(first, decided)
     if state.ended is not None:
         most = max(run.resource for trial in state.trials for run in trial.runs)
-        if state.ended.ending is SweepOutcome.FINISHED and level.resource == most:
+        if state.ended.outcome is SweepOutcome.FINISHED and level.resource == most:
             return Verdict.LAST, "", now
         return Verdict.DROPPED, f"the sweep ended ({state.ended.reason})", now
     if now.ended < now.members:

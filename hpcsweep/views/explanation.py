@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hpcsweep.core.events import Config, Failure, Interruption, Outcome, RunFinished, RunInterrupted
+from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.models import RunStatus
 from hpcsweep.views.ranking import Comparison
 
@@ -87,7 +87,7 @@ class Attempt(msgspec.Struct, frozen=True):
     message: str
     retried: bool = False
     request: str = ""
-    failure: Failure | None = None
+    failure: FailureKind | None = None
 
     @classmethod
     def of(cls, event: RunFinished | RunInterrupted) -> Attempt:
@@ -96,13 +96,13 @@ class Attempt(msgspec.Struct, frozen=True):
             event.attempt,
             event.restart,
             event.outcome if isinstance(event, RunFinished) else None,
-            event.why if isinstance(event, RunInterrupted) else None,
+            event.interruption if isinstance(event, RunInterrupted) else None,
             event.step,
             event.node,
             event.job,
             event.seconds,
             event.message,
-            failure=event.failed_by if isinstance(event, RunFinished) else None,
+            failure=event.failure_kind if isinstance(event, RunFinished) else None,
         )
 
 
@@ -152,7 +152,7 @@ class Rung(msgspec.Struct, frozen=True):
     comparison: Comparison | None
     hindered: str = ""
 
-    failure: Failure | None = None
+    failure: FailureKind | None = None
     from_scratch: bool = False
 
 

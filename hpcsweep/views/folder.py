@@ -59,7 +59,7 @@ class Folder:
     @property
     def sweep_state(self) -> str:
         """`running` until the sweep has ended, then `finished`, `stopped`, `failed` or `paused`."""
-        return "running" if self.state.ended is None else self.state.ended.ending.value
+        return "running" if self.state.ended is None else self.state.ended.outcome.value
 
     @property
     def clocks(self) -> dict[str, float]:
@@ -70,7 +70,7 @@ class Folder:
         """Why the newest batch was refused, if nothing has been submitted since."""
         batches = (e for e in reversed(self.reading.events) if isinstance(e, BatchAbandoned | BatchSubmitted))
         newest = next(batches, None)
-        return newest.reason if isinstance(newest, BatchAbandoned) and not newest.limited else None
+        return newest.reason if isinstance(newest, BatchAbandoned) and not newest.over_limit else None
 
     def running(self) -> int:
         """Submitted runs whose task has begun and that have no result yet, by their files.
@@ -104,7 +104,7 @@ class Folder:
             "files": sum(one.files for one in held.values()),
             "trials": len(held),
             "removed_trials": len(self.state.without_checkpoint),
-            "removed_bytes": self.state.removed_bytes,
+            "removed_bytes": self.state.checkpoint_bytes_removed,
         }
 
     def status(self, *, now: float) -> dict[str, Any]:
@@ -124,9 +124,9 @@ class Folder:
             "pausing": state.pausing.reason if state.pausing and not state.ended else None,
             "driver": str(driver) if driver else None,
             "detached": state.detached.cluster if state.detached else None,
-            "tick_jobs": [batch.tick for batch in state.live.values() if batch.tick],
+            "tick_jobs": [batch.tick_job for batch in state.live.values() if batch.tick_job],
             "hindered": hindrances(state),
-            "limited": (state.limited or None) if state.ended is None else None,
+            "limited": (state.submit_limit or None) if state.ended is None else None,
             "clocks": self.clocks,
             "cluster_said": said(state) if state.ended is None else [],
             "excluded": [
@@ -160,7 +160,7 @@ class Folder:
                 pass
             for batch in self.state.live.values():
                 files = self.layout.batch(batch.name)
-                unended = {self.state.run(run).task for run in batch.unended}
+                unended = {self.state.run(run).task for run in batch.unfinished}
                 known = [
                     name
                     for name, match in regular_files(files.results, _RESULT)
@@ -187,7 +187,7 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
 
 def failed_by(state: SweepState) -> dict[str, int]:
     """What was wrong with the runs that failed for good, and with how many; the most frequent first."""
-    kinds = Counter(run.failed_by for run in failures(state))
+    kinds = Counter(run.failure_kind for run in failures(state))
     return {kind.value: count for kind, count in kinds.most_common() if kind is not None}
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.core.counting import counted
-from hpcsweep.core.quoting import quoted
+from hpcsweep.core.counting import plural
+from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import SEPARATOR, last_words_of
@@ -96,7 +96,7 @@ def liveness(
         line = f"the driver gives no sign of life for {silent_s / 60:.0f} min: it may hang"
         return Liveness(True, lines=(line,) if silent else ())
     detached = state.detached is not None
-    again = f"hpcsweep launch {quoted(str(layout.spec))} --results {quoted(str(layout.root))}"
+    again = f"hpcsweep launch {shell_quote(str(layout.spec))} --results {shell_quote(str(layout.root))}"
     advice = again + (" --detach" if detached else "")
     if jobs is None:
         lines = (f"whether its jobs live is not known: {unknown}",) if unknown and detached else ()
@@ -112,7 +112,7 @@ def liveness(
     )
     arrays = tuple(job for job in found if job not in ticks)
     if not detached:
-        queue = counted(len(arrays), "array")
+        queue = plural(len(arrays), "array")
         live = f"{queue} of it in the queue: what is there trains on, nobody promotes or submits"
         return Liveness(False, arrays, ticks, lines=(live,) if arrays else (), advice=advice)
     if arrays or ticks:

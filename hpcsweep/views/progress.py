@@ -123,7 +123,7 @@ class Course:
     def refusal(self) -> str | None:
         """Why the newest batch was refused, if nothing has been submitted since."""
         newest = self._answer
-        return newest.reason if isinstance(newest, BatchAbandoned) and not newest.limited else None
+        return newest.reason if isinstance(newest, BatchAbandoned) and not newest.over_limit else None
 
     def pace(self, *, now: float) -> Pace | None:
         """How quickly it goes of late, None while nothing can be said."""

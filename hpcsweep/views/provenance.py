@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hpcsweep.core.secrets import masked_arguments
+from hpcsweep.core.secrets import mask_arguments
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import Record, list_records
 
@@ -19,7 +19,7 @@ def read_provenance(layout: Layout) -> list[dict[str, Any]]:
     """The records of `launch`, oldest first; empty for a sweep of an earlier version."""
     records = (record for _, record in list_records(layout))
     # Those of earlier versions hold the command line as it was.
-    clean = (msgspec.structs.replace(record, argv=masked_arguments(record.argv)) for record in records)
+    clean = (msgspec.structs.replace(record, argv=mask_arguments(record.argv)) for record in records)
     return [msgspec.to_builtins(record) for record in clean]
 
 

@@ -10,7 +10,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcsweep.core.events import Outcome, failure_of
+from hpcsweep.core.events import Outcome, classify_failure
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
@@ -162,7 +162,7 @@ class Results:
 
 
 def _failure(outcome: object, message: object) -> str | None:
-    kind = failure_of(Outcome(outcome), None, str(message)) if isinstance(outcome, str) else None
+    kind = classify_failure(Outcome(outcome), None, str(message)) if isinstance(outcome, str) else None
     return kind.value if kind else None
 
 

@@ -173,7 +173,7 @@ class _Tasks:
         files = self._layout.batch(batch.name)
         begun, told = _begun(files), _told(files)
         waiting: dict[int, str] = {}
-        for run_id in batch.unended:
+        for run_id in batch.unfinished:
             run = self._course.state.run(run_id)
             runs = batch.tasks[run.task]
             has_result = (run.task, _restart(run), runs.index(run_id)) in told
@@ -197,7 +197,7 @@ class _Tasks:
 
 def _restart(run: Run) -> int:
     """How often the cluster has put back the task of the run's newest attempt, as far as is known."""
-    attempt, restart = run.counted
+    attempt, restart = run.last_counted
     return restart + 1 if attempt == run.attempts - 1 else 0
 
 

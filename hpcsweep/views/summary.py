@@ -79,7 +79,7 @@ def entrant(results: Results, *, gpus: bool) -> Sweep:
     state, identity = results.folder.state, results.identity
     course, hours = _course(results.folder.reading.events, gpus=gpus)
     searcher = dict(identity.get("searcher", {}))
-    name, picked = str(searcher.get("name", "?")), state.started.picked if state.started else ""
+    name, picked = str(searcher.get("name", "?")), state.started.resolved_searcher if state.started else ""
     return Sweep(
         path=results.path,
         name=results.name,

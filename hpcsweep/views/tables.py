@@ -80,7 +80,7 @@ def trial_status(trial: Trial) -> str:
 
 def failure(run: Run) -> str | None:
     """What was wrong with it: `crashed`, `not_finite`, `never_reported`, `unreadable`, ...."""
-    kind = run.failed_by
+    kind = run.failure_kind
     return kind.value if kind else None
 
 

@@ -30,9 +30,9 @@ _EXPECTED: Final = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_START
 def hindrances(state: SweepState) -> list[dict[str, Any]]:
     """Batches of which tasks cannot start, and why in the cluster's words."""
     return [
-        {"batch": batch.name, "job": batch.job, "reason": batch.hindered}
+        {"batch": batch.name, "job": batch.job, "reason": batch.blocked_reason}
         for batch in state.live.values()
-        if batch.hindered
+        if batch.blocked_reason
     ]
 
 
@@ -55,13 +55,13 @@ def said(state: SweepState) -> list[dict[str, Any]]:
     """What the cluster said last of each thing that it does not do, with since when and what that means."""
     return [
         {
-            "asked": event.asked,
+            "asked": event.operation,
             "at": event.at,
-            "words": event.words,
+            "words": event.message,
             "batch": event.batch,
-            "means": _ASKED.get(event.asked, event.asked),
+            "means": _ASKED.get(event.operation, event.operation),
         }
-        for event in state.said.values()
+        for event in state.cluster_messages.values()
     ]
 
 
@@ -104,9 +104,9 @@ def interruptions(state: SweepState) -> dict[str, int]:
 
 def newest_interruptions(events: Sequence[AnyEvent]) -> list[dict[str, Any]]:
     """The last few that were not wanted, oldest first."""
-    found = (e for e in reversed(events) if isinstance(e, RunInterrupted) and e.why not in _EXPECTED)
+    found = (e for e in reversed(events) if isinstance(e, RunInterrupted) and e.interruption not in _EXPECTED)
     newest = list(islice(found, NEWEST_SHOWN))
-    return [{"why": event.why.value} | _where(event) for event in reversed(newest)]
+    return [{"why": event.interruption.value} | _where(event) for event in reversed(newest)]
 
 
 def newest_failures(events: Sequence[AnyEvent], state: SweepState) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def newest_failures(events: Sequence[AnyEvent], state: SweepState) -> list[dict[
             if state.run(event.run).status is RunStatus.FAILED:
                 found.append(event)
     return [
-        {"outcome": event.outcome.value, "failure": event.failed_by.value if event.failed_by else None}
+        {"outcome": event.outcome.value, "failure": event.failure_kind.value if event.failure_kind else None}
         | _where(event)
         for event in reversed(found)
     ]

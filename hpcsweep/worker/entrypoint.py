@@ -21,7 +21,7 @@ from hpcsweep.trial import current_trial
 MESSAGE_LENGTH: Final = 500
 
 
-class Failure(msgspec.Struct, frozen=True):
+class ChildError(msgspec.Struct, frozen=True):
     """What the ending file says: the exception's type names, base classes too, and its one line."""
 
     types: tuple[str, ...]
@@ -42,16 +42,16 @@ def main(function: str, ending: Path, *copied: str) -> int:
         return 1
     except SystemExit as leaving:
         if isinstance(leaving.code, str):
-            ending.write_bytes(msgspec.json.encode(Failure(("SystemExit",), leaving.code)))
+            ending.write_bytes(msgspec.json.encode(ChildError(("SystemExit",), leaving.code)))
         raise
     return 0
 
 
-def _failure(error: BaseException) -> Failure:
+def _failure(error: BaseException) -> ChildError:
     line = traceback.format_exception_only(error)[-1] if not isinstance(error, SyntaxError) else repr(error)
     text = f"{type(error).__name__}: {error}" if str(error) else line
     one_line = " ".join(text.split())
-    return Failure(tuple(kind.__name__ for kind in type(error).__mro__), one_line[:MESSAGE_LENGTH])
+    return ChildError(tuple(kind.__name__ for kind in type(error).__mro__), one_line[:MESSAGE_LENGTH])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from hpcsweep.core.events import Failure
+from hpcsweep.core.events import FailureKind
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import metrics_files, read_reports
@@ -29,7 +29,7 @@ class ObjectiveReading(NamedTuple):
     reached: int
     fresh: bool
     complete: bool
-    failure: Failure | None = None
+    failure: FailureKind | None = None
 
     def but_printed(self, problem: str) -> ObjectiveReading:
         """The same, where there is no value, of a metric that was printed and is no number.
@@ -39,7 +39,7 @@ class ObjectiveReading(NamedTuple):
         """
         if self.value is not None or not problem:
             return self
-        return self._replace(problem=problem, failure=Failure.UNREADABLE)
+        return self._replace(problem=problem, failure=FailureKind.UNREADABLE)
 
 
 def measure(
@@ -86,15 +86,15 @@ def measure(
                 values[step] = metrics[program.metric]
                 fresh = fresh or (own and step >= min(start + 1, run.resource))
     value, problem = _objective(values, program, earlier=run.best if start else None)
-    failure = Failure.NOT_FINITE if problem else None
+    failure = FailureKind.NOT_FINITE if problem else None
     went_on = bool(run.rung) and 0 < start < run.resource
     if unreadable and not fresh:
-        value, problem, failure = None, unreadable, Failure.UNREADABLE
+        value, problem, failure = None, unreadable, FailureKind.UNREADABLE
     elif not values and (seen or beyond or not went_on):
-        failure = Failure.NEVER_REPORTED
+        failure = FailureKind.NEVER_REPORTED
         problem = _never(program, seen=list(seen), beyond=beyond, resource=run.resource)
     elif not fresh and start < run.resource:
-        failure = Failure.NEVER_REPORTED
+        failure = FailureKind.NEVER_REPORTED
         value, problem = (
             None,
             (

@@ -8,7 +8,7 @@ import signal
 
 import msgspec
 
-from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.log_excerpt import introduced
 from hpcsweep.worker.objective import ObjectiveReading
 
@@ -45,7 +45,7 @@ class Verdict(msgspec.Struct, frozen=True):
     interrupted: Interruption | None = None
     value: float | None = None
     message: str = ""
-    failure: Failure | None = None
+    failure: FailureKind | None = None
 
 
 def judge(ended: Ended, measured: ObjectiveReading, *, resource: int, reached: int) -> Verdict:
@@ -68,9 +68,9 @@ def judge(ended: Ended, measured: ObjectiveReading, *, resource: int, reached: i
     if ended.returncode != 0:
         if any(map(_OUT_OF_MEMORY_TYPES.search, ended.types)) or _OUT_OF_MEMORY_TEXT.search(ended.message):
             return Verdict(Outcome.OUT_OF_MEMORY, message=ended.message)
-        return Verdict(Outcome.FAILED, message=_failure(ended), failure=Failure.CRASHED)
+        return Verdict(Outcome.FAILED, message=_failure(ended), failure=FailureKind.CRASHED)
     if measured.value is None:
-        failure = measured.failure or Failure.NEVER_REPORTED
+        failure = measured.failure or FailureKind.NEVER_REPORTED
         return Verdict(Outcome.FAILED, message=measured.problem, failure=failure)
     return Verdict(Outcome.COMPLETED, value=measured.value)
 

@@ -25,7 +25,7 @@ from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result
 from hpcsweep.trial import RunFile
 from hpcsweep.worker.command import program_arguments
-from hpcsweep.worker.entrypoint import Failure
+from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.log import RunLog
 from hpcsweep.worker.memory import oom_kills
@@ -334,9 +334,9 @@ class Attempt:
         return returncode == 0 and self._from == self.run.resource and not reported and self._told is None
 
     def _ended(self, returncode: int) -> Ended:
-        failure = Failure((), "")
+        failure = ChildError((), "")
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            failure = msgspec.json.decode(self._ending_file.read_bytes(), type=Failure)
+            failure = msgspec.json.decode(self._ending_file.read_bytes(), type=ChildError)
         before, after = self._oom_kills, oom_kills()
         return Ended(
             returncode,

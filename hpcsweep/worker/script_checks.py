@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from hpcsweep.core.quoting import quoted
+from hpcsweep.core.quoting import shell_quote
 
 _SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
 #: What shells and env say of a script whose lines end with a carriage return.
@@ -60,7 +60,7 @@ def windows_line_ends(argv: Sequence[str], words: str, *, workdir: str) -> str:
 def _windows(script: str) -> str:
     return (
         f"{script}: has Windows line ends (CRLF), which Linux takes for part of each line; "
-        f"`sed -i 's/\\r$//' {quoted(script)}` mends it"
+        f"`sed -i 's/\\r$//' {shell_quote(script)}` mends it"
     )
 
 

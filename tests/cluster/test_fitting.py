@@ -46,7 +46,7 @@ LIMITED = msgspec.structs.replace(
 
 def test_limits_of_the_default_partition() -> None:
     assert limits_of(SITE, ResourceRequest()) == Limits(
-        array_tasks=1001, queued=10000, time_s=3600, nodes=("g1", "g2")
+        array_tasks=1001, queued_tasks=10000, time_s=3600, nodes=("g1", "g2")
     )
 
 
@@ -97,14 +97,16 @@ def test_account_s_time_is_the_default_where_the_partition_has_none() -> None:
 def test_first_submit_limit_of_each_kind_holds_and_the_smallest_of_these(
     wish: ResourceRequest, queued: int
 ) -> None:
-    assert limits_of(LIMITED, wish).queued == queued
+    assert limits_of(LIMITED, wish).queued_tasks == queued
 
 
 @pytest.mark.parametrize(("qos", "queued"), [("high", 40), ("over", 45)])
 def test_qos_of_the_partition_goes_first_unless_the_job_s_says_otherwise(qos: str, queued: int) -> None:
     partitions = (msgspec.structs.replace(SITE.partitions[0], qos="part"),)
     assert (
-        limits_of(msgspec.structs.replace(LIMITED, partitions=partitions), ResourceRequest(qos=qos)).queued
+        limits_of(
+            msgspec.structs.replace(LIMITED, partitions=partitions), ResourceRequest(qos=qos)
+        ).queued_tasks
         == queued
     )
 

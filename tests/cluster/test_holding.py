@@ -10,7 +10,7 @@ from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.requests import ResourceRequest
 from hpcsweep.cluster.slurm.site import Node, Partition, Site, read_config, read_partitions
-from hpcsweep.core.protocols import Batch, Holding, Phase, TaskId, TaskResources, TaskState
+from hpcsweep.core.protocols import Batch, Phase, TaskAllocation, TaskId, TaskResources, TaskState
 
 from .programs import Programs, live, row
 
@@ -34,21 +34,33 @@ ONE = TaskResources(gpus=1, cpus=2)
 @pytest.mark.parametrize(
     ("site", "partitions", "shape", "options", "held"),
     [
-        (SITE, "", ONE, {}, Holding(1, 2)),
-        (SITE, "whole", ONE, {}, Holding(8, 64, WHOLE)),
-        (SITE, "gpu,whole", ONE, {}, Holding(8, 64, WHOLE)),
-        (SITE, "whole", TaskResources(gpus=8, cpus=64), {}, Holding(8, 64)),
-        (SITE, "cpu", TaskResources(cpus=1), {}, Holding(0, 32, WHOLE.replace("whole gives", "cpu gives"))),
-        (SITE, "", ONE, {"exclusive": True}, Holding(8, 64, "--exclusive takes whole nodes")),
-        (SITE, "", ONE, {"exclusive": "user"}, Holding(1, 2)),
-        (SITE, "", ONE, {"core-spec": 1}, Holding(8, 64, "--core-spec takes whole nodes")),
-        (LINEAR, "", ONE, {}, Holding(8, 64, "this site gives whole nodes (SelectType=select/linear)")),
+        (SITE, "", ONE, {}, TaskAllocation(1, 2)),
+        (SITE, "whole", ONE, {}, TaskAllocation(8, 64, WHOLE)),
+        (SITE, "gpu,whole", ONE, {}, TaskAllocation(8, 64, WHOLE)),
+        (SITE, "whole", TaskResources(gpus=8, cpus=64), {}, TaskAllocation(8, 64)),
+        (
+            SITE,
+            "cpu",
+            TaskResources(cpus=1),
+            {},
+            TaskAllocation(0, 32, WHOLE.replace("whole gives", "cpu gives")),
+        ),
+        (SITE, "", ONE, {"exclusive": True}, TaskAllocation(8, 64, "--exclusive takes whole nodes")),
+        (SITE, "", ONE, {"exclusive": "user"}, TaskAllocation(1, 2)),
+        (SITE, "", ONE, {"core-spec": 1}, TaskAllocation(8, 64, "--core-spec takes whole nodes")),
+        (
+            LINEAR,
+            "",
+            ONE,
+            {},
+            TaskAllocation(8, 64, "this site gives whole nodes (SelectType=select/linear)"),
+        ),
         # Of nodes that are not known nothing can be said.
-        (msgspec.structs.replace(SITE, nodes=()), "whole", ONE, {}, Holding(1, 2)),
+        (msgspec.structs.replace(SITE, nodes=()), "whole", ONE, {}, TaskAllocation(1, 2)),
     ],
 )
 def test_task_on_whole_nodes_holds_the_largest_that_it_may_get(
-    site: Site, partitions: str, shape: TaskResources, options: dict[str, OptionValue], held: Holding
+    site: Site, partitions: str, shape: TaskResources, options: dict[str, OptionValue], held: TaskAllocation
 ) -> None:
     wish = ResourceRequest(partitions=tuple(partitions.split(",")) if partitions else ())
     assert holding(site, wish, shape, options) == held
@@ -84,7 +96,7 @@ def test_jobs_that_tick_on_whole_nodes_are_told_of_with_where_they_could_go(
 
 def test_nodes_that_may_not_be_used_do_not_count() -> None:
     wish = ResourceRequest(partitions=("whole",), gpu_type="a100")
-    assert holding(SITE, wish, ONE, {}) == Holding(4, 16, WHOLE)
+    assert holding(SITE, wish, ONE, {}) == TaskAllocation(4, 16, WHOLE)
     wish = ResourceRequest(partitions=("whole",), exclude="n2")
     assert holding(SITE, wish, ONE, {}).gpus == 4
 

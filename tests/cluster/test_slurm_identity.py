@@ -163,8 +163,8 @@ def test_tick_job_is_in_the_queue_by_its_id_where_no_name_is_shown(
     """Else the driver would submit another one behind its array at each tick."""
     programs.put("squeue", f"printf '{lines}'")
     assert cluster.poll([live(batch)]) is not None
-    assert cluster.jobs is not None
-    assert set(cluster.jobs) == {"70", "75"}
+    assert cluster.known_jobs is not None
+    assert set(cluster.known_jobs) == {"70", "75"}
 
 
 def test_column_that_was_cut_by_a_character_tells_no_wrong_time(

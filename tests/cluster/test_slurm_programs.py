@@ -17,7 +17,7 @@ from hpcsweep.cluster.slurm import programs as slurm_programs
 from hpcsweep.cluster.slurm.cluster import Presence, SlurmCluster, SlurmOptions, probe
 from hpcsweep.cluster.slurm.programs import SQUEUE_FORMAT, ranges, seconds_of
 from hpcsweep.cluster.slurm.queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
-from hpcsweep.core.protocols import Batch, Hindrance, Phase, TaskId, TaskState
+from hpcsweep.core.protocols import Batch, BlockKind, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.session.target import resolve_target, tell_slow_programs
 from hpcsweep.spec import load_spec
@@ -376,9 +376,9 @@ def test_pending_task_that_cannot_start_says_why_and_a_running_one_does_not(
     )
     shown = cluster.poll([live(batch)])
     assert shown is not None
-    assert [shown[TaskId("s-1", task)].hindrance for task in range(4)] == [
-        Hindrance.NEVER,
-        Hindrance.HELD,
+    assert [shown[TaskId("s-1", task)].block for task in range(4)] == [
+        BlockKind.IMPOSSIBLE,
+        BlockKind.HELD,
         None,
         None,
     ]
@@ -397,17 +397,17 @@ def test_every_waiting_or_running_task_and_job_of_the_user_is_counted(
         row("6", "FAILED", name="another sweep"),
         row("7", "HIBERNATING", name="another sweep"),
     )
-    assert cluster.queued is None, "nobody has looked yet"
+    assert cluster.queued_tasks is None, "nobody has looked yet"
     cluster.poll([live(batch)])
-    assert cluster.queued == 6
+    assert cluster.queued_tasks == 6
     (call,) = programs.calls("squeue")
     assert "-r" in call, "each pending array task counts"
     programs.put("squeue", "exit 1")
     cluster.poll([live(batch)])
-    assert cluster.queued == 6
+    assert cluster.queued_tasks == 6
     later = time.monotonic() + COUNTED_S
     monkeypatch.setattr("hpcsweep.cluster.slurm.queue.time.monotonic", lambda: later)
-    assert cluster.queued is None, "an old count says nothing of now"
+    assert cluster.queued_tasks is None, "an old count says nothing of now"
 
 
 @pytest.mark.parametrize(
@@ -449,11 +449,11 @@ def test_jobs_that_tick_are_dismissed_by_their_ids_whether_they_live_or_not(
     cluster: SlurmCluster, programs: Programs
 ) -> None:
     programs.put("scancel", "echo 'scancel: error: Kill job error on job id 71: Invalid job id' >&2; exit 1")
-    cluster.dismiss(["71", "72"])
+    cluster.cancel_ticks(["71", "72"])
     assert programs.calls() == [["scancel", "71", "72"]]
     programs.put("scancel", "echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ClusterUnavailable, match="Unable to contact"):
-        cluster.dismiss(["71"])
+        cluster.cancel_ticks(["71"])
 
 
 def test_throttle_is_told_and_never_zero(cluster: SlurmCluster, programs: Programs, batch: Batch) -> None:

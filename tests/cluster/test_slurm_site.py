@@ -61,7 +61,7 @@ def put_site(programs: Programs, *, enforce: str = "none", storage: str = "none"
 
 def test_limits_are_the_site_s_and_asked_once(cluster: SlurmCluster, programs: Programs) -> None:
     put_site(programs)
-    expected = Limits(array_tasks=1001, queued=10000, time_s=3600, nodes=("g1", "g2"))
+    expected = Limits(array_tasks=1001, queued_tasks=10000, time_s=3600, nodes=("g1", "g2"))
     assert cluster.limits() == expected
     assert cluster.limits() == expected
     assert programs.calls() == ALL
@@ -72,7 +72,7 @@ def test_database_is_asked_twice_and_only_where_its_limits_hold(
 ) -> None:
     put_site(programs, enforce="associations,limits", storage="slurmdbd")
     programs.put("sacctmgr", ACCOUNTS)
-    assert cluster.limits().queued == 20
+    assert cluster.limits().queued_tasks == 20
     show, user = ["sacctmgr", "-n", "-P", "show"], pwd.getpwuid(os.getuid()).pw_name
     assert programs.calls() == [
         *ALL,
@@ -100,7 +100,7 @@ def test_database_that_does_not_answer_is_passed_over_in_silence(
     monkeypatch.setattr("hpcsweep.cluster.slurm.site_reader.SACCTMGR_S", 0.5)
     put_site(programs, enforce="limits", storage="slurmdbd")
     programs.put("sacctmgr", body)
-    assert cluster.limits().queued == 10000
+    assert cluster.limits().queued_tasks == 10000
     assert caplog.records == []
 
 
@@ -120,7 +120,7 @@ def test_controller_that_does_not_answer_leaves_limits_unknown_and_problems_unsa
 def test_nodes_that_cannot_be_asked_for_are_unknown(cluster: SlurmCluster, programs: Programs) -> None:
     put_site(programs)
     programs.put("sinfo", "exit 1")
-    assert cluster.limits() == Limits(array_tasks=1001, queued=10000, time_s=3600)
+    assert cluster.limits() == Limits(array_tasks=1001, queued_tasks=10000, time_s=3600)
     assert read_site().nodes == ()
 
 

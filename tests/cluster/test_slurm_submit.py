@@ -262,7 +262,7 @@ def test_the_user_s_language_reaches_the_jobs_and_no_program_whose_output_is_rea
         programs.put(program, f"env -0 >'{tmp_path}/{program}'; echo 71")
     cluster.submit(batch)
     cluster.poll([])
-    cluster.dismiss(["71"])
+    cluster.cancel_ticks(["71"])
     wanted = (*language, *reshaping)
     seen = {
         program: {key: environment_of(tmp_path / program).get(key) for key in wanted}
@@ -330,7 +330,7 @@ def test_call_submits_one_small_job_that_ticks_the_folder_behind_another(
         monkeypatch.setenv(key, value)
     options = SlurmOptions(partition="gpu", qos="q", gpu_type="a100", tick_options={"partition": "short"})
     programs.put("sbatch", "env -0 >env; echo 72")
-    assert SlurmCluster(options).call("s-tick", tmp_path, after="71", delay_s=59.5) == "72"
+    assert SlurmCluster(options).submit_tick("s-tick", tmp_path, after="71", delay_s=59.5) == "72"
     script = tmp_path / "tick.sbatch"
     assert programs.calls() == [["sbatch", "--parsable", str(script)]]
     lines = script.read_text().splitlines()
@@ -363,7 +363,7 @@ def test_a_tick_job_is_submitted_although_the_folder_cannot_be_written(
     programs.put("sbatch", f"cat >{tmp_path}/read; echo 72")
     root = tmp_path / "a file"
     root.write_text("")
-    assert cluster.call("s-tick", root, delay_s=60) == "72"
+    assert cluster.submit_tick("s-tick", root, delay_s=60) == "72"
     assert programs.calls() == [["sbatch", "--parsable"]]
     assert "#SBATCH --begin=now+60" in (tmp_path / "read").read_text().splitlines()
 
@@ -378,7 +378,7 @@ class TickJob:
         self.submitted = folder / "submitted"
         programs.put("sbatch", "echo 72")
         options = SlurmOptions(python="/bin/true", setup=[setup])
-        SlurmCluster(options).call("s-tick", self.root, after="71")
+        SlurmCluster(options).submit_tick("s-tick", self.root, after="71")
         self.script = folder / "slurm_script"
         self.script.write_text((self.root / "tick.sbatch").read_text())
         programs.put("sbatch", f"env -0 >'{folder}/env'; cat >'{self.submitted}'; echo 73")
@@ -479,7 +479,7 @@ def test_call_that_gave_no_job_is_an_error(
 ) -> None:
     programs.put("sbatch", body)
     with pytest.raises(ClusterError):
-        cluster.call("s-tick", tmp_path)
+        cluster.submit_tick("s-tick", tmp_path)
 
 
 # --------------------------------------------------------------------------- its size

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.cluster.slurm.states import HINDRANCES, STATES, cancelled_by, hindrance_of, phase_of
-from hpcsweep.core.protocols import Hindrance, Phase
+from hpcsweep.cluster.slurm.states import BLOCK_KINDS, STATES, block_kind_of, cancelled_by, phase_of
+from hpcsweep.core.protocols import BlockKind, Phase
 
 #: squeue(1), JOB STATE CODES, of 22.05.
 COMPACT_22_05 = {
@@ -114,9 +114,9 @@ def test_user_id_of_who_cancelled_is_read_as_sacct_writes_it(state: str, user: i
 
 
 def test_each_reason_of_the_table_is_found_by_its_own_words_whatever_comes_after() -> None:
-    assert {reason: hindrance_of(reason) for reason in HINDRANCES} == HINDRANCES
-    assert hindrance_of("job requeued in held state due to exit 5") is Hindrance.HELD
-    assert hindrance_of("launch_failed_requeued_held") is Hindrance.HELD
+    assert {reason: block_kind_of(reason) for reason in BLOCK_KINDS} == BLOCK_KINDS
+    assert block_kind_of("job requeued in held state due to exit 5") is BlockKind.HELD
+    assert block_kind_of("launch_failed_requeued_held") is BlockKind.HELD
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_each_reason_of_the_table_is_found_by_its_own_words_whatever_comes_after
     ],
 )
 def test_limit_on_a_job_or_on_minutes_is_somebody_else_s_to_raise(reason: str) -> None:
-    assert hindrance_of(reason) is Hindrance.WAITS
+    assert block_kind_of(reason) is BlockKind.BLOCKED
 
 
 @pytest.mark.parametrize("reason", ["AssocGrpGRES", "QOSGrpCpuLimit", "AssocGrpNodeLimit", "QOSGrpJobsLimit"])
 def test_limit_of_a_group_passes_as_jobs_end(reason: str) -> None:
-    assert hindrance_of(reason) is Hindrance.LIMITED
+    assert block_kind_of(reason) is BlockKind.LIMITED
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_limit_of_a_group_passes_as_jobs_end(reason: str) -> None:
     ],
 )
 def test_whatever_is_not_listed_as_harmless_is_to_be_told(reason: str) -> None:
-    assert hindrance_of(reason) is Hindrance.UNKNOWN
+    assert block_kind_of(reason) is BlockKind.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_whatever_is_not_listed_as_harmless_is_to_be_told(reason: str) -> None:
     ],
 )
 def test_task_that_need_only_wait_for_its_turn_is_not_hindered(reason: str) -> None:
-    assert hindrance_of(reason) is None
+    assert block_kind_of(reason) is None

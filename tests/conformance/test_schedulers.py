@@ -32,7 +32,7 @@ from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Start, 
 from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.schedulers.stopping_rules import Median, Plateau, Stopping
+from hpcsweep.schedulers.stopping_rules import Median, Plateau, WithStoppingRules
 
 SPACE = Space(
     (
@@ -83,7 +83,7 @@ def factory(name: str) -> Factory:
     make = getattr(import_module(module), class_name)
     if not case.with_rules:
         return lambda: make(**case.options)
-    return lambda: Stopping(make(**case.options), rules=[Median(min_trials=2), Plateau(patience=2)])
+    return lambda: WithStoppingRules(make(**case.options), rules=[Median(min_trials=2), Plateau(patience=2)])
 
 
 each_scheduler = pytest.mark.parametrize("name", CASES)
@@ -157,7 +157,7 @@ class Sweep:
                 assert SPACE.check(config) == []
                 self.create(bracket, resource, config, parent=parent, start=start)
             case Stop(trial, reason):
-                assert self.scheduler.watches
+                assert self.scheduler.needs_reports
                 assert any(run.trial == trial for run in self.running), "only what runs can be stopped"
                 assert trial not in self.stopped, "each once"
                 assert reason
@@ -190,7 +190,7 @@ class Sweep:
             (at, chance.choice([0.0, 1.0, chance.random()])) for at in steps if chance.random() < 0.8
         )
         self.reported[run.trial] = step
-        if self.scheduler.watches and reports:
+        if self.scheduler.needs_reports and reports:
             self.happen(RunReported(run.trial, run.rung, reports))
 
     def finish(self, run: RunId, value: float | None, chance: random.Random) -> None:

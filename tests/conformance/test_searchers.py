@@ -16,7 +16,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Searcher
-from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, key_of
+from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, json_key
 from hpcsweep.searchers import SEARCHERS, make_searcher, searcher_class, searcher_names
 
 #: Options that make the searcher go through more than 81 configurations of the infinite space.
@@ -41,7 +41,7 @@ FINITE = Space(
     ),
     (Expression("width < 4 or x > 0"),),
 )
-ALL_OF_FINITE = {key_of(config) for config in FINITE.grid()}
+ALL_OF_FINITE = {json_key(config) for config in FINITE.grid()}
 CLEAN = settings(deadline=None, max_examples=25)
 
 
@@ -123,10 +123,10 @@ def test_proposals_are_valid_whatever_is_asked(name: str, seed: int, asks: list[
 )
 def test_any_history_is_taken(name: str, values: list[float | None]) -> None:
     configs = FINITE.sample(len(values), default_rng(0))
-    seen = {key_of(config) for config in configs}
+    seen = {json_key(config) for config in configs}
     batch = searcher(name).ask(5, history(FINITE, configs, values), default_rng(0))
     assert len(batch) == 5
-    assert not seen & {key_of(config) for config in batch}
+    assert not seen & {json_key(config) for config in batch}
     configs = INFINITE.sample(len(values), default_rng(0))
     assert len(searcher(name).ask(5, history(INFINITE, configs, values), default_rng(0))) == 5
 
@@ -142,16 +142,16 @@ def test_finite_space_is_gone_through_once_and_then_ends(name: str, at_a_time: i
     one = searcher(name)
     configs = sweep(one, FINITE, asks=[at_a_time] * (len(ALL_OF_FINITE) // at_a_time + 1))
     assert len(configs) == len(ALL_OF_FINITE)
-    assert {key_of(config) for config in configs} == ALL_OF_FINITE
+    assert {json_key(config) for config in configs} == ALL_OF_FINITE
     assert one.ask(3, history(FINITE, configs), default_rng(9)) == []
 
 
 def test_enqueued_configurations_are_not_proposed_again(name: str) -> None:
     enqueued = FINITE.sample(1, default_rng(77))
     batch = searcher(name).ask(1000, history(FINITE, enqueued), default_rng(0))
-    keys = [key_of(config) for config in batch]
+    keys = [json_key(config) for config in batch]
     assert len(keys) == len(set(keys))
-    assert set(keys) == ALL_OF_FINITE - {key_of(enqueued[0])}
+    assert set(keys) == ALL_OF_FINITE - {json_key(enqueued[0])}
 
 
 def test_nothing_in_the_space_fits_ends_at_once(name: str) -> None:
@@ -165,7 +165,7 @@ def test_nothing_in_the_space_fits_ends_at_once(name: str) -> None:
 def test_batch_of_81_is_distinct_on_an_infinite_space(name: str) -> None:
     space = Space(INFINITE.parameters[:2])
     batch = searcher(name).ask(81, history(space, []), default_rng(0))
-    assert len({key_of(config) for config in batch}) == 81
+    assert len({json_key(config) for config in batch}) == 81
 
 
 #: Name -> a space in which some of the configurations are few.
@@ -239,7 +239,7 @@ def test_nothing_is_proposed_twice_as_long_as_there_is_something_else(
             index = known.add(config)
             if ended:  # the finite branches are the better ones
                 known.observe(index, float(len(config)) + index % 5, 1)
-    assert len(set(map(key_of, known.configs))) == known.proposed == min(61, count or 61)
+    assert len(set(map(json_key, known.configs))) == known.proposed == min(61, count or 61)
 
 
 def test_asking_for_nothing_gives_nothing(name: str) -> None:
@@ -289,7 +289,7 @@ def test_random_depends_on_the_generator_and_on_what_was_proposed_alone() -> Non
     others = INFINITE.sample(3, default_rng(3))
     assert first == searcher("random").ask(3, history(INFINITE, others), default_rng(1))
     again = searcher("random").ask(3, history(INFINITE, first), default_rng(1))
-    assert not set(map(key_of, first)) & set(map(key_of, again))
+    assert not set(map(json_key, first)) & set(map(json_key, again))
 
 
 def test_random_finds_the_last_configurations_of_a_large_space() -> None:
@@ -302,7 +302,7 @@ def test_random_finds_the_last_configurations_of_a_large_space() -> None:
 def test_random_does_not_enumerate_a_space_that_is_too_large() -> None:
     space = Space(tuple(Parameter(f"p{i}", Choice((0, 1, 2))) for i in range(40)))
     batch = searcher("random").ask(500, history(space, []), default_rng(0))
-    assert len({key_of(config) for config in batch}) == 500
+    assert len({json_key(config) for config in batch}) == 500
 
 
 def test_grid_goes_in_order_and_carries_on_where_the_history_ends() -> None:
@@ -317,7 +317,7 @@ def test_shuffled_grid_is_a_permutation_that_the_seed_decides() -> None:
         return sweep(one, FINITE, asks=[5, 50, 50])
 
     assert shuffled(1) == shuffled(1) != shuffled(2)
-    assert {key_of(config) for config in shuffled(1)} == ALL_OF_FINITE
+    assert {json_key(config) for config in shuffled(1)} == ALL_OF_FINITE
     assert shuffled(1) != list(FINITE.grid())
 
 

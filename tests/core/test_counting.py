@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hpcsweep.cli.format import runs_line
-from hpcsweep.core.counting import counted
+from hpcsweep.core.counting import plural
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "0 trials"), (1, "1 trial"), (2, "2 trials")])
 def test_one_is_singular(number: int, words: str) -> None:
-    assert counted(number, "trial") == words
+    assert plural(number, "trial") == words
 
 
 def test_one_run_is_no_runs() -> None:

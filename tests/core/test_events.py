@@ -21,9 +21,9 @@ from hpcsweep.core.events import (
     BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
-    ClusterSaid,
+    ClusterMessage,
     ConfigsEnqueued,
-    Failure,
+    FailureKind,
     FilesCompacted,
     Interruption,
     NodeExcluded,
@@ -51,7 +51,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
     WarmStartLoaded,
-    failure_of,
+    classify_failure,
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import JournalError
@@ -65,7 +65,7 @@ JOURNALS = Path(__file__).parents[1] / "store" / "journals"
 #: Each event with all its fields, beside its JSON form of version 1.
 WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     (
-        SweepStarted("cafe01", "lr", 1.5, {"objective": {"mode": "max"}}, picked="tpe"),
+        SweepStarted("cafe01", "lr", 1.5, {"objective": {"mode": "max"}}, resolved_searcher="tpe"),
         {
             "event": "sweep_started",
             "sweep": "cafe01",
@@ -165,7 +165,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     ),
     (BatchThrottled("b", 2), {"event": "batch_throttled", "batch": "b", "throttle": 2}),
     (
-        BatchAbandoned("b", "refused", limited=True),
+        BatchAbandoned("b", "refused", over_limit=True),
         {"event": "batch_abandoned", "batch": "b", "reason": "refused", "limited": True},
     ),
     (
@@ -174,7 +174,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     ),
     (TimeUp(9.0, False), {"event": "time_up", "at": 9.0, "up": False}),
     (
-        ClusterSaid(9.0, "submit", "no jobs tonight", "b", True),
+        ClusterMessage(9.0, "submit", "no jobs tonight", "b", True),
         {
             "event": "cluster_said",
             "at": 9.0,
@@ -221,7 +221,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             node="n1",
             job="4711_4",
             message="killed",
-            failure=Failure.CRASHED,
+            failure=FailureKind.CRASHED,
         ),
         {
             "event": "run_finished",
@@ -299,7 +299,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     ),
     (CheckpointsDropped((3, 5)), {"event": "checkpoints_dropped", "trials": [3, 5]}),
     (
-        CheckpointsRemoved((3, 5), had=(3,), files=2, bytes=1024),
+        CheckpointsRemoved((3, 5), had_files=(3,), files=2, bytes=1024),
         {"event": "checkpoints_removed", "trials": [3, 5], "had": [3], "files": 2, "bytes": 1024},
     ),
 ]
@@ -351,45 +351,45 @@ def test_an_event_is_written_as_in_version_1_and_read_back(event: AnyEvent, form
     [
         (Outcome.COMPLETED, None, "", None),
         (Outcome.STOPPED, None, "median: at step 3", None),
-        (Outcome.OUT_OF_MEMORY, None, "killed", Failure.OUT_OF_MEMORY),
-        (Outcome.LOST, None, "given up", Failure.LOST),
-        (Outcome.CANCELLED, None, "by its owner", Failure.CANCELLED),
-        (Outcome.FAILED, Failure.NOT_FINITE, "whatever", Failure.NOT_FINITE),
+        (Outcome.OUT_OF_MEMORY, None, "killed", FailureKind.OUT_OF_MEMORY),
+        (Outcome.LOST, None, "given up", FailureKind.LOST),
+        (Outcome.CANCELLED, None, "by its owner", FailureKind.CANCELLED),
+        (Outcome.FAILED, FailureKind.NOT_FINITE, "whatever", FailureKind.NOT_FINITE),
         # Journals of earlier versions have the message alone.
-        (Outcome.FAILED, None, "ValueError: odd", Failure.CRASHED),
-        (Outcome.FAILED, None, "", Failure.CRASHED),
-        (Outcome.FAILED, None, "metric 'loss' is nan at step 9", Failure.NOT_FINITE),
-        (Outcome.FAILED, None, "metric 'loss' is -inf at step 9", Failure.NOT_FINITE),
+        (Outcome.FAILED, None, "ValueError: odd", FailureKind.CRASHED),
+        (Outcome.FAILED, None, "", FailureKind.CRASHED),
+        (Outcome.FAILED, None, "metric 'loss' is nan at step 9", FailureKind.NOT_FINITE),
+        (Outcome.FAILED, None, "metric 'loss' is -inf at step 9", FailureKind.NOT_FINITE),
         (
             Outcome.FAILED,
             None,
             "metric 'loss' is inf at step 9, and at no step finite",
-            Failure.NOT_FINITE,
+            FailureKind.NOT_FINITE,
         ),
-        (Outcome.FAILED, None, "metric 'loss' was never reported; nothing was", Failure.NEVER_REPORTED),
+        (Outcome.FAILED, None, "metric 'loss' was never reported; nothing was", FailureKind.NEVER_REPORTED),
         (
             Outcome.FAILED,
             None,
             "metric 'loss' was not reported after step 3, where this run went on from a checkpoint, up to 9",
-            Failure.NEVER_REPORTED,
+            FailureKind.NEVER_REPORTED,
         ),
         (
             Outcome.FAILED,
             None,
             'metric "it\'s" was reported only for steps beyond the resource 9, first for 12',
-            Failure.NEVER_REPORTED,
+            FailureKind.NEVER_REPORTED,
         ),
-        (Outcome.FAILED, None, "ValueError: metric 'loss' is nan at step 9", Failure.CRASHED),
+        (Outcome.FAILED, None, "ValueError: metric 'loss' is nan at step 9", FailureKind.CRASHED),
     ],
 )
 def test_what_was_wrong_is_known_also_of_journals_that_do_not_say(
-    outcome: Outcome, told: Failure | None, message: str, expected: Failure | None
+    outcome: Outcome, told: FailureKind | None, message: str, expected: FailureKind | None
 ) -> None:
-    assert failure_of(outcome, told, message) is expected
-    assert RunFinished(0, 0, outcome, message=message, failure=told).failed_by is expected
+    assert classify_failure(outcome, told, message) is expected
+    assert RunFinished(0, 0, outcome, message=message, failure=told).failure_kind is expected
 
 
-@pytest.mark.parametrize("kind", [Outcome, Interruption, SweepOutcome, Failure])
+@pytest.mark.parametrize("kind", [Outcome, Interruption, SweepOutcome, FailureKind])
 def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
     words = {
         Outcome: "completed failed out_of_memory lost stopped cancelled",
@@ -398,7 +398,7 @@ def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
             "worker_died lost not_started sweep_stopped"
         ),
         SweepOutcome: "finished stopped failed paused",
-        Failure: "crashed not_finite never_reported unreadable out_of_memory lost cancelled",
+        FailureKind: "crashed not_finite never_reported unreadable out_of_memory lost cancelled",
     }
     assert {word.value for word in kind} == set(words[kind].split())
 

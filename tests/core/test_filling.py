@@ -7,7 +7,7 @@ import re
 import pytest
 from numpy.random import default_rng
 
-from hpcsweep.core.completion import filled
+from hpcsweep.core.completion import complete_config
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space
@@ -30,21 +30,21 @@ SPACE = Space(
     [{}, {"momentum": 0.5}, {"optimizer": "adam"}, {"layers": 2, "optimizer": "sgd"}, {"epochs": 3}],
 )
 def test_what_is_missing_is_drawn_and_what_is_given_stays(given: Config, seed: int) -> None:
-    config = filled(SPACE, given, default_rng(seed))
+    config = complete_config(SPACE, given, default_rng(seed))
     assert SPACE.check(config) == []
     assert {name: config[name] for name in given} == given
     assert list(config) == [name for name in SPACE.names if name in config]
-    assert config == filled(SPACE, given, default_rng(seed))
+    assert config == complete_config(SPACE, given, default_rng(seed))
 
 
 def test_missing_parameters_differ_from_draw_to_draw() -> None:
-    configs = [filled(SPACE, {"momentum": 0.5}, default_rng(seed)) for seed in range(50)]
+    configs = [complete_config(SPACE, {"momentum": 0.5}, default_rng(seed)) for seed in range(50)]
     assert {config["optimizer"] for config in configs} == {"sgd"}
     assert {config["layers"] for config in configs} == set(range(1, 8))
 
 
 def test_values_become_those_of_the_domain() -> None:
-    config = filled(SPACE, {"momentum": 1, "optimizer": "sgd"}, default_rng(0))
+    config = complete_config(SPACE, {"momentum": 1, "optimizer": "sgd"}, default_rng(0))
     assert isinstance(config["momentum"], float)
 
 
@@ -63,4 +63,4 @@ def test_values_become_those_of_the_domain() -> None:
 )
 def test_what_is_wrong_is_told(given: Config, problem: str) -> None:
     with pytest.raises(SpecError, match=f"^{re.escape(problem)}$"):
-        filled(SPACE, given, default_rng(0))
+        complete_config(SPACE, given, default_rng(0))

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.core.secrets import MASK, is_secret, masked_arguments, secret_arguments, secrets_of, without
+from hpcsweep.core.secrets import (
+    MASK,
+    is_secret,
+    mask_arguments,
+    mask_values,
+    secret_arguments,
+    secret_values,
+)
 
 SECRET = """
     WANDB_API_KEY HF_TOKEN AWS_SECRET_ACCESS_KEY PGPASSWORD GITHUB_PAT wandbApiKey DB_PWD MY_CREDENTIALS
@@ -39,17 +46,17 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize(("given", "shown"), ARGUMENTS.items())
 def test_a_command_line_is_masked(given: str, shown: str) -> None:
-    assert masked_arguments(given.split(" ")) == tuple(shown.split(" "))
+    assert mask_arguments(given.split(" ")) == tuple(shown.split(" "))
 
 
 def test_an_option_within_a_word_is_masked() -> None:
-    assert masked_arguments(["train.command=python t.py --token abc --lr 1"]) == (
+    assert mask_arguments(["train.command=python t.py --token abc --lr 1"]) == (
         f"train.command=python t.py --token {MASK} --lr 1",
     )
 
 
 def test_values_are_masked_as_they_are_and_as_a_shell_has_them() -> None:
-    values = secrets_of({"A_KEY": "it's so", "B_KEY": "abc", "C": "plain", "D_TOKEN": None})
+    values = secret_values({"A_KEY": "it's so", "B_KEY": "abc", "C": "plain", "D_TOKEN": None})
     assert values == ["'it'\"'\"'s so'", "it's so"]
-    assert without("export A_KEY='it'\"'\"'s so' # it's so", values) == f"export A_KEY={MASK} # {MASK}"
+    assert mask_values("export A_KEY='it'\"'\"'s so' # it's so", values) == f"export A_KEY={MASK} # {MASK}"
     assert secret_arguments(["--set", "cluster.environment.A_KEY=abcd", "b=1234"]) == ["abcd"]

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from hpcsweep.core.quoting import joined, quoted
+from hpcsweep.core.quoting import shell_join, shell_quote
 
 WORDS = [
     "plain",
@@ -28,7 +28,7 @@ WORDS = [
 
 @pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "ksh") if shutil.which(name)])
 def test_a_shell_reads_every_word_as_it_was(shell: str) -> None:
-    line = joined(["printf", "%s\\0", *WORDS])
+    line = shell_join(["printf", "%s\\0", *WORDS])
     assert line.isprintable()
     env = os.environ | {"LC_ALL": "C"}
     done = subprocess.run([shell, "-c", line], capture_output=True, env=env, check=True)
@@ -36,7 +36,7 @@ def test_a_shell_reads_every_word_as_it_was(shell: str) -> None:
 
 
 def test_what_any_shell_can_read_needs_no_escapes() -> None:
-    assert [quoted(word) for word in ("a-b", "a b", "é'", "x\x1b[1m")] == [
+    assert [shell_quote(word) for word in ("a-b", "a b", "é'", "x\x1b[1m")] == [
         "a-b",
         "'a b'",
         """'é'"'"''""",

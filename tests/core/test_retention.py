@@ -37,7 +37,7 @@ from hpcsweep.driver.repeats import RepeatAdapter
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
-from hpcsweep.schedulers.stopping_rules import Plateau, Stopping
+from hpcsweep.schedulers.stopping_rules import Plateau, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Halving, Hyperband
 
 STARTED = SweepStarted("cafe01", "s", 0.0, {"objective": {"mode": "min"}})
@@ -159,7 +159,7 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "asha, with brackets": lambda: ASHA(max_resource=9, brackets=3, trials=50),
     "asha, stopping": lambda: ASHA(max_resource=9, trials=20, stopping=True),
     "pbt": lambda: PBT(population=6, interval=2, max_resource=8, space=SPACE, seed=0),
-    "with a rule": lambda: Stopping(Hyperband(max_resource=9), rules=[Plateau()]),
+    "with a rule": lambda: WithStoppingRules(Hyperband(max_resource=9), rules=[Plateau()]),
 }
 
 
@@ -318,7 +318,7 @@ def test_a_trial_that_its_user_stops_is_not_promoted_but_the_next_best() -> None
 
 def test_a_scheduler_that_does_not_tell_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent:
-        watches = clones = done = False
+        needs_reports = clones = done = False
 
         def apply(self, event: AnyEvent) -> None:
             pass

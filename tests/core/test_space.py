@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from hpcsweep.core.domains import MAX_INT, shown
+from hpcsweep.core.domains import MAX_INT, format_value
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import (
     Choice,
@@ -26,7 +26,7 @@ from hpcsweep.core.space import (
     Ordinal,
     Parameter,
     Space,
-    key_of,
+    json_key,
 )
 from hpcsweep.errors import SpecError
 
@@ -118,8 +118,8 @@ def test_senseless_domain_tells_all_its_problems(make: Any, problems: list[tuple
 
 def test_true_and_one_are_different_values() -> None:
     assert Choice((1, True, "1", None, False, 0)).size == 6
-    assert key_of(1) == key_of(1.0) != key_of(True)
-    assert key_of({"a": [1], "b": 2}) == key_of({"b": 2.0, "a": (1,)})
+    assert json_key(1) == json_key(1.0) != json_key(True)
+    assert json_key({"a": [1], "b": 2}) == json_key({"b": 2.0, "a": (1,)})
 
 
 def test_step_is_exact_in_decimal() -> None:
@@ -129,8 +129,8 @@ def test_step_is_exact_in_decimal() -> None:
 
 
 def test_values_shown_in_messages_look_like_yaml() -> None:
-    assert shown([None, True, "a", 1e-4, {"b": False}]) == "[null, true, 'a', 0.0001, {b: false}]"
-    assert shown("x" * 300) == f"'{'x' * 195} ..."
+    assert format_value([None, True, "a", 1e-4, {"b": False}]) == "[null, true, 'a', 0.0001, {b: false}]"
+    assert format_value("x" * 300) == f"'{'x' * 195} ..."
 
 
 finite = st.floats(-1e6, 1e6)
@@ -165,7 +165,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
     max_leaves=4,
 )
-listed = st.lists(json_values, min_size=1, max_size=6, unique_by=key_of).map(tuple)
+listed = st.lists(json_values, min_size=1, max_size=6, unique_by=json_key).map(tuple)
 domains = st.one_of(floats(), ints(), listed.map(Choice), listed.map(Ordinal))
 units = st.lists(st.floats(-0.5, 1.5) | st.just(0.0) | st.just(1.0), min_size=1, max_size=30)
 
@@ -177,7 +177,7 @@ def test_value_at_any_position_is_in_the_domain_and_json_able(
 ) -> None:
     for value in domain.from_unit(np.array(positions)):
         assert domain.problem(value) is None
-        assert key_of(json.loads(json.dumps(value))) == key_of(value)
+        assert json_key(json.loads(json.dumps(value))) == json_key(value)
         match domain:
             case Float():
                 assert type(value) is float
@@ -203,7 +203,7 @@ def test_discrete_values_come_back_exactly_from_the_unit_interval(
             error = abs(math.log(old / new)) if domain.log else abs(old - new)
             assert error <= 1e-13 * scale + 1e-13 * (abs(math.log(old)) if domain.log else abs(old))
     else:
-        assert list(map(key_of, again)) == list(map(key_of, values))
+        assert list(map(json_key, again)) == list(map(json_key, values))
 
 
 @MODERATE
@@ -233,7 +233,7 @@ def test_points_are_distinct_members_and_no_more_than_asked_for(
 ) -> None:
     points = domain.points(count)
     assert all(domain.problem(point) is None for point in points)
-    assert len({key_of(point) for point in points}) == len(points)
+    assert len({json_key(point) for point in points}) == len(points)
     if isinstance(domain, Float | Int):
         assert 1 <= len(points) <= count
         assert list(points) == sorted(points)
@@ -347,7 +347,7 @@ def test_size_counts_distinct_configurations_with_conditions() -> None:
 @pytest.mark.parametrize("space", [FINITE, Space(CHAIN.parameters)])
 def test_grid_of_a_finite_space_is_each_configuration_once(space: Space) -> None:
     configs = list(space.grid())
-    assert len(configs) == len({key_of(config) for config in configs}) == space.size
+    assert len(configs) == len({json_key(config) for config in configs}) == space.size
     assert [problem for config in configs for problem in space.check(config)] == []
 
 
@@ -446,8 +446,8 @@ def test_complete_makes_a_users_configuration_canonical() -> None:
         seed=Constant(3),
         extra=(Constant(1), {"mode": (1.5,)}),
     )
-    config = space.complete({"mode": (1, 2), "lr": 1, "x": 0.1 + 0.2})
+    config = space.canonicalise({"mode": (1, 2), "lr": 1, "x": 0.1 + 0.2})
     assert config == {"x": 0.3, "lr": 1.0, "mode": [1, 2], "seed": 3}
     assert list(config) == ["x", "lr", "mode", "seed"]
     assert type(config["lr"]) is float
-    assert space.complete({"lr": 7, "what": 1}) == {"lr": 7, "what": 1, "seed": 3}
+    assert space.canonicalise({"lr": 7, "what": 1}) == {"lr": 7, "what": 1, "seed": 3}

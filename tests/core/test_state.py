@@ -20,7 +20,7 @@ from hpcsweep.core.events import (
     BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
-    ClusterSaid,
+    ClusterMessage,
     ConfigsEnqueued,
     FilesCompacted,
     Interruption,
@@ -50,7 +50,7 @@ from hpcsweep.core.events import (
     TrialStopped,
     WarmStartLoaded,
 )
-from hpcsweep.core.models import DEATH_S, BatchState, Best, Run, RunStatus
+from hpcsweep.core.models import INSTANT_S, BatchState, Best, Run, RunStatus
 from hpcsweep.core.state import SweepState
 
 
@@ -184,7 +184,7 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
         1,
         status=RunStatus.COMPLETED,
         attempts=1,
-        counted=(0, 0),
+        last_counted=(0, 0),
         batch="b",
         outcome=Outcome.COMPLETED,
         value=0.25,
@@ -197,7 +197,7 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
     )
     assert state.run(RunId(0, 0)) == run
     assert state.best == Best(0, 0, 0.25, 1, {"x": 0})
-    assert (state.live["b"].unended, state.spent_s, state.spent_gpu_s) == (set(), 3.0, 6.0)
+    assert (state.live["b"].unfinished, state.spent_s, state.spent_gpu_s) == (set(), 3.0, 6.0)
     assert (counts(state), state.outstanding) == ({"completed": 1}, 0)
 
     state.apply(BatchClosed("b"))
@@ -252,15 +252,15 @@ def test_an_interrupted_run_waits_again_and_counts_its_cost_and_its_faults() -> 
         0,
         1,
         attempts=1,
-        idle_faults=1,
-        counted=(0, 0),
+        faults_without_progress=1,
+        last_counted=(0, 0),
         batch="b",
         seconds=2.0,
         gpu_seconds=4.0,
         node="n1",
         message="gone",
     )
-    assert (list(state.waiting), state.live["b"].unended) == ([RunId(0, 0)], set())
+    assert (list(state.waiting), state.live["b"].unfinished) == ([RunId(0, 0)], set())
     assert (counts(state), state.interruptions, state.spent_gpu_s) == ({"waiting": 1}, 1, 4.0)
 
 
@@ -268,8 +268,8 @@ def test_a_run_that_the_cluster_requeues_stays_submitted_in_its_batch() -> None:
     state = SweepState.replay([*created(0), planned("b", [(0, 0)])])
     state.apply(RunInterrupted(0, 0, Interruption.PREEMPTED, restart=2, batch="b", requeued=True))
     run = state.run(RunId(0, 0))
-    assert (run.status, run.counted, run.idle_faults) == (RunStatus.SUBMITTED, (0, 2), 1)
-    assert (list(state.waiting), state.live["b"].unended) == ([], {RunId(0, 0)})
+    assert (run.status, run.last_counted, run.faults_without_progress) == (RunStatus.SUBMITTED, (0, 2), 1)
+    assert (list(state.waiting), state.live["b"].unfinished) == ([], {RunId(0, 0)})
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_only_faults_without_progress_add_up_and_progress_clears_them(
     for attempt, (reason, newer) in enumerate([(Interruption.PREEMPTED, False)] * 2 + [(why, progressed)]):
         state.apply(planned(f"b{attempt}", [(0, 0)]))
         state.apply(RunInterrupted(0, 0, reason, attempt=attempt, batch=f"b{attempt}", progressed=newer))
-    assert state.run(RunId(0, 0)).idle_faults == faults
+    assert state.run(RunId(0, 0)).faults_without_progress == faults
 
 
 def test_an_abandoned_batch_leaves_its_runs_as_if_it_had_never_been() -> None:
@@ -308,11 +308,11 @@ def test_an_abandoned_batch_leaves_its_runs_as_if_it_had_never_been() -> None:
 
 def test_a_batch_that_a_submit_limit_kept_out_is_told_of_until_one_goes_in() -> None:
     state = SweepState.replay([started(), *created(0), planned("a", [(0, 0)])])
-    state.apply(BatchAbandoned("a", "QOSMaxSubmitJobPerUserLimit", limited=True))
-    assert (state.limited, list(state.waiting)) == ("QOSMaxSubmitJobPerUserLimit", [RunId(0, 0)])
+    state.apply(BatchAbandoned("a", "QOSMaxSubmitJobPerUserLimit", over_limit=True))
+    assert (state.submit_limit, list(state.waiting)) == ("QOSMaxSubmitJobPerUserLimit", [RunId(0, 0)])
     state.apply(planned("b", [(0, 0)]))
     state.apply(BatchSubmitted("b", "1", 6.0))
-    assert state.limited == ""
+    assert state.submit_limit == ""
 
 
 def test_errors_that_are_tried_again_and_time_limits_are_counted() -> None:
@@ -321,7 +321,7 @@ def test_errors_that_are_tried_again_and_time_limits_are_counted() -> None:
         state.apply(planned(f"b{attempt}", [(0, 0)]))
         state.apply(RunInterrupted(0, 0, why, attempt=attempt, batch=f"b{attempt}"))
     run = state.run(RunId(0, 0))
-    assert (run.errors, run.timeouts, run.idle_faults) == (1, 2, 2)
+    assert (run.errors, run.timeouts, run.faults_without_progress) == (1, 2, 2)
     assert state.interrupted == {Interruption.TRAINING_ERROR: 1, Interruption.TIMEOUT: 2}
 
 
@@ -333,7 +333,7 @@ def test_a_failed_run_that_is_tried_again_waits_with_nothing_counted_against_it(
     state.apply(RunRetried(0, 0, "r.json"))
     run = state.run(RunId(0, 0))
     assert run == Run(
-        0, 0, 1, attempts=1, counted=(0, 1), batch="a", start=0, seconds=7.0, message="given up"
+        0, 0, 1, attempts=1, last_counted=(0, 1), batch="a", start=0, seconds=7.0, message="given up"
     )
     assert (counts(state), list(state.waiting)) == ({"waiting": 2}, [RunId(1, 0), RunId(0, 0)])
     assert state.requests == {"r.json"}
@@ -349,7 +349,7 @@ def test_an_ending_costs_the_attempts_of_before_too() -> None:
     state.apply(planned("b", [(0, 0)]))
     state.apply(finished(0, 0, 1.0, batch="b", attempt=1, seconds=1.0, gpu_seconds=2.0, step=1))
     run = state.run(RunId(0, 0))
-    assert (run.attempts, run.seconds, run.gpu_seconds, run.counted) == (2, 6.0, 12.0, (1, 0))
+    assert (run.attempts, run.seconds, run.gpu_seconds, run.last_counted) == (2, 6.0, 12.0, (1, 0))
     assert (state.spent_s, state.spent_gpu_s) == (6.0, 12.0)
 
 
@@ -379,9 +379,9 @@ def test_stopping_ending_and_carrying_on() -> None:
 def test_a_pause_is_over_when_the_sweep_is_carried_on_and_so_is_the_count_of_dead_batches() -> None:
     pause = PauseRequested(1.0, "3 batches in a row died at once")
     state = SweepState.replay([started(), *created(0), planned("b", [(0, 0)]), BatchClosed("b"), pause])
-    assert (state.pausing, state.dead) == (pause, 1)
+    assert (state.pausing, state.failed_batches_in_a_row) == (pause, 1)
     state.apply(SweepResumed(3.0))
-    assert (state.pausing, state.dead) == (None, 0)
+    assert (state.pausing, state.failed_batches_in_a_row) == (None, 0)
 
 
 def test_what_a_batch_took_beyond_its_runs_is_spent_when_it_is_closed() -> None:
@@ -398,16 +398,20 @@ def test_a_batch_knows_what_hinders_it_what_was_let_go_and_who_ticks_after_it() 
     state.apply(TasksReleased("b", (1,)))
     state.apply(TickSubmitted("4712", 6.0, "b"))
     batch = state.live["b"]
-    assert (batch.hindered, batch.released, batch.tick) == ("2 tasks: PartitionTimeLimit", {0, 1}, "4712")
+    assert (batch.blocked_reason, batch.released, batch.tick_job) == (
+        "2 tasks: PartitionTimeLimit",
+        {0, 1},
+        "4712",
+    )
     state.apply(BatchBlocked("b", ""))
-    assert batch.hindered == ""
+    assert batch.blocked_reason == ""
 
 
 @pytest.mark.parametrize(
     ("ending", "dead"),
     [
         (RunFinished(0, 0, Outcome.FAILED, batch="b", message="no"), 1),
-        (RunFinished(0, 0, Outcome.FAILED, batch="b", message="no", seconds=DEATH_S + 1), 0),
+        (RunFinished(0, 0, Outcome.FAILED, batch="b", message="no", seconds=INSTANT_S + 1), 0),
         (RunFinished(0, 0, Outcome.COMPLETED, value=1.0, batch="b"), 0),
         (RunInterrupted(0, 0, Interruption.WORKER_DIED, batch="b", message="no"), 1),
         (RunInterrupted(0, 0, Interruption.TRAINING_ERROR, batch="b", message="no"), 1),
@@ -419,7 +423,7 @@ def test_a_batch_of_which_nothing_lived_for_longer_than_a_moment_has_died(
     ending: RunFinished | RunInterrupted, dead: int
 ) -> None:
     state = SweepState.replay([started(), *created(0), planned("b", [(0, 0)]), ending, BatchClosed("b")])
-    assert (state.dead, state.dead_reason) == (dead, "no" if dead else "")
+    assert (state.failed_batches_in_a_row, state.last_batch_failure) == (dead, "no" if dead else "")
 
 
 def test_trials_that_fail_at_a_node_for_its_own_reasons_are_kept_until_one_does_well_there() -> None:
@@ -524,7 +528,7 @@ def test_with_repeats_the_best_is_by_the_mean_once_all_have_ended() -> None:
     state.apply(finished(2, 0, 1.0))
     state.apply(finished(3, 0, None))  # it fails now and then: none to trust
     assert state.best == Best(0, 0, 1.5, 1, {"x": 0}, 2)
-    assert state.chosen == 2
+    assert state.configurations == 2
 
 
 def test_a_repeat_that_is_tried_again_takes_the_value_of_its_configuration_back_until_it_has_ended() -> None:
@@ -557,7 +561,7 @@ def test_a_lost_repeat_says_nothing_of_its_configuration() -> None:
 def test_a_stopped_run_counts_with_the_step_that_it_reached() -> None:
     state = SweepState.replay([started(), TrialCreated(0, {"x": 0}, 0, 81), planned("b", [(0, 0)])])
     state.apply(RunReported(0, 0, ((1, 4.0), (5, 6.0))))
-    assert state.run(RunId(0, 0)).reported == (5, 6.0)
+    assert state.run(RunId(0, 0)).last_report == (5, 6.0)
     state.apply(RunFinished(0, 0, Outcome.STOPPED, 6.0, 5, batch="b", message="median"))
     assert state.best == Best(0, 0, 6.0, 5, {"x": 0})
 
@@ -572,7 +576,7 @@ def test_enqueued_configurations_wait_until_their_trials_start() -> None:
 def test_clones_do_not_count_as_chosen_and_their_parents_checkpoints_are_wanted_until_they_ran() -> None:
     state = SweepState.replay([started(), *created(0, 1), finished(0, 0, 1.0)])
     state.apply(TrialCreated(2, {"x": 5}, 1, 4, parent=0, start=2, origin="clone"))
-    assert (state.chosen, state.clone_steps(0), state.clone_steps(1)) == (2, [2], [])
+    assert (state.configurations, state.clone_steps(0), state.clone_steps(1)) == (2, [2], [])
     state.apply(finished(2, 0, None))
     assert state.clone_steps(0) == []
     state.apply(RunRetried(2, 0))
@@ -593,7 +597,7 @@ def story() -> list[AnyEvent]:
         BatchSubmitted("b", "1", 6.0),
         BatchThrottled("b", 2),
         TasksAllocated("b", (0, 2), 4),
-        ClusterSaid(6.0, "poll", "squeue: no answer within 60 s"),
+        ClusterMessage(6.0, "poll", "squeue: no answer within 60 s"),
         TimeUp(6.0),
         SweepDetached(6.0, "slurm"),
         TickSubmitted("2", 6.5, "b"),

@@ -215,7 +215,7 @@ def test_the_budget_of_trials_counts_configurations(root: Path, controller: Path
         first=(started(repeats=2),),
         max_trials=4,
     )
-    assert (len(driver.state.trials), driver.state.chosen) == (8, 4)
+    assert (len(driver.state.trials), driver.state.configurations) == (8, 4)
 
 
 def test_a_configuration_of_which_one_repeat_fails_is_not_promoted(root: Path, controller: Path) -> None:

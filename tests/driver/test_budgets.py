@@ -80,7 +80,7 @@ def left(
     wanted: DriverConfig,
     state: SweepState,
     *,
-    open_tasks: Callable[[BatchState], int] = lambda batch: len(batch.unended),
+    open_tasks: Callable[[BatchState], int] = lambda batch: len(batch.unfinished),
     unbooked_gpu_s: float = 0.0,
 ) -> int | None:
     return budget(wanted).tasks_left(

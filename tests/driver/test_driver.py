@@ -34,7 +34,15 @@ from hpcsweep.core.events import (
     TrialsExhausted,
 )
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.protocols import Batch, Holding, Phase, SubmittedBatch, TaskId, TaskResources, TaskState
+from hpcsweep.core.protocols import (
+    Batch,
+    Phase,
+    SubmittedBatch,
+    TaskAllocation,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterUnavailable, FolderError, SubmitRefused, SubmitUncertain, SupersededError
@@ -61,7 +69,7 @@ def test_a_hyperband_is_trained_run_by_run_as_in_the_table(root: Path, controlle
     assert state.counts == {status: 22 if status is RunStatus.COMPLETED else 0 for status in RunStatus}
     ended = state.ended
     assert ended is not None
-    assert (ended.ending, ended.reason) == (SweepOutcome.FINISHED, "all trials are done")
+    assert (ended.outcome, ended.reason) == (SweepOutcome.FINISHED, "all trials are done")
     assert (state.live, list(state.waiting)) == ({}, [])
 
 
@@ -97,7 +105,7 @@ def test_every_run_failing_ends_the_sweep_as_failed_and_says_why(root: Path, con
     state = drive(root, FolderCluster(controller, objective=lambda config, resource: None)).state
     ended = state.ended
     assert ended is not None
-    assert (ended.ending, ended.reason) == (
+    assert (ended.outcome, ended.reason) == (
         SweepOutcome.FAILED,
         "no run gave a value; the last failure: ValueError: no",
     )
@@ -246,8 +254,8 @@ class WholeNodes(SlowCluster):
 
     foretells = True
 
-    def holds(self, shape: TaskResources) -> Holding:
-        return Holding(4, 16, "whole nodes") if self.foretells else super().holds(shape)
+    def allocation_of(self, shape: TaskResources) -> TaskAllocation:
+        return TaskAllocation(4, 16, "whole nodes") if self.foretells else super().allocation_of(shape)
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         shown = super().poll(live) or {}
@@ -502,7 +510,7 @@ def test_a_request_to_stop_cancels_and_ends_and_a_second_launch_carries_on(
     drive(root, cluster, clock=clock)
     assert len(of_kind(root, SweepResumed)) == 1
     assert decided(events(root)) == undisturbed(root.parent)
-    assert all(run.idle_faults == 0 for trial in driver.state.trials for run in trial.runs)
+    assert all(run.faults_without_progress == 0 for trial in driver.state.trials for run in trial.runs)
 
 
 def test_a_cluster_that_cannot_cancel_now_is_asked_again(root: Path, controller: Path) -> None:

@@ -29,8 +29,8 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import (
     Batch,
+    BlockKind,
     Cluster,
-    Hindrance,
     Limits,
     Phase,
     SubmittedBatch,
@@ -372,7 +372,7 @@ def test_what_others_cancel_counts_for_no_end(watched: Watched) -> None:
         watched.observe()
         (event, _) = watched.observe(GRACE_S)
         assert isinstance(event, RunInterrupted)
-        assert event.why is Interruption.CANCELLED_BY_ADMIN
+        assert event.interruption is Interruption.CANCELLED_BY_ADMIN
         watched.batch((0,))
     assert watched.status is RunStatus.SUBMITTED
 
@@ -714,7 +714,7 @@ def test_a_run_whose_turn_never_came_waits_again_without_fault(watched: Watched)
             BatchClosed(watched.name),
         ]
         watched.batch([0])
-    assert watched.state.run(RunId(0, 0)).idle_faults == 0
+    assert watched.state.run(RunId(0, 0)).faults_without_progress == 0
 
 
 # --------------------------------------------------------------------------- stopping
@@ -730,7 +730,7 @@ def test_what_a_stop_cancelled_is_not_waited_for_and_no_fault(watched: Watched) 
         interrupted(Interruption.SWEEP_STOPPED, "the sweep was stopped"),
         BatchClosed("b1"),
     ]
-    assert watched.state.run(RunId(0, 0)).idle_faults == 0
+    assert watched.state.run(RunId(0, 0)).faults_without_progress == 0
 
 
 def test_a_trial_that_a_rule_stopped_ends_as_stopped(watched: Watched) -> None:
@@ -804,7 +804,7 @@ def test_a_signal_of_the_time_limit_before_a_requeue_was_preemption(watched: Wat
     watched.writes(interrupted=Interruption.TIMEOUT, progressed=True)
     (event,) = watched.observe()
     assert isinstance(event, RunInterrupted)
-    assert (event.why, event.requeued) == (Interruption.PREEMPTED, True)
+    assert (event.interruption, event.requeued) == (Interruption.PREEMPTED, True)
 
 
 def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watched) -> None:
@@ -814,7 +814,7 @@ def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watche
         watched.observe()
         event, _ = watched.observe(GRACE_S)
         assert isinstance(event, RunInterrupted)
-        whys.append((event.why, event.message))
+        whys.append((event.interruption, event.message))
         watched.batch([0])
     assert whys == [
         (Interruption.CANCELLED, "cancelled on the cluster (n1)"),
@@ -854,7 +854,7 @@ def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes(tmp_path:
 
     def pend(*hindered: str) -> list[AnyEvent]:
         watched.cluster.says = {
-            task: TaskState(Phase.PENDING, words, hindrance=Hindrance.WAITS if words else None)
+            task: TaskState(Phase.PENDING, words, block=BlockKind.BLOCKED if words else None)
             for task, words in enumerate(hindered)
         }
         return watched.observe()
@@ -865,13 +865,13 @@ def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes(tmp_path:
     assert pend("JobHeldUser", "AssocGrpGRES", "") == [
         BatchBlocked("b1", "1 task: JobHeldUser; 1 task: AssocGrpGRES", 104.0)
     ]
-    assert watched.state.live["b1"].hindered_at == 102.0
+    assert watched.state.live["b1"].blocked_since == 102.0
     assert pend("", "", "") == [BatchBlocked("b1", "", 105.0)]
     assert (watched.following.held, watched.following.never) == ({}, {})
 
 
 def unknown(words: str, *, phase: Phase = Phase.PENDING) -> TaskState:
-    return TaskState(phase, words, hindrance=None if phase is Phase.UNKNOWN else Hindrance.UNKNOWN)
+    return TaskState(phase, words, block=None if phase is Phase.UNKNOWN else BlockKind.UNKNOWN)
 
 
 @pytest.mark.parametrize("state", [unknown("QOSMinGRES"), unknown("HIBERNATING", phase=Phase.UNKNOWN)])
@@ -900,7 +900,7 @@ def test_words_that_pass_are_never_told_and_the_time_begins_again(watched: Watch
 
 def test_limit_of_a_group_is_told_only_while_nothing_of_the_sweep_runs(tmp_path: Path) -> None:
     watched = Watched(tmp_path, [[0], [1]])
-    limited = TaskState(Phase.PENDING, "AssocGrpGRES", hindrance=Hindrance.LIMITED)
+    limited = TaskState(Phase.PENDING, "AssocGrpGRES", block=BlockKind.LIMITED)
     watched.cluster.says = {0: TaskState(Phase.RUNNING), 1: limited}
     assert [watched.observe(TOLD_S) for _ in range(3)] == [[], [], []]
     watched.cluster.says = {0: limited, 1: limited}
@@ -918,7 +918,7 @@ def test_one_that_looks_once_tells_of_what_was_submitted_long_ago(watched: Watch
 
 @pytest.mark.parametrize("shown", [Phase.CANCELLED, None])
 def test_a_task_that_can_never_start_is_believed_after_minutes(watched: Watched, shown: Phase | None) -> None:
-    never = TaskState(Phase.PENDING, "BadConstraints", hindrance=Hindrance.NEVER)
+    never = TaskState(Phase.PENDING, "BadConstraints", block=BlockKind.IMPOSSIBLE)
     watched.cluster.says = {0: never}
     assert watched.observe() == []
     assert watched.observe(TOLD_S) == [BatchBlocked("b1", "1 task: BadConstraints", watched.now)]
@@ -932,11 +932,14 @@ def test_a_task_that_can_never_start_is_believed_after_minutes(watched: Watched,
     watched.observe()
     event, _ = watched.observe(GRACE_S)
     assert isinstance(event, RunInterrupted)
-    assert (event.why, watched.state.run(RunId(0, 0)).idle_faults) == (Interruption.NEVER_STARTED, 0)
+    assert (event.interruption, watched.state.run(RunId(0, 0)).faults_without_progress) == (
+        Interruption.NEVER_STARTED,
+        0,
+    )
 
 
 def test_invalid_account_that_passes_does_nothing(watched: Watched) -> None:
-    never = TaskState(Phase.PENDING, "InvalidAccount", hindrance=Hindrance.NEVER)
+    never = TaskState(Phase.PENDING, "InvalidAccount", block=BlockKind.IMPOSSIBLE)
     for _ in range(60):
         for state in (never, never, TaskState(Phase.PENDING, "Priority")):
             watched.cluster.says = {0: state}
@@ -945,7 +948,7 @@ def test_invalid_account_that_passes_does_nothing(watched: Watched) -> None:
 
 
 def test_sessions_that_look_once_conclude_from_what_the_journal_told(watched: Watched) -> None:
-    watched.cluster.says = {0: TaskState(Phase.PENDING, "InvalidAccount", hindrance=Hindrance.NEVER)}
+    watched.cluster.says = {0: TaskState(Phase.PENDING, "InvalidAccount", block=BlockKind.IMPOSSIBLE)}
     watched.now += TOLD_S
     watched.observe()
     for seconds, never in ((NEVER_S - 1, {}), (1.0, {"b1": [0]})):
@@ -969,7 +972,7 @@ def test_cost_is_what_the_task_held(
 ) -> None:
     watched = Watched(tmp_path)
     watched.state.live["b1"].gpus = asked
-    watched.state.live["b1"].held = held
+    watched.state.live["b1"].gpus_held = held
     watched.restart()
     watched.cluster.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=2.0, gpus=given)}
     expected = [] if given is None else [TasksAllocated("b1", (0,), given)]
@@ -998,7 +1001,7 @@ def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_
         watched.observe(30.0)
         event, closed = watched.observe(GRACE_S)
         assert isinstance(event, RunInterrupted)
-        charged.append((event.why, event.gpu_seconds, closed))
+        charged.append((event.interruption, event.gpu_seconds, closed))
         watched.batch([0])
     assert charged == [
         (Interruption.LOST, 4.0, BatchClosed("b1")),

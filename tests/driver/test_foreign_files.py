@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hpcsweep.core.compaction import CompactionState
-from hpcsweep.core.events import Failure, Outcome, RunFinished, RunId, SweepOutcome
+from hpcsweep.core.events import FailureKind, Outcome, RunFinished, RunId, SweepOutcome
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.store.compaction.parts import CompactableRun, WritePart
 from hpcsweep.store.compaction.worker import carry_out
@@ -67,7 +67,7 @@ def test_a_sweep_ends_as_if_nothing_strange_were_in_its_folder(root: Path, contr
     assert again.passed_over[0] == stray
     ended = again.state.ended
     assert ended is not None
-    assert (ended.ending, sum(again.state.counts.values())) == (SweepOutcome.FINISHED, 4)
+    assert (ended.outcome, sum(again.state.counts.values())) == (SweepOutcome.FINISHED, 4)
     values = [event for event in read_journal(layout).events if isinstance(event, RunFinished)]
     assert [event.outcome for event in values] == [Outcome.COMPLETED] * 4
 
@@ -89,7 +89,7 @@ def test_a_result_of_another_batch_is_passed_over(root: Path, controller: Path) 
     driver.run()
     journal.release()
     assert driver.state.ended is not None
-    assert driver.state.ended.ending is SweepOutcome.FINISHED
+    assert driver.state.ended.outcome is SweepOutcome.FINISHED
 
 
 def test_a_request_that_cannot_be_removed_is_answered_once(root: Path, controller: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_run_pays_for_a_metrics_file_that_cannot_be_read() -> None:
             0,
             False,
             False,
-            Failure.UNREADABLE,
+            FailureKind.UNREADABLE,
         )
 
 

@@ -25,7 +25,7 @@ from hpcsweep.core.events import (
     SweepStarted,
     TrialCreated,
 )
-from hpcsweep.core.models import DEATH_S
+from hpcsweep.core.models import INSTANT_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import EXCLUDED_S, check_health, excluded
 
@@ -190,7 +190,7 @@ def test_a_resumed_sweep_leaves_no_node_out() -> None:
 @pytest.mark.parametrize(
     "life",
     [
-        RunInterrupted(0, 0, Interruption.WORKER_DIED, seconds=DEATH_S + 1),
+        RunInterrupted(0, 0, Interruption.WORKER_DIED, seconds=INSTANT_S + 1),
         RunInterrupted(0, 0, Interruption.NODE_FAIL, progressed=True),
         RunInterrupted(0, 0, Interruption.PREEMPTED),
         RunInterrupted(0, 0, Interruption.TIMEOUT),

@@ -38,7 +38,7 @@ def test_hyperband_leaves_the_checkpoint_of_the_best_alone_and_trains_no_step_tw
     assert (state.dropped, state.without_checkpoint, state.dropping) == (removed, removed, {})
     told = of_kind(layout.root, CheckpointsRemoved)
     assert sum(event.files for event in told) == 2 * len(removed)
-    assert state.removed_bytes == sum(event.bytes for event in told) > 1000 * len(removed)
+    assert state.checkpoint_bytes_removed == sum(event.bytes for event in told) > 1000 * len(removed)
     assert len(told) > 3, "as they become useless, not at the end"
 
 
@@ -52,7 +52,7 @@ def test_status_tells_what_is_held_and_what_was_removed(tmp_path: Path) -> None:
         "files": 2,
         "trials": 1,
         "removed_trials": 4,
-        "removed_bytes": state.removed_bytes,
+        "removed_bytes": state.checkpoint_bytes_removed,
     }
 
 

@@ -63,7 +63,7 @@ def test_a_sweep_whose_code_was_broken_ends_as_an_undisturbed_one_once_it_is_men
 
     broken = drive_on(root, cluster)
     assert broken.state.ended is not None
-    assert (broken.state.ended.ending, broken.state.ended.reason) == (ending, reason)
+    assert (broken.state.ended.outcome, broken.state.ended.reason) == (ending, reason)
     failed = len(broken.state.trials)
     cluster.below = 0.0
     ask(root)
@@ -140,7 +140,10 @@ def test_a_pause_is_lifted_while_jobs_are_still_on_the_cluster(root: Path, tmp_p
     driver.run()
     journal.release()
     assert driver.state.ended is not None
-    assert (driver.state.ended.ending, driver.state.counts[RunStatus.COMPLETED]) == (SweepOutcome.FINISHED, 9)
+    assert (driver.state.ended.outcome, driver.state.counts[RunStatus.COMPLETED]) == (
+        SweepOutcome.FINISHED,
+        9,
+    )
 
 
 def test_the_searcher_learns_what_a_configuration_gave_when_it_was_tried_again(

@@ -42,7 +42,7 @@ def ask(root: Path, trial: Any) -> str:
     return put_request(Layout(root), Request("stop_trial", 1.0, "ada", {"trial": trial})).name
 
 
-class Holding(FolderCluster):
+class HoldingCluster(FolderCluster):
     """Its tasks begin when they are let, trial by trial."""
 
     def __init__(self, controller: Path) -> None:
@@ -64,8 +64,8 @@ class Holding(FolderCluster):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Holding:
-    return Holding(tmp_path / "controller")
+def site(tmp_path: Path) -> HoldingCluster:
+    return HoldingCluster(tmp_path / "controller")
 
 
 def ended(driver: Driver, most: int = 60) -> Driver:
@@ -79,7 +79,7 @@ def ended(driver: Driver, most: int = 60) -> Driver:
 
 
 def test_a_run_under_way_is_cancelled_and_counts_as_stopped_with_what_it_has_reported(
-    root: Path, site: Holding
+    root: Path, site: HoldingCluster
 ) -> None:
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3))
@@ -100,7 +100,7 @@ def test_a_run_under_way_is_cancelled_and_counts_as_stopped_with_what_it_has_rep
     assert not list((root / "control").iterdir())
 
 
-def test_a_run_that_waits_ends_without_being_submitted(root: Path, site: Holding) -> None:
+def test_a_run_that_waits_ends_without_being_submitted(root: Path, site: HoldingCluster) -> None:
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), max_tasks=1)
     site.hold(0)
     driver.tick()
@@ -117,7 +117,7 @@ def test_a_run_that_waits_ends_without_being_submitted(root: Path, site: Holding
 
 @pytest.mark.parametrize("scheduler", [Halving(max_resource=4), ASHA(max_resource=4, eta=2, trials=4)])
 def test_a_trial_that_waits_for_its_promotion_is_not_promoted_but_the_next_best(
-    root: Path, site: Holding, scheduler: Any
+    root: Path, site: HoldingCluster, scheduler: Any
 ) -> None:
     driver, journal = make_driver(root, site, scheduler=scheduler, max_tasks=8)
     site.hold(3)
@@ -137,7 +137,7 @@ def test_a_trial_that_waits_for_its_promotion_is_not_promoted_but_the_next_best(
     assert end_of(root)[0] is SweepOutcome.FINISHED
 
 
-def test_all_repeats_of_a_configuration_are_ended_with_it(root: Path, site: Holding) -> None:
+def test_all_repeats_of_a_configuration_are_ended_with_it(root: Path, site: HoldingCluster) -> None:
     started = STARTED.__class__("cafe01", "s", 1.0, {**STARTED.identity, "repeats": 2})
     site.hold(2)
     site.hold(3)
@@ -152,7 +152,7 @@ def test_all_repeats_of_a_configuration_are_ended_with_it(root: Path, site: Hold
 
 
 @pytest.mark.parametrize("wanted", [7, -1, "1", None, 0])
-def test_what_cannot_be_stopped_is_passed_over(root: Path, site: Holding, wanted: Any) -> None:
+def test_what_cannot_be_stopped_is_passed_over(root: Path, site: HoldingCluster, wanted: Any) -> None:
     """There is no such trial, or it is trained to its end."""
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=2))
@@ -177,7 +177,7 @@ def told_by_worker(files: BatchLayout, trial: int, n: int) -> None:
 
 
 def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
-    root: Path, site: Holding
+    root: Path, site: HoldingCluster
 ) -> None:
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
@@ -211,7 +211,9 @@ def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
     assert end_of(root) == (SweepOutcome.FINISHED, "all trials are done")
 
 
-def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(root: Path, site: Holding) -> None:
+def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(
+    root: Path, site: HoldingCluster
+) -> None:
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
     driver.tick()
@@ -227,7 +229,7 @@ def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(root: Pat
     assert {trial.runs[0].status for trial in driver.state.trials} == {RunStatus.STOPPED}
 
 
-def test_what_a_worker_stopped_for_nobody_is_tried_again(root: Path, site: Holding) -> None:
+def test_what_a_worker_stopped_for_nobody_is_tried_again(root: Path, site: HoldingCluster) -> None:
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
     driver.tick()
@@ -242,7 +244,7 @@ def test_what_a_worker_stopped_for_nobody_is_tried_again(root: Path, site: Holdi
     assert driver.state.trials[0].runs[0].attempts == 2
 
 
-def test_settling_takes_the_request_up_and_submits_nothing(root: Path, site: Holding) -> None:
+def test_settling_takes_the_request_up_and_submits_nothing(root: Path, site: HoldingCluster) -> None:
     site.hold(0)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=9), max_tasks=1)
     driver.tick()

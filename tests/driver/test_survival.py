@@ -16,7 +16,7 @@ from hpcsweep.core.events import (
     RunInterrupted,
     SweepOutcome,
 )
-from hpcsweep.core.protocols import Batch, Hindrance, Limits, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.protocols import Batch, BlockKind, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.driver import HostTask
 from hpcsweep.errors import SubmitLimited
 from hpcsweep.schedulers.fifo import Fifo
@@ -50,10 +50,10 @@ class Limited(FolderCluster):
         return super().submit(batch)
 
     def limits(self) -> Limits:
-        return Limits(queued=self.most if self.tells else None)
+        return Limits(queued_tasks=self.most if self.tells else None)
 
     @property
-    def queued(self) -> int | None:
+    def queued_tasks(self) -> int | None:
         return self._open() if self.tells else None
 
 
@@ -79,7 +79,7 @@ def test_a_sweep_that_a_submit_limit_keeps_out_says_so_and_asks_ever_more_seldom
     clock = FakeClock()
     driver, journal = make_driver(root, cluster, clock=clock)
     driver.tick()
-    assert driver.state.limited == "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    assert driver.state.submit_limit == "sbatch: error: QOSMaxSubmitJobPerUserLimit"
     first = cluster.tried
     for _ in range(60):
         clock.sleep(60.0)
@@ -88,7 +88,7 @@ def test_a_sweep_that_a_submit_limit_keeps_out_says_so_and_asks_ever_more_seldom
     cluster.most = 100
     driver.run()
     journal.release()
-    assert driver.state.limited == ""
+    assert driver.state.submit_limit == ""
     assert decided(events(root)) == undisturbed(root.parent)
 
 
@@ -125,7 +125,7 @@ class Hindered(FolderCluster):
 
     poll_s = (1.0, 1.0)
     reason = "PartitionTimeLimit"
-    kind: Hindrance | None = Hindrance.NEVER
+    kind: BlockKind | None = BlockKind.IMPOSSIBLE
 
     def __init__(self, controller: Path, **options: Any) -> None:
         super().__init__(controller, **options)
@@ -135,7 +135,7 @@ class Hindered(FolderCluster):
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
         if self.kind is None:
             return super().poll(live)
-        pending = TaskState(Phase.PENDING, self.reason, hindrance=self.kind)
+        pending = TaskState(Phase.PENDING, self.reason, block=self.kind)
         cancelled = TaskState(Phase.CANCELLED)
         tasks = [TaskId(batch.name, task) for batch in live for task in batch.open_tasks]
         return {task: cancelled if task in self.cancelled else pending for task in tasks}
@@ -170,13 +170,13 @@ def test_what_the_cluster_put_back_and_holds_is_released_once_and_then_told(
     root: Path, controller: Path
 ) -> None:
     cluster = Hindered(controller)
-    cluster.kind, cluster.reason = Hindrance.HELD, "JobHeldMaxRequeue"
+    cluster.kind, cluster.reason = BlockKind.HELD, "JobHeldMaxRequeue"
     driver, journal = make_driver(root, cluster)
     for _ in range(4):
         driver.tick()
     (batch,) = driver.state.live.values()
     assert cluster.released == [(batch.name, list(range(9)))]
-    assert batch.hindered == "9 tasks: JobHeldMaxRequeue"
+    assert batch.blocked_reason == "9 tasks: JobHeldMaxRequeue"
     journal.release()
     driver, journal = make_driver(root, cluster)
     driver.tick()
@@ -204,11 +204,11 @@ class Calling(FolderCluster):
         shown = super().poll(live) or {}
         return {**shown, **dict.fromkeys(self.still, TaskState(Phase.RUNNING))}
 
-    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+    def submit_tick(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         self.calls.append((name, after, delay_s))
         return f"tick-{len(self.calls)}"
 
-    def dismiss(self, jobs: Sequence[str]) -> None:
+    def cancel_ticks(self, jobs: Sequence[str]) -> None:
         self.dismissed += jobs
 
     def submit(self, batch: Batch) -> str:

@@ -26,7 +26,7 @@ from hpcsweep.driver.intermediate import MetricsPoller
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
-from hpcsweep.schedulers.stopping_rules import Median, Plateau, Stopping
+from hpcsweep.schedulers.stopping_rules import Median, Plateau, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import BatchLayout, Layout
@@ -100,10 +100,10 @@ class Stepping(FolderCluster):
         super().cancel(batch, tasks)
 
 
-def fifo_with_plateau(trials: int = 4) -> Stopping:
+def fifo_with_plateau(trials: int = 4) -> WithStoppingRules:
     """Stops where 1 / step falls by no more than 0.1 for two reports: at step 6 of 20."""
     rule = Plateau(patience=2, min_delta=0.1)
-    return Stopping(Fifo(max_resource=20, trials=trials), rules=[rule])
+    return WithStoppingRules(Fifo(max_resource=20, trials=trials), rules=[rule])
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -157,7 +157,7 @@ def test_reports_between_the_last_look_and_the_end_are_seen(root: Path, controll
     drive(
         root,
         Quick(controller),
-        scheduler=Stopping(Fifo(max_resource=20, trials=3), rules=[Median(min_trials=1)]),
+        scheduler=WithStoppingRules(Fifo(max_resource=20, trials=3), rules=[Median(min_trials=1)]),
     )
     reported = {event.trial: [step for step, _ in event.reports] for event in of_kind(root, RunReported)}
     assert reported == {trial: list(range(1, 21)) for trial in range(3)}
@@ -199,11 +199,11 @@ def test_a_new_driver_for_each_tick_stops_the_same_runs(root: Path, tmp_path: Pa
             case "plateau":
                 return fifo_with_plateau()
             case "median":
-                return Stopping(Fifo(max_resource=9, trials=9), rules=[Median(min_trials=2)])
+                return WithStoppingRules(Fifo(max_resource=9, trials=9), rules=[Median(min_trials=2)])
             case "asha":
                 return ASHA(max_resource=9, trials=9, stopping=True)
             case _:
-                return Stopping(Hyperband(max_resource=9), rules=[Median(min_trials=2)])
+                return WithStoppingRules(Hyperband(max_resource=9), rules=[Median(min_trials=2)])
 
     def sweep(name: str, *, one_driver: bool) -> tuple[list[Any], list[Any]]:
         folder, cluster = tmp_path / name, Stepping(tmp_path / f"{name} controller")
@@ -223,7 +223,7 @@ def test_a_new_driver_for_each_tick_stops_the_same_runs(root: Path, tmp_path: Pa
 
 
 def test_a_stopped_trial_is_never_promoted(root: Path, controller: Path) -> None:
-    scheduler = Stopping(Hyperband(max_resource=9, iterations=2), rules=[Median(min_trials=2)])
+    scheduler = WithStoppingRules(Hyperband(max_resource=9, iterations=2), rules=[Median(min_trials=2)])
     drive(root, Stepping(controller), scheduler=scheduler)
     stopped = {event.trial: index for index, event in enumerate(of_kind(root, TrialStopped))}
     assert stopped
@@ -243,7 +243,7 @@ def test_clones_start_from_their_donors_and_donors_keep_what_clones_need(
     clones = [event for event in of_kind(root, TrialCreated) if event.origin == "clone"]
     assert clones, "somebody was replaced"
     trials = driver.state.trials
-    assert driver.state.chosen == 8
+    assert driver.state.configurations == 8
     for clone in clones:
         donor = trials[clone.parent]
         assert clone.start in [run.resource for run in donor.runs if run.value is not None]

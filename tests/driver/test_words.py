@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.cli.format import troubles
-from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterSaid, SweepOutcome
+from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterMessage, SweepOutcome
 from hpcsweep.core.protocols import Batch, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.driver import Driver
 from hpcsweep.driver.health import REFUSALS, REFUSALS_IN_ALL
@@ -39,7 +39,7 @@ class Moody(FolderCluster):
         return None
 
     @property
-    def words(self) -> str:
+    def poll_error(self) -> str:
         return self.words_of.get("poll", "")
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
@@ -94,7 +94,7 @@ def test_words_are_told_while_they_hold_and_written_down_once(tmp_path: Path, cl
     driver.run()
     journal.release()
     assert told(driver, clock) == []
-    assert [(said.asked, said.words) for said in of_kind(tmp_path / "s", ClusterSaid)] == [
+    assert [(said.asked, said.words) for said in of_kind(tmp_path / "s", ClusterMessage)] == [
         ("limits", words),
         ("limits", ""),
         ("poll", "squeue: error 17 of job 4711"),
@@ -134,7 +134,7 @@ def test_a_few_refusals_that_differ_or_are_none_do_not_pause_it(tmp_path: Path, 
     ]
     driver = drive(tmp_path / "s", cluster)
     assert driver.state.ended is not None
-    assert driver.state.ended.ending is SweepOutcome.FINISHED
+    assert driver.state.ended.outcome is SweepOutcome.FINISHED
     assert cluster.asked > 10
 
 

@@ -22,7 +22,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     Config,
     ConfigsEnqueued,
-    Failure,
+    FailureKind,
     Interruption,
     Outcome,
     RunFinished,
@@ -58,7 +58,7 @@ from tests.doubles import FolderCluster, quadratic
 
 def started(*, mode: str = "min", picked: str = "", **identity: Any) -> SweepStarted:
     objective = {"metric": "loss", "mode": mode, "at": identity.pop("at", "last")}
-    return SweepStarted("cafe01", "s", 100.0, {"objective": objective, **identity}, picked=picked)
+    return SweepStarted("cafe01", "s", 100.0, {"objective": objective, **identity}, resolved_searcher=picked)
 
 
 def created(trials: range, *, bracket: int = 0, resource: int = 1, **fields: Any) -> list[AnyEvent]:
@@ -619,7 +619,7 @@ def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> Non
             "given up after 3",
             True,
             "17-ada.json",
-            Failure.LOST,
+            FailureKind.LOST,
         ),
         Attempt(2, 0, Outcome.COMPLETED, None, 1, "n1", "13_0", 240.0, ""),
     )

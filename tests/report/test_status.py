@@ -79,7 +79,7 @@ TROUBLED: list[AnyEvent] = [
     TickSubmitted("14", 301.0, "b"),
     BatchBlocked("b", "2 tasks: PartitionTimeLimit"),
     planned("c", 7, 8),
-    BatchAbandoned("c", "QOSMaxSubmitJobPerUserLimit", limited=True),
+    BatchAbandoned("c", "QOSMaxSubmitJobPerUserLimit", over_limit=True),
     PauseRequested(302.0, "its jobs can never start (2 tasks: PartitionTimeLimit)"),
 ]
 

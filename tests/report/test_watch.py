@@ -323,7 +323,7 @@ def told(course: Course) -> dict[str, Any]:
         "interruptions": list(course.interruptions),
         "refusal": course.refusal(),
         "pace": course.pace(now=5000.0),
-        "unended": {name: batch.unended for name, batch in state.live.items()},
+        "unended": {name: batch.unfinished for name, batch in state.live.items()},
     }
 
 
@@ -349,7 +349,7 @@ def test_looking_often_sees_what_looking_once_sees_and_what_status_tells(sweep: 
                     events.append(RunRetried(trial, 0))
         if drawn.random() < 0.5:
             events.append(planned(f"x{bracket}"))
-            events.append(BatchAbandoned(f"x{bracket}", "no", limited=drawn.random() < 0.5))
+            events.append(BatchAbandoned(f"x{bracket}", "no", over_limit=drawn.random() < 0.5))
     for event in events:
         sweep.add(event)
         if drawn.random() < 0.2:

@@ -12,7 +12,7 @@ from hpcsweep.core.events import SweepResumed, TrialCreated
 from hpcsweep.core.protocols import Promote, Start, Stop
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.asha_promotion import Rung
-from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.schedulers.rungs import BracketPlan
 from tests.schedulers.playing import EXHAUSTED, Hand
 
 # --------------------------------------------------------------------------- promotion
@@ -273,7 +273,7 @@ def stopped(hand: Hand) -> list[int]:
 
 def test_stopping_lets_a_run_go_on_unless_it_is_outside_the_top_third_at_a_milestone() -> None:
     hand = stopping()
-    assert hand.scheduler.watches
+    assert hand.scheduler.needs_reports
     goes_on = []
     for trial, value, _ in AT_THE_FIRST_MILESTONE:
         hand.report(trial, {1: value})
@@ -379,6 +379,6 @@ def test_stopping_is_done_when_its_last_run_has_ended() -> None:
 
 
 def test_only_stopping_with_a_number_of_trials_knows_the_size_of_its_rungs_beforehand() -> None:
-    assert ASHA(max_resource=9, stopping=True, trials=5).ladders == (Ladder((9,), (5,)),)
+    assert ASHA(max_resource=9, stopping=True, trials=5).ladders == (BracketPlan((9,), (5,)),)
     assert ASHA(max_resource=9, stopping=True).ladders == ()
     assert ASHA(max_resource=9, trials=5).ladders == ()

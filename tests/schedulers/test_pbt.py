@@ -22,8 +22,8 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Parameter, Space
 from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT
-from hpcsweep.schedulers.pbt_explore import explored, moved
-from hpcsweep.schedulers.rungs import Ladder
+from hpcsweep.schedulers.pbt_explore import perturb, perturb_value
+from hpcsweep.schedulers.rungs import BracketPlan
 from tests.schedulers.playing import EXHAUSTED, Hand
 
 LR = Space((Parameter("lr", Float(0.1, 1.0)),))
@@ -277,8 +277,8 @@ def test_where_no_trial_may_start_the_population_stays_smaller_and_is_cloned_all
 
 def test_the_last_interval_may_be_a_short_one_and_the_plan_is_the_population_side_by_side() -> None:
     scheduler = PBT(population=4, interval=4, max_resource=10, space=LR, seed=0)
-    assert scheduler.ladders == (Ladder((4, 8, 10), (4, 4, 4)),)
-    assert (scheduler.watches, scheduler.clones) == (False, True)
+    assert scheduler.ladders == (BracketPlan((4, 8, 10), (4, 4, 4)),)
+    assert (scheduler.needs_reports, scheduler.clones) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_an_option_that_makes_no_sense_is_named(options: dict[str, Any], message
 def test_a_value_moves_by_a_factor_and_is_clipped_to_its_domain(
     domain: Domain, value: Any, up: Any, down: Any
 ) -> None:
-    assert (moved(domain, value, 1.2), moved(domain, value, 0.8)) == (up, down)
+    assert (perturb_value(domain, value, 1.2), perturb_value(domain, value, 0.8)) == (up, down)
 
 
 CONDITIONAL = Space(
@@ -369,7 +369,7 @@ def test_whatever_is_altered_the_configuration_is_valid(
     rng = default_rng(seed)
     config = CONDITIONAL.sample(1, rng)[0]
     for _ in range(5):
-        config = explored(CONDITIONAL, config, rng, resample=resample, factors=factors)
+        config = perturb(CONDITIONAL, config, rng, resample=resample, factors=factors)
         assert CONDITIONAL.check(config) == []
         assert list(config) == [name for name in CONDITIONAL.names if name in config]
 
@@ -385,7 +385,7 @@ def test_without_resampling_each_number_is_moved_by_one_of_the_factors_and_choic
     }
     seen: dict[str, set[Any]] = {name: set() for name in config}
     for seed in range(50):
-        altered = explored(CONDITIONAL, config, default_rng(seed), resample=0.0, factors=(1.2, 0.8))
+        altered = perturb(CONDITIONAL, config, default_rng(seed), resample=0.0, factors=(1.2, 0.8))
         for name, value in altered.items():
             seen[name].add(value)
     assert seen == {
@@ -403,7 +403,7 @@ def test_what_a_resampled_choice_makes_active_is_drawn_and_what_it_makes_inactiv
     sgd: Config = {**adam, "optimizer": "sgd", "momentum": 0.5, "nesterov": True}
     for donor in (adam, sgd):
         altered = [
-            explored(CONDITIONAL, donor, default_rng(seed), resample=1.0, factors=(1.2, 0.8))
+            perturb(CONDITIONAL, donor, default_rng(seed), resample=1.0, factors=(1.2, 0.8))
             for seed in range(50)
         ]
         assert {config["optimizer"] for config in altered} == {"sgd", "adam"}
@@ -415,8 +415,8 @@ def test_constraints_are_tried_for_again_and_kept_by_the_donors_configuration_at
     space = Space((Parameter("lr", Float(0.1, 1.0)),), (Expression("lr <= 0.5"),))
     config: Config = {"lr": 0.5}
     for seed in range(10):
-        again = explored(space, config, default_rng(seed), resample=0.0, factors=(1.2, 0.8))
+        again = perturb(space, config, default_rng(seed), resample=0.0, factors=(1.2, 0.8))
         assert again == {"lr": 0.4}
-        at_last = explored(space, config, default_rng(seed), resample=0.0, factors=(1.2,))
+        at_last = perturb(space, config, default_rng(seed), resample=0.0, factors=(1.2,))
         assert at_last == config
         assert at_last is not config

@@ -13,7 +13,7 @@ from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT
-from hpcsweep.schedulers.stopping_rules import Median, Plateau, Stopping, StoppingRule
+from hpcsweep.schedulers.stopping_rules import Median, Plateau, StoppingRule, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Halving
 from tests.schedulers.playing import Hand
 
@@ -225,7 +225,7 @@ def test_a_member_whose_place_has_been_taken_counts_for_nothing() -> None:
 
 @pytest.mark.parametrize("rule", [Median(min_trials=1), Plateau(patience=3)], ids=["median", "plateau"])
 def test_rules_go_on_with_what_a_run_reported_before_it_failed(rule: StoppingRule) -> None:
-    hand = Hand(Stopping(Fifo(max_resource=9, trials=2), rules=[rule]))
+    hand = Hand(WithStoppingRules(Fifo(max_resource=9, trials=2), rules=[rule]))
     hand.take(2)
     hand.report(0, {1: 0.5, 2: 0.3, 3: 0.4})
     hand.finish(0, {0: 0.4})

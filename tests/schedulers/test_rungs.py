@@ -9,28 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcsweep.schedulers.rungs import (
-    Ladder,
-    halving_ladder,
-    hyperband_ladder,
-    hyperband_ladders,
+    BracketPlan,
+    floor_log,
+    halving_bracket,
+    hyperband_bracket,
+    hyperband_brackets,
     top_k,
-    whole_log,
 )
 
 
 def test_hyperband_81_by_3_is_the_papers_table() -> None:
-    ladders = hyperband_ladders(min_resource=1, max_resource=81, eta=3)
+    ladders = hyperband_brackets(min_resource=1, max_resource=81, eta=3)
     assert ladders == [
-        Ladder((1, 3, 9, 27, 81), (81, 27, 9, 3, 1)),
-        Ladder((3, 9, 27, 81), (34, 11, 3, 1)),
-        Ladder((9, 27, 81), (15, 5, 1)),
-        Ladder((27, 81), (8, 2)),
-        Ladder((81,), (5,)),
+        BracketPlan((1, 3, 9, 27, 81), (81, 27, 9, 3, 1)),
+        BracketPlan((3, 9, 27, 81), (34, 11, 3, 1)),
+        BracketPlan((9, 27, 81), (15, 5, 1)),
+        BracketPlan((27, 81), (8, 2)),
+        BracketPlan((81,), (5,)),
     ]
 
 
 def test_hyperband_81_by_3_costs_1581_units_from_checkpoints_and_1902_from_scratch() -> None:
-    ladders = hyperband_ladders(min_resource=1, max_resource=81, eta=3)
+    ladders = hyperband_brackets(min_resource=1, max_resource=81, eta=3)
     assert {
         "configurations": sum(ladder.sizes[0] for ladder in ladders),
         "runs": sum(ladder.runs for ladder in ladders),
@@ -40,32 +40,32 @@ def test_hyperband_81_by_3_costs_1581_units_from_checkpoints_and_1902_from_scrat
 
 
 def test_243_by_3_has_six_rungs_where_float_logarithms_give_five() -> None:
-    ladders = hyperband_ladders(min_resource=1, max_resource=243, eta=3)
+    ladders = hyperband_brackets(min_resource=1, max_resource=243, eta=3)
     assert [len(ladder.resources) for ladder in ladders] == [6, 5, 4, 3, 2, 1]
-    assert ladders[0] == Ladder((1, 3, 9, 27, 81, 243), (243, 81, 27, 9, 3, 1))
+    assert ladders[0] == BracketPlan((1, 3, 9, 27, 81, 243), (243, 81, 27, 9, 3, 1))
 
 
 def test_a_largest_resource_that_is_no_power_of_eta_rounds_the_lower_rungs_down() -> None:
-    assert hyperband_ladders(min_resource=1, max_resource=100, eta=3) == [
-        Ladder((1, 3, 11, 33, 100), (81, 27, 9, 3, 1)),
-        Ladder((3, 11, 33, 100), (34, 11, 3, 1)),
-        Ladder((11, 33, 100), (15, 5, 1)),
-        Ladder((33, 100), (8, 2)),
-        Ladder((100,), (5,)),
+    assert hyperband_brackets(min_resource=1, max_resource=100, eta=3) == [
+        BracketPlan((1, 3, 11, 33, 100), (81, 27, 9, 3, 1)),
+        BracketPlan((3, 11, 33, 100), (34, 11, 3, 1)),
+        BracketPlan((11, 33, 100), (15, 5, 1)),
+        BracketPlan((33, 100), (8, 2)),
+        BracketPlan((100,), (5,)),
     ]
 
 
 def test_a_smallest_resource_above_one_leaves_brackets_out_and_no_rung_is_below_it() -> None:
-    assert hyperband_ladders(min_resource=2, max_resource=54, eta=3) == [
-        Ladder((2, 6, 18, 54), (27, 9, 3, 1)),
-        Ladder((6, 18, 54), (12, 4, 1)),
-        Ladder((18, 54), (6, 2)),
-        Ladder((54,), (4,)),
+    assert hyperband_brackets(min_resource=2, max_resource=54, eta=3) == [
+        BracketPlan((2, 6, 18, 54), (27, 9, 3, 1)),
+        BracketPlan((6, 18, 54), (12, 4, 1)),
+        BracketPlan((18, 54), (6, 2)),
+        BracketPlan((54,), (4,)),
     ]
 
 
 def test_equal_smallest_and_largest_resource_is_one_bracket_of_one_trial() -> None:
-    assert hyperband_ladders(min_resource=5, max_resource=5, eta=3) == [Ladder((5,), (1,))]
+    assert hyperband_brackets(min_resource=5, max_resource=5, eta=3) == [BracketPlan((5,), (1,))]
 
 
 @given(
@@ -78,7 +78,7 @@ def test_hyperband_rungs_rise_shrink_by_eta_and_stay_within_the_bounds(
     min_resource: int, factor: int, extra: int, eta: int
 ) -> None:
     max_resource = min_resource * factor + extra % min_resource
-    ladders = hyperband_ladders(min_resource=min_resource, max_resource=max_resource, eta=eta)
+    ladders = hyperband_brackets(min_resource=min_resource, max_resource=max_resource, eta=eta)
     assert [len(ladder.sizes) for ladder in ladders] == list(range(len(ladders), 0, -1))
     for ladder in ladders:
         assert ladder.resources[0] >= min_resource
@@ -86,17 +86,17 @@ def test_hyperband_rungs_rise_shrink_by_eta_and_stay_within_the_bounds(
         assert all(low < high for low, high in itertools.pairwise(ladder.resources))
         assert all(above == below // eta for below, above in itertools.pairwise(ladder.sizes))
         assert ladder.sizes[-1] >= 1
-    assert hyperband_ladder(0, min_resource=min_resource, max_resource=max_resource, eta=eta) == ladders[-1]
+    assert hyperband_bracket(0, min_resource=min_resource, max_resource=max_resource, eta=eta) == ladders[-1]
 
 
 def test_halving_2_to_10_by_2_appends_the_largest_resource_as_d2l_does() -> None:
-    ladder = halving_ladder(min_resource=2, max_resource=10, eta=2)
-    assert ladder == Ladder((2, 4, 8, 10), (8, 4, 2, 1))
+    ladder = halving_bracket(min_resource=2, max_resource=10, eta=2)
+    assert ladder == BracketPlan((2, 4, 8, 10), (8, 4, 2, 1))
     assert (ladder.runs, ladder.units, ladder.units_from_scratch) == (15, 34, 58)
 
 
 def test_halving_does_not_append_a_largest_resource_that_is_a_rung_already() -> None:
-    assert halving_ladder(min_resource=1, max_resource=8, eta=2) == Ladder((1, 2, 4, 8), (8, 4, 2, 1))
+    assert halving_bracket(min_resource=1, max_resource=8, eta=2) == BracketPlan((1, 2, 4, 8), (8, 4, 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_halving_does_not_append_a_largest_resource_that_is_a_rung_already() -> 
 def test_prefact_multiplies_each_rung_and_leaves_at_least_one_trial(
     prefact: float, sizes: tuple[int, ...]
 ) -> None:
-    ladder = halving_ladder(min_resource=2, max_resource=10, eta=2, prefact=prefact)
-    assert ladder == Ladder((2, 4, 8, 10), sizes)
+    ladder = halving_bracket(min_resource=2, max_resource=10, eta=2, prefact=prefact)
+    assert ladder == BracketPlan((2, 4, 8, 10), sizes)
 
 
 def test_prefact_is_exact_where_floats_lose_a_trial() -> None:
     assert int(0.29 * 100) == 28
-    ladder = halving_ladder(min_resource=1, max_resource=100, eta=10, prefact=0.29)
-    assert ladder == Ladder((1, 10, 100), (29, 2, 1))
+    ladder = halving_bracket(min_resource=1, max_resource=100, eta=10, prefact=0.29)
+    assert ladder == BracketPlan((1, 10, 100), (29, 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_prefact_is_exact_where_floats_lose_a_trial() -> None:
 def test_a_bracket_that_started_fewer_trials_shrinks_all_its_rungs(
     started: int, sizes: tuple[int, ...]
 ) -> None:
-    assert Ladder((1, 3, 9), (9, 3, 1)).shrunk(started, eta=3) == Ladder((1, 3, 9), sizes)
+    assert BracketPlan((1, 3, 9), (9, 3, 1)).shrunk(started, eta=3) == BracketPlan((1, 3, 9), sizes)
 
 
 @given(st.integers(2, 10), st.integers(0, 30))
 def test_whole_log_is_exact_at_and_around_every_power(base: int, power: int) -> None:
-    assert whole_log(base**power, base) == power
+    assert floor_log(base**power, base) == power
     if power:
-        assert whole_log(base**power - 1, base) == power - 1
+        assert floor_log(base**power - 1, base) == power - 1
 
 
 @pytest.mark.parametrize(

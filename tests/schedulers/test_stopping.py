@@ -12,8 +12,8 @@ from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
-from hpcsweep.schedulers.rungs import Ladder
-from hpcsweep.schedulers.stopping_rules import STOP_RULES, Median, Plateau, Stopping, StoppingRule
+from hpcsweep.schedulers.rungs import BracketPlan
+from hpcsweep.schedulers.stopping_rules import STOP_RULES, Median, Plateau, StoppingRule, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Hyperband
 from tests.schedulers.playing import EXHAUSTED, Hand
 
@@ -25,7 +25,7 @@ def first_stop(rule: StoppingRule, curve: Sequence[float], *, trial: int = 100) 
 
 
 def played(inner: Scheduler, *rules: StoppingRule, slots: int = 10) -> Hand:
-    hand = Hand(Stopping(inner, rules=rules))
+    hand = Hand(WithStoppingRules(inner, rules=rules))
     hand.take(slots)
     return hand
 
@@ -271,10 +271,10 @@ def test_where_the_scheduler_within_stops_a_trial_too_it_is_stopped_once() -> No
 
 def test_what_callers_ask_of_a_scheduler_is_that_of_the_one_within() -> None:
     space = Space((Parameter("lr", Float(0.1, 1.0)),))
-    pbt = Stopping(PBT(population=4, interval=2, max_resource=4, space=space, seed=0), rules=[])
-    fifo = Stopping(Fifo(max_resource=4, trials=5), rules=[])
-    assert (pbt.watches, pbt.clones, pbt.done) == (True, True, False)
-    assert (fifo.watches, fifo.clones, fifo.ladders) == (True, False, (Ladder((4,), (5,)),))
-    assert Stopping(ASHA(max_resource=4), rules=[]).ladders == ()
+    pbt = WithStoppingRules(PBT(population=4, interval=2, max_resource=4, space=space, seed=0), rules=[])
+    fifo = WithStoppingRules(Fifo(max_resource=4, trials=5), rules=[])
+    assert (pbt.needs_reports, pbt.clones, pbt.done) == (True, True, False)
+    assert (fifo.needs_reports, fifo.clones, fifo.ladders) == (True, False, (BracketPlan((4,), (5,)),))
+    assert WithStoppingRules(ASHA(max_resource=4), rules=[]).ladders == ()
     fifo.apply(EXHAUSTED)
     assert fifo.done

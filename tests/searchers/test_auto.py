@@ -34,7 +34,7 @@ class Fake:
     def problems(self, space: Space) -> list[str]:
         return [f"searcher.name: {self.name!r} needs what is not here"]
 
-    def ends(self, space: Space) -> bool:
+    def is_exhaustible(self, space: Space) -> bool:
         return False
 
 
@@ -101,7 +101,7 @@ def test_goes_over_to_tpe_as_a_function_of_the_history() -> None:
     assert asked(one, few) == "gp"
     assert asked(one, many) == "tpe"
     assert asked(one, few) == "gp"
-    few.know({"x": 0.5, "y": 0.5}, [(1, 2.0), (3, 1.0)])  # an earlier sweep's costs as much
+    few.add_prior({"x": 0.5, "y": 0.5}, [(1, 2.0), (3, 1.0)])  # an earlier sweep's costs as much
     assert asked(one, few) == "tpe"
 
 
@@ -129,8 +129,8 @@ def test_learns_where_its_pick_does() -> None:
 
 
 def test_ends_where_its_pick_ends() -> None:
-    assert Auto(trials=20).ends(FINITE)
-    assert not Auto().ends(FLOATS)
+    assert Auto(trials=20).is_exhaustible(FINITE)
+    assert not Auto().is_exhaustible(FLOATS)
 
 
 def test_random_goes_through_a_finite_space() -> None:

@@ -174,7 +174,7 @@ def test_constraints_are_kept_by_drawing_again() -> None:
     space = Space(SQUARE.parameters, (Expression("x + y < 0.8"),))
     configs = CMAES().ask(40, History(space), default_rng(0))
     assert len(configs) == 40
-    assert all(space.fits(config) for config in configs)
+    assert all(space.satisfies_constraints(config) for config in configs)
     assert column(configs, "x").std() < 0.25  # a uniform draw in the triangle has other tails
 
 

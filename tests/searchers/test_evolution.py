@@ -48,7 +48,7 @@ def test_until_startup_is_reached_configurations_are_random() -> None:
     # Known results of an earlier sweep count: nobody need start anew.
     warm = on_line([], [])
     for i in range(20):
-        warm.know({"x": 0.5 + i / 1000}, [(1, i / 1000)])
+        warm.add_prior({"x": 0.5 + i / 1000}, [(1, i / 1000)])
     assert np.quantile(np.abs(np.array(children(Evolution(startup=20), warm)) - 0.5), 0.5) < 0.1
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
-from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, key_of
+from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, json_key
 from hpcsweep.searchers.gp import GP, MOST_ROWS
 from hpcsweep.searchers.gp_batch import SAMPLES, Candidates, PosteriorSamples, climbed, log_improvement
 from hpcsweep.searchers.gp_model import Model, aligned, fitted, scaled
@@ -380,7 +380,7 @@ def test_constraints_are_kept_where_the_improvement_is_greatest() -> None:
     known = evaluated(space, space.sample(20, default_rng(0)), lambda c: c["x"] + c["y"])
     batch = GP().ask(5, known, default_rng(0))
     assert all(1 <= config["x"] + config["y"] < 1.2 for config in batch[:3])
-    assert all(space.fits(config) for config in batch)
+    assert all(space.satisfies_constraints(config) for config in batch)
 
 
 def test_values_of_lower_resources_are_moved_by_what_pairs_saw_change() -> None:
@@ -408,7 +408,7 @@ def test_a_batch_beyond_the_pool_is_filled_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("hpcsweep.searchers.gp_pool.JOINING", 10)
     known = evaluated(MIXED, MIXED.sample(10, default_rng(0)), lambda c: c["x"])
     batch = GP().ask(100, known, default_rng(0))
-    assert len({key_of(config) for config in batch}) == 100
+    assert len({json_key(config) for config in batch}) == 100
 
 
 def test_nothing_global_is_changed_and_threads_make_no_difference() -> None:

@@ -137,7 +137,7 @@ def test_of_several_resources_the_newest_value_of_each_configuration_counts(
 def test_results_of_earlier_sweeps_are_told_too(seen: list[list[FrozenTrial]]) -> None:
     history = History(CUBE)
     known = {f"x{i}": i / 4 for i in range(4)}
-    history.know(known, [(1, 2.0), (3, 1.0)])
+    history.add_prior(known, [(1, 2.0), (3, 1.0)])
     OptunaSampler(sampler="RandomSampler").ask(1, history, default_rng(0))
     assert [(trial.params, trial.values) for trial in seen[0]] == [(known, [1.0])]
 

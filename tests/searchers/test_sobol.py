@@ -9,7 +9,7 @@ from numpy.random import default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
-from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space, key_of
+from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space, json_key
 from hpcsweep.errors import SpecError
 from hpcsweep.searchers.sobol import Sobol
 
@@ -65,14 +65,14 @@ def test_enqueued_configuration_is_passed_over() -> None:
 
 def test_configurations_that_repeat_are_passed_over_where_a_branch_is_finite() -> None:
     configs = sweep(Sobol(), BRANCHES, [30, 30])
-    assert len({key_of(config) for config in configs}) == 60
+    assert len({json_key(config) for config in configs}) == 60
     assert sum(config["kind"] == "b" for config in configs) == 3
 
 
 @pytest.mark.parametrize("at_a_time", [1, 5, 100])
 def test_finite_space_is_gone_through_once(at_a_time: int) -> None:
     configs = sweep(Sobol(), FINITE, [at_a_time] * (13 if at_a_time < 5 else 4))
-    assert len(configs) == len({key_of(config) for config in configs}) == 12
+    assert len(configs) == len({json_key(config) for config in configs}) == 12
 
 
 def test_space_of_constants_has_one_configuration() -> None:
@@ -85,4 +85,8 @@ def test_nothing_that_fits_ends_in_words() -> None:
     with pytest.raises(SpecError, match="constraints: must leave at least"):
         Sobol().ask(1, History(never), default_rng(0))
     assert Sobol().problems(never)[0].startswith("constraints: ")
-    assert (Sobol().ends(FINITE), Sobol().ends(SQUARE), Sobol.adaptive) == (True, False, False)
+    assert (Sobol().is_exhaustible(FINITE), Sobol().is_exhaustible(SQUARE), Sobol.adaptive) == (
+        True,
+        False,
+        False,
+    )

@@ -99,5 +99,5 @@ def test_without_two_results_there_is_no_model(name: str, modelled: list[int]) -
 def test_configurations_of_earlier_sweeps_count(name: str, modelled: list[int]) -> None:
     known = History(SPACE)
     for i, config in enumerate(SPACE.sample(7, default_rng(3))):
-        known.know(config, [(1, float(i)), (3, float(i))])
+        known.add_prior(config, [(1, float(i)), (3, float(i))])
     assert ask(name, 8, known, modelled=modelled) == 3

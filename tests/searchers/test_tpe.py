@@ -171,7 +171,7 @@ def test_good_observations_attract() -> None:
 def test_results_of_earlier_sweeps_attract() -> None:
     known = on_line([], [])
     for i in range(41):
-        known.know({"x": i / 40}, [(1, abs(i / 40 - 0.3))])
+        known.add_prior({"x": i / 40}, [(1, abs(i / 40 - 0.3))])
     assert np.median(np.abs(proposed(TPE(), known) - 0.3)) < 0.08
 
 
@@ -301,7 +301,7 @@ def test_no_proposal_is_random_where_all_trials_have_one_resource(
     history = on_line(xs, [abs(x - 0.3) for x in xs], [9] * trials)
     assert random_share(TPE(candidates=2), history, monkeypatch) == 0
     for i in range(9):  # of an earlier sweep
-        history.know({"x": i / 9}, [(1, 0.5), (3, 0.4)])
+        history.add_prior({"x": i / 9}, [(1, 0.5), (3, 0.4)])
     assert random_share(TPE(candidates=2), history, monkeypatch) == 0
 
 
@@ -310,7 +310,7 @@ def test_share_is_random_while_only_an_earlier_sweep_knows_a_resource_well(
 ) -> None:
     history = on_line([0.5], [0.1], [9])
     for i in range(30):
-        history.know({"x": i / 30}, [(3, abs(i / 30 - 0.3))])
+        history.add_prior({"x": i / 30}, [(3, abs(i / 30 - 0.3))])
     assert random_share(TPE(candidates=2), history, monkeypatch) == pytest.approx(1 / 3, abs=0.05)
 
 
@@ -328,7 +328,7 @@ def test_constraints_do_not_turn_it_into_random_search() -> None:
     drawn = Random().ask(30, known, default_rng(0))
     off, off_random = (np.mean([abs(config["x"] - 0.9) for config in found]) for found in (batch, drawn))
     assert off < 0.6 * off_random
-    assert all(map(square.fits, batch))
+    assert all(map(square.satisfies_constraints, batch))
 
 
 def test_good_branch_of_a_conditional_space_is_searched() -> None:

@@ -24,7 +24,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import RunStatus, Trial
 from hpcsweep.core.state import SweepState
-from hpcsweep.schedulers.rungs import Ladder, halving_ladder, hyperband_ladders, top_k
+from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
 from hpcsweep.spec.models import Halving, Hyperband, SimulatedSite
 from hpcsweep.store.compaction.tables import read_tables
@@ -281,16 +281,16 @@ def _names(ordeal: Ordeal, kind: type[BatchPlanned | BatchSubmitted | BatchAband
     return [event.batch for event in ordeal.events if isinstance(event, kind)]
 
 
-def _ladders(ordeal: Ordeal) -> list[Ladder]:
+def _ladders(ordeal: Ordeal) -> list[BracketPlan]:
     """Of each bracket; none for a scheduler that is not synchronous."""
     match ordeal.spec.scheduler:
         case Halving() as one:
-            ladder = halving_ladder(
+            ladder = halving_bracket(
                 min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta, prefact=one.prefact
             )
             return [ladder] * (one.rounds or 1)
         case Hyperband() as one:
-            return hyperband_ladders(
+            return hyperband_brackets(
                 min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta
             )
         case _:

@@ -165,8 +165,8 @@ class MortalCluster(Cluster):
         return self._site.limits()
 
     @property
-    def queued(self) -> int | None:
-        return self._site.queued
+    def queued_tasks(self) -> int | None:
+        return self._site.queued_tasks
 
 
 class MortalCompactor(InlineCompactor):

@@ -192,7 +192,7 @@ class Ordeal:
                     compacts=self._compactor if self.schedule.compact_at is not None else None,
                 ) as driver,
             ):
-                self.site.reports = driver.scheduler.watches
+                self.site.reports = driver.scheduler.needs_reports
                 if driver.state.ended is None:
                     driver.run(self._ticked)
                 else:
@@ -220,7 +220,7 @@ class Ordeal:
             self._retried = True
             ask(self.layout, "retry")
             return self._drive()
-        if ended.ending in (SweepOutcome.PAUSED, SweepOutcome.STOPPED):
+        if ended.outcome in (SweepOutcome.PAUSED, SweepOutcome.STOPPED):
             return self._drive()
         return None
 
@@ -239,7 +239,7 @@ class Ordeal:
         for event in events:
             if isinstance(event, BatchAbandoned):
                 self.abandoned[event.batch] = self.site.clock.time()
-            if isinstance(event, RunInterrupted) and not event.requeued and event.why in _SILENT:
+            if isinstance(event, RunInterrupted) and not event.requeued and event.interruption in _SILENT:
                 self.given_up[event.batch, event.run] = self.site.clock.time()
             if isinstance(event, RunFinished) or (isinstance(event, RunInterrupted) and not event.requeued):
                 assert event.trial not in self.witness.training, f"is trained at this moment: {event}"

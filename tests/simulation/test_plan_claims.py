@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 import hpcsweep
 from hpcsweep.cli import app
 from hpcsweep.core.events import Config
-from hpcsweep.schedulers.rungs import asha_most
+from hpcsweep.schedulers.rungs import max_asha_runs
 from hpcsweep.simulation import simulate
 from tests.simulation.specs import falling, spec_of, write_spec
 
@@ -60,8 +60,8 @@ def better_and_better(config: Config, step: int, seed: int) -> float:
 
 
 def test_asha_may_promote_whoever_is_the_best_when_it_ends() -> None:
-    assert asha_most(9, rungs=3, eta=3) == [9, 7, 5]
-    assert asha_most(2, rungs=3, eta=3) == [2, 0, 0]
+    assert max_asha_runs(9, rungs=3, eta=3) == [9, 7, 5]
+    assert max_asha_runs(2, rungs=3, eta=3) == [2, 0, 0]
 
 
 def test_plan_of_a_sweep_without_gpus_counts_run_hours(tmp_path: Path) -> None:

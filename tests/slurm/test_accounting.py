@@ -72,7 +72,7 @@ def told_gpu_s(sweep: Sweep) -> float:
 
 def why_interrupted(sweep: Sweep) -> dict[str, Interruption]:
     """By the task, as Slurm names it."""
-    return {event.job: event.why for event in sweep.of_kind(RunInterrupted)}
+    return {event.job: event.interruption for event in sweep.of_kind(RunInterrupted)}
 
 
 def path_without(folder: Path, program: str) -> str:
@@ -206,7 +206,7 @@ def test_a_budget_of_gpu_hours_is_never_exceeded(played: dict[Scene, Future[Play
     assert [row for row in rows if row.state != "COMPLETED"] == []
     assert CAP_GPU_S - 60 < gpu_s(rows) <= CAP_GPU_S
     (end,) = sweep.of_kind(SweepEnded)
-    assert end.ending is SweepOutcome.FINISHED
+    assert end.outcome is SweepOutcome.FINISHED
     used = r"budget\.gpu_hours 0\.0361111 is used up: 0\.0[12]\d* are spent"
     assert re.fullmatch(rf"{used}, and one more task may take 0\.01667", end.reason)
     best = sweep.runs.loc[sweep.runs["value"].idxmin()]
@@ -225,7 +225,7 @@ def all_once(sweep: Sweep, count: int) -> list[BatchAbandoned]:
     assert list(sweep.runs["outcome"]) == ["completed"] * count
     assert list(sweep.runs["attempts"]) == [1] * count
     refused = sweep.of_kind(BatchAbandoned)
-    assert all(event.limited for event in refused)
+    assert all(event.over_limit for event in refused)
     return refused
 
 

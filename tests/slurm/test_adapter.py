@@ -15,10 +15,10 @@ from hpcsweep.cluster.slurm.cluster import Presence, SlurmCluster, SlurmOptions,
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.core.protocols import (
     Batch,
-    Holding,
     Limits,
     Phase,
     SubmittedBatch,
+    TaskAllocation,
     TaskId,
     TaskResources,
     TaskState,
@@ -243,7 +243,7 @@ def test_largest_array_is_what_limits_says(make: Make) -> None:
 
 def test_limits_are_those_of_the_site(make: Make) -> None:
     cluster, _ = make()
-    assert cluster.limits() == Limits(array_tasks=1001, queued=10_000, time_s=3600, nodes=NODES)
+    assert cluster.limits() == Limits(array_tasks=1001, queued_tasks=10_000, time_s=3600, nodes=NODES)
 
 
 @pytest.mark.parametrize(
@@ -291,16 +291,16 @@ def test_submit_limits_of_the_account_are_found_out_and_met(
     monkeypatch.setenv("SLURM_CONF", str(accounts.conf))
     accounts.limit_submits(association=9)
     cluster, batch = make("sleep 100", tasks=9, throttle=1)
-    assert cluster.limits().queued == 9
+    assert cluster.limits().queued_tasks == 9
     job = cluster.submit(batch)
     phases(cluster, [live(batch, job)])
-    assert cluster.queued == 9
+    assert cluster.queued_tasks == 9
     other, more = make(tasks=1)
     with pytest.raises(SubmitLimited, match="AssocMaxSubmitJobLimit"):
         other.submit(more)
     assert other.problems(TaskResources()) == [], "a submit limit passes"
     accounts.limit_submits(association=9, qos=10)
-    assert make()[0].limits().queued == 10, "a QOS's limit stands in for that of the association"
+    assert make()[0].limits().queued_tasks == 10, "a QOS's limit stands in for that of the association"
 
 
 def test_tasks_run_on_nodes_that_may_be_used_and_on_no_other(make: Make) -> None:
@@ -318,7 +318,7 @@ def test_tasks_run_on_nodes_that_may_be_used_and_on_no_other(make: Make) -> None
 def test_whole_nodes_are_foretold_and_seen(make: Make, options: dict[str, OptionValue]) -> None:
     shape = TaskResources(gpus=1, time_s=600)
     cluster, batch = make("sleep 100", tasks=1, shape=shape, options=SlurmOptions(options=options))
-    assert cluster.holds(shape) == Holding(4, 16, "--exclusive takes whole nodes")
+    assert cluster.allocation_of(shape) == TaskAllocation(4, 16, "--exclusive takes whole nodes")
     job = cluster.submit(batch)
     shown = wait_for(cluster, live(batch, job), lambda p: p == [Phase.RUNNING])
     assert shown[0].gpus == 4
@@ -332,7 +332,7 @@ def test_task_that_slurm_holds_is_released(make: Make, slurm: PrivateSlurm) -> N
     slurm.run("scontrol", "requeuehold", f"{job}_1")
     shown = wait_for(cluster, live(batch, job), lambda p: p.count(Phase.RUNNING) == 2 and Phase.PENDING in p)
     end = time.monotonic() + 20
-    while shown[1].hindrance is None:
+    while shown[1].block is None:
         assert time.monotonic() < end, shown
         shown = wait_for(cluster, live(batch, job), lambda p: True)
     cluster.cancel(live(batch, job), [2])
@@ -348,7 +348,7 @@ def test_job_that_ticks_runs_behind_the_array_whatever_became_of_it(make: Make, 
     cluster, batch = make('[ -z "$SLURM_ARRAY_TASK_ID" ] || exit 3', tasks=2)
     job = cluster.submit(batch)
     root = batch.folder.parent.parent
-    tick = cluster.call("s-tick", root, after=job)
+    tick = cluster.submit_tick("s-tick", root, after=job)
     end = time.monotonic() + 30
     while "COMPLETED" not in {row.state for row in slurm.squeue() if row.job == tick}:
         assert time.monotonic() < end, slurm.squeue()
@@ -468,7 +468,7 @@ def test_full_table_of_jobs_is_a_submit_limit_and_sbatch_is_not_waited_for(
     try:
         monkeypatch.setenv("SLURM_CONF", str(site.conf))
         cluster, batch = make("sleep 100", tasks=7, throttle=1)
-        assert cluster.limits().queued == 10
+        assert cluster.limits().queued_tasks == 10
         job = cluster.submit(batch)
         other, more = make(tasks=7)
         with pytest.raises(SubmitLimited) as caught:

@@ -77,12 +77,12 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         assert ends[0].message.startswith("stopped by ")
         assert ends[0].value is not None
         assert 2 <= ends[0].step < 100
-        assert [event.why for event in sweep.of_kind(RunInterrupted)] == [Interruption.CANCELLED]
+        assert [event.interruption for event in sweep.of_kind(RunInterrupted)] == [Interruption.CANCELLED]
         assert not {stopped, cancelled, again} & {
             f"{row.job}_{row.task}" for row in slurm.squeue(states="running,pending")
         }
         assert not trial.joinpath("checkpoints").exists(), "the checkpoint of a stopped trial is removed"
-        assert [event.had for event in sweep.of_kind(CheckpointsRemoved)] == [(0,)]
+        assert [event.had_files for event in sweep.of_kind(CheckpointsRemoved)] == [(0,)]
         status = sweep.told("status")
         assert "stays cancelled: its user cancelled it on the cluster again" in status
         assert "; those of 1 trial that could not go on were removed (" in status

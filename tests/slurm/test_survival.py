@@ -26,7 +26,7 @@ from hpcsweep.core.events import (
     BatchSubmitted,
     CheckpointsDropped,
     CheckpointsRemoved,
-    ClusterSaid,
+    ClusterMessage,
     Interruption,
     NodeExcluded,
     RunFinished,
@@ -138,7 +138,7 @@ def every_run_once(sweep: Sweep, n: int) -> None:
 
 def interruptions(sweep: Sweep) -> Counter[tuple[str, bool]]:
     """How often which it was, and whether Slurm itself ran the task again."""
-    return Counter((event.why.value, event.requeued) for event in sweep.of_kind(RunInterrupted))
+    return Counter((event.interruption.value, event.requeued) for event in sweep.of_kind(RunInterrupted))
 
 
 # --------------------------------------------------------------------------- the long ones first
@@ -155,11 +155,11 @@ def test_a_controller_that_is_down_for_two_minutes_changes_nothing(slurm: Privat
         meanwhile = sweep.events[before:]
         slurm.start_controller()
         finish(driver)
-        allowed = {RunFinished, CheckpointsDropped, CheckpointsRemoved, ClusterSaid}
+        allowed = {RunFinished, CheckpointsDropped, CheckpointsRemoved, ClusterMessage}
         assert {type(event) for event in meanwhile} <= allowed, (
             "results that were on their way, and the outage"
         )
-        assert any(isinstance(event, ClusterSaid) for event in meanwhile)
+        assert any(isinstance(event, ClusterMessage) for event in meanwhile)
         assert interruptions(sweep) == {}
         assert (sweep.runs["attempts"] == 1).all()
         every_run_once(sweep, 22)
@@ -305,7 +305,7 @@ def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: P
         finish(driver)
         every_run_once(sweep, 60)
         # Those that waited in the queue while it looked as if all would fail alike were on no node.
-        begun = [e for e in sweep.of_kind(RunInterrupted) if e.why is not Interruption.NOT_STARTED]
+        begun = [e for e in sweep.of_kind(RunInterrupted) if e.interruption is not Interruption.NOT_STARTED]
         assert {event.node for event in begun} == {"n2"}
         (excluded,) = sweep.of_kind(NodeExcluded)
         position = sweep.events.index(excluded)
@@ -560,6 +560,6 @@ def test_whole_nodes_are_told_of_capped_and_charged(slurm: PrivateSlurm, folder:
         assert ticks in sweep.plan()
         assert f"note: {held}" in sweep.finish()
         every_run_once(sweep, 4)
-        assert [(batch.held, batch.throttle) for batch in sweep.of_kind(BatchPlanned)] == [(4, 2)]
+        assert [(batch.gpus_held, batch.throttle) for batch in sweep.of_kind(BatchPlanned)] == [(4, 2)]
         for run in sweep.of_kind(RunFinished):
             assert run.gpu_seconds == pytest.approx(4 * run.seconds, abs=0.01)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
@@ -29,43 +29,47 @@ KERNEL = "killed by the kernel: out of memory"
             Ended(0),
             NONE,
             9,
-            Verdict(Outcome.FAILED, message="never reported", failure=Failure.NEVER_REPORTED),
+            Verdict(Outcome.FAILED, message="never reported", failure=FailureKind.NEVER_REPORTED),
         ),
         (
             Ended(1, types=("E",), message="E: no"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="E: no", failure=Failure.CRASHED),
+            Verdict(Outcome.FAILED, message="E: no", failure=FailureKind.CRASHED),
         ),
         (
             Ended(3, message="a | no"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="exit code 3: a | no", failure=Failure.CRASHED),
+            Verdict(Outcome.FAILED, message="exit code 3: a | no", failure=FailureKind.CRASHED),
         ),
         (
             Ended(3),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="exit code 3, and nothing was printed", failure=Failure.CRASHED),
+            Verdict(
+                Outcome.FAILED, message="exit code 3, and nothing was printed", failure=FailureKind.CRASHED
+            ),
         ),
         (
             Ended(139, message="no"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="exit code 139 (SIGSEGV): no", failure=Failure.CRASHED),
+            Verdict(Outcome.FAILED, message="exit code 139 (SIGSEGV): no", failure=FailureKind.CRASHED),
         ),
         (
             Ended(-6, message="a"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="killed by SIGABRT; last line: a", failure=Failure.CRASHED),
+            Verdict(Outcome.FAILED, message="killed by SIGABRT; last line: a", failure=FailureKind.CRASHED),
         ),
         (
             Ended(-6, message="a | b"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="killed by SIGABRT; last lines: a | b", failure=Failure.CRASHED),
+            Verdict(
+                Outcome.FAILED, message="killed by SIGABRT; last lines: a | b", failure=FailureKind.CRASHED
+            ),
         ),
         (
             Ended(1, message="epoch 1 | MemoryError"),
@@ -73,12 +77,17 @@ KERNEL = "killed by the kernel: out of memory"
             9,
             Verdict(Outcome.OUT_OF_MEMORY, message="epoch 1 | MemoryError"),
         ),
-        (Ended(-9), GOOD, 9, Verdict(Outcome.FAILED, message="killed by SIGKILL", failure=Failure.CRASHED)),
+        (
+            Ended(-9),
+            GOOD,
+            9,
+            Verdict(Outcome.FAILED, message="killed by SIGKILL", failure=FailureKind.CRASHED),
+        ),
         (
             Ended(0),
-            ObjectiveReading(None, "metric 'loss' is nan at step 9", 9, True, True, Failure.NOT_FINITE),
+            ObjectiveReading(None, "metric 'loss' is nan at step 9", 9, True, True, FailureKind.NOT_FINITE),
             9,
-            Verdict(Outcome.FAILED, message="metric 'loss' is nan at step 9", failure=Failure.NOT_FINITE),
+            Verdict(Outcome.FAILED, message="metric 'loss' is nan at step 9", failure=FailureKind.NOT_FINITE),
         ),
         (Ended(-9, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
         (Ended(0, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
@@ -176,19 +185,19 @@ def test_a_run_that_reports_nothing_after_it_went_on_is_told_so_though_the_rungs
         0,
         fresh=False,
         complete=False,
-        failure=Failure.NEVER_REPORTED,
+        failure=FailureKind.NEVER_REPORTED,
     )
 
 
 def test_a_value_that_is_not_finite_is_told_from_none(tmp_path: Path) -> None:
     nan = {(1, 1, 0): {8: 0.5, 9: math.nan}}
-    assert measured(tmp_path / "last", nan, start=3, at="last").failure is Failure.NOT_FINITE
+    assert measured(tmp_path / "last", nan, start=3, at="last").failure is FailureKind.NOT_FINITE
     assert measured(tmp_path / "best", nan, start=3, at="best").failure is None
     inf = {(1, 1, 0): {9: math.inf}}
-    assert measured(tmp_path / "inf", inf, start=3, at="best").failure is Failure.NOT_FINITE
-    assert measured(tmp_path / "nothing", {}, start=0, at="last").failure is Failure.NEVER_REPORTED
+    assert measured(tmp_path / "inf", inf, start=3, at="best").failure is FailureKind.NOT_FINITE
+    assert measured(tmp_path / "nothing", {}, start=0, at="last").failure is FailureKind.NEVER_REPORTED
     before = {(1, 0, 0): {4: math.nan}}  # by an earlier attempt; this one reported nothing
-    assert measured(tmp_path / "before", before, start=4, at="last").failure is Failure.NEVER_REPORTED
+    assert measured(tmp_path / "before", before, start=4, at="last").failure is FailureKind.NEVER_REPORTED
 
 
 def test_for_the_same_step_the_last_report_counts(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpcsweep.core.events import Failure, Interruption, Outcome
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -444,7 +444,7 @@ def test_a_metric_that_was_printed_and_is_no_number_is_told_with_its_text(
         "the number alone, or the program print one"
     )
     result = bench.work()
-    assert (result.outcome, result.failure, result.message) == (Outcome.FAILED, Failure.UNREADABLE, told)
+    assert (result.outcome, result.failure, result.message) == (Outcome.FAILED, FailureKind.UNREADABLE, told)
 
 
 def test_a_step_that_is_no_number_is_told_with_its_text(bench: Bench) -> None:
@@ -452,7 +452,7 @@ def test_a_step_that_is_no_number_is_told_with_its_text(bench: Bench) -> None:
     pattern = r"epoch (?P<step>\S+) val_error (?P<val_error>\S+)"
     bench.plan_command("{python} train.py", bench.run(resource=1), metrics=(pattern,))
     result = bench.work()
-    assert result.failure is Failure.UNREADABLE
+    assert result.failure is FailureKind.UNREADABLE
     assert result.message.startswith(
         "metric 'val_error' was printed, but its step as '1/3', which is not a whole number from 0 on; "
     )

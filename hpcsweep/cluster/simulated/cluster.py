@@ -96,13 +96,13 @@ class SimulatedCluster(Cluster):
         return Limits(
             array_tasks=options.array_tasks,
             slots=self._slots,
-            queued=options.max_jobs if options.tells_max_jobs else None,
+            queued_tasks=options.max_jobs if options.tells_max_jobs else None,
             time_s=options.time_limit,
             nodes=self._site.nodes,
         )
 
     @property
-    def queued(self) -> int | None:
+    def queued_tasks(self) -> int | None:
         return self._queued
 
     def submit(self, batch: Batch) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hpcsweep.core.domains import shown
+from hpcsweep.core.domains import format_value
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.errors import SpecError
@@ -82,17 +82,17 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True):
     def _problems(self) -> Iterator[tuple[str, str]]:
         for key, expected, good in self._ranges():
             if not good:
-                yield key, f"must be {expected}, got {shown(getattr(self, key))}"
+                yield key, f"must be {expected}, got {format_value(getattr(self, key))}"
         if isinstance(self.wait, Sequence) and not _are_quantiles(self.wait):
             expected = (
                 "seconds >= 0 or a list of [quantile, seconds] such as [[0.5, 60], [0.9, 3600]], ascending"
             )
-            yield "wait", f"must be {expected}, got {shown(self.wait)}"
+            yield "wait", f"must be {expected}, got {format_value(self.wait)}"
         if isinstance(self.seconds_per_unit, str):
             try:
                 Expression(self.seconds_per_unit)
             except ValueError as error:
-                yield "seconds_per_unit", f"{shown(self.seconds_per_unit)}: {error}"
+                yield "seconds_per_unit", f"{format_value(self.seconds_per_unit)}: {error}"
 
     def _ranges(self) -> Iterator[tuple[str, str, bool]]:
         values: dict[str, Any] = {key: getattr(self, key) for key in self.__struct_fields__}

@@ -8,12 +8,12 @@ from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.requests import ResourceRequest, may_be_used, wanted_partitions
 from hpcsweep.cluster.slurm.sbatch_options import takes_whole_nodes
 from hpcsweep.cluster.slurm.site import Node, Site
-from hpcsweep.core.protocols import Holding, TaskResources
+from hpcsweep.core.protocols import TaskAllocation, TaskResources
 
 
 def holding(
     site: Site, wish: ResourceRequest, shape: TaskResources, options: Mapping[str, OptionValue]
-) -> Holding:
+) -> TaskAllocation:
     """What one task of this shape will hold at most; what it asks for where the nodes are not known.
 
     Args:
@@ -40,8 +40,12 @@ def holding(
         }
     gpus = max((sum(node.gpus.values()) for node in nodes.values()), default=shape.gpus)
     cpus = max((node.cpus for node in nodes.values()), default=shape.cpus)
-    held = Holding(max(gpus, shape.gpus), max(cpus, shape.cpus), reason)
-    return held if held != Holding(shape.gpus, shape.cpus, reason) else Holding(shape.gpus, shape.cpus)
+    held = TaskAllocation(max(gpus, shape.gpus), max(cpus, shape.cpus), reason)
+    return (
+        held
+        if held != TaskAllocation(shape.gpus, shape.cpus, reason)
+        else TaskAllocation(shape.gpus, shape.cpus)
+    )
 
 
 def tick_words(site: Site, wish: ResourceRequest, options: Mapping[str, OptionValue]) -> str:

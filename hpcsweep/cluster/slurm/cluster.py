@@ -47,9 +47,9 @@ from hpcsweep.cluster.slurm.tick_guard import guarded
 from hpcsweep.core.protocols import (
     Batch,
     Cluster,
-    Holding,
     Limits,
     SubmittedBatch,
+    TaskAllocation,
     TaskId,
     TaskResources,
     TaskState,
@@ -235,7 +235,7 @@ class SlurmCluster(Cluster):
         executor = _ArrayExecutor(batch, script=text, mode=file_mode(self._options.environment), drop=drop)
         return str(executor._submit_command("").job_id)
 
-    def call(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+    def submit_tick(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         """Submit a small job that ticks the sweep in `folder`, give its job id.
 
         Not found again where its reply is lost: one that ticks too often does no harm.
@@ -268,17 +268,17 @@ class SlurmCluster(Cluster):
         return guarded(script, folder=folder, log=log, programs=programs_folder, unset=drop)
 
     @property
-    def words(self) -> str:
+    def poll_error(self) -> str:
         """Why the last poll gave no information."""
         return self._queue.words
 
     @property
-    def jobs(self) -> Mapping[str, str] | None:
+    def known_jobs(self) -> Mapping[str, str] | None:
         """Ids and names of the user's jobs that waited or ran at the last poll."""
-        return self._queue.jobs
+        return self._queue.known_jobs
 
-    def dismiss(self, jobs: Sequence[str]) -> None:
-        """Cancel jobs that `call` submitted, those that have ended passed over.
+    def cancel_ticks(self, jobs: Sequence[str]) -> None:
+        """Cancel jobs that `submit_tick` submitted, those that have ended passed over.
 
         Raises:
             ClusterUnavailable: Slurm did not take it.
@@ -318,9 +318,9 @@ class SlurmCluster(Cluster):
         return None
 
     @property
-    def queued(self) -> int | None:
+    def queued_tasks(self) -> int | None:
         """The user's tasks and jobs that waited or ran at the last poll."""
-        return self._queue.queued
+        return self._queue.queued_tasks
 
     # ------------------------------------------------------------------ the site
 
@@ -382,7 +382,7 @@ class SlurmCluster(Cluster):
             ]
         return found
 
-    def holds(self, shape: TaskResources) -> Holding:
+    def allocation_of(self, shape: TaskResources) -> TaskAllocation:
         """What a task of this shape will hold at most.
 
         Raises:
@@ -406,7 +406,7 @@ class SlurmCluster(Cluster):
         with contextlib.suppress(ClusterUnavailable, SpecError):
             node = next((each for each in self._site.nodes if each.name == row.node), None)
             # Slurm rounds CPUs up to whole cores, which alone may fill a node.
-            whole = row.cpus > 2 * batch.shape.cpus or self.holds(batch.shape).why
+            whole = row.cpus > 2 * batch.shape.cpus or self.allocation_of(batch.shape).why
             if node is not None and row.cpus >= node.cpus and whole:
                 return sum(node.gpus.values())
         return None

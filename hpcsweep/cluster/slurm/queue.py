@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.identity import CLOCKS_S, Identity, mentions, owner
-from hpcsweep.cluster.slurm.states import cancelled_by, hindrance_of, phase_of
+from hpcsweep.cluster.slurm.states import block_kind_of, cancelled_by, phase_of
 from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 
@@ -85,13 +85,13 @@ class SlurmQueue:
         self.words = ""
 
     @property
-    def queued(self) -> int | None:
+    def queued_tasks(self) -> int | None:
         """The user's tasks and jobs that waited or ran just now; None where nobody has looked of late."""
         count, at = self._counted
         return count if time.monotonic() - at < COUNTED_S else None
 
     @property
-    def jobs(self) -> Mapping[str, str] | None:
+    def known_jobs(self) -> Mapping[str, str] | None:
         """Ids and names of the user's jobs that waited or ran at the last poll; None: it told nothing."""
         return self._jobs
 
@@ -256,7 +256,7 @@ class SlurmQueue:
                 reason=row.reason,
                 node=row.node,
                 seconds=row.seconds,
-                hindrance=hindrance_of(row.reason) if phase is Phase.PENDING else None,
+                block=block_kind_of(row.reason) if phase is Phase.PENDING else None,
                 foreign=cancelled_by(row.state) not in (None, os.getuid()),
                 gpus=self._gpus(batch, row) if phase is not Phase.PENDING else None,
             )

@@ -52,7 +52,7 @@ def limits_of(site: Site, wish: ResourceRequest) -> Limits:
     nodes = {node.name: node for partition in partitions for node in site.nodes_of(partition.name)}
     return Limits(
         array_tasks=site.max_array_size,
-        queued=_smallest(submits),
+        queued_tasks=_smallest(submits),
         time_s=None if not times or None in times else max(time for time in times if time is not None),
         nodes=tuple(name for name, node in nodes.items() if may_be_used(node, wish)),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcsweep.core.protocols import Hindrance, Phase
+from hpcsweep.core.protocols import BlockKind, Phase
 
 #: Long name -> (compact name, phase). Slurm has a state and flags over it; squeue prints the flag.
 #: An empty compact name: Slurm gives none.
@@ -81,26 +81,26 @@ _OWN_LIMIT: Final = re.compile(
 )
 
 #: And where its turn will not come by itself.
-HINDRANCES: Final[dict[str, Hindrance]] = {
-    "PartitionTimeLimit": Hindrance.NEVER,
-    "PartitionNodeLimit": Hindrance.NEVER,
-    "BadConstraints": Hindrance.NEVER,
-    "DependencyNeverSatisfied": Hindrance.NEVER,
-    "InvalidAccount": Hindrance.NEVER,
-    "InvalidQOS": Hindrance.NEVER,
-    "QOSMaxWallDurationPerJobLimit": Hindrance.NEVER,
-    "AssocMaxWallDurationPerJobLimit": Hindrance.NEVER,
-    "MaxMemPerLimit": Hindrance.NEVER,
-    "launch failed requeued held": Hindrance.HELD,
-    "JobHoldMaxRequeue": Hindrance.HELD,
-    "job requeued in held state": Hindrance.HELD,
-    "JobHeldAdmin": Hindrance.WAITS,
-    "JobHeldUser": Hindrance.WAITS,
-    "PartitionDown": Hindrance.WAITS,
-    "PartitionInactive": Hindrance.WAITS,
-    "ReservationDeleted": Hindrance.WAITS,
-    "AccountNotAllowed": Hindrance.WAITS,
-    "QOSNotAllowed": Hindrance.WAITS,
+BLOCK_KINDS: Final[dict[str, BlockKind]] = {
+    "PartitionTimeLimit": BlockKind.IMPOSSIBLE,
+    "PartitionNodeLimit": BlockKind.IMPOSSIBLE,
+    "BadConstraints": BlockKind.IMPOSSIBLE,
+    "DependencyNeverSatisfied": BlockKind.IMPOSSIBLE,
+    "InvalidAccount": BlockKind.IMPOSSIBLE,
+    "InvalidQOS": BlockKind.IMPOSSIBLE,
+    "QOSMaxWallDurationPerJobLimit": BlockKind.IMPOSSIBLE,
+    "AssocMaxWallDurationPerJobLimit": BlockKind.IMPOSSIBLE,
+    "MaxMemPerLimit": BlockKind.IMPOSSIBLE,
+    "launch failed requeued held": BlockKind.HELD,
+    "JobHoldMaxRequeue": BlockKind.HELD,
+    "job requeued in held state": BlockKind.HELD,
+    "JobHeldAdmin": BlockKind.BLOCKED,
+    "JobHeldUser": BlockKind.BLOCKED,
+    "PartitionDown": BlockKind.BLOCKED,
+    "PartitionInactive": BlockKind.BLOCKED,
+    "ReservationDeleted": BlockKind.BLOCKED,
+    "AccountNotAllowed": BlockKind.BLOCKED,
+    "QOSNotAllowed": BlockKind.BLOCKED,
 }
 #: What an account or a job may use in minutes or in one job: somebody has to raise it.
 _RAISED: Final = re.compile(r"(Assoc|QOS)(Grp\w*(Min|Wall)|Max\w*Per(Job|Node))", re.IGNORECASE)
@@ -108,17 +108,17 @@ _RAISED: Final = re.compile(r"(Assoc|QOS)(Grp\w*(Min|Wall)|Max\w*Per(Job|Node))"
 _GROUP: Final = re.compile(r"(Assoc|QOS)Grp", re.IGNORECASE)
 
 
-def hindrance_of(reason: str) -> Hindrance | None:
+def block_kind_of(reason: str) -> BlockKind | None:
     """Why a pending task with this reason may wait in vain; None if it need only wait for its turn."""
     words = reason.replace("_", " ").strip().lower()
     if not words or words in HARMLESS or _OWN_LIMIT.fullmatch(words):
         return None
-    known = next((kind for known, kind in HINDRANCES.items() if known.lower() in words), None)
+    known = next((kind for known, kind in BLOCK_KINDS.items() if known.lower() in words), None)
     if known is not None:
         return known
     if _RAISED.search(words):
-        return Hindrance.WAITS
-    return Hindrance.LIMITED if _GROUP.search(words) else Hindrance.UNKNOWN
+        return BlockKind.BLOCKED
+    return BlockKind.LIMITED if _GROUP.search(words) else BlockKind.UNKNOWN
 
 
 def phase_of(state: str) -> Phase:
