@@ -119,7 +119,7 @@ def of_kind(root: Path, *kinds: type[Any]) -> list[Any]:
 def end_of(root: Path) -> tuple[SweepOutcome, str]:
     """How it was left the last time."""
     ended = of_kind(root, SweepEnded)[-1]
-    return ended.ending, ended.reason
+    return ended.outcome, ended.reason
 
 
 def undisturbed(folder: Path, **options: Any) -> list[tuple[Any, ...]]:

@@ -269,7 +269,7 @@ def test_cap_on_gpus_counts_what_tasks_will_hold(root: Path, controller: Path) -
     cluster = WholeNodes(controller, seed=0)
     drive(root, cluster, max_tasks=100, max_gpus=11)
     assert cluster.most_running == 2
-    assert {(event.gpus, event.held) for event in of_kind(root, BatchPlanned)} == {(1, 4)}
+    assert {(event.gpus, event.gpus_held) for event in of_kind(root, BatchPlanned)} == {(1, 4)}
     assert of_kind(root, TasksAllocated) == []
     assert decided(events(root)) == undisturbed(root.parent)
 
@@ -501,7 +501,7 @@ def test_a_request_to_stop_cancels_and_ends_and_a_second_launch_carries_on(
     assert end_of(root) == (SweepOutcome.STOPPED, "stopped by ada")
     assert [(e.reason, e.request) for e in of_kind(root, StopRequested)] == [("stopped by ada", request.name)]
     interrupted = of_kind(root, RunInterrupted)
-    assert [event.why for event in interrupted] == [Interruption.SWEEP_STOPPED] * 5
+    assert [event.interruption for event in interrupted] == [Interruption.SWEEP_STOPPED] * 5
     assert len(of_kind(root, RunFinished)) == 4  # what had come in until then counts
     assert driver.state.live == {}
     assert len(driver.state.waiting) == 5

@@ -68,7 +68,7 @@ def test_what_a_submit_limit_keeps_out_goes_in_later_in_smaller_pieces(
     assert max(cluster.sizes.values()) <= 5
     assert cluster.tried <= tries_at_most
     refused = of_kind(root, BatchAbandoned)
-    assert all(event.limited for event in refused)
+    assert all(event.over_limit for event in refused)
     assert (refused == []) is tells
 
 
@@ -159,7 +159,7 @@ def test_tasks_that_can_never_start_are_cancelled_and_the_sweep_is_paused(
     )
     assert [event.reason for event in of_kind(root, BatchBlocked)] == [words]
     interrupted = of_kind(root, RunInterrupted)
-    assert {event.why for event in interrupted} == {Interruption.NEVER_STARTED}
+    assert {event.interruption for event in interrupted} == {Interruption.NEVER_STARTED}
     assert len(interrupted) == 9
     cluster.kind = None
     drive(root, cluster)

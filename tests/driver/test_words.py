@@ -94,7 +94,7 @@ def test_words_are_told_while_they_hold_and_written_down_once(tmp_path: Path, cl
     driver.run()
     journal.release()
     assert told(driver, clock) == []
-    assert [(said.asked, said.words) for said in of_kind(tmp_path / "s", ClusterMessage)] == [
+    assert [(said.operation, said.message) for said in of_kind(tmp_path / "s", ClusterMessage)] == [
         ("limits", words),
         ("limits", ""),
         ("poll", "squeue: error 17 of job 4711"),
