@@ -1,4 +1,4 @@
-"""The sections of a spec. The text below each field is what editors show."""
+"""The sections of a spec. The docstring below a field is its description in the schema and the docs."""
 
 from __future__ import annotations
 
@@ -33,52 +33,52 @@ from hpcsweep.options import (
 
 
 class Train(Section):
-    """What is run for each trial."""
+    """The training code: `function` or `command`."""
 
     function: Text | None = None
-    """A callable that takes a Trial: `FILE.py:NAME`, relative to the spec file, or `package.module:NAME`."""
+    """A callable that takes a `Trial`: `FILE.py:NAME`, relative to the spec, or `package.module:NAME`."""
     command: Text | None = None
-    """A command with placeholders such as {lr} and {resource}, in place of a function."""
+    """A command line with placeholders such as `{lr}` and `{resource}`, instead of `function`."""
     shell: bool = False
-    """The command is a shell line; placeholder values are quoted."""
+    """Run `command` in a shell; placeholder values are shell-quoted."""
     metrics: Texts = ()
-    """Regular expressions over printed lines; their named groups are metrics."""
+    """Regular expressions for printed lines, for programs that only print; each named group is a metric."""
     workdir: Text | None = None
-    """Where training code runs; the folder of the spec file if not given."""
+    """Working directory of the training code, relative to the spec file. Default: the folder of that file."""
     keep_checkpoints: Positive = 1
-    """How many of a trial's newest checkpoints are kept."""
+    """Number of newest checkpoints to keep per trial."""
     keep: Literal["survivors", "all"] = "survivors"
-    """Whose checkpoints are kept: of trials that may go on and of the best, or of all trials."""
+    """Trials whose checkpoints are kept: `survivors` are those that may be promoted, and the best one."""
     log_limit: Memory = 100
-    """Of what each attempt prints so much is kept at most, its beginning and its end; null: all of it."""
+    """Size limit of an attempt's log; beginning and end of a longer one are kept. null keeps everything."""
     check: bool = True
-    """Whether launch tries to import the function first."""
+    """Import `function`, or look up the program of `command`, before the sweep is started."""
     snapshot: bool = False
-    """The code is copied into the results folder when the sweep begins, and all runs are by that copy."""
+    """Copy the code into the results folder when the sweep starts, and run this copy for the whole sweep."""
 
 
 class Objective(Section):
-    """What is searched for."""
+    """The metric to optimise."""
 
     metric: Text
-    """The name of the metric that training code reports."""
+    """The name of the metric that the training code reports."""
     mode: Literal["min", "max"] = "min"
-    """Whether small or large values are good."""
+    """Minimise or maximise it."""
     at: Literal["last", "best"] = "last"
-    """The value of a run: that of its last step, or the best of its steps so far."""
+    """The value of a run: the metric at its last step, or the best of the trial's steps so far."""
 
 
 class Resources(Section):
-    """What one run needs."""
+    """Resources of one run."""
 
     gpus: Whole = Field(default=0, ge=0, le=10_000)
-    """GPUs of one run."""
+    """Number of GPUs."""
     cpus: Millions = 1
-    """CPU cores of one run."""
+    """Number of CPU cores."""
     mem: Memory = None
-    """Memory of one run such as 16G; the cluster's default if not given."""
+    """Memory with its unit, such as `16G`. Default: the cluster's."""
     time: TimeLimit = None
-    """Time limit of one run such as 30m; the cluster's default if not given."""
+    """Time limit, such as `30m` or `01:30:00`. Default: the cluster's."""
 
 
 class SimulatedSite(Section):
@@ -136,7 +136,7 @@ class Cluster(Section):
     """Where it runs, and how much of it may be used."""
 
     name: Text = "auto"
-    """auto, local, slurm, simulated, or one of another package."""
+    """Where it runs: auto, local, slurm, simulated, or a cluster of another package."""
     max_gpus: Millions | None = None
     """GPUs in use at most, over all jobs of the sweep; without this and max_tasks, 1000 tasks at a time."""
     max_tasks: Millions | None = None
@@ -186,28 +186,28 @@ class Cluster(Section):
 
 
 class Budget(Section):
-    """When it ends at the latest."""
+    """Limits of the whole sweep."""
 
     trials: Positive | None = None
-    """Trials started at most."""
+    """Maximum number of trials."""
     gpu_hours: PositiveNumber | None = None
-    """GPU-hours that it may cost; nothing is started whose time limit could carry it beyond."""
+    """Maximum GPU-hours, never exceeded: each started task counts with its full time limit."""
     time: TimeLimit = None
-    """Time since the start after which nothing is started any more, such as 12h."""
+    """Time after which no further run is started, such as `12h`."""
 
 
 class Retries(Section):
-    """How often a run is tried again."""
+    """How often a failed or interrupted run is repeated."""
 
     training: Natural = 0
-    """After an error in training code, a missing value or a lack of memory."""
+    """Retries after an error in the training code, a missing or NaN value, or out of memory."""
     infrastructure: Natural = 5
-    """After preemption, a time limit, a failing node or a lost task: in a row without a new checkpoint."""
+    """Retries after preemption, time limit, node failure or lost task, in a row without a new checkpoint."""
     timeouts: Natural | None = None
-    """After a time limit; without bound if not given, as long as checkpoints advance."""
+    """Retries after a time limit. Default: unlimited as long as checkpoints advance."""
     fail_fast: NumberOrOff = FAIL_FAST
-    """So many trials that fail within seconds, all with the same error and before any run does better, pause
-    the sweep; false: it goes on."""
+    """Pause the sweep after this many trials failed within seconds with the same error, before any run did
+    better. 0 or false turns this off."""
 
 
 class SchedulerSection(Section):

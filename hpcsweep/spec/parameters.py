@@ -1,4 +1,4 @@
-"""The spec's `space` and `constraints` -> `core.space.Space`, and back."""
+"""Reads `space` and `constraints` into a `core.space.Space`, and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _bound(value: Any) -> Any:
-    """As written, so that messages show `0` and not `0.0`."""
+    """A number as written, so that messages show `0` and not `0.0`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be a number, got {format_value(value)}")
     return value
@@ -57,10 +57,10 @@ When = Annotated[
 
 
 class Conditional(Section):
-    """What all parameters have in common."""
+    """Keys of every parameter."""
 
     when: When = Field(default_factory=dict)
-    """Active only where other parameters have these values: `{optimizer: sgd}` or `{depth: [3, 4]}`."""
+    """Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3, 4]}`."""
 
 
 class FloatParameter(Conditional):
@@ -68,35 +68,36 @@ class FloatParameter(Conditional):
 
     type: Literal["float"]
     low: Bound
-    """the smallest value."""
+    """The smallest value."""
     high: Bound
-    """the largest value."""
+    """The largest value."""
     log: bool = False
-    """Uniform in the logarithm."""
+    """Sample uniformly on a logarithmic scale."""
     step: Bound | None = None
-    """Only low, low + step, low + 2 step, ... up to high."""
+    """Only low, low + step, low + 2 step, ... up to high. Default: every value in between."""
 
 
 class IntParameter(Conditional):
-    """A whole number between low and high."""
+    """An integer between low and high."""
 
     type: Literal["int"]
     low: Whole
-    """the smallest value."""
+    """The smallest value."""
     high: Whole
-    """the largest value."""
+    """The largest value."""
     log: bool = False
-    """Uniform in the logarithm."""
+    """Sample uniformly on a logarithmic scale."""
     step: Whole | None = None
-    """Only low, low + step, low + 2 step, ... up to high."""
+    """Only low, low + step, low + 2 step, ... up to high. Default: every value in between."""
 
 
 class ListedParameter(Conditional):
-    """One of the listed values; an ordinal's order means something."""
+    """One of the listed values; for `ordinal` their order matters."""
 
     type: Literal["choice", "ordinal"]
+    """Unordered or ordered values."""
     values: Values
-    """a list of values."""
+    """The list of values."""
 
 
 class ConstantParameter(Conditional):
@@ -104,7 +105,7 @@ class ConstantParameter(Conditional):
 
     type: Literal["constant"]
     value: Any
-    """the value."""
+    """The value."""
 
 
 AnyParameter = FloatParameter | IntParameter | ListedParameter | ConstantParameter
@@ -118,7 +119,7 @@ PARAMETER_MODELS: Final[Mapping[str, type[AnyParameter]]] = {
 
 
 def read_space(space: Any, constraints: Any, problems: Problems) -> Space | None:
-    """The space, or None after taking note of what is wrong with it."""
+    """The search space, or None after adding its problems."""
     before = problems.count
     parameters = _read_parameters(space, problems)
     names = list(map(str, space)) if isinstance(space, dict) else []
@@ -144,7 +145,7 @@ def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
         parameter = _read_parameter(name, raw, path, problems)
         if parameter is not None:
             parameters.append(parameter)
-    # Of all parameters, those with other mistakes included.
+    # Conditions of all parameters, including those with other mistakes.
     when = {
         str(name): _conditions(raw["when"])
         for name, raw in space.items()
@@ -159,7 +160,7 @@ def _read_parameter(name: str, raw: Any, path: str, problems: Problems) -> Param
     if isinstance(raw, dict):
         return _read_long_form(name, raw, path, problems)
     if raw is None:
-        problems.add(path, "is empty; for a null write {type: constant, value: null}")
+        problems.add(path, "must not be empty; for a null write {type: constant, value: null}")
         return None
     try:
         return Parameter(name, Choice(tuple(raw)) if isinstance(raw, list) else Constant(raw))
@@ -210,7 +211,7 @@ def _check_conditions(
     names: list[str],
     problems: Problems,
 ) -> None:
-    """Conditions name other parameters, values in their domains, and no circle."""
+    """Check that conditions name other parameters and values of their domains, without a cycle."""
     for name, conditions in when.items():
         for other, values in conditions.items():
             path = f"space.{name}.when.{other}"
@@ -222,8 +223,8 @@ def _check_conditions(
                 for problem in _condition_problems(domains[other], values):
                     problems.add(path, problem)
     needs = {name: (when.get(name, {}).keys() & set(names)) - {name} for name in names}
-    for circle in _circles(needs):
-        problems.add(f"space.{circle[0]}.when", f"must not go round in a circle: {' -> '.join(circle)}")
+    for cycle in _cycles(needs):
+        problems.add(f"space.{cycle[0]}.when", f"must not form a cycle: {' -> '.join(cycle)}")
 
 
 def _condition_problems(domain: Domain, values: tuple[Any, ...]) -> list[str]:
@@ -231,8 +232,8 @@ def _condition_problems(domain: Domain, values: tuple[Any, ...]) -> list[str]:
         return ["must have at least one value, got an empty list"]
     match domain:
         case Float(step=None):
-            return ["must be a parameter with separate values, a float without step never has one exactly"]
-        case Constant():  # so that `--set space.optimizer=adam` needs no change of its dependants
+            return ["must be a parameter with discrete values, not a float without step"]
+        case Constant():  # any value, so that `--set space.optimizer=adam` leaves its dependants valid
             return [problem for value in values if (problem := json_problem(value)) is not None]
         case Float() | Int() | Ordinal() | Choice():
             return [problem for value in values if (problem := domain.problem(value)) is not None]
@@ -240,8 +241,8 @@ def _condition_problems(domain: Domain, values: tuple[Any, ...]) -> list[str]:
             assert_never(domain)
 
 
-def _circles(needs: dict[str, set[str]]) -> list[list[str]]:
-    """Each circle once, from its first parameter back to it; without recursion."""
+def _cycles(needs: dict[str, set[str]]) -> list[list[str]]:
+    """Each cycle once, from its first parameter back to it; without recursion."""
     found: list[list[str]] = []
     done: set[str] = set()
     for start in needs:
@@ -287,7 +288,7 @@ def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Ex
 
 
 def plain_space(space: Space) -> dict[str, Any]:
-    """The parameters as written in YAML, in their long form; JSON-able."""
+    """The parameters in the long form of YAML, JSON-able."""
     return {parameter.name: _plain_parameter(parameter) for parameter in space.parameters}
 
 

@@ -1,9 +1,9 @@
-"""The spec as a JSON schema, from the models that validate it: for editors."""
+"""The JSON schema of sweep files, made from the models that validate them."""
 
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -24,11 +24,35 @@ from hpcsweep.spec.models import (
 from hpcsweep.spec.parameters import PARAMETER_MODELS
 from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, cluster_model
 
+_DESCRIPTIONS: Final = {
+    "name": "Name of the sweep, its jobs and its results folder. Default: the file name.",
+    "train": "The training code.",
+    "objective": "The metric to optimise.",
+    "space": "The search space: a mapping of parameter names to a domain, a list of values or one value.",
+    "constraints": "Expressions over parameters that every configuration must satisfy.",
+    "searcher": "Proposes configurations: a name, or a mapping with a name and options. Default: auto.",
+    "scheduler": "Decides which trials start, continue and stop: a name, or a mapping. Default: fifo.",
+    "stop": "Rules that stop running trials early: a name, a mapping or a list of these.",
+    "repeats": "Trainings of each configuration, each with its own seed; their mean is compared.",
+    "enqueue": "Configurations to try first; missing parameters are sampled.",
+    "warm_start": "Results folders of earlier sweeps that the searcher learns from.",
+    "resources": "Resources of one run.",
+    "cluster": "Where the sweep runs, and how much of it it may use.",
+    "budget": "Limits of the whole sweep.",
+    "retries": "How often a failed or interrupted run is repeated.",
+}
+_SEED: Final = {
+    "type": "integer",
+    "minimum": 0,
+    "default": 0,
+    "description": "The same seed, spec and results give the same sweep.",
+}
+
 
 def json_schema() -> dict[str, Any]:
     """A JSON schema (draft 2020-12) of sweep files, short forms included."""
     properties: dict[str, Any] = {
-        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+        "name": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
         "train": _object(Train),
         "objective": _object(Objective),
         "space": {"type": "object", "minProperties": 1, "additionalProperties": _parameter()},
@@ -50,6 +74,8 @@ def json_schema() -> dict[str, Any]:
     ):
         properties[key] = {"anyOf": [section, {"type": "null"}]}
     assert tuple(properties) == KEYS
+    for key, schema in properties.items():
+        schema["description"] = _DESCRIPTIONS[key]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "hpcsweep sweep",
@@ -63,8 +89,13 @@ def json_schema() -> dict[str, Any]:
 def _object(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema()
     schema.pop("title", None)
-    for field in schema.get("properties", {}).values():
+    defaults = model.model_construct().model_dump(mode="json")
+    for key, field in schema.get("properties", {}).items():
         field.pop("title", None)
+        if key in defaults:
+            field["default"] = defaults[key]
+        if "description" in field:
+            field["description"] = " ".join(field["description"].split())
     return schema
 
 
@@ -81,7 +112,10 @@ def _cluster() -> dict[str, Any]:
 def _cluster_form(model: type[Cluster]) -> dict[str, Any]:
     schema = _object(model)
     del schema["$defs"]  # a reference would lead out of this part of the schema
-    schema["properties"]["simulated"] = {"anyOf": [_object(SimulatedSite), {"type": "null"}], "default": None}
+    schema["properties"]["simulated"] |= {
+        "anyOf": [_object(SimulatedSite), {"type": "null"}],
+        "default": None,
+    }
     return schema
 
 
@@ -100,7 +134,7 @@ def _searcher() -> dict[str, Any]:
         form = _object(options_model(searcher_class(name), SUPPLIED))
         form["properties"] = {
             "name": {"const": name},
-            "seed": {"type": "integer", "minimum": 0, "default": 0},
+            "seed": _SEED,
             **form.get("properties", {}),
         }
         if name != "auto":

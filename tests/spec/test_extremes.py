@@ -137,7 +137,7 @@ def test_a_circle_of_thousands_of_conditions_is_told_once(tmp_path: Path) -> Non
     with pytest.raises(SpecError) as caught:
         spec_of(tmp_path, text=text)
     assert [line.partition(": p0 ->")[0].rpartition(": ")[2] for line in caught.value.problems] == [
-        "must not go round in a circle"
+        "must not form a cycle"
     ]
 
 
