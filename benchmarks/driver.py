@@ -61,7 +61,7 @@ def fifo(trials: int) -> Scheduler:
 
 def hyperband(trials: int) -> Scheduler:
     """As many iterations of Hyperband as come nearest to so many trials, at least one."""
-    started = sum(ladder.sizes[0] for ladder in Hyperband(max_resource=81).ladders)
+    started = sum(ladder.sizes[0] for ladder in Hyperband(max_resource=81).plan().brackets)
     return Hyperband(max_resource=81, iterations=max(1, round(trials / started)))
 
 

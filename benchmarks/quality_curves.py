@@ -57,12 +57,15 @@ METHODS: Final = (
 )
 
 
-class ReferenceASHA:
+class ReferenceASHA(Scheduler):
     """ASHA as its paper writes it down: `get_job` of Algorithm 2, for one free worker after the other."""
 
     needs_reports = False
     clones = False
-    done = False
+
+    @property
+    def done(self) -> bool:
+        return False
 
     def __init__(self, *, max_resource: int, eta: int = 3) -> None:
         self._eta = eta

@@ -76,7 +76,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 def hyperband(trials: int) -> Hyperband:
     """As many iterations of Hyperband as have at least so many trials."""
-    started = sum(ladder.sizes[0] for ladder in Hyperband(max_resource=81).ladders)
+    started = sum(ladder.sizes[0] for ladder in Hyperband(max_resource=81).plan().brackets)
     return Hyperband(max_resource=81, iterations=-(-trials // started))
 
 
@@ -136,7 +136,7 @@ def _finished(run: RunId, config: Config, resource: int, *, batch: str, task: in
 def write(layout: Layout, trials: int) -> None:
     """Write the journal, in segments of about the same number of trials."""
     scheduler = hyperband(trials)
-    total = sum(ladder.sizes[0] for ladder in scheduler.ladders) * (scheduler.iterations or 0)
+    total = scheduler.plan().starts or 0
     created = 0
     segments = 1
     journal = Journal.open(layout)

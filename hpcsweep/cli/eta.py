@@ -9,31 +9,20 @@ from typing import NamedTuple
 
 from hpcsweep.cli.format import duration
 from hpcsweep.core.counting import plural
-from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_brackets
+from hpcsweep.core.plans import BracketPlan, SchedulerPlan
+from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.spec import SweepSpec
-from hpcsweep.spec.models import Asha, Fifo, Halving, Hyperband
 from hpcsweep.views.progress import Course
 from hpcsweep.views.rungs import RungCount
 
 
 class Plan(NamedTuple):
-    """What a sweep is to do.
+    """What a sweep is to do: as its scheduler plans it, within its budget."""
 
-    Attributes:
-        ladders: Its brackets, one after another; empty where nobody can say.
-        turns: How often to go through them; None until the configurations end.
-        about: How many are promoted depends on the order of the results.
-        starts: Configurations that it starts at most; None where that is open.
-    """
-
-    ladders: Sequence[BracketPlan]
-    turns: int | None
-    starts: int | None
-    eta: int
-    repeats: int
-    gpu_hours: float | None
-    time_s: float | None
-    about: bool = False
+    scheduler: SchedulerPlan
+    repeats: int = 1
+    gpu_hours: float | None = None
+    time_s: float | None = None
 
 
 class RemainingWork(NamedTuple):
@@ -45,27 +34,8 @@ class RemainingWork(NamedTuple):
 
 def plan_of(spec: SweepSpec) -> Plan:
     """What the spec says of the way ahead."""
-    ladders: Sequence[BracketPlan] = ()
-    turns: int | None = 1
-    about = False
-    eta = 2
-    starts = spec.starts
-    match spec.scheduler:
-        case Halving(min_resource=least, max_resource=most, eta=eta, prefact=prefact, rounds=turns):
-            ladders = [halving_bracket(min_resource=least, max_resource=most, eta=eta, prefact=prefact)]
-        case Hyperband(min_resource=least, max_resource=most, eta=eta, iterations=turns):
-            ladders = hyperband_brackets(min_resource=least, max_resource=most, eta=eta)
-        case Asha(stopping=False, brackets=1, min_resource=least, max_resource=most, eta=eta) if starts:
-            resources = halving_bracket(min_resource=least, max_resource=most, eta=eta).resources
-            ladders = [BracketPlan(resources, tuple(starts // eta**rung for rung in range(len(resources))))]
-            about = True
-        case Fifo(max_resource=most):
-            starts = min((n for n in (starts, spec.space.size) if n is not None), default=None)
-            ladders = [BracketPlan((most,), (starts,))] if starts else []
-        case _:
-            pass
     budget = spec.budget
-    return Plan(ladders, turns, starts, eta, spec.repeats, budget.gpu_hours, budget.time, about)
+    return Plan(make_scheduler(spec).plan(budget.trials), spec.repeats, budget.gpu_hours, budget.time)
 
 
 def left(plan: Plan, course: Course) -> RemainingWork | None:
@@ -75,40 +45,43 @@ def left(plan: Plan, course: Course) -> RemainingWork | None:
     takes no place in the next rung.
     """
     final = course.state.no_more_trials is not None
-    if not plan.ladders or (plan.turns is None and plan.starts is None and not final):
+    scheduler = plan.scheduler
+    if scheduler.population or not all(bracket.sizes for bracket in scheduler.brackets):
+        return None
+    if not scheduler.brackets or (scheduler.iterations is None and scheduler.starts is None and not final):
         return None
     runs = units = 0
     brackets = course.rungs.brackets()
-    for index, ladder in enumerate(_planned(plan)):
+    for index, bracket in enumerate(_planned(scheduler)):
         counts = brackets.pop(index, [])
         if final:
-            ladder = ladder.shrunk(counts[0].runs // plan.repeats if counts else 0, eta=plan.eta)
-        of_bracket = _left_in(ladder, counts, repeats=plan.repeats)
+            bracket = bracket.shrunk(counts[0].runs // plan.repeats if counts else 0, eta=scheduler.eta)
+        of_bracket = _left_in(bracket, counts, repeats=plan.repeats)
         runs, units = runs + of_bracket.runs, units + of_bracket.units
         if final and not brackets:
             break
     return RemainingWork(runs, units)
 
 
-def _planned(plan: Plan) -> Iterator[BracketPlan]:
-    """The ladder of each bracket, in order, until its last one."""
+def _planned(plan: SchedulerPlan) -> Iterator[BracketPlan]:
+    """Each bracket, in order, until the last one."""
     starts = plan.starts
     for index in count():
-        if plan.turns is not None and index >= plan.turns * len(plan.ladders):
+        if plan.iterations is not None and index >= plan.iterations * len(plan.brackets):
             return
-        ladder = plan.ladders[index % len(plan.ladders)]
+        bracket = plan.brackets[index % len(plan.brackets)]
         if starts is not None:
-            ladder = ladder.shrunk(starts, eta=plan.eta)
-            starts -= ladder.sizes[0]
-        yield ladder
+            bracket = bracket.shrunk(starts, eta=plan.eta)
+            starts -= bracket.sizes[0]
+        yield bracket
         if starts == 0:
             return
 
 
-def _left_in(ladder: BracketPlan, counts: Sequence[RungCount], *, repeats: int) -> RemainingWork:
+def _left_in(bracket: BracketPlan, counts: Sequence[RungCount], *, repeats: int) -> RemainingWork:
     runs = units = below = 0
     places: int | None = None
-    for rung, (size, resource) in enumerate(zip(ladder.sizes, ladder.resources, strict=True)):
+    for rung, (size, resource) in enumerate(zip(bracket.sizes, bracket.resources, strict=True)):
         now = counts[rung] if rung < len(counts) else RungCount(resource)
         most = size * repeats if places is None else min(size * repeats, places)
         most = max(most, now.runs)
@@ -147,7 +120,7 @@ def outlook(plan: Plan | None, course: Course, *, now: float) -> str:
     what = "open-ended"
     if open_work is not None:
         what = f"{plural(open_work.runs, 'run')} left"
-        what = f"about {what}" if plan.about else f"{what} at most"
+        what = f"about {what}" if plan.scheduler.estimated else f"{what} at most"
     ends: list[tuple[float, str]] = []
     if open_work is not None and pace is not None and pace.units > 0:
         ends.append((open_work.units / pace.units, ""))

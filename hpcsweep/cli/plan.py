@@ -14,13 +14,13 @@ from hpcsweep.cli.exit_codes import errors_exit, named
 from hpcsweep.cli.format import duration
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.core.counting import plural
+from hpcsweep.core.plans import BracketPlan, SchedulerPlan
 from hpcsweep.core.protocols import Batch
 from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import DriverConfig
 from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError
-from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, max_asha_runs
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.session.algorithms import make_scheduler, resolve_searcher
 from hpcsweep.session.snapshot import check_training_code
@@ -35,7 +35,6 @@ from hpcsweep.session.target import (
 )
 from hpcsweep.session.validation import known_lines, validate
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
-from hpcsweep.spec.models import Asha, Pbt
 
 #: Rungs of a ladder that are shown at each end.
 ENDS_SHOWN: Final = 10
@@ -68,36 +67,48 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
         for line in known_lines(known):
             typer.echo(line)
-        largest = _ladders(spec, place, held_gpus=held.gpus)
+        largest = _brackets(spec, place, held_gpus=held.gpus)
         with named(spec_path):
             _reservation(spec, place, held_gpus=held.gpus)
         _script(spec, place, runs=largest)
 
 
-def _ladders(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
-    """Print what the scheduler would do; the runs of the largest rung, 1 if it has none."""
-    ladders: Sequence[BracketPlan] = getattr(make_scheduler(spec), "ladders", ())
-    size = spec.space.size
-    if spec.scheduler.name == "fifo":
-        limits = [n for n in (spec.budget.trials, size) if n is not None]
-        ladders = [BracketPlan(ladder.resources, (min(limits),)) for ladder in ladders] if limits else []
+def _brackets(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
+    """Print what the scheduler would do; the runs of the largest array."""
+    size, repeats = spec.space.size, spec.repeats
+    found = make_scheduler(spec).plan(spec.budget.trials)
     typer.echo("")
     typer.echo(f"search space: {'infinite' if size is None else plural(size, 'configuration')}")
-    if isinstance(spec.scheduler, Asha) and not spec.scheduler.stopping:
-        return _asha(spec.scheduler, trials=spec.starts, repeats=spec.repeats)
-    if not ladders:
-        typer.echo("trials: until the budget ends")
+    for index, bracket in enumerate(found.brackets):
+        if found.estimated:
+            bracket = BracketPlan(bracket.resources, tuple(size * repeats for size in bracket.sizes))
+        about = "about, " if found.estimated else ""
+        label = f"({about}trials x resource)" if bracket.sizes else "(resource)"
+        typer.echo(f"bracket {index} {label}: {_format_bracket(bracket)}")
+        if found.max_runs is not None:
+            typer.echo(
+                f"about {plural(bracket.runs, 'run')}, {found.max_runs * repeats} at most: "
+                "who is promoted stays so when better ones come"
+            )
+    for note in found.notes:
+        typer.echo(note)
+    if found.estimated or not found.brackets:
+        trials = None if found.starts is None else found.starts * repeats
+        typer.echo(f"trials: {'until the budget ends' if trials is None else trials}")
         return 1
-    for index, ladder in enumerate(ladders):
-        typer.echo(f"bracket {index} (trials x resource): {_shown(ladder)}")
-    turns: int | None = getattr(spec.scheduler, "iterations", getattr(spec.scheduler, "rounds", 1))
-    each = "each time: " if turns is None else ""
-    times = (turns or 1) * spec.repeats
-    trials = sum(ladder.sizes[0] for ladder in ladders) * times
-    runs = sum(ladder.runs for ladder in ladders) * times
-    units = sum(ladder.units for ladder in ladders) * times
-    scratch = sum(ladder.units_from_scratch for ladder in ladders) * times
-    if isinstance(spec.scheduler, Pbt):
+    _total(spec, place, found, held_gpus=held_gpus)
+    return min(PIECE, max(max(bracket.sizes) for bracket in found.brackets)) * repeats
+
+
+def _total(spec: SweepSpec, place: Target, found: SchedulerPlan, *, held_gpus: int) -> None:
+    """Print trials, runs, resource and cost of brackets whose sizes are known."""
+    each = "each time: " if found.iterations is None else ""
+    times = (found.iterations or 1) * spec.repeats
+    trials = sum(bracket.sizes[0] for bracket in found.brackets) * times
+    runs = sum(bracket.runs for bracket in found.brackets) * times
+    units = sum(bracket.units for bracket in found.brackets) * times
+    scratch = sum(bracket.units_from_scratch for bracket in found.brackets) * times
+    if found.population:
         # Each member that fails is replaced by a clone, a new trial with runs of its own.
         typer.echo(
             f"{plural(trials, 'member')}, {plural(runs, 'run')}, and one more for each that fails; "
@@ -106,10 +117,11 @@ def _ladders(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
     else:
         typer.echo(f"{each}{plural(trials, 'trial')}, {plural(runs, 'run')} at most")
     typer.echo(f"{each}{plural(units, 'unit')} of resource trained from checkpoints ({scratch} without them)")
-    if turns is None:
+    if found.iterations is None:
         typer.echo("again and again until the budget ends")
-    if spec.budget.trials is not None and (turns is None or spec.budget.trials < trials):
-        typer.echo(f"budget.trials ends it after {plural(spec.budget.trials, 'trial')}")
+    most_trials = spec.budget.trials
+    if most_trials is not None and (found.iterations is None or most_trials < trials):
+        typer.echo(f"budget.trials ends it after {plural(most_trials, 'trial')}")
     shape = place.shape
     if shape.time_s is not None:
         gpus = max(spec.resources.gpus, -(-held_gpus // shape.lanes))
@@ -121,38 +133,17 @@ def _ladders(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
         most.append(spec.cluster.max_gpus // held_gpus)
     if most:
         typer.echo(f"at most {plural(min(most), 'task')} at a time")
-    return min(PIECE, max(max(ladder.sizes) for ladder in ladders)) * spec.repeats
 
 
-def _shown(ladder: BracketPlan) -> str:
-    """`9x1 > 3x3 > 1x9`; of a long one its ends."""
-    rungs = [f"{n}x{r}" for n, r in zip(ladder.sizes, ladder.resources, strict=True)]
+def _format_bracket(bracket: BracketPlan) -> str:
+    """`9x1 > 3x3 > 1x9`, or the resources alone; of a long one its ends."""
+    rungs = [str(resource) for resource in bracket.resources]
+    if bracket.sizes:
+        rungs = [f"{n}x{resource}" for n, resource in zip(bracket.sizes, rungs, strict=True)]
     if len(rungs) > 2 * ENDS_SHOWN:
         left_out = f".. {len(rungs) - 2 * ENDS_SHOWN} more .."
         rungs = [*rungs[:ENDS_SHOWN], left_out, *rungs[-ENDS_SHOWN:]]
     return " > ".join(rungs)
-
-
-def _asha(scheduler: Asha, *, trials: int | None, repeats: int) -> int:
-    """Print the rungs of a scheduler that fills them as it goes; the runs of the largest array."""
-    top = halving_bracket(
-        min_resource=scheduler.min_resource, max_resource=scheduler.max_resource, eta=scheduler.eta
-    ).resources
-    for index in range(scheduler.brackets):
-        rungs = top[index:]
-        if trials is None or scheduler.brackets > 1:
-            typer.echo(f"bracket {index} (resource): " + " > ".join(map(str, rungs)))
-            continue
-        about = tuple(trials // scheduler.eta**rung * repeats for rung in range(len(rungs)))
-        most = tuple(size * repeats for size in max_asha_runs(trials, rungs=len(rungs), eta=scheduler.eta))
-        typer.echo(f"bracket {index} (about, trials x resource): {_shown(BracketPlan(rungs, about))}")
-        typer.echo(
-            f"about {plural(sum(about), 'run')}, {sum(most)} at most: "
-            "who is promoted stays so when better ones come"
-        )
-    typer.echo(f"one in {scheduler.eta} of a rung goes on, as results come")
-    typer.echo(f"trials: {'until the budget ends' if trials is None else trials * repeats}")
-    return 1
 
 
 def _reservation(spec: SweepSpec, place: Target, *, held_gpus: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from hpcsweep.core.events import AnyEvent, Config
+from hpcsweep.core.plans import SchedulerPlan
 from hpcsweep.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Scheduler(Protocol):
     """Decides who starts, who is promoted, who stops: a state machine over events.
 
     Attributes:
-        watches: Whether it must see what runs report before they end (`RunReported`). Without
+        needs_reports: Whether it must see what runs report before they end (`RunReported`). Without
             it the driver never reads a metrics file.
         clones: Whether it makes `Clone` decisions: then the checkpoints that a clone may start
             from are kept.
@@ -106,8 +107,18 @@ class Scheduler(Protocol):
     needs_reports: bool
     clones: bool
 
-    # A scheduler that has these attributes lets checkpoints be removed that nothing can need any more;
-    # both lists only grow, but for a `SweepResumed`, after which they may be others.
+    # What follows a scheduler may have.
+    #
+    # Of the class:
+    #     extendable: tuple[str, ...]  options that may be raised while the sweep runs (null is more than any
+    #                                  number); `SweepExtended` tells it
+    #     extension_refusal(before, now) -> str  why `max_resource` cannot be raised from the options `before`
+    #                                  to those `now`; empty if it can
+    #     promotes_any_time: bool      a rung is never closed: any trial in it may still be promoted
+    #     population: bool             see `SchedulerPlan`
+    #     reports_option: str          the option with which it needs reports
+    # Lists that let checkpoints be removed that nothing can need any more; they only grow, but for a
+    # `SweepResumed`, after which they may be others:
     #     dropped: Sequence[int]  trials with a value that will never be promoted nor cloned
     #     trained: Sequence[int]  trials that were trained to the last resource; they go on only where that
     #                             is raised
@@ -130,6 +141,10 @@ class Scheduler(Protocol):
     def done(self) -> bool:
         """Whether no decision will ever come any more, whatever happens."""
         ...
+
+    def plan(self, trials: int | None = None) -> SchedulerPlan:
+        """What it will do if at most so many configurations can start; None: unknown."""
+        return SchedulerPlan()
 
 
 # --------------------------------------------------------------------------- clusters

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -20,10 +21,18 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
+from hpcsweep.core.option_types import AtLeastTwo, Positive
+from hpcsweep.core.plans import BracketPlan, SchedulerPlan, fewest
 from hpcsweep.core.protocols import Decision, Promote, Start, Stop
 from hpcsweep.schedulers.asha_promotion import PromotionBracket
 from hpcsweep.schedulers.asha_stopping import StoppingBracket
-from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_bracket
+from hpcsweep.schedulers.rungs import (
+    check_resources,
+    halving_bracket,
+    hyperband_bracket,
+    max_asha_runs,
+    rungs_refusal,
+)
 
 #: Beyond so many trials nobody counts how many of them each bracket will have.
 _COUNTED: Final = 100_000
@@ -83,13 +92,13 @@ class ASHA:
     `stopping` shifts a sorted list.
 
     Args:
-        max_resource: Of the last rung.
-        min_resource: Of the first rung.
+        min_resource: The resource of the lowest rung, in epochs or steps.
+        max_resource: The resource of the highest rung, in epochs or steps.
         eta: One in eta goes on.
-        brackets: How many of Hyperband's brackets, from the one with most trials on.
+        brackets: How many brackets, as in Hyperband; each starts one rung higher than the one before.
+        stopping: A run goes on past a rung unless it is outside of the best 1/eta, in place of one run for
+            each rung; for long waits in the queue.
         trials: How many trials, None until the space or the budget is exhausted.
-        stopping: Each trial is one run to `max_resource`, ended at a rung where it is not in the
-            top 1/eta. It saves queueing again. If not, a run ends at each rung.
         minimise: Whether small values are good.
 
     Raises:
@@ -97,31 +106,32 @@ class ASHA:
     """
 
     clones = False
+    extendable: Final = ("brackets", "max_resource")
+    promotes_any_time: Final = True
+    #: The option with which it needs reports.
+    reports_option: Final = "stopping"
 
     def __init__(
         self,
         *,
-        max_resource: int,
-        min_resource: int = 1,
-        eta: int = 3,
-        brackets: int = 1,
-        trials: int | None = None,
+        min_resource: Positive = 1,
+        max_resource: Positive,
+        eta: AtLeastTwo = 3,
+        brackets: Positive = 1,
         stopping: bool = False,
+        trials: int | None = None,
         minimise: bool = True,
     ) -> None:
-        if not 1 <= min_resource <= max_resource:
-            raise ValueError(f"min_resource: must be 1 .. max_resource ({max_resource}), got {min_resource}")
-        if eta < 2:
-            raise ValueError(f"eta: must be at least 2, got {eta}")
+        check_resources(min_resource=min_resource, max_resource=max_resource, eta=eta)
         rungs = halving_bracket(min_resource=min_resource, max_resource=max_resource, eta=eta).resources
-        if not 1 <= brackets <= len(rungs):
-            raise ValueError(f"brackets: must be 1 .. {len(rungs)}, the number of rungs, got {brackets}")
+        if brackets < 1:
+            raise ValueError(f"brackets: must be at least 1, got {brackets}")
+        if brackets > len(rungs):
+            raise ValueError(f"brackets: must be at most {len(rungs)}, the number of rungs, got {brackets}")
         self.needs_reports = stopping
         self._min_resource = min_resource
         self._eta = eta
         self._minimise = minimise
-        #: What is known of rung sizes before it starts: only that stopping has one run a trial.
-        self.ladders = (BracketPlan((max_resource,), (trials,)),) if stopping and trials is not None else ()
         self._brackets: list[Bracket] = []
         self._started: list[int] = []
         self._extend(max_resource=max_resource, brackets=brackets)
@@ -132,6 +142,36 @@ class ASHA:
         self.dropped: list[int] = []
         self.trained: list[int] = []
         self._limit_brackets()
+
+    @staticmethod
+    def extension_refusal(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+        """Why `max_resource` cannot be raised; empty if it can."""
+        return "with stopping, each trial is one run to it" if now["stopping"] else rungs_refusal(before, now)
+
+    def plan(self, trials: int | None = None) -> SchedulerPlan:
+        """With stopping one run a trial; else its rungs, whose sizes depend on the order of the results."""
+        trials = fewest(trials, self._trials)
+        open_ended = "asha goes on for ever in this space" if trials is None else ""
+        if self.needs_reports:
+            top = self.rungs[0][-1:]
+            known = () if trials is None else (BracketPlan(top, (trials,)),)
+            return SchedulerPlan(known, starts=trials, eta=self._eta, open_ended=open_ended)
+        brackets = tuple(BracketPlan(resources) for resources in self.rungs)
+        max_runs = None
+        if trials is not None and len(brackets) == 1:
+            resources = self.rungs[0]
+            sizes = tuple(trials // self._eta**rung for rung in range(len(resources)))
+            brackets = (BracketPlan(resources, sizes),)
+            max_runs = sum(max_asha_runs(trials, rungs=len(resources), eta=self._eta))
+        return SchedulerPlan(
+            brackets,
+            starts=trials,
+            eta=self._eta,
+            estimated=True,
+            max_runs=max_runs,
+            open_ended=open_ended,
+            notes=(f"one in {self._eta} of a rung goes on, as results come",),
+        )
 
     def _extend(self, *, max_resource: int, brackets: int) -> None:
         """Go on with rungs up to this, and so many brackets; none is taken away."""

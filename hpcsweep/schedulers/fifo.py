@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,
@@ -13,8 +15,10 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialsExhausted,
 )
+from hpcsweep.core.option_types import Positive
+from hpcsweep.core.plans import BracketPlan, SchedulerPlan, fewest
 from hpcsweep.core.protocols import Decision, Promote, Start
-from hpcsweep.schedulers.rungs import BracketPlan
+from hpcsweep.core.space import Space
 
 #: Trials handed out at a time when they need not wait for results.
 AHEAD = 1000
@@ -28,20 +32,31 @@ class Fifo:
     those of all trials: whoever has completed is `dropped`.
 
     Args:
-        max_resource: Each trial is trained up to this.
+        max_resource: Each trial is trained up to this, in epochs or steps.
         trials: How many, None until the space or the budget is exhausted.
         ahead: Hand out trials far beyond the free slots, as few large arrays; right for a
             searcher that does not learn from results.
+        space: The search space.
+        minimise: Whether small values are good, which is all the same to it.
     """
 
     needs_reports = False
     clones = False
+    extendable: Final = ("max_resource",)
 
     def __init__(
-        self, *, max_resource: int = 1, trials: int | None = None, ahead: bool = False, minimise: bool = True
+        self,
+        *,
+        max_resource: Positive = 1,
+        trials: int | None = None,
+        ahead: bool = False,
+        space: Space | None = None,
+        minimise: bool = True,
     ) -> None:
         self._resource = max_resource
         self._trials = trials
+        #: How many different configurations there are, None for infinitely many.
+        self._configs = None if space is None else space.size
         self._ahead = ahead
         self._created = 0
         self._enqueued = 0
@@ -54,10 +69,15 @@ class Fifo:
         self._behind: dict[int, int] = {}
         self.dropped: list[int] = []
 
-    @property
-    def ladders(self) -> tuple[BracketPlan, ...]:
-        """One rung of all its trials, none where it is open how many there are."""
-        return (BracketPlan((self._resource,), (self._trials or 0,)),)
+    def plan(self, trials: int | None = None) -> SchedulerPlan:
+        """One rung of all its trials."""
+        trials = fewest(trials, self._trials)
+        known = fewest(trials, self._configs)
+        return SchedulerPlan(
+            () if known is None else (BracketPlan((self._resource,), (known,)),),
+            starts=known,
+            open_ended="fifo goes on for ever in this space" if trials is None else "",
+        )
 
     def apply(self, event: AnyEvent) -> None:
         match event:

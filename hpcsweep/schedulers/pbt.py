@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Annotated, Final
 
+from annotated_types import Interval
 from numpy.random import default_rng
 
 from hpcsweep.core.events import (
@@ -23,13 +23,18 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
+from hpcsweep.core.option_types import Positive
+from hpcsweep.core.plans import BracketPlan, SchedulerPlan
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Space
 from hpcsweep.schedulers.pbt_explore import perturb
-from hpcsweep.schedulers.rungs import BracketPlan
 
 #: A place is given up when so many of its members in a row ended without completing a run.
 MEMBERS_IN_A_ROW: Final = 3
+#: A number that is not drawn anew is multiplied by one of these.
+FACTORS: Final = (1.2, 0.8)
+#: Intervals that a member is trained for at most; each is a run.
+MAX_INTERVALS: Final = 100_000
 
 
 class Member:
@@ -88,7 +93,7 @@ class PBT:
     floor(n quantile) are replaced. A member is replaced by a clone of a random one of the best
     max(1, floor(n quantile)) that may give: they hold their place, are not at the end, and are not
     among the worst at their own newest interval. The clone goes on from the donor's newest
-    completed run, with its weights and its configuration, which is then altered as `explored` says.
+    completed run, with its weights and its configuration, which is then altered as `perturb` says.
     Those that are behind go first, so that with few slots the population keeps together.
 
     A member that failed, was lost or was stopped is replaced as well, by a clone of one that is no
@@ -101,12 +106,11 @@ class PBT:
     grows by them, and they are compared with the others as they come to the same intervals.
 
     Args:
-        population: How many trials are trained side by side.
-        interval: Resource between two comparisons.
-        max_resource: Each place is trained up to this; the last interval may be a short one.
-        quantile: The share that is replaced, and the share that gives.
-        resample: Probability with which a parameter of a clone is drawn anew.
-        factors: Otherwise a number is multiplied by one of these.
+        population: How many members are trained side by side.
+        interval: How far a member is trained before it is compared, in epochs or steps.
+        max_resource: Each member is trained up to this; the last interval may be a short one.
+        quantile: The share of members that is replaced, and of those that replace them.
+        resample: How probable it is that a parameter is drawn anew and not changed a little.
         space: The search space.
         seed: Of the sweep.
         minimise: Whether small values are good.
@@ -117,37 +121,46 @@ class PBT:
 
     needs_reports = False
     clones = True
+    population: Final = True
+    promotes_any_time: Final = True
 
     def __init__(
         self,
         *,
-        population: int,
-        interval: int,
-        max_resource: int,
+        population: Annotated[int, Interval(ge=2, le=10_000)],
+        interval: Positive,
+        max_resource: Positive,
+        quantile: Annotated[float, Interval(gt=0, le=0.5)] = 0.25,
+        resample: Annotated[float, Interval(ge=0, le=1)] = 0.25,
         space: Space,
         seed: int,
-        quantile: float = 0.25,
-        resample: float = 0.25,
-        factors: Sequence[float] = (1.2, 0.8),
         minimise: bool = True,
     ) -> None:
         if not 0 < quantile <= 0.5:
             raise ValueError(f"quantile: must be above 0 and at most 0.5, got {quantile}")
         self._quantile = Fraction(str(quantile))
-        if math.floor(population * self._quantile) < 1:
+        if interval < 1:
+            raise ValueError(f"interval: must be at least 1, got {interval}")
+        if interval > max_resource:
+            raise ValueError(f"interval: must be <= max_resource ({max_resource}), got {interval}")
+        if max_resource // interval > MAX_INTERVALS:
+            least = -(-max_resource // MAX_INTERVALS)
+            raise ValueError(
+                f"interval: must be at least {least}: max_resource ({max_resource}) has {MAX_INTERVALS} "
+                f"intervals at most, got {interval}"
+            )
+        if population * self._quantile < 1:
             least = math.ceil(1 / self._quantile)
-            raise ValueError(f"population: must be at least {least} (1 / quantile), got {population}")
-        if not 1 <= interval <= max_resource:
-            raise ValueError(f"interval: must be 1 .. max_resource ({max_resource}), got {interval}")
+            raise ValueError(
+                f"population: must be at least {least}, so that the quantile {quantile:g} holds a member, "
+                f"got {population}"
+            )
         if not 0 <= resample <= 1:
             raise ValueError(f"resample: must be between 0 and 1, got {resample}")
-        if not factors or not all(0 < factor < math.inf for factor in factors):
-            raise ValueError(f"factors: must be numbers > 0, at least one, got {list(factors)}")
         #: Resource at the end of each interval.
         self._ends = (*range(interval, max_resource, interval), max_resource)
-        self.ladders = (BracketPlan(self._ends, (population,) * len(self._ends)),)
+        self._size = population
         self._resample = resample
-        self._factors = tuple(factors)
         self._space = space
         self._seed = seed
         self._sign = 1 if minimise else -1
@@ -159,6 +172,11 @@ class PBT:
         self._ranked: dict[int, list[tuple[float, int]]] = {}
         self.dropped: list[int] = []
         self.trained: list[int] = []
+
+    def plan(self, trials: int | None = None) -> SchedulerPlan:
+        """The members, interval by interval; clones are not counted."""
+        bracket = BracketPlan(self._ends, (self._size,) * len(self._ends))
+        return SchedulerPlan((bracket,), starts=self._size, population=True)
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -278,6 +296,6 @@ class PBT:
                     self._ends[donor.intervals],
                     donor.trial,
                     self._ends[donor.intervals - 1],
-                    perturb(self._space, donor.config, rng, resample=self._resample, factors=self._factors),
+                    perturb(self._space, donor.config, rng, resample=self._resample, factors=FACTORS),
                 )
         return None

@@ -9,37 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any, Final
 
-import msgspec
+from hpcsweep.core.plans import BracketPlan
 
-
-class BracketPlan(msgspec.Struct, frozen=True):
-    """One bracket: rung i holds `sizes[i]` trials, each trained up to `resources[i]`."""
-
-    resources: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-    @property
-    def units(self) -> int:
-        """Units trained when each rung goes on from the checkpoint of the one before."""
-        before = (0, *self.resources[:-1])
-        return sum(n * (r - b) for n, r, b in zip(self.sizes, self.resources, before, strict=True))
-
-    @property
-    def units_from_scratch(self) -> int:
-        """Units trained when each promoted trial starts from scratch."""
-        return sum(n * r for n, r in zip(self.sizes, self.resources, strict=True))
-
-    @property
-    def runs(self) -> int:
-        return sum(self.sizes)
-
-    def shrunk(self, started: int, *, eta: int) -> BracketPlan:
-        """The ladder of a bracket that could start only `started` trials."""
-        if started >= self.sizes[0]:
-            return self
-        sizes = tuple(min(size, max(1, started // eta**i)) for i, size in enumerate(self.sizes))
-        return BracketPlan(self.resources, sizes if started else (0,) * len(sizes))
+#: Configurations in one rung at most: they start piece by piece, but in the end all are in memory.
+MAX_RUNG: Final = 10_000_000
 
 
 def floor_log(x: int, base: int) -> int:
@@ -109,3 +84,35 @@ def top_k(values: Mapping[int, float | None], k: int, *, minimise: bool) -> list
     sign = 1 if minimise else -1
     ranked = sorted((sign * value, trial) for trial, value in values.items() if value is not None)
     return [trial for _, trial in ranked[:k]]
+
+
+def check_resources(*, min_resource: int, max_resource: int, eta: int) -> None:
+    """Whether these make rungs.
+
+    Raises:
+        ValueError: They do not; the message begins with the option's name.
+    """
+    if eta < 2:
+        raise ValueError(f"eta: must be at least 2, got {eta}")
+    if min_resource < 1:
+        raise ValueError(f"min_resource: must be at least 1, got {min_resource}")
+    if min_resource > max_resource:
+        raise ValueError(f"min_resource: must be <= max_resource ({max_resource}), got {min_resource}")
+
+
+def rungs_refusal(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Why raising `max_resource` would move rungs that trials stand on; empty if it only adds some above.
+
+    Args:
+        before: Options of the scheduler so far.
+        now: And from now on.
+    """
+    old, new = (
+        halving_bracket(
+            min_resource=o["min_resource"], max_resource=o["max_resource"], eta=o["eta"]
+        ).resources
+        for o in (before, now)
+    )
+    if new[: len(old)] == old:
+        return ""
+    return f"{old[-1]} was a rung, and would be none of {' > '.join(map(str, new))}"

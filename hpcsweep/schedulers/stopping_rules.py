@@ -19,8 +19,8 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
+from hpcsweep.core.plans import SchedulerPlan
 from hpcsweep.core.protocols import Decision, Scheduler, Stop
-from hpcsweep.schedulers.rungs import BracketPlan
 
 
 class StoppingRule(Protocol):
@@ -64,10 +64,9 @@ class WithStoppingRules:
         self._resources: dict[int, int] = {}
         self._stops: dict[int, Stop] = {}
 
-    @property
-    def ladders(self) -> tuple[BracketPlan, ...]:
-        """Those of the scheduler within: what is trained at most."""
-        return tuple(getattr(self._inner, "ladders", ()))
+    def plan(self, trials: int | None = None) -> SchedulerPlan:
+        """That of the scheduler within: what is trained at most."""
+        return self._inner.plan(trials)
 
     @property
     def dropped(self) -> Sequence[int] | None:

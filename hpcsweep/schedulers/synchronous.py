@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Final
+
+from annotated_types import Interval
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -18,9 +22,19 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
+from hpcsweep.core.option_types import LARGEST, AtLeastTwo, Positive, UpTo10000
+from hpcsweep.core.plans import BracketPlan, SchedulerPlan, fewest
 from hpcsweep.core.protocols import Decision, Promote, Start
 from hpcsweep.schedulers.hopefuls import PromotionCandidates
-from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_brackets, top_k
+from hpcsweep.schedulers.rungs import (
+    MAX_RUNG,
+    check_resources,
+    floor_log,
+    halving_bracket,
+    hyperband_brackets,
+    rungs_refusal,
+    top_k,
+)
 
 #: Trials that start together at most, and configurations of one ask. It is no option: which
 #: configurations a sweep tries depends on it.
@@ -183,27 +197,27 @@ class SynchronousHalving:
     form a bracket of their own, which trains them to the largest resource.
 
     Args:
-        ladders: The brackets of one iteration, in the order in which they start.
+        brackets: Those of one iteration, in the order in which they start.
         iterations: How often to go through them; None until trials or budget end.
         piece: Trials of a rung that start together at most.
     """
 
     needs_reports = False
     clones = False
-    #: Whether trials of the last rung go on where `max_resource` is raised.
-    extends = False
+    #: Options that may be raised while the sweep runs; the first one is the number of iterations.
+    extendable: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
-        ladders: Sequence[BracketPlan],
+        brackets: Sequence[BracketPlan],
         *,
         eta: int,
         iterations: int | None,
         minimise: bool,
         piece: int = PIECE,
     ) -> None:
-        self.ladders = tuple(ladders)
-        self.iterations = iterations
+        self._plans = tuple(brackets)
+        self._iterations = iterations
         self._eta = eta
         self._minimise = minimise
         self._piece = piece
@@ -216,6 +230,18 @@ class SynchronousHalving:
         self._exhausted = ""  # by what
         self.dropped: list[int] = []
         self.trained: list[int] = []
+
+    def plan(self, trials: int | None = None) -> SchedulerPlan:
+        """Its brackets, exactly: no rung depends on the order of the results."""
+        iterations = self._iterations
+        planned = None if iterations is None else iterations * sum(one.sizes[0] for one in self._plans)
+        return SchedulerPlan(
+            self._plans,
+            iterations,
+            fewest(planned, trials),
+            self._eta,
+            open_ended=f"{self.extendable[0]}: null goes on for ever" if iterations is None else "",
+        )
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -282,14 +308,14 @@ class SynchronousHalving:
             following = self._planned
             index = len(self._brackets)
             while len(decisions) < slots and self._may_open(following):
-                ladder = self.ladders[following % len(self.ladders)]
+                ladder = self._plans[following % len(self._plans)]
                 decisions += self._starts(index, ladder.sizes[0], ladder, slots, decisions)
                 following += 1
                 index += 1
         if self._enqueued and not self._takes_trials:
             # None of the brackets will have a place for them.
             count = min(self._enqueued, self._piece)
-            decisions += [Start(len(self._brackets), self.ladders[-1].resources[-1])] * count
+            decisions += [Start(len(self._brackets), self._plans[-1].resources[-1])] * count
         return decisions
 
     @property
@@ -300,7 +326,7 @@ class SynchronousHalving:
     def _take_dropped(self, bracket: Bracket) -> None:
         self.dropped += bracket.dropped
         # The only rung of a bracket has no survivors of others, but all trials: those are not kept.
-        if self.extends and len(bracket.whole.sizes) > 1:
+        if "max_resource" in self.extendable and len(bracket.whole.sizes) > 1:
             self.trained += bracket.trained
         else:
             self.dropped += bracket.trained
@@ -336,14 +362,14 @@ class SynchronousHalving:
 
     def _may_open(self, planned: int) -> bool:
         return not self._exhausted and (
-            self.iterations is None or planned < self.iterations * len(self.ladders)
+            self._iterations is None or planned < self._iterations * len(self._plans)
         )
 
     def _open_bracket(self, event: TrialCreated) -> None:
         if event.origin == "enqueued" and not self._takes_trials:
             ladder = BracketPlan((event.resource,), (min(self._enqueued, self._piece),))
         else:
-            ladder = self.ladders[self._planned % len(self.ladders)]
+            ladder = self._plans[self._planned % len(self._plans)]
             self._planned += 1
         bracket = Bracket(len(self._brackets), ladder, eta=self._eta, minimise=self._minimise)
         self._brackets.append(bracket)
@@ -360,62 +386,121 @@ class SynchronousHalving:
     def _extend(self, options: Mapping[str, Any]) -> None:
         """Go on with the options of a sweep that goes further; see `spec.extension`."""
 
-    def _go_on(self, ladders: Sequence[BracketPlan], *, iterations: int | None) -> None:
-        """Go on with ladders whose first rungs are those of the ones before, or with more iterations."""
-        self.iterations = iterations
-        if tuple(ladders) == self.ladders:
+    def _go_on(self, brackets: Sequence[BracketPlan], *, iterations: int | None) -> None:
+        """Go on with brackets whose first rungs are those of the ones before, or with more iterations."""
+        self._iterations = iterations
+        if tuple(brackets) == self._plans:
             return
         for bracket in self._brackets:
-            if bracket.whole in self.ladders:  # the others are of enqueued trials
-                bracket.extend(ladders[self.ladders.index(bracket.whole)])
+            if bracket.whole in self._plans:  # the others are of enqueued trials
+                bracket.extend(brackets[self._plans.index(bracket.whole)])
                 if self._exhausted:
                     bracket.fill()
                 self._reopen(bracket)
-        self.ladders = tuple(ladders)
+        self._plans = tuple(brackets)
 
 
 class Halving(SynchronousHalving):
-    """Successive halving as in Dive into Deep Learning, 19.4, round after round."""
+    """Successive halving as in Dive into Deep Learning, 19.4: the best 1/eta of a rung go on to the next one.
 
-    extends = True
+    Args:
+        min_resource: The resource of the first rung, in epochs or steps.
+        max_resource: The resource of the last rung, in epochs or steps.
+        eta: One in eta goes on.
+        prefact: Multiplies the number of trials in each rung.
+        rounds: How often to start from the first rung; null until the budget ends.
+        minimise: Whether small values are good.
+        piece: Trials of a rung that start together at most.
+
+    Raises:
+        ValueError: An option makes no sense; the message begins with its name.
+    """
+
+    extendable = ("rounds", "max_resource")
+    extension_refusal = staticmethod(rungs_refusal)
 
     def __init__(
         self,
         *,
-        max_resource: int,
-        min_resource: int = 1,
-        eta: int = 2,
-        prefact: float = 1.0,
-        rounds: int | None = 1,
+        min_resource: Positive = 1,
+        max_resource: Positive,
+        eta: AtLeastTwo = 2,
+        prefact: Annotated[float, Interval(gt=0, le=LARGEST)] = 1.0,
+        rounds: UpTo10000 | None = 1,
         minimise: bool = True,
         piece: int = PIECE,
     ) -> None:
+        check_resources(min_resource=min_resource, max_resource=max_resource, eta=eta)
+        _check_prefact(prefact, min_resource=min_resource, max_resource=max_resource, eta=eta)
         self._of: dict[str, Any] = {"min_resource": min_resource, "eta": eta, "prefact": prefact}
-        ladder = halving_bracket(
-            min_resource=min_resource, max_resource=max_resource, eta=eta, prefact=prefact
-        )
-        super().__init__([ladder], eta=eta, iterations=rounds, minimise=minimise, piece=piece)
+        bracket = halving_bracket(max_resource=max_resource, **self._of)
+        super().__init__([bracket], eta=eta, iterations=rounds, minimise=minimise, piece=piece)
 
     def _extend(self, options: Mapping[str, Any]) -> None:
-        ladder = halving_bracket(max_resource=options["max_resource"], **self._of)
-        self._go_on([ladder], iterations=options["rounds"])
+        bracket = halving_bracket(max_resource=options["max_resource"], **self._of)
+        self._go_on([bracket], iterations=options["rounds"])
+
+
+def _check_prefact(prefact: float, *, min_resource: int, max_resource: int, eta: int) -> None:
+    """The first rung has at least one trial and no more than fit into memory."""
+    top = 0  # rungs above the first one: integers, as logarithms of floats lose some
+    while min_resource * eta**top < max_resource:
+        top += 1
+    first = Fraction(str(prefact)) * eta**top
+    if first < 1:
+        raise ValueError(f"prefact: must leave at least one trial in the first rung, got {prefact}")
+    if first >= MAX_RUNG + 1:
+        most = math.floor(Fraction(MAX_RUNG, eta**top) * 10**6) / 1e6
+        key, given = ("prefact", prefact) if most else ("max_resource", max_resource)
+        expected = f"must leave at most {MAX_RUNG} trials in the first rung"
+        advice = f"give at most {most:g}" if most else "lower it, or raise min_resource"
+        raise ValueError(f"{key}: {expected}, got {given:g}; {advice}")
 
 
 class Hyperband(SynchronousHalving):
-    """Hyperband (Li et al., JMLR 18, 2018), exact: the brackets s_max .. 0, from checkpoints."""
+    """Hyperband (Li et al., JMLR 18, 2018), exact: brackets trade trials for the length of their first run.
+
+    Args:
+        min_resource: The resource of the lowest rung, in epochs or steps.
+        max_resource: The resource of the highest rung, in epochs or steps.
+        eta: One in eta goes on.
+        iterations: How often to go through all brackets; null until the budget ends.
+        minimise: Whether small values are good.
+        piece: Trials of a rung that start together at most.
+
+    Raises:
+        ValueError: An option makes no sense; the message begins with its name.
+    """
+
+    extendable = ("iterations",)
 
     def __init__(
         self,
         *,
-        max_resource: int,
-        min_resource: int = 1,
-        eta: int = 3,
-        iterations: int | None = 1,
+        min_resource: Positive = 1,
+        max_resource: Positive,
+        eta: AtLeastTwo = 3,
+        iterations: UpTo10000 | None = 1,
         minimise: bool = True,
         piece: int = PIECE,
     ) -> None:
-        ladders = hyperband_brackets(min_resource=min_resource, max_resource=max_resource, eta=eta)
-        super().__init__(ladders, eta=eta, iterations=iterations, minimise=minimise, piece=piece)
+        check_resources(min_resource=min_resource, max_resource=max_resource, eta=eta)
+        _check_first_rung(min_resource=min_resource, max_resource=max_resource, eta=eta)
+        brackets = hyperband_brackets(min_resource=min_resource, max_resource=max_resource, eta=eta)
+        super().__init__(brackets, eta=eta, iterations=iterations, minimise=minimise, piece=piece)
 
     def _extend(self, options: Mapping[str, Any]) -> None:
-        self._go_on(self.ladders, iterations=options["iterations"])
+        self._go_on(self._plans, iterations=options["iterations"])
+
+
+def _check_first_rung(*, min_resource: int, max_resource: int, eta: int) -> None:
+    """No more trials start in a bracket than fit into memory."""
+    trials = eta ** floor_log(max_resource // min_resource, eta)
+    if trials > MAX_RUNG:
+        highest = min_resource * eta ** (floor_log(MAX_RUNG, eta) + 1) - 1
+        lowest = max_resource // eta ** (floor_log(MAX_RUNG, eta) + 1) + 1
+        raise ValueError(
+            f"max_resource: must be at most {highest} with min_resource {min_resource} and eta {eta}, got "
+            f"{max_resource}: the first rung would have {trials} trials, and {MAX_RUNG} are the most; "
+            f"lower it, or give a min_resource of at least {lowest}"
+        )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import TYPE_CHECKING, Any, cast
 
+from hpcsweep import schedulers
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import (
     Scheduler,
@@ -14,8 +14,6 @@ from hpcsweep.core.protocols import (
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.repeats import RepeatAdapter
-from hpcsweep.plugins import find_class
-from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, WithStoppingRules
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.searchers import make_searcher
@@ -33,21 +31,18 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
         spec: Of the sweep.
         adaptive: Whether the searcher learns from results; if not, trials may start far ahead.
     """
-    options = dict(spec.scheduler.options)
-    cls = find_class(SCHEDULERS, spec.scheduler.name, group="hpcsweep.schedulers", key="scheduler.name")
     minimise = spec.objective.mode == "min"
-    supplied: dict[str, Any] = {
-        "minimise": minimise,
-        "trials": spec.budget.trials,
-        "ahead": not adaptive,
-        "space": spec.space,
-        "seed": spec.searcher.seed,
+    scheduler = schedulers.make_scheduler(
+        spec.scheduler.name,
+        options=spec.scheduler.options,
+        minimise=minimise,
+        trials=spec.budget.trials,
+        ahead=not adaptive,
+        space=spec.space,
+        seed=spec.searcher.seed,
         # Trials that start together at most, whatever the repeats: they are events of one commit.
-        "piece": max(1, min(PIECE, 10 * PIECE // spec.repeats)),
-    }
-    wanted = inspect.signature(cls).parameters
-    options |= {key: value for key, value in supplied.items() if key in wanted}
-    scheduler: Scheduler = cls(**options)
+        piece=max(1, min(PIECE, 10 * PIECE // spec.repeats)),
+    )
     if spec.stop:
         rules = [STOP_RULES[rule.name](**rule.options, minimise=minimise) for rule in spec.stop]
         scheduler = WithStoppingRules(scheduler, rules=rules)

@@ -317,8 +317,13 @@ def test_a_trial_that_its_user_stops_is_not_promoted_but_the_next_best() -> None
 
 
 def test_a_scheduler_that_does_not_tell_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent:
-        needs_reports = clones = done = False
+    class Silent(Scheduler):
+        needs_reports = False
+        clones = False
+
+        @property
+        def done(self) -> bool:
+            return False
 
         def apply(self, event: AnyEvent) -> None:
             pass

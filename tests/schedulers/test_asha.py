@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcsweep.core.events import SweepResumed, TrialCreated
+from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.protocols import Promote, Start, Stop
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.asha_promotion import Rung
-from hpcsweep.schedulers.rungs import BracketPlan
 from tests.schedulers.playing import EXHAUSTED, Hand
 
 # --------------------------------------------------------------------------- promotion
@@ -230,11 +230,11 @@ def test_an_exhausted_space_ends_starts_but_not_promotions_until_it_is_carried_o
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_resource": 9, "min_resource": 10}, r"min_resource: must be 1 \.\. max_resource \(9\), got 10"),
-        ({"max_resource": 9, "min_resource": 0}, r"min_resource: must be 1 \.\. max_resource \(9\), got 0"),
+        ({"max_resource": 9, "min_resource": 10}, r"min_resource: must be <= max_resource \(9\), got 10"),
+        ({"max_resource": 9, "min_resource": 0}, "min_resource: must be at least 1, got 0"),
         ({"max_resource": 9, "eta": 1}, "eta: must be at least 2, got 1"),
-        ({"max_resource": 9, "brackets": 4}, r"brackets: must be 1 \.\. 3, the number of rungs, got 4"),
-        ({"max_resource": 9, "brackets": 0}, r"brackets: must be 1 \.\. 3, the number of rungs, got 0"),
+        ({"max_resource": 9, "brackets": 4}, "brackets: must be at most 3, the number of rungs, got 4"),
+        ({"max_resource": 9, "brackets": 0}, "brackets: must be at least 1, got 0"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(options: dict[str, int], message: str) -> None:
@@ -378,7 +378,16 @@ def test_stopping_is_done_when_its_last_run_has_ended() -> None:
     assert hand.scheduler.done
 
 
-def test_only_stopping_with_a_number_of_trials_knows_the_size_of_its_rungs_beforehand() -> None:
-    assert ASHA(max_resource=9, stopping=True, trials=5).ladders == (BracketPlan((9,), (5,)),)
-    assert ASHA(max_resource=9, stopping=True).ladders == ()
-    assert ASHA(max_resource=9, trials=5).ladders == ()
+def test_the_plan_has_sizes_where_the_number_of_trials_is_known_and_estimates_where_results_decide() -> None:
+    assert ASHA(max_resource=9, stopping=True, trials=5).plan().brackets == (BracketPlan((9,), (5,)),)
+    assert ASHA(max_resource=9, stopping=True).plan().brackets == ()
+    rungs = (1, 3, 9)
+    open_ended = ASHA(max_resource=9).plan()
+    assert (open_ended.brackets, open_ended.starts) == ((BracketPlan(rungs),), None)
+    assert open_ended.open_ended == "asha goes on for ever in this space"
+    known = ASHA(max_resource=9, trials=9).plan()
+    assert (known.brackets, known.estimated) == ((BracketPlan(rungs, (9, 3, 1)),), True)
+    assert (known.starts, known.max_runs, known.open_ended) == (9, 9 + 7 + 5, "")
+    assert ASHA(max_resource=9, trials=9).plan(5).starts == 5
+    two = ASHA(max_resource=9, brackets=2, trials=9).plan()
+    assert (two.brackets, two.max_runs) == ((BracketPlan((1, 3, 9)), BracketPlan((3, 9))), None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, SweepResumed, TrialCreated, TrialsExhausted
+from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.protocols import Start
 from hpcsweep.schedulers.fifo import AHEAD, Fifo
-from hpcsweep.schedulers.rungs import BracketPlan
 
 EXHAUSTED = TrialsExhausted("the search space is exhausted", "space")
 
@@ -68,5 +68,5 @@ def test_ahead_hands_out_far_more_than_the_slots_but_not_more_than_there_are() -
     assert fifo_after([], ahead=True).decide(0) == []
 
 
-def test_its_ladder_is_one_rung_at_the_full_resource() -> None:
-    assert Fifo(max_resource=4, trials=5).ladders == (BracketPlan((4,), (5,)),)
+def test_its_plan_is_one_rung_at_the_full_resource() -> None:
+    assert Fifo(max_resource=4, trials=5).plan().brackets == (BracketPlan((4,), (5,)),)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.core.plans import BracketPlan
 from hpcsweep.schedulers.rungs import (
-    BracketPlan,
     floor_log,
     halving_bracket,
     hyperband_bracket,

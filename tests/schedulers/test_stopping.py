@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.protocols import Promote, Scheduler, Start, Stop
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
-from hpcsweep.schedulers.rungs import BracketPlan
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, Median, Plateau, StoppingRule, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Hyperband
 from tests.schedulers.playing import EXHAUSTED, Hand
@@ -269,12 +269,15 @@ def test_where_the_scheduler_within_stops_a_trial_too_it_is_stopped_once() -> No
     assert hand.take(0) == []
 
 
+FIVE = BracketPlan((4,), (5,))
+
+
 def test_what_callers_ask_of_a_scheduler_is_that_of_the_one_within() -> None:
     space = Space((Parameter("lr", Float(0.1, 1.0)),))
     pbt = WithStoppingRules(PBT(population=4, interval=2, max_resource=4, space=space, seed=0), rules=[])
     fifo = WithStoppingRules(Fifo(max_resource=4, trials=5), rules=[])
     assert (pbt.needs_reports, pbt.clones, pbt.done) == (True, True, False)
-    assert (fifo.needs_reports, fifo.clones, fifo.ladders) == (True, False, (BracketPlan((4,), (5,)),))
-    assert WithStoppingRules(ASHA(max_resource=4), rules=[]).ladders == ()
+    assert (fifo.needs_reports, fifo.clones, fifo.plan().brackets) == (True, False, (FIVE,))
+    assert WithStoppingRules(ASHA(max_resource=4), rules=[]).plan() == ASHA(max_resource=4).plan()
     fifo.apply(EXHAUSTED)
     assert fifo.done

@@ -216,8 +216,8 @@ def test_a_large_rung_starts_in_pieces_that_end_at_the_same_trials_whatever_is_f
 
 def test_a_rung_of_millions_costs_no_more_than_a_piece_of_it() -> None:
     scheduler = Hyperband(max_resource=10_000_000)
-    assert scheduler.ladders[0].sizes[0] == 4_782_969
-    assert scheduler.decide(1) == [Start(0, scheduler.ladders[0].resources[0])] * 1000
+    assert scheduler.plan().brackets[0].sizes[0] == 4_782_969
+    assert scheduler.decide(1) == [Start(0, scheduler.plan().brackets[0].resources[0])] * 1000
     assert not scheduler.done
 
 
@@ -229,7 +229,7 @@ def test_without_a_number_of_rounds_bracket_follows_bracket_until_nothing_may_st
 ) -> None:
     hand = Hand(scheduler)
     for index in range(50):
-        ladder = scheduler.ladders[index % len(scheduler.ladders)]
+        ladder = scheduler.plan().brackets[index % len(scheduler.plan().brackets)]
         first = hand.trials
         assert hand.take(1) == [Start(index, ladder.resources[0])] * ladder.sizes[0]
         hand.finish(0, dict.fromkeys(range(first, hand.trials)))

@@ -23,8 +23,9 @@ from hpcsweep.core.events import (
     TrialPromoted,
 )
 from hpcsweep.core.models import RunStatus, Trial
+from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.state import SweepState
-from hpcsweep.schedulers.rungs import BracketPlan, halving_bracket, hyperband_brackets, top_k
+from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
 from hpcsweep.spec.models import Halving, Hyperband, SimulatedSite
 from hpcsweep.store.compaction.tables import read_tables
