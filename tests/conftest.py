@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from tests import effort
 from tests.lazy import MODULES_AFTER_COLLECTION
-
-HERE = Path(__file__).parent
 
 #: Tests that one worker of pytest-xdist runs, since they share a cluster, a browser or slow imports.
 GROUPS = {
@@ -50,19 +49,31 @@ def pytest_xdist_auto_num_workers() -> int | None:
     return len(os.sched_getaffinity(0)) + 2
 
 
-@pytest.hookimpl(tryfirst=True)
+def first_that_starts(test: str, starts: Iterable[str]) -> str | None:
+    return next((start for start in starts if test.startswith(f"tests/{start}")), None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One test after the other to whichever worker is free, in the order of collection, but whole groups."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            start = first_that_starts(nodeid, GROUPS)
+            return nodeid if start is None else GROUPS[start]
+
+    if config.option.dist != "load":
+        return None
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def path(item: pytest.Item) -> str:
-        return item.path.relative_to(HERE).as_posix()
-
     def position(item: pytest.Item) -> int:
-        return next((i for i, start in enumerate(FIRST) if path(item).startswith(start)), len(FIRST))
+        start = first_that_starts(item.nodeid, FIRST)
+        return len(FIRST) if start is None else FIRST.index(start)
 
-    for item in items:
-        for start, group in GROUPS.items():
-            if path(item).startswith(start):
-                item.add_marker(pytest.mark.xdist_group(group))
-                break
     items.sort(key=position)
 
 
