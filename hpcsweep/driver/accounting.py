@@ -1,4 +1,4 @@
-"""What the tasks of a batch cost, by their runs' own words and by the cluster's count. Pure."""
+"""What the tasks of a batch cost, by their runs' results and by the cluster's count. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import Final
 import msgspec
 
 from hpcsweep.core.events import RunFinished, RunInterrupted
+from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import Phase, TaskState
+from hpcsweep.store.results import Result
 
-#: A count that goes back by more than clocks may differ is that of a new start.
-CLOCKS_S: Final = 5.0
-#: Clusters count in whole seconds: by so much one start may be told to have taken longer than they say.
-ROUNDED_S: Final = 1.0
-#: So much longer than its time limit a task may run: sites let tasks finish, and cleaning up takes time.
+#: Elapsed time that drops by more than the clock skew means a restart.
+CLOCK_SKEW_S: Final = 5.0
+#: Tolerance for the cluster's rounding to whole seconds.
+ROUNDING_S: Final = 1.0
+#: How much longer than its time limit a task may run: sites let tasks finish, and clean-up takes time.
 OVERRUN_S: Final = 600.0
-#: And by so much the clocks of those that planned, and that look, may differ.
-HOSTS_S: Final = 600.0
+#: Clock skew between the hosts of two drivers.
+HOST_SKEW_S: Final = 600.0
 
 
 def at_most(limit_s: float) -> float:
@@ -75,8 +77,8 @@ class UsageAccounting:
         #: Tasks that were seen at their end: the count of their last start is no longer one on the way.
         self._ended: set[int] = set()
 
-    def told(self, ending: RunFinished | RunInterrupted) -> None:
-        """The journal holds what a run took."""
+    def add_reported(self, ending: RunFinished | RunInterrupted) -> None:
+        """Add what the journal says a run took."""
         for of, amount in ((self._seconds, ending.seconds), (self._gpu_s, ending.gpu_seconds)):
             restarts = of[ending.task]
             restarts[ending.restart] = restarts.get(ending.restart, 0.0) + amount
@@ -88,13 +90,13 @@ class UsageAccounting:
             return seconds
         starts, before = self._starts[task], self._seen_at.get(task)
         if before is not None and starts:
-            return min(seconds, starts[-1] + max(0.0, now - before) + CLOCKS_S)
+            return min(seconds, starts[-1] + max(0.0, now - before) + CLOCK_SKEW_S)
         if self._since is not None:
-            return min(seconds, max(0.0, now - self._since) + HOSTS_S)
+            return min(seconds, max(0.0, now - self._since) + HOST_SKEW_S)
         return seconds
 
-    def seen(self, task: int, state: TaskState, *, now: float | None = None) -> None:
-        """The cluster showed the task.
+    def observe(self, task: int, state: TaskState, *, now: float | None = None) -> None:
+        """Add what the cluster showed of the task.
 
         Args:
             task: Its index.
@@ -113,7 +115,7 @@ class UsageAccounting:
             if starts and starts[-1]:  # it was put back
                 starts.append(0.0)
         elif state.seconds is not None:
-            if starts and state.seconds >= starts[-1] - CLOCKS_S:
+            if starts and state.seconds >= starts[-1] - CLOCK_SKEW_S:
                 starts[-1] = state.seconds or starts[-1]  # one that is being put back shows 0
             else:
                 starts.append(state.seconds)
@@ -123,31 +125,31 @@ class UsageAccounting:
         starts = self._starts[task] or [0.0]
         self._starts[task] = [*starts[:-1], max(starts[-1], min(starts[-1] + unseen_s, at_most_s))]
 
-    def over(self, task: int) -> int:
+    def finished_starts(self, task: int) -> int:
         """How many starts of the task are over, as far as we saw them."""
         return max(0, len(self._starts[task]) - 1)
 
-    def last_over_s(self, task: int) -> float:
+    def last_finished_s(self, task: int) -> float:
         """How long the last of those ran."""
         return self._starts[task][-2]
 
-    def untold(self, task: int) -> float:
-        """Seconds of the present start of the task that no run has told of."""
+    def unreported_s(self, task: int) -> float:
+        """Seconds of the present start of the task that no run has reported."""
         told = self._seconds[task]
         present = self._starts[task][-1:]
         return max(0.0, sum(present) - (told[max(told)] if told else 0.0))
 
-    def beyond(self, tasks: Iterable[int]) -> tuple[float, float]:
-        """Seconds and GPU-seconds of these tasks beyond what their runs told; they are at their end.
+    def unaccounted(self, tasks: Iterable[int]) -> tuple[float, float]:
+        """Seconds and GPU-seconds of these tasks beyond what their runs reported; they have ended.
 
         The cluster's count is the one that accounts go by, so it may be a little less as well.
         """
         seconds = gpu_s = 0.0
         for task in tasks:
             starts = [start for start in self._starts[task] if start]
-            slack = ROUNDED_S if len(starts) == 1 and task in self._ended else 0.0
-            seconds += _beyond(starts, self._seconds[task], slack=slack)
-            gpu_s += _beyond(
+            slack = ROUNDING_S if len(starts) == 1 and task in self._ended else 0.0
+            seconds += _unaccounted(starts, self._seconds[task], slack=slack)
+            gpu_s += _unaccounted(
                 [start * self._gpus_of(task) for start in starts],
                 self._gpu_s[task],
                 slack=slack * self._gpus_of(task),
@@ -155,7 +157,7 @@ class UsageAccounting:
         return round(seconds, 3), round(gpu_s, 3)
 
 
-def _beyond(starts: Sequence[float], told: Mapping[int, float], *, slack: float) -> float:
+def _unaccounted(starts: Sequence[float], told: Mapping[int, float], *, slack: float) -> float:
     """What the starts that were seen took beyond what was told of as many.
 
     Which of them told what need not be known: no start tells of more than it took. What was told
@@ -164,3 +166,23 @@ def _beyond(starts: Sequence[float], told: Mapping[int, float], *, slack: float)
     newest = [told[restart] for restart in sorted(told, reverse=True)[: len(starts)]]
     pairs = zip_longest(sorted(starts, reverse=True), sorted(newest, reverse=True), fillvalue=0.0)
     return sum(start - amount for start, amount in pairs if start > amount - slack)
+
+
+def charge(result: Result, batch: BatchState, *, lanes: int) -> Result:
+    """The result with what it costs as far as that can be true, by the GPUs that its task holds.
+
+    Its worker knows only how many were asked for.
+    """
+    most = at_most(batch.time_s)
+    started = result.started
+    seconds = bounded(result.seconds, at_most_s=most)
+    gpu_s = bounded(result.gpu_seconds, at_most_s=most * max(1, batch.gpus))
+    held = batch.gpus_of(result.task)
+    if held != batch.gpus:
+        gpu_s = round(gpu_s * held / batch.gpus if batch.gpus else seconds * held / max(1, lanes), 3)
+    return msgspec.structs.replace(
+        result,
+        seconds=seconds,
+        gpu_seconds=gpu_s,
+        started=started if started is not None and 0 < started < math.inf else None,
+    )

@@ -11,13 +11,13 @@ from hpcsweep.driver.config import DriverConfig
 from hpcsweep.store.log_excerpt import SEPARATOR
 from hpcsweep.store.results import Result
 
-_WHY = {
+_BY_PHASE = {
     Phase.TIMEOUT: Interruption.TIMEOUT,
     Phase.PREEMPTED: Interruption.PREEMPTED,
     Phase.NODE_FAIL: Interruption.NODE_FAIL,
     Phase.CANCELLED: Interruption.CANCELLED,
 }
-WORDS = {
+DESCRIPTIONS = {
     Interruption.PREEMPTED: "preempted",
     Interruption.TIMEOUT: "reached its time limit",
     Interruption.NODE_FAIL: "its node failed",
@@ -39,7 +39,7 @@ def killed_for_memory(words: str) -> str:
     return next((line for line in words.split(SEPARATOR) if _KILLED_FOR_MEMORY.search(line)), "")
 
 
-def why(
+def classify_interruption(
     batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool, stopping: bool
 ) -> Interruption:
     """Why an attempt was interrupted.
@@ -58,10 +58,10 @@ def why(
         return Interruption.NOT_STARTED
     if batch.blocked_reason and not result.node and (state is None or state.phase is Phase.CANCELLED):
         return Interruption.NEVER_STARTED
-    if state is not None and state.phase in _WHY:
+    if state is not None and state.phase in _BY_PHASE:
         if state.phase is Phase.CANCELLED and state.foreign:
             return Interruption.CANCELLED_BY_ADMIN
-        return _WHY[state.phase]
+        return _BY_PHASE[state.phase]
     if result.interrupted is Interruption.TIMEOUT and requeued:
         # A site can have preemption announce itself by the signal of the time limit.
         return Interruption.PREEMPTED
@@ -70,7 +70,7 @@ def why(
     return Interruption.LOST if state is None else Interruption.WORKER_DIED
 
 
-def given_up(run: Run, result: Result, why: Interruption, *, settings: DriverConfig) -> str:
+def retries_exhausted(run: Run, result: Result, why: Interruption, *, settings: DriverConfig) -> str:
     """Why the run is not tried again; empty if it is."""
     if why is Interruption.CANCELLED and run.cancels:
         return "stays cancelled: its user cancelled it on the cluster again after it had been resubmitted"

@@ -21,7 +21,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.models import BatchState, RunStatus
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Clock, Cluster, Limits, Phase, Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
@@ -33,6 +33,7 @@ from hpcsweep.driver.budgets import (
     exhausted_budget,
     sweep_end,
 )
+from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.cluster_messages import Asked, call_failed, call_succeeded
 from hpcsweep.driver.compaction import CompactionManager
 from hpcsweep.driver.compactor import Compactor
@@ -49,9 +50,10 @@ from hpcsweep.driver.executor import Executor, submit_tick
 from hpcsweep.driver.health import check_health
 from hpcsweep.driver.intermediate import MetricsPoller
 from hpcsweep.driver.monitor import JobMonitor
+from hpcsweep.driver.observer import Observer
 from hpcsweep.driver.planner import Planner
 from hpcsweep.driver.requests import handle_request
-from hpcsweep.driver.submitter import Sighting, SubmitBackoff, Submitter
+from hpcsweep.driver.submitter import SubmitBackoff, Submitter
 from hpcsweep.driver.throttle import ThrottleManager
 from hpcsweep.driver.tick_scheduler import TickScheduler
 from hpcsweep.errors import (
@@ -66,7 +68,6 @@ from hpcsweep.store.journal.segments import list_segments
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import drop_request, new_requests
-from hpcsweep.store.results import new_results
 from hpcsweep.store.skipped import Skipped
 
 
@@ -136,9 +137,17 @@ class Driver:
         if self.state.submit_limit:
             tasks, others, at = self.state.submit_limit_hit
             self._backoff.refused(tasks, open_tasks=others, now=at)
-        self.monitor = JobMonitor(
-            self.state, layout=layout, cluster=cluster, settings=settings, passed_over=self._skipped
+        self._observer = Observer(
+            self.state, layout=layout, cluster=cluster, clock=clock, skipped=self._skipped
         )
+        self.monitor = JobMonitor(
+            self.state,
+            layout=layout,
+            settings=settings,
+            grace_s=cluster.grace_s,
+            evidence=self._observer,
+        )
+        self._cancellations = Cancellations(self.state, self.monitor)
         self._metrics = MetricsPoller(
             self.state, layout=layout, program=settings.program, passed_over=self._skipped
         )
@@ -165,7 +174,7 @@ class Driver:
             journal=journal,
             cluster=cluster,
             clock=clock,
-            submitted=lambda name: self.monitor.live(self.state.live[name]),
+            submitted=self.monitor.submitted,
             skipped=self._skipped,
         )
         self._compacting = None
@@ -220,17 +229,17 @@ class Driver:
         self._reconcile()
         self._keep_ticking()  # before anything else that may fail: an adopted array has nobody behind it
         self._commit(self._observe())
-        self._carry_out(*self.monitor.tasks_to_cancel())
-        self._carry_out(*self.monitor.to_release())
-        self._commit(self.monitor.pause(now=self._clock.time()))
+        self._carry_out(*self._cancellations.tasks_to_cancel())
+        self._carry_out(*self._cancellations.to_release())
+        self._commit(self._cancellations.pause(now=self._clock.time()))
         self._handle_requests()
         self._check_health()
         if state.stopping is not None:
-            self._carry_out(*self.monitor.all_to_cancel())
+            self._carry_out(*self._cancellations.all_to_cancel())
         elif state.pausing is not None:
-            self._carry_out(*self.monitor.impossible_to_cancel())
+            self._carry_out(*self._cancellations.impossible_to_cancel())
             if state.pausing.is_fail_fast:
-                self._carry_out(*self.monitor.pending_to_cancel())
+                self._carry_out(*self._cancellations.pending_to_cancel())
         else:
             self._throttle.cluster_slots = self.cluster.slots
             self._do(self._throttle.rethrottle())
@@ -273,9 +282,11 @@ class Driver:
         return (most is None or self.state.configurations < most) and self._exhausted_budget() is None
 
     def _observe(self) -> list[AnyEvent]:
-        events = self.monitor.observe(self._clock.time())
-        if self.monitor.words is not None:
-            self._note_call("poll", self.monitor.words)
+        submitted = [batch.name for batch in self.state.live.values() if batch.job is not None]
+        observation = self._observer.observe([self.monitor.submitted(name) for name in submitted])
+        events = self.monitor.observe(observation)
+        if observation.poll_error is not None:
+            self._note_call("poll", observation.poll_error)
         if not self.scheduler.needs_reports:
             return events
         events = self._metrics.before_endings(events)
@@ -331,6 +342,7 @@ class Driver:
         result = self._executor.carry_out(effect)
         self._commit(result.events)
         self.monitor.note(effect, result)
+        self._cancellations.note(effect, result)
         self._throttle.note(effect, result)
         self._ticks.note(effect, result)
         return result
@@ -364,7 +376,7 @@ class Driver:
                 stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
                 self._commit([*self._last_reports(stopped), *events])
                 if stopped:
-                    self._carry_out(*self.monitor.tasks_to_cancel())
+                    self._carry_out(*self._cancellations.tasks_to_cancel())
             self._handled.add(name)
             self._carry_out(DropRequest(name))
 
@@ -378,32 +390,21 @@ class Driver:
         self._reconcile()
         self._commit(self._observe())
         self._handle_requests()
-        self._carry_out(*self.monitor.tasks_to_cancel())
+        self._carry_out(*self._cancellations.tasks_to_cancel())
         self._commit(self._submitter.stopped_while_waiting())
 
     def _reconcile(self) -> None:
         """Settle the batches that were planned and never acknowledged."""
         now = self._clock.time()
         for batch in [batch for batch in self.state.live.values() if batch.job is None]:
-            sighting = self._look_for(batch)
-            if sighting is not None:
-                self._do(self._submitter.reconcile(batch, sighting, now=now, settle_s=self.cluster.settle_s))
-
-    def _look_for(self, batch: BatchState) -> Sighting | None:
-        """What there is of a batch without a job; None if the cluster does not answer."""
-        files = self.layout.batch(batch.name)
-        if files.void.exists():
-            return Sighting(abandoned=True)
-        try:
-            job = self.cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
-        except ClusterUnavailable as error:
-            self._note_call("find", str(error))
-            return None
-        self._note_call("find", "")
-        if not job:  # it may have forgotten it already: then its tasks have left results
-            results = (result for _, result in new_results(files, ()))
-            job = next((result.job.partition("_")[0] for result in results), "")
-        return Sighting(job=job or None, has_script=files.script.exists())
+            try:
+                sighting = self._observer.sighting(batch)
+            except ClusterUnavailable as error:
+                self._note_call("find", str(error))
+                continue
+            if not sighting.abandoned:
+                self._note_call("find", "")
+            self._do(self._submitter.reconcile(batch, sighting, now=now, settle_s=self.cluster.settle_s))
 
     @cached_property
     def _limits(self) -> Limits:
@@ -448,7 +449,7 @@ class Driver:
                 self._carry_out(DiscardCheckpoints(event.trial))
         self._commit([*events, *planned])
         if any(isinstance(event, TrialStopped) for event in events):
-            self._carry_out(*self.monitor.tasks_to_cancel())
+            self._carry_out(*self._cancellations.tasks_to_cancel())
         while refused := self._submit(planned):
             self._backoff.refused(refused, open_tasks=self._throttle.open_tasks, now=self._clock.time())
             planned = self._plan(self._submitter.queue()[: refused // 2 * per_task], free)
@@ -556,7 +557,7 @@ class Driver:
     def has_unread(self) -> bool:
         """Whether results or requests have come that the last tick did not take in."""
         known = self._handled.union(self.state.requests)
-        return self.monitor.unread or any(True for _ in new_requests(self.layout, known))
+        return self._observer.has_unread or any(True for _ in new_requests(self.layout, known))
 
     @property
     def needs_attention(self) -> bool:
@@ -564,12 +565,7 @@ class Driver:
         state = self.state
         if state.ended is not None:
             return False
-        if (
-            state.stopping is not None
-            or self.monitor.undecided
-            or not state.live
-            or self.scheduler.needs_reports
-        ):
+        if state.stopping is not None or self.monitor.undecided or not state.live or self.scheduler.needs_reports:
             return True
         # The job behind an array tells of its end once: this one may be it.
         spent = ("", self._host.job if self._host else "")

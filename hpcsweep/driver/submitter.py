@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -25,6 +25,7 @@ from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.health import excluded
 from hpcsweep.driver.monitor import JobMonitor
+from hpcsweep.driver.observations import Sighting
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Header, ManifestRun, trial_seed
 
@@ -33,20 +34,6 @@ FIRST_PAUSE_S: Final = 30.0
 LONGEST_PAUSE_S: Final = 600.0
 #: A piece of an array gets an array of its own if it fills at least this share of the limit.
 SHARE: Final = 8
-
-
-class Sighting(NamedTuple):
-    """What there is of a batch that was planned and never acknowledged.
-
-    Attributes:
-        abandoned: It was fenced off.
-        job: Its job, by the cluster or by the results of its tasks.
-        has_script: The batch script was written, which is just before the cluster is called.
-    """
-
-    abandoned: bool = False
-    job: str | None = None
-    has_script: bool = False
 
 
 class Submitter:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpcsweep.core.events import Interruption, RunInterrupted
 from hpcsweep.core.protocols import Phase, TaskState
-from hpcsweep.driver.accounting import CLOCKS_S, HOSTS_S, OVERRUN_S, UsageAccounting, at_most, bounded
+from hpcsweep.driver.accounting import CLOCK_SKEW_S, HOST_SKEW_S, OVERRUN_S, UsageAccounting, at_most, bounded
 
 GPUS = 2
 PENDING = TaskState(Phase.PENDING)
@@ -40,13 +40,13 @@ def told(
 
 def charged(*happened: TaskState | RunInterrupted) -> UsageAccounting:
     """Of task 0, in the order in which it came to be known."""
-    charges = UsageAccounting(GPUS)
+    usage = UsageAccounting(GPUS)
     for each in happened:
         if isinstance(each, RunInterrupted):
-            charges.told(each)
+            usage.add_reported(each)
         else:
-            charges.seen(0, each)
-    return charges
+            usage.observe(0, each)
+    return usage
 
 
 @pytest.mark.parametrize(
@@ -79,24 +79,24 @@ def charged(*happened: TaskState | RunInterrupted) -> UsageAccounting:
 def test_what_no_run_told_of_is_counted_beyond(
     happened: Sequence[TaskState | RunInterrupted], seconds: float
 ) -> None:
-    assert charged(*happened).beyond([0]) == (seconds, seconds * GPUS)
+    assert charged(*happened).unaccounted([0]) == (seconds, seconds * GPUS)
 
 
 def test_idle_lanes_cost_gpu_seconds_and_no_time() -> None:
-    charges = charged(told(9.0, trial=0, gpus=1), told(4.0, trial=1, gpus=1), ended(11.0))
-    assert charges.beyond([0]) == (0.0, 2 * 11 - 9 - 4)
+    usage = charged(told(9.0, trial=0, gpus=1), told(4.0, trial=1, gpus=1), ended(11.0))
+    assert usage.unaccounted([0]) == (0.0, 2 * 11 - 9 - 4)
 
 
 def test_tasks_are_counted_each_on_its_own() -> None:
-    charges = UsageAccounting(GPUS)
+    usage = UsageAccounting(GPUS)
     for task, seconds in enumerate((11.0, 7.0, 5.0)):
-        charges.seen(task, ended(seconds))
-    charges.told(told(9.0, task=0))
-    charges.told(told(9.0, task=1))
-    assert charges.beyond(range(3)) == (7.0, 14.0)
-    assert charges.beyond([0]) == (2.0, 4.0)
-    assert charges.beyond([]) == (0.0, 0.0)
-    assert charges.beyond([7]) == (0.0, 0.0)
+        usage.observe(task, ended(seconds))
+    usage.add_reported(told(9.0, task=0))
+    usage.add_reported(told(9.0, task=1))
+    assert usage.unaccounted(range(3)) == (7.0, 14.0)
+    assert usage.unaccounted([0]) == (2.0, 4.0)
+    assert usage.unaccounted([]) == (0.0, 0.0)
+    assert usage.unaccounted([7]) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_tasks_are_counted_each_on_its_own() -> None:
 def test_a_run_that_vanishes_is_charged_what_its_start_has_left(
     happened: Sequence[TaskState | RunInterrupted], seconds: float
 ) -> None:
-    assert charged(*happened).untold(0) == seconds
+    assert charged(*happened).unreported_s(0) == seconds
 
 
 starts_of = st.lists(
@@ -127,41 +127,41 @@ def test_all_starts_together_cost_what_the_cluster_counts(
     starts: list[tuple[int, float | None]], late: bool
 ) -> None:
     """Each start ends with or without a word, which is seen at once or after the last one."""
-    charges = UsageAccounting(GPUS)
+    usage = UsageAccounting(GPUS)
     results = [
         told(elapsed * share, restart=restart)
         for restart, (elapsed, share) in enumerate(starts)
         if share is not None
     ]
     for restart, (elapsed, _) in enumerate(starts):
-        charges.seen(0, PENDING)
-        charges.seen(0, running(float(elapsed)))
+        usage.observe(0, PENDING)
+        usage.observe(0, running(float(elapsed)))
         for result in results:
             if result.restart == restart and not late:
-                charges.told(result)
+                usage.add_reported(result)
     if late:
         for result in results:
-            charges.told(result)
-    seconds, gpu_s = charges.beyond([0])
+            usage.add_reported(result)
+    seconds, gpu_s = usage.unaccounted([0])
     count = sum(elapsed for elapsed, _ in starts)
     assert seconds + sum(result.seconds for result in results) == pytest.approx(count, abs=0.01)
     assert gpu_s + sum(result.gpu_seconds for result in results) == pytest.approx(GPUS * count, abs=0.01)
 
 
 def test_a_task_of_which_nobody_knows_any_more_is_charged_as_much_as_it_can_have_taken() -> None:
-    charges = UsageAccounting(GPUS)
-    charges.seen(0, TaskState(Phase.RUNNING, seconds=20.0))
-    charges.assume(0, 15.0, at_most_s=60.0)
-    charges.assume(1, 500.0, at_most_s=60.0)  # never seen at all
-    assert [charges.untold(task) for task in (0, 1)] == [35.0, 60.0]
-    assert charges.beyond([0, 1]) == (95.0, 95.0 * GPUS)
+    usage = UsageAccounting(GPUS)
+    usage.observe(0, TaskState(Phase.RUNNING, seconds=20.0))
+    usage.assume(0, 15.0, at_most_s=60.0)
+    usage.assume(1, 500.0, at_most_s=60.0)  # never seen at all
+    assert [usage.unreported_s(task) for task in (0, 1)] == [35.0, 60.0]
+    assert usage.unaccounted([0, 1]) == (95.0, 95.0 * GPUS)
 
 
 @pytest.mark.parametrize(("told_s", "beyond_s"), [(10.4, -0.4), (9.5, 0.5), (11.5, 0.0)])
 def test_the_cluster_s_count_in_whole_seconds_is_the_one_of_the_accounts(
     told_s: float, beyond_s: float
 ) -> None:
-    assert charged(ended(10.0), told(told_s)).beyond([0]) == pytest.approx((beyond_s, beyond_s * GPUS))
+    assert charged(ended(10.0), told(told_s)).unaccounted([0]) == pytest.approx((beyond_s, beyond_s * GPUS))
 
 
 # --------------------------------------------------------------------------- clocks that are wrong
@@ -169,36 +169,36 @@ def test_the_cluster_s_count_in_whole_seconds_is_the_one_of_the_accounts(
 LIMIT_S = 600.0
 
 
-def seen_at(charges: UsageAccounting, *happened: tuple[float, TaskState]) -> float:
+def seen_at(usage: UsageAccounting, *happened: tuple[float, TaskState]) -> float:
     """Seconds that task 0 cost, seen in these states at these times."""
     for now, state in happened:
-        charges.seen(0, state, now=now)
-    return charges.beyond([0])[0]
+        usage.observe(0, state, now=now)
+    return usage.unaccounted([0])[0]
 
 
 def test_a_count_that_jumps_for_seconds_costs_next_to_nothing() -> None:
-    charges = UsageAccounting(GPUS, limit_s=36_000.0, since=1000.0)
+    usage = UsageAccounting(GPUS, limit_s=36_000.0, since=1000.0)
     seconds = seen_at(
-        charges,
+        usage,
         (1100.0, running(60.0)),
         (1105.0, running(65.0 + 3600.0)),  # the controller's clock is an hour ahead
         (1110.0, running(70.0)),
         (1165.0, ended(125.0)),
     )
-    assert 125.0 <= seconds <= 125.0 + 2 * CLOCKS_S
+    assert 125.0 <= seconds <= 125.0 + 2 * CLOCK_SKEW_S
 
 
 @pytest.mark.parametrize("told_s", [1e9, 7200.0, float("nan"), -5.0, float("inf")])
 def test_no_start_costs_more_than_its_limit_or_less_than_nothing(told_s: float) -> None:
-    charges = UsageAccounting(GPUS, limit_s=LIMIT_S, since=0.0)
-    seconds = seen_at(charges, (1e6, running(told_s)), (2e6, ended(told_s)))
+    usage = UsageAccounting(GPUS, limit_s=LIMIT_S, since=0.0)
+    seconds = seen_at(usage, (1e6, running(told_s)), (2e6, ended(told_s)))
     assert 0.0 <= seconds <= LIMIT_S + OVERRUN_S
     assert 0.0 <= bounded(told_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
 
 
 def test_a_count_before_anything_was_seen_is_bounded_by_the_time_since_it_was_planned() -> None:
-    charges = UsageAccounting(GPUS, since=1000.0)
-    assert seen_at(charges, (1010.0, running(36_000.0))) <= 10.0 + HOSTS_S
+    usage = UsageAccounting(GPUS, since=1000.0)
+    assert seen_at(usage, (1010.0, running(36_000.0))) <= 10.0 + HOST_SKEW_S
 
 
 @given(
@@ -209,7 +209,7 @@ def test_a_count_before_anything_was_seen_is_bounded_by_the_time_since_it_was_pl
 def test_whatever_clocks_say_each_start_that_was_seen_stays_within_its_limit(
     steps: list[tuple[float, float | None]],
 ) -> None:
-    charges = UsageAccounting(1, limit_s=LIMIT_S, since=0.0)
+    usage = UsageAccounting(1, limit_s=LIMIT_S, since=0.0)
     for now, seconds in steps:
-        charges.seen(0, running(seconds), now=now)
-    assert all(0.0 <= start <= LIMIT_S + OVERRUN_S for start in charges._starts[0])
+        usage.observe(0, running(seconds), now=now)
+    assert all(0.0 <= start <= LIMIT_S + OVERRUN_S for start in usage._starts[0])

@@ -1,8 +1,8 @@
-"""Results and the cluster's word become events: what an ending means is decided in one place."""
+"""Observations become events: what an ending means is decided in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,9 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialStopped,
 )
-from hpcsweep.core.models import RunStatus
+from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.protocols import (
-    Batch,
     BlockKind,
-    Cluster,
-    Limits,
     Phase,
     SubmittedBatch,
     TaskId,
@@ -39,13 +36,14 @@ from hpcsweep.core.protocols import (
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import DriverConfig
+from hpcsweep.driver.blocked import IMPOSSIBLE_AFTER_S, RECORDED_AFTER_S
+from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.effects import Cancel
-from hpcsweep.driver.monitor import NEVER_S, TOLD_S, JobMonitor
-from hpcsweep.errors import ClusterUnavailable
-from hpcsweep.store import checkpoints
+from hpcsweep.driver.monitor import JobMonitor
+from hpcsweep.driver.observations import Observation
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.results import Result, write_result
+from hpcsweep.store.log_excerpt import SEPARATOR
+from hpcsweep.store.results import Result
 from tests.doubles import PROGRAM, SHAPE
 
 GRACE_S = 60.0
@@ -53,83 +51,66 @@ MAX_IDLE_FAULTS = 2
 SETTINGS = DriverConfig("s", "fake", PROGRAM, SHAPE, seed=0, max_idle_faults=MAX_IDLE_FAULTS)
 
 
-class Scripted(Cluster):
-    """A cluster that says what the test has it say."""
-
-    settle_s = 0.0
-    grace_s = GRACE_S
-    poll_s = (1.0, 1.0)
+class Traces:
+    """Evidence of runs without a result, as values."""
 
     def __init__(self) -> None:
-        self.says: dict[int, TaskState] = {}
-        self.fails: Exception | None = None
-        self.silent = False
+        self.steps: dict[int, int] = {}
+        self.reported: set[RunId] = set()
+        self.logs: dict[tuple[str, int], str] = {}
         self.failed_nodes: set[str] = set()
-        self.asked: list[list[SubmittedBatch]] = []
 
-    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
-        self.asked.append(list(live))
-        if self.fails is not None:
-            raise self.fails
-        if self.silent:
-            return None
-        return {TaskId(batch.name, task): state for batch in live for task, state in self.says.items()}
+    def newest_step(self, run: Run) -> int:
+        return self.steps.get(run.trial, 0)
 
-    def has_failed(self, node: str) -> bool:
+    def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
+        return (attempt, restart) == (0, 0) and run in self.reported
+
+    def last_lines(self, batch: str, task: int) -> str:
+        return self.logs.get((batch, task), "")
+
+    def node_failed(self, node: str) -> bool:
         return node in self.failed_nodes
-
-    def submit(self, batch: Batch) -> str:
-        raise NotImplementedError
-
-    def find(self, name: str) -> str | None:
-        raise NotImplementedError
-
-    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
-        raise NotImplementedError
-
-    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
-        raise NotImplementedError
-
-    def limits(self) -> Limits:
-        raise NotImplementedError
 
 
 class Watched:
-    """A sweep of a few trials in one batch, one a task, on a scripted cluster.
+    """A sweep of a few trials in one batch, and what is observed of it.
 
     Args:
-        root: The results folder.
         tasks: Runs of each task.
+
+    Attributes:
+        says: What the cluster shows of each task; None: no information.
     """
 
-    def __init__(self, root: Path, tasks: Sequence[Sequence[int]] = ((0,),)) -> None:
-        self.layout = Layout(root)
-        self.cluster = Scripted()
+    def __init__(self, tasks: Sequence[Sequence[int]] = ((0,),)) -> None:
+        self.says: dict[int, TaskState] | None = {}
+        self.evidence = Traces()
         self.settings = SETTINGS
-        self.events: list[AnyEvent] = []
+        self.grace_s = GRACE_S
         self.state = SweepState()
-        self.happened = [SweepStarted("cafe01", "s", 0.0, {})]
         self.now = 100.0
         self.batches = 0
-        for event in self.happened:
-            self.state.apply(event)
+        #: Results by batch, each with its place in its task; and those that this session has read.
+        self._results: dict[str, list[tuple[int, Result]]] = {}
+        self._read: list[Result] = []
+        self.state.apply(SweepStarted("cafe01", "s", 0.0, {}))
         for task in tasks:
             for trial in task:
                 self.state.apply(TrialCreated(trial, {}, 0, 9))
         self.batch(*tasks)
-        self.following = self.session()
-
-    def session(self) -> JobMonitor:
-        return JobMonitor(
-            self.state,
-            layout=self.layout,
-            cluster=self.cluster,
-            settings=self.settings,
-        )
+        self.restart()
 
     def restart(self) -> None:
         """Another driver goes on with the same journal."""
-        self.following = self.session()
+        self._read = []
+        self.monitor = JobMonitor(
+            self.state,
+            layout=Layout(Path("/s")),
+            settings=self.settings,
+            grace_s=self.grace_s,
+            evidence=self.evidence,
+        )
 
     def batch(self, *tasks: Sequence[int]) -> None:
         self.batches += 1
@@ -143,7 +124,7 @@ class Watched:
 
     def shows(self, *phases: Phase | None, reason: str = "", node: str = "") -> None:
         """Let the cluster show task i in the i-th phase; None: not at all."""
-        self.cluster.says = {
+        self.says = {
             task: TaskState(phase, reason, node) for task, phase in enumerate(phases) if phase is not None
         }
 
@@ -151,11 +132,20 @@ class Watched:
         """A worker leaves a result."""
         fields = {"started": 7.0, **fields}
         result = Result(trial, 0, self.batches - 1, restart=restart, task=task, **fields)
-        write_result(self.layout.batch(self.name), result, n=n)
+        self._results.setdefault(self.name, []).append((n, result))
 
     def observe(self, seconds: float = 1.0) -> list[AnyEvent]:
         self.now += seconds
-        events = self.following.observe(self.now)
+        new: dict[str, list[Result]] = {}
+        for batch, results in self._results.items():
+            ordered = sorted(results, key=lambda each: (each[1].task, each[1].restart, each[0]))
+            new[batch] = [result for _, result in ordered if not any(result is old for old in self._read)]
+            self._read += new[batch]
+        tasks = None
+        if self.says is not None:
+            live = [batch for batch in self.state.live if self.state.live[batch].job]
+            tasks = {TaskId(batch, task): state for batch in live for task, state in self.says.items()}
+        events = self.monitor.observe(Observation(self.now, new, tasks))
         for event in events:
             self.state.apply(event)
         return events
@@ -166,8 +156,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Watched:
-    return Watched(tmp_path)
+def watched() -> Watched:
+    return Watched()
 
 
 COMPLETED: dict[str, Any] = {"outcome": Outcome.COMPLETED, "value": 0.5, "step": 9}
@@ -233,48 +223,35 @@ def test_an_ended_task_with_its_result_closes_the_batch_in_one_go(watched: Watch
     assert watched.state.live == {}
 
 
-def test_without_a_batch_on_the_cluster_nothing_is_asked(watched: Watched) -> None:
-    watched.writes(**COMPLETED)
-    watched.observe()
-    assert watched.observe() == []
-    assert len(watched.cluster.asked) == 1
-
-
-def test_the_poll_is_asked_for_the_tasks_not_yet_seen_gone(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, [[0], [1], [2]])
+def test_the_cluster_is_asked_for_the_tasks_not_yet_seen_gone() -> None:
+    watched = Watched([[0], [1], [2]])
+    folder = Path("/s/batches/b1")
+    assert watched.monitor.submitted("b1") == SubmittedBatch(
+        "b1", "4711", folder, 3, 4, SHAPE, [0, 1, 2], 100.0
+    )
     watched.shows(Phase.RUNNING, None, Phase.PENDING)
     watched.writes(1, task=1, **COMPLETED)
     watched.observe()
-    watched.observe()
-    folder = watched.layout.batch("b1").root
-    assert watched.cluster.asked == [
-        [SubmittedBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 1, 2], 100.0)],
-        [SubmittedBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 2], 100.0)],
-    ]
+    assert watched.monitor.submitted("b1") == SubmittedBatch("b1", "4711", folder, 3, 4, SHAPE, [0, 2], 100.0)
 
 
 # --------------------------------------------------------------------------- tasks that vanish
 
 
-@pytest.mark.parametrize("failure", ["no information", "unavailable"])
-def test_a_failed_poll_says_nothing_however_long_it_fails(watched: Watched, failure: str) -> None:
+def test_a_failed_poll_says_nothing_however_long_it_fails(watched: Watched) -> None:
     watched.shows(Phase.RUNNING)
     watched.observe()
-    watched.shows(None)
-    if failure == "unavailable":
-        watched.cluster.fails = ClusterUnavailable("no answer")
-    else:
-        watched.cluster.silent = True
+    watched.says = None
     for _ in range(5):
         assert watched.observe(10 * GRACE_S) == []
     assert watched.status is RunStatus.SUBMITTED
-    watched.cluster.fails, watched.cluster.silent = None, False
+    watched.shows(None)
     assert watched.observe() == []  # only now the grace begins
     assert watched.observe(GRACE_S - 1) == []
 
 
-def test_results_are_read_while_the_poll_fails(watched: Watched) -> None:
-    watched.cluster.fails = ClusterUnavailable("no answer")
+def test_results_count_while_the_poll_fails(watched: Watched) -> None:
+    watched.says = None
     watched.writes(**COMPLETED)
     assert watched.observe() == [FINISHED]
 
@@ -321,7 +298,8 @@ def test_a_new_session_gives_a_vanished_task_its_grace_again(watched: Watched) -
 
 
 def test_a_lost_run_is_never_concluded_from_one_look_even_without_a_grace(watched: Watched) -> None:
-    watched.cluster.grace_s = 0.0
+    watched.grace_s = 0.0
+    watched.restart()
     watched.shows(None)
     assert watched.observe() == []  # its result may have come after the folder was listed
     assert [type(event) for event in watched.observe()] == [RunInterrupted, BatchClosed]
@@ -368,7 +346,7 @@ def test_a_run_that_its_user_cancels_again_after_it_was_resubmitted_stays_cancel
 
 def test_what_others_cancel_counts_for_no_end(watched: Watched) -> None:
     for _ in range(2):
-        watched.cluster.says = {0: TaskState(Phase.CANCELLED, foreign=True)}
+        watched.says = {0: TaskState(Phase.CANCELLED, foreign=True)}
         watched.observe()
         (event, _) = watched.observe(GRACE_S)
         assert isinstance(event, RunInterrupted)
@@ -395,8 +373,8 @@ def test_a_state_that_we_do_not_know_concludes_nothing(watched: Watched) -> None
     assert watched.observe() == [FINISHED, BatchClosed("b1")]
 
 
-def test_of_a_packed_task_only_the_runs_without_a_result_are_lost(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, [[0, 1], [2]])
+def test_of_a_packed_task_only_the_runs_without_a_result_are_lost() -> None:
+    watched = Watched([[0, 1], [2]])
     watched.shows(None, Phase.RUNNING)
     watched.writes(0, n=0, **COMPLETED)
     assert watched.observe() == [FINISHED]
@@ -511,11 +489,9 @@ def test_a_result_that_comes_after_its_run_was_given_up_does_not_count(watched: 
     watched.observe()
     watched.shows(None)
     watched.observe()
-    watched.writes(**COMPLETED)
-    (watched.layout.batch("b1").results / "0.0.0.json").rename(watched.layout.root / "late.json")
     watched.observe(GRACE_S)
     assert watched.status is RunStatus.WAITING
-    (watched.layout.root / "late.json").rename(watched.layout.batch("b1").results / "0.0.0.json")
+    watched.writes(**COMPLETED)
     assert watched.observe() == []
 
 
@@ -556,7 +532,7 @@ def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be
     for restart in range(MAX_IDLE_FAULTS):
         watched.writes(restart=restart, interrupted=Interruption.PREEMPTED)
         assert [type(event) for event in watched.observe()] == [RunInterrupted]
-        assert watched.following.tasks_to_cancel() == []
+        assert Cancellations(watched.state, watched.monitor).tasks_to_cancel() == []
     watched.writes(restart=MAX_IDLE_FAULTS, interrupted=Interruption.PREEMPTED)
     assert watched.observe() == [
         RunFinished(
@@ -569,7 +545,7 @@ def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be
             message="given up after 3 interruptions without progress; the last: preempted",
         )
     ]
-    assert watched.following.tasks_to_cancel() == [Cancel("b1", (0,))]
+    assert Cancellations(watched.state, watched.monitor).tasks_to_cancel() == [Cancel("b1", (0,))]
 
 
 def test_progress_begins_the_count_anew(watched: Watched) -> None:
@@ -591,16 +567,14 @@ def test_vanishing_again_and_again_is_bounded_too(watched: Watched) -> None:
 
 def put_back(watched: Watched, *, after_s: float) -> None:
     """The task runs on n1 for so long; then the cluster takes it back, and no worker tells of it."""
-    watched.cluster.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=after_s)}
+    watched.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=after_s)}
     assert watched.observe() == []
-    watched.cluster.says = {0: TaskState(Phase.PENDING, reason="BeginTime")}
+    watched.says = {0: TaskState(Phase.PENDING, reason="BeginTime")}
     assert watched.observe() == []
 
 
 def test_a_start_that_was_taken_back_after_it_had_reported_had_its_turn(watched: Watched) -> None:
-    writer = MetricsWriter(watched.layout.trial(0).metrics(0, 0, 0))
-    writer.write(3, {"loss": 0.5})
-    writer.close()
+    watched.evidence.reported.add(RunId(0, 0))
     put_back(watched, after_s=5.0)
     event = interrupted(Interruption.PREEMPTED, "preempted (n1)", node="n1", requeued=True)
     assert watched.observe(GRACE_S) == [event]
@@ -618,7 +592,7 @@ def test_a_start_that_the_cluster_took_back_without_a_word_is_told_after_the_gra
     watched: Watched, failed: bool, after_s: float, why: Interruption, message: str
 ) -> None:
     if failed:
-        watched.cluster.failed_nodes.add("n1")
+        watched.evidence.failed_nodes.add("n1")
     put_back(watched, after_s=after_s)
     assert watched.observe(GRACE_S / 2) == []
     event = interrupted(why, message, node="n1", requeued=True)
@@ -629,7 +603,7 @@ def test_a_start_that_the_cluster_took_back_without_a_word_is_told_after_the_gra
 
 
 def test_a_start_that_was_taken_back_is_told_before_what_the_next_one_says(watched: Watched) -> None:
-    watched.cluster.failed_nodes.add("n1")
+    watched.evidence.failed_nodes.add("n1")
     put_back(watched, after_s=5.0)
     watched.writes(restart=1, **COMPLETED)
     event = interrupted(Interruption.NODE_FAIL, "its node failed (n1)", node="n1", requeued=True)
@@ -644,7 +618,7 @@ def test_the_late_word_of_a_start_that_was_taken_back_is_told_once(watched: Watc
 
 
 def test_a_run_that_its_lost_node_completes_all_the_same_is_completed(watched: Watched) -> None:
-    watched.cluster.failed_nodes.add("n1")
+    watched.evidence.failed_nodes.add("n1")
     put_back(watched, after_s=5.0)
     (event,) = watched.observe(GRACE_S)
     assert isinstance(event, RunInterrupted)
@@ -661,13 +635,9 @@ def test_of_an_attempt_without_a_word_the_checkpoints_tell_whether_it_came_forwa
         watched.batch([0])
         return event
 
-    def checkpoint(step: int) -> None:
-        with checkpoints.writing(watched.layout.trial(0), step, owner=f"{step}"):
-            pass
-
-    checkpoint(3)
+    watched.evidence.steps[0] = 3
     first, second = dies(), dies()
-    checkpoint(5)
+    watched.evidence.steps[0] = 5
     third = dies()
     assert [(event.progressed, event.step) for event in (first, second, third)] == [
         (True, 3),
@@ -687,9 +657,7 @@ def test_of_an_attempt_without_a_word_the_checkpoints_tell_whether_it_came_forwa
 def test_a_task_that_the_site_killed_for_memory_has_failed_whatever_its_state(
     watched: Watched, line: str
 ) -> None:
-    log = watched.layout.batch("b1").log(0)
-    log.parent.mkdir(parents=True)
-    log.write_text(f"epoch 1\n{line}\n")
+    watched.evidence.logs["b1", 0] = f"epoch 1{SEPARATOR}{line}"
     watched.shows(Phase.FAILED, node="n1")
     watched.observe()
     assert watched.observe(GRACE_S) == [
@@ -810,7 +778,7 @@ def test_a_signal_of_the_time_limit_before_a_requeue_was_preemption(watched: Wat
 def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watched) -> None:
     whys = []
     for foreign in (False, True):
-        watched.cluster.says = {0: TaskState(Phase.CANCELLED, node="n1", foreign=foreign)}
+        watched.says = {0: TaskState(Phase.CANCELLED, node="n1", foreign=foreign)}
         watched.observe()
         event, _ = watched.observe(GRACE_S)
         assert isinstance(event, RunInterrupted)
@@ -825,10 +793,9 @@ def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watche
 def test_a_task_that_ended_without_a_result_is_told_with_the_last_that_it_printed(
     watched: Watched,
 ) -> None:
-    log = watched.layout.batch("b1").log(0)
-    log.parent.mkdir(parents=True)
-    log.write_text("module load cuda\n/opt/env/bin/python: No module named hpcsweep\n[hpcsweep] ours\n\n")
-    watched.cluster.says = {0: TaskState(Phase.FAILED, node="n1", seconds=2.0)}
+    lines = "module load cuda | /opt/env/bin/python: No module named hpcsweep"
+    watched.evidence.logs["b1", 0] = lines
+    watched.says = {0: TaskState(Phase.FAILED, node="n1", seconds=2.0)}
     watched.observe()
     assert watched.observe(GRACE_S) == [
         RunInterrupted(
@@ -839,8 +806,7 @@ def test_a_task_that_ended_without_a_result_is_told_with_the_last_that_it_printe
             seconds=2.0,
             gpu_seconds=2.0,
             node="n1",
-            message="its task ended without a result (n1); its last lines: "
-            "module load cuda | /opt/env/bin/python: No module named hpcsweep",
+            message=f"its task ended without a result (n1); its last lines: {lines}",
         ),
         BatchClosed("b1"),
     ]
@@ -849,11 +815,11 @@ def test_a_task_that_ended_without_a_result_is_told_with_the_last_that_it_printe
 # --------------------------------------------------------------------------- what keeps tasks from starting
 
 
-def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, [[0], [1], [2]])
+def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes() -> None:
+    watched = Watched([[0], [1], [2]])
 
     def pend(*hindered: str) -> list[AnyEvent]:
-        watched.cluster.says = {
+        watched.says = {
             task: TaskState(Phase.PENDING, words, block=BlockKind.BLOCKED if words else None)
             for task, words in enumerate(hindered)
         }
@@ -867,7 +833,7 @@ def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes(tmp_path:
     ]
     assert watched.state.live["b1"].blocked_since == 102.0
     assert pend("", "", "") == [BatchBlocked("b1", "", 105.0)]
-    assert (watched.following.held, watched.following.never) == ({}, {})
+    assert (watched.monitor.blocked.held, watched.monitor.blocked.impossible) == ({}, {})
 
 
 def unknown(words: str, *, phase: Phase = Phase.PENDING) -> TaskState:
@@ -878,39 +844,39 @@ def unknown(words: str, *, phase: Phase = Phase.PENDING) -> TaskState:
 def test_words_that_are_not_known_to_be_harmless_are_told_after_a_while(
     watched: Watched, state: TaskState
 ) -> None:
-    watched.cluster.says = {0: state}
+    watched.says = {0: state}
     assert watched.observe() == []
-    assert watched.following.undecided, "somebody has to look again"
-    assert watched.observe(TOLD_S - 1) == []
+    assert watched.monitor.undecided, "somebody has to look again"
+    assert watched.observe(RECORDED_AFTER_S - 1) == []
     assert watched.observe() == [BatchBlocked("b1", f"1 task: {state.reason}", watched.now)]
-    assert watched.observe(10 * NEVER_S) == []
-    assert (watched.following.never, watched.following.undecided) == ({}, False)
-    watched.cluster.says = {0: TaskState(Phase.PENDING, "Priority")}
+    assert watched.observe(10 * IMPOSSIBLE_AFTER_S) == []
+    assert (watched.monitor.blocked.impossible, watched.monitor.undecided) == ({}, False)
+    watched.says = {0: TaskState(Phase.PENDING, "Priority")}
     assert watched.observe() == [BatchBlocked("b1", "", watched.now)]
 
 
 def test_words_that_pass_are_never_told_and_the_time_begins_again(watched: Watched) -> None:
     for _ in range(5):
-        watched.cluster.says = {0: unknown("ReqNodeNotAvail")}
+        watched.says = {0: unknown("ReqNodeNotAvail")}
         assert watched.observe() == []
-        assert watched.observe(TOLD_S - 1) == []
-        watched.cluster.says = {0: TaskState(Phase.PENDING, "Resources")}
+        assert watched.observe(RECORDED_AFTER_S - 1) == []
+        watched.says = {0: TaskState(Phase.PENDING, "Resources")}
         assert watched.observe() == []
 
 
-def test_limit_of_a_group_is_told_only_while_nothing_of_the_sweep_runs(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, [[0], [1]])
+def test_limit_of_a_group_is_told_only_while_nothing_of_the_sweep_runs() -> None:
+    watched = Watched([[0], [1]])
     limited = TaskState(Phase.PENDING, "AssocGrpGRES", block=BlockKind.LIMITED)
-    watched.cluster.says = {0: TaskState(Phase.RUNNING), 1: limited}
-    assert [watched.observe(TOLD_S) for _ in range(3)] == [[], [], []]
-    watched.cluster.says = {0: limited, 1: limited}
+    watched.says = {0: TaskState(Phase.RUNNING), 1: limited}
+    assert [watched.observe(RECORDED_AFTER_S) for _ in range(3)] == [[], [], []]
+    watched.says = {0: limited, 1: limited}
     assert watched.observe() == []
-    assert watched.observe(TOLD_S) == [BatchBlocked("b1", "2 tasks: AssocGrpGRES", watched.now)]
+    assert watched.observe(RECORDED_AFTER_S) == [BatchBlocked("b1", "2 tasks: AssocGrpGRES", watched.now)]
 
 
 def test_one_that_looks_once_tells_of_what_was_submitted_long_ago(watched: Watched) -> None:
-    watched.cluster.says = {0: unknown("QOSMinGRES")}
-    watched.now += TOLD_S
+    watched.says = {0: unknown("QOSMinGRES")}
+    watched.now += RECORDED_AFTER_S
     assert watched.observe() == [BatchBlocked("b1", "1 task: QOSMinGRES", watched.now)]
     watched.restart()
     assert watched.observe() == []
@@ -919,13 +885,13 @@ def test_one_that_looks_once_tells_of_what_was_submitted_long_ago(watched: Watch
 @pytest.mark.parametrize("shown", [Phase.CANCELLED, None])
 def test_a_task_that_can_never_start_is_believed_after_minutes(watched: Watched, shown: Phase | None) -> None:
     never = TaskState(Phase.PENDING, "BadConstraints", block=BlockKind.IMPOSSIBLE)
-    watched.cluster.says = {0: never}
+    watched.says = {0: never}
     assert watched.observe() == []
-    assert watched.observe(TOLD_S) == [BatchBlocked("b1", "1 task: BadConstraints", watched.now)]
-    assert watched.observe(NEVER_S - TOLD_S - 1) == []
-    assert (watched.following.never, watched.following.undecided) == ({}, True)
+    assert watched.observe(RECORDED_AFTER_S) == [BatchBlocked("b1", "1 task: BadConstraints", watched.now)]
+    assert watched.observe(IMPOSSIBLE_AFTER_S - RECORDED_AFTER_S - 1) == []
+    assert (watched.monitor.blocked.impossible, watched.monitor.undecided) == ({}, True)
     watched.observe()
-    assert watched.following.never == {"b1": [0]}
+    assert watched.monitor.blocked.impossible == {"b1": [0]}
     # Cancelled by us, it says so itself; another session knows it from the journal.
     watched.restart()
     watched.shows(shown)
@@ -942,19 +908,19 @@ def test_invalid_account_that_passes_does_nothing(watched: Watched) -> None:
     never = TaskState(Phase.PENDING, "InvalidAccount", block=BlockKind.IMPOSSIBLE)
     for _ in range(60):
         for state in (never, never, TaskState(Phase.PENDING, "Priority")):
-            watched.cluster.says = {0: state}
+            watched.says = {0: state}
             assert watched.observe(10.0) == []
-            assert watched.following.never == {}
+            assert watched.monitor.blocked.impossible == {}
 
 
 def test_sessions_that_look_once_conclude_from_what_the_journal_told(watched: Watched) -> None:
-    watched.cluster.says = {0: TaskState(Phase.PENDING, "InvalidAccount", block=BlockKind.IMPOSSIBLE)}
-    watched.now += TOLD_S
+    watched.says = {0: TaskState(Phase.PENDING, "InvalidAccount", block=BlockKind.IMPOSSIBLE)}
+    watched.now += RECORDED_AFTER_S
     watched.observe()
-    for seconds, never in ((NEVER_S - 1, {}), (1.0, {"b1": [0]})):
+    for seconds, never in ((IMPOSSIBLE_AFTER_S - 1, {}), (1.0, {"b1": [0]})):
         watched.restart()
         watched.observe(seconds)
-        assert watched.following.never == never
+        assert watched.monitor.blocked.impossible == never
 
 
 @pytest.mark.parametrize(
@@ -967,14 +933,12 @@ def test_sessions_that_look_once_conclude_from_what_the_journal_told(watched: Wa
         (0, 4, None, 40.0),
     ],
 )
-def test_cost_is_what_the_task_held(
-    tmp_path: Path, asked: int, held: int, given: int | None, gpu_s: float
-) -> None:
-    watched = Watched(tmp_path)
+def test_cost_is_what_the_task_held(asked: int, held: int, given: int | None, gpu_s: float) -> None:
+    watched = Watched()
     watched.state.live["b1"].gpus = asked
     watched.state.live["b1"].gpus_held = held
     watched.restart()
-    watched.cluster.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=2.0, gpus=given)}
+    watched.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=2.0, gpus=given)}
     expected = [] if given is None else [TasksAllocated("b1", (0,), given)]
     assert watched.observe() == expected
     assert watched.observe() == [], "told once"
@@ -983,7 +947,7 @@ def test_cost_is_what_the_task_held(
     assert isinstance(finished, RunFinished)
     assert finished.gpu_seconds == gpu_s
     # What the cluster counts beyond is charged with as many.
-    watched.cluster.says = {0: TaskState(Phase.COMPLETED, node="n1", seconds=12.0, gpus=given)}
+    watched.says = {0: TaskState(Phase.COMPLETED, node="n1", seconds=12.0, gpus=given)}
     assert watched.observe(20.0) == [BatchClosed("b1", 2.0, gpu_s / 5)]
     assert watched.state.spent_gpu_s == gpu_s * 1.2
 
@@ -995,7 +959,7 @@ def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_
     for cap in (None, 1e6):
         watched.settings = settings(max_gpu_s=cap)
         watched.restart()
-        watched.cluster.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=4.0)}
+        watched.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=4.0)}
         watched.observe()
         watched.shows(None)
         watched.observe(30.0)
@@ -1013,36 +977,36 @@ def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["one session", "another driver"])
-def test_a_run_has_lasted_since_the_one_before_it_ended_in_its_task(tmp_path: Path, anew: bool) -> None:
-    watched = Watched(tmp_path, [(0, 1, 2)])
-    watched.cluster.says = {0: TaskState(Phase.RUNNING, seconds=40.0)}
+def test_a_run_has_lasted_since_the_one_before_it_ended_in_its_task(anew: bool) -> None:
+    watched = Watched([(0, 1, 2)])
+    watched.says = {0: TaskState(Phase.RUNNING, seconds=40.0)}
     watched.observe()
-    assert watched.following.longest_s(watched.now) == 40.0
+    assert watched.monitor.longest_s(watched.now) == 40.0
     for n, trial in enumerate((0, 1)):
         watched.writes(trial, n=n, outcome=Outcome.FAILED, message="no", started=watched.now, seconds=40.0)
-        watched.cluster.says = {0: TaskState(Phase.RUNNING, seconds=40.0 * (n + 2))}
+        watched.says = {0: TaskState(Phase.RUNNING, seconds=40.0 * (n + 2))}
         watched.observe(40.0)
         if anew:
             watched.restart()
             watched.observe(0.0)
-        assert watched.following.longest_s(watched.now) == 0.0
-        assert watched.following.longest_s(watched.now + 9.0) == 9.0
+        assert watched.monitor.longest_s(watched.now) == 0.0
+        assert watched.monitor.longest_s(watched.now + 9.0) == 9.0
     watched.writes(2, n=2, outcome=Outcome.FAILED, message="no", started=watched.now, seconds=1.0)
     watched.observe(1.0)
-    assert watched.following.longest_s(watched.now) == 0.0, "none is left"
+    assert watched.monitor.longest_s(watched.now) == 0.0, "none is left"
 
 
-def test_with_several_lanes_the_oldest_run_counts(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, [(0, 1, 2, 3)])
+def test_with_several_lanes_the_oldest_run_counts() -> None:
+    watched = Watched([(0, 1, 2, 3)])
     watched.settings = msgspec.structs.replace(
         SETTINGS, shape=msgspec.structs.replace(SHAPE, runs=4, lanes=2)
     )
     watched.restart()
-    watched.cluster.says = {0: TaskState(Phase.RUNNING, seconds=1.0)}
+    watched.says = {0: TaskState(Phase.RUNNING, seconds=1.0)}
     watched.observe()
     watched.writes(1, n=1, outcome=Outcome.FAILED, message="no")
     watched.observe(9.0)
-    assert watched.following.longest_s(watched.now) == 10.0, "trial 0 goes on"
+    assert watched.monitor.longest_s(watched.now) == 10.0, "trial 0 goes on"
     watched.writes(0, n=0, outcome=Outcome.FAILED, message="no")
     watched.observe(5.0)
-    assert watched.following.longest_s(watched.now) == 5.0, "trial 2 began when trial 1 had ended"
+    assert watched.monitor.longest_s(watched.now) == 5.0, "trial 2 began when trial 1 had ended"
