@@ -565,7 +565,12 @@ class Driver:
         state = self.state
         if state.ended is not None:
             return False
-        if state.stopping is not None or self.monitor.undecided or not state.live or self.scheduler.needs_reports:
+        if (
+            state.stopping is not None
+            or self.monitor.undecided
+            or not state.live
+            or self.scheduler.needs_reports
+        ):
             return True
         # The job behind an array tells of its end once: this one may be it.
         spent = ("", self._host.job if self._host else "")
