@@ -38,7 +38,7 @@ class Scripted(Cluster):
         self.polls = 0
 
     @property
-    def words(self) -> str:
+    def poll_error(self) -> str:
         return "slurmctld is down"
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
