@@ -1,12 +1,11 @@
-"""`python -m hpcsweep.tick FOLDER`: drive a detached sweep on, from inside one of its jobs.
+"""`python -m hpcsweep.tick FOLDER`: drive a detached sweep from inside one of its jobs.
 
-A task that has written its results (`--batch`) holds GPUs: it takes in what has come, and leaves
-at once where another driver is at work. A job that only ticks, behind an array or after a while,
-has time: it waits for its turn, and stays while something is to be done of which no job will tell.
+A task that has written its results (`--batch`) holds GPUs: it takes in what has come, and leaves at
+once if another driver is at work. A job that only ticks, behind an array or after a while, waits for
+its turn, and stays while something is to be done that no other job will report.
 
-Who meets a driver at work relies on it. So whoever ticks looks once more after it has let go: a
-result that was written meanwhile may have nobody else. As little as possible is imported before
-that is clear.
+Whoever meets a driver at work relies on it. So a driver looks once more after it has let go: a result
+that was written meanwhile may have nobody else. Little is imported before that is clear.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcsweep.bootstrap import use_utf8
-from hpcsweep.core.events import AnyEvent, SweepDetached
+from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
 from hpcsweep.store.journal.segments import read_journal
@@ -33,24 +32,23 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.worker.tick_process import MARK
 
 if TYPE_CHECKING:
+    from hpcsweep.core.protocols import Cluster
     from hpcsweep.driver import Driver
-    from hpcsweep.session.target import Target
-    from hpcsweep.spec import SweepSpec
 
-#: A task goes on for so long while more and more results come; the others leave it to this one.
-CATCH_UP_S: Final = 60.0
-#: A job of its own stays for so long at most: less than its time limit.
-STAY_S: Final = 600.0
-#: After a failed tick of a task, where no tick job waits, one looks again so much later.
-LATER_S: Final = 60.0
-#: It looks so often whether another driver is done.
-LOOK_S: Final = 3.0
+#: A task ticks at most this long while results keep coming; the other tasks leave them to it.
+TASK_S: Final = 60.0
+#: A tick job stays at most this long: less than its time limit.
+JOB_S: Final = 600.0
+#: Delay of the job that follows the failed tick of a task, where no tick job waits.
+RETRY_S: Final = 60.0
+#: How often a tick job checks whether another driver is done.
+CHECK_S: Final = 3.0
 _log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -> int:
-    """Tick; 0 if it did or somebody else does, 1 if it could not, 2 if it was asked wrongly."""
-    parser = argparse.ArgumentParser(prog="python -m hpcsweep.tick", description="Drive a detached sweep on.")
+    """Tick; 0 if it did or another driver does, 1 if it could not, 2 if the arguments are wrong."""
+    parser = argparse.ArgumentParser(prog="python -m hpcsweep.tick", description="Drive a detached sweep.")
     parser.add_argument("folder", type=Path, help="the results folder")
     parser.add_argument("--batch", default="", help="the batch whose task this is, if it is one")
     parser.add_argument("--task", type=int, default=0, help="its array index")
@@ -62,9 +60,9 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     environ.pop(MARK, None)  # jobs inherit the environment of those that submit them
     try:
         if request.batch:
-            catch_up(layout, batch=request.batch, task=request.task, job=request.job)
+            tick_task(layout, batch=request.batch, task=request.task, job=request.job)
         else:
-            look_after(layout, job=request.job)
+            tick_job(layout, job=request.job)
     except SupersededError:
         return 0
     except Exception as error:
@@ -72,26 +70,26 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
             _log.error("%s", error)
         else:
             _log.exception("a fault in hpcsweep: %s: %s", type(error).__name__, error)
-        # A tick job that fails is followed by another one (see cluster.slurm_guard), a task is not.
+        # A failed tick job is followed by another one (see cluster.slurm.tick_guard), a task is not.
         if request.batch:
             _ensure_tick_job(layout, request.batch)
         return 1
     return 0
 
 
-def catch_up(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -> None:
-    """Take in what has come until nothing new does; leave at once where another driver is at work.
+def tick_task(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -> None:
+    """Tick until no more results come; leave at once if another driver is at work.
 
     Args:
         layout: The results folder.
-        batch: Where this is a task: its batch, with its index there and its job id.
-        task: See `batch`.
-        job: See `batch`.
+        batch: The batch of this task; empty if this is none.
+        task: Its array index.
+        job: Its job id.
     """
-    end = time.monotonic() + CATCH_UP_S
-    while time.monotonic() < end:
+    deadline = time.monotonic() + TASK_S
+    while time.monotonic() < deadline:
         try:
-            journal = _begin(layout)
+            journal = _acquire(layout)
         except HeldError:
             if holder(read_journal(layout)) is not None:
                 return
@@ -100,8 +98,8 @@ def catch_up(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -
             continue
         if journal is None:
             return
-        with _driver(layout, journal, batch=batch, task=task, job=job) as driver:
-            while driver.tick() and driver.has_unread and time.monotonic() < end:
+        with _open(layout, journal, batch=batch, task=task, job=job) as driver:
+            while driver.tick() and driver.has_unread and time.monotonic() < deadline:
                 pass
             driver.schedule_successor()
             driver.compact()
@@ -110,56 +108,71 @@ def catch_up(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -
             return
 
 
-def look_after(layout: Layout, *, job: str) -> None:
-    """Drive as long as something is to be done of which no job will tell; wait for a driver at work.
+def tick_job(layout: Layout, *, job: str) -> None:
+    """Drive while something is to be done that no other job will report; wait for a driver at work.
 
     Args:
         layout: The results folder.
-        job: This job.
+        job: The id of this job.
     """
-    end = time.monotonic() + STAY_S
+    deadline = time.monotonic() + JOB_S
 
-    def leave_if_enough(driver: Driver) -> None:
-        if not driver.needs_attention or time.monotonic() > end:
-            raise _Enough
+    def leave_when_done(driver: Driver) -> None:
+        if not driver.needs_attention or time.monotonic() > deadline:
+            raise _Done
 
     while True:
         try:
-            journal = _begin(layout)
+            journal = _acquire(layout)
             if journal is None:
                 return
-            with _driver(layout, journal, job=job) as driver:
-                with contextlib.suppress(_Enough):
-                    driver.run(leave_if_enough)
+            with _open(layout, journal, job=job) as driver:
+                with contextlib.suppress(_Done):
+                    driver.run(leave_when_done)
                 driver.schedule_successor()
                 driver.compact()
             _check_attended(driver)
             if driver.state.ended is not None or not driver.has_unread:
                 return
-        except HeldError:  # by one that may not live to see to it
+        except HeldError:  # by a driver that may not live to do it
             events = read_journal(layout).events
-            if _seen_to(SweepState.replay(events), job):
+            if has_successor(SweepState.replay(events), job):
                 return
-            if time.monotonic() > end:
-                _look_again(layout, events)
+            if time.monotonic() > deadline:
+                _submit_successor(layout, events)
                 return
-            time.sleep(LOOK_S)
+            time.sleep(CHECK_S)
         except ClusterUnavailable:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise
-            time.sleep(LOOK_S)
+            time.sleep(CHECK_S)
+
+
+def finish_unread(driver: Driver) -> None:
+    """Take in what came for a detached sweep while its driver let go: nobody else may."""
+    if driver.state.detached is not None and driver.state.ended is None and driver.has_unread:
+        tick_task(driver.layout)
+
+
+def has_successor(state: SweepState, job: str) -> bool:
+    """Whether another job than this will tick after the driver at work, should that die from now on."""
+    if state.ended is not None:
+        return True
+    if state.stopping is not None or not state.live:
+        return False
+    return all(batch.job is not None and batch.tick_job not in ("", job) for batch in state.live.values())
 
 
 class UnattendedError(HpcsweepError):
-    """The sweep would be left with no job that looks again."""
+    """The sweep would be left without a job that ticks again."""
 
 
-class _Enough(Exception):
-    """A job has stayed for as long as it is needed, or may."""
+class _Done(Exception):
+    """A tick job has stayed as long as it is needed, or may."""
 
 
-def _begin(layout: Layout) -> Journal | None:
-    """The journal, with this process as its driver; None if there is nothing to drive any more.
+def _acquire(layout: Layout) -> Journal | None:
+    """The journal, held by this process; None if there is nothing left to drive.
 
     Raises:
         HeldError: Another driver is at work.
@@ -176,24 +189,21 @@ def _begin(layout: Layout) -> Journal | None:
 
 
 @contextlib.contextmanager
-def _driver(
-    layout: Layout, journal: Journal, *, batch: str = "", task: int = 0, job: str
-) -> Iterator[Driver]:
-    """The driver, once this process holds the journal; lets go of it at the end."""
+def _open(layout: Layout, journal: Journal, *, batch: str = "", task: int = 0, job: str) -> Iterator[Driver]:
+    """The driver, by a process that holds the journal; releases it at the end."""
     try:
         from hpcsweep.driver import HostTask
-        from hpcsweep.session.session import open_sweep
+        from hpcsweep.session.session import Session
 
-        spec, place = _known(layout, journal.events)
-        leaving = HostTask(batch, task, job)
-        with open_sweep(spec, layout.root, place, journal=journal, leaving=leaving) as driver:
+        session = Session.for_tick(layout, journal.events)
+        with session.open(journal=journal, host_task=HostTask(batch, task, job)) as driver:
             yield driver
     finally:
         journal.release()
 
 
 def _check_attended(driver: Driver) -> None:
-    """Fail where no job could be submitted that looks again: what follows a failed tick then does.
+    """Fail if no job could be submitted that ticks again: what follows a failed tick then does.
 
     Raises:
         UnattendedError: None could.
@@ -202,33 +212,29 @@ def _check_attended(driver: Driver) -> None:
         raise UnattendedError(f"no job that looks again could be submitted: {driver.unattended}")
 
 
-def _known(layout: Layout, events: Sequence[AnyEvent]) -> tuple[SweepSpec, Target]:
-    """The spec as it was resolved, and the cluster that was chosen: on this node `auto` means another."""
-    from hpcsweep.session.target import resolve_target
-    from hpcsweep.spec import load_spec
+def _cluster(layout: Layout, events: Sequence[AnyEvent]) -> Cluster:
+    from hpcsweep.session.session import Session
 
-    cluster = next(event.cluster for event in reversed(events) if isinstance(event, SweepDetached))
-    spec = load_spec(layout.spec)
-    return spec, resolve_target(spec, name=cluster)
+    return Session.for_tick(layout, events).target.cluster
 
 
-def _look_again(layout: Layout, events: Sequence[AnyEvent]) -> None:
-    """Have another job take this one's place; only who holds the journal could note it there."""
+def _submit_successor(layout: Layout, events: Sequence[AnyEvent]) -> None:
+    """Submit a job in place of this one; only the holder of the journal could record it."""
     from hpcsweep.driver.executor import submit_tick
     from hpcsweep.driver.tick_scheduler import TickScheduler
 
-    cluster = _known(layout, events)[1].cluster
-    submit_tick(cluster, layout, TickScheduler(SweepState.replay(events)).first(now=time.time()))
+    call = TickScheduler(SweepState.replay(events)).first(now=time.time())
+    submit_tick(_cluster(layout, events), layout, call)
 
 
 def _ensure_tick_job(layout: Layout, batch: str) -> None:
-    """Submit a job that looks again, unless the queue shows that one of the sweep's waits or runs.
+    """Submit a job that ticks again, unless the queue shows one of this sweep.
 
-    What can be read decides how much of that is possible: a task must not fail for it.
+    It does what it can: a task must not fail for it.
     """
     try:
         events = read_journal(layout).events
-        cluster = _known(layout, events)[1].cluster
+        cluster = _cluster(layout, events)
         cluster.poll([])
         sweep = batch.rsplit("-", 2)[0]
         jobs = cluster.known_jobs or {}
@@ -236,19 +242,10 @@ def _ensure_tick_job(layout: Layout, batch: str) -> None:
         named = any(name.startswith(f"{sweep}-") and name.endswith("-tick") for name in jobs.values())
         if named or not SweepState.replay(events).tick_ids.isdisjoint(jobs):
             return
-        job = cluster.submit_tick(f"{sweep}-tick", layout.root, delay_s=LATER_S)
-        _log.warning("job %s looks again in %g s", job, LATER_S)
+        job = cluster.submit_tick(f"{sweep}-tick", layout.root, delay_s=RETRY_S)
+        _log.warning("job %s looks again in %g s", job, RETRY_S)
     except Exception as error:
         _log.error("no job that looks again could be submitted: %s", error)
-
-
-def _seen_to(state: SweepState, job: str) -> bool:
-    """Whether the driver at work may die from now on: some other job than this will tick after it."""
-    if state.ended is not None:
-        return True
-    if state.stopping is not None or not state.live:
-        return False
-    return all(batch.job is not None and batch.tick_job not in ("", job) for batch in state.live.values())
 
 
 if __name__ == "__main__":

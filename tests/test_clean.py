@@ -135,7 +135,7 @@ def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> No
         "note: 4 trials go on from scratch: their checkpoints were removed when nothing could need them; "
         "in a sweep that may be carried further, train.keep: all keeps them"
     )
-    assert done.stdout.splitlines()[1:3] == ["goes further: scheduler.max_resource: 3 -> 4", told]
+    assert done.stdout.splitlines()[1:3] == ["extended: scheduler.max_resource: 3 -> 4", told]
     starts = {trial: _start(layout, trial) for trial in range(5)}
     assert starts == {trial: 3 if trial == kept else 0 for trial in range(5)}
     assert list(held_by_trial(layout)) == [best(layout)]

@@ -271,13 +271,13 @@ def test_a_warm_start_says_what_it_takes_and_what_it_leaves(here: Path) -> None:
 def test_auto_says_what_it_picks_and_why_and_stays_with_it(here: Path) -> None:
     finite = ["--set", "searcher=auto", "--set", "space.lr=[0.1, 0.01, 0.001]"]
     planned = run("plan", "lr.yaml", *finite)
-    assert "searcher: random, picked by auto: 17 trials go through all 3 configurations\n" in planned.stdout
+    assert "searcher: random, chosen by auto: 17 trials go through all 3 configurations\n" in planned.stdout
     first = run("launch", "lr.yaml", *finite, "--once")
-    assert "searcher: random, picked by auto: 17 trials go through all 3 configurations\n" in first.stdout
+    assert "searcher: random, chosen by auto: 17 trials go through all 3 configurations\n" in first.stdout
     # With this budget it would pick another one now.
     again = run("launch", "lr.yaml", *finite, "--set", "budget.trials=2")
     assert again.exit_code == 0, again.output
-    assert "searcher: random, picked by auto: as when the sweep began\n" in again.stdout
+    assert "searcher: random, chosen by auto: as when the sweep began\n" in again.stdout
 
 
 def test_repeats_are_trained_with_seeds_of_their_own(here: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_signal_in_a_tick_lets_it_end_and_a_second_one_does_not() -> None:
     with _Signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)  # nothing is raised: the tick goes on
         with pytest.raises(_Interrupted) as told:
-            signals.leave_if_told()
+            signals.raise_if_received()
         assert told.value.code == 128 + signal.SIGTERM
         with pytest.raises(_Interrupted) as again:
             os.kill(os.getpid(), signal.SIGINT)

@@ -11,7 +11,7 @@ import pytest
 from hpcsweep.core.events import ConfigsEnqueued, SweepStarted, WarmStartLoaded
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import Hyperband
-from hpcsweep.session.warm_start import earlier_results, first_events
+from hpcsweep.session.warm_start import initial_events, load_results
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
@@ -49,7 +49,7 @@ def spec(tmp_path: Path, text: str = SPEC) -> SweepSpec:
 def test_each_rung_of_each_trial_is_an_observation_and_failures_are_too(
     tmp_path: Path, earlier: Path
 ) -> None:
-    known = earlier_results(spec(tmp_path), earlier, key="warm_start[0]")
+    known = load_results(spec(tmp_path), earlier, key="warm_start[0]")
     assert known.source == str(earlier)
     assert (len(known.results), known.skipped) == (17, {})
     for config, observations in known.results:
@@ -62,7 +62,7 @@ def test_each_rung_of_each_trial_is_an_observation_and_failures_are_too(
 
 def test_configurations_outside_of_the_space_are_left_out_and_counted(tmp_path: Path, earlier: Path) -> None:
     narrow = SPEC.replace("high: 1.0", "high: 0.5")
-    known = earlier_results(spec(tmp_path, narrow), earlier, key="warm_start[0]")
+    known = load_results(spec(tmp_path, narrow), earlier, key="warm_start[0]")
     assert all(config["x"] <= 0.5 for config, _ in known.results)
     assert known.skipped == {"x: must be between 0.0 and 0.5": 17 - len(known.results)}
     assert 0 < len(known.results) < 17
@@ -70,10 +70,10 @@ def test_configurations_outside_of_the_space_are_left_out_and_counted(tmp_path: 
 
 def test_a_new_constant_agrees_and_another_parameter_does_not(tmp_path: Path, earlier: Path) -> None:
     constant = SPEC.replace("searcher:", "  layers: 3\nsearcher:")
-    known = earlier_results(spec(tmp_path, constant), earlier, key="warm_start[0]")
+    known = load_results(spec(tmp_path, constant), earlier, key="warm_start[0]")
     assert all(config["layers"] == 3 for config, _ in known.results)
     other = SPEC.replace("searcher:", "  layers: [3, 4]\nsearcher:")
-    known = earlier_results(spec(tmp_path, other), earlier, key="warm_start[0]")
+    known = load_results(spec(tmp_path, other), earlier, key="warm_start[0]")
     assert (known.results, known.skipped) == ((), {"layers: missing": 17})
 
 
@@ -91,27 +91,27 @@ def test_what_cannot_be_a_beginning_is_refused(
     text = SPEC.replace("metric: loss", change) if change else SPEC
     expected = re.escape(problem.format(earlier=earlier, nowhere=nowhere))
     with pytest.raises(SpecError, match=f"^{expected}$"):
-        earlier_results(spec(tmp_path, text), earlier if change else nowhere, key="warm_start[0]")
+        load_results(spec(tmp_path, text), earlier if change else nowhere, key="warm_start[0]")
 
 
-def test_the_first_events_are_the_results_then_the_enqueued_configurations(
+def test_the_initial_events_are_the_results_then_the_enqueued_configurations(
     tmp_path: Path, earlier: Path
 ) -> None:
     text = SPEC + f"warm_start: {earlier.name}\nenqueue: [{{x: 0.25}}, {{}}]\n"
     loaded = spec(tmp_path, text)
-    known, enqueued = first_events(loaded)
+    known, enqueued = initial_events(loaded)
     assert isinstance(known, WarmStartLoaded)
     assert isinstance(enqueued, ConfigsEnqueued)
     assert enqueued.configs[0] == {"x": 0.25}
     assert loaded.space.check(enqueued.configs[1]) == []
-    assert first_events(loaded) == [known, enqueued]
+    assert initial_events(loaded) == [known, enqueued]
 
 
 def test_a_sweep_of_repeats_gives_means(tmp_path: Path) -> None:
     started = SweepStarted("cafe01", "s", 1_000_000.0, STARTED.identity | {"repeats": 2})
     root = tmp_path / "earlier"
     drive(root, FolderCluster(tmp_path / "c"), scheduler=Hyperband(max_resource=3), first=(started,))
-    known = earlier_results(spec(tmp_path), root, key="warm_start[0]")
+    known = load_results(spec(tmp_path), root, key="warm_start[0]")
     assert len(known.results) == 3 + 2
 
 
@@ -121,5 +121,5 @@ def test_runs_without_an_ending_are_left_out(tmp_path: Path) -> None:
     journal.acquire()
     journal.commit([STARTED])
     journal.release()
-    known = earlier_results(spec(tmp_path), root, key="warm_start[0]")
+    known = load_results(spec(tmp_path), root, key="warm_start[0]")
     assert (known.results, known.skipped) == ((), {})

@@ -39,11 +39,11 @@ resources: {gpus: 1}
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of 4 runs, then 2, then 1; one of them is done at each poll."""
-    launch = importlib.import_module("hpcsweep.cli.launch")  # the verb's function has the same name
+    launch = importlib.import_module("hpcsweep.cli.launch")  # its function has the same name
     cluster = FolderCluster(tmp_path / "controller", per_poll=1)
     place = Target("jobs", "a test", cluster, SHAPE, max_tasks=4)
-    monkeypatch.setattr(launch, "resolve_target", lambda spec, name, state: place)
-    monkeypatch.setattr(launch, "AGAIN_S", 0.01)
+    monkeypatch.setattr("hpcsweep.session.session.resolve_target", lambda spec, name, state: place)
+    monkeypatch.setattr(launch, "RETRY_S", 0.01)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trainer.py").write_text("def train(trial): ...\n")
     (tmp_path / "s.yaml").write_text(SPEC)
@@ -134,5 +134,5 @@ def test_a_sweep_whose_folder_is_away_for_a_while_is_not_begun_anew(
     monkeypatch.setattr(SystemClock, "sleep", mounted_at_third)
     done = CliRunner().invoke(app, ["launch", str(spec)])
     assert done.exit_code == 0, done.output
-    assert "results/s: its journal is not there any more" in done.stderr
+    assert "results/s: its journal is gone" in done.stderr
     check_whole(folder)

@@ -192,7 +192,7 @@ def test_a_trial_that_shares_a_task_is_stopped_and_its_siblings_go_on(spec: Path
     assert run(spec, "launch", spec, "--once", *options, STEP_S="0.1").returncode == 3
     wait_until(lambda: any(folder.rglob("metrics-*.jsonl")))
     stopped = run(spec, "stop", folder, "0")
-    assert stopped.stdout == "stopped: trial 0; it is not promoted any more\n", stopped.stderr
+    assert stopped.stdout == "stopped: trial 0; it will not be promoted\n", stopped.stderr
     assert run(spec, "stop", folder, "2").returncode == 0
     assert run(spec, "launch", spec, *options).returncode == 0
     ends = [(end.trial, end.outcome.value) for end in finished(folder)]

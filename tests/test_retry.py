@@ -77,18 +77,18 @@ def test_what_failed_is_tried_again_one_trial_or_all_and_launch_carries_on(here:
     spec = here / "results/lr/sweep.yaml"
     carry_on = f"no driver is at work; carry on with: hpcsweep launch {spec} --results results/lr\n"
     one = run("retry", "results/lr", "1")
-    again = "to be tried again: trial {}, rung 0 (to 1), from scratch\n"
+    again = "retrying: trial {}, rung 0 (to 1), from scratch\n"
     each = "each with 1 CPU, on this machine, 3 runs at a time on CPUs (as asked for)\n"
     assert (one.exit_code, one.stdout) == (
         0,
-        f"{again.format(1)}{each}trial 1 is tried again\n{carry_on}",
+        f"{again.format(1)}{each}trial 1 is retried\n{carry_on}",
     )
     assert run("launch", str(spec), "--results", "results/lr", "--quiet").exit_code == 0
     assert statuses() == {"completed": 1, "failed": 2}
     others = run("retry", "results/lr")
     assert (others.exit_code, others.stdout) == (
         0,
-        f"{again.format(0)}{again.format(2)}{each}2 trials are tried again: 0, 2\n{carry_on}",
+        f"{again.format(0)}{again.format(2)}{each}2 trials are retried: 0, 2\n{carry_on}",
     )
     assert run("launch", "lr.yaml", "--quiet").exit_code == 0
     assert statuses() == {"completed": 3}
@@ -101,7 +101,7 @@ def test_what_failed_is_tried_again_one_trial_or_all_and_launch_carries_on(here:
     nothing = run("retry", "results/lr")
     assert (nothing.exit_code, nothing.stderr) == (
         2,
-        "hpcsweep: results/lr: no run has failed for good: 3 runs completed\n",
+        "hpcsweep: results/lr: no failed runs to retry: 3 runs completed\n",
     )
 
 
@@ -138,7 +138,7 @@ def written(here: Path, *more: AnyEvent) -> Path:
     [
         ("7", "expected one of 0 to 4, got 7"),
         ("0", "expected one that has failed (those are: 1); trial 0 has completed rung 0"),
-        ("2", "expected one that has failed (those are: 1); trial 2 is under way at rung 0"),
+        ("2", "expected one that has failed (those are: 1); trial 2 is running at rung 0"),
         ("3", "expected one that has failed (those are: 1); trial 3 waits to be submitted for rung 0"),
         (
             "4",
@@ -164,7 +164,7 @@ def test_a_driver_at_work_takes_the_request_up(here: Path) -> None:
     finally:
         journal.release()
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"asked to go on: {root}: ")
+    assert result.stdout.startswith(f"retry requested: {root}: ")
     assert " is driving this sweep since " in result.stdout
     (request,) = (root / "control").iterdir()
     kept = json.loads(request.read_text())
@@ -182,7 +182,7 @@ def test_a_pause_is_lifted_even_where_nothing_has_failed(here: Path) -> None:
     result = run("retry", "results/lr")
     assert (result.exit_code, result.stdout) == (
         0,
-        "the pause is over; no run had failed for good\nfinished: all trials are done\n",
+        "resumed; no failed runs to retry\nfinished: all trials are done\n",
     )
 
 
@@ -199,7 +199,7 @@ def test_what_the_cluster_refuses_is_told_with_how_to_go_on(
     assert (result.exit_code, result.stderr) == (
         2,
         (
-            "hpcsweep: sbatch: invalid partition specified: gpu\nNothing is lost; mend it and carry on with: "
+            "hpcsweep: sbatch: invalid partition specified: gpu\nNothing is lost; fix it and carry on with: "
             f"hpcsweep launch {here}/results/lr/sweep.yaml --results results/lr\n"
         ),
     )
@@ -237,8 +237,8 @@ def test_a_detached_sweep_is_left_to_its_jobs(here: Path, monkeypatch: pytest.Mo
     result = run("retry", "results/lr")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-2:] == [
-        "3 trials are tried again: 0, 1, 2",
-        "its jobs drive it on; follow it with: hpcsweep status results/lr",
+        "3 trials are retried: 0, 1, 2",
+        "its jobs drive it; follow it with: hpcsweep status results/lr",
     ]
     assert set(called) == {"tick"}
 
@@ -253,9 +253,9 @@ def test_what_is_changed_with_it_is_told_before_and_holds_from_now_on(here: Path
     assert result.stdout.splitlines()[:5] == [
         "from now on: resources.cpus=2",
         "from now on: resources.time=5m",
-        "to be tried again: trial 0, rung 0 (to 1), from scratch",
+        "retrying: trial 0, rung 0 (to 1), from scratch",
         "each with 2 CPUs, at most 5 min, on this machine, 3 runs at a time on CPUs (as asked for)",
-        "trial 0 is tried again",
+        "trial 0 is retried",
     ]
     spec = load_spec(here / "results/lr/sweep.yaml")
     assert (spec.resources.cpus, spec.resources.time) == (2, 300)
@@ -303,7 +303,7 @@ def test_what_its_user_cancelled_for_good_comes_back_only_by_its_number(here: Pa
     journal.commit([BatchClosed("b"), SweepEnded(300.0, SweepOutcome.STOPPED, "stopped by ada")])
     journal.release()
     all_failed = run("retry", "results/lr")
-    words = f"cancelled by their user: {SUBMITTED}, which come back by number: hpcsweep retry results/lr 2"
+    words = f"cancelled by their user: {SUBMITTED}, retry them by number: hpcsweep retry results/lr 2"
     assert words in all_failed.stdout
     assert [event.trial for event in read_journal(layout).events if isinstance(event, RunRetried)] == [FAILED]
     assert run("retry", "results/lr", str(SUBMITTED)).exit_code == 0
@@ -341,13 +341,13 @@ def test_a_trial_is_stopped_by_a_driver_at_work_or_by_the_command_itself(here: P
     finally:
         journal.release()
     assert asked.exit_code == 0
-    assert asked.stdout.startswith(f"asked to stop trial {WAITING}: {root}: ")
+    assert asked.stdout.startswith(f"stop of trial {WAITING} requested: {root}: ")
     (request,) = (root / "control").iterdir()
     request.unlink()
     done = run("stop", "results/lr", str(WAITING))
     assert (done.exit_code, done.stdout) == (
         0,
-        f"stopped: trial {WAITING}; it is not promoted any more\n",
+        f"stopped: trial {WAITING}; it will not be promoted\n",
     )
     explained = run("explain", "results/lr", str(WAITING)).stdout
     assert "stopped: stopped by " in explained

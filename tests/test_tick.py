@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import subprocess
 import sys
 import time
@@ -15,13 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from hpcsweep import load, tick
-from hpcsweep.cli import app, waiting
+from hpcsweep.cli import app
 from hpcsweep.core.events import FilesCompacted, RunFinished, SweepEnded, SweepOutcome, SweepResumed
 from hpcsweep.core.models import BatchState, RunStatus
 from hpcsweep.core.protocols import Batch, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, HeldError, SubmitRefused
-from hpcsweep.session.session import open_sweep
+from hpcsweep.session import session as session_module
+from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
@@ -93,7 +93,7 @@ class Site:
         self.layout = Layout(self.root)
         self.cluster = JobCluster(root / "controller")
         self.place = Target("jobs", "for the test", self.cluster, SHAPE, max_tasks=4)
-        with open_sweep(load_spec(self.spec), self.root, self.place) as driver:
+        with Session(load_spec(self.spec), self.root, target=self.place).open() as driver:
             driver.detach()
             driver.tick()
         self.cluster.called.clear()
@@ -133,13 +133,12 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site(tmp_path)
 
-    def chosen(spec: object, *, name: str) -> Target:
-        assert name == "jobs", "the cluster that was chosen when the sweep was detached"
+    def resolve(spec: object, *, name: str | None, state: SweepState | None) -> Target:
+        if state is None:  # a tick; `stop` gives the state
+            assert name == "jobs", "the cluster that was resolved when the sweep was detached"
         return site.place
 
-    monkeypatch.setattr("hpcsweep.session.target.resolve_target", chosen)
-    stop = importlib.import_module("hpcsweep.cli.stop")  # the verb's function has the same name
-    monkeypatch.setattr(stop, "resolve_target", lambda spec, state: site.place)
+    monkeypatch.setattr(session_module, "resolve_target", resolve)
     return site
 
 
@@ -256,7 +255,7 @@ def test_a_refused_batch_leaves_the_sweep_whole_and_tells_why(
     site.cluster.refusal = SubmitRefused("sbatch: error: Access/permission denied")
     assert site.tick(site.work(0, 1, 2, 3), 3) == 1
     name = f"s-{site.state.started.sweep}-tick" if site.state.started else ""
-    assert site.cluster.called == [(name, "", tick.LATER_S)], "the queue does not tell that another one waits"
+    assert site.cluster.called == [(name, "", tick.RETRY_S)], "the queue does not tell that another one waits"
     assert [record.getMessage() for record in caplog.records] == [
         "sbatch: error: Access/permission denied",
         "job tick-1 looks again in 60 s",
@@ -290,7 +289,7 @@ def test_a_task_whose_tick_fails_leaves_a_job_that_looks_again_unless_one_waits(
         patch.setattr("hpcsweep.driver.loop.new_requests", fails)
         patch.setattr(site.cluster, "known", {"7": f"{sweep}-1-1-tick"} if waits else {"7": "other-tick"})
         assert site.tick(name, 0) == 1
-    assert site.cluster.called == ([] if waits else [(f"{sweep}-tick", "", tick.LATER_S)])
+    assert site.cluster.called == ([] if waits else [(f"{sweep}-tick", "", tick.RETRY_S)])
     assert site.tick(name, 0) == 0
     assert site.finished() == 1
 
@@ -315,8 +314,8 @@ def test_a_tick_after_which_no_job_looks_again_has_failed(
         raise ClusterUnavailable("sbatch: Unable to contact slurm controller")
 
     with monkeypatch.context() as patch:
-        patch.setattr(site.cluster, "call", away)
-        patch.setattr("hpcsweep.driver.tick_scheduler.WATCH_S", 10 * tick.STAY_S)
+        patch.setattr(site.cluster, "submit_tick", away)
+        patch.setattr("hpcsweep.driver.tick_scheduler.WATCH_S", 10 * tick.JOB_S)
         patch.setattr(site.cluster, "known", {})
         assert site.tick() == 1
     words = "no job that looks again could be submitted: sbatch: Unable to contact slurm controller"
@@ -407,7 +406,7 @@ def test_a_job_that_has_waited_long_enough_has_another_take_its_place(
     site: Site, held: Journal, passing: Time
 ) -> None:
     assert site.tick(job=site.batch.tick_job) == 0
-    assert passing.now > tick.STAY_S
+    assert passing.now > tick.JOB_S
     assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == [("", 60.0)]
 
 
@@ -459,10 +458,10 @@ def test_stop_waits_for_a_tick_and_does_not_wake_up_what_that_has_stopped(
 
 def test_stop_tells_who_drives_where_that_takes_longer_than_a_tick(site: Site, held: Journal) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(waiting, "PATIENCE_S", 0.1)
+        patch.setattr(session_module, "PATIENCE_S", 0.1)
         stopped = CliRunner().invoke(app, ["stop", str(site.root)])
     assert stopped.exit_code == 0
-    assert stopped.output.startswith(f"asked to stop: {site.root}: process ")
+    assert stopped.output.startswith(f"stop requested: {site.root}: process ")
 
 
 def test_cron_and_jobs_are_not_both_asked_to_drive(site: Site) -> None:

@@ -11,15 +11,14 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.format import size
 from hpcsweep.cli.sanitize import json_text
-from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
 from hpcsweep.core.quoting import shell_join
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import retention_of
-from hpcsweep.session.session import compactor
-from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.session.session import Session, make_compactor
+from hpcsweep.spec import SweepSpec
 from hpcsweep.store.checkpoints import Held, held_by_trial
 from hpcsweep.store.compaction.parts import Answer, Order, RemoveCheckpoints, WriteTables
 from hpcsweep.store.compaction.tables import read_tables
@@ -44,14 +43,14 @@ def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
         folder = Folder(path)
         if not folder.layout.spec.exists():
             raise FolderError(f"{folder.layout.spec}: is missing: it says who may go on; bring it back")
-        spec = load_spec(folder.layout.spec)
+        session = Session.for_request(folder.layout, folder.state)
         _refuse_beside_driver(folder, path)
         held = held_by_trial(folder.layout)
-        going = _useless(spec, folder.reading.events, held, best=best)
+        going = _useless(session.spec, folder.reading.events, held, best=best)
         told = _told(held, going)
         if yes and (going or folder.state.dropping):
-            with turn(folder.layout.root, folder.state, SystemClock()) as journal:
-                told |= _remove(spec, journal or Journal.open(folder.layout), held, best=best)
+            with session.acquire(SystemClock()) as journal:
+                told |= _remove(session.spec, journal or Journal.open(folder.layout), held, best=best)
         if json:
             typer.echo(json_text(told))
             return
@@ -124,7 +123,7 @@ def _carried_out(layout: Layout, order: Order) -> Answer:
     Raises:
         FolderError: It could not be carried out.
     """
-    worker = compactor(layout)
+    worker = make_compactor(layout)
     try:
         worker.begin(order)
         while (answer := worker.answer(1.0)) is None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import typer
 
-from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, NO_VALUE, errors_exit, named
+from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, NO_VALUE, errors_exit, prefix_errors
 from hpcsweep.cli.sanitize import json_text
 from hpcsweep.doctor.checks import Doctor
 from hpcsweep.doctor.findings import Finding, Level
@@ -39,7 +39,7 @@ def doctor(
     with errors_exit():
         spec = None if spec_path is None else load_spec(spec_path, overrides)
         if spec_path is not None and spec is not None:
-            with named(spec_path):
+            with prefix_errors(spec_path):
                 validate(spec)
         examination = Doctor(spec, spec_path, results=results, overrides=overrides)
         found: list[Finding] = []

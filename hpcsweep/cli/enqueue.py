@@ -1,8 +1,7 @@
-"""`enqueue`: configurations to be tried next, before any that the searcher proposes."""
+"""`enqueue`: try a configuration next, before any that the searcher proposes."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from hpcsweep.core.completion import complete_config
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.yaml_io import parse_yaml
-from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import send_request
 from hpcsweep.views.enqueued import beyond_budget, count_enqueued
 from hpcsweep.views.folder import Folder
 
 
 def enqueue(path: Path, values: Sequence[str]) -> None:
-    """Leave the request; the sweep's next tick takes it up."""
+    """Leave the request for the sweep's next tick."""
     with errors_exit():
         folder = Folder(path)
         spec_file = folder.layout.spec
@@ -34,16 +32,11 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
             complete_config(spec.space, config, default_rng(0))
         except SpecError as error:
             raise SpecError(*(f"enqueue: {problem}" for problem in error.problems)) from None
-        me = ProcessId.me()
-        put_request(
-            folder.layout, Request("enqueue", time.time(), f"{me.user}@{me.host}", {"config": config})
-        )
+        send_request(folder.layout, "enqueue", config=config)
         known = [trial.trial for trial in folder.state.trials if trial.config == config]
         if known:
-            gone = ", whose checkpoint was removed" if known[-1] in folder.state.without_checkpoint else ""
-            typer.echo(
-                f"it is the configuration of trial {known[-1]}{gone}: it is trained again, from scratch"
-            )
+            removed = ", whose checkpoint was removed" if known[-1] in folder.state.without_checkpoint else ""
+            typer.echo(f"same configuration as trial {known[-1]}{removed}: it is trained again, from scratch")
         why = beyond_budget(count_enqueued(folder.layout, folder.state), folder.state, spec.budget.trials)
         if why:
             typer.echo(f"enqueued, and waits: {why}")

@@ -21,7 +21,7 @@ INTERRUPTED: Final = 130
 
 
 @contextlib.contextmanager
-def named(source: Path) -> Iterator[None]:
+def prefix_errors(source: Path) -> Iterator[None]:
     """Have each problem of a spec name its file."""
     try:
         yield

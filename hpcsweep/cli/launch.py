@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import typer
 
-from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, named
+from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, prefix_errors
 from hpcsweep.cli.format import (
     best_line,
     configuration,
@@ -24,7 +24,6 @@ from hpcsweep.cli.format import (
 )
 from hpcsweep.cli.progress import Progress, progress
 from hpcsweep.cli.sanitize import hide, sanitize
-from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.counting import plural
 from hpcsweep.core.events import SweepOutcome
@@ -33,34 +32,27 @@ from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
-from hpcsweep.session.algorithms import resolve_searcher
-from hpcsweep.session.session import check_folder, extensions, from_scratch, note_launch, open_sweep
-from hpcsweep.session.snapshot import check_training_code, new_snapshot
+from hpcsweep.session.session import Session
 from hpcsweep.session.target import (
-    Target,
-    check_fits,
     check_inherited,
     holding_of,
     holding_words,
-    resolve_target,
     tell_slow_programs,
     tick_words,
 )
-from hpcsweep.session.validation import known_lines, validate
-from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.session.warm_start import describe_warm_start
+from hpcsweep.spec import load_spec
 from hpcsweep.spec.extension import GROWING
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.tick import catch_up
+from hpcsweep.tick import finish_unread
 from hpcsweep.views.enqueued import count_enqueued
 
-#: A detached sweep is looked at once more so long after it was submitted.
-LOOK_S: Final = 1.0
-#: Where the results folder cannot be read or written the driver tries again after so long, at first and
-#: at most.
-AGAIN_S: Final = 5.0
-LONGEST_AGAIN_S: Final = 60.0
+#: Delay of the second tick of a detached launch: what can never start is reported at once.
+SECOND_TICK_S: Final = 1.0
+#: First and longest delay before the driver tries again where the results folder cannot be read or written.
+RETRY_S: Final = 5.0
+LONGEST_RETRY_S: Final = 60.0
 
 
 def launch(
@@ -76,100 +68,98 @@ def launch(
     """Drive the sweep until it ends, or for one tick, or leave it to its jobs.
 
     Raises:
-        typer.Exit: Always; see `exits` for the codes.
+        typer.Exit: Always; see `exit_codes`.
     """
+    mode: Literal["stay", "once", "detach"] = "detach" if detach else "once" if once else "stay"
     with errors_exit(), tell_slow_programs(_tell_slow):
         spec = load_spec(spec_path, overrides)
         hide(secret_values(spec.cluster.environment))
         folder = results or Path("results") / spec.name
-        state = check_folder(spec, folder)
-        further = extensions(spec, state)
-        with named(spec_path):
-            validate(spec, state=state)
-            place = resolve_target(spec, name=cluster, state=state)
+        session = Session.for_launch(spec, folder, cluster=cluster)
+        starts_tasks = session.state is None or not once
+        with prefix_errors(spec_path):
+            session.validate()
             check_inherited(spec, os.environ)
-            if state is None or not once:
-                check_fits(place, max_gpus=spec.cluster.max_gpus, folder=folder)
-            if (state is None and not spec.train.snapshot) or (state is not None and state.ended is None):
-                check_training_code(spec, Layout(folder.resolve()))
+            if starts_tasks:
+                session.check_fits()
+            if not session.copies_code:
+                session.check_training_code()
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
         try:
             with _Signals() as signals, progress(quiet=quiet) as show:
                 if not quiet:
-                    typer.echo(f"hpcsweep: {spec.name} in {folder}, on {place.why}")
-                    held = holding_of(place) if state is None or not once else None
-                    if held is not None and held.why:
-                        typer.echo(f"note: {holding_words(place, held)}")
-                    ticks = tick_words(place) if detach else ""
-                    if ticks:
-                        typer.echo(f"note: {ticks}")
-                waiting = _turn(spec_path, spec, folder, state, once=once, clock=signals.clock)
-                if not quiet:
-                    for change in further:
-                        typer.echo(f"goes further: {change}")
-                    trials = from_scratch(spec, folder, state)
-                    if trials:
-                        typer.echo(_from_scratch(trials))
-                mode: Literal["stay", "once", "detach"] = "detach" if detach else "once" if once else "stay"
-                session = _Session(spec, folder, place, show=show, signals=signals, mode=mode, quiet=quiet)
-                state = session.run(state, waiting)
+                    for line in _headlines(session, starts_tasks=starts_tasks, detach=detach):
+                        typer.echo(line)
+                loop = _Loop(session, spec_path, show=show, signals=signals, mode=mode, quiet=quiet)
+                state = loop.run()
         except _Interrupted as interrupted:
-            typer.echo(f"\nLeft as it is, with its jobs; carry on with: {again}", err=True)
+            typer.echo(f"\nInterrupted; jobs keep running. Carry on with: {again}", err=True)
             raise typer.Exit(interrupted.code) from None
         except SubmitRefused as refusal:
-            raise SubmitRefused(f"{refusal}\nNothing is lost; mend it and carry on with: {again}") from None
-        code = _outcome(state, folder, quiet=quiet)
+            raise SubmitRefused(f"{refusal}\nNothing is lost; fix it and carry on with: {again}") from None
+        code = _print_outcome(state, folder, quiet=quiet)
         if detach and code == LEFT_RUNNING:
-            _left(state, folder)
+            _print_detached(state, folder)
         raise typer.Exit(code)
 
 
-def _tell_slow(words: str) -> None:
-    typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {words}"), err=True)
+def _tell_slow(message: str) -> None:
+    typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {message}"), err=True)
 
 
-class _Session:
-    """Drives the sweep as the command asks: one driver after another where the folder fails for a while.
+def _headlines(session: Session, *, starts_tasks: bool, detach: bool) -> Iterator[str]:
+    """Where the sweep runs, what its tasks hold there, and how this launch extends it."""
+    target = session.target
+    yield f"hpcsweep: {session.spec.name} in {session.folder}, on {target.why}"
+    held = holding_of(target) if starts_tasks else None
+    if held is not None and held.why:
+        yield f"note: {holding_words(target, held)}"
+    ticks = tick_words(target) if detach else ""
+    if ticks:
+        yield f"note: {ticks}"
+    for change in session.extensions:
+        yield f"extended: {change}"
+    trials = session.restarted_from_scratch()
+    if trials:
+        yield _from_scratch(trials)
+
+
+class _Loop:
+    """Drives the sweep, with one driver after another where the folder is unavailable for a while.
 
     Args:
+        session: Of the sweep.
+        spec_path: Its spec, for messages.
         mode: `stay` until it has ended, `once` for one tick, `detach`.
     """
 
     def __init__(
         self,
-        spec: SweepSpec,
-        folder: Path,
-        place: Target,
+        session: Session,
+        spec_path: Path,
         *,
         show: Progress,
         signals: _Signals,
         mode: Literal["stay", "once", "detach"],
         quiet: bool,
     ) -> None:
-        self._spec = spec
-        self._folder = folder
-        self._place = place
+        self._session = session
+        self._spec_path = spec_path
         self._show = show
         self._signals = signals
         self._mode = mode
         self._quiet = quiet
         self._ticked = False
-        self._again_s = AGAIN_S
+        self._retry_s = RETRY_S
 
-    def run(
-        self, before: SweepState | None, waiting: contextlib.AbstractContextManager[Journal | None]
-    ) -> SweepState:
+    def run(self) -> SweepState:
         """Drive; the state at the end.
-
-        Args:
-            before: The state before this launch, None for a new sweep.
-            waiting: Gives the journal where it is to be held before the driver begins.
 
         Raises:
             FolderUnavailable: The folder failed before the first tick, or in a mode that does not stay.
         """
         try:
-            return self._drive(before, waiting, first=True)
+            return self._drive(first=True)
         except BrokenPipeError:  # nobody reads what is printed: that is no fault of the folder
             raise
         except (FolderUnavailable, OSError) as error:
@@ -177,54 +167,46 @@ class _Session:
                 raise
             failure: Exception = error
         while True:
-            told = f"[{time.strftime('%H:%M:%S')}] {failure}; tries again in {self._again_s:g} s"
-            typer.echo(sanitize(told), err=True)
-            self._signals.clock.sleep(self._again_s)
-            self._again_s = min(2 * self._again_s, LONGEST_AGAIN_S)
+            message = f"[{time.strftime('%H:%M:%S')}] {failure}; tries again in {self._retry_s:g} s"
+            typer.echo(sanitize(message), err=True)
+            self._signals.clock.sleep(self._retry_s)
+            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
             self._show.restart()
             try:
                 self._check_there()
                 # A new driver reads all again: what the last one knew may not be what was written.
-                return self._drive(before, contextlib.nullcontext(), first=False)
+                return self._drive(first=False)
             except BrokenPipeError:
                 raise
             except (FolderUnavailable, OSError) as error:
                 failure = error
 
     def _check_there(self) -> None:
-        """Whether the sweep is still in its folder: a new one must not begin in its place.
+        """Check that the sweep is still in its folder: a new one must not begin in its place.
 
         Raises:
             FolderUnavailable: It is not; the file system may not be mounted.
         """
-        if read_journal(Layout(self._folder)).tail is None:
-            raise FolderUnavailable(
-                f"{self._folder}: its journal is not there any more: bring it back, or end this launch"
-            )
+        folder = self._session.folder
+        if read_journal(Layout(folder)).tail is None:
+            raise FolderUnavailable(f"{folder}: its journal is gone: bring it back, or end this launch")
 
-    def _drive(
-        self,
-        before: SweepState | None,
-        waiting: contextlib.AbstractContextManager[Journal | None],
-        *,
-        first: bool,
-    ) -> SweepState:
-        clock = self._signals.clock
-        opened = _opened(self._spec, self._folder, self._place, waiting, self._show, clock)
-        with opened as driver:
+    def _drive(self, *, first: bool) -> SweepState:
+        with self._open(first=first) as driver:
             if not self._quiet and first:
-                _beginning(self._spec, before, driver.state)
+                _print_search(self._session, driver.state)
             if driver.state.ended is not None:
                 if not self._quiet and first:
                     count = count_enqueued(driver.layout, driver.state)
-                    typer.echo(_nothing_started(driver.state, self._spec.budget.trials, enqueued=count))
+                    trials = self._session.spec.budget.trials
+                    typer.echo(_nothing_started(driver.state, trials, enqueued=count))
                 driver.compact()
                 return driver.state
             if first:
-                note_launch(self._spec, driver.layout, self._place)
+                self._session.record_launch()
             match self._mode:
                 case "detach":
-                    _detach(driver, clock)
+                    _detach(driver, self._signals.clock)
                     self._show.tick(driver)
                 case "once":
                     # On this machine it is the next tick that starts what one has planned.
@@ -237,62 +219,38 @@ class _Session:
                     driver.run(self._on_tick)
             return driver.state
 
+    @contextlib.contextmanager
+    def _open(self, *, first: bool) -> Iterator[Driver]:
+        """The driver; at the end a detached sweep is handed back to its jobs, also after an interruption."""
+        interrupted = None
+        clock = self._signals.clock
+        with contextlib.ExitStack() as stack:
+            journal = None
+            # `--once` does not wait for its turn: cron comes again.
+            if first and (self._mode != "once" or self._session.copies_code):
+                with prefix_errors(self._spec_path):
+                    journal = stack.enter_context(self._session.acquire(clock))
+            driver = stack.enter_context(
+                self._session.open(observers=[self._show.event], clock=clock, journal=journal)
+            )
+            try:
+                yield driver
+            except _Interrupted as error:
+                interrupted = error
+            driver.schedule_successor()
+        finish_unread(driver)
+        if interrupted is not None:
+            raise interrupted
+
     def _on_tick(self, driver: Driver) -> None:
-        self._ticked, self._again_s = True, AGAIN_S
+        self._ticked, self._retry_s = True, RETRY_S
         self._show.tick(driver)
         if driver.state.ended is None:
-            self._signals.leave_if_told()
-
-
-@contextlib.contextmanager
-def _turn(
-    spec_path: Path,
-    spec: SweepSpec,
-    folder: Path,
-    state: SweepState | None,
-    *,
-    once: bool,
-    clock: SystemClock,
-) -> Iterator[Journal | None]:
-    """The journal where it is to be held before the driver begins: see `turn` and `new_snapshot`."""
-    if state is not None or not spec.train.snapshot:
-        with turn(folder, None if once else state, clock) as journal:
-            yield journal
-        return
-    with contextlib.ExitStack() as stack:
-        with named(spec_path):
-            held = stack.enter_context(new_snapshot(spec, folder))
-        yield held
-
-
-@contextlib.contextmanager
-def _opened(
-    spec: SweepSpec,
-    folder: Path,
-    place: Target,
-    waiting: contextlib.AbstractContextManager[Journal | None],
-    show: Progress,
-    clock: SystemClock,
-) -> Iterator[Driver]:
-    """The driver; when it leaves, a detached sweep is in the hands of its jobs again."""
-    interrupted = None
-    with (
-        waiting as journal,
-        open_sweep(spec, folder, place, observers=[show.event], clock=clock, journal=journal) as driver,
-    ):
-        try:
-            yield driver
-        except _Interrupted as error:
-            interrupted = error
-        driver.schedule_successor()
-    if driver.state.detached is not None and driver.state.ended is None and driver.has_unread:
-        catch_up(Layout(folder.resolve()))
-    if interrupted is not None:
-        raise interrupted
+            self._signals.raise_if_received()
 
 
 def _detach(driver: Driver, clock: SystemClock) -> None:
-    """Submit, and look once more: what can never start is told at once.
+    """Submit, then tick once more: what can never start is reported at once.
 
     Raises:
         ClusterError: No job can drive the sweep; nothing was submitted.
@@ -303,36 +261,28 @@ def _detach(driver: Driver, clock: SystemClock) -> None:
         raise ClusterError(f"--detach: {error}\nNothing was submitted.") from None
     driver.tick()
     if driver.state.ended is None:
-        clock.sleep(LOOK_S)
+        clock.sleep(SECOND_TICK_S)
         driver.tick()
 
 
-def _left(state: SweepState, folder: Path) -> None:
+def _print_detached(state: SweepState, folder: Path) -> None:
     """Print what a detached sweep has on the cluster, and how to follow it."""
     for batch in state.live.values():
-        words = batch.blocked_reason or (f"as job {batch.job}" if batch.job else "without an answer yet")
-        typer.echo(f"submitted {batch.name}: {plural(len(batch.tasks), 'task')}, {words}")
+        job = batch.blocked_reason or (f"as job {batch.job}" if batch.job else "not confirmed yet")
+        typer.echo(f"submitted {batch.name}: {plural(len(batch.tasks), 'task')}, {job}")
     if state.submit_limit:
-        typer.echo(f"the rest waits for its turn: {state.submit_limit}")
-    place = shell_quote(str(folder))
-    typer.echo("Its jobs drive it from here on: no process stays on this machine.")
-    typer.echo(f"Follow it with: hpcsweep status {place}; end it with: hpcsweep stop {place}")
+        typer.echo(f"the rest is submitted later: {state.submit_limit}")
+    path = shell_quote(str(folder))
+    typer.echo("From here on its jobs drive it: no process stays on this machine.")
+    typer.echo(f"Follow it with: hpcsweep status {path}; end it with: hpcsweep stop {path}")
 
 
-def _beginning(spec: SweepSpec, before: SweepState | None, state: SweepState) -> None:
-    """Print what it searches with if the user left that open, and what it knows already.
-
-    Args:
-        spec: Of the sweep.
-        before: As it was before this launch, None if it is new.
-        state: As it is now.
-    """
-    name, reason = resolve_searcher(
-        spec, picked=before.started.resolved_searcher if before and before.started else ""
-    )
+def _print_search(session: Session, state: SweepState) -> None:
+    """Print which searcher `auto` chose, and what the sweep starts from."""
+    name, reason = session.searcher
     if reason:
-        typer.echo(f"searcher: {name}, picked by auto: {reason}")
-    for line in known_lines(state.warm_starts):
+        typer.echo(f"searcher: {name}, chosen by auto: {reason}")
+    for line in describe_warm_start(state.warm_starts):
         typer.echo(line)
 
 
@@ -378,8 +328,8 @@ def _command(spec_path: Path, *, results: Path | None, cluster: str | None, over
     return shell_join(words)
 
 
-def _outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
-    """Print how the sweep stands; the exit code."""
+def _print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
+    """Print how the sweep stands; returns the exit code."""
     if state.ended is None:
         typer.echo(f"{runs_line(state_counts(state))}; best {best_line(state)}")
         return LEFT_RUNNING
@@ -412,7 +362,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self.clock = SystemClock()
-        self._told: int | None = None
+        self._received: int | None = None
 
     def __enter__(self) -> _Signals:
         self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
@@ -422,11 +372,11 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def leave_if_told(self) -> None:
-        if self._told is not None:
-            raise _Interrupted(self._told)
+    def raise_if_received(self) -> None:
+        if self._received is not None:
+            raise _Interrupted(self._received)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.clock.sleeping or self._told is not None:
+        if self.clock.sleeping or self._received is not None:
             raise _Interrupted(number)
-        self._told = number
+        self._received = number

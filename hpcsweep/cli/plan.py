@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import typer
 
-from hpcsweep.cli.exit_codes import errors_exit, named
+from hpcsweep.cli.exit_codes import errors_exit, prefix_errors
 from hpcsweep.cli.format import duration
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.core.counting import plural
@@ -22,18 +22,10 @@ from hpcsweep.driver import DriverConfig
 from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import PIECE
-from hpcsweep.session.algorithms import make_scheduler, resolve_searcher
-from hpcsweep.session.snapshot import check_training_code
-from hpcsweep.session.target import (
-    Target,
-    check_fits,
-    check_inherited,
-    holding_of,
-    holding_words,
-    resolve_target,
-    tick_words,
-)
-from hpcsweep.session.validation import known_lines, validate
+from hpcsweep.session.algorithms import make_scheduler
+from hpcsweep.session.session import Session
+from hpcsweep.session.target import Target, check_inherited, holding_of, holding_words, tick_words
+from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 
 #: Rungs of a ladder that are shown at each end.
@@ -50,12 +42,13 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
             raise SpecError("plan: expected a sweep file, or --schema")
         spec = load_spec(spec_path, overrides)
         hide(secret_values(spec.cluster.environment))
-        with named(spec_path):
-            known = validate(spec)
+        with prefix_errors(spec_path):
+            session = Session(spec, Path("results") / spec.name, cluster=cluster)
+            session.validate()
             check_inherited(spec, os.environ)
-            place = resolve_target(spec, name=cluster)
-            check_fits(place, max_gpus=spec.cluster.max_gpus)
-            check_training_code(spec)
+            session.check_fits()
+            session.check_training_code()
+        place = session.target
         typer.echo(f"{spec.name}: on {place.why}")
         held = holding_of(place)
         if held.why:
@@ -63,12 +56,12 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         ticks = tick_words(place)
         if ticks:
             typer.echo(f"note: with --detach, {ticks}")
-        name, reason = resolve_searcher(spec)
-        typer.echo(f"searcher: {name}" + (f", picked by auto: {reason}" if reason else ""))
-        for line in known_lines(known):
+        name, reason = session.searcher
+        typer.echo(f"searcher: {name}" + (f", chosen by auto: {reason}" if reason else ""))
+        for line in describe_warm_start(session.warm_start):
             typer.echo(line)
         largest = _brackets(spec, place, held_gpus=held.gpus)
-        with named(spec_path):
+        with prefix_errors(spec_path):
             _reservation(spec, place, held_gpus=held.gpus)
         _script(spec, place, runs=largest)
 

@@ -1,17 +1,16 @@
-"""`retry`: try failed runs again, and go on with a sweep that is paused."""
+"""`retry`: retry failed runs, and resume a paused sweep."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.format import duration, runs_line, state_counts
 from hpcsweep.cli.sanitize import hide
-from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import Outcome, SweepOutcome
 from hpcsweep.core.models import Run, RunStatus, Trial
@@ -20,63 +19,92 @@ from hpcsweep.core.quoting import shell_join, shell_quote
 from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
-from hpcsweep.session.session import note_launch, open_sweep
-from hpcsweep.session.target import Target, check_fits, resolve_target
-from hpcsweep.session.validation import validate
-from hpcsweep.spec import load_spec
+from hpcsweep.session.session import Session
+from hpcsweep.session.target import Target
 from hpcsweep.store import checkpoints
-from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.requests import Request, put_request
-from hpcsweep.tick import catch_up
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.requests import send_request
+from hpcsweep.tick import finish_unread
 from hpcsweep.views.folder import Folder, failures
 
-#: So many trials are named.
-NAMED = 10
-
-
-#: What may change while a sweep goes on.
-MAY_CHANGE = ("resources", "cluster", "budget", "retries")
+#: More trials than this are not listed one by one.
+NAMED: Final = 10
+#: Sections of the spec that may change while a sweep goes on.
+MAY_CHANGE: Final = ("resources", "cluster", "budget", "retries")
 
 
 def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
-    """Leave the request; where no driver is at work, say what is done with what, and submit from here.
+    """Leave the request; if no driver is at work, print what is retried and submit it.
 
     Args:
         path: The results folder.
-        trial: Its number; None: all that failed.
+        trial: Its number; None: all failed trials.
         overrides: `key.path=value` texts; they hold for the whole sweep from now on.
     """
     with errors_exit():
         folder = Folder(path)
-        runs = _failed(folder.state, trial, path)
-        _check_changes(folder, path, overrides)
-        place = None
+        runs = _failed_runs(folder.state, trial, path)
+        _check_overrides(folder, path, overrides)
+        session = None
         if folder.layout.spec.exists() and folder.driver is None:
-            spec = load_spec(folder.layout.spec, overrides)
-            place = resolve_target(spec, state=folder.state)
+            session = _session(folder, overrides)
+            _ = session.target
             if overrides:
-                check_fits(place, max_gpus=spec.cluster.max_gpus)
-            _announce(folder, place, runs, overrides)
-        me = ProcessId.me()
-        arguments = {} if trial is None else {"trial": trial}
-        put_request(folder.layout, Request("retry", time.time(), f"{me.user}@{me.host}", arguments))
+                session.check_fits()
+            _announce(folder, session.target, runs, overrides)
+        send_request(folder.layout, "retry", **({} if trial is None else {"trial": trial}))
         try:
-            state = _drive(folder, path, place, overrides)
+            state = _drive(session or _session(folder, overrides), path)
         except HeldError as error:
-            lost = "; it began just now, and --set was not taken: give it to `launch`" if overrides else ""
-            typer.echo(f"asked to go on: {error}{lost}")
+            lost = "; it has just started, so --set was ignored: pass it to `launch`" if overrides else ""
+            typer.echo(f"retry requested: {error}{lost}")
             return
-        typer.echo(_tried(runs) + (_cancelled(folder.state, path) if trial is None else ""))
+        typer.echo(_retried(runs) + (_cancelled(folder.state, path) if trial is None else ""))
         if state.ended is not None:
             typer.echo(f"{state.ended.outcome.value}: {state.ended.reason}")
         elif state.detached is not None:
-            typer.echo(f"its jobs drive it on; follow it with: hpcsweep status {shell_quote(str(path))}")
+            typer.echo(f"its jobs drive it; follow it with: hpcsweep status {shell_quote(str(path))}")
         else:
-            typer.echo(f"no driver is at work; carry on with: {_launch(folder, path)}")
+            typer.echo(f"no driver is at work; carry on with: {_launch_command(folder.layout, path)}")
 
 
-def _failed(state: SweepState, trial: int | None, path: Path) -> list[Run]:
-    """The runs that the request is for; there may be none where it lifts a pause.
+def _session(folder: Folder, overrides: Sequence[str]) -> Session:
+    if not folder.layout.spec.exists():
+        raise FolderError(
+            f"{folder.layout.spec}: is missing; go on with `launch SPEC`, it takes the request up"
+        )
+    session = Session.for_request(folder.layout, folder.state, overrides=overrides)
+    hide(secret_values(session.spec.cluster.environment))
+    return session
+
+
+def _drive(session: Session, path: Path) -> SweepState:
+    """Tick, so that the runs are submitted; the state after that.
+
+    Raises:
+        HeldError: A driver is at work, and takes the request up.
+    """
+    session.validate()
+    with session.acquire(SystemClock()) as journal, session.open(journal=journal) as driver:
+        session.record_launch()
+        try:
+            # On this machine it is the next tick that starts what one has planned.
+            if driver.tick():
+                driver.tick()
+        except SubmitRefused as refusal:
+            again = f"Nothing is lost; fix it and carry on with: {_launch_command(session.layout, path)}"
+            raise SubmitRefused(f"{refusal}\n{again}") from None
+        driver.schedule_successor()
+    finish_unread(driver)
+    return driver.state
+
+
+def _launch_command(layout: Layout, path: Path) -> str:
+    return shell_join(["hpcsweep", "launch", str(layout.spec), "--results", str(path)])
+
+
+def _failed_runs(state: SweepState, trial: int | None, path: Path) -> list[Run]:
+    """The runs to retry; there may be none if the request resumes a paused sweep.
 
     Raises:
         SpecError: There is no such trial, or it did not fail.
@@ -90,7 +118,7 @@ def _failed(state: SweepState, trial: int | None, path: Path) -> list[Run]:
         )
         if not failed and not paused:
             stand = f"{runs_line(state_counts(state))}{_cancelled(state, path)}"
-            raise FolderError(f"{path}: no run has failed for good: {stand}")
+            raise FolderError(f"{path}: no failed runs to retry: {stand}")
         return failed
     if not 0 <= trial < len(state.trials):
         there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
@@ -99,22 +127,22 @@ def _failed(state: SweepState, trial: int | None, path: Path) -> list[Run]:
     if not wanted:
         there = f"those are: {_numbers(failed)}" if failed else "there is none"
         raise SpecError(
-            f"TRIAL: expected one that has failed ({there}); trial {trial} {_words(state.trials[trial])}"
+            f"TRIAL: expected one that has failed ({there}); trial {trial} {_status(state.trials[trial])}"
         )
     return wanted
 
 
 def _cancelled(state: SweepState, path: Path) -> str:
-    """That trials stay cancelled until they are asked for; empty where there are none."""
+    """Which trials stay cancelled until they are retried by number; empty if there are none."""
     runs = [run for run in failures(state) if run.outcome is Outcome.CANCELLED]
     if not runs:
         return ""
     again = shell_join(["hpcsweep", "retry", str(path), str(runs[0].trial)])
-    return f"; cancelled by their user: {_numbers(runs)}, which come back by number: {again}"
+    return f"; cancelled by their user: {_numbers(runs)}, retry them by number: {again}"
 
 
-def _check_changes(folder: Folder, path: Path, overrides: Sequence[str]) -> None:
-    """Whether the changes can be made by this command.
+def _check_overrides(folder: Folder, path: Path, overrides: Sequence[str]) -> None:
+    """Check that this command may make the changes.
 
     Raises:
         SpecError: Something else would change.
@@ -132,8 +160,8 @@ def _check_changes(folder: Folder, path: Path, overrides: Sequence[str]) -> None
         )
 
 
-def _announce(folder: Folder, place: Target, runs: Sequence[Run], overrides: Sequence[str]) -> None:
-    """Print what is about to be tried again, from where and with what."""
+def _announce(folder: Folder, target: Target, runs: Sequence[Run], overrides: Sequence[str]) -> None:
+    """Print what is about to be retried, from where and with which resources."""
     for override in overrides:
         typer.echo(f"from now on: {override}")
     for run in runs[:NAMED]:
@@ -143,12 +171,12 @@ def _announce(folder: Folder, place: Target, runs: Sequence[Run], overrides: Seq
         if newest is None and parent is not None:
             start = f"from the checkpoint of trial {parent}"
         elif newest is None and run.trial in folder.state.without_checkpoint:
-            start = "from scratch, for its checkpoint was removed"
-        typer.echo(f"to be tried again: trial {run.trial}, rung {run.rung} (to {run.resource}), {start}")
+            start = "from scratch: its checkpoint was removed"
+        typer.echo(f"retrying: trial {run.trial}, rung {run.rung} (to {run.resource}), {start}")
     if len(runs) > NAMED:
-        typer.echo(f"to be tried again: {len(runs) - NAMED} more")
+        typer.echo(f"retrying: {len(runs) - NAMED} more")
     if runs:
-        typer.echo(f"each with {_resources(place.shape)}, on {place.why}")
+        typer.echo(f"each with {_resources(target.shape)}, on {target.why}")
 
 
 def _resources(shape: TaskResources) -> str:
@@ -162,8 +190,8 @@ def _resources(shape: TaskResources) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _words(trial: Trial) -> str:
-    """How a trial stands that has not failed."""
+def _status(trial: Trial) -> str:
+    """What became of a trial that has not failed."""
     run = trial.runs[-1]
     if trial.stopped:
         return f"was stopped early: {trial.stopped}"
@@ -173,63 +201,19 @@ def _words(trial: Trial) -> str:
         case RunStatus.WAITING:
             return f"waits to be submitted for rung {run.rung}"
         case _:
-            return f"is under way at rung {run.rung}"
+            return f"is running at rung {run.rung}"
 
 
-def _tried(runs: Sequence[Run]) -> str:
+def _retried(runs: Sequence[Run]) -> str:
     match runs:
         case []:
-            return "the pause is over; no run had failed for good"
+            return "resumed; no failed runs to retry"
         case [run]:
-            return f"trial {run.trial} is tried again"
+            return f"trial {run.trial} is retried"
         case _:
-            return f"{len(runs)} trials are tried again: {_numbers(runs)}"
+            return f"{len(runs)} trials are retried: {_numbers(runs)}"
 
 
 def _numbers(runs: Sequence[Run]) -> str:
     named = [str(run.trial) for run in runs[:NAMED]]
     return ", ".join([*named, ".."] if len(runs) > NAMED else named)
-
-
-def _drive(folder: Folder, path: Path, place: Target | None, overrides: Sequence[str]) -> SweepState:
-    """Tick, so that the runs are submitted; the state after that.
-
-    Args:
-        folder: The sweep's.
-        path: As the user gave it.
-        place: Where it runs, None where that is not known yet.
-        overrides: Of its spec.
-
-    Raises:
-        HeldError: A driver is at work, and takes the request up.
-    """
-    root = folder.layout.root
-    if not folder.layout.spec.exists():
-        raise FolderError(
-            f"{folder.layout.spec}: is missing; go on with `launch SPEC`, it takes the request up"
-        )
-    spec = load_spec(folder.layout.spec, overrides)
-    hide(secret_values(spec.cluster.environment))
-    validate(spec, state=folder.state)
-    place = place or resolve_target(spec, state=folder.state)
-    with (
-        turn(root, folder.state, SystemClock()) as journal,
-        open_sweep(spec, root, place, journal=journal) as driver,
-    ):
-        note_launch(spec, folder.layout, place)
-        try:
-            # On this machine it is the next tick that starts what one has planned.
-            if driver.tick():
-                driver.tick()
-        except SubmitRefused as refusal:
-            again = f"Nothing is lost; mend it and carry on with: {_launch(folder, path)}"
-            raise SubmitRefused(f"{refusal}\n{again}") from None
-        driver.schedule_successor()
-    if driver.state.detached is not None and driver.state.ended is None and driver.has_unread:
-        catch_up(folder.layout)
-    return driver.state
-
-
-def _launch(folder: Folder, path: Path) -> str:
-    """The command line that carries on."""
-    return shell_join(["hpcsweep", "launch", str(folder.layout.spec), "--results", str(path)])

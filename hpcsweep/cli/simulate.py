@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit, named
+from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit, prefix_errors
 from hpcsweep.cli.format import configuration, number
 from hpcsweep.cli.sanitize import json_text, raw, sanitize
 from hpcsweep.core.counting import plural
@@ -73,12 +73,12 @@ def run(spec_path: Path, wanted: SimulateOptions, *, json: bool) -> None:
         if wanted.results is not None and (wanted.comparisons or wanted.repeat > 1):
             raise SpecError("--results: holds a single sweep, so it goes neither with --compare nor --repeat")
         chosen = _variants(spec_path, wanted)
-        with named(spec_path):
+        with prefix_errors(spec_path):
             for one in chosen:
                 validate(one.spec)
         spec = chosen[0].spec
         curve = _curve(wanted)
-        with named(spec_path):
+        with prefix_errors(spec_path):
             found = _simulated(chosen, curve, wanted, quiet=json)
         output = wanted.output
         if wanted.comparisons and output is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Final
 
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.sanitize import hide
-from hpcsweep.cli.waiting import turn
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.models import RunStatus, Trial
@@ -19,19 +19,17 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import FolderError, HeldError, SpecError
 from hpcsweep.session.algorithms import retention_of
-from hpcsweep.session.session import open_sweep
-from hpcsweep.session.target import resolve_target
+from hpcsweep.session.session import Session
 from hpcsweep.spec import load_spec
-from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import send_request
 from hpcsweep.views.folder import Folder
 
-#: How long the command itself sees to the end of the jobs where no driver is at work.
-PATIENCE_S = 60.0
+#: How long the command itself waits for the jobs to end if no driver is at work.
+PATIENCE_S: Final = 60.0
 
 
 def stop(path: Path, trial: int | None = None) -> None:
-    """Leave the request; where no driver is at work, cancel the jobs from here."""
+    """Leave the request; if no driver is at work, cancel the jobs."""
     with errors_exit():
         folder = Folder(path)
         if trial is not None:
@@ -40,47 +38,42 @@ def stop(path: Path, trial: int | None = None) -> None:
         if folder.state.ended is not None:
             typer.echo(f"{path}: has ended already ({folder.sweep_state})")
             return
-        put_request(folder.layout, Request("stop", time.time(), _user()))
+        send_request(folder.layout, "stop")
         try:
             state = _drive(folder)
         except HeldError as error:
-            typer.echo(f"asked to stop: {error}")
+            typer.echo(f"stop requested: {error}")
             return
-        rest = "its jobs are cancelled; `launch` or `stop` again sees to the rest"
-        typer.echo("stopped" if state.ended is not None else rest)
-
-
-def _user() -> str:
-    me = ProcessId.me()
-    return f"{me.user}@{me.host}"
+        unfinished = "its jobs are being cancelled; `launch` or `stop` again finishes that"
+        typer.echo("stopped" if state.ended is not None else unfinished)
 
 
 def _stop_trial(folder: Folder, path: Path, trial: int) -> None:
     names = _names(folder, path, trial)
-    put_request(folder.layout, Request("stop_trial", time.time(), _user(), {"trial": trial}))
+    send_request(folder.layout, "stop_trial", trial=trial)
     if folder.state.ended is not None:
-        typer.echo(f"{names}: the next launch takes it up, the sweep is {folder.sweep_state}")
+        typer.echo(f"{names}: the next launch stops it, the sweep is {folder.sweep_state}")
         return
     try:
         state = _drive(folder, trial)
     except HeldError as error:
-        typer.echo(f"asked to stop {names}: {error}")
+        typer.echo(f"stop of {names} requested: {error}")
         return
     if state.trials[trial].runs[-1].status.ended:
-        typer.echo(f"stopped: {names}; it is not promoted any more")
+        typer.echo(f"stopped: {names}; it will not be promoted")
         return
-    why = "its job is being cancelled"
+    how = "its job is being cancelled"
     if _shares_task(state, trial):
-        why = "its task, which goes on with other runs, has been told to end it"
-    typer.echo(f"stopped: {names}; {why}")
+        how = "its task goes on with other runs and has been told to end it"
+    typer.echo(f"stopped: {names}; {how}")
 
 
 def _names(folder: Folder, path: Path, number: int) -> str:
-    """The trial, or the trials of its configuration, as they are told of.
+    """What is stopped, in words: the trial, or all repeats of its configuration.
 
     Raises:
         SpecError: There is no such trial, or it is over.
-        FolderError: The sweep is over, or its spec is missing.
+        FolderError: The sweep has ended, or its spec is missing.
     """
     state = folder.state
     if not 0 <= number < len(state.trials):
@@ -127,23 +120,22 @@ def _drive(folder: Folder, trial: int | None = None) -> SweepState:
     """
     if not folder.layout.spec.exists():
         raise FolderError(f"{folder.layout.spec}: is missing; stop the sweep with `launch SPEC`")
-    spec = load_spec(folder.layout.spec, [])
-    hide(secret_values(spec.cluster.environment))
+    session = Session.for_request(folder.layout, folder.state)
+    hide(secret_values(session.spec.cluster.environment))
     deadline = time.monotonic() + PATIENCE_S
-    place = resolve_target(spec, state=folder.state)
-    root = folder.layout.root
-    with turn(root, folder.state, SystemClock()) as journal:
+    pause_s = min(session.target.cluster.poll_s[0], 2.0)
+    with session.acquire(SystemClock()) as journal:
         if journal is not None:
-            now = SweepState.replay(journal.events)
-            if now.ended is not None:
-                return now  # by a tick of its jobs
-        with open_sweep(spec, root, place, journal=journal) as driver:
-            _see_to(driver, trial, deadline, pause_s=min(place.cluster.poll_s[0], 2.0))
+            state = SweepState.replay(journal.events)
+            if state.ended is not None:
+                return state  # a tick of its jobs has stopped it
+        with session.open(journal=journal) as driver:
+            _tick_until_ended(driver, trial, deadline, pause_s=pause_s)
             driver.schedule_successor()
             return driver.state
 
 
-def _see_to(driver: Driver, trial: int | None, deadline: float, *, pause_s: float) -> None:
+def _tick_until_ended(driver: Driver, trial: int | None, deadline: float, *, pause_s: float) -> None:
     while driver.state.ended is None and time.monotonic() < deadline:
         if trial is None:
             driver.tick()

@@ -1,25 +1,31 @@
-"""From a spec and a folder to a driver with its searcher, scheduler, cluster and store."""
+"""The opening of a sweep: from a spec and a results folder to an open driver."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from hpcsweep import bootstrap
 from hpcsweep.clock import SystemClock
-from hpcsweep.core.events import AnyEvent, SweepExtended, SweepResumed, SweepStarted
-from hpcsweep.core.protocols import (
-    Clock,
-    Promote,
+from hpcsweep.core.events import (
+    AnyEvent,
+    SweepDetached,
+    SweepExtended,
+    SweepResumed,
+    SweepStarted,
+    WarmStartLoaded,
 )
+from hpcsweep.core.protocols import Clock, Promote
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Compactor, Driver, DriverConfig, HostTask, SubprocessCompactor
-from hpcsweep.errors import FolderError
+from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import (
     make_scheduler,
     make_sweep_searcher,
@@ -27,251 +33,351 @@ from hpcsweep.session.algorithms import (
     resolve_searcher,
     with_original_scheduler,
 )
-from hpcsweep.session.snapshot import running_program
-from hpcsweep.session.target import Target
-from hpcsweep.session.warm_start import first_events
-from hpcsweep.spec import Change, SweepSpec, changes
+from hpcsweep.session.snapshot import check_training_code, create_snapshot, running_program
+from hpcsweep.session.target import Target, check_fits, resolve_target
+from hpcsweep.session.validation import check_folder, current_start, find_changes, validate
+from hpcsweep.session.warm_start import initial_events
+from hpcsweep.spec import Change, SweepSpec, changes, load_spec
 from hpcsweep.store.files import explained, file_mode, read_bytes, write_atomic
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import record_launch
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-#: A clock may jump for some seconds: so long it has to say that `budget.time` is over.
-CONFIRM_S = 90.0
-
-
-def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
-    """Whether the folder can hold this sweep; its state if it holds it already. Writes nothing.
-
-    Raises:
-        FolderError: It holds something else, or a sweep of which what must not change has changed.
-    """
-    check_name(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FolderError(f"{folder}: is a file; give another folder with --results")
-    reading = read_journal(Layout(folder))
-    _changed(spec, folder, reading.events)
-    state = SweepState.replay(reading.events)
-    return None if state.started is None else state
+#: The wall clock must say for so long that `budget.time` is over: it may jump by some seconds.
+CONFIRM_S: Final = 90.0
+#: How long a command waits for the jobs that drive a detached sweep: they hold it for moments only.
+PATIENCE_S: Final = 20.0
 
 
-def check_name(folder: Path) -> None:
-    """Whether scripts, logs and messages can carry the folder's path.
-
-    Raises:
-        FolderError: They cannot.
-    """
-    path = str(folder.resolve())
-    wrong = sorted({character for character in path if not character.isprintable()})
-    if wrong:
-        names = ", ".join(ascii(character) for character in wrong)
-        raise FolderError(
-            f"{path!r}: no Slurm script and no log can carry the {names} in its name; "
-            "give another folder with --results"
-        )
-
-
-def _changed(spec: SweepSpec, folder: Path, events: Sequence[AnyEvent]) -> list[Change]:
-    """How the spec goes further than the folder's sweep was started for.
-
-    Raises:
-        FolderError: The folder holds something else, or a sweep that cannot go on by this spec.
-    """
-    started = next((event for event in events if isinstance(event, SweepStarted)), None)
-    if started is None:
-        layout = Layout(folder)
-        ours = layout.spec.exists() or layout.journal.exists()
-        if not ours and folder.is_dir() and any(folder.iterdir()):
-            raise FolderError(f"{folder}: is not empty and holds no sweep; give another with --results")
-        return []
-    found = changes(_identity(events), spec.identity())
-    refused = [change for change in found if change.refused]
-    if refused:
-        raise FolderError(
-            f"{folder}: belongs to another sweep ({started.name!r}); since it was started "
-            "this has changed:\n"
-            + "".join(f"  {change.line} ({change.refused})\n" for change in refused)
-            + "Take the change back, or give another folder with --results, where "
-            f"`warm_start: [{folder}]` lets the searcher learn from the results of this one. "
-            "budget, cluster and resources may change at any time."
-        )
-    return found
-
-
-def _identity(events: Sequence[AnyEvent]) -> dict[str, Any]:
-    """What a launch must agree with, as it is after these events."""
-    known = (event for event in reversed(events) if isinstance(event, SweepStarted | SweepExtended))
-    return next(known).identity
-
-
-def extensions(spec: SweepSpec, state: SweepState | None) -> list[str]:
-    """How the spec goes further than its sweep was started for, one line for each change."""
-    identity = state.started.identity if state is not None and state.started is not None else None
-    return [] if identity is None else [change.line for change in changes(identity, spec.identity())]
-
-
-def from_scratch(spec: SweepSpec, folder: Path, state: SweepState | None) -> list[int]:
-    """Trials that this launch takes further at once, and whose checkpoints were removed. Writes nothing."""
-    if state is None or not state.without_checkpoint.union(state.dropping):
-        return []
-    events = read_journal(Layout(folder)).events
-    now, scheduler, _ = replay_sweep(spec, events)
-    for event in _extension(spec, events, _changed(spec, folder, events), at=0.0):
-        scheduler.apply(event)
-    if now.ended is not None:
-        scheduler.apply(SweepResumed(0.0))
-    promoted = [one.trial for one in scheduler.decide(1 + len(now.trials)) if isinstance(one, Promote)]
-    trials = (config * now.repeats + repeat for config in promoted for repeat in range(now.repeats))
-    return [trial for trial in trials if trial in now.without_checkpoint or trial in now.dropping]
-
-
-def _check_place(state: SweepState, folder: Path, place: Target) -> None:
-    elsewhere = {batch.cluster for batch in state.live.values()} - {place.name}
-    if elsewhere:
-        other = min(elsewhere)
-        raise FolderError(
-            f"{folder}: has jobs on cluster {other!r}, and this launch is on {place.why}; "
-            f"carry on with --cluster {other}, or stop it there first"
-        )
-
-
-def note_launch(spec: SweepSpec, layout: Layout, place: Target) -> None:
-    """Record by whom, where and with which code the sweep is launched; see `store.provenance`.
-
-    Raises:
-        FolderError: The folder cannot be written.
-    """
-    program = running_program(spec, layout)
-    with explained(layout.provenance):
-        record_launch(layout, program, spec.resolved(), cluster=place.name, python=spec.cluster.python)
-
-
-def compactor(layout: Layout) -> Compactor:
-    """Compacts what has ended in a process of its own."""
+def make_compactor(layout: Layout) -> Compactor:
+    """A compactor that works in a process of its own."""
     command = bootstrap.command(sys.executable, "hpcsweep.store.compaction.worker", str(layout.root))
     return SubprocessCompactor(command, dict(os.environ))
 
 
-@contextlib.contextmanager
-def open_sweep(
-    spec: SweepSpec,
-    folder: Path,
-    place: Target,
-    *,
-    observers: Sequence[Callable[[AnyEvent], None]] = (),
-    clock: Clock | None = None,
-    journal: Journal | None = None,
-    leaving: HostTask | None = None,
-    compacts: Callable[[Layout], Compactor] | None = compactor,
-) -> Iterator[Driver]:
-    """A driver for this folder until the block ends; starts the sweep if it is new.
+class Session:
+    """One opening of a sweep: by `launch`, by a request (`retry`, `stop`), by a tick or by a simulation.
 
-    Nothing is written to an old sweep before its driver has something to say.
+    What a command must know before it drives is found out once: the state, the target, the earlier
+    results to learn from. Nothing is written before `acquire` and `open`.
 
     Args:
         spec: Of the sweep.
-        folder: The results folder.
-        place: Where the sweep runs.
-        observers: Called with every event, those of the past first.
-        clock: The time; by default this machine's.
-        journal: The folder's, where the caller has opened it already.
-        leaving: The job that the driver runs in.
-        compacts: Makes the one who compacts what has ended; None: it stays as it is.
-
-    Raises:
-        FolderError: See `check_folder`; or it cannot be written.
-        HeldError: Another driver is at work on it.
+        folder: The results folder, as the user gave it.
+        state: The state before; None for a new sweep.
+        cluster: A name that overrides `cluster.name`.
+        target: Where the sweep runs, where the caller knows.
     """
-    folder = folder.resolve()
-    layout = Layout(folder)
-    journal = journal or Journal.open(layout)
-    changed = _changed(spec, folder, journal.events)
-    compacting = compacts(layout) if compacts else None
-    try:
-        clock = clock or SystemClock()
-        started = next((event for event in journal.events if isinstance(event, SweepStarted)), None)
-        picked = started.resolved_searcher if started else _picked(spec)
-        beginning = [] if started else _beginning(spec, at=round(clock.time(), 3), picked=picked)
-        searcher = make_sweep_searcher(spec, picked=picked)
-        driver = Driver(
-            layout=layout,
-            journal=journal,
-            space=spec.space,
-            searcher=searcher,
-            scheduler=make_scheduler(with_original_scheduler(spec, started), adaptive=searcher.adaptive),
-            cluster=place.cluster,
-            clock=clock,
-            settings=_settings(spec, place, layout),
-            host=leaving,
-            observers=observers,
-            compactor=compacting,
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        folder: Path,
+        *,
+        state: SweepState | None = None,
+        cluster: str | None = None,
+        target: Target | None = None,
+    ) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.layout = Layout(folder.resolve())
+        self.state = state
+        self._cluster = cluster
+        self._target = target
+        #: The events that the spec adds to a sweep of the given identity (None: a new one).
+        self._initial: tuple[Mapping[str, Any] | None, list[AnyEvent]] | None = None
+
+    # ------------------------------------------------------------------ by purpose
+
+    @classmethod
+    def for_launch(cls, spec: SweepSpec, folder: Path, *, cluster: str | None = None) -> Session:
+        """To start the sweep in this folder, or to resume it there.
+
+        Raises:
+            FolderError: See `check_folder`.
+        """
+        return cls(spec, folder, state=check_folder(spec, folder), cluster=cluster)
+
+    @classmethod
+    def for_request(cls, layout: Layout, state: SweepState, *, overrides: Sequence[str] = ()) -> Session:
+        """To carry out a request (`retry`, `stop`) by the spec that the results folder keeps.
+
+        Raises:
+            SpecError: The stored spec or an override is wrong.
+        """
+        return cls(load_spec(layout.spec, overrides), layout.root, state=state)
+
+    @classmethod
+    def for_tick(cls, layout: Layout, events: Sequence[AnyEvent]) -> Session:
+        """To tick a detached sweep from one of its jobs.
+
+        It runs on the cluster that was resolved when it was detached: `auto` may mean another one here.
+        """
+        cluster = next(event.cluster for event in reversed(events) if isinstance(event, SweepDetached))
+        return cls(load_spec(layout.spec), layout.root, cluster=cluster)
+
+    # ------------------------------------------------------------------ what is known before
+
+    @cached_property
+    def target(self) -> Target:
+        """Where batches run.
+
+        Raises:
+            SpecError: See `resolve_target`.
+        """
+        return self._target or resolve_target(self.spec, name=self._cluster, state=self.state)
+
+    @property
+    def searcher(self) -> tuple[str, str]:
+        """The searcher's name, and why `auto` chose it; no reason where the spec names it."""
+        started = self.state.started if self.state else None
+        return resolve_searcher(self.spec, picked=started.resolved_searcher if started else "")
+
+    @property
+    def warm_start(self) -> list[WarmStartLoaded]:
+        """The earlier results that the spec adds."""
+        events = self._initial_events(self._identity)
+        return [event for event in events if isinstance(event, WarmStartLoaded)]
+
+    @property
+    def extensions(self) -> list[str]:
+        """How the spec goes beyond what the sweep was started for, one line for each change."""
+        started = self.state.started if self.state else None
+        return [change.line for change in changes(started.identity, self.spec.identity())] if started else []
+
+    def restarted_from_scratch(self) -> list[int]:
+        """Trials that this launch resumes at once although their checkpoints were removed."""
+        if self.state is None or not self.state.without_checkpoint.union(self.state.dropping):
+            return []
+        state, scheduler, _ = replay_sweep(self.spec, read_journal(self.layout).events)
+        changed = find_changes(self.spec, self.folder, state.started)
+        for event in self._extension(changed, state.started, at=0.0):
+            scheduler.apply(event)
+        if state.ended is not None:
+            scheduler.apply(SweepResumed(0.0))
+        decisions = scheduler.decide(1 + len(state.trials))
+        promoted = [decision.trial for decision in decisions if isinstance(decision, Promote)]
+        trials = (config * state.repeats + repeat for config in promoted for repeat in range(state.repeats))
+        return [trial for trial in trials if trial in state.without_checkpoint or trial in state.dropping]
+
+    # ------------------------------------------------------------------ checks; they write nothing
+
+    def validate(self) -> None:
+        """Check what the spec asks of the world around it, then resolve the target.
+
+        Raises:
+            SpecError: The sweep cannot run by this spec; all problems at once.
+        """
+        self._initial = self._identity, validate(self.spec, state=self.state)
+        _ = self.target
+
+    def check_fits(self) -> None:
+        """Check that a task fits the target.
+
+        Raises:
+            SpecError: It can never run there.
+        """
+        check_fits(self.target, max_gpus=self.spec.cluster.max_gpus, folder=self.folder)
+
+    def check_training_code(self) -> None:
+        """Check the code that the sweep runs; that of a finished sweep is left alone.
+
+        Raises:
+            TrainerError: It cannot be imported or called.
+        """
+        if self.state is None or self.state.ended is None:
+            check_training_code(self.spec, self.layout if self.state else None)
+
+    @property
+    def copies_code(self) -> bool:
+        """Whether `acquire` copies the training code, and checks the copy."""
+        return self.state is None and self.spec.train.snapshot
+
+    # ------------------------------------------------------------------ the driver
+
+    @contextlib.contextmanager
+    def acquire(self, clock: Clock) -> Iterator[Journal | None]:
+        """Hold the journal until the block ends, where that must be before `open`; else None.
+
+        Held early are new sweeps whose training code is copied, and detached ones: their jobs hold
+        the journal for moments, so a command waits for its turn.
+
+        Raises:
+            SpecError: See `create_snapshot`.
+            HeldError: Another driver holds it, also after a while.
+        """
+        if self.copies_code:
+            with create_snapshot(self.spec, self.layout) as journal:
+                yield journal
+        elif self.state is None or self.state.detached is None or self.state.ended is not None:
+            yield None
+        else:
+            journal = _wait_for_journal(self.layout, clock)
+            try:
+                yield journal
+            finally:
+                journal.release()
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        *,
+        observers: Sequence[Callable[[AnyEvent], None]] = (),
+        clock: Clock | None = None,
+        journal: Journal | None = None,
+        host_task: HostTask | None = None,
+        compactor: Callable[[Layout], Compactor] | None = make_compactor,
+    ) -> Iterator[Driver]:
+        """A driver until the block ends; starts the sweep if it is new.
+
+        Nothing is written to an old sweep before its driver has something to record.
+
+        Args:
+            observers: Called with every event, the past ones first.
+            clock: By default this machine's.
+            journal: The folder's, where the caller has opened it.
+            host_task: The job that the driver runs in.
+            compactor: Makes what compacts ended runs; None: nothing does.
+
+        Raises:
+            FolderError: See `check_folder`; or the folder cannot be written.
+            HeldError: Another driver is at work.
+        """
+        spec, layout, target = self.spec, self.layout, self.target
+        journal = journal or Journal.open(layout)
+        now = current_start(journal.events)
+        changed = find_changes(spec, layout.root, now)
+        compacting = compactor(layout) if compactor else None
+        try:
+            clock = clock or SystemClock()
+            started = next((event for event in journal.events if isinstance(event, SweepStarted)), None)
+            first = started or self._new_start(at=round(clock.time(), 3))
+            beginning = [] if started else [first, *self._initial_events(None)]
+            searcher = make_sweep_searcher(spec, picked=first.resolved_searcher)
+            driver = Driver(
+                layout=layout,
+                journal=journal,
+                space=spec.space,
+                searcher=searcher,
+                scheduler=make_scheduler(with_original_scheduler(spec, started), adaptive=searcher.adaptive),
+                cluster=target.cluster,
+                clock=clock,
+                settings=self._driver_config(),
+                host=host_task,
+                observers=observers,
+                compactor=compacting,
+            )
+            self._check_cluster(driver.state)
+            text = spec.dump_yaml().encode()
+            if _content(layout.spec) != text:
+                journal.acquire()
+                with explained(layout.root):
+                    write_atomic(layout.spec, text, mode=file_mode(spec.cluster.environment))
+            driver.start(*beginning, extension=self._extension(changed, now, at=clock.time()))
+            yield driver
+        finally:
+            if compacting is not None:
+                compacting.close()
+            journal.release()
+
+    def record_launch(self) -> None:
+        """Record who launched the sweep, where and with which code; see `store.provenance`.
+
+        Raises:
+            FolderError: The folder cannot be written.
+        """
+        spec, layout = self.spec, self.layout
+        program = running_program(spec, layout)
+        with explained(layout.provenance):
+            record_launch(
+                layout, program, spec.resolved(), cluster=self.target.name, python=spec.cluster.python
+            )
+
+    # ------------------------------------------------------------------ its parts
+
+    @property
+    def _identity(self) -> Mapping[str, Any] | None:
+        return self.state.started.identity if self.state and self.state.started else None
+
+    def _initial_events(self, identity: Mapping[str, Any] | None) -> list[AnyEvent]:
+        """What the spec adds to a sweep of this identity (None: a new one); read once."""
+        if self._initial is None or self._initial[0] != identity:
+            self._initial = identity, initial_events(self.spec, identity=identity)
+        return self._initial[1]
+
+    def _new_start(self, *, at: float) -> SweepStarted:
+        spec = self.spec
+        name, reason = resolve_searcher(spec)
+        picked = name if reason else ""
+        return SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), resolved_searcher=picked)
+
+    def _extension(
+        self, changed: Sequence[Change], started: SweepStarted | None, *, at: float
+    ) -> list[AnyEvent]:
+        """The events that extend the sweep; none where the spec does not.
+
+        Args:
+            changed: How the spec extends it.
+            started: Its start, with the identity that it has now.
+            at: The time.
+        """
+        if not changed or started is None:
+            return []
+        lines = tuple(change.line for change in changed)
+        extended = SweepExtended(round(at, 3), self.spec.identity(), lines)
+        return [extended, *self._initial_events(started.identity)]
+
+    def _check_cluster(self, state: SweepState) -> None:
+        """Refuse to drive from here a sweep whose jobs are on another cluster."""
+        others = {batch.cluster for batch in state.live.values()} - {self.target.name}
+        if others:
+            other = min(others)
+            raise FolderError(
+                f"{self.layout.root}: has jobs on cluster {other!r}, and this launch is on "
+                f"{self.target.why}; carry on with --cluster {other}, or stop it there first"
+            )
+
+    def _driver_config(self) -> DriverConfig:
+        spec, target = self.spec, self.target
+        budget, retries = spec.budget, spec.retries
+        return DriverConfig(
+            name=spec.name,
+            cluster=target.name,
+            program=spec.program() if target.simulated else running_program(spec, self.layout),
+            shape=target.shape,
+            seed=spec.searcher.seed,
+            max_tasks=target.max_tasks,
+            max_gpus=spec.cluster.max_gpus,
+            max_trials=budget.trials,
+            max_gpu_s=None if budget.gpu_hours is None else budget.gpu_hours * 3600,
+            max_time_s=budget.time,
+            confirm_s=0.0 if target.simulated else CONFIRM_S,
+            max_idle_faults=retries.infrastructure,
+            max_errors=retries.training,
+            max_timeouts=retries.timeouts,
+            fail_fast=retries.fail_fast,
+            minimise=spec.objective.mode == "min",
+            keep_all=spec.train.keep == "all",
         )
-        _check_place(driver.state, folder, place)
-        text = spec.dump_yaml().encode()
-        if _content(layout.spec) != text:
-            journal.acquire()
-            with explained(layout.root):
-                write_atomic(layout.spec, text, mode=file_mode(spec.cluster.environment))
-        driver.start(*beginning, extension=_extension(spec, journal.events, changed, at=clock.time()))
-        yield driver
-    finally:
-        if compacting is not None:
-            compacting.close()
-        journal.release()
 
 
 def _content(path: Path) -> bytes | None:
-    """What is in the file; None where it cannot be read, so that it is written anew."""
+    """What the file holds; None where it cannot be read, so that it is written anew."""
     try:
         return read_bytes(path)
     except OSError:
         return None
 
 
-def _picked(spec: SweepSpec) -> str:
-    """What `auto` stands for in a new sweep; empty where the spec names a searcher."""
-    name, reason = resolve_searcher(spec)
-    return name if reason else ""
-
-
-def _beginning(spec: SweepSpec, *, at: float, picked: str) -> list[AnyEvent]:
-    started = SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), resolved_searcher=picked)
-    return [started, *first_events(spec)]
-
-
-def _extension(
-    spec: SweepSpec, events: Sequence[AnyEvent], changed: Sequence[Change], *, at: float
-) -> list[AnyEvent]:
-    """What is to be recorded of a sweep that goes further, nothing where it does not."""
-    if not changed:
-        return []
-    extended = SweepExtended(round(at, 3), spec.identity(), tuple(change.line for change in changed))
-    return [extended, *first_events(spec, after=_identity(events))]
-
-
-def _settings(spec: SweepSpec, place: Target, layout: Layout) -> DriverConfig:
-    budget = spec.budget
-    simulated = place.name == "simulated"  # runs nothing
-    return DriverConfig(
-        name=spec.name,
-        cluster=place.name,
-        program=spec.program() if simulated else running_program(spec, layout),
-        shape=place.shape,
-        seed=spec.searcher.seed,
-        max_tasks=place.max_tasks,
-        max_gpus=spec.cluster.max_gpus,
-        max_trials=budget.trials,
-        max_gpu_s=None if budget.gpu_hours is None else budget.gpu_hours * 3600,
-        max_time_s=budget.time,
-        confirm_s=0.0 if simulated else CONFIRM_S,
-        max_idle_faults=spec.retries.infrastructure,
-        max_errors=spec.retries.training,
-        max_timeouts=spec.retries.timeouts,
-        fail_fast=spec.retries.fail_fast,
-        minimise=spec.objective.mode == "min",
-        keep_all=spec.train.keep == "all",
-    )
+def _wait_for_journal(layout: Layout, clock: Clock) -> Journal:
+    deadline = clock.time() + PATIENCE_S
+    while True:
+        try:
+            journal = Journal.open(layout)
+            journal.acquire()
+            return journal
+        except HeldError:
+            if clock.time() > deadline:
+                raise
+        clock.sleep(random.uniform(0.2, 0.6))

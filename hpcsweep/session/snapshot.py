@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hpcsweep.core.events import SweepStarted
 from hpcsweep.errors import TrainerError
@@ -18,32 +16,28 @@ from hpcsweep.store.manifest import Program
 from hpcsweep.store.snapshot import copy_code, in_copy, list_code
 from hpcsweep.worker.check import check_trainer
 
-if TYPE_CHECKING:
-    pass
-
 
 def running_program(spec: SweepSpec, layout: Layout) -> Program:
-    """How a trial is run: by the copy of the training code where `train.snapshot` asks for one.
+    """How a trial is run: from the snapshot of the training code where `train.snapshot` asks for one.
 
     Raises:
-        FolderError: There is no copy, or what is to be run is not in it.
+        FolderError: There is no snapshot, or what is to be run is not in it.
     """
     return in_copy(spec.program(), layout) if spec.train.snapshot else spec.program()
 
 
 @contextlib.contextmanager
-def new_snapshot(spec: SweepSpec, folder: Path) -> Iterator[Journal]:
-    """Copy the training code of a new sweep, and check the copy; its journal, held until the block ends.
+def create_snapshot(spec: SweepSpec, layout: Layout) -> Iterator[Journal]:
+    """Copy the training code of a new sweep and check the copy; its journal, held until the block ends.
 
-    Where another launch has started the sweep meanwhile, its copy stays.
+    If another launch has started the sweep meanwhile, its snapshot stays.
 
     Raises:
-        SpecError: There is too much of it, or it cannot be read; nothing was written.
+        SpecError: There is too much code, or it cannot be read; nothing was written.
         TrainerError: The copy cannot be imported or called; the sweep has not begun.
         FolderError: The folder cannot be written.
-        HeldError: Another driver is at work on it.
+        HeldError: Another driver is at work.
     """
-    layout = Layout(folder.resolve())
     listing = list_code(spec.program(), layout.root)
     journal = Journal.open(layout)
     try:
@@ -62,7 +56,7 @@ def check_training_code(spec: SweepSpec, layout: Layout | None = None) -> None:
 
     Args:
         spec: Of the sweep.
-        layout: The results folder, which may have a copy of the code; None: there is none yet.
+        layout: The results folder, which may have a snapshot; None: there is none yet.
 
     Raises:
         TrainerError: It cannot be imported or called.

@@ -37,6 +37,7 @@ class Target(msgspec.Struct, frozen=True):
         why: One sentence for the user.
         shape: What a task asks of it.
         max_tasks: The cap on tasks at a time, None if there is none.
+        simulated: Whether nothing is really run there, and time is virtual.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target(msgspec.Struct, frozen=True):
     cluster: Cluster
     shape: TaskResources
     max_tasks: int | None
+    simulated: bool = False
 
 
 def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepState | None = None) -> Target:

@@ -1,16 +1,17 @@
-"""What is known before the first trial: enqueued configurations and results of earlier sweeps."""
+"""What a sweep starts from: enqueued configurations and the results of earlier sweeps."""
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.random import default_rng
 
 from hpcsweep.core.completion import complete_config
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import AnyEvent, Config, ConfigsEnqueued, WarmStartLoaded
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Space
@@ -21,19 +22,19 @@ from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 
 
-def first_events(spec: SweepSpec, *, after: Mapping[str, Any] | None = None) -> list[AnyEvent]:
-    """What a new sweep knows: see `WarmStartLoaded` and `ConfigsEnqueued`.
+def initial_events(spec: SweepSpec, *, identity: Mapping[str, Any] | None = None) -> list[AnyEvent]:
+    """The `WarmStartLoaded` and `ConfigsEnqueued` that a spec adds.
 
     Args:
         spec: Of the sweep.
-        after: The identity that it had before; then only what was added to it.
+        identity: Of the sweep that is extended: what it has already is left out. None: a new sweep.
 
     Raises:
         SpecError: A folder of `warm_start` holds no sweep, or measured something else.
     """
-    known, enqueued = (len((after or {}).get(key, ())) for key in ("warm_start", "enqueue"))
+    known, enqueued = (len((identity or {}).get(key, ())) for key in ("warm_start", "enqueue"))
     events: list[AnyEvent] = [
-        earlier_results(spec, Path(folder), key=f"warm_start[{index}]")
+        load_results(spec, Path(folder), key=f"warm_start[{index}]")
         for index, folder in enumerate(spec.warm_start)
         if index >= known
     ]
@@ -46,8 +47,8 @@ def first_events(spec: SweepSpec, *, after: Mapping[str, Any] | None = None) -> 
     return [*events, ConfigsEnqueued(tuple(configs))] if configs else events
 
 
-def earlier_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
-    """The results in the folder whose configurations are in this sweep's space.
+def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
+    """The folder's results whose configurations are in this sweep's space.
 
     Raises:
         SpecError: It holds no sweep, or one that measured something else.
@@ -87,6 +88,19 @@ def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | 
 
 
 def _problem(space: Space, config: Config) -> str | None:
-    """Why the configuration is none of this space, in the same words for all that fail alike."""
+    """Why the configuration is outside the space, in the same words for all that fail alike."""
     problems = space.check(config)
     return problems[0].partition(", got ")[0] if problems else None
+
+
+def describe_warm_start(loaded: Sequence[WarmStartLoaded]) -> list[str]:
+    """What was taken over from earlier sweeps, in words."""
+    lines: list[str] = []
+    for event in loaded:
+        taken, skipped = len(event.results), sum(event.skipped.values())
+        nothing = "" if taken else ": nothing to learn from"
+        lines.append(
+            f"warm start: {taken} of {plural(taken + skipped, 'configuration')} of {event.source}{nothing}"
+        )
+        lines += [f"  {count} left out: {problem}" for problem, count in event.skipped.items()]
+    return lines

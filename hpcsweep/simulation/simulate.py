@@ -13,7 +13,8 @@ from hpcsweep.cluster.simulated.cluster import EPOCH_S
 from hpcsweep.cluster.simulated.training import Curve
 from hpcsweep.core.events import AnyEvent, RunFinished
 from hpcsweep.core.state import SweepState
-from hpcsweep.session.session import check_folder, compactor, open_sweep
+from hpcsweep.session.session import Session, make_compactor
+from hpcsweep.session.validation import check_folder
 from hpcsweep.simulation.recorder import Recorder, SimulationResult
 from hpcsweep.simulation.target import simulated_target
 from hpcsweep.spec import SweepSpec
@@ -57,8 +58,9 @@ def simulate(
             spec, curve, start=start, reached=_newest_checkpoints(state, layout)
         )
         recorder = Recorder(cluster)
-        compacts = compactor if compact and folder is not None else None
-        with open_sweep(spec, results, place, clock=cluster.clock, compacts=compacts) as driver:
+        compactor = make_compactor if compact and folder is not None else None
+        session = Session(spec, results, state=state, target=place)
+        with session.open(clock=cluster.clock, compactor=compactor) as driver:
             cluster.reports = driver.scheduler.needs_reports
             if driver.state.ended is None:
                 driver.run(recorder.tick)

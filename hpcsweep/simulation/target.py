@@ -56,7 +56,7 @@ def simulated_target(
     )
     kind = f"{options.gpus} GPUs" if shape.gpus else f"{options.places(shape)} CPU slots"
     why = f"{options.nodes} simulated nodes with {kind} each"
-    return Target("simulated", why, cluster, shape, cap), cluster
+    return Target("simulated", why, cluster, shape, cap, simulated=True), cluster
 
 
 def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> SimulatedOptions:

@@ -16,6 +16,7 @@ import msgspec
 from hpcsweep.errors import FolderError
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.skipped import SMALL_BYTES, Skipped, regular_files
 
 #: Any name that ends like one: who made a request by hand gave it some name.
@@ -34,6 +35,16 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float
     user: str
     arguments: dict[str, Any] = {}
+
+
+def send_request(layout: Layout, verb: str, **arguments: Any) -> None:
+    """Leave a request of this user, now.
+
+    Raises:
+        FolderError: See `put_request`.
+    """
+    me = ProcessId.me()
+    put_request(layout, Request(verb, time.time(), f"{me.user}@{me.host}", arguments))
 
 
 def put_request(layout: Layout, request: Request) -> Path:

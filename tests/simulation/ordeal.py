@@ -28,7 +28,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Compactor, Driver
 from hpcsweep.errors import FolderUnavailable
 from hpcsweep.session.algorithms import make_scheduler
-from hpcsweep.session.session import open_sweep
+from hpcsweep.session.session import Session
 from hpcsweep.simulation.target import simulated_target
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -182,14 +182,11 @@ class Ordeal:
         try:
             with (
                 self.faults.driving(),
-                open_sweep(
-                    self.spec,
-                    self.layout.root,
-                    self.place,
+                Session(self.spec, self.layout.root, target=self.place).open(
                     observers=[seen.append],
                     clock=_SiteClock(self.site.clock, self.faults),
                     journal=MortalJournal(self.layout, self.fate, self.faults, committed=self._committed),
-                    compacts=self._compactor if self.schedule.compact_at is not None else None,
+                    compactor=self._compactor if self.schedule.compact_at is not None else None,
                 ) as driver,
             ):
                 self.site.reports = driver.scheduler.needs_reports

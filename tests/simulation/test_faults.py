@@ -19,7 +19,7 @@ import pytest
 
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.driver import compaction
-from hpcsweep.session import session
+from hpcsweep.session.session import Session
 from tests.simulation.invariants import ALWAYS, decisions_are_those_of_a_quiet_site
 from tests.simulation.ordeal import Ordeal, Witness
 from tests.simulation.schedules import drawn
@@ -71,8 +71,10 @@ def ordeal_of(seed: int, folder: Path) -> Ordeal:
     with pytest.MonkeyPatch.context() as patch:
         if schedule.compact_at is not None:
             often = {"compact_at": schedule.compact_at}
-            settings = session._settings
-            patch.setattr(session, "_settings", lambda *of: msgspec.structs.replace(settings(*of), **often))
+            config = Session._driver_config
+            patch.setattr(
+                Session, "_driver_config", lambda self: msgspec.structs.replace(config(self), **often)
+            )
             patch.setattr(compaction, "MERGE_ABOVE", 2)
         return Ordeal(schedule, folder, Witness(patch), patch)
 

@@ -62,7 +62,7 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         trial = sweep.root / "trials/0000/0"
         wait_until("two steps", lambda: (trial / "checkpoints/step-2").exists())
         slurm.run("scancel", cancelled)
-        assert sweep.told("stop", "0").startswith("asked to stop trial 0: ")
+        assert sweep.told("stop", "0").startswith("stop of trial 0 requested: ")
         wait_until("the stop is taken up", lambda: bool(sweep.of_kind(TrialStopped)))
         again = job_of(sweep, 1, attempt=1)
         slurm.run("scancel", again)
@@ -88,6 +88,6 @@ def test_a_trial_is_stopped_and_one_that_is_cancelled_twice_stays_so_until_it_is
         assert "; those of 1 trial that could not go on were removed (" in status
         pause.write_text("0")
         told = sweep.told("retry", "1")
-        assert "to be tried again: trial 1, rung 0 (to 100), from its checkpoint of step " in told
+        assert "retrying: trial 1, rung 0 (to 100), from its checkpoint of step " in told
         finish(sweep.launch())
         assert sweep.of_kind(RunFinished)[-1].outcome is Outcome.COMPLETED
