@@ -12,6 +12,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 import hpcsweep
 from hpcsweep.cli import app
+from hpcsweep.spec.reference import spec_keys
 from tests.test_imports import EXCEPTIONS
 
 PACKAGE = Path(hpcsweep.__file__).parent
@@ -19,6 +20,10 @@ DOCS = PACKAGE / "docs"
 ARCHITECTURE = PACKAGE.parent / "ARCHITECTURE.md"
 
 NOTE = "<!-- Made by `python -m tests.docs.reference`: change the code, not this page. -->"
+
+INTRODUCTION = """\
+Every key of a sweep file. A name in brackets says which type of parameter, searcher, scheduler, cluster or stopping
+rule has the key. `hpcsweep plan --schema` prints the same as a JSON schema for editors."""
 
 #: Of Google's docstring style.
 SECTIONS = {"Args", "Attributes", "Raises", "Returns", "Yields"}
@@ -117,6 +122,22 @@ def _text(node: ast.ClassDef | ast.FunctionDef) -> str:
     return "\n".join(out).strip()
 
 
+def spec_page() -> str:
+    """Every key of a sweep file, by section."""
+    parts = ["# Spec keys", NOTE, INTRODUCTION]
+    section = ""
+    for key in spec_keys():
+        first, _, rest = key.path.partition(".")
+        if first != section:
+            section = first
+            parts.append(f"## {first}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |")
+        of = f" ({key.variant})" if key.variant else ""
+        default = f"`{key.default}`" if key.default else "required"
+        cells = (f"`{rest or first}`{of}", key.type, default, key.description)
+        parts[-1] += "\n| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "\n\n".join(parts) + "\n"
+
+
 def architecture_page() -> str:
     """ARCHITECTURE.md with the picture of its rooms as the imports are now."""
     text = ARCHITECTURE.read_text(encoding="utf-8")
@@ -156,6 +177,7 @@ def _reaches(below: Mapping[str, set[str]], room: str, other: str) -> bool:
 
 
 PAGES = {
+    DOCS / "reference_spec.md": spec_page,
     DOCS / "reference_cli.md": cli_page,
     DOCS / "reference_api.md": api_page,
     ARCHITECTURE: architecture_page,
