@@ -22,8 +22,8 @@ ARCHITECTURE = PACKAGE.parent / "ARCHITECTURE.md"
 NOTE = "<!-- Made by `python -m tests.docs.reference`: change the code, not this page. -->"
 
 INTRODUCTION = """\
-Every key of a sweep file. A name in brackets says which type of parameter, searcher, scheduler, cluster or stopping
-rule has the key. `hpcsweep plan --schema` prints the same as a JSON schema for editors."""
+Every key of a sweep file. A name in brackets says which type of parameter, searcher, scheduler, cluster or
+stopping rule has the key. `hpcsweep plan --schema` prints the same as a JSON schema for editors."""
 
 #: Of Google's docstring style.
 SECTIONS = {"Args", "Attributes", "Raises", "Returns", "Yields"}
