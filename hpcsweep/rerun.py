@@ -1,7 +1,7 @@
 """`python -m hpcsweep.rerun FOLDER --trial N --output DIR`: train a configuration again, from scratch.
 
-As the sweep did it: the same code, its copy where there is one, the same seed, resource and
-environment; but here, outside of the sweep, with metrics and checkpoints in a folder of its own.
+With the sweep's code (its snapshot where there is one), seed, resource and environment, but here,
+outside of the sweep, with metrics and checkpoints in a folder of its own.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ DONE: Final = 0
 NO_VALUE: Final = 1
 WRONG: Final = 2
 INTERRUPTED: Final = 130
-#: New reports are printed so often.
-LOOK_S: Final = 0.5
+#: Interval at which new reports are printed.
+POLL_S: Final = 0.5
 
-#: Variables that mean something only to who reports to hpcsweep.
-_WITHIN: Final = ("HPCSWEEP_RUN", "HPCSWEEP_STOP_FILE")
+#: Variables that only code which reports to hpcsweep reads.
+_ONLY_FOR_TRIALS: Final = ("HPCSWEEP_RUN", "HPCSWEEP_STOP_FILE")
 
 
-class Rerun(msgspec.Struct, frozen=True):
-    """What is to be trained again.
+class RerunPlan(msgspec.Struct, frozen=True):
+    """What is trained again, and how.
 
     Attributes:
         folder: The sweep's.
-        spec: As it was launched last.
+        spec: As it was last launched.
         program: How it is run here.
         trial: As the sweep knows it.
-        run: From scratch to the resource of its best value; of a trial that was asked for to that of its
-            highest rung that gave one, else of the one it was on.
-        value: What it gave there, None if nothing.
+        run: From scratch to the resource of the best value; for a trial named by the user, to that of its
+            highest rung with a value, else of its last rung.
+        value: Its value there; None if it has none.
     """
 
     folder: Folder
@@ -80,7 +80,7 @@ class Rerun(msgspec.Struct, frozen=True):
         return {"OMP_NUM_THREADS": str(self.spec.resources.cpus), **given}
 
     def run_file(self, output: Path) -> RunFile:
-        """What the training code is told, with all of its files in `output`."""
+        """The run file for the training code, with all of its files in `output`."""
         trial, run = TrialLayout(output), self.run
         return RunFile(
             trial=run.trial,
@@ -102,8 +102,8 @@ class Rerun(msgspec.Struct, frozen=True):
         )
 
 
-def rerun_of(folder: Folder, number: int | None) -> Rerun | None:
-    """How the trial is trained again, the best one if no number is given; None while there is no value.
+def plan_rerun(folder: Folder, number: int | None) -> RerunPlan | None:
+    """How the trial is trained again, by default the best one; None if no trial has a value yet.
 
     Raises:
         SpecError: There is no such trial.
@@ -119,90 +119,92 @@ def rerun_of(folder: Folder, number: int | None) -> Rerun | None:
         there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
         raise SpecError(f"--trial: expected {there}, got {number}")
     if not layout.spec.exists():
-        raise FolderError(f"{layout.spec}: is missing: it says how trials are run; bring it back")
+        raise FolderError(f"{layout.spec}: is missing: it tells how trials are run; bring it back")
     spec = load_spec(layout.spec)
     trial = state.trials[number]
-    told = trial.runs[rung] if rung is not None else trial.last_completed or trial.runs[-1]
+    last = trial.runs[rung] if rung is not None else trial.last_completed or trial.runs[-1]
     run = ManifestRun(
         trial=number,
-        rung=told.rung,
+        rung=last.rung,
         bracket=trial.bracket,
-        resource=told.resource,
+        resource=last.resource,
         attempt=0,
         seed=trial_seed(spec.searcher.seed, number),
         config=trial.config,
     )
-    return Rerun(folder, spec, running_program(spec, layout), trial, run, told.value)
+    return RerunPlan(folder, spec, running_program(spec, layout), trial, run, last.value)
 
 
-def arguments(rerun: Rerun, output: Path) -> list[str]:
-    """What trains it with its metrics and checkpoints in `output`: this very module."""
-    argv = [rerun.python, "-P", "-m", "hpcsweep.rerun", str(rerun.folder.layout.root)]
-    return [*argv, "--trial", str(rerun.run.trial), "--output", str(output)]
+def arguments(plan: RerunPlan, output: Path) -> list[str]:
+    """The command that trains it by this module, with metrics and checkpoints in `output`."""
+    argv = [plan.python, "-P", "-m", "hpcsweep.rerun", str(plan.folder.layout.root)]
+    return [*argv, "--trial", str(plan.run.trial), "--output", str(output)]
 
 
-def command_line(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> str:
-    """A shell line that trains it.
+def shell_command(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> str:
+    """A shell command that trains it.
 
-    For a program that only prints its own command line, in its folder and with the variables that it
-    may look at. Whatever reports to hpcsweep needs what it reports to: see `arguments`.
+    A program that only prints is run directly, in its folder and with its variables. Code that reports
+    to hpcsweep is run by `arguments`.
     """
-    program = rerun.program
+    program = plan.program
     if program.command is None or not program.metrics:
-        return shell_join(arguments(rerun, output))
-    file = msgspec.structs.replace(rerun.run_file(output), checkpoint_dir=str(output / "checkpoint"))
+        return shell_join(arguments(plan, output))
+    file = msgspec.structs.replace(plan.run_file(output), checkpoint_dir=str(output / "checkpoint"))
     searched = {name: environ[name] for name in ("PYTHONPATH",) if name in environ}
     given = run_environment(
-        searched | rerun.environment, file, program, run_file=output, devices=None, python=rerun.python
+        searched | plan.environment, file, program, run_file=output, devices=None, python=plan.python
     )
-    left_out = set(_WITHIN) | ({"PYTHONPATH"} if program.copied is None else set())
+    left_out = set(_ONLY_FOR_TRIALS) | ({"PYTHONPATH"} if program.copied is None else set())
     variables = [f"{name}={value}" for name, value in sorted(given.items()) if name not in left_out]
-    argv = program_arguments(program, file, ending=output, python=rerun.python)
+    argv = program_arguments(program, file, ending=output, python=plan.python)
     parts = [["mkdir", "-p", file.checkpoint_dir], ["cd", program.workdir], ["env", *variables, *argv]]
     return " && ".join(shell_join(part) for part in parts)
 
 
-def train(rerun: Rerun, output: Path, environ: Mapping[str, str]) -> int:
-    """Train, print reports as they come and what came of it; 0 if there is a value, else 1.
+def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
+    """Train, printing reports as they come, then the result; 0 if there is a value, else 1.
 
     Raises:
-        SpecError: The output folder holds something.
+        SpecError: The output folder is not empty.
         OSError: It cannot be written, or the program not be started.
     """
     output = output.absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SpecError(f"--output: expected a new or an empty folder, {output} is not; give another one")
-    file, layout, program = rerun.run_file(output), TrialLayout(output), rerun.program
+    file, layout, program = plan.run_file(output), TrialLayout(output), plan.program
     make_dirs(Path(file.checkpoint_dir))
-    told = output / "run.json"
-    told.write_bytes(msgspec.json.encode(file))
+    run_file = output / "run.json"
+    run_file.write_bytes(msgspec.json.encode(file))
     environ = run_environment(
-        {**without_launcher(environ), **rerun.environment},
+        {**without_launcher(environ), **plan.environment},
         file,
         program,
-        run_file=told,
+        run_file=run_file,
         devices=None,
         python=sys.executable,
     )
     argv = program_arguments(program, file, ending=output / ".ending.json", python=sys.executable)
-    returncode, unread = _watched(program, argv, environ, Path(file.metrics_file))
-    measured = measure(layout, rerun.run, program, restart=0, start=0).but_printed(unread)
-    _keep_working_folder(Path(file.checkpoint_dir), layout, rerun.run.resource)
+    returncode, unread = _run_training(program, argv, environ, Path(file.metrics_file))
+    measured = measure(layout, plan.run, program, restart=0, start=0).but_printed(unread)
+    _checkpoint_working_folder(Path(file.checkpoint_dir), layout, plan.run.resource)
     for name in (".stop", ".ending.json"):
         (output / name).unlink(missing_ok=True)
     if returncode or measured.value is None:
         ended = f"training ended with exit code {returncode}" if returncode else measured.problem
-        print(f"no value: {ended}; what it left is in {output}", flush=True)
+        print(f"no value: {ended}; its output is in {output}", flush=True)
         return NO_VALUE
-    sweep = "" if rerun.value is None else f"; in the sweep it was {rerun.value:.6g}"
-    print(f"{program.metric} {measured.value:.6g} at {rerun.run.resource}{sweep}")
+    sweep = "" if plan.value is None else f"; in the sweep it was {plan.value:.6g}"
+    print(f"{program.metric} {measured.value:.6g} at {plan.run.resource}{sweep}")
     newest = checkpoints.newest(layout)
     print(f"metrics: {file.metrics_file}" + (f"\ncheckpoint: {newest.path}" if newest else ""), flush=True)
     return DONE
 
 
-def _watched(program: Program, argv: list[str], environ: Mapping[str, str], metrics: Path) -> tuple[int, str]:
-    """Run it to its end; its exit code, and why its metric has no value although it was printed."""
+def _run_training(
+    program: Program, argv: list[str], environ: Mapping[str, str], metrics: Path
+) -> tuple[int, str]:
+    """Run it to its end; its exit code, and why the printed metric could not be read (empty: it could)."""
     child = subprocess.Popen(
         argv,
         cwd=program.workdir,
@@ -213,12 +215,12 @@ def _watched(program: Program, argv: list[str], environ: Mapping[str, str], metr
     )
     try:
         if child.stdout is not None:
-            unread = _read_along(program, child.stdout.fileno(), metrics)
+            unread = _tee_output(program, child.stdout.fileno(), metrics)
             return child.wait(), unread
         shown = 0
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(LOOK_S)
+                child.wait(POLL_S)
             reports = list(read_reports(metrics))
             for report in reports[shown:]:
                 values = " ".join(f"{name}={value:.6g}" for name, value in report.metrics.items())
@@ -232,8 +234,8 @@ def _watched(program: Program, argv: list[str], environ: Mapping[str, str], metr
         raise
 
 
-def _read_along(program: Program, output: int, metrics: Path) -> str:
-    """Print what the program prints, and look for metrics in it; why the objective could not be read."""
+def _tee_output(program: Program, output: int, metrics: Path) -> str:
+    """Print what the program prints and parse metrics from it; why the objective could not be read."""
     writer = MetricsWriter(metrics)
     printed = PrintedMetrics(program.metrics, start=0, report=writer.write)
     while data := os.read(output, 1 << 16):
@@ -245,8 +247,8 @@ def _read_along(program: Program, output: int, metrics: Path) -> str:
     return printed.problem(program.metric)
 
 
-def _keep_working_folder(folder: Path, layout: TrialLayout, step: int) -> None:
-    """Make what a program left in its working folder the checkpoint of the last step."""
+def _checkpoint_working_folder(folder: Path, layout: TrialLayout, step: int) -> None:
+    """Make the files in a program's working folder the checkpoint of the last step."""
     if any(folder.iterdir()) and checkpoints.newest(layout, at_most=step) is None:
         checkpoints.seal(layout, step, folder)
     else:
@@ -254,7 +256,7 @@ def _keep_working_folder(folder: Path, layout: TrialLayout, step: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Train; 0 if it gave a value, 1 if not, 2 if it was asked wrongly."""
+    """Train; 0 if there is a value, 1 if not, 2 if the arguments are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m hpcsweep.rerun", description="Train a configuration of a sweep again, from scratch."
     )
@@ -263,11 +265,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="a new folder for metrics and checkpoints")
     request = parser.parse_args(arguments)
     try:
-        rerun = rerun_of(Folder(request.folder), request.trial)
-        if rerun is None:
+        plan = plan_rerun(Folder(request.folder), request.trial)
+        if plan is None:
             print(f"hpcsweep: {request.folder}: no run has given a value yet", file=sys.stderr)
             return NO_VALUE
-        return train(rerun, request.output, os.environ)
+        return train(plan, request.output, os.environ)
     except (HpcsweepError, OSError) as error:
         print(f"hpcsweep: {error}", file=sys.stderr)
         return WRONG

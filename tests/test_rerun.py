@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from hpcsweep import rerun
 from hpcsweep.cli import app
-from hpcsweep.cli.rerun import _in_force
-from hpcsweep.rerun import rerun_of
+from hpcsweep.cli.rerun import _record_at
+from hpcsweep.rerun import plan_rerun
 from hpcsweep.views.folder import Folder, best_of
 
 FUNCTION = """\
@@ -168,7 +168,7 @@ def test_start_trains_here_and_says_how_it_went(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     best = swept(root, "--set", "budget.trials=2")
     other = 1 - best["trial"]
-    found = rerun_of(Folder(root / "results" / "again"), other)
+    found = plan_rerun(Folder(root / "results" / "again"), other)
     assert found is not None
     done = started(root, "--trial", str(other))
     assert done.returncode == 0, done.stderr
@@ -188,7 +188,7 @@ def test_training_that_fails_gives_no_value_and_exit_code_1(tmp_path: Path) -> N
     (root / "it's mine.py").write_text("def train(trial): raise ValueError('no')")
     done = started(root)
     assert done.returncode == 1
-    assert "no value: training ended with exit code 1; what it left is in " in done.stdout
+    assert "no value: training ended with exit code 1; its output is in " in done.stdout
     assert "ValueError: no" in done.stderr
     assert "since it was trained this has changed" in done.stderr
     assert "it's mine.py changed" in done.stderr
@@ -212,7 +212,7 @@ def test_the_copy_of_the_code_is_run_where_there_is_one(tmp_path: Path, kind: st
     done = hpcsweep(root, "best", "results/again", "--rerun")
     assert done.exit_code == 0, done.stderr
     copy = root / "results" / "again" / "code"
-    assert f"# by the copy of the code that the sweep was started with: {copy}\n" in done.stderr
+    assert f"# uses the sweep's snapshot of the code: {copy}\n" in done.stderr
     assert "changed" not in done.stderr
     value = f"{best['value']:.6g}" if kind == "function" else str(best["value"])
     assert value in shell(done.stdout, tmp_path)
@@ -235,7 +235,7 @@ def test_another_commit_than_the_recorded_one_is_said(tmp_path: Path) -> None:
     (root / "other.py").write_text("")
     two = commit("two")
     done = hpcsweep(root, "best", "results/again", "--rerun")
-    assert f"# since it was trained this has changed: commit {one} -> {two}\n" in done.stderr
+    assert f"# changed since it was trained: commit {one} -> {two}\n" in done.stderr
 
 
 def test_what_cannot_be_is_refused_with_what_was_expected(tmp_path: Path) -> None:
@@ -243,8 +243,8 @@ def test_what_cannot_be_is_refused_with_what_was_expected(tmp_path: Path) -> Non
     swept(root)
     wrong = {
         ("--rerun", "--trial", "7"): "--trial: expected one of 0 to 0, got 7",
-        ("--rerun", "--json"): "--rerun a command: give one of them",
-        ("--start",): "go with --rerun",
+        ("--rerun", "--json"): "--json and --rerun exclude each other",
+        ("--start",): "need --rerun",
     }
     for argv, words in wrong.items():
         done = hpcsweep(root, "best", "results/again", *argv)
@@ -252,10 +252,10 @@ def test_what_cannot_be_is_refused_with_what_was_expected(tmp_path: Path) -> Non
     os.rename(root / "results" / "again" / "sweep.yaml", root / "away.yaml")
     done = hpcsweep(root, "best", "results/again", "--rerun")
     assert done.exit_code == 2
-    assert "sweep.yaml: is missing: it says how trials are run; bring it back" in done.stderr
+    assert "sweep.yaml: is missing: it tells how trials are run; bring it back" in done.stderr
 
 
 def test_the_record_in_force_is_the_newest_before_the_run_began() -> None:
     records = [{"at": 10.0}, {"at": 20.0}, {"at": 30.0}]
-    at = [_in_force(records, moment)["at"] for moment in (25.0, 30.0, 5.0, None)]
+    at = [_record_at(records, moment)["at"] for moment in (25.0, 30.0, 5.0, None)]
     assert at == [20.0, 30.0, 10.0, 30.0]

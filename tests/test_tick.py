@@ -467,4 +467,4 @@ def test_stop_tells_who_drives_where_that_takes_longer_than_a_tick(site: Site, h
 def test_cron_and_jobs_are_not_both_asked_to_drive(site: Site) -> None:
     both = CliRunner().invoke(app, ["launch", str(site.spec), "--once", "--detach"])
     assert both.exit_code == 2
-    assert "--detach has the jobs drive the sweep, --once cron: give one of them" in both.output
+    assert "--detach and --once exclude each other: jobs or cron drive the sweep" in both.output

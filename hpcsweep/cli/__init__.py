@@ -1,6 +1,6 @@
-"""The command line: one verb, one function that parses, calls and prints.
+"""The command line: one function for each verb.
 
-What a verb needs is imported when it runs, so that `--help` is quick on a slow filesystem.
+What a verb needs is imported when it runs, so that `--help` stays fast on a slow filesystem.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from hpcsweep.cli.sanitize import NeutralGroup
+from hpcsweep.cli.sanitize import SanitizedGroup
 
 app = typer.Typer(
-    cls=NeutralGroup,
+    cls=SanitizedGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -29,7 +29,8 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the spec; may be repeated."),
 ]
 ClusterName = Annotated[
-    str | None, typer.Option("--cluster", metavar="NAME", help="auto, local or slurm; goes before the spec.")
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="auto, local or slurm; overrides cluster.name."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -59,17 +60,17 @@ def launch(
     ] = None,
     cluster: ClusterName = None,
     set_: Sets = None,
-    once: Annotated[bool, typer.Option("--once", help="One tick, then leave; for cron.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run one tick, then exit; for cron.")] = False,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Submit, then leave: from here on the jobs drive the sweep.")
+        bool, typer.Option("--detach", help="Submit, then exit: from here on the jobs drive the sweep.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the outcome.")] = False,
 ) -> None:
-    """Start a sweep, or carry it on. Ctrl-C leaves jobs running; launch again to carry on."""
+    """Start or resume a sweep. Ctrl-C leaves its jobs running; launch again to resume."""
     from hpcsweep.cli.launch import launch as run
 
     if once and detach:
-        raise typer.BadParameter("--detach has the jobs drive the sweep, --once cron: give one of them")
+        raise typer.BadParameter("--detach and --once exclude each other: jobs or cron drive the sweep")
     overrides = set_ or []
     run(spec, results=results, cluster=cluster, overrides=overrides, once=once, detach=detach, quiet=quiet)
 
@@ -83,7 +84,7 @@ def plan(
         bool, typer.Option("--schema", help="Print the JSON schema of sweep files, for editors.")
     ] = False,
 ) -> None:
-    """Show what a sweep would do: brackets, rungs, arrays, cost, the sbatch script. Submits nothing."""
+    """Show what a sweep would do: brackets, rungs, arrays, cost, sbatch script. Submits nothing."""
     from hpcsweep.cli.plan import plan as run
 
     run(spec, cluster=cluster, overrides=set_ or [], schema=schema)
@@ -94,19 +95,19 @@ def status(
     folder: Folder,
     json: Json = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Stay, and draw it anew until the sweep has ended.")
+        bool, typer.Option("--watch", "-w", help="Keep refreshing until the sweep has ended.")
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.5, metavar="SECONDS", help="With --watch, the time between two looks.")
+        float, typer.Option(min=0.5, metavar="SECONDS", help="Refresh interval of --watch.")
     ] = 5,
 ) -> None:
-    """Show rungs, what runs and waits, the best so far, the cost and the failures."""
+    """Show rungs, running and pending runs, the best value, the cost and the failures."""
     if watch:
-        from hpcsweep.cli.watch import watch as live
+        from hpcsweep.cli.watch import watch as run_watch
 
         if json:
-            raise typer.BadParameter("--json is of one moment and --watch goes on: give one of them")
-        live(folder, every=every)
+            raise typer.BadParameter("--json and --watch exclude each other")
+        run_watch(folder, every=every)
         return
     from hpcsweep.cli.status import status as run
 
@@ -118,27 +119,27 @@ def best(
     folder: Folder,
     json: Json = False,
     rerun: Annotated[
-        bool, typer.Option("--rerun", help="Print the command that trains it again, from scratch.")
+        bool, typer.Option("--rerun", help="Print the command that trains it again from scratch.")
     ] = False,
-    start: Annotated[bool, typer.Option("--start", help="With --rerun: train it here and now.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="With --rerun: run that command now.")] = False,
     trial: Annotated[
-        int | None, typer.Option(metavar="N", help="With --rerun: another trial than the best.")
+        int | None, typer.Option(metavar="N", help="With --rerun: this trial instead of the best.")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="With --rerun: where to; default: rerun-<sweep>-<trial>."),
+        typer.Option(metavar="PATH", help="With --rerun: the output folder; default: rerun-<sweep>-<trial>."),
     ] = None,
 ) -> None:
     """Print the best trial's value and configuration, or how to train it again."""
     if rerun:
-        from hpcsweep.cli.rerun import rerun as again
+        from hpcsweep.cli.rerun import rerun as run_rerun
 
         if json:
-            raise typer.BadParameter("--json: prints a configuration, --rerun a command: give one of them")
-        again(folder, trial=trial, output=output, start=start)
+            raise typer.BadParameter("--json and --rerun exclude each other")
+        run_rerun(folder, trial=trial, output=output, start=start)
         return
     if start or trial is not None or output is not None:
-        raise typer.BadParameter("--start, --trial and --output go with --rerun")
+        raise typer.BadParameter("--start, --trial and --output need --rerun")
     from hpcsweep.cli.status import best as run
 
     run(folder, json=json)
@@ -150,7 +151,7 @@ def explain(
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
     json: Json = False,
 ) -> None:
-    """Tell why a trial was started, promoted or dropped, at which rung, and against whom."""
+    """Explain why a trial was started, promoted or dropped, and at which rung against which trials."""
     from hpcsweep.cli.explain import explain as run
 
     run(folder, trial, json=json)
@@ -162,10 +163,10 @@ def logs(
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
     rung: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only this rung.")] = None,
     tail: Annotated[
-        int | None, typer.Option("--tail", "-n", min=1, metavar="N", help="Only the last lines of each.")
+        int | None, typer.Option("--tail", "-n", min=1, metavar="N", help="Only the last N lines of each.")
     ] = None,
 ) -> None:
-    """Print what the attempts of a trial printed."""
+    """Print the logs of a trial's attempts."""
     from hpcsweep.cli.logs import logs as run
 
     run(folder, trial, rung=rung, tail=tail)
@@ -178,7 +179,7 @@ def stop(
         int | None, typer.Argument(metavar="TRIAL", help="Only this trial; default: the whole sweep.")
     ] = None,
 ) -> None:
-    """Ask a sweep to cancel its jobs and end (launch again to carry on), or end one trial of it."""
+    """Stop a sweep and cancel its jobs (launch again to resume), or stop one trial."""
     from hpcsweep.cli.stop import stop as run
 
     run(folder, trial)
@@ -188,7 +189,8 @@ def stop(
 def enqueue(
     folder: Folder,
     values: Annotated[
-        list[str], typer.Argument(metavar="NAME=VALUE ...", help="Parameters; missing ones are drawn.")
+        list[str],
+        typer.Argument(metavar="NAME=VALUE ...", help="Parameter values; missing ones are sampled."),
     ],
 ) -> None:
     """Try a configuration next, before any that the searcher proposes."""
@@ -201,7 +203,7 @@ def enqueue(
 def retry(
     folder: Folder,
     trial: Annotated[
-        int | None, typer.Argument(metavar="TRIAL", help="Its number; default: all that failed.")
+        int | None, typer.Argument(metavar="TRIAL", help="Its number; default: all failed trials.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -212,7 +214,7 @@ def retry(
         ),
     ] = None,
 ) -> None:
-    """Try failed runs again; go on with a sweep that is paused."""
+    """Retry failed runs; resume a paused sweep."""
     from hpcsweep.cli.retry import retry as run
 
     run(folder, trial, set_ or [])
@@ -222,15 +224,15 @@ def retry(
 def clean(
     folder: Folder,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Remove them; without it nothing is removed.")
+        bool, typer.Option("--yes", "-y", help="Remove them; without it, only show what would be removed.")
     ] = False,
     best: Annotated[
         bool,
-        typer.Option("--best", help="Keep those of the best trial alone, of the trials that are done."),
+        typer.Option("--best", help="Of finished trials keep only the best one's checkpoint."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Remove checkpoints of trials that can never go on, and say before what would go."""
+    """Remove checkpoints that no trial can need any more; shows first what would be removed."""
     from hpcsweep.cli.clean import clean as run
 
     run(folder, yes=yes, best=best, json=json)
@@ -241,16 +243,16 @@ def simulate(
     spec: Spec,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=A,B", help="More to compare, after --compare.", show_default=False),
+        typer.Argument(
+            metavar="KEY=A,B", help="More values to compare, after --compare.", show_default=False
+        ),
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE.py:NAME", help="The learning curve, a function of config and step giving the value."
-        ),
+        typer.Option(metavar="FILE.py:NAME", help="The learning curve: a function (config, step) -> value."),
     ] = None,
     curves: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Or curves recorded in an earlier results folder.")
+        Path | None, typer.Option(metavar="DIR", help="Use curves recorded in an earlier results folder.")
     ] = None,
     compare: Annotated[
         list[str] | None,
@@ -259,42 +261,42 @@ def simulate(
             help="Compare these values of a key, such as scheduler=hyperband,asha searcher=random,tpe.",
         ),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Simulate with N seeds.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Simulate N seeds.")] = 1,
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="SEED", help="The first seed; default: searcher.seed.")
     ] = None,
     set_: Sets = None,
     results: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the results folder here.")] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Where to plot the best value over time.")
+        Path | None, typer.Option(metavar="FILE.html", help="Plot the best value over time to this file.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Run a sweep in virtual time on a simulated cluster: what it would take, and how well it would do."""
-    from hpcsweep.cli.simulate import SimulateOptions
-    from hpcsweep.cli.simulate import run as simulated
+    """Simulate a sweep in virtual time: makespan, GPU-hours and best value to expect."""
+    from hpcsweep.cli.simulate import SimulateOptions, run
 
     if more and not compare:
         raise typer.BadParameter(f"{more[0]}: must come after --compare; --set overrides a value")
     comparisons = [*(compare or []), *(more or [])]
-    wanted = SimulateOptions(set_ or [], objective, curves, comparisons, seed, repeat, results, output)
-    simulated(spec, wanted, json=json)
+    options = SimulateOptions(set_ or [], objective, curves, comparisons, seed, repeat, results, output)
+    run(spec, options, json=json)
 
 
 @app.command()
 def doctor(
     spec: Annotated[
-        Path | None, typer.Argument(metavar="SPEC", help="The sweep file (YAML), to check the site for it.")
+        Path | None,
+        typer.Argument(metavar="SPEC", help="The sweep file (YAML); checks the site for this sweep."),
     ] = None,
     results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The results folder; default: results/<name>.")
     ] = None,
     set_: Sets = None,
     canary: Annotated[
-        bool | None, typer.Option("--canary/--no-canary", help="Submit one small job; asked if not given.")
+        bool | None, typer.Option("--canary/--no-canary", help="Submit one small test job; default: ask.")
     ] = None,
     wait: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="How long the canary may wait in the queue.")
+        float, typer.Option(min=1, metavar="SECONDS", help="How long the test job may wait in the queue.")
     ] = 120,
     json: Json = False,
 ) -> None:
@@ -322,7 +324,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a table of the sweep, or the whole of it for TensorBoard or optuna-dashboard."""
+    """Export tables of the sweep, or all of it for TensorBoard or optuna-dashboard."""
     from hpcsweep.cli.export import export as run
 
     run(folder, format_=format_, name=table, output=output)
@@ -332,14 +334,14 @@ def export(
 def report(
     folder: Folder,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Where to; default: DIR/report.html.")
+        Path | None, typer.Option(metavar="FILE.html", help="The output file; default: DIR/report.html.")
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=min|max", help="Which end of another metric is good; may be repeated."),
+        typer.Option(metavar="NAME=min|max", help="Direction of another metric; may be repeated."),
     ] = None,
 ) -> None:
-    """Write one HTML file that shows the whole sweep; it needs no network."""
+    """Write a self-contained HTML report of the sweep."""
     from hpcsweep.cli.report import report as run
 
     run(folder, output=output, metrics=metric or [])
@@ -350,11 +352,11 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR DIR ...", help="Results folders.")],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="Where to write the page; default: compared.html."),
+        typer.Option(metavar="FILE.html", help="The output file; default: compared.html."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare sweeps: best values, also at equal cost, and how sure that is over repeats."""
+    """Compare sweeps: best values, also at equal cost, with confidence intervals over repeats."""
     from hpcsweep.cli.compare import compare as run
 
     run(folders, output=output, json=json)

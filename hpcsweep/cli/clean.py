@@ -1,10 +1,10 @@
-"""`clean`: remove checkpoints that nothing can need any more, after saying which."""
+"""`clean`: remove checkpoints that are no longer needed, after showing which."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -26,102 +26,102 @@ from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import Folder
 
-#: So many trials are named.
-NAMED = 10
+#: More trials than this are not listed one by one.
+NAMED: Final = 10
 
 
 def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
-    """Tell what would go and what stays, and with `yes` remove it.
+    """Show which checkpoints would be removed and which kept; with `yes`, remove them.
 
     Args:
         path: The results folder.
-        yes: Remove.
-        best: Those of trials that were trained to the end go as well, but the best one's.
-        json: Tell in JSON.
+        yes: Whether to remove.
+        best: Of trials that were trained to the end, keep only the best one's.
+        json: Print JSON.
     """
     with errors_exit():
         folder = Folder(path)
         if not folder.layout.spec.exists():
-            raise FolderError(f"{folder.layout.spec}: is missing: it says who may go on; bring it back")
+            raise FolderError(f"{folder.layout.spec}: is missing: it tells who may resume; bring it back")
         session = Session.for_request(folder.layout, folder.state)
-        _refuse_beside_driver(folder, path)
+        _check_no_driver(folder, path)
         held = held_by_trial(folder.layout)
-        going = _useless(session.spec, folder.reading.events, held, best=best)
-        told = _told(held, going)
-        if yes and (going or folder.state.dropping):
+        removable = _removable(session.spec, folder.reading.events, held, best=best)
+        summary = _summarise(held, removable)
+        if yes and (removable or folder.state.dropping):
             with session.acquire(SystemClock()) as journal:
-                told |= _remove(session.spec, journal or Journal.open(folder.layout), held, best=best)
+                summary |= _remove(session.spec, journal or Journal.open(folder.layout), held, best=best)
         if json:
-            typer.echo(json_text(told))
+            typer.echo(json_text(summary))
             return
-        for line in _lines(told, path, yes=yes, best=best):
+        for line in _lines(summary, path, yes=yes, best=best):
             typer.echo(line)
 
 
-def _refuse_beside_driver(folder: Folder, path: Path) -> None:
+def _check_no_driver(folder: Folder, path: Path) -> None:
     driver = folder.driver
     if driver is not None:
         raise HeldError(
-            f"{path}: {driver} is driving this sweep, and removes by itself what can never go on "
-            "(train.keep: survivors); to clean up by hand, end it first"
+            f"{path}: {driver} is driving this sweep and removes unneeded checkpoints itself "
+            "(train.keep: survivors); end it first to clean up by hand"
         )
 
 
-def _useless(
+def _removable(
     spec: SweepSpec, events: Sequence[AnyEvent], held: Mapping[int, Held], *, best: bool
 ) -> list[int]:
-    """Trials that have checkpoints of no use."""
+    """Trials whose checkpoints are no longer needed."""
     state, retention = retention_of(spec, events, keep_trained=not best)
-    # What was removed before may be there again: of a worker that nobody knew to be alive.
+    # A worker that was taken for dead may have written again what was removed before.
     return [trial for trial in held if trial in retention.removable or trial in state.dropped]
 
 
-def _told(held: Mapping[int, Held], going: Sequence[int]) -> dict[str, Any]:
-    stays = [trial for trial in held if trial not in set(going)]
+def _summarise(held: Mapping[int, Held], removable: Sequence[int]) -> dict[str, Any]:
+    kept = [trial for trial in held if trial not in set(removable)]
     return {
-        "trials": list(going),
-        "files": sum(held[trial].files for trial in going),
-        "bytes": sum(held[trial].bytes for trial in going),
-        "kept_trials": stays,
-        "kept_files": sum(held[trial].files for trial in stays),
-        "kept_bytes": sum(held[trial].bytes for trial in stays),
+        "trials": list(removable),
+        "files": sum(held[trial].files for trial in removable),
+        "bytes": sum(held[trial].bytes for trial in removable),
+        "kept_trials": kept,
+        "kept_files": sum(held[trial].files for trial in kept),
+        "kept_bytes": sum(held[trial].bytes for trial in kept),
         "removed": False,
     }
 
 
 def _remove(spec: SweepSpec, journal: Journal, held: Mapping[int, Held], *, best: bool) -> dict[str, Any]:
-    """Remove what is useless by the newest events; what came of it.
+    """Remove what is no longer needed by the newest events; returns what to add to the summary.
 
     Raises:
-        HeldError: A driver has begun meanwhile.
+        HeldError: A driver has started meanwhile.
     """
     try:
         journal.acquire()
         layout, events = journal.layout, journal.events
-        going = _useless(spec, events, held, best=best)
+        removable = _removable(spec, events, held, best=best)
         tabled = read_tables(layout) is not None
-        dropped = SweepState.replay(events)
-        new = tuple(trial for trial in going if trial not in dropped.dropped)
+        state = SweepState.replay(events)
+        new = tuple(trial for trial in removable if trial not in state.dropped)
         if new:
             journal.commit([CheckpointsDropped(new)])
-        answer = _carried_out(layout, RemoveCheckpoints(tuple(dict.fromkeys([*dropped.dropping, *going]))))
+        answer = _run_task(layout, RemoveCheckpoints(tuple(dict.fromkeys([*state.dropping, *removable]))))
         if answer.trials:
             journal.commit(
                 [CheckpointsRemoved(answer.trials, answer.had, files=answer.files, bytes=answer.bytes)]
             )
         if tabled:
-            _carried_out(layout, WriteTables())
-        left = sorted(set(going).difference(answer.trials))
+            _run_task(layout, WriteTables())
+        left = sorted(set(removable).difference(answer.trials))
         return {"removed": True, "files": answer.files, "bytes": answer.bytes, "left_trials": left}
     finally:
         journal.release()
 
 
-def _carried_out(layout: Layout, order: Order) -> Answer:
-    """What came of an order.
+def _run_task(layout: Layout, order: Order) -> Answer:
+    """Run a compaction task in a process of its own.
 
     Raises:
-        FolderError: It could not be carried out.
+        FolderError: It failed.
     """
     worker = make_compactor(layout)
     try:
@@ -135,18 +135,21 @@ def _carried_out(layout: Layout, order: Order) -> Answer:
     return answer
 
 
-def _lines(told: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> list[str]:
-    kept = _amount(told["kept_bytes"], told["kept_files"], len(told["kept_trials"]))
-    kept = f"kept: {kept} that may go on, were trained to the end or are the best"
-    if not told["trials"]:
-        return ["nothing to remove: no trial has checkpoints that nothing can need any more", kept]
-    what = f"{_amount(told['bytes'], told['files'], len(told['trials']))}: {_named(told['trials'])}"
+def _lines(summary: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> list[str]:
+    kept = _amount(summary["kept_bytes"], summary["kept_files"], len(summary["kept_trials"]))
+    kept = f"kept: {kept} that may resume, were trained to the end or are the best"
+    if not summary["trials"]:
+        return ["nothing to remove: all checkpoints may still be needed", kept]
+    trials = summary["trials"]
+    what = f"{_amount(summary['bytes'], summary['files'], len(trials))}: {_list_trials(trials)}"
     if not yes:
         command = ["hpcsweep", "clean", str(path), *(["--best"] if best else []), "--yes"]
-        return [f"would remove {what}", kept, f"nothing was removed; do it with: {shell_join(command)}"]
+        return [f"would remove {what}", kept, f"nothing was removed; to remove, run: {shell_join(command)}"]
     lines = [f"removed {what}", kept]
-    if told.get("left_trials"):
-        lines.append(f"could not be removed, see the permissions of: trials {_named(told['left_trials'])}")
+    if summary.get("left_trials"):
+        lines.append(
+            f"could not be removed (check the permissions): trials {_list_trials(summary['left_trials'])}"
+        )
     return lines
 
 
@@ -154,6 +157,6 @@ def _amount(count: int, files: int, trials: int) -> str:
     return f"{size(count)} in {files} file{'s' * (files != 1)} of {trials} trial{'s' * (trials != 1)}"
 
 
-def _named(trials: Sequence[int]) -> str:
+def _list_trials(trials: Sequence[int]) -> str:
     named = [str(trial) for trial in trials[:NAMED]]
     return ", ".join([*named, ".."] if len(trials) > NAMED else named)

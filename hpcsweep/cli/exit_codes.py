@@ -22,7 +22,7 @@ INTERRUPTED: Final = 130
 
 @contextlib.contextmanager
 def prefix_errors(source: Path) -> Iterator[None]:
-    """Have each problem of a spec name its file."""
+    """Prefix each problem of a spec with its file."""
     try:
         yield
     except SpecError as error:
@@ -31,9 +31,9 @@ def prefix_errors(source: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors_exit() -> Iterator[None]:
-    """Print an error of ours, or of the operating system, and leave with its code.
+    """Print an error of hpcsweep or of the operating system and exit with its code.
 
-    Others keep their traceback.
+    Other errors keep their traceback.
     """
     try:
         yield
@@ -44,9 +44,9 @@ def errors_exit() -> Iterator[None]:
         typer.echo(f"hpcsweep: {error}", err=True)
         raise typer.Exit(WRONG) from None
     except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more; do not complain about it at exit either
+        sys.stderr.close()  # nobody reads any more: no complaint about it at exit, either
         raise typer.Exit(DONE) from None
     except OSError as error:
-        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        typer.echo(f"hpcsweep: {place}{error.strerror or error}", err=True)
+        path = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        typer.echo(f"hpcsweep: {path}{error.strerror or error}", err=True)
         raise typer.Exit(WRONG) from None

@@ -1,8 +1,8 @@
-"""Text of others on a terminal: what configurations and logs hold is shown, never obeyed.
+"""Safe terminal output: what configurations and logs contain is shown, never interpreted.
 
 Names, values, error messages and file names may hold escape sequences, and characters that change the
-direction of text. All that the command line prints goes through `neutral_output`: nothing has to be
-thought of where it is printed.
+direction of text. Everything that the command line prints goes through `sanitized_output`, so that
+callers need not think of it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typer.core import TyperGroup
 from hpcsweep.core.sanitize import sanitize, sanitize_lines
 from hpcsweep.core.secrets import mask_values, secret_arguments
 
-__all__ = ["NeutralGroup", "hide", "json_text", "neutral_output", "raw", "sanitize", "sanitize_lines"]
+__all__ = ["SanitizedGroup", "hide", "json_text", "raw", "sanitize", "sanitize_lines", "sanitized_output"]
 
 #: Values that are printed nowhere.
 _hidden: list[str] = []
 
 
 def json_text(value: object) -> str:
-    """The value as JSON, in which whatever is not printable is written as an escape."""
+    """The value as JSON, with everything that is not printable escaped."""
     import msgspec  # not for --help
 
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
@@ -40,20 +40,20 @@ def _escaped(char: str) -> str:
 
 
 def hide(values: Iterable[str]) -> None:
-    """Print these values nowhere from here on; a mask stands in their place."""
+    """Mask these values in everything printed from here on."""
     _hidden.extend(values)
 
 
 def raw(stream: TextIO) -> TextIO:
-    """The stream without the filter: for our own escapes, of a live view."""
-    return stream.stream if isinstance(stream, _Neutral) else stream
+    """The unfiltered stream, for the escape sequences of a live view."""
+    return stream.stream if isinstance(stream, _SanitizedStream) else stream
 
 
 @contextlib.contextmanager
-def neutral_output() -> Iterator[None]:
-    """Until the block ends whatever is printed as text is sanitized; bytes stay as they are."""
+def sanitized_output() -> Iterator[None]:
+    """Until the block ends, sanitize all text that is printed; bytes stay as they are."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast("TextIO", _Neutral(stream)) for stream in before)
+    sys.stdout, sys.stderr = (cast("TextIO", _SanitizedStream(stream)) for stream in before)
     try:
         yield
     finally:
@@ -61,7 +61,7 @@ def neutral_output() -> Iterator[None]:
         _hidden.clear()
 
 
-class _Neutral(io.TextIOBase):
+class _SanitizedStream(io.TextIOBase):
     """A text stream that passes on sanitized text."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -83,14 +83,14 @@ class _Neutral(io.TextIOBase):
         return getattr(super().__getattribute__("stream"), name)
 
     def __del__(self) -> None:
-        """The stream goes on after us."""
+        """The wrapped stream stays open."""
 
 
-class NeutralGroup(TyperGroup):
-    """The verbs, with messages about wrong arguments included in what is sanitized."""
+class SanitizedGroup(TyperGroup):
+    """The verbs; messages about wrong arguments are sanitized, too."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         given = args[0] if args else kwargs.get("args")
-        with neutral_output():
+        with sanitized_output():
             hide(secret_arguments(sys.argv[1:] if given is None else given))
             return super().main(*args, **kwargs)

@@ -93,8 +93,8 @@ def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_g
     assert (
         lines[0] == f"would remove {size / 1000:.3g} kB in 8 files of 4 trials: {', '.join(map(str, others))}"
     )
-    assert lines[1].endswith("in 2 files of 1 trial that may go on, were trained to the end or are the best")
-    assert lines[2] == "nothing was removed; do it with: hpcsweep clean results/lr --yes"
+    assert lines[1].endswith("in 2 files of 1 trial that may resume, were trained to the end or are the best")
+    assert lines[2] == "nothing was removed; to remove, run: hpcsweep clean results/lr --yes"
     assert len(held_by_trial(layout)) == 5
     told = json.loads(run("clean", "results/lr", "--json").stdout)
     assert (told["trials"], told["kept_trials"], told["removed"]) == (others, [kept], False)
@@ -104,7 +104,7 @@ def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_g
     assert list(held_by_trial(layout)) == [kept]
     assert run("best", "results/lr").stdout == before
     assert run("clean", "results/lr", "--yes").stdout.splitlines()[0] == (
-        "nothing to remove: no trial has checkpoints that nothing can need any more"
+        "nothing to remove: all checkpoints may still be needed"
     )
     assert status()["removed_trials"] == 4
 

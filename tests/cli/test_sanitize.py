@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hpcsweep.cli import app
 from hpcsweep.cli.logs import _coloured
-from hpcsweep.cli.sanitize import hide, json_text, neutral_output
+from hpcsweep.cli.sanitize import hide, json_text, sanitized_output
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import list_records
 
@@ -46,7 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_escapes_and_changes_of_direction_are_not_printed(
     capsys: pytest.CaptureFixture[str], err: bool
 ) -> None:
-    with neutral_output():
+    with sanitized_output():
         typer.echo(f"one\n\ttwo {EVIL}", err=err)
         print(EVIL, file=sys.stderr if err else sys.stdout)
     out, errors = capsys.readouterr()
@@ -54,7 +54,7 @@ def test_escapes_and_changes_of_direction_are_not_printed(
 
 
 def test_bytes_pass_as_they_are(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    with neutral_output():
+    with sanitized_output():
         sys.stdout.flush()
         sys.stdout.buffer.write(EVIL.encode())
         sys.stdout.buffer.flush()
@@ -63,7 +63,7 @@ def test_bytes_pass_as_they_are(capsysbinary: pytest.CaptureFixture[bytes]) -> N
 
 def test_json_keeps_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"a": [EVIL, "\U0001d11e\ue000\U000e0001"]}
-    with neutral_output():
+    with sanitized_output():
         typer.echo(json_text(value))
     out = capsys.readouterr().out
     assert json.loads(out) == value
@@ -80,10 +80,10 @@ def test_wrong_arguments_are_shown_without_escapes() -> None:
 def test_what_is_hidden_is_printed_nowhere_and_forgotten_at_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with neutral_output():
+    with sanitized_output():
         hide(["hunter22"])
         typer.echo("the key is hunter22")
-    with neutral_output():
+    with sanitized_output():
         typer.echo("hunter22")
     assert capsys.readouterr().out == "the key is ***\nhunter22\n"
 
@@ -139,6 +139,6 @@ def test_a_variable_without_a_value_is_inherited_or_asked_for(
 
 
 def test_a_stream_without_an_end_of_its_own_is_wrapped() -> None:
-    with neutral_output():
+    with sanitized_output():
         assert not isinstance(sys.stdout, io.TextIOWrapper)
         assert sys.stdout.encoding
