@@ -497,7 +497,7 @@ def test_on_a_terminal_the_canary_is_asked_for(slurm: OneTaskSlurm, answer: str,
         out, _ = process.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
-    assert "Submit one small job (1 CPU, 5 minutes at most) to see what a compute node sees? [y/N]" in out
+    assert "Submit one small test job (1 CPU, 5 minutes at most) to check a compute node? [y/N]" in out
     assert ("good     canary: ran on n1" in out) is flown
     assert ("run doctor with --canary" in out) is not flown
 
@@ -521,7 +521,10 @@ def test_interrupted_it_removes_the_canary_first(slurm: OneTaskSlurm, signum: si
             time.sleep(0.05)
         process.send_signal(signum)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "\nhpcsweep: interrupted; nothing of the canary is left\n")
+    assert (process.returncode, err) == (
+        130,
+        "\nhpcsweep: interrupted; the test job and its files are removed\n",
+    )
     assert not (slurm.state / "pending").exists(), "cancelled"
 
 

@@ -16,7 +16,7 @@ from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemove
 from hpcsweep.core.quoting import shell_join
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, HeldError
-from hpcsweep.session.algorithms import retention_of
+from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session, make_compactor
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.checkpoints import Held, held_by_trial
@@ -71,7 +71,7 @@ def _removable(
     spec: SweepSpec, events: Sequence[AnyEvent], held: Mapping[int, Held], *, best: bool
 ) -> list[int]:
     """Trials whose checkpoints are no longer needed."""
-    state, retention = retention_of(spec, events, keep_trained=not best)
+    state, _, retention = replay_sweep(spec, events, keep_trained=not best)
     # A worker that was taken for dead may have written again what was removed before.
     return [trial for trial in held if trial in retention.removable or trial in state.dropped]
 

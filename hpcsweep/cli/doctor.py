@@ -1,4 +1,4 @@
-"""`doctor`: what this site is fit for. Exit 0 unless something has failed."""
+"""`doctor`: check this site. Exits with 0 unless a check fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpcsweep.doctor.findings import Finding, Level
 from hpcsweep.session.validation import validate
 from hpcsweep.spec import load_spec
 
-QUESTION: Final = "Submit one small job (1 CPU, 5 minutes at most) to see what a compute node sees?"
+QUESTION: Final = "Submit one small test job (1 CPU, 5 minutes at most) to check a compute node?"
 
 
 def doctor(
@@ -41,19 +41,19 @@ def doctor(
         if spec_path is not None and spec is not None:
             with prefix_errors(spec_path):
                 validate(spec)
-        examination = Doctor(spec, spec_path, results=results, overrides=overrides)
+        checks = Doctor(spec, spec_path, results=results, overrides=overrides)
         found: list[Finding] = []
         try:
             with (
                 _interruptible(),
-                contextlib.closing(_findings(examination, canary, wait_s, json)) as findings,
+                contextlib.closing(_findings(checks, canary, wait_s, json)) as findings,
             ):
                 for finding in findings:
                     found.append(finding)
                     if not json:
                         typer.echo(finding)
         except KeyboardInterrupt:
-            typer.echo("\nhpcsweep: interrupted; nothing of the canary is left", err=True)
+            typer.echo("\nhpcsweep: interrupted; the test job and its files are removed", err=True)
             raise typer.Exit(INTERRUPTED) from None
         if json:
             typer.echo(json_text({"findings": found}))
@@ -61,22 +61,22 @@ def doctor(
 
 
 def _findings(
-    examination: Doctor, canary: bool | None, wait_s: float, json: bool
+    checks: Doctor, canary: bool | None, wait_s: float, json: bool
 ) -> Generator[Finding, None, None]:
-    yield from examination.findings()
-    if not examination.may_fly:
+    yield from checks.findings()
+    if not checks.may_fly:
         return
     if canary is None and not json and sys.stdin.isatty():
         canary = typer.confirm(QUESTION, default=False)
     if canary:
-        yield from examination.canary(wait_s=wait_s)
+        yield from checks.canary(wait_s=wait_s)
     else:
-        yield examination.no_canary()
+        yield checks.no_canary()
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """TERM and HUP do what Ctrl-C does: the canary is removed."""
+    """TERM and HUP act like Ctrl-C: the test job is removed."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -287,7 +287,7 @@ def _print_search(session: Session, state: SweepState) -> None:
 
 
 def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) -> str:
-    """That a sweep has ended for good, and what would carry it further.
+    """That the sweep has ended, and what would extend it.
 
     Args:
         state: Of the sweep.
@@ -305,22 +305,23 @@ def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) ->
     ways = [f"raise {' or '.join([*budgets, *growing])}"] if budgets or growing else []
     if not budgets and not enqueued:
         ways.append("enqueue a configuration")
-    advice = f" To go further, {', or '.join(ways)}." if ways else ""
-    return f"It has ended already: nothing is started{though if enqueued else ''}.{advice}"
+    advice = f" To extend it, {', or '.join(ways)}." if ways else ""
+    outcome = state.ended.outcome.value if state.ended is not None else "ended"
+    return f"already {outcome}: nothing is started{though if enqueued else ''}.{advice}"
 
 
 def _from_scratch(trials: Sequence[int]) -> str:
-    """That these go on without a checkpoint."""
+    """That these trials restart without a checkpoint."""
     one = len(trials) == 1
     return (
-        f"note: {plural(len(trials), 'trial')} {'goes' if one else 'go'} on from scratch: "
-        f"{'its checkpoint was' if one else 'their checkpoints were'} removed when nothing could need "
-        f"{'it' if one else 'them'}; in a sweep that may be carried further, train.keep: all keeps them"
+        f"note: {plural(len(trials), 'trial')} {'restarts' if one else 'restart'} from scratch: "
+        f"{'its checkpoint was' if one else 'their checkpoints were'} removed when "
+        f"{'it' if one else 'they'} could not be needed any more; train.keep: all keeps them"
     )
 
 
 def _command(spec_path: Path, *, results: Path | None, cluster: str | None, overrides: Sequence[str]) -> str:
-    """The command line that carries on."""
+    """The command line that resumes the sweep."""
     words = ["hpcsweep", "launch", str(spec_path)]
     words += ["--results", str(results)] if results else []
     words += ["--cluster", cluster] if cluster else []
@@ -354,8 +355,8 @@ class _Interrupted(BaseException):
 class _Signals:
     """INT, TERM and HUP end the driver between two ticks, so that no submission is left in doubt.
 
-    A second one ends it at once: nothing is lost by that either, but the next launch may have to
-    wait until it is certain what became of a submission.
+    A second one ends it at once. That loses nothing, either, but the next launch may have to wait until
+    it is certain what became of a submission.
     """
 
     NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""`simulate`: what a sweep would take, and how well it would do, in virtual time."""
+"""`simulate`: makespan, cost and best value of a sweep, in virtual time."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from hpcsweep.simulation.plot import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.output import is_stdout
 
-#: Shares of the makespan at which the best value is shown.
+#: Fractions of the makespan at which the best value is printed.
 SHOWN_AT = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 class SimulateOptions(NamedTuple):
-    """What is to be simulated.
+    """The options of the command.
 
     Attributes:
         objective: The learning curve as `FILE.py:NAME`; `curves` is a results folder in its place.
@@ -59,67 +59,67 @@ class SimulateOptions(NamedTuple):
     output: Path | None
 
 
-def run(spec_path: Path, wanted: SimulateOptions, *, json: bool) -> None:
+def run(spec_path: Path, options: SimulateOptions, *, json: bool) -> None:
     """Simulate the sweep, or variants of it, and print what it took.
 
     Raises:
         typer.Exit: Code 1 if no value came, 2 if the request or the spec is wrong.
     """
     with errors_exit():
-        if wanted.objective is not None and wanted.curves is not None:
+        if options.objective is not None and options.curves is not None:
             raise SpecError("--curves: give either it or --objective")
-        if json and wanted.output is not None and is_stdout(wanted.output):
+        if json and options.output is not None and is_stdout(options.output):
             raise SpecError("--output: standard output gets the JSON; give a file for the plot")
-        if wanted.results is not None and (wanted.comparisons or wanted.repeat > 1):
-            raise SpecError("--results: holds a single sweep, so it goes neither with --compare nor --repeat")
-        chosen = _variants(spec_path, wanted)
+        if options.results is not None and (options.comparisons or options.repeat > 1):
+            raise SpecError("--results: holds a single sweep: not with --compare or --repeat")
+        chosen = _make_variants(spec_path, options)
         with prefix_errors(spec_path):
             for one in chosen:
                 validate(one.spec)
         spec = chosen[0].spec
-        curve = _curve(wanted)
+        curve = _curve(options)
         with prefix_errors(spec_path):
-            found = _simulated(chosen, curve, wanted, quiet=json)
-        output = wanted.output
-        if wanted.comparisons and output is None:
+            found = _compare(chosen, curve, options, quiet=json)
+        output = options.output
+        if options.comparisons and output is None:
             output = Path(f"{spec.name}-compared.html")
         if output is not None:
             write_plot(found, output)
         if json:
             typer.echo(_json(found, output))
         elif output is None or not is_stdout(output):
-            _print(found, spec, wanted)
+            _print(found, spec, options)
             if output is not None:
                 typer.echo(f"plot: {output}")
         if all(row.value is None for row in found.rows):
             raise typer.Exit(NO_VALUE)
 
 
-def _variants(spec_path: Path, wanted: SimulateOptions) -> list[Variant]:
-    if wanted.comparisons:
-        return make_variants(spec_path, wanted.overrides, wanted.comparisons)
-    spec = load_spec(spec_path, wanted.overrides)
+def _make_variants(spec_path: Path, options: SimulateOptions) -> list[Variant]:
+    if options.comparisons:
+        return make_variants(spec_path, options.overrides, options.comparisons)
+    spec = load_spec(spec_path, options.overrides)
     return [Variant(spec.name, spec)]
 
 
-def _curve(wanted: SimulateOptions) -> Callable[[SweepSpec], Curve]:
-    """The curve for a spec; what can be loaded at once is."""
-    if wanted.objective is not None:
-        loaded = load_curve(wanted.objective)
+def _curve(options: SimulateOptions) -> Callable[[SweepSpec], Curve]:
+    """Makes the curve for a spec; files are loaded at once."""
+    if options.objective is not None:
+        loaded = load_curve(options.objective)
         return lambda spec: loaded
-    curves = wanted.curves
+    curves = options.curves
     if curves is not None:
         return lambda spec: RecordedCurves(curves, spec.space)
     return lambda spec: synthetic_curve(spec.space, minimise=spec.objective.mode == "min")
 
 
-def _simulated(
-    chosen: Sequence[Variant], curve: Callable[[SweepSpec], Curve], wanted: SimulateOptions, *, quiet: bool
+def _compare(
+    chosen: Sequence[Variant], curve: Callable[[SweepSpec], Curve], options: SimulateOptions, *, quiet: bool
 ) -> Comparison:
     first = chosen[0].spec
-    seed = first.searcher.seed if wanted.seed is None else wanted.seed
-    if wanted.results is not None:
-        one = simulate(first, curve(first), seed=seed, folder=wanted.results)
+    seed = first.searcher.seed if options.seed is None else options.seed
+    if options.results is not None:
+        one = simulate(first, curve(first), seed=seed, folder=options.results)
         return compare_results(first, {chosen[0].name: [one]})
     show = sys.stderr.isatty() and not quiet
 
@@ -128,14 +128,14 @@ def _simulated(
             _show_on_one_line(f"{sanitize(name)}, seed {seed}")
 
     try:
-        return compare(chosen, curve, range(seed, seed + wanted.repeat), progress=progress)
+        return compare(chosen, curve, range(seed, seed + options.repeat), progress=progress)
     finally:
         if show:
             _show_on_one_line("")
 
 
 def _show_on_one_line(text: str) -> None:
-    """Put the text in the place of what stands on the terminal's last line."""
+    """Overwrite the last line of the terminal."""
     terminal = raw(sys.stderr)
     terminal.write(f"\r\x1b[K{text}")
     terminal.flush()
@@ -144,11 +144,11 @@ def _show_on_one_line(text: str) -> None:
 # --------------------------------------------------------------------------- what is printed
 
 
-def _print(found: Comparison, spec: SweepSpec, wanted: SimulateOptions) -> None:
+def _print(found: Comparison, spec: SweepSpec, options: SimulateOptions) -> None:
     runs = found.rows[0].runs
     seeds = f"seed {runs[0].seed}" if len(runs) == 1 else f"seeds {runs[0].seed} to {runs[-1].seed}"
-    typer.echo(f"{spec.name}: {_objective(wanted)}; {seeds}; {runs[0].places} {_places(runs[0])}")
-    if wanted.comparisons:
+    typer.echo(f"{spec.name}: {_objective(options)}; {seeds}; {runs[0].places} {_places(runs[0])}")
+    if options.comparisons:
         _print_table(found)
     elif len(runs) > 1:
         _print_medians(runs, found.metric)
@@ -156,11 +156,11 @@ def _print(found: Comparison, spec: SweepSpec, wanted: SimulateOptions) -> None:
         _print_one(runs[0], found.metric)
 
 
-def _objective(wanted: SimulateOptions) -> str:
-    if wanted.objective is not None:
-        return f"objective {wanted.objective}"
-    if wanted.curves is not None:
-        return f"curves of {wanted.curves}"
+def _objective(options: SimulateOptions) -> str:
+    if options.objective is not None:
+        return f"objective {options.objective}"
+    if options.curves is not None:
+        return f"curves of {options.curves}"
     return "a built-in curve, so look at times alone (else give --objective or --curves)"
 
 
@@ -173,8 +173,8 @@ def _print_one(run: SimulationResult, metric: str) -> None:
     for name, text in _figures(run):
         typer.echo(f"  {name:<17} {text}")
     typer.echo(
-        f"  {'idle share':<17} {run.idle:.1%}; {run.idle_filled:.1%} until the last trial began "
-        f"({_time(run.filled_s)}), {run.idle_started:.1%} until the last run began ({_time(run.started_s)})"
+        f"  {'idle share':<17} {run.idle:.1%}; {run.idle_filled:.1%} until the last trial started "
+        f"({_time(run.filled_s)}), {run.idle_started:.1%} until the last run started ({_time(run.started_s)})"
     )
     if run.best is None:
         typer.echo("  no run gave a value")

@@ -18,7 +18,7 @@ from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import FolderError, HeldError, SpecError
-from hpcsweep.session.algorithms import retention_of
+from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session
 from hpcsweep.spec import load_spec
 from hpcsweep.store.requests import send_request
@@ -86,7 +86,7 @@ def _names(folder: Folder, path: Path, number: int) -> str:
         raise SpecError(f"TRIAL: trial {number} has been stopped already: {trial.stopped}")
     if state.ended is not None and state.ended.outcome not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         raise FolderError(f"{path}: has ended already ({folder.sweep_state}): no trial goes on")
-    _, retention = retention_of(load_spec(folder.layout.spec), folder.reading.events)
+    *_, retention = replay_sweep(load_spec(folder.layout.spec), folder.reading.events)
     if retention.is_at_its_end(number):
         raise SpecError(
             f"TRIAL: expected one that runs, waits or may be promoted; trial {number} {_end(trial)}: "

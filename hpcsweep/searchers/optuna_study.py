@@ -41,7 +41,7 @@ class Study:
     def __init__(self, space: Space, *, replayed: Callable[[], BaseSampler] | None) -> None:
         self.space = space
         self._distributions = distributions(space)
-        self.replay_sweep = replayed
+        self._replay = replayed
         self._observer = None if replayed is None else replayed()  # asked of observed trials only
         self._seen = SeenConfigs()
         self._storage = Trials()
@@ -85,7 +85,7 @@ class Study:
         before = self._storage.snapshot()
         found: dict[Hashable, Config] = {}
         try:
-            again = None if self.replay_sweep is None else self.replay_sweep()
+            again = None if self._replay is None else self._replay()
             for index, config in enumerate(history.configs):
                 if index not in self._numbers:
                     self._enter(config, None, again)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
-from hpcsweep import schedulers
+from hpcsweep import schedulers, searchers
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import (
     Scheduler,
@@ -16,7 +16,6 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.repeats import RepeatAdapter
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, WithStoppingRules
 from hpcsweep.schedulers.synchronous import PIECE
-from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import SweepSpec
 from hpcsweep.spec.models import SCHEDULER_MODELS
 
@@ -49,43 +48,39 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
     return scheduler
 
 
-def make_sweep_searcher(spec: SweepSpec, *, picked: str = "") -> Searcher:
+def make_searcher(spec: SweepSpec, *, resolved: str = "") -> Searcher:
     """The searcher of the spec.
 
     Args:
         spec: Of the sweep.
-        picked: What `auto` stood for when the sweep began; empty for a new one.
+        resolved: The searcher that `auto` chose when the sweep began; empty for a new sweep.
     """
-    one = spec.searcher
-    return make_searcher(
-        one.name, seed=one.seed, options=one.options, trials=spec.starts, picked=picked or None
+    searcher = spec.searcher
+    return searchers.make_searcher(
+        searcher.name,
+        seed=searcher.seed,
+        options=searcher.options,
+        trials=spec.starts,
+        picked=resolved or None,
     )
 
 
-def resolve_searcher(spec: SweepSpec, *, picked: str = "") -> tuple[str, str]:
-    """The searcher that the spec stands for, and why in one sentence; empty where the spec names it."""
+def resolve_searcher(spec: SweepSpec, *, resolved: str = "") -> tuple[str, str]:
+    """The searcher's name, and why `auto` chose it; no reason where the spec names it."""
     if spec.searcher.name != "auto":
         return spec.searcher.name, ""
-    searcher = make_sweep_searcher(spec, picked=picked)
-    found: tuple[str, str] = cast("Any", searcher).pick(spec.space)
-    return found
-
-
-def retention_of(
-    spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
-) -> tuple[SweepState, Retention]:
-    """The state after these events, and who of its trials can go on; for commands that drive nothing."""
-    state, _, retention = replay_sweep(spec, events, keep_trained=keep_trained)
-    return state, retention
+    choice: tuple[str, str] = cast("Any", make_searcher(spec, resolved=resolved)).pick(spec.space)
+    return choice
 
 
 def replay_sweep(
     spec: SweepSpec, events: Sequence[AnyEvent], *, keep_trained: bool = True
 ) -> tuple[SweepState, Scheduler, Retention]:
+    """The sweep after these events, for commands that do not drive it."""
     state = SweepState()
     repeats = RepeatAdapter(state)
     started = next((event for event in events if isinstance(event, SweepStarted)), None)
-    searcher = make_sweep_searcher(spec, picked=started.resolved_searcher if started else "")
+    searcher = make_searcher(spec, resolved=started.resolved_searcher if started else "")
     scheduler = make_scheduler(with_original_scheduler(spec, started), adaptive=searcher.adaptive)
     retention = Retention(state, scheduler, keep_trained=keep_trained)
     for event in events:
@@ -98,7 +93,7 @@ def replay_sweep(
 
 
 def with_original_scheduler(spec: SweepSpec, started: SweepStarted | None) -> SweepSpec:
-    """With the scheduler that the sweep began with: the journal tells it of each extension at its place."""
+    """With the options that the scheduler began with: the journal replays each extension in its place."""
     plain = started.identity["scheduler"] if started else None
     model = SCHEDULER_MODELS.get(spec.scheduler.name)
     if plain is None or model is None or plain == spec.scheduler.plain():

@@ -28,7 +28,7 @@ from hpcsweep.driver import Compactor, Driver, DriverConfig, HostTask, Subproces
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import (
     make_scheduler,
-    make_sweep_searcher,
+    make_searcher,
     replay_sweep,
     resolve_searcher,
     with_original_scheduler,
@@ -132,7 +132,7 @@ class Session:
     def searcher(self) -> tuple[str, str]:
         """The searcher's name, and why `auto` chose it; no reason where the spec names it."""
         started = self.state.started if self.state else None
-        return resolve_searcher(self.spec, picked=started.resolved_searcher if started else "")
+        return resolve_searcher(self.spec, resolved=started.resolved_searcher if started else "")
 
     @property
     def warm_start(self) -> list[WarmStartLoaded]:
@@ -254,7 +254,7 @@ class Session:
             started = next((event for event in journal.events if isinstance(event, SweepStarted)), None)
             first = started or self._new_start(at=round(clock.time(), 3))
             beginning = [] if started else [first, *self._initial_events(None)]
-            searcher = make_sweep_searcher(spec, picked=first.resolved_searcher)
+            searcher = make_searcher(spec, resolved=first.resolved_searcher)
             driver = Driver(
                 layout=layout,
                 journal=journal,
@@ -309,8 +309,8 @@ class Session:
     def _new_start(self, *, at: float) -> SweepStarted:
         spec = self.spec
         name, reason = resolve_searcher(spec)
-        picked = name if reason else ""
-        return SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), resolved_searcher=picked)
+        resolved = name if reason else ""
+        return SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), resolved_searcher=resolved)
 
     def _extension(
         self, changed: Sequence[Change], started: SweepStarted | None, *, at: float

@@ -132,8 +132,8 @@ def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> No
     done = run("launch", "lr.yaml")
     assert done.exit_code == 0, done.output
     told = (
-        "note: 4 trials go on from scratch: their checkpoints were removed when nothing could need them; "
-        "in a sweep that may be carried further, train.keep: all keeps them"
+        "note: 4 trials restart from scratch: their checkpoints were removed when they could not be needed "
+        "any more; train.keep: all keeps them"
     )
     assert done.stdout.splitlines()[1:3] == ["extended: scheduler.max_resource: 3 -> 4", told]
     starts = {trial: _start(layout, trial) for trial in range(5)}

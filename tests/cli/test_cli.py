@@ -223,8 +223,8 @@ def test_what_waits_for_a_higher_budget_is_told_by_enqueue_status_and_launch(her
     assert run("enqueue", "results/lr", "lr=0.5").stdout == f"enqueued, and waits: {why}\n"
     assert f"enqueued: 1 configuration waits for its start; {why}\n" in run("status", "results/lr").stdout
     again = run("launch", "lr.yaml", *fifo).stdout
-    words = "It has ended already: nothing is started, though 1 enqueued configuration waits."
-    assert f"{words} To go further, raise budget.trials or scheduler.max_resource.\n" in again
+    words = "already finished: nothing is started, though 1 enqueued configuration waits."
+    assert f"{words} To extend it, raise budget.trials or scheduler.max_resource.\n" in again
     raised = [*fifo[:-1], "budget.trials=3"]
     assert run("launch", "lr.yaml", "--quiet", *raised).exit_code == 0
     assert json.loads(run("explain", "results/lr", "2", "--json").stdout)["config"] == {"lr": 0.5}

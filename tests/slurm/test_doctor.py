@@ -166,7 +166,7 @@ def test_interrupted_while_it_flies_nothing_is_left(slurm: PrivateSlurm, spec: P
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert out.endswith("\nhpcsweep: interrupted; nothing of the canary is left\n")
+    assert out.endswith("\nhpcsweep: interrupted; the test job and its files are removed\n")
     assert left(slurm, spec) == NOTHING
 
 
