@@ -12,8 +12,9 @@ from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.format import duration, runs_line, state_counts
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.clock import SystemClock
-from hpcsweep.core.events import Outcome, SweepOutcome
+from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.models import Run, RunStatus, Trial
+from hpcsweep.core.outcomes import needs_name
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.quoting import shell_join, shell_quote
 from hpcsweep.core.secrets import secret_values
@@ -112,7 +113,7 @@ def _failed_runs(state: SweepState, trial: int | None, path: Path) -> list[Run]:
     """
     failed = [run for run in failures(state) if not state.trials[run.trial].stopped]
     if trial is None:
-        failed = [run for run in failed if run.outcome is not Outcome.CANCELLED]
+        failed = [run for run in failed if not needs_name(run.outcome)]
         paused = state.pausing is not None or (
             state.ended is not None and state.ended.outcome is SweepOutcome.PAUSED
         )
@@ -134,7 +135,7 @@ def _failed_runs(state: SweepState, trial: int | None, path: Path) -> list[Run]:
 
 def _cancelled(state: SweepState, path: Path) -> str:
     """Which trials stay cancelled until they are retried by number; empty if there are none."""
-    runs = [run for run in failures(state) if run.outcome is Outcome.CANCELLED]
+    runs = [run for run in failures(state) if needs_name(run.outcome)]
     if not runs:
         return ""
     again = shell_join(["hpcsweep", "retry", str(path), str(runs[0].trial)])

@@ -15,13 +15,11 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     FilesCompacted,
-    Outcome,
     RunFinished,
     RunId,
     RunRetried,
 )
-
-_GOOD = frozenset({Outcome.COMPLETED, Outcome.STOPPED})
+from hpcsweep.core.outcomes import FACTS
 
 
 class CompactionState:
@@ -93,7 +91,7 @@ class CompactionState:
 
     def _run_finished(self, event: RunFinished) -> None:
         run = event.run
-        if run in self.raw and event.outcome in _GOOD:
+        if run in self.raw and FACTS[event.outcome].ended_well:
             self.raw[run] = event
             if run not in self._busy:
                 self._look(run)

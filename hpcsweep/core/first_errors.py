@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.outcomes import FACTS, Interruption, Outcome
 
 #: An attempt that fails within so many seconds has failed at once.
 AT_ONCE_S: Final = 60.0
@@ -44,10 +44,8 @@ def failed_at_once(
         seconds: How long it took.
         valued: It has a value.
     """
-    if outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY) or why in (
-        Interruption.TRAINING_ERROR,
-        Interruption.WORKER_DIED,
-    ):
+    ending = outcome or why
+    if ending is not None and FACTS[ending].broken_training:
         return seconds <= AT_ONCE_S
     return False if valued or seconds > AT_ONCE_S else None
 

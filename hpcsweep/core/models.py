@@ -8,25 +8,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from hpcsweep.core.events import (
-    Config,
-    FailureKind,
-    Interruption,
-    Outcome,
-    RunFinished,
-    RunId,
-    RunInterrupted,
-    classify_failure,
-)
+from hpcsweep.core.events import Config, RunFinished, RunId, RunInterrupted
+from hpcsweep.core.outcomes import FACTS, FailureKind, Fault, Outcome, classify_failure
 
 #: An attempt that ends sooner than that has died at once.
 INSTANT_S = 30.0
-#: Interruptions that are nobody's fault, and say nothing of the run or its node.
-BLAMELESS = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED, Interruption.NEVER_STARTED})
-#: Outcomes without a value that say nothing of the configuration.
-NO_FAULT = frozenset({Outcome.LOST, Outcome.CANCELLED})
-#: Interruptions for reasons that may lie in the node.
-NODE_FAULTS = frozenset({Interruption.NODE_FAIL, Interruption.WORKER_DIED, Interruption.LOST})
 #: The cluster that trains nothing.
 SIMULATED: Final = "simulated"
 #: When the first sweep of a simulation begins; no real one began in the ten years after it.
@@ -216,7 +202,7 @@ def mean_value(runs: Sequence[Run]) -> float | None:
     A run that was lost or cancelled on the cluster says nothing of its configuration: the others count
     alone.
     """
-    if any(run.status is RunStatus.FAILED and run.outcome not in NO_FAULT for run in runs):
+    if any(run.outcome and FACTS[run.outcome].fault is Fault.CONFIGURATION for run in runs):
         return None
     values = [run.value for run in runs if run.value is not None]
     return sum(values) / len(values) if values else None

@@ -15,7 +15,6 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     CheckpointsDropped,
-    Outcome,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -27,10 +26,9 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.state import SweepState
-
-_WELL = frozenset({Outcome.COMPLETED, Outcome.STOPPED})
 
 
 class Retention:
@@ -127,7 +125,7 @@ class Retention:
 
     def _finished(self, event: RunFinished) -> None:
         parent = self._state.trials[event.trial].parent
-        if parent is not None and event.rung == 0 and event.outcome in _WELL:
+        if parent is not None and event.rung == 0 and FACTS[event.outcome].ended_well:
             clones = self._clones.get(parent, set())
             clones.discard(event.trial)
             if not clones:

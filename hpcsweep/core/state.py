@@ -52,10 +52,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.first_errors import FirstErrors, failed_at_once
 from hpcsweep.core.models import (
-    BLAMELESS,
     INSTANT_S,
-    NO_FAULT,
-    NODE_FAULTS,
     SIMULATED,
     BatchState,
     Best,
@@ -66,6 +63,7 @@ from hpcsweep.core.models import (
     Trial,
     mean_value,
 )
+from hpcsweep.core.outcomes import FACTS, Fault
 
 _NUMBERS = re.compile(r"\d+")
 #: A small job may wait so long in the queue beyond its time.
@@ -483,7 +481,7 @@ class SweepState:
         self._spend(run, event)
         failed = failed_at_once(outcome=event.outcome, seconds=event.seconds, valued=event.value is not None)
         self.first_errors.add(event.trial, event.message, failed)
-        if event.outcome not in NO_FAULT:  # the worker lived to tell
+        if FACTS[event.outcome].fault in (Fault.NOBODY, Fault.CONFIGURATION):  # the worker wrote a result
             self._did_well(event.node)
         if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
             del self.waiting[run.id]
@@ -517,13 +515,14 @@ class SweepState:
         self.interrupted[event.interruption] += 1
         run.timeouts += event.interruption is Interruption.TIMEOUT
         run.cancels += event.interruption is Interruption.CANCELLED
+        facts = FACTS[event.interruption]
         if event.interruption is Interruption.TRAINING_ERROR:
             run.errors += 1
         elif event.progressed:
             run.faults_without_progress = 0
-        elif event.interruption not in BLAMELESS:
+        elif facts.counts_without_progress:
             run.faults_without_progress += 1
-        if event.interruption in NODE_FAULTS and event.node:
+        if facts.suspects_node and event.node:
             self.node_faults.setdefault(event.node, {})[event.trial] = event.message
         elif event.progressed or event.interruption is Interruption.TRAINING_ERROR:
             self._did_well(event.node)
@@ -593,7 +592,8 @@ class SweepState:
         if event.seconds > INSTANT_S:
             return True
         if isinstance(event, RunInterrupted):
-            return event.progressed or event.interruption not in (*NODE_FAULTS, Interruption.TRAINING_ERROR)
+            facts = FACTS[event.interruption]
+            return event.progressed or not (facts.suspects_node or facts.broken_training)
         if event.outcome is Outcome.CANCELLED:
             return True
         # Where nothing has ever come to a value, training code that fails at once is broken.

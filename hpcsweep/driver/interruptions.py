@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunInterrupted
-from hpcsweep.core.models import BLAMELESS, BatchState, Run
+from hpcsweep.core.models import BatchState, Run
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import Phase, TaskState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.store.log_excerpt import SEPARATOR
@@ -16,18 +17,6 @@ _BY_PHASE = {
     Phase.PREEMPTED: Interruption.PREEMPTED,
     Phase.NODE_FAIL: Interruption.NODE_FAIL,
     Phase.CANCELLED: Interruption.CANCELLED,
-}
-DESCRIPTIONS = {
-    Interruption.PREEMPTED: "preempted",
-    Interruption.TIMEOUT: "reached its time limit",
-    Interruption.NODE_FAIL: "its node failed",
-    Interruption.CANCELLED: "cancelled on the cluster",
-    Interruption.CANCELLED_BY_ADMIN: "cancelled by an admin",
-    Interruption.NEVER_STARTED: "it could never start",
-    Interruption.WORKER_DIED: "its task ended without a result",
-    Interruption.LOST: "the cluster shows it no more and no result came",
-    Interruption.NOT_STARTED: "its task ended before its turn came",
-    Interruption.SWEEP_STOPPED: "the sweep was stopped",
 }
 
 #: Slurm's last words in the log of such a task, whose state may be another.
@@ -77,7 +66,9 @@ def retries_exhausted(run: Run, result: Result, why: Interruption, *, settings: 
     limit = settings.max_timeouts
     if why is Interruption.TIMEOUT and limit is not None and run.timeouts >= limit:
         return f"given up after reaching its time limit {run.timeouts + 1} times"
-    if result.progressed or why in BLAMELESS or run.faults_without_progress < settings.max_idle_faults:
+    if result.progressed or not FACTS[why].counts_without_progress:
+        return ""
+    if run.faults_without_progress < settings.max_idle_faults:
         return ""
     return f"given up after {run.faults_without_progress + 1} interruptions without progress"
 

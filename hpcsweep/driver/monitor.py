@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
     TasksAllocated,
 )
 from hpcsweep.core.models import INSTANT_S, BatchState, Run
+from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import interruptions
@@ -234,7 +235,7 @@ class JobMonitor:
             yield interruptions.finished(batch, result)
 
     def _is_tried_again(self, result: Result) -> bool:
-        failed = result.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)
+        failed = result.outcome is not None and FACTS[result.outcome].fault is Fault.CONFIGURATION
         run = self._state.run(RunId(result.trial, result.rung))
         return (
             failed
@@ -391,7 +392,7 @@ class JobMonitor:
         node = result.node or (state.node if state else "")
         message = result.message
         if result.interrupted is None or not message:  # no word of its worker, only the last line printed
-            words = interruptions.DESCRIPTIONS[why] + (f" ({node})" if node else "")
+            words = FACTS[why].message + (f" ({node})" if node else "")
             message = f"{words}; its {introduced(message)}" if message else words
         result = msgspec.structs.replace(result, node=node, message=message)
         stopped = self._state.trials[run.trial].stopped

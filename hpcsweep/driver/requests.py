@@ -11,13 +11,13 @@ from hpcsweep.core.completion import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,
-    Outcome,
     RunRetried,
     StopRequested,
     SweepResumed,
     TrialStopped,
 )
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.outcomes import needs_name
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
@@ -84,7 +84,7 @@ def _retried(name: str, request: Request, *, state: SweepState, now: float) -> l
         for trial in state.trials
         if trial.runs[-1].status is RunStatus.FAILED
         and not trial.stopped
-        and (wanted == trial.trial or (wanted is None and trial.runs[-1].outcome is not Outcome.CANCELLED))
+        and (wanted == trial.trial or (wanted is None and not needs_name(trial.runs[-1].outcome)))
     ]
     paused = state.pausing is not None and state.stopping is None
     resumed = [SweepResumed(now)] if paused else []

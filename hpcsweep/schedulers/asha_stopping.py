@@ -13,6 +13,7 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialStopped,
 )
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import Promote, Stop
 
 
@@ -70,7 +71,7 @@ class StoppingBracket:
                     self._completed.append(event.trial)
                     self.dropped.append(event.trial)
                 milestone = self._next.get(event.trial, len(self._milestones))
-                failed = event.outcome not in (Outcome.COMPLETED, Outcome.STOPPED)
+                failed = not FACTS[event.outcome].ended_well
                 if failed and event.trial not in self._stops and milestone < len(self._milestones):
                     self._failed[milestone].add(event.trial)
                 self._leave(event.trial)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hpcsweep.cluster.simulated.training import Curve
-from hpcsweep.core.events import Config, Outcome
+from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats
 from hpcsweep.core.models import Trial
+from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
 from hpcsweep.views.folder import Folder
@@ -207,7 +208,7 @@ def _trial_curve(trial: Trial, points: dict[int, float]) -> _TrialCurve | None:
     for run in trial.runs:
         if run.value is not None:
             points[run.step or run.resource] = run.value
-        elif run.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY):
+        elif run.outcome is not None and FACTS[run.outcome].fault is Fault.CONFIGURATION:
             points[run.resource] = math.nan
         if run.value is not None and run.start is not None and run.step > run.start:
             seconds += run.seconds

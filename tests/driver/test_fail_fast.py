@@ -85,7 +85,7 @@ def test_an_error_in_every_trial_costs_a_handful_of_runs_and_what_is_queued_is_c
     assert SweepState.replay(events(tmp_path / "r")).first_errors.trials == driver.state.first_errors.trials
     # What was queued has not begun: it waits, and no attempt of it counts.
     whys = {(event.interruption.value, event.message) for event in of_kind(tmp_path / "r", RunInterrupted)}
-    assert whys == {("not_started", "its task ended before its turn came")}
+    assert whys == {("not_started", "its task ended before this run started")}
     assert len(driver.state.waiting) >= 33
 
 

@@ -262,7 +262,7 @@ def test_a_vanished_task_is_kept_within_the_grace_and_lost_after_it(watched: Wat
     assert watched.observe(GRACE_S - 1) == []
     assert watched.status is RunStatus.SUBMITTED
     assert watched.observe() == [
-        interrupted(Interruption.LOST, "the cluster shows it no more and no result came"),
+        interrupted(Interruption.LOST, "the job disappeared from the queue without a result"),
         BatchClosed("b1"),
     ]
     assert (watched.status, list(watched.state.waiting)) == (RunStatus.WAITING, [RunId(0, 0)])
@@ -384,7 +384,7 @@ def test_of_a_packed_task_only_the_runs_without_a_result_are_lost() -> None:
             0,
             Interruption.LOST,
             batch="b1",
-            message="the cluster shows it no more and no result came",
+            message="the job disappeared from the queue without a result",
         )
     ]
 
@@ -585,7 +585,7 @@ def test_a_start_that_was_taken_back_after_it_had_reported_had_its_turn(watched:
     [
         (True, 5.0, Interruption.NODE_FAIL, "its node failed (n1)"),
         (False, 500.0, Interruption.PREEMPTED, "preempted (n1)"),
-        (False, 5.0, Interruption.NOT_STARTED, "its task ended before its turn came (n1)"),
+        (False, 5.0, Interruption.NOT_STARTED, "its task ended before this run started (n1)"),
     ],
 )
 def test_a_start_that_the_cluster_took_back_without_a_word_is_told_after_the_grace(
@@ -677,7 +677,7 @@ def test_a_run_whose_turn_never_came_waits_again_without_fault(watched: Watched)
                 Interruption.NOT_STARTED,
                 attempt=watched.batches - 1,
                 batch=watched.name,
-                message="its task ended before its turn came",
+                message="its task ended before this run started",
             ),
             BatchClosed(watched.name),
         ]
