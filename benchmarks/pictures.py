@@ -20,7 +20,7 @@ from rich.console import Console
 import hpcsweep
 from hpcsweep.cli.dashboard import Dashboard
 from hpcsweep.cli.eta import plan_of
-from hpcsweep.cli.watch import Squeue
+from hpcsweep.cli.watch import LiveQueue
 from hpcsweep.core.models import RunStatus
 from hpcsweep.spec import load_spec
 from hpcsweep.views.snapshot import Watch
@@ -57,7 +57,7 @@ def status(results: Path, driver: subprocess.Popen[bytes]) -> None:
     """Draw what `status --watch` shows, as an SVG."""
     while not (results / "journal").is_dir() or not any((results / "journal").iterdir()):
         _pause(driver)
-    watch = Watch(results, Squeue())
+    watch = Watch(results, LiveQueue())
     while (view := watch.look(now=time.time(), shown=LINES)).course.state.counts[RunStatus.COMPLETED] < ENDED:
         _pause(driver)
     if view.driver is not None:  # whoever makes the pictures

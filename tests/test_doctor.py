@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 
 import hpcsweep
 from hpcsweep.cli import app
+from hpcsweep.cluster.local import devices
 from hpcsweep.doctor import filesystem as filesystem_module
-from hpcsweep.doctor import machine as machine_module
 from hpcsweep.doctor import probe as canary_module
 from hpcsweep.doctor.cron import launch_once
 
@@ -222,8 +222,8 @@ def test_without_slurm_this_machine_is_looked_at_and_nothing_has_failed(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(here))
-    monkeypatch.setattr(machine_module, "cpus_here", lambda: 12)
-    monkeypatch.setattr(machine_module, "devices_here", list)
+    monkeypatch.setattr(devices, "local_cpus", lambda: 12)
+    monkeypatch.setattr(devices, "local_gpus", list)
     result = run("--canary")
     assert result.output == PYTHON + FILES.format(here=here, network="") + (
         "good     Slurm: is not here (no sbatch on the PATH): sweeps run on this machine\n"
@@ -451,7 +451,9 @@ def test_a_canary_that_nobody_ends_goes_with_its_files(
     monkeypatch.setattr(canary_module, "_report", lambda errand, late_s: {})
     folder = tmp_path / ".hpcsweep-doctor-x" / "batches" / "b"
     (folder / "results").mkdir(parents=True)
-    (folder / "manifest.jsonl").write_bytes(msgspec.json.encode(canary_module.ProbeTask("t", "s", "n")))
+    (folder / "manifest.jsonl").write_bytes(
+        msgspec.json.encode(canary_module.ProbeTask("t", "slurm", "s", "n"))
+    )
     with restored_signals():
         assert canary_module.main(folder) == 0
     assert list(tmp_path.iterdir()) == []

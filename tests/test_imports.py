@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trial": {"core", "errors", "store"},
     "worker": {"bootstrap", "core", "errors", "store", "trial"},
     "training": {"errors", "trial"},
-    "cluster": {"bootstrap", "core", "errors", "options", "store"},
+    "cluster": {"bootstrap", "core", "errors", "options", "plugins", "store"},
     "views": {"core", "errors", "schedulers", "store"},
     "html": {"core", "errors", "schedulers", "store", "views"},
     "exports": {"core", "errors", "store", "views"},
@@ -104,8 +104,8 @@ EXCEPTIONS = {
     ("worker/__main__.py", "cluster"),  # what scripts of earlier versions, still queued, leave to it
     ("store/compaction/worker.py", "views"),  # the tables that it writes are those that analysis reads
     ("views/results.py", "spec"),  # reads the spec and the space back, when somebody asks for them
-    ("cli/liveness.py", "cluster"),  # asks squeue alone whether jobs live
-    ("cli/watch.py", "cluster"),  # asks squeue alone, for what it draws
+    ("cli/liveness.py", "cluster"),  # asks the queue alone whether jobs live
+    ("cli/watch.py", "cluster"),  # asks the queue alone, for what it draws
 }
 
 #: Not for compute nodes: slow to import from a shared filesystem, or not installed there.

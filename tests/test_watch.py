@@ -26,7 +26,7 @@ from rich.console import Console
 from hpcsweep.cli.dashboard import Dashboard, draw
 from hpcsweep.cli.eta import Plan, RemainingWork, left, outlook, plan_of, rate
 from hpcsweep.cli.sanitize import sanitize
-from hpcsweep.cli.watch import Squeue
+from hpcsweep.cli.watch import LiveQueue
 from hpcsweep.cli.widgets import ASCII, UNICODE, sparkline
 from hpcsweep.core.events import (
     AnyEvent,
@@ -48,7 +48,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
 )
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import Phase, TaskId, TaskState
+from hpcsweep.core.protocols import Phase, QueuedJob, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.writer import Journal
@@ -585,17 +585,18 @@ def test_the_queue_is_asked_for_the_jobs_of_who_launched_the_sweep(
     """A colleague who watches has other jobs; and a tick job may be known by its folder alone."""
     asked: list[str] = []
 
-    def queued(user: str, *, timeout_s: float) -> list[tuple[str, ...]]:
+    def jobs(self: object, user: str, *, timeout_s: float) -> list[QueuedJob]:
         asked.append(user)
-        return [("78", "site-41", "PENDING", "BeginTime", "N/A", str(tmp_path))] if user == "ada" else []
+        job = QueuedJob("78", "site-41", "PENDING", "BeginTime", "N/A", str(tmp_path))
+        return [job] if user == "ada" else []
 
-    monkeypatch.setattr("hpcsweep.cli.liveness.queued_jobs", queued)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.queue.SlurmQueue.jobs", jobs)
     monkeypatch.setattr("hpcsweep.store.process_id._user", lambda: "ada")
     monkeypatch.setattr(logging.getLogger("hpcsweep"), "propagate", True)  # put back afterwards
     journal = Journal.open(Layout(tmp_path))
     journal.commit([*hyperband(), SweepDetached(START + 1.0, "slurm")])
     journal.release()
-    watched, squeue = Watch(tmp_path, lambda batches: {}), Squeue()
+    watched, squeue = Watch(tmp_path, lambda batches: {}), LiveQueue()
     view = watched.look(now=START + 2500, shown=9)
     found = [squeue.liveness(watched, view) for _ in range(2)]
     assert [one is not None and one.driven for one in found] == [True, True]

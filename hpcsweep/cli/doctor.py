@@ -14,8 +14,8 @@ import typer
 
 from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, NO_VALUE, errors_exit, prefix_errors
 from hpcsweep.cli.sanitize import json_text
+from hpcsweep.core.findings import Finding, Level
 from hpcsweep.doctor.checks import Doctor
-from hpcsweep.doctor.findings import Finding, Level
 from hpcsweep.session.validation import validate
 from hpcsweep.spec import load_spec
 
@@ -64,7 +64,7 @@ def _findings(
     checks: Doctor, canary: bool | None, wait_s: float, json: bool
 ) -> Generator[Finding, None, None]:
     yield from checks.findings()
-    if not checks.may_fly:
+    if not checks.can_probe:
         return
     if canary is None and not json and sys.stdin.isatty():
         canary = typer.confirm(QUESTION, default=False)

@@ -38,7 +38,7 @@ from hpcsweep.session.target import (
     holding_of,
     holding_words,
     tell_slow_programs,
-    tick_words,
+    tick_warning,
 )
 from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import load_spec
@@ -114,7 +114,7 @@ def _headlines(session: Session, *, starts_tasks: bool, detach: bool) -> Iterato
     held = holding_of(target) if starts_tasks else None
     if held is not None and held.why:
         yield f"note: {holding_words(target, held)}"
-    ticks = tick_words(target) if detach else ""
+    ticks = tick_warning(target) if detach else ""
     if ticks:
         yield f"note: {ticks}"
     for change in session.extensions:

@@ -6,22 +6,29 @@ import contextlib
 import time
 from typing import Final
 
-from hpcsweep.cluster.slurm.queue import queued_jobs
+from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.views.liveness import Liveness, QueuedJob, liveness, must_ask
+from hpcsweep.views.liveness import Liveness, clusters_to_ask, liveness
 
-#: So long squeue is waited for.
-SQUEUE_S: Final = 10.0
+#: So long the queue is waited for.
+QUEUE_S: Final = 10.0
+
+
+def queue_of(state: SweepState, driver: ProcessId | None) -> Queue | None:
+    """The queue that may show jobs of the sweep, None where there is none to be asked."""
+    names = clusters_to_ask(state, driver)
+    queues = (find_backend(name).queue() for name in names if name in cluster_names())
+    return next((queue for queue in queues if queue is not None), None)
 
 
 def ask_liveness(
     layout: Layout, state: SweepState, *, driver: ProcessId | None, tail: LastSegment
 ) -> Liveness:
-    """Who drives the sweep, which has not ended; by one squeue where its jobs are to be there.
+    """Who drives the sweep, which has not ended; by one look at the queue where its jobs are to be there.
 
     Args:
         layout: The results folder.
@@ -33,10 +40,10 @@ def ask_liveness(
     if driver is not None:
         with contextlib.suppress(OSError):
             silent_s = time.time() - tail.path.stat().st_mtime
-    if must_ask(state, driver):
+    if (queue := queue_of(state, driver)) is not None:
         try:
-            found = queued_jobs(tail.header.owner.user, timeout_s=SQUEUE_S)
-            jobs = {job[0]: QueuedJob(*job) for job in found}
+            found = queue.jobs(tail.header.owner.user, timeout_s=QUEUE_S)
+            jobs = {job.job: job for job in found}
         except ClusterUnavailable as error:
             unknown = str(error)
     return liveness(layout, state, driver=driver, silent_s=silent_s, jobs=jobs, unknown=unknown)

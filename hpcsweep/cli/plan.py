@@ -24,7 +24,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.session import Session
-from hpcsweep.session.target import Target, check_inherited, holding_of, holding_words, tick_words
+from hpcsweep.session.target import Target, check_inherited, holding_of, holding_words, tick_warning
 from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 
@@ -53,7 +53,7 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         held = holding_of(place)
         if held.why:
             typer.echo(f"note: {holding_words(place, held)}")
-        ticks = tick_words(place)
+        ticks = tick_warning(place)
         if ticks:
             typer.echo(f"note: with --detach, {ticks}")
         name, reason = session.searcher
@@ -163,13 +163,12 @@ def _reservation(spec: SweepSpec, place: Target, *, held_gpus: int) -> None:
 
 def _script(spec: SweepSpec, place: Target, *, runs: int) -> None:
     """The script of a batch as it would be sent, on a cluster that has scripts."""
-    script = getattr(place.cluster, "script", None)
-    if script is None:
-        return
     tasks = -(-runs // place.shape.runs)
     name = f"{spec.name}-SWEEP-1-1"
     folder = Path("results").resolve() / spec.name / "batches" / name
-    typer.echo("")
     capped = spec.budget.gpu_hours is not None and place.shape.gpus > 0
     throttle = min(tasks, place.max_tasks or tasks)
-    typer.echo(script(Batch(name, folder, tasks, throttle, place.shape, requeue=not capped)))
+    script = place.cluster.script(Batch(name, folder, tasks, throttle, place.shape, requeue=not capped))
+    if script is not None:
+        typer.echo("")
+        typer.echo(script)

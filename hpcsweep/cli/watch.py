@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -20,16 +19,16 @@ from rich.live import Live
 from hpcsweep.cli.dashboard import Dashboard
 from hpcsweep.cli.eta import Plan, plan_of
 from hpcsweep.cli.exit_codes import INTERRUPTED, errors_exit
-from hpcsweep.cli.liveness import ask_liveness
+from hpcsweep.cli.liveness import ask_liveness, queue_of
 from hpcsweep.cli.sanitize import raw
 from hpcsweep.cli.status import status
-from hpcsweep.cluster.slurm.queue import SlurmQueue
+from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.liveness import Liveness, liveness, must_ask
+from hpcsweep.views.liveness import Liveness, liveness
 from hpcsweep.views.snapshot import StatusSnapshot, Watch
 
 #: How soon the picture follows the terminal's size.
@@ -72,12 +71,12 @@ def _leave(number: int, _: FrameType | None) -> None:
 
 def _draw(path: Path, console: Console, every: float) -> None:
     """Draw until the sweep has ended."""
-    squeue = Squeue()
-    watched, plans = Watch(path, squeue), _Plans(path)
+    queue = LiveQueue()
+    watched, plans = Watch(path, queue), _Plans(path)
 
     def look() -> StatusSnapshot:
         view = watched.look(now=time.time(), shown=console.height)
-        return view._replace(liveness=squeue.liveness(watched, view))
+        return view._replace(liveness=queue.liveness(watched, view))
 
     view = look()
     if view.course.state.ended is not None:
@@ -100,49 +99,58 @@ def _wait(live: Live, seconds: float) -> None:
             live.refresh()
 
 
-class Squeue:
-    """Asks squeue for batches, once a call."""
+class LiveQueue:
+    """Asks the queues of clusters for batches, each once a call."""
 
     def __init__(self) -> None:
-        self._queue = SlurmQueue()
+        self._queues: dict[str, Queue | None] = {}
         self._asked = 0.0
         self._liveness: Liveness | None = None
-        self._words = _Words()
         log = logging.getLogger("hpcsweep")
-        log.addHandler(self._words)  # nothing else may write to the terminal
+        log.addHandler(logging.NullHandler())  # nothing else may write to the terminal
         log.propagate = False
 
     def __call__(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState]:
-        """What squeue shows of their tasks.
+        """What the queues show of their tasks.
 
         Raises:
-            ClusterUnavailable: It is not there, or did not answer.
+            ClusterUnavailable: One is not there, or did not answer.
         """
-        if shutil.which("squeue") is None:
-            raise ClusterUnavailable("squeue is not on the PATH: what runs is told by its files alone")
-        # No task is said to be open, so nothing is looked up in the accounts.
-        live = [
-            SubmittedBatch(
-                name=batch.name,
-                job=batch.job or "",
-                folder=Path(),
-                tasks=len(batch.tasks),
-                throttle=batch.throttle,
-                shape=TaskResources(),
-                open_tasks=(),
-                planned_at=batch.planned_at,
-            )
-            for batch in batches
-        ]
-        shown = self._queue.poll(live)
-        if shown is None:
-            raise ClusterUnavailable(self._words.last)
+        shown: dict[TaskId, TaskState] = {}
+        for name in dict.fromkeys(batch.cluster for batch in batches):
+            queue = self._queue(name)
+            if queue is None:
+                continue
+            # No task is said to be open, so nothing is looked up in the accounts.
+            live = [
+                SubmittedBatch(
+                    name=batch.name,
+                    job=batch.job or "",
+                    folder=Path(),
+                    tasks=len(batch.tasks),
+                    throttle=batch.throttle,
+                    shape=TaskResources(),
+                    open_tasks=(),
+                    planned_at=batch.planned_at,
+                )
+                for batch in batches
+                if batch.cluster == name
+            ]
+            found = queue.poll(live)
+            if found is None:
+                raise ClusterUnavailable(queue.poll_error)
+            shown |= found
         return shown
+
+    def _queue(self, name: str) -> Queue | None:
+        if name not in self._queues:
+            self._queues[name] = find_backend(name).queue() if name in cluster_names() else None
+        return self._queues[name]
 
     def liveness(self, watched: Watch, view: StatusSnapshot) -> Liveness | None:
         """Whether anybody drives the sweep, asked now and then; None where no queue can tell."""
         state, tail = view.course.state, watched.tail
-        if state.started is None or tail is None or not must_ask(state, view.driver):
+        if state.started is None or tail is None or queue_of(state, view.driver) is None:
             return None
         if view.unknown:
             return liveness(watched.layout, state, driver=None, unknown=view.unknown)
@@ -150,15 +158,6 @@ class Squeue:
             self._asked = time.monotonic()
             self._liveness = ask_liveness(watched.layout, state, driver=None, tail=tail)
         return self._liveness
-
-
-class _Words(logging.Handler):
-    """Keeps the last warning."""
-
-    last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.last = record.getMessage()
 
 
 class _Plans:

@@ -297,6 +297,24 @@ class Limits(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()
 
 
+class QueuedJob(msgspec.Struct, frozen=True):
+    """A job or an array that waits or runs, as the queue shows it.
+
+    Attributes:
+        job: Its id, that of the array for a task.
+        reason: Why it waits, in the queue's words.
+        begins: When a job that waits for a time may start, in the queue's words.
+        folder: Where its script starts; empty where unknown.
+    """
+
+    job: str
+    name: str
+    state: str = ""
+    reason: str = ""
+    begins: str = ""
+    folder: str = ""
+
+
 class Cluster(Protocol):
     """Where batches run. Every call may raise `ClusterUnavailable`."""
 
@@ -372,8 +390,30 @@ class Cluster(Protocol):
         raise ClusterError("no job can drive a sweep here: leave `launch` running, under nohup or tmux")
 
     def cancel_ticks(self, jobs: Sequence[str]) -> None:
-        """Cancel jobs that `submit_tick` submitted, those that have ended passed over."""
+        """Cancel jobs that `submit_tick` submitted; those that have ended are passed over."""
         return
+
+    def tick_warning(self) -> str:
+        """That the jobs of `submit_tick` hold GPUs, and what to do about it; empty if they hold none."""
+        return ""
+
+    def script(self, batch: Batch) -> str | None:
+        """The script of the batch as it would be sent; writes nothing. None: this cluster has no scripts.
+
+        Raises:
+            SpecError: There can be no such script.
+        """
+        return None
+
+    @property
+    def can_probe(self) -> bool:
+        """Whether it is a `ProbeCluster`."""
+        return False
+
+    @property
+    def template(self) -> str:
+        """The template of the scripts; empty where there are none."""
+        return ""
 
     def problems(self, shape: TaskResources) -> list[str]:
         """Why a task like this can never run here; each line begins with the key path at fault."""
@@ -402,6 +442,51 @@ class Cluster(Protocol):
     def queued_tasks(self) -> int | None:
         """The user's tasks that waited or ran at the last poll, all jobs together; None: unknown."""
         return None
+
+
+class ProbeCluster(Cluster, Protocol):
+    """A cluster on which `doctor --canary` can submit a small job that says what a node sees."""
+
+    @property
+    def can_probe(self) -> bool:
+        return True
+
+    @property
+    def crontabs(self) -> str:
+        """What can run a command at fixed times there, as in "cron or scrontab"."""
+        return "cron"
+
+    def with_module(self, module: str) -> ProbeCluster:
+        """The same cluster whose tasks run another module of ours in the worker's place."""
+        ...
+
+    def tick_script(self, name: str, folder: Path) -> str:
+        """The script of a small job like those of `submit_tick`; writes nothing."""
+        ...
+
+    def shown_name(self, batch: SubmittedBatch) -> str | None:
+        """The job name under which the last poll showed the batch, None if it did not."""
+        ...
+
+    def find_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
+        """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
+
+        Raises:
+            ClusterUnavailable: Nothing is known.
+        """
+        ...
+
+    def warn(self, batch: SubmittedBatch, task: int) -> None:
+        """Send the signal that comes before a time limit to this task.
+
+        Raises:
+            ClusterUnavailable: The cluster did not take it.
+        """
+        ...
+
+    def cancel_jobs(self, *, names: Sequence[str], jobs: Sequence[str]) -> None:
+        """Cancel jobs of these names and ids; silent where the cluster does not answer."""
+        ...
 
 
 class Clock(Protocol):

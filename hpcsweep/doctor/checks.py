@@ -1,20 +1,21 @@
-"""All checks in their order: this machine, the results' filesystem, Slurm, the sweep, a canary."""
+"""All checks in their order: this machine, the results' filesystem, the cluster, the sweep, a canary."""
 
 from __future__ import annotations
 
-import shutil
+import platform
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.cluster.slurm.site_reader import read_site
-from hpcsweep.doctor import machine, slurm_checks, spec_checks
+import hpcsweep
+from hpcsweep.cluster import CLUSTERS, FALLBACK
+from hpcsweep.cluster.backend import Backend, SweepRequest, find_backend, options_of
+from hpcsweep.core.findings import Finding, Level, failure, good, warning
+from hpcsweep.core.protocols import Cluster
+from hpcsweep.doctor import spec_checks
 from hpcsweep.doctor.cron import launch_once
 from hpcsweep.doctor.filesystem import filesystem, nearest
-from hpcsweep.doctor.findings import Finding, Level, failure, good, one_line, warning
 from hpcsweep.doctor.probe_checks import canary
-from hpcsweep.doctor.slurm_limits import site_findings
-from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.spec import SweepSpec
 
 
@@ -40,62 +41,39 @@ class Doctor:
         default = Path("results") / spec.name if spec else Path("results")
         self._below = nearest(results or default)
         self._line = launch_once(spec_path, results=results or default, overrides=overrides)
-        #: What can run that line.
-        self._by = "cron"
-        #: Where a canary can fly; known once `findings` has ended.
-        self._cluster: SlurmCluster | None = None
+        #: Where a canary can run, and the cluster's name; known once `findings` has ended.
+        self._cluster: Cluster | None = None
+        self._name = ""
 
     @property
-    def may_fly(self) -> bool:
+    def can_probe(self) -> bool:
         """Whether a canary makes sense; known once `findings` has ended."""
-        return self._cluster is not None
+        return self._cluster is not None and self._cluster.can_probe
 
     def findings(self) -> Iterator[Finding]:
         """Everything that can be known without a job."""
         wanted = self._spec.cluster.name if self._spec else "auto"
-        found = shutil.which("sbatch") is not None
-        slurm = wanted == "slurm" or (wanted == "auto" and found)
-        yield machine.python()
-        yield from filesystem(self._below, nodes=slurm)
-        if slurm and found:
-            yield from self._slurm()
-            return
-        if slurm:
-            advice = "load the site's Slurm module, or take cluster.name: auto"
-            yield failure("Slurm", "no sbatch on the PATH, and the spec asks for Slurm", advice)
-            return
-        where = "sweeps run on this machine" if wanted == "auto" else f"the spec asks for cluster {wanted}"
+        self._name = name = _chosen(wanted)
+        backend = find_backend(name)
         yield good(
-            "Slurm", f"is here, but {where}" if found else f"is not here (no sbatch on the PATH): {where}"
+            "python", f"{platform.python_version()} at {sys.executable}, hpcsweep {hpcsweep.__version__}"
         )
-        yield from machine.machine()
-        if self._spec is not None:
-            yield from spec_checks.placed(self._spec, name=wanted)[1]
-            yield spec_checks.training_code(self._spec)
-
-    def _slurm(self) -> Iterator[Finding]:
-        for check in (slurm_checks.version, slurm_checks.controller):
-            finding = check()
-            yield finding
-            if finding.level is Level.FAILURE:
-                return
-        yield slurm_checks.accounting()
-        yield from slurm_checks.environment()
-        try:
-            site = read_site()
-        except ClusterUnavailable as error:
-            yield failure("limits", one_line(str(error)), "run doctor again when the controller answers")
+        yield from filesystem(self._below, nodes=backend.remote)
+        if missing := backend.missing():
+            advice = f"load the site's {backend.title} module, or take cluster.name: auto"
+            yield failure(backend.title, f"{missing}, and the spec asks for {backend.title}", advice)
             return
-        yield from site_findings(site, partition=self._spec.cluster.partition if self._spec else None)
-        self._by = "cron or scrontab" if site.scrontab else "cron"
+        yield from _others(wanted, name)
+        options = options_of(backend.options, self._spec.cluster) if self._spec else backend.options()
+        if not (yield from backend.check_site(options)):
+            return
         if self._spec is None:
-            self._cluster = SlurmCluster(SlurmOptions())
+            self._cluster = backend.connect(SweepRequest(), options).cluster
             return
-        place, findings = spec_checks.placed(self._spec, name="slurm")
+        place, findings = spec_checks.placed(self._spec, name=name)
         yield from findings
         yield spec_checks.training_code(self._spec)
-        fits = not any(finding.level is Level.FAILURE for finding in findings)
-        if place is not None and isinstance(place.cluster, SlurmCluster) and fits:
+        if place is not None and not any(finding.level is Level.FAILURE for finding in findings):
             self._cluster = place.cluster
 
     def canary(self, *, wait_s: float) -> Iterator[Finding]:
@@ -103,7 +81,7 @@ class Doctor:
         assert self._cluster is not None
         gpus = self._spec.resources.gpus if self._spec else 0
         yield from canary(
-            self._cluster, self._below, gpus=gpus, wait_s=wait_s, cron=f"{self._by}: {self._line}"
+            self._cluster, self._name, self._below, gpus=gpus, wait_s=wait_s, crontab_line=self._line
         )
 
     @staticmethod
@@ -111,3 +89,22 @@ class Doctor:
         """What stays unknown without one."""
         words = "none was submitted, so what compute nodes see and may do is not known"
         return warning("canary", words, "run doctor with --canary")
+
+
+def _chosen(wanted: str) -> str:
+    """What `auto` would take if it answered."""
+    if wanted != "auto":
+        return wanted
+    automatic = ((name, find_backend(name)) for name in CLUSTERS)
+    return next((name for name, each in automatic if each.automatic and not each.missing()), FALLBACK)
+
+
+def _others(wanted: str, name: str) -> Iterator[Finding]:
+    """Of the clusters that `auto` looks for: which are here, and why the sweep runs elsewhere."""
+    where = "sweeps run on this machine" if wanted == "auto" else f"the spec asks for cluster {wanted}"
+    for other in CLUSTERS:
+        backend: Backend = find_backend(other)
+        if backend.automatic and other != name:
+            missing = backend.missing()
+            words = f"is not here ({missing}): {where}" if missing else f"is here, but {where}"
+            yield good(backend.title, words)

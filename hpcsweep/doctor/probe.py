@@ -22,10 +22,7 @@ import msgspec
 
 import hpcsweep
 from hpcsweep.bootstrap import use_utf8
-from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.submit import job_id, submit_limited
-from hpcsweep.doctor.machine import nvidia_gpus
-from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.cluster.local.devices import nvidia_gpus
 from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 
@@ -36,7 +33,6 @@ LOOK_S: Final = 0.05
 ROOT_PREFIX: Final = ".hpcsweep-doctor-"
 #: How long the whole package may take to import over a busy filesystem.
 IMPORT_S: Final = 120.0
-SBATCH_S: Final = 60.0
 
 
 class ProbeTask(msgspec.Struct, frozen=True):
@@ -44,11 +40,13 @@ class ProbeTask(msgspec.Struct, frozen=True):
 
     Attributes:
         token: To be repeated, which proves that the file was seen.
+        cluster: Name of the backend.
         script: Of a job that it is to submit, held, and to cancel at once.
         name: Of that job.
     """
 
     token: str
+    cluster: str
     script: str
     name: str
 
@@ -148,6 +146,9 @@ def _remove_left_over(folder: Path) -> None:
 
 
 def _report(errand: ProbeTask, *, late_s: float) -> ProbeReport:
+    from hpcsweep.cluster.backend import find_backend  # not before the report is due: it loads more
+
+    backend = find_backend(errand.cluster)
     return ProbeReport(
         token=errand.token,
         late_s=late_s,
@@ -157,32 +158,14 @@ def _report(errand: ProbeTask, *, late_s: float) -> ProbeReport:
         package=str(Path(hpcsweep.__file__).resolve().parent),
         devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         gpus=nvidia_gpus()[0],
-        submits=_submits(errand),
-        drives=_drives(),
+        submits=backend.try_submitting(errand.script, errand.name),
+        drives=_drives(backend.driver_module),
     )
 
 
-def _submits(errand: ProbeTask) -> str:
-    """Submit the script as a job that is held, look at it, and cancel it; why not, empty if all went well."""
-    try:
-        answer = programs.attempt(["sbatch", "--parsable", "--hold", errand.script], timeout_s=SBATCH_S)
-        if answer.code != 0:
-            return "" if submit_limited(answer.words) else f"sbatch: {answer.words}"
-        # By id: a site may have given it another name.
-        found = job_id(answer.out)
-        which = [found] if found else [f"--name={errand.name}"]
-        try:
-            programs.ask(["squeue", "--me", "-h", f"--name={errand.name}", "-o", "%A"], timeout_s=SBATCH_S)
-        finally:
-            programs.ask(["scancel", f"--user={os.getuid()}", *which], timeout_s=SBATCH_S)
-    except ClusterUnavailable as error:
-        return str(error)
-    return ""
-
-
-def _drives() -> str:
+def _drives(module: str) -> str:
     """Import what a driver needs, in a process of its own; the last words if that fails."""
-    code = "import hpcsweep.cluster.slurm.cluster, hpcsweep.session.session, hpcsweep.tick"
+    code = f"import {module}, hpcsweep.session.session, hpcsweep.tick"
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", code],

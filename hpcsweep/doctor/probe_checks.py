@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import hpcsweep
-from hpcsweep.cluster.slurm.cluster import SlurmCluster
-from hpcsweep.core.protocols import BlockKind
-from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
+from hpcsweep.core.findings import Finding, failure, good, one_line, warning
+from hpcsweep.core.protocols import BlockKind, Cluster, ProbeCluster
 from hpcsweep.doctor.probe import ProbeReport
 from hpcsweep.doctor.probe_job import ProbeFailed, ProbeJob, RoundTrip
 from hpcsweep.doctor.run_probe import fly
@@ -20,25 +19,30 @@ from hpcsweep.errors import ClusterError
 CLOCK_S: Final = 10.0
 
 
-def canary(cluster: SlurmCluster, below: Path, *, gpus: int, wait_s: float, cron: str) -> Iterator[Finding]:
+def canary(
+    cluster: Cluster, name: str, below: Path, *, gpus: int, wait_s: float, crontab_line: str
+) -> Iterator[Finding]:
     """Fly one; nothing of it is left when the last finding has come.
 
     Args:
-        cluster: As the sweep uses it.
+        cluster: A `ProbeCluster`, as the sweep uses it.
+        name: Of its backend.
         below: Existing folder, on the filesystem of the results.
         gpus: What the sweep asks for in one run.
         wait_s: How long it may wait in the queue.
-        cron: Where to put which line on sites whose nodes may not submit.
+        crontab_line: Drives the sweep on sites whose nodes may not submit.
 
     Raises:
         LeftBehind: Something of it could not be removed.
     """
-    with fly(cluster, below, gpus=gpus) as flight:
-        yield from _flown(cluster, flight, gpus=gpus, wait_s=wait_s, cron=cron)
+    probed = cast("ProbeCluster", cluster)
+    cron = f"{probed.crontabs}: {crontab_line}"
+    with fly(probed, name, below, gpus=gpus) as flight:
+        yield from _flown(probed, flight, gpus=gpus, wait_s=wait_s, cron=cron)
 
 
 def _flown(
-    cluster: SlurmCluster, flight: ProbeJob, *, gpus: int, wait_s: float, cron: str
+    cluster: ProbeCluster, flight: ProbeJob, *, gpus: int, wait_s: float, cron: str
 ) -> Iterator[Finding]:
     began = time.monotonic()
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import signal
 import time
@@ -13,11 +11,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.cluster import SlurmCluster
-from hpcsweep.core.protocols import Batch, BlockKind, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.protocols import (
+    Batch,
+    BlockKind,
+    Phase,
+    ProbeCluster,
+    SubmittedBatch,
+    TaskId,
+    TaskState,
+)
 from hpcsweep.doctor.probe import ProbeFiles, ProbeReport, ProbeTask
-from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.log_excerpt import last_words_of
@@ -67,7 +70,8 @@ class RoundTrip(NamedTuple):
 class ProbeJob:
     """A canary in its task. Made by `fly`, which also removes it."""
 
-    def __init__(self, cluster: SlurmCluster, batch: Batch) -> None:
+    def __init__(self, cluster: ProbeCluster, batch: Batch, *, backend: str) -> None:
+        self._backend = backend
         self._cluster = cluster
         self._batch = batch
         self._exchange = ProbeFiles(batch.folder)
@@ -91,7 +95,7 @@ class ProbeJob:
         script = batch.folder / "held.sbatch"
         write_atomic(script, self._cluster.tick_script(held_name(batch), batch.folder).encode())
         self._token = secrets.token_hex(8)
-        errand = ProbeTask(self._token, script=str(script), name=held_name(batch))
+        errand = ProbeTask(self._token, self._backend, script=str(script), name=held_name(batch))
         write_atomic(exchange.errand, msgspec.json.encode(errand))
         job = self._cluster.submit(batch)
         self._live = SubmittedBatch(
@@ -165,8 +169,7 @@ class ProbeJob:
     def warned(self, *, trip_s: float) -> bool:
         """Whether the signal that Slurm sends before a time limit reaches what the script has become."""
         assert self._live is not None
-        argv = ["scancel", "--batch", "--signal=USR2", f"{self._live.job}_0"]
-        programs.ask(argv, timeout_s=programs.QUERY_S)
+        self._cluster.warn(self._live, 0)
         return self._appears(self._exchange.told(signal.SIGUSR2), within_s=SIGNAL_S + trip_s)
 
     def ended(self, *, trip_s: float) -> bool:
@@ -196,18 +199,13 @@ class ProbeJob:
             ClusterUnavailable: Slurm did not answer.
         """
         known = [self._live.job] if self._live is not None else []
-        return self._cluster.active_jobs(self._batch.folder, names=(self._batch.name,), known=known)
+        return self._cluster.find_jobs(self._batch.folder, names=(self._batch.name,), known=known)
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """Cancel these jobs and whatever bears its names; silent where Slurm does not answer."""
         names = (self._batch.name, held_name(self._batch))
         known = [self._live.job] if self._live is not None else []
-        for argv in (
-            *([f"--name={name}"] for name in names),
-            *([job] for job in dict.fromkeys([*known, *jobs])),
-        ):
-            with contextlib.suppress(ClusterUnavailable):
-                programs.attempt(["scancel", f"--user={os.getuid()}", *argv], timeout_s=programs.QUERY_S)
+        self._cluster.cancel_jobs(names=names, jobs=list(dict.fromkeys([*known, *jobs])))
 
     def _look(self) -> TaskState | None:
         """What Slurm says of the task; asked now and then."""

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from hpcsweep.cluster.slurm.cluster import SlurmCluster
-from hpcsweep.core.protocols import Batch, TaskResources
+from hpcsweep.core.protocols import Batch, ProbeCluster, TaskResources
 from hpcsweep.doctor.probe import ROOT_PREFIX
 from hpcsweep.doctor.probe_job import ProbeJob
 from hpcsweep.errors import ClusterError, ClusterUnavailable
@@ -31,11 +30,12 @@ class LeftBehind(ClusterError):
 
 
 @contextlib.contextmanager
-def fly(cluster: SlurmCluster, below: Path, *, gpus: int) -> Iterator[ProbeJob]:
+def fly(cluster: ProbeCluster, backend: str, below: Path, *, gpus: int) -> Iterator[ProbeJob]:
     """A canary below this folder; its jobs and files are gone when the block ends, however it ends.
 
     Args:
         cluster: As the sweep uses it.
+        backend: Its name.
         below: Existing folder, on the filesystem of the results.
         gpus: GPUs of its one task.
 
@@ -46,7 +46,7 @@ def fly(cluster: SlurmCluster, below: Path, *, gpus: int) -> Iterator[ProbeJob]:
     name = f"hpcsweep-doctor-{secrets.token_hex(4)}"
     shape = TaskResources(gpus=gpus, cpus=1, time_s=LIMIT_S)
     batch = Batch(name=name, folder=root / "batches" / name, tasks=1, throttle=1, shape=shape, requeue=False)
-    flight = ProbeJob(cluster.with_module("hpcsweep.doctor.probe"), batch)
+    flight = ProbeJob(cluster.with_module("hpcsweep.doctor.probe"), batch, backend=backend)
     try:
         yield flight
     finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hpcsweep.core.counting import plural
+from hpcsweep.core.findings import Finding, failure, good, one_line, warning
 from hpcsweep.core.protocols import TaskResources
-from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
 from hpcsweep.session.snapshot import check_training_code
 from hpcsweep.session.target import (
@@ -13,7 +13,7 @@ from hpcsweep.session.target import (
     holding_problems,
     holding_words,
     resolve_target,
-    tick_words,
+    tick_warning,
 )
 from hpcsweep.spec import SweepSpec
 
@@ -27,8 +27,8 @@ def placed(spec: SweepSpec, *, name: str) -> tuple[Target | None, list[Finding]]
     except SpecError as error:
         return None, [failure("spec", problem, MEND) for problem in error.problems]
     found = []
-    if name == "slurm":
-        found.append(good("template", f"{spec.cluster.template} renders"))
+    if place.cluster.template:
+        found.append(good("template", f"{place.cluster.template} renders"))
     try:
         problems = place.cluster.problems(place.shape)
     except ClusterUnavailable as error:
@@ -43,7 +43,7 @@ def placed(spec: SweepSpec, *, name: str) -> tuple[Target | None, list[Finding]]
     if held.why:
         advice = "max_gpus and budget.gpu_hours count what is held"
         found.append(warning("whole nodes", holding_words(place, held), advice))
-    ticks, _, advice = tick_words(place).partition("; ")
+    ticks, _, advice = tick_warning(place).partition("; ")
     if ticks:
         found.append(warning("tick jobs", f"with --detach, {ticks}", advice))
     return place, found

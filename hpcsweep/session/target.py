@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from hpcsweep.cluster import CLUSTERS
-from hpcsweep.cluster.local.cluster import LocalCluster, cpus_here, devices_here
-from hpcsweep.core.counting import plural
+from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
+from hpcsweep.cluster.backend import Presence, SweepRequest, find_backend, options_of
 from hpcsweep.core.protocols import (
     Batch,
     Cluster,
@@ -20,13 +18,8 @@ from hpcsweep.core.protocols import (
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, SpecError
-from hpcsweep.plugins import find_class
 from hpcsweep.spec import SweepSpec
-from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, cluster_options
 from hpcsweep.store.layout import Layout
-
-if TYPE_CHECKING:
-    pass
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -51,118 +44,70 @@ class Target(msgspec.Struct, frozen=True):
 def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepState | None = None) -> Target:
     """The cluster that the spec (or `name`, which goes before it) asks for.
 
-    `auto` is where the sweep's jobs are if it has any (see `state`), else Slurm where sbatch is on
-    the PATH and a cluster is configured, else this machine.
+    `auto` is where the sweep's jobs are if it has any (see `state`), else the first cluster that is found,
+    such as Slurm, else this machine.
 
     Raises:
-        SpecError: There is no such cluster, it cannot run this sweep, or `auto` meets an outage of Slurm.
+        SpecError: There is no such cluster, it cannot run this sweep, or `auto` meets an outage.
     """
     wanted = name or spec.cluster.name
     why = "as asked for"
     if wanted == "auto" and state is not None and state.live:
         wanted, why = next(iter(state.live.values())).cluster, "where its jobs are"
     if wanted == "auto":
-        from hpcsweep.cluster.slurm.cluster import Presence, probe
+        wanted, why = _detect()
+    backend = find_backend(wanted)
+    connection = backend.connect(sweep_request(spec), options_of(backend.options, spec.cluster))
+    shape = connection.shape
+    return Target(wanted, f"{connection.where} ({why})", connection.cluster, shape, max_tasks(spec, shape))
 
-        presence, why = probe()
+
+def _detect() -> tuple[str, str]:
+    """What `auto` is here, and why."""
+    why = ""
+    for name in CLUSTERS:
+        backend = find_backend(name)
+        if not backend.automatic:
+            continue
+        presence, words = backend.detect()
         if presence is Presence.SILENT:
             raise SpecError(
-                f"cluster.name: auto: {why}: launch again when it answers, have Slurm waited for with "
-                "--cluster slurm, or train on this very machine with --cluster local"
+                f"cluster.name: auto: {words}: launch again when it answers, have {backend.title} waited for "
+                f"with --cluster {name}, or train on this very machine with --cluster {FALLBACK}"
             )
-        wanted = "slurm" if presence is Presence.ANSWERS else "local"
-    match wanted:
-        case "local":
-            return _local(spec, why)
-        case "slurm":
-            return _slurm(spec, why)
-        case "simulated":
-            raise SpecError(
-                "cluster.name: simulated trains nothing; use `hpcsweep simulate`, "
-                "or give another one, as with --cluster local"
-            )
-        case _:
-            make = find_class(CLUSTERS, wanted, group=CLUSTER_PLUGINS, key="cluster.name")
-            own = cluster_options(spec.cluster, make) if spec.cluster.name == wanted else {}
-            cluster: Cluster = make(spec=spec, **own)
-            shape = spec.task_shape()
-            return Target(wanted, why, cluster, shape, max_tasks(spec, shape))
+        if presence is Presence.ANSWERS:
+            return name, words
+        why = why or words
+    return FALLBACK, why
 
 
-def _local(spec: SweepSpec, why: str) -> Target:
-    devices = devices_here() if spec.resources.gpus else []
-    wanted = spec.resources.gpus
-    options = spec.cluster
-    if devices:
-        if wanted > len(devices):
-            raise SpecError(f"resources.gpus: this machine has {plural(len(devices), 'GPU')}, got {wanted}")
-        slots = len(devices) // wanted
-        what = f"{plural(slots, 'run')} at a time on {plural(len(devices), 'GPU')}"
-    else:
-        wanted = 0
-        slots = options.slots or max(1, cpus_here() // spec.resources.cpus)
-        what = f"{plural(slots, 'run')} at a time on CPUs"
-    poll = (options.poll, options.poll) if options.poll else (0.05, 0.5)
-    cluster = LocalCluster(
-        slots=slots,
-        devices=devices,
-        gpus=wanted,
-        cpus=spec.resources.cpus,
-        signal_s=options.signal,
-        environment=set_variables(options.environment),
-        poll_s=poll,
-        **({"python": options.python} if options.python else {}),
+def sweep_request(spec: SweepSpec) -> SweepRequest:
+    """What a cluster is told of the sweep."""
+    section, run = spec.cluster, spec.resources
+    return SweepRequest(
+        run=TaskResources(gpus=run.gpus, cpus=run.cpus, mem_mib=run.mem, time_s=run.time),
+        task=spec.task_shape(),
+        workdir=spec.train.workdir,
+        environment=section.environment,
+        setup=section.setup,
+        python=section.python,
+        signal_s=section.signal,
+        poll_s=section.poll,
+        settle_s=section.settle,
+        grace_s=section.grace,
+        spec=spec,
     )
-    shape = TaskResources(gpus=wanted, cpus=spec.resources.cpus, time_s=spec.resources.time)
-    return Target("local", f"this machine, {what} ({why})", cluster, shape, max_tasks(spec, shape))
-
-
-def _slurm(spec: SweepSpec, why: str) -> Target:
-    from hpcsweep.cluster.slurm.cluster import SlurmCluster
-    from hpcsweep.cluster.slurm.options import SlurmOptions
-
-    options = spec.cluster
-    given = {
-        field: getattr(options, field)
-        for field in (
-            "partition",
-            "account",
-            "qos",
-            "constraint",
-            "nodelist",
-            "exclude",
-            "gpu_type",
-            "template",
-            "setup",
-            "environment",
-            "options",
-            "tick_options",
-            "python",
-        )
-        if getattr(options, field) is not None
-    }
-    given["environment"] = set_variables(options.environment)
-    given["inherited"] = tuple(name for name, value in options.environment.items() if value is None)
-    times = {"settle_s": options.settle, "grace_s": options.grace}
-    given |= {key: value for key, value in times.items() if value is not None}
-    if options.poll is not None:
-        given["poll_s"] = (options.poll, options.poll)
-    cluster = SlurmCluster(SlurmOptions(**given, signal_s=options.signal, workdir=spec.train.workdir))
-    shape = spec.task_shape()
-    return Target("slurm", f"Slurm ({why})", cluster, shape, max_tasks(spec, shape))
 
 
 @contextlib.contextmanager
 def tell_slow_programs(tell: Callable[[str], None]) -> Iterator[None]:
     """Until the block ends, say which of the cluster's programs has not answered for a while."""
-    from hpcsweep.cluster.slurm import programs
-
-    before = programs.on_slow
-    programs.on_slow = lambda name, seconds: tell(f"waits for {name}: no answer for {seconds:g} s")
+    before = processes.on_slow
+    processes.on_slow = lambda name, seconds: tell(f"waits for {name}: no answer for {seconds:g} s")
     try:
         yield
     finally:
-        programs.on_slow = before
+        processes.on_slow = before
 
 
 def set_variables(environment: Mapping[str, str | None]) -> dict[str, str]:
@@ -203,9 +148,8 @@ def check_fits(place: Target, *, max_gpus: int | None, folder: Path | None = Non
     problems = place.cluster.problems(place.shape) or holding_problems(place, max_gpus=max_gpus)
     if problems:
         raise SpecError(*problems)
-    script = getattr(place.cluster, "script", None)
-    if script is not None and folder is not None:
-        script(Batch("x", Layout(folder.resolve()).batch("x").root, 1, 1, place.shape))
+    if folder is not None:
+        place.cluster.script(Batch("x", Layout(folder.resolve()).batch("x").root, 1, 1, place.shape))
 
 
 def holding_of(place: Target) -> TaskAllocation:
@@ -241,13 +185,10 @@ def holding_words(place: Target, held: TaskAllocation) -> str:
     return words
 
 
-def tick_words(place: Target) -> str:
+def tick_warning(place: Target) -> str:
     """That jobs that tick a detached sweep hold GPUs there, and what to do; empty if that is not known."""
-    told = getattr(place.cluster, "ticks_hold", None)
-    if told is None:
-        return ""
     try:
-        return str(told())
+        return place.cluster.tick_warning()
     except ClusterUnavailable:
         return ""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hpcsweep.cluster.backend import options_of
 from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
-from hpcsweep.cluster.simulated.options import SimulatedOptions
+from hpcsweep.cluster.simulated.options import SimulatedOptions, SimulatedSection
 from hpcsweep.cluster.simulated.training import Curve, UnitSeconds
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
@@ -60,17 +61,15 @@ def simulated_target(
 
 
 def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> SimulatedOptions:
-    site = spec.cluster.simulated
-    given: dict[str, Any] = {"slots": spec.cluster.slots, **({} if site is None else site.model_dump())}
-    options = SimulatedOptions(**given)
+    options = options_of(SimulatedSection, spec.cluster).site()
     places = options.places(shape)
     if places == 0:
         raise SpecError(
             f"cluster.simulated.gpus: must be at least the {shape.gpus} of one task, got {options.gpus}"
         )
-    if cap is None or "nodes" in given:
+    if cap is None or "nodes" in options.model_fields_set:
         return options
-    return SimulatedOptions(**given, nodes=-(-cap // places))
+    return options.model_copy(update={"nodes": -(-cap // places)})
 
 
 def _unit_seconds(options: SimulatedOptions, curve: Curve) -> UnitSeconds:

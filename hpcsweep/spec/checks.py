@@ -10,12 +10,10 @@ from typing import Final
 
 from numpy.random import default_rng
 
-from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
-from hpcsweep.core.expressions import Expression
-from hpcsweep.core.space import Choice, Ordinal, Space, suggest_name
-from hpcsweep.errors import SpecError, TrainerError
+from hpcsweep.core.space import Choice, Ordinal, Space
+from hpcsweep.errors import TrainerError
 from hpcsweep.schedulers.rungs import floor_log, halving_bracket
 from hpcsweep.spec.models import (
     Asha,
@@ -27,7 +25,6 @@ from hpcsweep.spec.models import (
     Pbt,
     Resources,
     SchedulerChoice,
-    SimulatedSite,
     Train,
 )
 from hpcsweep.spec.problems import Problems
@@ -39,8 +36,6 @@ PROBES: Final = 32
 MAX_RUNG: Final = 10_000_000
 #: Intervals that a member of a population is trained for at most; each is a run.
 MAX_INTERVALS: Final = 100_000
-#: Tasks that a simulated site runs at a time at most.
-MAX_PLACES: Final = 1_000_000
 
 
 def check_train(train: Train, names: list[str] | None, problems: Problems) -> None:
@@ -184,27 +179,6 @@ def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) ->
     if resources.time is not None and cluster.signal >= resources.time:
         expected = f"must be less than resources.time ({resources.time} seconds)"
         problems.add("cluster.signal", f"{expected}, got {cluster.signal}")
-
-
-def check_simulated(site: SimulatedSite | None, space: Space | None, problems: Problems) -> None:
-    """Its values make a site, and its speed depends on parameters that there are."""
-    given = {} if site is None else site.model_dump()
-    try:
-        options = SimulatedOptions(**given)
-    except SpecError as error:
-        for problem in error.problems:
-            path, _, rest = problem.partition(": ")
-            problems.add(path, rest)
-        return
-    places = options.nodes * max(1, options.gpus, options.slots or 1)
-    if places > MAX_PLACES:
-        expected = f"must be such that nodes times gpus or slots is at most {MAX_PLACES}"
-        problems.add("cluster.simulated.nodes", f"{expected}, got {places}")
-    speed = options.seconds_per_unit
-    if isinstance(speed, str) and space is not None:
-        for name in sorted(Expression(speed).names - set(space.names)):
-            problem = suggest_name(name, space.names, kind=f"parameter {name!r}")
-            problems.add("cluster.simulated.seconds_per_unit", problem)
 
 
 def constraints_compute(space: Space, problems: Problems) -> bool:

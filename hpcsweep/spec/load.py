@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
-from hpcsweep.cluster import CLUSTERS
+from hpcsweep.cluster.backend import cluster_names
 from hpcsweep.core.domains import MAX_LISTED, format_value
 from hpcsweep.core.option_types import LARGEST
 from hpcsweep.core.space import Space, suggest_name
@@ -31,11 +31,10 @@ from hpcsweep.spec.models import (
     Retries,
     SchedulerChoice,
     SearcherChoice,
-    SimulatedSite,
     Train,
 )
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, SUPPLIED_TO_SCHEDULERS, cluster_model
+from hpcsweep.spec.plugin_options import SUPPLIED_TO_SCHEDULERS, cluster_model, cluster_problems
 from hpcsweep.spec.problems import Problems
 from hpcsweep.spec.sweep import SweepSpec
 from hpcsweep.spec.yaml_io import apply_overrides, read_yaml
@@ -91,14 +90,22 @@ def _located(spec: SweepSpec, folder: Path) -> SweepSpec:
     file, _, name = (spec.train.function or "").rpartition(":")
     if file.endswith(".py"):
         train["function"] = f"{os.path.normpath(folder / file)}:{name}"
-    template = folder / spec.cluster.template
-    cluster = {"template": str(template)} if os.path.isfile(template) else {}
+    files = {key: folder / name for key, name in _files(spec.cluster)}
+    cluster = {key: str(path) for key, path in files.items() if os.path.isfile(path)}
     return dataclasses.replace(
         spec,
         warm_start=tuple(os.path.normpath(folder / earlier) for earlier in spec.warm_start),
         train=spec.train.model_copy(update=train),
         cluster=spec.cluster.model_copy(update=cluster),
     )
+
+
+def _files(section: Section) -> Iterator[tuple[str, str]]:
+    """Keys of the section that name files, with what they say."""
+    for key, field in type(section).model_fields.items():
+        schema = field.json_schema_extra
+        if isinstance(schema, dict) and schema.get("format") == "path" and getattr(section, key) is not None:
+            yield key, getattr(section, key)
 
 
 def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec | None:
@@ -136,8 +143,11 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
         if budget is not None and resources is not None:
             checks.check_end(scheduler, ends=ends, budget=budget, resources=resources, problems=problems)
     if cluster is not None:
-        _check_known("cluster.name", cluster.name, _cluster_names(), problems)
-        checks.check_simulated(cluster.simulated, space, problems)
+        _check_known("cluster.name", cluster.name, ["auto", *cluster_names()], problems)
+        if space is not None:
+            for problem in cluster_problems(cluster, space):
+                path, _, rest = problem.partition(": ")
+                problems.add(path, rest)
         if resources is not None:
             checks.check_cluster(cluster, resources, problems)
     if (
@@ -179,23 +189,27 @@ def _section(model: type[S], data: Mapping[str, Any], key: str, problems: Proble
 
 
 def _read_cluster(data: Mapping[str, Any], problems: Problems) -> Cluster | None:
-    """The section; its `simulated` is a section of its own."""
+    """The section; a section within it is read on its own."""
     raw = data.get("cluster")
-    if not isinstance(raw, Mapping):
-        return _section(Cluster, data, "cluster", problems)
-    name, site = raw.get("name"), raw.get("simulated")
+    name = raw.get("name") if isinstance(raw, Mapping) else None
     try:
-        model = cluster_model(name) if isinstance(name, str) else Cluster
+        model = cluster_model(name if isinstance(name, str) else "")
     except SpecError as error:
         path, _, problem = str(error).partition(": ")
         problems.add(path, problem)
         return None
-    if site is None:
+    if not isinstance(raw, Mapping):
         return _section(model, data, "cluster", problems)
-    others = {key: value for key, value in raw.items() if key != "simulated"}
+    inner = {
+        key: kind
+        for key, field in model.model_fields.items()
+        for kind in get_args(field.annotation)
+        if raw.get(key) is not None and isinstance(kind, type) and issubclass(kind, Section)
+    }
+    others = {key: value for key, value in raw.items() if key not in inner}
     cluster = problems.validated(model, others, path="cluster")
-    simulated = problems.validated(SimulatedSite, site, path="cluster.simulated")
-    return None if cluster is None else cluster.model_copy(update={"simulated": simulated})
+    sections = {key: problems.validated(kind, raw[key], path=f"cluster.{key}") for key, kind in inner.items()}
+    return None if cluster is None else cluster.model_copy(update=sections)
 
 
 def _read_name(name: Any, stem: str, problems: Problems) -> str:
@@ -294,8 +308,3 @@ def _read_scheduler(raw: Any, problems: Problems) -> SchedulerChoice | None:
 def _scheduler_names() -> list[str]:
     others = (point.name for point in entry_points(group="hpcsweep.schedulers"))
     return list(dict.fromkeys([*SCHEDULERS, *others]))
-
-
-def _cluster_names() -> list[str]:
-    others = (point.name for point in entry_points(group=CLUSTER_PLUGINS))
-    return list(dict.fromkeys(["auto", *CLUSTERS, *others]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
 from hpcsweep.core.first_errors import FAIL_FAST
 from hpcsweep.options import (
-    ArrayUsage,
     AtLeastTwo,
     Environment,
     Hundreds,
@@ -16,18 +15,14 @@ from hpcsweep.options import (
     Millions,
     Natural,
     NumberOrOff,
-    Options,
     Pause,
     Positive,
     PositiveNumber,
-    Rate,
     Seconds,
     Section,
-    Speed,
     Text,
     Texts,
     TimeLimit,
-    Wait,
     Whole,
 )
 
@@ -81,59 +76,8 @@ class Resources(Section):
     """Time limit, such as `30m` or `01:30:00`. Default: the cluster's."""
 
 
-class SimulatedSite(Section):
-    """The site that `hpcsweep simulate` runs the sweep on, and what goes wrong there."""
-
-    nodes: Hundreds | None = None
-    """How many nodes; as many as the sweep's caps need if not given, else 1."""
-    gpus: Whole | None = Field(default=None, ge=0, le=10_000)
-    """GPUs of each node; 8 if not given."""
-    slots: Hundreds | None = None
-    """Tasks without GPUs that a node runs at a time; as many as it has GPUs if not given."""
-    wait: Wait | None = None
-    """How long each task waits in the queue: a time, or quantiles such as [[0, 1m], [0.5, 10m], [1, 2h]]."""
-    seconds_per_unit: Speed | None = None
-    """Seconds of one unit of resource, or an expression over parameters; recorded ones or 10 if not given."""
-    startup: Seconds | None = None
-    """Time before the first unit of each start of a run; none if not given."""
-    spread: float | None = Field(default=None, ge=1, le=1000, allow_inf_nan=False)
-    """Durations of runs are multiplied by factors between 1 and this, drawn log-uniformly."""
-    checkpoint_every: Positive | None = None
-    """Units between two checkpoints; 1 if not given."""
-    preemptions: Rate | None = None
-    """How often a task is preempted, per hour that it runs."""
-    requeue: bool | None = None
-    """Whether the site runs a preempted task again by itself; it does if not given."""
-    failures: ArrayUsage | None = None
-    """The share of runs that fail as if training code had an error."""
-    node_failures: Rate | None = None
-    """How often a node fails, per hour; what runs there ends without a result."""
-    time_limit: TimeLimit = None
-    """How long a task may take that asks for no limit; any time if not given."""
-    array_tasks: Positive | None = None
-    """Tasks of one array at most, as Slurm's MaxArraySize."""
-    max_jobs: Positive | None = None
-    """Tasks that may wait or run; a submission beyond it is refused."""
-    tells_max_jobs: bool | None = None
-    """Whether the site tells of that limit; it does if not given, else only its refusals do."""
-    outages: Rate | None = None
-    """How often the controller stops answering, per hour; tasks run on meanwhile."""
-    outage: Seconds | None = None
-    """How long that takes on average; 2m if not given."""
-    lost_replies: ArrayUsage | None = None
-    """The share of submissions that nobody answers; some of them get through, at once or late."""
-    late_results: ArrayUsage | None = None
-    """The share of results that can be seen only later, by up to twice the grace period."""
-    forgets: Seconds | None = None
-    """How long after its end the site still tells of a task, as Slurm's MinJobAge; always if not given."""
-
-    @model_serializer(mode="wrap")
-    def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in dump(self).items() if value is not None}
-
-
 class Cluster(Section):
-    """Where it runs, and how much of it may be used."""
+    """Where it runs, and how much of it may be used. Each cluster adds keys of its own."""
 
     name: Text = "auto"
     """Where it runs: auto, local, slurm, simulated, or a cluster of another package."""
@@ -141,34 +85,12 @@ class Cluster(Section):
     """GPUs in use at most, over all jobs of the sweep; without this and max_tasks, 1000 tasks at a time."""
     max_tasks: Millions | None = None
     """Tasks running at most, over all jobs of the sweep."""
-    partition: Text | None = None
-    """Slurm's partition, or several separated by commas."""
-    account: Text | None = None
-    """Slurm's account."""
-    qos: Text | None = None
-    """Slurm's quality of service."""
-    constraint: Text | None = None
-    """Slurm's node features."""
-    gpu_type: Text | None = None
-    """The type of GPU as Slurm names it, such as a100."""
-    nodelist: Text | None = None
-    """Nodes to run on."""
-    exclude: Text | None = None
-    """Nodes not to run on."""
-    template: Text = "default.sbatch"
-    """The sbatch template: a file, or one of those that come with hpcsweep."""
     setup: Texts = ()
     """Shell lines that run before training, such as `module load cuda`."""
     environment: Environment = Field(default_factory=dict)
     """Environment variables of the runs."""
-    options: Options = Field(default_factory=dict)
-    """Further sbatch options without their dashes, such as mail-type; null for one without value."""
-    tick_options: Options = Field(default_factory=dict)
-    """Further sbatch options of the small jobs that drive a sweep under --detach, such as partition."""
     python: Text | None = None
     """The Python interpreter on the compute nodes; the one that launches if not given."""
-    slots: Hundreds | None = None
-    """Runs at a time on a machine without GPUs; by its cores if not given."""
     poll: Pause | None = None
     """Time between two looks at the cluster; it adapts if not given."""
     settle: Seconds | None = None
@@ -181,8 +103,11 @@ class Cluster(Section):
     """How many of a task's runs go on at the same time."""
     signal: Whole = Field(default=60, ge=0, le=65_535)
     """How many seconds before its time limit a run is told to checkpoint and leave."""
-    simulated: SimulatedSite | None = None
-    """The site that `hpcsweep simulate` runs the sweep on."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The keys of single clusters: see `plugin_options.cluster_model`."""
 
 
 class Budget(Section):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
-from hpcsweep.options import options_model
+from hpcsweep.cluster import ENTRY_POINTS
+from hpcsweep.options import Section, options_model
 from hpcsweep.schedulers.stopping_rules import STOP_RULES
 from hpcsweep.searchers import SUPPLIED, searcher_class, searcher_names
 from hpcsweep.spec.load import KEYS
@@ -18,11 +19,10 @@ from hpcsweep.spec.models import (
     Objective,
     Resources,
     Retries,
-    SimulatedSite,
     Train,
 )
 from hpcsweep.spec.parameters import PARAMETER_MODELS
-from hpcsweep.spec.plugin_options import CLUSTER_PLUGINS, cluster_model
+from hpcsweep.spec.plugin_options import cluster_model
 
 _DESCRIPTIONS: Final = {
     "name": "Name of the sweep, its jobs and its results folder. Default: the file name.",
@@ -100,8 +100,8 @@ def _object(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _cluster() -> dict[str, Any]:
-    forms = [_cluster_form(Cluster)]
-    for point in entry_points(group=CLUSTER_PLUGINS):
+    forms = [_cluster_form(cluster_model(""))]
+    for point in entry_points(group=ENTRY_POINTS):
         form = _cluster_form(cluster_model(point.name))
         form["properties"]["name"] = {"const": point.name}
         form["required"] = ["name", *form.get("required", [])]
@@ -111,11 +111,11 @@ def _cluster() -> dict[str, Any]:
 
 def _cluster_form(model: type[Cluster]) -> dict[str, Any]:
     schema = _object(model)
-    del schema["$defs"]  # a reference would lead out of this part of the schema
-    schema["properties"]["simulated"] |= {
-        "anyOf": [_object(SimulatedSite), {"type": "null"}],
-        "default": None,
-    }
+    schema.pop("$defs", None)  # a reference would lead out of this part of the schema
+    for key, field in model.model_fields.items():
+        for kind in get_args(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                schema["properties"][key] |= {"anyOf": [_object(kind), {"type": "null"}], "default": None}
     return schema
 
 

@@ -11,38 +11,19 @@ from typing import Final
 import msgspec
 
 from hpcsweep.core.counting import plural
+from hpcsweep.core.protocols import QueuedJob
 from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import SEPARATOR, last_words_of
 from hpcsweep.store.process_id import ProcessId
 
-#: The clusters whose queue can be asked from anywhere.
-QUEUED: Final = "slurm"
 #: A driver that gives no sign of life for so long is told of.
 SILENT_S: Final = 300.0
 #: What the shell code around a tick job writes where its work failed.
 _FAILED: Final = re.compile(r"tick job \S+: failed \(.*looks again in")
 #: So many of the last lines of a log are shown.
 LINES: Final = 3
-
-
-class QueuedJob(msgspec.Struct, frozen=True):
-    """A job or an array that waits or runs, as the queue shows it.
-
-    Attributes:
-        job: Its id, that of the array for a task.
-        reason: Why it waits, in the queue's words.
-        begins: When a job that waits for a time may start, in the queue's words.
-        folder: Where its script starts; empty where unknown.
-    """
-
-    job: str
-    name: str
-    state: str = ""
-    reason: str = ""
-    begins: str = ""
-    folder: str = ""
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -64,11 +45,13 @@ class Liveness(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
-def must_ask(state: SweepState, driver: ProcessId | None) -> bool:
-    """Whether the queue has to be asked: jobs of it are to be there, and no driver is at work."""
+def clusters_to_ask(state: SweepState, driver: ProcessId | None) -> list[str]:
+    """The clusters whose queue may show jobs of the sweep; none while a driver is at work."""
     if state.ended is not None or driver is not None:
-        return False
-    return state.is_detached(QUEUED) or any(batch.cluster == QUEUED for batch in state.live.values())
+        return []
+    names = [batch.cluster for batch in state.live.values()]
+    names += [state.detached.cluster] if state.detached else []
+    return list(dict.fromkeys(names))
 
 
 def liveness(

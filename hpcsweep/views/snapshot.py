@@ -23,7 +23,7 @@ from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
 from hpcsweep.store.metrics import Report, metrics_files, parse_reports
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.skipped import Skipped
-from hpcsweep.views.liveness import QUEUED, Liveness
+from hpcsweep.views.liveness import Liveness
 from hpcsweep.views.progress import Course
 
 #: Bytes of a metrics file in which its newest report is looked for.
@@ -108,7 +108,7 @@ class Watch:
         """
         unknown = self._read_on()
         live = list(self._course.state.live.values())
-        asked = [batch for batch in live if batch.cluster == QUEUED and batch.job]
+        asked = [batch for batch in live if batch.job]
         try:
             self._queued = self._queue(asked) if asked else {}
         except ClusterUnavailable as error:  # no information is no change

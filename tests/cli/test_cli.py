@@ -181,7 +181,7 @@ def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
 def test_plan_tells_how_much_a_budget_of_gpu_hours_lets_into_the_queue(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.session.target.devices_here", lambda: ["0", "1", "2", "3"])
+    monkeypatch.setattr("hpcsweep.cluster.local.devices.local_gpus", lambda: ["0", "1", "2", "3"])
     gpus = ["--set", "resources.gpus=2", "--set", "budget.gpu_hours=10"]
     told = run("plan", "lr.yaml", *gpus, "--set", "resources.time=90m")
     assert told.stdout.splitlines()[-1] == (

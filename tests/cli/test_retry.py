@@ -224,11 +224,11 @@ def test_without_its_spec_the_request_is_left_for_a_launch(here: Path) -> None:
 def test_a_detached_sweep_is_left_to_its_jobs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
 
-    def call(self: object, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+    def submit_tick(self: object, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         called.append(name.rpartition("-")[2])
         return str(len(called))
 
-    monkeypatch.setattr("hpcsweep.cluster.local.cluster.LocalCluster.call", call)
+    monkeypatch.setattr("hpcsweep.cluster.local.cluster.LocalCluster.submit_tick", submit_tick)
     (here / "trainer.py").write_text(TRAINER.replace("{broken}", "(0, 1, 2)"))
     assert run("launch", "lr.yaml", "--quiet").exit_code == 1
     journal = Journal.open(Layout(here / "results/lr"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.core.protocols import Batch, SubmittedBatch
 
 DISABLED = 'echo "Slurm accounting storage is disabled" >&2; exit 1'
@@ -43,6 +45,11 @@ class Programs:
         return [call for call in calls if program in (None, call[0])]
 
 
+def changed(given: SlurmOptions, /, **changes: Any) -> SlurmOptions:
+    """The options with these values in place of theirs."""
+    return given.model_copy(update=changes)
+
+
 def live(batch: Batch, job: str = "70", *, open_tasks: tuple[int, ...] = (0, 1, 2, 3)) -> SubmittedBatch:
     return SubmittedBatch(
         name=batch.name,
@@ -58,9 +65,11 @@ def live(batch: Batch, job: str = "70", *, open_tasks: tuple[int, ...] = (0, 1, 
 def row(
     task: str, state: str, *, job: str = "70", own: str = "70", name: str = "s-1", **more: str
 ) -> tuple[str, ...]:
-    """A line of squeue, field by field; what is not given of the last six is not shown."""
+    """A line of squeue, field by field; what is not given of the last seven is not shown."""
     fields = (more.get("node", ""), more.get("elapsed", "0:00"), more.get("reason", "None"), name)
-    last = tuple(more.get(key, "") for key in ("user", "submitted", "cpus", "tres", "folder", "comment"))
+    last = tuple(
+        more.get(key, "") for key in ("user", "submitted", "cpus", "tres", "begins", "folder", "comment")
+    )
     return (job, task, own, state, *fields, *(last if any(last) else ()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.allocation import holding, tick_words
+from hpcsweep.cluster.slurm.allocation import holding, tick_warning
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.requests import ResourceRequest
@@ -91,7 +91,7 @@ def test_jobs_that_tick_on_whole_nodes_are_told_of_with_where_they_could_go(
         f"each small job that ticks the sweep holds {gpus} GPUs for some seconds, beyond cluster.max_gpus: "
         f"{held}; give such jobs a partition of their own by cluster.tick_options: {{partition: {remedy}"
     )
-    assert tick_words(site, ResourceRequest(partitions=(partition,)), {}) == (words if held else "")
+    assert tick_warning(site, ResourceRequest(partitions=(partition,)), {}) == (words if held else "")
 
 
 def test_nodes_that_may_not_be_used_do_not_count() -> None:

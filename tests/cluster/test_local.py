@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.local.cluster import LocalCluster, devices_here
+from hpcsweep.cluster.local.cluster import LocalCluster
+from hpcsweep.cluster.local.devices import local_gpus
 from hpcsweep.core.protocols import Batch, Phase, SubmittedBatch, TaskId, TaskResources
 from hpcsweep.errors import FolderError
 from hpcsweep.store.layout import BatchLayout
@@ -182,8 +183,8 @@ def test_cancelled_tasks_checkpoint_and_leave_and_waiting_ones_never_start(site:
 
 def test_gpus_of_this_machine_are_those_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-1")
-    assert devices_here() == ["2", "GPU-1"]
+    assert local_gpus() == ["2", "GPU-1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert devices_here() == []
+    assert local_gpus() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert devices_here() == []
+    assert local_gpus() == []

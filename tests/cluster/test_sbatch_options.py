@@ -20,7 +20,7 @@ from hpcsweep.cluster.slurm.sbatch_options import (
 from hpcsweep.core.protocols import Batch, TaskResources
 from hpcsweep.errors import SpecError
 
-from .programs import Programs
+from .programs import Programs, changed
 
 ARRAY = "belongs to hpcsweep; see cluster.max_gpus"
 GPUS = "belongs to resources.gpus and cluster.gpu_type, by which max_gpus and budgets are counted"
@@ -196,9 +196,7 @@ echo
 
 def cluster_with(folder: Path, lines: str, **options: object) -> SlurmCluster:
     (folder / "t.sbatch").write_text(f"#!/bin/bash\n{{{{ header }}}}\n{lines}\n{{{{ command }}}}\n")
-    return SlurmCluster(
-        msgspec.structs.replace(SlurmOptions(template="t.sbatch", spec_dir=folder), **options)
-    )
+    return SlurmCluster(changed(SlurmOptions(template="t.sbatch", spec_dir=folder), **options))
 
 
 @pytest.mark.parametrize(

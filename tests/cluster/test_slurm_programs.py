@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from hpcsweep.cluster import processes
+from hpcsweep.cluster.backend import Presence
 from hpcsweep.cluster.slurm import cluster as slurm_module
 from hpcsweep.cluster.slurm import programs as slurm_programs
-from hpcsweep.cluster.slurm.cluster import Presence, SlurmCluster, SlurmOptions, probe
-from hpcsweep.cluster.slurm.programs import SQUEUE_FORMAT, ranges, seconds_of
+from hpcsweep.cluster.slurm.backend import SlurmBackend
+from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.programs import ranges
 from hpcsweep.cluster.slurm.queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
+from hpcsweep.cluster.slurm.rows import SQUEUE_FORMAT, seconds_of
 from hpcsweep.core.protocols import Batch, BlockKind, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.session.target import resolve_target, tell_slow_programs
@@ -583,7 +587,7 @@ def test_probe_says_whether_and_why(
 ) -> None:
     monkeypatch.setattr(slurm_module, "PROBE_S", 0.5)
     programs.put("scontrol", body)
-    answer = probe()
+    answer = SlurmBackend().detect()
     assert answer[0] is Presence(presence)
     assert why in answer[1]
 
@@ -611,17 +615,17 @@ def test_a_program_that_does_not_answer_for_a_while_is_told_of_once(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(slurm_programs, "SLOW_S", 0.1)
+    monkeypatch.setattr(processes, "SLOW_S", 0.1)
     programs.put("scontrol", "sleep 0.5; echo yes")
     with tell_slow_programs(told.append):
-        assert slurm_programs.ask(["scontrol", "show", "config"], timeout_s=10) == "yes\n"
-    slurm_programs.ask(["scontrol", "show", "config"], timeout_s=10)
+        assert slurm_programs.check_output(["scontrol", "show", "config"], timeout_s=10) == "yes\n"
+    slurm_programs.check_output(["scontrol", "show", "config"], timeout_s=10)
     assert told == ["waits for scontrol show config: no answer for 0.1 s"]
 
 
 def test_probe_without_sbatch_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert probe() == (Presence.ABSENT, "no sbatch on the PATH")
+    assert SlurmBackend().detect() == (Presence.ABSENT, "no sbatch on the PATH")
 
 
 def test_auto_is_this_machine_where_slurm_is_installed_and_no_cluster_configured(

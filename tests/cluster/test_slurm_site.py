@@ -7,7 +7,6 @@ import pwd
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
@@ -16,7 +15,7 @@ from hpcsweep.cluster.slurm.site_reader import read_site
 from hpcsweep.core.protocols import Batch, Limits, TaskResources
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 
-from .programs import Programs
+from .programs import Programs, changed
 
 CONFIG = """\
 AccountingStorageEnforce = {enforce}
@@ -188,12 +187,12 @@ def of_the_template(options: SlurmOptions, monkeypatch: pytest.MonkeyPatch) -> S
     path.write_text(
         "#!/bin/bash\n#SBATCH --export=NONE\n{{ header }}\n{{ environment }}\n{{ setup }}\n{{ command }}\n"
     )
-    return msgspec.structs.replace(options, template=path.name)
+    return changed(options, template=path.name)
 
 
 def of_both_options(options: SlurmOptions, monkeypatch: pytest.MonkeyPatch) -> SlurmOptions:
     export = {"export": "NONE"}
-    return msgspec.structs.replace(options, options=export, tick_options=export)
+    return changed(options, options=export, tick_options=export)
 
 
 @pytest.mark.parametrize(
@@ -217,9 +216,9 @@ def test_variables_to_inherit_that_sbatch_would_not_hand_on_are_named_with_what_
         for name in ("TOKEN", "OTHER")
     ]
     export = {"export": "TOKEN,OTHER"}
-    mended = msgspec.structs.replace(options, options=export, tick_options=export)
+    mended = changed(options, options=export, tick_options=export)
     assert SlurmCluster(mended).problems(TaskResources()) == []
-    assert SlurmCluster(msgspec.structs.replace(options, inherited=())).problems(TaskResources()) == []
+    assert SlurmCluster(changed(options, inherited=())).problems(TaskResources()) == []
 
 
 @pytest.mark.parametrize("export", ["ALL", "all,X=1", "OTHER,TOKEN=mine", None])

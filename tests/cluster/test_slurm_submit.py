@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm import programs, submit
+from hpcsweep.cluster import processes
+from hpcsweep.cluster.slurm import submit
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import ClusterError, SubmitLimited, SubmitRefused, SubmitUncertain
@@ -148,7 +149,7 @@ def test_sbatch_that_gave_a_job_id_before_its_end_is_never_taken_for_refused(
 def test_age_of_what_was_said_is_counted_from_the_last_silence(tmp_path: Path) -> None:
     words = "for i in 1 2 3; do echo $i; sleep 0.3; done; echo now >&2; sleep 60"
     began = time.monotonic()
-    answer = programs.call(["bash", "-c", words], timeout_s=50, until=re.compile("now"))
+    answer = processes.run_process(["bash", "-c", words], timeout_s=50, until=re.compile("now"))
     took = time.monotonic() - began
     assert (answer.code, answer.out, answer.err) == (-9, "1\n2\n3\n", "now\n")
     assert answer.stopped_s is not None

@@ -10,21 +10,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.options import SlurmOptions
-from hpcsweep.cluster.slurm.template import (
+from hpcsweep.cluster import script as template_module
+from hpcsweep.cluster.script import (
     Template,
     exports,
-    header,
     packaged_templates,
-    read_template,
-    render,
-    sbatch_options,
     setup_lines,
-    tick_options,
-    worker_command,
 )
+from hpcsweep.cluster.slurm.options import SlurmOptions
+from hpcsweep.cluster.slurm.template import header, render, sbatch_options, tick_options
 from hpcsweep.core.protocols import Batch, TaskResources
 from hpcsweep.errors import SpecError
+
+from .programs import changed
 
 BATCH = Batch(
     name="a1b2-7",
@@ -51,13 +49,22 @@ HOSTILE = [
 ]
 
 
+def read_template(name: str, *, spec_dir: Path) -> Template:
+    return template_module.read_template(name, spec_dir=spec_dir, suffix=".sbatch")
+
+
+def worker_command(python: str, folder: Path, *, import_from: Path | None = None) -> str:
+    launcher = "hpcsweep.cluster.slurm.task"
+    return template_module.worker_command(python, folder, launcher=launcher, import_from=import_from)
+
+
 def script(text: str, *, site: SlurmOptions = SITE, batch: Batch = BATCH) -> str:
     return render(Template(Path("/t/x.sbatch"), text), batch, site=site, command="exec work")
 
 
 def test_whole_script_of_the_default_template() -> None:
     template = read_template("default.sbatch", spec_dir=Path("/nowhere"))
-    site = msgspec.structs.replace(SITE, setup=["module load cuda"], environment={"A": "b c"})
+    site = changed(SITE, setup=["module load cuda"], environment={"A": "b c"})
     text = render(template, BATCH, site=site, command=worker_command("/env/bin/python", BATCH.folder))
     assert text == (
         "#!/bin/bash\n"
@@ -88,7 +95,7 @@ def test_whole_script_of_the_default_template() -> None:
     "path", sorted(packaged_templates().glob("*.sbatch")), ids=lambda path: str(path.name)
 )
 def test_own_template_gives_a_script_that_bash_can_read(path: Path) -> None:
-    site = msgspec.structs.replace(SITE, setup=["module load cuda"], environment={"A": "b"})
+    site = changed(SITE, setup=["module load cuda"], environment={"A": "b"})
     for each in (SlurmOptions(), site):
         text = render(read_template(path.name, spec_dir=Path()), BATCH, site=each, command="exec work")
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
@@ -115,7 +122,7 @@ def test_throttle_is_never_zero_which_slurm_takes_for_unlimited() -> None:
 def test_site_options_win_by_name_and_can_drop_ours() -> None:
     options = {"mem_per_cpu": "2G", "--comment": "x y", "exclusive": True, "nodes": False, "gpus": 2}
     ours = sbatch_options(BATCH, SITE)
-    theirs = sbatch_options(BATCH, msgspec.structs.replace(SITE, options=options))
+    theirs = sbatch_options(BATCH, changed(SITE, options=options))
     # The same in another form takes the place of ours.
     expected = {key: value for key, value in ours.items() if key not in ("nodes", "mem", "gres")}
     more = {"mem-per-cpu": "2G", "comment": "x y", "exclusive": True, "gpus": 2}
@@ -123,7 +130,7 @@ def test_site_options_win_by_name_and_can_drop_ours() -> None:
 
 
 def test_nodes_to_stay_away_from_are_added_to_those_of_the_site() -> None:
-    site = msgspec.structs.replace(SITE, exclude="n[1-2]")
+    site = changed(SITE, exclude="n[1-2]")
     batch = msgspec.structs.replace(BATCH, exclude=("n7", "n9"))
     assert sbatch_options(batch, site)["exclude"] == "n[1-2],n7,n9"
     assert sbatch_options(batch, SITE)["exclude"] == "n7,n9"
@@ -143,7 +150,7 @@ def test_batch_that_waits_for_another_job_starts_after_it_however_it_ends() -> N
 
 
 def test_job_that_ticks_asks_for_next_to_nothing_and_its_options_win_by_name() -> None:
-    site = msgspec.structs.replace(SITE, options={"mail-type": "END"}, constraint="fast", exclude="n1")
+    site = changed(SITE, options={"mail-type": "END"}, constraint="fast", exclude="n1")
     small = {
         "job-name": "t",
         "nodes": 1,
@@ -160,7 +167,7 @@ def test_job_that_ticks_asks_for_next_to_nothing_and_its_options_win_by_name() -
         "requeue": True,
     }
     assert tick_options("t", Path("/r/50%j"), site) == small
-    site = msgspec.structs.replace(site, tick_options={"partition": "cpu", "mem": None, "--comment": "x"})
+    site = changed(site, tick_options={"partition": "cpu", "mem": None, "--comment": "x"})
     after = {"partition": "cpu", "comment": "x", "dependency": "afterany:71", "begin": "now+60"}
     expected = {key: value for key, value in small.items() if key != "mem"} | after
     assert tick_options("t", Path("/r/50%j"), site, after="71", delay_s=59.1) == expected
@@ -169,7 +176,7 @@ def test_job_that_ticks_asks_for_next_to_nothing_and_its_options_win_by_name() -
 @pytest.mark.parametrize("key", ["job-name", "job_name", "array", "wait", "test-only", "wrap", "clusters"])
 def test_options_of_a_tick_that_the_driver_relies_on_cannot_be_replaced(key: str) -> None:
     with pytest.raises(SpecError, match=rf"^cluster\.tick_options\.{key}: "):
-        tick_options("t", Path("/r"), msgspec.structs.replace(SITE, tick_options={key: "x"}))
+        tick_options("t", Path("/r"), changed(SITE, tick_options={key: "x"}))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,7 @@ def test_options_of_a_tick_that_the_driver_relies_on_cannot_be_replaced(key: str
 )
 def test_options_that_the_driver_relies_on_cannot_be_replaced(key: str) -> None:
     with pytest.raises(SpecError, match=rf"^cluster\.options\.{key}: "):
-        sbatch_options(BATCH, msgspec.structs.replace(SITE, options={key: "x"}))
+        sbatch_options(BATCH, changed(SITE, options={key: "x"}))
 
 
 def test_percent_signs_of_the_folder_are_not_replaced_in_log_names() -> None:

@@ -34,6 +34,7 @@ from hpcsweep.core.events import (
     TickSubmitted,
     TrialCreated,
 )
+from hpcsweep.core.protocols import QueuedJob
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.journal.writer import Journal
@@ -98,12 +99,12 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...] | str]:
     """What squeue shows, or the words with which it fails."""
     shown: list[tuple[str, ...] | str] = [*ALIVE]
 
-    def queued(user: str, *, timeout_s: float) -> list[tuple[str, ...] | str]:
+    def jobs(self: object, user: str, *, timeout_s: float) -> list[QueuedJob]:
         if shown and isinstance(shown[0], str):
             raise ClusterUnavailable(shown[0])
-        return shown
+        return [QueuedJob(*job) for job in shown]
 
-    monkeypatch.setattr("hpcsweep.cli.liveness.queued_jobs", queued)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.queue.SlurmQueue.jobs", jobs)
     return shown
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.events import (
     BatchAbandoned,
     BatchPlanned,
@@ -27,7 +28,7 @@ from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
-from hpcsweep.spec.models import Halving, Hyperband, SimulatedSite
+from hpcsweep.spec.models import Halving, Hyperband
 from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -272,9 +273,9 @@ def _trials(state: SweepState) -> dict[int, list[tuple[Config, list[float | None
     return found
 
 
-def _site(ordeal: Ordeal) -> SimulatedSite:
+def _site(ordeal: Ordeal) -> SimulatedOptions:
     site = ordeal.spec.cluster.simulated
-    assert site is not None
+    assert isinstance(site, SimulatedOptions)
     return site
 
 

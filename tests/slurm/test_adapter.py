@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.cluster import Presence, SlurmCluster, SlurmOptions, probe
+from hpcsweep.cluster.backend import Presence
+from hpcsweep.cluster.slurm.backend import SlurmBackend
+from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.core.protocols import (
     Batch,
@@ -64,7 +65,7 @@ def make(tmp_path: Path) -> Make:
         standin = tmp_path / "standin"
         standin.write_text(STANDIN.format(body=body))
         standin.chmod(0o755)
-        cluster = SlurmCluster(msgspec.structs.replace(options or SlurmOptions(), python=str(standin)))
+        cluster = SlurmCluster((options or SlurmOptions()).model_copy(update={"python": str(standin)}))
         folder = tmp_path / root / "batches" / name
         make_dirs(folder)
         return cluster, Batch(
@@ -121,7 +122,7 @@ def logs(batch: Batch) -> list[str]:
 
 
 def test_probe_names_the_controller_that_answers() -> None:
-    presence, why = probe()
+    presence, why = SlurmBackend().detect()
     assert presence is Presence.ANSWERS
     assert "is UP" in why
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from hpcsweep.cluster.slurm.template import packaged_templates
+from hpcsweep.cluster.script import packaged_templates
 from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,

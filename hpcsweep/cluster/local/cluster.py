@@ -45,23 +45,6 @@ _CLAIM = re.compile(r"([0-9]+)\.json")
 _log = logging.getLogger(__name__)
 
 
-def devices_here() -> list[str]:
-    """Names of this machine's NVIDIA GPUs as CUDA_VISIBLE_DEVICES takes them; empty if none."""
-    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if inherited is not None:
-        return [name.strip() for name in inherited.split(",") if name.strip() not in ("", "-1")]
-    proc = Path("/proc/driver/nvidia/gpus")
-    try:
-        return [str(index) for index in range(len(os.listdir(proc)))]
-    except OSError:
-        return []
-
-
-def cpus_here() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class _Task:
     """A process that works on a task: a child of ours, or one found by its claim."""
 

@@ -79,7 +79,7 @@ class FaultSampler:
         """Seconds in the queue, for each start of a task: it is known by its first run."""
         wait = self._options.wait
         if not isinstance(wait, Sequence):
-            return wait
+            return float(wait)
         shares, seconds = zip(*wait, strict=True)
         return float(np.interp(self._of(_About.WAIT, first, restart).random(), shares, seconds))
 

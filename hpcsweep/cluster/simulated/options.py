@@ -1,118 +1,153 @@
-"""What a simulated site is like, as one frozen value."""
+"""What a simulated site is like: the section `cluster.simulated`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
-import msgspec
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from hpcsweep.core.domains import format_value
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.protocols import TaskResources
-from hpcsweep.errors import SpecError
+from hpcsweep.core.space import Space, suggest_name
+from hpcsweep.options import (
+    ArrayUsage,
+    Hundreds,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+    Speed,
+    TimeLimit,
+    Wait,
+    Whole,
+)
 
-_RATES = ("wait", "startup", "preemptions", "node_failures", "outages", "outage", "forgets")
-_SHARES = ("failures", "lost_replies", "late_results")
-_COUNTS = ("nodes", "checkpoint_every", "slots", "array_tasks", "max_jobs", "time_limit")
+#: Tasks that a simulated site runs at a time at most.
+MAX_PLACES: Final = 1_000_000
 
 
-class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The site and what goes wrong there. Rates are per hour, shares between 0 and 1.
+class SimulatedOptions(Section):
+    """The site that `hpcsweep simulate` runs the sweep on, and what goes wrong there."""
 
-    Attributes:
-        nodes: How many there are, all alike, with `gpus` GPUs each.
-        slots: Tasks without GPUs that a node runs at a time; as many as it has GPUs if None.
-        wait: Seconds that each task waits in the queue at least: a number, or quantiles
-            `((q, seconds), ...)` between which it is drawn.
-        seconds_per_unit: Of one unit of resource: a number, or an expression over the parameters.
-            None takes recorded times where there are any, else 10 seconds.
-        startup: Seconds before the first unit of each start of a run.
-        spread: The duration of each run is multiplied by a factor between 1 and this, drawn
-            log-uniformly.
-        checkpoint_every: Units between two checkpoints; there is one at the end of each run too.
-        preemptions: Of a task, per hour that it runs.
-        requeue: Whether the cluster runs a preempted task again by itself.
-        failures: Share of runs that fail as if their training code had an error.
-        node_failures: Of a node, per hour: what runs there ends without a result.
-        time_limit: Seconds that a task may take which asks for no limit; any number if None.
-        array_tasks: Tasks in one array at most, as Slurm's MaxArraySize.
-        max_jobs: Tasks that may wait or run; a submission beyond it is refused.
-        tells_max_jobs: Whether the site tells of that limit; if not, only its refusals do.
-        outages: Of the controller, per hour between two of them; tasks run on meanwhile.
-        outage: Seconds that one takes on average.
-        lost_replies: Share of submissions that nobody answers; half of them did not get through,
-            and of the others half do so late, by up to twice the settling time.
-        late_results: Share of results that are visible late, by up to twice the grace period.
-        forgets: Seconds after its end at which the site knows nothing more of a task, as Slurm's
-            MinJobAge where there is no accounting; never if None.
-
-    Raises:
-        SpecError: A value makes no sense.
-    """
-
-    nodes: int = 1
-    gpus: int = 8
-    slots: int | None = None
-    wait: float | Sequence[Sequence[float]] = 0.0
-    seconds_per_unit: float | str | None = None
-    startup: float = 0.0
-    spread: float = 1.0
-    checkpoint_every: int = 1
-    preemptions: float = 0.0
+    nodes: Hundreds = 1
+    """How many nodes; as many as the sweep's caps need if not given, else 1."""
+    gpus: Whole = Field(default=8, ge=0, le=10_000)
+    """GPUs of each node."""
+    slots: Hundreds | None = None
+    """Tasks without GPUs that a node runs at a time; as many as it has GPUs if not given."""
+    wait: Wait = 0.0
+    """How long each task waits in the queue: a time, or quantiles such as [[0, 1m], [0.5, 10m], [1, 2h]]."""
+    seconds_per_unit: Speed | None = None
+    """Seconds of one unit of resource, or an expression over parameters; recorded ones or 10 if not given."""
+    startup: Seconds = 0.0
+    """Time before the first unit of each start of a run."""
+    spread: float = Field(default=1.0, ge=1, le=1000, allow_inf_nan=False)
+    """Durations of runs are multiplied by factors between 1 and this, drawn log-uniformly."""
+    checkpoint_every: Positive = 1
+    """Units between two checkpoints; there is one at the end of each run too."""
+    preemptions: Rate = 0.0
+    """How often a task is preempted, per hour that it runs."""
     requeue: bool = True
-    failures: float = 0.0
-    node_failures: float = 0.0
-    time_limit: int | None = None
-    array_tasks: int | None = None
-    max_jobs: int | None = None
+    """Whether the site runs a preempted task again by itself."""
+    failures: ArrayUsage = 0.0
+    """The share of runs that fail as if training code had an error."""
+    node_failures: Rate = 0.0
+    """How often a node fails, per hour; what runs there ends without a result."""
+    time_limit: TimeLimit = None
+    """How long a task may take that asks for no limit; any time if not given."""
+    array_tasks: Positive | None = None
+    """Tasks of one array at most, as Slurm's MaxArraySize."""
+    max_jobs: Positive | None = None
+    """Tasks that may wait or run; a submission beyond it is refused."""
     tells_max_jobs: bool = True
-    outages: float = 0.0
-    outage: float = 120.0
-    lost_replies: float = 0.0
-    late_results: float = 0.0
-    forgets: float | None = None
+    """Whether the site tells of that limit; if not, only its refusals do."""
+    outages: Rate = 0.0
+    """How often the controller stops answering, per hour; tasks run on meanwhile."""
+    outage: Seconds = 120.0
+    """How long that takes on average."""
+    lost_replies: ArrayUsage = 0.0
+    """The share of submissions that nobody answers; some of them get through, at once or late."""
+    late_results: ArrayUsage = 0.0
+    """The share of results that can be seen only later, by up to twice the grace period."""
+    forgets: Seconds | None = None
+    """How long after its end the site still tells of a task, as Slurm's MinJobAge; always if not given."""
 
-    def __post_init__(self) -> None:
-        problems = [f"cluster.simulated.{key}: {problem}" for key, problem in self._problems()]
-        if problems:
-            raise SpecError(*problems)
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, data: Any) -> Any:
+        return (
+            {key: value for key, value in data.items() if value is not None}
+            if isinstance(data, dict)
+            else data
+        )
 
-    def _problems(self) -> Iterator[tuple[str, str]]:
-        for key, expected, good in self._ranges():
-            if not good:
-                yield key, f"must be {expected}, got {format_value(getattr(self, key))}"
-        if isinstance(self.wait, Sequence) and not _are_quantiles(self.wait):
+    @field_validator("wait")
+    @classmethod
+    def _check_wait(cls, wait: Any) -> Any:
+        if isinstance(wait, Sequence) and not _are_quantiles(wait):
             expected = (
                 "seconds >= 0 or a list of [quantile, seconds] such as [[0.5, 60], [0.9, 3600]], ascending"
             )
-            yield "wait", f"must be {expected}, got {format_value(self.wait)}"
-        if isinstance(self.seconds_per_unit, str):
-            try:
-                Expression(self.seconds_per_unit)
-            except ValueError as error:
-                yield "seconds_per_unit", f"{format_value(self.seconds_per_unit)}: {error}"
+            raise ValueError(f"must be {expected}, got {format_value(wait)}")
+        if not isinstance(wait, Sequence) and not 0 <= wait < math.inf:
+            raise ValueError(f"must be a number >= 0, got {format_value(wait)}")
+        return wait
 
-    def _ranges(self) -> Iterator[tuple[str, str, bool]]:
-        values: dict[str, Any] = {key: getattr(self, key) for key in self.__struct_fields__}
-        for key in _COUNTS:
-            yield key, ">= 1", values[key] is None or values[key] >= 1
-        for key in _RATES:
-            if values[key] is not None and not isinstance(values[key], Sequence):
-                yield key, "a number >= 0", 0 <= values[key] < math.inf
-        for key in _SHARES:
-            yield key, "between 0 and 1", 0 <= values[key] <= 1
-        yield "gpus", ">= 0", self.gpus >= 0
-        yield "spread", "a number >= 1", 1 <= self.spread < math.inf
-        if isinstance(self.seconds_per_unit, int | float):
-            yield "seconds_per_unit", "a number >= 0", 0 <= self.seconds_per_unit < math.inf
+    @field_validator("seconds_per_unit")
+    @classmethod
+    def _check_speed(cls, speed: Any) -> Any:
+        if isinstance(speed, str):
+            try:
+                Expression(speed)
+            except ValueError as error:
+                raise ValueError(f"{format_value(speed)}: {error}") from error
+        elif speed is not None and not 0 <= speed < math.inf:
+            raise ValueError(f"must be a number >= 0, got {format_value(speed)}")
+        return speed
+
+    @model_serializer(mode="wrap")
+    def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
 
     def places(self, shape: TaskResources) -> int:
         """Tasks of this shape that one node runs at a time."""
         if shape.gpus:
             return self.gpus // shape.gpus
         return self.slots if self.slots is not None else max(1, self.gpus)
+
+
+class SimulatedSection(Section):
+    """Keys of the simulated cluster under `cluster:`."""
+
+    slots: Hundreds | None = None
+    """Runs at a time on a machine without GPUs; by its cores if not given."""
+    simulated: SimulatedOptions | None = None
+    """The site that `hpcsweep simulate` runs the sweep on."""
+
+    def site(self) -> SimulatedOptions:
+        """The site, with the slots of `cluster.slots` where it names none."""
+        site = self.simulated or SimulatedOptions()
+        if "slots" in site.model_fields_set or self.slots is None:
+            return site
+        return site.model_copy(update={"slots": self.slots})
+
+    def problems(self, space: Space) -> list[str]:
+        """What does not fit together, each line beginning with the key path."""
+        site = self.simulated or SimulatedOptions()
+        places = site.nodes * max(1, site.gpus, site.slots or 1)
+        found = []
+        if places > MAX_PLACES:
+            expected = f"must be such that nodes times gpus or slots is at most {MAX_PLACES}"
+            found.append(f"cluster.simulated.nodes: {expected}, got {places}")
+        speed = site.seconds_per_unit
+        if isinstance(speed, str):
+            for name in sorted(Expression(speed).names - set(space.names)):
+                problem = suggest_name(name, space.names, kind=f"parameter {name!r}")
+                found.append(f"cluster.simulated.seconds_per_unit: {problem}")
+        return found
 
 
 def _are_quantiles(pairs: Sequence[Sequence[float]]) -> bool:

@@ -48,7 +48,7 @@ def holding(
     )
 
 
-def tick_words(site: Site, wish: ResourceRequest, options: Mapping[str, OptionValue]) -> str:
+def tick_warning(site: Site, wish: ResourceRequest, options: Mapping[str, OptionValue]) -> str:
     """That the small jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
 
     Args:

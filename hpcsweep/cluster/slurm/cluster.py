@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import itertools
 import logging
 import os
-import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,36 +15,39 @@ from typing import Any, Final
 import msgspec
 import submitit
 
-import hpcsweep
+from hpcsweep.cluster.script import (
+    WORKER,
+    check_length,
+    module_command,
+    package_folder,
+    read_template,
+    worker_command,
+)
 from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.allocation import holding, tick_words
+from hpcsweep.cluster.slurm.allocation import holding, tick_warning
 from hpcsweep.cluster.slurm.environment import export_of, kept_out, passed_on
 from hpcsweep.cluster.slurm.identity import Identity
-from hpcsweep.cluster.slurm.options import OptionValue, SlurmOptions
-from hpcsweep.cluster.slurm.programs import Row
+from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, OptionValue, SlurmOptions
 from hpcsweep.cluster.slurm.queue import SlurmQueue
 from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, misfits, wanted_partitions
+from hpcsweep.cluster.slurm.rows import Row
 from hpcsweep.cluster.slurm.sbatch_options import canonical, gpu_problems
 from hpcsweep.cluster.slurm.site import Node, Site, host_list, hosts_of
 from hpcsweep.cluster.slurm.site_reader import read_site, untouched, wish_of
 from hpcsweep.cluster.slurm.submit import refusal, submit
 from hpcsweep.cluster.slurm.template import (
-    WORKER,
     header,
     own_options,
-    read_template,
     render,
     sbatch_options,
-    tick_command,
     tick_options,
     without_resources,
-    worker_command,
 )
 from hpcsweep.cluster.slurm.tick_guard import guarded
 from hpcsweep.core.protocols import (
     Batch,
-    Cluster,
     Limits,
+    ProbeCluster,
     SubmittedBatch,
     TaskAllocation,
     TaskId,
@@ -58,46 +58,14 @@ from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.store.files import file_mode, make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
 
-__all__ = ["Presence", "SlurmCluster", "SlurmOptions", "probe"]
+__all__ = ["SlurmCluster", "SlurmOptions"]
 
 _log = logging.getLogger(__name__)
 
-PROBE_S: Final = 10.0
 #: Ranges of indices in one scancel.
 CANCEL_RANGES: Final = 500
-SCRIPT_BYTES: Final = 64 * 1024
-
-
-class Presence(enum.Enum):
-    """Whether this machine belongs to a Slurm cluster."""
-
-    ABSENT = "absent"  # no programs, or programs that no cluster was ever named to
-    SILENT = "silent"  # there is one, and its controller does not answer
-    ANSWERS = "answers"
-
-
-#: Of programs that are installed where there is no cluster: no slurm.conf, and no controller in the DNS.
-_UNCONFIGURED: Final = re.compile(
-    r"DNS SRV lookup failed.*Could not establish a configuration source", re.DOTALL
-)
-
-
-def probe() -> tuple[Presence, str]:
-    """Whether batches can be submitted from here, and why (not), in words for the user."""
-    if shutil.which("sbatch") is None:
-        return Presence.ABSENT, "no sbatch on the PATH"
-    try:
-        out = programs.ask(["scontrol", "ping"], timeout_s=PROBE_S)
-    except ClusterUnavailable as error:
-        words = str(error)
-        if _UNCONFIGURED.search(words):
-            return Presence.ABSENT, "sbatch is on the PATH, but no Slurm cluster is configured"
-        first = words.splitlines()[0]
-        return Presence.SILENT, f"sbatch is on the PATH, but no Slurm controller answers ({first})"
-    line = next((line.strip() for line in out.splitlines() if line.rstrip().endswith("UP")), None)
-    if line is None:
-        return Presence.SILENT, f"sbatch is on the PATH, but the Slurm controller is down ({out.strip()})"
-    return Presence.ANSWERS, f"a Slurm controller answers ({line})"
+#: What a task's script becomes.
+LAUNCHER: Final = "hpcsweep.cluster.slurm.task"
 
 
 class _ArrayExecutor(submitit.SlurmExecutor):
@@ -133,7 +101,7 @@ class _ArrayExecutor(submitit.SlurmExecutor):
         return submitit.SlurmJob(folder="/", job_id=job, tasks=[0])
 
 
-class SlurmCluster(Cluster):
+class SlurmCluster(ProbeCluster):
     """Runs batches as Slurm arrays. Keeps nothing that a new process would have to know.
 
     Raises:
@@ -146,14 +114,27 @@ class SlurmCluster(Cluster):
         self.poll_s = options.poll_s
         self._options = options
         _refuse_words_of_submitit(options)
-        self._template = read_template(options.template, spec_dir=options.spec_dir)
+        self._template = read_template(self.template, spec_dir=options.spec_dir, suffix=".sbatch")
         self._queue = SlurmQueue(workdir=options.workdir, node_gpus=self._node_gpus)
         self._asked(TaskResources())
         self.tick_script("check", Path("/check"))
 
+    @property
+    def template(self) -> str:
+        """The template of the scripts."""
+        return self._options.template or DEFAULT_TEMPLATE
+
+    @property
+    def crontabs(self) -> str:
+        """What can run a command at fixed times here."""
+        with contextlib.suppress(ClusterUnavailable):
+            if self._site.scrontab:
+                return "cron or scrontab"
+        return "cron"
+
     @cached_property
     def _import_from(self) -> Path | None:
-        return _import_from(self._options.python)
+        return package_folder(self._options.python)
 
     @cached_property
     def _site(self) -> Site:
@@ -184,13 +165,18 @@ class SlurmCluster(Cluster):
         return self._rendered(*self._placed(batch))
 
     def _rendered(self, batch: Batch, site: SlurmOptions) -> str:
-        command = worker_command(site.python, batch.folder, import_from=self._import_from, module=site.module)
+        command = worker_command(
+            site.python,
+            batch.folder,
+            launcher=LAUNCHER,
+            import_from=self._import_from,
+            module=site.module,
+        )
         failed = "exit 1"
         if site.module == WORKER:
             failed = f'{command} --setup-failed "$1" "$hpcsweep_line"'
         text = render(self._template, batch, site=site, command=command, setup_failed=failed)
-        if len(text.encode()) > SCRIPT_BYTES:
-            raise SpecError(f"{self._template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
+        check_length(self._template, text)
         return text
 
     def _placed(self, batch: Batch) -> tuple[Batch, SlurmOptions]:
@@ -212,7 +198,7 @@ class SlurmCluster(Cluster):
         exclude = (*batch.exclude, *([others] if others else []))
         return (
             msgspec.structs.replace(batch, exclude=exclude),
-            msgspec.structs.replace(options, nodelist=None),
+            options.model_copy(update={"nodelist": None}),
         )
 
     def submit(self, batch: Batch) -> str:
@@ -270,7 +256,7 @@ class SlurmCluster(Cluster):
     @property
     def poll_error(self) -> str:
         """Why the last poll gave no information."""
-        return self._queue.words
+        return self._queue.poll_error
 
     @property
     def known_jobs(self) -> Mapping[str, str] | None:
@@ -283,9 +269,9 @@ class SlurmCluster(Cluster):
         Raises:
             ClusterUnavailable: Slurm did not take it.
         """
-        answer = programs.attempt(["scancel", *jobs], timeout_s=programs.QUERY_S)
+        answer = programs.run(["scancel", *jobs], timeout_s=programs.QUERY_S)
         if answer.code != 0 and not programs.only_ended(answer):
-            raise ClusterUnavailable(f"scancel: {answer.words}")
+            raise ClusterUnavailable(f"scancel: {answer.message}")
 
     def tick_script(
         self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, own_log: bool = False
@@ -300,7 +286,8 @@ class SlurmCluster(Cluster):
             own_log: It opens its log itself.
         """
         options = tick_options(name, folder, self._options, after=after, delay_s=delay_s, own_log=own_log)
-        command = tick_command(self._options.python, folder, import_from=self._import_from)
+        tick = module_command(self._options.python, "hpcsweep.tick", folder, import_from=self._import_from)
+        command = f'{tick} --job "$SLURM_JOB_ID"'
         batch = Batch(name=name, folder=folder, tasks=1, throttle=1, shape=TaskResources())
         # It needs nothing of the set-up, and without it nobody would drive the sweep.
         text = render(
@@ -310,7 +297,7 @@ class SlurmCluster(Cluster):
 
     def with_module(self, module: str) -> SlurmCluster:
         """The same cluster with another module of ours in the worker's place."""
-        return SlurmCluster(msgspec.structs.replace(self._options, module=module))
+        return SlurmCluster(self._options.model_copy(update={"module": module}))
 
     @property
     def slots(self) -> int | None:
@@ -390,14 +377,14 @@ class SlurmCluster(Cluster):
         """
         return holding(self._site, self._wish, shape, self._asked(shape))
 
-    def ticks_hold(self) -> str:
+    def tick_warning(self) -> str:
         """That the jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
 
         Raises:
             ClusterUnavailable: The controller did not answer.
         """
         asked = own_options(self.tick_script("tick", Path("/check")))
-        return tick_words(self._site, wish_of(asked, gpu_type=None), asked)
+        return tick_warning(self._site, wish_of(asked, gpu_type=None), asked)
 
     def _node_gpus(self, batch: SubmittedBatch, row: Row) -> int | None:
         """GPUs of the task's node where it was given all of that, which its CPUs show."""
@@ -441,20 +428,37 @@ class SlurmCluster(Cluster):
     def has_failed(self, node: str) -> bool:
         """Whether Slurm calls the node down or failed; False where it does not answer."""
         try:
-            states = programs.ask(["sinfo", "-h", "-N", "-n", node, "-o", "%T"], timeout_s=programs.QUERY_S)
+            states = programs.check_output(
+                ["sinfo", "-h", "-N", "-n", node, "-o", "%T"], timeout_s=programs.QUERY_S
+            )
         except ClusterUnavailable:
             return False
         return any(word in states for word in ("down", "fail", "unknown"))
 
-    def active_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
+    def find_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
         """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
 
         Raises:
             ClusterUnavailable: squeue failed, so nothing is known.
         """
-        return self._queue.active_jobs(folder, names=names, known=known)
+        return self._queue.find_jobs(folder, names=names, known=known)
 
     # ------------------------------------------------------------------ steering
+
+    def warn(self, batch: SubmittedBatch, task: int) -> None:
+        """Send this task's script the signal that comes before its time limit.
+
+        Raises:
+            ClusterUnavailable: Slurm did not take it.
+        """
+        argv = ["scancel", "--batch", "--signal=USR2", f"{batch.job}_{task}"]
+        programs.check_output(argv, timeout_s=programs.QUERY_S)
+
+    def cancel_jobs(self, *, names: Sequence[str], jobs: Sequence[str]) -> None:
+        """Cancel the user's jobs of these names and ids; silent where Slurm does not answer."""
+        for which in [*(f"--name={name}" for name in names), *jobs]:
+            with contextlib.suppress(ClusterUnavailable):
+                programs.run(["scancel", f"--user={os.getuid()}", which], timeout_s=programs.QUERY_S)
 
     def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
         """Let at most `tasks` tasks of the batch run at a time from now on; at least one.
@@ -465,9 +469,9 @@ class SlurmCluster(Cluster):
         # 0 would mean no limit at all.
         for job in self._queue.jobs_of(batch):
             argv = ["scontrol", "update", f"jobid={job}", f"ArrayTaskThrottle={max(1, tasks)}"]
-            answer = programs.attempt(argv, timeout_s=programs.QUERY_S)
+            answer = programs.run(argv, timeout_s=programs.QUERY_S)
             if answer.code != 0 and not programs.only_ended(answer):
-                raise ClusterUnavailable(f"scontrol: {answer.words}")
+                raise ClusterUnavailable(f"scontrol: {answer.message}")
 
     def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Let tasks go that Slurm put back into the queue and holds.
@@ -476,9 +480,9 @@ class SlurmCluster(Cluster):
             ClusterUnavailable: Slurm did not take it.
         """
         names = ",".join(f"{job}_{task}" for job in self._queue.jobs_of(batch) for task in tasks)
-        answer = programs.attempt(["scontrol", "release", names], timeout_s=programs.QUERY_S)
+        answer = programs.run(["scontrol", "release", names], timeout_s=programs.QUERY_S)
         if answer.code != 0 and not programs.only_ended(answer):
-            raise ClusterUnavailable(f"scontrol: {answer.words}")
+            raise ClusterUnavailable(f"scontrol: {answer.message}")
 
     def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Cancel these tasks; those that have ended are passed over.
@@ -490,9 +494,9 @@ class SlurmCluster(Cluster):
         starts = range(0, len(parts), CANCEL_RANGES)
         for job, start in itertools.product(self._queue.jobs_of(batch), starts):
             indices = ",".join(parts[start : start + CANCEL_RANGES])
-            answer = programs.attempt(["scancel", f"{job}_[{indices}]"], timeout_s=programs.QUERY_S)
+            answer = programs.run(["scancel", f"{job}_[{indices}]"], timeout_s=programs.QUERY_S)
             if answer.code != 0 and not programs.only_ended(answer):
-                raise ClusterUnavailable(f"scancel: {answer.words}")
+                raise ClusterUnavailable(f"scancel: {answer.message}")
 
 
 def _example(shape: TaskResources) -> Batch:
@@ -519,7 +523,7 @@ def _refuse_words_of_submitit(options: SlurmOptions) -> None:
     ours = {
         "setup": "cluster.setup",
         "array_parallelism": "cluster.max_gpus",
-        "signal_delay_s": "cluster.signal_s",
+        "signal_delay_s": "cluster.signal",
         "num_gpus": "resources.gpus",
     }
     beyond_sbatch = {"teardown", "stderr_to_stdout", "additional_parameters", "srun_args", "use_srun", *ours}
@@ -533,23 +537,3 @@ def _refuse_words_of_submitit(options: SlurmOptions) -> None:
                 for key, hint in zip(wrong, hints, strict=True)
             )
         )
-
-
-def _import_from(python: str) -> Path | None:
-    """The folder in which this interpreter is to find this package, None if it finds it by itself.
-
-    The interpreter is asked, as it would start in a job: that is right for wheels, editable
-    installs and checkouts alike. One that does not run here, in a container for example, is
-    trusted to have the package.
-    """
-    ours = Path(hpcsweep.__file__).resolve()
-    code = "import importlib.util as u; s = u.find_spec('hpcsweep'); print(s.origin if s else '')"
-    try:
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        answer = programs.call([python, "-P", "-c", code], timeout_s=60, env=env)
-    except OSError:
-        return None
-    found = answer.out.strip()
-    if answer.code != 0 or (found and python != sys.executable):
-        return None
-    return None if found and os.path.realpath(found) == str(ours) else ours.parent.parent

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.cluster.slurm.programs import Row
+from hpcsweep.cluster.slurm.rows import Row
 
 #: A job that was submitted longer than this before its batch was planned is another one. Clocks differ.
 CLOCKS_S: Final = 3600.0

@@ -1,56 +1,71 @@
-"""What a site and a sweep want of Slurm, as one frozen value."""
+"""What the spec says of Slurm under `cluster:`, and what else `SlurmCluster` is told."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-import msgspec
+from pydantic import Field
+
+from hpcsweep.options import Options, Section, Text
 
 #: One sbatch option's value: True is a bare flag, False and None leave the option out.
 OptionValue: TypeAlias = str | int | float | bool | None
+DEFAULT_TEMPLATE: Final = "default.sbatch"
 
 
-class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that `SlurmCluster` is told besides the batches.
+class SlurmSection(Section):
+    """Keys of Slurm under `cluster:`."""
 
-    Attributes:
-        gpu_type: As in the site's `gres.conf`; None takes any.
-        template: A file (a relative path is looked up in `spec_dir`) or one of ours by name.
-        setup: Shell lines before the worker's command.
-        environment: Exported before `setup`.
-        inherited: Variables that the jobs are to have from whoever submits them.
-        options: Further sbatch options; they win over ours by name, False or null drops ours.
-        tick_options: Further sbatch options of the small jobs that tick a detached sweep.
-        python: Absolute path of the interpreter on the compute nodes.
-        module: What it runs in each task, with the batch's folder as its argument.
-        workdir: Where the script starts; None is the batch's own folder, which is sure to exist.
-        signal_s: The worker is told so many seconds before the time limit.
-        settle_s: How long a submission without an answer may still turn up.
-        grace_s: How long a result may stay invisible after its task has ended.
-        poll_s: Shortest and longest time between two polls.
+    partition: Text | None = None
+    """Slurm's partition, or several separated by commas."""
+    account: Text | None = None
+    """Slurm's account."""
+    qos: Text | None = None
+    """Slurm's quality of service."""
+    constraint: Text | None = None
+    """Slurm's node features."""
+    gpu_type: Text | None = None
+    """The type of GPU as Slurm names it, such as a100."""
+    nodelist: Text | None = None
+    """Nodes to run on."""
+    exclude: Text | None = None
+    """Nodes not to run on."""
+    template: Text | None = Field(default=None, json_schema_extra={"format": "path"})
+    """The template of job scripts: a file, or one that comes with hpcsweep; default.sbatch if not given."""
+    options: Options = Field(default_factory=dict)
+    """Further sbatch options without their dashes, such as mail-type; null for one without value."""
+    tick_options: Options = Field(default_factory=dict)
+    """Further sbatch options of the small jobs that drive a sweep under --detach, such as partition."""
+
+
+class SlurmOptions(SlurmSection):
+    """Everything that `SlurmCluster` is told besides the batches: the section, and the sweep's common keys.
+
+    `options` and `tick_options` go before ours by name; False or null drops ours. A relative `template` is
+    looked up in `spec_dir` first.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    nodelist: str | None = None
-    exclude: str | None = None
-    gpu_type: str | None = None
-    template: str = "default.sbatch"
     setup: Sequence[str] = ()
-    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
-    inherited: Sequence[str] = ()
-    options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
-    tick_options: Mapping[str, OptionValue] = msgspec.field(default_factory=dict)
+    """Shell lines before the worker's command."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Exported before `setup`."""
+    inherited: tuple[str, ...] = ()
+    """Variables that the jobs are to have from whoever submits them."""
     python: str = sys.executable
-    module: str = "hpcsweep.cluster.slurm.task"
+    """Absolute path of the interpreter on the compute nodes."""
+    module: str = "hpcsweep.worker"
+    """What a task runs, with the batch's folder as its argument."""
     workdir: str | None = None
+    """Where the script starts; None is the batch's own folder, which is sure to exist."""
     signal_s: int = 60
+    """The worker is told so many seconds before the time limit."""
     settle_s: float = 150.0
+    """How long a submission without an answer may still turn up."""
     grace_s: float = 60.0
+    """How long a result may stay invisible after its task has ended."""
     poll_s: tuple[float, float] = (5.0, 60.0)
+    """Shortest and longest time between two polls."""
     spec_dir: Path = Path()

@@ -10,10 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from hpcsweep.cluster.processes import Answer
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.identity import CLOCKS_S, Identity, mentions, owner
+from hpcsweep.cluster.slurm.rows import (
+    SACCT_FORMAT,
+    SEPARATOR,
+    SQUEUE_FORMAT,
+    SQUEUE_SHORT_FORMAT,
+    Row,
+    gpus_of_tres,
+    sacct_rows,
+    shown_jobs,
+    squeue_rows,
+)
 from hpcsweep.cluster.slurm.states import block_kind_of, cancelled_by, phase_of
-from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.protocols import Phase, QueuedJob, SubmittedBatch, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 
 _log = logging.getLogger(__name__)
@@ -34,24 +46,6 @@ SHOW_JOBS: Final = 20
 COUNTED_S: Final = 30.0
 
 
-def queued_jobs(user: str, *, timeout_s: float) -> list[tuple[str, str, str, str, str, str]]:
-    """What waits or runs of this user.
-
-    Job id (an array's own), name, state, reason, when it may start, working folder.
-
-    Raises:
-        ClusterUnavailable: squeue is not there, failed, or did not answer in time.
-    """
-    columns = programs.SEPARATOR.join(["%F", "%T", "%r", "%S", "%Z", "%j"])
-    text = programs.ask(["squeue", f"--user={user}", "-h", "-o", columns], timeout_s=timeout_s)
-    lines = [line.split(programs.SEPARATOR, 5) for line in text.split("\n")]
-    return [
-        (line[0], line[5], line[1], "" if line[2] == "None" else line[2], line[3], line[4])
-        for line in lines
-        if len(line) == 6
-    ]
-
-
 class SlurmQueue:
     """Asks squeue and sacct. What it remembers only spares questions: a new one answers the same.
 
@@ -64,7 +58,7 @@ class SlurmQueue:
         self,
         workdir: str | None = None,
         *,
-        node_gpus: Callable[[SubmittedBatch, programs.Row], int | None] = lambda batch, row: None,
+        node_gpus: Callable[[SubmittedBatch, Row], int | None] = lambda batch, row: None,
     ) -> None:
         self._workdir = workdir
         self._node_gpus = node_gpus
@@ -78,11 +72,11 @@ class SlurmQueue:
         self._ended: dict[TaskId, TaskState] = {}
         self._no_show_until = 0.0
         #: By job that squeue did not show: when the controller is asked again, and what it says.
-        self._asked: dict[str, tuple[float, list[programs.Row]]] = {}
+        self._asked: dict[str, tuple[float, list[Row]]] = {}
         self._unknown_words: set[str] = set()
         self._jobs: dict[str, str] | None = None
         #: Why the last poll gave no information; empty if it did.
-        self.words = ""
+        self.poll_error = ""
 
     @property
     def queued_tasks(self) -> int | None:
@@ -132,9 +126,9 @@ class SlurmQueue:
             rows = self._squeue()
         except ClusterUnavailable as error:
             _log.warning("nothing known: %s", error)
-            self._jobs, self.words = None, str(error)
+            self._jobs, self.poll_error = None, str(error)
             return None
-        self.words = ""
+        self.poll_error = ""
         # A job that is no array is the array's job id of itself, which lines that were cut show first.
         self._jobs = {row.array or str(row.job): row.name for row in rows if phase_of(row.state).active}
         self._counted = (sum(phase_of(row.state).active for row in rows), time.monotonic())
@@ -235,20 +229,20 @@ class SlurmQueue:
                     found[task] = self._state(row, batch)
         return found
 
-    def _show(self, job: str) -> list[programs.Row]:
+    def _show(self, job: str) -> list[Row]:
         """The active tasks of this job, as the controller knows them; none where it does not answer."""
         if time.monotonic() < self._no_show_until:
             return []
         try:
-            answer = programs.attempt(["scontrol", "-o", "show", "job", job], timeout_s=SHOW_S)
+            answer = programs.run(["scontrol", "-o", "show", "job", job], timeout_s=SHOW_S)
         except ClusterUnavailable as error:
-            answer = programs.Answer(1, "", str(error))
+            answer = Answer(1, "", str(error))
         if answer.code != 0 and not programs.only_ended(answer):
             self._no_show_until = time.monotonic() + MUTE_S
-            _log.info("going on by squeue alone: %s", answer.words)
-        return [row for row in programs.shown_jobs(answer.out) if phase_of(row.state).active]
+            _log.info("going on by squeue alone: %s", answer.message)
+        return [row for row in shown_jobs(answer.out) if phase_of(row.state).active]
 
-    def _state(self, row: programs.Row, batch: SubmittedBatch) -> TaskState:
+    def _state(self, row: Row, batch: SubmittedBatch) -> TaskState:
         phase = phase_of(row.state)
         if phase is not Phase.UNKNOWN:
             return TaskState(
@@ -265,12 +259,12 @@ class SlurmQueue:
             _log.warning("%s task %d: Slurm's state %r is new to us", batch.name, row.task, row.state)
         return TaskState(phase=phase, reason=f"{row.state} {row.reason}".strip(), node=row.node)
 
-    def _gpus(self, batch: SubmittedBatch, row: programs.Row) -> int | None:
+    def _gpus(self, batch: SubmittedBatch, row: Row) -> int | None:
         """GPUs that the task was given, None where Slurm does not say."""
-        told = [programs.gpus_of_tres(row.tres), self._node_gpus(batch, row)]
+        told = [gpus_of_tres(row.tres), self._node_gpus(batch, row)]
         return max((count for count in told if count is not None), default=None)
 
-    def active_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
+    def find_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
         """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
 
         Raises:
@@ -286,26 +280,39 @@ class SlurmQueue:
             )
         )
 
-    @staticmethod
-    def _squeue() -> list[programs.Row]:
-        # --me filters on the server. Without -h: the header shows that an answer without rows is one.
-        argv = ["squeue", "--me", "--states=all", "-r"]
-        answer = programs.attempt([*argv, "-O", programs.SQUEUE_FORMAT], timeout_s=programs.QUERY_S)
-        if answer.code != 0 and re.search("format|option|usage", answer.err, re.IGNORECASE):
-            short = [*argv, "-o", programs.SQUEUE_SHORT_FORMAT]
-            return programs.squeue_rows(programs.ask(short, timeout_s=programs.QUERY_S))
-        if answer.code != 0:
-            raise ClusterUnavailable(f"squeue: {answer.words}")
-        return programs.squeue_rows(answer.out)
+    def jobs(self, user: str, *, timeout_s: float) -> list[QueuedJob]:
+        """What waits or runs of this user; of an array its own id.
 
-    def _sacct(self, *which: str) -> list[programs.Row]:
+        Raises:
+            ClusterUnavailable: squeue is not there, failed, or did not answer in time.
+        """
+        rows = self._squeue(f"--user={user}", timeout_s=timeout_s)
+        return [
+            QueuedJob(row.array or str(row.job), row.name, row.state, row.reason, row.begins, row.folder)
+            for row in rows
+        ]
+
+    @staticmethod
+    def _squeue(*which: str, timeout_s: float | None = None) -> list[Row]:
+        # --me filters on the server. Without -h: the header shows that an answer without rows is one.
+        argv = ["squeue", *(which or ("--me", "--states=all", "-r"))]
+        timeout_s = programs.QUERY_S if timeout_s is None else timeout_s
+        answer = programs.run([*argv, "-O", SQUEUE_FORMAT], timeout_s=timeout_s)
+        if answer.code != 0 and re.search("format|option|usage", answer.err, re.IGNORECASE):
+            short = [*argv, "-o", SQUEUE_SHORT_FORMAT]
+            return squeue_rows(programs.check_output(short, timeout_s=timeout_s))
+        if answer.code != 0:
+            raise ClusterUnavailable(f"squeue: {answer.message}")
+        return squeue_rows(answer.out)
+
+    def _sacct(self, *which: str) -> list[Row]:
         """What the database knows; once it has failed it is left in peace for a while."""
         if time.monotonic() < self._mute_until:
             return []
-        argv = ["sacct", "-X", "-n", "-P", f"--delimiter={programs.SEPARATOR}", f"--starttime={SACCT_SINCE}"]
-        argv += [f"--user={os.getuid()}", f"--format={programs.SACCT_FORMAT}", *which]
+        argv = ["sacct", "-X", "-n", "-P", f"--delimiter={SEPARATOR}", f"--starttime={SACCT_SINCE}"]
+        argv += [f"--user={os.getuid()}", f"--format={SACCT_FORMAT}", *which]
         try:
-            return list(programs.sacct_rows(programs.ask(argv, timeout_s=SACCT_S)))
+            return list(sacct_rows(programs.check_output(argv, timeout_s=SACCT_S)))
         except ClusterUnavailable as error:
             self._mute_until = time.monotonic() + MUTE_S
             _log.info("going on without Slurm's accounting: %s", error)

@@ -65,11 +65,11 @@ def _nodes() -> tuple[reading.Node, ...]:
 
 
 def _ask(*argv: str, timeout_s: float = math.inf) -> str:
-    return programs.ask(argv, timeout_s=min(timeout_s, programs.QUERY_S))
+    return programs.check_output(argv, timeout_s=min(timeout_s, programs.QUERY_S))
 
 
 def _ask_database(what: str, *words: str) -> str:
-    return programs.ask(["sacctmgr", "-n", "-P", "show", what, *words], timeout_s=SACCTMGR_S)
+    return programs.check_output(["sacctmgr", "-n", "-P", "show", what, *words], timeout_s=SACCTMGR_S)
 
 
 def wish_of(asked: Mapping[str, object], *, gpu_type: str | None) -> ResourceRequest:

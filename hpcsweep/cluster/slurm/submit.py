@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
+from hpcsweep.cluster import processes
+from hpcsweep.cluster.processes import Answer
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.environment import exported
-from hpcsweep.cluster.slurm.programs import Answer
-from hpcsweep.errors import SubmitLimited, SubmitRefused, SubmitUncertain
+from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
 
 #: sbatch itself retries for up to 120 s.
 SBATCH_S: Final = 140.0
 TEST_S: Final = 30.0
+HELD_S: Final = 60.0
 
 #: What sbatch says, once, where the controller takes no more jobs now. It tries again for 120 s: after
 #: a first sleep of 1 s, so that an end within the second is sure to come before the next try.
@@ -60,7 +63,9 @@ def submit(script: Path | str, *, cwd: Path, drop: Container[str] = ()) -> tuple
     text = "" if isinstance(script, Path) else script
     try:
         env = exported(drop=drop)
-        answer = programs.call(argv, timeout_s=SBATCH_S, cwd=cwd, env=env, stdin=text, until=_RETRYING)
+        answer = processes.run_process(
+            argv, timeout_s=SBATCH_S, cwd=cwd, env=env, stdin=text, until=_RETRYING
+        )
     except OSError as error:
         raise SubmitRefused(f"sbatch: cannot be run: {error.strerror}") from error
     if answer.code is None:
@@ -68,12 +73,12 @@ def submit(script: Path | str, *, cwd: Path, drop: Container[str] = ()) -> tuple
     if answer.code != 0:
         kind = _kind(answer)
         if kind is SubmitUncertain:
-            raise SubmitUncertain(f"sbatch: {answer.words}", refused=_is_own_words(answer))
-        raise kind(answer.words)
+            raise SubmitUncertain(f"sbatch: {answer.message}", refused=_is_own_words(answer))
+        raise kind(answer.message)
     job = job_id(answer.out)
     if not job:
         # Where no job shows later, it was a refusal.
-        raise SubmitUncertain(f"sbatch: succeeded, but gave no job id: {answer.words}", refused=True)
+        raise SubmitUncertain(f"sbatch: succeeded, but gave no job id: {answer.message}", refused=True)
     return job, answer.err.strip()
 
 
@@ -81,6 +86,29 @@ def job_id(text: str) -> str:
     """The job id in what `sbatch --parsable` printed, empty if there is none."""
     found = _ID.findall(text)  # a site's banners may stand around it
     return found[-1] if found else ""
+
+
+def try_submitting(script: str, name: str) -> str:
+    """Submit the script as a job that is held, look at it, and cancel it; why not, empty if all went well.
+
+    Args:
+        script: The script's file.
+        name: The job name in it.
+    """
+    try:
+        answer = programs.run(["sbatch", "--parsable", "--hold", script], timeout_s=HELD_S)
+        if answer.code != 0:
+            return "" if submit_limited(answer.message) else f"sbatch: {answer.message}"
+        # By id: a site may have given it another name.
+        job = job_id(answer.out)
+        which = [job] if job else [f"--name={name}"]
+        try:
+            programs.check_output(["squeue", "--me", "-h", f"--name={name}", "-o", "%A"], timeout_s=HELD_S)
+        finally:
+            programs.check_output(["scancel", f"--user={os.getuid()}", *which], timeout_s=HELD_S)
+    except ClusterUnavailable as error:
+        return str(error)
+    return ""
 
 
 def refusal(text: str, *, all_nodes_up: bool, drop: Container[str] = ()) -> str | None:
@@ -94,10 +122,11 @@ def refusal(text: str, *, all_nodes_up: bool, drop: Container[str] = ()) -> str 
     """
     argv = ["sbatch", "--test-only"]
     try:
-        answer = programs.call(argv, timeout_s=TEST_S, env=exported(drop=drop), stdin=text, until=_RETRYING)
+        env = exported(drop=drop)
+        answer = processes.run_process(argv, timeout_s=TEST_S, env=env, stdin=text, until=_RETRYING)
     except OSError as error:
         return f"sbatch: cannot be run: {error.strerror}"
-    words = answer.words
+    words = answer.message
     if not answer.code or answer.code < 0 or _OPEN.search(words) or _PASSING.search(words):
         return None
     if submit_limited(words) or (_CONFIGURATION in words and not all_nodes_up):

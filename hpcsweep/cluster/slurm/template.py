@@ -1,21 +1,13 @@
-"""The text of an sbatch script, from a site's template and the facts of one batch.
-
-Everything here but `read_template` is pure.
-"""
+"""The text of an sbatch script: its options, and the site's template with them. Pure."""
 
 from __future__ import annotations
 
 import math
-import os
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import jinja2
-import msgspec
-
-import hpcsweep
+from hpcsweep.cluster.script import Template, exports, render_template, script_problems, setup_lines
 from hpcsweep.cluster.slurm.options import OptionValue, SlurmOptions
 from hpcsweep.cluster.slurm.sbatch_options import (
     GPU_FORMS,
@@ -27,7 +19,6 @@ from hpcsweep.cluster.slurm.sbatch_options import (
 from hpcsweep.cluster.slurm.tick_guard import SIGNAL_S
 from hpcsweep.core.protocols import Batch
 from hpcsweep.errors import SpecError
-from hpcsweep.store.files import OURS
 from hpcsweep.store.layout import BatchLayout, Layout
 
 #: `--signal` takes 16 bits.
@@ -35,47 +26,7 @@ _MAX_SIGNAL_S: Final = 65535
 #: What a job that ticks asks for: it replays a journal and calls sbatch, then ends.
 TICK_MIB: Final = 1024
 TICK_MINUTES: Final = 15
-#: What the script of a task becomes: the worker.
-WORKER: Final = "hpcsweep.cluster.slurm.task"
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,=@%+*-")
-
-
-class Template(msgspec.Struct, frozen=True):
-    """A template's text and the file that it came from, for error messages."""
-
-    path: Path
-    text: str
-
-
-# --------------------------------------------------------------------------- finding it
-
-
-def packaged_templates() -> Path:
-    """The folder of our own templates: in the installed package, or beside it in a checkout."""
-    package = Path(hpcsweep.__file__).parent
-    inside = package / "sbatch_templates"
-    return inside if inside.is_dir() else package.parent / "sbatch_templates"
-
-
-def read_template(name: str, *, spec_dir: Path) -> Template:
-    """Read the template: a file by its path (a relative one from the spec's folder), else one of ours.
-
-    Raises:
-        SpecError: There is none, or it cannot be read.
-    """
-    own = packaged_templates()
-    candidates = [spec_dir / Path(name).expanduser(), own / name, own / f"{name}.sbatch"]
-    for path in candidates:
-        if os.path.isfile(path):  # False also for a name that is too long
-            try:
-                return Template(path, path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError) as error:
-                raise SpecError(f"{path}: cluster.template: cannot be read: {error}") from error
-    known = ", ".join(sorted(path.name for path in own.glob("*.sbatch")))
-    raise SpecError(f"cluster.template: no file {candidates[0]}, and hpcsweep's own are: {known}")
-
-
-# --------------------------------------------------------------------------- its parts
 
 
 def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | float | bool]:
@@ -205,89 +156,6 @@ def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def exports(environment: Mapping[str, str]) -> str:
-    """The export lines, values quoted for the shell: nothing in them is expanded.
-
-    Raises:
-        SpecError: A name is not a shell variable's.
-    """
-    wrong = [name for name in environment if not (name.isascii() and name.isidentifier())]
-    if wrong:
-        raise SpecError(*(f"cluster.environment.{name}: not a name of a variable" for name in wrong))
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
-
-
-#: `$LINENO` in a trap of bash is that of the line of the script; a function that fails (`module`) has
-#: another `$BASH_COMMAND`. What fails inside of a script that a line sources says nothing: scripts of
-#: conda and of sites test things that way. How the line itself ends is what counts.
-_SETUP: Final = """\
-hpcsweep_setup_failed() {{  # STATUS DEPTH LINE COMMAND
-  if [ "$2" -gt 1 ]; then return; fi
-  hpcsweep_line=$(sed -n "${{3}}p" "$0" 2>/dev/null)
-  hpcsweep_line=${{hpcsweep_line:-$4}}
-  echo "{ours} cluster.setup: failed with exit status $1: $hpcsweep_line" >&2
-  {failed}
-}}
-hpcsweep_trap=
-if [ -n "${{BASH_VERSION:-}}" ]; then
-  hpcsweep_trap=$(trap -p ERR)
-  trap 'hpcsweep_setup_failed "$?" "${{#BASH_SOURCE[@]}}" "$LINENO" "$BASH_COMMAND"' ERR
-fi
-{lines}
-if [ -n "${{BASH_VERSION:-}}" ]; then trap - ERR; eval "$hpcsweep_trap"; fi"""
-
-
-def setup_lines(lines: Sequence[str], *, failed: str) -> str:
-    """The set-up, which ends the job where a line of it fails: training would count in a wrong environment.
-
-    As with `set -e` a command fails that is not tested (`if`, `&&`, `||`); unlike there, functions and
-    scripts that are sourced fail only as a whole. Only bash watches its lines; a template for another
-    shell runs them as they are.
-
-    Args:
-        lines: Of the spec; empty: nothing is to be done.
-        failed: What the shell does where one fails; `$1` is the exit status, `$hpcsweep_line` the line.
-    """
-    if not lines:
-        return ""
-    return _SETUP.format(ours=OURS, failed=failed, lines="\n".join(lines))
-
-
-def worker_command(
-    python: str, folder: Path, *, import_from: Path | None = None, module: str = WORKER
-) -> str:
-    """The shell command of the worker, by which the script's shell becomes the worker.
-
-    `-P`: no module in the folder where the script starts can take the place of one of Python's.
-
-    Args:
-        python: Absolute path of the interpreter.
-        folder: The batch's folder.
-        import_from: Folder that holds the package, where the interpreter does not find it itself. It does
-            not go on PYTHONPATH, which training inherits: see `hpcsweep.bootstrap`.
-        module: The worker's, or another one in its place.
-    """
-    other = "" if module == WORKER else f"--module {module} "
-    return _module_command(python, f"{WORKER} {other}".strip(), folder, import_from=import_from)
-
-
-def tick_command(python: str, folder: Path, *, import_from: Path | None = None) -> str:
-    """The shell command of a job that ticks the sweep in this results folder."""
-    return (
-        f'{_module_command(python, "hpcsweep.tick", folder, import_from=import_from)} --job "$SLURM_JOB_ID"'
-    )
-
-
-def _module_command(python: str, module: str, folder: Path, *, import_from: Path | None) -> str:
-    run = f"-m {module}"
-    if import_from is not None:
-        run = f"{shlex.quote(str(import_from / 'hpcsweep' / 'bootstrap.py'))} {module}"
-    return f"exec {shlex.quote(python)} -P {run} {shlex.quote(str(folder))}"
-
-
-# --------------------------------------------------------------------------- all together
-
-
 def render(
     template: Template,
     batch: Batch,
@@ -308,69 +176,25 @@ def render(
         options: sbatch options other than those of the batch.
 
     Raises:
-        SpecError: The template is wrong; names file and line where Jinja knows it.
+        SpecError: The template is wrong, or sbatch would refuse the script or pass its options over.
     """
     options = options or sbatch_options(batch, site)
-    parts = {"header": header(options), "command": command}
-    facts = {
-        "environment": exports(site.environment),
-        "setup": setup_lines(site.setup, failed=setup_failed),
-        "name": batch.name,
-        "folder": str(batch.folder),
-        "tasks": batch.tasks,
-        "throttle": batch.throttle,
-        "gpus": batch.shape.gpus,
-        "cpus": batch.shape.cpus,
-        "mem_mib": batch.shape.mem_mib,
-        "time_s": batch.shape.time_s,
-        "runs": batch.shape.runs,
-        "lanes": batch.shape.lanes,
-        "options": options,
+    lines = header(options)
+    text = render_template(
+        template,
+        batch,
+        header=lines,
+        command=command,
+        setup=setup_lines(site.setup, failed=setup_failed),
+        environment=exports(site.environment),
+        options=options,
         **{key: getattr(site, key) for key in ("partition", "account", "qos", "constraint", "gpu_type")},
-    }
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda _: (template.text, str(template.path), None)),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
     )
-    try:
-        text = environment.get_template(template.path.name).render(**parts, **facts)
-    except jinja2.TemplateSyntaxError as error:
-        raise SpecError(f"{template.path}:{error.lineno}: {error.message}") from error
-    except Exception as error:  # a template can call anything
-        raise SpecError(f"{template.path}:{_line_of(error, template)}: {error}") from error
-    _check(template, text, parts)
-    return text
-
-
-def _line_of(error: Exception, template: Template) -> int:
-    """The template's line that raised; Jinja puts the template's own frames into the traceback."""
-    line = 1
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(template.path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
-def _check(template: Template, text: str, parts: Mapping[str, str]) -> None:
-    """Refuse a script that sbatch would refuse, or whose options it would pass over in silence."""
-    problems = [f"{template.path}:1: uses no {{{{ {k} }}}}" for k, v in parts.items() if v not in text]
-    problems += _option_problems(template, text.replace(parts["header"], "#", 1))
-    if not text.startswith("#!"):
-        problems.append(f"{template.path}:1: sbatch wants #!/bin/bash or the like at the very start")
-    if "\r" in text:
-        problems.append(f"{template.path}:1: has DOS line ends, which sbatch refuses")
-    before = text.partition(parts["header"])[0].splitlines() if parts["header"] in text else []
-    if any(line.strip() and not line.lstrip().startswith("#") for line in before):
-        problems.append(
-            f"{template.path}:1: sbatch reads no options after a command: {{{{ header }}}} goes first"
-        )
+    problems = script_problems(template, text, header=lines, command=command, program="sbatch")
+    problems += _option_problems(template, text.replace(lines, "#", 1))
     if problems:
         raise SpecError(*problems)
+    return text
 
 
 def _option_problems(template: Template, text: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from hpcsweep.cluster.slurm.site import Node, Partition, Site
 from hpcsweep.core.counting import plural
-from hpcsweep.doctor.findings import Finding, failure, good, warning
+from hpcsweep.core.findings import Finding, failure, good, warning
 from hpcsweep.store.manifest import Program
 
 #: After TERM training code may take so long to checkpoint, and the worker a moment more to say so.

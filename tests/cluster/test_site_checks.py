@@ -13,16 +13,17 @@ import msgspec
 import pytest
 
 import hpcsweep
+from hpcsweep.cluster.local.devices import device_findings
+from hpcsweep.cluster.slurm import checks
+from hpcsweep.cluster.slurm.backend import SlurmBackend
 from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, Site, read_config, read_partitions
+from hpcsweep.cluster.slurm.site_checks import site_findings
+from hpcsweep.core.findings import Finding, failure, good, warning
 from hpcsweep.doctor import filesystem as filesystem_module
-from hpcsweep.doctor import machine as machine_module
-from hpcsweep.doctor import slurm_checks
 from hpcsweep.doctor.filesystem import filesystem, filesystem_type, kind_finding
-from hpcsweep.doctor.findings import Finding, failure, good, warning
 from hpcsweep.doctor.probe import ProbeReport
 from hpcsweep.doctor.probe_checks import files_findings, gpus_finding, interpreter_finding, submission_finding
 from hpcsweep.doctor.probe_job import RoundTrip
-from hpcsweep.doctor.slurm_limits import site_findings
 from tests.test_imports import HEAVY, loaded_by
 
 ELSEWHERE = "give another folder with --results"
@@ -79,7 +80,7 @@ def test_gpus_of_this_machine(
         program(tmp_path, "nvidia-smi", smi)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert list(machine_module.machine())[1] == found
+    assert list(device_findings())[1] == found
 
 
 # --------------------------------------------------------------------------- the filesystem
@@ -200,7 +201,7 @@ def test_versions_older_than_those_tested_are_warned_of(
 ) -> None:
     program(tmp_path, "sbatch", f"echo {words}")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert slurm_checks.version() == found
+    assert checks.version() == found
 
 
 def test_a_busy_controller_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +209,8 @@ def test_a_busy_controller_is_warned_of(tmp_path: Path, monkeypatch: pytest.Monk
     program(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
     program(tmp_path, "squeue", "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(slurm_checks, "SLOW_S", -1.0)
-    assert re.sub(r"[\d.]+ s;", "N s;", str(slurm_checks.controller())) == (
+    monkeypatch.setattr(checks, "SLOW_S", -1.0)
+    assert re.sub(r"[\d.]+ s;", "N s;", str(checks.controller(*SlurmBackend().detect()))) == (
         "warning  controller: a Slurm controller answers (Slurmctld(primary) at head is UP); "
         "squeue took N s; it is busy: set cluster.poll: 120, so that it is asked less often"
     )

@@ -1,16 +1,18 @@
-"""Whether Slurm answers, and how fast: its version, its controller, its accounting."""
+"""What `doctor` says of Slurm: its version, its controller, its accounting, and what the site allows."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
+from hpcsweep.cluster.backend import Presence
 from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.cluster import Presence, probe
 from hpcsweep.cluster.slurm.environment import kept_out
-from hpcsweep.doctor.findings import Finding, failure, good, one_line, warning
+from hpcsweep.cluster.slurm.site_checks import site_findings
+from hpcsweep.cluster.slurm.site_reader import read_site
+from hpcsweep.core.findings import Finding, Level, failure, good, one_line, warning
 from hpcsweep.errors import ClusterUnavailable
 
 #: The oldest that the tests run on.
@@ -18,10 +20,33 @@ OLDEST: Final = (22, 5)
 SLOW_S: Final = 5.0
 
 
+def check_site(presence: tuple[Presence, str], *, partition: str | None) -> Generator[Finding, None, bool]:
+    """Everything that can be known of the site without a job; False at its end if Slurm does not answer.
+
+    Args:
+        presence: Whether the controller answers, and why (not).
+        partition: Where the sweep asks to run; None leaves it to the site.
+    """
+    for check in (version, lambda: controller(*presence)):
+        finding = check()
+        yield finding
+        if finding.level is Level.FAILURE:
+            return False
+    yield accounting()
+    yield from environment()
+    try:
+        site = read_site()
+    except ClusterUnavailable as error:
+        yield failure("limits", one_line(str(error)), "run doctor again when the controller answers")
+        return False
+    yield from site_findings(site, partition=partition)
+    return True
+
+
 def version() -> Finding:
     """Slurm's version."""
     try:
-        words = programs.ask(["sbatch", "--version"], timeout_s=programs.QUERY_S).strip()
+        words = programs.check_output(["sbatch", "--version"], timeout_s=programs.QUERY_S).strip()
     except ClusterUnavailable as error:
         return failure("Slurm", one_line(str(error)), "ask the admins how this host reaches Slurm")
     match = re.search(r"(\d+)\.(\d+)", words)
@@ -30,14 +55,13 @@ def version() -> Finding:
     return good("Slurm", words)
 
 
-def controller() -> Finding:
+def controller(presence: Presence, words: str) -> Finding:
     """Whether it answers from here, and how long a squeue takes."""
-    presence, words = probe()
     if presence is not Presence.ANSWERS:
         return failure("controller", one_line(words), "try again later, or ask the admins")
     began = time.monotonic()
     try:
-        programs.ask(["squeue", "--me", "-h"], timeout_s=programs.QUERY_S)
+        programs.check_output(["squeue", "--me", "-h"], timeout_s=programs.QUERY_S)
     except ClusterUnavailable as error:
         return failure(
             "controller", one_line(str(error)), "ask the admins: without squeue nothing can be followed"
@@ -64,7 +88,7 @@ def accounting() -> Finding:
     argv = ["sacct", "-X", "-n", "-P", "--starttime=now-1hour", "--format=JobID"]
     began = time.monotonic()
     try:
-        programs.ask(argv, timeout_s=programs.QUERY_S)
+        programs.check_output(argv, timeout_s=programs.QUERY_S)
     except ClusterUnavailable as error:
         advice = "sweeps run without: how a task ended is known only while squeue shows it (MinJobAge)"
         return warning("accounting", one_line(str(error)), advice)

@@ -1,30 +1,40 @@
-"""The machine that this runs on: its Python, its cores and its GPUs."""
+"""The cores and NVIDIA GPUs of this machine."""
 
 from __future__ import annotations
 
-import platform
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-import hpcsweep
-from hpcsweep.cluster.local.cluster import cpus_here, devices_here
-from hpcsweep.doctor.findings import Finding, good, one_line, warning
+from hpcsweep.core.findings import Finding, good, one_line, warning
 
 #: A driver that hangs must not take us along.
 SMI_S = 30.0
 
 
-def python() -> Finding:
-    """Interpreter and package."""
-    return good("python", f"{platform.python_version()} at {sys.executable}, hpcsweep {hpcsweep.__version__}")
+def local_gpus() -> list[str]:
+    """Names of this machine's NVIDIA GPUs as CUDA_VISIBLE_DEVICES takes them; empty if none."""
+    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if inherited is not None:
+        return [name.strip() for name in inherited.split(",") if name.strip() not in ("", "-1")]
+    proc = Path("/proc/driver/nvidia/gpus")
+    try:
+        return [str(index) for index in range(len(os.listdir(proc)))]
+    except OSError:
+        return []
 
 
-def machine() -> Iterator[Finding]:
+def local_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def device_findings() -> Iterator[Finding]:
     """Cores and GPUs that a sweep on this machine would use."""
-    yield good("cores", str(cpus_here()))
+    yield good("cores", str(local_cpus()))
     shown, problem = nvidia_gpus()
-    devices = devices_here()
+    devices = local_gpus()
     if problem:
         yield warning("GPUs", f"nvidia-smi fails: {problem}", "see to the driver; a sweep would run on CPUs")
     elif shown and not devices:

@@ -1,0 +1,260 @@
+"""The script of a batch from a site's template: what is the same for every cluster that takes scripts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+import msgspec
+
+import hpcsweep
+from hpcsweep.cluster import processes
+from hpcsweep.core.protocols import Batch
+from hpcsweep.errors import SpecError
+from hpcsweep.store.files import OURS
+
+#: What a task runs, unless a probe takes its place.
+WORKER: Final = "hpcsweep.worker"
+SCRIPT_BYTES: Final = 64 * 1024
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A template's text and the file that it came from, for error messages."""
+
+    path: Path
+    text: str
+
+
+def packaged_templates() -> Path:
+    """The folder of our own templates: in the installed package, or beside it in a checkout."""
+    package = Path(hpcsweep.__file__).parent
+    inside = package / "sbatch_templates"
+    return inside if inside.is_dir() else package.parent / "sbatch_templates"
+
+
+def read_template(name: str, *, spec_dir: Path, suffix: str) -> Template:
+    """Read the template: a file by its path (a relative one from the spec's folder), else one of ours.
+
+    Args:
+        name: As the spec has it.
+        spec_dir: See above.
+        suffix: Of the templates of this kind of cluster.
+
+    Raises:
+        SpecError: There is none, or it cannot be read.
+    """
+    own = packaged_templates()
+    candidates = [spec_dir / Path(name).expanduser(), own / name, own / f"{name}{suffix}"]
+    for path in candidates:
+        if os.path.isfile(path):  # False also for a name that is too long
+            try:
+                return Template(path, path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise SpecError(f"{path}: cluster.template: cannot be read: {error}") from error
+    known = ", ".join(sorted(path.name for path in own.glob(f"*{suffix}")))
+    raise SpecError(f"cluster.template: no file {candidates[0]}, and hpcsweep's own are: {known}")
+
+
+def exports(environment: Mapping[str, str]) -> str:
+    """The export lines, values quoted for the shell: nothing in them is expanded.
+
+    Raises:
+        SpecError: A name is not a shell variable's.
+    """
+    wrong = [name for name in environment if not (name.isascii() and name.isidentifier())]
+    if wrong:
+        raise SpecError(*(f"cluster.environment.{name}: not a name of a variable" for name in wrong))
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
+
+
+#: `$LINENO` in a trap of bash is that of the line of the script; a function that fails (`module`) has
+#: another `$BASH_COMMAND`. What fails inside of a script that a line sources says nothing: scripts of
+#: conda and of sites test things that way. How the line itself ends is what counts.
+_SETUP: Final = """\
+hpcsweep_setup_failed() {{  # STATUS DEPTH LINE COMMAND
+  if [ "$2" -gt 1 ]; then return; fi
+  hpcsweep_line=$(sed -n "${{3}}p" "$0" 2>/dev/null)
+  hpcsweep_line=${{hpcsweep_line:-$4}}
+  echo "{ours} cluster.setup: failed with exit status $1: $hpcsweep_line" >&2
+  {failed}
+}}
+hpcsweep_trap=
+if [ -n "${{BASH_VERSION:-}}" ]; then
+  hpcsweep_trap=$(trap -p ERR)
+  trap 'hpcsweep_setup_failed "$?" "${{#BASH_SOURCE[@]}}" "$LINENO" "$BASH_COMMAND"' ERR
+fi
+{lines}
+if [ -n "${{BASH_VERSION:-}}" ]; then trap - ERR; eval "$hpcsweep_trap"; fi"""
+
+
+def setup_lines(lines: Sequence[str], *, failed: str) -> str:
+    """The set-up, which ends the job where a line of it fails: training would count in a wrong environment.
+
+    As with `set -e` a command fails that is not tested (`if`, `&&`, `||`); unlike there, functions and
+    scripts that are sourced fail only as a whole. Only bash watches its lines; a template for another
+    shell runs them as they are.
+
+    Args:
+        lines: Of the spec; empty: nothing is to be done.
+        failed: What the shell does where one fails; `$1` is the exit status, `$hpcsweep_line` the line.
+    """
+    if not lines:
+        return ""
+    return _SETUP.format(ours=OURS, failed=failed, lines="\n".join(lines))
+
+
+def worker_command(
+    python: str,
+    folder: Path,
+    *,
+    launcher: str,
+    import_from: Path | None = None,
+    module: str = WORKER,
+) -> str:
+    """The shell command by which the script's shell becomes the worker.
+
+    `-P`: no module in the folder where the script starts can take the place of one of Python's.
+
+    Args:
+        python: Absolute path of the interpreter.
+        folder: The batch's folder.
+        launcher: The cluster's module that tells the worker its task.
+        import_from: See `module_command`.
+        module: The worker's, or another one in its place.
+    """
+    other = "" if module == WORKER else f" --module {module}"
+    return module_command(python, f"{launcher}{other}", folder, import_from=import_from)
+
+
+def module_command(python: str, module: str, folder: Path, *, import_from: Path | None = None) -> str:
+    """The shell command that runs a module of ours with this folder.
+
+    Args:
+        python: Absolute path of the interpreter.
+        module: The module, and further arguments.
+        folder: Its last argument.
+        import_from: Folder that holds the package, where the interpreter does not find it itself. It does
+            not go on PYTHONPATH, which training inherits: see `hpcsweep.bootstrap`.
+    """
+    run = f"-m {module}"
+    if import_from is not None:
+        run = f"{shlex.quote(str(import_from / 'hpcsweep' / 'bootstrap.py'))} {module}"
+    return f"exec {shlex.quote(python)} -P {run} {shlex.quote(str(folder))}"
+
+
+def package_folder(python: str) -> Path | None:
+    """The folder in which this interpreter is to find this package, None if it finds it by itself.
+
+    The interpreter is asked, as it would start in a job: that is right for wheels, editable
+    installs and checkouts alike. One that does not run here, in a container for example, is
+    trusted to have the package.
+    """
+    ours = Path(hpcsweep.__file__).resolve()
+    code = "import importlib.util as u; s = u.find_spec('hpcsweep'); print(s.origin if s else '')"
+    try:
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        answer = processes.run_process([python, "-P", "-c", code], timeout_s=60, env=env)
+    except OSError:
+        return None
+    found = answer.out.strip()
+    if answer.code != 0 or (found and python != sys.executable):
+        return None
+    return None if found and os.path.realpath(found) == str(ours) else ours.parent.parent
+
+
+def render_template(
+    template: Template,
+    batch: Batch,
+    *,
+    header: str,
+    command: str,
+    setup: str,
+    environment: str,
+    **facts: Any,
+) -> str:
+    """The template's text for this batch; it must use the header and the command.
+
+    Args:
+        template: The site's.
+        batch: What the template may ask for.
+        header: The lines with the job's options.
+        command: What the script is to become.
+        setup: See `setup_lines`.
+        environment: See `exports`.
+        facts: What else the template may use.
+
+    Raises:
+        SpecError: The template is wrong; names file and line where Jinja knows it.
+    """
+    values: dict[str, Any] = {
+        "header": header,
+        "command": command,
+        "environment": environment,
+        "setup": setup,
+        "name": batch.name,
+        "folder": str(batch.folder),
+        "tasks": batch.tasks,
+        "throttle": batch.throttle,
+        "gpus": batch.shape.gpus,
+        "cpus": batch.shape.cpus,
+        "mem_mib": batch.shape.mem_mib,
+        "time_s": batch.shape.time_s,
+        "runs": batch.shape.runs,
+        "lanes": batch.shape.lanes,
+        **facts,
+    }
+    jinja = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda _: (template.text, str(template.path), None)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    try:
+        return jinja.get_template(template.path.name).render(**values)
+    except jinja2.TemplateSyntaxError as error:
+        raise SpecError(f"{template.path}:{error.lineno}: {error.message}") from error
+    except Exception as error:  # a template can call anything
+        raise SpecError(f"{template.path}:{_line_of(error, template)}: {error}") from error
+
+
+def _line_of(error: Exception, template: Template) -> int:
+    """The template's line that raised; Jinja puts the template's own frames into the traceback."""
+    line = 1
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(template.path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def script_problems(template: Template, text: str, *, header: str, command: str, program: str) -> list[str]:
+    """Why the program would refuse the script, or pass its options over in silence."""
+    parts = {"header": header, "command": command}
+    problems = [f"{template.path}:1: uses no {{{{ {k} }}}}" for k, v in parts.items() if v not in text]
+    if not text.startswith("#!"):
+        problems.append(f"{template.path}:1: {program} wants #!/bin/bash or the like at the very start")
+    if "\r" in text:
+        problems.append(f"{template.path}:1: has DOS line ends, which {program} refuses")
+    before = text.partition(header)[0].splitlines() if header in text else []
+    if any(line.strip() and not line.lstrip().startswith("#") for line in before):
+        problems.append(
+            f"{template.path}:1: {program} reads no options after a command: {{{{ header }}}} goes first"
+        )
+    return problems
+
+
+def check_length(template: Template, text: str) -> None:
+    """Refuse a script that the cluster would not keep.
+
+    Raises:
+        SpecError: It is too long.
+    """
+    if len(text.encode()) > SCRIPT_BYTES:
+        raise SpecError(f"{template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
