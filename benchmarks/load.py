@@ -40,8 +40,8 @@ from hpcsweep.core.events import (
     SweepOutcome,
     TrialCreated,
 )
-from hpcsweep.store.compaction.parts import ClearPart, CompactableRun, WritePart, WriteTables
-from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.compaction.parts import CleanUpPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Header, ManifestRun, write_manifest
@@ -155,10 +155,10 @@ def compact(layout: Layout) -> float:
     packing = CompactionState.replay(journal.events)
     runs = tuple(CompactableRun(run.trial, run.rung, 0, 0) for run in packing.ready)
     order = WritePart(f"{journal.number:06d}-1", runs, tuple(packing.batches))
-    answer = carry_out(layout, order, now=time.time())
+    answer = run_compaction_task(layout, order, now=time.time())
     journal.commit([FilesCompacted(order.part, answer.runs, order.batches)])
-    carry_out(layout, ClearPart(order.part), now=time.time())
-    carry_out(layout, WriteTables(), now=time.time())
+    run_compaction_task(layout, CleanUpPart(order.part), now=time.time())
+    run_compaction_task(layout, WriteTables(), now=time.time())
     journal.release()
     return time.perf_counter() - began
 

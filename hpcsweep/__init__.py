@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hpcsweep.trial import Trial, current_trial
     from hpcsweep.views.results import load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Trial", "current_trial", "load"]
 
 _HOME = {"Trial": "hpcsweep.trial", "current_trial": "hpcsweep.trial", "load": "hpcsweep.views.results"}

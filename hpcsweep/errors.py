@@ -36,6 +36,10 @@ class JournalError(FolderError):
     """The journal is damaged; the message names file and line."""
 
 
+class NewerFormatError(FolderError):
+    """A file of the results folder was written by a newer hpcsweep, in a format that this one cannot read."""
+
+
 class HeldError(HpcsweepError):
     """Another driver is at work on this folder; the message says who and where."""
 

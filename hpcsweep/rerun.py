@@ -34,8 +34,8 @@ from hpcsweep.trial import RunFile
 from hpcsweep.views.folder import Folder
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
-from hpcsweep.worker.objective import measure
-from hpcsweep.worker.stdout_metrics import PrintedMetrics
+from hpcsweep.worker.objective import read_objective
+from hpcsweep.worker.stdout_metrics import StdoutMetrics
 
 DONE: Final = 0
 NO_VALUE: Final = 1
@@ -186,7 +186,7 @@ def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
     )
     argv = program_arguments(program, file, ending=output / ".ending.json", python=sys.executable)
     returncode, unread = _run_training(program, argv, environ, Path(file.metrics_file))
-    measured = measure(layout, plan.run, program, restart=0, start=0).but_printed(unread)
+    measured = read_objective(layout, plan.run, program, restart=0, start=0).with_stdout_problem(unread)
     _checkpoint_working_folder(Path(file.checkpoint_dir), layout, plan.run.resource)
     for name in (".stop", ".ending.json"):
         (output / name).unlink(missing_ok=True)
@@ -237,7 +237,7 @@ def _run_training(
 def _tee_output(program: Program, output: int, metrics: Path) -> str:
     """Print what the program prints and parse metrics from it; why the objective could not be read."""
     writer = MetricsWriter(metrics)
-    printed = PrintedMetrics(program.metrics, start=0, report=writer.write)
+    printed = StdoutMetrics(program.metrics, start=0, report=writer.write)
     while data := os.read(output, 1 << 16):
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
@@ -250,7 +250,7 @@ def _tee_output(program: Program, output: int, metrics: Path) -> str:
 def _checkpoint_working_folder(folder: Path, layout: TrialLayout, step: int) -> None:
     """Make the files in a program's working folder the checkpoint of the last step."""
     if any(folder.iterdir()) and checkpoints.newest(layout, at_most=step) is None:
-        checkpoints.seal(layout, step, folder)
+        checkpoints.commit(layout, step, folder)
     else:
         checkpoints.remove(folder)
 

@@ -27,9 +27,9 @@ from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal, holder
+from hpcsweep.store.journal.writer import Journal, current_driver
 from hpcsweep.store.layout import Layout
-from hpcsweep.worker.tick_process import MARK
+from hpcsweep.worker.tick_process import TICK_VARIABLE
 
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import Cluster
@@ -57,7 +57,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     layout = Layout(request.folder.resolve())
     who = f"{socket.gethostname()} {request.batch or 'tick'} {request.job}"
     logging.basicConfig(format=f"%(asctime)s {who}: %(message)s", level=logging.WARNING)
-    environ.pop(MARK, None)  # jobs inherit the environment of those that submit them
+    environ.pop(TICK_VARIABLE, None)  # jobs inherit the environment of those that submit them
     try:
         if request.batch:
             tick_task(layout, batch=request.batch, task=request.task, job=request.job)
@@ -91,7 +91,7 @@ def tick_task(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") 
         try:
             journal = _acquire(layout)
         except HeldError:
-            if holder(read_journal(layout)) is not None:
+            if current_driver(read_journal(layout)) is not None:
                 return
             # Two that began at the same moment may both have had to give up.
             time.sleep(random.uniform(0.05, 0.5))

@@ -39,6 +39,7 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs, retry_once
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.versions import decode, version_field
 
 #: Asked in this order; the first that holds a number is this process's rank. Launchers come before
 #: SLURM_PROCID, which is 0 in every process that mpirun or torchrun started inside one Slurm task.
@@ -73,6 +74,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     keep_checkpoints: int = 1
     keep_steps: tuple[int, ...] = ()
+    version: int = version_field()
 
     @property
     def owner(self) -> str:
@@ -198,7 +200,7 @@ class Trial:
                 yield folder
             return
         layout = TrialLayout(Path(self._run.trial_folder))
-        with checkpoints.writing(layout, step, owner=self._run.owner) as folder:
+        with checkpoints.new_checkpoint(layout, step, owner=self._run.owner) as folder:
             yield folder
         checkpoints.prune(layout, keep=self._run.keep_checkpoints, steps=self._run.keep_steps)
 
@@ -288,7 +290,7 @@ def load_run(path: str) -> RunFile:
         HpcsweepError: It is gone or not such a file.
     """
     try:
-        return _named_here(msgspec.json.decode(Path(path).read_bytes(), type=RunFile))
+        return _named_here(decode(Path(path).read_bytes(), msgspec.json.Decoder(RunFile), path))
     except (OSError, msgspec.MsgspecError) as error:
         raise HpcsweepError(
             f"HPCSWEEP_RUN={path}: cannot be read ({error}). It is there while a sweep runs this trial; "
@@ -465,7 +467,7 @@ def _seal_working_folder(trial: Trial, step: int) -> None:
     if folder is None or trial.rank != 0:
         return
     layout = TrialLayout(Path(trial._run.trial_folder))
-    checkpoints.seal(layout, _step(step), folder)
+    checkpoints.commit(layout, _step(step), folder)
     make_dirs(folder)
     checkpoints.prune(layout, keep=trial._run.keep_checkpoints, steps=trial._run.keep_steps)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import FilesCompacted
-from hpcsweep.store.compaction.parts import ClearPart, CompactableRun, WritePart, WriteTables
-from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.compaction.parts import CleanUpPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
@@ -41,10 +41,10 @@ def compact(root: Path, *, most: int | None = None, tables: bool = False) -> Non
     runs = tuple(CompactableRun(*run, 0, 0) for run in sorted(packing.ready)[:most])
     batches, older = ((), ()) if most is not None else (tuple(packing.batches), tuple(packing.parts))
     order = WritePart(f"{journal.number:06d}-1", runs, batches, older, tuple(packing.told))
-    answer = carry_out(layout, order, now=0.0)
+    answer = run_compaction_task(layout, order, now=0.0)
     assert not answer.error
     journal.commit([FilesCompacted(order.part, answer.runs, order.batches, order.replaces)])
-    carry_out(layout, ClearPart(order.part), now=0.0)
+    run_compaction_task(layout, CleanUpPart(order.part), now=0.0)
     if tables:
-        carry_out(layout, WriteTables(), now=0.0)
+        run_compaction_task(layout, WriteTables(), now=0.0)
     journal.release()

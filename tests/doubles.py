@@ -20,8 +20,8 @@ from hpcsweep.core.protocols import (
     TaskState,
 )
 from hpcsweep.store import checkpoints
-from hpcsweep.store.compaction.parts import Answer, Order
-from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask
+from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import ManifestRun, Program, read_task
@@ -55,12 +55,12 @@ class InlineCompactor:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._answer: Answer | None = None
+        self._answer: CompactionResult | None = None
 
-    def begin(self, order: Order) -> None:
-        self._answer = carry_out(self._layout, order, now=time.time())
+    def begin(self, order: CompactionTask) -> None:
+        self._answer = run_compaction_task(self._layout, order, now=time.time())
 
-    def answer(self, wait_s: float) -> Answer | None:
+    def answer(self, wait_s: float) -> CompactionResult | None:
         return self._answer
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class FolderCluster(Cluster):
             newest = checkpoints.newest(layout.trial(run.parent), at_most=run.parent_step)
         with open(self.controller / "starts", "a") as file:
             file.write(f"{run.trial} {run.rung} {newest.step if newest else 0}\n")
-        with checkpoints.writing(trial, run.resource, owner="0") as folder:
+        with checkpoints.new_checkpoint(trial, run.resource, owner="0") as folder:
             (folder / "weights").write_bytes(b"w" * 1000)
         checkpoints.prune(trial, keep=1, steps=run.keep)
 

@@ -25,10 +25,10 @@ from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal, holder
+from hpcsweep.store.journal.writer import Journal, current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import read_task
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from hpcsweep.views.folder import Folder
 from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import drive
@@ -222,7 +222,7 @@ def test_a_result_that_came_while_the_driver_let_go_is_taken_in(
     late = [2, 1]
 
     def released(journal: Journal) -> None:
-        if late and holder(read_journal(site.layout)) is not None:
+        if late and current_driver(read_journal(site.layout)) is not None:
             site.work(late.pop())
             assert site.tick(name, 1) == 0  # meets a driver at work, and leaves
             assert site.finished() == 2 - len(late)
@@ -342,7 +342,7 @@ def test_tick_jobs_that_are_gone_before_their_time_are_replaced(site: Site) -> N
 @pytest.mark.parametrize("of_task", [True, False])
 def test_a_sweep_that_has_ended_is_left_as_it_is(site: Site, of_task: bool) -> None:
     name = site.batch.name
-    put_request(site.layout, Request("stop", 0.0, "me"))
+    write_request(site.layout, Request("stop", 0.0, "me"))
     site.tick()
     assert [event.outcome for event in site.events() if isinstance(event, SweepEnded)] == [
         SweepOutcome.STOPPED
@@ -428,7 +428,7 @@ def test_a_job_asks_again_while_the_cluster_does_not_answer(
 
 def test_what_nobody_will_tell_of_is_looked_at_again_later(site: Site, passing: Time) -> None:
     batch = site.batch
-    put_request(site.layout, Request("stop", 0.0, "me"))
+    write_request(site.layout, Request("stop", 0.0, "me"))
     site.cluster.stubborn = True
     assert site.tick(batch.name, 0) == 0
     assert site.state.stopping is not None

@@ -19,8 +19,8 @@ from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session, make_compactor
 from hpcsweep.spec import SweepSpec
-from hpcsweep.store.checkpoints import Held, held_by_trial
-from hpcsweep.store.compaction.parts import Answer, Order, RemoveCheckpoints, WriteTables
+from hpcsweep.store.checkpoints import DiskUsage, disk_usage_by_trial
+from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask, RemoveCheckpoints, WriteTables
 from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
@@ -45,7 +45,7 @@ def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
             raise FolderError(f"{folder.layout.spec}: is missing: it tells who may resume; bring it back")
         session = Session.for_request(folder.layout, folder.state)
         _check_no_driver(folder, path)
-        held = held_by_trial(folder.layout)
+        held = disk_usage_by_trial(folder.layout)
         removable = _removable(session.spec, folder.reading.events, held, best=best)
         summary = _summarise(held, removable)
         if yes and (removable or folder.state.dropping):
@@ -68,7 +68,7 @@ def _check_no_driver(folder: Folder, path: Path) -> None:
 
 
 def _removable(
-    spec: SweepSpec, events: Sequence[AnyEvent], held: Mapping[int, Held], *, best: bool
+    spec: SweepSpec, events: Sequence[AnyEvent], held: Mapping[int, DiskUsage], *, best: bool
 ) -> list[int]:
     """Trials whose checkpoints are no longer needed."""
     state, _, retention = replay_sweep(spec, events, keep_trained=not best)
@@ -76,7 +76,7 @@ def _removable(
     return [trial for trial in held if trial in retention.removable or trial in state.dropped]
 
 
-def _summarise(held: Mapping[int, Held], removable: Sequence[int]) -> dict[str, Any]:
+def _summarise(held: Mapping[int, DiskUsage], removable: Sequence[int]) -> dict[str, Any]:
     kept = [trial for trial in held if trial not in set(removable)]
     return {
         "trials": list(removable),
@@ -89,7 +89,9 @@ def _summarise(held: Mapping[int, Held], removable: Sequence[int]) -> dict[str, 
     }
 
 
-def _remove(spec: SweepSpec, journal: Journal, held: Mapping[int, Held], *, best: bool) -> dict[str, Any]:
+def _remove(
+    spec: SweepSpec, journal: Journal, held: Mapping[int, DiskUsage], *, best: bool
+) -> dict[str, Any]:
     """Remove what is no longer needed by the newest events; returns what to add to the summary.
 
     Raises:
@@ -117,7 +119,7 @@ def _remove(spec: SweepSpec, journal: Journal, held: Mapping[int, Held], *, best
         journal.release()
 
 
-def _run_task(layout: Layout, order: Order) -> Answer:
+def _run_task(layout: Layout, order: CompactionTask) -> CompactionResult:
     """Run a compaction task in a process of its own.
 
     Raises:

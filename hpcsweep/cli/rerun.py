@@ -13,7 +13,7 @@ from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
 from hpcsweep.cli.format import number
 from hpcsweep.core.events import RunFinished
 from hpcsweep.rerun import RerunPlan, arguments, plan_rerun, shell_command
-from hpcsweep.store.provenance import present
+from hpcsweep.store.provenance import current_record
 from hpcsweep.views.folder import Folder
 from hpcsweep.views.provenance import changes, read_provenance
 
@@ -62,7 +62,7 @@ def _differences(plan: RerunPlan) -> list[str]:
         return []
     then = _record_at(records, _started(plan))
     spec = plan.spec
-    now, _ = present(
+    now, _ = current_record(
         plan.program, spec.resolved(), cluster=then["cluster"], python=spec.cluster.python, first=False
     )
     return changes(then, msgspec.to_builtins(now))

@@ -23,7 +23,7 @@ from hpcsweep.core.protocols import (
 from hpcsweep.doctor.probe import ProbeFiles, ProbeReport, ProbeTask
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.log_excerpt import last_words_of
+from hpcsweep.store.log_excerpt import read_excerpt
 
 #: From the start of the task to its report: Python and the package over a busy filesystem.
 REPORT_S: Final = 150.0
@@ -224,7 +224,7 @@ class ProbeJob:
         return True
 
     def _said(self) -> str:
-        line = last_words_of(BatchLayout(self._batch.folder).log(0))
+        line = read_excerpt(BatchLayout(self._batch.folder).log(0))
         return f"; its log ends: {line}" if line else ""
 
 

@@ -24,14 +24,14 @@ from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.compactor import Compactor
 from hpcsweep.store.compaction.parts import (
-    Answer,
-    ClearPart,
+    CleanUpPart,
     CompactableRun,
-    Order,
+    CompactionResult,
+    CompactionTask,
     RemoveCheckpoints,
     WritePart,
     WriteTables,
-    uncleared,
+    pending_cleanup,
 )
 from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.journal.writer import Journal
@@ -84,7 +84,7 @@ class CompactionManager:
         self._compactor = compactor
         self._at = at
         self._numbers = itertools.count(1)
-        self._order: Order | None = None
+        self._order: CompactionTask | None = None
         #: Parts whose raw files are still to be removed; None before this session has looked.
         self._uncleared: list[str] | None = None
         #: Ready runs that were left out of the last part.
@@ -121,10 +121,10 @@ class CompactionManager:
             SupersededError: A newer driver took over.
         """
         while self.step(wait_s=_BEAT_S, remove_at=REMOVE_AT):
-            self._journal.beat()
+            self._journal.heartbeat()
         self._compactor.close()
 
-    def _answered(self, order: Order, answer: Answer) -> None:
+    def _answered(self, order: CompactionTask, answer: CompactionResult) -> None:
         if answer.error:  # nothing depends on it: the files stay as they are
             self._failed = True
             self._compactor.close()
@@ -155,15 +155,15 @@ class CompactionManager:
     def _left_to_clear(self) -> list[str]:
         if self._uncleared is None:
             told = self._packing.told
-            self._uncleared = [part for part in uncleared(self._layout) if part in told]
+            self._uncleared = [part for part in pending_cleanup(self._layout) if part in told]
             if self._uncleared:
                 self._journal.acquire()  # only who holds the journal knows what is told for good
         return self._uncleared
 
-    def _due(self, remove_at: int) -> Order | None:
+    def _due(self, remove_at: int) -> CompactionTask | None:
         left = self._left_to_clear()
         if left:
-            return ClearPart(left.pop(0))
+            return CleanUpPart(left.pop(0))
         ended = self._state.ended is not None
         ready = self._packing.files - len(self._late)
         if not ended and ready >= self._at:  # seldom: removals, which may be due at every step, can wait

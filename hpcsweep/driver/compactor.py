@@ -12,16 +12,16 @@ from typing import Protocol
 
 import msgspec
 
-from hpcsweep.store.compaction.parts import Answer, Order
+from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask
 
 
 class Compactor(Protocol):
     """Carries out one order at a time."""
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: CompactionTask) -> None:
         """Begin with an order; the one before has been answered."""
 
-    def answer(self, wait_s: float) -> Answer | None:
+    def answer(self, wait_s: float) -> CompactionResult | None:
         """What became of it; None if nothing is known after so many seconds."""
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class SubprocessCompactor:
         self._read = b""
         self._problem = ""
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: CompactionTask) -> None:
         """Start the process if it is not there, and tell it."""
         self._problem = ""
         try:
@@ -63,10 +63,10 @@ class SubprocessCompactor:
         except OSError as error:
             self._problem = f"{type(error).__name__}: {error}"
 
-    def answer(self, wait_s: float) -> Answer | None:
+    def answer(self, wait_s: float) -> CompactionResult | None:
         """What the process has written, or that it is no more."""
         if self._child is None or self._problem:
-            return Answer(error=self._problem or "nothing was ordered")
+            return CompactionResult(error=self._problem or "nothing was ordered")
         assert self._child.stdout is not None
         fd = self._child.stdout.fileno()
         while b"\n" not in self._read:
@@ -74,10 +74,10 @@ class SubprocessCompactor:
                 return None
             data = os.read(fd, 1 << 16)
             if not data:
-                return Answer(error=f"the process ended with code {self._child.wait()}")
+                return CompactionResult(error=f"the process ended with code {self._child.wait()}")
             self._read += data
         line, _, self._read = self._read.partition(b"\n")
-        return msgspec.json.decode(line, type=Answer)
+        return msgspec.json.decode(line, type=CompactionResult)
 
     def close(self) -> None:
         """End the process."""

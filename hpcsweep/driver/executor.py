@@ -33,13 +33,13 @@ from hpcsweep.errors import (
     SubmitUncertain,
 )
 from hpcsweep.store import checkpoints
-from hpcsweep.store.files import explained, make_dirs, write_atomic
+from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import write_manifest
-from hpcsweep.store.requests import drop_request
+from hpcsweep.store.requests import remove_request
 from hpcsweep.store.skipped import Skipped
-from hpcsweep.store.stops import order_stop
+from hpcsweep.store.stops import request_stop
 
 _log = logging.getLogger(__name__)
 
@@ -93,17 +93,17 @@ class Executor:
                     return EffectResult(error=error)
             case Abandon():
                 files = self._layout.batch(effect.batch)
-                with explained(self._layout.root):
+                with wrap_oserror(self._layout.root):
                     make_dirs(files.root)
                     write_atomic(files.void, effect.reason.encode())
                 return EffectResult((BatchAbandoned(effect.batch, effect.reason, effect.limited),))
             case StopRun():
-                with explained(self._layout.root):
-                    order_stop(self._layout.batch(effect.batch), effect.run)
+                with wrap_oserror(self._layout.root):
+                    request_stop(self._layout.batch(effect.batch), effect.run)
             case DiscardCheckpoints():
-                checkpoints.set_aside(self._layout.trial(effect.trial))
+                checkpoints.hide_all(self._layout.trial(effect.trial))
             case DropRequest():
-                drop_request(self._layout, effect.name, self._skipped)
+                remove_request(self._layout, effect.name, self._skipped)
             case _:
                 assert_never(effect)
         return EffectResult()
@@ -111,7 +111,7 @@ class Executor:
     def _submit(self, effect: Submit) -> EffectResult:
         name, now = effect.batch.name, self._clock.time
         files = self._layout.batch(name)
-        with explained(self._layout.root):
+        with wrap_oserror(self._layout.root):
             make_dirs(files.root)
             write_manifest(files, effect.header, effect.tasks)
         self._journal.check()

@@ -67,7 +67,7 @@ from hpcsweep.errors import (
 from hpcsweep.store.journal.segments import list_segments
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.requests import drop_request, new_requests
+from hpcsweep.store.requests import new_requests, remove_request
 from hpcsweep.store.skipped import Skipped
 
 
@@ -213,7 +213,7 @@ class Driver:
                 return
             if self._compacting is not None:
                 self._compacting.step()
-            self._journal.beat()
+            self._journal.heartbeat()
             delay = shortest if changed else min(longest, delay * 1.5)
             self._clock.sleep(delay)
 
@@ -272,7 +272,7 @@ class Driver:
         if asked or can_resume(self.state, self.scheduler, self.settings, self._budget, now=now):
             for name, request in requests:
                 if request.verb == "stop":  # it was meant for its last life
-                    drop_request(self.layout, name)
+                    remove_request(self.layout, name)
             self._commit([SweepResumed(now)])
 
     @property

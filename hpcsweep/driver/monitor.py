@@ -32,7 +32,7 @@ from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
 from hpcsweep.driver.observations import Evidence, Observation
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.log_excerpt import introduced
+from hpcsweep.store.log_excerpt import label_excerpt
 from hpcsweep.store.results import Result
 
 
@@ -393,7 +393,7 @@ class JobMonitor:
         message = result.message
         if result.interrupted is None or not message:  # no word of its worker, only the last line printed
             words = FACTS[why].message + (f" ({node})" if node else "")
-            message = f"{words}; its {introduced(message)}" if message else words
+            message = f"{words}; its {label_excerpt(message)}" if message else words
         result = msgspec.structs.replace(result, node=node, message=message)
         stopped = self._state.trials[run.trial].stopped
         # Of a requeued task that runs again, or has already left a later result, that start decides.

@@ -12,7 +12,7 @@ from hpcsweep.driver.observations import Observation, Sighting
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.log_excerpt import last_words_of
+from hpcsweep.store.log_excerpt import read_excerpt
 from hpcsweep.store.results import Result, new_results
 from hpcsweep.store.skipped import Skipped
 
@@ -107,7 +107,7 @@ class Observer:
 
     def last_lines(self, batch: str, task: int) -> str:
         """The last lines of the task's log; empty without any."""
-        return last_words_of(self._layout.batch(batch).log(task))
+        return read_excerpt(self._layout.batch(batch).log(task))
 
     def node_failed(self, node: str) -> bool:
         """Whether the cluster says that the node has failed."""

@@ -38,7 +38,7 @@ from hpcsweep.session.target import Target, check_fits, resolve_target
 from hpcsweep.session.validation import check_folder, current_start, find_changes, validate
 from hpcsweep.session.warm_start import initial_events
 from hpcsweep.spec import Change, SweepSpec, changes, load_spec
-from hpcsweep.store.files import explained, file_mode, read_bytes, write_atomic
+from hpcsweep.store.files import file_mode, read_bytes, wrap_oserror, write_atomic
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
@@ -272,7 +272,7 @@ class Session:
             text = spec.dump_yaml().encode()
             if _content(layout.spec) != text:
                 journal.acquire()
-                with explained(layout.root):
+                with wrap_oserror(layout.root):
                     write_atomic(layout.spec, text, mode=file_mode(spec.cluster.environment))
             driver.start(*beginning, extension=self._extension(changed, now, at=clock.time()))
             yield driver
@@ -289,7 +289,7 @@ class Session:
         """
         spec, layout = self.spec, self.layout
         program = running_program(spec, layout)
-        with explained(layout.provenance):
+        with wrap_oserror(layout.provenance):
             record_launch(
                 layout, program, spec.resolved(), cluster=self.target.name, python=spec.cluster.python
             )

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from hpcsweep.core.events import SweepStarted
 from hpcsweep.errors import TrainerError
 from hpcsweep.spec import SweepSpec
-from hpcsweep.store.files import explained
+from hpcsweep.store.files import wrap_oserror
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
-from hpcsweep.store.snapshot import copy_code, in_copy, list_code
+from hpcsweep.store.snapshot import copy_code, list_code, use_snapshot
 from hpcsweep.worker.check import check_trainer
 
 
@@ -23,7 +23,7 @@ def running_program(spec: SweepSpec, layout: Layout) -> Program:
     Raises:
         FolderError: There is no snapshot, or what is to be run is not in it.
     """
-    return in_copy(spec.program(), layout) if spec.train.snapshot else spec.program()
+    return use_snapshot(spec.program(), layout) if spec.train.snapshot else spec.program()
 
 
 @contextlib.contextmanager
@@ -43,8 +43,8 @@ def create_snapshot(spec: SweepSpec, layout: Layout) -> Iterator[Journal]:
     try:
         journal.acquire()
         if not any(isinstance(event, SweepStarted) for event in journal.events):
-            with explained(layout.root):
-                copy_code(listing, layout, owner=journal.number, beat=journal.beat)
+            with wrap_oserror(layout.root):
+                copy_code(listing, layout, owner=journal.number, heartbeat=journal.heartbeat)
             check_training_code(spec, layout)
         yield journal
     finally:

@@ -29,6 +29,7 @@ import msgspec
 from hpcsweep.errors import CheckpointError
 from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, retry_once, write_atomic
 from hpcsweep.store.layout import Layout, TrialLayout
+from hpcsweep.store.versions import decode, version_field
 
 #: Hidden and our own, so that it meets no file of the training code, and a copy of a checkpoint
 #: that training code makes the start of its next one is not mistaken for a complete one.
@@ -44,7 +45,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
     step: int
     files: dict[str, int]
-    version: int = 1
+    version: int = version_field()
+
+
+_decoder = msgspec.json.Decoder(Manifest)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -66,9 +70,13 @@ def newest(trial: TrialLayout, *, at_most: int | None = None) -> Checkpoint | No
 
 
 def is_complete(path: Path, step: int) -> bool:
-    """Whether the folder's list is there, is of this step, and every file has its size."""
+    """Whether the folder's list is there, is of this step, and every file has its size.
+
+    Raises:
+        NewerFormatError: A newer hpcsweep wrote it.
+    """
     try:
-        manifest = msgspec.json.decode(read_bytes(path / MANIFEST), type=Manifest)
+        manifest = decode(read_bytes(path / MANIFEST), _decoder, path / MANIFEST)
         return manifest.step == step and all(
             os.lstat(path / name).st_size == size for name, size in manifest.files.items()
         )
@@ -77,7 +85,7 @@ def is_complete(path: Path, step: int) -> bool:
 
 
 @contextlib.contextmanager
-def writing(trial: TrialLayout, step: int, *, owner: str) -> Iterator[Path]:
+def new_checkpoint(trial: TrialLayout, step: int, *, owner: str) -> Iterator[Path]:
     """Give an empty folder; when the block ends it is the checkpoint of `step`, complete and durable.
 
     If the block raises, nothing of it stays. A complete checkpoint of the same step is replaced,
@@ -94,13 +102,13 @@ def writing(trial: TrialLayout, step: int, *, owner: str) -> Iterator[Path]:
     os.mkdir(folder)
     try:
         yield folder
-        seal(trial, step, folder)
+        commit(trial, step, folder)
     except BaseException:
         remove(folder)
         raise
 
 
-def seal(trial: TrialLayout, step: int, folder: Path) -> Checkpoint:
+def commit(trial: TrialLayout, step: int, folder: Path) -> Checkpoint:
     """Make the present content of `folder` the checkpoint of `step`: complete, durable, and moved.
 
     `folder` lies in the trial's checkpoints folder and is gone afterwards. Its files must be closed.
@@ -147,7 +155,7 @@ def prune(trial: TrialLayout, *, keep: int, steps: Collection[int] = ()) -> None
             remove(path)
 
 
-def clear_leftovers(trial: TrialLayout) -> None:
+def remove_leftovers(trial: TrialLayout) -> None:
     """Remove what earlier attempts left unfinished. Only for whoever runs the trial now."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(trial.checkpoints):
@@ -176,14 +184,14 @@ def remove(folder: Path) -> None:
             folder.unlink()
 
 
-class Held(NamedTuple):
+class DiskUsage(NamedTuple):
     """What checkpoints take: regular files, and their size in bytes."""
 
     files: int
     bytes: int
 
 
-def held(folder: Path) -> Held:
+def disk_usage(folder: Path) -> DiskUsage:
     """What is in the folder, and below; nothing where there is none, or it goes away meanwhile."""
     files = size = 0
     for root, _, names in os.walk(folder):
@@ -192,18 +200,18 @@ def held(folder: Path) -> Held:
                 info = os.lstat(os.path.join(root, name))
                 if stat.S_ISREG(info.st_mode):
                     files, size = files + 1, size + info.st_size
-    return Held(files, size)
+    return DiskUsage(files, size)
 
 
-def held_by_trial(layout: Layout) -> dict[int, Held]:
+def disk_usage_by_trial(layout: Layout) -> dict[int, DiskUsage]:
     """What checkpoints take, by trial, what is being removed included; a walk through all that there are."""
-    found: dict[int, Held] = {}
+    found: dict[int, DiskUsage] = {}
     for shard in _subfolders(layout.trials):
         for folder in _subfolders(shard):
             if folder.name.isdecimal():
                 trial = TrialLayout(folder)
-                parts = [held(part) for part in (trial.checkpoints, *_trash(trial))]
-                total = Held(sum(part.files for part in parts), sum(part.bytes for part in parts))
+                parts = [disk_usage(part) for part in (trial.checkpoints, *_trash(trial))]
+                total = DiskUsage(sum(part.files for part in parts), sum(part.bytes for part in parts))
                 if total.files:
                     found[int(folder.name)] = total
     return dict(sorted(found.items()))
@@ -217,7 +225,7 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def set_aside(trial: TrialLayout) -> None:
+def hide_all(trial: TrialLayout) -> None:
     """Make all checkpoints of the trial absent, at once; `remove_all` removes what they were.
 
     Where there are none, or the folder is a link and so somebody's own doing, nothing happens.
@@ -228,7 +236,7 @@ def set_aside(trial: TrialLayout) -> None:
         os.rename(trial.checkpoints, trial.root / f"{_TRASH}{secrets.token_hex(4)}")
 
 
-def remove_all(trial: TrialLayout) -> tuple[Held, bool]:
+def remove_all(trial: TrialLayout) -> tuple[DiskUsage, bool]:
     """Remove all checkpoints of the trial, and what an earlier removal left that was killed.
 
     They are absent at once, and the files go after that. Safe to do again, and beside somebody else who
@@ -237,16 +245,16 @@ def remove_all(trial: TrialLayout) -> tuple[Held, bool]:
     Returns:
         What there was, and whether nothing of it is left.
     """
-    set_aside(trial)
+    hide_all(trial)
     files = size = 0
     for trash in _trash(trial):
-        found = held(trash)
+        found = disk_usage(trash)
         files, size = files + found.files, size + found.bytes
         shutil.rmtree(trash, ignore_errors=True)
     gone = not _trash(trial)
     with contextlib.suppress(OSError):  # its reports are there
         os.rmdir(trial.root)
-    return Held(files, size), gone
+    return DiskUsage(files, size), gone
 
 
 def _trash(trial: TrialLayout) -> list[Path]:

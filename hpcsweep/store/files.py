@@ -48,7 +48,7 @@ def retry_once(action: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def wrap_oserror(folder: Path) -> Iterator[None]:
     """Turn a failing write into an error that says what is lost (nothing) and what to do.
 
     Raises:
@@ -79,7 +79,7 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def kind_of(mode: int) -> str:
+def file_kind(mode: int) -> str:
     """What a file of this `st_mode` is that is not a regular one, for example `a folder`."""
     return next((name for is_one, name in _KINDS if is_one(mode)), "a device")
 
@@ -97,7 +97,7 @@ def open_regular(path: Path | str) -> int:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-            raise OSError(number, f"is {kind_of(mode)}, not a file", str(path))
+            raise OSError(number, f"is {file_kind(mode)}, not a file", str(path))
     except BaseException:
         os.close(fd)
         raise
@@ -139,7 +139,7 @@ def open_append(path: Path, *, flags: int = os.O_WRONLY) -> int:
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, f"is {kind_of(mode)}, not a file", str(path))
+        raise OSError(errno.EINVAL, f"is {file_kind(mode)}, not a file", str(path))
     return fd
 
 
@@ -288,7 +288,7 @@ def _make(path: Path) -> None:
             os.close(fd)
 
 
-def time_of(folder: Path) -> float:
+def file_server_time(folder: Path) -> float:
     """The time by the clock that stamps the folder's files, the file server's; else by this machine's."""
     path = folder / f".time.{secrets.token_hex(8)}.tmp"
     try:

@@ -36,7 +36,7 @@ class NotARepository(GitError):
     """There is none, or no git to ask."""
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class GitState(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the code stood.
 
     Attributes:
@@ -62,24 +62,26 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     problem: str = ""
 
 
-def state_of(folder: Path) -> tuple[State, bytes]:
+def repository_state(folder: Path) -> tuple[GitState, bytes]:
     """The state of the repository that the folder is in, and the diff against its commit, perhaps cut."""
     deadline = time.monotonic() + PATIENCE_S
-    found = State(str(folder))
+    found = GitState(str(folder))
     diff = b""
     try:
         root = toplevel(folder, patience_s=PATIENCE_S)
         found = msgspec.structs.replace(found, root=str(root))
-        status = _ask(root, ["status", "--porcelain=v2", "--branch", "-z"], deadline=deadline)
+        status = _run_git(root, ["status", "--porcelain=v2", "--branch", "-z"], deadline=deadline)
         found = _with_status(found, status.decode(errors="replace"))
         with contextlib.suppress(GitError):
-            url = _ask(root, ["config", "--get", "remote.origin.url"], deadline=deadline)
-            found = msgspec.structs.replace(found, remote=without_user(url.decode(errors="replace").strip()))
+            url = _run_git(root, ["config", "--get", "remote.origin.url"], deadline=deadline)
+            found = msgspec.structs.replace(
+                found, remote=strip_credentials(url.decode(errors="replace").strip())
+            )
         if not found.commit:
             found = msgspec.structs.replace(found, problem="the repository has no commit yet")
         elif found.dirty:
             wanted = ["diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"]
-            diff = _ask(root, wanted, deadline=deadline, limit=DIFF_BYTES)
+            diff = _run_git(root, wanted, deadline=deadline, limit=DIFF_BYTES)
             found = msgspec.structs.replace(found, diff_sha256=hashlib.sha256(diff).hexdigest())
     except GitError as error:
         found = msgspec.structs.replace(found, problem=str(error))
@@ -93,13 +95,13 @@ def toplevel(folder: Path, *, patience_s: float) -> Path:
         NotARepository: There is none, or no git.
         GitError: Git does not say.
     """
-    answer = _ask(folder, ["rev-parse", "--show-toplevel"], deadline=time.monotonic() + patience_s)
+    answer = _run_git(folder, ["rev-parse", "--show-toplevel"], deadline=time.monotonic() + patience_s)
     if not answer.strip():
         raise NotARepository("a repository without a working tree")
     return Path(os.path.realpath(os.fsdecode(answer.removesuffix(b"\n"))))
 
 
-def code_files(root: Path, *, patience_s: float) -> list[str]:
+def list_code_files(root: Path, *, patience_s: float) -> list[str]:
     """Paths below the repository's root that are tracked, or untracked and not ignored.
 
     A repository in it is one path, that of its folder.
@@ -108,11 +110,11 @@ def code_files(root: Path, *, patience_s: float) -> list[str]:
         GitError: Git does not say.
     """
     wanted = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    answer = _ask(root, wanted, deadline=time.monotonic() + patience_s)
+    answer = _run_git(root, wanted, deadline=time.monotonic() + patience_s)
     return list(dict.fromkeys(os.fsdecode(name).rstrip("/") for name in answer.split(b"\0") if name))
 
 
-def without_user(url: str) -> str:
+def strip_credentials(url: str) -> str:
     """The URL without user, password, query and fragment: any of them may be a secret.
 
     `git@host:path` stays: a user that everybody has.
@@ -120,7 +122,7 @@ def without_user(url: str) -> str:
     return re.sub(r"^([a-z0-9+.-]+://)[^/]*@", r"\1", re.sub(r"(?<=://)([^?#]*).*", r"\1", url, flags=re.I))
 
 
-def _with_status(state: State, status: str) -> State:
+def _with_status(state: GitState, status: str) -> GitState:
     facts: dict[str, str] = {}
     dirty, untracked = False, []
     entries = iter(status.split("\0"))
@@ -146,7 +148,7 @@ def _with_status(state: State, status: str) -> State:
     )
 
 
-def _ask(folder: Path, arguments: list[str], *, deadline: float, limit: int = 2**26) -> bytes:
+def _run_git(folder: Path, arguments: list[str], *, deadline: float, limit: int = 2**26) -> bytes:
     """What git prints, no more than `limit` bytes of it.
 
     Raises:

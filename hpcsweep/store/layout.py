@@ -73,7 +73,7 @@ class Layout:
         """The folders of the part's batches, whole."""
         return self.compacted / f"batches-{part}.zip"
 
-    def taken_part(self, part: str) -> Path:
+    def index_part(self, part: str) -> Path:
         """Which raw files are in the part; there until they are removed."""
         return self.compacted / f"taken-{part}.json"
 

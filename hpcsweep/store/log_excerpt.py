@@ -56,7 +56,7 @@ _RANK: Final = re.compile(r"^\[(?:rank|default)\d+\]: ?")
 _FRAME: Final = re.compile(r'^\s+(File ".*", line \d+|\S)')
 
 
-def last_words(text: str, *, lines: int = LINES) -> str:
+def excerpt(text: str, *, lines: int = LINES) -> str:
     """The last lines that say something, oldest first, with ` | ` between them; empty if there is none.
 
     Left out are blank lines, our own, bars of progress, frames of tracebacks and what programs print
@@ -80,18 +80,18 @@ def last_words(text: str, *, lines: int = LINES) -> str:
     return SEPARATOR.join(reversed(found))
 
 
-def introduced(words: str) -> str:
+def label_excerpt(words: str) -> str:
     """`last line: ...`, or `last lines: ...` where there are several."""
     return f"last line{'s' if SEPARATOR in words else ''}: {words}"
 
 
-def last_words_of(path: Path, *, lines: int = LINES) -> str:
+def read_excerpt(path: Path, *, lines: int = LINES) -> str:
     """The same of a file; empty if there is none to read."""
     try:
         with open(open_regular(path), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL))
-            return last_words(file.read().decode(errors="replace"), lines=lines)
+            return excerpt(file.read().decode(errors="replace"), lines=lines)
     except OSError:
         return ""
 

@@ -17,6 +17,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.errors import FolderError
 from hpcsweep.store.files import open_regular, write_atomic
 from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.versions import decode, version_field
 
 
 class CodeSnapshot(msgspec.Struct, frozen=True):
@@ -95,7 +96,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     program: Program
     gpus: int
     lanes: int = 1
-    version: int = 1
+    version: int = version_field()
     tick: bool = False
     fail_fast: int = 0
 
@@ -135,6 +136,8 @@ def trial_seed(sweep_seed: int, trial: int) -> int:
 
 
 _encoder = msgspec.json.Encoder()
+_header_decoder = msgspec.json.Decoder(Header)
+_task_decoder = msgspec.json.Decoder(ManifestTask)
 
 
 def write_manifest(batch: BatchLayout, header: Header, tasks: Iterable[Sequence[ManifestRun]]) -> None:
@@ -148,14 +151,15 @@ def read_task(batch: BatchLayout, task: int) -> tuple[Header, ManifestTask]:
     """The header and one task.
 
     Raises:
+        NewerFormatError: A newer hpcsweep wrote the manifest.
         FolderError: There is no such manifest or no such task in it.
     """
     try:
         with open(open_regular(batch.manifest), "rb") as file:
-            header = msgspec.json.decode(file.readline(), type=Header)
+            header = decode(file.readline(), _header_decoder, batch.manifest)
             for index, line in enumerate(file):
                 if index == task:
-                    return header, msgspec.json.decode(line, type=ManifestTask)
+                    return header, _task_decoder.decode(line)
     except OSError as error:
         raise FolderError(f"{batch.manifest}: cannot be read: {error.strerror}") from error
     except msgspec.MsgspecError as error:

@@ -22,13 +22,15 @@ import msgspec
 
 import hpcsweep
 from hpcsweep.core.secrets import mask_arguments
+from hpcsweep.errors import NewerFormatError
 from hpcsweep.store import git
 from hpcsweep.store.files import make_dirs, open_new, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.skipped import Skipped, regular_files
-from hpcsweep.store.snapshot import code_folder, training_file, words
+from hpcsweep.store.snapshot import code_folder, split_command, training_file
+from hpcsweep.store.versions import decode, version_field
 
 #: Files that a command names are told apart by their content, unless they are larger: then they are data.
 FILE_BYTES: Final = 10 * 2**20
@@ -73,11 +75,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     packages: dict[str, str]
     spec_sha256: str
     files: dict[str, str]
-    code: git.State
+    code: git.GitState
     copied: str = ""
     diff: str = ""
     diff_note: str = ""
-    version: int = 1
+    version: int = version_field()
+
+
+_decoder = msgspec.json.Decoder(Record)
 
 
 def record_launch(
@@ -101,7 +106,7 @@ def record_launch(
         OSError: The folder cannot be written.
     """
     newest = next(reversed(list_records(layout)), None)
-    record, diff = present(program, spec, cluster=cluster, python=python, first=newest is None)
+    record, diff = current_record(program, spec, cluster=cluster, python=python, first=newest is None)
     if newest is not None and _essence(newest[1]) == _essence(record):
         return None
     make_dirs(layout.provenance)
@@ -129,13 +134,13 @@ def list_records(layout: Layout, passed_over: Skipped | None = None) -> list[tup
     for number in sorted(numbers):
         path = layout.provenance / numbers[number]
         try:
-            found.append((path, msgspec.json.decode(read_bytes(path), type=Record)))
-        except (OSError, msgspec.MsgspecError) as error:
+            found.append((path, decode(read_bytes(path), _decoder, path)))
+        except (OSError, msgspec.MsgspecError, NewerFormatError) as error:
             passed_over.note(path, error)
     return found
 
 
-def digest(spec: Mapping[str, Any]) -> str:
+def spec_digest(spec: Mapping[str, Any]) -> str:
     """SHA-256 of the spec as JSON with sorted keys."""
     return hashlib.sha256(msgspec.json.encode(spec, order="sorted")).hexdigest()
 
@@ -159,7 +164,7 @@ def _essence(record: Record) -> Record:
     return msgspec.structs.replace(record, at=0.0, host="", cwd="", code=code, diff="")
 
 
-def present(
+def current_record(
     program: Program, spec: Mapping[str, Any], *, cluster: str, python: str | None, first: bool
 ) -> tuple[Record, bytes]:
     """What a launch at this moment would record, and the changes since the commit, perhaps cut.
@@ -175,11 +180,11 @@ def present(
     diff, note = b"", ""
     if program.copied is None or first:
         # The copy is no repository; what it was made of is told by the first launch.
-        code, diff = git.state_of(_original_folder(program))
+        code, diff = git.repository_state(_original_folder(program))
         if len(diff) >= git.DIFF_BYTES:
             note = f"cut after {git.DIFF_BYTES >> 20} MiB"
     else:
-        code = git.State(str(original), problem="the copy that was made when the sweep began is run")
+        code = git.GitState(str(original), problem="the copy that was made when the sweep began is run")
     record = Record(
         at=round(time.time(), 3),
         host=socket.gethostname(),
@@ -192,7 +197,7 @@ def present(
         hpcsweep=hpcsweep.__version__,
         cluster=cluster,
         packages=_packages(),
-        spec_sha256=digest(spec),
+        spec_sha256=spec_digest(spec),
         files=_digests(training_files(program)),
         code=code,
         copied=program.copied.root if program.copied else "",
@@ -218,7 +223,7 @@ def training_files(program: Program) -> Sequence[Path]:
     if program.function is not None:
         module = workdir.joinpath(*program.function.partition(":")[0].split("."))
         return [path for path in (module.with_suffix(".py"), module / "__init__.py") if path.is_file()]
-    return [path for word in words(program.command or "") if (path := workdir / word).is_file()]
+    return [path for word in split_command(program.command or "") if (path := workdir / word).is_file()]
 
 
 def _digests(files: Sequence[Path]) -> dict[str, str]:

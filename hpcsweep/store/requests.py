@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from hpcsweep.errors import FolderError
+from hpcsweep.errors import FolderError, NewerFormatError
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.skipped import SMALL_BYTES, Skipped, regular_files
+from hpcsweep.store.versions import decode, version_field
 
 #: Any name that ends like one: who made a request by hand gave it some name.
 _NAME: Final = re.compile(r"[^.].*\.json", re.DOTALL)
@@ -35,19 +36,23 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float
     user: str
     arguments: dict[str, Any] = {}
+    version: int = version_field()
+
+
+_decoder = msgspec.json.Decoder(Request)
 
 
 def send_request(layout: Layout, verb: str, **arguments: Any) -> None:
     """Leave a request of this user, now.
 
     Raises:
-        FolderError: See `put_request`.
+        FolderError: See `write_request`.
     """
     me = ProcessId.me()
-    put_request(layout, Request(verb, time.time(), f"{me.user}@{me.host}", arguments))
+    write_request(layout, Request(verb, time.time(), f"{me.user}@{me.host}", arguments))
 
 
-def put_request(layout: Layout, request: Request) -> Path:
+def write_request(layout: Layout, request: Request) -> Path:
     """Leave a request, durable; a sweep that runs or is launched again takes it up.
 
     Whoever owns the results folder drives the sweep: they can read the request and remove it, whatever
@@ -109,16 +114,16 @@ def new_requests(
     for name in sorted(name for name, _ in regular_files(layout.control, _NAME, passed_over, besides=seen)):
         path = layout.control / name
         try:
-            request = msgspec.json.decode(read_bytes(path, at_most=SMALL_BYTES), type=Request)
+            request = decode(read_bytes(path, at_most=SMALL_BYTES), _decoder, path)
         except FileNotFoundError:  # taken up by a newer driver
             continue
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, NewerFormatError) as error:
             passed_over.note(path, error)
             continue
         yield name, request
 
 
-def drop_request(layout: Layout, name: str, passed_over: Skipped | None = None) -> None:
+def remove_request(layout: Layout, name: str, passed_over: Skipped | None = None) -> None:
     """Remove a request that the journal has taken up; one that cannot be removed is noted, and stays."""
     path = layout.control / name
     try:

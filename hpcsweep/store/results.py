@@ -10,9 +10,11 @@ from typing import Final
 import msgspec
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.errors import NewerFormatError
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.skipped import SMALL_BYTES, Skipped, regular_files
+from hpcsweep.store.versions import decode, version_field
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,6 +50,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     job: str = ""
     message: str = ""
     failure: FailureKind | None = None
+    version: int = version_field()
 
 
 #: A task, its restart and which of its runs it is.
@@ -66,7 +69,7 @@ def write_result(batch: BatchLayout, result: Result, *, n: int) -> Path:
 
 def read_result(path: Path) -> Result:
     """Read one result file."""
-    return _decoder.decode(read_bytes(path, at_most=SMALL_BYTES))
+    return decode(read_bytes(path, at_most=SMALL_BYTES), _decoder, path)
 
 
 def new_results(
@@ -89,7 +92,7 @@ def new_results(
         path = batch.results / name
         try:
             result = read_result(path)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, NewerFormatError) as error:
             passed_over.note(path, error)
             continue
         if (result.task, result.restart) != (task, restart):

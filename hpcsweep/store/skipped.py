@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.store.files import kind_of, retry_once
+from hpcsweep.store.files import file_kind, retry_once
 
 #: So many are named; of more only the number.
 NAMED: Final = 5
@@ -33,7 +33,7 @@ class Skipped:
 
     def note(self, path: Path | str, reason: str | Exception) -> None:
         """Note a file or folder with the reason why it is passed over."""
-        self._found[str(path)] = reason if isinstance(reason, str) else why(reason)
+        self._found[str(path)] = reason if isinstance(reason, str) else explain_error(reason)
 
     def clear(self) -> None:
         """Forget all of it, before everything is looked at again."""
@@ -42,7 +42,7 @@ class Skipped:
     def lines(self, root: Path) -> list[str]:
         """One line for each file by its path in the results folder; of many only the first few."""
         lines = [
-            f"passed over: {shown_path(path, root)}: {self._found[path]}" for path in sorted(self._found)
+            f"passed over: {display_path(path, root)}: {self._found[path]}" for path in sorted(self._found)
         ]
         more = len(lines) - NAMED
         if more <= 0:
@@ -51,14 +51,14 @@ class Skipped:
         return [*lines[:NAMED], f"passed over: {what}"]
 
 
-def why(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """The reason in words why a file cannot be used."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
     return f"is damaged: {error}" if isinstance(error, msgspec.MsgspecError) else str(error)
 
 
-def shown_path(path: str, root: Path) -> str:
+def display_path(path: str, root: Path) -> str:
     """The path below `root`; bytes that are not UTF-8 are written as escapes."""
     inside = os.path.relpath(path, root)
     return os.fsencode(path if inside.startswith("..") else inside).decode(errors="backslashreplace")
@@ -124,6 +124,6 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
 
 def _kind(entry: os.DirEntry[str]) -> str:
     try:
-        return kind_of(entry.stat(follow_symlinks=False).st_mode)
+        return file_kind(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
         return "something else"

@@ -19,9 +19,10 @@ import msgspec
 
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, write_atomic
-from hpcsweep.store.git import GitError, NotARepository, code_files, toplevel
+from hpcsweep.store.git import GitError, NotARepository, list_code_files, toplevel
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import CodeSnapshot, Program
+from hpcsweep.store.versions import decode, version_field
 
 #: Data and checkpoints are no code: more than this is taken for a mistake.
 MAX_BYTES: Final = 100 * 2**20
@@ -38,16 +39,19 @@ _TOO_MUCH: Final = (
 )
 
 
-class Source(msgspec.Struct, frozen=True):
+class SnapshotSource(msgspec.Struct, frozen=True):
     """What `code/` says of itself: the folder that it is a copy of, absolute and without links."""
 
     root: str
     files: int
     size: int
-    version: int = 1
+    version: int = version_field()
 
 
-class Listing(msgspec.Struct, frozen=True):
+_source_decoder = msgspec.json.Decoder(SnapshotSource)
+
+
+class CodeListing(msgspec.Struct, frozen=True):
     """What is to be copied: paths below `root`."""
 
     root: Path
@@ -70,7 +74,7 @@ def training_file(program: Program) -> Path | None:
 # --------------------------------------------------------------------------- what
 
 
-def list_code(program: Program, results: Path) -> Listing:
+def list_code(program: Program, results: Path) -> CodeListing:
     """The files that a copy of the training code is made of.
 
     In a repository those that git tracks, and those that it neither tracks nor ignores, of the
@@ -87,7 +91,7 @@ def list_code(program: Program, results: Path) -> Listing:
     folder = Path(os.path.realpath(code_folder(program)))
     try:
         root = toplevel(folder, patience_s=GIT_S)
-        names = code_files(root, patience_s=GIT_S)
+        names = list_code_files(root, patience_s=GIT_S)
     except NotARepository:
         root, names = folder, [""]
     except GitError as error:
@@ -107,12 +111,12 @@ def list_code(program: Program, results: Path) -> Listing:
             f"train.snapshot: {root} has {size / 2**20:.0f} MiB, expected {MAX_BYTES >> 20} at most; the "
             f"largest files: {named}; {_TOO_MUCH}"
         )
-    listing = Listing(root, list(sizes), size)
+    listing = CodeListing(root, list(sizes), size)
     _check_copy_is_run(program, listing)
     return listing
 
 
-def _check_copy_is_run(program: Program, listing: Listing) -> None:
+def _check_copy_is_run(program: Program, listing: CodeListing) -> None:
     """Whether it is the copy that would be run.
 
     Raises:
@@ -133,7 +137,7 @@ def _check_copy_is_run(program: Program, listing: Listing) -> None:
                 f"train.snapshot: the code in train.workdir is copied, and {top!r} is not in {workdir}: set "
                 "train.workdir to the folder that holds it, or train.snapshot: false"
             )
-    for word in words(program.command or ""):
+    for word in split_command(program.command or ""):
         if os.path.isabs(word) and os.path.relpath(os.path.realpath(word), listing.root) in listing.files:
             raise SpecError(
                 f"train.command: {word} would be run in place of its copy (train.snapshot: true); write it "
@@ -141,7 +145,7 @@ def _check_copy_is_run(program: Program, listing: Listing) -> None:
             )
 
 
-def words(command: str) -> list[str]:
+def split_command(command: str) -> list[str]:
     """The words of a command, a shell line too, as far as they can be told apart."""
     try:
         return shlex.split(command)
@@ -202,7 +206,7 @@ def _leads(link: Path) -> bool:
 # --------------------------------------------------------------------------- the copy
 
 
-def copy_code(listing: Listing, layout: Layout, *, owner: int, beat: Callable[[], None]) -> None:
+def copy_code(listing: CodeListing, layout: Layout, *, owner: int, heartbeat: Callable[[], None]) -> None:
     """Make `code/`, complete and durable; one that is there, of a sweep that never started, is replaced.
 
     Links that stay within the code stay links. One that leads out of it is followed to a file,
@@ -212,7 +216,7 @@ def copy_code(listing: Listing, layout: Layout, *, owner: int, beat: Callable[[]
         listing: What to copy.
         layout: Of a results folder whose journal the caller holds.
         owner: A number that no other driver of the folder has.
-        beat: Called now and then, to show that the caller lives.
+        heartbeat: Called now and then, to show that the caller lives.
 
     Raises:
         SpecError: A file cannot be read.
@@ -225,14 +229,14 @@ def copy_code(listing: Listing, layout: Layout, *, owner: int, beat: Callable[[]
     copied = frozenset(listing.files)
     folders = {temporary}
     for name in listing.files:
-        beat()
+        heartbeat()
         target = temporary / name
         make_dirs(target.parent)
         folders |= {temporary / parent for parent in Path(name).parents}
         _copy(listing.root / name, target, root=listing.root, copied=copied)
     for folder in sorted(folders, reverse=True):
         fsync_dir(folder)
-    source = Source(str(listing.root), len(listing.files), listing.size)
+    source = SnapshotSource(str(listing.root), len(listing.files), listing.size)
     write_atomic(temporary / _RECORD, msgspec.json.encode(source))
     shutil.rmtree(layout.code, ignore_errors=True)
     rename(temporary, layout.code)
@@ -264,7 +268,7 @@ def _copy(path: Path, target: Path, *, root: Path, copied: frozenset[str]) -> No
 # --------------------------------------------------------------------------- its use
 
 
-def in_copy(program: Program, layout: Layout) -> Program:
+def use_snapshot(program: Program, layout: Layout) -> Program:
     """The program as the copy of its code runs it.
 
     Raises:
@@ -273,7 +277,7 @@ def in_copy(program: Program, layout: Layout) -> Program:
     """
     record = layout.code / _RECORD
     try:
-        source = msgspec.json.decode(read_bytes(record), type=Source)
+        source = decode(read_bytes(record), _source_decoder, record)
     except (OSError, msgspec.MsgspecError) as error:
         raise FolderError(
             f"{layout.code}: expected the copy of the training code that the sweep was started with "

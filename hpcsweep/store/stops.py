@@ -17,7 +17,7 @@ from hpcsweep.store.layout import BatchLayout
 _NAME: Final = re.compile(r"stop-(\d{1,9})-(\d{1,4})")
 
 
-def order_stop(batch: BatchLayout, run: RunId) -> None:
+def request_stop(batch: BatchLayout, run: RunId) -> None:
     """Have the worker end this run; may be done again.
 
     Raises:
@@ -26,7 +26,7 @@ def order_stop(batch: BatchLayout, run: RunId) -> None:
     write_atomic(batch.stop(run.trial, run.rung), b"")
 
 
-def ordered_stops(batch: BatchLayout) -> set[RunId]:
+def requested_stops(batch: BatchLayout) -> set[RunId]:
     """The runs that are to end; one readdir. None where the folder cannot be read just now."""
     try:
         names = os.listdir(batch.root)

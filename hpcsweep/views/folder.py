@@ -11,9 +11,9 @@ from hpcsweep.core.events import BatchAbandoned, BatchSubmitted
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
-from hpcsweep.store.checkpoints import held_by_trial
+from hpcsweep.store.checkpoints import disk_usage_by_trial
 from hpcsweep.store.journal.segments import JournalSnapshot, list_segments, read_journal
-from hpcsweep.store.journal.writer import holder
+from hpcsweep.store.journal.writer import current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.provenance import list_records
@@ -54,7 +54,7 @@ class Folder:
     @property
     def driver(self) -> ProcessId | None:
         """Who drives the sweep at this moment."""
-        return holder(self.reading)
+        return current_driver(self.reading)
 
     @property
     def sweep_state(self) -> str:
@@ -98,7 +98,7 @@ class Folder:
 
     def checkpoints(self) -> dict[str, int]:
         """What all checkpoints take now, by a walk, and of how many trials they were removed."""
-        held = held_by_trial(self.layout)
+        held = disk_usage_by_trial(self.layout)
         return {
             "bytes": sum(one.bytes for one in held.values()),
             "files": sum(one.files for one in held.values()),

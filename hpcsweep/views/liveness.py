@@ -15,7 +15,7 @@ from hpcsweep.core.protocols import QueuedJob
 from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.log_excerpt import SEPARATOR, last_words_of
+from hpcsweep.store.log_excerpt import SEPARATOR, read_excerpt
 from hpcsweep.store.process_id import ProcessId
 
 #: A driver that gives no sign of life for so long is told of.
@@ -146,7 +146,7 @@ def _last_words(layout: Layout) -> list[str]:
 
 
 def _said(log: Path) -> list[str]:
-    words = last_words_of(log, lines=LINES)
+    words = read_excerpt(log, lines=LINES)
     return words.split(SEPARATOR) if words else []
 
 

@@ -131,7 +131,7 @@ class Watch:
     def _read_on(self) -> str:
         """Take in what is new in the journal; why that was not possible this time, if it was not."""
         try:
-            news = self._follower.look()
+            news = self._follower.poll()
         except JournalError:
             raise
         except FolderError as error:

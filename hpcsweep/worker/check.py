@@ -79,9 +79,9 @@ def _check_function(program: Program, function: str, *, python: str) -> None:
 
 def main(function: str, *copied: str) -> int:
     """Import the function; 1 and one line on standard error if it cannot be called."""
-    from hpcsweep.worker.load_function import load_trainer, search_copy, strays
+    from hpcsweep.worker.load_function import imports_outside_snapshot, load_trainer, search_snapshot
 
-    search_copy(*copied)
+    search_snapshot(*copied)
     try:
         load_trainer(function)
     except TrainerError as error:
@@ -93,7 +93,7 @@ def main(function: str, *copied: str) -> int:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"{source}: cannot be imported: {text} ({where.filename}:{where.lineno})", file=sys.stderr)
         return 1
-    outside = strays(*copied)
+    outside = imports_outside_snapshot(*copied)
     if outside:
         print(
             f"{function}: imports {outside[0]}, not its copy in {copied[1]} (train.snapshot: true); put the "

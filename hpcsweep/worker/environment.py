@@ -80,7 +80,7 @@ def run_environment(
     environ.setdefault("PYTHONUNBUFFERED", "1")
     if program.copied is not None and "PYTHONPATH" in environ:
         paths = environ["PYTHONPATH"].split(os.pathsep)
-        environ["PYTHONPATH"] = os.pathsep.join(in_copy(paths, program.copied))
+        environ["PYTHONPATH"] = os.pathsep.join(snapshot_paths(paths, program.copied))
     if modules is not None:
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [environ.get("PYTHONPATH", ""), str(modules)]))
     return environ
@@ -94,7 +94,7 @@ def parameter_variable(name: str) -> str:
     return "HPCSWEEP_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
-def in_copy(paths: Sequence[str], copied: CodeSnapshot) -> list[str]:
+def snapshot_paths(paths: Sequence[str], copied: CodeSnapshot) -> list[str]:
     """Folders where modules are searched, those of the original code replaced by their copies."""
     moved = [(path, copied.moved(path) if path else None) for path in paths]
     return [copy if copy and os.path.isdir(copy) else path for path, copy in moved]

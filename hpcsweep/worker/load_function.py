@@ -16,7 +16,7 @@ from typing import Any
 import hpcsweep
 from hpcsweep.errors import TrainerError
 from hpcsweep.store.manifest import CodeSnapshot
-from hpcsweep.worker.environment import in_copy
+from hpcsweep.worker.environment import snapshot_paths
 
 
 def load_trainer(function: str) -> Callable[[Any], object]:
@@ -50,7 +50,7 @@ def load_trainer(function: str) -> Callable[[Any], object]:
     return found  # type: ignore[no-any-return]
 
 
-def search_copy(*copied: str) -> None:
+def search_snapshot(*copied: str) -> None:
     """From now on search modules in the copy of the code in place of the original.
 
     Args:
@@ -58,11 +58,11 @@ def search_copy(*copied: str) -> None:
     """
     if copied:
         root, code = copied
-        sys.path[:] = in_copy(sys.path, CodeSnapshot(root, code, ""))
+        sys.path[:] = snapshot_paths(sys.path, CodeSnapshot(root, code, ""))
 
 
-def strays(*copied: str) -> list[str]:
-    """Files that were imported from the original, though there is a copy; arguments as `search_copy` has.
+def imports_outside_snapshot(*copied: str) -> list[str]:
+    """Files that were imported from the original, though there is a copy; arguments as `search_snapshot` has.
 
     An editable install can do that by a hook of its own.
     """

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
-from hpcsweep.store.log_excerpt import last_words
+from hpcsweep.store.log_excerpt import excerpt
 
 #: The last words are looked for in the last so many bytes.
 _TAIL = 64 * 1024
@@ -76,11 +76,11 @@ class RunLog:
         self._left_out += beyond
         del self._end[:beyond]
 
-    def last_words(self) -> str:
+    def excerpt(self) -> str:
         """The last lines of this run that say something; empty if there are none."""
         size = os.fstat(self.fd).st_size
         begin = max(self._begin, size - _TAIL)
-        return last_words(os.pread(self.fd, size - begin, begin).decode(errors="replace"))
+        return excerpt(os.pread(self.fd, size - begin, begin).decode(errors="replace"))
 
     def close(self) -> None:
         os.close(self.fd)

@@ -9,7 +9,7 @@ from hpcsweep.core.events import FailureKind
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import metrics_files, read_reports
-from hpcsweep.store.skipped import Skipped, why
+from hpcsweep.store.skipped import Skipped, explain_error
 
 
 class ObjectiveReading(NamedTuple):
@@ -31,7 +31,7 @@ class ObjectiveReading(NamedTuple):
     complete: bool
     failure: FailureKind | None = None
 
-    def but_printed(self, problem: str) -> ObjectiveReading:
+    def with_stdout_problem(self, problem: str) -> ObjectiveReading:
         """The same, where there is no value, of a metric that was printed and is no number.
 
         Args:
@@ -42,7 +42,7 @@ class ObjectiveReading(NamedTuple):
         return self._replace(problem=problem, failure=FailureKind.UNREADABLE)
 
 
-def measure(
+def read_objective(
     trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int
 ) -> ObjectiveReading:
     """Read the objective at `run.resource`: the last one or the best one so far.
@@ -72,7 +72,7 @@ def measure(
         try:
             reports = list(read_reports(file.path))
         except OSError as error:
-            unreadable = unreadable or f"{file.path}: {why(error)}"
+            unreadable = unreadable or f"{file.path}: {explain_error(error)}"
             continue
         for step, metrics in reports:
             if step > run.resource:

@@ -9,7 +9,7 @@ import signal
 import msgspec
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
-from hpcsweep.store.log_excerpt import introduced
+from hpcsweep.store.log_excerpt import label_excerpt
 from hpcsweep.worker.objective import ObjectiveReading
 
 _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
@@ -18,12 +18,12 @@ _OUT_OF_MEMORY_TEXT = re.compile(
 )
 
 
-class Ended(msgspec.Struct, frozen=True):
+class ProcessExit(msgspec.Struct, frozen=True):
     """What was seen of one run's process.
 
     Attributes:
         returncode: Negative for the signal that ended it.
-        told: The signal that told the worker to stop while this run was still going, or None.
+        signal: The signal that asked the worker to stop while this run was going, or None.
         types: Names of the exception's type and its bases, if Python training code raised.
         message: Its one line, else the last lines of the log that say something.
         oom_kills: Processes of the task that the kernel killed for want of memory meanwhile.
@@ -31,14 +31,14 @@ class Ended(msgspec.Struct, frozen=True):
     """
 
     returncode: int
-    told: str | None = None
+    signal: str | None = None
     types: tuple[str, ...] = ()
     message: str = ""
     oom_kills: int = 0
     alone: bool = True
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RunOutcome(msgspec.Struct, frozen=True):
     """Exactly one of `outcome` and `interrupted`; a value only when completed, `failure` when failed."""
 
     outcome: Outcome | None = None
@@ -48,47 +48,49 @@ class Verdict(msgspec.Struct, frozen=True):
     failure: FailureKind | None = None
 
 
-def judge(ended: Ended, measured: ObjectiveReading, *, resource: int, reached: int) -> Verdict:
+def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, reached: int) -> RunOutcome:
     """How a run ended.
 
     A run that was told to stop is finished only if it had come to its last step all the same.
     """
-    killed = ended.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    if ended.told is not None and not (ended.returncode == 0 and reached >= resource):
+    killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    if process.signal is not None and not (process.returncode == 0 and reached >= resource):
         # SIGUSR2 is what comes before the end of the task's time.
-        why = Interruption.TIMEOUT if ended.told == "SIGUSR2" else Interruption.PREEMPTED
-        return Verdict(
+        why = Interruption.TIMEOUT if process.signal == "SIGUSR2" else Interruption.PREEMPTED
+        return RunOutcome(
             interrupted=why,
-            message=f"told to stop by {ended.told} at step {reached} of {resource}",
+            message=f"told to stop by {process.signal} at step {reached} of {resource}",
         )
-    if ended.oom_kills and (killed or ended.alone):
-        return Verdict(
-            Outcome.OUT_OF_MEMORY, message=_with_line("killed by the kernel: out of memory", ended)
+    if process.oom_kills and (killed or process.alone):
+        return RunOutcome(
+            Outcome.OUT_OF_MEMORY, message=_with_line("killed by the kernel: out of memory", process)
         )
-    if ended.returncode != 0:
-        if any(map(_OUT_OF_MEMORY_TYPES.search, ended.types)) or _OUT_OF_MEMORY_TEXT.search(ended.message):
-            return Verdict(Outcome.OUT_OF_MEMORY, message=ended.message)
-        return Verdict(Outcome.FAILED, message=_failure(ended), failure=FailureKind.CRASHED)
-    if measured.value is None:
-        failure = measured.failure or FailureKind.NEVER_REPORTED
-        return Verdict(Outcome.FAILED, message=measured.problem, failure=failure)
-    return Verdict(Outcome.COMPLETED, value=measured.value)
+    if process.returncode != 0:
+        if any(map(_OUT_OF_MEMORY_TYPES.search, process.types)) or _OUT_OF_MEMORY_TEXT.search(
+            process.message
+        ):
+            return RunOutcome(Outcome.OUT_OF_MEMORY, message=process.message)
+        return RunOutcome(Outcome.FAILED, message=_failure(process), failure=FailureKind.CRASHED)
+    if reading.value is None:
+        failure = reading.failure or FailureKind.NEVER_REPORTED
+        return RunOutcome(Outcome.FAILED, message=reading.problem, failure=failure)
+    return RunOutcome(Outcome.COMPLETED, value=reading.value)
 
 
-def _failure(ended: Ended) -> str:
-    if ended.returncode < 0:
+def _failure(process: ProcessExit) -> str:
+    if process.returncode < 0:
         try:
-            name = signal.Signals(-ended.returncode).name
+            name = signal.Signals(-process.returncode).name
         except ValueError:
-            name = f"signal {-ended.returncode}"
-        return _with_line(f"killed by {name}", ended)
-    if ended.types:  # what Python training code raised says it all
-        return ended.message
-    code = f"exit code {ended.returncode}"
+            name = f"signal {-process.returncode}"
+        return _with_line(f"killed by {name}", process)
+    if process.types:  # what Python training code raised says it all
+        return process.message
+    code = f"exit code {process.returncode}"
     with contextlib.suppress(ValueError):  # how a shell tells what became of its child
-        code += f" ({signal.Signals(ended.returncode - 128).name})" if ended.returncode > 128 else ""
-    return f"{code}: {ended.message}" if ended.message else f"{code}, and nothing was printed"
+        code += f" ({signal.Signals(process.returncode - 128).name})" if process.returncode > 128 else ""
+    return f"{code}: {process.message}" if process.message else f"{code}, and nothing was printed"
 
 
-def _with_line(text: str, ended: Ended) -> str:
-    return f"{text}; {introduced(ended.message)}" if ended.message else text
+def _with_line(text: str, process: ProcessExit) -> str:
+    return f"{text}; {label_excerpt(process.message)}" if process.message else text

@@ -65,7 +65,7 @@ class Child:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     @property
-    def died_of(self) -> int | None:
+    def exit_signal(self) -> int | None:
         """The signal that ended it, None if none did or it still runs. Not to be asked after `end`."""
         ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_code not in (os.CLD_KILLED, os.CLD_DUMPED):
@@ -77,7 +77,7 @@ class Child:
         """Processes of the group that still run, the child included until it has ended."""
         return [pid for pid in _processes() if _group_of(pid) == self.pid]
 
-    def tell(self, signum: signal.Signals) -> None:
+    def forward_signal(self, signum: signal.Signals) -> None:
         """Forward a signal to whoever can use it.
 
         A child that catches it gets it alone, since it is in charge of its own children. Else

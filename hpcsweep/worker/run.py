@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome
-from hpcsweep.errors import CheckpointError, TrainerError
+from hpcsweep.errors import CheckpointError, NewerFormatError, TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout
@@ -29,11 +29,11 @@ from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.log import RunLog
 from hpcsweep.worker.memory import oom_kills
-from hpcsweep.worker.objective import ObjectiveReading, measure
-from hpcsweep.worker.outcome import Ended, Verdict, judge
+from hpcsweep.worker.objective import ObjectiveReading, read_objective
+from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify
 from hpcsweep.worker.process import Child
-from hpcsweep.worker.script_checks import unrunnable, windows_line_ends
-from hpcsweep.worker.stdout_metrics import PrintedMetrics
+from hpcsweep.worker.script_checks import line_ending_problem, unrunnable_reason
+from hpcsweep.worker.stdout_metrics import StdoutMetrics
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
@@ -77,31 +77,31 @@ class Attempt:
     """
 
     def __init__(
-        self, start: TaskContext, run: ManifestRun, *, log: Path, devices: Sequence[str] | None
+        self, context: TaskContext, run: ManifestRun, *, log: Path, devices: Sequence[str] | None
     ) -> None:
-        layout = Layout.of_batch(start.batch.root)
+        layout = Layout.of_batch(context.batch.root)
         self.run = run
         self.result: Result | None = None
-        self._start = start
-        self._program = start.header.program
+        self._context = context
+        self._program = context.header.program
         self._devices = devices
         self._trial = layout.trial(run.trial)
         self._parent = layout.trial(run.parent) if run.parent is not None else None
         limit = self._program.log_limit_mib
         self._log = RunLog(log, limit=None if limit is None else limit << 20)
-        self._folder = start.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
+        self._folder = context.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
         self._began, self._began_at = time.monotonic(), time.time()
         self._checkpoint: checkpoints.Checkpoint | None = None
         self._file: RunFile | None = None
         self._argv: list[str] = []
         self._child: Child | None = None
         self._pipe: int | None = None
-        self._printed: PrintedMetrics | None = None
-        self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, start.restart))
+        self._printed: StdoutMetrics | None = None
+        self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, context.restart))
         self._oom_kills = oom_kills()
-        self._told: signal.Signals | None = None
+        self._signal: signal.Signals | None = None
         self._deadline: float | None = None
-        self._pressed = False
+        self._terminated = False
         #: Nobody wants the run any more, while its task goes on.
         self._stopped = False
 
@@ -119,17 +119,19 @@ class Attempt:
 
     def begin(self) -> None:
         """Start the process, or give the result at once where nothing is left to do."""
-        checkpoints.clear_leftovers(self._trial)
+        checkpoints.remove_leftovers(self._trial)
         self._checkpoint = self._newest(self.run.resource)
         if self._checkpoint is not None and self._checkpoint.step == self.run.resource:
             # An earlier attempt was killed between its last checkpoint and its result.
             measured = self._measure()
             if measured.complete:
-                self._settle(judge(Ended(0), measured, resource=self.run.resource, reached=self.run.resource))
+                self._finish(
+                    classify(ProcessExit(0), measured, resource=self.run.resource, reached=self.run.resource)
+                )
                 return
         self._launch()
 
-    def tell(self, signum: signal.Signals) -> None:
+    def forward_signal(self, signum: signal.Signals) -> None:
         """Pass on that the task must stop: the flag first, then the signal, then a time limit."""
         if self._child is None or self._file is None:
             return
@@ -137,28 +139,28 @@ class Attempt:
         early = signum is signal.SIGUSR2
         seconds = self._program.notice_s if early else self._program.grace_s
         deadline = time.monotonic() + seconds
-        if self._told is None:
-            self._told = signum
+        if self._signal is None:
+            self._signal = signum
             self._deadline = deadline
             self._log.note(f"{signum.name}: training is told to stop, it has {seconds:g} s")
-        elif not self._pressed and self._deadline is not None:  # SIGTERM may cut a notice short
+        elif not self._terminated and self._deadline is not None:  # SIGTERM may cut a notice short
             self._deadline = min(self._deadline, deadline)
-        self._child.tell(signum)
+        self._child.forward_signal(signum)
 
     def stop(self) -> None:
         """End the run for good, as a cancelled task is ended: it has the grace period to leave."""
         self._stopped = True
-        self.tell(signal.SIGTERM)
+        self.forward_signal(signal.SIGTERM)
 
     def advance(self) -> None:
         """Take note of what has happened; sets `result` once the run has ended."""
         if self._child is None:
             return
-        self._pump()
+        self._drain()
         if self._child.exited and not self._is_worth_waiting(self._child):
             self._end()
         elif self._deadline is not None and time.monotonic() >= self._deadline:
-            self._press()
+            self._escalate()
 
     # ------------------------------------------------------------------ start
 
@@ -169,7 +171,7 @@ class Attempt:
         return own
 
     @property
-    def _from(self) -> int:
+    def _start_step(self) -> int:
         return self._checkpoint.step if self._checkpoint else 0
 
     def _launch(self) -> None:
@@ -182,13 +184,13 @@ class Attempt:
             bracket=run.bracket,
             resource=run.resource,
             attempt=run.attempt,
-            restart=self._start.restart,
+            restart=self._context.restart,
             seed=run.seed,
             config=run.config,
-            start=self._from,
+            start=self._start_step,
             resume_from=str(self._checkpoint.path) if self._checkpoint else None,
             checkpoint_dir=str(
-                self._trial.checkpoints / f".work-{run.rung}-{run.attempt}-{self._start.restart}"
+                self._trial.checkpoints / f".work-{run.rung}-{run.attempt}-{self._context.restart}"
             ),
             stop_file=str(self._folder / "stop"),
             trial_folder=str(self._trial.root),
@@ -202,19 +204,19 @@ class Attempt:
         make_dirs(Path(file.checkpoint_dir))
         run_file = self._folder / "run.json"
         run_file.write_bytes(msgspec.json.encode(file))
-        source = f"from step {self._from}" if self._checkpoint else "from scratch"
+        source = f"from step {self._start_step}" if self._checkpoint else "from scratch"
         self._log.note(
             f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {run.trial} rung {run.rung} attempt {run.attempt}"
-            f".{self._start.restart} on {self._start.node}: {source} to step {run.resource}"
+            f".{self._context.restart} on {self._context.node}: {source} to step {run.resource}"
         )
         environ = run_environment(
-            self._start.environ,
+            self._context.environ,
             file,
             program,
             run_file=run_file,
             devices=self._devices,
             python=sys.executable,
-            modules=self._start.modules,
+            modules=self._context.modules,
         )
         try:
             self._argv = program_arguments(program, file, ending=self._ending_file, python=sys.executable)
@@ -226,8 +228,8 @@ class Attempt:
         self._pipe, output = os.pipe()
         os.set_blocking(self._pipe, False)
         if self._program.metrics:
-            self._printed = PrintedMetrics(
-                self._program.metrics, start=self._from, report=self._metrics.write
+            self._printed = StdoutMetrics(
+                self._program.metrics, start=self._start_step, report=self._metrics.write
             )
         try:
             return Child(argv, env=environ, mark="HPCSWEEP_RUN", cwd=self._program.workdir, output=output)
@@ -239,16 +241,16 @@ class Attempt:
         workdir = self._program.workdir
         text = str(error)
         if not isinstance(error, TrainerError):
-            wrong = unrunnable(self._argv, workdir=workdir, environ=environ) if self._argv else ""
+            wrong = unrunnable_reason(self._argv, workdir=workdir, environ=environ) if self._argv else ""
             text = f"{what}: cannot be started: {wrong or error}"
-        verdict = Verdict(Outcome.FAILED, message=text)
+        verdict = RunOutcome(Outcome.FAILED, message=text)
         if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
             text = f"the worker: there is no working directory {workdir}"
-            verdict = Verdict(interrupted=Interruption.WORKER_DIED, message=text)
+            verdict = RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
         self._log.note(text)
         self._drop_pipe()
         self._clean_up()
-        self._settle(verdict)
+        self._finish(verdict)
 
     # ------------------------------------------------------------------ end
 
@@ -260,23 +262,23 @@ class Attempt:
         a signal that nobody told us of may have got it a moment before we do: Slurm signals all
         processes of a task one after another.
         """
-        if self._told is None and self._deadline is None and child.died_of in _STOP_SIGNALS:
+        if self._signal is None and self._deadline is None and child.exit_signal in _STOP_SIGNALS:
             self._deadline = time.monotonic() + LINGER_S
         if self._deadline is None or time.monotonic() >= self._deadline:
             return False
-        return self._told is None or bool(child.left)
+        return self._signal is None or bool(child.left)
 
-    def _press(self) -> None:
+    def _escalate(self) -> None:
         """The grace period is over: SIGTERM for everybody, and a moment later the end."""
         assert self._child is not None
-        if self._told is not None and not self._pressed:
-            self._pressed = True
+        if self._signal is not None and not self._terminated:
+            self._terminated = True
             self._deadline = time.monotonic() + TERM_S
             self._child.terminate()
         else:
             self._end()
 
-    def _pump(self) -> None:
+    def _drain(self) -> None:
         """Copy what was printed into the log, and look for metrics in it.
 
         A program that prints without end is left for a moment, so that signals and limits have their turn.
@@ -305,7 +307,7 @@ class Attempt:
         assert self._file is not None
         returncode = self._child.end()
         while self._pipe is not None and select.select([self._pipe], [], [], 0)[0]:
-            self._pump()
+            self._drain()
         self._drop_pipe()
         self._log.finish()
         if self._printed is not None:
@@ -316,42 +318,44 @@ class Attempt:
         self._sync_metrics()
         measured = self._measure()
         if self._printed is not None:
-            measured = measured.but_printed(self._printed.problem(self._program.metric))
-        if self._nothing_was_left_but_no_value_came(returncode, measured.fresh or measured.complete):
+            measured = measured.with_stdout_problem(self._printed.problem(self._program.metric))
+        if self._lost_last_report(returncode, measured.fresh or measured.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
             self._launch()
             return
-        ended = self._ended(returncode)
-        reached = min(max(measured.reached, self._from), self.run.resource)
-        verdict = judge(ended, measured, resource=self.run.resource, reached=reached)
+        ended = self._exit_of(returncode)
+        reached = min(max(measured.reached, self._start_step), self.run.resource)
+        verdict = classify(ended, measured, resource=self.run.resource, reached=reached)
         if returncode == 0 and (verdict.value is not None or verdict.interrupted is not None):
             self._keep_working_folder(self.run.resource if verdict.value is not None else reached)
         self._clean_up()
-        self._settle(verdict, reached=reached)
+        self._finish(verdict, reached=reached)
 
-    def _nothing_was_left_but_no_value_came(self, returncode: int, reported: bool) -> bool:
-        return returncode == 0 and self._from == self.run.resource and not reported and self._told is None
+    def _lost_last_report(self, returncode: int, reported: bool) -> bool:
+        """Whether the checkpoint is of the last step but its report is missing."""
+        at_end = self._start_step == self.run.resource
+        return returncode == 0 and at_end and not reported and self._signal is None
 
-    def _ended(self, returncode: int) -> Ended:
+    def _exit_of(self, returncode: int) -> ProcessExit:
         failure = ChildError((), "")
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             failure = msgspec.json.decode(self._ending_file.read_bytes(), type=ChildError)
         before, after = self._oom_kills, oom_kills()
-        return Ended(
+        return ProcessExit(
             returncode,
-            told=self._told.name if self._told else None,
+            signal=self._signal.name if self._signal else None,
             types=failure.types,
             message=failure.message or (self._last_words() if returncode else ""),
             oom_kills=after - before if before is not None and after is not None else 0,
-            alone=self._start.header.lanes == 1,
+            alone=self._context.header.lanes == 1,
         )
 
     def _last_words(self) -> str:
         """What the program printed last, and what is known to be wrong with it."""
-        words = self._log.last_words()
+        words = self._log.excerpt()
         workdir = self._program.workdir
-        hint = windows_line_ends(self._argv, words, workdir=workdir) if self._program.command else ""
+        hint = line_ending_problem(self._argv, words, workdir=workdir) if self._program.command else ""
         return "; ".join(filter(None, [words, hint]))
 
     def _keep_working_folder(self, step: int) -> None:
@@ -363,7 +367,7 @@ class Attempt:
             return
         try:
             if any(name != checkpoints.MANIFEST for name in os.listdir(folder)):
-                checkpoints.seal(self._trial, step, folder)
+                checkpoints.commit(self._trial, step, folder)
                 checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
         except (OSError, CheckpointError) as error:
             self._log.note(f"the checkpoint of step {step} could not be kept: {error}")
@@ -378,7 +382,9 @@ class Attempt:
                 os.close(fd)
 
     def _measure(self) -> ObjectiveReading:
-        return measure(self._trial, self.run, self._program, restart=self._start.restart, start=self._from)
+        return read_objective(
+            self._trial, self.run, self._program, restart=self._context.restart, start=self._start_step
+        )
 
     @property
     def _ending_file(self) -> Path:
@@ -401,45 +407,45 @@ class Attempt:
         with contextlib.suppress(Exception):
             self._drop_pipe()
             self._log.finish()
-        self._settle(self._verdict_on(error))
+        self._finish(self._verdict_on(error))
 
-    def _verdict_on(self, error: Exception) -> Verdict:
+    def _verdict_on(self, error: Exception) -> RunOutcome:
         """What an error of the worker makes of the run: what it did to its own files is its own fault."""
         if isinstance(error, OSError) and error.errno in _OWN_FAULTS and error.filename is not None:
             path = os.fsdecode(error.filename)
             if path.startswith(f"{self._trial.root}/"):
-                return Verdict(Outcome.FAILED, message=f"{path}: {error.strerror}")
+                return RunOutcome(Outcome.FAILED, message=f"{path}: {error.strerror}")
         text = f"the worker: {type(error).__name__}: {error}"
-        return Verdict(interrupted=Interruption.WORKER_DIED, message=text)
+        return RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
 
-    def _settle(self, verdict: Verdict, *, reached: int = 0) -> None:
+    def _finish(self, verdict: RunOutcome, *, reached: int = 0) -> None:
         seconds = time.monotonic() - self._began
         if self._stopped and verdict.outcome is not Outcome.COMPLETED:
-            verdict = Verdict(Outcome.STOPPED, message=f"stopped at step {reached} of {self.run.resource}")
+            verdict = RunOutcome(Outcome.STOPPED, message=f"stopped at step {reached} of {self.run.resource}")
         if verdict.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NewerFormatError):
                 checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
         newest = None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NewerFormatError):
             newest = checkpoints.newest(self._trial, at_most=self.run.resource)
-        start, header = self._start, self._start.header
+        context, header = self._context, self._context.header
         self.result = Result(
             trial=self.run.trial,
             rung=self.run.rung,
             attempt=self.run.attempt,
-            restart=start.restart,
-            task=start.task,
+            restart=context.restart,
+            task=context.task,
             outcome=verdict.outcome,
             interrupted=verdict.interrupted,
             value=verdict.value,
             step=max(reached, newest.step if newest else 0),
-            start=self._from,
-            progressed=newest is not None and newest.step > self._from,
+            start=self._start_step,
+            progressed=newest is not None and newest.step > self._start_step,
             seconds=seconds,
             gpu_seconds=seconds * header.gpus / header.lanes,
             started=self._began_at,
-            node=start.node,
-            job=start.job,
+            node=context.node,
+            job=context.job,
             message=verdict.message,
             failure=verdict.failure,
         )

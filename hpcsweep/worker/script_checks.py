@@ -17,7 +17,7 @@ _CR_WORDS: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
 _HEAD: Final = 4096
 
 
-def unrunnable(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str]) -> str:
+def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str]) -> str:
     """What is wrong with the program that could not be started; empty if nothing is found.
 
     Args:
@@ -39,7 +39,7 @@ def unrunnable(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str])
     return ""
 
 
-def windows_line_ends(argv: Sequence[str], words: str, *, workdir: str) -> str:
+def line_ending_problem(argv: Sequence[str], words: str, *, workdir: str) -> str:
     """The script of a failed command whose lines end as on Windows, in words; empty if none is found.
 
     Args:

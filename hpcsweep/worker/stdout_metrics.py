@@ -13,7 +13,7 @@ _SHOWN = 60
 _LINE_END = re.compile(rb"[\r\n]+")
 
 
-class PrintedMetrics:
+class StdoutMetrics:
     """Finds reports in what a program prints.
 
     A pattern's named groups are metrics. Its group `step` is the step; without one the matches

@@ -23,10 +23,10 @@ import msgspec
 from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.core.first_errors import FirstErrors, failed_at_once
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.log_excerpt import last_words_of
+from hpcsweep.store.log_excerpt import read_excerpt
 from hpcsweep.store.manifest import ManifestRun, read_task
 from hpcsweep.store.results import Result, new_results, read_result, write_result
-from hpcsweep.store.stops import ordered_stops
+from hpcsweep.store.stops import requested_stops
 from hpcsweep.worker.environment import lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt, TaskContext
 
@@ -102,7 +102,7 @@ class SetupFailure(NamedTuple):
 
     def message(self, log: Path) -> str:
         """What became of the line, with the last that the script printed."""
-        words = last_words_of(log)
+        words = read_excerpt(log)
         return f"cluster.setup: {self.line.strip()!r} failed with exit status {self.status}" + (
             f": {words}" if words else ""
         )
@@ -172,7 +172,7 @@ class _Lanes:
         self._waiting = deque(
             (n, run)
             for n, run in enumerate(runs)
-            if not is_settled(start.batch, start.task, start.restart, n)
+            if not is_finished(start.batch, start.task, start.restart, n)
         )
         header = start.header
         visible = start.environ.get("CUDA_VISIBLE_DEVICES")
@@ -194,7 +194,7 @@ class _Lanes:
                 self._wait()
             for signum in self._signals.take():
                 for attempt, _ in self._active.values():
-                    _guard(attempt, functools.partial(attempt.tell, signum))
+                    _guard(attempt, functools.partial(attempt.forward_signal, signum))
             for n, (attempt, lane) in list(self._active.items()):
                 _guard(attempt, attempt.advance)
                 if attempt.result is not None:
@@ -220,7 +220,7 @@ class _Lanes:
         if not self._several or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + STOPS_S
-        new = ordered_stops(self._start.batch) - self._stopped
+        new = requested_stops(self._start.batch) - self._stopped
         self._stopped |= new
         for attempt, _ in self._active.values():
             if RunId(attempt.run.trial, attempt.run.rung) in new:
@@ -308,7 +308,7 @@ def fail_alike(batch: BatchLayout, trials: int) -> bool:
     return len(errors.trials) >= trials and time.time() - first_at < _BURST_S
 
 
-def is_settled(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
+def is_finished(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
     """Whether the task's `n`-th run needs nothing in this start.
 
     It ended for good in an earlier one, or this very start has told already how it was interrupted.

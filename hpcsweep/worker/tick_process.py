@@ -18,7 +18,7 @@ from hpcsweep.worker.process import Child
 from hpcsweep.worker.task import Signals
 
 #: By this variable the process is known; what it submits must not inherit it.
-MARK: Final = "HPCSWEEP_TICK"
+TICK_VARIABLE: Final = "HPCSWEEP_TICK"
 #: The GPU is held meanwhile.
 LONGEST_S: Final = 180.0
 #: A task that is told to stop lets it finish what it is at: a submission that is cut off costs more.
@@ -47,8 +47,8 @@ def _run(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str],
         )
         log = os.dup(2)
     try:
-        env = {**environ, MARK: secrets.token_hex(8)}
-        child = Child(argv, env=env, mark=MARK, cwd=str(layout.root), output=log)
+        env = {**environ, TICK_VARIABLE: secrets.token_hex(8)}
+        child = Child(argv, env=env, mark=TICK_VARIABLE, cwd=str(layout.root), output=log)
     finally:
         os.close(log)
     deadline = time.monotonic() + LONGEST_S

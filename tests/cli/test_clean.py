@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from hpcsweep.cli import app
 from hpcsweep.core.events import CheckpointsDropped, RunFinished, SweepStarted
 from hpcsweep.spec import load_spec
-from hpcsweep.store.checkpoints import held_by_trial
+from hpcsweep.store.checkpoints import disk_usage_by_trial
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import Folder
@@ -68,7 +68,7 @@ def status(*argv: str) -> dict[str, Any]:
 def test_survivors_are_kept_by_default_and_status_and_explain_tell_of_the_others(here: Path) -> None:
     layout = launched(here, keep="survivors", scheduler="hyperband")
     kept = best(layout)
-    assert list(held_by_trial(layout)) == [kept]
+    assert list(disk_usage_by_trial(layout)) == [kept]
     found = status()
     assert (found["trials"], found["files"], found["removed_trials"]) == (1, 2, 4)
     line = next(
@@ -87,7 +87,7 @@ def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_g
     kept = best(layout)
     others = sorted({*range(5)} - {kept})
     shown = run("clean", "results/lr")
-    size = sum(held_by_trial(layout)[trial].bytes for trial in others)
+    size = sum(disk_usage_by_trial(layout)[trial].bytes for trial in others)
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0
     assert (
@@ -95,13 +95,13 @@ def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_g
     )
     assert lines[1].endswith("in 2 files of 1 trial that may resume, were trained to the end or are the best")
     assert lines[2] == "nothing was removed; to remove, run: hpcsweep clean results/lr --yes"
-    assert len(held_by_trial(layout)) == 5
+    assert len(disk_usage_by_trial(layout)) == 5
     told = json.loads(run("clean", "results/lr", "--json").stdout)
     assert (told["trials"], told["kept_trials"], told["removed"]) == (others, [kept], False)
     before = run("best", "results/lr").stdout
     done = run("clean", "results/lr", "--yes")
     assert done.stdout.splitlines()[0].startswith("removed ")
-    assert list(held_by_trial(layout)) == [kept]
+    assert list(disk_usage_by_trial(layout)) == [kept]
     assert run("best", "results/lr").stdout == before
     assert run("clean", "results/lr", "--yes").stdout.splitlines()[0] == (
         "nothing to remove: all checkpoints may still be needed"
@@ -115,17 +115,17 @@ def test_trials_trained_to_the_end_go_only_if_the_best_alone_is_wanted(here: Pat
     state = Folder(layout.root).state
     trained = [trial.trial for trial in state.trials if trial.runs[-1].resource == 3]
     assert len(trained) > 1
-    assert sorted(held_by_trial(layout)) == trained
+    assert sorted(disk_usage_by_trial(layout)) == trained
     shown = run("clean", "results/lr", "--best")
     assert shown.stdout.splitlines()[-1].endswith("hpcsweep clean results/lr --best --yes")
     assert run("clean", "results/lr", "--best", "--yes").exit_code == 0
-    assert list(held_by_trial(layout)) == [best(layout)]
+    assert list(disk_usage_by_trial(layout)) == [best(layout)]
 
 
 def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> None:
     layout = launched(here, keep="survivors", scheduler="fifo")
     kept = best(layout)
-    assert list(held_by_trial(layout)) == [kept]
+    assert list(disk_usage_by_trial(layout)) == [kept]
     (here / "lr.yaml").write_text(
         (here / "lr.yaml").read_text().replace("max_resource: 3", "max_resource: 4")
     )
@@ -138,7 +138,7 @@ def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> No
     assert done.stdout.splitlines()[1:3] == ["extended: scheduler.max_resource: 3 -> 4", told]
     starts = {trial: _start(layout, trial) for trial in range(5)}
     assert starts == {trial: 3 if trial == kept else 0 for trial in range(5)}
-    assert list(held_by_trial(layout)) == [best(layout)]
+    assert list(disk_usage_by_trial(layout)) == [best(layout)]
     words = "  trained from scratch: its checkpoint had been removed (train.keep: all keeps them)"
     explained = [run("explain", "results/lr", str(trial)).stdout.splitlines() for trial in range(5)]
     assert [words in lines for lines in explained] == [trial != kept for trial in range(5)]
@@ -173,7 +173,7 @@ def test_a_removal_that_was_killed_is_finished(here: Path) -> None:
     journal.commit([CheckpointsDropped((other,))])
     journal.release()
     assert run("clean", "results/lr", "--yes").exit_code == 0
-    assert list(held_by_trial(layout)) == [best(layout)]
+    assert list(disk_usage_by_trial(layout)) == [best(layout)]
     assert Folder(layout.root).state.dropping == {}
 
 

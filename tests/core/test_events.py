@@ -54,7 +54,7 @@ from hpcsweep.core.events import (
     classify_failure,
 )
 from hpcsweep.core.state import SweepState
-from hpcsweep.errors import JournalError
+from hpcsweep.errors import NewerFormatError
 from hpcsweep.store.journal import segments
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -457,10 +457,10 @@ def test_a_journal_of_a_newer_version_asks_for_an_upgrade(tmp_path: Path) -> Non
     layout.journal.mkdir()
     header = segments.Header(1, ProcessId("n1", "ada", 1, "boot", 1), 0.0, version=FORMAT_VERSION + 1)
     path = layout.journal / "000001.jsonl"
-    path.write_bytes(segments.sealed(header))
-    with pytest.raises(JournalError) as caught:
+    path.write_bytes(segments.encode_line(header))
+    with pytest.raises(NewerFormatError) as caught:
         read_journal(layout)
     assert str(caught.value) == (
-        f"{path}: written by a newer hpcsweep (journal version {FORMAT_VERSION + 1}, "
-        f"this one reads up to {FORMAT_VERSION}): please upgrade"
+        f"{path}: written by a newer hpcsweep (format version {FORMAT_VERSION + 1}, "
+        f"this one reads up to {FORMAT_VERSION}): upgrade hpcsweep here"
     )

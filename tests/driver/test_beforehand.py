@@ -26,7 +26,7 @@ from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import STARTED, drive, make_driver, of_kind
 
@@ -81,7 +81,7 @@ def test_a_request_comes_next_is_completed_and_is_taken_up_once(root: Path, cont
     for _ in range(3):
         driver.tick()
     before = len(driver.state.trials)
-    path = put_request(Layout(root), Request("enqueue", 1.0, "ada", {"config": {"x": 0.125}}))
+    path = write_request(Layout(root), Request("enqueue", 1.0, "ada", {"config": {"x": 0.125}}))
     text = path.read_bytes()
     driver.tick()
     journal.release()
@@ -100,8 +100,8 @@ def test_a_request_comes_next_is_completed_and_is_taken_up_once(root: Path, cont
 def test_a_request_that_makes_no_sense_is_passed_over(root: Path, controller: Path) -> None:
     driver, journal = make_driver(root, FolderCluster(controller), scheduler=Fifo(trials=2))
     for arguments in ({"config": {"y": 1}}, {"config": 3}, {}):
-        put_request(Layout(root), Request("enqueue", 1.0, "ada", arguments))
-    put_request(Layout(root), Request("dance", 1.0, "ada"))
+        write_request(Layout(root), Request("enqueue", 1.0, "ada", arguments))
+    write_request(Layout(root), Request("dance", 1.0, "ada"))
     driver.run()
     journal.release()
     # Without a configuration everything is drawn.

@@ -19,11 +19,17 @@ from hpcsweep.driver import Compactor, Driver, DriverConfig, SubprocessCompactor
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.compaction.parts import Answer, ClearPart, CompactableRun, Order, WritePart
-from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.compaction.parts import (
+    CleanUpPart,
+    CompactableRun,
+    CompactionResult,
+    CompactionTask,
+    WritePart,
+)
+from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from tests.compacted import batch_files
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor, quadratic
 from tests.driver.sweeps import (
@@ -120,7 +126,7 @@ def test_nothing_of_a_run_that_failed_is_compacted_before_it_came_to_its_end(
     drive(root, cluster, scheduler=Fifo(max_resource=3, trials=2), **options)
     assert len(list(root.glob("trials/*/*/metrics-0.0.0.jsonl"))) == 2
     failing.clear()
-    put_request(Layout(root), Request("retry", 0.0, "ada"))
+    write_request(Layout(root), Request("retry", 0.0, "ada"))
     drive(root, cluster, scheduler=Fifo(max_resource=3, trials=2), **options)
     assert list(root.glob("trials/*/*")) == []
     frames = load(root)
@@ -166,7 +172,7 @@ def written(root: Path, *, told: bool) -> str:
     packing = CompactionState.replay(journal.events)
     runs = tuple(CompactableRun(*run, 0, 0) for run in sorted(packing.ready))
     order = WritePart(f"{journal.number:06d}-1", runs, tuple(packing.batches))
-    answer = carry_out(layout, order, now=0.0)
+    answer = run_compaction_task(layout, order, now=0.0)
     if told:
         journal.commit([FilesCompacted(order.part, answer.runs, order.batches)])
     journal.release()
@@ -198,9 +204,9 @@ class Recording(InlineCompactor):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
-        self.orders: list[Order] = []
+        self.orders: list[CompactionTask] = []
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: CompactionTask) -> None:
         self.orders.append(order)
         super().begin(order)
 
@@ -208,8 +214,8 @@ class Recording(InlineCompactor):
 class Failing(Recording):
     """Can do nothing."""
 
-    def answer(self, wait_s: float) -> Answer | None:
-        return Answer(error="OSError: no space left")
+    def answer(self, wait_s: float) -> CompactionResult | None:
+        return CompactionResult(error="OSError: no space left")
 
 
 def test_a_compaction_that_fails_is_told_once_and_costs_nothing(
@@ -260,14 +266,14 @@ def test_a_run_whose_reports_are_not_visible_yet_stays_raw_for_a_while(root: Pat
     path = layout.trial(2).metrics(0, 0, 0)
     path.parent.mkdir(parents=True)
     path.write_text('{"step":1,"loss":0.5}\n')
-    assert carry_out(layout, order, now=1100.0).runs == (RunId(1, 0), RunId(2, 0))
-    assert carry_out(layout, order, now=1200.0).runs == (RunId(0, 0), RunId(1, 0), RunId(2, 0))
+    assert run_compaction_task(layout, order, now=1100.0).runs == (RunId(1, 0), RunId(2, 0))
+    assert run_compaction_task(layout, order, now=1200.0).runs == (RunId(0, 0), RunId(1, 0), RunId(2, 0))
 
 
 # --------------------------------------------------------------------------- the process
 
 
-def answered(compactor: Compactor) -> Answer:
+def answered(compactor: Compactor) -> CompactionResult:
     deadline = time.monotonic() + 60
     while (answer := compactor.answer(1.0)) is None:
         assert time.monotonic() < deadline
@@ -285,11 +291,11 @@ def test_a_process_of_its_own_compacts_a_sweep(root: Path, controller: Path) -> 
 
 def test_a_process_that_dies_or_cannot_be_started_is_an_error_and_not_the_end(root: Path) -> None:
     dying = SubprocessCompactor([sys.executable, "-c", "input(); import os; os._exit(7)"], ENVIRONMENT)
-    dying.begin(ClearPart("000001-1"))
-    assert answered(dying) == Answer(error="the process ended with code 7")
+    dying.begin(CleanUpPart("000001-1"))
+    assert answered(dying) == CompactionResult(error="the process ended with code 7")
     dying.close()
     missing = SubprocessCompactor(["/there/is/no/python"], {})
-    missing.begin(ClearPart("000001-1"))
+    missing.begin(CleanUpPart("000001-1"))
     assert "No such file or directory" in answered(missing).error
     missing.close()
 
@@ -299,11 +305,11 @@ def test_a_process_tells_what_is_wrong_and_takes_the_next_order(root: Path) -> N
     child.begin(WritePart("000002-1", replaces=("000001-1",)))
     missing = f"{root}/compacted/metrics-000001-1.parquet"
     told = f"FileNotFoundError: [Errno 2] No such file or directory: '{missing}'"
-    assert answered(child) == Answer(error=told)
-    child.begin(ClearPart("000001-1"))
-    assert answered(child) == Answer()
+    assert answered(child) == CompactionResult(error=told)
+    child.begin(CleanUpPart("000001-1"))
+    assert answered(child) == CompactionResult()
     child.close()
     child.close()
-    child.begin(ClearPart("000001-1"))
-    assert answered(child) == Answer()
+    child.begin(CleanUpPart("000001-1"))
+    assert answered(child) == CompactionResult()
     child.close()

@@ -50,7 +50,7 @@ from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving, Hyperband
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import write_manifest
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from tests.doubles import FakeClock, FolderCluster
 from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_kind, undisturbed
 
@@ -495,7 +495,7 @@ def test_a_request_to_stop_cancels_and_ends_and_a_second_launch_carries_on(
     driver, journal = make_driver(root, cluster, clock=clock)
     driver.tick()
     driver.tick()
-    request = put_request(Layout(root), Request("stop", clock.time(), "ada"))
+    request = write_request(Layout(root), Request("stop", clock.time(), "ada"))
     driver.run()
     journal.release()
     assert end_of(root) == (SweepOutcome.STOPPED, "stopped by ada")
@@ -530,7 +530,7 @@ def test_a_cluster_that_cannot_cancel_now_is_asked_again(root: Path, controller:
     cluster.cancel = flaky  # type: ignore[method-assign]
     driver, journal = make_driver(root, cluster, clock=clock)
     driver.tick()
-    put_request(Layout(root), Request("stop", clock.time(), "ada"))
+    write_request(Layout(root), Request("stop", clock.time(), "ada"))
     driver.run()
     journal.release()
     assert end_of(root) == (SweepOutcome.STOPPED, "stopped by ada")

@@ -23,7 +23,7 @@ from hpcsweep.driver.health import check_health
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from tests.doubles import FolderCluster
 
 from .sweeps import drive, end_of, events, make_driver, of_kind
@@ -93,7 +93,7 @@ def test_after_mending_retry_runs_the_failed_ones_and_the_queued_ones(tmp_path: 
     options: dict[str, Any] = {"fail_fast": 5, "max_tasks": 40, "max_trials": 40}
     scheduler = Fifo(max_resource=1, trials=40)
     drive(tmp_path / "r", Queue(tmp_path / "controller", objective=failing), scheduler=scheduler, **options)
-    put_request(Layout(tmp_path / "r"), Request("retry", 0.0, "me"))
+    write_request(Layout(tmp_path / "r"), Request("retry", 0.0, "me"))
     good = FolderCluster(tmp_path / "controller")
     driver = drive(tmp_path / "r", good, scheduler=Fifo(max_resource=1, trials=40), **options)
     assert end_of(tmp_path / "r") == (SweepOutcome.FINISHED, "all trials are done")

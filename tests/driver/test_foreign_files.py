@@ -13,16 +13,16 @@ from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import FailureKind, Outcome, RunFinished, RunId, SweepOutcome
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.store.compaction.parts import CompactableRun, WritePart
-from hpcsweep.store.compaction.worker import carry_out
+from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from hpcsweep.store.skipped import Skipped
 from hpcsweep.views.folder import Folder
 from hpcsweep.views.metrics import metrics_table, read_raw
-from hpcsweep.worker.objective import measure
+from hpcsweep.worker.objective import read_objective
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import make_driver
 from tests.users import ADA, IS_ROOT, as_user, give, open_folder
@@ -97,7 +97,7 @@ def test_a_request_that_cannot_be_removed_is_answered_once(root: Path, controlle
     driver, journal = make_driver(
         root, FolderCluster(controller, per_poll=4), scheduler=Fifo(max_resource=1, trials=2)
     )
-    name = put_request(layout, Request("nothing of ours", 1.0, "bob")).name
+    name = write_request(layout, Request("nothing of ours", 1.0, "bob")).name
     path, unlink = layout.control / name, Path.unlink
 
     def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
@@ -127,7 +127,7 @@ def test_the_run_pays_for_a_metrics_file_that_cannot_be_read() -> None:
         give(folder, ADA) if IS_ROOT else None
         run = ManifestRun(trial=0, rung=0, bracket=0, resource=1, attempt=0, seed=0, config={})
         program = Program(workdir="/", metric="loss")
-        found = as_user(lambda: tuple(measure(trial, run, program, restart=0, start=0)))
+        found = as_user(lambda: tuple(read_objective(trial, run, program, restart=0, start=0)))
         assert found == (
             None,
             f"{path}: cannot be read: Permission denied",
@@ -152,7 +152,7 @@ def test_reports_that_cannot_be_read_stay_where_they_are_and_are_named() -> None
         order = WritePart("000001-1", tuple(CompactableRun(trial, 0, 0, 0) for trial in range(3)))
 
         def look() -> tuple[Any, ...]:
-            answer = carry_out(layout, order, now=1e9)
+            answer = run_compaction_task(layout, order, now=1e9)
             found = Skipped()
             table = read_raw(layout, [RunId(trial, 0) for trial in range(3)], found)
             return answer.runs, answer.error, table.to_pydict(), found.lines(layout.root)

@@ -150,7 +150,7 @@ def test_checkpoints_metrics_and_logs_are_evidence_of_a_run_without_a_result(swe
     assert not sweep.observer.has_reported(RUN, attempt=0, restart=0)
     assert sweep.observer.last_lines("b1", 0) == ""
     for step in (3, 5, 12):  # the last is beyond its resource
-        with checkpoints.writing(sweep.layout.trial(0), step, owner=f"{step}"):
+        with checkpoints.new_checkpoint(sweep.layout.trial(0), step, owner=f"{step}"):
             pass
     assert sweep.observer.newest_step(run) == 5
     writer = MetricsWriter(sweep.layout.trial(0).metrics(0, 0, 0))

@@ -13,7 +13,7 @@ from hpcsweep.core.events import CheckpointsDropped, CheckpointsRemoved, SweepRe
 from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store import checkpoints
-from hpcsweep.store.checkpoints import Held, held_by_trial
+from hpcsweep.store.checkpoints import DiskUsage, disk_usage_by_trial
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import Folder
@@ -30,7 +30,7 @@ def test_hyperband_leaves_the_checkpoint_of_the_best_alone_and_trains_no_step_tw
     driver = drive(tmp_path / "results", site, scheduler=Hyperband(max_resource=27), compact=True)
     state, layout = driver.state, driver.layout
     assert state.best is not None
-    assert list(held_by_trial(layout)) == [state.best.trial]
+    assert list(disk_usage_by_trial(layout)) == [state.best.trial]
     assert checkpoints.newest(layout.trial(state.best.trial)) is not None
     for trial, rung, start in site.starts():
         assert start == (state.trials[trial].runs[rung - 1].resource if rung else 0)
@@ -46,7 +46,7 @@ def test_status_tells_what_is_held_and_what_was_removed(tmp_path: Path) -> None:
     root = drive(tmp_path / "r", cluster(tmp_path), scheduler=Hyperband(max_resource=3), compact=True)
     layout, state = root.layout, root.state
     found = Folder(layout.root).checkpoints()
-    size = sum(one.bytes for one in held_by_trial(layout).values())
+    size = sum(one.bytes for one in disk_usage_by_trial(layout).values())
     assert found == {
         "bytes": size,
         "files": 2,
@@ -60,7 +60,7 @@ def test_all_stay_where_the_sweep_keeps_all(tmp_path: Path) -> None:
     driver = drive(
         tmp_path / "r", cluster(tmp_path), scheduler=Hyperband(max_resource=3), compact=True, keep_all=True
     )
-    assert len(held_by_trial(driver.layout)) == len(driver.state.trials)
+    assert len(disk_usage_by_trial(driver.layout)) == len(driver.state.trials)
     assert of_kind(driver.layout.root, CheckpointsDropped) == []
 
 
@@ -72,7 +72,7 @@ def test_a_population_keeps_what_clones_start_from(tmp_path: Path) -> None:
     starts = {(trial, rung): start for trial, rung, start in site.starts()}
     assert clones
     assert {starts[clone.trial, 0] for clone in clones} == {clone.start for clone in clones}
-    assert len(held_by_trial(driver.layout)) == 1
+    assert len(disk_usage_by_trial(driver.layout)) == 1
 
 
 def test_what_a_killed_driver_had_dropped_is_removed_by_the_next(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_a_killed_driver_had_dropped_is_removed_by_the_next(tmp_path: Path)
     driver.compact()
     journal.release()
     assert [event.trials for event in of_kind(root, CheckpointsRemoved)] == [(1, 2)]
-    assert sorted(set(range(5)) - set(held_by_trial(layout))) == [1, 2]
+    assert sorted(set(range(5)) - set(disk_usage_by_trial(layout))) == [1, 2]
     assert not [path for path in root.rglob("*") if "gone" in path.name]
     assert driver.state.dropping == {}
     assert of_kind(root, SweepResumed) == []
@@ -110,21 +110,21 @@ def test_what_cannot_be_removed_is_told_and_left_to_the_next_session(
     )
     again.compact()
     journal.release()
-    assert (again.state.dropping, len(held_by_trial(again.layout))) == ({}, 1)
+    assert (again.state.dropping, len(disk_usage_by_trial(again.layout))) == ({}, 1)
 
 
 def test_a_removal_is_whole_or_has_not_begun_and_may_be_done_again(tmp_path: Path) -> None:
     trial = Layout(tmp_path).trial(7)
-    assert checkpoints.remove_all(trial) == (Held(0, 0), True)
-    with checkpoints.writing(trial, 3, owner="a") as folder:
+    assert checkpoints.remove_all(trial) == (DiskUsage(0, 0), True)
+    with checkpoints.new_checkpoint(trial, 3, owner="a") as folder:
         (folder / "weights").write_bytes(b"w" * 100)
     (trial.checkpoints / ".work-0-0-0").mkdir()
     (trial.checkpoints / ".work-0-0-0/half").write_bytes(b"h" * 10)
-    checkpoints.set_aside(trial)
+    checkpoints.hide_all(trial)
     assert checkpoints.newest(trial) is None
     found, gone = checkpoints.remove_all(trial)
     assert (found.files, found.bytes > 110, gone, trial.root.exists()) == (3, True, True, False)
-    assert checkpoints.remove_all(trial) == (Held(0, 0), True)
+    assert checkpoints.remove_all(trial) == (DiskUsage(0, 0), True)
 
 
 def test_a_link_in_place_of_the_folder_is_left_alone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hpcsweep.driver.health import DEAD_BATCHES
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import drive, make_driver, of_kind
 from tests.driver.test_beforehand import Recording, started
@@ -45,7 +45,7 @@ def cluster(tmp_path: Path) -> Breaking:
 
 
 def ask(root: Path, **arguments: Any) -> Path:
-    return put_request(Layout(root), Request("retry", 1.0, "ada", arguments))
+    return write_request(Layout(root), Request("retry", 1.0, "ada", arguments))
 
 
 @pytest.mark.parametrize(

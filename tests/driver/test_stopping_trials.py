@@ -29,9 +29,9 @@ from hpcsweep.schedulers.synchronous import Halving
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from hpcsweep.store.results import Result, write_result
-from hpcsweep.store.stops import ordered_stops
+from hpcsweep.store.stops import requested_stops
 from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import STARTED, end_of, events, make_driver, of_kind
 
@@ -39,7 +39,7 @@ REASON = "stopped by ada"
 
 
 def ask(root: Path, trial: Any) -> str:
-    return put_request(Layout(root), Request("stop_trial", 1.0, "ada", {"trial": trial})).name
+    return write_request(Layout(root), Request("stop_trial", 1.0, "ada", {"trial": trial})).name
 
 
 class HoldingCluster(FolderCluster):
@@ -192,7 +192,7 @@ def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
     ask(root, 0)
     ask(root, 2)
     driver.tick()
-    assert ordered_stops(files) == {RunId(0, 0), RunId(2, 0)}
+    assert requested_stops(files) == {RunId(0, 0), RunId(2, 0)}
     journal.release()
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
     told_by_worker(files, 0, 0)

@@ -12,7 +12,7 @@ import hpcsweep
 from hpcsweep.core.events import SweepStarted
 from hpcsweep.html.provenance import provenance
 from hpcsweep.html.sections import KeyValues, Table, Text
-from hpcsweep.store.git import State
+from hpcsweep.store.git import GitState
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import Python, Record
@@ -31,7 +31,7 @@ RECORD = Record(
     packages={"numpy": "2.0", "torch": "2.13.0"},
     spec_sha256="ab" * 32,
     files={"/home/ann/train.py": "11"},
-    code=State(
+    code=GitState(
         "/home/ann", "/home/ann", "1234567890abcdef", "main", dirty=True, remote="x", diff_sha256="22"
     ),
     diff="1.diff",
@@ -48,7 +48,7 @@ def plain(record: Record) -> dict[str, Any]:
     [
         (REPLACE(RECORD, at=9.0, host="login2", argv=("x",), spec_sha256="cd"), []),
         (
-            REPLACE(RECORD, code=State("/home/ann", commit="ffff567890abcdef")),
+            REPLACE(RECORD, code=GitState("/home/ann", commit="ffff567890abcdef")),
             ["commit 1234567890 -> ffff567890"],
         ),
         (
@@ -57,7 +57,10 @@ def plain(record: Record) -> dict[str, Any]:
         ),
         (
             REPLACE(
-                RECORD, copied="/home/ann", code=State("", problem="copy"), files={"/home/ann/train.py": ""}
+                RECORD,
+                copied="/home/ann",
+                code=GitState("", problem="copy"),
+                files={"/home/ann/train.py": ""},
             ),
             [],
         ),
@@ -79,9 +82,9 @@ def test_differences_are_those_of_code_and_packages(other: Record, told: list[st
 
 def test_the_code_is_told_in_one_line() -> None:
     assert code_line(plain(RECORD)) == "commit 1234567890 on main, with uncommitted changes"
-    none = REPLACE(RECORD, code=State("/x", problem="git is not installed"))
+    none = REPLACE(RECORD, code=GitState("/x", problem="git is not installed"))
     assert code_line(plain(none)) == "git is not installed"
-    part = REPLACE(RECORD, code=State("/x", commit="1234567890ab", problem="git diff took too long"))
+    part = REPLACE(RECORD, code=GitState("/x", commit="1234567890ab", problem="git diff took too long"))
     assert code_line(plain(part)) == "commit 1234567890 (git diff took too long)"
 
 

@@ -10,8 +10,8 @@ from numpy.random import Generator
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.protocols import Batch, Cluster, Limits, SubmittedBatch, TaskId, TaskState
-from hpcsweep.store.compaction.parts import Order
-from hpcsweep.store.journal.segments import Commit, read_journal, sealed
+from hpcsweep.store.compaction.parts import CompactionTask
+from hpcsweep.store.journal.segments import Commit, encode_line, read_journal
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import InlineCompactor
@@ -106,7 +106,7 @@ class MortalJournal(Journal):
     def _tear(self, events: Sequence[AnyEvent]) -> None:
         """Leave a part of the line, as a write that was cut off."""
         self.acquire()
-        line = sealed(Commit(0.0, list(events)))
+        line = encode_line(Commit(0.0, list(events)))
         os.write(self._fd, line[: int(self._fate.share() * len(line))])
 
     def release(self) -> None:
@@ -177,7 +177,7 @@ class MortalCompactor(InlineCompactor):
         self._fate = fate
         self._faults = faults
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: CompactionTask) -> None:
         self._fate.point()
         with self._faults.elsewhere():  # in a process of its own
             super().begin(order)

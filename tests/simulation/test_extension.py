@@ -15,7 +15,7 @@ from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.simulation import simulate
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.requests import Request, put_request
+from hpcsweep.store.requests import Request, write_request
 from hpcsweep.views.enqueued import count_enqueued
 from tests.simulation.specs import falling, spec_of
 
@@ -193,7 +193,7 @@ def test_a_request_to_enqueue_is_answered_by_a_finished_sweep(tmp_path: Path) ->
         simulate(spec, falling, folder=folder)
         trials = len(SweepState.replay(events_of(folder)).trials)
         for x in (0.125, 0.375):
-            put_request(Layout(folder), Request("enqueue", 0.0, "me@here", {"config": {"x": x}}))
+            write_request(Layout(folder), Request("enqueue", 0.0, "me@here", {"config": {"x": x}}))
         simulate(spec, falling, folder=folder)
         new = SweepState.replay(events_of(folder)).trials[trials:]
         resource = spec.scheduler.options["max_resource"]
@@ -233,7 +233,7 @@ def test_what_is_enqueued_after_the_end_runs_or_waits_for_a_budget_that_is_raise
     folder = tmp_path / "results"
     simulate(spec_of(tmp_path, *overrides), falling, folder=folder)
     for x in (0.2, 0.3):
-        put_request(Layout(folder), Request("enqueue", 0.0, "me@here", {"config": {"x": x}}))
+        write_request(Layout(folder), Request("enqueue", 0.0, "me@here", {"config": {"x": x}}))
     before = SweepState.replay(events_of(folder))
     assert count_enqueued(Layout(folder), before) == 2
     simulate(spec_of(tmp_path, *overrides), falling, folder=folder)

@@ -38,7 +38,7 @@ def trial(tmp_path: Path) -> TrialLayout:
 
 
 def write(trial: TrialLayout, step: int, text: str = "state") -> None:
-    with checkpoints.writing(trial, step, owner="0-0-0") as folder:
+    with checkpoints.new_checkpoint(trial, step, owner="0-0-0") as folder:
         (folder / "model").write_text(f"{text} {step}")
         (folder / "parts").mkdir()
         (folder / "parts" / "optimiser").write_text(text)
@@ -141,7 +141,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(
 
 def test_a_block_that_raises_leaves_nothing(trial: TrialLayout) -> None:
     write(trial, 3)
-    with contextlib.suppress(RuntimeError), checkpoints.writing(trial, 9, owner="0-0-0") as folder:
+    with contextlib.suppress(RuntimeError), checkpoints.new_checkpoint(trial, 9, owner="0-0-0") as folder:
         (folder / "model").write_text("half")
         raise RuntimeError
     assert names(trial) == ["step-3"]
@@ -188,14 +188,14 @@ def test_writing_a_step_again_replaces_it(trial: TrialLayout) -> None:
 
 def test_a_copy_of_a_checkpoint_can_be_the_start_of_the_next(trial: TrialLayout) -> None:
     write(trial, 3)
-    with checkpoints.writing(trial, 4, owner="0-0-0") as folder:
+    with checkpoints.new_checkpoint(trial, 4, owner="0-0-0") as folder:
         shutil.copytree(trial.checkpoint(3), folder, dirs_exist_ok=True)
         assert not checkpoints.is_complete(folder, 4)
     assert newest(trial) == 4
 
 
 def test_links_are_kept_and_pipes_are_not(trial: TrialLayout) -> None:
-    with checkpoints.writing(trial, 1, owner="0-0-0") as folder:
+    with checkpoints.new_checkpoint(trial, 1, owner="0-0-0") as folder:
         (folder / "model").write_text("state")
         (folder / "latest").symlink_to("model")
         os.mkfifo(folder / "pipe")
@@ -206,14 +206,14 @@ def test_links_are_kept_and_pipes_are_not(trial: TrialLayout) -> None:
 
 def test_a_folder_that_went_away_is_an_error_that_says_so(trial: TrialLayout) -> None:
     with pytest.raises(CheckpointError, match="step 3 cannot be completed"):
-        checkpoints.seal(trial, 3, trial.checkpoints / ".work")
+        checkpoints.commit(trial, 3, trial.checkpoints / ".work")
 
 
 def test_leftovers_of_dead_attempts_are_removed(trial: TrialLayout) -> None:
     write(trial, 3)
     (trial.checkpoints / ".new-4.0-0-0.17").mkdir()
     (trial.checkpoints / ".work-0-0-0").mkdir()
-    checkpoints.clear_leftovers(trial)
+    checkpoints.remove_leftovers(trial)
     assert names(trial) == ["step-3"]
 
 
@@ -236,7 +236,7 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_one(tmp_path: Pa
         assert found is not None
         assert (found.path / "model").read_text() == f"state {found.step}"
         seen.add(found.step)
-        checkpoints.clear_leftovers(trial)
+        checkpoints.remove_leftovers(trial)
         write(trial, 5)
         checkpoints.prune(trial, keep=1)
         assert names(trial) == ["step-5"]
@@ -257,6 +257,6 @@ def test_a_kill_while_a_step_is_replaced_leaves_one_of_its_two_states(tmp_path: 
         assert found is not None
         seen.add((found.path / "model").read_text())
         write(trial, 3, "newest")
-        checkpoints.clear_leftovers(trial)
+        checkpoints.remove_leftovers(trial)
         assert names(trial) == ["step-3"]
     assert seen == {"old 3", "new 3"}

@@ -9,7 +9,7 @@ import pytest
 
 from hpcsweep.errors import FolderError
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.requests import Request, drop_request, new_requests, put_request
+from hpcsweep.store.requests import Request, new_requests, remove_request, write_request
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def stop(at: float) -> Request:
 
 
 def test_requests_come_back_as_they_were_put_oldest_first(layout: Layout) -> None:
-    put = [put_request(layout, stop(at)).name for at in (3.0, 1.0, 2.0)]
+    put = [write_request(layout, stop(at)).name for at in (3.0, 1.0, 2.0)]
     assert list(new_requests(layout, ())) == [
         (name, stop(at)) for name, at in zip(put, (3.0, 1.0, 2.0), strict=True)
     ]
@@ -31,16 +31,16 @@ def test_requests_come_back_as_they_were_put_oldest_first(layout: Layout) -> Non
 def test_a_request_that_was_seen_or_dropped_is_not_read(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, third = (put_request(layout, stop(at)).name for at in (1.0, 2.0, 3.0))
-    drop_request(layout, third)
+    first, second, third = (write_request(layout, stop(at)).name for at in (1.0, 2.0, 3.0))
+    remove_request(layout, third)
     (layout.control / first).write_bytes(b"not to be opened")
     assert list(new_requests(layout, {first})) == [(second, stop(2.0))]
 
 
 def test_dropping_twice_is_dropping_once(layout: Layout) -> None:
-    name = put_request(layout, stop(1.0)).name
-    drop_request(layout, name)
-    drop_request(layout, name)
+    name = write_request(layout, stop(1.0)).name
+    remove_request(layout, name)
+    remove_request(layout, name)
     assert os.listdir(layout.control) == []
 
 
@@ -51,14 +51,14 @@ def test_a_folder_without_requests_has_none(layout: Layout) -> None:
 
 
 def test_half_written_and_foreign_files_are_passed_over(layout: Layout) -> None:
-    name = put_request(layout, stop(1.0)).name
+    name = write_request(layout, stop(1.0)).name
     for other in (f".{name}.17.tmp", "README", ".hidden.json"):
         (layout.control / other).write_bytes(b"{")
     assert list(new_requests(layout, ())) == [(name, stop(1.0))]
 
 
 def test_a_request_that_another_driver_takes_up_meanwhile_is_passed_over(layout: Layout) -> None:
-    gone, stays = (put_request(layout, stop(at)).name for at in (1.0, 2.0))
+    gone, stays = (write_request(layout, stop(at)).name for at in (1.0, 2.0))
     reading = new_requests(layout, _Dropping(layout, gone))
     assert list(reading) == [(stays, stop(2.0))]
 
@@ -71,7 +71,7 @@ class _Dropping:
 
     def __contains__(self, name: object) -> bool:
         if name == self.name:
-            drop_request(self.layout, self.name)
+            remove_request(self.layout, self.name)
         return False
 
 
@@ -79,5 +79,5 @@ def test_a_folder_that_cannot_be_written_is_an_error_in_words(layout: Layout) ->
     layout.root.mkdir()
     layout.control.write_bytes(b"in the way")
     with pytest.raises(FolderError) as caught:
-        put_request(layout, stop(1.0))
+        write_request(layout, stop(1.0))
     assert str(caught.value) == f"{layout.control}: cannot be written: File exists"

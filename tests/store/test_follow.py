@@ -14,7 +14,7 @@ from hpcsweep.core.events import AnyEvent, StopRequested
 from hpcsweep.errors import FolderError, JournalError
 from hpcsweep.store.journal import tail as follow_module
 from hpcsweep.store.journal import writer as journal_module
-from hpcsweep.store.journal.segments import Commit, Header, list_segments, read_journal, sealed
+from hpcsweep.store.journal.segments import Commit, Header, encode_line, list_segments, read_journal
 from hpcsweep.store.journal.tail import JournalTail
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
@@ -33,8 +33,8 @@ class Reader:
         self.events: list[AnyEvent] = []
         self.anew = 0
 
-    def look(self) -> list[AnyEvent]:
-        news = self.follower.look()
+    def poll(self) -> list[AnyEvent]:
+        news = self.follower.poll()
         self.anew += news.anew
         self.events = [*([] if news.anew else self.events), *news.events]
         return self.events
@@ -78,25 +78,25 @@ class Drivers:
                 journal = Journal.open(self.layout)
                 for _ in range(self.random.randint(0, 3)):
                     journal.commit(self.some())
-                    self.look(readers)
+                    self.poll(readers)
                 journal.release()
             case "torn":
-                line = sealed(Commit(1.0, self.some()))
+                line = encode_line(Commit(1.0, self.some()))
                 self.append(line[: self.random.randrange(1, len(line))])
             case "late":  # an older driver writes on although a newer one has taken over
                 before = read_journal(self.layout).tail
                 session(self.layout, self.some())
                 if before is not None and before.path.exists():
-                    self.append(sealed(Commit(1.0, self.some())), path=before.path)
+                    self.append(encode_line(Commit(1.0, self.some())), path=before.path)
             case "void":  # it writes just before the newer one says how far it has read
                 tail = read_journal(self.layout).tail
                 if tail is not None:
                     path = self.path(self.newest + 1)
                     path.touch()
-                    self.append(sealed(Commit(1.0, self.some())), path=tail.path)
-                    self.look(readers)
-                    path.write_bytes(sealed(Header(self.newest, ProcessId.me(), 1.0, tail.end)))
-                    self.append(sealed(Commit(1.0, self.some())), path=path)
+                    self.append(encode_line(Commit(1.0, self.some())), path=tail.path)
+                    self.poll(readers)
+                    path.write_bytes(encode_line(Header(self.newest, ProcessId.me(), 1.0, tail.end)))
+                    self.append(encode_line(Commit(1.0, self.some())), path=path)
             case "stillborn":
                 if self.newest:
                     self.path(self.newest + 1).write_bytes(b'{"segment":'[: self.random.randrange(11)])
@@ -116,10 +116,10 @@ class Drivers:
             with path.open("ab") as file:
                 file.write(data)
 
-    def look(self, readers: Sequence[Reader]) -> None:
+    def poll(self, readers: Sequence[Reader]) -> None:
         for reader in readers:
             if self.random.random() < 0.5:
-                assert reader.look() == read_journal(self.layout).events
+                assert reader.poll() == read_journal(self.layout).events
 
 
 @pytest.mark.usefixtures("merging")
@@ -128,17 +128,17 @@ def test_many_looks_tell_what_one_reading_tells_whatever_drivers_do_meanwhile(
     layout: Layout, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        journal_module, "_refuse_if_held", lambda reading, **more: None
+        journal_module, "_check_not_held", lambda reading, **more: None
     )  # all others are dead
     drivers = Drivers(layout, seed)
     readers = [Reader(layout) for _ in range(3)]
     for _ in range(30):
         drivers.act(readers)
-        drivers.look(readers)
+        drivers.poll(readers)
     expected = read_journal(layout).events
     assert expected
-    assert [reader.look() for reader in [*readers, Reader(layout)]] == [expected] * 4
-    assert [reader.follower.look().events for reader in readers] == [[]] * 3
+    assert [reader.poll() for reader in [*readers, Reader(layout)]] == [expected] * 4
+    assert [reader.follower.poll().events for reader in readers] == [[]] * 3
 
 
 class Counting:
@@ -165,8 +165,8 @@ def test_each_commit_is_decoded_once_although_segments_are_merged(
         session(layout, notes(number), notes(100 + number))
         merged += any(file.first != file.last for file in list_segments(layout.journal))
         if number % 3 == 0:
-            reader.look()
-    assert reader.look() == read_journal(layout).events
+            reader.poll()
+    assert reader.poll() == read_journal(layout).events
     assert merged > 10
     assert (counting.count, reader.anew) == (60, 1)
 
@@ -177,7 +177,7 @@ def test_a_look_at_what_has_not_changed_opens_only_the_newest_segment(
     for number in range(6):
         session(layout, notes(number))
     reader = Reader(layout)
-    reader.look()
+    reader.poll()
     opened: list[str] = []
     real = os.open
 
@@ -186,7 +186,7 @@ def test_a_look_at_what_has_not_changed_opens_only_the_newest_segment(
         return real(path, *args)
 
     monkeypatch.setattr(os, "open", noted)
-    reader.look()
+    reader.poll()
     assert opened == ["000006.jsonl"]
 
 
@@ -196,24 +196,24 @@ def test_what_was_read_and_became_void_is_taken_back(layout: Layout) -> None:
     assert end is not None
     reader = Reader(layout)
     with end.path.open("ab") as file:
-        file.write(sealed(Commit(1.0, notes(1))))
-    assert reader.look() == notes(0, 1)
+        file.write(encode_line(Commit(1.0, notes(1))))
+    assert reader.poll() == notes(0, 1)
     header = Header(2, ProcessId.me(), 1.0, end.end)
-    (layout.journal / "000002.jsonl").write_bytes(sealed(header) + sealed(Commit(2.0, notes(2))))
-    assert reader.look() == notes(0, 2)
+    (layout.journal / "000002.jsonl").write_bytes(encode_line(header) + encode_line(Commit(2.0, notes(2))))
+    assert reader.poll() == notes(0, 2)
     assert reader.anew == 2
 
 
 def test_who_drives_is_told_until_he_lets_go(layout: Layout) -> None:
     reader = Reader(layout)
-    reader.look()
+    reader.poll()
     assert (reader.follower.empty, reader.follower.driver) == (True, None)
     journal = Journal.open(layout)
     journal.commit(notes(0))
-    reader.look()
+    reader.poll()
     assert (reader.follower.empty, reader.follower.driver) == (False, ProcessId.me())
     journal.release()
-    reader.look()
+    reader.poll()
     assert reader.follower.driver is None
 
 
@@ -233,18 +233,18 @@ def test_damage_is_told_in_the_words_of_a_whole_reading(
         with pytest.raises(JournalError) as expected:
             read_journal(layout)
         with pytest.raises(JournalError) as caught:
-            JournalTail(layout).look()
+            JournalTail(layout).poll()
         assert str(caught.value) == str(expected.value)
 
 
 def test_a_folder_that_cannot_be_read_is_told(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     session(layout, notes(0))
     reader = Reader(layout)
-    reader.look()
+    reader.poll()
     layout.journal.joinpath("000001.jsonl").unlink()
     layout.journal.rmdir()
     layout.journal.touch()
     session_events = reader.events
     with pytest.raises(FolderError, match="journal: cannot be read: Not a directory"):
-        reader.look()
+        reader.poll()
     assert reader.events == session_events

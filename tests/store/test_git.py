@@ -34,8 +34,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_clean_repository_has_commit_branch_and_remote_and_no_diff(repository: Path) -> None:
     run_git(repository, "remote", "add", "origin", "https://me:token@example.org/x.git")
-    state, diff = git.state_of(repository / "inner")
-    assert state == git.State(
+    state, diff = git.repository_state(repository / "inner")
+    assert state == git.GitState(
         str(repository / "inner"),
         root=str(repository),
         commit=run_git(repository, "rev-parse", "HEAD"),
@@ -51,7 +51,7 @@ def test_the_diff_of_a_dirty_repository_brings_it_back(repository: Path, tmp_pat
     (repository / "data.bin").write_bytes(b"\0\1\xff")
     run_git(repository, "add", "data.bin")
     (repository / "ü new.py").write_text("")
-    state, diff = git.state_of(repository)
+    state, diff = git.repository_state(repository)
     assert (state.dirty, state.untracked, state.problem) == (True, ("ü new.py",), "")
     assert len(state.diff_sha256) == 64
     run_git(tmp_path, "clone", "-q", str(repository), "copy")
@@ -64,7 +64,7 @@ def test_the_diff_of_a_dirty_repository_brings_it_back(repository: Path, tmp_pat
 def test_only_so_much_of_a_diff_is_read(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git, "DIFF_BYTES", 100)
     (repository / "train.py").write_text("x = 2\n" * 100_000)
-    state, diff = git.state_of(repository)
+    state, diff = git.repository_state(repository)
     assert (len(diff), state.dirty, state.problem) == (100, True, "")
 
 
@@ -75,20 +75,22 @@ def test_no_commit_no_repository_no_git_and_no_folder_are_told_and_no_error(
     empty.mkdir()
     plain.mkdir()
     run_git(empty, "init", "-q", "-b", "main")
-    state = git.state_of(empty)[0]
+    state = git.repository_state(empty)[0]
     assert (state.root, state.commit, state.branch) == (str(empty), "", "main")
     assert state.problem == "the repository has no commit yet"
-    assert git.state_of(plain)[0].problem.startswith("git: not a git repository")
-    assert git.state_of(tmp_path / "gone")[0].problem == f"no folder {tmp_path / 'gone'}"
+    assert git.repository_state(plain)[0].problem.startswith("git: not a git repository")
+    assert git.repository_state(tmp_path / "gone")[0].problem == f"no folder {tmp_path / 'gone'}"
     monkeypatch.setenv("PATH", str(plain))
-    assert git.state_of(repository)[0] == git.State(str(repository), problem="git is not installed")
+    assert git.repository_state(repository)[0] == git.GitState(
+        str(repository), problem="git is not installed"
+    )
 
 
 def test_a_repository_of_another_user_is_told_in_git_s_words(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    state, diff = git.state_of(repository)
+    state, diff = git.repository_state(repository)
     assert "dubious ownership" in state.problem
     assert (state.commit, diff) == ("", b"")
 
@@ -102,14 +104,14 @@ def test_a_git_that_takes_too_long_is_killed_with_what_it_started(
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:/usr/bin:/bin")
     monkeypatch.setattr(git, "PATIENCE_S", 0.2)
-    assert git.state_of(repository)[0].problem == "git rev-parse took too long"
+    assert git.repository_state(repository)[0].problem == "git rev-parse took too long"
 
 
 def test_variables_that_lead_to_another_repository_are_not_followed(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))
-    assert git.state_of(repository)[0].root == str(repository)
+    assert git.repository_state(repository)[0].root == str(repository)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_variables_that_lead_to_another_repository_are_not_followed(
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert git.without_user(url) == shown
+    assert git.strip_credentials(url) == shown
 
 
 def test_the_code_of_a_repository_is_what_is_tracked_or_neither_tracked_nor_ignored(repository: Path) -> None:
@@ -133,5 +135,5 @@ def test_the_code_of_a_repository_is_what_is_tracked_or_neither_tracked_nor_igno
     (repository / "data").mkdir()
     (repository / "data" / "big").write_text("")
     (repository / "né\tw.py").write_text("")
-    files = git.code_files(repository, patience_s=10)
+    files = git.list_code_files(repository, patience_s=10)
     assert sorted(files) == [".gitignore", "inner/old.py", "né\tw.py", "train.py"]

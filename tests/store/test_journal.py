@@ -31,7 +31,7 @@ from hpcsweep.store.journal.segments import (
     ends_at,
     read_journal,
 )
-from hpcsweep.store.journal.writer import MERGE_ABOVE, Journal, holder
+from hpcsweep.store.journal.writer import MERGE_ABOVE, Journal, current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import SILENT_S, ProcessId, born
 
@@ -103,13 +103,13 @@ def test_commits_come_back_in_order_over_many_sessions(layout: Layout) -> None:
 
 def test_a_journal_that_is_only_opened_writes_nothing(layout: Layout) -> None:
     journal = Journal.open(layout)
-    journal.beat()
+    journal.heartbeat()
     journal.release()
     assert not layout.root.exists()
     session(layout, notes(0))
     before = segments(layout)
     journal = Journal.open(layout)
-    journal.beat()
+    journal.heartbeat()
     journal.release()
     journal.release()
     assert segments(layout) == before
@@ -299,10 +299,10 @@ def test_a_living_driver_keeps_others_out_and_they_are_told_who_it_is(layout: La
         Journal.open(layout)
     assert str(caught.value).startswith(f"{layout.root}: {ProcessId.me()} is driving this sweep since 2")
     assert str(ProcessId.me()).startswith(f"process {os.getpid()} of ")
-    assert holder(read_journal(layout)) == ProcessId.me()
+    assert current_driver(read_journal(layout)) == ProcessId.me()
     first.commit(notes(1))  # being asked for does not disturb it
     first.release()
-    assert holder(read_journal(layout)) is None
+    assert current_driver(read_journal(layout)) is None
 
 
 def test_a_driver_that_let_go_lets_the_next_one_in_at_once(layout: Layout) -> None:
@@ -506,10 +506,10 @@ def test_a_sign_of_life_from_another_machine_keeps_others_out(
     far = elsewhere(monkeypatch, layout, 0)
     silence(layout, "000001.jsonl", SILENT_S + 1)
     before = segments(layout)
-    far.beat()  # not due yet
+    far.heartbeat()  # not due yet
     assert session(layout).number == 2
-    monkeypatch.setattr(journal_module, "BEAT_S", 0.0)
-    far.beat()
+    monkeypatch.setattr(journal_module, "HEARTBEAT_S", 0.0)
+    far.heartbeat()
     with pytest.raises(HeldError):
         Journal.open(layout)
     assert segments(layout) == before
@@ -863,5 +863,5 @@ def test_a_commit_that_a_newer_driver_did_not_count_is_no_end(layout: Layout) ->
     journal.commit(notes(2))
     at, checksum = end(layout)
     header = Header(2, ProcessId.me(), 0.0, counted)
-    (layout.journal / "000002.jsonl").write_bytes(segments_module.sealed(header))
+    (layout.journal / "000002.jsonl").write_bytes(segments_module.encode_line(header))
     assert not ends_at(layout, at, checksum=checksum)

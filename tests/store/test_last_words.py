@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.store.log_excerpt import last_words, last_words_of
+from hpcsweep.store.log_excerpt import excerpt, read_excerpt
 
 HYDRA = """\
 Error executing job with overrides: ['lr=0.1']
@@ -93,11 +93,11 @@ OSError: no data
     ],
 )
 def test_what_says_nothing_is_left_out(text: str, words: str) -> None:
-    assert last_words(text) == words
+    assert excerpt(text) == words
 
 
 def test_only_the_end_of_a_large_file_is_read_and_one_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("x\n" * 1_000_000 + "the end\n")
-    assert last_words_of(path) == "x | x | the end"
-    assert last_words_of(tmp_path / "none") == ""
+    assert read_excerpt(path) == "x | x | the end"
+    assert read_excerpt(tmp_path / "none") == ""

@@ -10,12 +10,12 @@ import pytest
 from hpcsweep.store.compaction.parts import (
     PartIndex,
     clear,
-    drop_garbage,
     listed,
+    pending_cleanup,
     read_archived,
-    uncleared,
+    remove_orphans,
     write_batches,
-    write_taken,
+    write_index,
 )
 from hpcsweep.store.layout import Layout
 
@@ -50,7 +50,7 @@ def taken(layout: Layout) -> None:
         trial: {path.name: path.stat().st_size for path in layout.trial(trial).root.glob("metrics-*")}
         for trial in (0, 1)
     }
-    write_taken(layout, PART, PartIndex(trials, batches))
+    write_index(layout, PART, PartIndex(trials, batches))
 
 
 def files(layout: Layout) -> list[str]:
@@ -61,7 +61,7 @@ def files(layout: Layout) -> list[str]:
 
 def test_a_part_has_whole_batch_folders_and_then_the_raw_files_go(layout: Layout) -> None:
     taken(layout)
-    assert uncleared(layout) == [PART]
+    assert pending_cleanup(layout) == [PART]
     clear(layout, PART)
     assert read_archived(layout, PART, "b/results/0.0.0.json") == b"b results/0.0.0.json"
     assert read_archived(layout, PART, "b/logs/1.log") is None
@@ -71,7 +71,7 @@ def test_a_part_has_whole_batch_folders_and_then_the_raw_files_go(layout: Layout
         "trials/0000/1/checkpoints/step-1",
         "trials/0000/1/checkpoints/step-1/state",
     ]
-    assert (uncleared(layout), listed(layout)) == ([], {PART})
+    assert (pending_cleanup(layout), listed(layout)) == ([], {PART})
     clear(layout, PART)
 
 
@@ -88,7 +88,7 @@ def test_what_came_or_grew_after_it_was_taken_stays(layout: Layout) -> None:
         "metrics-0.0.0.jsonl",
         "metrics-0.2.0.jsonl",
     ]
-    assert uncleared(layout) == []
+    assert pending_cleanup(layout) == []
 
 
 def test_a_link_in_a_batch_folder_keeps_the_folder(layout: Layout) -> None:
@@ -116,10 +116,10 @@ def test_a_folder_that_cannot_be_removed_yet_is_tried_again_by_the_next_session(
     with monkeypatch.context() as patch:  # as where another node has a file of it open
         patch.setattr("hpcsweep.store.compaction.parts.shutil.rmtree", lambda *_, **__: None)
         clear(layout, PART)
-    assert uncleared(layout) == [PART]
+    assert pending_cleanup(layout) == [PART]
     assert read_archived(layout, PART, "a/logs/0.log") == b"a logs/0.log"
     clear(layout, PART)
-    assert (uncleared(layout), list(layout.batches.iterdir())) == ([], [])
+    assert (pending_cleanup(layout), list(layout.batches.iterdir())) == ([], [])
 
 
 def test_only_parts_that_no_driver_can_tell_of_any_more_are_garbage(layout: Layout) -> None:
@@ -136,6 +136,6 @@ def test_only_parts_that_no_driver_can_tell_of_any_more_are_garbage(layout: Layo
     }
     for name in names:
         put(layout.compacted / name, "")
-    drop_garbage(layout, told={"000002-2"}, upto=3)
+    remove_orphans(layout, told={"000002-2"}, upto=3)
     left = {path.name for path in layout.compacted.iterdir()}
     assert left == {name for name, stays in names.items() if stays}

@@ -20,7 +20,7 @@ from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter, metrics_files, read_reports
-from hpcsweep.store.requests import Request, new_requests, put_request
+from hpcsweep.store.requests import Request, new_requests, write_request
 from hpcsweep.store.results import Result, new_results, write_result
 from hpcsweep.store.skipped import Skipped, regular_files
 from tests.store.test_follow import notes, session
@@ -70,7 +70,7 @@ def test_an_odd_request_is_named_and_the_others_are_read(
 ) -> None:
     layout = Layout(tmp_path)
     request = Request("stop", 1.0, "ada")
-    name = put_request(layout, request).name
+    name = write_request(layout, request).name
     monkeypatch.chdir(layout.control)
     make(layout.control / "x.json")
     found = Skipped()
@@ -276,7 +276,7 @@ def test_the_owner_of_a_sweep_can_read_and_remove_what_a_colleague_asks(umask: i
         os.chown(layout.root, ADA, GROUP)
         layout.root.chmod(0o2775)
         request = Request("stop", 1.0, "bob")
-        name = as_user(lambda: put_request(layout, request).name, user=BOB, umask=umask)
+        name = as_user(lambda: write_request(layout, request).name, user=BOB, umask=umask)
 
         def take() -> list[Any]:
             found = [(name, msgspec.to_builtins(taken)) for name, taken in new_requests(layout, ())]
@@ -297,7 +297,7 @@ def test_a_request_that_the_owner_could_not_read_is_refused_in_words() -> None:
 
         def ask() -> str:
             try:
-                put_request(layout, Request("stop", 1.0, "bob"))
+                write_request(layout, Request("stop", 1.0, "bob"))
             except FolderError as error:
                 return str(error)
             return "it was put"

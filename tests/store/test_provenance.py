@@ -18,7 +18,7 @@ import hpcsweep
 from hpcsweep.store import git, provenance
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import CodeSnapshot, Program
-from hpcsweep.store.provenance import digest, list_records, record_launch, training_files
+from hpcsweep.store.provenance import list_records, record_launch, spec_digest, training_files
 
 SPEC = {"name": "s", "space": {"x": [1, 2]}}
 
@@ -64,7 +64,7 @@ def test_a_record_says_who_launched_what_where_and_with_which_code(
         "trials": "/other/python",
     }
     assert (found["hpcsweep"], found["cluster"]) == (hpcsweep.__version__, "local")
-    assert found["spec_sha256"] == digest({"space": {"x": [1, 2]}, "name": "s"})
+    assert found["spec_sha256"] == spec_digest({"space": {"x": [1, 2]}, "name": "s"})
     assert found["files"] == {str(code / "train.py"): hashlib.sha256(b"x = 2\n").hexdigest()}
     assert found["code"]["dirty"] is True
     assert found["diff"] == "1.diff"

@@ -13,7 +13,7 @@ from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store import snapshot
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Program
-from hpcsweep.store.snapshot import copy_code, in_copy, list_code
+from hpcsweep.store.snapshot import copy_code, list_code, use_snapshot
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def function(root: Path) -> Program:
 def copied(program: Program, root: Path) -> Path:
     """The copy, made in the results folder."""
     layout = Layout(root / "results" / "s")
-    copy_code(list_code(program, layout.root), layout, owner=1, beat=lambda: None)
+    copy_code(list_code(program, layout.root), layout, owner=1, heartbeat=lambda: None)
     return layout.code
 
 
@@ -103,7 +103,7 @@ def test_of_a_repository_all_is_copied_that_git_does_not_ignore(code: Path) -> N
         "train.py",
     ]
     assert (copy / "pkg" / "net.py").read_text() == "layers = 4"
-    assert in_copy(program, Layout(copy.parent)).workdir == str(copy / "pkg")
+    assert use_snapshot(program, Layout(copy.parent)).workdir == str(copy / "pkg")
 
 
 def test_links_never_lead_from_the_copy_back_to_code_that_was_copied(code: Path, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_the_program_runs_in_the_copy_also_when_the_original_is_gone_and_the_res
     moved = tmp_path / "elsewhere"
     (code / "results" / "s").rename(moved)
     (code / "train.py").unlink()
-    found = in_copy(program, Layout(moved))
+    found = use_snapshot(program, Layout(moved))
     assert found.function == f"{moved / 'code' / 'train.py'}:train"
     assert found.workdir == str(moved / "code")
     assert found.copied is not None
@@ -216,21 +216,21 @@ def test_the_code_is_found_in_the_copy_through_a_link_to_its_folder(code: Path, 
     (tmp_path / "link").symlink_to(code)
     program = function(tmp_path / "link")
     copy = copied(program, code)
-    found = in_copy(program, Layout(copy.parent))
+    found = use_snapshot(program, Layout(copy.parent))
     assert found.function == f"{copy / 'train.py'}:train"
     assert found.workdir == str(copy)
 
 
 def test_a_workdir_outside_of_the_code_stays(code: Path, tmp_path: Path) -> None:
     program = Program(workdir=str(tmp_path), metric="m", function=f"{code / 'train.py'}:train")
-    assert in_copy(program, Layout(copied(program, code).parent)).workdir == str(tmp_path)
+    assert use_snapshot(program, Layout(copied(program, code).parent)).workdir == str(tmp_path)
 
 
 def test_no_copy_and_a_function_that_is_not_in_it_are_errors_that_say_what_to_do(code: Path) -> None:
     layout = Layout(code / "results" / "s")
     with pytest.raises(FolderError, match="expected the copy of the training code"):
-        in_copy(function(code), Layout(code / "results" / "none"))
+        use_snapshot(function(code), Layout(code / "results" / "none"))
     copied(function(code), code)
     other = Program(workdir=str(code), metric="m", function=f"{code / 'other.py'}:train")
     with pytest.raises(SpecError, match=r"train.function: .*other.py is not in the copy .*take the change"):
-        in_copy(other, layout)
+        use_snapshot(other, layout)

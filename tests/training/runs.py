@@ -34,7 +34,7 @@ def new_run(folder: Path, *, metric: str, resource: int) -> Trial:
     """The next attempt at training to `resource`, from the newest complete checkpoint."""
     layout = TrialLayout(folder)
     layout.checkpoints.mkdir(parents=True, exist_ok=True)
-    checkpoints.clear_leftovers(layout)
+    checkpoints.remove_leftovers(layout)
     attempt = len(metrics_files(layout))
     newest = checkpoints.newest(layout, at_most=resource)
     work = layout.checkpoints / f".work-0-{attempt}-0"

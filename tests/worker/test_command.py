@@ -11,7 +11,7 @@ from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import TrainerError
 from hpcsweep.worker.command import arguments, as_text, check_template, shell_line
 from hpcsweep.worker.environment import parameter_variable
-from hpcsweep.worker.stdout_metrics import PrintedMetrics
+from hpcsweep.worker.stdout_metrics import StdoutMetrics
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -154,7 +154,7 @@ def printed(
     *patterns: str, text: bytes, start: int = 0, piece: int = 1000
 ) -> list[tuple[int, dict[str, float]]]:
     found: list[tuple[int, dict[str, float]]] = []
-    reader = PrintedMetrics(
+    reader = StdoutMetrics(
         patterns, start=start, report=lambda step, metrics: found.append((step, dict(metrics)))
     )
     for begin in range(0, len(text), piece):

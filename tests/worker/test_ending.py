@@ -12,8 +12,8 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.worker.memory import oom_kills
-from hpcsweep.worker.objective import ObjectiveReading, measure
-from hpcsweep.worker.outcome import Ended, Verdict, judge
+from hpcsweep.worker.objective import ObjectiveReading, read_objective
+from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify
 
 GOOD = ObjectiveReading(0.5, "", 9, fresh=True, complete=True)
 NONE = ObjectiveReading(None, "never reported", 0, fresh=False, complete=False)
@@ -23,93 +23,104 @@ KERNEL = "killed by the kernel: out of memory"
 @pytest.mark.parametrize(
     ("ended", "measured", "reached", "verdict"),
     [
-        (Ended(0), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
-        (Ended(0), GOOD, 5, Verdict(Outcome.COMPLETED, value=0.5)),
+        (ProcessExit(0), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
+        (ProcessExit(0), GOOD, 5, RunOutcome(Outcome.COMPLETED, value=0.5)),
         (
-            Ended(0),
+            ProcessExit(0),
             NONE,
             9,
-            Verdict(Outcome.FAILED, message="never reported", failure=FailureKind.NEVER_REPORTED),
+            RunOutcome(Outcome.FAILED, message="never reported", failure=FailureKind.NEVER_REPORTED),
         ),
         (
-            Ended(1, types=("E",), message="E: no"),
+            ProcessExit(1, types=("E",), message="E: no"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="E: no", failure=FailureKind.CRASHED),
+            RunOutcome(Outcome.FAILED, message="E: no", failure=FailureKind.CRASHED),
         ),
         (
-            Ended(3, message="a | no"),
+            ProcessExit(3, message="a | no"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="exit code 3: a | no", failure=FailureKind.CRASHED),
+            RunOutcome(Outcome.FAILED, message="exit code 3: a | no", failure=FailureKind.CRASHED),
         ),
         (
-            Ended(3),
+            ProcessExit(3),
             GOOD,
             9,
-            Verdict(
+            RunOutcome(
                 Outcome.FAILED, message="exit code 3, and nothing was printed", failure=FailureKind.CRASHED
             ),
         ),
         (
-            Ended(139, message="no"),
+            ProcessExit(139, message="no"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="exit code 139 (SIGSEGV): no", failure=FailureKind.CRASHED),
+            RunOutcome(Outcome.FAILED, message="exit code 139 (SIGSEGV): no", failure=FailureKind.CRASHED),
         ),
         (
-            Ended(-6, message="a"),
+            ProcessExit(-6, message="a"),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="killed by SIGABRT; last line: a", failure=FailureKind.CRASHED),
+            RunOutcome(
+                Outcome.FAILED, message="killed by SIGABRT; last line: a", failure=FailureKind.CRASHED
+            ),
         ),
         (
-            Ended(-6, message="a | b"),
+            ProcessExit(-6, message="a | b"),
             GOOD,
             9,
-            Verdict(
+            RunOutcome(
                 Outcome.FAILED, message="killed by SIGABRT; last lines: a | b", failure=FailureKind.CRASHED
             ),
         ),
         (
-            Ended(1, message="epoch 1 | MemoryError"),
+            ProcessExit(1, message="epoch 1 | MemoryError"),
             GOOD,
             9,
-            Verdict(Outcome.OUT_OF_MEMORY, message="epoch 1 | MemoryError"),
+            RunOutcome(Outcome.OUT_OF_MEMORY, message="epoch 1 | MemoryError"),
         ),
         (
-            Ended(-9),
+            ProcessExit(-9),
             GOOD,
             9,
-            Verdict(Outcome.FAILED, message="killed by SIGKILL", failure=FailureKind.CRASHED),
+            RunOutcome(Outcome.FAILED, message="killed by SIGKILL", failure=FailureKind.CRASHED),
         ),
         (
-            Ended(0),
+            ProcessExit(0),
             ObjectiveReading(None, "metric 'loss' is nan at step 9", 9, True, True, FailureKind.NOT_FINITE),
             9,
-            Verdict(Outcome.FAILED, message="metric 'loss' is nan at step 9", failure=FailureKind.NOT_FINITE),
+            RunOutcome(
+                Outcome.FAILED, message="metric 'loss' is nan at step 9", failure=FailureKind.NOT_FINITE
+            ),
         ),
-        (Ended(-9, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
-        (Ended(0, oom_kills=1), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
-        (Ended(0, oom_kills=1, alone=False), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
-        (Ended(137, oom_kills=1, alone=False), GOOD, 9, Verdict(Outcome.OUT_OF_MEMORY, message=KERNEL)),
-        (Ended(0, told="SIGUSR2"), GOOD, 9, Verdict(Outcome.COMPLETED, value=0.5)),
+        (ProcessExit(-9, oom_kills=1), GOOD, 9, RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL)),
+        (ProcessExit(0, oom_kills=1), GOOD, 9, RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL)),
+        (ProcessExit(0, oom_kills=1, alone=False), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
         (
-            Ended(0, told="SIGUSR2"),
-            GOOD,
-            5,
-            Verdict(None, Interruption.TIMEOUT, message="told to stop by SIGUSR2 at step 5 of 9"),
-        ),
-        (
-            Ended(1, told="SIGTERM", message="RuntimeError: a loader died"),
+            ProcessExit(137, oom_kills=1, alone=False),
             GOOD,
             9,
-            Verdict(None, Interruption.PREEMPTED, message="told to stop by SIGTERM at step 9 of 9"),
+            RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL),
+        ),
+        (ProcessExit(0, signal="SIGUSR2"), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
+        (
+            ProcessExit(0, signal="SIGUSR2"),
+            GOOD,
+            5,
+            RunOutcome(None, Interruption.TIMEOUT, message="told to stop by SIGUSR2 at step 5 of 9"),
+        ),
+        (
+            ProcessExit(1, signal="SIGTERM", message="RuntimeError: a loader died"),
+            GOOD,
+            9,
+            RunOutcome(None, Interruption.PREEMPTED, message="told to stop by SIGTERM at step 9 of 9"),
         ),
     ],
 )
-def test_how_a_run_ended(ended: Ended, measured: ObjectiveReading, reached: int, verdict: Verdict) -> None:
-    assert judge(ended, measured, resource=9, reached=reached) == verdict
+def test_how_a_run_ended(
+    ended: ProcessExit, measured: ObjectiveReading, reached: int, verdict: RunOutcome
+) -> None:
+    assert classify(ended, measured, resource=9, reached=reached) == verdict
 
 
 @pytest.mark.parametrize(
@@ -148,7 +159,7 @@ def measured(
         writer.close()
     run = ManifestRun(trial=0, rung=1, bracket=0, resource=9, attempt=1, seed=0, config={}, best=best)
     program = Program(workdir="/", metric="val_error", mode="min", at=at)
-    return measure(trial, run, program, restart=0, start=start)
+    return read_objective(trial, run, program, restart=0, start=start)
 
 
 @pytest.mark.parametrize(("at", "best", "expected"), [("last", None, 0.6), ("best", 0.2, 0.2)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
-from hpcsweep.store.stops import order_stop
+from hpcsweep.store.stops import request_stop
 from hpcsweep.worker.environment import lane_devices
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def test_a_run_that_is_stopped_ends_while_its_siblings_go_on_and_one_that_waits_
     while not all((bench.workdir / f"began-{trial}").exists() for trial in range(2)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    order_stop(bench.batch, RunId(0, 0))
-    order_stop(bench.batch, RunId(3, 0))
+    request_stop(bench.batch, RunId(0, 0))
+    request_stop(bench.batch, RunId(3, 0))
     while len(bench.results()) < 2 or not (bench.workdir / "began-2").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

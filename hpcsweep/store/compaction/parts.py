@@ -31,6 +31,7 @@ from hpcsweep.core.events import RunId
 from hpcsweep.errors import FolderError
 from hpcsweep.store.files import atomic_file, open_regular, read_bytes, write_atomic
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.versions import decode, version_field
 
 _NAME = re.compile(r"\.?(?:metrics|batches|taken)-((\d+)-\d+)\.(?:parquet|zip|json)(?:\.[0-9a-f]+\.tmp)?\Z")
 
@@ -73,7 +74,7 @@ class WritePart(msgspec.Struct, frozen=True, tag="write"):
     told: tuple[str, ...] = ()
 
 
-class ClearPart(msgspec.Struct, frozen=True, tag="clear"):
+class CleanUpPart(msgspec.Struct, frozen=True, tag="clear"):
     """Remove the raw files that are in the part; the journal tells of it."""
 
     part: str
@@ -89,10 +90,10 @@ class RemoveCheckpoints(msgspec.Struct, frozen=True, tag="checkpoints"):
     trials: tuple[int, ...]
 
 
-Order = WritePart | ClearPart | WriteTables | RemoveCheckpoints
+CompactionTask = WritePart | CleanUpPart | WriteTables | RemoveCheckpoints
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class CompactionResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of an order.
 
     Attributes:
@@ -125,12 +126,15 @@ class PartIndex(msgspec.Struct, frozen=True):
     trials: dict[int, dict[str, int]]
     batches: dict[str, dict[str, int]]
     replaces: tuple[str, ...] = ()
-    version: int = 1
+    version: int = version_field()
 
 
-def write_taken(layout: Layout, part: str, taken: PartIndex) -> None:
+_index_decoder = msgspec.json.Decoder(PartIndex)
+
+
+def write_index(layout: Layout, part: str, taken: PartIndex) -> None:
     """Note which raw files are in the part."""
-    write_atomic(layout.taken_part(part), msgspec.json.encode(taken))
+    write_atomic(layout.index_part(part), msgspec.json.encode(taken))
 
 
 def write_batches(layout: Layout, part: str, batches: Collection[str]) -> dict[str, dict[str, int]]:
@@ -192,9 +196,9 @@ def read_archived(layout: Layout, part: str, name: str) -> bytes | None:
 # --------------------------------------------------------------------------- what is not needed any more
 
 
-def uncleared(layout: Layout) -> list[str]:
+def pending_cleanup(layout: Layout) -> list[str]:
     """Parts whose raw files may still be there, oldest first, told of or not; one readdir."""
-    return sorted(part for name, part, _ in _listed(layout) if name == layout.taken_part(part).name)
+    return sorted(part for name, part, _ in _listed(layout) if name == layout.index_part(part).name)
 
 
 def listed(layout: Layout) -> set[str]:
@@ -202,7 +206,7 @@ def listed(layout: Layout) -> set[str]:
     return {part for _, part, _ in _listed(layout)}
 
 
-def drop_garbage(layout: Layout, *, told: Collection[str], upto: int) -> None:
+def remove_orphans(layout: Layout, *, told: Collection[str], upto: int) -> None:
     """Remove parts of which nobody will ever tell.
 
     Args:
@@ -226,9 +230,9 @@ def clear(layout: Layout, part: str) -> None:
 
     A file or a folder that is not as it was when it was taken stays: what came later is nowhere else.
     """
-    path = layout.taken_part(part)
+    path = layout.index_part(part)
     try:
-        taken = msgspec.json.decode(read_bytes(path), type=PartIndex)
+        taken = decode(read_bytes(path), _index_decoder, path)
     except FileNotFoundError:
         return
     left = [batch for batch, files in taken.batches.items() if not _clear_batch(layout, batch, files)]

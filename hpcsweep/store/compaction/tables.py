@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 
 from hpcsweep.core.events import RunId
+from hpcsweep.errors import NewerFormatError
 from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.journal.segments import Position, ends_at
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.versions import decode, version_field
 
 _NAME = re.compile(r"(?:trials|runs)-\d+-\d+\.parquet\Z")
 _TEMPORARY = re.compile(r"\.(?:trials|runs|tables)\b.*\.tmp\Z")
@@ -42,12 +44,15 @@ class Tables(msgspec.Struct, frozen=True):
     best: dict[str, Any] | None
     parts: tuple[str, ...]
     raw: tuple[RunId, ...]
-    version: int = 1
+    version: int = version_field()
     simulated: bool = False
 
     def path(self, layout: Layout, table: str) -> Path:
         """Where a table is: `trials` or `runs`."""
         return layout.compacted / f"{table}-{self.at.segment:06d}-{self.at.offset}.parquet"
+
+
+_decoder = msgspec.json.Decoder(Tables)
 
 
 def write_tables(layout: Layout, tables: Tables) -> None:
@@ -64,9 +69,9 @@ def _remove(layout: Layout, pattern: re.Pattern[str], *, keep: Collection[str] =
 
 
 def read_tables(layout: Layout) -> Tables | None:
-    """The tables, if the journal still ends where it did; None if not, or if there are none."""
+    """The tables, if the journal still ends where it did; None if not, or if none can be read."""
     try:
-        tables = msgspec.json.decode(read_bytes(layout.tables), type=Tables)
-    except (OSError, msgspec.MsgspecError):
+        tables = decode(read_bytes(layout.tables), _decoder, layout.tables)
+    except (OSError, msgspec.MsgspecError, NewerFormatError):  # the journal has it all
         return None
     return tables if ends_at(layout, tables.at, checksum=tables.checksum) else None

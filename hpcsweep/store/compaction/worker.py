@@ -23,19 +23,19 @@ from hpcsweep.core.events import RunId
 from hpcsweep.core.state import SweepState
 from hpcsweep.store import checkpoints
 from hpcsweep.store.compaction.parts import (
-    Answer,
-    ClearPart,
+    CleanUpPart,
     CompactableRun,
-    Order,
+    CompactionResult,
+    CompactionTask,
     PartIndex,
     RemoveCheckpoints,
     WritePart,
     WriteTables,
     clear,
-    drop_garbage,
+    remove_orphans,
     segment_of,
     write_batches,
-    write_taken,
+    write_index,
 )
 from hpcsweep.store.compaction.tables import Tables, write_tables
 from hpcsweep.store.files import atomic_file, make_dirs
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
 
 #: How long a file that is there may stay invisible on another node.
 VISIBLE_S: Final = 120.0
-_orders = msgspec.json.Decoder(Order)
+_orders = msgspec.json.Decoder(CompactionTask)
 
 
-def carry_out(layout: Layout, order: Order, *, now: float) -> Answer:
+def run_compaction_task(layout: Layout, order: CompactionTask, *, now: float) -> CompactionResult:
     """Do what is asked.
 
     Args:
@@ -66,17 +66,17 @@ def carry_out(layout: Layout, order: Order, *, now: float) -> Answer:
     """
     match order:
         case WritePart():
-            return Answer(_write_part(layout, order, now=now))
-        case ClearPart():
+            return CompactionResult(_write_part(layout, order, now=now))
+        case CleanUpPart():
             clear(layout, order.part)
         case WriteTables():
             _write_tables(layout)
         case RemoveCheckpoints():
             return _remove_checkpoints(layout, order.trials)
-    return Answer()
+    return CompactionResult()
 
 
-def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> Answer:
+def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> CompactionResult:
     """Remove all checkpoints of these trials; what of them is gone."""
     gone: list[int] = []
     had: list[int] = []
@@ -87,13 +87,13 @@ def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> Answer:
         if all_gone:
             gone.append(trial)
             had += [trial] if found.files else []
-    return Answer(trials=tuple(gone), had=tuple(had), files=files, bytes=size)
+    return CompactionResult(trials=tuple(gone), had=tuple(had), files=files, bytes=size)
 
 
 def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId, ...]:
     """The runs that are in it; without any, and without batches and older parts, nothing is written."""
     make_dirs(layout.compacted)
-    drop_garbage(layout, told=order.told, upto=segment_of(order.part))
+    remove_orphans(layout, told=order.told, upto=segment_of(order.part))
     reports = Reports()
     trials: dict[int, dict[str, int]] = {}
     taken: list[RunId] = []
@@ -107,7 +107,7 @@ def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId,
         _write_parquet(layout.reports_part(order.part), joined([*older, reports.table()]))
     batches = write_batches(layout, order.part, order.batches) if order.batches else {}
     if taken or order.replaces or batches:
-        write_taken(layout, order.part, PartIndex(trials, batches, order.replaces))
+        write_index(layout, order.part, PartIndex(trials, batches, order.replaces))
     return tuple(taken)
 
 
@@ -163,9 +163,9 @@ def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
     layout = Layout(Path(arguments[0]))
     for line in source:
         try:
-            answer = carry_out(layout, _orders.decode(line), now=time.time())
+            answer = run_compaction_task(layout, _orders.decode(line), now=time.time())
         except Exception as error:
-            answer = Answer(error=f"{type(error).__name__}: {error}")
+            answer = CompactionResult(error=f"{type(error).__name__}: {error}")
         target.write(msgspec.json.encode(answer) + b"\n")
         target.flush()
     return 0

@@ -23,6 +23,7 @@ from hpcsweep.store.files import open_regular, read_bytes
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.skipped import Skipped, regular_files
+from hpcsweep.store.versions import check_version, version_field
 
 _NAME = re.compile(r"([0-9]{6,})(?:-([0-9]{6,}))?\.jsonl")
 #: How a line ends, from its checksum on.
@@ -52,7 +53,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float
     after: Position | None = None
     last: int | None = None
-    version: int = FORMAT_VERSION
+    version: int = version_field(FORMAT_VERSION)
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +119,7 @@ def read_journal(layout: Layout) -> JournalSnapshot:
 
     Raises:
         JournalError: A line other than a torn last one is damaged.
+        NewerFormatError: A newer hpcsweep wrote it.
         FolderUnavailable: The folder cannot be read.
     """
     try:
@@ -194,13 +196,13 @@ def _ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
             data = opened.read(_SMALL)
         if wanted is not None:
             data = data[: max(0, wanted.offset - begin)]
-        first, *rest = [line for line in lines_of(data) if line.endswith(b"\n")] or [b""]
+        first, *rest = [line for line in split_lines(data) if line.endswith(b"\n")] or [b""]
         if len(data) == _SMALL or not all(line.startswith(b'{"released"') for line in rest):
             return False
         if begin:
             return first == f'{checksum}"}}\n'.encode()
         if first:
-            wanted = header_of(first).after
+            wanted = parse_header(first).after
         if wanted is None and first:
             return False  # the very first segment
     return False
@@ -216,7 +218,7 @@ def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:
     return sizes
 
 
-def unchanged(layout: Layout, reading: JournalSnapshot, *, before: int) -> bool:
+def is_unchanged(layout: Layout, reading: JournalSnapshot, *, before: int) -> bool:
     """Whether the files before this number are as they were read."""
     try:
         return _sizes(layout, before=before) == reading.sizes
@@ -269,23 +271,19 @@ def _parse(
     events: list[AnyEvent] = []
     released = False
     end = 0
-    for number, line in enumerate(lines_of(data), start=1):
+    for number, line in enumerate(split_lines(data), start=1):
         last = end + len(line) >= len(data)
         if last and may_be_torn and (not line.endswith(b"\n") or b"\0" in line):
             break  # torn: its writer died in it, and never acted on it
         try:
-            body = checked(line)
+            body = decode_line(line)
             if header is None:
                 header = _header_decoder.decode(body)
                 if (header.segment, header.last or header.segment) != (file.first, file.last):
                     raise JournalError(
                         f"{file.path}:{number}: is a copy of segment {header.segment:06d}: remove it"
                     )
-                if header.version > FORMAT_VERSION:
-                    raise JournalError(
-                        f"{file.path}: written by a newer hpcsweep (journal version {header.version}, "
-                        f"this one reads up to {FORMAT_VERSION}): please upgrade"
-                    )
+                check_version(header.version, file.path, newest=FORMAT_VERSION)
             elif body.startswith(b'{"released"'):
                 _released_decoder.decode(body)
                 released = True
@@ -300,7 +298,7 @@ def _parse(
     return None if header is None else (header, events, end, released)
 
 
-def lines_of(data: bytes) -> Iterator[bytes]:
+def split_lines(data: bytes) -> Iterator[bytes]:
     start = 0
     while start < len(data):
         newline = data.find(b"\n", start)
@@ -309,18 +307,18 @@ def lines_of(data: bytes) -> Iterator[bytes]:
         start = stop
 
 
-def sealed(entry: Header | Commit | Released) -> bytes:
+def encode_line(entry: Header | Commit | Released) -> bytes:
     """One line: the JSON object with its checksum as the last member."""
     body = _encode(entry)
     return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
 
 
-def header_of(line: bytes) -> Header:
+def parse_header(line: bytes) -> Header:
     """The header in the first line of a segment."""
-    return _header_decoder.decode(checked(line))
+    return _header_decoder.decode(decode_line(line))
 
 
-def checked(line: bytes) -> bytes:
+def decode_line(line: bytes) -> bytes:
     """The JSON object of a line without its checksum; ValueError if that is wrong."""
     line = line.rstrip(b"\n")
     match = _CRC.search(line)

@@ -24,13 +24,13 @@ from hpcsweep.store.journal.segments import (
     LastSegment,
     Position,
     SegmentFile,
-    checked,
-    header_of,
-    lines_of,
+    decode_line,
     list_segments,
+    parse_header,
     read_journal,
+    split_lines,
 )
-from hpcsweep.store.journal.writer import holder
+from hpcsweep.store.journal.writer import current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 
@@ -75,7 +75,7 @@ class JournalTail:
         self._sums = array("L")  # of every commit that was read
         self._headers: dict[Path, Header] = {}
 
-    def look(self) -> Update:
+    def poll(self) -> Update:
         """What was committed since the last look; after that, `events` of all looks are the journal's.
 
         Raises:
@@ -108,7 +108,7 @@ class JournalTail:
     def driver(self) -> ProcessId | None:
         """Who drives the sweep at this moment, as far as the last look has seen."""
         tail = self.tail
-        return None if tail is None else holder(JournalSnapshot([], tail, [], tail.end.segment, {}))
+        return None if tail is None else current_driver(JournalSnapshot([], tail, [], tail.end.segment, {}))
 
     @property
     def tail(self) -> LastSegment | None:
@@ -171,7 +171,7 @@ class JournalTail:
                 line = retry_once(opened.readline)
             if not line.endswith(b"\n") or b"\0" in line:
                 return None
-            header = header_of(line)
+            header = parse_header(line)
             if (header.segment, header.last or header.segment) != (file.first, file.last):
                 raise ValueError("a copy of another segment")
             if header.version > FORMAT_VERSION:
@@ -193,16 +193,16 @@ class JournalTail:
             if len(data) < limit - end:
                 raise ValueError("shorter than before")
             data = data[: limit - end]
-        for line in lines_of(data):
+        for line in split_lines(data):
             if newest and (not line.endswith(b"\n") or b"\0" in line):
                 break  # torn, or being written
             if line.startswith(b'{"released"'):
-                checked(line)
+                decode_line(line)
                 released = True
             elif end:  # the first line is the header
                 found = int(line[-11:-3], 16)
                 if upto >= len(self._sums):
-                    fresh.append((found, _commits.decode(checked(line))))
+                    fresh.append((found, _commits.decode(decode_line(line))))
                 elif found != self._sums[upto]:
                     return None
                 upto += 1

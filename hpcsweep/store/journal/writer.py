@@ -25,12 +25,12 @@ from pathlib import Path
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.errors import FolderError, FolderUnavailable, HeldError, SupersededError
 from hpcsweep.store.files import (
-    explained,
+    file_server_time,
     fsync_dir,
     make_dirs,
     open_new,
     read_bytes,
-    time_of,
+    wrap_oserror,
     write_all,
     write_atomic,
 )
@@ -41,12 +41,12 @@ from hpcsweep.store.journal.segments import (
     Position,
     Released,
     SegmentFile,
-    header_of,
-    lines_of,
+    encode_line,
+    is_unchanged,
     list_segments,
+    parse_header,
     read_journal,
-    sealed,
-    unchanged,
+    split_lines,
 )
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
@@ -54,9 +54,9 @@ from hpcsweep.store.process_id import ProcessId
 #: So many segment files are left alone; more are merged.
 MERGE_ABOVE = 12
 #: A sign of life is given at most so often.
-BEAT_S = 15.0
+HEARTBEAT_S = 15.0
 #: Segments that this process has let go of, where that could not be written too.
-_LEFT: set[Path] = set()
+_RELEASED: set[Path] = set()
 
 
 class Journal:
@@ -76,7 +76,7 @@ class Journal:
         self._end = 0
         self._broken = False
         self._failed = False
-        self._beaten = time.monotonic()
+        self._last_heartbeat = time.monotonic()
 
     @classmethod
     def open(cls, layout: Layout) -> Journal:
@@ -87,7 +87,7 @@ class Journal:
             JournalError: The journal is damaged.
         """
         reading = read_journal(layout)
-        _refuse_if_held(reading, writes=True)
+        _check_not_held(reading, writes=True)
         return cls(layout, reading)
 
     def acquire(self) -> None:
@@ -118,7 +118,7 @@ class Journal:
             # Look again now that older drivers are shut out: what they committed before this
             # segment was there counts, what they write from here on is void.
             reading = self._reading
-            if not unchanged(self.layout, reading, before=self.number):
+            if not is_unchanged(self.layout, reading, before=self.number):
                 raise busy
             self._fd = fd
             after = reading.tail.end if reading.tail else None
@@ -128,7 +128,7 @@ class Journal:
         except BaseException as error:
             self._fd = -1
             self._failed = True
-            _LEFT.add(path)
+            _RELEASED.add(path)
             os.close(fd)
             if isinstance(error, SupersededError):
                 raise busy from error
@@ -157,11 +157,11 @@ class Journal:
         if any(file.last > self.number for file in list_segments(self.layout.journal)):
             raise SupersededError(f"{self.layout.root}: a newer driver took over")
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Give a sign of life: drivers on other machines see the segment's time of change."""
         now = time.monotonic()
-        if self._fd >= 0 and now - self._beaten >= BEAT_S:
-            self._beaten = now
+        if self._fd >= 0 and now - self._last_heartbeat >= HEARTBEAT_S:
+            self._last_heartbeat = now
             with contextlib.suppress(OSError):
                 os.utime(self._fd)
 
@@ -177,13 +177,13 @@ class Journal:
             except (SupersededError, FolderError):
                 pass  # the newer driver shut this segment already, or it cannot be written
             finally:
-                _LEFT.add(self.layout.journal / f"{self.number:06d}.jsonl")
+                _RELEASED.add(self.layout.journal / f"{self.number:06d}.jsonl")
                 os.close(self._fd)
                 self._fd = -1
 
     def _append(self, entry: Header | Commit | Released) -> None:
-        line = sealed(entry)
-        with explained(self.layout.journal):
+        line = encode_line(entry)
+        with wrap_oserror(self.layout.journal):
             try:
                 if self._broken:
                     raise OSError(errno.EIO, "an earlier write failed")
@@ -242,18 +242,18 @@ def _join(files: list[tuple[SegmentFile, int]], folder: Path) -> Path:
     lines: list[bytes] = []
     after: Position | None = None
     for index, (file, end) in enumerate(files):
-        head, *rest = lines_of(read_bytes(file.path)[:end])
+        head, *rest = split_lines(read_bytes(file.path)[:end])
         if index == 0:
-            after = header_of(head).after
+            after = parse_header(head).after
         lines += [line for line in rest if not line.startswith(b'{"released"')]
     first, last = files[0][0].first, files[-1][0].last
     header = Header(first, ProcessId.me(), time.time(), after, last)
     target = folder / f"{first:06d}-{last:06d}.jsonl"
-    write_atomic(target, sealed(header) + b"".join(lines))
+    write_atomic(target, encode_line(header) + b"".join(lines))
     return target
 
 
-def _refuse_if_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
+def _check_not_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
     """Raise if another driver lives.
 
     Args:
@@ -261,11 +261,11 @@ def _refuse_if_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
         writes: The file system may be asked for its time, by a file.
     """
     tail = reading.tail
-    if tail is None or tail.released or tail.path in _LEFT:
+    if tail is None or tail.released or tail.path in _RELEASED:
         return
     owner = tail.header.owner
     try:
-        now = time.time() if owner.is_here or not writes else time_of(tail.path.parent)
+        now = time.time() if owner.is_here or not writes else file_server_time(tail.path.parent)
         silent = now - tail.path.stat().st_mtime
     except OSError:
         return
@@ -274,10 +274,10 @@ def _refuse_if_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
         raise HeldError(f"{tail.path.parent.parent}: {owner} is driving this sweep since {since}")
 
 
-def holder(reading: JournalSnapshot) -> ProcessId | None:
+def current_driver(reading: JournalSnapshot) -> ProcessId | None:
     """Who drives the sweep now, None if nobody does."""
     try:
-        _refuse_if_held(reading)
+        _check_not_held(reading)
     except HeldError:
         assert reading.tail is not None
         return reading.tail.header.owner
