@@ -126,7 +126,7 @@ def test_hyperband_of_81_is_exact_leaves_few_files_and_a_second_launch_starts_no
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
-def test_driver_that_comes_back_finds_its_running_processes(spec: Path) -> None:
+def test_resumed_driver_finds_its_running_processes(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     reference = spec.parent / "reference"
     assert run(spec, "launch", spec, "--results", reference).returncode == 0
@@ -155,7 +155,7 @@ def starts_in(log: str) -> list[str]:
     return re.findall(r"trial \d+ rung \d+", log)
 
 
-def test_stop_ends_the_processes_and_launch_carries_on(spec: Path) -> None:
+def test_stop_ends_the_processes_and_launch_resumes(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     driver = start(spec, "launch", spec, STEP_S="2")
     wait_until(lambda: bool(ours(folder)))
@@ -175,7 +175,7 @@ def test_stop_ends_the_processes_and_launch_carries_on(spec: Path) -> None:
     assert (runs["resource"] - runs["start_resource"]).min() >= 0
 
 
-def test_stop_works_where_no_driver_is_at_work(spec: Path) -> None:
+def test_stop_works_without_a_driver(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     assert run(spec, "launch", spec, "--once", STEP_S="2").returncode == 3
     assert ours(folder)
@@ -184,7 +184,7 @@ def test_stop_works_where_no_driver_is_at_work(spec: Path) -> None:
     assert ours(folder) == []
 
 
-def test_a_trial_that_shares_a_task_is_stopped_and_its_siblings_go_on(spec: Path) -> None:
+def test_stopping_a_trial_leaves_others_of_its_task_running(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     shared = ["scheduler={name: fifo, max_resource: 100}", "budget.trials=3", "cluster.slots=1"]
     shared += ["cluster.runs_per_task=3", "cluster.concurrent=2"]
@@ -205,7 +205,7 @@ def finished(folder: Path) -> list[RunFinished]:
     return [event for event in events if isinstance(event, RunFinished)]
 
 
-def test_second_launch_says_who_drives_and_takes_over_after_a_kill(spec: Path) -> None:
+def test_second_launch_names_the_driver_and_takes_over_after_a_kill(spec: Path) -> None:
     first = start(spec, "launch", spec, STEP_S="0.5")
     wait_until(lambda: bool(ours(spec.parent / "results" / "free")))
     second = run(spec, "launch", spec)
@@ -216,7 +216,7 @@ def test_second_launch_says_who_drives_and_takes_over_after_a_kill(spec: Path) -
     assert run(spec, "launch", spec).returncode == 0
 
 
-def test_ctrl_c_leaves_the_runs_and_says_how_to_carry_on(spec: Path) -> None:
+def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     driver = start(spec, "launch", spec, "--set", "budget={time: 1d}", STEP_S="5")
     wait_until(lambda: bool(ours(folder)))
@@ -228,7 +228,7 @@ def test_ctrl_c_leaves_the_runs_and_says_how_to_carry_on(spec: Path) -> None:
     assert run(spec, "launch", spec).returncode == 0
 
 
-def test_ticks_from_cron_finish_a_sweep_and_idle_ones_write_nothing(spec: Path) -> None:
+def test_once_from_cron_finishes_a_sweep_and_idle_ticks_write_nothing(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     codes = set()
     for _ in range(200):
@@ -241,7 +241,7 @@ def test_ticks_from_cron_finish_a_sweep_and_idle_ones_write_nothing(spec: Path) 
     assert list((folder / "batches").iterdir()) == []
 
 
-def test_failing_trainer_pauses_after_a_handful_of_runs_with_its_words(spec: Path) -> None:
+def test_failing_trainer_pauses_after_a_few_runs_with_its_message(spec: Path) -> None:
     done = run(spec, "launch", spec, "--set", "train.function=trainer.py:fails")
     assert done.returncode == 1
     words = (
@@ -257,14 +257,14 @@ def test_failing_trainer_pauses_after_a_handful_of_runs_with_its_words(spec: Pat
     assert (hpcsweep.load(folder).runs["outcome"] == "failed").sum() <= 6
 
 
-def test_failing_trainer_ends_with_its_last_line_where_nothing_is_to_pause(spec: Path) -> None:
+def test_failing_trainer_ends_with_its_last_line_if_fail_fast_is_off(spec: Path) -> None:
     options = ("--set", "train.function=trainer.py:fails", "--set", "retries.fail_fast=false")
     done = run(spec, "launch", spec, *options)
     assert done.returncode == 1
     assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
 
 
-def test_metric_that_is_never_reported_fails_and_names_those_that_were(spec: Path) -> None:
+def test_missing_metric_fails_and_lists_the_reported_ones(spec: Path) -> None:
     done = run(spec, "launch", spec, "--set", "train.function=trainer.py:other_metric")
     assert done.returncode == 1
     assert "'loss' was never reported" in done.stdout

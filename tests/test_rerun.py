@@ -144,7 +144,7 @@ def test_the_printed_command_gives_the_same_value_metrics_and_checkpoint(
 
 
 @pytest.mark.parametrize("kind", ["command", "shell"])
-def test_of_a_program_that_only_prints_its_own_command_line_is_printed(tmp_path: Path, kind: str) -> None:
+def test_program_that_only_prints_is_rerun_by_its_own_command_line(tmp_path: Path, kind: str) -> None:
     root = project(tmp_path, kind)
     best = swept(root)
     line = printed(root, "--output", "out put")
@@ -154,7 +154,7 @@ def test_of_a_program_that_only_prints_its_own_command_line_is_printed(tmp_path:
     assert (root / "out put" / "checkpoint" / "total").read_text() == repr((5, best["value"]))
 
 
-def test_what_is_not_printable_is_pasted_as_it_was(tmp_path: Path) -> None:
+def test_printed_command_quotes_unprintable_values(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     best = swept(root, "--set", r'space.note={type: constant, value: "\e[1m\u202e\nx"}')
     line = printed(root)
@@ -164,7 +164,7 @@ def test_what_is_not_printable_is_pasted_as_it_was(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == f'a "site": step=4 loss={best["value"]}'
 
 
-def test_start_trains_here_and_says_how_it_went(tmp_path: Path) -> None:
+def test_start_trains_and_prints_the_result(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     best = swept(root, "--set", "budget.trials=2")
     other = 1 - best["trial"]
@@ -182,7 +182,7 @@ def test_start_trains_here_and_says_how_it_went(tmp_path: Path) -> None:
     assert (folder / "checkpoints" / f"step-{found.run.resource}" / "total").exists()
 
 
-def test_training_that_fails_gives_no_value_and_exit_code_1(tmp_path: Path) -> None:
+def test_failed_training_exits_with_1(tmp_path: Path) -> None:
     root = project(tmp_path, "function")
     swept(root)
     (root / "it's mine.py").write_text("def train(trial): raise ValueError('no')")
@@ -194,7 +194,7 @@ def test_training_that_fails_gives_no_value_and_exit_code_1(tmp_path: Path) -> N
     assert "it's mine.py changed" in done.stderr
 
 
-def test_a_metric_that_is_printed_and_is_no_number_is_told_with_its_text(tmp_path: Path) -> None:
+def test_printed_metric_that_is_no_number_is_reported_with_its_text(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     swept(root)
     (root / "my prog.py").write_text("print('step=4 loss=tensor(0.43)')")
@@ -204,7 +204,7 @@ def test_a_metric_that_is_printed_and_is_no_number_is_told_with_its_text(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["function", "command"])
-def test_the_copy_of_the_code_is_run_where_there_is_one(tmp_path: Path, kind: str) -> None:
+def test_rerun_uses_the_snapshot_of_the_code(tmp_path: Path, kind: str) -> None:
     root = project(tmp_path, kind)
     best = swept(root, "--set", "train.snapshot=true")
     for name in ("it's mine.py", "my prog.py"):
@@ -218,7 +218,7 @@ def test_the_copy_of_the_code_is_run_where_there_is_one(tmp_path: Path, kind: st
     assert value in shell(done.stdout, tmp_path)
 
 
-def test_another_commit_than_the_recorded_one_is_said(tmp_path: Path) -> None:
+def test_rerun_reports_a_changed_commit(tmp_path: Path) -> None:
     root = project(tmp_path, "function")
 
     def commit(message: str) -> str:
@@ -238,7 +238,7 @@ def test_another_commit_than_the_recorded_one_is_said(tmp_path: Path) -> None:
     assert f"# changed since it was trained: commit {one} -> {two}\n" in done.stderr
 
 
-def test_what_cannot_be_is_refused_with_what_was_expected(tmp_path: Path) -> None:
+def test_invalid_rerun_is_refused_with_what_was_expected(tmp_path: Path) -> None:
     root = project(tmp_path, "function")
     swept(root)
     wrong = {
@@ -255,7 +255,7 @@ def test_what_cannot_be_is_refused_with_what_was_expected(tmp_path: Path) -> Non
     assert "sweep.yaml: is missing: it tells how trials are run; bring it back" in done.stderr
 
 
-def test_the_record_in_force_is_the_newest_before_the_run_began() -> None:
+def test_differences_are_to_the_newest_record_before_the_run() -> None:
     records = [{"at": 10.0}, {"at": 20.0}, {"at": 30.0}]
     at = [_record_at(records, moment)["at"] for moment in (25.0, 30.0, 5.0, None)]
     assert at == [20.0, 30.0, 10.0, 30.0]

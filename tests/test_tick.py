@@ -177,7 +177,7 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> Time:
 # --------------------------------------------------------------------------- finishing tasks
 
 
-def test_the_last_task_of_a_rung_submits_the_next_with_a_job_behind_it(site: Site) -> None:
+def test_last_task_of_a_rung_submits_the_next_and_a_tick_job_behind_it(site: Site) -> None:
     name = site.work(0, 1, 2, 3)
     assert site.tick(name, 3) == 0
     assert site.state.counts[RunStatus.COMPLETED] == 4
@@ -188,7 +188,7 @@ def test_the_last_task_of_a_rung_submits_the_next_with_a_job_behind_it(site: Sit
     assert header.tick
 
 
-def test_the_task_that_ends_the_sweep_compacts_it(site: Site) -> None:
+def test_task_that_ends_the_sweep_compacts_it(site: Site) -> None:
     for tasks in (range(4), range(2), range(1)):
         name = site.work(*tasks)
         assert list(site.layout.batches.iterdir())
@@ -200,9 +200,7 @@ def test_the_task_that_ends_the_sweep_compacts_it(site: Site) -> None:
     assert len(load(site.root).runs) == 7
 
 
-def test_a_task_leaves_at_once_where_a_driver_is_at_work_and_imports_nothing_heavy(
-    site: Site, held: Journal
-) -> None:
+def test_task_leaves_at_once_if_a_driver_runs_and_imports_nothing_heavy(site: Site, held: Journal) -> None:
     name = site.work(0)
     code = (
         "import sys; from hpcsweep import tick; code = tick.main(sys.argv[1:]); "
@@ -214,7 +212,7 @@ def test_a_task_leaves_at_once_where_a_driver_is_at_work_and_imports_nothing_hea
     assert site.finished() == 0
 
 
-def test_a_result_that_came_while_the_driver_let_go_is_taken_in(
+def test_result_written_while_the_driver_releases_is_read(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = site.work(0)
@@ -234,9 +232,7 @@ def test_a_result_that_came_while_the_driver_let_go_is_taken_in(
     assert site.finished() == 3
 
 
-def test_of_two_that_begin_at_the_same_moment_one_tries_again(
-    site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simultaneous_ticks_retry(site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     acquire = Journal.acquire
 
     def busy(journal: Journal) -> None:
@@ -249,9 +245,7 @@ def test_of_two_that_begin_at_the_same_moment_one_tries_again(
     assert site.finished() == 1
 
 
-def test_a_refused_batch_leaves_the_sweep_whole_and_tells_why(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_refused_batch_is_reported_and_loses_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.cluster.refusal = SubmitRefused("sbatch: error: Access/permission denied")
     assert site.tick(site.work(0, 1, 2, 3), 3) == 1
     name = f"s-{site.state.started.sweep}-tick" if site.state.started else ""
@@ -276,7 +270,7 @@ def test_a_refused_batch_leaves_the_sweep_whole_and_tells_why(
     ],
 )
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_task_whose_tick_fails_leaves_a_job_that_looks_again_unless_one_waits(
+def test_task_whose_tick_fails_submits_a_tick_job_unless_one_waits(
     site: Site, monkeypatch: pytest.MonkeyPatch, fault: Exception, waits: bool
 ) -> None:
     name = site.work(0)
@@ -294,9 +288,7 @@ def test_a_task_whose_tick_fails_leaves_a_job_that_looks_again_unless_one_waits(
     assert site.finished() == 1
 
 
-def test_a_tick_job_that_the_site_has_renamed_waits_as_well(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renamed_tick_job_counts_as_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     name = site.work(0)
     monkeypatch.setattr(site.cluster, "known", {site.batch.tick_job: "lab7"})
     monkeypatch.setattr("hpcsweep.driver.loop.new_requests", lambda *of: 1 / 0)
@@ -304,7 +296,7 @@ def test_a_tick_job_that_the_site_has_renamed_waits_as_well(
     assert site.cluster.called == []
 
 
-def test_a_tick_after_which_no_job_looks_again_has_failed(
+def test_tick_fails_if_no_successor_can_be_submitted(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A job that failed is followed by another by other means."""
@@ -324,7 +316,7 @@ def test_a_tick_after_which_no_job_looks_again_has_failed(
     assert site.tick(name, 0) == 0
 
 
-def test_tick_jobs_that_are_gone_before_their_time_are_replaced(site: Site) -> None:
+def test_tick_jobs_that_vanish_early_are_replaced(site: Site) -> None:
     name = site.work(0)
     batch = site.batch
     site.cluster.known = {batch.tick_job: f"{name}-tick", "tick-1": "the one that looks in a minute"}
@@ -340,7 +332,7 @@ def test_tick_jobs_that_are_gone_before_their_time_are_replaced(site: Site) -> N
 
 
 @pytest.mark.parametrize("of_task", [True, False])
-def test_a_sweep_that_has_ended_is_left_as_it_is(site: Site, of_task: bool) -> None:
+def test_tick_of_an_ended_sweep_changes_nothing(site: Site, of_task: bool) -> None:
     name = site.batch.name
     write_request(site.layout, Request("stop", 0.0, "me"))
     site.tick()
@@ -352,16 +344,14 @@ def test_a_sweep_that_has_ended_is_left_as_it_is(site: Site, of_task: bool) -> N
     assert {path: path.read_bytes() for path in site.layout.journal.iterdir()} == before
 
 
-def test_a_folder_without_a_detached_sweep_is_refused(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tick_refuses_a_sweep_that_is_not_detached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     drive(tmp_path / "s", FolderCluster(tmp_path / "controller"))
     assert tick.main([str(tmp_path / "s")], {}) == 1
     expected = f"{tmp_path}/s: expected a detached sweep; see `hpcsweep launch --detach`"
     assert [record.getMessage() for record in caplog.records] == [expected]
 
 
-def test_the_mark_of_a_tick_is_not_inherited_by_the_jobs_that_it_submits(site: Site) -> None:
+def test_jobs_do_not_inherit_the_tick_mark(site: Site) -> None:
     environ = {"PYTHONPATH": "/ours", "HPCSWEEP_TICK": "1f"}
     tick.main([str(site.root), "--batch", "b", "--job", "1_0"], environ)
     assert environ == {"PYTHONPATH": "/ours"}
@@ -370,7 +360,7 @@ def test_the_mark_of_a_tick_is_not_inherited_by_the_jobs_that_it_submits(site: S
 # --------------------------------------------------------------------------- jobs that only tick
 
 
-def test_the_job_behind_an_array_stays_until_the_array_is_closed(site: Site, passing: Time) -> None:
+def test_tick_job_stays_until_its_array_is_closed(site: Site, passing: Time) -> None:
     """A task may still be seen to clean up when the job behind its array starts."""
     site.work(0, 1, 2, 3)
     tick_job = site.batch.tick_job
@@ -383,9 +373,7 @@ def test_the_job_behind_an_array_stays_until_the_array_is_closed(site: Site, pas
     assert rung not in site.state.live
 
 
-def test_a_job_waits_for_a_driver_that_may_not_live_to_submit(
-    site: Site, held: Journal, passing: Time
-) -> None:
+def test_tick_job_waits_for_a_driver_without_a_successor(site: Site, held: Journal, passing: Time) -> None:
     site.work(0, 1, 2, 3)
     passing.then[3] = held.release
     assert site.tick(job=site.batch.tick_job) == 0
@@ -393,16 +381,14 @@ def test_a_job_waits_for_a_driver_that_may_not_live_to_submit(
     assert [len(task) for task in site.batch.tasks] == [1, 1]
 
 
-def test_a_job_leaves_where_the_driver_at_work_has_left_another_to_tick(
-    site: Site, held: Journal, passing: Time
-) -> None:
+def test_tick_job_leaves_if_another_job_succeeds_the_driver(site: Site, held: Journal, passing: Time) -> None:
     site.work(0, 1, 2, 3)
     assert site.tick(job="not the one behind its array") == 0
     assert passing.sleeps == 0
     assert site.finished() == 0
 
 
-def test_a_job_that_has_waited_long_enough_has_another_take_its_place(
+def test_tick_job_that_waited_too_long_submits_its_successor(
     site: Site, held: Journal, passing: Time
 ) -> None:
     assert site.tick(job=site.batch.tick_job) == 0
@@ -410,7 +396,7 @@ def test_a_job_that_has_waited_long_enough_has_another_take_its_place(
     assert [(after, delay_s) for _, after, delay_s in site.cluster.called] == [("", 60.0)]
 
 
-def test_a_job_asks_again_while_the_cluster_does_not_answer(
+def test_tick_job_retries_while_the_cluster_is_unavailable(
     site: Site, passing: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = site.cluster.limits
@@ -426,7 +412,7 @@ def test_a_job_asks_again_while_the_cluster_does_not_answer(
     assert site.finished() == 4
 
 
-def test_what_nobody_will_tell_of_is_looked_at_again_later(site: Site, passing: Time) -> None:
+def test_tick_job_is_submitted_for_what_no_job_will_report(site: Site, passing: Time) -> None:
     batch = site.batch
     write_request(site.layout, Request("stop", 0.0, "me"))
     site.cluster.stubborn = True
@@ -442,7 +428,7 @@ def test_what_nobody_will_tell_of_is_looked_at_again_later(site: Site, passing: 
 # --------------------------------------------------------------------------- commands that meet a tick
 
 
-def test_stop_waits_for_a_tick_and_does_not_wake_up_what_that_has_stopped(
+def test_stop_waits_for_a_tick_and_does_not_resume_what_it_stopped(
     site: Site, held: Journal, passing: Time
 ) -> None:
     def ticks() -> None:
@@ -456,7 +442,7 @@ def test_stop_waits_for_a_tick_and_does_not_wake_up_what_that_has_stopped(
     assert site.state.ended is not None
 
 
-def test_stop_tells_who_drives_where_that_takes_longer_than_a_tick(site: Site, held: Journal) -> None:
+def test_stop_names_a_driver_that_holds_on(site: Site, held: Journal) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session_module, "PATIENCE_S", 0.1)
         stopped = CliRunner().invoke(app, ["stop", str(site.root)])
@@ -464,7 +450,7 @@ def test_stop_tells_who_drives_where_that_takes_longer_than_a_tick(site: Site, h
     assert stopped.output.startswith(f"stop requested: {site.root}: process ")
 
 
-def test_cron_and_jobs_are_not_both_asked_to_drive(site: Site) -> None:
+def test_once_and_detach_exclude_each_other(site: Site) -> None:
     both = CliRunner().invoke(app, ["launch", str(site.spec), "--once", "--detach"])
     assert both.exit_code == 2
     assert "--detach and --once exclude each other: jobs or cron drive the sweep" in both.output

@@ -65,7 +65,9 @@ def status(*argv: str) -> dict[str, Any]:
     return found
 
 
-def test_survivors_are_kept_by_default_and_status_and_explain_tell_of_the_others(here: Path) -> None:
+def test_only_survivors_keep_checkpoints_by_default_and_status_and_explain_report_removed_ones(
+    here: Path,
+) -> None:
     layout = launched(here, keep="survivors", scheduler="hyperband")
     kept = best(layout)
     assert list(disk_usage_by_trial(layout)) == [kept]
@@ -82,7 +84,7 @@ def test_survivors_are_kept_by_default_and_status_and_explain_tell_of_the_others
     assert words not in run("explain", "results/lr", str(kept)).stdout
 
 
-def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_go(here: Path) -> None:
+def test_clean_removes_nothing_without_yes_and_shows_what_it_would_remove(here: Path) -> None:
     layout = launched(here, keep="all", scheduler="hyperband")
     kept = best(layout)
     others = sorted({*range(5)} - {kept})
@@ -109,7 +111,7 @@ def test_an_old_folder_is_cleaned_only_when_told_so_and_says_before_what_would_g
     assert status()["removed_trials"] == 4
 
 
-def test_trials_trained_to_the_end_go_only_if_the_best_alone_is_wanted(here: Path) -> None:
+def test_clean_keeps_finished_trials_unless_best_is_given(here: Path) -> None:
     layout = launched(here, keep="all", scheduler="asha, eta: 2")
     assert run("clean", "results/lr", "--yes").exit_code == 0
     state = Folder(layout.root).state
@@ -122,7 +124,7 @@ def test_trials_trained_to_the_end_go_only_if_the_best_alone_is_wanted(here: Pat
     assert list(disk_usage_by_trial(layout)) == [best(layout)]
 
 
-def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> None:
+def test_launch_reports_trials_that_restart_from_scratch(here: Path) -> None:
     layout = launched(here, keep="survivors", scheduler="fifo")
     kept = best(layout)
     assert list(disk_usage_by_trial(layout)) == [kept]
@@ -145,7 +147,7 @@ def test_launch_says_before_how_many_trials_go_on_from_scratch(here: Path) -> No
     assert "from scratch" not in run("launch", "lr.yaml").stdout
 
 
-def test_with_keep_all_a_higher_resource_of_fifo_goes_on_from_the_checkpoints(here: Path) -> None:
+def test_keep_all_lets_fifo_resume_from_checkpoints_at_a_higher_max_resource(here: Path) -> None:
     layout = launched(here, keep="all", scheduler="fifo")
     (here / "lr.yaml").write_text(
         (here / "lr.yaml").read_text().replace("max_resource: 3", "max_resource: 4")
@@ -166,7 +168,7 @@ def _start(layout: Layout, trial: int) -> int:
     return event.start
 
 
-def test_a_removal_that_was_killed_is_finished(here: Path) -> None:
+def test_killed_removal_is_completed(here: Path) -> None:
     layout = launched(here, keep="all", scheduler="hyperband")
     other = (best(layout) + 1) % 5
     journal = Journal.open(layout)
@@ -177,7 +179,7 @@ def test_a_removal_that_was_killed_is_finished(here: Path) -> None:
     assert Folder(layout.root).state.dropping == {}
 
 
-def test_beside_a_driver_it_refuses_and_says_why(here: Path) -> None:
+def test_clean_is_refused_while_a_driver_runs(here: Path) -> None:
     (here / "lr.yaml").write_text(SPEC.replace("KEEP", "all").replace("SCHEDULER", "fifo"))
     spec = load_spec(here / "lr.yaml")
     layout = Layout(here / "results/lr")
@@ -195,7 +197,7 @@ def test_beside_a_driver_it_refuses_and_says_why(here: Path) -> None:
     assert (nothing.exit_code, "nowhere: does not exist" in nothing.stderr) == (2, True)
 
 
-def test_a_mistaken_keep_names_what_there_is(here: Path) -> None:
+def test_unknown_keep_value_lists_valid_ones(here: Path) -> None:
     (here / "lr.yaml").write_text(SPEC.replace("KEEP", "best").replace("SCHEDULER", "fifo"))
     refused = run("plan", "lr.yaml")
     assert refused.exit_code == 2

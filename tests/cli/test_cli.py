@@ -61,7 +61,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("override", "words"), BAD.items(), ids=list(BAD))
-def test_bad_input_is_told_with_code_2_and_nothing_is_created(here: Path, override: str, words: str) -> None:
+def test_invalid_input_exits_with_2_and_creates_nothing(here: Path, override: str, words: str) -> None:
     before = sorted(here.rglob("*"))
     result = run("launch", "lr.yaml", "--set", override)
     assert result.exit_code == 2, result.output
@@ -71,7 +71,7 @@ def test_bad_input_is_told_with_code_2_and_nothing_is_created(here: Path, overri
     assert [path for path in sorted(here.rglob("*")) if "__pycache__" not in path.parts] == before
 
 
-def test_a_spec_that_is_not_there_and_one_that_is_no_yaml(here: Path) -> None:
+def test_missing_spec_and_invalid_yaml_exit_with_2(here: Path) -> None:
     missing = run("launch", "nofile.yaml")
     assert (missing.exit_code, missing.stderr) == (
         2,
@@ -83,7 +83,7 @@ def test_a_spec_that_is_not_there_and_one_that_is_no_yaml(here: Path) -> None:
     assert broken.stderr.startswith("hpcsweep: bad.yaml:")
 
 
-def test_a_folder_of_another_sweep_shows_the_difference_and_is_not_touched(here: Path) -> None:
+def test_folder_of_another_sweep_is_refused_with_the_difference_and_left_alone(here: Path) -> None:
     assert run("launch", "lr.yaml", "--set", "budget.trials=1", "--quiet").exit_code == 0
     before = sorted((path, path.stat().st_mtime_ns) for path in (here / "results").rglob("*"))
     changed = ["--set", "space.lr.high=0.5", "--set", "scheduler.eta=2", "--set", "objective.mode=max"]
@@ -102,13 +102,13 @@ def test_a_folder_of_another_sweep_shows_the_difference_and_is_not_touched(here:
     assert sorted((path, path.stat().st_mtime_ns) for path in (here / "results").rglob("*")) == before
 
 
-def test_budget_cluster_and_resources_may_change(here: Path) -> None:
+def test_budget_cluster_and_resources_may_change_between_launches(here: Path) -> None:
     assert run("launch", "lr.yaml", "--once").exit_code == 3
     changed = ["--set", "budget.time=1d", "--set", "cluster.slots=2", "--set", "resources.time=5m"]
     assert run("launch", "lr.yaml", *changed).exit_code == 0
 
 
-def test_a_folder_that_holds_something_else_is_refused(here: Path) -> None:
+def test_folder_without_a_sweep_must_be_empty(here: Path) -> None:
     (here / "thesis").mkdir()
     (here / "thesis" / "chapter1.tex").touch()
     (here / "file").touch()
@@ -119,21 +119,21 @@ def test_a_folder_that_holds_something_else_is_refused(here: Path) -> None:
     assert sorted(path.name for path in (here / "thesis").iterdir()) == ["chapter1.tex"]
 
 
-def test_a_folder_that_cannot_be_made_is_told(here: Path) -> None:
+def test_results_folder_that_cannot_be_created_is_an_error(here: Path) -> None:
     result = run("launch", "lr.yaml", "--results", "/proc/1/results")
     assert result.exit_code == 2
     assert "/proc/1/results/journal: cannot be written: No such file or directory" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["status", "best", "stop", "export", "retry"])
-def test_what_is_no_results_folder_is_told(here: Path, verb: str) -> None:
+def test_verbs_refuse_what_is_no_results_folder(here: Path, verb: str) -> None:
     for folder, words in (("nowhere", "does not exist"), (".", "is not a results folder")):
         result = run(verb, folder)
         assert result.exit_code == 2
         assert words in result.stderr
 
 
-def test_plan_tells_trials_runs_and_units_and_writes_nothing(here: Path) -> None:
+def test_plan_prints_trials_runs_and_units_and_writes_nothing(here: Path) -> None:
     result = run("plan", "lr.yaml", "--set", "scheduler.max_resource=81")
     assert result.exit_code == 0
     assert result.stdout == (
@@ -152,7 +152,7 @@ def test_plan_tells_trials_runs_and_units_and_writes_nothing(here: Path) -> None
     assert not (here / "results").exists()
 
 
-def test_plan_of_rounds_without_end_says_so(here: Path) -> None:
+def test_plan_of_endless_rounds_says_so(here: Path) -> None:
     halving = "scheduler={name: halving, min_resource: 2, max_resource: 10, rounds: null}"
     result = run("plan", "lr.yaml", "--set", halving, "--set", "budget.trials=20")
     assert "bracket 0 (trials x resource): 8x2 > 4x4 > 2x8 > 1x10\n" in result.stdout
@@ -161,7 +161,7 @@ def test_plan_of_rounds_without_end_says_so(here: Path) -> None:
     assert "again and again until the budget ends\n" in result.stdout
 
 
-def test_plan_of_asha_tells_about_how_many_reach_each_rung_and_how_many_may(here: Path) -> None:
+def test_plan_of_asha_estimates_each_rung_and_prints_the_maximum(here: Path) -> None:
     asha = "scheduler={name: asha, max_resource: 27, eta: 3}"
     result = run("plan", "lr.yaml", "--set", asha, "--set", "budget.trials=100")
     assert "bracket 0 (about, trials x resource): 100x1 > 33x3 > 11x9 > 3x27\n" in result.stdout
@@ -178,7 +178,7 @@ def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
     assert "51 trials, 66 runs at most\n" in result.stdout
 
 
-def test_plan_tells_how_much_a_budget_of_gpu_hours_lets_into_the_queue(
+def test_plan_prints_how_many_tasks_a_gpu_hours_budget_allows_in_the_queue(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpcsweep.cluster.local.devices.local_gpus", lambda: ["0", "1", "2", "3"])
@@ -200,7 +200,7 @@ def test_plan_tells_how_much_a_budget_of_gpu_hours_lets_into_the_queue(
     assert on_cpus.stdout.endswith("budget.gpu_hours 10: nothing is spent of it, as no run has a GPU\n")
 
 
-def test_enqueue_leaves_a_request_that_the_next_launch_takes_up(here: Path) -> None:
+def test_next_launch_runs_what_is_enqueued(here: Path) -> None:
     assert run("launch", "lr.yaml", "--once").exit_code == 3
     result = run("enqueue", "results/lr", "lr=1e-2")
     assert (result.exit_code, result.stdout) == (
@@ -216,7 +216,7 @@ def test_enqueue_leaves_a_request_that_the_next_launch_takes_up(here: Path) -> N
     assert "the sweep has finished: launch it again to run it" in late.stdout
 
 
-def test_what_waits_for_a_higher_budget_is_told_by_enqueue_status_and_launch(here: Path) -> None:
+def test_enqueue_status_and_launch_report_what_waits_for_a_higher_budget(here: Path) -> None:
     fifo = ["--set", "scheduler=fifo", "--set", "budget.trials=2"]
     assert run("launch", "lr.yaml", "--quiet", *fifo).exit_code == 0
     why = "budget.trials 2 lets none start; raise it, then launch again"
@@ -241,7 +241,7 @@ def test_what_waits_for_a_higher_budget_is_told_by_enqueue_status_and_launch(her
         (["lr=[0.1"], "enqueue lr=[0.1:1: not YAML"),
     ],
 )
-def test_a_configuration_that_cannot_be_enqueued_is_told(here: Path, values: list[str], words: str) -> None:
+def test_invalid_configuration_is_not_enqueued(here: Path, values: list[str], words: str) -> None:
     assert run("launch", "lr.yaml", "--once").exit_code == 3
     result = run("enqueue", "results/lr", *values)
     assert result.exit_code == 2
@@ -249,7 +249,7 @@ def test_a_configuration_that_cannot_be_enqueued_is_told(here: Path, values: lis
     assert list((here / "results/lr/control").glob("*")) == []
 
 
-def test_a_warm_start_says_what_it_takes_and_what_it_leaves(here: Path) -> None:
+def test_warm_start_reports_what_it_takes_and_what_it_skips(here: Path) -> None:
     assert run("launch", "lr.yaml", "--quiet").exit_code == 0
     more = ["--set", "name=next", "--set", "warm_start=[results/lr]", "--set", "space.lr.high=0.01"]
     result = run("launch", "lr.yaml", *more)
@@ -268,7 +268,7 @@ def test_a_warm_start_says_what_it_takes_and_what_it_leaves(here: Path) -> None:
     assert not (here / "results/third").exists()
 
 
-def test_auto_says_what_it_picks_and_why_and_stays_with_it(here: Path) -> None:
+def test_auto_reports_its_searcher_and_keeps_it(here: Path) -> None:
     finite = ["--set", "searcher=auto", "--set", "space.lr=[0.1, 0.01, 0.001]"]
     planned = run("plan", "lr.yaml", *finite)
     assert "searcher: random, chosen by auto: 17 trials go through all 3 configurations\n" in planned.stdout
@@ -280,7 +280,7 @@ def test_auto_says_what_it_picks_and_why_and_stays_with_it(here: Path) -> None:
     assert "searcher: random, chosen by auto: as when the sweep began\n" in again.stdout
 
 
-def test_repeats_are_trained_with_seeds_of_their_own(here: Path) -> None:
+def test_repeats_have_their_own_seeds(here: Path) -> None:
     (here / "trainer.py").write_text("def train(trial):\n    trial.report(1, loss=trial.seed)\n")
     fifo = ["--set", "scheduler=fifo", "--set", "budget.trials=2", "--set", "repeats=3"]
     result = run("launch", "lr.yaml", *fifo)
@@ -340,7 +340,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
     assert set(status["best"]) == {"trial", "value", "resource", "config"}
 
 
-def test_best_of_a_sweep_without_a_value_is_told_with_code_1(here: Path) -> None:
+def test_best_exits_with_1_if_no_run_has_a_value(here: Path) -> None:
     folder = here / "results" / "s"
     drive(folder, FolderCluster(here / "controller", objective=lambda *_: None))
     result = run("best", str(folder))
@@ -348,7 +348,7 @@ def test_best_of_a_sweep_without_a_value_is_told_with_code_1(here: Path) -> None
     assert "no run has given a value yet" in result.stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(here: Path) -> None:
+def test_closed_pipe_is_no_error(here: Path) -> None:
     folder = here / "results" / "s"
     drive(folder, FolderCluster(here / "controller"))
     command = f"{sys.executable} -m hpcsweep export {folder} --table runs"
@@ -357,7 +357,7 @@ def test_a_reader_that_goes_away_is_no_error(here: Path) -> None:
     assert (here / "err").read_text() == ""
 
 
-def test_a_signal_in_a_tick_lets_it_end_and_a_second_one_does_not() -> None:
+def test_first_signal_lets_a_tick_finish_and_second_interrupts_it() -> None:
     with _Signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)  # nothing is raised: the tick goes on
         with pytest.raises(_Interrupted) as told:
@@ -368,7 +368,7 @@ def test_a_signal_in_a_tick_lets_it_end_and_a_second_one_does_not() -> None:
         assert again.value.code == 130
 
 
-def test_a_signal_between_ticks_ends_the_driver_at_once() -> None:
+def test_signal_between_ticks_interrupts_at_once() -> None:
     with _Signals() as signals:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
         with pytest.raises(_Interrupted):

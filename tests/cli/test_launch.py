@@ -72,7 +72,7 @@ def fails(times: range, error: int, action: Callable[..., object]) -> Callable[.
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("where", ["tick", "write", "sync"])
-def test_launch_goes_on_when_the_folder_can_be_used_again(
+def test_launch_resumes_when_the_folder_is_available_again(
     spec: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str
 ) -> None:
     if where == "tick":
@@ -88,7 +88,7 @@ def test_launch_goes_on_when_the_folder_can_be_used_again(
     check_whole(spec.parent / "results" / "s")
 
 
-def test_a_folder_that_cannot_be_used_from_the_beginning_is_an_error_at_once(
+def test_folder_that_is_unavailable_from_the_start_is_an_error(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpcsweep.store.journal.writer.write_all", fails(range(100), errno.ENOSPC, write_all))
@@ -97,9 +97,7 @@ def test_a_folder_that_cannot_be_used_from_the_beginning_is_an_error_at_once(
     assert "No space left on device. Nothing is lost: free space or quota" in done.stderr
 
 
-def test_a_launch_whose_output_nobody_reads_any_more_ends(
-    spec: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_launch_ends_when_its_output_is_closed(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("hpcsweep.cli.launch")
     monkeypatch.setattr(module, "errors_exit", contextlib.nullcontext)
     monkeypatch.setattr(LogDisplay, "tick", fails(range(1, 2), errno.EPIPE, LogDisplay.tick))
@@ -107,9 +105,7 @@ def test_a_launch_whose_output_nobody_reads_any_more_ends(
         module.launch(spec, results=None, cluster=None, overrides=[], once=False, detach=False, quiet=False)
 
 
-def test_a_sweep_whose_folder_is_away_for_a_while_is_not_begun_anew(
-    spec: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unmounted_folder_does_not_start_a_new_sweep(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the file system is unmounted: nothing is there then."""
     folder, away = spec.parent / "results" / "s", spec.parent / "away"
     take_requests, sleep = Driver._handle_requests, SystemClock.sleep

@@ -69,7 +69,7 @@ def statuses() -> dict[str, int]:
     return {state: count for state, count in runs.items() if count}
 
 
-def test_what_failed_is_tried_again_one_trial_or_all_and_launch_carries_on(here: Path) -> None:
+def test_retry_retries_one_trial_or_all_and_launch_resumes(here: Path) -> None:
     trainer = here / "trainer.py"
     trainer.write_text(TRAINER.replace("{broken}", "(0, 1, 2)"))
     assert run("launch", "lr.yaml", "--quiet").exit_code == 1
@@ -146,7 +146,7 @@ def written(here: Path, *more: AnyEvent) -> Path:
         ),
     ],
 )
-def test_a_trial_that_did_not_fail_is_told_with_its_state_and_nothing_is_asked(
+def test_retry_of_a_trial_that_did_not_fail_reports_its_state_and_leaves_no_request(
     here: Path, trial: str, words: str
 ) -> None:
     root = written(here)
@@ -155,7 +155,7 @@ def test_a_trial_that_did_not_fail_is_told_with_its_state_and_nothing_is_asked(
     assert not (root / "control").exists()
 
 
-def test_a_driver_at_work_takes_the_request_up(here: Path) -> None:
+def test_running_driver_takes_up_the_retry(here: Path) -> None:
     root = written(here)
     journal = Journal.open(Layout(root))
     journal.acquire()
@@ -171,7 +171,7 @@ def test_a_driver_at_work_takes_the_request_up(here: Path) -> None:
     assert (kept["verb"], kept["arguments"]) == ("retry", {"trial": 1})
 
 
-def test_a_pause_is_lifted_even_where_nothing_has_failed(here: Path) -> None:
+def test_retry_resumes_a_paused_sweep_without_failures(here: Path) -> None:
     (here / "trainer.py").write_text(TRAINER.replace("{broken}", "()"))
     assert run("launch", "lr.yaml", "--quiet").exit_code == 0
     layout = Layout(here / "results/lr")
@@ -186,7 +186,7 @@ def test_a_pause_is_lifted_even_where_nothing_has_failed(here: Path) -> None:
     )
 
 
-def test_what_the_cluster_refuses_is_told_with_how_to_go_on(
+def test_refused_submission_is_reported_with_how_to_resume(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def submit(self: object, batch: object) -> str:
@@ -210,7 +210,7 @@ def test_what_the_cluster_refuses_is_told_with_how_to_go_on(
     ]
 
 
-def test_without_its_spec_the_request_is_left_for_a_launch(here: Path) -> None:
+def test_retry_without_the_stored_spec_leaves_the_request_for_launch(here: Path) -> None:
     root = written(here)
     (root / "sweep.yaml").unlink()
     result = run("retry", "results/lr")
@@ -221,7 +221,7 @@ def test_without_its_spec_the_request_is_left_for_a_launch(here: Path) -> None:
     assert len(list((root / "control").iterdir())) == 1
 
 
-def test_a_detached_sweep_is_left_to_its_jobs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_hands_a_detached_sweep_back_to_its_jobs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
 
     def submit_tick(self: object, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
@@ -243,7 +243,7 @@ def test_a_detached_sweep_is_left_to_its_jobs(here: Path, monkeypatch: pytest.Mo
     assert set(called) == {"tick"}
 
 
-def test_what_is_changed_with_it_is_told_before_and_holds_from_now_on(here: Path) -> None:
+def test_retry_set_prints_the_changes_and_keeps_them(here: Path) -> None:
     trainer = here / "trainer.py"
     trainer.write_text(TRAINER.replace("{broken}", "(0,)"))
     assert run("launch", "lr.yaml", "--quiet").exit_code == 0
@@ -273,9 +273,7 @@ def test_what_is_changed_with_it_is_told_before_and_holds_from_now_on(here: Path
         ("resources", "--set resources: must be key.path=value"),
     ],
 )
-def test_a_change_that_cannot_be_made_is_told_and_nothing_is_asked(
-    here: Path, change: str, words: str
-) -> None:
+def test_retry_refuses_invalid_changes_and_leaves_no_request(here: Path, change: str, words: str) -> None:
     root = written(here)
     result = run("retry", "results/lr", "1", "--set", change)
     assert result.exit_code == 2
@@ -283,7 +281,7 @@ def test_a_change_that_cannot_be_made_is_told_and_nothing_is_asked(
     assert not (root / "control").exists()
 
 
-def test_nothing_can_be_changed_beside_a_driver_at_work(here: Path) -> None:
+def test_retry_set_is_refused_while_a_driver_runs(here: Path) -> None:
     root = written(here)
     journal = Journal.open(Layout(root))
     journal.acquire()
@@ -296,7 +294,7 @@ def test_nothing_can_be_changed_beside_a_driver_at_work(here: Path) -> None:
     assert not (root / "control").exists()
 
 
-def test_what_its_user_cancelled_for_good_comes_back_only_by_its_number(here: Path) -> None:
+def test_cancelled_trial_is_retried_only_by_its_number(here: Path) -> None:
     root = written(here, RunFinished(SUBMITTED, 0, Outcome.CANCELLED, batch="b", task=2, message="twice"))
     layout = Layout(root)
     journal = Journal.open(layout)
@@ -325,14 +323,14 @@ def test_what_its_user_cancelled_for_good_comes_back_only_by_its_number(here: Pa
         ),
     ],
 )
-def test_a_trial_that_cannot_be_stopped_is_told_with_its_state(here: Path, trial: str, words: str) -> None:
+def test_stop_of_a_trial_that_cannot_be_stopped_reports_its_state(here: Path, trial: str, words: str) -> None:
     root = written(here)
     result = run("stop", "results/lr", trial)
     assert (result.exit_code, result.stderr) == (2, f"hpcsweep: {words}\n")
     assert not (root / "control").exists()
 
 
-def test_a_trial_is_stopped_by_a_driver_at_work_or_by_the_command_itself(here: Path) -> None:
+def test_trial_is_stopped_by_the_driver_or_else_by_the_command(here: Path) -> None:
     root = written(here)
     journal = Journal.open(Layout(root))
     journal.acquire()

@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("err", [False, True])
-def test_escapes_and_changes_of_direction_are_not_printed(
+def test_escape_sequences_and_bidi_characters_are_not_printed(
     capsys: pytest.CaptureFixture[str], err: bool
 ) -> None:
     with sanitized_output():
@@ -53,7 +53,7 @@ def test_escapes_and_changes_of_direction_are_not_printed(
     assert (errors if err else out) == f"one\n\ttwo {SAFE}\n{SAFE}\n"
 
 
-def test_bytes_pass_as_they_are(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_bytes_are_not_changed(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     with sanitized_output():
         sys.stdout.flush()
         sys.stdout.buffer.write(EVIL.encode())
@@ -61,7 +61,7 @@ def test_bytes_pass_as_they_are(capsysbinary: pytest.CaptureFixture[bytes]) -> N
     assert capsysbinary.readouterr().out == EVIL.encode()
 
 
-def test_json_keeps_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_escaped_json_has_the_same_value(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"a": [EVIL, "\U0001d11e\ue000\U000e0001"]}
     with sanitized_output():
         typer.echo(json_text(value))
@@ -70,14 +70,14 @@ def test_json_keeps_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.replace("\n", "").isprintable()
 
 
-def test_wrong_arguments_are_shown_without_escapes() -> None:
+def test_wrong_arguments_are_sanitized() -> None:
     for argv in (["status", f"nowhere{EVIL}"], [f"stat{EVIL}"], ["status", "a", EVIL]):
         result = CliRunner().invoke(app, argv)
         assert result.exit_code == 2
         assert not set("\x1b\x07\x9b\u202e\x08") & set(result.output), argv
 
 
-def test_what_is_hidden_is_printed_nowhere_and_forgotten_at_the_end(
+def test_hidden_values_are_masked_until_the_command_ends(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with sanitized_output():
@@ -88,13 +88,13 @@ def test_what_is_hidden_is_printed_nowhere_and_forgotten_at_the_end(
     assert capsys.readouterr().out == "the key is ***\nhunter22\n"
 
 
-def test_logs_on_a_terminal_keep_colours_alone() -> None:
+def test_logs_on_a_terminal_keep_only_colours() -> None:
     log = "\x1b[1;31mred\x1b[0m \x1b]52;c;x\x07\x1b[2J\r 10%\r 20%\r\nend\u202e"
     assert _coloured(log) == ("\x1b[1;31mred\x1b[0m ?]52;c;x??[2J\n 10%\n 20%\nend?\x1b[0m\n")
     assert _coloured("plain\n") == "plain\n"
 
 
-def test_secrets_are_recorded_where_they_are_needed_and_nowhere_else(here: Path) -> None:
+def test_secrets_are_written_only_where_they_are_needed(here: Path) -> None:
     given = "cluster.environment.HF_TOKEN=another secret 2"
     result = CliRunner().invoke(app, ["launch", "lr.yaml", "--set", given, "--set", "name=[]"])
     assert (result.exit_code, "secret" in result.output) == (2, False)
@@ -120,7 +120,7 @@ def test_the_command_line_is_recorded_without_secrets(here: Path, monkeypatch: p
     assert record.argv == ("hpcsweep", "launch", "--set", "a.HF_TOKEN=***")
 
 
-def test_a_variable_without_a_value_is_inherited_or_asked_for(
+def test_variable_without_a_value_must_be_set_and_is_inherited(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argv = ["launch", "lr.yaml", "--once", "--set", "cluster.environment={MY_TOKEN: null}"]
@@ -138,7 +138,7 @@ def test_a_variable_without_a_value_is_inherited_or_asked_for(
     assert os.stat("results/lr/sweep.yaml").st_mode & 0o777 == 0o644
 
 
-def test_a_stream_without_an_end_of_its_own_is_wrapped() -> None:
+def test_stream_without_a_close_is_wrapped() -> None:
     with sanitized_output():
         assert not isinstance(sys.stdout, io.TextIOWrapper)
         assert sys.stdout.encoding

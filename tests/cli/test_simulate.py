@@ -45,9 +45,7 @@ def wanted(*overrides: str, **others: Any) -> SimulateOptions:
 FIFO = ("scheduler={name: fifo, max_resource: 4}", "budget.trials=3", "cluster.max_gpus=2")
 
 
-def test_one_simulation_is_printed_with_all_its_figures(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_simulation_prints_all_figures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(Path("lr.yaml"), wanted(*FIFO, "enqueue=[{x: 0.5}, {x: 0.25}, {x: 0.125}]"), json=False)
     assert capsys.readouterr().out == (
         "lr: objective objective.py:curve; seed 0; 2 places of 1 GPU\n"
@@ -69,7 +67,7 @@ def test_one_simulation_is_printed_with_all_its_figures(
     assert {path.name for path in here.iterdir()} <= {"__pycache__", "lr.yaml", "objective.py"}
 
 
-def test_several_seeds_are_printed_as_medians(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_seeds_print_medians(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(Path("lr.yaml"), wanted(*FIFO, repeat=3, seed=5), json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "lr: objective objective.py:curve; seeds 5 to 7; 2 places of 1 GPU"
@@ -102,9 +100,7 @@ def test_json_has_every_simulation(here: Path, capsys: pytest.CaptureFixture[str
     assert one["value"] == one["values"][-1][1] == one["best"]["value"]
 
 
-def test_results_are_kept_where_wanted_and_give_curves_for_later(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kept_results_serve_as_curves(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(Path("lr.yaml"), wanted(results=here / "kept"), json=False)
     first = capsys.readouterr().out.splitlines()
     run(Path("lr.yaml"), wanted(objective=None, curves=here / "kept"), json=False)
@@ -113,12 +109,14 @@ def test_results_are_kept_where_wanted_and_give_curves_for_later(
     assert again[1:] == first[1:]
 
 
-def test_without_a_curve_only_times_mean_something(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_a_curve_says_that_only_times_count(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(Path("lr.yaml"), wanted(*FIFO, objective=None), json=False)
     assert "a built-in curve, so look at times alone" in capsys.readouterr().out
 
 
-def test_without_any_value_the_code_is_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulate_exits_with_1_if_no_run_has_a_value(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as left:
         run(Path("lr.yaml"), wanted(*FIFO, objective="objective.py:nothing"), json=False)
     assert left.value.exit_code == 1
@@ -139,7 +137,7 @@ def test_without_any_value_the_code_is_1(here: Path, capsys: pytest.CaptureFixtu
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_code_2(
+def test_invalid_options_exit_with_2(
     here: Path,
     capsys: pytest.CaptureFixture[str],
     overrides: tuple[str, ...],

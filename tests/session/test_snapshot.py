@@ -87,7 +87,7 @@ def launch(spec: Path, *argv: str) -> Result:
     ],
     ids=["file", "module", "command"],
 )
-def test_later_launches_run_the_copy_though_the_code_has_changed_or_is_gone(
+def test_later_launches_run_the_snapshot_even_if_the_code_is_gone(
     tmp_path: Path, train: str, code: str
 ) -> None:
     spec = sweep(tmp_path, train, code)
@@ -108,7 +108,7 @@ def test_later_launches_run_the_copy_though_the_code_has_changed_or_is_gone(
         assert [path.read_text() for path in project.glob("ran-*")] == [f"{folder}/code"] * 3
 
 
-def test_a_launch_that_dies_while_it_copies_has_begun_nothing_and_the_next_one_copies_anew(
+def test_launch_killed_while_copying_starts_nothing_and_the_next_one_copies_again(
     tmp_path: Path,
 ) -> None:
     spec = sweep(tmp_path, "train: {snapshot: true, function: train.py:train}", FUNCTION)
@@ -125,7 +125,7 @@ def test_a_launch_that_dies_while_it_copies_has_begun_nothing_and_the_next_one_c
     assert best["value"] > 20
 
 
-def test_a_copy_that_cannot_be_imported_begins_nothing_and_is_replaced_once_the_code_is_mended(
+def test_snapshot_that_cannot_be_imported_starts_nothing_and_is_replaced_after_a_fix(
     tmp_path: Path,
 ) -> None:
     spec = sweep(tmp_path, "train: {snapshot: true, function: train.py:train}", FUNCTION)
@@ -140,7 +140,7 @@ def test_a_copy_that_cannot_be_imported_begins_nothing_and_is_replaced_once_the_
     assert done.exit_code == 3, done.output
 
 
-def test_a_sweep_keeps_with_or_without_a_copy_as_it_was_started(tmp_path: Path) -> None:
+def test_snapshot_setting_cannot_change_after_the_start(tmp_path: Path) -> None:
     spec = sweep(tmp_path, "train: {snapshot: true, function: train.py:train}", FUNCTION)
     assert launch(spec).exit_code == 0
     done = launch(spec, "--set", "train.snapshot=false")
@@ -151,7 +151,7 @@ def test_a_sweep_keeps_with_or_without_a_copy_as_it_was_started(tmp_path: Path) 
     assert "expected the copy of the training code that the sweep was started with" in done.stderr
 
 
-def test_a_new_sweep_with_too_much_code_leaves_no_results_folder(tmp_path: Path) -> None:
+def test_too_much_code_leaves_no_results_folder(tmp_path: Path) -> None:
     spec = sweep(tmp_path, "train: {snapshot: true, function: train.py:train}", FUNCTION)
     with (spec.parent / "weights.pt").open("wb") as file:
         file.truncate(200 * 2**20)

@@ -46,9 +46,7 @@ def spec(tmp_path: Path, text: str = SPEC) -> SweepSpec:
     return load_spec(path, [])
 
 
-def test_each_rung_of_each_trial_is_an_observation_and_failures_are_too(
-    tmp_path: Path, earlier: Path
-) -> None:
+def test_every_rung_and_failure_of_a_trial_is_an_observation(tmp_path: Path, earlier: Path) -> None:
     known = load_results(spec(tmp_path), earlier, key="warm_start[0]")
     assert known.source == str(earlier)
     assert (len(known.results), known.skipped) == (17, {})
@@ -60,7 +58,7 @@ def test_each_rung_of_each_trial_is_an_observation_and_failures_are_too(
     assert {config["x"] > 0.9 for config, _ in known.results} == {True, False}
 
 
-def test_configurations_outside_of_the_space_are_left_out_and_counted(tmp_path: Path, earlier: Path) -> None:
+def test_configurations_outside_the_space_are_skipped_and_counted(tmp_path: Path, earlier: Path) -> None:
     narrow = SPEC.replace("high: 1.0", "high: 0.5")
     known = load_results(spec(tmp_path, narrow), earlier, key="warm_start[0]")
     assert all(config["x"] <= 0.5 for config, _ in known.results)
@@ -68,7 +66,9 @@ def test_configurations_outside_of_the_space_are_left_out_and_counted(tmp_path: 
     assert 0 < len(known.results) < 17
 
 
-def test_a_new_constant_agrees_and_another_parameter_does_not(tmp_path: Path, earlier: Path) -> None:
+def test_configuration_fits_a_space_with_a_new_constant_but_not_with_a_new_parameter(
+    tmp_path: Path, earlier: Path
+) -> None:
     constant = SPEC.replace("searcher:", "  layers: 3\nsearcher:")
     known = load_results(spec(tmp_path, constant), earlier, key="warm_start[0]")
     assert all(config["layers"] == 3 for config, _ in known.results)
@@ -84,7 +84,7 @@ def test_a_new_constant_agrees_and_another_parameter_does_not(tmp_path: Path, ea
         ("", "warm_start[0]: expected a results folder that `launch` made, got {nowhere}"),
     ],
 )
-def test_what_cannot_be_a_beginning_is_refused(
+def test_folder_that_cannot_be_a_warm_start_is_refused(
     tmp_path: Path, earlier: Path, change: str, problem: str
 ) -> None:
     nowhere = tmp_path / "nowhere"
@@ -94,7 +94,7 @@ def test_what_cannot_be_a_beginning_is_refused(
         load_results(spec(tmp_path, text), earlier if change else nowhere, key="warm_start[0]")
 
 
-def test_the_initial_events_are_the_results_then_the_enqueued_configurations(
+def test_initial_events_are_earlier_results_then_enqueued_configurations(
     tmp_path: Path, earlier: Path
 ) -> None:
     text = SPEC + f"warm_start: {earlier.name}\nenqueue: [{{x: 0.25}}, {{}}]\n"
@@ -107,7 +107,7 @@ def test_the_initial_events_are_the_results_then_the_enqueued_configurations(
     assert initial_events(loaded) == [known, enqueued]
 
 
-def test_a_sweep_of_repeats_gives_means(tmp_path: Path) -> None:
+def test_warm_start_from_repeats_uses_their_means(tmp_path: Path) -> None:
     started = SweepStarted("cafe01", "s", 1_000_000.0, STARTED.identity | {"repeats": 2})
     root = tmp_path / "earlier"
     drive(root, FolderCluster(tmp_path / "c"), scheduler=Hyperband(max_resource=3), first=(started,))
@@ -115,7 +115,7 @@ def test_a_sweep_of_repeats_gives_means(tmp_path: Path) -> None:
     assert len(known.results) == 3 + 2
 
 
-def test_runs_without_an_ending_are_left_out(tmp_path: Path) -> None:
+def test_unfinished_runs_are_skipped(tmp_path: Path) -> None:
     root = tmp_path / "earlier"
     journal = Journal.open(Layout(root))
     journal.acquire()

@@ -72,7 +72,7 @@ def test_one_compare_may_be_followed_by_several_words_and_other_options(elsewher
         (["--repeat", "0"], "'--repeat'"),
     ],
 )
-def test_what_is_wrong_is_told_with_code_2(elsewhere: Path, argv: list[str], words: str) -> None:
+def test_invalid_options_exit_with_2(elsewhere: Path, argv: list[str], words: str) -> None:
     result = simulate(*argv)
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.stderr.split())

@@ -141,7 +141,7 @@ def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(
         assert len(sweep.runs) == 4 + 2
 
 
-def test_second_launch_says_who_drives_and_takes_over_after_a_kill(tmp_path: Path) -> None:
+def test_second_launch_names_the_driver_and_takes_over_after_a_kill(tmp_path: Path) -> None:
     spec = write_sweep(tmp_path, max_resource=9, max_gpus=4)
     first = launch(spec)
     assert first.stdout is not None
