@@ -31,7 +31,7 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
 from hpcsweep.trial import RunFile
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import Folder, check_trial
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.objective import read_objective
@@ -115,9 +115,7 @@ def plan_rerun(folder: Folder, number: int | None) -> RerunPlan | None:
         if state.best is None:
             return None
         number, rung = state.best.trial, state.best.rung
-    if not 0 <= number < len(state.trials):
-        there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
-        raise SpecError(f"--trial: expected {there}, got {number}")
+    check_trial(state, number, argument="--trial")
     if not layout.spec.exists():
         raise FolderError(f"{layout.spec}: is missing: it tells how trials are run; bring it back")
     spec = load_spec(layout.spec)

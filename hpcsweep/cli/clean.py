@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.format import size
+from hpcsweep.cli.format import size, trial_list
 from hpcsweep.cli.sanitize import json_text
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
@@ -25,9 +25,6 @@ from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import Folder
-
-#: More trials than this are not listed one by one.
-NAMED: Final = 10
 
 
 def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
@@ -143,22 +140,17 @@ def _lines(summary: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> 
     if not summary["trials"]:
         return ["nothing to remove: all checkpoints may still be needed", kept]
     trials = summary["trials"]
-    what = f"{_amount(summary['bytes'], summary['files'], len(trials))}: {_list_trials(trials)}"
+    what = f"{_amount(summary['bytes'], summary['files'], len(trials))}: {trial_list(trials)}"
     if not yes:
         command = ["hpcsweep", "clean", str(path), *(["--best"] if best else []), "--yes"]
         return [f"would remove {what}", kept, f"nothing was removed; to remove, run: {shell_join(command)}"]
     lines = [f"removed {what}", kept]
     if summary.get("left_trials"):
         lines.append(
-            f"could not be removed (check the permissions): trials {_list_trials(summary['left_trials'])}"
+            f"could not be removed (check the permissions): trials {trial_list(summary['left_trials'])}"
         )
     return lines
 
 
 def _amount(count: int, files: int, trials: int) -> str:
     return f"{size(count)} in {files} file{'s' * (files != 1)} of {trials} trial{'s' * (trials != 1)}"
-
-
-def _list_trials(trials: Sequence[int]) -> str:
-    named = [str(trial) for trial in trials[:NAMED]]
-    return ", ".join([*named, ".."] if len(trials) > NAMED else named)

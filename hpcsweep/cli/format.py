@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from hpcsweep.core.counting import plural
@@ -14,8 +14,7 @@ from hpcsweep.views.folder import best_of
 from hpcsweep.views.rungs import RungCount
 from hpcsweep.views.warnings import hindrances, left_out, restarted, said
 
-#: How an attempt ended.
-#: So many trials are named in one line.
+#: Most trials that are listed in one line.
 NAMED: Final = 10
 
 ENDINGS: Final[Mapping[Outcome | FailureKind | Interruption, str]] = {
@@ -147,7 +146,7 @@ def troubles(state: SweepState, *, now: float) -> list[str]:
     ]
     again = restarted(state)
     if again:
-        names = ", ".join([*map(str, again[:NAMED]), *([".."] if len(again) > NAMED else [])])
+        names = trial_list(again)
         one = len(again) == 1
         lines.append(
             f"trained from scratch: trial{'' if one else 's'} {names}, "
@@ -200,3 +199,8 @@ def rung_text(count: RungCount) -> str:
     done = str(count.runs) if count.ended == count.runs else f"{count.ended}/{count.runs}"
     told = [f"{n} {word}" for n, word in ((count.failed, "failed"), (count.stopped, "stopped")) if n]
     return f"{done}x{count.resource}" + (f" ({', '.join(told)})" if told else "")
+
+
+def trial_list(trials: Sequence[int]) -> str:
+    """For example `0, 3, 5`; of many the first, then `..`."""
+    return ", ".join([*map(str, trials[:NAMED]), *([".."] if len(trials) > NAMED else [])])

@@ -48,25 +48,25 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
             check_inherited(spec, os.environ)
             session.check_fits()
             session.check_training_code()
-        place = session.target
-        typer.echo(f"{spec.name}: on {place.why}")
-        held = holding_of(place)
+        target = session.target
+        typer.echo(f"{spec.name}: on {target.why}")
+        held = holding_of(target)
         if held.why:
-            typer.echo(f"note: {holding_words(place, held)}")
-        ticks = tick_warning(place)
+            typer.echo(f"note: {holding_words(target, held)}")
+        ticks = tick_warning(target)
         if ticks:
             typer.echo(f"note: with --detach, {ticks}")
         name, reason = session.searcher
         typer.echo(f"searcher: {name}" + (f", chosen by auto: {reason}" if reason else ""))
         for line in describe_warm_start(session.warm_start):
             typer.echo(line)
-        largest = _brackets(spec, place, held_gpus=held.gpus)
+        largest = _brackets(spec, target, held_gpus=held.gpus)
         with prefix_errors(spec_path):
-            _reservation(spec, place, held_gpus=held.gpus)
-        _script(spec, place, runs=largest)
+            _reservation(spec, target, held_gpus=held.gpus)
+        _script(spec, target, runs=largest)
 
 
-def _brackets(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
+def _brackets(spec: SweepSpec, target: Target, *, held_gpus: int) -> int:
     """Print what the scheduler would do; the runs of the largest array."""
     size, repeats = spec.space.size, spec.repeats
     found = make_scheduler(spec).plan(spec.budget.trials)
@@ -89,11 +89,11 @@ def _brackets(spec: SweepSpec, place: Target, *, held_gpus: int) -> int:
         trials = None if found.starts is None else found.starts * repeats
         typer.echo(f"trials: {'until the budget ends' if trials is None else trials}")
         return 1
-    _total(spec, place, found, held_gpus=held_gpus)
+    _total(spec, target, found, held_gpus=held_gpus)
     return min(PIECE, max(max(bracket.sizes) for bracket in found.brackets)) * repeats
 
 
-def _total(spec: SweepSpec, place: Target, found: SchedulerPlan, *, held_gpus: int) -> None:
+def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: int) -> None:
     """Print trials, runs, resource and cost of brackets whose sizes are known."""
     each = "each time: " if found.iterations is None else ""
     times = (found.iterations or 1) * spec.repeats
@@ -115,13 +115,13 @@ def _total(spec: SweepSpec, place: Target, found: SchedulerPlan, *, held_gpus: i
     most_trials = spec.budget.trials
     if most_trials is not None and (found.iterations is None or most_trials < trials):
         typer.echo(f"budget.trials ends it after {plural(most_trials, 'trial')}")
-    shape = place.shape
+    shape = target.shape
     if shape.time_s is not None:
         gpus = max(spec.resources.gpus, -(-held_gpus // shape.lanes))
         hours = runs * (gpus or 1) * (spec.resources.time or 0) / 3600
         unit = "GPU-hours" if gpus else "run-hours"
         typer.echo(f"{each}{hours:g} {unit} if every run takes its whole time limit, once")
-    most = [place.max_tasks] if place.max_tasks is not None else []
+    most = [target.max_tasks] if target.max_tasks is not None else []
     if spec.cluster.max_gpus is not None and held_gpus:
         most.append(spec.cluster.max_gpus // held_gpus)
     if most:
@@ -139,18 +139,18 @@ def _format_bracket(bracket: BracketPlan) -> str:
     return " > ".join(rungs)
 
 
-def _reservation(spec: SweepSpec, place: Target, *, held_gpus: int) -> None:
+def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
     """Print what `budget.gpu_hours` allows to be submitted at a time."""
-    hours, shape = spec.budget.gpu_hours, place.shape
+    hours, shape = spec.budget.gpu_hours, target.shape
     if hours is None:
         return
     if not held_gpus:
         typer.echo(f"budget.gpu_hours {hours:g}: nothing is spent of it, as no run has a GPU")
         return
     settings = DriverConfig(
-        spec.name, place.name, spec.program(), shape, spec.searcher.seed, max_gpu_s=hours * 3600
+        spec.name, target.name, spec.program(), shape, spec.searcher.seed, max_gpu_s=hours * 3600
     )
-    default_time_s = None if shape.time_s else place.cluster.limits().time_s
+    default_time_s = None if shape.time_s else target.cluster.limits().time_s
     budget = GpuBudget(settings, default_time_s=default_time_s)
     budget.hold(held_gpus)
     tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
@@ -161,14 +161,14 @@ def _reservation(spec: SweepSpec, place: Target, *, held_gpus: int) -> None:
     )
 
 
-def _script(spec: SweepSpec, place: Target, *, runs: int) -> None:
+def _script(spec: SweepSpec, target: Target, *, runs: int) -> None:
     """The script of a batch as it would be sent, on a cluster that has scripts."""
-    tasks = -(-runs // place.shape.runs)
+    tasks = -(-runs // target.shape.runs)
     name = f"{spec.name}-SWEEP-1-1"
     folder = Path("results").resolve() / spec.name / "batches" / name
-    capped = spec.budget.gpu_hours is not None and place.shape.gpus > 0
-    throttle = min(tasks, place.max_tasks or tasks)
-    script = place.cluster.script(Batch(name, folder, tasks, throttle, place.shape, requeue=not capped))
+    capped = spec.budget.gpu_hours is not None and target.shape.gpus > 0
+    throttle = min(tasks, target.max_tasks or tasks)
+    script = target.cluster.script(Batch(name, folder, tasks, throttle, target.shape, requeue=not capped))
     if script is not None:
         typer.echo("")
         typer.echo(script)

@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.format import duration, runs_line, state_counts
+from hpcsweep.cli.format import NAMED, duration, runs_line, state_counts, trial_list
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import SweepOutcome
@@ -26,10 +26,8 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import send_request
 from hpcsweep.tick import finish_unread
-from hpcsweep.views.folder import Folder, failures
+from hpcsweep.views.folder import Folder, check_trial, failures
 
-#: More trials than this are not listed one by one.
-NAMED: Final = 10
 #: Sections of the spec that may change while a sweep goes on.
 MAY_CHANGE: Final = ("resources", "cluster", "budget", "retries")
 
@@ -121,9 +119,7 @@ def _failed_runs(state: SweepState, trial: int | None, path: Path) -> list[Run]:
             stand = f"{runs_line(state_counts(state))}{_cancelled(state, path)}"
             raise FolderError(f"{path}: no failed runs to retry: {stand}")
         return failed
-    if not 0 <= trial < len(state.trials):
-        there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
-        raise SpecError(f"TRIAL: expected {there}, got {trial}")
+    check_trial(state, trial)
     wanted = [run for run in failed if run.trial == trial]
     if not wanted:
         there = f"those are: {_numbers(failed)}" if failed else "there is none"
@@ -202,7 +198,7 @@ def _status(trial: Trial) -> str:
         case RunStatus.WAITING:
             return f"waits to be submitted for rung {run.rung}"
         case _:
-            return f"is running at rung {run.rung}"
+            return f"is queued or running at rung {run.rung}"
 
 
 def _retried(runs: Sequence[Run]) -> str:
@@ -216,5 +212,4 @@ def _retried(runs: Sequence[Run]) -> str:
 
 
 def _numbers(runs: Sequence[Run]) -> str:
-    named = [str(run.trial) for run in runs[:NAMED]]
-    return ", ".join([*named, ".."] if len(runs) > NAMED else named)
+    return trial_list([run.trial for run in runs])

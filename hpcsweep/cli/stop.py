@@ -22,7 +22,7 @@ from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session
 from hpcsweep.spec import load_spec
 from hpcsweep.store.requests import send_request
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import Folder, check_trial
 
 #: How long the command itself waits for the jobs to end if no driver is at work.
 PATIENCE_S: Final = 60.0
@@ -76,9 +76,7 @@ def _names(folder: Folder, path: Path, number: int) -> str:
         FolderError: The sweep has ended, or its spec is missing.
     """
     state = folder.state
-    if not 0 <= number < len(state.trials):
-        there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
-        raise SpecError(f"TRIAL: expected {there}, got {number}")
+    check_trial(state, number)
     if not folder.layout.spec.exists():
         raise FolderError(f"{folder.layout.spec}: is missing; `launch SPEC` writes it")
     trial = state.trials[number]

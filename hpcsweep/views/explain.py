@@ -14,7 +14,6 @@ import msgspec
 from hpcsweep.core.events import AnyEvent, Config, SweepOutcome
 from hpcsweep.core.models import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
-from hpcsweep.errors import SpecError
 from hpcsweep.views.explanation import (
     BestSoFar,
     Change,
@@ -24,6 +23,7 @@ from hpcsweep.views.explanation import (
     Rung,
     Verdict,
 )
+from hpcsweep.views.folder import check_trial
 from hpcsweep.views.ranking import Comparison, RungRanking
 from hpcsweep.views.replay import TrialReplay
 
@@ -42,9 +42,7 @@ def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explan
     Raises:
         SpecError: There is no such trial.
     """
-    if not 0 <= trial < len(state.trials):
-        there = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
-        raise SpecError(f"TRIAL: expected {there}, got {trial}")
+    check_trial(state, trial)
     retracing = TrialReplay(events, state, trial)
     own = state.trials[trial]
     rungs = tuple(_rung(retracing, state, run) for run in own.runs)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
-from hpcsweep.errors import FolderError
+from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store.checkpoints import disk_usage_by_trial
 from hpcsweep.store.journal.segments import JournalSnapshot, list_segments, read_journal
 from hpcsweep.store.journal.writer import current_driver
@@ -34,6 +34,17 @@ from hpcsweep.views.warnings import (
 #: Names of a task's files: the task comes first.
 _LOG: Final = re.compile(r"([0-9]+)(?:\.[0-9]+)?\.log")
 _RESULT: Final = re.compile(r"([0-9]+)\.[0-9]+\.[0-9]+\.json")
+
+
+def check_trial(state: SweepState, number: int, *, argument: str = "TRIAL") -> None:
+    """Check that the sweep has a trial of this number.
+
+    Raises:
+        SpecError: It has not.
+    """
+    if not 0 <= number < len(state.trials):
+        valid = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
+        raise SpecError(f"{argument}: expected {valid}, got {number}")
 
 
 class Folder:

@@ -138,7 +138,7 @@ def written(here: Path, *more: AnyEvent) -> Path:
     [
         ("7", "expected one of 0 to 4, got 7"),
         ("0", "expected one that has failed (those are: 1); trial 0 has completed rung 0"),
-        ("2", "expected one that has failed (those are: 1); trial 2 is running at rung 0"),
+        ("2", "expected one that has failed (those are: 1); trial 2 is queued or running at rung 0"),
         ("3", "expected one that has failed (those are: 1); trial 3 waits to be submitted for rung 0"),
         (
             "4",
