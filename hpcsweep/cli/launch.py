@@ -33,13 +33,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
 from hpcsweep.session.session import Session
-from hpcsweep.session.target import (
-    check_inherited,
-    holding_of,
-    holding_words,
-    tell_slow_programs,
-    tick_warning,
-)
+from hpcsweep.session.target import check_inherited, tell_slow_programs
 from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.extension import GROWING
@@ -81,7 +75,7 @@ def launch(
             session.validate()
             check_inherited(spec, os.environ)
             if starts_tasks:
-                session.check_fits()
+                session.check_target()
             if not session.copies_code:
                 session.check_training_code()
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
@@ -111,10 +105,10 @@ def _headlines(session: Session, *, starts_tasks: bool, detach: bool) -> Iterato
     """Where the sweep runs, what its tasks hold there, and how this launch extends it."""
     target = session.target
     yield f"hpcsweep: {session.spec.name} in {session.folder}, on {target.why}"
-    held = holding_of(target) if starts_tasks else None
+    held = target.allocation() if starts_tasks else None
     if held is not None and held.why:
-        yield f"note: {holding_words(target, held)}"
-    ticks = tick_warning(target) if detach else ""
+        yield f"note: {target.allocation_note(held)}"
+    ticks = target.tick_note() if detach else ""
     if ticks:
         yield f"note: {ticks}"
     for change in session.extensions:

@@ -24,7 +24,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.session import Session
-from hpcsweep.session.target import Target, check_inherited, holding_of, holding_words, tick_warning
+from hpcsweep.session.target import Target, check_inherited
 from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 
@@ -46,14 +46,14 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
             session = Session(spec, Path("results") / spec.name, cluster=cluster)
             session.validate()
             check_inherited(spec, os.environ)
-            session.check_fits()
+            session.check_target()
             session.check_training_code()
         target = session.target
         typer.echo(f"{spec.name}: on {target.why}")
-        held = holding_of(target)
+        held = target.allocation()
         if held.why:
-            typer.echo(f"note: {holding_words(target, held)}")
-        ticks = tick_warning(target)
+            typer.echo(f"note: {target.allocation_note(held)}")
+        ticks = target.tick_note()
         if ticks:
             typer.echo(f"note: with --detach, {ticks}")
         name, reason = session.searcher

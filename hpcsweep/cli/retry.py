@@ -49,7 +49,7 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
             session = _session(folder, overrides)
             _ = session.target
             if overrides:
-                session.check_fits()
+                session.check_target()
             _announce(folder, session.target, runs, overrides)
         send_request(folder.layout, "retry", **({} if trial is None else {"trial": trial}))
         try:

@@ -7,14 +7,7 @@ from hpcsweep.core.findings import Finding, failure, good, one_line, warning
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
 from hpcsweep.session.snapshot import check_training_code
-from hpcsweep.session.target import (
-    Target,
-    holding_of,
-    holding_problems,
-    holding_words,
-    resolve_target,
-    tick_warning,
-)
+from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.spec import SweepSpec
 
 MEND = "mend it in the spec"
@@ -30,20 +23,17 @@ def placed(spec: SweepSpec, *, name: str) -> tuple[Target | None, list[Finding]]
     if place.cluster.template:
         found.append(good("template", f"{place.cluster.template} renders"))
     try:
-        problems = place.cluster.problems(place.shape)
+        problems = place.problems(max_gpus=spec.cluster.max_gpus)
     except ClusterUnavailable as error:
         return place, [*found, failure("resources", one_line(str(error)), "try again when Slurm answers")]
     if problems:
         return place, [*found, *(failure("resources", problem, MEND) for problem in problems)]
-    too_much = holding_problems(place, max_gpus=spec.cluster.max_gpus)
-    if too_much:
-        return place, [*found, *(failure("resources", problem, MEND) for problem in too_much)]
     found.append(good("resources", f"{shape_words(place.shape)} of one task: fits"))
-    held = holding_of(place)
+    held = place.allocation()
     if held.why:
         advice = "max_gpus and budget.gpu_hours count what is held"
-        found.append(warning("whole nodes", holding_words(place, held), advice))
-    ticks, _, advice = tick_warning(place).partition("; ")
+        found.append(warning("whole nodes", place.allocation_note(held), advice))
+    ticks, _, advice = place.tick_note().partition("; ")
     if ticks:
         found.append(warning("tick jobs", f"with --detach, {ticks}", advice))
     return place, found

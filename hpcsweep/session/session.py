@@ -34,7 +34,7 @@ from hpcsweep.session.algorithms import (
     with_original_scheduler,
 )
 from hpcsweep.session.snapshot import check_training_code, create_snapshot, running_program
-from hpcsweep.session.target import Target, check_fits, resolve_target
+from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.session.validation import check_folder, current_start, find_changes, validate
 from hpcsweep.session.warm_start import initial_events
 from hpcsweep.spec import Change, SweepSpec, changes, load_spec
@@ -172,13 +172,13 @@ class Session:
         self._initial = self._identity, validate(self.spec, state=self.state)
         _ = self.target
 
-    def check_fits(self) -> None:
-        """Check that a task fits the target.
+    def check_target(self) -> None:
+        """Check that a task can run on the target.
 
         Raises:
-            SpecError: It can never run there.
+            SpecError: It never can.
         """
-        check_fits(self.target, max_gpus=self.spec.cluster.max_gpus, folder=self.folder)
+        self.target.check(max_gpus=self.spec.cluster.max_gpus, folder=self.folder)
 
     def check_training_code(self) -> None:
         """Check the code that the sweep runs; that of a finished sweep is left alone.

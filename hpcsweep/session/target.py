@@ -28,9 +28,9 @@ class Target(msgspec.Struct, frozen=True):
     Attributes:
         name: Of the cluster.
         why: One sentence for the user.
-        shape: What a task asks of it.
-        max_tasks: The cap on tasks at a time, None if there is none.
-        simulated: Whether nothing is really run there, and time is virtual.
+        shape: What a task requests.
+        max_tasks: The cap on tasks at a time; None if there is none.
+        simulated: Whether nothing is really run there, in virtual time.
     """
 
     name: str
@@ -40,11 +40,73 @@ class Target(msgspec.Struct, frozen=True):
     max_tasks: int | None
     simulated: bool = False
 
+    def allocation(self) -> TaskAllocation:
+        """What a task holds there; what it requests if the cluster does not answer."""
+        try:
+            return self.cluster.allocation_of(self.shape)
+        except ClusterUnavailable:
+            return TaskAllocation(self.shape.gpus, self.shape.cpus)
+
+    def allocation_note(self, held: TaskAllocation) -> str:
+        """That a task holds more than it requests, and what to do about it; empty if it does not."""
+        shape = self.shape
+        if not held.why:
+            return ""
+        if held.gpus > shape.gpus:
+            got, asked, each = f"{held.gpus} GPUs", shape.gpus, held.gpus // (shape.gpus // shape.lanes or 1)
+        else:
+            got, asked, each = f"{held.cpus} CPUs", shape.cpus, held.cpus // (shape.cpus // shape.lanes or 1)
+        note = f"a task asks for {asked} and holds {got}: {held.why}"
+        if each > shape.lanes:
+            sharing = f"cluster.concurrent: {each} (with cluster.runs_per_task: {each})"
+            note += f"; {sharing} shares them among {each} runs"
+        return note
+
+    def tick_note(self) -> str:
+        """That tick jobs of a detached sweep hold GPUs there, and what to do; empty if that is unknown."""
+        try:
+            return self.cluster.tick_warning()
+        except ClusterUnavailable:
+            return ""
+
+    def problems(self, *, max_gpus: int | None) -> list[str]:
+        """Why no task can ever run there, one line each; empty if one can.
+
+        Args:
+            max_gpus: The cap on GPUs held at a time.
+
+        Raises:
+            ClusterUnavailable: The cluster did not answer.
+        """
+        problems = self.cluster.problems(self.shape)
+        if problems or max_gpus is None:
+            return problems
+        held = self.allocation()
+        if held.gpus <= max_gpus:
+            return []
+        note = self.allocation_note(held)
+        return [f"cluster.max_gpus: must be at least {held.gpus}, got {max_gpus}: {note}"]
+
+    def check(self, *, max_gpus: int | None, folder: Path) -> None:
+        """Refuse what can never run there, before anything is submitted.
+
+        Args:
+            max_gpus: The cap on GPUs held at a time.
+            folder: The results folder, which the batch script names.
+
+        Raises:
+            SpecError: All problems at once.
+        """
+        problems = self.problems(max_gpus=max_gpus)
+        if problems:
+            raise SpecError(*problems)
+        self.cluster.script(Batch("x", Layout(folder.resolve()).batch("x").root, 1, 1, self.shape))
+
 
 def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepState | None = None) -> Target:
-    """The cluster that the spec (or `name`, which goes before it) asks for.
+    """The cluster that the spec asks for; `name` overrides it.
 
-    `auto` is where the sweep's jobs are if it has any (see `state`), else the first cluster that is found,
+    `auto` is where the sweep's jobs are if it has any (see `state`), else the first cluster detected,
     such as Slurm, else this machine.
 
     Raises:
@@ -63,7 +125,7 @@ def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepStat
 
 
 def _detect() -> tuple[str, str]:
-    """What `auto` is here, and why."""
+    """What `auto` means here, and why."""
     why = ""
     for name in CLUSTERS:
         backend = find_backend(name)
@@ -82,7 +144,7 @@ def _detect() -> tuple[str, str]:
 
 
 def sweep_request(spec: SweepSpec) -> SweepRequest:
-    """What a cluster is told of the sweep."""
+    """What a cluster needs to know of the sweep."""
     section, run = spec.cluster, spec.resources
     return SweepRequest(
         run=TaskResources(gpus=run.gpus, cpus=run.cpus, mem_mib=run.mem, time_s=run.time),
@@ -101,7 +163,7 @@ def sweep_request(spec: SweepSpec) -> SweepRequest:
 
 @contextlib.contextmanager
 def tell_slow_programs(tell: Callable[[str], None]) -> Iterator[None]:
-    """Until the block ends, say which of the cluster's programs has not answered for a while."""
+    """Until the block ends, report the cluster's programs that are slow to answer."""
     before = processes.on_slow
     processes.on_slow = lambda name, seconds: tell(f"waits for {name}: no answer for {seconds:g} s")
     try:
@@ -111,12 +173,12 @@ def tell_slow_programs(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def set_variables(environment: Mapping[str, str | None]) -> dict[str, str]:
-    """The variables that the spec gives a value; the others are inherited."""
+    """The variables that the spec sets; the others are inherited."""
     return {name: value for name, value in environment.items() if value is not None}
 
 
 def check_inherited(spec: SweepSpec, environ: Mapping[str, str]) -> None:
-    """Variables that a launch is to pass on to the jobs must be there.
+    """Check that the variables that jobs inherit from `launch` are set.
 
     Raises:
         SpecError: One line for each that is not.
@@ -132,65 +194,6 @@ def check_inherited(spec: SweepSpec, environ: Mapping[str, str]) -> None:
                 for name in missing
             )
         )
-
-
-def check_fits(place: Target, *, max_gpus: int | None, folder: Path | None = None) -> None:
-    """What can never run there is refused before anything is submitted.
-
-    Args:
-        place: Where the sweep runs.
-        max_gpus: The cap that a task must fit below.
-        folder: The results folder, where it is to be one of which scripts can tell.
-
-    Raises:
-        SpecError: One line for each way in which the resources do not fit.
-    """
-    problems = place.cluster.problems(place.shape) or holding_problems(place, max_gpus=max_gpus)
-    if problems:
-        raise SpecError(*problems)
-    if folder is not None:
-        place.cluster.script(Batch("x", Layout(folder.resolve()).batch("x").root, 1, 1, place.shape))
-
-
-def holding_of(place: Target) -> TaskAllocation:
-    """What a task will hold there; what it asks for where the cluster does not answer."""
-    try:
-        return place.cluster.allocation_of(place.shape)
-    except ClusterUnavailable:
-        return TaskAllocation(place.shape.gpus, place.shape.cpus)
-
-
-def holding_problems(place: Target, *, max_gpus: int | None) -> list[str]:
-    """Why no task fits below the cap on GPUs, one line; empty if one does."""
-    held = holding_of(place)
-    if max_gpus is None or held.gpus <= max_gpus:
-        return []
-    return [f"cluster.max_gpus: must be at least {held.gpus}, got {max_gpus}: {holding_words(place, held)}"]
-
-
-def holding_words(place: Target, held: TaskAllocation) -> str:
-    """That a task holds more than it asks for, and what to do about it; empty if it does not."""
-    shape = place.shape
-    if not held.why:
-        return ""
-    if held.gpus > shape.gpus:
-        got, asked, each = f"{held.gpus} GPUs", str(shape.gpus), held.gpus // (shape.gpus // shape.lanes or 1)
-    else:
-        got, asked, each = f"{held.cpus} CPUs", str(shape.cpus), held.cpus // (shape.cpus // shape.lanes or 1)
-    words = f"a task asks for {asked} and holds {got}: {held.why}"
-    if each > shape.lanes:
-        words += (
-            f"; cluster.concurrent: {each} (with cluster.runs_per_task: {each}) shares them among {each} runs"
-        )
-    return words
-
-
-def tick_warning(place: Target) -> str:
-    """That jobs that tick a detached sweep hold GPUs there, and what to do; empty if that is not known."""
-    try:
-        return place.cluster.tick_warning()
-    except ClusterUnavailable:
-        return ""
 
 
 def max_tasks(spec: SweepSpec, shape: TaskResources) -> int | None:
