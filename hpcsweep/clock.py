@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import Final
 
-#: A wall clock that differs by more than this from the time that has passed was set.
+#: A wall clock that deviates by more than this from the monotonic clock has jumped.
 JUMP_S: Final = 2.0
-#: What it says is believed once it has said so for so long.
-BELIEVED_S: Final = 60.0
+#: A jump is accepted once it has lasted this long.
+ACCEPT_JUMP_S: Final = 60.0
 
 
 class SystemClock:
-    """Time as this machine tells it, but that a wall clock which jumps for a while is not followed.
+    """The time of this machine; short-lived jumps of its wall clock are ignored.
 
     Attributes:
-        sleeping: Whether nothing is being done at the moment.
+        sleeping: Whether it sleeps at the moment.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class SystemClock:
         else:
             if self._off_since is None:
                 self._off_since = passed
-            if passed - self._off_since < BELIEVED_S:
+            if passed - self._off_since < ACCEPT_JUMP_S:
                 return expected
             self._off_since = None
         self._wall, self._passed = wall, passed

@@ -45,7 +45,7 @@ class HeldError(HpcsweepError):
 
 
 class SupersededError(HpcsweepError):
-    """A newer driver took over: whatever this one would still write is void."""
+    """A newer driver took over: what this one still writes does not count."""
 
 
 class ClusterError(HpcsweepError):
@@ -68,12 +68,12 @@ class SubmitUncertain(ClusterError):
     """The submission may or may not have been accepted: look the batch up by its name.
 
     Args:
-        words: The cluster's.
+        message: The cluster's own words.
         refused: The program ended by itself and named no job, and not for lack of an answer.
     """
 
-    def __init__(self, words: str, *, refused: bool = False) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
         self.refused = refused
 
 

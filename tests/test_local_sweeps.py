@@ -223,7 +223,7 @@ def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=10)
     assert driver.returncode == 130
-    assert f"carry on with: hpcsweep launch {spec} --set 'budget={{time: 1d}}'\n" in out
+    assert f"Resume with: hpcsweep launch {spec} --set 'budget={{time: 1d}}'\n" in out
     assert ours(folder)
     assert run(spec, "launch", spec).returncode == 0
 

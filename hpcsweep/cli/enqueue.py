@@ -43,7 +43,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
         elif folder.state.ended is not None:
             typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again to run it")
         elif folder.driver is None and folder.state.detached is None:
-            typer.echo("enqueued; no driver is at work: launch again to carry on")
+            typer.echo("enqueued; no driver is at work: launch again to resume")
         else:
             typer.echo("enqueued: it is the next configuration that starts")
 

@@ -87,10 +87,10 @@ def launch(
                 loop = _Loop(session, spec_path, show=show, signals=signals, mode=mode, quiet=quiet)
                 state = loop.run()
         except _Interrupted as interrupted:
-            typer.echo(f"\nInterrupted; jobs keep running. Carry on with: {again}", err=True)
+            typer.echo(f"\nInterrupted; jobs keep running. Resume with: {again}", err=True)
             raise typer.Exit(interrupted.code) from None
         except SubmitRefused as refusal:
-            raise SubmitRefused(f"{refusal}\nNothing is lost; fix it and carry on with: {again}") from None
+            raise SubmitRefused(f"{refusal}\nNothing is lost; fix it and resume with: {again}") from None
         code = _print_outcome(state, folder, quiet=quiet)
         if detach and code == LEFT_RUNNING:
             _print_detached(state, folder)

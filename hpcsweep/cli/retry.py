@@ -64,7 +64,7 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
         elif state.detached is not None:
             typer.echo(f"its jobs drive it; follow it with: hpcsweep status {shell_quote(str(path))}")
         else:
-            typer.echo(f"no driver is at work; carry on with: {_launch_command(folder.layout, path)}")
+            typer.echo(f"no driver is at work; resume with: {_launch_command(folder.layout, path)}")
 
 
 def _session(folder: Folder, overrides: Sequence[str]) -> Session:
@@ -91,7 +91,7 @@ def _drive(session: Session, path: Path) -> SweepState:
             if driver.tick():
                 driver.tick()
         except SubmitRefused as refusal:
-            again = f"Nothing is lost; fix it and carry on with: {_launch_command(session.layout, path)}"
+            again = f"Nothing is lost; fix it and resume with: {_launch_command(session.layout, path)}"
             raise SubmitRefused(f"{refusal}\n{again}") from None
         driver.schedule_successor()
     finish_unread(driver)

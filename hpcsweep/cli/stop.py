@@ -69,7 +69,7 @@ def _stop_trial(folder: Folder, path: Path, trial: int) -> None:
 
 
 def _names(folder: Folder, path: Path, number: int) -> str:
-    """What is stopped, in words: the trial, or all repeats of its configuration.
+    """What is stopped: the trial, or all repeats of its configuration.
 
     Raises:
         SpecError: There is no such trial, or it is over.
@@ -83,7 +83,7 @@ def _names(folder: Folder, path: Path, number: int) -> str:
     if trial.stopped:
         raise SpecError(f"TRIAL: trial {number} has been stopped already: {trial.stopped}")
     if state.ended is not None and state.ended.outcome not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
-        raise FolderError(f"{path}: has ended already ({folder.sweep_state}): no trial goes on")
+        raise FolderError(f"{path}: has ended already ({folder.sweep_state}): no trial is running")
     *_, retention = replay_sweep(load_spec(folder.layout.spec), folder.reading.events)
     if retention.is_at_its_end(number):
         raise SpecError(

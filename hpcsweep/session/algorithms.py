@@ -85,9 +85,9 @@ def replay_sweep(
     retention = Retention(state, scheduler, keep_trained=keep_trained)
     for event in events:
         state.apply(event)
-        told = repeats.told(event)
-        if told is not None:
-            scheduler.apply(told)
+        mapped = repeats.told(event)
+        if mapped is not None:
+            scheduler.apply(mapped)
         retention.apply(event)
     return state, scheduler, retention
 

@@ -335,7 +335,7 @@ class Session:
             other = min(others)
             raise FolderError(
                 f"{self.layout.root}: has jobs on cluster {other!r}, and this launch is on "
-                f"{self.target.why}; carry on with --cluster {other}, or stop it there first"
+                f"{self.target.why}; resume with --cluster {other}, or stop it there first"
             )
 
     def _driver_config(self) -> DriverConfig:

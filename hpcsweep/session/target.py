@@ -131,15 +131,15 @@ def _detect() -> tuple[str, str]:
         backend = find_backend(name)
         if not backend.automatic:
             continue
-        presence, words = backend.detect()
+        presence, answer = backend.detect()
         if presence is Presence.SILENT:
             raise SpecError(
-                f"cluster.name: auto: {words}: launch again when it answers, have {backend.title} waited for "
-                f"with --cluster {name}, or train on this very machine with --cluster {FALLBACK}"
+                f"cluster.name: auto: {answer}: launch again when it answers, wait for {backend.title} "
+                f"with --cluster {name}, or run on this machine with --cluster {FALLBACK}"
             )
         if presence is Presence.ANSWERS:
-            return name, words
-        why = why or words
+            return name, answer
+        why = why or answer
     return FALLBACK, why
 
 

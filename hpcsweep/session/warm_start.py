@@ -63,19 +63,19 @@ def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
     if metric != spec.objective.metric:
         raise SpecError(f"{key}: {folder} measured {metric!r}, this sweep measures {spec.objective.metric!r}")
     results = []
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     for trial in state.trials[:: state.repeats]:
         observations = tuple(_observations(state, trial.trial))
         if not observations:
-            passed_over["no result yet"] += 1
+            skipped["no result yet"] += 1
             continue
         config = spec.space.canonicalise(trial.config)
         problem = _problem(spec.space, config)
         if problem is None:
             results.append((config, observations))
         else:
-            passed_over[problem] += 1
-    return WarmStartLoaded(str(folder), tuple(results), dict(passed_over))
+            skipped[problem] += 1
+    return WarmStartLoaded(str(folder), tuple(results), dict(skipped))
 
 
 def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | None]]:
@@ -88,13 +88,13 @@ def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | 
 
 
 def _problem(space: Space, config: Config) -> str | None:
-    """Why the configuration is outside the space, in the same words for all that fail alike."""
+    """Why the configuration is outside the space, worded alike for all that fail alike."""
     problems = space.check(config)
     return problems[0].partition(", got ")[0] if problems else None
 
 
 def describe_warm_start(loaded: Sequence[WarmStartLoaded]) -> list[str]:
-    """What was taken over from earlier sweeps, in words."""
+    """What was taken over from earlier sweeps, one line for each fact."""
     lines: list[str] = []
     for event in loaded:
         taken, skipped = len(event.results), sum(event.skipped.values())

@@ -205,7 +205,7 @@ def test_next_launch_runs_what_is_enqueued(here: Path) -> None:
     result = run("enqueue", "results/lr", "lr=1e-2")
     assert (result.exit_code, result.stdout) == (
         0,
-        "enqueued; no driver is at work: launch again to carry on\n",
+        "enqueued; no driver is at work: launch again to resume\n",
     )
     assert run("launch", "lr.yaml", "--quiet").exit_code == 0
     told = json.loads(run("explain", "results/lr", "9", "--json").stdout)

@@ -75,20 +75,20 @@ def test_retry_retries_one_trial_or_all_and_launch_resumes(here: Path) -> None:
     assert run("launch", "lr.yaml", "--quiet").exit_code == 1
     trainer.write_text(TRAINER.replace("{broken}", "()"))
     spec = here / "results/lr/sweep.yaml"
-    carry_on = f"no driver is at work; carry on with: hpcsweep launch {spec} --results results/lr\n"
+    resume = f"no driver is at work; resume with: hpcsweep launch {spec} --results results/lr\n"
     one = run("retry", "results/lr", "1")
     again = "retrying: trial {}, rung 0 (to 1), from scratch\n"
     each = "each with 1 CPU, on this machine, 3 runs at a time on CPUs (as asked for)\n"
     assert (one.exit_code, one.stdout) == (
         0,
-        f"{again.format(1)}{each}trial 1 is retried\n{carry_on}",
+        f"{again.format(1)}{each}trial 1 is retried\n{resume}",
     )
     assert run("launch", str(spec), "--results", "results/lr", "--quiet").exit_code == 0
     assert statuses() == {"completed": 1, "failed": 2}
     others = run("retry", "results/lr")
     assert (others.exit_code, others.stdout) == (
         0,
-        f"{again.format(0)}{again.format(2)}{each}2 trials are retried: 0, 2\n{carry_on}",
+        f"{again.format(0)}{again.format(2)}{each}2 trials are retried: 0, 2\n{resume}",
     )
     assert run("launch", "lr.yaml", "--quiet").exit_code == 0
     assert statuses() == {"completed": 3}
@@ -199,7 +199,7 @@ def test_refused_submission_is_reported_with_how_to_resume(
     assert (result.exit_code, result.stderr) == (
         2,
         (
-            "hpcsweep: sbatch: invalid partition specified: gpu\nNothing is lost; fix it and carry on with: "
+            "hpcsweep: sbatch: invalid partition specified: gpu\nNothing is lost; fix it and resume with: "
             f"hpcsweep launch {here}/results/lr/sweep.yaml --results results/lr\n"
         ),
     )
