@@ -32,11 +32,11 @@ from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
+from hpcsweep.schedulers import scheduler_traits
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import check_inherited, tell_slow_programs
 from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import load_spec
-from hpcsweep.spec.extension import GROWING
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.tick import finish_unread
@@ -289,7 +289,7 @@ def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) ->
         enqueued: How many configurations wait.
     """
     scheduler = state.started.identity.get("scheduler", {}) if state.started else {}
-    growing = [f"scheduler.{key}" for key in GROWING.get(scheduler.get("name", ""), ())]
+    growing = [f"scheduler.{key}" for key in scheduler_traits(scheduler.get("name", "")).extendable]
     # Its first word is the key of a budget that is used up.
     reason = state.ended.reason.partition(" ")[0] if state.ended is not None else ""
     budgets = [reason] if reason.startswith("budget.") else []

@@ -384,7 +384,7 @@ class SynchronousHalving:
             self._open = dict(sorted((self._open | {bracket.index: bracket}).items()))
 
     def _extend(self, options: Mapping[str, Any]) -> None:
-        """Go on with the options of a sweep that goes further; see `spec.extension`."""
+        """Go on with the options of a sweep that goes further; see `spec.changes`."""
 
     def _go_on(self, brackets: Sequence[BracketPlan], *, iterations: int | None) -> None:
         """Go on with brackets whose first rungs are those of the ones before, or with more iterations."""

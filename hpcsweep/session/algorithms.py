@@ -17,7 +17,7 @@ from hpcsweep.driver.repeats import RepeatAdapter
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, WithStoppingRules
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.spec import SweepSpec
-from hpcsweep.spec.models import SCHEDULER_MODELS
+from hpcsweep.spec.named_options import NamedOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ def replay_sweep(
 def with_original_scheduler(spec: SweepSpec, started: SweepStarted | None) -> SweepSpec:
     """With the options that the scheduler began with: the journal replays each extension in its place."""
     plain = started.identity["scheduler"] if started else None
-    model = SCHEDULER_MODELS.get(spec.scheduler.name)
-    if plain is None or model is None or plain == spec.scheduler.plain():
+    if plain is None or plain == spec.scheduler.plain():
         return spec
-    return dataclasses.replace(spec, scheduler=model.model_validate(plain))
+    options = {key: value for key, value in plain.items() if key != "name"}
+    return dataclasses.replace(spec, scheduler=NamedOptions(name=plain["name"], options=options))

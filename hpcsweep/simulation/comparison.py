@@ -13,8 +13,7 @@ import msgspec
 
 from hpcsweep.cluster.simulated.training import Curve
 from hpcsweep.errors import SpecError
-from hpcsweep.plugins import find_class
-from hpcsweep.schedulers import SCHEDULERS
+from hpcsweep.schedulers import scheduler_class
 from hpcsweep.simulation.recorder import SimulationResult
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import SweepSpec, load_spec
@@ -109,7 +108,7 @@ def _overrides(spec: SweepSpec, key: str, value: str) -> list[str]:
 def _shared_options(spec: SweepSpec, scheduler: str) -> list[str]:
     options: dict[str, Any] = spec.scheduler.options
     try:
-        cls = find_class(SCHEDULERS, scheduler, group="hpcsweep.schedulers", key="scheduler")
+        cls = scheduler_class(scheduler)
     except SpecError as error:
         raise SpecError(f"--compare scheduler={scheduler}: {error}") from error
     wanted = inspect.signature(cls).parameters

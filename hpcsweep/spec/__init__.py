@@ -1,7 +1,6 @@
-"""sweep.yaml -> SweepSpec, frozen and validated; every problem is told at once."""
+"""Reads sweep.yaml into a frozen, validated `SweepSpec`; reports every problem at once."""
 
-from hpcsweep.spec.extension import Change, changes
-from hpcsweep.spec.identity import difference
+from hpcsweep.spec.changes import Change, changes, difference
 from hpcsweep.spec.load import load_spec
 from hpcsweep.spec.schema import json_schema
 from hpcsweep.spec.sweep import SweepSpec

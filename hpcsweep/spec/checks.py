@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Final
 
 from numpy.random import default_rng
 
+from hpcsweep import schedulers
 from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
+from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Choice, Ordinal, Space
 from hpcsweep.errors import TrainerError
-from hpcsweep.schedulers.rungs import floor_log, halving_bracket
-from hpcsweep.spec.models import (
-    Asha,
-    Budget,
-    Cluster,
-    Fifo,
-    Halving,
-    Hyperband,
-    Pbt,
-    Resources,
-    SchedulerChoice,
-    Train,
-)
+from hpcsweep.spec.models import Budget, Cluster, Resources, Train
+from hpcsweep.spec.named_options import NamedOptions
 from hpcsweep.spec.problems import Problems
 from hpcsweep.worker.command import check_template
 
 #: Random configurations on which constraints are tried.
 PROBES: Final = 32
-#: Configurations in one rung at most. They start piece by piece, but in the end all are in memory.
-MAX_RUNG: Final = 10_000_000
-#: Intervals that a member of a population is trained for at most; each is a run.
-MAX_INTERVALS: Final = 100_000
 
 
 def check_train(train: Train, names: list[str] | None, problems: Problems) -> None:
@@ -68,100 +53,39 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
                 problems.add(path, f"{expected}, got {format_value(pattern)}")
 
 
-def check_scheduler(scheduler: SchedulerChoice, problems: Problems) -> None:
-    """Its rungs exist."""
-    if isinstance(scheduler, Pbt):
-        _check_pbt(scheduler, problems)
-    if not isinstance(scheduler, Halving | Hyperband | Asha):
-        return
-    if scheduler.min_resource > scheduler.max_resource:
-        expected = f"must be <= max_resource ({scheduler.max_resource})"
-        problems.add("scheduler.min_resource", f"{expected}, got {scheduler.min_resource}")
-    elif isinstance(scheduler, Asha):
-        rungs = halving_bracket(
-            min_resource=scheduler.min_resource, max_resource=scheduler.max_resource, eta=scheduler.eta
-        ).resources
-        if scheduler.brackets > len(rungs):
-            expected = f"must be at most {len(rungs)}, the number of rungs"
-            problems.add("scheduler.brackets", f"{expected}, got {scheduler.brackets}")
-    elif isinstance(scheduler, Hyperband):
-        first, eta = scheduler.min_resource, scheduler.eta
-        trials = eta ** floor_log(scheduler.max_resource // first, eta)
-        if trials > MAX_RUNG:
-            highest = first * eta ** (floor_log(MAX_RUNG, eta) + 1) - 1
-            lowest = scheduler.max_resource // eta ** (floor_log(MAX_RUNG, eta) + 1) + 1
-            expected = f"must be at most {highest} with min_resource {first} and eta {eta}"
-            why = f"the first rung would have {trials} trials, and {MAX_RUNG} are the most"
-            advice = f"lower it, or give a min_resource of at least {lowest}"
-            problems.add(
-                "scheduler.max_resource", f"{expected}, got {scheduler.max_resource}: {why}; {advice}"
-            )
-    elif isinstance(scheduler, Halving):
-        top = 0  # rungs above the first one: integers, as logarithms of floats lose some
-        while scheduler.min_resource * scheduler.eta**top < scheduler.max_resource:
-            top += 1
-        if scheduler.prefact * scheduler.eta**top < 1:
-            expected = "must leave at least one trial in the first rung"
-            problems.add("scheduler.prefact", f"{expected}, got {scheduler.prefact}")
-        elif scheduler.prefact * scheduler.eta**top >= MAX_RUNG + 1:
-            most = math.floor(MAX_RUNG / scheduler.eta**top * 1e6) / 1e6
-            key = "prefact" if most else "max_resource"
-            expected = f"must leave at most {MAX_RUNG} trials in the first rung"
-            advice = f"give at most {most:g}" if most else "lower it, or raise min_resource"
-            problems.add(f"scheduler.{key}", f"{expected}, got {getattr(scheduler, key):g}; {advice}")
-
-
-def _check_pbt(scheduler: Pbt, problems: Problems) -> None:
-    if scheduler.interval > scheduler.max_resource:
-        expected = f"must be <= max_resource ({scheduler.max_resource})"
-        problems.add("scheduler.interval", f"{expected}, got {scheduler.interval}")
-    elif scheduler.max_resource // scheduler.interval > MAX_INTERVALS:
-        least = -(-scheduler.max_resource // MAX_INTERVALS)
-        expected = f"must be at least {least}: max_resource ({scheduler.max_resource}) has"
-        problems.add(
-            "scheduler.interval", f"{expected} {MAX_INTERVALS} intervals at most, got {scheduler.interval}"
-        )
-    if scheduler.population * Fraction(str(scheduler.quantile)) < 1:
-        least = math.ceil(1 / Fraction(str(scheduler.quantile)))
-        expected = f"must be at least {least}, so that the quantile {scheduler.quantile:g} holds a member"
-        problems.add("scheduler.population", f"{expected}, got {scheduler.population}")
-
-
-def check_watching(
-    scheduler: SchedulerChoice, *, stop: bool, repeats: int, cluster: Cluster | None, problems: Problems
+def check_early_stopping(
+    scheduler: NamedOptions,
+    instance: Scheduler | None,
+    *,
+    stop: bool,
+    repeats: int,
+    cluster: Cluster | None,
+    problems: Problems,
 ) -> None:
-    """What ends single runs needs them to be tasks of their own; repeats are compared by their mean."""
+    """Stopping a run cancels its task, so that it must be alone there; repeats are compared by their mean."""
     early = "stop" if stop else ""
-    if isinstance(scheduler, Asha) and scheduler.stopping:
-        early = early or "scheduler.stopping"
+    traits = schedulers.scheduler_traits(scheduler.name)
+    if instance is not None and instance.needs_reports:
+        option = traits.reports_option
+        early = early or (f"scheduler.{option}" if option else f"scheduler: {scheduler.name}")
     if early and cluster is not None and cluster.runs_per_task > 1:
         expected = f"must be 1 with {early}, which cancels the tasks of single runs"
         problems.add("cluster.runs_per_task", f"{expected}, got {cluster.runs_per_task}")
-    if isinstance(scheduler, Pbt):
-        early = "scheduler: pbt"
+    if traits.population:
+        early = f"scheduler: {scheduler.name}"
     if repeats > 1 and early:
         problems.add("repeats", f"must be 1 with {early}, got {repeats}")
-    if isinstance(scheduler, Pbt) and stop:
-        problems.add("stop", "cannot go with scheduler: pbt, which replaces its bad members itself")
+    if traits.population and stop:
+        problems.add("stop", f"cannot go with {early}, which replaces its bad members itself")
 
 
 def check_end(
-    scheduler: SchedulerChoice, *, ends: bool, budget: Budget, resources: Resources, problems: Problems
+    instance: Scheduler, *, ends: bool, budget: Budget, resources: Resources, problems: Problems
 ) -> None:
     """The sweep ends some time: by its scheduler, its searcher (`ends`) or its budget."""
-    match scheduler:
-        case Fifo():
-            endless = "fifo goes on for ever in this space"
-        case Asha():
-            endless = "asha goes on for ever in this space"
-        case Halving(rounds=None):
-            endless = "rounds: null goes on for ever"
-        case Hyperband(iterations=None):
-            endless = "iterations: null goes on for ever"
-        case _:
-            return
+    endless = instance.plan().open_ended
     spends = budget.gpu_hours is not None and resources.gpus > 0
-    if ends or spends or budget.trials is not None or budget.time is not None:
+    if not endless or ends or spends or budget.trials is not None or budget.time is not None:
         return
     never = " (gpu_hours are not spent as resources.gpus is 0)" if budget.gpu_hours is not None else ""
     problems.add("budget", f"must have trials, gpu_hours or time, {endless}{never}")
@@ -181,7 +105,7 @@ def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) ->
         problems.add("cluster.signal", f"{expected}, got {cluster.signal}")
 
 
-def constraints_compute(space: Space, problems: Problems) -> bool:
+def check_constraints(space: Space, problems: Problems) -> bool:
     """Whether all constraints go with the values of the space, tried on some of them."""
     if not space.constraints:
         return True

@@ -1,4 +1,4 @@
-"""What a sweep starts with: configurations to try first, earlier results, rules that stop trials."""
+"""Reads `enqueue`, `warm_start`, `repeats` and `stop`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
-from hpcsweep.options import options_model
-from hpcsweep.schedulers.stopping_rules import STOP_RULES
-from hpcsweep.spec.models import NamedOptions
+from hpcsweep.spec.named_options import STOP_RULE, NamedOptions, read_options, split_name
 from hpcsweep.spec.problems import Problems
 
-#: Trainings of one configuration at most: they start together.
+#: Trainings of one configuration at most, as they start together.
 MAX_REPEATS: Final = 1000
 
 
 def read_enqueue(raw: Any, space: Space | None, problems: Problems) -> tuple[Config, ...]:
-    """Configurations as they are given, perhaps in part; each can be completed."""
+    """The configurations to try first, as given; each can be completed."""
     if raw is None:
         return ()
     if not isinstance(raw, list):
@@ -44,7 +42,7 @@ def read_enqueue(raw: Any, space: Space | None, problems: Problems) -> tuple[Con
 
 
 def read_warm_start(raw: Any, problems: Problems) -> tuple[str, ...]:
-    """Results folders as they are given."""
+    """The results folders of earlier sweeps, as given."""
     if raw is None:
         return ()
     folders = [raw] if isinstance(raw, str) else raw
@@ -55,7 +53,7 @@ def read_warm_start(raw: Any, problems: Problems) -> tuple[str, ...]:
 
 
 def read_repeats(raw: Any, problems: Problems) -> int:
-    """How often each configuration is trained."""
+    """The number of trainings per configuration."""
     if raw is None:
         return 1
     if not isinstance(raw, int) or isinstance(raw, bool) or raw < 1:
@@ -69,7 +67,7 @@ def read_repeats(raw: Any, problems: Problems) -> int:
 
 
 def read_stop(raw: Any, problems: Problems) -> tuple[NamedOptions, ...]:
-    """The rules: one by its name or as a mapping with a name, or a list of such."""
+    """The stopping rules: one by name or mapping, or a list of them."""
     if raw is None:
         return ()
     several = isinstance(raw, list)
@@ -81,25 +79,17 @@ def read_stop(raw: Any, problems: Problems) -> tuple[NamedOptions, ...]:
 
 
 def _rule(raw: Any, path: str, problems: Problems) -> NamedOptions | None:
-    options = {"name": raw} if isinstance(raw, str) else raw
-    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+    if not isinstance(raw, str) and not (isinstance(raw, dict) and isinstance(raw.get("name"), str)):
         problems.add(path, f"must be a rule's name or a mapping with a name, got {format_value(raw)}")
         return None
-    name = options["name"]
-    if name not in STOP_RULES:
-        expected = " or ".join(repr(known) for known in STOP_RULES)
-        problems.add(f"{path}.name", f"must be {expected}, got {name!r}")
-        return None
-    rest = {str(key): value for key, value in options.items() if key != "name"}
-    model = problems.validated(
-        options_model(STOP_RULES[name], ("minimise",)), rest, path=path, also_known=("name",)
-    )
-    if model is None:
+    named = split_name(raw, path, STOP_RULE, problems)
+    options = None if named is None else read_options(*named, path, STOP_RULE, problems)
+    if named is None or options is None:
         return None
     try:
-        STOP_RULES[name](**model.model_dump())
+        STOP_RULE.load(named[0])(**options)
     except ValueError as error:
-        option, _, rest_of_it = str(error).partition(": ")
-        problems.add(f"{path}.{option}", rest_of_it)
+        option, _, problem = str(error).partition(": ")
+        problems.add(f"{path}.{option}", problem)
         return None
-    return NamedOptions(name=name, options=model.model_dump())
+    return NamedOptions(name=named[0], options=options)

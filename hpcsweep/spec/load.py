@@ -6,35 +6,31 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 from hpcsweep.cluster.backend import cluster_names
 from hpcsweep.core.domains import MAX_LISTED, format_value
 from hpcsweep.core.option_types import LARGEST
+from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Space, suggest_name
 from hpcsweep.errors import SpecError
-from hpcsweep.options import Section, options_model
-from hpcsweep.plugins import find_class
-from hpcsweep.schedulers import SCHEDULERS
-from hpcsweep.searchers import SEARCHERS, SUPPLIED, make_searcher, searcher_class, searcher_names
+from hpcsweep.options import Section
+from hpcsweep.schedulers import make_scheduler
+from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import checks
 from hpcsweep.spec.initial import read_enqueue, read_repeats, read_stop, read_warm_start
-from hpcsweep.spec.models import (
-    SCHEDULER_MODELS,
-    Budget,
-    Cluster,
+from hpcsweep.spec.models import Budget, Cluster, Objective, Resources, Retries, Train
+from hpcsweep.spec.named_options import (
+    SCHEDULER,
+    SEARCHER,
     NamedOptions,
-    Objective,
-    Resources,
-    Retries,
-    SchedulerChoice,
     SearcherChoice,
-    Train,
+    read_options,
+    split_name,
 )
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.plugin_options import SUPPLIED_TO_SCHEDULERS, cluster_model, cluster_problems
+from hpcsweep.spec.plugin_options import cluster_model, cluster_problems
 from hpcsweep.spec.problems import Problems
 from hpcsweep.spec.sweep import SweepSpec
 from hpcsweep.spec.yaml_io import apply_overrides, read_yaml
@@ -135,13 +131,15 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
         checks.check_train(train, None if space is None else list(space.names), problems)
     ends = True  # until we know better, so that one mistake is told once
     enqueue = read_enqueue(data.get("enqueue"), space, problems)
-    if space is not None and checks.constraints_compute(space, problems) and searcher is not None:
-        ends = _check_searcher(searcher, space, problems)
+    if space is not None and checks.check_constraints(space, problems) and searcher is not None:
+        ends = _searcher_ends(searcher, space, problems)
+    instance = None if scheduler is None else _make_scheduler(scheduler, problems)
     if scheduler is not None:
-        checks.check_scheduler(scheduler, problems)
-        checks.check_watching(scheduler, stop=bool(stop), repeats=repeats, cluster=cluster, problems=problems)
-        if budget is not None and resources is not None:
-            checks.check_end(scheduler, ends=ends, budget=budget, resources=resources, problems=problems)
+        checks.check_early_stopping(
+            scheduler, instance, stop=bool(stop), repeats=repeats, cluster=cluster, problems=problems
+        )
+        if instance is not None and budget is not None and resources is not None:
+            checks.check_end(instance, ends=ends, budget=budget, resources=resources, problems=problems)
     if cluster is not None:
         _check_known("cluster.name", cluster.name, ["auto", *cluster_names()], problems)
         if space is not None:
@@ -229,46 +227,32 @@ def _check_known(path: str, name: str, known: Sequence[str], problems: Problems)
     return False
 
 
-def _named(raw: Any, key: str, default: str, problems: Problems) -> tuple[str, dict[str, Any]] | None:
-    """Name and options of a section that may be a name alone."""
-    if raw is None or isinstance(raw, str):
-        return raw or default, {}
-    if not isinstance(raw, dict):
-        problems.add(key, f"must be a name or a mapping with a name, got {format_value(raw)}")
-        return None
-    options = {str(option): value for option, value in raw.items()}
-    name = options.pop("name", default)
-    if not isinstance(name, str):
-        problems.add(f"{key}.name", f"must be text, got {format_value(name)}")
-        return None
-    return name, options
-
-
 def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
-    named = _named(raw, "searcher", "auto", problems)
-    if named is None or not _check_known("searcher.name", named[0], searcher_names(), problems):
+    named = split_name(raw, "searcher", SEARCHER, problems)
+    if named is None:
         return None
-    name, options = named
-    seed = options.pop("seed", 0)
+    name, given = named
+    seed = given.pop("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.add("searcher.seed", f"must be an integer >= 0, got {format_value(seed)}")
         seed = None
     elif seed > LARGEST:
         problems.add("searcher.seed", f"must be at most {LARGEST}, got {format_value(seed)}")
         seed = None
-    fields = options_model(searcher_class(name), SUPPLIED)
-    model = problems.validated(fields, options, path="searcher", also_known=("name", "seed"))
-    if model is None or seed is None or (name in SEARCHERS and _too_large(model.model_dump(), problems)):
+    options = read_options(name, given, "searcher", SEARCHER, problems, other_keys=("seed",))
+    if options is None or seed is None or _too_large(options, problems):
         return None
-    return SearcherChoice(name=name, seed=seed, options=model.model_dump())
+    return SearcherChoice(name=name, seed=seed, options=options)
 
 
 def _too_large(options: Mapping[str, Any], problems: Problems) -> bool:
-    """Whether an option of a searcher of ours is a number of things beyond what fits into memory."""
+    """Whether an option of a searcher asks for more things than fit into memory."""
     before = problems.count
     for key, value in options.items():
         given = (
-            {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+            {f"{key}.{name}": item for name, item in value.items()}
+            if isinstance(value, dict)
+            else {key: value}
         )
         for path, count in given.items():
             if isinstance(count, int) and count > MAX_LISTED:
@@ -276,8 +260,8 @@ def _too_large(options: Mapping[str, Any], problems: Problems) -> bool:
     return problems.count > before
 
 
-def _check_searcher(searcher: SearcherChoice, space: Space, problems: Problems) -> bool:
-    """Whether it runs out of proposals; takes note of why it cannot search this space."""
+def _searcher_ends(searcher: SearcherChoice, space: Space, problems: Problems) -> bool:
+    """Whether it runs out of proposals; adds the problems that it has with this space."""
     try:
         instance = make_searcher(searcher.name, seed=searcher.seed, options=searcher.options)
     except ValueError as error:
@@ -292,19 +276,23 @@ def _check_searcher(searcher: SearcherChoice, space: Space, problems: Problems) 
     return True
 
 
-def _read_scheduler(raw: Any, problems: Problems) -> SchedulerChoice | None:
-    named = _named(raw, "scheduler", "fifo", problems)
-    if named is None or not _check_known("scheduler.name", named[0], _scheduler_names(), problems):
+def _read_scheduler(raw: Any, problems: Problems) -> NamedOptions | None:
+    named = split_name(raw, "scheduler", SCHEDULER, problems)
+    options = None if named is None else read_options(*named, "scheduler", SCHEDULER, problems)
+    return None if named is None or options is None else NamedOptions(name=named[0], options=options)
+
+
+def _make_scheduler(scheduler: NamedOptions, problems: Problems) -> Scheduler | None:
+    """The scheduler; None after adding the problems of its options."""
+    try:
+        return make_scheduler(
+            scheduler.name,
+            options=scheduler.options,
+            minimise=True,
+            space=None,
+            seed=0,
+        )
+    except ValueError as error:
+        option, _, problem = str(error).partition(": ")
+        problems.add(f"scheduler.{option}", problem)
         return None
-    name, options = named
-    if name in SCHEDULER_MODELS:
-        return problems.validated(SCHEDULER_MODELS[name], {"name": name, **options}, path="scheduler")
-    cls = find_class(SCHEDULERS, name, group="hpcsweep.schedulers", key="scheduler.name")
-    fields = options_model(cls, SUPPLIED_TO_SCHEDULERS)
-    model = problems.validated(fields, options, path="scheduler", also_known=("name",))
-    return None if model is None else NamedOptions(name=name, options=model.model_dump())
-
-
-def _scheduler_names() -> list[str]:
-    others = (point.name for point in entry_points(group="hpcsweep.schedulers"))
-    return list(dict.fromkeys([*SCHEDULERS, *others]))

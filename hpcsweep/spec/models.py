@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hpcsweep.core.first_errors import FAIL_FAST
 from hpcsweep.options import (
-    AtLeastTwo,
     Environment,
     Hundreds,
     Memory,
@@ -133,115 +132,3 @@ class Retries(Section):
     fail_fast: NumberOrOff = FAIL_FAST
     """Pause the sweep after this many trials failed within seconds with the same error, before any run did
     better. 0 or false turns this off."""
-
-
-class SchedulerSection(Section):
-    """A scheduler with its options."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return self.model_dump(exclude={"name"})
-
-
-class Fifo(SchedulerSection):
-    """Every trial is trained to the full resource."""
-
-    name: Literal["fifo"] = "fifo"
-    max_resource: Positive = 1
-    """Each trial is trained up to this, in epochs or steps."""
-
-
-class Halving(SchedulerSection):
-    """Successive halving: the best 1/eta of a rung go on to the next one."""
-
-    name: Literal["halving"] = "halving"
-    min_resource: Positive = 1
-    """The resource of the first rung, in epochs or steps."""
-    max_resource: Positive
-    """The resource of the last rung, in epochs or steps."""
-    eta: AtLeastTwo = 2
-    """One in eta goes on."""
-    prefact: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Multiplies the number of trials in each rung."""
-    rounds: Hundreds | None = 1
-    """How often to start from the first rung; null until the budget ends."""
-
-
-class Hyperband(SchedulerSection):
-    """Hyperband: brackets that trade the number of trials for the length of their first run."""
-
-    name: Literal["hyperband"] = "hyperband"
-    min_resource: Positive = 1
-    """The resource of the lowest rung, in epochs or steps."""
-    max_resource: Positive
-    """The resource of the highest rung, in epochs or steps."""
-    eta: AtLeastTwo = 3
-    """One in eta goes on."""
-    iterations: Hundreds | None = 1
-    """How often to go through all brackets; null until the budget ends."""
-
-
-class Asha(SchedulerSection):
-    """ASHA: a trial is promoted as soon as it is among the best 1/eta of its rung; nobody waits."""
-
-    name: Literal["asha"] = "asha"
-    min_resource: Positive = 1
-    """The resource of the lowest rung, in epochs or steps."""
-    max_resource: Positive
-    """The resource of the highest rung, in epochs or steps."""
-    eta: AtLeastTwo = 3
-    """One in eta goes on."""
-    brackets: Positive = 1
-    """How many brackets, as in Hyperband; each starts one rung higher than the one before."""
-    stopping: bool = False
-    """A run goes on past a rung unless it is outside of the best 1/eta; for long waits in the queue."""
-
-
-class Pbt(SchedulerSection):
-    """Population-based training: bad members go on from the checkpoints of good ones."""
-
-    name: Literal["pbt"] = "pbt"
-    population: Whole = Field(ge=2, le=10_000)
-    """How many members."""
-    interval: Positive
-    """How far a member is trained before it is compared, in epochs or steps."""
-    max_resource: Positive
-    """Each member is trained up to this."""
-    quantile: float = Field(default=0.25, gt=0, le=0.5)
-    """The share of members that is replaced, and of those that replace them."""
-    resample: float = Field(default=0.25, ge=0, le=1)
-    """How probable it is that a parameter is drawn anew and not changed a little."""
-
-
-class NamedOptions(BaseModel):
-    """A searcher, scheduler or stopping rule by name, with its options."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """As written in YAML."""
-        return {"name": self.name, **self.options}
-
-
-class SearcherChoice(NamedOptions):
-    """Which searcher, its seed and its options."""
-
-    seed: int = 0
-
-    def plain(self) -> dict[str, Any]:
-        """As written in YAML."""
-        return {"name": self.name, "seed": self.seed, **self.options}
-
-
-SchedulerChoice: TypeAlias = Fifo | Halving | Hyperband | Asha | Pbt | NamedOptions
-SCHEDULER_MODELS: dict[str, type[Fifo | Halving | Hyperband | Asha | Pbt]] = {
-    "fifo": Fifo,
-    "halving": Halving,
-    "hyperband": Hyperband,
-    "asha": Asha,
-    "pbt": Pbt,
-}

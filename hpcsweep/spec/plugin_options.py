@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -12,9 +12,6 @@ from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.backend import cluster_names, find_backend, options_of
 from hpcsweep.core.space import Space
 from hpcsweep.spec.models import Cluster
-
-#: Constructor parameters of schedulers that are no options of the spec.
-SUPPLIED_TO_SCHEDULERS: Final = ("minimise", "trials", "ahead", "space", "seed", "piece")
 
 
 def cluster_model(name: str) -> type[Cluster]:

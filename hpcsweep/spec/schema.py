@@ -8,19 +8,10 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel
 
 from hpcsweep.cluster import ENTRY_POINTS
-from hpcsweep.options import Section, options_model
-from hpcsweep.schedulers.stopping_rules import STOP_RULES
-from hpcsweep.searchers import SUPPLIED, searcher_class, searcher_names
+from hpcsweep.options import Section
 from hpcsweep.spec.load import KEYS
-from hpcsweep.spec.models import (
-    SCHEDULER_MODELS,
-    Budget,
-    Cluster,
-    Objective,
-    Resources,
-    Retries,
-    Train,
-)
+from hpcsweep.spec.models import Budget, Cluster, Objective, Resources, Retries, Train
+from hpcsweep.spec.named_options import SCHEDULER, SEARCHER, STOP_RULE, Kind
 from hpcsweep.spec.parameters import PARAMETER_MODELS
 from hpcsweep.spec.plugin_options import cluster_model
 
@@ -57,8 +48,8 @@ def json_schema() -> dict[str, Any]:
         "objective": _object(Objective),
         "space": {"type": "object", "minProperties": 1, "additionalProperties": _parameter()},
         "constraints": {"type": ["array", "null"], "items": {"type": "string"}},
-        "searcher": _searcher(),
-        "scheduler": _scheduler(),
+        "searcher": _named(SEARCHER, default=SEARCHER.names()[0], seed=_SEED),
+        "scheduler": _named(SCHEDULER, default=SCHEDULER.names()[0]),
         "stop": _stop(),
         "repeats": {"type": ["integer", "null"], "minimum": 1, "default": 1},
         "enqueue": {"type": ["array", "null"], "items": {"type": "object"}},
@@ -128,36 +119,30 @@ def _parameter() -> dict[str, Any]:
     return {"anyOf": [*map(_object, models), *short]}
 
 
-def _searcher() -> dict[str, Any]:
-    forms: list[dict[str, Any]] = [{"enum": searcher_names()}, {"type": "null"}]
-    for name in searcher_names():
-        form = _object(options_model(searcher_class(name), SUPPLIED))
-        form["properties"] = {
-            "name": {"const": name},
-            "seed": _SEED,
-            **form.get("properties", {}),
-        }
-        if name != "auto":
-            form["required"] = ["name", *form.get("required", [])]
+def _named(kind: Kind, *, default: str = "", **common: Any) -> dict[str, Any]:
+    """A name alone, or a mapping with the options of that name.
+
+    Args:
+        kind: Of the section.
+        default: The name that may be left out; empty if there is none.
+        common: Keys of every mapping beside the name.
+    """
+    alone, forms = [], []
+    for name in kind.names():
+        try:
+            form = _object(kind.model(name))
+        except Exception:  # another package's, which cannot be imported
+            continue
+        required = form.get("required", [])
+        if not required:
+            alone.append(name)
+        form["properties"] = {"name": {"const": name}, **common, **form.get("properties", {})}
+        if name != default:
+            form["required"] = ["name", *required]
         forms.append(form)
-    return {"anyOf": forms}
+    return {"anyOf": [{"enum": alone}, *([{"type": "null"}] if default else []), *forms]}
 
 
 def _stop() -> dict[str, Any]:
-    forms: list[dict[str, Any]] = [{"enum": list(STOP_RULES)}]
-    for name, rule in STOP_RULES.items():
-        form = _object(options_model(rule, ("minimise",)))
-        form["properties"] = {"name": {"const": name}, **form.get("properties", {})}
-        form["required"] = ["name", *form.get("required", [])]
-        forms.append(form)
-    return {"anyOf": [*forms, {"type": "array", "items": {"anyOf": forms}}, {"type": "null"}]}
-
-
-def _scheduler() -> dict[str, Any]:
-    forms: list[dict[str, Any]] = [{"enum": ["fifo"]}, {"type": "null"}]
-    for name, model in SCHEDULER_MODELS.items():
-        form = _object(model)
-        if name != "fifo":
-            form["required"] = ["name", *form.get("required", [])]
-        forms.append(form)
-    return {"anyOf": forms}
+    rule = _named(STOP_RULE)
+    return {"anyOf": [*rule["anyOf"], {"type": "array", "items": rule}, {"type": "null"}]}

@@ -1,46 +1,36 @@
-"""`SweepSpec`: a whole spec, valid and frozen, and what other rooms ask of it."""
+"""`SweepSpec`: a whole valid spec, frozen."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 from hpcsweep.core.events import Config
+from hpcsweep.core.plans import fewest
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.space import Space
-from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets
-from hpcsweep.spec.models import (
-    Budget,
-    Cluster,
-    Halving,
-    Hyperband,
-    NamedOptions,
-    Objective,
-    Pbt,
-    Resources,
-    Retries,
-    SchedulerChoice,
-    SearcherChoice,
-    Train,
-)
+from hpcsweep.schedulers import make_scheduler
+from hpcsweep.spec.models import Budget, Cluster, Objective, Resources, Retries, Train
+from hpcsweep.spec.named_options import NamedOptions, SearcherChoice
 from hpcsweep.spec.parameters import plain_space
 from hpcsweep.spec.yaml_io import dump_yaml
 from hpcsweep.store.manifest import Program
 
-#: Of the time between a signal and the end, what the worker keeps for itself.
+#: Seconds between signal and time limit that the worker keeps for itself.
 RESULT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSpec:
-    """A sweep as its user wants it; every value is there and fits the others."""
+    """A valid spec with all defaults."""
 
     name: str
     train: Train
     objective: Objective
     space: Space
     searcher: SearcherChoice
-    scheduler: SchedulerChoice
+    scheduler: NamedOptions
     resources: Resources
     cluster: Cluster
     budget: Budget
@@ -51,22 +41,22 @@ class SweepSpec:
     warm_start: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """What must not change between launches, JSON-able: see `difference`."""
+        """What must not change between launches, JSON-able; see `changes`."""
         return self._searched() | ({"train.snapshot": True} if self.train.snapshot else {})
 
     def _searched(self) -> dict[str, Any]:
-        """What is searched, and how."""
+        """The search: objective, space and algorithms."""
         return {
             "objective": self.objective.plain(),
             "space": plain_space(self.space),
             "constraints": [constraint.text for constraint in self.space.constraints],
             "searcher": self.searcher.plain(),
             "scheduler": self.scheduler.plain(),
-            **self._beforehand(),
+            **self._initial(),
         }
 
-    def _beforehand(self) -> dict[str, Any]:
-        """Those of the keys that are given, so that a sweep of an earlier version stays what it was."""
+    def _initial(self) -> dict[str, Any]:
+        """Optional keys, only if given, so that sweeps of earlier versions keep their identity."""
         keys: dict[str, Any] = {
             "stop": [rule.plain() for rule in self.stop],
             "repeats": self.repeats if self.repeats > 1 else None,
@@ -75,33 +65,20 @@ class SweepSpec:
         }
         return {key: value for key, value in keys.items() if value}
 
-    @property
+    @functools.cached_property
     def starts(self) -> int | None:
-        """Configurations that it will start at most; None where that is open."""
-        planned: int | None = None
-        match self.scheduler:
-            case Halving(rounds=int(rounds)) as one:
-                ladder = halving_bracket(
-                    min_resource=one.min_resource,
-                    max_resource=one.max_resource,
-                    eta=one.eta,
-                    prefact=one.prefact,
-                )
-                planned = rounds * ladder.sizes[0]
-            case Hyperband(iterations=int(iterations)) as one:
-                ladders = hyperband_brackets(
-                    min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta
-                )
-                planned = iterations * sum(ladder.sizes[0] for ladder in ladders)
-            case Pbt(population=population):
-                planned = population
-            case _:
-                pass
-        known = [count for count in (planned, self.budget.trials) if count is not None]
-        return min(known, default=None)
+        """Configurations that it will start at most; None if that is open."""
+        scheduler = make_scheduler(
+            self.scheduler.name,
+            options=self.scheduler.options,
+            minimise=self.objective.mode == "min",
+            space=None,
+            seed=self.searcher.seed,
+        )
+        return fewest(scheduler.plan().starts, self.budget.trials)
 
     def resolved(self) -> dict[str, Any]:
-        """The whole spec with its defaults, JSON-able; wherever it is kept, it reads back the same."""
+        """The whole spec with its defaults, JSON-able; it reads back to an equal one."""
         return {
             "name": self.name,
             "train": self.train.plain(),
@@ -135,7 +112,7 @@ class SweepSpec:
         )
 
     def task_shape(self) -> TaskResources:
-        """What one array task needs: one lane's resources times the lanes, and time for all its runs."""
+        """Resources of one array task: those of a run times the lanes, and time for all its runs."""
         runs, lanes, one = self.cluster.runs_per_task, self.cluster.concurrent, self.resources
         return TaskResources(
             gpus=one.gpus * lanes,

@@ -28,7 +28,6 @@ from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
-from hpcsweep.spec.models import Halving, Hyperband
 from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -285,15 +284,13 @@ def _names(ordeal: Ordeal, kind: type[BatchPlanned | BatchSubmitted | BatchAband
 
 def _ladders(ordeal: Ordeal) -> list[BracketPlan]:
     """Of each bracket; none for a scheduler that is not synchronous."""
-    match ordeal.spec.scheduler:
-        case Halving() as one:
-            ladder = halving_bracket(
-                min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta, prefact=one.prefact
-            )
-            return [ladder] * (one.rounds or 1)
-        case Hyperband() as one:
-            return hyperband_brackets(
-                min_resource=one.min_resource, max_resource=one.max_resource, eta=one.eta
-            )
+    options = dict(ordeal.spec.scheduler.options)
+    match ordeal.spec.scheduler.name:
+        case "halving":
+            rounds = options.pop("rounds")
+            return [halving_bracket(**options)] * (rounds or 1)
+        case "hyperband":
+            del options["iterations"]
+            return hyperband_brackets(**options)
         case _:
             return []
