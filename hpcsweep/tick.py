@@ -52,6 +52,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     parser.add_argument("folder", type=Path, help="the results folder")
     parser.add_argument("--batch", default="", help="the batch whose task this is, if it is one")
     parser.add_argument("--task", type=int, default=0, help="its array index")
+    # Tick jobs that version 0.1 queued do not pass --job.
     parser.add_argument("--job", default=environ.get("SLURM_JOB_ID", ""), help="its job id")
     request = parser.parse_args(arguments)
     layout = Layout(request.folder.resolve())

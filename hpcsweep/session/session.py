@@ -57,10 +57,9 @@ def make_compactor(layout: Layout) -> Compactor:
 
 
 class Session:
-    """One opening of a sweep: by `launch`, by a request (`retry`, `stop`), by a tick or by a simulation.
+    """One opening of a sweep: by `launch`, a request (`retry`, `stop`), a tick or a simulation.
 
-    What a command must know before it drives is found out once: the state, the target, the earlier
-    results to learn from. Nothing is written before `acquire` and `open`.
+    State, target and earlier results are found out once. Nothing is written before `acquire` and `open`.
 
     Args:
         spec: Of the sweep.
@@ -85,7 +84,7 @@ class Session:
         self.state = state
         self._cluster = cluster
         self._target = target
-        #: The events that the spec adds to a sweep of the given identity (None: a new one).
+        #: An identity (None: a new sweep) and the events that the spec adds to a sweep of it.
         self._initial: tuple[Mapping[str, Any] | None, list[AnyEvent]] | None = None
 
     # ------------------------------------------------------------------ by purpose
@@ -110,10 +109,7 @@ class Session:
 
     @classmethod
     def for_tick(cls, layout: Layout, events: Sequence[AnyEvent]) -> Session:
-        """To tick a detached sweep from one of its jobs.
-
-        It runs on the cluster that was resolved when it was detached: `auto` may mean another one here.
-        """
+        """To tick a detached sweep from one of its jobs, where `auto` may mean another cluster."""
         cluster = next(event.cluster for event in reversed(events) if isinstance(event, SweepDetached))
         return cls(load_spec(layout.spec), layout.root, cluster=cluster)
 
@@ -181,7 +177,7 @@ class Session:
         self.target.check(max_gpus=self.spec.cluster.max_gpus, folder=self.folder)
 
     def check_training_code(self) -> None:
-        """Check the code that the sweep runs; that of a finished sweep is left alone.
+        """Check the code that the sweep runs, unless it has ended.
 
         Raises:
             TrainerError: It cannot be imported or called.
@@ -315,13 +311,7 @@ class Session:
     def _extension(
         self, changed: Sequence[Change], started: SweepStarted | None, *, at: float
     ) -> list[AnyEvent]:
-        """The events that extend the sweep; none where the spec does not.
-
-        Args:
-            changed: How the spec extends it.
-            started: Its start, with the identity that it has now.
-            at: The time.
-        """
+        """The events that extend the sweep; none where the spec does not."""
         if not changed or started is None:
             return []
         lines = tuple(change.line for change in changed)

@@ -95,7 +95,7 @@ def _check_path(folder: Path) -> None:
     if wrong:
         names = ", ".join(ascii(character) for character in wrong)
         raise FolderError(
-            f"{path!r}: no Slurm script and no log can carry the {names} in its name; "
+            f"{path!r}: no batch script and no log can carry the {names} in its name; "
             "give another folder with --results"
         )
 

@@ -213,7 +213,7 @@ def test_a_folder_that_no_script_can_carry_is_refused_before_it_exists(
     (tmp_path / "s.yaml").write_text(BASE)
     result = CliRunner().invoke(app, ["launch", "s.yaml", "--results", name, "--set", "cluster.name=local"])
     assert result.exit_code == 2
-    assert "no Slurm script and no log can carry the " in result.stderr
+    assert "no batch script and no log can carry the " in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 
