@@ -26,7 +26,7 @@ from hpcsweep.cli import app
 from hpcsweep.cluster.local import devices
 from hpcsweep.doctor import filesystem as filesystem_module
 from hpcsweep.doctor import probe as canary_module
-from hpcsweep.doctor.cron import launch_once
+from hpcsweep.doctor.checks import crontab_line
 
 SPEC = """\
 name: lr
@@ -328,7 +328,7 @@ def test_where_nodes_may_not_submit_the_crontab_line_is_given(
     if scron:
         slurm.put("config", "ScronParameters = enable")
     result = run("../lr.yaml", "--canary", "--results", "100%")
-    line = launch_once(Path("../lr.yaml"), results=Path("100%"), overrides=[])
+    line = crontab_line(Path("../lr.yaml"), results=Path("100%"), overrides=[])
     assert result.output.splitlines()[-2] == (
         "warning  submitting from nodes: n1 may not submit "
         "(sbatch: sbatch: error: Batch job submission failed: Access/permission denied): "
@@ -350,7 +350,7 @@ def test_a_canary_that_stays_in_the_queue_is_cancelled_and_the_reason_told(slurm
     slurm.put("pending", "Priority")
     result = run("--canary", "--wait", "1")
     assert result.output.splitlines()[-1] == (
-        "warning  canary: not flown: after 1 s it still waits in the queue: Priority; "
+        "warning  canary: test job did not run: after 1 s it still waits in the queue: Priority; "
         "it was cancelled; try again with a longer --wait, or when the queue is shorter"
     )
     assert result.exit_code == 0
@@ -377,7 +377,7 @@ def test_a_canary_that_is_refused_fails_with_sbatch_s_words(slurm: OneTaskSlurm)
     assert result.output.splitlines()[-1] == (
         "failure  canary: could not be submitted: "
         "sbatch: error: Batch job submission failed: Invalid account; "
-        "mend that first: sweeps are submitted in the same way"
+        "fix this first: sweeps are submitted in the same way"
     )
     assert result.exit_code == 1
 
@@ -411,7 +411,7 @@ def test_a_canary_that_may_still_be_there_is_told_of_with_its_files(
     here: Path, slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm.put("lost", "squeue: error: Unable to contact slurm controller")
-    monkeypatch.setattr("hpcsweep.doctor.run_probe.REMOVAL_S", 0.2)
+    monkeypatch.setattr("hpcsweep.doctor.probe_job.REMOVAL_S", 0.2)
     result = run("--canary")
     (folder,) = here.iterdir()
     (name,) = (path.name for path in (folder / "batches").iterdir())
@@ -540,7 +540,7 @@ def test_the_crontab_line_ticks_a_sweep_from_an_empty_environment(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(Path(hpcsweep.__file__).parent.parent))
     overrides = ["cluster.name=local", "resources.gpus=0"]
-    line = launch_once(Path("lr.yaml"), results=Path("out"), overrides=overrides)
+    line = crontab_line(Path("lr.yaml"), results=Path("out"), overrides=overrides)
     schedule, command = line[:11], line[11:]
     assert schedule == "*/5 * * * *"
     assert re.search(r"(?<!\\)%", command) is None, "cron ends the command there"

@@ -69,9 +69,9 @@ def _findings(
     if canary is None and not json and sys.stdin.isatty():
         canary = typer.confirm(QUESTION, default=False)
     if canary:
-        yield from checks.canary(wait_s=wait_s)
+        yield from checks.probe_findings(wait_s=wait_s)
     else:
-        yield checks.no_canary()
+        yield checks.no_probe()
 
 
 @contextlib.contextmanager

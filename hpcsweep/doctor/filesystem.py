@@ -24,13 +24,13 @@ LOW_FILES, LEAST_FILES = 50_000, 1_000
 ELSEWHERE: Final = "give another folder with --results"
 
 
-def nearest(folder: Path) -> Path:
+def nearest_folder(folder: Path) -> Path:
     """The folder itself, or the nearest above it that exists."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
-def filesystem(folder: Path, *, nodes: bool) -> Iterator[Finding]:
+def filesystem_findings(folder: Path, *, nodes: bool) -> Iterator[Finding]:
     """Findings about the filesystem of this existing folder; leaves nothing behind.
 
     Args:
@@ -44,14 +44,14 @@ def filesystem(folder: Path, *, nodes: bool) -> Iterator[Finding]:
         return
     try:
         yield good("results", f"{folder} can be written")
-        yield kind_finding(folder, nodes=nodes)
-        yield _space(folder)
-        yield from _operations(scratch)
+        yield type_finding(folder, nodes=nodes)
+        yield _space_finding(folder)
+        yield from _operation_findings(scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def kind_finding(folder: Path, *, nodes: bool) -> Finding:
+def type_finding(folder: Path, *, nodes: bool) -> Finding:
     kind = filesystem_type(folder)
     if not nodes:
         return good("filesystem", kind)
@@ -79,7 +79,7 @@ def filesystem_type(folder: Path) -> str:
     return found[1]
 
 
-def _space(folder: Path) -> Finding:
+def _space_finding(folder: Path) -> Finding:
     """Of the filesystem as a whole: quotas do not show here but in what writing says."""
     stat = os.statvfs(folder)
     gib, files = stat.f_bavail * stat.f_frsize / 2**30, stat.f_favail
@@ -94,13 +94,13 @@ def _space(folder: Path) -> Finding:
     return good("space", f"{words} (your own quota may be less)")
 
 
-def _operations(scratch: Path) -> Iterator[Finding]:
+def _operation_findings(scratch: Path) -> Iterator[Finding]:
     """What every journal and every result relies on, tried."""
     done = []
     for what, action in (
         ("rename over a file", _rename_over),
-        ("exclusive create", _exclusive),
-        ("fsync", _synced),
+        ("exclusive create", _create_exclusively),
+        ("fsync", _fsync),
     ):
         began = time.monotonic()
         try:
@@ -132,7 +132,7 @@ def _rename_over(scratch: Path) -> str:
     return ""
 
 
-def _exclusive(scratch: Path) -> str:
+def _create_exclusively(scratch: Path) -> str:
     path = scratch / "exclusive"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
     os.close(os.open(path, flags, 0o644))
@@ -143,7 +143,7 @@ def _exclusive(scratch: Path) -> str:
     return "a second one succeeds too"
 
 
-def _synced(scratch: Path) -> str:
+def _fsync(scratch: Path) -> str:
     fd = os.open(scratch / "synced", os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         write_all(fd, b"x" * 4096)

@@ -1,7 +1,7 @@
-"""`python -m hpcsweep.doctor.probe BATCH_FOLDER`: what one small job sees on its node, told in files.
+"""`python -m hpcsweep.doctor.probe BATCH_FOLDER`: the test job, which reports what a compute node sees.
 
-It answers each `ping` in the batch's results folder by a `pong` and notes the signals that reach it,
-until it is cancelled or its time is over. Loads little: it is a compute node.
+It answers each `ping` file in the batch's results folder with a `pong`, and records the signals that reach
+it, until it is cancelled or its time is over. Imports little, as it runs on a compute node.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from hpcsweep.cluster.local.devices import nvidia_gpus
 from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 
-#: It ends by itself then, well before its time limit.
+#: It ends by itself after this, well before its time limit.
 LIFE_S: Final = 240.0
-LOOK_S: Final = 0.05
-#: The folder of a canary is called so, with random letters behind.
+POLL_S: Final = 0.05
+#: Prefix of the folder of a test job.
 ROOT_PREFIX: Final = ".hpcsweep-doctor-"
-#: How long the whole package may take to import over a busy filesystem.
+#: Timeout of importing the whole package over a busy filesystem.
 IMPORT_S: Final = 120.0
 
 
 class ProbeTask(msgspec.Struct, frozen=True):
-    """What the canary is to do; written before it is submitted.
+    """What the test job has to do; written before it is submitted.
 
     Attributes:
-        token: To be repeated, which proves that the file was seen.
-        cluster: Name of the backend.
-        script: Of a job that it is to submit, held, and to cancel at once.
-        name: Of that job.
+        token: Repeated in the report, as a proof that this file was read.
+        cluster: The name of the backend.
+        script: A job script to submit, held, and to cancel at once.
+        name: The name of that job.
     """
 
     token: str
@@ -52,13 +52,13 @@ class ProbeTask(msgspec.Struct, frozen=True):
 
 
 class ProbeReport(msgspec.Struct, frozen=True):
-    """What it saw.
+    """What the node sees.
 
     Attributes:
-        token: Of its errand.
-        late_s: How long the errand, written before the submission, could not be seen there.
-        devices: `CUDA_VISIBLE_DEVICES`, None where it is not set.
-        gpus: What nvidia-smi lists.
+        token: That of the task.
+        late_s: How long the task, written before the submission, was not visible there.
+        devices: `CUDA_VISIBLE_DEVICES`, None if it is not set.
+        gpus: The GPUs that nvidia-smi lists.
         submits: Why a job cannot be submitted there, empty if it can.
         drives: Why the package cannot drive a sweep there, empty if it can.
     """
@@ -76,14 +76,14 @@ class ProbeReport(msgspec.Struct, frozen=True):
 
 
 class ProbeFiles:
-    """The files by which the two sides talk, in the folder where results go."""
+    """The files by which `doctor` and the test job talk."""
 
     def __init__(self, folder: Path) -> None:
         self._batch = BatchLayout(folder)
         self.folder = self._batch.results
 
     @property
-    def errand(self) -> Path:
+    def task(self) -> Path:
         return self._batch.manifest
 
     @property
@@ -96,61 +96,61 @@ class ProbeFiles:
     def pong(self, n: int) -> Path:
         return self.folder / f"pong-{n}"
 
-    def told(self, signum: int) -> Path:
-        return self.folder / f"told-{signal.Signals(signum).name}"
+    def signal_file(self, signum: int) -> Path:
+        return self.folder / f"received-{signal.Signals(signum).name}"
 
     def names(self) -> set[str]:
-        """What is there; a listing, because NFS remembers of a single name that it was not there."""
+        """The names in the folder; a listing, as NFS caches that a single name does not exist."""
         return {name for name in os.listdir(self.folder) if not name.startswith(".")}
 
 
 def main(folder: Path) -> int:
-    """Report, then answer until told to leave."""
+    """Report, then answer pings until cancelled."""
     began = time.monotonic()
-    told: list[int] = []
+    received: list[int] = []
 
-    def note(signum: int, frame: FrameType | None) -> None:
-        told.append(signum)
+    def record(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
 
     for signum in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(signum, note)
-    exchange = ProbeFiles(folder)
-    while not exchange.errand.exists() and time.monotonic() - began < LIFE_S:
-        time.sleep(LOOK_S)
+        signal.signal(signum, record)
+    files = ProbeFiles(folder)
+    while not files.task.exists() and time.monotonic() - began < LIFE_S:
+        time.sleep(POLL_S)
         os.listdir(folder)
     late_s = time.monotonic() - began
-    errand = msgspec.json.decode(read_bytes(exchange.errand), type=ProbeTask)
-    write_atomic(exchange.report, msgspec.json.encode(_report(errand, late_s=late_s)))
+    task = msgspec.json.decode(read_bytes(files.task), type=ProbeTask)
+    write_atomic(files.report, msgspec.json.encode(_report(task, late_s=late_s)))
     answered: set[str] = set()
     while time.monotonic() - began < LIFE_S:
-        while told:
-            number = told.pop(0)
-            write_atomic(exchange.told(number), b"")
+        while received:
+            number = received.pop(0)
+            write_atomic(files.signal_file(number), b"")
             if number == signal.SIGTERM:
                 return 0
-        for name in exchange.names() - answered:
+        for name in files.names() - answered:
             if name.startswith("ping-"):
                 answered.add(name)
                 n = int(name.removeprefix("ping-"))
-                write_atomic(exchange.pong(n), msgspec.json.encode(time.time()))
-        time.sleep(LOOK_S)
-    _remove_left_over(folder)
+                write_atomic(files.pong(n), msgspec.json.encode(time.time()))
+        time.sleep(POLL_S)
+    _remove_orphan(folder)
     return 0
 
 
-def _remove_left_over(folder: Path) -> None:
-    """Nobody has ended this canary, so who sent it was killed: its files go with it."""
+def _remove_orphan(folder: Path) -> None:
+    """Remove the files of a test job that nobody cancelled: its `doctor` was killed."""
     root = folder.parent.parent
     if root.name.startswith(ROOT_PREFIX):
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _report(errand: ProbeTask, *, late_s: float) -> ProbeReport:
+def _report(task: ProbeTask, *, late_s: float) -> ProbeReport:
     from hpcsweep.cluster.backend import find_backend  # not before the report is due: it loads more
 
-    backend = find_backend(errand.cluster)
+    backend = find_backend(task.cluster)
     return ProbeReport(
-        token=errand.token,
+        token=task.token,
         late_s=late_s,
         node=os.environ.get("HPCSWEEP_NODE") or socket.gethostname(),
         python=f"{platform.python_version()} at {sys.executable}",
@@ -158,13 +158,13 @@ def _report(errand: ProbeTask, *, late_s: float) -> ProbeReport:
         package=str(Path(hpcsweep.__file__).resolve().parent),
         devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         gpus=nvidia_gpus()[0],
-        submits=backend.try_submitting(errand.script, errand.name),
-        drives=_drives(backend.driver_module),
+        submits=backend.try_submitting(task.script, task.name),
+        drives=_import_problem(backend.driver_module),
     )
 
 
-def _drives(module: str) -> str:
-    """Import what a driver needs, in a process of its own; the last words if that fails."""
+def _import_problem(module: str) -> str:
+    """Why what a driver needs cannot be imported, empty if it can; tried in a separate process."""
     code = f"import {module}, hpcsweep.session.session, hpcsweep.tick"
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a canary's flight says of the site, as findings."""
+"""Runs the test job and turns its report into findings."""
 
 from __future__ import annotations
 
@@ -11,79 +11,78 @@ import hpcsweep
 from hpcsweep.core.findings import Finding, failure, good, one_line, warning
 from hpcsweep.core.protocols import BlockKind, Cluster, ProbeCluster
 from hpcsweep.doctor.probe import ProbeReport
-from hpcsweep.doctor.probe_job import ProbeFailed, ProbeJob, RoundTrip
-from hpcsweep.doctor.run_probe import fly
+from hpcsweep.doctor.probe_job import ProbeFailed, ProbeJob, RoundTrip, run_probe
 from hpcsweep.errors import ClusterError
 
-#: What drivers and workers read off each other's clocks is no finer than this.
+#: Clock differences up to this do not matter.
 CLOCK_S: Final = 10.0
 
 
-def canary(
+def probe_findings(
     cluster: Cluster, name: str, below: Path, *, gpus: int, wait_s: float, crontab_line: str
 ) -> Iterator[Finding]:
-    """Fly one; nothing of it is left when the last finding has come.
+    """Run a test job; nothing of it remains after the last finding.
 
     Args:
         cluster: A `ProbeCluster`, as the sweep uses it.
-        name: Of its backend.
-        below: Existing folder, on the filesystem of the results.
-        gpus: What the sweep asks for in one run.
+        name: The name of its backend.
+        below: An existing folder on the filesystem of the results.
+        gpus: GPUs of one run of the sweep.
         wait_s: How long it may wait in the queue.
         crontab_line: Drives the sweep on sites whose nodes may not submit.
 
     Raises:
-        LeftBehind: Something of it could not be removed.
+        ProbeNotRemoved: It could not be removed.
     """
-    probed = cast("ProbeCluster", cluster)
-    cron = f"{probed.crontabs}: {crontab_line}"
-    with fly(probed, name, below, gpus=gpus) as flight:
-        yield from _flown(probed, flight, gpus=gpus, wait_s=wait_s, cron=cron)
+    probe_cluster = cast("ProbeCluster", cluster)
+    cron = f"{probe_cluster.crontabs}: {crontab_line}"
+    with run_probe(probe_cluster, name, below, gpus=gpus) as job:
+        yield from _probe_findings(probe_cluster, job, gpus=gpus, wait_s=wait_s, cron=cron)
 
 
-def _flown(
-    cluster: ProbeCluster, flight: ProbeJob, *, gpus: int, wait_s: float, cron: str
+def _probe_findings(
+    cluster: ProbeCluster, job: ProbeJob, *, gpus: int, wait_s: float, cron: str
 ) -> Iterator[Finding]:
     began = time.monotonic()
     try:
-        flight.start()
-        report = flight.report(wait_s=wait_s)
+        job.start()
+        report = job.wait_for_report(wait_s=wait_s)
     except ProbeFailed as error:
-        yield _not_flown(error, folder=flight.folder)
+        yield _failed_finding(error, folder=job.folder)
         return
     except ClusterError as error:
         words = f"could not be submitted: {one_line(str(error))}"
-        yield failure("canary", words, "mend that first: sweeps are submitted in the same way")
+        yield failure("canary", words, "fix this first: sweeps are submitted in the same way")
         return
     seconds = time.monotonic() - began
     yield good("canary", f"ran on {report.node}, and reported {seconds:.0f} s after its submission")
-    shown = flight.shown_name
+    shown = job.shown_name
     if shown is not None:
-        yield name_finding(flight.name, shown)
+        yield name_finding(job.name, shown)
     yield interpreter_finding(report)
-    trips = flight.trips()
+    trips = job.measure_trips()
     yield from files_findings(report, trips, grace_s=cluster.grace_s)
     if gpus:
         yield gpus_finding(report, gpus=gpus)
     yield submission_finding(report, cron=cron)
-    yield signals_finding(flight, trip_s=max((trip.seconds for trip in trips), default=0.0))
+    yield signals_finding(job, trip_s=max((trip.seconds for trip in trips), default=0.0))
 
 
-def _not_flown(error: ProbeFailed, *, folder: Path) -> Finding:
+def _failed_finding(error: ProbeFailed, *, folder: Path) -> Finding:
     if error.state is not None and error.state.block is BlockKind.IMPOSSIBLE:
         return failure(
             "canary", str(error), "change cluster or resources in the spec: a sweep would wait as long"
         )
     if error.waited:
         advice = "it was cancelled; try again with a longer --wait, or when the queue is shorter"
-        return warning("canary", f"not flown: {error}", advice)
+        return warning("canary", f"test job did not run: {error}", advice)
     see = folder.parent.parent.parent
     advice = f"make sure that nodes see {see}, have cluster.python and start it by the template"
     return failure("canary", str(error), advice)
 
 
 def name_finding(asked: str, shown: str) -> Finding:
-    """Whether jobs are called what they were asked to be."""
+    """Whether jobs keep the names that they were submitted with."""
     if shown == asked:
         return good("job names", "squeue shows jobs by the name that they were submitted with")
     if not shown:
@@ -105,7 +104,7 @@ def interpreter_finding(report: ProbeReport) -> Finding:
 
 
 def files_findings(report: ProbeReport, trips: Sequence[RoundTrip], *, grace_s: float) -> Iterator[Finding]:
-    """Whether both sides see each other's files, how soon, and whose clock is ahead."""
+    """Whether both sides see each other's files, how soon, and how far their clocks differ."""
     if not trips:
         words = f"{report.node} wrote its report, but then did not answer within the time"
         yield failure(
@@ -113,9 +112,9 @@ def files_findings(report: ProbeReport, trips: Sequence[RoundTrip], *, grace_s: 
         )
         return
     slowest = max(trip.seconds for trip in trips)
-    words = f"a file from here to {report.node} and its answer back took at most {_seconds(slowest)}"
+    words = f"a file from here to {report.node} and its answer back took at most {_format_seconds(slowest)}"
     if report.late_s > 1:
-        words += f"; one from before the job was seen {_seconds(report.late_s)} late"
+        words += f"; one from before the job was seen {_format_seconds(report.late_s)} late"
     if slowest > grace_s:
         advice = f"set cluster.grace: {round(2 * slowest)}, or results are taken for lost that only come late"
         yield failure("shared files", words, advice)
@@ -127,7 +126,7 @@ def files_findings(report: ProbeReport, trips: Sequence[RoundTrip], *, grace_s: 
     certain = abs(best.ahead_s) - best.seconds / 2
     if certain > CLOCK_S:
         way = "ahead of" if best.ahead_s > 0 else "behind"
-        words = f"that of {report.node} is {_seconds(abs(best.ahead_s))} {way} this one"
+        words = f"that of {report.node} is {_format_seconds(abs(best.ahead_s))} {way} this one"
         yield warning("clock", words, "tell the admins; times in reports are off by so much")
 
 
@@ -145,7 +144,7 @@ def gpus_finding(report: ProbeReport, *, gpus: int) -> Finding:
 
 
 def submission_finding(report: ProbeReport, *, cron: str) -> Finding:
-    """Whether jobs can carry a sweep on, without any process of ours that stays."""
+    """Whether jobs can drive a sweep, without a process that stays."""
     if not report.submits and not report.drives:
         return good("submitting from nodes", f"{report.node} may submit: `launch --detach` works")
     why = (
@@ -157,12 +156,12 @@ def submission_finding(report: ProbeReport, *, cron: str) -> Finding:
     return warning("submitting from nodes", f"{why}: `launch --detach` will not work here", advice)
 
 
-def signals_finding(flight: ProbeJob, *, trip_s: float) -> Finding:
-    """Whether runs hear of their end; ends the canary."""
+def signals_finding(job: ProbeJob, *, trip_s: float) -> Finding:
+    """Whether signals before the end reach runs; cancels the test job."""
     lost = []
     try:
-        lost += [] if flight.warned(trip_s=trip_s) else ["USR2 (before a time limit)"]
-        lost += [] if flight.ended(trip_s=trip_s) else ["TERM (preemption, scancel)"]
+        lost += [] if job.passes_warning(trip_s=trip_s) else ["USR2 (before a time limit)"]
+        lost += [] if job.passes_termination(trip_s=trip_s) else ["TERM (preemption, scancel)"]
     except ClusterError as error:
         return warning("signals", f"not tried: {one_line(str(error))}", "run doctor again")
     if lost:
@@ -177,5 +176,5 @@ def signals_finding(flight: ProbeJob, *, trip_s: float) -> Finding:
     return good("signals", "USR2 (before a time limit) and TERM (preemption, scancel) reach the worker")
 
 
-def _seconds(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -1,12 +1,16 @@
-"""One canary in its task: a small job through the sweep's own template, asked and told by files."""
+"""Submits one small test job through the sweep's own template, talks to it by files, and removes it."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,35 +22,37 @@ from hpcsweep.core.protocols import (
     ProbeCluster,
     SubmittedBatch,
     TaskId,
+    TaskResources,
     TaskState,
 )
-from hpcsweep.doctor.probe import ProbeFiles, ProbeReport, ProbeTask
+from hpcsweep.doctor.probe import ROOT_PREFIX, ProbeFiles, ProbeReport, ProbeTask
+from hpcsweep.errors import ClusterError, ClusterUnavailable
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.log_excerpt import read_excerpt
 
 #: From the start of the task to its report: Python and the package over a busy filesystem.
 REPORT_S: Final = 150.0
-#: From its end to a report that is still invisible.
+#: From its end until its report must be visible.
 LATE_S: Final = 60.0
-LOOK_S: Final = 0.05
-SQUEUE_EVERY_S: Final = 2.0
+POLL_S: Final = 0.05
+SQUEUE_S: Final = 2.0
 #: Round trips, fewer where they take long; and how long one may take.
 TRIPS: Final = 5
 TRIPS_S: Final = 20.0
 TRIP_S: Final = 90.0
 SIGNAL_S: Final = 10.0
-#: Slurm may say in passing that a job can never start: it is believed after so long.
+#: Seconds until a pending reason that says the job can never start is believed.
 NEVER_S: Final = 20.0
 
 
 class ProbeFailed(Exception):
-    """The canary gave no report; why is in the message.
+    """The test job gave no report.
 
     Args:
-        why: For the user.
-        state: What Slurm said of it last, None if nothing.
-        waited: It waited in the queue to the end.
+        why: The reason, for the user.
+        state: Its last known state, None if unknown.
+        waited: It was still in the queue at the end.
     """
 
     def __init__(self, why: str, *, state: TaskState | None = None, waited: bool = False) -> None:
@@ -56,11 +62,11 @@ class ProbeFailed(Exception):
 
 
 class RoundTrip(NamedTuple):
-    """A file there and its answer back.
+    """The time of a file to the node and the answer back.
 
     Attributes:
-        seconds: Both ways, by the clock here.
-        ahead_s: How far the clock there is ahead, give or take half of that.
+        seconds: Both ways, by the local clock.
+        ahead_s: How far the node's clock is ahead, with an error of half of `seconds`.
     """
 
     seconds: float
@@ -68,35 +74,35 @@ class RoundTrip(NamedTuple):
 
 
 class ProbeJob:
-    """A canary in its task. Made by `fly`, which also removes it."""
+    """A test job; made and removed by `run_probe`."""
 
     def __init__(self, cluster: ProbeCluster, batch: Batch, *, backend: str) -> None:
         self._backend = backend
         self._cluster = cluster
         self._batch = batch
-        self._exchange = ProbeFiles(batch.folder)
+        self._files = ProbeFiles(batch.folder)
         self._live: SubmittedBatch | None = None
-        self._next_look = 0.0
+        self._next_poll = 0.0
         self._state: TaskState | None = None
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return self._batch.folder
 
     def start(self) -> None:
-        """Write its errand and submit it.
+        """Write its task and submit it.
 
         Raises:
             ClusterError: Slurm does not take it; the message has its words.
         """
-        batch, exchange = self._batch, self._exchange
-        make_dirs(exchange.folder)
+        batch, files = self._batch, self._files
+        make_dirs(files.folder)
         script = batch.folder / "held.sbatch"
         write_atomic(script, self._cluster.tick_script(held_name(batch), batch.folder).encode())
         self._token = secrets.token_hex(8)
-        errand = ProbeTask(self._token, self._backend, script=str(script), name=held_name(batch))
-        write_atomic(exchange.errand, msgspec.json.encode(errand))
+        task = ProbeTask(self._token, self._backend, script=str(script), name=held_name(batch))
+        write_atomic(files.task, msgspec.json.encode(task))
         job = self._cluster.submit(batch)
         self._live = SubmittedBatch(
             name=batch.name,
@@ -108,17 +114,17 @@ class ProbeJob:
             open_tasks=(0,),
         )
 
-    def report(self, *, wait_s: float) -> ProbeReport:
-        """What it saw.
+    def wait_for_report(self, *, wait_s: float) -> ProbeReport:
+        """Wait for its report.
 
         Raises:
             ProbeFailed: It still waits after `wait_s`, or ended without a readable report.
         """
         began = time.monotonic()
         started = ended = stuck = 0.0
-        while self._exchange.report.name not in self._exchange.names():
+        while self._files.report.name not in self._files.names():
             now = time.monotonic()
-            state = self._look()
+            state = self._poll()
             if state is None:
                 if now - began > wait_s:
                     raise ProbeFailed(
@@ -137,63 +143,63 @@ class ProbeJob:
                 started = started or now
                 if now - started > REPORT_S:
                     raise ProbeFailed(
-                        f"no report after {REPORT_S:g} s on {state.node}{self._said()}", state=state
+                        f"no report after {REPORT_S:g} s on {state.node}{self._log_end()}", state=state
                     )
             else:
                 ended = ended or now
                 if now - ended > min(self._cluster.grace_s, LATE_S):
                     what = f"it ended as {state.phase.value} on {state.node or 'no node'} without a report"
-                    raise ProbeFailed(f"{what}{self._said()}", state=state)
-            time.sleep(LOOK_S)
-        found = msgspec.json.decode(read_bytes(self._exchange.report), type=ProbeReport)
+                    raise ProbeFailed(f"{what}{self._log_end()}", state=state)
+            time.sleep(POLL_S)
+        found = msgspec.json.decode(read_bytes(self._files.report), type=ProbeReport)
         if found.token != self._token:
-            raise ProbeFailed("its report answers another errand: the node sees another folder by that name")
+            raise ProbeFailed("its report belongs to another job: the node sees another folder by that name")
         return found
 
-    def trips(self) -> list[RoundTrip]:
-        """How long files take there and back; fewer trips where they are slow, none where one is lost."""
+    def measure_trips(self) -> list[RoundTrip]:
+        """Measure file round trips: fewer if they are slow, none if one is lost."""
         began = time.monotonic()
         found: list[RoundTrip] = []
         for n in range(TRIPS):
             if time.monotonic() - began > TRIPS_S:
                 break
             sent, at = time.monotonic(), time.time()
-            write_atomic(self._exchange.ping(n), b"")
-            if not self._appears(self._exchange.pong(n), within_s=TRIP_S):
+            write_atomic(self._files.ping(n), b"")
+            if not self._wait_for(self._files.pong(n), within_s=TRIP_S):
                 return []
             seconds = time.monotonic() - sent
-            there = msgspec.json.decode(read_bytes(self._exchange.pong(n)), type=float)
+            there = msgspec.json.decode(read_bytes(self._files.pong(n)), type=float)
             found.append(RoundTrip(seconds, there - at - seconds / 2))
         return found
 
-    def warned(self, *, trip_s: float) -> bool:
-        """Whether the signal that Slurm sends before a time limit reaches what the script has become."""
+    def passes_warning(self, *, trip_s: float) -> bool:
+        """Whether the signal before a time limit reaches the worker's process."""
         assert self._live is not None
         self._cluster.warn(self._live, 0)
-        return self._appears(self._exchange.told(signal.SIGUSR2), within_s=SIGNAL_S + trip_s)
+        return self._wait_for(self._files.signal_file(signal.SIGUSR2), within_s=SIGNAL_S + trip_s)
 
-    def ended(self, *, trip_s: float) -> bool:
-        """Cancel it; whether it was told so before it was killed."""
+    def passes_termination(self, *, trip_s: float) -> bool:
+        """Cancel it; whether SIGTERM reaches the worker's process before it is killed."""
         assert self._live is not None
         self._cluster.cancel(self._live, [0])
-        return self._appears(self._exchange.told(signal.SIGTERM), within_s=SIGNAL_S + trip_s)
+        return self._wait_for(self._files.signal_file(signal.SIGTERM), within_s=SIGNAL_S + trip_s)
 
     @property
     def name(self) -> str:
-        """The job name that was asked for."""
+        """The requested job name."""
         return self._batch.name
 
     @property
     def shown_name(self) -> str | None:
-        """The job name under which squeue shows it, None if it does not."""
+        """The job name that squeue shows, None if it does not show the job."""
         if self._live is None:
             return None
-        self._next_look = 0.0
-        self._look()
+        self._next_poll = 0.0
+        self._poll()
         return self._cluster.shown_name(self._live)
 
-    def left(self) -> list[str]:
-        """Ids of its active jobs, under whatever name.
+    def remaining_jobs(self) -> list[str]:
+        """Ids of its active jobs, whatever their names.
 
         Raises:
             ClusterUnavailable: Slurm did not answer.
@@ -202,32 +208,108 @@ class ProbeJob:
         return self._cluster.find_jobs(self._batch.folder, names=(self._batch.name,), known=known)
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """Cancel these jobs and whatever bears its names; silent where Slurm does not answer."""
+        """Cancel these jobs and all with its names; does nothing if Slurm does not answer."""
         names = (self._batch.name, held_name(self._batch))
         known = [self._live.job] if self._live is not None else []
         self._cluster.cancel_jobs(names=names, jobs=list(dict.fromkeys([*known, *jobs])))
 
-    def _look(self) -> TaskState | None:
-        """What Slurm says of the task; asked now and then."""
-        if time.monotonic() >= self._next_look and self._live is not None:
-            self._next_look = time.monotonic() + SQUEUE_EVERY_S
+    def _poll(self) -> TaskState | None:
+        """The last known state of the task, refreshed every few seconds."""
+        if time.monotonic() >= self._next_poll and self._live is not None:
+            self._next_poll = time.monotonic() + SQUEUE_S
             shown = self._cluster.poll([self._live])
             self._state = (shown or {}).get(TaskId(self._batch.name, 0), self._state)
         return self._state
 
-    def _appears(self, path: Path, *, within_s: float) -> bool:
+    def _wait_for(self, path: Path, *, within_s: float) -> bool:
         deadline = time.monotonic() + within_s
-        while path.name not in self._exchange.names():
+        while path.name not in self._files.names():
             if time.monotonic() > deadline:
                 return False
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         return True
 
-    def _said(self) -> str:
+    def _log_end(self) -> str:
         line = read_excerpt(BatchLayout(self._batch.folder).log(0))
         return f"; its log ends: {line}" if line else ""
 
 
 def held_name(batch: Batch) -> str:
-    """Job name of what the canary itself submits."""
+    """Name of the job that the test job submits."""
     return f"{batch.name}-held"
+
+
+#: Time limit of the test job.
+LIMIT_S: Final = 300
+#: How long its removal may take before the user is asked to do it.
+REMOVAL_S: Final = 60.0
+REMOVAL_POLL_S: Final = 0.1
+
+
+class ProbeNotRemoved(ClusterError):
+    """The test job could not be removed; the message says what remains."""
+
+
+@contextlib.contextmanager
+def run_probe(cluster: ProbeCluster, backend: str, below: Path, *, gpus: int) -> Iterator[ProbeJob]:
+    """A test job, not yet submitted; its jobs and files are removed when the block ends.
+
+    Args:
+        cluster: As the sweep uses it.
+        backend: The name of its backend.
+        below: An existing folder on the filesystem of the results.
+        gpus: GPUs of its task.
+
+    Raises:
+        ProbeNotRemoved: It could not be removed.
+    """
+    root = Path(tempfile.mkdtemp(prefix=ROOT_PREFIX, dir=below))
+    name = f"hpcsweep-doctor-{secrets.token_hex(4)}"
+    shape = TaskResources(gpus=gpus, cpus=1, time_s=LIMIT_S)
+    batch = Batch(name=name, folder=root / "batches" / name, tasks=1, throttle=1, shape=shape, requeue=False)
+    job = ProbeJob(cluster.with_module("hpcsweep.doctor.probe"), batch, backend=backend)
+    try:
+        yield job
+    finally:
+        with _ignore_signals():
+            _remove(job, root)
+
+
+def _remove(job: ProbeJob, root: Path) -> None:
+    deadline = time.monotonic() + REMOVAL_S
+    job.cancel([])
+    while (left := _remaining_jobs(job)) != [] and time.monotonic() < deadline:
+        job.cancel(left or [])
+        time.sleep(0.5)
+    if left != []:
+        still = f"job {', '.join(left)} is still there" if left else "a job by that name may still be there"
+        raise ProbeNotRemoved(f"{job.folder.name}: {still}: scancel it, then remove {root}")
+    while root.exists():  # the last of the node's writes may still turn up
+        shutil.rmtree(root, ignore_errors=True)
+        if root.exists() and time.monotonic() > deadline:
+            raise ProbeNotRemoved(f"{root}: could not be removed: remove it")
+        time.sleep(REMOVAL_POLL_S)
+
+
+def _remaining_jobs(job: ProbeJob) -> list[str] | None:
+    """Ids of the remaining jobs, None if Slurm does not answer."""
+    with contextlib.suppress(ClusterUnavailable):
+        return job.remaining_jobs()
+    return None
+
+
+@contextlib.contextmanager
+def _ignore_signals() -> Iterator[None]:
+    """Ignore Ctrl-C, TERM and HUP until the block ends."""
+
+    def ignore(signum: int, frame: FrameType | None) -> None:
+        return
+
+    before = {
+        number: signal.signal(number, ignore) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

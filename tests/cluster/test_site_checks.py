@@ -20,7 +20,7 @@ from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, Site,
 from hpcsweep.cluster.slurm.site_checks import site_findings
 from hpcsweep.core.findings import Finding, failure, good, warning
 from hpcsweep.doctor import filesystem as filesystem_module
-from hpcsweep.doctor.filesystem import filesystem, filesystem_type, kind_finding
+from hpcsweep.doctor.filesystem import filesystem_findings, filesystem_type, type_finding
 from hpcsweep.doctor.probe import ProbeReport
 from hpcsweep.doctor.probe_checks import files_findings, gpus_finding, interpreter_finding, submission_finding
 from hpcsweep.doctor.probe_job import RoundTrip
@@ -103,8 +103,8 @@ def test_a_filesystem_that_nodes_may_not_see_is_warned_of(
     shared = good("filesystem", f"{kind}, a network filesystem")
     doubt = f"{kind}, {what}: compute nodes may not see it"
     local = warning("filesystem", doubt, f"make sure, or {ELSEWHERE}")
-    assert kind_finding(Path(path), nodes=True) == (local if what else shared)
-    assert kind_finding(Path(path), nodes=False) == good("filesystem", kind)
+    assert type_finding(Path(path), nodes=True) == (local if what else shared)
+    assert type_finding(Path(path), nodes=False) == good("filesystem", kind)
 
 
 def test_the_type_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_little_space_is_told(
 ) -> None:
     figures = SimpleNamespace(f_bavail=int(gib * 2**20), f_frsize=1024, f_files=2 * files, f_favail=files)
     monkeypatch.setattr(os, "statvfs", lambda path: figures)
-    assert list(filesystem(tmp_path, nodes=True))[2] == found
+    assert list(filesystem_findings(tmp_path, nodes=True))[2] == found
 
 
 def test_a_filesystem_that_does_not_do_what_it_must_fails(
@@ -153,7 +153,7 @@ def test_a_filesystem_that_does_not_do_what_it_must_fails(
     monkeypatch.setattr(filesystem_module, "rename", lambda source, target: None)
     monkeypatch.setattr(os, "open", without_exclusion)
     monkeypatch.setattr(os, "fsync", fsync)
-    assert list(filesystem(tmp_path, nodes=True))[3:] == [
+    assert list(filesystem_findings(tmp_path, nodes=True))[3:] == [
         failure("files", f"{what} does not work here: {problem}", ELSEWHERE)
         for what, problem in (
             ("rename over a file", "the old file is still there"),
@@ -166,12 +166,12 @@ def test_a_filesystem_that_does_not_do_what_it_must_fails(
 
 def test_a_folder_that_cannot_be_written_fails() -> None:
     words = "/proc cannot be written: No such file or directory"
-    assert list(filesystem(Path("/proc"), nodes=False)) == [failure("results", words, ELSEWHERE)]
+    assert list(filesystem_findings(Path("/proc"), nodes=False)) == [failure("results", words, ELSEWHERE)]
 
 
 def test_a_slow_filesystem_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filesystem_module, "SLOW_S", -1.0)
-    lines = [re.sub(r"[\d.]+ s;", "N s;", str(found)) for found in filesystem(tmp_path, nodes=True)]
+    lines = [re.sub(r"[\d.]+ s;", "N s;", str(found)) for found in filesystem_findings(tmp_path, nodes=True)]
     assert lines[3:] == [
         f"warning  files: {what} took N s; every event of a sweep waits so long; {ELSEWHERE}"
         for what in ("rename over a file", "exclusive create", "fsync")

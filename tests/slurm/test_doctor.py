@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import hpcsweep
-from hpcsweep.doctor.cron import launch_once
-from hpcsweep.doctor.filesystem import kind_finding
+from hpcsweep.doctor.checks import crontab_line
+from hpcsweep.doctor.filesystem import type_finding
 
 from .fixture import PrivateSlurm
 
@@ -93,7 +93,7 @@ def test_a_whole_examination_with_a_canary(slurm: PrivateSlurm, spec: Path) -> N
     assert out.splitlines() == [
         f"good     python: {python} at {sys.executable}, hpcsweep {package}",
         f"good     results: {folder} can be written",
-        str(kind_finding(folder, nodes=True)),
+        str(type_finding(folder, nodes=True)),
         "good     space: N",
         "good     files: rename over a file, exclusive create, fsync: as they must be",
         f"good     Slurm: {version}",
@@ -133,7 +133,7 @@ def test_nodes_without_sbatch_are_found_out_and_the_crontab_line_drives_the_swee
         "(sbatch: cannot be run: No such file or directory): `launch --detach` will not work here; "
         "keep `launch` running under nohup or tmux, or "
     )
-    assert line == launch_once(spec, results=Path("results/free"), overrides=overrides)
+    assert line == crontab_line(spec, results=Path("results/free"), overrides=overrides)
     assert code == 0
     assert left(slurm, spec) == NOTHING
     command = line.removeprefix("*/5 * * * * ").replace(r"\%", "%")
@@ -148,7 +148,7 @@ def test_a_canary_without_room_is_cancelled_and_slurm_s_reason_told(slurm: Priva
         slurm.run("sbatch", "-p", "urgent", "--exclusive", "--wrap", "sleep 600", "-o", "/dev/null")
     code, out = doctor(str(spec), "--canary", "--wait", "3")
     assert line_of(out, "canary") in [
-        f"warning  canary: not flown: after 3 s it still waits in the queue: {reason}; "
+        f"warning  canary: test job did not run: after 3 s it still waits in the queue: {reason}; "
         "it was cancelled; try again with a longer --wait, or when the queue is shorter"
         for reason in ("Resources", "Priority")
     ]
