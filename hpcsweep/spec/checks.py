@@ -1,4 +1,4 @@
-"""What single values cannot show: whether the parts of a spec fit together."""
+"""Checks that the parts of a spec fit together."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ from hpcsweep.spec.named_options import NamedOptions
 from hpcsweep.spec.problems import Problems
 from hpcsweep.worker.command import check_template
 
-#: Random configurations on which constraints are tried.
+#: Random configurations that constraints are tried on.
 PROBES: Final = 32
 
 
 def check_train(train: Train, names: list[str] | None, problems: Problems) -> None:
-    """Exactly one of function and command, and each is well-formed; `names` are the parameters."""
+    """Check that there is one of function and command, and that it is well-formed.
+
+    Args:
+        train: The section.
+        names: The parameters, None if they are not known.
+        problems: Collects what is wrong.
+    """
     if (train.function is None) == (train.command is None):
         got = "neither" if train.function is None else "both"
         problems.add("train", f"must have either function or command, got {got}")
@@ -82,7 +88,7 @@ def check_early_stopping(
 def check_end(
     instance: Scheduler, *, ends: bool, budget: Budget, resources: Resources, problems: Problems
 ) -> None:
-    """The sweep ends some time: by its scheduler, its searcher (`ends`) or its budget."""
+    """Check that the sweep ends: by its scheduler, its searcher (`ends`) or its budget."""
     endless = instance.plan().open_ended
     spends = budget.gpu_hours is not None and resources.gpus > 0
     if not endless or ends or spends or budget.trials is not None or budget.time is not None:
@@ -92,7 +98,7 @@ def check_end(
 
 
 def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) -> None:
-    """A task fits into the caps."""
+    """Check that a task fits the caps."""
     if cluster.concurrent > cluster.runs_per_task:
         expected = f"must be <= runs_per_task ({cluster.runs_per_task})"
         problems.add("cluster.concurrent", f"{expected}, got {cluster.concurrent}")
@@ -106,7 +112,7 @@ def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) ->
 
 
 def check_constraints(space: Space, problems: Problems) -> bool:
-    """Whether all constraints go with the values of the space, tried on some of them."""
+    """Whether all constraints can be evaluated, tried on some configurations."""
     if not space.constraints:
         return True
     before = problems.count
@@ -122,7 +128,7 @@ def check_constraints(space: Space, problems: Problems) -> bool:
 
 
 def _probes(space: Space) -> Iterator[Config]:
-    """Random configurations, and the first few with each listed value: a null may be a rare one."""
+    """Random configurations, and the first few of them with each listed value, which may be a rare null."""
     configs = Space(space.parameters).sample(PROBES, default_rng(0))
     yield from configs
     for config in configs[:4]:

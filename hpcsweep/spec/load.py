@@ -1,4 +1,4 @@
-"""A sweep file and `--set` overrides -> SweepSpec."""
+"""Reads a sweep file with `--set` overrides into a `SweepSpec`."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ S = TypeVar("S", bound=Section)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
-    """The valid spec in the file, after the overrides; its paths are absolute.
+    """The valid spec in a file, with absolute paths.
 
     Args:
         path: The sweep file; messages show it as given.
         overrides: `key.path=value` texts, the value in YAML.
 
     Raises:
-        SpecError: Anything is wrong; all problems at once.
+        SpecError: It is not valid; lists all problems.
     """
     data = read_yaml(path)
     problems = Problems(str(path), apply_overrides(data, overrides))
@@ -81,7 +81,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
 
 
 def _located(spec: SweepSpec, folder: Path) -> SweepSpec:
-    """The spec with absolute paths in place of those relative to its file's folder."""
+    """The spec with paths relative to `folder` made absolute."""
     train = {"workdir": os.path.normpath(folder / (spec.train.workdir or ""))}
     file, _, name = (spec.train.function or "").rpartition(":")
     if file.endswith(".py"):
@@ -129,7 +129,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
 
     if train is not None:
         checks.check_train(train, None if space is None else list(space.names), problems)
-    ends = True  # until we know better, so that one mistake is told once
+    ends = True  # unless the searcher is valid, so that one mistake is reported once
     enqueue = read_enqueue(data.get("enqueue"), space, problems)
     if space is not None and checks.check_constraints(space, problems) and searcher is not None:
         ends = _searcher_ends(searcher, space, problems)
@@ -179,7 +179,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
 
 
 def _section(model: type[S], data: Mapping[str, Any], key: str, problems: Problems) -> S | None:
-    """The section; an empty one has its defaults, a required one that is missing was told already."""
+    """The section with its defaults; None if it is missing though required, which is already reported."""
     raw = data.get(key)
     if raw is None and key in _EXPECTED:
         return None

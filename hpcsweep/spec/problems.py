@@ -1,4 +1,4 @@
-"""Problems of a spec in the user's words: file, key path, what was expected, what was found."""
+"""Collects problems of a spec: file, key path, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hpcsweep.options import describe_type, is_union
 
 Model = TypeVar("Model", bound=BaseModel)
 
-#: Nobody reads more problems at a time, and each may take a while to find.
-MOST: Final = 30
+#: Problems reported at a time.
+MAX_PROBLEMS: Final = 30
 
 
 class Problems:
-    """Collects problems, so that all are told at once.
+    """Collects problems, so that all are reported at once.
 
     Args:
-        source: The spec file as the user named it.
-        overrides: Key path -> the `--set` that gave it; its problems name it in place of the file.
+        source: The spec file as given.
+        overrides: Key path -> the `--set` text that set it; its problems name that instead of the file.
     """
 
     def __init__(self, source: str, overrides: Mapping[str, str]) -> None:
@@ -34,28 +34,30 @@ class Problems:
         self._lines: dict[str, None] = {}
 
     def add(self, path: str, problem: str) -> None:
-        """Take note of a problem with what is at `path`, or with the whole spec for an empty path.
+        """Add a problem at the key `path`, or with the whole spec if it is empty.
 
         Raises:
-            SpecError: It is the last one that is told.
+            SpecError: There are MAX_PROBLEMS of them.
         """
         source = self._source
         within = [key for key in self._overrides if path == key or path.startswith((f"{key}.", f"{key}["))]
         if within:
             source = f"--set {truncate(self._overrides[max(within, key=len)])}"
         self._lines[": ".join(filter(None, (source, path, problem)))] = None
-        if len(self._lines) >= MOST:
-            raise SpecError(*self._lines, f"{self._source}: and perhaps more; these are the first {MOST}")
+        if len(self._lines) >= MAX_PROBLEMS:
+            raise SpecError(
+                *self._lines, f"{self._source}: and perhaps more; these are the first {MAX_PROBLEMS}"
+            )
 
     @property
     def count(self) -> int:
         return len(self._lines)
 
     def raise_if_any(self) -> None:
-        """Raise them all as one.
+        """Raise all problems as one error, if there are any.
 
         Raises:
-            SpecError: There are any.
+            SpecError: There are problems.
         """
         if self._lines:
             raise SpecError(*self._lines)
@@ -63,10 +65,10 @@ class Problems:
     def validated(
         self, model: type[Model], data: Any, *, path: str, also_known: Sequence[str] = ()
     ) -> Model | None:
-        """`data` as the model, or None after taking note of what is wrong with it.
+        """`data` as the model, or None after adding its problems.
 
-        Unknown keys are noted and passed over, so that what depends on the rest is checked too.
-        `also_known` are keys that are read elsewhere, to be named where a key is unknown.
+        Unknown keys are reported and dropped, so that the rest is checked too. `also_known` are keys of
+        the section that are read elsewhere; messages about unknown keys list them.
         """
         try:
             return model.model_validate(data)
@@ -90,11 +92,11 @@ def joined(path: str, keys: Sequence[int | str]) -> str:
 def _in_our_words(
     error: ErrorDetails, model: type[BaseModel], known: Sequence[str]
 ) -> tuple[Sequence[int | str], str]:
-    """Where in the section it is, and what is wrong there."""
+    """The key path within the section, and the problem."""
     keys = error["loc"]
     field = model.model_fields.get(str(keys[0])) if keys else None
     if field is not None and is_union(field.annotation):
-        # Pydantic tells why each member of the union fails; one line says it better.
+        # Pydantic reports each member of the union; one line is clearer.
         return keys[:1], f"must be {describe_type(field.annotation)}, got {format_value(error['input'])}"
     return keys, _problem(error, field, known)
 

@@ -1,4 +1,4 @@
-"""YAML 1.2 text and `--set` overrides -> plain data, with errors that say where."""
+"""Reads YAML 1.2 and `--set` overrides into plain data, with errors that say where."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from hpcsweep.core.domains import MAX_NESTING, format_value, text_problem, trunc
 from hpcsweep.errors import SpecError
 from hpcsweep.store.files import read_bytes
 
-#: Sections that may be a name alone.
+#: Sections that may be just a name.
 NAMED_SECTIONS: Final = ("searcher", "scheduler")
-#: Texts that may stand without quotes, unless they read as something else.
+#: Texts that need no quotes unless they read as another type.
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+@%=-]*(?:[: ][A-Za-z0-9_./+@%=-]+)*")
-#: Bytes of a sweep file at most: what is more would take minutes and gigabytes to parse.
+#: Bytes of a sweep file at most; larger ones take minutes and gigabytes to parse.
 MAX_BYTES: Final = 2**20
-#: Keys and values of a sweep file at most, those that aliases repeat included.
+#: Keys and values of a sweep file at most, repetitions by aliases included.
 MAX_VALUES: Final = 50_000
-#: Characters of one text or number at most: more than Linux takes as one argument of a program.
+#: Characters of one text at most; Linux takes no longer program argument.
 MAX_TEXT: Final = 2**16
 #: Digits of a number at most; the largest double has 309.
 _MAX_DIGITS: Final = 400
@@ -37,7 +37,7 @@ _PATH_SHOWN: Final = 200
 
 
 class _Constructor(SafeConstructor):
-    """YAML 1.2 has no dates: `2024-01-01` is text. A number has no more digits than Python prints."""
+    """Reads dates as text, as YAML 1.2 has none, and limits the digits of a number to what Python prints."""
 
     def construct_yaml_int(self, node: Any) -> Any:
         if len(node.value) > _MAX_DIGITS:
@@ -51,28 +51,27 @@ _Constructor.add_constructor("tag:yaml.org,2002:int", _Constructor.construct_yam
 
 
 class _Unusable(MarkedYAMLError):
-    """Good YAML, of which nothing can be made; the problem begins with its key path."""
+    """Valid YAML that no spec can hold; the problem begins with its key path."""
 
 
 class _Composer(Composer):
-    """Refuses what would fill the memory, and texts that cannot be passed on, before anything is made of it.
+    """Refuses documents that would fill the memory, and texts that cannot be passed on, while parsing.
 
-    An alias counts as what it stands for: ten levels of ten aliases each are ten thousand million
-    values to whatever walks over them.
+    An alias counts as many values as it stands for: ten levels of ten aliases are ten thousand million.
     """
 
-    warn_double_anchors = False  # YAML allows them: the newest counts
+    warn_double_anchors = False  # YAML allows them; the last one counts
 
     def __init__(self, loader: Any = None) -> None:
         super().__init__(loader=loader)
         self._path: list[str] = []
         self._values = 0
-        #: How many values each node that is complete stands for.
+        #: Id of each complete node -> the number of values in it.
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: Node | None, index: Any) -> Any:
         key = index.value if isinstance(index, ScalarNode) else index
-        named = parent is not None and key is not None  # None: it is a key itself
+        named = parent is not None and key is not None  # a key itself has none
         if named:
             self._path.append(f"[{key}]" if isinstance(key, int) else f".{str(key)[:_KEY_SHOWN]}")
         event = self.parser.peek_event()
@@ -124,7 +123,7 @@ class _Composer(Composer):
 
 
 class _Representer(SafeRepresenter):
-    """Quotes every text that is not harmless: ruamel writes some so that they do not come back."""
+    """Quotes every text that is not harmless, as ruamel does not read all of its unquoted texts back."""
 
     def represent_str(self, data: str) -> Any:
         style = None if _HARMLESS.fullmatch(data) else "'" if data.isprintable() else '"'
@@ -135,10 +134,10 @@ _Representer.add_representer(str, _Representer.represent_str)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the file.
+    """The mapping in a YAML file.
 
     Raises:
-        SpecError: It cannot be read, is no YAML, or no mapping.
+        SpecError: It cannot be read, is not YAML or not a mapping.
     """
     try:
         text = _text(path)
@@ -156,10 +155,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """The file's text; a pipe of the shell (`<(...)`, /dev/stdin) is read to its end, another one refused.
+    """The file's text; pipes of the shell (`<(...)`, /dev/stdin) are read, other special files refused.
 
     Raises:
-        SpecError: There is too much of it.
+        SpecError: It is too large.
         OSError: It cannot be read.
     """
     if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
@@ -179,8 +178,8 @@ def parse_yaml(text: str, *, source: str) -> Any:
     """The value of a YAML 1.2 text.
 
     Raises:
-        SpecError: It is no YAML, or more than a sweep file may hold; the message begins with the
-            source and the line.
+        SpecError: It is not YAML, or more than a sweep file may hold; the message begins with source
+            and line.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _Composer
@@ -204,7 +203,7 @@ def _located(source: str, error: MarkedYAMLError) -> str:
 
 
 def dump_yaml(data: Any) -> str:
-    """YAML text that `parse_yaml` reads back to the same data, keys in their order."""
+    """YAML text that `parse_yaml` reads back to the same data, in the same order of keys."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     yaml.default_flow_style = None
@@ -217,13 +216,13 @@ def dump_yaml(data: Any) -> str:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Put the values of `--set key.path=value` into the data; missing mappings are made.
+    """Set the values of `--set key.path=value` texts in the data, creating missing mappings.
 
     Returns:
-        Key path -> the override, as written, that gave what is there.
+        Key path -> the override that set it, as written.
 
     Raises:
-        SpecError: Overrides are malformed, or lead through something that is no mapping.
+        SpecError: An override is malformed, or its path leads through a value that is not a mapping.
     """
     problems: list[str] = []
     applied: dict[str, str] = {}
@@ -252,7 +251,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
 
 
 def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> str:
-    """Put the value there; gives the key path of the outermost mapping made for it, or its own."""
+    """Set the value; returns the key path of the outermost mapping created for it, else its own."""
     made = ""
     for depth, key in enumerate(keys[:-1], start=1):
         inner = data.get(key)
@@ -263,7 +262,7 @@ def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> str:
             inner = {"name": inner}
         elif not isinstance(inner, dict):
             raise ValueError(f"{'.'.join(keys[:depth])}: must be a mapping, got {format_value(inner)}")
-        # A mapping that is used twice through an alias changes only where it was asked for.
+        # An aliased mapping changes only here.
         data[key] = inner = dict(inner)
         data = inner
     data[keys[-1]] = value
