@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"bootstrap", "core", "errors", "store", "trial"},
     "training": {"errors", "trial"},
     "cluster": {"bootstrap", "core", "errors", "options", "plugins", "store"},
+    "testing": {"cluster", "core", "errors", "store"},
     "views": {"core", "errors", "schedulers", "store"},
     "html": {"core", "errors", "schedulers", "store", "views"},
     "exports": {"core", "errors", "store", "views"},

@@ -7,6 +7,7 @@ from typing import Final
 #: Name in the spec -> `module:Backend`, imported when it is used. `auto` looks for them in this order.
 CLUSTERS: Final = {
     "slurm": "hpcsweep.cluster.slurm.backend:SlurmBackend",
+    "pbs": "hpcsweep.cluster.pbs.backend:PbsBackend",
     "local": "hpcsweep.cluster.local.backend:LocalBackend",
     "simulated": "hpcsweep.cluster.simulated.backend:SimulatedBackend",
 }

@@ -16,8 +16,8 @@ from hpcsweep.core.protocols import Cluster
 
 
 class Farm(Cluster):
-    def __init__(self, *, spec, queue: str, priority: int = 3, partition: str | None = None) -> None:
-        self.made = (spec.name, queue, priority, partition)
+    def __init__(self, *, spec, pool: str, priority: int = 3, partition: str | None = None) -> None:
+        self.made = (spec.name, pool, priority, partition)
 """
 SPEC = """\
 name: s
@@ -25,7 +25,7 @@ train: {command: "true"}
 objective: {metric: loss}
 space: {x: {type: float, low: 0.0, high: 1.0}}
 budget: {trials: 1}
-cluster: {name: farm, queue: night, partition: big, max_tasks: 4}
+cluster: {name: farm, pool: night, partition: big, max_tasks: 4}
 """
 
 
@@ -61,16 +61,16 @@ def test_the_spec_reads_back_with_the_cluster_s_own_keys(spec: Path, tmp_path: P
     again = tmp_path / "again.yaml"
     again.write_text(first.dump_yaml())
     assert load_spec(again).cluster == first.cluster
-    assert first.resolved()["cluster"].items() >= {"name": "farm", "queue": "night", "priority": 3}.items()
+    assert first.resolved()["cluster"].items() >= {"name": "farm", "pool": "night", "priority": 3}.items()
 
 
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("cluster.queue=3", "cluster.queue: must be text, got 3; quote it"),
-        ("cluster={name: farm}", "cluster.queue: missing"),
+        ("cluster.pool=3", "cluster.pool: must be text, got 3; quote it"),
+        ("cluster={name: farm}", "cluster.pool: missing"),
         ("cluster.prioritty=3", "cluster.prioritty: unknown key; did you mean 'priority'?"),
-        ("cluster.name=slurm", "cluster.queue: unknown key; expected one of: name, max_gpus"),
+        ("cluster.name=slurm", "cluster.pool: unknown key; expected one of: name, max_gpus"),
         (
             "cluster={name: broken}",
             "cluster.name: 'broken' cannot be imported: ModuleNotFoundError: No module named 'no_such",
@@ -87,11 +87,11 @@ def test_what_is_wrong_with_its_keys_is_told_as_of_any_other(spec: Path, overrid
 def test_the_schema_knows_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpcsweep.spec.schema.entry_points", lambda group: [_Point()])
     ours, farm = json_schema()["properties"]["cluster"]["anyOf"][0]["anyOf"]
-    assert farm["properties"].keys() - ours["properties"].keys() == {"queue", "priority"}
+    assert farm["properties"].keys() - ours["properties"].keys() == {"pool", "priority"}
     assert farm["properties"]["priority"] == {"default": 3, "type": "integer"}
     assert farm["properties"]["name"] == {"const": "farm"}
-    assert farm["required"] == ["name", "queue"]
-    assert "queue" not in ours["properties"]
+    assert farm["required"] == ["name", "pool"]
+    assert "pool" not in ours["properties"]
 
 
 class _Point:

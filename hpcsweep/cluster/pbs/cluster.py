@@ -1,0 +1,264 @@
+"""PBS: batches are job arrays (`qsub -J`), followed by qstat."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from hpcsweep.cluster import processes
+from hpcsweep.cluster.backend import SweepRequest
+from hpcsweep.cluster.pbs.jobs import job_id, shown_tasks, subjob
+from hpcsweep.cluster.pbs.options import PbsSection
+from hpcsweep.cluster.processes import Answer
+from hpcsweep.cluster.script import (
+    check_length,
+    exports,
+    package_folder,
+    read_template,
+    render_template,
+    script_problems,
+    setup_lines,
+    worker_command,
+)
+from hpcsweep.core.protocols import Batch, Cluster, Limits, SubmittedBatch, TaskId, TaskResources, TaskState
+from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
+from hpcsweep.store.files import file_mode, make_dirs, write_atomic
+from hpcsweep.store.layout import BatchLayout
+
+QUERY_S: Final = 60.0
+QSUB_S: Final = 120.0
+DEFAULT_TEMPLATE: Final = "default.pbs"
+LAUNCHER: Final = "hpcsweep.cluster.pbs.task"
+#: Subjobs in one qdel.
+DELETED: Final = 500
+#: Whoever says this may not know whether the server took the job.
+_OPEN: Final = re.compile(r"connect|timed? ?out|communication|no route|server.*(down|shut)", re.IGNORECASE)
+_LIMIT: Final = re.compile(r"would exceed|maximum number of jobs|limit on (queued|number)", re.IGNORECASE)
+#: What qstat, qdel and qalter say of jobs that are gone.
+_GONE: Final = re.compile(r"unknown job|has finished|job id.*(not|unknown)", re.IGNORECASE)
+_log = logging.getLogger(__name__)
+
+
+class PbsCluster(Cluster):
+    """Runs batches as job arrays of PBS. Keeps nothing that a new process would have to know.
+
+    A batch of one task is a job that is no array, which PBS would refuse. Nodes to stay away from are not
+    kept away from: PBS has no such option.
+
+    Raises:
+        SpecError: The template is wrong.
+    """
+
+    settle_s = 150.0
+    grace_s = 60.0
+    poll_s = (5.0, 60.0)
+
+    def __init__(self, sweep: SweepRequest, options: PbsSection) -> None:
+        for name, value in sweep.times.items():
+            setattr(self, name, value)
+        self._sweep = sweep
+        self._options = options
+        self._python = sweep.python or sys.executable
+        self._template = read_template(self.template, spec_dir=Path(), suffix=".pbs")
+        self._poll_error = ""
+
+    @property
+    def template(self) -> str:
+        return self._options.template or DEFAULT_TEMPLATE
+
+    @cached_property
+    def _import_from(self) -> Path | None:
+        return package_folder(self._python)
+
+    def script(self, batch: Batch) -> str:
+        """The script as it would be sent; writes nothing.
+
+        Raises:
+            SpecError: The template is wrong, or the script too long.
+        """
+        shape = batch.shape
+        alarm_s = 0.0 if shape.time_s is None else max(shape.time_s / 2, shape.time_s - self._sweep.signal_s)
+        command = worker_command(
+            self._python, batch.folder, launcher=f"{LAUNCHER} {alarm_s:g}", import_from=self._import_from
+        )
+        lines = self._header(batch)
+        text = render_template(
+            self._template,
+            batch,
+            header=lines,
+            command=command,
+            setup=setup_lines(self._sweep.setup, failed=f'{command} --setup-failed "$1" "$hpcsweep_line"'),
+            environment=exports(self._sweep.variables),
+            queue=self._options.queue,
+            project=self._options.project,
+            account=self._options.account,
+            workdir=shlex.quote(self._sweep.workdir or str(batch.folder)),
+        )
+        problems = script_problems(self._template, text, header=lines, command=command, program="qsub")
+        if problems:
+            raise SpecError(*problems)
+        check_length(self._template, text)
+        return text
+
+    def _header(self, batch: Batch) -> str:
+        """The `#PBS` lines."""
+        shape, options = batch.shape, self._options
+        if any(letter.isspace() for letter in str(batch.folder)):
+            raise SpecError(f"{batch.folder}: PBS cannot write logs below a folder with a blank in its name")
+        chunk = [f"ncpus={shape.cpus}"]
+        chunk += [f"ngpus={shape.gpus}"] if shape.gpus else []
+        chunk += [f"mem={shape.mem_mib}mb"] if shape.mem_mib is not None else []
+        index = "^array_index^" if batch.tasks > 1 else "0"
+        directives = [
+            f"-N {batch.name}",
+            f"-l select=1:{':'.join(chunk)}",
+            "-r n",  # the driver repeats what did not end well
+            "-j oe",
+            "-k oed",  # the log grows where it belongs, not on the node
+            f"-o {BatchLayout(batch.folder).logs}/{index}.log",
+        ]
+        if shape.time_s is not None:
+            minutes = math.ceil(shape.time_s / 60)
+            directives.append(f"-l walltime={minutes // 60:02d}:{minutes % 60:02d}:00")
+        if batch.tasks > 1:
+            directives.append(f"-J 0-{batch.tasks - 1}%{max(1, batch.throttle)}")
+        named = {"-q": options.queue, "-P": options.project, "-A": options.account}
+        directives += [f"{flag} {value}" for flag, value in named.items() if value]
+        directives += [f"-v {','.join(self._sweep.inherited)}"] if self._sweep.inherited else []
+        directives += [f"-W depend=afterany:{batch.after}"] if batch.after else []
+        return "\n".join(f"#PBS {each}" for each in [*directives, *options.directives])
+
+    def problems(self, shape: TaskResources) -> list[str]:
+        wrong = [each for each in self._options.directives if not each.startswith("-") or "\n" in each]
+        expected = "expected options of qsub such as '-l place=excl'"
+        return [f"cluster.directives: {expected}, got {each!r}" for each in wrong]
+
+    def limits(self) -> Limits:
+        """The longest array that the server takes; unknown where it does not say."""
+        answer = processes.run(["qstat", "-B", "-f"], timeout_s=QUERY_S)
+        match = re.search(r"max_array_size\s*=\s*(\d+)", answer.out)
+        return Limits(array_tasks=int(match[1]) if match else None)
+
+    @property
+    def slots(self) -> int | None:
+        return None
+
+    # ------------------------------------------------------------------ submitting
+
+    def submit(self, batch: Batch) -> str:
+        """Submit one array, give its job id; the script is on disk before qsub is called.
+
+        Raises:
+            SubmitRefused: It was refused for certain, with qsub's own words.
+            SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
+            SubmitUncertain: It may have been accepted: `find` it.
+            SpecError: There can be no such script.
+        """
+        layout = BatchLayout(batch.folder)
+        make_dirs(layout.logs)
+        make_dirs(layout.results)
+        write_atomic(layout.script, self.script(batch).encode(), mode=file_mode(self._sweep.variables))
+        env = {name: value for name, value in os.environ.items() if not name.startswith("HPCSWEEP_")}
+        argv = ["qsub", str(layout.script)]
+        try:
+            answer = processes.run_process(argv, timeout_s=QSUB_S, cwd=batch.folder, env=env)
+        except OSError as error:
+            raise SubmitRefused(f"qsub: cannot be run: {error.strerror}") from error
+        if answer.code is None or answer.code < 0 or (answer.code and _OPEN.search(answer.message)):
+            raise SubmitUncertain(f"qsub: {answer.message}")
+        if answer.code:
+            raise (SubmitLimited if _LIMIT.search(answer.message) else SubmitRefused)(answer.message)
+        found = [line.strip() for line in answer.out.splitlines() if job_id(line)]
+        if not found:
+            raise SubmitUncertain(f"qsub: succeeded, but gave no job id: {answer.message}")
+        return found[-1]
+
+    def find(self, name: str) -> str | None:
+        """Job id of the batch with this name; the newest, where there are several.
+
+        Raises:
+            ClusterUnavailable: qselect failed, so nothing is known.
+        """
+        argv = ["qselect", "-x", "-N", name, "-u", getpass.getuser()]
+        lines = processes.check_output(argv, timeout_s=QUERY_S).splitlines()
+        found = [line.strip() for line in lines if job_id(line)]
+        return found[-1] if found else None
+
+    # ------------------------------------------------------------------ following
+
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
+        """Every task of these batches that PBS shows, by one qstat; None: it failed."""
+        batches = {found.number: batch for batch in live if (found := job_id(batch.job)) is not None}
+        if not batches:
+            return {}
+        argv = ["qstat", "-x", "-t", "-f", "-F", "json", *(batch.job for batch in batches.values())]
+        try:
+            answer = processes.run(argv, timeout_s=QUERY_S)
+            if answer.code != 0 and not _only_gone(answer):
+                raise ClusterUnavailable(f"qstat: {answer.message}")
+            shown = list(shown_tasks(answer.out))
+        except ClusterUnavailable as error:
+            _log.warning("nothing known: %s", error)
+            self._poll_error = str(error)
+            return None
+        self._poll_error = ""
+        states: dict[TaskId, TaskState] = {}
+        for found, state in shown:
+            batch = batches.get(found.number)
+            if batch is not None and (found.task or 0) < batch.tasks:
+                states[TaskId(batch.name, found.task or 0)] = state
+        return states
+
+    @property
+    def poll_error(self) -> str:
+        return self._poll_error
+
+    # ------------------------------------------------------------------ steering
+
+    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
+        """Let at most `tasks` tasks of the batch run at a time from now on; at least one.
+
+        Raises:
+            ClusterUnavailable: PBS did not take it.
+        """
+        if "[]" in batch.job:
+            self._steer(["qalter", "-W", f"max_run_subjobs={max(1, tasks)}", batch.job])
+
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
+        """Cancel these tasks; those that have ended are passed over.
+
+        Raises:
+            ClusterUnavailable: PBS did not take it.
+        """
+        jobs = [subjob(batch.job, task) for task in tasks]
+        for start in range(0, len(jobs), DELETED):
+            self._steer(["qdel", *jobs[start : start + DELETED]])
+
+    def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
+        """Let tasks go that are held.
+
+        Raises:
+            ClusterUnavailable: PBS did not take it.
+        """
+        self._steer(["qrls", *(subjob(batch.job, task) for task in tasks)])
+
+    @staticmethod
+    def _steer(argv: Sequence[str]) -> None:
+        answer = processes.run(argv, timeout_s=QUERY_S)
+        if answer.code != 0 and not _only_gone(answer):
+            raise ClusterUnavailable(f"{argv[0]}: {answer.message}")
+
+
+def _only_gone(answer: Answer) -> bool:
+    """Whether a program complains of nothing but jobs that are gone."""
+    lines = [line for line in answer.err.splitlines() if line.strip()]
+    return bool(lines) and all(_GONE.search(line) for line in lines)

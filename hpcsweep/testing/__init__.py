@@ -1,0 +1,1 @@
+"""Conformance suites for searchers, schedulers and clusters, which other packages import too."""

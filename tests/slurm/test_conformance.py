@@ -1,0 +1,13 @@
+"""The conformance suite over a real Slurm."""
+
+from __future__ import annotations
+
+from hpcsweep.cluster.backend import SweepRequest, find_backend
+from hpcsweep.core.protocols import Cluster
+from hpcsweep.testing.clusters import ClusterConformance
+
+
+class TestSlurm(ClusterConformance):
+    def connect(self, sweep: SweepRequest) -> Cluster:
+        backend = find_backend("slurm")
+        return backend.connect(sweep, backend.options()).cluster
