@@ -36,6 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     effort.exhaustive = config.getoption("--exhaustive")
+    # Tests kill processes, never the machine: nothing need reach the disk.
+    setattr(os, "fsync", lambda fd: None)  # noqa: B010
+    # Threads of several workers would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell starts what it puts in the background with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -22,7 +24,8 @@ from hpcsweep.core.events import RunFinished
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from tests.compacted import batch_files
-from tests.driver.sweeps import TABLE_81, decided, rung_table
+from tests.driver.sweeps import TABLE_27, TABLE_81, decided, rung_table
+from tests.effort import by_effort
 
 TRAINER = """\
 import os, time
@@ -49,6 +52,8 @@ searcher: random
 scheduler: {name: hyperband, max_resource: 9}
 cluster: {name: local, slots: 2}
 """
+#: Five trials, where the sweep itself is not the point.
+SHORT = ("--set", "scheduler.max_resource=3")
 
 
 @pytest.fixture
@@ -104,23 +109,25 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_hyperband_of_81_is_exact_leaves_few_files_and_a_second_launch_starts_nothing(spec: Path) -> None:
-    done = run(spec, "launch", spec, "--set", "scheduler.max_resource=81")
+def test_hyperband_is_exact_leaves_few_files_and_a_second_launch_starts_nothing(spec: Path) -> None:
+    smaller, larger = (27, TABLE_27, 49, 69, 357), (81, TABLE_81, 143, 206, 1581)
+    most, table, trials, runs, trained = by_effort(smaller, larger)
+    done = run(spec, "launch", spec, "--set", f"scheduler.max_resource={most}")
     assert done.returncode == 0, done.stderr
     folder = spec.parent / "results" / "free"
     results = hpcsweep.load(folder)
-    assert rung_table(results.runs) == TABLE_81
-    assert (len(results.trials), len(results.runs)) == (143, 206)
-    assert (results.runs["resource"] - results.runs["start_resource"]).sum() == 1581
+    assert rung_table(results.runs) == table
+    assert (len(results.trials), len(results.runs)) == (trials, runs)
+    assert (results.runs["resource"] - results.runs["start_resource"]).sum() == trained
     assert set(results.runs["outcome"]) == {"completed"}
     best = results.best
     assert best is not None
     assert best["value"] == results.trials["value"].min()
-    assert f"loss {best['value']:.6g} (trial {best['trial']} at 81)" in done.stdout
+    assert f"loss {best['value']:.6g} (trial {best['trial']} at {most})" in done.stdout
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     assert len([path for path in files if "checkpoints" not in path.parts]) < 20
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
-    again = run(spec, "launch", spec, "--set", "scheduler.max_resource=81")
+    again = run(spec, "launch", spec, "--set", f"scheduler.max_resource={most}")
     assert again.returncode == 0
     assert "nothing is started" in again.stdout
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
@@ -206,14 +213,14 @@ def finished(folder: Path) -> list[RunFinished]:
 
 
 def test_second_launch_names_the_driver_and_takes_over_after_a_kill(spec: Path) -> None:
-    first = start(spec, "launch", spec, STEP_S="0.5")
+    first = start(spec, "launch", spec, *SHORT, STEP_S="2")
     wait_until(lambda: bool(ours(spec.parent / "results" / "free")))
-    second = run(spec, "launch", spec)
+    second = run(spec, "launch", spec, *SHORT)
     assert second.returncode == 3
     assert re.search(rf"process {first.pid} of \S+ on \S+ is driving this sweep since", second.stderr)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert run(spec, "launch", spec).returncode == 0
+    assert run(spec, "launch", spec, *SHORT).returncode == 0
 
 
 def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
@@ -221,7 +228,7 @@ def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
     driver = start(spec, "launch", spec, "--set", "budget={time: 1d}", STEP_S="5")
     wait_until(lambda: bool(ours(folder)))
     driver.send_signal(signal.SIGINT)
-    out, _ = driver.communicate(timeout=10)
+    out, _ = driver.communicate(timeout=30)
     assert driver.returncode == 130
     assert f"Resume with: hpcsweep launch {spec} --set 'budget={{time: 1d}}'\n" in out
     assert ours(folder)
@@ -258,7 +265,7 @@ def test_failing_trainer_pauses_after_a_few_runs_with_its_message(spec: Path) ->
 
 
 def test_failing_trainer_ends_with_its_last_line_if_fail_fast_is_off(spec: Path) -> None:
-    options = ("--set", "train.function=trainer.py:fails", "--set", "retries.fail_fast=false")
+    options = ("--set", "train.function=trainer.py:fails", "--set", "retries.fail_fast=false", *SHORT)
     done = run(spec, "launch", spec, *options)
     assert done.returncode == 1
     assert "no run gave a value; the last failure: ValueError: the learning rate is odd" in done.stdout
@@ -271,21 +278,17 @@ def test_missing_metric_fails_and_lists_the_reported_ones(spec: Path) -> None:
     assert re.search("accuracy.*val_loss", done.stdout)
 
 
-@pytest.mark.parametrize(("format_", "read"), [("csv", "read_csv"), ("json", "read_json")])
-def test_export_goes_to_standard_output(spec: Path, format_: str, read: str) -> None:
-    import io
-
-    import pandas as pd
-
-    assert run(spec, "launch", spec, "--quiet").returncode == 0
+def test_export_goes_to_standard_output_and_to_files(spec: Path) -> None:
+    assert run(spec, "launch", spec, "--quiet", *SHORT).returncode == 0
     folder = spec.parent / "results" / "free"
     results = hpcsweep.load(folder)
     for table in ("trials", "runs", "metrics"):
-        out = run(spec, "export", folder, "--format", format_, "--table", table)
-        frame = getattr(pd, read)(io.StringIO(out.stdout))
         expected = getattr(results, table)
-        assert list(frame.columns) == list(expected.columns)
-        assert len(frame) == len(expected)
+        for format_, read in (("csv", pd.read_csv), ("json", pd.read_json)):
+            out = run(spec, "export", folder, "--format", format_, "--table", table)
+            frame = read(io.StringIO(out.stdout))
+            assert list(frame.columns) == list(expected.columns)
+            assert len(frame) == len(expected)
         file = spec.parent / f"{table}.parquet"
         out = run(spec, "export", folder, "--format", "parquet", "--table", table, "--output", file)
         assert out.returncode == 0, out.stderr

@@ -196,7 +196,7 @@ def test_sbatch_that_hangs_is_ended_and_uncertain_even_where_its_child_holds_the
     before = time.monotonic()
     with pytest.raises(SubmitUncertain, match=r"no answer within 0\.5 s"):
         cluster.submit(batch)
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 30
     pid = int((batch.folder / f"{batch.name}.pid").read_text())
     deadline = time.monotonic() + 5
     while _alive(pid):  # until init has reaped it

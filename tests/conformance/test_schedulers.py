@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
@@ -33,6 +33,7 @@ from hpcsweep.core.space import Choice, Float, Int, Parameter, Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.schedulers.stopping_rules import Median, Plateau, WithStoppingRules
+from tests.effort import examples
 
 SPACE = Space(
     (
@@ -279,7 +280,7 @@ def play(
 
 
 @each_scheduler
-@settings(max_examples=600, deadline=None)
+@examples(150, 3000)
 @given(chances=chances())
 def test_every_sweep_ends_and_every_decision_on_the_way_may_be_made(
     name: str, chances: tuple[random.Random, float, int, int | None]
@@ -291,7 +292,7 @@ def test_every_sweep_ends_and_every_decision_on_the_way_may_be_made(
 
 
 @each_scheduler
-@settings(max_examples=150, deadline=None)
+@examples(60, 1000)
 @given(chances=chances(), slots=st.integers(1, 40))
 def test_replaying_the_events_gives_the_same_decisions_at_every_point(
     name: str, chances: tuple[random.Random, float, int, int | None], slots: int
@@ -302,7 +303,7 @@ def test_replaying_the_events_gives_the_same_decisions_at_every_point(
 
 
 @each_scheduler
-@settings(max_examples=200, deadline=None)
+@examples(60, 1000)
 @given(chances=chances(), retries=st.sampled_from([0.05, 0.3]), slots=st.integers(1, 40))
 def test_failed_runs_may_be_tried_again_at_any_moment_and_what_they_give_counts_for_the_best(
     name: str,
@@ -339,7 +340,7 @@ def assert_replayable(sweep: Sweep, slots: int) -> None:
 
 
 @each_scheduler
-@settings(max_examples=100, deadline=None)
+@examples(40, 500)
 @given(chances=chances())
 def test_a_scheduler_that_is_done_stays_done_until_the_sweep_is_carried_on(
     name: str, chances: tuple[random.Random, float, int, int | None]

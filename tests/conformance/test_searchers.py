@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
@@ -18,6 +18,7 @@ from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Searcher
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, json_key
 from hpcsweep.searchers import SEARCHERS, make_searcher, searcher_class, searcher_names
+from tests.effort import examples
 
 #: Options that make the searcher go through more than 81 configurations of the infinite space.
 OPTIONS: dict[str, dict[str, Any]] = {"grid": {"num_points": 12}}
@@ -42,7 +43,7 @@ FINITE = Space(
     (Expression("width < 4 or x > 0"),),
 )
 ALL_OF_FINITE = {json_key(config) for config in FINITE.grid()}
-CLEAN = settings(deadline=None, max_examples=25)
+CLEAN = examples(25, 250)
 
 
 @pytest.fixture(params=sorted(SEARCHERS))

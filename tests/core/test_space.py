@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
@@ -29,8 +29,9 @@ from hpcsweep.core.space import (
     json_key,
 )
 from hpcsweep.errors import SpecError
+from tests.effort import examples
 
-MODERATE = settings(deadline=None, max_examples=80)
+MODERATE = examples(80, 800)
 
 
 def space_of(*constraints: str, **domains: Domain | tuple[Domain, dict[str, tuple[Any, ...]]]) -> Space:

@@ -20,7 +20,13 @@ from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompac
 SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
 STARTED = SweepStarted("cafe01", "s", 1_000_000.0, {"objective": {"metric": "loss", "mode": "min"}})
 
-#: Rungs as trials x resource: ALGORITHMS of Hyperband for R = 81, eta = 3.
+#: Rungs as trials x resource: those of Hyperband for R = 27 and 81, eta = 3.
+TABLE_27 = {
+    0: [(27, 1), (9, 3), (3, 9), (1, 27)],
+    1: [(12, 3), (4, 9), (1, 27)],
+    2: [(6, 9), (2, 27)],
+    3: [(4, 27)],
+}
 TABLE_81 = {
     0: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
     1: [(34, 3), (11, 9), (3, 27), (1, 81)],

@@ -1,4 +1,4 @@
-"""1,000 random fault schedules, each with all that always holds.
+"""Random fault schedules, 400 or with `--exhaustive` 4,000, each with all that always holds.
 
 A schedule follows from its seed alone. To run some again, or others:
 
@@ -20,6 +20,7 @@ import pytest
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.driver import compaction
 from hpcsweep.session.session import Session
+from tests.effort import by_effort
 from tests.simulation.invariants import ALWAYS, decisions_are_those_of_a_quiet_site
 from tests.simulation.ordeal import Ordeal, Witness
 from tests.simulation.schedules import drawn
@@ -30,14 +31,8 @@ EACH = 5
 
 
 def seeds() -> range:
-    first, _, last = os.environ.get("FAULT_SEEDS", "0-1000").partition("-")
+    first, _, last = os.environ.get("FAULT_SEEDS", by_effort("0-400", "0-4000")).partition("-")
     return range(int(first), int(last) if last else int(first) + 1)
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What survives a power cut is not the matter here."""
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

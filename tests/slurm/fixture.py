@@ -6,6 +6,7 @@ Nothing is shared with a Slurm that the machine may already run, nor with a seco
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import random
@@ -161,17 +162,27 @@ def _gpus_of(tres: str) -> int:
     return int(counts.get("gres/gpu", 0))
 
 
-def _free_ports(n: int) -> list[int]:
-    """Outside of the range from which clients get theirs, or one may be taken before its daemon starts."""
+def _reserve_ports(n: int) -> dict[int, int]:
+    """Free ports, each with the descriptor of a locked file: other clusters start at the same time.
+
+    They are outside of the range from which clients get theirs.
+    """
     first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(found) < n:
-            port = random.randrange(10_000, first_of_clients)
-            with contextlib.suppress(OSError):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                found.append(port)
-    return found
+    folder = Path(tempfile.gettempdir(), "hpcsweep-slurm-ports")
+    folder.mkdir(exist_ok=True)
+    reserved: dict[int, int] = {}
+    while len(reserved) < n:
+        port = random.randrange(10_000, first_of_clients)
+        lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            os.close(lock)
+        else:
+            reserved[port] = lock
+    return reserved
 
 
 def _wait(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
@@ -214,7 +225,8 @@ class PrivateSlurm:
         self.conf = self.dir / "slurm.conf"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._accounting = accounting
-        port, self._dbd_port, *node_ports = _free_ports(2 + len(NODES))
+        self._ports = _reserve_ports(2 + len(NODES))
+        port, self._dbd_port, *node_ports = self._ports
         host = socket.gethostname().split(".")[0]
         lines = [
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port}"
@@ -272,6 +284,8 @@ class PrivateSlurm:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._end("munged")
+        while self._ports:
+            os.close(self._ports.popitem()[1])
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def reset(self) -> None:

@@ -193,8 +193,7 @@ def test_a_driver_that_sleeps_while_its_jobs_vanish_finds_every_result(
         driver = sweep.launch()
         wait_until("some runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
         driver.send_signal(signal.SIGSTOP)
-        time.sleep(60)
-        assert slurm.squeue() == [], "Slurm remembers nothing of it"
+        wait_until("Slurm remembers nothing of it", lambda: slurm.squeue() == [], 120)
         driver.send_signal(signal.SIGCONT)
         finish(driver)
         assert interruptions(sweep) == {}
@@ -298,10 +297,12 @@ def test_a_node_where_everything_dies_is_left_out(slurm: PrivateSlurm, folder: P
     with Sweep(slurm, folder, *fifo(60, 2), "cluster.grace=1", setup, pause=1, max_gpus=16) as sweep:
         driver = sweep.launch()
         wait_until("a node is left out", lambda: len(sweep.of_kind(NodeExcluded)) > 0)
+        driver.send_signal(signal.SIGSTOP)  # or the sweep ends while it is looked at
         (told,) = sweep.status()["excluded"]
         assert told["node"] == "n2"
         assert "no GPU here" in told["reason"]
         assert "excluded: n2" in sweep.told("status")
+        driver.send_signal(signal.SIGCONT)
         finish(driver)
         every_run_once(sweep, 60)
         # Those that waited in the queue while it looked as if all would fail alike were on no node.

@@ -23,7 +23,7 @@ from hpcsweep.store.layout import Layout
 from tests.driver.sweeps import TABLE_81, rung_table
 
 from .fixture import PrivateSlurm
-from .sweeps import TRAINER, Sweep, finish, launch, outcome, write_sweep
+from .sweeps import TRAINER, Sweep, finish, launch, outcome, wait_until, write_sweep
 
 POLL_S = 1.0
 
@@ -147,11 +147,7 @@ def test_second_launch_names_the_driver_and_takes_over_after_a_kill(tmp_path: Pa
     assert first.stdout is not None
     first.stdout.readline()
     journal = tmp_path / "results" / "free" / "journal"
-    deadline = time.monotonic() + 30
-    while not journal.exists() or not list(journal.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.5)
+    wait_until("the journal begins", lambda: any(path.stat().st_size for path in journal.glob("*")))
     second = launch(spec)
     out, _ = second.communicate(timeout=60)
     assert second.returncode == 3, out
@@ -168,8 +164,8 @@ def test_stop_cancels_the_jobs_and_launch_carries_on(slurm: PrivateSlurm, tmp_pa
     spec = write_sweep(tmp_path, max_resource=9, max_gpus=2)
     (tmp_path / "trainer.py").write_text(trainer)
     driver = launch(spec)
-    time.sleep(6)
     folder = tmp_path / "results" / "free"
+    wait_until("two runs go on", lambda: len(slurm.squeue(states="running")) == 2)
     command = [sys.executable, "-m", "hpcsweep"]
     subprocess.run([*command, "stop", str(folder)], check=True, timeout=60)
     driver.communicate(timeout=60)

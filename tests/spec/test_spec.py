@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
@@ -24,6 +24,7 @@ from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.spec import SweepSpec, difference, json_schema, load_spec
 from hpcsweep.spec.named_options import NamedOptions
 from hpcsweep.spec.yaml_io import dump_yaml, parse_yaml
+from tests.effort import examples
 
 DOCUMENTED = r"""
 name: digits-hyperband
@@ -1015,7 +1016,7 @@ trees = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150, 2000)
 @given(trees)
 def test_any_data_reads_back_from_its_yaml(data: Any) -> None:
     again = parse_yaml(dump_yaml(data), source="x")
