@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hpcsweep.core.events import Outcome
 from hpcsweep.core.models import Run, Trial
 from hpcsweep.core.state import SweepState
+from hpcsweep.views.rungs import is_population, scheduler_options
 
 
 class RunFate(enum.Enum):
@@ -42,14 +42,6 @@ class Ladder(NamedTuple):
         if len(self.brackets) == 1:
             return f"bracket {self.brackets[0]}"
         return f"{len(self.brackets):,} brackets from {self.resources[0]:,}"
-
-
-def is_population(state: SweepState) -> bool:
-    """Whether each bracket is one place of a population, in which clones replace each other."""
-    if scheduler_of(state).get("name") == "pbt":
-        return True
-    roots = Counter(t.bracket for t in state.trials if t.origin != "clone" and not t.repeat)
-    return max(roots.values(), default=0) == 1 and any(t.origin == "clone" for t in state.trials)
 
 
 def brackets(state: SweepState) -> list[Ladder]:
@@ -98,12 +90,6 @@ def fate(trial: Trial, run: Run, *, top: int) -> RunFate:
 
 def top_resource(state: SweepState) -> int:
     """Resource of a training in full: the spec's, else the largest so far."""
-    given = scheduler_of(state).get("max_resource")
+    given = scheduler_options(state).get("max_resource")
     largest = max((trial.runs[-1].resource for trial in state.trials), default=0)
     return int(given) if isinstance(given, int) else largest
-
-
-def scheduler_of(state: SweepState) -> dict[str, Any]:
-    """Its part of the spec."""
-    found: dict[str, Any] = state.started.identity.get("scheduler", {}) if state.started else {}
-    return found

@@ -1,13 +1,12 @@
-"""Why a trial was started, promoted or dropped, and against whom: told from the events alone. Pure.
+"""Why a trial was started, promoted or dropped, and against whom: from events and the scheduler's traits.
 
-No scheduler is asked, so that those of other packages are explained as well. Places are those of
-the moment of the decision.
+Nothing is decided again, so that sweeps are explained whose scheduler is not installed here. Places are
+those of the moment of the decision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import msgspec
 
@@ -26,9 +25,7 @@ from hpcsweep.views.explanation import (
 from hpcsweep.views.folder import check_trial
 from hpcsweep.views.ranking import Comparison, RungRanking
 from hpcsweep.views.replay import TrialReplay
-
-#: Schedulers under which a place may come free at any time, so that no decision closes a rung.
-OPEN_ENDED: Final = frozenset({"asha", "pbt"})
+from hpcsweep.views.rungs import scheduler_options, traits_of
 
 
 def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explanation:
@@ -172,10 +169,10 @@ def _unpromoted(
 ) -> tuple[Verdict, str, Comparison]:
     """Whether a configuration with a value that was not promoted so far may still be, and if not, why."""
     now = level.compare(first)
-    scheduler = state.started.identity.get("scheduler", {}) if state.started else {}
+    scheduler = scheduler_options(state)
     if level.resource == scheduler.get("max_resource"):
         return Verdict.LAST, "", now
-    if level.went_on and level.at_once and scheduler.get("name") not in OPEN_ENDED:
+    if level.went_on and level.at_once and not traits_of(state).promotes_any_time:
         decided = min(level.went_on.values())
         late = "" if level.ended[first] <= decided else "tried again after that"
         return Verdict.DROPPED, late, level.compare(first, decided)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -24,6 +24,7 @@ from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.views.explanation import Attempt
 from hpcsweep.views.ranking import RungRanking
+from hpcsweep.views.rungs import is_population
 
 
 class SearcherCall(msgspec.Struct):
@@ -50,8 +51,8 @@ class TrialReplay:
 
     Attributes:
         first: First trial of its configuration.
-        pooled: Whether it is compared with the whole sweep and not with its bracket alone. That is
-            so where each bracket holds one line of trials: the members of a population.
+        pooled: Whether it is compared with the whole sweep and not with its bracket alone: as a member
+            of a population.
         levels: By resource, for each of the trial's runs.
         ask: Which proposed it; None where no searcher did.
         request: Of the request that enqueued it.
@@ -68,8 +69,7 @@ class TrialReplay:
         self.trial = trial
         self.first = trial - own.repeat
         self._bracket = own.bracket
-        roots = Counter(t.bracket for t in state.trials if t.origin != "clone" and not t.repeat)
-        self.pooled = len(roots) > 1 and max(roots.values()) == 1
+        self.pooled = is_population(state)
         self.levels = {run.resource: RungRanking(run.resource, minimise=state.minimise) for run in own.runs}
         self.ask: SearcherCall | None = None
         self.request = ""

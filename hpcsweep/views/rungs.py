@@ -4,8 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, RunRetried, TrialCreated, TrialPromoted
+from hpcsweep.core.state import SweepState
+from hpcsweep.schedulers import SchedulerTraits, scheduler_traits
+
+
+def scheduler_options(state: SweepState) -> dict[str, Any]:
+    """The scheduler's section of the spec, its name included; empty before the sweep has started."""
+    found: dict[str, Any] = state.started.identity.get("scheduler", {}) if state.started else {}
+    return found
+
+
+def traits_of(state: SweepState) -> SchedulerTraits:
+    """What the sweep's scheduler says of itself; the defaults where it is not installed here."""
+    return scheduler_traits(scheduler_options(state).get("name", ""))
+
+
+def is_population(state: SweepState) -> bool:
+    """Whether each bracket is one member of a population, in which clones replace each other.
+
+    Where the scheduler does not say, it is so if there are clones and every bracket began with one trial.
+    """
+    if traits_of(state).population:
+        return True
+    roots = Counter(trial.bracket for trial in state.trials if trial.origin != "clone" and not trial.repeat)
+    return max(roots.values(), default=0) == 1 and any(trial.origin == "clone" for trial in state.trials)
 
 
 class RungCount:

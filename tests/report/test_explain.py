@@ -53,6 +53,7 @@ from hpcsweep.views.explain import explain
 from hpcsweep.views.explanation import Attempt, BestSoFar, Change, Creation, Explanation, Repeat, Verdict
 from hpcsweep.views.folder import Folder
 from hpcsweep.views.ranking import Comparison, RankedTrial
+from hpcsweep.views.rungs import is_population
 from tests.doubles import FolderCluster, quadratic
 
 
@@ -519,6 +520,21 @@ def test_a_population_is_compared_as_a_whole_at_the_same_resource() -> None:
     # The clone's first rung is the others' second one.
     assert [peer.trial for peer in compared(POPULATION, 4).named] == [4, 1, 2]
     assert verdicts(POPULATION, 1) == [Verdict.PROMOTED, Verdict.LAST]
+
+
+def test_rounds_of_one_trial_each_are_brackets_and_no_population() -> None:
+    begun = started(scheduler={"name": "halving", "max_resource": 10, "rounds": 3})
+    rounds = [TrialCreated(trial, {"x": 0.0}, trial, 10) for trial in range(3)]
+    events = [begun, *rounds, *ended(0, {0: 0.1, 1: 0.2, 2: 0.3})]
+    assert not of(events, 1).pooled
+    assert not is_population(SweepState.replay(events))
+
+
+def test_the_population_of_pbt_is_one_before_its_first_clone() -> None:
+    begun = started(scheduler={"name": "pbt", "max_resource": 10})
+    events: list[AnyEvent] = [begun, *(TrialCreated(trial, {"x": 0.0}, trial, 10) for trial in range(3))]
+    assert of(events, 1).pooled
+    assert is_population(SweepState.replay(events))
 
 
 def test_a_clone_beside_other_trials_of_its_bracket_took_nobody_s_place() -> None:
