@@ -6,22 +6,31 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from hpcsweep.cluster.simulated.cluster import EPOCH_S
-from hpcsweep.cluster.simulated.training import Curve
-from hpcsweep.core.events import AnyEvent, RunFinished
+from hpcsweep.cluster.backend import options_of
+from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
+from hpcsweep.cluster.simulated.options import SimulatedOptions, SimulatedSection
+from hpcsweep.cluster.simulated.training import Curve, UnitSeconds
+from hpcsweep.core.events import AnyEvent, Config, RunFinished
+from hpcsweep.core.expressions import Expression
+from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.state import SweepState
+from hpcsweep.errors import SpecError
 from hpcsweep.session.session import Session, make_compactor
+from hpcsweep.session.target import Target, max_tasks
 from hpcsweep.session.validation import check_folder
+from hpcsweep.simulation.curves import RecordedCurves
 from hpcsweep.simulation.recorder import Recorder, SimulationResult
-from hpcsweep.simulation.target import simulated_target
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import new_results
 
+#: Seconds per unit of resource if neither the spec nor recorded curves say.
+UNIT_S = 10.0
 #: Temporary folders are in memory if this much is free, as a simulation syncs many small files.
 MEMORY_BYTES = 2**30
 _MEMORY = Path("/dev/shm")
@@ -92,3 +101,79 @@ def _newest_checkpoints(state: SweepState | None, layout: Layout) -> dict[int, i
     for batch in state.live:
         steps += [(result.trial, result.step) for _, result in new_results(layout.batch(batch), ())]
     return {trial: step for trial, step in sorted(steps) if step}
+
+
+def simulated_target(
+    spec: SweepSpec,
+    curve: Curve,
+    *,
+    start: float = EPOCH_S,
+    reached: Mapping[int, int] | None = None,
+) -> tuple[Target, SimulatedCluster]:
+    """The site of `cluster.simulated`; without `nodes` it is large enough for the spec's caps.
+
+    Args:
+        spec: The sweep; its seed is also that of the site.
+        curve: The values of the trials.
+        start: Unix seconds at which virtual time begins.
+        reached: Trial -> step of its newest checkpoint, of an earlier session.
+
+    Raises:
+        SpecError: `cluster.simulated` is not valid, or no task fits a node.
+    """
+    section, shape = spec.cluster, spec.task_shape()
+    cap = max_tasks(spec, shape)
+    options = _options(spec, shape, cap)
+    times: dict[str, Any] = {"settle_s": section.settle, "grace_s": section.grace}
+    if section.poll is not None:
+        times["poll_s"] = (section.poll, section.poll)
+    cluster = SimulatedCluster(
+        options,
+        shape=shape,
+        curve=curve,
+        unit_seconds=_unit_seconds(options, curve),
+        seed=spec.searcher.seed,
+        start=start,
+        reached=reached,
+        **{key: value for key, value in times.items() if value is not None},
+    )
+    kind = f"{options.gpus} GPUs" if shape.gpus else f"{options.places(shape)} CPU slots"
+    why = f"{options.nodes} simulated nodes with {kind} each"
+    return Target("simulated", why, cluster, shape, cap, simulated=True), cluster
+
+
+def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> SimulatedOptions:
+    options = options_of(SimulatedSection, spec.cluster).site()
+    places = options.places(shape)
+    if places == 0:
+        raise SpecError(
+            f"cluster.simulated.gpus: must be at least the {shape.gpus} of one task, got {options.gpus}"
+        )
+    if cap is None or "nodes" in options.model_fields_set:
+        return options
+    return options.model_copy(update={"nodes": -(-cap // places)})
+
+
+def _unit_seconds(options: SimulatedOptions, curve: Curve) -> UnitSeconds:
+    seconds = options.seconds_per_unit
+    if isinstance(seconds, str):
+        return _evaluate(Expression(seconds))
+    if seconds is None and isinstance(curve, RecordedCurves):
+        return lambda config: curve.unit_seconds(config) or UNIT_S
+    constant = UNIT_S if seconds is None else float(seconds)
+    return lambda config: constant
+
+
+def _evaluate(expression: Expression) -> UnitSeconds:
+    key = "cluster.simulated.seconds_per_unit"
+
+    def seconds(config: Config) -> float:
+        try:
+            found = expression.number(config)
+        except ValueError as error:
+            raise SpecError(f"{key}: {error}") from None
+        if found < 0:
+            raise SpecError(f"{key}: must be >= 0, got {found:g} for {config}")
+        return found
+
+    return seconds

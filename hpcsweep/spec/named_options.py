@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from hpcsweep import schedulers, searchers
 from hpcsweep.core.domains import format_value
 from hpcsweep.core.space import suggest_name
-from hpcsweep.errors import SpecError
 from hpcsweep.options import options_model
 from hpcsweep.schedulers.stopping_rules import STOP_RULES
 from hpcsweep.spec.problems import Problems
@@ -101,9 +100,8 @@ def read_options(
     """
     try:
         model = kind.model(name)
-    except SpecError as error:
-        for problem in error.problems:
-            problems.add(*problem.split(": ", 1))
+    except Exception as error:  # another package's code
+        problems.add(f"{path}.name", f"{name!r} cannot be imported: {type(error).__name__}: {error}")
         return None
     section = problems.validated(model, options, path=path, also_known=("name", *other_keys))
     return None if section is None else section.model_dump()

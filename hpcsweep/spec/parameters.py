@@ -28,30 +28,32 @@ from hpcsweep.spec.problems import Problems
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _bound(value: Any) -> Any:
+def _read_bound(value: Any) -> Any:
     """A number as written, so that messages show `0` and not `0.0`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be a number, got {format_value(value)}")
     return value
 
 
-def _listed(value: Any) -> Any:
+def _read_list(value: Any) -> Any:
     if not isinstance(value, list):
         raise ValueError(f"must be a list, got {format_value(value)}")
     return tuple(value)
 
 
-def _conditions(value: Any) -> Any:
+def _read_conditions(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {str(name): tuple(item) if isinstance(item, list) else (item,) for name, item in value.items()}
 
 
-Bound = Annotated[float, PlainValidator(_bound), WithJsonSchema({"type": "number"})]
-Values = Annotated[tuple[Any, ...], PlainValidator(_listed), WithJsonSchema({"type": "array", "minItems": 1})]
+Bound = Annotated[float, PlainValidator(_read_bound), WithJsonSchema({"type": "number"})]
+Values = Annotated[
+    tuple[Any, ...], PlainValidator(_read_list), WithJsonSchema({"type": "array", "minItems": 1})
+]
 When = Annotated[
     dict[str, tuple[Any, ...]],
-    BeforeValidator(_conditions),
+    BeforeValidator(_read_conditions),
     WithJsonSchema({"type": "object", "minProperties": 1}),
 ]
 
@@ -147,7 +149,7 @@ def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
             parameters.append(parameter)
     # Conditions of all parameters, including those with other mistakes.
     when = {
-        str(name): _conditions(raw["when"])
+        str(name): _read_conditions(raw["when"])
         for name, raw in space.items()
         if isinstance(raw, dict) and isinstance(raw.get("when"), dict)
     }
@@ -287,12 +289,12 @@ def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Ex
     return found
 
 
-def plain_space(space: Space) -> dict[str, Any]:
+def space_to_yaml(space: Space) -> dict[str, Any]:
     """The parameters in the long form of YAML, JSON-able."""
-    return {parameter.name: _plain_parameter(parameter) for parameter in space.parameters}
+    return {parameter.name: _parameter_to_yaml(parameter) for parameter in space.parameters}
 
 
-def _plain_parameter(parameter: Parameter) -> dict[str, Any]:
+def _parameter_to_yaml(parameter: Parameter) -> dict[str, Any]:
     plain: dict[str, Any]
     match parameter.domain:
         case Float(low, high, log, step) | Int(low, high, log, step):

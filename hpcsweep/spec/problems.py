@@ -75,21 +75,21 @@ class Problems:
         except ValidationError as error:
             errors = error.errors(include_url=False)
         for found in errors:
-            keys, problem = _in_our_words(found, model, [*also_known, *model.model_fields])
-            self.add(joined(path, keys), problem)
+            keys, problem = _describe_error(found, model, [*also_known, *model.model_fields])
+            self.add(join_path(path, keys), problem)
         if any(found["type"] != "extra_forbidden" for found in errors):
             return None
         return model.model_validate({key: data[key] for key in data if key in model.model_fields})
 
 
-def joined(path: str, keys: Sequence[int | str]) -> str:
+def join_path(path: str, keys: Sequence[int | str]) -> str:
     """`a`, `("b", 0)` -> `a.b[0]`."""
     for key in keys:
         path += f"[{key}]" if isinstance(key, int) else f".{key}" if path else str(key)
     return path
 
 
-def _in_our_words(
+def _describe_error(
     error: ErrorDetails, model: type[BaseModel], known: Sequence[str]
 ) -> tuple[Sequence[int | str], str]:
     """The key path within the section, and the problem."""
@@ -105,7 +105,7 @@ def _problem(error: ErrorDetails, field: FieldInfo | None, known: Sequence[str])
     found, context = format_value(error["input"]), error.get("ctx", {})
     match error["type"]:
         case "missing" if field is not None:
-            return f"missing; expected {_lowered(field.description)}" if field.description else "missing"
+            return f"missing; expected {_lower_first(field.description)}" if field.description else "missing"
         case "extra_forbidden":
             return suggest_name(str(error["loc"][-1]), known, kind="key")
         case "value_error":
@@ -135,8 +135,8 @@ def _problem(error: ErrorDetails, field: FieldInfo | None, known: Sequence[str])
         case "tuple_type" | "list_type":
             return f"must be a list, got {found}"
         case _:
-            return f"{_lowered(error['msg'])}, got {found}"
+            return f"{_lower_first(error['msg'])}, got {found}"
 
 
-def _lowered(text: str) -> str:
+def _lower_first(text: str) -> str:
     return (text[:1].lower() + text[1:]).rstrip(".")

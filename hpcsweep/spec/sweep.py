@@ -13,7 +13,7 @@ from hpcsweep.core.space import Space
 from hpcsweep.schedulers import make_scheduler
 from hpcsweep.spec.models import Budget, Cluster, Objective, Resources, Retries, Train
 from hpcsweep.spec.named_options import NamedOptions, SearcherChoice
-from hpcsweep.spec.parameters import plain_space
+from hpcsweep.spec.parameters import space_to_yaml
 from hpcsweep.spec.yaml_io import dump_yaml
 from hpcsweep.store.manifest import Program
 
@@ -48,7 +48,7 @@ class SweepSpec:
         """The search: objective, space and algorithms."""
         return {
             "objective": self.objective.plain(),
-            "space": plain_space(self.space),
+            "space": space_to_yaml(self.space),
             "constraints": [constraint.text for constraint in self.space.constraints],
             "searcher": self.searcher.plain(),
             "scheduler": self.scheduler.plain(),

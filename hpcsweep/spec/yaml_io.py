@@ -23,7 +23,7 @@ from hpcsweep.store.files import read_bytes
 #: Sections that may be just a name.
 NAMED_SECTIONS: Final = ("searcher", "scheduler")
 #: Texts that need no quotes unless they read as another type.
-_HARMLESS: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+@%=-]*(?:[: ][A-Za-z0-9_./+@%=-]+)*")
+_UNQUOTED: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+@%=-]*(?:[: ][A-Za-z0-9_./+@%=-]+)*")
 #: Bytes of a sweep file at most; larger ones take minutes and gigabytes to parse.
 MAX_BYTES: Final = 2**20
 #: Keys and values of a sweep file at most, repetitions by aliases included.
@@ -50,7 +50,7 @@ _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.cons
 _Constructor.add_constructor("tag:yaml.org,2002:int", _Constructor.construct_yaml_int)
 
 
-class _Unusable(MarkedYAMLError):
+class _RefusedYAML(MarkedYAMLError):
     """Valid YAML that no spec can hold; the problem begins with its key path."""
 
 
@@ -115,18 +115,18 @@ class _Composer(Composer):
         if problem is not None:
             raise self._refusal(problem, node)
 
-    def _refusal(self, problem: str, at: Any) -> _Unusable:
+    def _refusal(self, problem: str, at: Any) -> _RefusedYAML:
         path = "".join(self._path).removeprefix(".")
         if len(path) > _PATH_SHOWN:
             path = f"{path[:_PATH_SHOWN]}..."
-        return _Unusable(problem=f"{path}: {problem}" if path else problem, problem_mark=at.start_mark)
+        return _RefusedYAML(problem=f"{path}: {problem}" if path else problem, problem_mark=at.start_mark)
 
 
 class _Representer(SafeRepresenter):
     """Quotes every text that is not harmless, as ruamel does not read all of its unquoted texts back."""
 
     def represent_str(self, data: str) -> Any:
-        style = None if _HARMLESS.fullmatch(data) else "'" if data.isprintable() else '"'
+        style = None if _UNQUOTED.fullmatch(data) else "'" if data.isprintable() else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
@@ -140,7 +140,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SpecError: It cannot be read, is not YAML or not a mapping.
     """
     try:
-        text = _text(path)
+        text = _read_text(path)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -154,7 +154,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """The file's text; pipes of the shell (`<(...)`, /dev/stdin) are read, other special files refused.
 
     Raises:
@@ -186,18 +186,20 @@ def parse_yaml(text: str, *, source: str) -> Any:
     yaml.Constructor = _Constructor
     try:
         return yaml.load(text)
-    except _Unusable as error:
-        raise SpecError(f"{_located(source, error)}: {error.problem}") from error
+    except _RefusedYAML as error:
+        raise SpecError(f"{_with_line(source, error)}: {error.problem}") from error
     except DuplicateKeyError as error:
         key = str(error.problem).partition('"')[2].partition('"')[0]
-        raise SpecError(f"{_located(source, error)}: key {key!r} must be given once, got it twice") from error
+        raise SpecError(
+            f"{_with_line(source, error)}: key {key!r} must be given once, got it twice"
+        ) from error
     except MarkedYAMLError as error:
-        raise SpecError(f"{_located(source, error)}: not YAML: {error.problem or error.context}") from error
+        raise SpecError(f"{_with_line(source, error)}: not YAML: {error.problem or error.context}") from error
     except (YAMLError, ValueError, OverflowError, RecursionError, IndexError, TypeError) as error:
         raise SpecError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
 
 
-def _located(source: str, error: MarkedYAMLError) -> str:
+def _with_line(source: str, error: MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     return source if mark is None else f"{source}:{mark.line + 1}"
 
@@ -235,7 +237,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             continue
         try:
             value = parse_yaml(text, source=f"--set {truncate(override)}")
-            made = _put(data, keys, value)
+            made = _set_value(data, keys, value)
         except SpecError as error:
             line = f"--set {truncate(override)}:1: "
             problems.extend(
@@ -250,7 +252,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return applied
 
 
-def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> str:
+def _set_value(data: dict[str, Any], keys: Sequence[str], value: Any) -> str:
     """Set the value; returns the key path of the outermost mapping created for it, else its own."""
     made = ""
     for depth, key in enumerate(keys[:-1], start=1):

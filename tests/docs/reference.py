@@ -12,7 +12,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 import hpcsweep
 from hpcsweep.cli import app
-from hpcsweep.spec.reference import spec_keys
+from hpcsweep.spec.schema import spec_keys
 from tests.test_imports import EXCEPTIONS
 
 PACKAGE = Path(hpcsweep.__file__).parent

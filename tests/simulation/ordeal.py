@@ -29,7 +29,7 @@ from hpcsweep.driver import Compactor, Driver
 from hpcsweep.errors import FolderUnavailable
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.session import Session
-from hpcsweep.simulation.target import simulated_target
+from hpcsweep.simulation.simulate import simulated_target
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun

@@ -64,7 +64,7 @@ def test_any_other_key_can_be_compared_and_the_seed_stays(tmp_path: Path) -> Non
         ("scheduler=hyperband,", "--compare scheduler=hyperband,: must be KEY=VALUE,VALUE,..."),
         (
             "scheduler=hyperbnad",
-            "--compare scheduler=hyperbnad: scheduler: unknown name 'hyperbnad'; did you mean",
+            "--compare scheduler=hyperbnad: scheduler.name: unknown name 'hyperbnad'; did you mean",
         ),
         (
             "searcher=randon",

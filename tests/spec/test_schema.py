@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcsweep.spec.reference import SpecKey, spec_keys
+from hpcsweep.spec.schema import SpecKey, spec_keys
 
 
 def test_every_key_has_a_description_of_one_or_two_sentences() -> None:
