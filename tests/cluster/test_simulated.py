@@ -561,11 +561,11 @@ def test_limits_and_the_length_of_the_queue_are_told(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_of_the_site_holds_for_tasks_that_ask_for_none(tmp_path: Path) -> None:
-    site = Site(tmp_path / "a", time_limit=6)
+    site = Site(tmp_path / "a", time_limit="6s")
     site.submit(run(0), run(1, resource=6))
     site.wait(20.0)
     assert site.phases() == [Phase.TIMEOUT, Phase.COMPLETED]
-    asking = Site(tmp_path / "b", time_limit=6, shape=TaskResources(gpus=1, time_s=10))
+    asking = Site(tmp_path / "b", time_limit="6s", shape=TaskResources(gpus=1, time_s=10))
     asking.submit(run(0))
     asking.wait(20.0)
     assert asking.phases() == [Phase.COMPLETED]

@@ -14,7 +14,7 @@ import pytest
 
 from hpcsweep.cluster import processes
 from hpcsweep.cluster.backend import Presence
-from hpcsweep.cluster.slurm import cluster as slurm_module
+from hpcsweep.cluster.slurm import backend as slurm_module
 from hpcsweep.cluster.slurm import programs as slurm_programs
 from hpcsweep.cluster.slurm.backend import SlurmBackend
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
@@ -585,7 +585,7 @@ exit 1
 def test_probe_says_whether_and_why(
     programs: Programs, monkeypatch: pytest.MonkeyPatch, body: str, presence: str, why: str
 ) -> None:
-    monkeypatch.setattr(slurm_module, "PROBE_S", 0.5)
+    monkeypatch.setattr(slurm_module, "PING_S", 0.5)
     programs.put("scontrol", body)
     answer = SlurmBackend().detect()
     assert answer[0] is Presence(presence)

@@ -64,7 +64,13 @@ LAUNCHED = {
     "OMPI_COMM_WORLD_SIZE": "1",
     "MPI_LOCALRANKID": "0",
 }
-TASK = {"HPCSWEEP_TASK": "3", "HPCSWEEP_RESTART": "1", "HPCSWEEP_JOB": "70_3", "HPCSWEEP_NODE": "n1"}
+TASK = {
+    "SUBMITIT_EXECUTOR": "slurm",
+    "HPCSWEEP_TASK": "3",
+    "HPCSWEEP_RESTART": "1",
+    "HPCSWEEP_JOB": "70_3",
+    "HPCSWEEP_NODE": "n1",
+}
 SHOW = "import json, os, sys; print(json.dumps([sys.argv, dict(os.environ)]))"
 
 
@@ -102,3 +108,17 @@ def test_the_launcher_starts_a_module_with_the_task_s_variables_alone(tmp_path: 
     del expected["LC_CTYPE"]  # Python sets its own where the locale is not installed
     assert seen.items() >= expected.items()
     assert seen.keys() & LAUNCHED.keys() == set()
+
+
+def test_training_code_can_use_the_job_environment_of_submitit(tmp_path: Path) -> None:
+    (tmp_path / "use_submitit.py").write_text(
+        "import os, submitit\n"
+        "job = submitit.JobEnvironment()\n"
+        "submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)\n"
+        "torch = map(os.environ.get, ('WORLD_SIZE', 'RANK', 'MASTER_ADDR'))\n"
+        "print(job.job_id, job.num_tasks, job.global_rank, *torch)"
+    )
+    environ = {**os.environ, **JOB, **LAUNCHED, "PATH": "/nowhere", "PYTHONPATH": str(tmp_path)}
+    argv = [sys.executable, "-m", "hpcsweep.cluster.slurm.task", "--module", "use_submitit", "/r/batches/b"]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["70_3", "1", "0", "1", "0", "n1"]

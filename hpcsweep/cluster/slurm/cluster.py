@@ -1,4 +1,4 @@
-"""Slurm: batches are job arrays, submitted through a submitit executor of our own."""
+"""Slurm: batches are job arrays."""
 
 from __future__ import annotations
 
@@ -6,44 +6,32 @@ import contextlib
 import itertools
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import submitit
 
-from hpcsweep.cluster.script import (
-    WORKER,
-    check_length,
-    module_command,
-    package_folder,
-    read_template,
-    worker_command,
-)
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.allocation import holding, tick_warning
 from hpcsweep.cluster.slurm.environment import export_of, kept_out, passed_on
 from hpcsweep.cluster.slurm.identity import Identity
-from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, OptionValue, SlurmOptions
+from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, SlurmOptions
 from hpcsweep.cluster.slurm.queue import SlurmQueue
 from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, misfits, wanted_partitions
 from hpcsweep.cluster.slurm.rows import Row
-from hpcsweep.cluster.slurm.sbatch_options import canonical, gpu_problems
+from hpcsweep.cluster.slurm.sbatch_options import gpu_problems
+from hpcsweep.cluster.slurm.scripts import SlurmScripts, example_batch
 from hpcsweep.cluster.slurm.site import Node, Site, host_list, hosts_of
 from hpcsweep.cluster.slurm.site_reader import read_site, untouched, wish_of
 from hpcsweep.cluster.slurm.submit import refusal, submit
 from hpcsweep.cluster.slurm.template import (
-    header,
     own_options,
-    render,
     sbatch_options,
     tick_options,
-    without_resources,
 )
-from hpcsweep.cluster.slurm.tick_guard import guarded
 from hpcsweep.core.protocols import (
     Batch,
     Limits,
@@ -64,41 +52,6 @@ _log = logging.getLogger(__name__)
 
 #: Ranges of indices in one scancel.
 CANCEL_RANGES: Final = 500
-#: What a task's script becomes.
-LAUNCHER: Final = "hpcsweep.cluster.slurm.task"
-
-
-class _ArrayExecutor(submitit.SlurmExecutor):
-    """Submits one batch as one array, with our script and our command, without pickles.
-
-    submitit's own array path builds a plain SlurmExecutor and loses every override, moves files
-    about after sbatch has answered, and calls sbatch without a time limit: so the one method that
-    reaches sbatch is ours.
-    """
-
-    def __init__(self, batch: Batch, *, script: str, mode: int, drop: frozenset[str]) -> None:
-        super().__init__(folder=batch.folder)
-        self._layout = BatchLayout(batch.folder)
-        self._script = script
-        self._mode = mode
-        self._drop = drop
-
-    @classmethod
-    def affinity(cls) -> int:
-        return 2  # submitit asks for srun, which we never call
-
-    def _make_submission_file_text(self, command: str, uid: str) -> str:
-        return self._script
-
-    def _submit_command(self, command: str) -> submitit.SlurmJob[Any]:
-        path = self._layout.script
-        # Its absence proves that sbatch was never called: durable first, then the call.
-        write_atomic(path, self._make_submission_file_text(command, "").encode(), mode=self._mode)
-        job, warnings = submit(path, cwd=path.parent, drop=self._drop)
-        if warnings:
-            _log.warning("%s: accepted, but sbatch says: %s", path.parent.name, warnings)
-        # submitit reads patterns such as %a in its folder; it never writes there.
-        return submitit.SlurmJob(folder="/", job_id=job, tasks=[0])
 
 
 class SlurmCluster(ProbeCluster):
@@ -114,10 +67,10 @@ class SlurmCluster(ProbeCluster):
         self.poll_s = options.poll_s
         self._options = options
         _refuse_words_of_submitit(options)
-        self._template = read_template(self.template, spec_dir=options.spec_dir, suffix=".sbatch")
+        self._scripts = SlurmScripts(options)
         self._queue = SlurmQueue(workdir=options.workdir, node_gpus=self._node_gpus)
-        self._asked(TaskResources())
-        self.tick_script("check", Path("/check"))
+        self._scripts.asked(TaskResources())
+        self._scripts.tick_script("check", Path("/check"))
 
     @property
     def template(self) -> str:
@@ -133,25 +86,12 @@ class SlurmCluster(ProbeCluster):
         return "cron"
 
     @cached_property
-    def _import_from(self) -> Path | None:
-        return package_folder(self._options.python)
-
-    @cached_property
     def _site(self) -> Site:
         return read_site()
 
     @cached_property
     def _wish(self) -> ResourceRequest:
-        return wish_of(self._asked(TaskResources()), gpu_type=self._options.gpu_type)
-
-    def _asked(self, shape: TaskResources) -> dict[str, OptionValue]:
-        """Every sbatch option of such a task by its long name, those of the template with them."""
-        return own_options(self._rendered(_example(shape), self._options))
-
-    def _where(self, option: str) -> str:
-        """The place at which the user gives this option."""
-        mine = canonical(self._options.options, key="cluster.options").values
-        return f"cluster.options.{option}" if option in mine else f"{self._template.path}: --{option}"
+        return wish_of(self._scripts.asked(TaskResources()), gpu_type=self._options.gpu_type)
 
     # ------------------------------------------------------------------ submitting
 
@@ -162,22 +102,7 @@ class SlurmCluster(ProbeCluster):
             SpecError: The template is wrong, or the script longer than Slurm likes; or several nodes may
                 be used, and Slurm does not show which others there are.
         """
-        return self._rendered(*self._placed(batch))
-
-    def _rendered(self, batch: Batch, site: SlurmOptions) -> str:
-        command = worker_command(
-            site.python,
-            batch.folder,
-            launcher=LAUNCHER,
-            import_from=self._import_from,
-            module=site.module,
-        )
-        failed = "exit 1"
-        if site.module == WORKER:
-            failed = f'{command} --setup-failed "$1" "$hpcsweep_line"'
-        text = render(self._template, batch, site=site, command=command, setup_failed=failed)
-        check_length(self._template, text)
-        return text
+        return self._scripts.render(*self._placed(batch))
 
     def _placed(self, batch: Batch) -> tuple[Batch, SlurmOptions]:
         """The batch kept to `nodelist`: one task uses one of these nodes, and --nodelist would mean all."""
@@ -211,15 +136,19 @@ class SlurmCluster(ProbeCluster):
             SpecError: Its options ask for other GPUs than it is counted with.
         """
         text = self.script(batch)
-        wrong = gpu_problems(own_options(text), batch.shape.gpus, where=self._where)
+        wrong = gpu_problems(own_options(text), batch.shape.gpus, where=self._scripts.source_of)
         if wrong:  # the spec may have been changed since it was checked
             raise SpecError(*wrong)
         layout = BatchLayout(batch.folder)
         make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
         make_dirs(layout.results)
         drop = kept_out(sbatch_options(batch, self._options))
-        executor = _ArrayExecutor(batch, script=text, mode=file_mode(self._options.environment), drop=drop)
-        return str(executor._submit_command("").job_id)
+        # Its absence proves that sbatch was never called: durable first, then the call.
+        write_atomic(layout.script, text.encode(), mode=file_mode(self._options.environment))
+        job, warnings = submit(layout.script, cwd=batch.folder, drop=drop)
+        if warnings:
+            _log.warning("%s: accepted, but sbatch says: %s", batch.name, warnings)
+        return job
 
     def submit_tick(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
         """Submit a small job that ticks the sweep in `folder`, give its job id.
@@ -231,7 +160,7 @@ class SlurmCluster(ProbeCluster):
         """
         # The user's own defaults may be for jobs with GPUs.
         drop = kept_out(tick_options(name, folder, self._options))
-        text = self.guarded_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
+        text = self._scripts.guarded_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
         script: Path | str = Layout(folder).tick_script
         try:
             write_atomic(Layout(folder).tick_script, text.encode(), mode=file_mode(self._options.environment))
@@ -241,17 +170,6 @@ class SlurmCluster(ProbeCluster):
         job, _ = submit(script, cwd=folder if folder.is_dir() else Path("/"), drop=drop)
         self._queue.note(job, name)
         return job
-
-    def guarded_tick_script(
-        self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, drop: frozenset[str]
-    ) -> str:
-        """The script of a job that ticks: one that fails is followed by one that looks again."""
-        # Where Slurm cannot open a job's log the job never starts: it opens ours itself.
-        script = self.tick_script(name, folder, after=after, delay_s=delay_s, own_log=True)
-        logs = {"output", "error"} & {key.lstrip("-") for key in self._options.tick_options}
-        log = None if logs else Layout(folder).tick_log
-        programs_folder = str(Path(shutil.which("sbatch") or "/usr/bin/sbatch").parent)
-        return guarded(script, folder=folder, log=log, programs=programs_folder, unset=drop)
 
     @property
     def poll_error(self) -> str:
@@ -269,31 +187,11 @@ class SlurmCluster(ProbeCluster):
         Raises:
             ClusterUnavailable: Slurm did not take it.
         """
-        answer = programs.run(["scancel", *jobs], timeout_s=programs.QUERY_S)
-        if answer.code != 0 and not programs.only_ended(answer):
-            raise ClusterUnavailable(f"scancel: {answer.message}")
+        _steer(["scancel", *jobs])
 
-    def tick_script(
-        self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, own_log: bool = False
-    ) -> str:
-        """The script of such a job; writes nothing.
-
-        Args:
-            name: The job name.
-            folder: The results folder.
-            after: Job that has to end first.
-            delay_s: It starts no earlier than so much later.
-            own_log: It opens its log itself.
-        """
-        options = tick_options(name, folder, self._options, after=after, delay_s=delay_s, own_log=own_log)
-        tick = module_command(self._options.python, "hpcsweep.tick", folder, import_from=self._import_from)
-        command = f'{tick} --job "$SLURM_JOB_ID"'
-        batch = Batch(name=name, folder=folder, tasks=1, throttle=1, shape=TaskResources())
-        # It needs nothing of the set-up, and without it nobody would drive the sweep.
-        text = render(
-            self._template, batch, site=self._options, command=command, setup_failed="return", options=options
-        )
-        return without_resources(text, header(options))
+    def tick_script(self, name: str, folder: Path) -> str:
+        """The script of a small job like those of `submit_tick`; writes nothing."""
+        return self._scripts.tick_script(name, folder)
 
     def with_module(self, module: str) -> SlurmCluster:
         """The same cluster with another module of ours in the worker's place."""
@@ -324,7 +222,7 @@ class SlurmCluster(ProbeCluster):
 
     def problems(self, shape: TaskResources) -> list[str]:
         """Why no task of this shape can ever run; nothing where the controller does not answer."""
-        found = gpu_problems(self._asked(shape), shape.gpus, where=self._where)
+        found = gpu_problems(self._scripts.asked(shape), shape.gpus, where=self._scripts.source_of)
         found += self._kept_from_jobs(shape)
         if found:
             return found
@@ -340,7 +238,7 @@ class SlurmCluster(ProbeCluster):
         if nodes and wish.nodelist and not any(node.name in hosts_of(wish.nodelist) for node in nodes):
             names = ", ".join(each.name for each in wanted_partitions(site, wish))
             return [f"cluster.nodelist: partition {names} has none of these nodes, got {wish.nodelist}"]
-        batch = _example(shape)
+        batch = example_batch(shape)
         drop = kept_out(sbatch_options(batch, self._options))
         words = refusal(self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop)
         set_here = passed_on(drop)
@@ -350,10 +248,10 @@ class SlurmCluster(ProbeCluster):
     def _kept_from_jobs(self, shape: TaskResources) -> list[str]:
         """Variables that tasks, or the jobs that submit the next ones, would silently be without."""
         site, example = self._options, Path("/check")
-        tick = own_options(self.tick_script("check", example))
+        tick = own_options(self._scripts.tick_script("check", example))
         exports = {
             "cluster.options": export_of(
-                self._asked(shape), dropped=kept_out(sbatch_options(_example(shape), site))
+                self._scripts.asked(shape), dropped=kept_out(sbatch_options(example_batch(shape), site))
             ),
             "cluster.tick_options": export_of(tick, dropped=kept_out(tick_options("check", example, site))),
         }
@@ -375,7 +273,7 @@ class SlurmCluster(ProbeCluster):
         Raises:
             ClusterUnavailable: The controller did not answer.
         """
-        return holding(self._site, self._wish, shape, self._asked(shape))
+        return holding(self._site, self._wish, shape, self._scripts.asked(shape))
 
     def tick_warning(self) -> str:
         """That the jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
@@ -383,7 +281,7 @@ class SlurmCluster(ProbeCluster):
         Raises:
             ClusterUnavailable: The controller did not answer.
         """
-        asked = own_options(self.tick_script("tick", Path("/check")))
+        asked = own_options(self._scripts.tick_script("tick", Path("/check")))
         return tick_warning(self._site, wish_of(asked, gpu_type=None), asked)
 
     def _node_gpus(self, batch: SubmittedBatch, row: Row) -> int | None:
@@ -469,9 +367,7 @@ class SlurmCluster(ProbeCluster):
         # 0 would mean no limit at all.
         for job in self._queue.jobs_of(batch):
             argv = ["scontrol", "update", f"jobid={job}", f"ArrayTaskThrottle={max(1, tasks)}"]
-            answer = programs.run(argv, timeout_s=programs.QUERY_S)
-            if answer.code != 0 and not programs.only_ended(answer):
-                raise ClusterUnavailable(f"scontrol: {answer.message}")
+            _steer(argv)
 
     def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Let tasks go that Slurm put back into the queue and holds.
@@ -480,9 +376,7 @@ class SlurmCluster(ProbeCluster):
             ClusterUnavailable: Slurm did not take it.
         """
         names = ",".join(f"{job}_{task}" for job in self._queue.jobs_of(batch) for task in tasks)
-        answer = programs.run(["scontrol", "release", names], timeout_s=programs.QUERY_S)
-        if answer.code != 0 and not programs.only_ended(answer):
-            raise ClusterUnavailable(f"scontrol: {answer.message}")
+        _steer(["scontrol", "release", names])
 
     def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
         """Cancel these tasks; those that have ended are passed over.
@@ -494,13 +388,14 @@ class SlurmCluster(ProbeCluster):
         starts = range(0, len(parts), CANCEL_RANGES)
         for job, start in itertools.product(self._queue.jobs_of(batch), starts):
             indices = ",".join(parts[start : start + CANCEL_RANGES])
-            answer = programs.run(["scancel", f"{job}_[{indices}]"], timeout_s=programs.QUERY_S)
-            if answer.code != 0 and not programs.only_ended(answer):
-                raise ClusterUnavailable(f"scancel: {answer.message}")
+            _steer(["scancel", f"{job}_[{indices}]"])
 
 
-def _example(shape: TaskResources) -> Batch:
-    return Batch(name="check", folder=Path("/check"), tasks=1, throttle=1, shape=shape)
+def _steer(argv: Sequence[str]) -> None:
+    """Have scancel or scontrol do something to jobs, some of which may have ended."""
+    answer = programs.run(argv, timeout_s=programs.QUERY_S)
+    if answer.code != 0 and not programs.only_ended(answer):
+        raise ClusterUnavailable(f"{argv[0]}: {answer.message}")
 
 
 def _nodes_of(site: Site, wish: ResourceRequest) -> list[Node]:

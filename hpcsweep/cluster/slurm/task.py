@@ -15,7 +15,8 @@ def slurm_task(environ: Mapping[str, str]) -> dict[str, str]:
     if not index.isdecimal():
         return {}
     array, job = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_JOB_ID", "")
-    return task_variables(
+    # By it submitit's JobEnvironment and TorchDistributedEnvironment know where training code runs.
+    return {"SUBMITIT_EXECUTOR": "slurm"} | task_variables(
         task=index,
         restart=environ.get("SLURM_RESTART_COUNT") or 0,
         job=f"{array}_{index}" if array else job,
