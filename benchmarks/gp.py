@@ -21,8 +21,8 @@ from numpy.random import default_rng
 from benchmarks.problems import PROBLEMS
 from hpcsweep.core.history import History
 from hpcsweep.searchers.gp import GP
-from hpcsweep.searchers.gp_space import Features
-from hpcsweep.searchers.seen import config_key
+from hpcsweep.searchers.gp_pool import Features
+from hpcsweep.searchers.random import config_key
 
 #: To be reached, in seconds.
 MOST_FOR_ONE: Final = 2.0

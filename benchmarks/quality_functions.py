@@ -52,7 +52,7 @@ def _optuna_regret(
     """By Optuna's own ask and tell, with the sampler's defaults; ordered values are told by their index."""
     import optuna
 
-    from hpcsweep.searchers.optuna_study import distributions, suggested
+    from hpcsweep.searchers.optuna_study import distributions, suggest_config
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     of = distributions(problem.space)
@@ -62,7 +62,7 @@ def _optuna_regret(
         study = optuna.create_study(sampler=getattr(optuna.samplers, sampler)(seed=seed))
         while (done := len(true)) < len(noise):
             trials = [study.ask() for _ in range(min(batch, len(noise) - done))]
-            true += [problem.value(suggested(trial, problem.space, of)) for trial in trials]
+            true += [problem.value(suggest_config(trial, problem.space, of)) for trial in trials]
             for trial, value, error in zip(trials, true[done:], noise[done:], strict=False):
                 study.tell(trial, value + float(error))
     return true[int(np.argmin(np.array(true) + noise))] - problem.minimum

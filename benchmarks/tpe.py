@@ -16,7 +16,7 @@ from numpy.random import default_rng
 
 from benchmarks.problems import PROBLEMS
 from hpcsweep.core.history import History
-from hpcsweep.searchers.seen import config_key
+from hpcsweep.searchers.random import config_key
 from hpcsweep.searchers.tpe import TPE
 
 BATCH: Final = 256

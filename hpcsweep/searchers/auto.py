@@ -1,4 +1,4 @@
-"""The default searcher: picks one of the others, and says which and why."""
+"""The default searcher: chooses one of the others and says why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_CONFIGS: Final = 300
 
 
 class Auto:
-    """Picks by space, budget and what is installed; then it is the searcher that it picked.
+    """Delegates to a searcher chosen from the space, the budget and the installed packages.
 
     | where | picked |
     | --- | --- |
@@ -30,7 +30,7 @@ class Auto:
     | BoTorch is installed, at most 20 dimensions | `gp`; `tpe` from 300 configurations on |
     | else | `tpe` |
 
-    A sweep stays with its pick: what it began with is given as `picked` when it is carried on.
+    A sweep keeps its searcher: a resumed sweep passes it as `picked`.
 
     Args:
         seed: Of the sweep.
@@ -66,7 +66,7 @@ class Auto:
             return "tpe", f"{dimensions} dimensions are too many for a Gaussian process"
         if find_spec("botorch") is None:
             return "tpe", "BoTorch is not installed (pip install 'hpcsweep[gp]' for a Gaussian process)"
-        return "gp", f"{dimensions} dimensions are few; from {MOST_CONFIGS} configurations on it is tpe"
+        return "gp", f"few dimensions ({dimensions}); switches to tpe at {MOST_CONFIGS} configurations"
 
     def problems(self, space: Space) -> list[str]:
         """Those of the picked searcher, each line beginning with the key path at fault."""

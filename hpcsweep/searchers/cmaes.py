@@ -15,8 +15,7 @@ from hpcsweep.core.domains import Choice, Int, format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.searchers.random import Random
-from hpcsweep.searchers.seen import SeenConfigs, config_key
+from hpcsweep.searchers.random import Random, SeenConfigs, config_key
 
 if TYPE_CHECKING:
     from cmaes import CMA
@@ -74,7 +73,7 @@ class CMAES:
         self._sigma = sigma
         self._random = Random()
         self._seen = SeenConfigs()
-        self._told: _Told | None = None
+        self._observed: _Observations | None = None
 
     def problems(self, space: Space) -> list[str]:
         """Why it cannot search this space, each line beginning with the key path at fault."""
@@ -96,15 +95,15 @@ class CMAES:
         if n <= 0:
             return []
         population = self._generation_size(space, n + len(history.pending))
-        told = self._told
-        if told is None or not told.continued_by(history, population):
-            told = _Told(space, seed=self._seed, population=population, sigma=self._sigma)
-            self._told = told
-        told.take(history)
+        observations = self._observed
+        if observations is None or not observations.continued_by(history, population):
+            observations = _Observations(space, seed=self._seed, population=population, sigma=self._sigma)
+            self._observed = observations
+        observations.take(history)
         seen = self._seen.keys(history.configs)
         given: dict[Hashable, Config] = {}
         for _ in range(PATIENCE):
-            for config in space.from_unit(told.draw(n - len(given), rng)):
+            for config in space.from_unit(observations.draw(n - len(given), rng)):
                 key = config_key(config)
                 if key not in seen and space.satisfies_constraints(config):
                     given.setdefault(key, config)
@@ -125,7 +124,7 @@ def _dimensions(space: Space) -> int:
     return max(2, sum(not isinstance(parameter.domain, Choice) for parameter in space.columns))
 
 
-class _Told:
+class _Observations:
     """The optimizer after the generations of a history; goes on where that history grew.
 
     It depends on space, seed, sizes and the observations taken in, not on how often it was asked.

@@ -17,9 +17,8 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.searchers.gp_batch import PosteriorSamples
-from hpcsweep.searchers.gp_model import aligned, fitted, scaled
-from hpcsweep.searchers.gp_pool import CandidatePool
-from hpcsweep.searchers.gp_space import Features
+from hpcsweep.searchers.gp_model import align_resources, fit_model, transform_values
+from hpcsweep.searchers.gp_pool import CandidatePool, Features
 from hpcsweep.searchers.random import Random
 
 Floats = NDArray[np.float64]
@@ -118,15 +117,15 @@ def _propose(n: int, history: History, rng: Generator, *, besides: list[Config])
 
     rows = _rows(history)
     units, resources = history.X[rows], history.resources[rows]
-    values = aligned(history.values[rows], resources, history.trials[rows])
+    values = align_resources(history.values[rows], resources, history.trials[rows])
     levels = np.log(np.maximum(resources, 1))
     features = Features(history.space, fidelity=bool(np.ptp(levels) > 0))
     target = levels == levels.max()
     share = (levels - levels.min()) / max(np.ptp(levels), 1e-300)
 
     points = torch.from_numpy(features.of(units, fidelity=share))
-    targets = torch.from_numpy(scaled(values))
-    model = fitted(points, targets)
+    targets = torch.from_numpy(transform_values(values))
+    model = fit_model(points, targets)
     lifted = units[~target][np.argsort(values[~target])[:MOST_LIFTED]]  # failures are last
     others = np.concatenate([lifted, history.pending, history.space.to_unit(besides)])
     samples = PosteriorSamples(

@@ -147,7 +147,9 @@ class Candidates:
         self._variance = (self._variance - new * new).clamp_min(JITTER)
 
 
-def climbed(samples: PosteriorSamples, starts: Tensor, *, free: NDArray[np.bool_], steps: int) -> Tensor:
+def optimise_candidates(
+    samples: PosteriorSamples, starts: Tensor, *, free: NDArray[np.bool_], steps: int
+) -> Tensor:
     """Points `(m, f)` of locally greatest improvement, by L-BFGS-B from `starts`.
 
     Args:

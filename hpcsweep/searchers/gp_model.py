@@ -50,7 +50,7 @@ class Model(NamedTuple):
         return (1 + r + r * r / 3) * (-r).exp()
 
 
-def aligned(values: Floats, resources: Ints, trials: Ints) -> Floats:
+def align_resources(values: Floats, resources: Ints, trials: Ints) -> Floats:
     """Values `(n,)` as if all were seen at the largest resource, but for what is a configuration's own.
 
     All values of a resource are moved by the median change of those trials that were also seen at the
@@ -74,7 +74,7 @@ def aligned(values: Floats, resources: Ints, trials: Ints) -> Floats:
     return moved
 
 
-def scaled(values: Floats) -> Floats:
+def transform_values(values: Floats) -> Floats:
     """Values `(n,)` of mean 0 and variance 1, close to normally distributed, in the same order.
 
     By the power transform of Yeo and Johnson 2000 with the parameter of greatest likelihood: objectives
@@ -103,7 +103,7 @@ def scaled(values: Floats) -> Floats:
     return normal
 
 
-def fitted(points: Tensor, values: Tensor) -> Model:
+def fit_model(points: Tensor, values: Tensor) -> Model:
     """The model of points `(n, f)` and values `(n,)` with the most probable hyperparameters.
 
     The prior of the lengthscales grows with the square root of the number of features (Hvarfner et
@@ -145,11 +145,11 @@ def fitted(points: Tensor, values: Tensor) -> Model:
             kernel.lengthscale.detach().reshape(-1), likelihood.noise.item(), gp.mean_module.constant.item()
         )
     except (BotorchError, ModelFittingError, RuntimeError, ValueError):
-        return _unfitted(points)
+        return _default_model(points)
     numbers = [*model.lengthscales.tolist(), model.noise, model.mean]
-    return model if all(map(math.isfinite, numbers)) else _unfitted(points)
+    return model if all(map(math.isfinite, numbers)) else _default_model(points)
 
 
-def _unfitted(points: Tensor) -> Model:
+def _default_model(points: Tensor) -> Model:
     features = points.shape[1]
     return Model(points.new_full((features,), 0.5 * math.sqrt(features)), noise=0.01, mean=0.0)

@@ -11,7 +11,7 @@ from numpy.random import Generator, default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.searchers.seen import SeenConfigs, config_key
+from hpcsweep.searchers.random import SeenConfigs, config_key
 
 #: Configurations that are looked at beforehand; a shuffled grid is held in memory whole.
 LOOKED_AT: Final = 200_000

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
 from hpcsweep.core.history import Floats, History, Ints
 from hpcsweep.core.space import Domain, Parameter, Space, json_key
-from hpcsweep.searchers.optuna_storage import Trials, ended
-from hpcsweep.searchers.seen import SeenConfigs, config_key
+from hpcsweep.searchers.random import SeenConfigs, config_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from optuna.study import StudyDirection
+    from optuna.study._frozen import FrozenStudy
+
     from hpcsweep.core.events import Config
+
+_STUDY: Final = 0
 
 
 class Study:
@@ -34,7 +40,7 @@ class Study:
     Args:
         space: The search space.
         replayed: Makes the sampler that each trial is asked of again before its parameters are fixed
-            and its value is told: so the sampler leaves in the study what it needs later on. None for
+            and its value is given: so the sampler leaves in the study what it needs later on. None for
             a sampler that needs no more than parameters and values.
     """
 
@@ -44,7 +50,7 @@ class Study:
         self._replay = replayed
         self._observer = None if replayed is None else replayed()  # asked of observed trials only
         self._seen = SeenConfigs()
-        self._storage = Trials()
+        self._storage = InMemoryStorage()
         no_pruner = optuna.pruners.NopPruner()
         self._study = optuna.create_study(storage=self._storage, pruner=no_pruner)
         self._numbers: dict[int, int] = {}  # index of a configuration -> number of its trial
@@ -92,7 +98,7 @@ class Study:
             self._study.sampler = sampler
             known = self._seen.keys(history.configs)
             for _ in range(2 * n):
-                config = suggested(self._study.ask(), self.space, self._distributions)
+                config = suggest_config(self._study.ask(), self.space, self._distributions)
                 key = config_key(config)
                 if key not in known and self.space.satisfies_constraints(config):
                     found.setdefault(key, config)
@@ -108,11 +114,11 @@ class Study:
         It is asked of the sampler `again` first, if there is one.
         """
         params = {
-            p.name: told(p.domain, config[p.name])
+            p.name: to_optuna(p.domain, config[p.name])
             for p in self.space.topological_order
             if p.name in self._distributions and p.name in config
         }
-        state = TrialState.RUNNING if value is None else ended(value)
+        state = TrialState.RUNNING if value is None else trial_state(value)
         values = [value] if value is not None and state is TrialState.COMPLETE else None
         if again is None:
             used = {name: self._distributions[name] for name in params}
@@ -122,7 +128,7 @@ class Study:
         self._study.enqueue_trial(params)
         trial = self._study.ask()
         _ = trial.relative_params  # Optuna asks the sampler only for what is not fixed
-        suggested(trial, self.space, self._distributions)
+        suggest_config(trial, self.space, self._distributions)
         if value is not None:
             self._study.tell(trial, values, state)
 
@@ -152,21 +158,21 @@ def distribution(domain: Domain) -> BaseDistribution | None:
             assert_never(domain)
 
 
-def told(domain: Domain, value: Any) -> Any:
-    """The value as Optuna is told of it."""
+def to_optuna(domain: Domain, value: Any) -> Any:
+    """The value as Optuna takes it."""
     if isinstance(domain, Ordinal | Choice):
         return int(domain.to_unit([value])[0] * domain.size)
     return value
 
 
-def meant(domain: Domain, given: Any) -> Any:
+def from_optuna(domain: Domain, given: Any) -> Any:
     """The value of the domain that Optuna means."""
     if isinstance(domain, Ordinal | Choice):
         return domain.values[given]
     return domain.nearest(given)
 
 
-def suggested(trial: Trial, space: Space, distributions: Mapping[str, BaseDistribution]) -> Config:
+def suggest_config(trial: Trial, space: Space, distributions: Mapping[str, BaseDistribution]) -> Config:
     """What the trial's sampler suggests for each active parameter, parents first."""
     config: Config = {}
     for parameter in space.topological_order:
@@ -177,7 +183,7 @@ def suggested(trial: Trial, space: Space, distributions: Mapping[str, BaseDistri
             config[parameter.name] = domain.value
         else:
             given = _suggest(trial, parameter.name, distributions[parameter.name])
-            config[parameter.name] = meant(domain, given)
+            config[parameter.name] = from_optuna(domain, given)
     return {name: config[name] for name in space.names if name in config}
 
 
@@ -211,3 +217,119 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(level)
+
+
+def trial_state(value: float) -> TrialState:
+    """Completed, or failed if the value is NaN."""
+    return TrialState.FAIL if np.isnan(value) else TrialState.COMPLETE
+
+
+class InMemoryStorage(BaseStorage):
+    """The trials of one study, in memory, with a way back to an earlier state.
+
+    Optuna's own storage in memory cannot forget a trial, and copies each one that is given to it.
+    A trial is replaced and never changed, so that what was read stays as it was.
+    """
+
+    def __init__(self) -> None:
+        self._trials: list[FrozenTrial] = []
+        self._directions: list[StudyDirection] = []
+        self._attrs: dict[str, Any] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self._trials)
+
+    def snapshot(self) -> tuple[list[FrozenTrial], dict[str, Any]]:
+        return list(self._trials), dict(self._attrs)
+
+    def restore(self, snapshot: tuple[list[FrozenTrial], dict[str, Any]]) -> None:
+        self._trials, self._attrs = snapshot
+
+    def replace(self, number: int, value: float) -> None:
+        """Another ending for a trial that has ended."""
+        state = trial_state(value)
+        self._change(number, state=state, values=[value] if state is TrialState.COMPLETE else None)
+
+    def _change(self, number: int, **fields: Any) -> None:
+        trial = copy.copy(self._trials[number])
+        for name, value in fields.items():
+            setattr(trial, name, value)
+        self._trials[number] = trial
+
+    # The methods of BaseStorage; the id of a trial is its number.
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        self._directions = list(directions)
+        return _STUDY
+
+    def delete_study(self, study_id: int) -> None:
+        raise NotImplementedError("the study is deleted with the storage")
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        raise NotImplementedError("no user has attributes here")
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._attrs = {**self._attrs, key: value}
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return _STUDY
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return "sweep"
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._directions
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return {}
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._attrs
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        raise NotImplementedError("there is one study")
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        trial = copy.copy(template_trial or create_trial(state=TrialState.RUNNING))
+        trial.number = trial._trial_id = len(self._trials)
+        self._trials.append(trial)
+        return trial.number
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        trial = self._trials[trial_id]
+        value = distribution.to_external_repr(param_value_internal)
+        self._change(
+            trial_id,
+            params={**trial.params, param_name: value},
+            distributions={**trial.distributions, param_name: distribution},
+        )
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        if values is None:
+            self._change(trial_id, state=state)
+        else:
+            self._change(trial_id, state=state, values=values)
+        return True
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        raise NotImplementedError("nothing is reported before the end")
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        raise NotImplementedError("no user has attributes here")
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._change(trial_id, system_attrs={**self._trials[trial_id].system_attrs, key: value})
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._trials[trial_id]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        found = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found

@@ -10,8 +10,7 @@ from numpy.random import Generator, default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.searchers.random import Random
-from hpcsweep.searchers.seen import SeenConfigs, config_key
+from hpcsweep.searchers.random import Random, SeenConfigs, config_key
 
 if TYPE_CHECKING:
     from scipy.stats.qmc import Sobol as Engine

@@ -62,8 +62,8 @@ def asked(one: Auto, history: History) -> Any:
 @pytest.mark.parametrize(
     ("space", "trials", "botorch", "picked", "reason"),
     [
-        (FLOATS, None, True, "gp", "2 dimensions are few; from 300 configurations on it is tpe"),
-        (FLOATS, 30, True, "gp", "2 dimensions are few; from 300 configurations on it is tpe"),
+        (FLOATS, None, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
+        (FLOATS, 30, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
         (
             FLOATS,
             30,
@@ -73,8 +73,8 @@ def asked(one: Auto, history: History) -> Any:
         ),
         (FINITE, 20, True, "random", "20 trials go through all 20 configurations"),
         (FINITE, 99, False, "random", "99 trials go through all 20 configurations"),
-        (FINITE, 19, True, "gp", "2 dimensions are few; from 300 configurations on it is tpe"),
-        (FINITE, None, True, "gp", "2 dimensions are few; from 300 configurations on it is tpe"),
+        (FINITE, 19, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
+        (FINITE, None, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
         (MANY, 30, True, "tpe", "21 dimensions are too many for a Gaussian process"),
     ],
 )

@@ -18,9 +18,15 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, json_key
 from hpcsweep.searchers.gp import GP, MOST_ROWS
-from hpcsweep.searchers.gp_batch import SAMPLES, Candidates, PosteriorSamples, climbed, log_improvement
-from hpcsweep.searchers.gp_model import Model, aligned, fitted, scaled
-from hpcsweep.searchers.gp_space import Features, neighbours
+from hpcsweep.searchers.gp_batch import (
+    SAMPLES,
+    Candidates,
+    PosteriorSamples,
+    log_improvement,
+    optimise_candidates,
+)
+from hpcsweep.searchers.gp_model import Model, align_resources, fit_model, transform_values
+from hpcsweep.searchers.gp_pool import Features, neighbours
 from tests.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -97,7 +103,7 @@ def test_improvement_falls_smoothly_however_small_it_is() -> None:
 
 def test_scaled_values_keep_their_order_and_failures_are_worst() -> None:
     values = np.array([3.0, NAN, 1e6, 1.0, 2.0, 40.0])
-    found = scaled(values)
+    found = transform_values(values)
     assert list(np.argsort(found[[3, 4, 0, 5, 2]])) == [0, 1, 2, 3, 4]
     assert found[1] == found[2] == found.max()
     assert (found.mean(), found.std()) == pytest.approx((0, 1))
@@ -105,14 +111,14 @@ def test_scaled_values_keep_their_order_and_failures_are_worst() -> None:
 
 def test_a_long_tail_of_bad_values_does_not_hide_the_differences_of_good_ones() -> None:
     good = np.linspace(0, 1, 30)
-    found = scaled(np.concatenate([good, 10.0 ** np.arange(2, 12)]))
+    found = transform_values(np.concatenate([good, 10.0 ** np.arange(2, 12)]))
     assert np.ptp(found[:30]) > 1
     assert np.ptp(((np.concatenate([good, 10.0 ** np.arange(2, 12)])) / 1e11)[:30]) < 1e-10
 
 
 @pytest.mark.parametrize("values", [[0.0, 0, 0, 0, 1e-300], [1e308, -1e308, 0, 1], [5, 5, 5, 7, NAN]])
 def test_extreme_values_are_scaled(values: list[float]) -> None:
-    found = scaled(np.array(values))
+    found = transform_values(np.array(values))
     assert np.isfinite(found).all()
     assert found.std() == pytest.approx(1)
 
@@ -120,7 +126,7 @@ def test_extreme_values_are_scaled(values: list[float]) -> None:
 def test_values_without_a_difference_cannot_be_scaled() -> None:
     for values in ([1.0, 1.0], [NAN, NAN], [2.0]):
         with pytest.raises(ValueError, match="no two different values"):
-            scaled(np.array(values))
+            transform_values(np.array(values))
 
 
 # --------------------------------------------------------------------------- the model
@@ -137,10 +143,10 @@ def test_fit_finds_what_matters_and_how_much_noise_there_is() -> None:
     rng = default_rng(0)
     points = rng.random((60, 2))
     smooth = np.sin(6 * points[:, 0])
-    clear = fitted(tensor(points), tensor(scaled(smooth)))
+    clear = fit_model(tensor(points), tensor(transform_values(smooth)))
     assert clear.lengthscales[1] > 4 * clear.lengthscales[0]
     assert clear.noise < 1e-3
-    noisy = fitted(tensor(points), tensor(scaled(smooth + 0.5 * rng.standard_normal(60))))
+    noisy = fit_model(tensor(points), tensor(transform_values(smooth + 0.5 * rng.standard_normal(60))))
     assert 0.1 < noisy.noise < 0.6
 
 
@@ -281,7 +287,7 @@ def test_climbing_ends_higher_and_moves_only_what_is_free() -> None:
         others=points[:0], counts=torch.ones(3, dtype=torch.bool), generator=generator(),
     )  # fmt: skip
     starts = tensor([[0.4, 0.5], [0.99, 0.7]])
-    ends = climbed(one, starts, free=np.array([[True, False], [True, True]]), steps=50)
+    ends = optimise_candidates(one, starts, free=np.array([[True, False], [True, True]]), steps=50)
     assert ends[0, 1] == starts[0, 1]
     assert (one.at(ends) >= one.at(starts)).all()
     assert ((ends >= 0) & (ends <= 1)).all()
@@ -388,7 +394,7 @@ def test_values_of_lower_resources_are_moved_by_what_pairs_saw_change() -> None:
     trials = np.array([0, 1, 2, 0, 1, 0, 3])
     resources = np.array([1, 1, 1, 3, 3, 9, 2])
     values = np.array([10.0, 12, 50, 7, 8, 5, 30])
-    assert aligned(values, resources, trials).tolist() == [4.5, 6.5, 44.5, 5, 6, 5, 28]
+    assert align_resources(values, resources, trials).tolist() == [4.5, 6.5, 44.5, 5, 6, 5, 28]
 
 
 def test_a_long_history_is_thinned() -> None:

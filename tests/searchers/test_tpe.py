@@ -13,10 +13,8 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.searchers.random import Random
-from hpcsweep.searchers.seen import config_key
-from hpcsweep.searchers.tpe import TPE
-from hpcsweep.searchers.tpe_batch import MISMATCH, LocalPenalisation
+from hpcsweep.searchers.random import Random, config_key
+from hpcsweep.searchers.tpe import MISMATCH, TPE, LocalPenalisation
 from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points, normal_cdf
 
 NAN = float("nan")
