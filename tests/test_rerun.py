@@ -190,7 +190,7 @@ def test_failed_training_exits_with_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no value: training ended with exit code 1; its output is in " in done.stdout
     assert "ValueError: no" in done.stderr
-    assert "since it was trained this has changed" in done.stderr
+    assert "changed since it was trained" in done.stderr
     assert "it's mine.py changed" in done.stderr
 
 

@@ -47,7 +47,6 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
         session = None
         if folder.layout.spec.exists() and folder.driver is None:
             session = _session(folder, overrides)
-            _ = session.target
             if overrides:
                 session.check_target()
             _announce(folder, session.target, runs, overrides)
