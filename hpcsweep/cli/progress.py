@@ -85,7 +85,7 @@ class LogDisplay:
     def tick(self, driver: Driver) -> None:
         ended = driver.state.ended is not None
         known = self._troubles
-        self._troubles = [*troubles(driver.state, now=time.time()), *driver.passed_over]
+        self._troubles = [*troubles(driver.state, now=time.time()), *driver.skipped_files]
         for trouble in self._troubles:
             if trouble not in known:
                 typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {trouble}"))
@@ -148,7 +148,7 @@ class LiveDisplay:
         ]
         if state.best is not None:
             lines.append(Text(sanitize(configuration(state.best.config))))
-        hints = [*troubles(state, now=time.time()), *driver.passed_over]
+        hints = [*troubles(state, now=time.time()), *driver.skipped_files]
         lines += [Text(sanitize(hint), style="yellow") for hint in hints]
         lines += [Text(sanitize(_failure(run)), style="red") for run in self._failures]
         self._live.update(Group(*lines))

@@ -40,10 +40,10 @@ def bounded(seconds: float, *, at_most_s: float) -> float:
 
 
 class UsageAccounting:
-    """Compares what the runs of a task told with how long the cluster saw it run, over all its starts.
+    """Compares what the runs of a task reported with how long the cluster says it ran, over all its starts.
 
     Each result counts as soon as it is there; what the cluster counts beyond (starting up, ticks,
-    idle lanes, starts that ended without a word) is added when the batch is closed.
+    idle lanes, starts that left no result) is added when the batch is closed.
 
     No clock is trusted: a count grows by no more than the time that has passed here, and no start
     counts for more than its time limit allows.
@@ -71,10 +71,9 @@ class UsageAccounting:
         #: By task and restart, of all its runs; seconds with several lanes more than wall time.
         self._seconds: dict[int, dict[int, float]] = defaultdict(dict)
         self._gpu_s: dict[int, dict[int, float]] = defaultdict(dict)
-        #: How long each start of a task has run, as far as we saw them; the present one last, or 0
-        #: after one that is over.
+        #: Elapsed time of each start of a task that was seen; the present one last, 0 after a requeue.
         self._starts: dict[int, list[float]] = defaultdict(list)
-        #: Tasks that were seen at their end: the count of their last start is no longer one on the way.
+        #: Tasks whose end was seen: the elapsed time of their last start is final.
         self._ended: set[int] = set()
 
     def add_reported(self, ending: RunFinished | RunInterrupted) -> None:
@@ -121,7 +120,7 @@ class UsageAccounting:
                 starts.append(state.seconds)
 
     def assume(self, task: int, unseen_s: float, *, at_most_s: float) -> None:
-        """The task is gone, and nobody knows how long it ran since it was seen: as long as it can have."""
+        """Charge a task that is gone for the time since it was last seen, up to `at_most_s`."""
         starts = self._starts[task] or [0.0]
         self._starts[task] = [*starts[:-1], max(starts[-1], min(starts[-1] + unseen_s, at_most_s))]
 
@@ -135,9 +134,9 @@ class UsageAccounting:
 
     def unreported_s(self, task: int) -> float:
         """Seconds of the present start of the task that no run has reported."""
-        told = self._seconds[task]
+        reported = self._seconds[task]
         present = self._starts[task][-1:]
-        return max(0.0, sum(present) - (told[max(told)] if told else 0.0))
+        return max(0.0, sum(present) - (reported[max(reported)] if reported else 0.0))
 
     def unaccounted(self, tasks: Iterable[int]) -> tuple[float, float]:
         """Seconds and GPU-seconds of these tasks beyond what their runs reported; they have ended.
@@ -157,13 +156,13 @@ class UsageAccounting:
         return round(seconds, 3), round(gpu_s, 3)
 
 
-def _unaccounted(starts: Sequence[float], told: Mapping[int, float], *, slack: float) -> float:
-    """What the starts that were seen took beyond what was told of as many.
+def _unaccounted(starts: Sequence[float], reported: Mapping[int, float], *, slack: float) -> float:
+    """Time of the observed starts beyond what as many of them reported.
 
-    Which of them told what need not be known: no start tells of more than it took. What was told
-    of more starts than were seen is of those before we looked.
+    Which start reported what need not be known: none reports more than it took. If more starts
+    reported than were observed, the oldest ones were before this session.
     """
-    newest = [told[restart] for restart in sorted(told, reverse=True)[: len(starts)]]
+    newest = [reported[restart] for restart in sorted(reported, reverse=True)[: len(starts)]]
     pairs = zip_longest(sorted(starts, reverse=True), sorted(newest, reverse=True), fillvalue=0.0)
     return sum(start - amount for start, amount in pairs if start > amount - slack)
 

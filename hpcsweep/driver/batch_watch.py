@@ -14,7 +14,7 @@ class BatchWatch:
 
     Attributes:
         open: Tasks not yet seen gone from the cluster.
-        gone_at: When a task with unended runs was first seen gone.
+        gone_at: When a task with unfinished runs was first seen gone.
         interrupted: Results of interrupted runs by task, until it shows whether the cluster requeues it.
         nodes: Where tasks were last seen running.
         seen_at: When tasks were last seen waiting or running.
@@ -43,6 +43,12 @@ class BatchWatch:
         self.usage.add_reported(ending)
         if isinstance(ending, RunFinished) or not ending.requeued:
             self.ends.setdefault(ending.task, []).append(at)
+
+    def begun_at(self, task: int, run: int, *, since: float, lanes: int) -> float:
+        """When the task's n-th run began: it begins them in order, the next one whenever one has ended."""
+        ends = self.ends.get(task, [])
+        before = run - lanes
+        return max(since, ends[before]) if 0 <= before < len(ends) else since
 
     def take_interrupted(self, run_id: RunId, task: int) -> list[Result]:
         """The results of this run that waited for what becomes of its task."""

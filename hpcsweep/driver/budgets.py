@@ -1,10 +1,10 @@
-"""Budgets: what is spent, what may still be spent, and whether a sweep that has ended could go on. Pure."""
+"""Budgets: what is spent, what may still be spent, and whether and how a sweep ends or resumes. Pure."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from hpcsweep.core.events import SweepEnded, SweepOutcome, SweepResumed, TimeUp
 from hpcsweep.core.models import BatchState
@@ -37,7 +37,7 @@ class GpuBudget:
         self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
 
     def hold(self, gpus: int) -> None:
-        """From now on a new task counts with so many GPUs, which is what it will hold."""
+        """Count each new task with this many GPUs."""
         self._gpus = gpus
 
     @property
@@ -68,7 +68,7 @@ class GpuBudget:
             unbooked_gpu_s: What the others of its tasks took beyond `state.spent_gpu_s`.
         """
         if self._cap_s is None:
-            return None  # in each tick: without a cap nobody need count what the tasks have taken
+            return None  # without a cap nothing has to be counted
         reserved = sum(
             open_tasks(batch) * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
             for batch in state.live.values()
@@ -80,7 +80,7 @@ class GpuBudget:
         return max(0, int((cap_s - gpu_s) // self._task_gpu_s))
 
     def exhausted(self, state: SweepState) -> str | None:
-        """Why no task fits any more once those submitted have ended, in words; None if one does."""
+        """Message if no further task fits once the submitted ones have ended; else None."""
         if self._cap_s is None or self._tasks_within(self._cap_s, state.spent_gpu_s):
             return None
         return (
@@ -90,7 +90,7 @@ class GpuBudget:
 
 
 def exhausted_budget(state: SweepState, settings: DriverConfig, gpus: GpuBudget, *, now: float) -> str | None:
-    """The budget that is used up, in words; None while nothing is."""
+    """Message about the budget that is used up; None while none is."""
     if is_time_over(state, settings, now=now):
         return f"budget.time {settings.max_time_s:g} s is used up"
     return gpus.exhausted(state)
@@ -103,17 +103,36 @@ def is_time_over(state: SweepState, settings: DriverConfig, *, now: float) -> bo
 
 
 def can_resume(
-    state: SweepState, scheduler: Scheduler, settings: DriverConfig, gpus: GpuBudget, *, now: float
+    state: SweepState,
+    scheduler: Scheduler,
+    settings: DriverConfig,
+    gpus: GpuBudget,
+    *,
+    verbs: Container[str] = (),
+    now: float,
 ) -> bool:
-    """Whether a sweep that has ended could go on, for example because a budget was raised."""
+    """Whether an ended sweep can resume: a budget was raised, or a request asks for more.
+
+    Args:
+        state: Of the sweep.
+        scheduler: Up to date.
+        settings: Its caps.
+        gpus: The budget of GPU time.
+        verbs: Of the requests that wait.
+        now: Unix time.
+    """
     if state.ended is None:
         return False
+    if "retry" in verbs:
+        return True
     if state.ended.outcome in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         return True
     if exhausted_budget(state, settings, gpus, now=now) is not None:
         return False
     stop = state.no_more_trials
     raised = settings.max_trials is None or state.configurations < settings.max_trials
+    if raised and "enqueue" in verbs:
+        return True
     if stop is not None and stop.cause == "budget" and raised:
         scheduler = copy.deepcopy(scheduler)
         scheduler.apply(SweepResumed(now))
@@ -123,13 +142,13 @@ def can_resume(
 def confirm_time_over(
     state: SweepState, settings: DriverConfig, *, now: float, since: float
 ) -> tuple[bool, TimeUp | None]:
-    """Whether the wall clock can be believed about `budget.time`, and what is to be kept of what it says.
+    """Whether the wall clock is to be trusted about `budget.time`, and an event if its verdict changed.
 
     Args:
         state: Of the sweep.
-        settings: Say for how long the clock has to say so.
+        settings: `confirm_s` is how long the clock must agree.
         now: Unix time.
-        since: When this session began: one that is that old has seen the time pass.
+        since: When this session began; one that is old enough has seen the time pass.
     """
     over = is_time_over(state, settings, now=now)
     if not settings.confirm_s or (over and now - since >= settings.confirm_s):
@@ -143,7 +162,7 @@ def confirm_time_over(
 def sweep_end(
     state: SweepState, scheduler: Scheduler, *, exhausted: str | None, now: float
 ) -> SweepEnded | None:
-    """How the sweep ends now that nothing of it is on the cluster; None if it goes on.
+    """How the sweep ends, with nothing of it on the cluster; None if it continues.
 
     Args:
         state: Of the sweep.

@@ -25,7 +25,7 @@ class Cancellations:
         self._stopped: set[tuple[str, RunId]] = set()
 
     def tasks_to_cancel(self) -> list[Cancel | StopRun]:
-        """Cancel, once, the tasks that run for nobody, or would: of trials that were stopped or given up.
+        """Cancel, once, tasks whose trials were all stopped or given up.
 
         A task that runs although all its runs have ended is about to leave by itself. In one of which
         other runs are wanted, the unwanted runs are stopped one by one.
@@ -44,7 +44,7 @@ class Cancellations:
         return effects
 
     def pending_to_cancel(self) -> list[Cancel]:
-        """Cancel, once, all tasks that have not started; their runs wait until the sweep goes on."""
+        """Cancel, once, all tasks that have not started; their runs wait until the sweep is resumed."""
         effects = []
         for name, batch in self._state.live.items():
             ids = [TaskId(name, task) for task in range(len(batch.tasks))]

@@ -1,28 +1,23 @@
-"""Compaction: what has ended goes from many small files into parts, a bit at a time, beside the ticks.
+"""Compaction: what has ended goes from many small files into parts, a bit at a time, between ticks.
 
-See `store.parts` for what a part is and why no kill loses anything. The driver decides what goes into
-one and commits it; another process does the work.
+See `store.compaction.parts` for what a part is and why no kill loses anything. The driver decides what
+goes into one and commits it; another process does the work.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from hpcsweep.core.compaction import CompactionState
-from hpcsweep.core.events import (
-    AnyEvent,
-    CheckpointsDropped,
-    CheckpointsRemoved,
-    FilesCompacted,
-    RunFinished,
-    RunId,
-)
+from hpcsweep.core.events import CheckpointsDropped, CheckpointsRemoved, FilesCompacted, RunFinished, RunId
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.committer import Committer
 from hpcsweep.driver.compactor import Compactor
+from hpcsweep.driver.effects import Compact, Step
 from hpcsweep.store.compaction.parts import (
     CleanUpPart,
     CompactableRun,
@@ -39,26 +34,23 @@ from hpcsweep.store.layout import Layout
 
 #: So many parts of reports are left alone; more are merged into one.
 MERGE_ABOVE: Final = 16
-#: Whoever stays only for a moment leaves checkpoints of fewer trials than that to others.
+#: A driver that stays only for one tick leaves checkpoints of fewer trials to others.
 REMOVE_AT: Final = 8
 #: Trials whose checkpoints are removed at a time.
 REMOVE_MOST: Final = 100
-#: How often the driver gives a sign of life while it waits.
+#: Heartbeat interval while the driver waits for the compactor.
 _BEAT_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
 class CompactionManager:
-    """Has one order at a time carried out.
+    """Decides what is compacted next, one task at a time. Pure.
 
     Args:
         state: Of the sweep; kept up to date by the driver.
         packing: Kept up to date by the driver.
         retention: Kept up to date by the driver; None: all checkpoints stay.
-        layout: The results folder.
-        journal: Open.
-        commit: Makes events true.
-        compactor: Does the work.
+        layout: Names the folders in messages.
         at: As soon as about so many raw files are ready, a part is made of them; at the end of the
             sweep of whatever is.
     """
@@ -70,75 +62,76 @@ class CompactionManager:
         retention: Retention | None,
         *,
         layout: Layout,
-        journal: Journal,
-        commit: Callable[[Sequence[AnyEvent]], None],
-        compactor: Compactor,
         at: int,
     ) -> None:
         self._state = state
         self._packing = packing
         self._retention = retention
         self._layout = layout
-        self._journal = journal
-        self._commit = commit
-        self._compactor = compactor
         self._at = at
         self._numbers = itertools.count(1)
-        self._order: CompactionTask | None = None
         #: Parts whose raw files are still to be removed; None before this session has looked.
-        self._uncleared: list[str] | None = None
+        self._to_clear: list[str] | None = None
         #: Ready runs that were left out of the last part.
         self._late: set[RunId] = set()
         #: Trials whose checkpoints could not be removed in this session.
         self._stuck: set[int] = set()
-        self._tabled = False
+        self._tables_written = False
         self._failed = False
 
-    def step(self, *, wait_s: float = 0.0, remove_at: int = 1) -> bool:
-        """Take in what was done, and order what is due; whether anything is under way.
+    @property
+    def needs_parts(self) -> bool:
+        """Whether `next` needs the list of parts that are not cleared; once a session."""
+        return self._to_clear is None
+
+    def next(
+        self,
+        *,
+        segment: int,
+        remove_at: int = 1,
+        uncleared: Iterable[str] = (),
+        has_tables: bool = False,
+    ) -> Step:
+        """What is due now: at most one `Compact`.
 
         Args:
-            wait_s: How long to wait for what is under way.
-            remove_at: Checkpoints are removed once so many trials need theirs no more, and at the end.
-
-        Raises:
-            SupersededError: A newer driver took over.
+            segment: Number of the journal's segment, which no other driver has.
+            remove_at: Number of trials with useless checkpoints from which on these are removed.
+            uncleared: Parts beside which there still are raw files; read where `needs_parts`.
+            has_tables: The final tables are there and readable.
         """
-        if self._order is not None:
-            answer = self._compactor.answer(wait_s)
-            if answer is None:
-                return True
-            self._answered(self._order, answer)
-        self._order = None if self._failed else self._due(remove_at)
-        if self._order is not None:
-            self._compactor.begin(self._order)
-        return self._order is not None
+        if self._failed:
+            return Step()
+        if self._to_clear is None:
+            self._to_clear = [part for part in uncleared if part in self._packing.told]
+        if self._to_clear:
+            return Step(effects=(Compact(CleanUpPart(self._to_clear.pop(0))),))
+        ended = self._state.ended is not None
+        ready = self._packing.files - len(self._late)
+        if not ended and ready >= self._at:  # seldom: removals, which may be due at every step, can wait
+            return self._write_part(segment, merge=len(self._packing.parts) >= MERGE_ABOVE)
+        removal = self._remove_checkpoints(1 if ended else remove_at)
+        if removal.effects:
+            return removal
+        if ended and (ready >= 1 or len(self._packing.parts) > 1):
+            return self._write_part(segment, merge=True)
+        if ended and not self._tables_written:
+            self._tables_written = True
+            return Step() if has_tables else Step(effects=(Compact(WriteTables()),))
+        return Step()
 
-    def finish(self) -> None:
-        """Step until nothing is due any more.
-
-        Raises:
-            SupersededError: A newer driver took over.
-        """
-        while self.step(wait_s=_BEAT_S, remove_at=REMOVE_AT):
-            self._journal.heartbeat()
-        self._compactor.close()
-
-    def _answered(self, order: CompactionTask, answer: CompactionResult) -> None:
+    def completed(self, task: CompactionTask, answer: CompactionResult) -> Step:
+        """What follows from a task that was carried out."""
         if answer.error:  # nothing depends on it: the files stay as they are
             self._failed = True
-            self._compactor.close()
             _log.warning("%s: finished parts are not compacted: %s", self._layout.root, answer.error)
-        elif isinstance(order, WritePart):
-            self._late = {candidate.run for candidate in order.runs}.difference(answer.runs)
-            if answer.runs or order.batches or order.replaces:
-                self._commit([FilesCompacted(order.part, answer.runs, order.batches, order.replaces)])
-                # A driver that came between the last look at the journal and the commit has not read
-                # it: for that one the raw files are all there is.
-                self._journal.check()
-                self._left_to_clear().append(order.part)
-        elif isinstance(order, RemoveCheckpoints):
-            left = set(order.trials).difference(answer.trials)
+        elif isinstance(task, WritePart):
+            self._late = {candidate.run for candidate in task.runs}.difference(answer.runs)
+            if answer.runs or task.batches or task.replaces:
+                self._to_clear = [*(self._to_clear or ()), task.part]
+                return Step((FilesCompacted(task.part, answer.runs, task.batches, task.replaces),))
+        elif isinstance(task, RemoveCheckpoints):
+            left = set(task.trials).difference(answer.trials)
             if left:
                 self._stuck |= left
                 _log.warning(
@@ -148,62 +141,36 @@ class CompactionManager:
                     ", ".join(map(str, sorted(left)[:10])),
                 )
             if answer.trials:
-                self._commit(
-                    [CheckpointsRemoved(answer.trials, answer.had, files=answer.files, bytes=answer.bytes)]
+                return Step(
+                    (CheckpointsRemoved(answer.trials, answer.had, files=answer.files, bytes=answer.bytes),)
                 )
+        return Step()
 
-    def _left_to_clear(self) -> list[str]:
-        if self._uncleared is None:
-            told = self._packing.told
-            self._uncleared = [part for part in pending_cleanup(self._layout) if part in told]
-            if self._uncleared:
-                self._journal.acquire()  # only who holds the journal knows what is told for good
-        return self._uncleared
-
-    def _due(self, remove_at: int) -> CompactionTask | None:
-        left = self._left_to_clear()
-        if left:
-            return CleanUpPart(left.pop(0))
-        ended = self._state.ended is not None
-        ready = self._packing.files - len(self._late)
-        if not ended and ready >= self._at:  # seldom: removals, which may be due at every step, can wait
-            return self._part(merge=len(self._packing.parts) >= MERGE_ABOVE)
-        removal = self._removal(1 if ended else remove_at)
-        if removal is not None:
-            return removal
-        if ended and (ready >= 1 or len(self._packing.parts) > 1):
-            return self._part(merge=True)
-        if ended and not self._tabled:
-            self._tabled = True
-            return None if read_tables(self._layout) else WriteTables()
-        return None
-
-    def _removal(self, least: int) -> RemoveCheckpoints | None:
+    def _remove_checkpoints(self, least: int) -> Step:
         """First what an earlier session dropped and may not have removed, then what is dropped now.
 
-        The journal tells of it before anything is removed: whoever goes on with the sweep knows that
-        these checkpoints may be gone, or half gone.
+        It is in the journal before anything is removed: the next driver knows that these checkpoints
+        may be gone, or half gone.
         """
         due = [trial for trial in self._state.dropping if trial not in self._stuck]
-        if not due and self._retention is not None and len(self._retention.removable) >= least:
-            due = list(itertools.islice(self._retention.removable, REMOVE_MOST))
-            self._commit([CheckpointsDropped(tuple(due))])
-            self._journal.check()  # a newer driver may need them, and has not read this
-        elif due:
-            self._journal.acquire()
-        return RemoveCheckpoints(tuple(due[:REMOVE_MOST])) if due else None
+        if due:
+            return Step(effects=(Compact(RemoveCheckpoints(tuple(due[:REMOVE_MOST]))),))
+        if self._retention is None or len(self._retention.removable) < least:
+            return Step()
+        trials = tuple(itertools.islice(self._retention.removable, REMOVE_MOST))
+        return Step((CheckpointsDropped(trials),), (Compact(RemoveCheckpoints(trials)),))
 
-    def _part(self, *, merge: bool) -> WritePart:
+    def _write_part(self, segment: int, *, merge: bool) -> Step:
         """All that is ready."""
-        self._journal.acquire()
         packing = self._packing
-        return WritePart(
-            f"{self._journal.number:06d}-{next(self._numbers)}",
+        part = WritePart(
+            f"{segment:06d}-{next(self._numbers)}",
             tuple(_candidate(packing.ready[run]) for run in sorted(packing.ready)),
             tuple(packing.batches),
             tuple(packing.parts) if merge else (),
             tuple(packing.told),
         )
+        return Step(effects=(Compact(part),))
 
 
 def _candidate(ending: RunFinished) -> CompactableRun:
@@ -211,3 +178,76 @@ def _candidate(ending: RunFinished) -> CompactableRun:
     if ending.value is not None and ending.started is not None:
         valued_at = ending.started + ending.seconds
     return CompactableRun(ending.trial, ending.rung, ending.attempt, ending.restart, valued_at)
+
+
+class Compaction:
+    """Has the compactor do what the manager decides.
+
+    Args:
+        state: Of the sweep; only read.
+        manager: Decides what is due.
+        compactor: Does it; None: nothing is compacted.
+        layout: The results folder.
+        journal: Open.
+        committer: Commits what was done.
+    """
+
+    def __init__(
+        self,
+        state: SweepState,
+        manager: CompactionManager,
+        compactor: Compactor | None,
+        *,
+        layout: Layout,
+        journal: Journal,
+        committer: Committer,
+    ) -> None:
+        self._state = state
+        self._manager = manager
+        self._compactor = compactor
+        self._layout = layout
+        self._journal = journal
+        self._committer = committer
+        #: What the compactor is at work on.
+        self._task: CompactionTask | None = None
+
+    def step(self, *, wait_s: float = 0.0, remove_at: int = 1) -> bool:
+        """Take in what the compactor has done, and have it begin with what is due; whether it is at work.
+
+        Args:
+            wait_s: How long to wait for what it is at work on.
+            remove_at: See `CompactionManager.next`.
+
+        Raises:
+            SupersededError: A newer driver took over.
+        """
+        if self._compactor is None:
+            return False
+        if self._task is not None:
+            answer = self._compactor.answer(wait_s)
+            if answer is None:
+                return True
+            task, self._task = self._task, None
+            if answer.error:
+                self._compactor.close()
+            self._committer.do(self._manager.completed(task, answer))
+        step = self._manager.next(
+            segment=self._journal.number,
+            remove_at=remove_at,
+            uncleared=pending_cleanup(self._layout) if self._manager.needs_parts else (),
+            has_tables=self._state.ended is not None and read_tables(self._layout) is not None,
+        )
+        self._committer.do(step)
+        self._task = next((effect.task for effect in step.effects if isinstance(effect, Compact)), None)
+        return self._task is not None
+
+    def finish(self) -> None:
+        """Step until nothing is due any more.
+
+        Raises:
+            SupersededError: A newer driver took over.
+        """
+        while self.step(wait_s=_BEAT_S, remove_at=REMOVE_AT):
+            self._journal.heartbeat()
+        if self._compactor is not None:
+            self._compactor.close()

@@ -1,4 +1,4 @@
-"""Who carries out the orders of `store.parts`: another process, which the driver need not wait for."""
+"""Subprocess that executes compaction tasks; the driver does not wait for it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask
 
 
 class Compactor(Protocol):
-    """Carries out one order at a time."""
+    """Executes one compaction task at a time."""
 
     def begin(self, order: CompactionTask) -> None:
-        """Begin with an order; the one before has been answered."""
+        """Begin with a task; the one before is done."""
 
     def answer(self, wait_s: float) -> CompactionResult | None:
-        """What became of it; None if nothing is known after so many seconds."""
+        """Result of the task; None if there is none after `wait_s` seconds."""
 
     def close(self) -> None:
-        """Stop, whatever is going on. Safe to call twice; a later order is taken again."""
+        """Stop at once. Safe to call twice; a later task starts it again."""
 
 
 class SubprocessCompactor:
-    """A process that is there while there are orders.
+    """A process that lives while there are tasks.
 
     Args:
         command: Starts it; see `hpcsweep.store.compaction.worker`.
@@ -44,7 +44,7 @@ class SubprocessCompactor:
         self._problem = ""
 
     def begin(self, order: CompactionTask) -> None:
-        """Start the process if it is not there, and tell it."""
+        """Start the process if necessary, and send it the task."""
         self._problem = ""
         try:
             if self._child is None:
@@ -64,9 +64,9 @@ class SubprocessCompactor:
             self._problem = f"{type(error).__name__}: {error}"
 
     def answer(self, wait_s: float) -> CompactionResult | None:
-        """What the process has written, or that it is no more."""
+        """What the process has written, or that it has ended."""
         if self._child is None or self._problem:
-            return CompactionResult(error=self._problem or "nothing was ordered")
+            return CompactionResult(error=self._problem or "no task was given")
         assert self._child.stdout is not None
         fd = self._child.stdout.fileno()
         while b"\n" not in self._read:
@@ -86,5 +86,5 @@ class SubprocessCompactor:
         child, self._child, self._read = self._child, None, b""
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(signal.SIGKILL)
-        with contextlib.suppress(OSError):  # what it was not told any more
+        with contextlib.suppress(OSError):  # it did not read the last task
             child.communicate()

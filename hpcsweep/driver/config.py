@@ -1,4 +1,4 @@
-"""What a driver needs to know of its sweep beside the seams."""
+"""Configuration of the driver."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ class DriverConfig(msgspec.Struct, frozen=True):
         max_tasks: Tasks that may hold GPUs at a time, over all batches.
         max_gpus: GPUs that may be held at a time, over all batches.
         max_trials: Configurations that may be started in all; clones do not count.
-        max_gpu_s: GPU-seconds that the sweep may cost; nothing is submitted whose time limit could
-            carry it beyond.
+        max_gpu_s: GPU-seconds that the sweep may cost, with every submitted task at its full time limit.
         max_time_s: Wall time since the sweep began after which nothing more is submitted.
-        confirm_s: The wall clock has to say that `max_time_s` is over for so long.
+        confirm_s: How long the wall clock must agree that `max_time_s` is over.
         max_idle_faults: Interruptions in a row without a newer checkpoint that a run may have.
         max_errors: Errors in training code after which a run is tried again.
-        max_timeouts: Time limits that a run may reach; None: any number while its checkpoints advance.
-        fail_fast: So many trials that fail at once, all alike and before any other ends, pause it; 0: none.
-        compact_at: About so many raw files of what has ended are left alone while the sweep goes on.
+        max_timeouts: Time limits that a run may reach; None: no limit while its checkpoints advance.
+        fail_fast: Number of first trials that pause the sweep if all fail alike within seconds; 0: none.
+        compact_at: Raw files of ended runs, about, from which on they are compacted while the sweep runs.
         keep_all: Checkpoints stay even where nothing can need them any more.
     """
 
@@ -52,7 +51,7 @@ class DriverConfig(msgspec.Struct, frozen=True):
 
 
 class HostTask(NamedTuple):
-    """The job that a driver runs in: its place is free as soon as the driver is done.
+    """The task or job that a driver runs in; its slot is free as soon as the driver is done.
 
     Attributes:
         batch: Whose task it is; empty for a job that only ticks.

@@ -8,6 +8,7 @@ import msgspec
 
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.core.protocols import Batch
+from hpcsweep.store.compaction.parts import CompactionTask
 from hpcsweep.store.manifest import Header, ManifestRun
 
 
@@ -98,6 +99,12 @@ class DropRequest(msgspec.Struct, frozen=True):
     name: str
 
 
+class Compact(msgspec.Struct, frozen=True):
+    """Have the compactor begin with a task; what came of it is known later."""
+
+    task: CompactionTask
+
+
 Effect: TypeAlias = (
     Submit
     | Abandon
@@ -109,6 +116,7 @@ Effect: TypeAlias = (
     | CancelTicks
     | DiscardCheckpoints
     | DropRequest
+    | Compact
 )
 
 

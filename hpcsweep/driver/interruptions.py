@@ -1,4 +1,4 @@
-"""What the end of an attempt means, and the event that tells it. Pure."""
+"""Why an attempt was interrupted, whether its run is retried, and the event that says so. Pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BY_PHASE = {
     Phase.CANCELLED: Interruption.CANCELLED,
 }
 
-#: Slurm's last words in the log of such a task, whose state may be another.
+#: What Slurm writes into the log of a task killed for memory, whose state may be another.
 _KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
 
 
-def killed_for_memory(words: str) -> str:
-    """Of the last lines of a log the one by which Slurm tells of it; empty if it does not."""
-    return next((line for line in words.split(SEPARATOR) if _KILLED_FOR_MEMORY.search(line)), "")
+def killed_for_memory(lines: str) -> str:
+    """The log line in which Slurm reports an out-of-memory kill; empty if there is none."""
+    return next((line for line in lines.split(SEPARATOR) if _KILLED_FOR_MEMORY.search(line)), "")
 
 
 def classify_interruption(
@@ -35,8 +35,8 @@ def classify_interruption(
 
     Args:
         batch: That it was in.
-        result: What its worker told, or as much as is known without it.
-        state: What the cluster says of its task, None for nothing.
+        result: Of its worker, or what is known without one.
+        state: What the cluster shows of its task; None if nothing.
         requeued: The cluster runs the task again by itself.
         stopping: The whole sweep is.
     """
@@ -60,7 +60,7 @@ def classify_interruption(
 
 
 def retries_exhausted(run: Run, result: Result, why: Interruption, *, settings: DriverConfig) -> str:
-    """Why the run is not tried again; empty if it is."""
+    """Why the run is not retried; empty if it is."""
     if why is Interruption.CANCELLED and run.cancels:
         return "stays cancelled: its user cancelled it on the cluster again after it had been resubmitted"
     limit = settings.max_timeouts
@@ -74,14 +74,14 @@ def retries_exhausted(run: Run, result: Result, why: Interruption, *, settings: 
 
 
 def outcome_of(run: Run, why: Interruption) -> Outcome:
-    """How a run counts that is not tried again."""
+    """Outcome of a run that is not retried."""
     return Outcome.CANCELLED if why is Interruption.CANCELLED and run.cancels else Outcome.LOST
 
 
 def interruption(
     batch: BatchState, result: Result, why: Interruption, *, requeued: bool = False
 ) -> RunInterrupted:
-    """The event of an attempt that goes on later."""
+    """The event of an attempt that is resumed later."""
     return RunInterrupted(
         result.trial,
         result.rung,

@@ -5,65 +5,31 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 from hpcsweep.core.compaction import CompactionState
-from hpcsweep.core.events import (
-    AnyEvent,
-    BatchPlanned,
-    BatchThrottled,
-    PauseRequested,
-    RunFinished,
-    RunId,
-    RunInterrupted,
-    SweepDetached,
-    SweepResumed,
-    TrialPromoted,
-    TrialStopped,
-)
+from hpcsweep.core.events import AnyEvent, BatchThrottled, SweepDetached, SweepResumed, TrialStopped
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.protocols import Clock, Cluster, Limits, Phase, Scheduler, Searcher
+from hpcsweep.core.protocols import Clock, Cluster, Phase, Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import (
-    GpuBudget,
-    can_resume,
-    confirm_time_over,
-    exhausted_budget,
-    sweep_end,
-)
+from hpcsweep.driver.budgets import GpuBudget, can_resume, confirm_time_over, exhausted_budget, sweep_end
 from hpcsweep.driver.cancellations import Cancellations
-from hpcsweep.driver.cluster_messages import Asked, call_failed, call_succeeded
-from hpcsweep.driver.compaction import CompactionManager
+from hpcsweep.driver.committer import Committer, Executor, submit_tick
+from hpcsweep.driver.compaction import Compaction, CompactionManager
 from hpcsweep.driver.compactor import Compactor
 from hpcsweep.driver.config import DriverConfig, HostTask
-from hpcsweep.driver.effects import (
-    CancelTicks,
-    DiscardCheckpoints,
-    DropRequest,
-    Effect,
-    EffectResult,
-    Step,
-)
-from hpcsweep.driver.executor import Executor, submit_tick
+from hpcsweep.driver.effects import CancelTicks, DropRequest
 from hpcsweep.driver.health import check_health
-from hpcsweep.driver.intermediate import MetricsPoller
 from hpcsweep.driver.monitor import JobMonitor
-from hpcsweep.driver.observer import Observer
+from hpcsweep.driver.observer import MetricsPoller, Observer, running_runs
 from hpcsweep.driver.planner import Planner
 from hpcsweep.driver.requests import handle_request
-from hpcsweep.driver.submitter import SubmitBackoff, Submitter
+from hpcsweep.driver.submission import Submission
+from hpcsweep.driver.submitter import Submitter
 from hpcsweep.driver.throttle import ThrottleManager
-from hpcsweep.driver.tick_scheduler import TickScheduler
-from hpcsweep.errors import (
-    ClusterUnavailable,
-    HeldError,
-    SpecError,
-    SubmitLimited,
-    SubmitRefused,
-    SupersededError,
-)
+from hpcsweep.driver.tick_scheduler import TickScheduler, needs_attention
+from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
 from hpcsweep.store.journal.segments import list_segments
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
@@ -74,8 +40,8 @@ from hpcsweep.store.skipped import Skipped
 class Driver:
     """Drives one sweep as long as it holds the journal.
 
-    All that it knows is in the journal or can be seen again: a driver that is killed at any
-    instant is followed by one that goes on as if nothing had happened.
+    It keeps nothing that is not in the journal or can be observed again, so a driver killed at any
+    instant is followed by one that continues as if nothing had happened.
 
     Args:
         layout: The results folder.
@@ -117,49 +83,31 @@ class Driver:
         self._clock = clock
         self._space = space
         self._host = host
-        asks = settings.max_gpu_s is not None and settings.shape.time_s is None
-        self._budget = GpuBudget(settings, default_time_s=self._limits.time_s if asks else None)
-        self._backoff = SubmitBackoff()
-        self._planner = Planner(
-            self.state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
-        )
-        self._commits = 0
         self._began = clock.time()
-        self._observers = observers
         self._skipped = Skipped()
         list_segments(layout.journal, self._skipped)
         #: Stray files of the journal's folder, found once: the journal itself was read already.
         self._strays = self._skipped.lines(layout.root)
         #: Requests that were handled: one that cannot be removed is not handled again.
         self._handled: set[str] = set()
-        for event in journal.events:
-            self._apply(event)
-        if self.state.submit_limit:
-            tasks, others, at = self.state.submit_limit_hit
-            self._backoff.refused(tasks, open_tasks=others, now=at)
-        self._observer = Observer(
-            self.state, layout=layout, cluster=cluster, clock=clock, skipped=self._skipped
-        )
+
+        state, skipped = self.state, self._skipped
+        self._observer = Observer(state, layout=layout, cluster=cluster, clock=clock, skipped=skipped)
+        self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=skipped)
+        asks = settings.max_gpu_s is not None and settings.shape.time_s is None
+        default_time_s = self._observer.limits.time_s if asks else None
+        self._budget = GpuBudget(settings, default_time_s=default_time_s)
         self.monitor = JobMonitor(
-            self.state,
-            layout=layout,
-            settings=settings,
-            grace_s=cluster.grace_s,
-            evidence=self._observer,
+            state, layout=layout, settings=settings, grace_s=cluster.grace_s, evidence=self._observer
         )
-        self._cancellations = Cancellations(self.state, self.monitor)
-        self._metrics = MetricsPoller(
-            self.state, layout=layout, program=settings.program, passed_over=self._skipped
-        )
+        planner = Planner(state, scheduler=scheduler, searcher=searcher, space=space, settings=settings)
+        self._cancellations = Cancellations(state, self.monitor)
+        unconfirmed = (event.batch for event in journal.events if isinstance(event, BatchThrottled))
         self._throttle = ThrottleManager(
-            self.state,
-            settings=settings,
-            monitor=self.monitor,
-            host=host,
-            unconfirmed=(event.batch for event in journal.events if isinstance(event, BatchThrottled)),
+            state, settings=settings, monitor=self.monitor, host=host, unconfirmed=unconfirmed
         )
         self._submitter = Submitter(
-            self.state,
+            state,
             layout=layout,
             settings=settings,
             monitor=self.monitor,
@@ -167,36 +115,64 @@ class Driver:
             requeue=not self._budget.capped,
             clones=scheduler.clones,
         )
-        self._ticks = TickScheduler(self.state)
-        self._executor = Executor(
-            self.state,
+        self._ticks = TickScheduler(state)
+        executor = Executor(
+            state,
             layout=layout,
             journal=journal,
             cluster=cluster,
             clock=clock,
             submitted=self.monitor.submitted,
-            skipped=self._skipped,
+            compactor=compactor,
+            skipped=skipped,
         )
-        self._compacting = None
-        if compactor is not None:
-            self._compacting = CompactionManager(
-                self.state,
-                self.packing,
-                None if settings.keep_all else self.retention,
-                layout=layout,
-                journal=journal,
-                commit=self._commit,
-                compactor=compactor,
-                at=settings.compact_at,
-            )
+        self._committer = Committer(
+            journal,
+            state,
+            clock=clock,
+            executor=executor,
+            appliers=(state.apply, self.packing.apply, planner.apply, self.retention.apply, *observers),
+            observers=(
+                self.monitor.note,
+                self._cancellations.note,
+                self._throttle.note,
+                self._ticks.note,
+            ),
+        )
+        self._committer.replay()
+        manager = CompactionManager(
+            state,
+            self.packing,
+            None if settings.keep_all else self.retention,
+            layout=layout,
+            at=settings.compact_at,
+        )
+        self._compaction = Compaction(
+            state, manager, compactor, layout=layout, journal=journal, committer=self._committer
+        )
+        self._submission = Submission(
+            state,
+            settings=settings,
+            journal=journal,
+            cluster=cluster,
+            clock=clock,
+            committer=self._committer,
+            observer=self._observer,
+            monitor=self.monitor,
+            planner=planner,
+            cancellations=self._cancellations,
+            throttle=self._throttle,
+            submitter=self._submitter,
+            budget=self._budget,
+        )
 
     # ------------------------------------------------------------------ the loop
 
     def acquire(self) -> None:
-        """Be the driver from now on, even while there is nothing to write.
+        """Become the driver now, even if there is nothing to write.
 
         Raises:
-            HeldError: Another one is, since the journal was read.
+            HeldError: Another process became it since the journal was read.
         """
         self._journal.acquire()
 
@@ -211,149 +187,87 @@ class Driver:
             if self.state.ended is not None:
                 self.compact()
                 return
-            if self._compacting is not None:
-                self._compacting.step()
+            self._compaction.step()
             self._journal.heartbeat()
             delay = shortest if changed else min(longest, delay * 1.5)
             self._clock.sleep(delay)
 
     def tick(self) -> bool:
-        """Take in what has happened and do what follows from it; True if anything changed.
+        """Process what has happened and act on it; True if anything changed.
 
         Raises:
-            SubmitRefused: The cluster refused a batch, in its own words. The runs wait.
+            SubmitRefused: The cluster refused a batch, with this message. The runs wait.
             SupersededError: A newer driver took over.
         """
-        before, state = self._commits, self.state
+        before, state = self._committer.commits, self.state
         self._skipped.clear()
         self._reconcile()
-        self._keep_ticking()  # before anything else that may fail: an adopted array has nobody behind it
-        self._commit(self._observe())
-        self._carry_out(*self._cancellations.tasks_to_cancel())
-        self._carry_out(*self._cancellations.to_release())
-        self._commit(self._cancellations.pause(now=self._clock.time()))
+        self._keep_ticking()  # before anything that may fail: an adopted array has no tick job yet
+        self._committer.commit(self._observe())
+        self._committer.carry_out_all(self._cancellations.tasks_to_cancel())
+        self._committer.carry_out_all(self._cancellations.to_release())
+        self._committer.commit(self._cancellations.pause(now=self._clock.time()))
         self._handle_requests()
         self._check_health()
         if state.stopping is not None:
-            self._carry_out(*self._cancellations.all_to_cancel())
+            self._committer.carry_out_all(self._cancellations.all_to_cancel())
         elif state.pausing is not None:
-            self._carry_out(*self._cancellations.impossible_to_cancel())
+            self._committer.carry_out_all(self._cancellations.impossible_to_cancel())
             if state.pausing.is_fail_fast:
-                self._carry_out(*self._cancellations.pending_to_cancel())
+                self._committer.carry_out_all(self._cancellations.pending_to_cancel())
         else:
             self._throttle.cluster_slots = self.cluster.slots
-            self._do(self._throttle.rethrottle())
-            self._plan_and_submit()
+            self._committer.do(self._throttle.rethrottle())
+            self._submission.run()
         self._end_if_done()
         self._keep_ticking()
-        return self._commits > before
+        return self._committer.commits > before
 
     def compact(self) -> None:
-        """Compact what there is enough of by now; for who leaves the sweep after it has ticked."""
-        if self._compacting is not None:
-            with contextlib.suppress(SupersededError, HeldError):  # then it is for the other one to do
-                self._compacting.finish()
+        """Compact what is ready; for a driver that leaves the sweep after its tick."""
+        with contextlib.suppress(SupersededError, HeldError):  # then it is for the other one to do
+            self._compaction.finish()
 
     def start(self, *events: AnyEvent, extension: Sequence[AnyEvent] = ()) -> None:
-        """Begin the sweep with these events if it is new; carry it on if it had ended and there is work left.
+        """Begin a new sweep with these events; resume one that has ended if there is work left.
 
         Args:
             events: `SweepStarted`, then what is known at the beginning. Read only if it is new.
             extension: What is added to it. Read only if it is not new.
         """
         if self.state.started is None:
-            self._commit(events)
+            self._committer.commit(events)
             return
-        self._commit(extension)
+        self._committer.commit(extension)
         now = self._clock.time()
         requests = list(new_requests(self.layout, ()))
         verbs = {request.verb for _, request in requests} if self.state.ended is not None else set()
-        asked = "retry" in verbs or ("enqueue" in verbs and self._takes_more)
-        if asked or can_resume(self.state, self.scheduler, self.settings, self._budget, now=now):
+        if can_resume(self.state, self.scheduler, self.settings, self._budget, verbs=verbs, now=now):
             for name, request in requests:
-                if request.verb == "stop":  # it was meant for its last life
+                if request.verb == "stop":  # it was meant for the session before
                     remove_request(self.layout, name)
-            self._commit([SweepResumed(now)])
-
-    @property
-    def _takes_more(self) -> bool:
-        """Whether the budgets leave something for a configuration that is enqueued."""
-        most = self.settings.max_trials
-        return (most is None or self.state.configurations < most) and self._exhausted_budget() is None
+            self._committer.commit([SweepResumed(now)])
 
     def _observe(self) -> list[AnyEvent]:
         submitted = [batch.name for batch in self.state.live.values() if batch.job is not None]
         observation = self._observer.observe([self.monitor.submitted(name) for name in submitted])
         events = self.monitor.observe(observation)
         if observation.poll_error is not None:
-            self._note_call("poll", observation.poll_error)
+            self._committer.note_query("poll", observation.poll_error)
         if not self.scheduler.needs_reports:
             return events
         events = self._metrics.before_endings(events)
-        ended = {event.run for event in events if isinstance(event, RunFinished | RunInterrupted)}
-        running = [
-            run
-            for task, state in self.monitor.states.items()
-            if state.phase is Phase.RUNNING and task.batch in self.state.live
-            for run in self.state.live[task.batch].tasks[task.task]
-            if run in self.state.live[task.batch].unfinished and run not in ended
-        ]
-        return [*events, *self._metrics.running(running)]
+        return [*events, *self._metrics.running(running_runs(self.state, self.monitor.states, events))]
 
     @property
-    def passed_over(self) -> list[str]:
-        """What the last tick passed over in the results folder, one line for each file."""
+    def skipped_files(self) -> list[str]:
+        """What the last tick skipped in the results folder, one line for each file."""
         return [*self._strays, *self._skipped.lines(self.layout.root)]
 
     @property
     def phases(self) -> Counter[Phase]:
         """Tasks by what the cluster said of them last."""
         return Counter(state.phase for state in self.monitor.states.values())
-
-    # ------------------------------------------------------------------ commit, then act
-
-    def _commit(self, events: Sequence[AnyEvent]) -> None:
-        if not events:
-            return
-        self._journal.commit(events)
-        self._commits += 1
-        for event in events:
-            self._apply(event)
-
-    def _apply(self, event: AnyEvent) -> None:
-        self.state.apply(event)
-        self.packing.apply(event)
-        self._planner.apply(event)
-        self.retention.apply(event)
-        for observe in self._observers:
-            observe(event)
-
-    def _do(self, step: Step) -> None:
-        """Commit the events, then carry out the effects."""
-        self._commit(step.events)
-        self._carry_out(*step.effects)
-
-    def _carry_out(self, *effects: Effect) -> None:
-        for effect in effects:
-            self._carry_out_one(effect)
-
-    def _carry_out_one(self, effect: Effect) -> EffectResult:
-        """Carry out the effect and commit what came of it."""
-        result = self._executor.carry_out(effect)
-        self._commit(result.events)
-        self.monitor.note(effect, result)
-        self._cancellations.note(effect, result)
-        self._throttle.note(effect, result)
-        self._ticks.note(effect, result)
-        return result
-
-    def _note_call(self, asked: Asked, message: str) -> None:
-        """Record how a query of the cluster went; the message is empty if it succeeded."""
-        now = self._clock.time()
-        if message:
-            self._commit(call_failed(self.state, asked, message, now=now))
-        else:
-            self._commit(call_succeeded(self.state, asked, now=now))
 
     # ------------------------------------------------------------------ requests
 
@@ -367,31 +281,27 @@ class Driver:
                     space=self._space,
                     seed=self.settings.seed,
                     now=self._clock.time(),
+                    is_over=self.retention.is_at_its_end,
                 )
-                events = [
-                    event
-                    for event in events
-                    if not (isinstance(event, TrialStopped) and self.retention.is_at_its_end(event.trial))
-                ]
                 stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
-                self._commit([*self._last_reports(stopped), *events])
+                self._committer.commit([*self._last_reports(stopped), *events])
                 if stopped:
-                    self._carry_out(*self._cancellations.tasks_to_cancel())
+                    self._committer.carry_out_all(self._cancellations.tasks_to_cancel())
             self._handled.add(name)
-            self._carry_out(DropRequest(name))
+            self._committer.carry_out(DropRequest(name))
 
     def _last_reports(self, trials: Sequence[int]) -> list[AnyEvent]:
-        """What the trials have reported that are about to be stopped: their values."""
+        """The last reports of trials that are about to be stopped: their values."""
         runs = (self.state.trials[trial].runs[-1] for trial in trials)
         return self._metrics.running([run.id for run in runs if run.status is RunStatus.SUBMITTED])
 
     def settle(self) -> None:
-        """Take in what has happened and what was asked for, and cancel what nobody wants; nothing more."""
+        """Process results and requests and cancel unwanted tasks; submit nothing."""
         self._reconcile()
-        self._commit(self._observe())
+        self._committer.commit(self._observe())
         self._handle_requests()
-        self._carry_out(*self._cancellations.tasks_to_cancel())
-        self._commit(self._submitter.stopped_while_waiting())
+        self._committer.carry_out_all(self._cancellations.tasks_to_cancel())
+        self._committer.commit(self._submitter.stopped_while_waiting())
 
     def _reconcile(self) -> None:
         """Settle the batches that were planned and never acknowledged."""
@@ -400,24 +310,21 @@ class Driver:
             try:
                 sighting = self._observer.sighting(batch)
             except ClusterUnavailable as error:
-                self._note_call("find", str(error))
+                self._committer.note_query("find", str(error))
                 continue
             if not sighting.abandoned:
-                self._note_call("find", "")
-            self._do(self._submitter.reconcile(batch, sighting, now=now, settle_s=self.cluster.settle_s))
-
-    @cached_property
-    def _limits(self) -> Limits:
-        """What the site allows. Asked only where something is to be submitted: a tick must stay cheap."""
-        return self.cluster.limits()
+                self._committer.note_query("find")
+            self._committer.do(
+                self._submitter.reconcile(batch, sighting, now=now, settle_s=self.cluster.settle_s)
+            )
 
     def _check_health(self) -> None:
         nodes: tuple[str, ...] = ()
         if self.state.node_faults:
             with contextlib.suppress(ClusterUnavailable):
-                nodes = self._limits.nodes
+                nodes = self._observer.limits.nodes
         now = self._clock.time()
-        self._commit(
+        self._committer.commit(
             check_health(
                 self.state,
                 now=now,
@@ -427,117 +334,10 @@ class Driver:
             )
         )
 
-    # ------------------------------------------------------------------ decide and submit
-
-    def _plan_and_submit(self) -> None:
-        per_task = self.settings.shape.runs
-        self._budget.hold(self._throttle.task_gpus)
-        free, affordable = self._throttle.free, self._affordable
-        new = max(0, free if affordable is None else min(free, affordable))
-        waiting = -(-len(self.state.waiting) // per_task)
-        events = self._planner.decide(max(0, new - waiting) * per_task)
-        events += self._submitter.stopped_while_waiting(events)
-        runs = self._submitter.queue(events)
-        if runs and not self._fits_max_gpus():
-            runs = []
-        free, affordable = self._throttle.free, self._affordable
-        most = self._allowed(-(-len(runs) // per_task), affordable)
-        planned = self._plan(runs[: most * per_task], free)
-        # A scheduler changed its mind: checkpoints that are half removed are of no use.
-        for event in events:
-            if isinstance(event, TrialPromoted) and event.trial in self.state.dropping:
-                self._carry_out(DiscardCheckpoints(event.trial))
-        self._commit([*events, *planned])
-        if any(isinstance(event, TrialStopped) for event in events):
-            self._carry_out(*self._cancellations.tasks_to_cancel())
-        while refused := self._submit(planned):
-            self._backoff.refused(refused, open_tasks=self._throttle.open_tasks, now=self._clock.time())
-            planned = self._plan(self._submitter.queue()[: refused // 2 * per_task], free)
-            self._commit(planned)
-
-    @property
-    def _affordable(self) -> int | None:
-        """How many tasks the budgets allow to be submitted now; None: any number."""
-        affordable = self._budget.tasks_left(
-            self.state, open_tasks=self.monitor.open_tasks, unbooked_gpu_s=self.monitor.unbooked_gpu_s
-        )
-        return affordable if self._exhausted_budget() is None else 0  # what runs may still be stopped
-
-    def _fits_max_gpus(self) -> bool:
-        """Whether the cluster told what a task will hold, and one fits below the cap."""
-        if not self._throttle.expected_gpus:
-            with contextlib.suppress(ClusterUnavailable):
-                self._throttle.expected_gpus = self.cluster.allocation_of(self.settings.shape).gpus
-        self._budget.hold(self._throttle.task_gpus)
-        most, each = self.settings.max_gpus, self._throttle.task_gpus
-        if most is None or each <= most:
-            return True
-        reason = f"a task holds {each} GPUs, and cluster.max_gpus is {most}: raise it"
-        self._commit([PauseRequested(self._clock.time(), reason)])
-        return False
-
-    def _submit(self, planned: Sequence[BatchPlanned]) -> int:
-        """Submit batches in order; the size of one that a submit limit refused, after which none is tried.
-
-        Raises:
-            SubmitRefused: For another reason. The runs wait.
-        """
-        for index, batch in enumerate(planned):
-            after = self._throttle.to_wait_for
-            submission = self._submitter.submission(batch, now=self._clock.time(), after=after)
-            error = self._carry_out_one(submission).error
-            if error is None:
-                self._backoff.accepted()
-            elif isinstance(error, SubmitRefused | SpecError):
-                limited = isinstance(error, SubmitLimited)
-                self._do(self._submitter.abandon(planned[index:], str(error), limited=limited))
-                if not limited:
-                    raise error
-                return len(batch.tasks)
-        return 0
-
-    def _plan(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
-        if not runs:
-            return []
-        array_tasks = self._limits.array_tasks
-        if free > 0:
-            self._journal.acquire()
-        return self._submitter.plan(
-            runs,
-            segment=self._journal.number,
-            free=free,
-            array_tasks=array_tasks,
-            time_s=self._budget.time_s,
-            task_gpus=self._throttle.task_gpus,
-            now=self._clock.time(),
-        )
-
-    def _allowed(self, wanted: int, affordable: int | None) -> int:
-        """How many tasks to submit now: what budget and submit limits allow."""
-        if affordable is not None:
-            wanted = min(wanted, affordable)
-        limit = None
-        if wanted:
-            try:
-                limit = self._limits.queued_tasks
-            except ClusterUnavailable as error:
-                self._note_call("limits", str(error))
-                return 0
-            self._note_call("limits", "")
-        allowed = self._backoff.allowed(
-            wanted=wanted,
-            open_tasks=self._throttle.open_tasks,
-            queued=self.cluster.queued_tasks,
-            limit=limit,
-            now=self._clock.time(),
-        )
-        # The job behind the array counts for the limit as well.
-        return max(allowed - 1, min(allowed, 1)) if self._detached and allowed < wanted else allowed
-
     # ------------------------------------------------------------------ who ticks next
 
     def detach(self) -> None:
-        """From now on tick jobs drive the sweep; the first of them looks after it in a minute.
+        """Leave the sweep to tick jobs, the first of which runs in a minute.
 
         Raises:
             ClusterError: The cluster takes no tick jobs; nothing has changed.
@@ -547,7 +347,7 @@ class Driver:
             now = self._clock.time()
             # The effect first, for once: the sweep is not detached where this is refused.
             submitted = submit_tick(self.cluster, self.layout, self._ticks.first(now=now))
-            self._commit([SweepDetached(now, self.settings.cluster), submitted])
+            self._committer.commit([SweepDetached(now, self.settings.cluster), submitted])
 
     @property
     def _detached(self) -> bool:
@@ -561,32 +361,21 @@ class Driver:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether something is to be done soon of which no job will tell."""
-        state = self.state
-        if state.ended is not None:
-            return False
-        if (
-            state.stopping is not None
-            or self.monitor.undecided
-            or not state.live
-            or self.scheduler.needs_reports
-        ):
-            return True
-        # The job behind an array tells of its end once: this one may be it.
-        spent = ("", self._host.job if self._host else "")
-        return any(batch.job is None or batch.tick_job in spent for batch in state.live.values())
+        """Whether something is to be done soon that no job will trigger."""
+        undecided = self.monitor.undecided or self.scheduler.needs_reports
+        return needs_attention(self.state, undecided=undecided, host_job=self._host.job if self._host else "")
 
     def _keep_ticking(self) -> None:
         if self._detached and self.state.ended is None:
             active = {task.batch for task, state in self.monitor.states.items() if state.phase.active}
             self._ticks.jobs = self.cluster.known_jobs
-            self._do(self._ticks.behind_arrays(now=self._clock.time(), active=active))
+            self._committer.do(self._ticks.behind_arrays(now=self._clock.time(), active=active))
 
     def schedule_successor(self) -> None:
-        """Make sure that somebody looks at a detached sweep again: soon where no job will tell of it."""
+        """Make sure that a detached sweep gets another tick: soon where no job will trigger one."""
         if self._detached and self.state.ended is None:
             self._ticks.jobs = self.cluster.known_jobs
-            self._do(self._ticks.later(soon=self.needs_attention, now=self._clock.time()))
+            self._committer.do(self._ticks.later(soon=self.needs_attention, now=self._clock.time()))
 
     @property
     def unattended(self) -> str:
@@ -595,24 +384,21 @@ class Driver:
 
     # ------------------------------------------------------------------ budgets and the end
 
-    def _exhausted_budget(self) -> str | None:
-        return exhausted_budget(self.state, self.settings, self._budget, now=self._clock.time())
-
     def _end_if_done(self) -> None:
         state, now = self.state, self._clock.time()
         if state.ended is not None or state.live:
             return
-        exhausted = self._exhausted_budget()
+        exhausted = exhausted_budget(state, self.settings, self._budget, now=now)
         if state.stopping is None:
             confirmed, event = confirm_time_over(state, self.settings, now=now, since=self._began)
-            self._commit([event] if event is not None else [])
+            self._committer.commit([event] if event is not None else [])
             if not confirmed:
                 return
         end = sweep_end(state, self.scheduler, exhausted=exhausted, now=now)
         if end is None:
             return
-        self._commit([end])
+        self._committer.commit([end])
         host = self._host.job if self._host else ""
         others = tuple(job for job in state.tick_jobs if job != host)
         if others:  # they would find that the sweep has ended
-            self._carry_out(CancelTicks(others))
+            self._committer.carry_out(CancelTicks(others))

@@ -1,7 +1,7 @@
 """Results and the cluster's answers become events: here alone is decided what an ending means. Pure.
 
 Result files come first: a run is given up only when a *successful* poll does not show its task as
-active, the grace for late files is over, and no result has come. A poll that fails says nothing.
+active, the grace for late files is over, and no result has come. A failed poll says nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hpcsweep.driver.batch_watch import BatchWatch
 from hpcsweep.driver.blocked import BlockedTasks
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
-from hpcsweep.driver.observations import Evidence, Observation
+from hpcsweep.driver.observer import Evidence, Observation
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import label_excerpt
 from hpcsweep.store.results import Result
@@ -98,7 +98,7 @@ class JobMonitor:
         return len(self._watch(batch).open)
 
     def unbooked_gpu_s(self, batch: BatchState) -> float:
-        """What those of its tasks that have ended took beyond what the journal holds."""
+        """GPU-seconds that its ended tasks took beyond what the journal holds."""
         watch = self._watch(batch)
         return watch.usage.unaccounted(set(range(len(batch.tasks))) - watch.open)[1]
 
@@ -112,7 +112,7 @@ class JobMonitor:
         return any((state.seconds or 0.0) > INSTANT_S for state in states if state is not None)
 
     def longest_s(self, now: float) -> float:
-        """How long the run has lasted that has been going on for longest."""
+        """How long the oldest running run has lasted."""
         begun = (self._begun_at(task) for task in self._running_since)
         return max((now - at for at in begun if at is not None), default=0.0)
 
@@ -124,14 +124,11 @@ class JobMonitor:
         batch = self._state.live.get(task.batch)
         if batch is None:
             return None
-        runs = batch.tasks[task.task]
-        oldest = next((n for n, run in enumerate(runs) if run in batch.unfinished), None)
+        oldest = next((n for n, run in enumerate(batch.tasks[task.task]) if run in batch.unfinished), None)
         if oldest is None:
             return None
-        ends = self._watch(batch).ends.get(task.task, [])
-        before = oldest - self._settings.shape.lanes
-        since = self._running_since[task]
-        return max(since, ends[before]) if 0 <= before < len(ends) else since
+        since, lanes = self._running_since[task], self._settings.shape.lanes
+        return self._watch(batch).begun_at(task.task, oldest, since=since, lanes=lanes)
 
     def note(self, effect: Effect, result: EffectResult) -> None:
         """Take note of what came of an effect."""
@@ -146,7 +143,7 @@ class JobMonitor:
     # ------------------------------------------------------------------ observe
 
     def observe(self, observation: Observation) -> list[AnyEvent]:
-        """What follows from what was seen; the events are to be applied before the next call."""
+        """The events that follow from an observation; apply them before the next call."""
         now, states = observation.at, observation.tasks
         batches = [batch for batch in self._state.live.values() if batch.job is not None]
         events: list[AnyEvent] = []
@@ -178,7 +175,7 @@ class JobMonitor:
         return events
 
     def _noted(self, batch: BatchState, events: Iterable[AnyEvent], now: float) -> Iterator[AnyEvent]:
-        """The same events; what they tell of the cost, and of when runs ended, is noted."""
+        """The same events; their cost, and when runs ended, is noted."""
         for event in events:
             if isinstance(event, RunFinished | RunInterrupted):
                 self._watch(batch).note(event, at=now)
@@ -186,12 +183,12 @@ class JobMonitor:
 
     def _allocations(self, batch: BatchState) -> Iterator[TasksAllocated]:
         """Tasks that hold another number of GPUs than was known."""
-        found: dict[int, list[int]] = {}
+        changed: dict[int, list[int]] = {}
         for task in sorted(self._watch(batch).open):
             state = self.states.get(TaskId(batch.name, task))
             if state is not None and state.gpus is not None and state.gpus != batch.gpus_of(task):
-                found.setdefault(state.gpus, []).append(task)
-        for gpus, tasks in found.items():
+                changed.setdefault(state.gpus, []).append(task)
+        for gpus, tasks in changed.items():
             yield TasksAllocated(batch.name, tuple(tasks), gpus)
 
     # ------------------------------------------------------------------ results
@@ -222,11 +219,11 @@ class JobMonitor:
             stopped = self._state.trials[run_id.trial].stopped
             if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
                 result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
-            elif stopped and result.outcome is Outcome.STOPPED:  # by its worker, while others go on
+            elif stopped and result.outcome is Outcome.STOPPED:  # by its worker, which trains the other runs
                 step, value = self._state.run(run_id).last_report or (result.step, None)
                 result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
             elif result.outcome is Outcome.STOPPED:
-                # Ordered by a driver that was not the driver any more: nobody else knows of it.
+                # Ordered by a driver that had been superseded: the journal does not know of it.
                 yield interruptions.interruption(batch, result, Interruption.NOT_STARTED)
                 continue
             elif self._is_tried_again(result):
@@ -310,16 +307,16 @@ class JobMonitor:
         return task in watch.cancelled_pending or (pausing is not None and pausing.is_fail_fast)
 
     def _end_of_start(self, watch: BatchWatch, task: int) -> TaskState:
-        """How a start ended that the cluster put back, where its worker tells nothing."""
+        """How a requeued start ended whose worker left no result."""
         node = watch.nodes.get(task, "")
         failed = bool(node) and self._evidence.node_failed(node)
         seconds = watch.usage.last_finished_s(task)
         return TaskState(Phase.NODE_FAIL if failed else Phase.PREEMPTED, node=node, seconds=seconds)
 
     def _silent(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[AnyEvent]:
-        """A start that is over and of which no worker told; the cluster runs the task again."""
+        """A start that is over and left no result; the cluster runs the task again."""
         _, state = self._watch(batch).silent.pop(task)
-        # Who was preempted while it was starting had no turn, and it is nobody's fault.
+        # Preempted while it was starting up, it did not begin the run: nobody's fault.
         young = state.phase is Phase.PREEMPTED and (state.seconds or 0.0) < INSTANT_S
         for run_id in batch.tasks[task]:
             if run_id not in batch.unfinished or run_id in ended:
@@ -349,7 +346,7 @@ class JobMonitor:
         return run.last_counted[1] + 1 if run.last_counted[0] == run.attempts - 1 else 0
 
     def _with_progress(self, run: Run, result: Result) -> Result:
-        """With what its checkpoints say, where no worker did."""
+        """The result with the progress that the checkpoints show."""
         step = self._evidence.newest_step(run)
         trial = self._state.trials[run.trial]
         before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)
@@ -391,9 +388,9 @@ class JobMonitor:
         )
         node = result.node or (state.node if state else "")
         message = result.message
-        if result.interrupted is None or not message:  # no word of its worker, only the last line printed
-            words = FACTS[why].message + (f" ({node})" if node else "")
-            message = f"{words}; its {label_excerpt(message)}" if message else words
+        if result.interrupted is None or not message:  # at most the last lines of its log
+            text = FACTS[why].message + (f" ({node})" if node else "")
+            message = f"{text}; its {label_excerpt(message)}" if message else text
         result = msgspec.structs.replace(result, node=node, message=message)
         stopped = self._state.trials[run.trial].stopped
         # Of a requeued task that runs again, or has already left a later result, that start decides.

@@ -1,20 +1,77 @@
-"""Reads what the driver decides on: result files, the cluster's answer, traces of runs without a result."""
+"""Reads what the driver decides on: results, the cluster's answer, reports, evidence of lost runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
-from hpcsweep.core.events import RunId
+import msgspec
+
+from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunInterrupted, RunReported
 from hpcsweep.core.models import BatchState, Run
-from hpcsweep.core.protocols import Clock, Cluster, SubmittedBatch
+from hpcsweep.core.protocols import Clock, Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.observations import Observation, Sighting
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import read_excerpt
+from hpcsweep.store.manifest import Program
+from hpcsweep.store.metrics import Report, metrics_files, read_reports
 from hpcsweep.store.results import Result, new_results
 from hpcsweep.store.skipped import Skipped
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """What was seen of the sweep's batches at one moment.
+
+    Attributes:
+        at: Unix time.
+        results: New results by batch, in the order in which they count; read before the poll.
+        tasks: The tasks that the cluster shows; None: no information.
+        poll_error: Why there is no information; empty if there is, None if nothing was to be asked.
+    """
+
+    at: float
+    results: Mapping[str, Sequence[Result]] = {}
+    tasks: Mapping[TaskId, TaskState] | None = None
+    poll_error: str | None = None
+
+
+class Evidence(Protocol):
+    """What else tells of runs that ended without a result; looked up for those only."""
+
+    def newest_step(self, run: Run) -> int:
+        """Step of its trial's newest complete checkpoint up to its resource; 0 without one."""
+        ...
+
+    def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
+        """Whether this start of the run has reported a metric."""
+        ...
+
+    def last_lines(self, batch: str, task: int) -> str:
+        """The last lines of the task's log; empty without any."""
+        ...
+
+    def node_failed(self, node: str) -> bool:
+        """Whether the cluster says that the node has failed."""
+        ...
+
+
+class Sighting(NamedTuple):
+    """What there is of a batch that was planned and never acknowledged.
+
+    Attributes:
+        abandoned: It was fenced off.
+        job: Its job, by the cluster or by the results of its tasks.
+        has_script: The batch script was written, which is just before the cluster is called.
+    """
+
+    abandoned: bool = False
+    job: str | None = None
+    has_script: bool = False
 
 
 class Observer:
@@ -71,6 +128,11 @@ class Observer:
             True for name in batches for _ in new_results(self._layout.batch(name), self._read.get(name, ()))
         )
 
+    @cached_property
+    def limits(self) -> Limits:
+        """What the site allows. Asked only where something is to be submitted: a tick must stay cheap."""
+        return self._cluster.limits()
+
     def sighting(self, batch: BatchState) -> Sighting:
         """What there is of a batch that was planned and never acknowledged.
 
@@ -112,3 +174,110 @@ class Observer:
     def node_failed(self, node: str) -> bool:
         """Whether the cluster says that the node has failed."""
         return self._cluster.has_failed(node)
+
+
+class MetricsPoller:
+    """Reads the reports of running runs, one file for each; nothing of what has ended.
+
+    Args:
+        state: Of the sweep.
+        layout: The results folder.
+        program: Names the metric, its mode and whether its last or best value counts.
+        skipped: Told which files cannot be read.
+    """
+
+    def __init__(
+        self,
+        state: SweepState,
+        *,
+        layout: Layout,
+        program: Program,
+        skipped: Skipped | None = None,
+    ) -> None:
+        self._state = state
+        self._skipped = Skipped() if skipped is None else skipped
+        self._layout = layout
+        self._metric = program.metric
+        self._better = {"min": min, "max": max}[program.mode] if program.at == "best" else None
+        self._sizes: dict[RunId, int] = {}
+
+    def running(self, runs: Iterable[RunId]) -> list[AnyEvent]:
+        """What these runs have reported since the last call."""
+        events = [self._new(self._state.run(run)) for run in runs]
+        return [event for event in events if event is not None]
+
+    def before_endings(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+        """The same events, each end of a run preceded by its reports that were not read yet."""
+        found: list[AnyEvent] = []
+        for event in events:
+            if isinstance(event, RunFinished):
+                run = self._state.run(event.run)
+                files = metrics_files(self._layout.trial(run.trial), self._skipped)
+                reports = {
+                    report.step: report.metrics
+                    for file in files
+                    if file.rung == run.rung
+                    for report in self._read(file.path)
+                }
+                late = self._event(run, reports)
+                if late is not None:
+                    found.append(late)
+                self._sizes.pop(event.run, None)
+            found.append(event)
+        return found
+
+    def _new(self, run: Run) -> RunReported | None:
+        attempt, restart = run.attempts - 1, 0
+        if run.last_counted[0] == attempt:  # the cluster has requeued it
+            restart = run.last_counted[1] + 1
+        path = self._layout.trial(run.trial).metrics(run.rung, attempt, restart)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._skipped.note(path, error)
+            return None
+        if self._sizes.get(run.id) == size:
+            return None
+        self._sizes[run.id] = size
+        return self._event(run, {report.step: report.metrics for report in self._read(path)})
+
+    def _read(self, path: Path) -> list[Report]:
+        """The reports in the file; none where it cannot be read."""
+        try:
+            return list(read_reports(path))
+        except OSError as error:
+            self._skipped.note(path, error)
+            return []
+
+    def _event(self, run: Run, reports: dict[int, dict[str, float]]) -> RunReported | None:
+        seen, best = run.last_report or (0, None)
+        if best is None and run.rung:
+            best = self._state.trials[run.trial].runs[run.rung - 1].value
+        new: list[tuple[int, float]] = []
+        for step, metrics in sorted(reports.items()):
+            value = metrics.get(self._metric, math.nan)
+            if seen < step <= run.resource and math.isfinite(value):
+                if self._better is not None:
+                    value = best = value if best is None else self._better(value, best)
+                new.append((step, value))
+        return RunReported(run.trial, run.rung, tuple(new)) if new else None
+
+
+def running_runs(
+    state: SweepState, tasks: Mapping[TaskId, TaskState], events: Sequence[AnyEvent]
+) -> list[RunId]:
+    """The runs of running tasks that have not ended, once these events hold."""
+    ended = {event.run for event in events if isinstance(event, RunFinished | RunInterrupted)}
+    batches = [
+        (state.live[task.batch], task.task)
+        for task, shown in tasks.items()
+        if shown.phase is Phase.RUNNING and task.batch in state.live
+    ]
+    return [
+        run
+        for batch, task in batches
+        for run in batch.tasks[task]
+        if run in batch.unfinished and run not in ended
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final, assert_never
 
+import msgspec
 from numpy.random import default_rng
 
 from hpcsweep.core.events import (
@@ -12,18 +13,21 @@ from hpcsweep.core.events import (
     Config,
     Outcome,
     RunFinished,
+    RunRetried,
     TrialCreated,
+    TrialPromoted,
     TrialsExhausted,
+    TrialStopped,
     WarmStartLoaded,
 )
 from hpcsweep.core.history import History
+from hpcsweep.core.models import Run, RunStatus, mean_value
 from hpcsweep.core.protocols import Clone, Promote, Scheduler, Searcher, Start, Stop
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
-from hpcsweep.driver.repeats import RepeatAdapter
 
-#: Runs that are decided at a time at most, about; a site may have room for a million.
+#: Runs decided at a time, at most: a site may have a million slots.
 MOST_DECISIONS: Final = 10_000
 
 
@@ -54,21 +58,21 @@ class Planner:
         self._sign = 1 if settings.minimise else -1
 
     def apply(self, event: AnyEvent) -> None:
-        """Take in what happened; the state has it already."""
-        told = self._repeats.told(event)
-        if told is None:
+        """Tell scheduler and searcher what happened; the state has it already."""
+        seen = self._repeats.translate(event)
+        if seen is None:
             return
-        self._scheduler.apply(told)
-        match told:
+        self._scheduler.apply(seen)
+        match seen:
             case TrialCreated():
-                self._history.add(told.config)
+                self._history.add(seen.config)
             case RunFinished():
-                value = float("nan") if told.value is None else self._sign * told.value
-                stopped = told.outcome is Outcome.STOPPED and told.value is not None
-                run = self._state.trials[told.trial * self._repeats.count].runs[told.rung]
-                self._history.observe(told.trial, value, told.step if stopped else run.resource)
+                value = float("nan") if seen.value is None else self._sign * seen.value
+                stopped = seen.outcome is Outcome.STOPPED and seen.value is not None
+                run = self._state.trials[seen.trial * self._repeats.count].runs[seen.rung]
+                self._history.observe(seen.trial, value, seen.step if stopped else run.resource)
             case WarmStartLoaded():
-                for config, results in told.results:
+                for config, results in seen.results:
                     self._history.add_prior(
                         config, [(at, float("nan") if v is None else self._sign * v) for at, v in results]
                     )
@@ -148,3 +152,90 @@ class Planner:
         if count < wanted:
             return new, TrialsExhausted(f"budget.trials {most} is reached", "budget")
         return new, None
+
+
+class RepeatAdapter:
+    """Translates between trials and configurations, each of which has `count` trials in a row.
+
+    Scheduler and searcher number configurations as if they were trials: configuration `c` has the
+    trials `c * count` to `c * count + count - 1`. Its run at a rung has ended when all of its
+    trials have; its value is the mean of theirs.
+    """
+
+    def __init__(self, state: SweepState) -> None:
+        self._state = state
+
+    @property
+    def count(self) -> int:
+        """Trials of each configuration."""
+        return self._state.repeats
+
+    def translate(self, event: AnyEvent) -> AnyEvent | None:
+        """The event as scheduler and searcher see it, None if they do not; the state has it already."""
+        if self.count == 1:
+            return event
+        match event:
+            case TrialCreated() | TrialPromoted() | TrialStopped():
+                first = event.trial % self.count == 0
+                return msgspec.structs.replace(event, trial=event.trial // self.count) if first else None
+            case RunFinished():
+                return self._finished(event)
+            case RunRetried():
+                return self._retried(event)
+            case _:
+                return event
+
+    def _runs(self, trial: int, rung: int) -> list[Run]:
+        first = trial - trial % self.count
+        return [repeat.runs[rung] for repeat in self._state.trials[first : first + self.count]]
+
+    def _retried(self, event: RunRetried) -> RunRetried | None:
+        # The configuration had ended only if all of its repeats had; the others still have.
+        if sum(not run.status.ended for run in self._runs(event.trial, event.rung)) > 1:
+            return None
+        return msgspec.structs.replace(event, trial=event.trial // self.count)
+
+    def _finished(self, event: RunFinished) -> RunFinished | None:
+        runs = self._runs(event.trial, event.rung)
+        if not all(run.status.ended for run in runs):
+            return None
+        value = mean_value(runs)
+        outcome = Outcome.COMPLETED
+        if value is None:
+            outcome = next(run.outcome for run in runs if run.value is None and run.outcome is not None)
+        elif any(run.status is RunStatus.STOPPED for run in runs):
+            outcome = Outcome.STOPPED
+        return msgspec.structs.replace(event, trial=event.trial // self.count, outcome=outcome, value=value)
+
+    def created(
+        self, config: Config, start: Start, *, index: int, origin: str = "searcher"
+    ) -> list[TrialCreated]:
+        """The trials of configuration number `index`."""
+        return [
+            TrialCreated(
+                index * self.count + repeat,
+                config,
+                start.bracket,
+                start.resource,
+                origin=origin,
+                repeat=repeat,
+            )
+            for repeat in range(self.count)
+        ]
+
+    def promoted(self, decision: Promote) -> list[TrialPromoted]:
+        """A promotion of all its trials."""
+        first = decision.trial * self.count
+        return [
+            TrialPromoted(trial, decision.rung, decision.resource)
+            for trial in range(first, first + self.count)
+        ]
+
+    def stopped(self, decision: Stop) -> list[TrialStopped]:
+        """The end of those of its trials that have not ended."""
+        first = decision.trial * self.count
+        return [
+            TrialStopped(trial.trial, decision.reason)
+            for trial in self._state.trials[first : first + self.count]
+            if not trial.runs[-1].status.ended
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Callable
 
 from numpy.random import default_rng
 
@@ -27,53 +28,63 @@ _log = logging.getLogger(__name__)
 
 
 def handle_request(
-    name: str, request: Request, *, state: SweepState, space: Space, seed: int, now: float
+    name: str,
+    request: Request,
+    *,
+    state: SweepState,
+    space: Space,
+    seed: int,
+    now: float,
+    is_over: Callable[[int], bool],
 ) -> list[AnyEvent]:
-    """What follows from a request; nothing from one that makes no sense here.
+    """What follows from a request; nothing from one that makes no sense.
 
     Args:
-        name: Its file name, by which the journal knows that it was taken up.
+        name: Its file name, by which the journal knows that it was handled.
         request: What is asked.
         state: Of the sweep.
         space: In which what an enqueued configuration leaves open is drawn.
         seed: Of the sweep.
         now: Unix time.
+        is_over: Whether a trial has ended for good: then it cannot be stopped any more.
     """
     match request.verb:
         case "stop":
             return [StopRequested(now, f"stopped by {request.user}", name)]
         case "stop_trial":
-            return _stopped(name, request, state=state)
+            return _stop_trial(name, request, state=state, is_over=is_over)
         case "enqueue":
             rng = default_rng([seed, zlib.crc32(name.encode()), 1])
             try:
                 config = complete_config(space, request.arguments.get("config", {}), rng)
             except (SpecError, AttributeError, TypeError, ValueError) as error:
-                _log.warning("%s: the request is passed over: %s", name, error)
+                _log.warning("%s: the request is skipped: %s", name, error)
                 return []
             return [ConfigsEnqueued((config,), name)]
         case "retry":
-            return _retried(name, request, state=state, now=now)
+            return _retry(name, request, state=state, now=now)
         case _:
             return []
 
 
-def _stopped(name: str, request: Request, *, state: SweepState) -> list[AnyEvent]:
+def _stop_trial(
+    name: str, request: Request, *, state: SweepState, is_over: Callable[[int], bool]
+) -> list[AnyEvent]:
     """The trial goes no further, nor do the other repeats of its configuration."""
     wanted = request.arguments.get("trial")
     if not isinstance(wanted, int) or not 0 <= wanted < len(state.trials):
-        _log.warning("%s: the request is passed over: there is no trial %r", name, wanted)
+        _log.warning("%s: the request is skipped: there is no trial %r", name, wanted)
         return []
     first = wanted - state.trials[wanted].repeat
     reason = f"stopped by {request.user}"
     return [
         TrialStopped(trial.trial, reason, name)
         for trial in state.trials[first : first + state.repeats]
-        if not trial.stopped
+        if not trial.stopped and not is_over(trial.trial)
     ]
 
 
-def _retried(name: str, request: Request, *, state: SweepState, now: float) -> list[AnyEvent]:
+def _retry(name: str, request: Request, *, state: SweepState, now: float) -> list[AnyEvent]:
     """Failed runs are tried again, those of one trial or all; and a pause is over.
 
     What its user cancelled for good stays so unless it is asked for by its number.

@@ -25,7 +25,7 @@ from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.health import excluded
 from hpcsweep.driver.monitor import JobMonitor
-from hpcsweep.driver.observations import Sighting
+from hpcsweep.driver.observer import Sighting
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import Header, ManifestRun, trial_seed
 
@@ -257,7 +257,7 @@ class SubmitBackoff:
     """
 
     def __init__(self) -> None:
-        #: So many of ours fit at most, None before any refusal.
+        #: How many of ours fit, as far as refusals tell; None before any.
         self._most: int | None = None
         self._until = 0.0
         self._pause_s = FIRST_PAUSE_S
@@ -276,10 +276,10 @@ class SubmitBackoff:
             now: Unix time.
         """
         bounds = []
-        if limit:  # one of 0 is for the refusal to tell
-            # With none of ours there nobody looks any more: what the others had may be long gone.
+        if limit:  # a limit of 0 is reported by the refusal
+            # Without tasks of ours there was no recent poll: the count of the others is stale.
             bounds.append((limit, queued if queued is not None and open_tasks else open_tasks))
-        # A time further ahead was told by a clock that has been set since.
+        # A time further ahead comes from a clock that has been set back since.
         if self._most is not None and 0 < self._until - now <= LONGEST_PAUSE_S:
             bounds.append((self._most, open_tasks))
         allowed = wanted
@@ -291,7 +291,7 @@ class SubmitBackoff:
         return max(0, allowed)
 
     def refused(self, tasks: int, *, open_tasks: int, now: float) -> None:
-        """An array of so many tasks was refused, beside so many of ours."""
+        """An array of `tasks` tasks was refused while `open_tasks` of ours were there."""
         if now >= self._until:  # nothing was known, or it was tried again
             again = now < self._until + LONGEST_PAUSE_S and not self._accepted
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if again else FIRST_PAUSE_S

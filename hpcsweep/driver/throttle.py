@@ -81,7 +81,7 @@ class ThrottleManager:
 
     Attributes:
         cluster_slots: Tasks that the cluster runs at a time; None where that is not fixed.
-        expected_gpus: GPUs that a task will hold by the cluster's word; 0 while it was not asked.
+        expected_gpus: GPUs that a task will hold as the cluster says; 0 before it was asked.
     """
 
     def __init__(

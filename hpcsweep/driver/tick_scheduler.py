@@ -8,14 +8,14 @@ from typing import Final
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.effects import Effect, EffectResult, Step, SubmitTick
 
-#: When to look again after what no job of ours will tell.
+#: Delay of a tick job where no other job will trigger a tick.
 LOOK_AGAIN_S: Final = 60.0
-#: And when to look where every job should tell.
+#: And where other jobs should.
 WATCH_S: Final = 3600.0
 
 
 class TickScheduler:
-    """Makes sure that somebody ticks a detached sweep once this driver has left.
+    """Makes sure that a detached sweep gets another tick once this driver has left.
 
     Args:
         state: Of the sweep.
@@ -51,11 +51,11 @@ class TickScheduler:
         return Step(effects=tuple(effects))
 
     def later(self, *, soon: bool, now: float) -> Step:
-        """A job that looks again, unless one does by then.
+        """A tick job after a while, unless another one runs by then.
 
         Args:
-            soon: Something is to be done that no job will tell of. If not, it only makes sure that
-                somebody looks at all, whatever became of the jobs that were to tell.
+            soon: Something is to be done that no job will trigger. If not, the job is only a safeguard
+                against the loss of the others.
             now: Unix time.
         """
         delay_s = LOOK_AGAIN_S if soon else WATCH_S
@@ -68,7 +68,7 @@ class TickScheduler:
         return Step(effects=(SubmitTick(self._name, now + delay_s, delay_s),))
 
     def first(self, *, now: float) -> SubmitTick:
-        """A job that looks in a while: it shows that the cluster takes such jobs."""
+        """The first tick job: it shows that the cluster accepts such jobs."""
         return SubmitTick(self._name, now + LOOK_AGAIN_S, LOOK_AGAIN_S)
 
     def note(self, effect: Effect, result: EffectResult) -> None:
@@ -84,3 +84,19 @@ class TickScheduler:
     def _name(self) -> str:
         assert self._state.started is not None
         return f"{self._state.started.name}-{self._state.started.sweep}-tick"
+
+
+def needs_attention(state: SweepState, *, undecided: bool, host_job: str = "") -> bool:
+    """Whether something is to be done soon that no job will trigger.
+
+    Args:
+        state: Of the sweep.
+        undecided: The next poll decides something.
+        host_job: The job that this driver runs in. A tick job behind an array runs once, and this may
+            be it.
+    """
+    if state.ended is not None:
+        return False
+    if undecided or state.stopping is not None or not state.live:
+        return True
+    return any(batch.job is None or batch.tick_job in ("", host_job) for batch in state.live.values())

@@ -13,7 +13,7 @@ from hpcsweep.core.protocols import (
 )
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.repeats import RepeatAdapter
+from hpcsweep.driver.planner import RepeatAdapter
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, WithStoppingRules
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.spec import SweepSpec
@@ -85,7 +85,7 @@ def replay_sweep(
     retention = Retention(state, scheduler, keep_trained=keep_trained)
     for event in events:
         state.apply(event)
-        mapped = repeats.told(event)
+        mapped = repeats.translate(event)
         if mapped is not None:
             scheduler.apply(mapped)
         retention.apply(event)

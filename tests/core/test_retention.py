@@ -33,7 +33,7 @@ from hpcsweep.core.protocols import Clone, Promote, Scheduler, Start, Stop
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.repeats import RepeatAdapter
+from hpcsweep.driver.planner import RepeatAdapter
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
@@ -65,7 +65,7 @@ class Sweep:
     def happen(self, event: AnyEvent) -> None:
         self.events.append(event)
         self.state.apply(event)
-        told = self.repeats.told(event)
+        told = self.repeats.translate(event)
         if told is not None:
             self.scheduler.apply(told)
         self.retention.apply(event)

@@ -76,7 +76,7 @@ def charged(*happened: TaskState | RunInterrupted) -> UsageAccounting:
         ([told(500.0), PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 2.0),
     ],
 )
-def test_what_no_run_told_of_is_counted_beyond(
+def test_time_that_no_run_reported_is_charged(
     happened: Sequence[TaskState | RunInterrupted], seconds: float
 ) -> None:
     assert charged(*happened).unaccounted([0]) == (seconds, seconds * GPUS)
@@ -148,7 +148,7 @@ def test_all_starts_together_cost_what_the_cluster_counts(
     assert gpu_s + sum(result.gpu_seconds for result in results) == pytest.approx(GPUS * count, abs=0.01)
 
 
-def test_a_task_of_which_nobody_knows_any_more_is_charged_as_much_as_it_can_have_taken() -> None:
+def test_a_vanished_task_is_charged_the_most_it_can_have_taken() -> None:
     usage = UsageAccounting(GPUS)
     usage.observe(0, TaskState(Phase.RUNNING, seconds=20.0))
     usage.assume(0, 15.0, at_most_s=60.0)
@@ -158,7 +158,7 @@ def test_a_task_of_which_nobody_knows_any_more_is_charged_as_much_as_it_can_have
 
 
 @pytest.mark.parametrize(("told_s", "beyond_s"), [(10.4, -0.4), (9.5, 0.5), (11.5, 0.0)])
-def test_the_cluster_s_count_in_whole_seconds_is_the_one_of_the_accounts(
+def test_the_cluster_s_whole_seconds_are_charged_not_the_worker_s_fractions(
     told_s: float, beyond_s: float
 ) -> None:
     assert charged(ended(10.0), told(told_s)).unaccounted([0]) == pytest.approx((beyond_s, beyond_s * GPUS))
@@ -176,7 +176,7 @@ def seen_at(usage: UsageAccounting, *happened: tuple[float, TaskState]) -> float
     return usage.unaccounted([0])[0]
 
 
-def test_a_count_that_jumps_for_seconds_costs_next_to_nothing() -> None:
+def test_an_elapsed_time_that_jumps_for_a_moment_costs_next_to_nothing() -> None:
     usage = UsageAccounting(GPUS, limit_s=36_000.0, since=1000.0)
     seconds = seen_at(
         usage,
@@ -196,7 +196,7 @@ def test_no_start_costs_more_than_its_limit_or_less_than_nothing(told_s: float) 
     assert 0.0 <= bounded(told_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
 
 
-def test_a_count_before_anything_was_seen_is_bounded_by_the_time_since_it_was_planned() -> None:
+def test_the_first_elapsed_time_is_bounded_by_the_time_since_the_batch_was_planned() -> None:
     usage = UsageAccounting(GPUS, since=1000.0)
     assert seen_at(usage, (1010.0, running(36_000.0))) <= 10.0 + HOST_SKEW_S
 
@@ -206,7 +206,7 @@ def test_a_count_before_anything_was_seen_is_bounded_by_the_time_since_it_was_pl
         st.tuples(st.floats(0, 1e5), st.one_of(st.none(), st.floats(-1e6, 1e6))), min_size=1, max_size=12
     )
 )
-def test_whatever_clocks_say_each_start_that_was_seen_stays_within_its_limit(
+def test_each_observed_start_stays_within_its_limit_under_any_clocks(
     steps: list[tuple[float, float | None]],
 ) -> None:
     usage = UsageAccounting(1, limit_s=LIMIT_S, since=0.0)

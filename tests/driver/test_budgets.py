@@ -134,7 +134,7 @@ def test_tasks_that_may_still_run_count_with_their_whole_limit() -> None:
     assert left(wanted, state, open_tasks=lambda batch: 6) == 3, "they told, and have not left yet"
 
 
-def test_what_ended_tasks_took_beyond_their_word_counts_before_the_batch_is_closed() -> None:
+def test_unreported_time_of_ended_tasks_counts_before_the_batch_is_closed() -> None:
     wanted, state = settings(hours=4.0), sweep(trials=2)
     submit(state, "b1", range(2))
     finish(state, 0, batch="b1", gpu_s=1.0 * HOUR)
@@ -164,7 +164,7 @@ def test_a_budget_that_was_overspent_leaves_nothing() -> None:
     )
 
 
-def test_it_is_used_up_when_no_task_fits_any_more_not_while_some_may_end_early() -> None:
+def test_the_budget_is_exhausted_only_when_no_further_task_can_fit() -> None:
     wanted, state = settings(hours=2.5), sweep(trials=2)
     submit(state, "b1", range(2))
     assert left(wanted, state) == 0
@@ -270,16 +270,16 @@ def can_go_on(state: SweepState, wanted: DriverConfig) -> bool:
     return can_resume(state, fifo(state), wanted, budget(wanted), now=2000.0)
 
 
-def test_only_what_has_ended_can_go_on() -> None:
+def test_only_an_ended_sweep_can_resume() -> None:
     assert not can_go_on(sweep(), settings())
 
 
 @pytest.mark.parametrize("ending", [SweepOutcome.STOPPED, SweepOutcome.PAUSED])
-def test_what_was_stopped_or_paused_goes_on_whatever_is_spent(ending: SweepOutcome) -> None:
+def test_a_stopped_or_paused_sweep_can_resume_whatever_is_spent(ending: SweepOutcome) -> None:
     assert can_go_on(ended(ending, trials=2), settings(hours=1.0))
 
 
-def test_a_raised_budget_goes_on_and_the_same_one_does_not() -> None:
+def test_a_sweep_can_resume_under_a_raised_budget_and_not_under_the_same() -> None:
     spent = ended(SweepOutcome.FINISHED, trials=2)
     assert not can_go_on(spent, settings(hours=2.0))
     assert can_go_on(spent, settings(hours=3.0))
@@ -288,11 +288,11 @@ def test_a_raised_budget_goes_on_and_the_same_one_does_not() -> None:
     assert can_go_on(trials, settings(max_trials=3))
 
 
-def test_a_space_that_is_exhausted_stays_so() -> None:
+def test_an_exhausted_space_cannot_be_resumed() -> None:
     assert not can_go_on(ended(SweepOutcome.FINISHED, cause="space", trials=2), settings(max_trials=9))
 
 
-def test_asking_whether_it_can_go_on_changes_nothing() -> None:
+def test_can_resume_changes_nothing() -> None:
     state, wanted = ended(SweepOutcome.FINISHED, cause="budget", trials=2), settings(max_trials=3)
     scheduler = fifo(state)
     assert can_resume(state, scheduler, wanted, budget(wanted), now=2000.0)

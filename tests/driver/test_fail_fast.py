@@ -75,7 +75,7 @@ def failing(config: Config, resource: int) -> float | None:
 @pytest.mark.parametrize(
     "scheduler", [lambda: Hyperband(max_resource=81), lambda: Fifo(max_resource=1, trials=40)]
 )
-def test_an_error_in_every_trial_costs_a_handful_of_runs_and_what_is_queued_is_cancelled(
+def test_an_error_in_every_trial_costs_a_few_runs_and_cancels_queued_tasks(
     tmp_path: Path, scheduler: Callable[[], Hyperband | Fifo], forgets: bool
 ) -> None:
     cluster = Queue(tmp_path / "controller", objective=failing, forgets=forgets)
@@ -89,7 +89,7 @@ def test_an_error_in_every_trial_costs_a_handful_of_runs_and_what_is_queued_is_c
     assert len(driver.state.waiting) >= 33
 
 
-def test_after_mending_retry_runs_the_failed_ones_and_the_queued_ones(tmp_path: Path) -> None:
+def test_after_a_fix_retry_runs_failed_and_queued_trials(tmp_path: Path) -> None:
     options: dict[str, Any] = {"fail_fast": 5, "max_tasks": 40, "max_trials": 40}
     scheduler = Fifo(max_resource=1, trials=40)
     drive(tmp_path / "r", Queue(tmp_path / "controller", objective=failing), scheduler=scheduler, **options)
@@ -100,7 +100,7 @@ def test_after_mending_retry_runs_the_failed_ones_and_the_queued_ones(tmp_path: 
     assert all(trial.runs[0].value is not None for trial in driver.state.trials)
 
 
-def test_a_launch_without_mending_costs_another_handful(tmp_path: Path) -> None:
+def test_a_launch_without_a_fix_costs_a_few_runs_more(tmp_path: Path) -> None:
     cluster = Queue(tmp_path / "controller", objective=failing)
     for _ in range(2):
         scheduler = Fifo(max_resource=1, trials=40)
@@ -117,7 +117,7 @@ def test_a_launch_without_mending_costs_another_handful(tmp_path: Path) -> None:
     ],
     ids=["turned off", "some do well"],
 )
-def test_nothing_pauses_where_it_is_turned_off_or_a_run_has_done_well(
+def test_no_pause_where_fail_fast_is_off_or_a_run_has_succeeded(
     tmp_path: Path, fail_fast: int, objective: Callable[[Config, int], float | None]
 ) -> None:
     cluster = FolderCluster(tmp_path / "controller", objective=objective)
@@ -141,7 +141,7 @@ def paused(tmp_path: Path) -> SweepState:
 
 
 @pytest.mark.parametrize(("longest_s", "resumed"), [(AT_ONCE_S, False), (AT_ONCE_S + 1, True)])
-def test_the_pause_is_over_where_a_run_that_had_begun_outlives_the_others(
+def test_the_pause_ends_when_a_run_outlives_the_failed_ones(
     tmp_path: Path, longest_s: float, resumed: bool
 ) -> None:
     state = paused(tmp_path)
@@ -149,7 +149,7 @@ def test_the_pause_is_over_where_a_run_that_had_begun_outlives_the_others(
     assert found == ([PauseEnded(9.0)] if resumed else [])
 
 
-def test_the_pause_is_over_for_good_where_a_run_that_had_begun_has_a_value(tmp_path: Path) -> None:
+def test_the_pause_ends_for_good_when_a_run_has_a_value(tmp_path: Path) -> None:
     state = paused(tmp_path)
     state.first_errors.add(7, "", failed=False)
     (event,) = check_health(state, now=9.0, nodes=(), fail_fast=5)
@@ -158,7 +158,7 @@ def test_the_pause_is_over_for_good_where_a_run_that_had_begun_has_a_value(tmp_p
     assert (state.pausing, state.first_errors.over) == (None, True)
 
 
-def test_nothing_pauses_while_a_run_goes_on_for_longer(tmp_path: Path) -> None:
+def test_no_pause_while_an_older_run_is_running(tmp_path: Path) -> None:
     state = paused(tmp_path)
     state.pausing = None
     assert check_health(state, now=9.0, nodes=(), fail_fast=5, longest_s=AT_ONCE_S + 1) == []

@@ -60,7 +60,7 @@ def found(state: SweepState, *, nodes: Sequence[str] = NODES, now: float = 100.0
     return [event.node for event in events if isinstance(event, NodeExcluded)]
 
 
-def test_a_node_where_three_trials_failed_in_a_row_is_left_out_for_a_while() -> None:
+def test_a_node_where_three_trials_failed_in_a_row_is_excluded_for_a_while() -> None:
     state = sweep(fault(0, "n1"), fault(1, "n1", Interruption.WORKER_DIED))
     assert check_health(state, now=100.0, nodes=NODES) == []
     state.apply(fault(2, "n1", Interruption.LOST))
@@ -104,11 +104,11 @@ def test_a_node_where_three_trials_failed_in_a_row_is_left_out_for_a_while() -> 
         ),
     ],
 )
-def test_other_failures_leave_the_node_in(events: list[AnyEvent]) -> None:
+def test_other_failures_do_not_exclude_the_node(events: list[AnyEvent]) -> None:
     assert found(sweep(*events)) == []
 
 
-def test_where_no_other_node_ever_did_better_the_set_up_is_to_blame() -> None:
+def test_no_node_is_excluded_where_no_other_one_ever_succeeded() -> None:
     state = SweepState.replay(
         [
             SweepStarted("cafe01", "s", 0.0, {}),
@@ -127,7 +127,7 @@ def test_where_no_other_node_ever_did_better_the_set_up_is_to_blame() -> None:
     assert found(state) == ["n1"]
 
 
-def test_never_all_nodes_are_left_out() -> None:
+def test_never_all_nodes_are_excluded() -> None:
     everywhere = [fault(trial, node) for node in NODES for trial in range(3)]
     assert found(sweep(*everywhere)) == ["n1", "n2"]
     assert found(sweep(*everywhere), nodes=("n1",)) == []
@@ -158,19 +158,19 @@ def fresh(trials: int = 1) -> SweepState:
     return state
 
 
-def test_three_batches_in_a_row_that_die_at_once_pause_the_sweep_with_their_last_words() -> None:
+def test_three_batches_in_a_row_failing_within_seconds_pause_the_sweep_with_the_last_message() -> None:
     state = fresh()
     for number in range(2):
         died(state, number)
         assert check_health(state, now=9.0, nodes=()) == []
     died(state, 2)
-    pause = PauseRequested(9.0, "3 batches in a row died at once; the last: no module named x")
+    pause = PauseRequested(9.0, "3 batches in a row failed within seconds; the last: no module named x")
     assert check_health(state, now=9.0, nodes=()) == [pause]
     state.apply(pause)
     assert check_health(state, now=9.0, nodes=()) == []
 
 
-def test_a_resumed_sweep_counts_anew() -> None:
+def test_a_resumed_sweep_counts_failed_batches_from_zero() -> None:
     state = fresh()
     for number in range(3):
         died(state, number)
@@ -180,7 +180,7 @@ def test_a_resumed_sweep_counts_anew() -> None:
     assert (state.pausing, check_health(state, now=11.0, nodes=())) == (None, [])
 
 
-def test_a_resumed_sweep_leaves_no_node_out() -> None:
+def test_a_resumed_sweep_excludes_no_node() -> None:
     state = sweep(*(fault(trial, "n1") for trial in range(3)), fault(3, "n2"))
     state.apply(NodeExcluded("n1", 100.0, 100.0 + EXCLUDED_S, "3 trials"))
     state.apply(SweepResumed(101.0))
@@ -198,14 +198,14 @@ def test_a_resumed_sweep_leaves_no_node_out() -> None:
         RunInterrupted(0, 0, Interruption.NOT_STARTED),
     ],
 )
-def test_a_batch_that_shows_life_ends_the_row(life: RunInterrupted) -> None:
+def test_a_batch_that_makes_progress_resets_the_count(life: RunInterrupted) -> None:
     state = fresh()
     for number in range(5):
         died(state, number, life if number == 2 else None)
         assert check_health(state, now=9.0, nodes=()) == []
 
 
-def test_training_code_that_fails_at_once_pauses_only_while_nothing_has_come_to_a_value() -> None:
+def test_training_errors_within_seconds_pause_only_while_no_run_has_a_value() -> None:
     failure = RunFinished(0, 0, Outcome.FAILED, message="ImportError: no")
     broken, working = fresh(4), fresh(4)
     died(working, 9, RunFinished(3, 0, Outcome.COMPLETED, 0.5), trial=3)
@@ -215,5 +215,5 @@ def test_training_code_that_fails_at_once_pauses_only_while_nothing_has_come_to_
             died(state, trial, event, trial=trial)
     assert check_health(working, now=9.0, nodes=()) == []
     assert check_health(broken, now=9.0, nodes=()) == [
-        PauseRequested(9.0, "3 batches in a row died at once; the last: ImportError: no")
+        PauseRequested(9.0, "3 batches in a row failed within seconds; the last: ImportError: no")
     ]

@@ -40,7 +40,7 @@ from hpcsweep.driver.blocked import IMPOSSIBLE_AFTER_S, RECORDED_AFTER_S
 from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.effects import Cancel
 from hpcsweep.driver.monitor import JobMonitor
-from hpcsweep.driver.observations import Observation
+from hpcsweep.driver.observer import Observation
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import SEPARATOR
 from hpcsweep.store.results import Result
@@ -184,7 +184,7 @@ def test_a_result_finishes_its_run_and_the_batch_closes_when_its_task_is_gone(wa
     assert watched.observe() == []
 
 
-def test_all_that_a_result_says_is_in_the_event(watched: Watched) -> None:
+def test_every_field_of_a_result_is_in_the_event(watched: Watched) -> None:
     watched.shows(Phase.RUNNING)
     watched.writes(
         restart=1,
@@ -316,7 +316,7 @@ def test_a_lost_run_is_never_concluded_from_one_look_even_without_a_grace(watche
         (Phase.COMPLETED, Interruption.WORKER_DIED, "its task ended without a result (n1)"),
     ],
 )
-def test_the_cluster_s_word_tells_why_a_task_without_a_result_ended(
+def test_the_cluster_s_state_explains_the_end_of_a_task_without_a_result(
     watched: Watched, phase: Phase, why: Interruption, message: str
 ) -> None:
     watched.shows(phase, node="n1")
@@ -344,7 +344,7 @@ def test_a_run_that_its_user_cancels_again_after_it_was_resubmitted_stays_cancel
     assert watched.status.value == "failed"
 
 
-def test_what_others_cancel_counts_for_no_end(watched: Watched) -> None:
+def test_cancelling_by_others_is_no_fault_of_the_run(watched: Watched) -> None:
     for _ in range(2):
         watched.says = {0: TaskState(Phase.CANCELLED, foreign=True)}
         watched.observe()
@@ -364,7 +364,7 @@ def test_out_of_memory_without_a_result_is_the_configuration_s_own(watched: Watc
     ]
 
 
-def test_a_state_that_we_do_not_know_concludes_nothing(watched: Watched) -> None:
+def test_an_unknown_state_concludes_nothing(watched: Watched) -> None:
     watched.shows(Phase.UNKNOWN, reason="HIBERNATING")
     told = [event for _ in range(5) for event in watched.observe(10 * GRACE_S)]
     assert [type(event) for event in told] == [BatchBlocked]
@@ -426,7 +426,7 @@ def test_an_interrupted_result_of_a_task_that_is_gone_waits_again_at_once(watche
     assert watched.status is RunStatus.WAITING
 
 
-def test_the_cluster_knows_better_than_the_worker_why_it_was_told_to_leave(watched: Watched) -> None:
+def test_the_cluster_s_reason_overrides_the_worker_s(watched: Watched) -> None:
     watched.shows(Phase.TIMEOUT)
     watched.writes(interrupted=Interruption.PREEMPTED)
     assert watched.observe() == [
@@ -435,7 +435,7 @@ def test_the_cluster_knows_better_than_the_worker_why_it_was_told_to_leave(watch
     ]
 
 
-def test_a_requeue_that_no_poll_saw_is_told_from_the_next_start_s_result(watched: Watched) -> None:
+def test_a_requeue_that_no_poll_saw_is_inferred_from_the_next_start_s_result(watched: Watched) -> None:
     watched.shows(Phase.RUNNING)
     watched.writes(interrupted=Interruption.PREEMPTED, progressed=True)
     watched.observe()
@@ -548,7 +548,7 @@ def test_a_task_that_the_cluster_requeues_without_progress_is_given_up_and_to_be
     assert Cancellations(watched.state, watched.monitor).tasks_to_cancel() == [Cancel("b1", (0,))]
 
 
-def test_progress_begins_the_count_anew(watched: Watched) -> None:
+def test_progress_resets_the_count_of_interruptions(watched: Watched) -> None:
     for progressed in [False, False, True, False, False]:
         assert [type(event) for event in endure(watched, progressed=progressed)] == [RunInterrupted]
     assert [type(event) for event in endure(watched, progressed=False)] == [RunFinished]
@@ -573,7 +573,7 @@ def put_back(watched: Watched, *, after_s: float) -> None:
     assert watched.observe() == []
 
 
-def test_a_start_that_was_taken_back_after_it_had_reported_had_its_turn(watched: Watched) -> None:
+def test_a_requeued_start_that_had_reported_counts_as_begun(watched: Watched) -> None:
     watched.evidence.reported.add(RunId(0, 0))
     put_back(watched, after_s=5.0)
     event = interrupted(Interruption.PREEMPTED, "preempted (n1)", node="n1", requeued=True)
@@ -588,7 +588,7 @@ def test_a_start_that_was_taken_back_after_it_had_reported_had_its_turn(watched:
         (False, 5.0, Interruption.NOT_STARTED, "its task ended before this run started (n1)"),
     ],
 )
-def test_a_start_that_the_cluster_took_back_without_a_word_is_told_after_the_grace(
+def test_a_requeued_start_without_a_result_is_recorded_after_the_grace(
     watched: Watched, failed: bool, after_s: float, why: Interruption, message: str
 ) -> None:
     if failed:
@@ -602,7 +602,7 @@ def test_a_start_that_the_cluster_took_back_without_a_word_is_told_after_the_gra
     assert watched.observe() == [msgspec.structs.replace(FINISHED, restart=1)]
 
 
-def test_a_start_that_was_taken_back_is_told_before_what_the_next_one_says(watched: Watched) -> None:
+def test_a_requeued_start_is_recorded_before_the_result_of_the_next(watched: Watched) -> None:
     watched.evidence.failed_nodes.add("n1")
     put_back(watched, after_s=5.0)
     watched.writes(restart=1, **COMPLETED)
@@ -610,14 +610,14 @@ def test_a_start_that_was_taken_back_is_told_before_what_the_next_one_says(watch
     assert watched.observe() == [event, msgspec.structs.replace(FINISHED, restart=1)]
 
 
-def test_the_late_word_of_a_start_that_was_taken_back_is_told_once(watched: Watched) -> None:
+def test_the_late_result_of_a_requeued_start_is_recorded_once(watched: Watched) -> None:
     put_back(watched, after_s=5.0)
     watched.writes(interrupted=Interruption.PREEMPTED, message="told to stop")
     assert watched.observe() == [left_off(Interruption.PREEMPTED, "told to stop", requeued=True)]
     assert watched.observe(GRACE_S) == []
 
 
-def test_a_run_that_its_lost_node_completes_all_the_same_is_completed(watched: Watched) -> None:
+def test_a_late_completion_on_a_lost_node_counts(watched: Watched) -> None:
     watched.evidence.failed_nodes.add("n1")
     put_back(watched, after_s=5.0)
     (event,) = watched.observe(GRACE_S)
@@ -626,7 +626,7 @@ def test_a_run_that_its_lost_node_completes_all_the_same_is_completed(watched: W
     assert watched.observe() == [FINISHED]
 
 
-def test_of_an_attempt_without_a_word_the_checkpoints_tell_whether_it_came_forward(watched: Watched) -> None:
+def test_checkpoints_show_whether_an_attempt_without_a_result_made_progress(watched: Watched) -> None:
     def dies() -> RunInterrupted:
         watched.shows(Phase.TIMEOUT)
         watched.observe()
@@ -666,7 +666,7 @@ def test_a_task_that_the_site_killed_for_memory_has_failed_whatever_its_state(
     ]
 
 
-def test_a_run_whose_turn_never_came_waits_again_without_fault(watched: Watched) -> None:
+def test_a_run_that_never_began_waits_again_without_fault(watched: Watched) -> None:
     for _ in range(2 * MAX_IDLE_FAULTS):
         watched.shows(Phase.TIMEOUT)
         watched.writes(interrupted=Interruption.TIMEOUT, started=None)
@@ -688,7 +688,7 @@ def test_a_run_whose_turn_never_came_waits_again_without_fault(watched: Watched)
 # --------------------------------------------------------------------------- stopping
 
 
-def test_what_a_stop_cancelled_is_not_waited_for_and_no_fault(watched: Watched) -> None:
+def test_a_task_cancelled_by_stop_gets_no_grace_and_counts_no_fault(watched: Watched) -> None:
     watched.shows(Phase.RUNNING)
     watched.observe()
     watched.state.apply(StopRequested(1.0, "stopped by ada"))
@@ -775,7 +775,7 @@ def test_a_signal_of_the_time_limit_before_a_requeue_was_preemption(watched: Wat
     assert (event.interruption, event.requeued) == (Interruption.PREEMPTED, True)
 
 
-def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watched) -> None:
+def test_a_cancellation_names_the_admin_where_the_cluster_knows_it(watched: Watched) -> None:
     whys = []
     for foreign in (False, True):
         watched.says = {0: TaskState(Phase.CANCELLED, node="n1", foreign=foreign)}
@@ -790,7 +790,7 @@ def test_who_cancelled_a_task_is_told_where_the_cluster_knows_it(watched: Watche
     ]
 
 
-def test_a_task_that_ended_without_a_result_is_told_with_the_last_that_it_printed(
+def test_a_task_without_a_result_is_recorded_with_its_last_log_lines(
     watched: Watched,
 ) -> None:
     lines = "module load cuda | /opt/env/bin/python: No module named hpcsweep"
@@ -815,7 +815,7 @@ def test_a_task_that_ended_without_a_result_is_told_with_the_last_that_it_printe
 # --------------------------------------------------------------------------- what keeps tasks from starting
 
 
-def test_why_tasks_cannot_start_is_told_once_and_again_when_it_changes() -> None:
+def test_why_tasks_cannot_start_is_recorded_once_and_again_when_it_changes() -> None:
     watched = Watched([[0], [1], [2]])
 
     def pend(*hindered: str) -> list[AnyEvent]:
@@ -841,9 +841,7 @@ def unknown(words: str, *, phase: Phase = Phase.PENDING) -> TaskState:
 
 
 @pytest.mark.parametrize("state", [unknown("QOSMinGRES"), unknown("HIBERNATING", phase=Phase.UNKNOWN)])
-def test_words_that_are_not_known_to_be_harmless_are_told_after_a_while(
-    watched: Watched, state: TaskState
-) -> None:
+def test_an_unknown_reason_is_recorded_after_a_while(watched: Watched, state: TaskState) -> None:
     watched.says = {0: state}
     assert watched.observe() == []
     assert watched.monitor.undecided, "somebody has to look again"
@@ -855,7 +853,7 @@ def test_words_that_are_not_known_to_be_harmless_are_told_after_a_while(
     assert watched.observe() == [BatchBlocked("b1", "", watched.now)]
 
 
-def test_words_that_pass_are_never_told_and_the_time_begins_again(watched: Watched) -> None:
+def test_a_reason_that_passes_is_never_recorded_and_the_time_begins_again(watched: Watched) -> None:
     for _ in range(5):
         watched.says = {0: unknown("ReqNodeNotAvail")}
         assert watched.observe() == []
@@ -864,7 +862,7 @@ def test_words_that_pass_are_never_told_and_the_time_begins_again(watched: Watch
         assert watched.observe() == []
 
 
-def test_limit_of_a_group_is_told_only_while_nothing_of_the_sweep_runs() -> None:
+def test_a_group_limit_is_recorded_only_while_no_task_of_the_sweep_runs() -> None:
     watched = Watched([[0], [1]])
     limited = TaskState(Phase.PENDING, "AssocGrpGRES", block=BlockKind.LIMITED)
     watched.says = {0: TaskState(Phase.RUNNING), 1: limited}
@@ -874,7 +872,7 @@ def test_limit_of_a_group_is_told_only_while_nothing_of_the_sweep_runs() -> None
     assert watched.observe(RECORDED_AFTER_S) == [BatchBlocked("b1", "2 tasks: AssocGrpGRES", watched.now)]
 
 
-def test_one_that_looks_once_tells_of_what_was_submitted_long_ago(watched: Watched) -> None:
+def test_a_session_with_one_poll_records_what_blocks_an_old_batch(watched: Watched) -> None:
     watched.says = {0: unknown("QOSMinGRES")}
     watched.now += RECORDED_AFTER_S
     assert watched.observe() == [BatchBlocked("b1", "1 task: QOSMinGRES", watched.now)]
@@ -913,7 +911,7 @@ def test_invalid_account_that_passes_does_nothing(watched: Watched) -> None:
             assert watched.monitor.blocked.impossible == {}
 
 
-def test_sessions_that_look_once_conclude_from_what_the_journal_told(watched: Watched) -> None:
+def test_sessions_with_one_poll_conclude_from_what_the_journal_recorded(watched: Watched) -> None:
     watched.says = {0: TaskState(Phase.PENDING, "InvalidAccount", block=BlockKind.IMPOSSIBLE)}
     watched.now += RECORDED_AFTER_S
     watched.observe()
@@ -952,7 +950,7 @@ def test_cost_is_what_the_task_held(asked: int, held: int, given: int | None, gp
     assert watched.state.spent_gpu_s == gpu_s * 1.2
 
 
-def test_under_a_budget_a_task_that_vanished_between_two_looks_is_charged_up_to_its_time_limit(
+def test_under_a_budget_a_task_that_vanished_between_two_polls_is_charged_up_to_its_time_limit(
     watched: Watched,
 ) -> None:
     charged = []

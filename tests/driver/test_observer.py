@@ -10,8 +10,7 @@ import pytest
 from hpcsweep.core.events import BatchPlanned, BatchSubmitted, Outcome, RunId, SweepStarted, TrialCreated
 from hpcsweep.core.protocols import Batch, Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.observations import Observation, Sighting
-from hpcsweep.driver.observer import Observer
+from hpcsweep.driver.observer import Observation, Observer, Sighting
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout

@@ -1,29 +1,44 @@
-"""The GPU cap over all live arrays: pure arithmetic, worked by hand and under any shares."""
+"""The GPU cap over all live arrays: pure arithmetic, worked by hand and under any usages."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.driver.throttle import ArrayUsage, free_slots, lower_throttles, raise_throttles
+from hpcsweep.core.events import BatchThrottled
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.config import HostTask
+from hpcsweep.driver.effects import EffectResult, Step, Throttle
+from hpcsweep.driver.throttle import (
+    ArrayUsage,
+    ThrottleManager,
+    free_slots,
+    lower_throttles,
+    raise_throttles,
+)
+from hpcsweep.errors import ClusterUnavailable
+from tests.driver.states import SETTINGS, monitor_of, planned, submitted, sweep_of
 
-shares_of = st.lists(
+usages_of = st.lists(
     st.builds(ArrayUsage, open=st.integers(0, 50), throttle=st.integers(1, 30), slots=st.integers(1, 4)),
     max_size=12,
 )
 
 
-def with_throttles(shares: list[ArrayUsage], throttles: list[int]) -> list[ArrayUsage]:
-    return [share._replace(throttle=throttle) for share, throttle in zip(shares, throttles, strict=True)]
+def with_throttles(usages: list[ArrayUsage], throttles: list[int]) -> list[ArrayUsage]:
+    return [usage._replace(throttle=throttle) for usage, throttle in zip(usages, throttles, strict=True)]
 
 
-def used(shares: list[ArrayUsage]) -> int:
-    return sum(share.used for share in shares)
+def used(usages: list[ArrayUsage]) -> int:
+    return sum(usage.used for usage in usages)
 
 
 @pytest.mark.parametrize(
-    ("cap", "shares", "free"),
+    ("cap", "usages", "free"),
     [
         (4, [], 4),
         (4, [ArrayUsage(9, 4)], 0),
@@ -33,12 +48,12 @@ def used(shares: list[ArrayUsage]) -> int:
         (8, [ArrayUsage(9, 3, slots=2)], 2),  # submitted when a task took twice the GPUs of now
     ],
 )
-def test_free_slots_are_what_no_array_may_take(cap: int, shares: list[ArrayUsage], free: int) -> None:
-    assert free_slots(cap, shares) == free
+def test_free_slots_are_what_no_array_may_take(cap: int, usages: list[ArrayUsage], free: int) -> None:
+    assert free_slots(cap, usages) == free
 
 
 @pytest.mark.parametrize(
-    ("cap", "shares", "throttles"),
+    ("cap", "usages", "throttles"),
     [
         (4, [ArrayUsage(9, 4)], [4]),
         (4, [ArrayUsage(9, 1)], [4]),
@@ -50,13 +65,13 @@ def test_free_slots_are_what_no_array_may_take(cap: int, shares: list[ArrayUsage
     ],
 )
 def test_free_slots_go_to_the_oldest_array_that_can_use_them(
-    cap: int, shares: list[ArrayUsage], throttles: list[int]
+    cap: int, usages: list[ArrayUsage], throttles: list[int]
 ) -> None:
-    assert raise_throttles(cap, shares) == throttles
+    assert raise_throttles(cap, usages) == throttles
 
 
 @pytest.mark.parametrize(
-    ("cap", "shares", "throttles"),
+    ("cap", "usages", "throttles"),
     [
         (4, [ArrayUsage(9, 4)], [4]),
         (2, [ArrayUsage(9, 4)], [2]),
@@ -67,43 +82,97 @@ def test_free_slots_go_to_the_oldest_array_that_can_use_them(
     ],
 )
 def test_a_lowered_cap_is_cut_from_the_newest_arrays(
-    cap: int, shares: list[ArrayUsage], throttles: list[int]
+    cap: int, usages: list[ArrayUsage], throttles: list[int]
 ) -> None:
-    assert lower_throttles(cap, shares) == throttles
+    assert lower_throttles(cap, usages) == throttles
 
 
-@given(st.integers(1, 60), shares_of)
-def test_raising_never_lets_more_run_than_the_cap(cap: int, shares: list[ArrayUsage]) -> None:
-    after = with_throttles(shares, raise_throttles(cap, shares))
-    assert used(after) <= max(cap, used(shares))
-    assert all(new.throttle >= old.throttle for new, old in zip(after, shares, strict=True))
+@given(st.integers(1, 60), usages_of)
+def test_raising_never_lets_more_run_than_the_cap(cap: int, usages: list[ArrayUsage]) -> None:
+    after = with_throttles(usages, raise_throttles(cap, usages))
+    assert used(after) <= max(cap, used(usages))
+    assert all(new.throttle >= old.throttle for new, old in zip(after, usages, strict=True))
     # Whatever is free after it could not be used by anybody.
     idle = free_slots(cap, after)
-    assert all(share.throttle >= share.open or idle < share.slots for share in after)
+    assert all(usage.throttle >= usage.open or idle < usage.slots for usage in after)
 
 
-@given(st.integers(1, 60), shares_of)
+@given(st.integers(1, 60), usages_of)
 def test_raising_one_after_the_other_never_exceeds_the_cap_in_between(
-    cap: int, shares: list[ArrayUsage]
+    cap: int, usages: list[ArrayUsage]
 ) -> None:
-    target = raise_throttles(cap, shares)
-    for done in range(len(shares) + 1):
-        between = [*with_throttles(shares, target)[:done], *shares[done:]]
-        assert used(between) <= max(cap, used(shares))
+    target = raise_throttles(cap, usages)
+    for done in range(len(usages) + 1):
+        between = [*with_throttles(usages, target)[:done], *usages[done:]]
+        assert used(between) <= max(cap, used(usages))
 
 
-@given(st.integers(1, 60), shares_of)
-def test_lowering_cuts_just_enough_and_leaves_every_array_one(cap: int, shares: list[ArrayUsage]) -> None:
-    after = with_throttles(shares, lower_throttles(cap, shares))
-    least = sum(share.slots for share in shares if share.open)
-    widest = max((share.slots for share in shares), default=1)
+@given(st.integers(1, 60), usages_of)
+def test_lowering_cuts_just_enough_and_leaves_every_array_one(cap: int, usages: list[ArrayUsage]) -> None:
+    after = with_throttles(usages, lower_throttles(cap, usages))
+    least = sum(usage.slots for usage in usages if usage.open)
+    widest = max((usage.slots for usage in usages), default=1)
     assert used(after) <= max(cap, least)
-    assert used(after) > min(used(shares), cap) - widest  # no more was cut than one task too much
-    assert all(1 <= new.throttle <= old.throttle for new, old in zip(after, shares, strict=True))
+    assert used(after) > min(used(usages), cap) - widest  # no more was cut than one task too much
+    assert all(1 <= new.throttle <= old.throttle for new, old in zip(after, usages, strict=True))
 
 
-@given(st.integers(1, 60), shares_of)
-def test_raising_twice_is_raising_once_and_so_is_lowering(cap: int, shares: list[ArrayUsage]) -> None:
+@given(st.integers(1, 60), usages_of)
+def test_raising_twice_is_raising_once_and_so_is_lowering(cap: int, usages: list[ArrayUsage]) -> None:
     for change in (raise_throttles, lower_throttles):
-        once = change(cap, shares)
-        assert change(cap, with_throttles(shares, once)) == once
+        once = change(cap, usages)
+        assert change(cap, with_throttles(usages, once)) == once
+
+
+# --------------------------------------------------------------------------- throttles of a sweep
+
+
+def manager(state: SweepState, **options: Any) -> ThrottleManager:
+    settings = msgspec.structs.replace(SETTINGS, max_tasks=4)
+    return ThrottleManager(state, settings=settings, monitor=monitor_of(state), **options)
+
+
+def test_a_higher_throttle_is_committed_before_it_holds_and_asked_for_until_the_cluster_took_it() -> None:
+    state = sweep_of(3, *submitted("b1", [0], [1], [2], throttle=1))
+    throttles = manager(state)
+    effect = Throttle("b1", 3)
+    step = throttles.rethrottle()
+    assert step == Step((BatchThrottled("b1", 3),), (effect,))
+    state.apply(step.events[0])
+    throttles.note(effect, EffectResult(error=ClusterUnavailable("no answer")))
+    assert throttles.rethrottle() == Step(effects=(effect,))
+    throttles.note(effect, EffectResult())
+    assert throttles.rethrottle() == Step()
+
+
+def test_a_lower_throttle_is_committed_only_after_it_holds() -> None:
+    state = sweep_of(6, *submitted("b1", *([trial] for trial in range(6)), throttle=6))
+    assert manager(state).rethrottle() == Step(effects=(Throttle("b1", 4),))
+
+
+def test_a_new_session_asks_again_for_what_an_earlier_one_may_not_have_reached() -> None:
+    state = sweep_of(2, *submitted("b1", [0], [1], throttle=2))
+    assert manager(state, unconfirmed={"b1"}).rethrottle() == Step(effects=(Throttle("b1", 2),))
+
+
+def test_a_batch_without_a_job_takes_slots_and_is_left_alone() -> None:
+    state = sweep_of(2, planned("b1", [0], [1], throttle=1))
+    throttles = manager(state)
+    assert (throttles.rethrottle(), throttles.free, throttles.open_tasks) == (Step(), 3, 2)
+
+
+def test_the_task_that_the_driver_runs_in_gives_its_slot_to_what_waits_for_it() -> None:
+    state = sweep_of(5, *submitted("b1", *([trial] for trial in range(4))))
+    throttles = manager(state, host=HostTask("b1", 0, "4711_0"))
+    state.apply(planned("b2", [4], throttle=1))
+    assert (throttles.free, throttles.to_wait_for) == (0, "4711_0")
+    assert (manager(state).free, manager(state).to_wait_for) == (-1, "")
+
+
+@pytest.mark.parametrize(("gpus", "free"), [(1, 4), (2, 4), (4, 2), (9, 0)])
+def test_gpus_are_counted_as_the_cluster_gives_them(gpus: int, free: int) -> None:
+    state = sweep_of(0)
+    settings = msgspec.structs.replace(SETTINGS, max_tasks=4, max_gpus=8)
+    throttles = ThrottleManager(state, settings=settings, monitor=monitor_of(state))
+    throttles.expected_gpus = gpus
+    assert (throttles.task_gpus, throttles.free) == (gpus, free)

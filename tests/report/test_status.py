@@ -228,7 +228,7 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_paused_sweep_says_why_and_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reason = "3 batches in a row died at once; the last: ModuleNotFoundError: torch"
+    reason = "3 batches in a row failed within seconds; the last: ModuleNotFoundError: torch"
     end: list[AnyEvent] = [PauseRequested(302.0, reason), SweepEnded(303.0, SweepOutcome.PAUSED, reason)]
     events = [*BEGUN[:10], *end]
     assert told(written(tmp_path / "s", events), capsys) == [

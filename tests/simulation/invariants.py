@@ -34,14 +34,14 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.results import Result
 from hpcsweep.views.metrics import metrics_table, whole_table
 from tests.compacted import batch_files
-from tests.simulation.ordeal import Ordeal
+from tests.simulation.fault_run import FaultRun
 from tests.simulation.specs import falling
 
 
-def no_run_ends_twice(ordeal: Ordeal) -> None:
+def no_run_ends_twice(fault_run: FaultRun) -> None:
     """Once for each time that somebody asked for it."""
     open_again: collections.Counter[RunId] = collections.Counter()
-    for event in ordeal.events:
+    for event in fault_run.events:
         match event:
             case RunFinished():
                 open_again[event.run] -= 1
@@ -52,23 +52,23 @@ def no_run_ends_twice(ordeal: Ordeal) -> None:
                 pass
 
 
-def no_result_is_lost(ordeal: Ordeal) -> None:
+def no_result_is_lost(fault_run: FaultRun) -> None:
     """What was trained to its end has an ending in the journal, with the value that it gave.
 
     Late results are waited for, as long as the grace period is.
     """
-    state = ordeal.driver.state
+    state = fault_run.driver.state
     assert state.ended is not None
-    results = _results(ordeal)
-    for batch in ordeal.cluster.submitted:
+    results = _results(fault_run)
+    for batch in fault_run.cluster.submitted:
         for result in results[batch.name]:
             run = state.trials[result.trial].runs[result.rung]
             if result.outcome is Outcome.COMPLETED and run.status is RunStatus.WAITING:
                 assert "budget" in state.ended.reason, f"{run.id} came to its end and waits"
-            when = ordeal.given_up.get((batch.name, run.id))
+            when = fault_run.given_up.get((batch.name, run.id))
             if when is not None and result.started is not None and result.outcome is not None:
                 late_s = when - result.started - result.seconds
-                assert late_s >= ordeal.site.grace_s, f"{run.id} was given up {late_s} s after its end"
+                assert late_s >= fault_run.site.grace_s, f"{run.id} was given up {late_s} s after its end"
     for trial in state.trials:
         for run in trial.runs:
             assert run.status is not RunStatus.SUBMITTED, f"{run.id} is still under way"
@@ -76,39 +76,39 @@ def no_result_is_lost(ordeal: Ordeal) -> None:
                 assert run.value == falling(trial.config, run.resource, 0)
 
 
-def each_intent_is_submitted_once(ordeal: Ordeal) -> None:
+def each_intent_is_submitted_once(fault_run: FaultRun) -> None:
     """Arrays of the site and batches of the journal are the same, but for those that were abandoned."""
-    planned = _names(ordeal, BatchPlanned)
-    submitted = _names(ordeal, BatchSubmitted)
-    abandoned = _names(ordeal, BatchAbandoned)
-    accepted = ordeal.witness.accepted
-    asked = [batch.name for batch in ordeal.cluster.submitted]
+    planned = _names(fault_run, BatchPlanned)
+    submitted = _names(fault_run, BatchSubmitted)
+    abandoned = _names(fault_run, BatchAbandoned)
+    accepted = fault_run.oracle.accepted
+    asked = [batch.name for batch in fault_run.cluster.submitted]
     for names in (planned, submitted, abandoned, accepted, asked):
         assert len(names) == len(set(names)), "twice the same batch"
     assert set(asked) <= set(planned)
     assert set(submitted) | set(abandoned) == set(planned)
     assert not set(submitted) & set(abandoned)
     assert set(submitted) <= set(accepted)
-    results = _results(ordeal)
+    results = _results(fault_run)
     for name in abandoned:
         # A site that forgets can have hidden the batch until all of it was over.
         for result in results[name]:
-            assert _site(ordeal).forgets is not None, f"{name} is void, yet it trained"
-            assert result.started is None or result.started < ordeal.abandoned[name]
+            assert _site(fault_run).forgets is not None, f"{name} is void, yet it trained"
+            assert result.started is None or result.started < fault_run.abandoned[name]
 
 
-def the_cap_always_held(ordeal: Ordeal) -> None:
+def the_cap_always_held(fault_run: FaultRun) -> None:
     """At no moment did more tasks run than the spec and the site allow."""
-    caps = (ordeal.place.max_tasks, ordeal.site.slots)
-    assert ordeal.site.usage.most <= min(cap for cap in caps if cap is not None)
+    caps = (fault_run.place.max_tasks, fault_run.site.slots)
+    assert fault_run.site.usage.most <= min(cap for cap in caps if cap is not None)
 
 
-def rungs_are_exact(ordeal: Ordeal) -> None:
+def rungs_are_exact(fault_run: FaultRun) -> None:
     """Synchronous rungs have their sizes and hold the best of the rung below."""
-    spec, state = ordeal.spec, ordeal.driver.state
-    ladders = _ladders(ordeal)
+    spec, state = fault_run.spec, fault_run.driver.state
+    ladders = _ladders(fault_run)
     whole = state.ended is not None and "budget.gpu" not in state.ended.reason
-    failed = any(event.value is None for event in ordeal.events if isinstance(event, RunFinished))
+    failed = any(event.value is None for event in fault_run.events if isinstance(event, RunFinished))
     if not ladders or failed or not whole or spec.budget.time:
         return
     assert state.no_more_trials is None or state.no_more_trials.cause == "budget"
@@ -132,21 +132,21 @@ def rungs_are_exact(ordeal: Ordeal) -> None:
                 assert {trial.trial for trial in members} == set(top_k(values, size, minimise=True))
 
 
-def the_cost_is_right(ordeal: Ordeal) -> None:
+def the_cost_is_right(fault_run: FaultRun) -> None:
     """No run is charged twice, the whole is what the site counted, and it never exceeds the budget.
 
     Of a task that the site starts again and again between two looks not every start is seen, so
     there the whole may differ. Under a budget a task of which nobody knows is charged as much as it
     can have taken; only of an array that was never known to be there nothing is.
     """
-    shape, site, state = ordeal.place.shape, ordeal.site, ordeal.driver.state
+    shape, site, state = fault_run.place.shape, fault_run.site, fault_run.driver.state
     used_s = site.usage.task_seconds(site.clock.time()) * shape.gpus
-    slack_s = 0.01 * (1 + len(ordeal.cluster.submitted))  # the journal holds milliseconds
+    slack_s = 0.01 * (1 + len(fault_run.cluster.submitted))  # the journal holds milliseconds
     by_runs_s = sum(run.gpu_seconds for trial in state.trials for run in trial.runs)
-    hours = ordeal.spec.budget.gpu_hours
+    hours = fault_run.spec.budget.gpu_hours
     capped = hours is not None and shape.gpus > 0
-    faults = _site(ordeal)
-    if set(_names(ordeal, BatchAbandoned)) & set(ordeal.witness.accepted):
+    faults = _site(fault_run)
+    if set(_names(fault_run, BatchAbandoned)) & set(fault_run.oracle.accepted):
         return
     if not capped or faults.forgets is None:
         assert by_runs_s <= used_s + slack_s, f"charged to runs {by_runs_s}, used {used_s}"
@@ -159,24 +159,24 @@ def the_cost_is_right(ordeal: Ordeal) -> None:
         assert used_s <= hours * 3600, f"used {used_s}, allowed {hours * 3600}"
 
 
-def no_report_is_lost(ordeal: Ordeal) -> None:
+def no_report_is_lost(fault_run: FaultRun) -> None:
     """The table of reports is what was written, wherever that is by now: the newest attempt counts."""
-    reported = ordeal.witness.reported
+    reported = fault_run.oracle.reported
     expected: dict[tuple[int, int, int], dict[str, float]] = {}
     files = sorted((trial, [int(n) for n in re.findall(r"\d+", name)], name) for trial, name in reported)
     for trial, (rung, *_), name in files:
         for step, metrics in reported[trial, name]:
             expected.setdefault((trial, rung, step), {}).update(metrics)
-    for table in (metrics_table(ordeal.layout, ordeal.events), _last_table(ordeal)):
+    for table in (metrics_table(fault_run.layout, fault_run.events), _last_table(fault_run)):
         found = {(row.pop("trial"), row.pop("rung"), row.pop("step")): row for row in table.to_pylist()}
         assert found == expected
         assert list(found) == sorted(expected)
 
 
-def no_checkpoint_is_removed_that_is_needed(ordeal: Ordeal) -> None:
+def no_checkpoint_is_removed_that_is_needed(fault_run: FaultRun) -> None:
     """A trial whose checkpoints were dropped never trains again, gives none away and is not the best."""
     dropped: set[int] = set()
-    for event in ordeal.events:
+    for event in fault_run.events:
         match event:
             case CheckpointsDropped():
                 assert not dropped & set(event.trials), "removed twice"
@@ -189,39 +189,39 @@ def no_checkpoint_is_removed_that_is_needed(ordeal: Ordeal) -> None:
                 assert not dropped & {run.trial for task in event.tasks for run in task}
             case _:
                 pass
-    state = ordeal.driver.state
+    state = fault_run.driver.state
     assert state.best is None or state.best.trial not in dropped
     assert (state.dropped, state.dropping) == (dropped, {})
-    if ordeal.schedule.compact_at is None:
+    if fault_run.schedule.compact_at is None:
         assert not dropped
     else:
-        assert ordeal.driver.retention.removable == {}
+        assert fault_run.driver.retention.removable == {}
 
 
-def what_has_ended_is_compacted(ordeal: Ordeal) -> None:
+def what_has_ended_is_compacted(fault_run: FaultRun) -> None:
     """Of runs that ended by themselves no raw file is left, and no batch folder but for late results."""
-    if ordeal.schedule.compact_at is None:
+    if fault_run.schedule.compact_at is None:
         return
-    packing = ordeal.driver.packing
+    packing = fault_run.driver.packing
     assert (packing.ready, packing.batches, packing.files) == ({}, {}, 0)
-    raw = [path for path in ordeal.layout.trials.rglob("*") if path.is_file()]
+    raw = [path for path in fault_run.layout.trials.rglob("*") if path.is_file()]
     for path in raw:
         rung = int(path.name.removeprefix("metrics-").partition(".")[0])
         assert RunId(int(path.parent.name), rung) in packing.raw
     assert len(packing.parts) <= 1
-    assert not list(ordeal.layout.compacted.glob(".*"))
-    assert not list(ordeal.layout.compacted.glob("taken-*"))
+    assert not list(fault_run.layout.compacted.glob(".*"))
+    assert not list(fault_run.layout.compacted.glob("taken-*"))
 
 
-def decisions_are_those_of_a_quiet_site(ordeal: Ordeal, folder: Path) -> None:
+def decisions_are_those_of_a_quiet_site(fault_run: FaultRun, folder: Path) -> None:
     """Where nothing learns on the way and no run failed, faults change neither trials nor the winner."""
-    spec, state = ordeal.spec, ordeal.driver.state
+    spec, state = fault_run.spec, fault_run.driver.state
     assert state.ended is not None
-    failed = any(event.value is None for event in ordeal.events if isinstance(event, RunFinished))
-    if not _ladders(ordeal) or spec.searcher.name == "tpe" or failed or "budget" in state.ended.reason:
+    failed = any(event.value is None for event in fault_run.events if isinstance(event, RunFinished))
+    if not _ladders(fault_run) or spec.searcher.name == "tpe" or failed or "budget" in state.ended.reason:
         return
     quiet = msgspec.structs.replace(
-        ordeal.schedule, kills=0, flaky=0.0, stop=None, overrides=(*ordeal.schedule.overrides, *_QUIET)
+        fault_run.schedule, kills=0, flaky=0.0, stop=None, overrides=(*fault_run.schedule.overrides, *_QUIET)
     )
     spec = quiet.spec(folder)
     simulate(spec, falling, folder=folder / "results", compact=False)
@@ -245,23 +245,23 @@ ALWAYS = (
 _QUIET = ("cluster.simulated={nodes: 4, gpus: 4}", "resources.time=null", "budget.gpu_hours=null")
 
 
-def _results(ordeal: Ordeal) -> dict[str, list[Result]]:
+def _results(fault_run: FaultRun) -> dict[str, list[Result]]:
     """What the tasks of each batch told, in its folder or in a part."""
     found: dict[str, list[Result]] = collections.defaultdict(list)
-    for name, data in batch_files(ordeal.layout.root).items():
+    for name, data in batch_files(fault_run.layout.root).items():
         batch, folder, _ = name.split("/", 2) if name.count("/") > 1 else (name, "", "")
         if folder == "results":
             found[batch].append(msgspec.json.decode(data, type=Result))
     return found
 
 
-def _last_table(ordeal: Ordeal) -> pa.Table:
+def _last_table(fault_run: FaultRun) -> pa.Table:
     """The reports, as they are read where the journal is not."""
-    tables = read_tables(ordeal.layout)
+    tables = read_tables(fault_run.layout)
     if tables is None:
-        assert ordeal.schedule.compact_at is None
-        return metrics_table(ordeal.layout, ordeal.events)
-    return whole_table(ordeal.layout, tables.parts, tables.raw)
+        assert fault_run.schedule.compact_at is None
+        return metrics_table(fault_run.layout, fault_run.events)
+    return whole_table(fault_run.layout, tables.parts, tables.raw)
 
 
 def _trials(state: SweepState) -> dict[int, list[tuple[Config, list[float | None]]]]:
@@ -272,20 +272,20 @@ def _trials(state: SweepState) -> dict[int, list[tuple[Config, list[float | None
     return found
 
 
-def _site(ordeal: Ordeal) -> SimulatedOptions:
-    site = ordeal.spec.cluster.simulated
+def _site(fault_run: FaultRun) -> SimulatedOptions:
+    site = fault_run.spec.cluster.simulated
     assert isinstance(site, SimulatedOptions)
     return site
 
 
-def _names(ordeal: Ordeal, kind: type[BatchPlanned | BatchSubmitted | BatchAbandoned]) -> list[str]:
-    return [event.batch for event in ordeal.events if isinstance(event, kind)]
+def _names(fault_run: FaultRun, kind: type[BatchPlanned | BatchSubmitted | BatchAbandoned]) -> list[str]:
+    return [event.batch for event in fault_run.events if isinstance(event, kind)]
 
 
-def _ladders(ordeal: Ordeal) -> list[BracketPlan]:
+def _ladders(fault_run: FaultRun) -> list[BracketPlan]:
     """Of each bracket; none for a scheduler that is not synchronous."""
-    options = dict(ordeal.spec.scheduler.options)
-    match ordeal.spec.scheduler.name:
+    options = dict(fault_run.spec.scheduler.options)
+    match fault_run.spec.scheduler.name:
         case "halving":
             rounds = options.pop("rounds")
             return [halving_bracket(**options)] * (rounds or 1)

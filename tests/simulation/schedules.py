@@ -42,7 +42,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return spec_of(folder, *self.overrides)
 
 
-def drawn(seed: int) -> Schedule:
+def schedule_of(seed: int) -> Schedule:
     """The schedule of this seed."""
     rng = default_rng([seed, 4])
     chance = _Chance(rng)

@@ -21,9 +21,9 @@ from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.driver import compaction
 from hpcsweep.session.session import Session
 from tests.effort import by_effort
+from tests.simulation.fault_run import FaultRun, Oracle
 from tests.simulation.invariants import ALWAYS, decisions_are_those_of_a_quiet_site
-from tests.simulation.ordeal import Ordeal, Witness
-from tests.simulation.schedules import drawn
+from tests.simulation.schedules import schedule_of
 
 CHUNKS = 20
 #: One in so many schedules is run twice, and once without its faults.
@@ -41,28 +41,28 @@ def test_whatever_goes_wrong_all_that_always_holds_does(tmp_path: Path, chunk: i
         folder = tmp_path / str(seed)
         folder.mkdir()
         try:
-            endure(seed, folder)
+            check(seed, folder)
         except BaseException as error:
-            error.add_note(f"FAULT_SEEDS={seed}: {drawn(seed)}")
+            error.add_note(f"FAULT_SEEDS={seed}: {schedule_of(seed)}")
             raise
         shutil.rmtree(folder)
 
 
-def endure(seed: int, folder: Path) -> None:
+def check(seed: int, folder: Path) -> None:
     """One schedule."""
-    ordeal = ordeal_of(seed, folder / "once")
+    fault_run = fault_run_of(seed, folder / "once")
     for holds in ALWAYS:
-        holds(ordeal)
+        holds(fault_run)
     if seed % EACH == 0:
-        again = ordeal_of(seed, folder / "again")
-        assert list(plain(again.events)) == list(plain(ordeal.events)), "the same seed gave something else"
+        again = fault_run_of(seed, folder / "again")
+        assert list(plain(again.events)) == list(plain(fault_run.events)), "the same seed gave something else"
         (folder / "quiet").mkdir()
-        decisions_are_those_of_a_quiet_site(ordeal, folder / "quiet")
+        decisions_are_those_of_a_quiet_site(fault_run, folder / "quiet")
 
 
-def ordeal_of(seed: int, folder: Path) -> Ordeal:
+def fault_run_of(seed: int, folder: Path) -> FaultRun:
     folder.mkdir()
-    schedule = drawn(seed)
+    schedule = schedule_of(seed)
     with pytest.MonkeyPatch.context() as patch:
         if schedule.compact_at is not None:
             often = {"compact_at": schedule.compact_at}
@@ -71,7 +71,7 @@ def ordeal_of(seed: int, folder: Path) -> Ordeal:
                 Session, "_driver_config", lambda self: msgspec.structs.replace(config(self), **often)
             )
             patch.setattr(compaction, "MERGE_ABOVE", 2)
-        return Ordeal(schedule, folder, Witness(patch), patch)
+        return FaultRun(schedule, folder, Oracle(patch), patch)
 
 
 def plain(events: list[AnyEvent]) -> Iterator[str]:

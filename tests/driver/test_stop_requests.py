@@ -104,7 +104,7 @@ def test_a_run_that_waits_ends_without_being_submitted(root: Path, site: Holding
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), max_tasks=1)
     site.hold(0)
     driver.tick()
-    driver._commit([TrialCreated(1, {"x": 0.5}, 0, 4)])
+    driver._committer.commit([TrialCreated(1, {"x": 0.5}, 0, 4)])
     ask(root, 1)
     driver.tick()
     (finished,) = of_kind(root, RunFinished)
@@ -152,7 +152,7 @@ def test_all_repeats_of_a_configuration_are_ended_with_it(root: Path, site: Hold
 
 
 @pytest.mark.parametrize("wanted", [7, -1, "1", None, 0])
-def test_what_cannot_be_stopped_is_passed_over(root: Path, site: HoldingCluster, wanted: Any) -> None:
+def test_a_trial_that_cannot_be_stopped_is_skipped(root: Path, site: HoldingCluster, wanted: Any) -> None:
     """There is no such trial, or it is trained to its end."""
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=2))
@@ -229,7 +229,9 @@ def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(
     assert {trial.runs[0].status for trial in driver.state.trials} == {RunStatus.STOPPED}
 
 
-def test_what_a_worker_stopped_for_nobody_is_tried_again(root: Path, site: HoldingCluster) -> None:
+def test_a_run_stopped_by_an_order_that_the_journal_does_not_know_is_retried(
+    root: Path, site: HoldingCluster
+) -> None:
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
     driver.tick()
@@ -244,7 +246,7 @@ def test_what_a_worker_stopped_for_nobody_is_tried_again(root: Path, site: Holdi
     assert driver.state.trials[0].runs[0].attempts == 2
 
 
-def test_settling_takes_the_request_up_and_submits_nothing(root: Path, site: HoldingCluster) -> None:
+def test_settle_handles_requests_and_submits_nothing(root: Path, site: HoldingCluster) -> None:
     site.hold(0)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=9), max_tasks=1)
     driver.tick()

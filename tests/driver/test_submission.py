@@ -58,7 +58,7 @@ class Limited(FolderCluster):
 
 
 @pytest.mark.parametrize(("tells", "tries_at_most"), [(True, 20), (False, 60)])
-def test_what_a_submit_limit_keeps_out_goes_in_later_in_smaller_pieces(
+def test_tasks_over_a_submit_limit_are_submitted_later_in_smaller_arrays(
     root: Path, controller: Path, tells: bool, tries_at_most: int
 ) -> None:
     cluster = Limited(controller, 5, tells=tells, per_poll=2)
@@ -72,9 +72,7 @@ def test_what_a_submit_limit_keeps_out_goes_in_later_in_smaller_pieces(
     assert (refused == []) is tells
 
 
-def test_a_sweep_that_a_submit_limit_keeps_out_says_so_and_asks_ever_more_seldom(
-    root: Path, controller: Path
-) -> None:
+def test_a_sweep_at_its_submit_limit_says_so_and_backs_off(root: Path, controller: Path) -> None:
     cluster = Limited(controller, 0, tells=False)
     clock = FakeClock()
     driver, journal = make_driver(root, cluster, clock=clock)
@@ -105,12 +103,12 @@ class Dying(FolderCluster):
             (self.controller / batch.name / str(task)).touch()
 
 
-def test_three_arrays_that_die_at_once_pause_the_sweep_and_a_launch_goes_on(
+def test_three_arrays_failing_within_seconds_pause_the_sweep_and_launch_resumes_it(
     root: Path, controller: Path
 ) -> None:
     cluster = Dying(controller)
     drive(root, cluster, max_tasks=100)
-    reason = "3 batches in a row died at once; the last: its task ended without a result"
+    reason = "3 batches in a row failed within seconds; the last: its task ended without a result"
     assert end_of(root) == (SweepOutcome.PAUSED, reason)
     assert len(cluster.batches()) == 3
     drive(root, cluster, max_tasks=100)
@@ -166,7 +164,7 @@ def test_tasks_that_can_never_start_are_cancelled_and_the_sweep_is_paused(
     assert decided(events(root)) == undisturbed(root.parent)
 
 
-def test_what_the_cluster_put_back_and_holds_is_released_once_and_then_told(
+def test_requeued_tasks_that_the_cluster_holds_are_released_once_and_then_recorded(
     root: Path, controller: Path
 ) -> None:
     cluster = Hindered(controller)
@@ -216,9 +214,7 @@ class Calling(FolderCluster):
         return super().submit(batch)
 
 
-def test_each_array_of_a_detached_sweep_has_one_job_behind_it_that_ticks(
-    root: Path, controller: Path
-) -> None:
+def test_each_array_of_a_detached_sweep_has_one_tick_job_behind_it(root: Path, controller: Path) -> None:
     cluster = Calling(controller, per_poll=0)
     for _ in range(3):
         driver, journal = make_driver(root, cluster)

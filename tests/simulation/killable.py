@@ -22,8 +22,8 @@ class Killed(BaseException):
     """The driver is no more."""
 
 
-class Fate:
-    """Lets the driver die at points that were drawn beforehand.
+class KillSchedule:
+    """Lets the driver die at random points.
 
     Args:
         rng: Draws them.
@@ -44,7 +44,7 @@ class Fate:
     def _draw(self) -> int:
         return int(self._rng.geometric(1 / self._gap))
 
-    def strikes(self) -> bool:
+    def is_killed(self) -> bool:
         """Whether the driver dies here."""
         self._due -= 1
         if self._due or not self._left:
@@ -60,7 +60,7 @@ class Fate:
         Raises:
             Killed: It does.
         """
-        if self.strikes():
+        if self.is_killed():
             raise Killed
 
     def share(self) -> float:
@@ -68,12 +68,12 @@ class Fate:
         return float(self._rng.random())
 
 
-class MortalJournal(Journal):
+class KillableJournal(Journal):
     """Dies before, in and after a commit; and lets nobody know that it is dead.
 
     Args:
         layout: The results folder.
-        fate: When it dies.
+        kills: When it dies.
         faults: Which file operations fail.
         committed: Called with the events of each commit that holds.
     """
@@ -81,85 +81,85 @@ class MortalJournal(Journal):
     def __init__(
         self,
         layout: Layout,
-        fate: Fate,
+        kills: KillSchedule,
         faults: FileFaults,
         *,
         committed: Callable[[Sequence[AnyEvent]], None],
     ) -> None:
         # Not by `open`: the driver that died is this very process, and so seems to live.
         super().__init__(layout, read_journal(layout))
-        self._fate = fate
+        self._kills = kills
         self._faults = faults
         self._committed = committed
 
     def commit(self, events: Sequence[AnyEvent]) -> None:
-        if self._fate.strikes():
-            if self._fate.share() < 0.5:
+        if self._kills.is_killed():
+            if self._kills.share() < 0.5:
                 with self._faults.elsewhere():
                     self._tear(events)
             raise Killed
         super().commit(events)
         with self._faults.elsewhere():
             self._committed(events)
-        self._fate.point()
+        self._kills.point()
 
     def _tear(self, events: Sequence[AnyEvent]) -> None:
         """Leave a part of the line, as a write that was cut off."""
         self.acquire()
         line = encode_line(Commit(0.0, list(events)))
-        os.write(self._fd, line[: int(self._fate.share() * len(line))])
+        os.write(self._fd, line[: int(self._kills.share() * len(line))])
 
     def release(self) -> None:
-        if not self._fate.dead:
+        if not self._kills.dead:
             super().release()
         elif self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
-class MortalCluster(Cluster):
+class KillableCluster(Cluster):
     """The same site for all drivers, each of which may die before and after each call.
 
     Attributes:
         submitted: Every batch that the site was asked to take.
     """
 
-    def __init__(self, site: SimulatedCluster, fate: Fate, faults: FileFaults) -> None:
+    def __init__(self, site: SimulatedCluster, kills: KillSchedule, faults: FileFaults) -> None:
         self._faults = faults
         self.settle_s, self.grace_s, self.poll_s = site.settle_s, site.grace_s, site.poll_s
         self.submitted: list[Batch] = []
         self._site = site
-        self._fate = fate
+        self._kills = kills
 
     def submit(self, batch: Batch) -> str:
-        self._fate.point()
+        self._kills.point()
         self.submitted.append(batch)
         with self._faults.elsewhere():
             job = self._site.submit(batch)
-        self._fate.point()
+        self._kills.point()
         return job
 
     def find(self, name: str) -> str | None:
-        self._fate.point()
+        self._kills.point()
         with self._faults.elsewhere():
             return self._site.find(name)
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
-        self._fate.point()
+        self._kills.point()
         with self._faults.elsewhere():
             return self._site.poll(live)
 
     def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
-        self._fate.point()
+        self._kills.point()
         with self._faults.elsewhere():
             self._site.throttle(batch, tasks)
-        self._fate.point()
+        self._kills.point()
 
     def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
-        self._fate.point()
+        self._kills.point()
         with self._faults.elsewhere():
             self._site.cancel(batch, tasks)
-        self._fate.point()
+        self._kills.point()
 
     def limits(self) -> Limits:
         return self._site.limits()
@@ -169,19 +169,19 @@ class MortalCluster(Cluster):
         return self._site.queued_tasks
 
 
-class MortalCompactor(InlineCompactor):
+class KillableCompactor(InlineCompactor):
     """The driver may die before and after each order is carried out."""
 
-    def __init__(self, layout: Layout, fate: Fate, faults: FileFaults) -> None:
+    def __init__(self, layout: Layout, kills: KillSchedule, faults: FileFaults) -> None:
         super().__init__(layout)
-        self._fate = fate
+        self._kills = kills
         self._faults = faults
 
     def begin(self, order: CompactionTask) -> None:
-        self._fate.point()
+        self._kills.point()
         with self._faults.elsewhere():  # in a process of its own
             super().begin(order)
-        self._fate.point()
+        self._kills.point()
 
 
 def ask(layout: Layout, verb: str) -> None:

@@ -91,7 +91,7 @@ def test_maximising_promotes_the_largest_value(root: Path, controller: Path) -> 
     assert [event.trial for event in of_kind(root, TrialPromoted)] == [first.index(max(first))]
 
 
-def test_the_events_that_a_driver_tells_are_those_of_the_journal(root: Path, controller: Path) -> None:
+def test_observers_see_the_events_of_the_journal(root: Path, controller: Path) -> None:
     drive(root, FolderCluster(controller))
     replayed = SweepState.replay(events(root))
     again, journal = make_driver(root, FolderCluster(controller))
@@ -298,7 +298,7 @@ def test_sweep_pauses_where_one_task_holds_more_than_the_cap(root: Path, control
     assert cluster.most_running == 0
 
 
-def test_a_throttle_that_the_cluster_did_not_take_is_given_again(root: Path, controller: Path) -> None:
+def test_a_throttle_that_the_cluster_did_not_accept_is_set_again(root: Path, controller: Path) -> None:
     cluster = SlowCluster(controller, seed=0)
     accept = cluster.throttle
     refused = 0
@@ -451,7 +451,7 @@ def test_a_clock_that_jumps_for_seconds_does_not_use_up_the_budget_of_time(
         driver, journal = make_driver(
             root, cluster, clock=clock, max_time_s=1000.0, confirm_s=90.0, max_tasks=1
         )
-        driver._plan_and_submit = lambda: None  # type: ignore[method-assign]
+        driver._submission.run = lambda: None  # type: ignore[method-assign]
         driver.tick()
         ends.append(driver.state.ended)
         journal.release()
@@ -569,7 +569,7 @@ class Refusing(FolderCluster):
         return super().find(name)
 
 
-def test_a_refused_submission_is_told_in_its_own_words_and_leaves_the_sweep_resumable(
+def test_a_refusal_is_raised_with_the_cluster_s_message_and_leaves_the_sweep_resumable(
     root: Path, controller: Path
 ) -> None:
     words = "sbatch: error: QOSMaxSubmitJobPerUserLimit"
@@ -591,14 +591,14 @@ def test_a_refused_submission_is_told_in_its_own_words_and_leaves_the_sweep_resu
     assert decided(events(root)) == undisturbed(root.parent)
 
 
-def test_a_full_disk_is_told_in_words_and_the_next_launch_carries_on(
+def test_a_full_disk_is_a_clear_error_and_the_next_launch_continues(
     root: Path, controller: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("hpcsweep.driver.executor.write_manifest", full)
+        patched.setattr("hpcsweep.driver.committer.write_manifest", full)
         with pytest.raises(FolderError, match="No space left on device"):
             drive(root, FolderCluster(controller))
     drive(root, FolderCluster(controller))
@@ -741,7 +741,7 @@ def test_a_driver_that_is_superseded_between_plan_and_submission_submits_nothing
         write_manifest(*args)
         (Layout(root).journal / "000002.jsonl").touch()
 
-    monkeypatch.setattr("hpcsweep.driver.executor.write_manifest", slow)
+    monkeypatch.setattr("hpcsweep.driver.committer.write_manifest", slow)
     with pytest.raises(SupersededError):
         driver.tick()
     journal.release()

@@ -74,7 +74,7 @@ def told(driver: Driver, clock: FakeClock) -> list[str]:
     ]
 
 
-def test_words_are_told_while_they_hold_and_written_down_once(tmp_path: Path, cluster: Moody) -> None:
+def test_a_message_is_shown_while_it_holds_and_recorded_once(tmp_path: Path, cluster: Moody) -> None:
     clock = FakeClock()
     cluster.words_of = {"limits": "scontrol: Unable to contact slurm controller"}
     driver, journal = make_driver(tmp_path / "s", cluster, clock=clock)
@@ -103,7 +103,7 @@ def test_words_are_told_while_they_hold_and_written_down_once(tmp_path: Path, cl
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_equal_refusals_in_unknown_words_pause_the_sweep_with_them(
+def test_refusals_with_the_same_unknown_message_pause_the_sweep(
     tmp_path: Path, cluster: Moody, number: int
 ) -> None:
     """The same words but for a number, a request's id or the like, are the same words."""
@@ -138,7 +138,7 @@ def test_a_few_refusals_that_differ_or_are_none_do_not_pause_it(tmp_path: Path, 
     assert cluster.asked > 10
 
 
-def test_refusals_pause_it_in_the_end_whatever_their_words(tmp_path: Path, cluster: Moody) -> None:
+def test_refusals_with_any_messages_pause_the_sweep_in_the_end(tmp_path: Path, cluster: Moody) -> None:
     root = tmp_path / "s"
     cluster.refusals = [SubmitUncertain(f"sbatch: no, said {name}", refused=True) for name in "abcdefghi"]
     drive(root, cluster)
@@ -151,7 +151,7 @@ def test_refusals_pause_it_in_the_end_whatever_their_words(tmp_path: Path, clust
     assert drive(root, cluster).state.best is not None
 
 
-def test_known_refusals_are_counted_over_the_drivers_that_meet_them(tmp_path: Path, cluster: Moody) -> None:
+def test_known_refusals_are_counted_over_several_drivers(tmp_path: Path, cluster: Moody) -> None:
     root = tmp_path / "s"
     cluster.refusals = [SubmitRefused("sbatch: error: Access denied") for _ in range(9)]
     for _ in range(REFUSALS):

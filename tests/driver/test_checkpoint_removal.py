@@ -42,7 +42,7 @@ def test_hyperband_leaves_the_checkpoint_of_the_best_alone_and_trains_no_step_tw
     assert len(told) > 3, "as they become useless, not at the end"
 
 
-def test_status_tells_what_is_held_and_what_was_removed(tmp_path: Path) -> None:
+def test_status_shows_kept_and_removed_checkpoints(tmp_path: Path) -> None:
     root = drive(tmp_path / "r", cluster(tmp_path), scheduler=Hyperband(max_resource=3), compact=True)
     layout, state = root.layout, root.state
     found = Folder(layout.root).checkpoints()
@@ -56,7 +56,7 @@ def test_status_tells_what_is_held_and_what_was_removed(tmp_path: Path) -> None:
     }
 
 
-def test_all_stay_where_the_sweep_keeps_all(tmp_path: Path) -> None:
+def test_keep_all_keeps_every_checkpoint(tmp_path: Path) -> None:
     driver = drive(
         tmp_path / "r", cluster(tmp_path), scheduler=Hyperband(max_resource=3), compact=True, keep_all=True
     )
@@ -75,7 +75,7 @@ def test_a_population_keeps_what_clones_start_from(tmp_path: Path) -> None:
     assert len(disk_usage_by_trial(driver.layout)) == 1
 
 
-def test_what_a_killed_driver_had_dropped_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_checkpoints_dropped_by_a_killed_driver_are_removed_by_the_next(tmp_path: Path) -> None:
     root = tmp_path / "results"
     site = cluster(tmp_path)
     drive(root, site, scheduler=Hyperband(max_resource=3), keep_all=True)
@@ -95,7 +95,7 @@ def test_what_a_killed_driver_had_dropped_is_removed_by_the_next(tmp_path: Path)
     assert of_kind(root, SweepResumed) == []
 
 
-def test_what_cannot_be_removed_is_told_and_left_to_the_next_session(
+def test_checkpoints_that_cannot_be_removed_are_logged_and_left_to_the_next_session(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpcsweep.store.checkpoints.shutil.rmtree", lambda *_, **__: None)
@@ -113,7 +113,7 @@ def test_what_cannot_be_removed_is_told_and_left_to_the_next_session(
     assert (again.state.dropping, len(disk_usage_by_trial(again.layout))) == ({}, 1)
 
 
-def test_a_removal_is_whole_or_has_not_begun_and_may_be_done_again(tmp_path: Path) -> None:
+def test_a_removal_is_complete_or_not_begun_and_can_be_repeated(tmp_path: Path) -> None:
     trial = Layout(tmp_path).trial(7)
     assert checkpoints.remove_all(trial) == (DiskUsage(0, 0), True)
     with checkpoints.new_checkpoint(trial, 3, owner="a") as folder:

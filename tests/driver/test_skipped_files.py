@@ -28,7 +28,7 @@ from tests.driver.sweeps import make_driver
 from tests.users import ADA, IS_ROOT, as_user, give, open_folder
 
 
-def test_a_sweep_ends_as_if_nothing_strange_were_in_its_folder(root: Path, controller: Path) -> None:
+def test_strange_files_in_the_folder_do_not_disturb_a_sweep(root: Path, controller: Path) -> None:
     driver, journal = make_driver(
         root, FolderCluster(controller, per_poll=0), scheduler=Fifo(max_resource=1, trials=4)
     )
@@ -55,7 +55,7 @@ def test_a_sweep_ends_as_if_nothing_strange_were_in_its_folder(root: Path, contr
     ]
     for _ in range(3):  # the same lines each time: `launch` prints those that are new
         driver.tick()
-        assert driver.passed_over == named
+        assert driver.skipped_files == named
     journal.release()
     stray = "passed over: journal/000003 (copy).jsonl: is not a file of this sweep"
     assert Folder(root).passed_over() == [*named, "passed over: 1 more file that is not ours"]
@@ -64,7 +64,7 @@ def test_a_sweep_ends_as_if_nothing_strange_were_in_its_folder(root: Path, contr
     )
     again.run()
     journal.release()
-    assert again.passed_over[0] == stray
+    assert again.skipped_files[0] == stray
     ended = again.state.ended
     assert ended is not None
     assert (ended.outcome, sum(again.state.counts.values())) == (SweepOutcome.FINISHED, 4)
@@ -72,7 +72,7 @@ def test_a_sweep_ends_as_if_nothing_strange_were_in_its_folder(root: Path, contr
     assert [event.outcome for event in values] == [Outcome.COMPLETED] * 4
 
 
-def test_a_result_of_another_batch_is_passed_over(root: Path, controller: Path) -> None:
+def test_a_result_of_another_batch_is_skipped(root: Path, controller: Path) -> None:
     cluster = FolderCluster(controller, per_poll=0)
     driver, journal = make_driver(root, cluster, scheduler=Fifo(max_resource=1, trials=2))
     driver.tick()
@@ -84,7 +84,7 @@ def test_a_result_of_another_batch_is_passed_over(root: Path, controller: Path) 
     (results / "7.0.0.json").write_bytes(msgspec.json.encode(foreign))
     driver.tick()
     place = f"passed over: batches/{batch}/results/7.0.0.json"
-    assert driver.passed_over == [f"{place}: is the result of a run of another batch"]
+    assert driver.skipped_files == [f"{place}: is the result of a run of another batch"]
     cluster.per_poll = 4
     driver.run()
     journal.release()
@@ -92,7 +92,7 @@ def test_a_result_of_another_batch_is_passed_over(root: Path, controller: Path) 
     assert driver.state.ended.outcome is SweepOutcome.FINISHED
 
 
-def test_a_request_that_cannot_be_removed_is_answered_once(root: Path, controller: Path) -> None:
+def test_a_request_that_cannot_be_removed_is_handled_once(root: Path, controller: Path) -> None:
     layout = Layout(root)
     driver, journal = make_driver(
         root, FolderCluster(controller, per_poll=4), scheduler=Fifo(max_resource=1, trials=2)
@@ -108,7 +108,7 @@ def test_a_request_that_cannot_be_removed_is_answered_once(root: Path, controlle
     Path.unlink = refuse  # type: ignore[method-assign]
     try:
         driver.tick()
-        said = driver.passed_over
+        said = driver.skipped_files
         assert not driver.has_unread
     finally:
         Path.unlink = unlink  # type: ignore[method-assign]
@@ -116,7 +116,7 @@ def test_a_request_that_cannot_be_removed_is_answered_once(root: Path, controlle
     assert said == [f"passed over: control/{name}: is taken up and cannot be removed: Permission denied"]
 
 
-def test_the_run_pays_for_a_metrics_file_that_cannot_be_read() -> None:
+def test_an_unreadable_metrics_file_fails_only_its_run() -> None:
     with open_folder() as folder:
         trial = Layout(folder).trial(0)
         path = trial.metrics(0, 0, 0)

@@ -97,7 +97,7 @@ def test_a_request_comes_next_is_completed_and_is_taken_up_once(root: Path, cont
     assert os.listdir(Layout(root).control) == []
 
 
-def test_a_request_that_makes_no_sense_is_passed_over(root: Path, controller: Path) -> None:
+def test_an_invalid_request_is_skipped(root: Path, controller: Path) -> None:
     driver, journal = make_driver(root, FolderCluster(controller), scheduler=Fifo(trials=2))
     for arguments in ({"config": {"y": 1}}, {"config": 3}, {}):
         write_request(Layout(root), Request("enqueue", 1.0, "ada", arguments))
@@ -109,7 +109,7 @@ def test_a_request_that_makes_no_sense_is_passed_over(root: Path, controller: Pa
     assert os.listdir(Layout(root).control) == []
 
 
-def test_what_is_left_of_the_enqueued_goes_to_the_next_bracket(root: Path, controller: Path) -> None:
+def test_enqueued_configurations_that_do_not_fit_go_to_the_next_bracket(root: Path, controller: Path) -> None:
     configs = tuple({"x": i / 100} for i in range(12))
     drive(
         root,
@@ -239,7 +239,7 @@ def test_a_configuration_of_which_one_repeat_fails_is_not_promoted(root: Path, c
     assert winner // 2 not in {event.trial // 2 for event in again if event.rung == 1}
 
 
-def test_the_events_of_a_sweep_are_decided_again_in_the_same_way(root: Path, controller: Path) -> None:
+def test_replaying_a_sweep_gives_the_same_decisions(root: Path, controller: Path) -> None:
     """A driver for each tick decides what one driver does, with repeats and enqueued trials too."""
     first: tuple[AnyEvent, ...] = (started(repeats=2), ConfigsEnqueued(({"x": 0.5},)))
 

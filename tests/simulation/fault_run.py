@@ -1,4 +1,4 @@
-"""One fault schedule from its beginning to its end, with everything that must hold on the way."""
+"""Runs one fault schedule, with everything that must hold on the way."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
 from tests.simulation.file_faults import FileFaults
-from tests.simulation.mortal import Fate, Killed, MortalCluster, MortalCompactor, MortalJournal, ask
+from tests.simulation.killable import (
+    KillableCluster,
+    KillableCompactor,
+    KillableJournal,
+    Killed,
+    KillSchedule,
+    ask,
+)
 from tests.simulation.schedules import Schedule
 from tests.simulation.specs import falling
 
@@ -47,7 +54,7 @@ MOST_S = 30 * 86_400
 _SILENT = (Interruption.LOST, Interruption.WORKER_DIED)
 
 
-class Witness:
+class Oracle:
     """Sees what the site really does, behind the cluster's answers.
 
     Attributes:
@@ -109,13 +116,13 @@ class _SiteClock:
             self._clock.sleep(seconds)
 
 
-class Ordeal:
+class FaultRun:
     """Drives the schedule's sweep until it has ended, however often its driver dies.
 
     Args:
         schedule: What goes wrong.
         folder: Where the spec and the results folder go.
-        witness: Of what the site does.
+        oracle: Sees what the site does.
         patch: By which file operations fail, until it is undone.
 
     Attributes:
@@ -125,13 +132,13 @@ class Ordeal:
         given_up: When a run was taken for lost, by the batch in which it was.
     """
 
-    def __init__(self, schedule: Schedule, folder: Path, witness: Witness, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, schedule: Schedule, folder: Path, oracle: Oracle, patch: pytest.MonkeyPatch) -> None:
         self.schedule = schedule
         self.spec = schedule.spec(folder)
         self.layout = Layout(folder / "results")
-        self.witness = witness
+        self.oracle = oracle
         self.rng = default_rng([schedule.seed, 5])
-        self.fate = Fate(default_rng([schedule.seed, 6]), kills=schedule.kills, gap=schedule.gap)
+        self.kills = KillSchedule(default_rng([schedule.seed, 6]), kills=schedule.kills, gap=schedule.gap)
         self.faults = FileFaults(
             default_rng([schedule.seed, 7]),
             self.layout.root,
@@ -140,7 +147,7 @@ class Ordeal:
         )
         self.faults.install(patch)
         place, self.site = simulated_target(self.spec, _flaky(schedule))
-        self.cluster = MortalCluster(self.site, self.fate, self.faults)
+        self.cluster = KillableCluster(self.site, self.kills, self.faults)
         self.place = msgspec.structs.replace(place, cluster=self.cluster)
         self.abandoned: dict[str, float] = {}
         self.given_up: dict[tuple[str, RunId], float] = {}
@@ -167,7 +174,7 @@ class Ordeal:
             driver = self._session()
             if driver is not None:
                 return driver
-            self.fate.dead = False
+            self.kills.dead = False
             down_s = float(self.rng.choice([0.0, 1.0, 20.0, 150.0, 4000.0]))
             if down_s:
                 self.site.clock.sleep(down_s)
@@ -185,7 +192,7 @@ class Ordeal:
                 Session(self.spec, self.layout.root, target=self.place).open(
                     observers=[seen.append],
                     clock=_SiteClock(self.site.clock, self.faults),
-                    journal=MortalJournal(self.layout, self.fate, self.faults, committed=self._committed),
+                    journal=KillableJournal(self.layout, self.kills, self.faults, committed=self._committed),
                     compactor=self._compactor if self.schedule.compact_at is not None else None,
                 ) as driver,
             ):
@@ -203,11 +210,11 @@ class Ordeal:
             if not self.faults.happened:
                 raise
         if driver is not None:
-            self._check_replay(driver, seen, whole=not (failed or self.fate.dead))
-        return None if self.fate.dead or failed else driver
+            self._check_replay(driver, seen, whole=not (failed or self.kills.dead))
+        return None if self.kills.dead or failed else driver
 
     def _compactor(self, layout: Layout) -> Compactor:
-        return MortalCompactor(layout, self.fate, self.faults)
+        return KillableCompactor(layout, self.kills, self.faults)
 
     def _launched_again(self) -> Driver | None:
         """The driver after the next launch, if there is a reason for one."""
@@ -239,7 +246,7 @@ class Ordeal:
             if isinstance(event, RunInterrupted) and not event.requeued and event.interruption in _SILENT:
                 self.given_up[event.batch, event.run] = self.site.clock.time()
             if isinstance(event, RunFinished) or (isinstance(event, RunInterrupted) and not event.requeued):
-                assert event.trial not in self.witness.training, f"is trained at this moment: {event}"
+                assert event.trial not in self.oracle.training, f"is trained at this moment: {event}"
 
     def _check_replay(self, driver: Driver, seen: Sequence[AnyEvent], *, whole: bool) -> None:
         """The journal gives the state that the driver had, but for a commit in which it died or failed."""

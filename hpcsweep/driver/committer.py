@@ -1,29 +1,39 @@
-"""Carries out effects on the cluster and in the results folder. Commits nothing: that is the loop's part."""
+"""The one committer: events go into the journal, then effects are carried out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
-from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, BatchThrottled, TasksReleased, TickSubmitted
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchSubmitted,
+    BatchThrottled,
+    TasksReleased,
+    TickSubmitted,
+)
 from hpcsweep.core.protocols import Clock, Cluster, SubmittedBatch
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.cluster_messages import call_failed, call_succeeded
+from hpcsweep.driver.compactor import Compactor
 from hpcsweep.driver.effects import (
     Abandon,
     Cancel,
     CancelTicks,
+    Compact,
     DiscardCheckpoints,
     DropRequest,
     Effect,
     EffectResult,
     Release,
+    Step,
     StopRun,
     Submit,
     SubmitTick,
     Throttle,
 )
+from hpcsweep.driver.health import Asked, call_failed, call_succeeded
 from hpcsweep.errors import (
     ClusterError,
     ClusterUnavailable,
@@ -33,6 +43,7 @@ from hpcsweep.errors import (
     SubmitUncertain,
 )
 from hpcsweep.store import checkpoints
+from hpcsweep.store.compaction.parts import WriteTables
 from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
@@ -40,6 +51,88 @@ from hpcsweep.store.manifest import write_manifest
 from hpcsweep.store.requests import remove_request
 from hpcsweep.store.skipped import Skipped
 from hpcsweep.store.stops import request_stop
+
+
+class Committer:
+    """Commits what collaborators decide, then has it carried out: intent is on disk before effect.
+
+    Args:
+        journal: Open.
+        state: Of the sweep.
+        clock: The time.
+        executor: Carries out effects.
+        appliers: Called with each event once it is committed, in this order.
+        observers: Called with each effect and what came of it.
+
+    Attributes:
+        commits: How many commits there were.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        state: SweepState,
+        *,
+        clock: Clock,
+        executor: Executor,
+        appliers: Sequence[Callable[[AnyEvent], None]],
+        observers: Sequence[Callable[[Effect, EffectResult], None]],
+    ) -> None:
+        self._journal = journal
+        self._state = state
+        self._clock = clock
+        self._executor = executor
+        self._appliers = appliers
+        self._observers = observers
+        self.commits = 0
+
+    def replay(self) -> None:
+        """Apply the events of earlier sessions."""
+        for event in self._journal.events:
+            self._apply(event)
+
+    def commit(self, events: Sequence[AnyEvent]) -> None:
+        """Make these events true, all or none; nothing happens without any.
+
+        Raises:
+            SupersededError: A newer driver took over: nothing was written.
+        """
+        if events:
+            self._journal.commit(events)
+            self.commits += 1
+            for event in events:
+                self._apply(event)
+
+    def _apply(self, event: AnyEvent) -> None:
+        for apply in self._appliers:
+            apply(event)
+
+    def do(self, step: Step) -> None:
+        """Commit the events, then carry out the effects."""
+        self.commit(step.events)
+        for effect in step.effects:
+            self.carry_out(effect)
+
+    def carry_out(self, effect: Effect) -> EffectResult:
+        """Carry out one effect, and commit what came of it."""
+        result = self._executor.carry_out(effect)
+        self.commit(result.events)
+        for note in self._observers:
+            note(effect, result)
+        return result
+
+    def carry_out_all(self, effects: Sequence[Effect]) -> None:
+        """Carry out these effects in order."""
+        self.do(Step(effects=tuple(effects)))
+
+    def note_query(self, asked: Asked, error: str = "") -> None:
+        """Record how a query of the cluster went; `error` is empty if it succeeded."""
+        now = self._clock.time()
+        if error:
+            self.commit(call_failed(self._state, asked, error, now=now))
+        else:
+            self.commit(call_succeeded(self._state, asked, now=now))
+
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +143,7 @@ class Executor:
     Args:
         state: Of the sweep; only read.
         submitted: A live batch as the cluster knows it, by name.
+        compactor: Carries out what `Compact` says; None where nothing is compacted.
         skipped: Told of files that cannot be removed.
     """
 
@@ -62,6 +156,7 @@ class Executor:
         cluster: Cluster,
         clock: Clock,
         submitted: Callable[[str], SubmittedBatch],
+        compactor: Compactor | None = None,
         skipped: Skipped,
     ) -> None:
         self._state = state
@@ -70,6 +165,7 @@ class Executor:
         self._cluster = cluster
         self._clock = clock
         self._submitted = submitted
+        self._compactor = compactor
         self._skipped = skipped
 
     def carry_out(self, effect: Effect) -> EffectResult:
@@ -104,6 +200,8 @@ class Executor:
                 checkpoints.hide_all(self._layout.trial(effect.trial))
             case DropRequest():
                 remove_request(self._layout, effect.name, self._skipped)
+            case Compact():
+                self._compact(effect)
             case _:
                 assert_never(effect)
         return EffectResult()
@@ -143,6 +241,15 @@ class Executor:
         except ClusterUnavailable as error:
             return EffectResult(call_failed(self._state, "change", str(error), now=self._clock.time()), error)
         return EffectResult((*call_succeeded(self._state, "change", now=self._clock.time()), *done))
+
+    def _compact(self, effect: Compact) -> None:
+        if not isinstance(effect.task, WriteTables):
+            # Only who holds the journal knows what is in it for good; and a newer driver may have come
+            # between the last look at the journal and the commit, and not have read that commit.
+            self._journal.acquire()
+            self._journal.check()
+        assert self._compactor is not None, "without a compactor nothing is compacted"
+        self._compactor.begin(effect.task)
 
     def _submit_tick(self, effect: SubmitTick) -> EffectResult:
         try:

@@ -22,7 +22,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.intermediate import MetricsPoller
+from hpcsweep.driver.observer import MetricsPoller
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
@@ -128,7 +128,7 @@ def test_a_stopped_run_keeps_its_last_reported_value_at_the_step_that_it_reached
     assert best.resource == finished[0].step
 
 
-def test_what_is_reported_is_in_the_journal_once(root: Path, controller: Path) -> None:
+def test_each_report_is_in_the_journal_once(root: Path, controller: Path) -> None:
     drive(root, Stepping(controller), scheduler=fifo_with_plateau())
     steps: dict[int, list[int]] = {}
     for event in of_kind(root, RunReported):
@@ -138,7 +138,9 @@ def test_what_is_reported_is_in_the_journal_once(root: Path, controller: Path) -
         assert found == list(range(1, len(found) + 1))
 
 
-def test_a_run_that_is_quicker_than_its_end_was_stopped_all_the_same(root: Path, controller: Path) -> None:
+def test_a_run_that_completes_while_it_is_being_stopped_counts_as_stopped(
+    root: Path, controller: Path
+) -> None:
     cluster = Stepping(controller)
     cluster.deaf = True
     drive(root, cluster, scheduler=fifo_with_plateau(2))
@@ -146,7 +148,7 @@ def test_a_run_that_is_quicker_than_its_end_was_stopped_all_the_same(root: Path,
     assert [(event.outcome, event.step) for event in finished] == [(Outcome.STOPPED, 20)] * 2
 
 
-def test_reports_between_the_last_look_and_the_end_are_seen(root: Path, controller: Path) -> None:
+def test_reports_between_the_last_tick_and_the_end_are_read(root: Path, controller: Path) -> None:
     """All steps of a run happen between two ticks: the median of completed runs knows them."""
 
     class Quick(Stepping):
@@ -164,7 +166,7 @@ def test_reports_between_the_last_look_and_the_end_are_seen(root: Path, controll
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("min", [4.0, 2.0, 2.0]), ("max", [5.0, 5.0, 6.0])])
-def test_where_the_best_step_counts_the_best_up_to_each_step_is_told(
+def test_with_at_best_each_report_is_the_best_so_far(
     tmp_path: Path, mode: str, expected: list[float]
 ) -> None:
     state = SweepState.replay([STARTED, TrialCreated(0, {"x": 0.5}, 0, 1)])
@@ -181,13 +183,13 @@ def test_where_the_best_step_counts_the_best_up_to_each_step_is_told(
     assert event == RunReported(0, 1, tuple(zip((2, 3, 4), expected, strict=True)))
 
 
-def test_a_scheduler_that_does_not_watch_costs_no_reading_of_metrics(
+def test_metrics_are_not_read_for_a_scheduler_that_needs_no_reports(
     root: Path, controller: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("read a metrics file")
 
-    monkeypatch.setattr("hpcsweep.driver.intermediate.read_reports", refuse)
+    monkeypatch.setattr("hpcsweep.driver.observer.read_reports", refuse)
     drive(root, Stepping(controller), scheduler=Fifo(max_resource=3, trials=3))
     assert of_kind(root, RunReported) == []
 

@@ -18,14 +18,14 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import RunStatus
 from hpcsweep.driver import Driver
-from hpcsweep.driver.health import DEAD_BATCHES
+from hpcsweep.driver.health import FAILED_BATCHES
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import Request, write_request
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import drive, make_driver, of_kind
-from tests.driver.test_beforehand import Recording, started
+from tests.driver.test_planner import Recording, started
 
 
 class Breaking(FolderCluster):
@@ -52,10 +52,14 @@ def ask(root: Path, **arguments: Any) -> Path:
     ("iterations", "ending", "reason"),
     [
         (1, SweepOutcome.FAILED, "no run gave a value; the last failure: ValueError: no"),
-        (2, SweepOutcome.PAUSED, f"{DEAD_BATCHES} batches in a row died at once; the last: ValueError: no"),
+        (
+            2,
+            SweepOutcome.PAUSED,
+            f"{FAILED_BATCHES} batches in a row failed within seconds; the last: ValueError: no",
+        ),
     ],
 )
-def test_a_sweep_whose_code_was_broken_ends_as_an_undisturbed_one_once_it_is_mended(
+def test_a_sweep_with_broken_code_ends_like_an_undisturbed_one_after_a_fix_and_retry(
     root: Path, cluster: Breaking, tmp_path: Path, iterations: int, ending: SweepOutcome, reason: str
 ) -> None:
     def drive_on(folder: Path, controller: FolderCluster) -> Driver:
@@ -101,7 +105,7 @@ def test_only_the_trial_that_is_named_is_tried_again_and_its_value_counts(
 
 
 @pytest.mark.parametrize("arguments", [{"trial": 99}, {"trial": "all"}, {"trial": None}, {}])
-def test_a_request_with_nothing_to_try_again_changes_nothing(
+def test_a_retry_without_failed_runs_changes_nothing(
     root: Path, tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     cluster = FolderCluster(tmp_path / "controller", per_poll=1)
@@ -114,7 +118,7 @@ def test_a_request_with_nothing_to_try_again_changes_nothing(
     assert (of_kind(root, RunRetried), of_kind(root, SweepResumed)) == ([], [])
 
 
-def test_a_request_is_taken_up_once_even_if_the_driver_dies_before_it_is_removed(
+def test_a_request_is_handled_once_even_if_the_driver_dies_before_removing_it(
     root: Path, cluster: Breaking
 ) -> None:
     cluster.below = 0.5
@@ -133,7 +137,7 @@ def test_a_pause_is_lifted_while_jobs_are_still_on_the_cluster(root: Path, tmp_p
     cluster = FolderCluster(tmp_path / "controller", per_poll=1)
     driver, journal = make_driver(root, cluster, scheduler=Fifo(max_resource=1, trials=9), max_tasks=2)
     driver.tick()
-    driver._commit([PauseRequested(1.0, "its jobs can never start")])
+    driver._committer.commit([PauseRequested(1.0, "its jobs can never start")])
     driver.tick()
     assert driver.state.pausing is not None
     ask(root)

@@ -14,8 +14,22 @@ import pytest
 
 from hpcsweep import load
 from hpcsweep.core.compaction import CompactionState
-from hpcsweep.core.events import AnyEvent, Config, FilesCompacted, RunId, SweepOutcome
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchClosed,
+    CheckpointsDropped,
+    CheckpointsRemoved,
+    Config,
+    FilesCompacted,
+    Outcome,
+    RunFinished,
+    RunId,
+    SweepEnded,
+    SweepOutcome,
+)
 from hpcsweep.driver import Compactor, Driver, DriverConfig, SubprocessCompactor, compaction
+from hpcsweep.driver.compaction import CompactionManager
+from hpcsweep.driver.effects import Compact, Step
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.searchers.random import Random
@@ -24,7 +38,9 @@ from hpcsweep.store.compaction.parts import (
     CompactableRun,
     CompactionResult,
     CompactionTask,
+    RemoveCheckpoints,
     WritePart,
+    WriteTables,
 )
 from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.writer import Journal
@@ -32,6 +48,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import Request, write_request
 from tests.compacted import batch_files
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor, quadratic
+from tests.driver.states import submitted, sweep_of
 from tests.driver.sweeps import (
     SPACE,
     STARTED,
@@ -180,7 +197,7 @@ def written(root: Path, *, told: bool) -> str:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_what_a_killed_driver_left_is_put_in_order_by_the_next_one(
+def test_the_part_of_a_killed_driver_is_finished_or_removed_by_the_next(
     root: Path, controller: Path, told: bool
 ) -> None:
     drive(root, FolderCluster(controller, reports=True))
@@ -218,7 +235,7 @@ class Failing(Recording):
         return CompactionResult(error="OSError: no space left")
 
 
-def test_a_compaction_that_fails_is_told_once_and_costs_nothing(
+def test_a_failing_compaction_is_logged_once_and_costs_nothing(
     root: Path, controller: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = Failing(Layout(root))
@@ -300,7 +317,7 @@ def test_a_process_that_dies_or_cannot_be_started_is_an_error_and_not_the_end(ro
     missing.close()
 
 
-def test_a_process_tells_what_is_wrong_and_takes_the_next_order(root: Path) -> None:
+def test_the_process_reports_an_error_and_takes_the_next_task(root: Path) -> None:
     child = SubprocessCompactor([*CHILD, str(root)], ENVIRONMENT)
     child.begin(WritePart("000002-1", replaces=("000001-1",)))
     missing = f"{root}/compacted/metrics-000001-1.parquet"
@@ -313,3 +330,89 @@ def test_a_process_tells_what_is_wrong_and_takes_the_next_order(root: Path) -> N
     child.begin(CleanUpPart("000001-1"))
     assert answered(child) == CompactionResult()
     child.close()
+
+
+# --------------------------------------------------------------------------- what is due, as values
+
+RUN = CompactableRun(0, 0, 0, 0, 9.0)
+PART = WritePart("000003-1", (RUN,), ("b1",))
+COMPACTED = FilesCompacted(PART.part, (RUN.run,), ("b1",))
+
+
+class Sweep:
+    """Two trials, one of which is completed and in a closed batch; nothing was compacted."""
+
+    def __init__(self, root: Path, *, at: int = 100) -> None:
+        self.state = sweep_of(2)
+        self.packing = CompactionState()
+        self.manager = CompactionManager(self.state, self.packing, None, layout=Layout(root), at=at)
+        history = [
+            *submitted("b1", [0]),
+            RunFinished(0, 0, Outcome.COMPLETED, value=0.5, step=9, batch="b1", started=7.0, seconds=2.0),
+            BatchClosed("b1"),
+        ]
+        self.apply(*history)
+
+    def apply(self, *events: AnyEvent) -> None:
+        for event in events:
+            self.state.apply(event)
+            self.packing.apply(event)
+
+    def next(self, **options: Any) -> Step:
+        return self.manager.next(segment=3, **options)
+
+    def completed(self, task: CompactionTask, answer: CompactionResult) -> Step:
+        step = self.manager.completed(task, answer)
+        self.apply(*step.events)
+        return step
+
+
+def test_a_part_is_due_when_enough_raw_files_are_ready_and_cleared_once_it_is_committed(root: Path) -> None:
+    assert Sweep(root).next() == Step()
+    sweep = Sweep(root, at=1)
+    assert sweep.next() == Step(effects=(Compact(PART),))
+    assert sweep.completed(PART, CompactionResult(runs=(RUN.run,))) == Step((COMPACTED,))
+    assert sweep.next() == Step(effects=(Compact(CleanUpPart(PART.part)),))
+    assert sweep.completed(CleanUpPart(PART.part), CompactionResult()) == Step()
+    assert sweep.next() == Step()
+
+
+def test_at_the_end_all_goes_into_a_part_and_the_tables_are_written_unless_they_are_there(root: Path) -> None:
+    for has_tables, due in ((False, Step(effects=(Compact(WriteTables()),))), (True, Step())):
+        sweep = Sweep(root)
+        sweep.apply(SweepEnded(9.0, SweepOutcome.FINISHED, "done"))
+        assert sweep.next(has_tables=has_tables) == Step(effects=(Compact(PART),))
+        sweep.completed(PART, CompactionResult(runs=(RUN.run,)))
+        sweep.next(has_tables=has_tables)
+        assert sweep.next(has_tables=has_tables) == due
+        assert sweep.next(has_tables=has_tables) == Step()
+
+
+def test_what_an_earlier_session_dropped_is_removed_and_a_failure_is_not_repeated(root: Path) -> None:
+    sweep = Sweep(root)
+    sweep.apply(CheckpointsDropped((0,)))
+    removal = RemoveCheckpoints((0,))
+    assert sweep.next() == Step(effects=(Compact(removal),))
+    assert sweep.completed(removal, CompactionResult()) == Step()
+    assert sweep.next() == Step()
+    removed = CheckpointsRemoved((0,), (0,), files=2, bytes=9)
+    assert sweep.completed(removal, CompactionResult(trials=(0,), had=(0,), files=2, bytes=9)) == Step(
+        (removed,)
+    )
+
+
+def test_parts_of_a_killed_driver_are_cleared_only_if_the_journal_knows_them(root: Path) -> None:
+    sweep = Sweep(root)
+    sweep.apply(COMPACTED)
+    assert sweep.manager.needs_parts
+    step = sweep.next(uncleared=[PART.part, "000002-1"])
+    assert step == Step(effects=(Compact(CleanUpPart(PART.part)),))
+    assert not sweep.manager.needs_parts
+    assert sweep.next() == Step()
+
+
+def test_after_an_error_nothing_is_due_any_more(root: Path) -> None:
+    sweep = Sweep(root, at=1)
+    sweep.next()
+    assert sweep.completed(PART, CompactionResult(error="OSError: no space left")) == Step()
+    assert sweep.next() == Step()
