@@ -18,6 +18,7 @@ GROUPS = {
     "slurm/test_survival": "survival",
     "slurm/test_accounting": "accounting",
     "slurm/test_detached": "detached",
+    "slurm/test_sweeps": "sweeps",
     "slurm/": "slurm",
     "report/test_page_browser": "browser",
     "training/": "training",

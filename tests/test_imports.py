@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,14 +198,18 @@ def imports_of(path: Path) -> Iterator[Import]:
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "sbatch_templates" not in path.parts)
-IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+@cache
+def all_imports() -> list[Import]:
+    return [found for path in FILES for found in imports_of(path)]
 
 
 def offending(*, unless: set[str], rooms: set[str], modules: set[str]) -> list[str]:
     """Imports of these top modules by these rooms, files in `unless` aside."""
     return [
         str(found)
-        for found in IMPORTS
+        for found in all_imports()
         if room_of(found.file) in rooms
         and found.top in modules
         and not found.for_types
@@ -214,16 +219,16 @@ def offending(*, unless: set[str], rooms: set[str], modules: set[str]) -> list[s
 
 def test_the_rules_are_about_the_rooms_that_there_are() -> None:
     assert {room_of(path.relative_to(PACKAGE).as_posix()) for path in FILES} == set(MAY_IMPORT)
-    assert len(IMPORTS) > 200
+    assert len(all_imports()) > 200
 
 
 def test_no_import_is_relative() -> None:
-    assert [str(found) for found in IMPORTS if found.module.startswith("relative")] == []
+    assert [str(found) for found in all_imports() if found.module.startswith("relative")] == []
 
 
 def test_each_room_imports_only_the_rooms_below_it() -> None:
     wrong = []
-    for found in IMPORTS:
+    for found in all_imports():
         room = room_of(found.file)
         if found.room is None or found.room == room:
             continue
@@ -243,7 +248,7 @@ def test_the_rules_themselves_point_one_way() -> None:
 
 
 def test_only_the_slurm_cluster_imports_submitit() -> None:
-    files = {found.file for found in IMPORTS if found.top == "submitit"}
+    files = {found.file for found in all_imports() if found.top == "submitit"}
     assert files == {name for name in files if name.startswith("cluster/slurm")}
     assert "cluster/slurm/cluster.py" in files
 
@@ -255,7 +260,7 @@ def test_what_is_pure_touches_no_files_no_clock_no_processes_and_no_global_rando
 
 
 def test_the_driver_knows_neither_a_concrete_cluster_nor_the_spec() -> None:
-    known = {found.room for found in IMPORTS if room_of(found.file) == "driver" and found.room}
+    known = {found.room for found in all_imports() if room_of(found.file) == "driver" and found.room}
     assert known == {"core", "driver", "errors", "store"}
 
 
@@ -263,7 +268,7 @@ def test_what_runs_on_compute_nodes_imports_nothing_heavy_even_late() -> None:
     tables = {"store/compaction/worker.py"}  # a process beside the driver
     assert offending(unless=tables, rooms={"errors", "store", "trial", "worker"}, modules=HEAVY) == []
     light = {"core/__init__.py", "core/events.py", "core/state.py", "core/protocols.py"}
-    heavy = [str(i) for i in IMPORTS if i.file in light and i.top in HEAVY and not i.for_types]
+    heavy = [str(i) for i in all_imports() if i.file in light and i.top in HEAVY and not i.for_types]
     assert heavy == []
 
 

@@ -11,6 +11,7 @@ whose checkpoints are removed as they become useless.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -208,6 +209,8 @@ def fsync(_: int) -> None:
 
 def main(root: Path, sweep: str) -> dict[str, Any]:
     os.fsync = fsync  # type: ignore[assignment]
+    gc.freeze()
+    gc.disable()
     root.mkdir(exist_ok=True)
     compact = sweep == "compacted"
     compaction.MERGE_ABOVE = MERGE_ABOVE  # type: ignore[misc]

@@ -423,7 +423,7 @@ class PrivateSlurm:
         argv = ["mariadb-install-db", *options, "--auth-root-authentication-method=socket"]
         argv += ["--skip-test-db", "--skip-name-resolve"]
         done = subprocess.run(
-            argv, env={**self.env, "PATH": _path()}, capture_output=True, text=True, timeout=60, check=False
+            argv, env={**self.env, "PATH": _path()}, capture_output=True, text=True, timeout=120, check=False
         )
         if done.returncode:
             raise RuntimeError(f"mariadb-install-db: {done.stdout}{done.stderr}")

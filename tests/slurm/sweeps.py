@@ -80,7 +80,7 @@ def outcome(folder: Path) -> list[tuple[Any, ...]]:
     return decided(read_journal(Layout(folder / "results" / "free")).events)
 
 
-def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 120) -> None:
     """Look again and again; an error with these words if it does not come."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -166,7 +166,7 @@ class Sweep:
         """What another command prints about the sweep."""
         argv = [*COMMAND, words[0], str(self.root), *words[1:]]
         done = subprocess.run(
-            argv, env=self.env, check=True, capture_output=True, text=True, timeout=60, cwd=self.folder
+            argv, env=self.env, check=True, capture_output=True, text=True, timeout=120, cwd=self.folder
         )
         return done.stdout
 
@@ -174,7 +174,7 @@ class Sweep:
         """What `plan` prints of it."""
         argv = [*COMMAND, "plan", str(self._spec), *self._options]
         done = subprocess.run(
-            argv, env=self.env, check=True, capture_output=True, text=True, timeout=60, cwd=self.folder
+            argv, env=self.env, check=True, capture_output=True, text=True, timeout=120, cwd=self.folder
         )
         return done.stdout
 

@@ -61,7 +61,7 @@ def sweep(slurm: PrivateSlurm, tmp_path: Path) -> Sweep:
 def detach(sweep: Sweep) -> str:
     """`launch --detach`, its output."""
     process = sweep.launch("--detach")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 3, out
     return out
 
@@ -144,7 +144,7 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(
     alone = Sweep(slurm, tmp_path / "alone", HALVING, max_gpus=6, pause=0.1, trainer=COUNTING)
     detach(alone)
     two = [sweep.launch("--detach"), sweep.launch("--detach")]
-    said = [process.communicate(timeout=60)[0] for process in two]
+    said = [process.communicate(timeout=120)[0] for process in two]
     assert [process.returncode for process in two] == [3, 3], said
     codes = []
     over = threading.Event()
@@ -152,7 +152,7 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(
     def cron() -> None:
         while not over.wait(1.0):
             once = sweep.launch("--once")
-            once.communicate(timeout=60)
+            once.communicate(timeout=120)
             codes.append(once.returncode)
 
     thread = threading.Thread(target=cron)
@@ -209,12 +209,12 @@ def test_where_compute_nodes_may_not_submit_the_sweep_waits_for_a_launch(
 
 def test_a_cluster_without_such_jobs_refuses_before_anything_is_submitted(sweep: Sweep) -> None:
     done = sweep.launch("--detach", "--cluster", "local")
-    out, _ = done.communicate(timeout=60)
+    out, _ = done.communicate(timeout=120)
     assert done.returncode == 2
     assert "--detach: no job can drive a sweep here: leave `launch` running" in out
     assert sweep.of_kind(BatchSubmitted) == []
     again = sweep.launch("--detach", "--set", "cluster.tick_options={partition: nowhere}")
-    out, _ = again.communicate(timeout=60)
+    out, _ = again.communicate(timeout=120)
     assert again.returncode == 2
     assert "invalid partition specified: nowhere" in out
     assert "Nothing was submitted." in out

@@ -56,7 +56,7 @@ def started(slurm: PrivateSlurm, folder: Path, *sets: str) -> Sweep:
         pause=0.5,
     )
     sweep.put_before("sbatch", SOON)
-    out, _ = (process := sweep.launch("--detach")).communicate(timeout=60)
+    out, _ = (process := sweep.launch("--detach")).communicate(timeout=120)
     assert process.returncode == 3, out
     return sweep
 
@@ -109,7 +109,7 @@ def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
         wait_until(
             "the sweep ends by itself",
             lambda sweep=sweep: bool(sweep.of_kind(SweepEnded)),  # type: ignore[misc]
-            120,
+            300,
         )
         assert sweep.of_kind(SweepEnded)[0].reason == "all trials are done", sweep.told("status")
         ended = Counter(event.run for event in sweep.of_kind(RunFinished))

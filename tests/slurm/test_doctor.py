@@ -164,7 +164,7 @@ def test_interrupted_while_it_flies_nothing_is_left(slurm: PrivateSlurm, spec: P
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert out.endswith("\nhpcsweep: interrupted; the test job and its files are removed\n")
     assert left(slurm, spec) == NOTHING

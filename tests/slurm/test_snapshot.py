@@ -16,7 +16,7 @@ def test_the_jobs_of_a_detached_sweep_go_on_with_the_copy_when_the_code_is_gone(
     halving = "scheduler={name: halving, max_resource: 4, eta: 2}"
     sweep = Sweep(slurm, tmp_path / "copied", halving, "train.snapshot=true", max_gpus=4, pause=0.5)
     process = sweep.launch("--detach")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 3, out
     (sweep.folder / "trainer.py").unlink()
     wait_until("the sweep ends by itself", lambda: bool(sweep.of_kind(SweepEnded)), 150)

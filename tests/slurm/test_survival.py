@@ -550,7 +550,7 @@ def test_whole_nodes_are_told_of_capped_and_charged(slurm: PrivateSlurm, folder:
     )
     with Sweep(slurm, folder, *fifo(4, 1), "cluster.partition=whole", pause=2.0, max_gpus=8) as sweep:
         refused = sweep.launch("--set", "cluster.max_gpus=3")
-        out, _ = refused.communicate(timeout=60)
+        out, _ = refused.communicate(timeout=120)
         assert refused.returncode == 2
         assert f"cluster.max_gpus: must be at least 4, got 3: {held}" in out
         ticks = (

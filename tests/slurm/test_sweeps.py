@@ -119,7 +119,7 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
 def test_a_partition_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     spec = write_sweep(tmp_path, max_resource=3, max_gpus=8)
     refused = launch(spec, "--set", "cluster.partition=nowhere")
-    out, _ = refused.communicate(timeout=60)
+    out, _ = refused.communicate(timeout=120)
     assert refused.returncode == 2
     assert out == f"hpcsweep: {spec}: cluster.partition: there is no nowhere; there are gpu, urgent\n"
     assert not (tmp_path / "results").exists()
@@ -132,7 +132,7 @@ def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(
     with Sweep(slurm, tmp_path, max_resource=3) as sweep:
         sweep.put_before("sbatch", f"echo '{words}' >&2; exit 1")
         refused = sweep.launch()
-        out, _ = refused.communicate(timeout=60)
+        out, _ = refused.communicate(timeout=120)
         assert refused.returncode == 2, out
         assert words in out
         assert "Resume with" in out
@@ -149,7 +149,7 @@ def test_second_launch_names_the_driver_and_takes_over_after_a_kill(tmp_path: Pa
     journal = tmp_path / "results" / "free" / "journal"
     wait_until("the journal begins", lambda: any(path.stat().st_size for path in journal.glob("*")))
     second = launch(spec)
-    out, _ = second.communicate(timeout=60)
+    out, _ = second.communicate(timeout=120)
     assert second.returncode == 3, out
     assert re.search(rf"process {first.pid} of \S+ on \S+ is driving this sweep since", out)
     first.send_signal(signal.SIGKILL)
@@ -167,8 +167,8 @@ def test_stop_cancels_the_jobs_and_launch_carries_on(slurm: PrivateSlurm, tmp_pa
     folder = tmp_path / "results" / "free"
     wait_until("two runs go on", lambda: len(slurm.squeue(states="running")) == 2)
     command = [sys.executable, "-m", "hpcsweep"]
-    subprocess.run([*command, "stop", str(folder)], check=True, timeout=60)
-    driver.communicate(timeout=60)
+    subprocess.run([*command, "stop", str(folder)], check=True, timeout=120)
+    driver.communicate(timeout=120)
     assert slurm.squeue(states="pending,running") == []
     text = subprocess.run([*command, "status", str(folder), "--json"], check=True, capture_output=True)
     assert json.loads(text.stdout)["state"] == "stopped"
