@@ -62,13 +62,13 @@ BEST: dict[str, dict[str, Any]] = {
 }
 
 
-def test_there_are_ten() -> None:
+def test_there_are_ten_problems() -> None:
     assert len(PROBLEMS) == 10
     assert set(BEST) == set(PROBLEMS)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_minimum_is_where_it_is_said_to_be_and_nothing_is_below(name: str) -> None:
+def test_the_minimum_is_where_the_problem_says_and_nothing_is_below(name: str) -> None:
     problem = PROBLEMS[name]
     assert problem.space.check(BEST[name]) == []
     assert problem.value(BEST[name]) == pytest.approx(problem.minimum, abs=1e-8)
@@ -79,7 +79,7 @@ def test_the_minimum_is_where_it_is_said_to_be_and_nothing_is_below(name: str) -
     assert min(map(problem.value, configs)) >= problem.minimum - 1e-9
 
 
-def test_values_that_one_can_work_out_by_hand() -> None:
+def test_functions_have_hand_computed_values() -> None:
     assert branin(np.array([0.0, 0.0])) == pytest.approx(36 + 10 * (1 - 1 / (8 * math.pi)) + 10)
     assert rosenbrock(np.array([0.0, 0.0, 0.0])) == 2.0
     assert rosenbrock(np.array([2.0, 3.0])) == 101.0
@@ -89,7 +89,7 @@ def test_values_that_one_can_work_out_by_hand() -> None:
     assert ackley(np.array([1.0, 1.0])) == pytest.approx(20 - 20 * math.exp(-0.2))
 
 
-def test_of_hartmann_at_a_lower_fidelity_each_peak_is_lower_by_a_tenth() -> None:
+def test_hartmann_at_a_lower_fidelity_has_peaks_lower_by_a_tenth() -> None:
     centre = np.array([0.3689, 0.117, 0.2673])  # of the first peak; the third is far from it
     lower = hartmann(centre, 0.0) - hartmann(centre)
     assert 0.1 < lower < 0.4
@@ -102,7 +102,7 @@ def test_of_hartmann_at_a_lower_fidelity_each_peak_is_lower_by_a_tenth() -> None
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_early_ranks_of_learning_curves_tell_something_but_not_all(seed: int) -> None:
+def test_early_ranks_of_learning_curves_correlate_with_final_ones(seed: int) -> None:
     curves = power_law(seed)
     configs = curves.space.sample(4000, default_rng(1))
     ranks = [curves.values(configs, r).argsort().argsort() for r in (1, 9, 81)]

@@ -32,7 +32,7 @@ def test_more_evaluations_have_no_greater_regret(method: str) -> None:
     assert regret("conditional", method, batch=5, evaluations=40, seed=1) == found[-1]
 
 
-def test_of_a_noisy_function_the_regret_is_the_true_one_of_the_seemingly_best() -> None:
+def test_the_regret_of_a_noisy_function_is_the_true_one_of_the_best_observation() -> None:
     problem = PROBLEMS["noisy"]
     configs = problem.space.sample(30, default_rng([3, 0]))
     true = np.array([problem.value(config) for config in configs])
@@ -55,7 +55,7 @@ def line(max_resource: int) -> Curves:
     )
 
 
-def test_workers_are_filled_and_time_goes_on_to_the_next_end() -> None:
+def test_idle_workers_get_runs_and_time_advances_to_the_next_end() -> None:
     sweep = Sweep(line(9), Fifo(max_resource=9), Random(), seed=0, workers=4)
     for _ in range(3):
         sweep.step()

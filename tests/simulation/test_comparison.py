@@ -73,7 +73,7 @@ def test_any_other_key_can_be_compared_and_the_seed_stays(tmp_path: Path) -> Non
         ("scheduler=asha", "--compare scheduler=asha: "),
     ],
 )
-def test_what_cannot_be_compared_is_told(tmp_path: Path, text: str, words: str) -> None:
+def test_a_malformed_comparison_is_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SpecError) as wrong:
         make_variants(write_spec(tmp_path), [], [text])
     assert words in str(wrong.value)
@@ -105,7 +105,7 @@ def simulated(seed: int, values: list[tuple[float, float]], **others: Any) -> Si
     return SimulationResult(seed=seed, values=tuple(values), **(figures | others))
 
 
-def test_figures_are_medians_and_the_target_is_what_all_reach(tmp_path: Path) -> None:
+def test_rows_are_medians_and_the_target_is_the_worst_final_value(tmp_path: Path) -> None:
     good = [
         simulated(0, [(10, 0.9), (20, 0.5), (90, 0.1)], makespan_s=100.0, idle=0.1),
         simulated(1, [(10, 0.7), (50, 0.2)], makespan_s=200.0, idle=0.3),
@@ -125,7 +125,7 @@ def test_figures_are_medians_and_the_target_is_what_all_reach(tmp_path: Path) ->
     assert [row.target_s for row in most.rows] == [10, 5]
 
 
-def test_quartiles_over_time_begin_where_every_seed_has_a_value(tmp_path: Path) -> None:
+def test_quartiles_begin_where_every_seed_has_a_value(tmp_path: Path) -> None:
     runs = [simulated(seed, [(seed * 10.0, float(seed)), (50.0, seed - 10.0)]) for seed in range(5)]
     [row] = compare_results(spec_of(tmp_path), {"one": runs}).rows
     found = quartiles(best_values(row, np.array([0.0, 39.0, 40.0, 49.0, 50.0, 1000.0])))
@@ -133,7 +133,7 @@ def test_quartiles_over_time_begin_where_every_seed_has_a_value(tmp_path: Path) 
     assert found[:, 2:].T.tolist() == [[1, 2, 3], [1, 2, 3], [-9, -8, -7], [-9, -8, -7]]
 
 
-def test_the_plot_is_one_file_with_all_that_it_needs(tmp_path: Path) -> None:
+def test_the_plot_is_one_self_contained_file(tmp_path: Path) -> None:
     chosen = make_variants(write_spec(tmp_path), [], ["scheduler=hyperband,halving"])
     found = compare(chosen, lambda spec: falling, [0, 1])
     path = tmp_path / "plots" / "compared.html"

@@ -56,14 +56,14 @@ def test_a_function_of_config_and_step_is_a_curve(file: str) -> None:
         ("{folder}/objective.py:one", "must be callable with a config and a step"),
     ],
 )
-def test_what_is_no_curve_is_told(file: str, target: str, words: str) -> None:
+def test_a_function_that_is_not_a_curve_is_refused(file: str, target: str, words: str) -> None:
     with pytest.raises(SpecError) as wrong:
         load_curve(target.format(folder=Path(file).parent))
     assert words in str(wrong.value)
     assert str(wrong.value).startswith("objective: ")
 
 
-def test_the_built_in_curve_falls_with_the_step_and_is_best_in_one_place() -> None:
+def test_the_synthetic_curve_falls_with_the_step_and_has_one_optimum() -> None:
     space = Space((Parameter("x", Float(0.0, 1.0)), Parameter("y", Float(0.0, 1.0), when={"x": (2.0,)})))
     curve = synthetic_curve(space, minimise=True)
     assert [curve({"x": 0.3}, step, 0) for step in (1, 4, 100)] == pytest.approx([1.0, 0.5, 0.1])

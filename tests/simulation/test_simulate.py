@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_simulation_and_another_one_another(tmp_pat
     assert found.interruptions["preempted"] > 0
 
 
-def test_what_a_failed_node_took_with_it_is_repeated(tmp_path: Path) -> None:
+def test_runs_of_a_failed_node_are_repeated(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "cluster.simulated={nodes: 4, gpus: 1, node_failures: 30}")
     found = simulate(spec, falling)
     assert found.interruptions["node_fail"] > 0
@@ -158,7 +158,7 @@ def test_a_run_without_a_value_is_a_failure(tmp_path: Path) -> None:
     assert "metric 'loss' is nan at step 1" in found.reason
 
 
-def test_a_kept_folder_is_carried_on_and_its_time_goes_on(tmp_path: Path) -> None:
+def test_a_kept_folder_is_resumed_and_its_time_continues(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     first = simulate(spec_of(tmp_path, FIFO, "budget.trials=3"), falling, folder=folder)
     assert first.trials == 3
@@ -188,7 +188,7 @@ def killed_after(count: int) -> Callable[[Config, int, int], float]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 12, 21])
-def test_a_killed_simulation_is_carried_on_with_nothing_lost(tmp_path: Path, count: int) -> None:
+def test_a_killed_simulation_resumes_without_loss(tmp_path: Path, count: int) -> None:
     spec, folder = spec_of(tmp_path, "cluster.simulated.spread=2"), tmp_path / "results"
     with pytest.raises(KeyboardInterrupt):
         simulate(spec, killed_after(count), folder=folder)

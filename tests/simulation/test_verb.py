@@ -39,7 +39,7 @@ def test_the_example_runs_as_it_says_and_the_same_each_time(elsewhere: Path) -> 
     assert list(elsewhere.iterdir()) == []
 
 
-def test_one_compare_may_be_followed_by_several_words_and_other_options(elsewhere: Path) -> None:
+def test_compare_takes_several_values_before_other_options(elsewhere: Path) -> None:
     wanted = ["--compare", "scheduler=hyperband,halving", "searcher=random,sobol", "--repeat", "2"]
     result = simulate(*wanted, "--seed", "5", "--set", "scheduler.max_resource=9", "--output", "c.html")
     assert result.exit_code == 0, result.output

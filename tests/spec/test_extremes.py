@@ -48,7 +48,7 @@ LINES = {
 
 
 @pytest.mark.parametrize(("text", "words"), LINES.items(), ids=range(len(LINES)))
-def test_what_no_spec_can_hold_is_told_with_its_place_before_anything_is_made_of_it(
+def test_yaml_that_no_spec_can_hold_is_refused_with_its_key_path(
     tmp_path: Path, text: str, words: str
 ) -> None:
     began = time.process_time()
@@ -96,7 +96,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize(("override", "words"), VALUES.items(), ids=[text[:50] for text in VALUES])
-def test_counts_without_sense_are_refused_with_the_most_that_there_may_be(
+def test_absurd_counts_are_refused_with_the_maximum(
     tmp_path: Path, override: str, words: str
 ) -> None:
     with pytest.raises(SpecError) as caught:
@@ -105,7 +105,7 @@ def test_counts_without_sense_are_refused_with_the_most_that_there_may_be(
     assert len(str(caught.value)) < 2000
 
 
-def test_thousands_of_problems_are_told_as_the_first_few(tmp_path: Path) -> None:
+def test_of_thousands_of_problems_the_first_30_are_reported(tmp_path: Path) -> None:
     text = BASE + "".join(f"key{n}: 1\n" for n in range(5000))
     with pytest.raises(SpecError) as caught:
         spec_of(tmp_path, text=text)
@@ -129,7 +129,7 @@ def test_parameters_in_a_chain_of_conditions_are_sampled_counted_and_listed() ->
     assert CHAIN.check(deepest) == []
 
 
-def test_a_circle_of_thousands_of_conditions_is_told_once(tmp_path: Path) -> None:
+def test_a_cycle_of_thousands_of_conditions_is_reported_once(tmp_path: Path) -> None:
     chain = "".join(
         f"  p{n}: {{type: choice, values: [0, 1], when: {{p{(n - 1) % 1500}: 1}}}}\n" for n in range(1500)
     )
@@ -141,13 +141,13 @@ def test_a_circle_of_thousands_of_conditions_is_told_once(tmp_path: Path) -> Non
     ]
 
 
-def test_conditions_that_tie_too_much_together_are_not_counted() -> None:
+def test_a_space_with_too_entangled_conditions_has_no_size() -> None:
     many = tuple(Parameter(f"p{n}", Choice((0, 1, 2))) for n in range(60))
     child = Parameter("child", Choice((0, 1)), {f"p{n}": (1,) for n in range(60)})
     assert Space((*many, child)).size is None
 
 
-def test_a_stepped_domain_of_millions_is_gone_through_without_a_list_of_it() -> None:
+def test_a_stepped_domain_of_millions_is_iterated_without_a_list() -> None:
     domain = Float(0.0, 1.0, step=1e-7)
     points = domain.points(None)
     assert (len(points), points[0], points[3], points[-1]) == (10_000_001, 0.0, 3e-7, 1.0)
@@ -206,7 +206,7 @@ def test_a_rung_of_millions_starts_within_bounded_memory(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31m", "a\udcff"])
-def test_a_folder_that_no_script_can_carry_is_refused_before_it_exists(
+def test_a_results_folder_with_a_name_that_no_script_can_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

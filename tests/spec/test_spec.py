@@ -164,7 +164,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
     }
 
 
-def test_of_a_simulated_site_only_what_is_given_is_kept(load: Load) -> None:
+def test_only_given_keys_of_a_simulated_site_are_kept(load: Load) -> None:
     assert load(DOCUMENTED).cluster.simulated is None
     given = "cluster.simulated={wait: [[0, 1m], [1, 600]], seconds_per_unit: 2 * batch_size, requeue: false}"
     spec = load(DOCUMENTED, given)
@@ -280,7 +280,7 @@ def test_task_shape_multiplies_by_lanes_and_time_by_turns(load: Load) -> None:
     assert load(SHORT).task_shape() == TaskResources()
 
 
-def test_what_a_sweep_starts_with_is_part_of_its_identity_where_it_is_given(
+def test_enqueue_warm_start_repeats_and_stop_are_part_of_the_identity_if_given(
     load: Load, tmp_path: Path
 ) -> None:
     plain = load(DOCUMENTED)
@@ -309,7 +309,7 @@ def test_what_a_sweep_starts_with_is_part_of_its_identity_where_it_is_given(
         ("fifo", "{trials: 7}", 7),
     ],
 )
-def test_the_number_of_configurations_is_known_beforehand_where_it_is(
+def test_starts_is_the_number_of_configurations_if_it_is_known(
     load: Load, scheduler: str, budget: str, starts: int | None
 ) -> None:
     assert load(DOCUMENTED, f"scheduler={scheduler}", f"budget={budget}").starts == starts
@@ -666,7 +666,7 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
     ],
     ids=lambda value: value[0].split(":")[0] if isinstance(value, list) else None,
 )
-def test_each_mistake_is_told_with_key_path_found_and_expected(
+def test_each_mistake_is_reported_with_key_path_expected_and_found(
     load: Load, problems: Problems, overrides: list[str], told: list[str]
 ) -> None:
     said = problems(DOCUMENTED, *overrides)
@@ -678,7 +678,7 @@ def test_each_mistake_is_told_with_key_path_found_and_expected(
     assert sorted(without_source) == sorted(told)
 
 
-def test_all_problems_come_at_once_and_name_the_file(problems: Problems) -> None:
+def test_all_problems_are_reported_at_once_with_the_file(problems: Problems) -> None:
     text = """
 schedular: hyperband
 train: {function: digits.py:train, metricss: x}
@@ -720,7 +720,7 @@ budget: {trails: 3}
     ]
 
 
-def test_impossible_constraint_is_told_at_load(problems: Problems) -> None:
+def test_a_constraint_that_cannot_be_evaluated_is_refused(problems: Problems) -> None:
     (problem,) = problems(DOCUMENTED + "constraints: [lr > 2]\n")
     assert problem.startswith(
         "sweeps/lr.yaml: constraints: must leave at least 1 in 10000 random draws, got 0 of "
@@ -738,7 +738,7 @@ def test_impossible_constraint_is_told_at_load(problems: Problems) -> None:
         ("hello", "must be a mapping with train, objective and space, got 'hello'"),
     ],
 )
-def test_file_that_is_no_mapping_is_refused(problems: Problems, text: str, told: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(problems: Problems, text: str, told: str) -> None:
     assert problems(text) == [f"sweeps/lr.yaml: {told}"]
 
 
@@ -771,7 +771,7 @@ def test_file_that_cannot_be_read_is_a_spec_error(tmp_path: Path) -> None:
         load_spec(tmp_path / "latin.yaml")
 
 
-def test_file_name_that_cannot_name_a_sweep_is_told(tmp_path: Path) -> None:
+def test_a_file_name_that_cannot_name_a_sweep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "my sweep.yaml"
     path.write_text(SHORT)
     with pytest.raises(SpecError, match=r"got 'my sweep' from the file's name$"):
@@ -791,7 +791,7 @@ def test_file_name_that_cannot_name_a_sweep_is_told(tmp_path: Path) -> None:
         ("search.seed=0", "--set search.seed=0: search: unknown key; did you mean 'searcher'?"),
     ],
 )
-def test_problems_of_an_override_name_it(problems: Problems, override: str, told: str) -> None:
+def test_problems_of_an_override_name_the_override(problems: Problems, override: str, told: str) -> None:
     assert problems(DOCUMENTED, override) == [told]
 
 
@@ -849,7 +849,7 @@ def test_difference_is_readable(load: Load) -> None:
     ]
 
 
-def test_budget_cluster_and_resources_are_no_part_of_the_identity(load: Load) -> None:
+def test_budget_cluster_and_resources_are_not_part_of_the_identity(load: Load) -> None:
     spec = load(DOCUMENTED)
     other = load(
         DOCUMENTED, "budget.trials=7", "cluster.partition=x", "resources.gpus=3", "train.check=false"
@@ -939,7 +939,7 @@ def test_fail_fast_is_a_number_or_off(load: Load, text: str, number: int) -> Non
 
 
 @pytest.mark.parametrize(("text", "words"), [("-1", ">= 0"), ("x", "an integer"), ("1.5", "an integer")])
-def test_fail_fast_that_is_neither_is_refused(problems: Problems, text: str, words: str) -> None:
+def test_fail_fast_that_is_neither_a_number_nor_off_is_refused(problems: Problems, text: str, words: str) -> None:
     (problem,) = problems(DOCUMENTED, f"retries.fail_fast={text}")
     assert "retries.fail_fast: must be " + words in problem
 
@@ -999,7 +999,7 @@ def test_duration_without_a_sensible_unit_is_refused(value: Any) -> None:
 
 
 @given(st.integers(1, 2**40), st.integers(0, 10**7) | st.floats(0, 1e6))
-def test_quantities_read_back_from_their_text(mib: int, seconds: float) -> None:
+def test_memory_and_durations_read_back_from_their_text(mib: int, seconds: float) -> None:
     assert parse_memory(format_memory(mib)) == mib
     assert parse_duration(format_duration(seconds)) == seconds
 

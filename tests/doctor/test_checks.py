@@ -218,7 +218,7 @@ def slurm_here(here: Path) -> str:
 # --------------------------------------------------------------------------- this machine
 
 
-def test_without_slurm_this_machine_is_looked_at_and_nothing_has_failed(
+def test_without_slurm_doctor_checks_this_machine_without_failures(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(here))
@@ -234,7 +234,7 @@ def test_without_slurm_this_machine_is_looked_at_and_nothing_has_failed(
     assert list(here.iterdir()) == []
 
 
-def test_a_sweep_on_this_machine_is_checked_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_a_sweep_on_this_machine(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(here))
     good = run("../lr.yaml", "--set", "cluster.name=local")
     assert good.output.splitlines()[-2:] == [
@@ -248,7 +248,7 @@ def test_a_sweep_on_this_machine_is_checked_too(here: Path, monkeypatch: pytest.
     assert (good.exit_code, bad.exit_code) == (0, 1)
 
 
-def test_a_sweep_that_asks_for_slurm_where_there_is_none_fails(
+def test_a_sweep_for_slurm_fails_without_slurm(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(here))
@@ -260,7 +260,7 @@ def test_a_sweep_that_asks_for_slurm_where_there_is_none_fails(
     )
 
 
-def test_a_spec_that_cannot_be_read_is_told_as_everywhere(here: Path) -> None:
+def test_an_invalid_spec_is_reported_with_code_2(here: Path) -> None:
     result = run("nofile.yaml")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "hpcsweep: nofile.yaml: cannot be read: No such file or directory\n"
@@ -269,14 +269,14 @@ def test_a_spec_that_cannot_be_read_is_told_as_everywhere(here: Path) -> None:
 # --------------------------------------------------------------------------- Slurm, without a job
 
 
-def test_a_good_site_without_a_canary_says_how_to_have_one(here: Path, slurm: OneTaskSlurm) -> None:
+def test_without_a_test_job_doctor_says_how_to_run_one(here: Path, slurm: OneTaskSlurm) -> None:
     result = run()
     assert measured(result.output) == slurm_here(here) + ACCOUNTING + SITE + NO_CANARY
     assert result.exit_code == 0
     assert [call for call in slurm.calls("sbatch") if "--parsable" in call] == []
 
 
-def test_a_site_without_accounting_is_no_failure(here: Path, slurm: OneTaskSlurm) -> None:
+def test_a_site_without_accounting_does_not_fail(here: Path, slurm: OneTaskSlurm) -> None:
     slurm.put("sacct", "Slurm accounting storage is disabled")
     result = run("--no-canary")
     assert result.exit_code == 0
@@ -286,7 +286,7 @@ def test_a_site_without_accounting_is_no_failure(here: Path, slurm: OneTaskSlurm
     ) in result.output
 
 
-def test_a_controller_that_is_down_fails_and_ends_the_questions(here: Path, slurm: OneTaskSlurm) -> None:
+def test_a_controller_that_is_down_fails_and_is_not_asked_again(here: Path, slurm: OneTaskSlurm) -> None:
     slurm.put("ping", DOWN)
     result = run("--canary")
     assert result.output == slurm_here(here).replace(
@@ -302,7 +302,7 @@ def test_a_controller_that_is_down_fails_and_ends_the_questions(here: Path, slur
 # --------------------------------------------------------------------------- the canary
 
 
-def test_a_canary_for_a_sweep_on_a_good_site(here: Path, slurm: OneTaskSlurm) -> None:
+def test_a_test_job_for_a_sweep_reports_a_good_site(here: Path, slurm: OneTaskSlurm) -> None:
     result = run("../lr.yaml", "--canary")
     sweep = SWEEP.format(folder=here.parent)
     flown = FLOWN + GPUS + SUBMITS + SIGNALS
@@ -315,13 +315,13 @@ def test_a_canary_for_a_sweep_on_a_good_site(here: Path, slurm: OneTaskSlurm) ->
     assert len(cancelled) == 2, "and here to be sure"
 
 
-def test_a_canary_for_no_sweep_in_particular_asks_for_no_gpu(here: Path, slurm: OneTaskSlurm) -> None:
+def test_a_test_job_without_a_sweep_asks_for_no_gpu(here: Path, slurm: OneTaskSlurm) -> None:
     result = run("--canary")
     assert measured(result.output) == slurm_here(here) + ACCOUNTING + SITE + FLOWN + SUBMITS + SIGNALS
 
 
 @pytest.mark.parametrize("scron", [False, True])
-def test_where_nodes_may_not_submit_the_crontab_line_is_given(
+def test_a_site_whose_nodes_may_not_submit_gets_a_crontab_line(
     here: Path, slurm: OneTaskSlurm, scron: bool
 ) -> None:
     slurm.put("no-submission", "sbatch: error: Batch job submission failed: Access/permission denied")
@@ -338,7 +338,7 @@ def test_where_nodes_may_not_submit_the_crontab_line_is_given(
     assert result.exit_code == 0
 
 
-def test_a_submit_limit_that_is_reached_does_not_mean_that_nodes_may_not_submit(slurm: OneTaskSlurm) -> None:
+def test_a_reached_submit_limit_does_not_count_as_not_allowed_to_submit(slurm: OneTaskSlurm) -> None:
     slurm.put(
         "no-submission",
         "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed",
@@ -346,7 +346,7 @@ def test_a_submit_limit_that_is_reached_does_not_mean_that_nodes_may_not_submit(
     assert SUBMITS in run("--canary").output
 
 
-def test_a_canary_that_stays_in_the_queue_is_cancelled_and_the_reason_told(slurm: OneTaskSlurm) -> None:
+def test_a_pending_test_job_is_cancelled_and_its_reason_reported(slurm: OneTaskSlurm) -> None:
     slurm.put("pending", "Priority")
     result = run("--canary", "--wait", "1")
     assert result.output.splitlines()[-1] == (
@@ -357,7 +357,7 @@ def test_a_canary_that_stays_in_the_queue_is_cancelled_and_the_reason_told(slurm
     assert not (slurm.state / "pending").exists(), "cancelled"
 
 
-def test_a_canary_that_can_never_start_fails_soon(
+def test_a_test_job_that_can_never_start_fails_soon(
     slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpcsweep.doctor.probe_job.NEVER_S", 0.5)
@@ -371,7 +371,7 @@ def test_a_canary_that_can_never_start_fails_soon(
     assert not (slurm.state / "pending").exists(), "cancelled"
 
 
-def test_a_canary_that_is_refused_fails_with_sbatch_s_words(slurm: OneTaskSlurm) -> None:
+def test_a_refused_test_job_fails_with_the_error_of_sbatch(slurm: OneTaskSlurm) -> None:
     slurm.put("refusal", "sbatch: error: Batch job submission failed: Invalid account")
     result = run("--canary")
     assert result.output.splitlines()[-1] == (
@@ -382,7 +382,7 @@ def test_a_canary_that_is_refused_fails_with_sbatch_s_words(slurm: OneTaskSlurm)
     assert result.exit_code == 1
 
 
-def test_a_canary_that_ends_without_a_report_fails_with_the_end_of_its_log(
+def test_a_test_job_without_a_report_fails_with_the_end_of_its_log(
     here: Path, slurm: OneTaskSlurm
 ) -> None:
     result = run("../lr.yaml", "--canary", "--set", "cluster.setup=[echo no module cuda, exit 1]")
@@ -393,7 +393,7 @@ def test_a_canary_that_ends_without_a_report_fails_with_the_end_of_its_log(
     assert result.exit_code == 1
 
 
-def test_a_template_that_keeps_signals_from_the_worker_is_warned_of(
+def test_a_template_that_swallows_signals_gets_a_warning(
     here: Path, slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpcsweep.doctor.probe_job.SIGNAL_S", 0.5)
@@ -407,7 +407,7 @@ def test_a_template_that_keeps_signals_from_the_worker_is_warned_of(
     assert result.exit_code == 0
 
 
-def test_a_canary_that_may_still_be_there_is_told_of_with_its_files(
+def test_a_test_job_that_may_remain_is_reported_with_its_files(
     here: Path, slurm: OneTaskSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm.put("lost", "squeue: error: Unable to contact slurm controller")
@@ -423,7 +423,7 @@ def test_a_canary_that_may_still_be_there_is_told_of_with_its_files(
 
 
 @pytest.mark.parametrize("shown", ["lab7-7", "hpcsweep-do", "4711"])
-def test_a_site_that_renames_jobs_is_told_of_and_nothing_is_left(
+def test_a_site_that_renames_jobs_gets_a_warning_and_no_job_remains(
     here: Path, slurm: OneTaskSlurm, shown: str
 ) -> None:
     slurm.put("renamed", shown)
@@ -435,7 +435,7 @@ def test_a_site_that_renames_jobs_is_told_of_and_nothing_is_left(
     )
 
 
-def test_a_canary_that_still_waits_under_another_name_is_cancelled_by_its_id(
+def test_a_renamed_pending_test_job_is_cancelled_by_its_id(
     here: Path, slurm: OneTaskSlurm
 ) -> None:
     slurm.put("renamed", "4711")
@@ -444,7 +444,7 @@ def test_a_canary_that_still_waits_under_another_name_is_cancelled_by_its_id(
     assert not (slurm.state / "pending").exists()
 
 
-def test_a_canary_that_nobody_ends_goes_with_its_files(
+def test_an_orphaned_test_job_ends_and_removes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(canary_module, "LIFE_S", 0.0)
@@ -473,7 +473,7 @@ def restored_signals() -> Iterator[None]:
 # --------------------------------------------------------------------------- asking, and leaving
 
 
-def test_json_is_one_object_with_every_finding(here: Path, slurm: OneTaskSlurm) -> None:
+def test_json_is_one_object_with_all_findings(here: Path, slurm: OneTaskSlurm) -> None:
     slurm.put("ping", DOWN)
     result = run("--json")
     findings = json.loads(result.output)["findings"]
@@ -488,7 +488,7 @@ def test_json_is_one_object_with_every_finding(here: Path, slurm: OneTaskSlurm) 
 
 
 @pytest.mark.parametrize(("answer", "flown"), [("y", True), ("n", False), ("", False)])
-def test_on_a_terminal_the_canary_is_asked_for(slurm: OneTaskSlurm, answer: str, flown: bool) -> None:
+def test_on_a_terminal_doctor_asks_before_the_test_job(slurm: OneTaskSlurm, answer: str, flown: bool) -> None:
     ours, theirs = pty.openpty()
     argv = [sys.executable, "-m", "hpcsweep", "doctor"]
     root = str(Path(hpcsweep.__file__).parent.parent)
@@ -505,7 +505,7 @@ def test_on_a_terminal_the_canary_is_asked_for(slurm: OneTaskSlurm, answer: str,
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_it_removes_the_canary_first(slurm: OneTaskSlurm, signum: signal.Signals) -> None:
+def test_an_interrupted_doctor_removes_its_test_job(slurm: OneTaskSlurm, signum: signal.Signals) -> None:
     slurm.put("pending", "Priority")
     argv = [sys.executable, "-m", "hpcsweep", "doctor", "--canary"]
     root = str(Path(hpcsweep.__file__).parent.parent)
