@@ -81,37 +81,37 @@ class Resources(Section):
 
 
 class Cluster(Section):
-    """Where it runs, and how much of it may be used. Each cluster adds keys of its own."""
+    """Where the sweep runs and how much of it it may use. Each cluster adds keys of its own."""
 
     name: Text = "auto"
-    """Where it runs: auto, local, slurm, simulated, or a cluster of another package."""
+    """The cluster. `auto` is the first batch system that answers here, else this machine."""
     max_gpus: Millions | None = None
-    """GPUs in use at most, over all jobs of the sweep; without this and max_tasks, 1000 tasks at a time."""
+    """Maximum number of GPUs in use, over all jobs of the sweep. Without any cap: 1000 tasks at a time."""
     max_tasks: Millions | None = None
-    """Tasks running at most, over all jobs of the sweep."""
+    """Maximum number of running tasks, over all jobs of the sweep."""
     setup: Texts = ()
-    """Shell lines that run before training, such as `module load cuda`."""
+    """Shell lines to run before training, such as `module load cuda`."""
     environment: Environment = Field(default_factory=dict)
-    """Environment variables of the runs."""
+    """Environment variables of the runs; null takes the value from the environment of `launch`."""
     python: Text | None = None
-    """The Python interpreter on the compute nodes; the one that launches if not given."""
+    """Python interpreter on the compute nodes. Default: the one that launches."""
     poll: Pause | None = None
-    """Time between two looks at the cluster; it adapts if not given."""
+    """Time between two ticks, in seconds or such as `30s`. Default: adapts to the cluster and its load."""
     settle: Seconds | None = None
-    """How long a submission without an answer may still turn up."""
+    """How long a submission without an answer may still appear in the queue, in seconds or such as `2m`."""
     grace: Seconds | None = None
-    """How long the result of a task that has ended may still be invisible."""
+    """How long a result may be invisible after its task has ended, in seconds or such as `1m`."""
     runs_per_task: Hundreds = 1
-    """How many runs one array task carries."""
+    """Number of runs per array task."""
     concurrent: Hundreds = 1
-    """How many of a task's runs go on at the same time."""
+    """Number of runs of a task that run at the same time and share its GPUs."""
     signal: Whole = Field(default=60, ge=0, le=65_535)
-    """How many seconds before its time limit a run is told to checkpoint and leave."""
+    """Seconds before the time limit at which a run is told to checkpoint and exit."""
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """The keys of single clusters: see `plugin_options.cluster_model`."""
+            """The keys of single clusters: see `cluster_model`."""
 
 
 class Budget(Section):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJsonSchema
@@ -224,9 +225,15 @@ def _check_conditions(
             elif other in domains:
                 for problem in _condition_problems(domains[other], values):
                     problems.add(path, problem)
-    needs = {name: (when.get(name, {}).keys() & set(names)) - {name} for name in names}
-    for cycle in _cycles(needs):
-        problems.add(f"space.{cycle[0]}.when", f"must not form a cycle: {' -> '.join(cycle)}")
+    needs = {name: sorted((when.get(name, {}).keys() & set(names)) - {name}) for name in names}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        cycle = error.args[1][:0:-1]  # each needs the next one
+        first = min(map(names.index, cycle))
+        start = cycle.index(names[first])
+        cycle = [*cycle[start:], *cycle[:start], names[first]]
+        problems.add(f"space.{names[first]}.when", f"must not form a cycle: {' -> '.join(cycle)}")
 
 
 def _condition_problems(domain: Domain, values: tuple[Any, ...]) -> list[str]:
@@ -241,29 +248,6 @@ def _condition_problems(domain: Domain, values: tuple[Any, ...]) -> list[str]:
             return [problem for value in values if (problem := domain.problem(value)) is not None]
         case _:
             assert_never(domain)
-
-
-def _cycles(needs: dict[str, set[str]]) -> list[list[str]]:
-    """Each cycle once, from its first parameter back to it; without recursion."""
-    found: list[list[str]] = []
-    done: set[str] = set()
-    for start in needs:
-        trail: dict[str, Iterator[str]] = {}  # those on the way, with what each has left to visit
-        step: str | None = start
-        while step is not None or trail:
-            if step in trail:
-                way = list(trail)
-                found.append([*way[way.index(step) :], step])
-            elif step is not None and step not in done:
-                trail[step] = iter(sorted(needs[step]))
-            if not trail:
-                break
-            last = next(reversed(trail))
-            step = next(trail[last], None)
-            if step is None:
-                del trail[last]
-                done.add(last)
-    return found
 
 
 def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Expression]:

@@ -248,9 +248,7 @@ def test_doctor_checks_a_sweep_on_this_machine(here: Path, monkeypatch: pytest.M
     assert (good.exit_code, bad.exit_code) == (0, 1)
 
 
-def test_a_sweep_for_slurm_fails_without_slurm(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_for_slurm_fails_without_slurm(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(here))
     result = run("../lr.yaml", "--set", "cluster.name=slurm")
     assert result.exit_code == 1
@@ -382,9 +380,7 @@ def test_a_refused_test_job_fails_with_the_error_of_sbatch(slurm: OneTaskSlurm) 
     assert result.exit_code == 1
 
 
-def test_a_test_job_without_a_report_fails_with_the_end_of_its_log(
-    here: Path, slurm: OneTaskSlurm
-) -> None:
+def test_a_test_job_without_a_report_fails_with_the_end_of_its_log(here: Path, slurm: OneTaskSlurm) -> None:
     result = run("../lr.yaml", "--canary", "--set", "cluster.setup=[echo no module cuda, exit 1]")
     assert result.output.splitlines()[-1] == (
         "failure  canary: it ended as failed on n1 without a report; its log ends: no module cuda; "
@@ -435,9 +431,7 @@ def test_a_site_that_renames_jobs_gets_a_warning_and_no_job_remains(
     )
 
 
-def test_a_renamed_pending_test_job_is_cancelled_by_its_id(
-    here: Path, slurm: OneTaskSlurm
-) -> None:
+def test_a_renamed_pending_test_job_is_cancelled_by_its_id(here: Path, slurm: OneTaskSlurm) -> None:
     slurm.put("renamed", "4711")
     slurm.put("pending", "Priority")
     run("--canary", "--wait", "1")

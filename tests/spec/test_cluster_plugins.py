@@ -77,7 +77,9 @@ def test_the_spec_reads_back_with_the_cluster_s_own_keys(spec: Path, tmp_path: P
         ),
     ],
 )
-def test_problems_with_keys_of_an_installed_cluster_are_reported(spec: Path, override: str, problem: str) -> None:
+def test_problems_with_keys_of_an_installed_cluster_are_reported(
+    spec: Path, override: str, problem: str
+) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(spec, [override])
     (line,) = caught.value.problems

@@ -96,9 +96,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize(("override", "words"), VALUES.items(), ids=[text[:50] for text in VALUES])
-def test_absurd_counts_are_refused_with_the_maximum(
-    tmp_path: Path, override: str, words: str
-) -> None:
+def test_absurd_counts_are_refused_with_the_maximum(tmp_path: Path, override: str, words: str) -> None:
     with pytest.raises(SpecError) as caught:
         spec_of(tmp_path, override)
     assert words in str(caught.value)

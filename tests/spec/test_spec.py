@@ -939,7 +939,9 @@ def test_fail_fast_is_a_number_or_off(load: Load, text: str, number: int) -> Non
 
 
 @pytest.mark.parametrize(("text", "words"), [("-1", ">= 0"), ("x", "an integer"), ("1.5", "an integer")])
-def test_fail_fast_that_is_neither_a_number_nor_off_is_refused(problems: Problems, text: str, words: str) -> None:
+def test_fail_fast_that_is_neither_a_number_nor_off_is_refused(
+    problems: Problems, text: str, words: str
+) -> None:
     (problem,) = problems(DOCUMENTED, f"retries.fail_fast={text}")
     assert "retries.fail_fast: must be " + words in problem
 

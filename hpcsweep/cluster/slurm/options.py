@@ -20,19 +20,19 @@ class SlurmSection(Section):
     """Keys of Slurm under `cluster:`."""
 
     partition: Text | None = None
-    """Slurm's partition, or several separated by commas."""
+    """Slurm partition, or several separated by commas."""
     account: Text | None = None
-    """Slurm's account."""
+    """Slurm account to charge."""
     qos: Text | None = None
-    """Slurm's quality of service."""
+    """Slurm quality of service (QOS)."""
     constraint: Text | None = None
-    """Slurm's node features."""
+    """Required node features, as for `sbatch --constraint`."""
     gpu_type: Text | None = None
-    """The type of GPU as Slurm names it, such as a100."""
+    """GPU type as named in Slurm's gres, such as `a100`. Default: any."""
     nodelist: Text | None = None
-    """Nodes to run on."""
+    """Nodes that may be used, such as `n[3-4]`. Default: all."""
     exclude: Text | None = None
-    """Nodes not to run on."""
+    """Nodes that must not be used, such as `n7,n9`."""
     template: Text | None = Field(default=None, json_schema_extra={"format": "path"})
     """The template of job scripts: a file, or one that comes with hpcsweep; default.sbatch if not given."""
     options: Options = Field(default_factory=dict)
