@@ -98,9 +98,9 @@ class Cluster(Section):
     poll: Pause | None = None
     """Time between two ticks, in seconds or such as `30s`. Default: adapts to the cluster and its load."""
     settle: Seconds | None = None
-    """How long a submission without an answer may still appear in the queue, in seconds or such as `2m`."""
+    """How long an unanswered submission may still appear, such as `2m`. Default: depends on the cluster."""
     grace: Seconds | None = None
-    """How long a result may be invisible after its task has ended, in seconds or such as `1m`."""
+    """How long a result may appear after its task ended, such as `1m`. Default: depends on the cluster."""
     runs_per_task: Hundreds = 1
     """Number of runs per array task."""
     concurrent: Hundreds = 1

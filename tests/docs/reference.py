@@ -12,8 +12,9 @@ from typer.models import ArgumentInfo, OptionInfo
 
 import hpcsweep
 from hpcsweep.cli import app
-from hpcsweep.spec.schema import spec_keys
 from tests.test_imports import EXCEPTIONS
+
+from .spec_keys import spec_keys
 
 PACKAGE = Path(hpcsweep.__file__).parent
 DOCS = PACKAGE / "docs"

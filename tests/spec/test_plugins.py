@@ -10,7 +10,7 @@ import pytest
 
 from hpcsweep.errors import SpecError
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
-from hpcsweep.spec.schema import SpecKey, spec_keys
+from tests.docs.spec_keys import SpecKey, spec_keys
 
 MODULE = '''\
 from typing import Annotated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcsweep.spec.schema import SpecKey, spec_keys
+from tests.docs.spec_keys import SpecKey, spec_keys
 
 
 def test_every_key_has_a_description_of_one_or_two_sentences() -> None:

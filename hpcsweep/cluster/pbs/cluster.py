@@ -135,10 +135,10 @@ class PbsCluster(Cluster):
         directives += [f"{flag} {value}" for flag, value in named.items() if value]
         directives += [f"-v {','.join(self._sweep.inherited)}"] if self._sweep.inherited else []
         directives += [f"-W depend=afterany:{batch.after}"] if batch.after else []
-        return "\n".join(f"#PBS {each}" for each in [*directives, *options.directives])
+        return "\n".join(f"#PBS {each}" for each in [*directives, *(options.directives or ())])
 
     def problems(self, shape: TaskResources) -> list[str]:
-        wrong = [each for each in self._options.directives if not each.startswith("-") or "\n" in each]
+        wrong = [each for each in self._options.directives or () if not each.startswith("-") or "\n" in each]
         expected = "expected options of qsub such as '-l place=excl'"
         return [f"cluster.directives: {expected}, got {each!r}" for each in wrong]
 

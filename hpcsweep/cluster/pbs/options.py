@@ -16,7 +16,7 @@ class PbsSection(Section):
     """The project that PBS charges."""
     account: Text | None = None
     """The account that is charged."""
-    directives: Texts = ()
+    directives: Texts | None = None
     """Further qsub options for PBS, one directive each, such as `-l place=excl`."""
     template: Text | None = Field(default=None, json_schema_extra={"format": "path"})
     """The template of job scripts: a file, or one that comes with hpcsweep; default.pbs under PBS."""
