@@ -30,7 +30,7 @@ from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
-from hpcsweep.trial import RunFile
+from hpcsweep.store.run_file import RunFile
 from hpcsweep.views.folder import Folder, check_trial
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment

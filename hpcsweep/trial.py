@@ -32,54 +32,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import msgspec
-
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs, retry_once
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.versions import decode, version_field
+from hpcsweep.store.run_file import RunFile, read_run_file
 
 #: Asked in this order; the first that holds a number is this process's rank. Launchers come before
 #: SLURM_PROCID, which is 0 in every process that mpirun or torchrun started inside one Slurm task.
 _RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-
-
-class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON file that `HPCSWEEP_RUN` names: everything that training code may want to know.
-
-    Attributes:
-        start: Step of the checkpoint in `resume_from`, 0 from scratch.
-        checkpoint_dir: Working folder; what is in it at the end becomes a checkpoint.
-        stop_file: Exists once training should checkpoint and leave.
-        trial_folder: Of the results folder; `metrics_file` is in it.
-        metric: The objective.
-    """
-
-    trial: int
-    rung: int
-    bracket: int
-    resource: int
-    attempt: int
-    restart: int
-    seed: int
-    config: dict[str, Any]
-    start: int
-    resume_from: str | None
-    checkpoint_dir: str
-    stop_file: str
-    trial_folder: str
-    metrics_file: str
-    metric: str
-    keep_checkpoints: int = 1
-    keep_steps: tuple[int, ...] = ()
-    version: int = version_field()
-
-    @property
-    def owner(self) -> str:
-        """Names this attempt in file names."""
-        return f"{self.rung}-{self.attempt}-{self.restart}"
 
 
 class Parameters(dict[str, Any]):
@@ -125,7 +87,7 @@ class Trial:
         self.rank = rank
         self.metric: str | None = run.metric
         self._run = run
-        self._told = False
+        self._stop_seen = False
         self._yielded: int | None = None
         self._reported: int | None = None
         self._metrics: MetricsWriter | None = None
@@ -139,9 +101,9 @@ class Trial:
 
         Every process of a training on this node sees it. Once true it stays true.
         """
-        if not self._told and self._run.stop_file:
-            self._told = os.path.exists(self._run.stop_file)
-        return self._told
+        if not self._stop_seen and self._run.stop_file:
+            self._stop_seen = os.path.exists(self._run.stop_file)
+        return self._stop_seen
 
     def steps(self) -> Iterator[int]:
         """The steps that are left to train: `start + 1` to `resource`; ends early when told to stop."""
@@ -274,37 +236,13 @@ def current_trial(
     if not path:
         return _standalone({**(config or {}), **parameters}, resource=resource, seed=seed, folder=folder)
     if _current is None or _current[0] != path:
-        trial = Trial(load_run(path), rank=current_rank(os.environ))
+        trial = Trial(read_run_file(path), rank=current_rank(os.environ))
         _listen(trial)
         _current = path, trial
     return _current[1]
 
 
 _current: tuple[str, Trial] | None = None
-
-
-def load_run(path: str) -> RunFile:
-    """Read the file that `HPCSWEEP_RUN` names.
-
-    Raises:
-        HpcsweepError: It is gone or not such a file.
-    """
-    try:
-        return _named_here(decode(Path(path).read_bytes(), msgspec.json.Decoder(RunFile), path))
-    except (OSError, msgspec.MsgspecError) as error:
-        raise HpcsweepError(
-            f"HPCSWEEP_RUN={path}: cannot be read ({error}). It is there while a sweep runs this trial; "
-            "to run the script by hand, unset HPCSWEEP_RUN"
-        ) from error
-
-
-def _named_here(run: RunFile) -> RunFile:
-    """With its paths as this process can open them: in a locale without UTF-8 names are bytes in disguise."""
-    if sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
-        return run
-    keys = ("resume_from", "checkpoint_dir", "stop_file", "trial_folder", "metrics_file")
-    paths = {key: text for key in keys if (text := getattr(run, key)) is not None}
-    return msgspec.structs.replace(run, **{key: os.fsdecode(text.encode()) for key, text in paths.items()})
 
 
 def current_rank(environ: Mapping[str, str]) -> int:
@@ -454,14 +392,14 @@ def main(arguments: list[str]) -> int:
         if values:
             trial._record(request.step, values)
         if request.checkpoint:
-            _seal_working_folder(trial, request.step)
+            _commit_working_folder(trial, request.step)
     except (HpcsweepError, OSError, ValueError, TypeError) as error:
         print(f"hpcsweep.trial: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _seal_working_folder(trial: Trial, step: int) -> None:
+def _commit_working_folder(trial: Trial, step: int) -> None:
     """Move what is in the working folder into the checkpoint of `step`; the folder is empty again."""
     folder = trial.checkpoint_dir
     if folder is None or trial.rank != 0:

@@ -20,7 +20,8 @@ from hpcsweep.errors import HpcsweepError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import Report, metrics_files, read_reports
-from hpcsweep.trial import RunFile, Trial, current_rank
+from hpcsweep.store.run_file import RunFile
+from hpcsweep.trial import Trial, current_rank
 
 
 def run_file(tmp_path: Path, **fields: Any) -> RunFile:

@@ -49,8 +49,8 @@ from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import write_manifest
 from hpcsweep.store.requests import remove_request
+from hpcsweep.store.results import request_stop
 from hpcsweep.store.skipped import Skipped
-from hpcsweep.store.stops import request_stop
 
 
 class Committer:

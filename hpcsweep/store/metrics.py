@@ -7,6 +7,7 @@ reported but is not finite is written as the string `"nan"`, `"inf"` or `"-inf"`
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -62,6 +63,16 @@ class MetricsWriter:
         if size and os.pread(fd, 1, size - 1) != b"\n":
             write_all(fd, b"\n")
         return fd
+
+    def sync_and_close(self) -> None:
+        """Make what was written durable, by this process or another one; then close the file."""
+        self.close()
+        with contextlib.suppress(OSError):
+            fd = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
         """Close the file; a later `write` opens it again."""

@@ -1,7 +1,12 @@
-"""Result files: how a worker tells what became of a run. Immutable, one for each start of a run."""
+"""What driver and worker tell each other in a batch folder while its tasks run.
+
+Result files, immutable, one for each start of a run; and an empty file for each run that is to end while the
+others of its task go on. (A task as a whole is ended by cancelling it on the cluster.)
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -9,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.core.events import FailureKind, Interruption, Outcome, RunId
 from hpcsweep.errors import NewerFormatError
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
@@ -99,3 +104,25 @@ def new_results(
             passed_over.note(path, f"is the result of task {result.task}, restart {result.restart}")
             continue
         yield name, result
+
+
+_STOP_NAME: Final = re.compile(r"stop-(\d{1,9})-(\d{1,4})")
+
+
+def request_stop(batch: BatchLayout, run: RunId) -> None:
+    """Have the worker end this run; may be done again.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    write_atomic(batch.stop(run.trial, run.rung), b"")
+
+
+def requested_stops(batch: BatchLayout) -> set[RunId]:
+    """The runs that are to end; one readdir. None where the folder cannot be read just now."""
+    try:
+        names = os.listdir(batch.root)
+    except OSError:
+        return set()
+    found = (_STOP_NAME.fullmatch(name) for name in names)
+    return {RunId(int(match[1]), int(match[2])) for match in found if match}

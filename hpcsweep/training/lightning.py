@@ -23,8 +23,7 @@ except ImportError as error:
         "hpcsweep.training.lightning needs lightning: pip install 'hpcsweep[lightning]'"
     ) from error
 
-from hpcsweep.training.processes import told_to_stop
-from hpcsweep.training.random_states import random_states, restore_random_states
+from hpcsweep.training.distributed import any_should_stop, random_states, restore_random_states
 from hpcsweep.trial import Trial
 
 #: In the checkpoint's folder.
@@ -111,7 +110,7 @@ class SweepCallback(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Keep a checkpoint and stop, where steps count and the trial is told to."""
-        if self._unit == "step" and not trainer.should_stop and told_to_stop(self._trial):
+        if self._unit == "step" and not trainer.should_stop and any_should_stop(self._trial):
             trainer.should_stop = True
             # Lightning now validates in any case. It goes on from here with the next batch, so that a
             # validation that belongs to this step comes first, and one that does not counts for nothing.
@@ -126,7 +125,7 @@ class SweepCallback(Checkpoint):
         if self._validated or not trainer.enable_validation:
             self._report(trainer, epoch)
         self._keep(trainer, epoch)
-        if told_to_stop(self._trial):
+        if any_should_stop(self._trial):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,8 +27,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcsweep.errors import CheckpointError
-from hpcsweep.training.processes import rank
-from hpcsweep.training.random_states import plain, random_states, restore_random_states
+from hpcsweep.training.distributed import plain, random_states, rank, restore_random_states
 
 #: In the checkpoint's folder.
 FILE: Final = "state.pt"

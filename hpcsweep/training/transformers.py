@@ -28,7 +28,7 @@ except ImportError as error:
     need = "hpcsweep.training.transformers needs transformers: pip install 'hpcsweep[transformers]'"
     raise ImportError(need) from error
 
-from hpcsweep.training.processes import told_to_stop, wait_for_all
+from hpcsweep.training.distributed import any_should_stop, wait_for_all
 from hpcsweep.trial import Trial
 
 
@@ -96,14 +96,14 @@ class SweepCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Stop with a checkpoint, where steps count and the trial is told to."""
-        if self._unit == "step" and told_to_stop(self._trial):
+        if self._unit == "step" and any_should_stop(self._trial):
             control.should_save = control.should_training_stop = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Stop, where epochs count and the trial is told to."""
-        if self._unit == "epoch" and told_to_stop(self._trial):
+        if self._unit == "epoch" and any_should_stop(self._trial):
             control.should_training_stop = True
 
     def on_log(

@@ -8,18 +8,20 @@ and each value is quoted: placeholders then stand outside quotation marks.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from hpcsweep.core.quoting import shell_quote
 from hpcsweep.errors import TrainerError
 from hpcsweep.store.manifest import Program
-from hpcsweep.trial import RunFile
+from hpcsweep.store.run_file import RunFile
 
 #: Placeholders besides the parameters; a parameter of the same name comes first.
 #: `python` is the interpreter that runs hpcsweep.
@@ -145,3 +147,86 @@ def _fill(text: str, values: Mapping[str, Any], known: Collection[str], render: 
         raise TrainerError(f"train.command: unknown placeholder {{{name}}}; {hint}")
 
     return _PART.sub(replace, text)
+
+
+_SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
+#: What shells and env say of a script whose lines end with a carriage return.
+_CR_WORDS: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
+_HEAD: Final = 4096
+
+
+def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str]) -> str:
+    """What is wrong with the program that could not be started; empty if nothing is found.
+
+    Args:
+        argv: That was started.
+        workdir: Where.
+        environ: With which environment.
+    """
+    path = _found(argv[0], workdir=workdir, environ=environ)
+    if path is None:
+        return ""
+    first = _head(path).split(b"\n", 1)[0]
+    if not first.startswith(b"#!"):
+        return ""
+    if first.endswith(b"\r"):
+        return _windows(argv[0])
+    interpreter = first[2:].split()[:1]
+    if interpreter and not os.path.exists(interpreter[0]):
+        return f"{argv[0]}: its first line asks for {os.fsdecode(interpreter[0])}, which is not there"
+    return ""
+
+
+def line_ending_problem(argv: Sequence[str], words: str, *, workdir: str) -> str:
+    """The script of a failed command whose lines end as on Windows, in words; empty if none is found.
+
+    Args:
+        argv: The command.
+        words: What was printed last.
+        workdir: Where it ran.
+    """
+    for script in _scripts(argv):
+        path = os.path.join(workdir, script)
+        head = _head(path)
+        if b"\0" not in head and head.split(b"\n", 1)[0].endswith(b"\r"):
+            return _windows(script)
+    if _CR_WORDS.search(words):
+        return "a script with Windows line ends (CRLF)? `sed -i 's/\\r$//' SCRIPT` mends it"
+    return ""
+
+
+def _windows(script: str) -> str:
+    return (
+        f"{script}: has Windows line ends (CRLF), which Linux takes for part of each line; "
+        f"`sed -i 's/\\r$//' {shell_quote(script)}` mends it"
+    )
+
+
+def _scripts(argv: Sequence[str]) -> Iterator[str]:
+    """What the command runs itself or by a shell; Python and others read Windows line ends as well."""
+    if len(argv) == 3 and argv[1] == "-c" and _SHELLS.fullmatch(os.path.basename(argv[0])):
+        try:
+            argv = shlex.split(argv[2])
+        except ValueError:
+            argv = argv[2].split()
+    for index, word in enumerate(argv):
+        before = os.path.basename(argv[index - 1]) if index else ""
+        if os.path.sep in word or _SHELLS.fullmatch(before) or word.endswith((".sh", ".bash")):
+            yield word
+
+
+def _found(program: str, *, workdir: str, environ: Mapping[str, str]) -> str | None:
+    if os.path.sep in program:
+        path = os.path.join(workdir, program)
+        return path if os.path.isfile(path) else None
+    return shutil.which(program, path=environ.get("PATH"))
+
+
+def _head(path: str) -> bytes:
+    try:
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(_HEAD)
+    except OSError:
+        return b""

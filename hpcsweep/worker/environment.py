@@ -1,4 +1,4 @@
-"""What a run finds in its environment."""
+"""The context of a task, and the environment of its runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from hpcsweep import bootstrap
-from hpcsweep.store.manifest import CodeSnapshot, Program
-from hpcsweep.trial import RunFile
+from hpcsweep.store.layout import BatchLayout
+from hpcsweep.store.manifest import CodeSnapshot, Header, Program
+from hpcsweep.store.run_file import RunFile
 from hpcsweep.worker.command import as_text
 
 _OWN = (
@@ -31,6 +34,27 @@ _OWN = (
 _TASK: Final = frozenset(
     {"HPCSWEEP_JOB", "HPCSWEEP_NODE", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"}
 )
+
+
+class TaskContext(msgspec.Struct, frozen=True):
+    """One start of a task: which one, and where it runs.
+
+    Attributes:
+        restart: The cluster's own count of this task's starts, from 0.
+        scratch: A private folder of this node.
+        environ: The environment of the task.
+        modules: Where training finds this package, None where it needs no help; see `modules_folder`.
+    """
+
+    batch: BatchLayout
+    header: Header
+    task: int
+    restart: int
+    job: str
+    node: str
+    scratch: Path
+    environ: Mapping[str, str]
+    modules: Path | None = None
 
 
 def run_environment(

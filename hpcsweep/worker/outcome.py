@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import signal
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -16,6 +20,9 @@ _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
 _OUT_OF_MEMORY_TEXT = re.compile(
     r"CUDA out of memory|OutOfMemoryError|RESOURCE_EXHAUSTED|(?:^|\| )MemoryError\b"
 )
+
+#: A run that meets these at its own files has made them so: umask, chmod, a folder in place of a file.
+_OWN_FAULTS: Final = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 
 class ProcessExit(msgspec.Struct, frozen=True):
@@ -94,3 +101,18 @@ def _failure(process: ProcessExit) -> str:
 
 def _with_line(text: str, process: ProcessExit) -> str:
     return f"{text}; {label_excerpt(process.message)}" if process.message else text
+
+
+def classify_worker_error(error: Exception, trial: Path) -> RunOutcome:
+    """The outcome of a run that the worker failed at: an interruption, unless the run broke its own files.
+
+    Args:
+        error: What the worker met.
+        trial: The trial's folder. A worker that is barred from its files is barred by training code.
+    """
+    if isinstance(error, OSError) and error.errno in _OWN_FAULTS and error.filename is not None:
+        path = os.fsdecode(error.filename)
+        if path.startswith(f"{trial}/"):
+            return RunOutcome(Outcome.FAILED, message=f"{path}: {error.strerror}")
+    message = f"the worker: {type(error).__name__}: {error}"
+    return RunOutcome(interrupted=Interruption.WORKER_DIED, message=message)

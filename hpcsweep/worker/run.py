@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import shutil
@@ -19,20 +18,18 @@ from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import CheckpointError, NewerFormatError, TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs
-from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import Header, ManifestRun
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.manifest import ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.results import Result
-from hpcsweep.trial import RunFile
-from hpcsweep.worker.command import program_arguments
+from hpcsweep.store.run_file import RunFile
+from hpcsweep.worker.command import line_ending_problem, program_arguments, unrunnable_reason
 from hpcsweep.worker.entrypoint import ChildError
-from hpcsweep.worker.environment import run_environment
+from hpcsweep.worker.environment import TaskContext, run_environment
 from hpcsweep.worker.log import RunLog
-from hpcsweep.worker.memory import oom_kills
 from hpcsweep.worker.objective import ObjectiveReading, read_objective
-from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify
-from hpcsweep.worker.process import Child
-from hpcsweep.worker.script_checks import line_ending_problem, unrunnable_reason
+from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify, classify_worker_error
+from hpcsweep.worker.process import Child, oom_kills
 from hpcsweep.worker.stdout_metrics import StdoutMetrics
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
@@ -41,33 +38,10 @@ TERM_S = 2.0
 #: How much later than its child the worker may get a signal meant for both.
 LINGER_S = 1.0
 
-#: A run that meets these at its own files has made them so: umask, chmod, a folder in place of a file.
-_OWN_FAULTS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 #: Pieces of 64 KiB that are read of a program's output before anything else is looked at.
 _MOST_READS = 64
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-
-
-class TaskContext(msgspec.Struct, frozen=True):
-    """One start of a task: which one, and where it runs.
-
-    Attributes:
-        restart: The cluster's own count of this task's starts, from 0.
-        scratch: A private folder of this node.
-        environ: The environment of the task.
-        modules: Where training finds this package, None where it needs no help; see `modules_folder`.
-    """
-
-    batch: BatchLayout
-    header: Header
-    task: int
-    restart: int
-    job: str
-    node: str
-    scratch: Path
-    environ: Mapping[str, str]
-    modules: Path | None = None
 
 
 class Attempt:
@@ -312,10 +286,9 @@ class Attempt:
         self._log.finish()
         if self._printed is not None:
             self._printed.finish()
-        self._metrics.close()
         self._child = None
         self._deadline = None
-        self._sync_metrics()
+        self._metrics.sync_and_close()
         measured = self._measure()
         if self._printed is not None:
             measured = measured.with_stdout_problem(self._printed.problem(self._program.metric))
@@ -372,15 +345,6 @@ class Attempt:
         except (OSError, CheckpointError) as error:
             self._log.note(f"the checkpoint of step {step} could not be kept: {error}")
 
-    def _sync_metrics(self) -> None:
-        """Have the metrics on disk before the result is, for those who read them from elsewhere."""
-        with contextlib.suppress(OSError):
-            fd = os.open(self._metrics.path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-
     def _measure(self) -> ObjectiveReading:
         return read_objective(
             self._trial, self.run, self._program, restart=self._context.restart, start=self._start_step
@@ -407,16 +371,7 @@ class Attempt:
         with contextlib.suppress(Exception):
             self._drop_pipe()
             self._log.finish()
-        self._finish(self._verdict_on(error))
-
-    def _verdict_on(self, error: Exception) -> RunOutcome:
-        """What an error of the worker makes of the run: what it did to its own files is its own fault."""
-        if isinstance(error, OSError) and error.errno in _OWN_FAULTS and error.filename is not None:
-            path = os.fsdecode(error.filename)
-            if path.startswith(f"{self._trial.root}/"):
-                return RunOutcome(Outcome.FAILED, message=f"{path}: {error.strerror}")
-        text = f"the worker: {type(error).__name__}: {error}"
-        return RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
+        self._finish(classify_worker_error(error, self._trial.root))
 
     def _finish(self, verdict: RunOutcome, *, reached: int = 0) -> None:
         seconds = time.monotonic() - self._began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import selectors
 import shutil
@@ -25,16 +26,15 @@ from hpcsweep.core.first_errors import FirstErrors, failed_at_once
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.log_excerpt import read_excerpt
 from hpcsweep.store.manifest import ManifestRun, read_task
-from hpcsweep.store.results import Result, new_results, read_result, write_result
-from hpcsweep.store.stops import requested_stops
-from hpcsweep.worker.environment import lane_devices, modules_folder
-from hpcsweep.worker.run import Attempt, TaskContext
+from hpcsweep.store.results import Result, new_results, read_result, requested_stops, write_result
+from hpcsweep.worker.environment import TaskContext, lane_devices, modules_folder
+from hpcsweep.worker.run import Attempt
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
 _RETRY_S = (0.2, 1.0, 3.0, 6.0)
 
 #: How often a task of several runs looks whether one of them is to end; each costs a readdir.
-STOPS_S = 8.0
+STOP_CHECK_S = 8.0
 
 #: How long a file that is there may stay invisible on another node.
 VISIBLE_S = 60.0
@@ -54,7 +54,7 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._told: deque[signal.Signals] = deque()
+        self._received: deque[signal.Signals] = deque()
         self.first: signal.Signals | None = None
         self.wakeup, write = os.pipe()
         os.set_blocking(self.wakeup, False)
@@ -70,15 +70,15 @@ class Signals:
             while os.read(self.wakeup, 4096):
                 pass
         taken = []
-        while self._told:
-            taken.append(self._told.popleft())
+        while self._received:
+            taken.append(self._received.popleft())
         return taken
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         polite = signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
         told = signal.SIGUSR2 if polite else signal.SIGTERM
         self.first = self.first or told
-        self._told.append(told)
+        self._received.append(told)
 
     def _ignore(self, signum: int, frame: FrameType | None) -> None:
         """Being woken up is all: a handler must be there for that."""
@@ -135,7 +135,7 @@ def run_task(
     header, work = read_task(batch, task)
     scratch = Path(tempfile.mkdtemp(prefix="hpcsweep-"))
     try:
-        start = TaskContext(
+        context = TaskContext(
             batch=batch,
             header=header,
             task=task,
@@ -146,7 +146,7 @@ def run_task(
             environ=environ,
             modules=modules_folder(scratch / "python"),
         )
-        lanes = _Lanes(start, work.runs, signals)
+        lanes = _Lanes(context, work.runs, signals)
         if setup_failed is not None:
             lanes.leave(setup_failed.message(batch.log(task)), why=Interruption.WORKER_DIED)
         return lanes.run()
@@ -165,29 +165,30 @@ def _await_manifest(batch: BatchLayout) -> None:
 class _Lanes:
     """Runs the runs, `header.lanes` at a time, in one thread."""
 
-    def __init__(self, start: TaskContext, runs: tuple[ManifestRun, ...], signals: Signals) -> None:
-        self._start = start
+    def __init__(self, context: TaskContext, runs: tuple[ManifestRun, ...], signals: Signals) -> None:
+        self._context = context
         self._signals = signals
         self._several = len(runs) > 1
         self._waiting = deque(
             (n, run)
             for n, run in enumerate(runs)
-            if not is_finished(start.batch, start.task, start.restart, n)
+            if not is_finished(context.batch, context.task, context.restart, n)
         )
-        header = start.header
-        visible = start.environ.get("CUDA_VISIBLE_DEVICES")
+        header = context.header
+        visible = context.environ.get("CUDA_VISIBLE_DEVICES")
         self._lanes = deque(enumerate(lane_devices(visible, gpus=header.gpus, lanes=header.lanes)))
         self._active: dict[int, tuple[Attempt, tuple[int, list[str] | None]]] = {}
         self._all_written = True
+        self._fail_fast = FailFast(context.batch, header.fail_fast)
         #: Runs that are to end, and when to look for more of them, on the monotonic clock.
         self._stopped: set[RunId] = set()
-        self._next_look = time.monotonic()
+        self._next_check = time.monotonic()
 
     def run(self) -> bool:
         """Until every run has its result; whether all of them could be written."""
         while self._waiting or self._active:
-            self._look_whether_to_leave()
-            self._look_for_stops()
+            self._check_early_end()
+            self._check_stop_requests()
             while self._waiting and self._lanes:
                 self._begin(*self._waiting.popleft())
             if self._active:
@@ -203,24 +204,24 @@ class _Lanes:
                     self._write(attempt.result, n)
         return self._all_written
 
-    def _look_whether_to_leave(self) -> None:
+    def _check_early_end(self) -> None:
         """Before another run begins: a task that is told to stop or abandoned begins none."""
         if not self._waiting or not self._lanes:
             return
-        batch, fail_fast = self._start.batch, self._start.header.fail_fast
+        batch = self._context.batch
         if batch.void.exists() or not batch.manifest.exists():  # an abandoned one may be compacted by now
             self._waiting.clear()
         elif self._signals.first is not None:
             self.leave("the task was told to stop before this run began")
-        elif fail_fast and fail_alike(batch, fail_fast):
+        elif self._fail_fast.reached():
             self.leave("not begun: the first runs all failed at once with the same error")
 
-    def _look_for_stops(self) -> None:
+    def _check_stop_requests(self) -> None:
         """End the runs that nobody wants any more, and begin none of them; the others go on."""
-        if not self._several or time.monotonic() < self._next_look:
+        if not self._several or time.monotonic() < self._next_check:
             return
-        self._next_look = time.monotonic() + STOPS_S
-        new = requested_stops(self._start.batch) - self._stopped
+        self._next_check = time.monotonic() + STOP_CHECK_S
+        new = requested_stops(self._context.batch) - self._stopped
         self._stopped |= new
         for attempt, _ in self._active.values():
             if RunId(attempt.run.trial, attempt.run.rung) in new:
@@ -231,26 +232,26 @@ class _Lanes:
                 self._waiting.append((n, run))
                 continue
             result = _not_started(
-                self._start, run, why=Interruption.NOT_STARTED, message="stopped before it began"
+                self._context, run, why=Interruption.NOT_STARTED, message="stopped before it began"
             )
             self._write(msgspec.structs.replace(result, outcome=Outcome.STOPPED, interrupted=None), n)
 
     def leave(self, message: str, *, why: Interruption = Interruption.NOT_STARTED) -> None:
         """Begin none of the runs that wait; each has a result that says why."""
         for n, run in self._waiting:
-            self._write(_not_started(self._start, run, why=why, message=message), n)
+            self._write(_not_started(self._context, run, why=why, message=message), n)
         self._waiting.clear()
 
     def _begin(self, n: int, run: ManifestRun) -> None:
         lane = self._lanes.popleft()
-        start = self._start
-        log = start.batch.log(start.task, n if self._several else None)
+        context = self._context
+        log = context.batch.log(context.task, n if self._several else None)
         try:
-            attempt = Attempt(start, run, log=log, devices=lane[1])
+            attempt = Attempt(context, run, log=log, devices=lane[1])
         except OSError as error:
             self._lanes.append(lane)
             message = f"the worker: {type(error).__name__}: {error}"
-            self._write(_not_started(start, run, why=Interruption.WORKER_DIED, message=message), n)
+            self._write(_not_started(context, run, why=Interruption.WORKER_DIED, message=message), n)
             return
         self._active[n] = attempt, lane
         _guard(attempt, attempt.begin)
@@ -264,7 +265,7 @@ class _Lanes:
         # What a child leaves behind ends without telling: under a deadline it is looked after.
         pause = min(max(min(deadlines) - time.monotonic(), 0.0), 0.1) if deadlines else 60.0
         if self._several:
-            pause = min(pause, max(self._next_look - time.monotonic(), 0.0))
+            pause = min(pause, max(self._next_check - time.monotonic(), 0.0))
         with selectors.DefaultSelector() as selector:
             selector.register(self._signals.wakeup, selectors.EVENT_READ)
             for attempt in attempts:
@@ -275,7 +276,7 @@ class _Lanes:
     def _write(self, result: Result, n: int) -> None:
         for pause in (*_RETRY_S, None):
             try:
-                write_result(self._start.batch, result, n=n)
+                write_result(self._context.batch, result, n=n)
                 return
             except OSError as error:
                 print(
@@ -286,26 +287,41 @@ class _Lanes:
         self._all_written = False
 
 
-def fail_alike(batch: BatchLayout, trials: int) -> bool:
-    """Whether so many trials of the batch have just failed at once, all alike, and no run did better.
+class FailFast:
+    """Whether the first runs of the batch all fail at once with the same error.
 
-    The driver pauses the sweep then, but looks only now and then: a queue of runs that fail within
-    seconds would be through before it does.
+    The driver pauses the sweep then, but polls only now and then: a queue of runs that fail within seconds
+    would be through before it does. Each result is read once, and none any more after a run did better.
+
+    Args:
+        batch: The batch.
+        trials: How many trials must have failed; 0: never.
     """
-    errors = FirstErrors()
-    first_at = time.time()
-    for _, result in new_results(batch, ()):
-        failed = failed_at_once(
-            outcome=result.outcome,
-            why=result.interrupted,
-            seconds=result.seconds,
-            valued=result.value is not None,
-        )
-        errors.add(result.trial, result.message, failed)
-        first_at = min(first_at, result.started or first_at)
-        if errors.over:
+
+    def __init__(self, batch: BatchLayout, trials: int) -> None:
+        self._batch = batch
+        self._trials = trials
+        self._errors = FirstErrors()
+        self._read: set[str] = set()
+        self._first_at = math.inf
+
+    def reached(self) -> bool:
+        """Whether no further run should begin; costs a readdir while that is open."""
+        if not self._trials or self._errors.over:
             return False
-    return len(errors.trials) >= trials and time.time() - first_at < _BURST_S
+        for name, result in new_results(self._batch, self._read):
+            self._read.add(name)
+            failed = failed_at_once(
+                outcome=result.outcome,
+                why=result.interrupted,
+                seconds=result.seconds,
+                valued=result.value is not None,
+            )
+            self._errors.add(result.trial, result.message, failed)
+            self._first_at = min(self._first_at, result.started or time.time())
+            if self._errors.over:
+                return False
+        return len(self._errors.trials) >= self._trials and time.time() - self._first_at < _BURST_S
 
 
 def is_finished(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
@@ -333,7 +349,7 @@ def _guard(attempt: Attempt, action: Callable[[], None]) -> None:
 
 
 def _not_started(
-    start: TaskContext,
+    context: TaskContext,
     run: ManifestRun,
     *,
     why: Interruption,
@@ -343,10 +359,10 @@ def _not_started(
         trial=run.trial,
         rung=run.rung,
         attempt=run.attempt,
-        restart=start.restart,
-        task=start.task,
+        restart=context.restart,
+        task=context.task,
         interrupted=why,
-        node=start.node,
-        job=start.job,
+        node=context.node,
+        job=context.job,
         message=message,
     )

@@ -22,7 +22,7 @@ TICK_VARIABLE: Final = "HPCSWEEP_TICK"
 #: The GPU is held meanwhile.
 LONGEST_S: Final = 180.0
 #: A task that is told to stop lets it finish what it is at: a submission that is cut off costs more.
-NOTICE_S: Final = 10.0
+TICK_NOTICE_S: Final = 10.0
 
 
 def tick(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str], signals: Signals) -> None:
@@ -56,6 +56,6 @@ def _run(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str],
         while not child.exited and (left := deadline - time.monotonic()) > 0:
             select.select([signals.wakeup], [], [], left)  # its end wakes us as well
             if signals.take():
-                deadline = min(deadline, time.monotonic() + NOTICE_S)
+                deadline = min(deadline, time.monotonic() + TICK_NOTICE_S)
     finally:
         child.end()

@@ -30,8 +30,7 @@ from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.requests import Request, write_request
-from hpcsweep.store.results import Result, write_result
-from hpcsweep.store.stops import requested_stops
+from hpcsweep.store.results import Result, requested_stops, write_result
 from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import STARTED, end_of, events, make_driver, of_kind
 

@@ -471,7 +471,7 @@ def test_a_child_that_the_kernel_kills_for_memory_fails_its_run_whose_script_exi
         file.write_text(text)
     (kernel / "sitecustomize.py").write_text(
         "import pathlib\n"
-        "from hpcsweep.worker.memory import oom_kills\n"
+        "from hpcsweep.worker.process import oom_kills\n"
         f"oom_kills.__defaults__ = (pathlib.Path({str(kernel)!r}),)\n"
     )
     child = f"echo oom_kill 1 >{counter}; kill -KILL $$"

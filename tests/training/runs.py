@@ -10,7 +10,8 @@ import pytest
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import metrics_files, read_reports
-from hpcsweep.trial import RunFile, Trial
+from hpcsweep.store.run_file import RunFile
+from hpcsweep.trial import Trial
 
 if TYPE_CHECKING:
     import torch

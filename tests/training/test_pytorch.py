@@ -217,7 +217,7 @@ import os, sys, random, torch, torch.distributed as dist
 from pathlib import Path
 from torch.nn.parallel import DistributedDataParallel
 from hpcsweep.trial import current_trial
-from hpcsweep.training.processes import told_to_stop
+from hpcsweep.training.distributed import any_should_stop
 from hpcsweep.training.pytorch import TorchState
 
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -237,9 +237,9 @@ state.load(folder / "trial/checkpoints/step-1")
 assert torch.equal(model.module.weight, weights)
 assert torch.equal(torch.rand(3), expected), "the other process's random numbers"
 trial._told = rank == 1
-assert told_to_stop(trial)
+assert any_should_stop(trial)
 trial._told = False
-assert not told_to_stop(trial)
+assert not any_should_stop(trial)
 dist.barrier()
 os._exit(0)  # taking gloo's threads down on the way out aborts now and then
 """

@@ -14,7 +14,7 @@ import pytest
 import hpcsweep
 from hpcsweep.core.events import Outcome
 from hpcsweep.store.manifest import Program
-from hpcsweep.trial import RunFile
+from hpcsweep.store.run_file import RunFile
 from hpcsweep.worker.environment import run_environment
 
 if TYPE_CHECKING:

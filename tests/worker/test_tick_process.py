@@ -25,7 +25,7 @@ import os, sys
 from hpcsweep.worker import tick_process
 from hpcsweep.worker.__main__ import main
 sys.executable = os.environ["TICK"]
-tick_process.NOTICE_S = 0.2
+tick_process.TICK_NOTICE_S = 0.2
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -23,7 +23,7 @@ from hpcsweep.store.metrics import MetricsWriter, metrics_files, read_reports
 from hpcsweep.store.requests import Request, new_requests, write_request
 from hpcsweep.store.results import Result, new_results, write_result
 from hpcsweep.store.skipped import Skipped, regular_files
-from tests.store.test_follow import notes, session
+from tests.store.test_tail import notes, session
 from tests.users import ADA, BOB, GROUP, IS_ROOT, as_user, give, open_folder
 
 

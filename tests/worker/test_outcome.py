@@ -11,9 +11,9 @@ from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.worker.memory import oom_kills
 from hpcsweep.worker.objective import ObjectiveReading, read_objective
 from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify
+from hpcsweep.worker.process import oom_kills
 
 GOOD = ObjectiveReading(0.5, "", 9, fresh=True, complete=True)
 NONE = ObjectiveReading(None, "never reported", 0, fresh=False, complete=False)
