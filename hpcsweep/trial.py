@@ -291,7 +291,7 @@ def _listen(trial: Trial) -> None:
         return
 
     def raise_flag(signum: int, frame: FrameType | None) -> None:
-        trial._told = True
+        trial._stop_seen = True
         with contextlib.suppress(OSError):  # the file tells the other processes of this training
             os.close(os.open(trial._run.stop_file, os.O_WRONLY | os.O_CREAT, 0o644))
 
