@@ -547,7 +547,7 @@ def test_tasks_are_shown_with_the_seconds_of_their_last_start(tmp_path: Path) ->
 
 
 def test_limits_and_the_length_of_the_queue_are_told(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"nodes": 2, "array_tasks": 5, "max_jobs": 7, "time_limit": 60}
+    options: dict[str, Any] = {"nodes": 2, "array_tasks": 5, "max_jobs": 7, "time_limit": "60s"}
     site = Site(tmp_path / "told", **options)
     told = Limits(array_tasks=5, slots=4, queued_tasks=7, time_s=60, nodes=("node001", "node002"))
     assert site.cluster.limits() == told
@@ -557,7 +557,7 @@ def test_limits_and_the_length_of_the_queue_are_told(tmp_path: Path) -> None:
     site.states("a")
     assert site.cluster.queued_tasks == 5
     silent = Site(tmp_path / "silent", **options, tells_max_jobs=False)
-    assert silent.cluster.limits() == msgspec.structs.replace(told, queued=None)
+    assert silent.cluster.limits() == msgspec.structs.replace(told, queued_tasks=None)
 
 
 def test_the_time_limit_of_the_site_holds_for_tasks_that_ask_for_none(tmp_path: Path) -> None:

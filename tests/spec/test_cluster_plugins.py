@@ -16,8 +16,8 @@ from hpcsweep.core.protocols import Cluster
 
 
 class Farm(Cluster):
-    def __init__(self, *, spec, pool: str, priority: int = 3, partition: str | None = None) -> None:
-        self.made = (spec.name, pool, priority, partition)
+    def __init__(self, *, spec, farm_queue: str, priority: int = 3, partition: str | None = None) -> None:
+        self.made = (spec.name, farm_queue, priority, partition)
 """
 SPEC = """\
 name: s
@@ -25,7 +25,7 @@ train: {command: "true"}
 objective: {metric: loss}
 space: {x: {type: float, low: 0.0, high: 1.0}}
 budget: {trials: 1}
-cluster: {name: farm, pool: night, partition: big, max_tasks: 4}
+cluster: {name: farm, farm_queue: night, partition: big, max_tasks: 4}
 """
 
 
@@ -52,7 +52,7 @@ def spec(tmp_path: Path) -> Path:
 
 def test_the_cluster_is_made_with_what_its_section_says(spec: Path) -> None:
     place = resolve_target(load_spec(spec))
-    assert (place.name, place.max_tasks) == ("farm", 4)
+    assert (place.name, place.max_tasks, place.why) == ("farm", 4, "cluster farm (as asked for)")
     assert vars(place.cluster)["made"] == ("s", "night", 3, "big")
 
 
@@ -61,16 +61,18 @@ def test_the_spec_reads_back_with_the_cluster_s_own_keys(spec: Path, tmp_path: P
     again = tmp_path / "again.yaml"
     again.write_text(first.dump_yaml())
     assert load_spec(again).cluster == first.cluster
-    assert first.resolved()["cluster"].items() >= {"name": "farm", "pool": "night", "priority": 3}.items()
+    assert (
+        first.resolved()["cluster"].items() >= {"name": "farm", "farm_queue": "night", "priority": 3}.items()
+    )
 
 
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("cluster.pool=3", "cluster.pool: must be text, got 3; quote it"),
-        ("cluster={name: farm}", "cluster.pool: missing"),
+        ("cluster.farm_queue=3", "cluster.farm_queue: must be text, got 3; quote it"),
+        ("cluster={name: farm}", "cluster.farm_queue: missing"),
         ("cluster.prioritty=3", "cluster.prioritty: unknown key; did you mean 'priority'?"),
-        ("cluster.name=slurm", "cluster.pool: unknown key; expected one of: name, max_gpus"),
+        ("cluster.name=slurm", "cluster.farm_queue: unknown key; expected one of: name, max_gpus"),
         (
             "cluster={name: broken}",
             "cluster.name: 'broken' cannot be imported: ModuleNotFoundError: No module named 'no_such",
@@ -89,11 +91,11 @@ def test_problems_with_keys_of_an_installed_cluster_are_reported(
 def test_the_schema_knows_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpcsweep.spec.schema.entry_points", lambda group: [_Point()])
     ours, farm = json_schema()["properties"]["cluster"]["anyOf"][0]["anyOf"]
-    assert farm["properties"].keys() - ours["properties"].keys() == {"pool", "priority"}
+    assert farm["properties"].keys() - ours["properties"].keys() == {"farm_queue", "priority"}
     assert farm["properties"]["priority"] == {"default": 3, "type": "integer"}
     assert farm["properties"]["name"] == {"const": "farm"}
-    assert farm["required"] == ["name", "pool"]
-    assert "pool" not in ours["properties"]
+    assert farm["required"] == ["name", "farm_queue"]
+    assert "farm_queue" not in ours["properties"]
 
 
 class _Point:
