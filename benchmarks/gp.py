@@ -65,7 +65,7 @@ def ask_botorch(known: History, n: int) -> None:
     optimize_acqf(improvement, bounds=bounds, q=n, num_restarts=4, raw_samples=128, sequential=True)
 
 
-def show(name: str, took: float, most: float) -> bool:
+def print_timing(name: str, took: float, most: float) -> bool:
     """Print one figure; whether it is reached."""
     reached = took <= most
     print(
@@ -93,8 +93,8 @@ def main() -> int:
     distinct = len({config_key(config) for config in batch})
     whole = seconds(lambda: one.ask(BATCH, many, default_rng(0)))
     reached = [
-        show("1 configuration, 50 results (median of 5)", single, MOST_FOR_ONE),
-        show(f"{BATCH} configurations, 500 results, 64 pending", whole, MOST_FOR_BATCH),
+        print_timing("1 configuration, 50 results (median of 5)", single, MOST_FOR_ONE),
+        print_timing(f"{BATCH} configurations, 500 results, 64 pending", whole, MOST_FOR_BATCH),
     ]
     print(f"{distinct} of {BATCH} are distinct")
     if options.plain:

@@ -31,7 +31,7 @@ import msgspec
 from benchmarks.problems import PROBLEMS
 from benchmarks.quality_curves import CURVES, METHODS, WORKERS, time_to_target
 from benchmarks.quality_functions import OPTUNA, regret
-from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, show
+from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
 
 OURS: Final = ("random", "sobol", "tpe", "gp", "cmaes", "evolution", "auto")
 OPTUNA_TPE: Final = f"{OPTUNA}TPESampler"
@@ -153,7 +153,7 @@ def main() -> int:
         else:
             what, baseline = "Median virtual seconds to the best 0.1 % at any resource", "random+fifo"
             verdicts = curve_verdicts(table)
-        show(table, what=f"{what}, {options.seeds} seeds", baseline=baseline)
+        print_table(table, what=f"{what}, {options.seeds} seeds", baseline=baseline)
         for verdict in verdicts:
             print(verdict)
             reached = reached and verdict.reached is not False

@@ -58,7 +58,7 @@ class Table:
         return self._cpu_s[method]
 
 
-def show(table: Table, *, what: str, baseline: str) -> None:
+def print_table(table: Table, *, what: str, baseline: str) -> None:
     """Print the medians by problem, batch and method, with their ratios to those of `baseline`."""
     width = max(18, *(len(method) + 2 for method in table.methods))
     print(f"{what}; in brackets its ratio to {baseline}")
@@ -149,8 +149,8 @@ def _auto_is_second_at_least(table: Table, others: Sequence[str]) -> Verdict:
                 continue
             count += 1
             if mine > known[1]:
-                place = 1 + sum(value < mine for value in known)
-                worse.append(f"{name}/{batch} is number {place}, {mine / known[1]:.2f} of the second")
+                rank = 1 + sum(value < mine for value in known)
+                worse.append(f"{name}/{batch} is number {rank}, {mine / known[1]:.2f} of the second")
     return Verdict(
         "auto never worse than the second best of ours",
         not worse if count else None,

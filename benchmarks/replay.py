@@ -157,21 +157,21 @@ def replay(layout: Layout, trials: int) -> Figures:
     base_mib = peak_mib()
     cpu = time.process_time()
     times = [time.perf_counter()]
-    reading = read_journal(layout)
+    snapshot = read_journal(layout)
     times.append(time.perf_counter())
     state = SweepState()
-    for event in reading.events:
+    for event in snapshot.events:
         state.apply(event)
     times.append(time.perf_counter())
     scheduler = hyperband(trials)
-    for event in reading.events:
+    for event in snapshot.events:
         scheduler.apply(event)
     times.append(time.perf_counter())
     assert scheduler.done
     assert state.outstanding == 0
     read_s, state_s, scheduler_s = (after - before for before, after in pairwise(times))
     return Figures(
-        events=len(reading.events),
+        events=len(snapshot.events),
         trials=len(state.trials),
         runs=sum(state.counts.values()),
         read_s=read_s,
@@ -190,7 +190,7 @@ def replay_alone(root: Path, trials: int) -> Figures:
     return msgspec.json.decode(done.stdout, type=Figures)
 
 
-def show(layout: Layout, found: Sequence[Figures]) -> bool:
+def print_figures(layout: Layout, found: Sequence[Figures]) -> bool:
     """Print the median replay; whether what is promised is reached."""
     one = sorted(found, key=lambda figures: figures.total_s)[len(found) // 2]
     segments = list(layout.journal.iterdir())
@@ -226,7 +226,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         layout = Layout(Path(folder))
         write(layout, options.trials)
-        reached = show(layout, [replay_alone(layout.root, options.trials) for _ in range(options.times)])
+        reached = print_figures(
+            layout, [replay_alone(layout.root, options.trials) for _ in range(options.times)]
+        )
     return 0 if reached else 1
 
 

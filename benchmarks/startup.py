@@ -76,7 +76,7 @@ def modules(program: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def show(command: Command, times: int) -> bool:
+def print_timing(command: Command, times: int) -> bool:
     """Measure and print one command; whether what is promised of it is reached."""
     bare, own = [], []
     for _ in range(times):
@@ -106,7 +106,7 @@ def main() -> int:
     print(f"{'':<36} {'median':>7} {'bare':>7} {'ratio':>7} {'modules':>8}  heavy ones among them")
     for command in COMMANDS:  # files into the page cache, byte code written
         seconds(command.arguments)
-    reached = [show(command, options.times) for command in COMMANDS]
+    reached = [print_timing(command, options.times) for command in COMMANDS]
     return 0 if all(reached) else 1
 
 

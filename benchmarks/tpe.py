@@ -65,7 +65,7 @@ def single_ms() -> float:
     return 1e3 * statistics.median(taken)
 
 
-def show(name: str, took: float, most: float, unit: str) -> bool:
+def print_timing(name: str, took: float, most: float, unit: str) -> bool:
     """Print one figure; whether it is reached."""
     reached = took <= most
     verdict = "reached" if reached else "NOT REACHED"
@@ -78,10 +78,12 @@ def main() -> int:
     reached: list[bool] = []
     for results, most in BATCHES.items():
         took, new = batch_s(results)
-        reached.append(show(f"{BATCH} configurations, {results} results, {PENDING} pending", took, most, "s"))
+        reached.append(
+            print_timing(f"{BATCH} configurations, {results} results, {PENDING} pending", took, most, "s")
+        )
         reached.append(new == BATCH)
         print(f"  {new} of {BATCH} are distinct and new")
-    reached.append(show(f"one at a time, {TRIALS} results", single_ms(), MOST_MS, "ms"))
+    reached.append(print_timing(f"one at a time, {TRIALS} results", single_ms(), MOST_MS, "ms"))
     return 0 if all(reached) else 1
 
 

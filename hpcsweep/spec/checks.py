@@ -82,7 +82,7 @@ def check_early_stopping(
     if repeats > 1 and early:
         problems.add("repeats", f"must be 1 with {early}, got {repeats}")
     if traits.population and stop:
-        problems.add("stop", f"cannot go with {early}, which replaces its bad members itself")
+        problems.add("stop", f"cannot be combined with {early}, which replaces its bad members itself")
 
 
 def check_end(

@@ -141,7 +141,7 @@ def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
     for name, raw in space.items():
         path = f"space.{name}"
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-            problems.add(path, f"must be named by letters, digits and _, got {format_value(name)}")
+            problems.add(path, f"must consist of letters, digits and _, got {format_value(name)}")
             continue
         if upper.setdefault(name.upper(), name) != name:
             problems.add(path, f"must differ from {upper[name.upper()]!r} in more than case")

@@ -78,7 +78,7 @@ class _Composer(Composer):
         if isinstance(event, AliasEvent):
             node = self.anchors.get(event.anchor)
             if node is not None and id(node) not in self._sizes:
-                raise self._refusal(f"must not hold itself, got the alias *{event.anchor}", event)
+                raise self._refusal(f"must not contain itself, got the alias *{event.anchor}", event)
             self._count(self._sizes.get(id(node), 1), event)
             node = super().compose_node(parent, index)
         else:

@@ -12,7 +12,7 @@ from benchmarks.problems import PROBLEMS, Curves, hartmann_curves
 from benchmarks.quality import OPTUNA_TPE, OURS, Task, run_tasks
 from benchmarks.quality_curves import ReferenceASHA, Sweep, target, time_to_target
 from benchmarks.quality_functions import regret
-from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, show
+from benchmarks.quality_verdicts import Table, curve_verdicts, function_verdicts, print_table
 from hpcsweep.core.events import Outcome, RunFinished, TrialCreated, TrialPromoted
 from hpcsweep.core.protocols import Promote, Scheduler, Start
 from hpcsweep.core.space import Float, Parameter, Space
@@ -188,7 +188,7 @@ def test_verdicts_on_learning_curves_want_every_problem() -> None:
 
 def test_the_table_shows_medians_and_ratios(capsys: pytest.CaptureFixture[str]) -> None:
     table = table_of(16, {"branin": {"random": 8.0, "tpe": 2.0}, "levy": {"random": 1.0}})
-    show(table, what="Median regret", baseline="random")
+    print_table(table, what="Median regret", baseline="random")
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "Median regret; in brackets its ratio to random"
     assert [line.split() for line in rest if line] == [

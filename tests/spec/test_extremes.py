@@ -33,7 +33,7 @@ BOMB = "".join(f"  b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 10)}]\n" for n in ra
 LINES = {
     "train: {command: x}\nobjective: {metric: loss}\nspace:\n  b0: &b0 [l, l, l, l, l, l, l, l, l, l]\n"
     + BOMB: "space.b4[",
-    BASE + "enqueue: &e [{x: 1}, *e]\n": "enqueue[1]: must not hold itself, got the alias *e",
+    BASE + "enqueue: &e [{x: 1}, *e]\n": "enqueue[1]: must not contain itself, got the alias *e",
     BASE + "cluster: {options: &o {gres: *o}}\n": "cluster.options.gres: must not hold itself",
     BASE + f"constraints: {'[' * 60}{']' * 60}\n": "must be nested at most 50 deep",
     BASE + f"enqueue: {'[' * 5000}": "must be nested at most 50 deep",

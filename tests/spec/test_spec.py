@@ -376,7 +376,7 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["space.new: must not be empty; for a null write {type: constant, value: null}"],
         ),
         (["space.new=[1, 1]"], ["space.new: must be distinct, got 1 twice"]),
-        (["space.2x=1"], ["space.2x: must be named by letters, digits and _, got '2x'"]),
+        (["space.2x=1"], ["space.2x: must consist of letters, digits and _, got '2x'"]),
         (["space.LR=1"], ["space.LR: must differ from 'lr' in more than case"]),
         (
             ["space.momentum.when={optimiser: sgd}"],
@@ -492,7 +492,7 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["scheduler={name: pbt, population: 4, interval: 20, max_resource: 9}", "stop=median"],
             [
                 "scheduler.interval: must be <= max_resource (9), got 20",
-                "stop: cannot go with scheduler: pbt, which replaces its bad members itself",
+                "stop: cannot be combined with scheduler: pbt, which replaces its bad members itself",
             ],
         ),
         (
