@@ -22,7 +22,7 @@ class _Suspicions:
     Attributes:
         polled: A poll has shown what there is of it.
         since: Since when each poll has shown that a task may wait in vain.
-        tasks: Those of which that is recorded, or concluded, if it goes on.
+        tasks: Those whose reason is recorded, or believed, if it persists.
     """
 
     def __init__(self) -> None:

@@ -86,7 +86,7 @@ class Cancellations:
         ):
             return []
         reason = self._state.live[next(iter(self._monitor.blocked.impossible))].blocked_reason
-        return [PauseRequested(now, f"its jobs can never start ({reason}): mend the spec, then launch again")]
+        return [PauseRequested(now, f"its jobs can never start ({reason}): fix the spec, then launch again")]
 
     def note(self, effect: Effect, result: EffectResult) -> None:
         """Take note of what came of an effect."""

@@ -48,7 +48,7 @@ class CompactionManager:
 
     Args:
         state: Of the sweep; kept up to date by the driver.
-        packing: Kept up to date by the driver.
+        compaction_state: Kept up to date by the driver.
         retention: Kept up to date by the driver; None: all checkpoints stay.
         layout: Names the folders in messages.
         at: As soon as about so many raw files are ready, a part is made of them; at the end of the
@@ -58,14 +58,14 @@ class CompactionManager:
     def __init__(
         self,
         state: SweepState,
-        packing: CompactionState,
+        compaction_state: CompactionState,
         retention: Retention | None,
         *,
         layout: Layout,
         at: int,
     ) -> None:
         self._state = state
-        self._packing = packing
+        self._compaction_state = compaction_state
         self._retention = retention
         self._layout = layout
         self._at = at
@@ -103,17 +103,17 @@ class CompactionManager:
         if self._failed:
             return Step()
         if self._to_clear is None:
-            self._to_clear = [part for part in uncleared if part in self._packing.told]
+            self._to_clear = [part for part in uncleared if part in self._compaction_state.told]
         if self._to_clear:
             return Step(effects=(Compact(CleanUpPart(self._to_clear.pop(0))),))
         ended = self._state.ended is not None
-        ready = self._packing.files - len(self._late)
+        ready = self._compaction_state.files - len(self._late)
         if not ended and ready >= self._at:  # seldom: removals, which may be due at every step, can wait
-            return self._write_part(segment, merge=len(self._packing.parts) >= MERGE_ABOVE)
+            return self._write_part(segment, merge=len(self._compaction_state.parts) >= MERGE_ABOVE)
         removal = self._remove_checkpoints(1 if ended else remove_at)
         if removal.effects:
             return removal
-        if ended and (ready >= 1 or len(self._packing.parts) > 1):
+        if ended and (ready >= 1 or len(self._compaction_state.parts) > 1):
             return self._write_part(segment, merge=True)
         if ended and not self._tables_written:
             self._tables_written = True
@@ -162,13 +162,13 @@ class CompactionManager:
 
     def _write_part(self, segment: int, *, merge: bool) -> Step:
         """All that is ready."""
-        packing = self._packing
+        files = self._compaction_state
         part = WritePart(
             f"{segment:06d}-{next(self._numbers)}",
-            tuple(_candidate(packing.ready[run]) for run in sorted(packing.ready)),
-            tuple(packing.batches),
-            tuple(packing.parts) if merge else (),
-            tuple(packing.told),
+            tuple(_candidate(files.ready[run]) for run in sorted(files.ready)),
+            tuple(files.batches),
+            tuple(files.parts) if merge else (),
+            tuple(files.told),
         )
         return Step(effects=(Compact(part),))
 

@@ -66,16 +66,16 @@ def check_health(
     if state.pausing is not None and state.pausing.is_fail_fast and (first.over or better):
         events.append(PauseEnded(now))
     if state.pausing is None and not events and 0 < fail_fast <= len(first.trials) and not better:
-        events.append(PauseRequested(now, _all_alike(len(first.trials), first.message), "fail_fast"))
+        events.append(PauseRequested(now, _fail_fast_reason(len(first.trials), first.message), "fail_fast"))
     return events
 
 
-def _all_alike(trials: int, message: str) -> str:
+def _fail_fast_reason(trials: int, message: str) -> str:
     first = "the first trial" if trials == 1 else f"the first {trials} trials"
     return (
-        f"{first} failed at once with the same error: {message}. Mend it, then "
-        "`hpcsweep retry` tries them again and goes on, `launch` goes on without them "
-        "(retries.fail_fast: false keeps a sweep going)"
+        f"{first} failed within seconds with the same error: {message}. Fix it, then run "
+        "`hpcsweep retry` to retry them, or `launch` to continue without them "
+        "(retries.fail_fast: false turns this off)"
     )
 
 

@@ -73,7 +73,7 @@ class Driver:
         compactor: Compactor | None = None,
     ) -> None:
         self.state = SweepState()
-        self.packing = CompactionState()
+        self.compaction_state = CompactionState()
         self.retention = Retention(self.state, scheduler)
         self.scheduler = scheduler
         self.cluster = cluster
@@ -131,7 +131,13 @@ class Driver:
             state,
             clock=clock,
             executor=executor,
-            appliers=(state.apply, self.packing.apply, planner.apply, self.retention.apply, *observers),
+            appliers=(
+                state.apply,
+                self.compaction_state.apply,
+                planner.apply,
+                self.retention.apply,
+                *observers,
+            ),
             observers=(
                 self.monitor.note,
                 self._cancellations.note,
@@ -142,7 +148,7 @@ class Driver:
         self._committer.replay()
         manager = CompactionManager(
             state,
-            self.packing,
+            self.compaction_state,
             None if settings.keep_all else self.retention,
             layout=layout,
             at=settings.compact_at,

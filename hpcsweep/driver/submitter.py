@@ -43,7 +43,7 @@ class Submitter:
         state: Of the sweep.
         layout: Names the folders of batches.
         settings: Caps and shapes.
-        monitor: Knows what goes on in live batches.
+        monitor: Knows the tasks of live batches.
         requeue: Whether the cluster may run a task again by itself.
         clones: Whether trials start from checkpoints of others.
     """

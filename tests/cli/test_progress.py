@@ -50,13 +50,13 @@ class Played:
     def __init__(self, show: Progress) -> None:
         self.state = SweepState()
         self.show = show
-        self.passed_over: list[str] = []
+        self.skipped_files: list[str] = []
 
     def tick(self, events: Sequence[AnyEvent]) -> None:
         for event in events:
             self.state.apply(event)
             self.show.event(event)
-        driver: Any = SimpleNamespace(state=self.state, phases=Counter(), passed_over=self.passed_over)
+        driver: Any = SimpleNamespace(state=self.state, phases=Counter(), skipped_files=self.skipped_files)
         self.show.tick(driver)
 
 
@@ -122,7 +122,7 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
 def test_a_log_names_what_was_passed_over_once(capsys: pytest.CaptureFixture[str]) -> None:
     played = Played(LogDisplay())
     for found in (["passed over: a"], ["passed over: a"], ["passed over: a", "passed over: \x1b]0;b"]):
-        played.passed_over = found
+        played.skipped_files = found
         played.tick([])
     lines = [line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["passed over: a", "passed over: ?]0;b"]

@@ -109,7 +109,7 @@ def test_tasks_that_can_never_start_pause_the_sweep_and_are_cancelled() -> None:
         assert cancellations.pause(now=at) == []
         held(monitor, state, BlockKind.IMPOSSIBLE, at=at)
     assert cancellations.impossible_to_cancel() == [Cancel("b1", (0,))]
-    reason = "its jobs can never start (1 task: BadConstraints): mend the spec, then launch again"
+    reason = "its jobs can never start (1 task: BadConstraints): fix the spec, then launch again"
     assert cancellations.pause(now=9.0) == [PauseRequested(9.0, reason)]
     state.apply(StopRequested(9.0, "stopped by ada"))
     assert cancellations.pause(now=9.0) == [], "it ends anyway"

@@ -186,9 +186,9 @@ def written(root: Path, *, told: bool) -> str:
     layout = Layout(root)
     journal = Journal.open(layout)
     journal.acquire()
-    packing = CompactionState.replay(journal.events)
-    runs = tuple(CompactableRun(*run, 0, 0) for run in sorted(packing.ready))
-    order = WritePart(f"{journal.number:06d}-1", runs, tuple(packing.batches))
+    compaction_state = CompactionState.replay(journal.events)
+    runs = tuple(CompactableRun(*run, 0, 0) for run in sorted(compaction_state.ready))
+    order = WritePart(f"{journal.number:06d}-1", runs, tuple(compaction_state.batches))
     answer = run_compaction_task(layout, order, now=0.0)
     if told:
         journal.commit([FilesCompacted(order.part, answer.runs, order.batches)])
@@ -344,8 +344,8 @@ class Sweep:
 
     def __init__(self, root: Path, *, at: int = 100) -> None:
         self.state = sweep_of(2)
-        self.packing = CompactionState()
-        self.manager = CompactionManager(self.state, self.packing, None, layout=Layout(root), at=at)
+        self.compaction_state = CompactionState()
+        self.manager = CompactionManager(self.state, self.compaction_state, None, layout=Layout(root), at=at)
         history = [
             *submitted("b1", [0]),
             RunFinished(0, 0, Outcome.COMPLETED, value=0.5, step=9, batch="b1", started=7.0, seconds=2.0),
@@ -356,7 +356,7 @@ class Sweep:
     def apply(self, *events: AnyEvent) -> None:
         for event in events:
             self.state.apply(event)
-            self.packing.apply(event)
+            self.compaction_state.apply(event)
 
     def next(self, **options: Any) -> Step:
         return self.manager.next(segment=3, **options)

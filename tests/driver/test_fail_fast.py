@@ -29,9 +29,9 @@ from tests.doubles import FolderCluster
 from .sweeps import drive, end_of, events, make_driver, of_kind
 
 ALIKE = (
-    "the first 5 trials failed at once with the same error: ValueError: no. Mend it, then `hpcsweep retry` "
-    "tries them again and goes on, `launch` goes on without them (retries.fail_fast: false keeps a sweep "
-    "going)"
+    "the first 5 trials failed within seconds with the same error: ValueError: no. Fix it, then run "
+    "`hpcsweep retry` to retry them, or `launch` to continue without them "
+    "(retries.fail_fast: false turns this off)"
 )
 
 

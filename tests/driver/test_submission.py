@@ -153,7 +153,7 @@ def test_tasks_that_can_never_start_are_cancelled_and_the_sweep_is_paused(
     words = "9 tasks: PartitionTimeLimit"
     assert end_of(root) == (
         SweepOutcome.PAUSED,
-        f"its jobs can never start ({words}): mend the spec, then launch again",
+        f"its jobs can never start ({words}): fix the spec, then launch again",
     )
     assert [event.reason for event in of_kind(root, BatchBlocked)] == [words]
     interrupted = of_kind(root, RunInterrupted)

@@ -256,7 +256,7 @@ class FaultRun:
             assert len(written) == len(seen)
         for mine, again in (
             (contents(driver.state), contents(SweepState.replay(written[: len(seen)]))),
-            (contents(driver.packing), contents(CompactionState.replay(written[: len(seen)]))),
+            (contents(driver.compaction_state), contents(CompactionState.replay(written[: len(seen)]))),
         ):
             for key, value in mine.items():
                 assert again[key] == value, f"{key} of the journal is not the driver's"

@@ -202,13 +202,13 @@ def what_has_ended_is_compacted(fault_run: FaultRun) -> None:
     """Of runs that ended by themselves no raw file is left, and no batch folder but for late results."""
     if fault_run.schedule.compact_at is None:
         return
-    packing = fault_run.driver.packing
-    assert (packing.ready, packing.batches, packing.files) == ({}, {}, 0)
+    compaction_state = fault_run.driver.compaction_state
+    assert (compaction_state.ready, compaction_state.batches, compaction_state.files) == ({}, {}, 0)
     raw = [path for path in fault_run.layout.trials.rglob("*") if path.is_file()]
     for path in raw:
         rung = int(path.name.removeprefix("metrics-").partition(".")[0])
-        assert RunId(int(path.parent.name), rung) in packing.raw
-    assert len(packing.parts) <= 1
+        assert RunId(int(path.parent.name), rung) in compaction_state.raw
+    assert len(compaction_state.parts) <= 1
     assert not list(fault_run.layout.compacted.glob(".*"))
     assert not list(fault_run.layout.compacted.glob("taken-*"))
 
