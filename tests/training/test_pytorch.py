@@ -236,9 +236,9 @@ with torch.no_grad():
 state.load(folder / "trial/checkpoints/step-1")
 assert torch.equal(model.module.weight, weights)
 assert torch.equal(torch.rand(3), expected), "the other process's random numbers"
-trial._told = rank == 1
+trial._stop_seen = rank == 1
 assert any_should_stop(trial)
-trial._told = False
+trial._stop_seen = False
 assert not any_should_stop(trial)
 dist.barrier()
 os._exit(0)  # taking gloo's threads down on the way out aborts now and then
