@@ -71,7 +71,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
             _log.error("%s", error)
         else:
             _log.exception("a fault in hpcsweep: %s: %s", type(error).__name__, error)
-        # A failed tick job is followed by another one (see cluster.slurm.tick_guard), a task is not.
+        # A failed tick job is followed by another one (see cluster.slurm.tick_resubmission), a task is not.
         if request.batch:
             _ensure_tick_job(layout, request.batch)
         return 1

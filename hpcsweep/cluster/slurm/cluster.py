@@ -160,7 +160,7 @@ class SlurmCluster(ProbeCluster):
         """
         # The user's own defaults may be for jobs with GPUs.
         drop = kept_out(tick_options(name, folder, self._options))
-        text = self._scripts.guarded_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
+        text = self._scripts.resubmitting_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
         script: Path | str = Layout(folder).tick_script
         try:
             write_atomic(Layout(folder).tick_script, text.encode(), mode=file_mode(self._options.environment))

@@ -18,7 +18,7 @@ from hpcsweep.cluster.script import (
 from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, OptionValue, SlurmOptions
 from hpcsweep.cluster.slurm.sbatch_options import canonical
 from hpcsweep.cluster.slurm.template import header, own_options, render, tick_options, without_resources
-from hpcsweep.cluster.slurm.tick_guard import guarded
+from hpcsweep.cluster.slurm.tick_resubmission import add_resubmission
 from hpcsweep.core.protocols import Batch, TaskResources
 from hpcsweep.store.layout import Layout
 
@@ -89,7 +89,7 @@ class SlurmScripts:
         )
         return without_resources(text, header(options))
 
-    def guarded_tick_script(
+    def resubmitting_tick_script(
         self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, drop: frozenset[str]
     ) -> str:
         """The script of a job that ticks: one that fails is followed by one that looks again."""
@@ -98,7 +98,7 @@ class SlurmScripts:
         logs = {"output", "error"} & {key.lstrip("-") for key in self._options.tick_options}
         log = None if logs else Layout(folder).tick_log
         programs_folder = str(Path(shutil.which("sbatch") or "/usr/bin/sbatch").parent)
-        return guarded(script, folder=folder, log=log, programs=programs_folder, unset=drop)
+        return add_resubmission(script, folder=folder, log=log, programs=programs_folder, unset=drop)
 
 
 def example_batch(shape: TaskResources) -> Batch:

@@ -1,4 +1,4 @@
-"""The shell code around a tick job's work: where that fails, another job looks again later.
+"""Shell code around a tick job's work that submits another job if the work fails.
 
 It needs neither Python nor the results folder, so it works where `cluster.setup` is broken, the file
 system is full or unreadable, or our own code fails. The next job is the same script, which Slurm
@@ -85,8 +85,10 @@ exit "$$code"
 )
 
 
-def guarded(script: str, *, folder: Path, log: Path | None, programs: str, unset: Iterable[str]) -> str:
-    """The script of a tick job with its work under guard; unchanged where its shell is not a usual one.
+def add_resubmission(
+    script: str, *, folder: Path, log: Path | None, programs: str, unset: Iterable[str]
+) -> str:
+    """The script of a tick job that is followed by another where it fails; unchanged for an unusual shell.
 
     Args:
         script: Rendered; begins with `#!`.
