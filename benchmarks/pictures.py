@@ -23,7 +23,7 @@ from hpcsweep.cli.eta import plan_of
 from hpcsweep.cli.watch import LiveQueue
 from hpcsweep.core.models import RunStatus
 from hpcsweep.spec import load_spec
-from hpcsweep.views.snapshot import Watch
+from hpcsweep.views.snapshot import StatusPoller
 
 REPO = Path(__file__).parents[1]
 PICTURES = Path(hpcsweep.__file__).parent / "docs" / "pictures"
@@ -57,8 +57,10 @@ def status(results: Path, driver: subprocess.Popen[bytes]) -> None:
     """Draw what `status --watch` shows, as an SVG."""
     while not (results / "journal").is_dir() or not any((results / "journal").iterdir()):
         _pause(driver)
-    watch = Watch(results, LiveQueue())
-    while (view := watch.look(now=time.time(), shown=LINES)).course.state.counts[RunStatus.COMPLETED] < ENDED:
+    poller = StatusPoller(results, LiveQueue())
+    while (view := poller.poll(now=time.time(), shown=LINES)).progress.state.counts[
+        RunStatus.COMPLETED
+    ] < ENDED:
         _pause(driver)
     if view.driver is not None:  # whoever makes the pictures
         view = view._replace(driver=msgspec.structs.replace(view.driver, user="you", host="login1"))

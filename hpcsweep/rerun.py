@@ -31,7 +31,7 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
 from hpcsweep.store.run_file import RunFile
-from hpcsweep.views.folder import Folder, check_trial
+from hpcsweep.views.folder import ResultsFolder, check_trial
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.objective import read_objective
@@ -61,7 +61,7 @@ class RerunPlan(msgspec.Struct, frozen=True):
         value: Its value there; None if it has none.
     """
 
-    folder: Folder
+    folder: ResultsFolder
     spec: SweepSpec
     program: Program
     trial: Trial
@@ -102,7 +102,7 @@ class RerunPlan(msgspec.Struct, frozen=True):
         )
 
 
-def plan_rerun(folder: Folder, number: int | None) -> RerunPlan | None:
+def plan_rerun(folder: ResultsFolder, number: int | None) -> RerunPlan | None:
     """How the trial is trained again, by default the best one; None if no trial has a value yet.
 
     Raises:
@@ -263,7 +263,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="a new folder for metrics and checkpoints")
     request = parser.parse_args(arguments)
     try:
-        plan = plan_rerun(Folder(request.folder), request.trial)
+        plan = plan_rerun(ResultsFolder(request.folder), request.trial)
         if plan is None:
             print(f"hpcsweep: {request.folder}: no run has given a value yet", file=sys.stderr)
             return NO_VALUE

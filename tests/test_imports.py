@@ -105,8 +105,9 @@ EXCEPTIONS = {
     ("cluster/local/task.py", "worker"),  # the process that this machine runs in place of a Slurm task
     ("worker/__main__.py", "cluster"),  # what scripts of earlier versions, still queued, leave to it
     ("store/compaction/worker.py", "views"),  # the tables that it writes are those that analysis reads
+    ("views/folder.py", "spec"),  # reads the budget in the spec, when somebody asks for it
     ("views/results.py", "spec"),  # reads the spec and the space back, when somebody asks for them
-    ("cli/liveness.py", "cluster"),  # asks the queue alone whether jobs live
+    ("cli/status.py", "cluster"),  # asks the queue alone whether jobs live
     ("cli/watch.py", "cluster"),  # asks the queue alone, for what it draws
 }
 

@@ -18,7 +18,7 @@ from hpcsweep import rerun
 from hpcsweep.cli import app
 from hpcsweep.cli.rerun import _record_at
 from hpcsweep.rerun import plan_rerun
-from hpcsweep.views.folder import Folder, best_of
+from hpcsweep.views.folder import ResultsFolder, best_of
 
 FUNCTION = """\
 import os, random
@@ -106,7 +106,7 @@ def swept(root: Path, *argv: str) -> dict[str, Any]:
     """The best of a sweep that was launched and has ended."""
     done = hpcsweep(root, "launch", "sweep.yaml", "-q", *argv)
     assert done.exit_code == 0, done.output
-    best = best_of(Folder(root / "results" / "again").state)
+    best = best_of(ResultsFolder(root / "results" / "again").state)
     assert best is not None
     return best
 
@@ -168,7 +168,7 @@ def test_start_trains_and_prints_the_result(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     best = swept(root, "--set", "budget.trials=2")
     other = 1 - best["trial"]
-    found = plan_rerun(Folder(root / "results" / "again"), other)
+    found = plan_rerun(ResultsFolder(root / "results" / "again"), other)
     assert found is not None
     done = started(root, "--trial", str(other))
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ from hpcsweep.store.journal.writer import Journal, current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.manifest import read_task
 from hpcsweep.store.requests import Request, write_request
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import drive
 
@@ -254,7 +254,7 @@ def test_refused_batch_is_reported_and_loses_nothing(site: Site, caplog: pytest.
         "sbatch: error: Access/permission denied",
         "job tick-1 looks again in 60 s",
     ]
-    assert Folder(site.root).refusal() == "sbatch: error: Access/permission denied"
+    assert ResultsFolder(site.root).progress.refusal == "sbatch: error: Access/permission denied"
     site.cluster.refusal = None
     assert site.tick() == 0
     assert [len(batch.tasks) for batch in site.state.live.values()] == [2]

@@ -24,7 +24,7 @@ import pytest
 from rich.console import Console
 
 from hpcsweep.cli.dashboard import Dashboard, draw
-from hpcsweep.cli.eta import Plan, RemainingWork, left, outlook, plan_of, rate
+from hpcsweep.cli.eta import Plan, RemainingWork, format_eta, format_throughput, plan_of, remaining_work
 from hpcsweep.cli.sanitize import sanitize
 from hpcsweep.cli.watch import LiveQueue
 from hpcsweep.cli.widgets import ASCII, UNICODE, sparkline
@@ -53,8 +53,8 @@ from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.progress import Course
-from hpcsweep.views.snapshot import StatusSnapshot, Watch
+from hpcsweep.views.progress import SweepProgress
+from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
 from tests.cluster.programs import Programs, row
 
 #: 1970-01-01 01:00 in UTC.
@@ -140,7 +140,7 @@ def view_of(
     journal = Journal.open(Layout(folder))
     journal.commit(events)
     journal.release()
-    return Watch(folder, queue).look(now=now, shown=20)
+    return StatusPoller(folder, queue).poll(now=now, shown=20)
 
 
 QUEUE = {
@@ -181,13 +181,13 @@ def test_a_wide_terminal_shows_all_there_is(tmp_path: Path) -> None:
     assert (
         lines(view, known, 110, 40)
         == """\
-lr  running  no driver at work: launch again to carry on                                              01:40:00
+lr  running  driver: none at work; launch again to resume                                             01:40:00
 
-best        loss 0.11 (trial 6 at 3)  █▇▇▆▅▅▅▅▄▃▃▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
+best        loss 0.11 (trial 6 at step 3)  █▇▇▆▅▅▅▅▄▃▃▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
             lr=0.857143 optimizer=adam
 runs        12 runs completed, 1 failed, 2 running, 2 pending
-pace        19.5 runs an hour of late
-end         in about 113 min, 03:33; 9 runs left at most
+recent pace 19.5 runs/h
+end         in about 113 min, 03:33; at most 9 runs left
 cost        4.33 of 20 GPU-hours  █████████······························· 22%
 
 bracket 0   9x1 (1 failed) > 3x3
@@ -212,12 +212,12 @@ def test_a_small_terminal_shows_the_same_in_its_lines(tmp_path: Path) -> None:
     assert (
         lines(view, known, 60, 15)
         == """\
-lr  running  no driver at work: launch again to ca… 01:40:00
-best        loss 0.11 (trial 6 at 3)  ▇▆▅▅▄▃▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
+lr  running  driver: none at work; launch again to… 01:40:00
+best        loss 0.11 (trial 6 at step 3)  ▇▆▅▄▂▁▁▁▁▁▁▁▁▁▁▁▁
             lr=0.857143 optimizer=adam
 runs        12 runs completed, 1 failed, 2 running, 2 pendi…
-pace        19.5 runs an hour of late
-end         in about 113 min, 03:33; 9 runs left at most
+recent pace 19.5 runs/h
+end         in about 113 min, 03:33; at most 9 runs left
 cost        4.33 of 20 GPU-hours  ████················ 22%
 bracket 0   9x1 (1 failed) > 3x3
 bracket 1   3 █===·· 1/5 2 running
@@ -247,8 +247,8 @@ def test_what_has_ended_without_the_driver_s_notice_is_told_by_how(tmp_path: Pat
     shown = lines(view_of(tmp_path / "s", hyperband(), queue), None, 80, 24)
     assert "runs        12 runs completed, 1 failed" in shown
     assert [line for line in shown if line.startswith("ended")] == [
-        "ended       1 run (node fail), not taken in yet",
-        "ended       3 runs (preempted), not taken in yet",
+        "ended       1 run (node fail), not processed yet",
+        "ended       3 runs (preempted), not processed yet",
     ]
 
 
@@ -299,10 +299,10 @@ def test_text_of_others_is_shown_and_never_obeyed(tmp_path: Path) -> None:
     assert all(line.isprintable() for line in shown)
     assert shown[0].startswith(f"{SHOWN}  running")
     for line in (
-        f"best        {SHOWN} 0.5 (trial 0 at 1)",
+        f"best        {SHOWN} 0.5 (trial 0 at step 1)",
         f"            {SHOWN}={SHOWN}",
         f"cannot start: {SHOWN}",
-        f"pausing, nothing is submitted any more: {SHOWN}",
+        f"pausing, nothing more is submitted: {SHOWN}",
         f"pending     1 task: {SHOWN}",
         f"crashed: trial 1 rung 0 on {SHOWN}: {SHOWN}",
     ):
@@ -350,14 +350,14 @@ def test_a_sparkline_is_as_high_as_the_best_value_was_then(
 # --------------------------------------------------------------------------- the way ahead
 
 
-def course_of(events: Sequence[AnyEvent]) -> Course:
-    course = Course()
+def progress_of(events: Sequence[AnyEvent]) -> SweepProgress:
+    progress = SweepProgress()
     for event in events:
-        course.apply(event)
-    return course
+        progress.apply(event)
+    return progress
 
 
-NOTHING = course_of([STARTED])
+NOTHING = progress_of([STARTED])
 
 
 @pytest.mark.parametrize(
@@ -382,46 +382,49 @@ NOTHING = course_of([STARTED])
 def test_what_a_sweep_is_to_do_is_known_as_far_as_its_scheduler_says(
     tmp_path: Path, scheduler: str, more: dict[str, str], expected: RemainingWork | None
 ) -> None:
-    assert left(plan(tmp_path, scheduler, **more), NOTHING) == expected
+    assert remaining_work(plan(tmp_path, scheduler, **more), NOTHING) == expected
 
 
 def test_what_has_ended_is_not_left_and_failures_take_no_places(tmp_path: Path) -> None:
     known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
     events = hyperband()
-    assert left(known, course_of(events)) == RemainingWork(9, 6 + 4 * 3 + 6 + 3 * 9)
+    assert remaining_work(known, progress_of(events)) == RemainingWork(9, 6 + 4 * 3 + 6 + 3 * 9)
     lost = [finished(trial, None, at=START + 2200, batch="c") for trial in range(10, 14)]
-    assert left(known, course_of([*events, *lost])) == RemainingWork(1 + 1 + 3, 6 + 6 + 27)
+    assert remaining_work(known, progress_of([*events, *lost])) == RemainingWork(1 + 1 + 3, 6 + 6 + 27)
     end = TrialsExhausted("the space is exhausted", "space")
-    assert left(known, course_of([*events, end])) == RemainingWork(1 + 4 + 1, 6 + 12 + 6)
+    assert remaining_work(known, progress_of([*events, end])) == RemainingWork(1 + 4 + 1, 6 + 12 + 6)
     endless = plan(tmp_path, "{name: hyperband, max_resource: 9, iterations: null}", budget="{time: 1d}")
-    assert left(endless, course_of([*events, end])) == RemainingWork(1 + 4 + 1, 6 + 12 + 6)
+    assert remaining_work(endless, progress_of([*events, end])) == RemainingWork(1 + 4 + 1, 6 + 12 + 6)
 
 
 def test_the_end_is_told_as_the_first_of_what_would_end_it(tmp_path: Path) -> None:
-    course, now = course_of(hyperband()), START + 2400
-    assert rate(course, now=now) == "19.5 runs an hour of late"
+    progress, now = progress_of(hyperband()), START + 2400
+    assert format_throughput(progress, now=now) == "19.5 runs/h"
     bracket, endless = (
         "{name: hyperband, max_resource: 9}",
         "{name: hyperband, max_resource: 9, iterations: null}",
     )
     cases = {
-        (bracket, "{}"): "in about 113 min, 03:33; 9 runs left at most",
-        (bracket, "{time: 1h}"): "in about 20 min, 02:00 by budget.time; 9 runs left at most",
-        (bracket, "{gpu_hours: 4.5}"): "in about 92 s, 01:41 by budget.gpu_hours; 9 runs left at most",
-        (endless, "{time: 3d}"): "in about 71.3 h, Sun 04 Jan 01:00 by budget.time; open-ended",
+        (bracket, "{}"): "in about 113 min, 03:33; at most 9 runs left",
+        (bracket, "{time: 1h}"): "in about 20 min, 02:00 by budget.time; at most 9 runs left",
+        (bracket, "{gpu_hours: 4.5}"): "in about 92 s, 01:41 by budget.gpu_hours; at most 9 runs left",
+        (endless, "{time: 3d}"): "in about 2.97 days, Sun 04 Jan 01:00 by budget.time; open-ended",
     }
     for (scheduler, budget), expected in cases.items():
-        assert outlook(plan(tmp_path, scheduler, budget=budget), course, now=now) == expected
-    assert outlook(None, course, now=now) == "not known: the folder's sweep.yaml cannot be read"
+        assert format_eta(plan(tmp_path, scheduler, budget=budget), progress, now=now) == expected
+    assert format_eta(None, progress, now=now) == "unknown: the folder's sweep.yaml cannot be read"
 
 
 def test_an_end_that_nobody_can_know_is_not_made_up(tmp_path: Path) -> None:
     known = plan(tmp_path, "{name: hyperband, max_resource: 9}")
-    assert (rate(NOTHING, now=START), outlook(known, NOTHING, now=START)) == ("", "22 runs left at most")
-    stopping = course_of([*hyperband(), PauseRequested(START + 2300, "enough")])
-    assert outlook(known, stopping, now=START + 2400) == "when the runs under way have ended"
-    ended = course_of([*hyperband(), SweepEnded(START + 2300, SweepOutcome.FINISHED, "done")])
-    assert outlook(known, ended, now=START + 2400) == ""
+    assert (format_throughput(NOTHING, now=START), format_eta(known, NOTHING, now=START)) == (
+        "",
+        "at most 22 runs left",
+    )
+    stopping = progress_of([*hyperband(), PauseRequested(START + 2300, "enough")])
+    assert format_eta(known, stopping, now=START + 2400) == "when the runs under way have ended"
+    ended = progress_of([*hyperband(), SweepEnded(START + 2300, SweepOutcome.FINISHED, "done")])
+    assert format_eta(known, ended, now=START + 2400) == ""
 
 
 # --------------------------------------------------------------------------- the verb
@@ -513,9 +516,9 @@ def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
         shown.read_until("running     \x1b[0mtrial 10 rung 0: no report yet on n1 (2 min)")
         shown.read_until("1 task: Priority")
         journal.commit([finished(11, 0.01, at=START + 2500, batch="c", task=2)])
-        shown.read_until("loss 0.01 (trial 11 at 3)")
+        shown.read_until("loss 0.01 (trial 11 at step 3)")
         shown.resize(30, 40)
-        shown.read_until("loss 0.01 (trial 11 at 3)")
+        shown.read_until("loss 0.01 (trial 11 at step…")
         programs.put("squeue", "echo 'slurm_load_jobs error: \x1b[2JUnable to contact' >&2; exit 1")
         shown.read_until("nothing known: squeue: slurm_load_jobs")
         asked = len(programs.calls())
@@ -563,7 +566,7 @@ def test_a_sweep_that_has_ended_is_told_at_once_as_by_status(tmp_path: Path) -> 
             ["status", ".", "--watch"],
             "--watch: needs a terminal to draw on; elsewhere use plain `hpcsweep status`",
         ),
-        (["status", ".", "--watch", "--json"], "--json is of one moment and --watch goes on"),
+        (["status", ".", "--watch", "--json"], "--json and --watch exclude each other"),
         (["status", ".", "--every", "0"], "--every"),
     ],
 )
@@ -596,8 +599,8 @@ def test_the_queue_is_asked_for_the_jobs_of_who_launched_the_sweep(
     journal = Journal.open(Layout(tmp_path))
     journal.commit([*hyperband(), SweepDetached(START + 1.0, "slurm")])
     journal.release()
-    watched, squeue = Watch(tmp_path, lambda batches: {}), LiveQueue()
-    view = watched.look(now=START + 2500, shown=9)
-    found = [squeue.liveness(watched, view) for _ in range(2)]
+    poller, squeue = StatusPoller(tmp_path, lambda batches: {}), LiveQueue()
+    view = poller.poll(now=START + 2500, shown=9)
+    found = [squeue.liveness(poller, view) for _ in range(2)]
     assert [one is not None and one.driven for one in found] == [True, True]
     assert asked == ["ada"]

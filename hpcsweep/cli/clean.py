@@ -9,7 +9,6 @@ from typing import Any
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.format import size, trial_list
 from hpcsweep.cli.sanitize import json_text
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
@@ -24,7 +23,8 @@ from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask, Re
 from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.views.format import listing, size
 
 
 def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
@@ -37,13 +37,13 @@ def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
         json: Print JSON.
     """
     with errors_exit():
-        folder = Folder(path)
+        folder = ResultsFolder(path)
         if not folder.layout.spec.exists():
             raise FolderError(f"{folder.layout.spec}: is missing: it tells who may resume; bring it back")
         session = Session.for_request(folder.layout, folder.state)
         _check_no_driver(folder, path)
         held = disk_usage_by_trial(folder.layout)
-        removable = _removable(session.spec, folder.reading.events, held, best=best)
+        removable = _removable(session.spec, folder.events, held, best=best)
         summary = _summarise(held, removable)
         if yes and (removable or folder.state.dropping):
             with session.acquire(SystemClock()) as journal:
@@ -55,7 +55,7 @@ def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
             typer.echo(line)
 
 
-def _check_no_driver(folder: Folder, path: Path) -> None:
+def _check_no_driver(folder: ResultsFolder, path: Path) -> None:
     driver = folder.driver
     if driver is not None:
         raise HeldError(
@@ -140,14 +140,14 @@ def _lines(summary: Mapping[str, Any], path: Path, *, yes: bool, best: bool) -> 
     if not summary["trials"]:
         return ["nothing to remove: all checkpoints may still be needed", kept]
     trials = summary["trials"]
-    what = f"{_amount(summary['bytes'], summary['files'], len(trials))}: {trial_list(trials)}"
+    what = f"{_amount(summary['bytes'], summary['files'], len(trials))}: {listing(trials)}"
     if not yes:
         command = ["hpcsweep", "clean", str(path), *(["--best"] if best else []), "--yes"]
         return [f"would remove {what}", kept, f"nothing was removed; to remove, run: {shell_join(command)}"]
     lines = [f"removed {what}", kept]
     if summary.get("left_trials"):
         lines.append(
-            f"could not be removed (check the permissions): trials {trial_list(summary['left_trials'])}"
+            f"could not be removed (check the permissions): trials {listing(summary['left_trials'])}"
         )
     return lines
 

@@ -9,25 +9,25 @@ from typing import Any
 import typer
 
 from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
-from hpcsweep.cli.format import configuration, number
 from hpcsweep.cli.sanitize import json_text
 from hpcsweep.errors import SpecError
 from hpcsweep.html.comparison import comparison_page, pair_text, verdict
-from hpcsweep.html.writing import write_page
+from hpcsweep.html.page import write_page
 from hpcsweep.store.output import is_stdout
 from hpcsweep.views.comparison import CONFIDENCE, Comparison, Estimate
-from hpcsweep.views.comparison import compare as compared
-from hpcsweep.views.summary import Sweep
+from hpcsweep.views.comparison import compare as compare_folders
+from hpcsweep.views.format import config_text, number
+from hpcsweep.views.summary import SweepSummary
 
 
 def compare(folders: Sequence[Path], *, output: Path | None, json: bool) -> None:
-    """Print the comparison, and write the page: to `compared.html` unless another place or JSON is asked for.
+    """Print the comparison, and write the page: to `compared.html` unless --output or --json is given.
 
     Raises:
         typer.Exit: Code 1 if no sweep has a value, 2 if the request is wrong.
     """
     with errors_exit():
-        found = compared(folders)
+        found = compare_folders(folders)
         if output is not None and is_stdout(output) and json:
             raise SpecError("--output: standard output gets the JSON; give a file for the page")
         target = output or (None if json else Path("compared.html"))
@@ -50,7 +50,7 @@ def _print(found: Comparison) -> None:
     typer.echo()
     for sweep in found.sweeps:
         if sweep.best:
-            typer.echo(f"{sweep.label}: trial {sweep.best['trial']}: {configuration(sweep.best['config'])}")
+            typer.echo(f"{sweep.label}: trial {sweep.best['trial']}: {config_text(sweep.best['config'])}")
     if found.budgets:
         typer.echo(f"\nbest {found.metric} so far at equal {found.unit}")
         budgets = [f"{hours:.3g}" for hours in found.budgets]
@@ -61,7 +61,7 @@ def _print(found: Comparison) -> None:
         words = verdict(pair, minimise=found.minimise)
         typer.echo(f"{pair_text(pair)}: {pair.difference:+.4g}{interval}: {words}")
     if any(len(group.sweeps) > 1 for group in found.groups):
-        typer.echo(f"repeats differ in the seed alone: their mean, with its interval of {CONFIDENCE:.0%}")
+        typer.echo(f"repeats differ only in the seed: their mean, with its {CONFIDENCE:.0%} interval")
     for note in found.notes:
         typer.echo(f"note: {note}")
 
@@ -73,7 +73,7 @@ def _mean(estimate: Estimate | None) -> str:
     return f"{estimate.mean:.4g}{margin}"
 
 
-def _cells(sweep: Sweep) -> list[str]:
+def _cells(sweep: SweepSummary) -> list[str]:
     value = "none yet" if sweep.best is None else number(sweep.best["value"])
     if sweep.error is not None:
         value += f" ± {sweep.error:.2g}"
@@ -97,7 +97,7 @@ def _json(found: Comparison, page: Path | None) -> str:
         "unit": found.unit,
         "budgets": found.budgets,
         "sweeps": [
-            _plain(sweep) | {"group": group.label} for group in found.groups for sweep in group.sweeps
+            _sweep_json(sweep) | {"group": group.label} for group in found.groups for sweep in group.sweeps
         ],
         "groups": [
             {
@@ -115,10 +115,10 @@ def _json(found: Comparison, page: Path | None) -> str:
     return json_text(document)
 
 
-def _plain(sweep: Sweep) -> dict[str, Any]:
-    """Without what is of use to us alone; the course as rows of time, cost and value."""
-    found = sweep._asdict()
-    course = found.pop("course")
-    del found["settings"]
-    values = [list(step) for step in zip(*(column.tolist() for column in course), strict=True)]
-    return found | {"path": str(sweep.path), "values": values}
+def _sweep_json(sweep: SweepSummary) -> dict[str, Any]:
+    """A sweep as JSON has it, its curve as rows of time, cost and value."""
+    fields = sweep._asdict()
+    curve = fields.pop("curve")
+    del fields["settings"]
+    values = [list(step) for step in zip(*(column.tolist() for column in curve), strict=True)]
+    return fields | {"path": str(sweep.path), "values": values}

@@ -1,4 +1,4 @@
-"""How a `View` is drawn: lines that fit a terminal's width and height, whatever there is to tell."""
+"""Draws a `StatusSnapshot` in lines that fit the terminal."""
 
 from __future__ import annotations
 
@@ -9,19 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from hpcsweep.cli.bracket_widget import brackets_part
-from hpcsweep.cli.eta import Plan, outlook, rate
-from hpcsweep.cli.format import (
-    ENDINGS,
-    best_line,
-    configuration,
-    cost,
-    number,
-    place,
-    runs_line,
-    state_counts,
-    troubles,
-)
+from hpcsweep.cli.eta import Plan, format_eta, format_throughput
 from hpcsweep.cli.sanitize import sanitize
 from hpcsweep.cli.widgets import (
     ASCII,
@@ -31,17 +19,32 @@ from hpcsweep.cli.widgets import (
     WIDEST,
     Glyphs,
     Panel,
+    brackets_panel,
     labelled,
     plain,
     sparkline,
 )
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import FailureKind, Interruption
 from hpcsweep.core.models import RunStatus
-from hpcsweep.views.snapshot import Running, StatusSnapshot
+from hpcsweep.views.format import (
+    OUTCOME_TEXT,
+    attempt_text,
+    best_text,
+    config_text,
+    cost,
+    driver_text,
+    location,
+    number,
+    runs_text,
+    warning_lines,
+)
+from hpcsweep.views.progress import run_counts
+from hpcsweep.views.snapshot import RunningRun, StatusSnapshot
 
 
 class Dashboard:
-    """A view, drawn for the console that it is printed on."""
+    """A snapshot, drawn for the console that it is printed on."""
 
     def __init__(self, view: StatusSnapshot, plan: Plan | None) -> None:
         self._view = view
@@ -55,21 +58,21 @@ class Dashboard:
 def draw(
     view: StatusSnapshot, plan: Plan | None, *, width: int, height: int, glyphs: Glyphs = UNICODE
 ) -> list[Text]:
-    """The picture as at most `height` lines of at most `width` columns."""
-    parts = [
+    """At most `height` lines of at most `width` columns."""
+    panels = [
         _fixed(_head(view, width)),
-        _fixed([plain(trouble, "yellow") for trouble in _troubles(view)], least=2),
+        _fixed([plain(warning, "yellow") for warning in _warnings(view)], least=2),
         _fixed(_summary(view, plan, width, glyphs), least=4),
-        brackets_part(view, width, glyphs),
+        brackets_panel(view, width, glyphs),
         _running(view),
         _fixed(_pending(view), least=2),
-        _fixed(_mishaps(view), least=2),
+        _fixed(_failures(view), least=2),
     ]
     lines: list[Text] = []
-    given = _shares(parts, height)
+    given = _shares(panels, height)
     spare = height - sum(given)
-    for part, share in zip(parts, given, strict=True):
-        drawn = part.lines(share)
+    for panel, share in zip(panels, given, strict=True):
+        drawn = panel.lines(share)
         if drawn and lines and spare > 0:
             lines.append(Text())
             spare -= 1
@@ -80,10 +83,10 @@ def draw(
     return lines[:height]
 
 
-def _shares(parts: Sequence[Panel], height: int) -> list[int]:
-    """How many lines each part gets: first what it needs least, then what it would fill."""
-    given = [0] * len(parts)
-    for wanted in ([min(part.least, part.most) for part in parts], [part.most for part in parts]):
+def _shares(panels: Sequence[Panel], height: int) -> list[int]:
+    """How many lines each panel gets: first what it needs at least, then what it would fill."""
+    given = [0] * len(panels)
+    for wanted in ([min(panel.least, panel.most) for panel in panels], [panel.most for panel in panels]):
         for index, lines in enumerate(wanted):
             more = min(max(0, lines - given[index]), height - sum(given))
             given[index] += more
@@ -91,19 +94,19 @@ def _shares(parts: Sequence[Panel], height: int) -> list[int]:
 
 
 def _fixed(lines: list[Text], *, least: int | None = None) -> Panel:
-    """A part of which only the first lines are drawn where there is no place for all."""
+    """A panel of which only the first lines are drawn where there is no room for all."""
     return Panel(len(lines) if least is None else least, len(lines), lambda n: lines[:n])
 
 
-# --------------------------------------------------------------------------- what is said once
+# --------------------------------------------------------------------------- summary
 
 
 def _head(view: StatusSnapshot, width: int) -> list[Text]:
-    state = view.course.state
+    state = view.progress.state
     name = state.started.name if state.started else "a sweep"
-    ending = "running" if state.ended is None else state.ended.outcome.value
-    ending += ", simulated" if state.simulated else ""
-    head = Text.assemble((sanitize(name), "bold"), f"  {ending}  ", plain(_driver(view), "dim"))
+    status = view.progress.status + (", simulated" if state.simulated else "")
+    driver = "" if state.ended else f"driver: {driver_text(state, view.driver, view.liveness)}"
+    head = Text.assemble((sanitize(name), "bold"), f"  {status}  ", plain(driver, "dim"))
     clock = time.strftime("%H:%M:%S", time.localtime(view.at))
     room = width - len(clock) - 1
     if room > 0:
@@ -112,40 +115,35 @@ def _head(view: StatusSnapshot, width: int) -> list[Text]:
     return [head]
 
 
-def _driver(view: StatusSnapshot) -> str:
-    state = view.course.state
-    if view.driver is not None:
-        return f"driven by {view.driver}"
-    if state.ended is not None:
-        return ""
-    if view.liveness is not None and view.liveness.driven is False and state.detached is not None:
-        return "nobody drives it"
-    if state.detached is not None:
-        return f"driven by its jobs on {state.detached.cluster}"
-    return "no driver at work: launch again to carry on"
-
-
-def _troubles(view: StatusSnapshot) -> list[str]:
-    refusal = view.course.refusal()
+def _warnings(view: StatusSnapshot) -> list[str]:
+    refusal, liveness = view.progress.refusal, view.liveness
     return [
-        *([view.unknown] if view.unknown else []),
-        *(view.liveness.lines if view.liveness is not None and view.liveness.unknown != view.unknown else []),
+        *([view.problem] if view.problem else []),
+        *(liveness.lines if liveness is not None and liveness.unknown != view.problem else []),
         *([f"refused: {refusal}"] if refusal else []),
-        *troubles(view.course.state, now=view.at),
+        *warning_lines(view.progress.state, now=view.at),
     ]
 
 
 def _summary(view: StatusSnapshot, plan: Plan | None, width: int, glyphs: Glyphs) -> list[Text]:
-    state = view.course.state
-    best = labelled("best", best_line(state), "bold green" if state.best else "")
+    progress, state = view.progress, view.progress.state
+    best = labelled("best", best_text(state), "bold green" if state.best else "")
     room = min(WIDEST, width - best.cell_len - 2)
-    if len(view.course.best) > 1 and room >= 8:
-        since = state.started.at if state.started else view.course.best[0][0]
-        best.append("  " + sparkline(view.course.best, since, view.at, width=room, levels=glyphs.levels))
+    if len(progress.best_changes) > 1 and room >= 8:
+        history = [(change.at, change.value) for change in progress.best_changes]
+        best.append("  " + sparkline(history, progress.began, view.at, width=room, levels=glyphs.levels))
     lines = [best]
-    lines.append(labelled("runs", _runs(view)))
-    told = {"pace": rate(view.course, now=view.at), "end": outlook(plan, view.course, now=view.at)}
-    lines += [labelled(label, text) for label, text in told.items() if text]
+    if state.best is not None:
+        text = sanitize(config_text(state.best.config))
+        wrapped = textwrap.wrap(text, max(8, width - LABEL), max_lines=2, placeholder=" ...")
+        lines += [Text(" " * LABEL + line) for line in wrapped]
+    unread = sum(view.ended.values())
+    lines.append(labelled("runs", runs_text(run_counts(state, running=len(view.running), unread=unread))))
+    texts = {
+        "recent pace": format_throughput(progress, now=view.at),
+        "end": format_eta(plan, progress, now=view.at),
+    }
+    lines += [labelled(label, text) for label, text in texts.items() if text]
     budget = plan.gpu_hours if plan else None
     spent = labelled("cost", cost(state, budget))
     room = min(WIDEST, width - spent.cell_len - 8)
@@ -155,26 +153,14 @@ def _summary(view: StatusSnapshot, plan: Plan | None, width: int, glyphs: Glyphs
         spent.append("  " + glyphs.done * done, STYLES["done"])
         spent.append(glyphs.open * (room - done), STYLES["open"])
         spent.append(f" {share:.0%}")
-    lines.append(spent)
-    if state.best is not None:
-        text = sanitize(configuration(state.best.config))
-        wrapped = textwrap.wrap(text, max(8, width - LABEL), max_lines=2, placeholder=" ...")
-        lines[1:1] = [Text(" " * LABEL + line) for line in wrapped]
-    return lines
-
-
-def _runs(view: StatusSnapshot) -> str:
-    counts = state_counts(view.course.state)
-    submitted = counts.pop("submitted")
-    running = len(view.running)
-    return runs_line(counts | {"running": running, "pending": submitted - running - sum(view.ended.values())})
+    return [*lines, spent]
 
 
 # --------------------------------------------------------------------------- runs and tasks
 
 
 def _running(view: StatusSnapshot) -> Panel:
-    shown = [_running_line(one) for one in view.shown]
+    shown = [_running_line(run) for run in view.shown]
     total = len(view.running)
 
     def lines(most: int) -> list[Text]:
@@ -186,40 +172,33 @@ def _running(view: StatusSnapshot) -> Panel:
     return Panel(min(3, most), most, lines)
 
 
-def _running_line(one: Running) -> Text:
-    run = one.run
-    told = "no report yet" if one.step is None else f"{one.step}/{run.resource}"
-    value = "" if one.value is None else f"  {number(one.value)}"
-    where = place(one.node, "", one.seconds or 0.0)
-    return labelled("running", f"trial {run.trial} rung {run.rung}: {told}{value}{where}")
+def _running_line(shown: RunningRun) -> Text:
+    run = shown.run
+    step = "no report yet" if shown.step is None else f"{shown.step}/{run.resource}"
+    value = "" if shown.value is None else f"  {number(shown.value)}"
+    where = location(shown.node, "", shown.seconds or 0.0)
+    return labelled("running", f"trial {run.trial} rung {run.rung}: {step}{value}{where}")
 
 
 def _pending(view: StatusSnapshot) -> list[Text]:
     lines = [
-        labelled("pending", f"{tasks} task{'s' * (tasks > 1)}" + (f": {reason}" if reason else ""))
+        labelled("pending", plural(tasks, "task") + (f": {reason}" if reason else ""))
         for reason, tasks in sorted(view.pending.items(), key=lambda item: (-item[1], item[0]))
     ]
     for why, runs in sorted(view.ended.items()):
         how = f" ({why.replace('_', ' ')})" if why else ""
-        lines.append(labelled("ended", f"{runs} run{'s' * (runs > 1)}{how}, not taken in yet"))
-    waiting = view.course.state.counts[RunStatus.WAITING]
-    return lines + (
-        [labelled("waiting", f"{waiting} run{'s' * (waiting > 1)}, not submitted yet")] if waiting else []
-    )
+        lines.append(labelled("ended", f"{plural(runs, 'run')}{how}, not processed yet"))
+    waiting = view.progress.state.counts[RunStatus.WAITING]
+    return [*lines, labelled("waiting", f"{plural(waiting, 'run')}, not submitted yet")] if waiting else lines
 
 
-def _mishaps(view: StatusSnapshot) -> list[Text]:
+def _failures(view: StatusSnapshot) -> list[Text]:
     """Counts of interruptions, then failures and interruptions, the newest first."""
-    course = view.course
-    counts = [f"{n} {ENDINGS[why]}" for why, n in course.state.interrupted.most_common()]
+    progress = view.progress
+    counts = [f"{n:,} {OUTCOME_TEXT[why]}" for why, n in progress.state.interrupted.most_common()]
     lines = [labelled("interrupted", ", ".join(counts))] if counts else []
-    for one in reversed(course.failures):
-        lines.append(_mishap(ENDINGS[FailureKind(one["failure"])], one, "red"))
-    for one in reversed(course.interruptions):
-        lines.append(_mishap(ENDINGS[Interruption(one["why"])], one, "yellow"))
+    for attempt in reversed(progress.failures):
+        lines.append(plain(attempt_text(FailureKind(attempt["failure"]), attempt), "red"))
+    for attempt in reversed(progress.interruptions):
+        lines.append(plain(attempt_text(Interruption(attempt["why"]), attempt), "yellow"))
     return lines
-
-
-def _mishap(ending: str, one: dict[str, object], style: str) -> Text:
-    where = place(str(one["node"]), str(one["job"]))
-    return plain(f"{ending}: trial {one['trial']} rung {one['rung']}{where}: {one['message']}", style)

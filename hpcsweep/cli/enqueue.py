@@ -15,14 +15,13 @@ from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.yaml_io import parse_yaml
 from hpcsweep.store.requests import send_request
-from hpcsweep.views.enqueued import beyond_budget, count_enqueued
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder, beyond_budget, count_enqueued
 
 
 def enqueue(path: Path, values: Sequence[str]) -> None:
     """Leave the request for the sweep's next tick."""
     with errors_exit():
-        folder = Folder(path)
+        folder = ResultsFolder(path)
         spec_file = folder.layout.spec
         if not spec_file.exists():
             raise FolderError(f"{spec_file}: is missing; `launch SPEC` writes it")
@@ -41,7 +40,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
         if why:
             typer.echo(f"enqueued, and waits: {why}")
         elif folder.state.ended is not None:
-            typer.echo(f"enqueued; the sweep has {folder.sweep_state}: launch it again to run it")
+            typer.echo(f"enqueued; the sweep has {folder.progress.status}: launch it again to run it")
         elif folder.driver is None and folder.state.detached is None:
             typer.echo("enqueued; no driver is at work: launch again to resume")
         else:

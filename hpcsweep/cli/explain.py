@@ -12,21 +12,37 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.format import ENDINGS, configuration, moment, number, place, troubles
 from hpcsweep.cli.sanitize import json_text, sanitize
 from hpcsweep.core.counting import plural
 from hpcsweep.core.models import RunStatus
 from hpcsweep.views.explain import explain as explanation_of
-from hpcsweep.views.explanation import Attempt, Change, Creation, Explanation, Rung, Verdict
-from hpcsweep.views.folder import Folder
-from hpcsweep.views.ranking import Comparison, RankedTrial
+from hpcsweep.views.explanation import (
+    Attempt,
+    Change,
+    Creation,
+    Explanation,
+    RankComparison,
+    RankedTrial,
+    Rung,
+    Verdict,
+)
+from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.views.format import (
+    OUTCOME_TEXT,
+    config_text,
+    location,
+    number,
+    timestamp,
+    value_text,
+    warning_lines,
+)
 
 
 def explain(path: Path, trial: int, *, json: bool) -> None:
     """Print the explanation of one trial."""
     with errors_exit():
-        folder = Folder(path)
-        found = explanation_of(folder.reading.events, folder.state, trial)
+        folder = ResultsFolder(path)
+        found = explanation_of(folder.events, folder.state, trial)
         if json:
             typer.echo(json_text(found))
             return
@@ -35,13 +51,13 @@ def explain(path: Path, trial: int, *, json: bool) -> None:
         last = folder.state.trials[trial].runs[-1]
         batch = folder.state.live.get(last.batch)
         if last.status is RunStatus.WAITING or (batch is not None and batch.job is None):
-            for trouble in troubles(folder.state, now=time.time()):
+            for trouble in warning_lines(folder.state, now=time.time()):
                 typer.echo(sanitize(f"it waits: {trouble}"))
 
 
 def explanation_lines(found: Explanation) -> list[str]:
     """For people: a few lines for the creation, for each rung and its attempts, and one for the end."""
-    lines = [f"trial {found.trial}: {configuration(found.config)}"]
+    lines = [f"trial {found.trial}: {config_text(found.config)}"]
     if found.repeats > 1:
         last = found.first + found.repeats - 1
         lines.append(
@@ -64,17 +80,19 @@ def _creation(creation: Creation) -> list[str]:
     where = f"in bracket {creation.bracket} at resource {creation.resource}"
     if creation.submitted is None:
         return [f"created {where}, not submitted yet", f"  {_origin(creation)}"]
-    return [f"created {where}, submitted {moment(creation.submitted)}", f"  {_origin(creation)}"]
+    return [f"created {where}, submitted {timestamp(creation.submitted)}", f"  {_origin(creation)}"]
 
 
 def _origin(creation: Creation) -> str:
     if creation.parent is not None:
-        place = "" if creation.replaces is None else f", in the place of trial {creation.replaces}"
+        replaced = "" if creation.replaces is None else f", replacing trial {creation.replaces}"
         changes = ", ".join(_change(change) for change in creation.changes) or "nothing"
-        return f"a clone of trial {creation.parent} from its step {creation.start}{place}; changed: {changes}"
+        return (
+            f"a clone of trial {creation.parent} from its step {creation.start}{replaced}; changed: {changes}"
+        )
     if creation.origin == "enqueued":
         return f"enqueued by {f'the request {creation.request}' if creation.request else 'the sweep file'}"
-    picked = f" ({creation.picked}, picked by it)" if creation.picked else ""
+    picked = f" ({creation.picked}, chosen by it)" if creation.picked else ""
     others = f" with {plural(creation.asked - 1, 'other')}" if creation.asked > 1 else ""
     return (
         f"proposed{others} by {creation.searcher or 'the searcher'}{picked}, "
@@ -90,7 +108,7 @@ def _change(change: Change) -> str:
 def _value(value: Any) -> str:
     if value is msgspec.UNSET:
         return "absent"
-    return number(value) if isinstance(value, float) else str(value)
+    return value_text(value)
 
 
 # --------------------------------------------------------------------------- its rungs
@@ -127,14 +145,14 @@ def _attempt(attempt: Attempt) -> str:
     by = f" by the request {attempt.request}" if attempt.request else ""
     then = f"; then tried again{by}" if attempt.retried else ""
     where = f" at step {attempt.step}" if attempt.step else ""
-    where += place(attempt.node, attempt.job, attempt.seconds)
-    return f"  attempt {attempt.attempt + 1}{restart}: {ENDINGS[how]}{where}{message}{then}"
+    where += location(attempt.node, attempt.job, attempt.seconds)
+    return f"  attempt {attempt.attempt + 1}{restart}: {OUTCOME_TEXT[how]}{where}{message}{then}"
 
 
 def _ending(found: Explanation, rung: Rung) -> str:
     where = f" in attempt {rung.batches}" if rung.batches > 1 else ""
     if rung.attempts:
-        where += place(rung.node, rung.attempts[-1].job, rung.attempts[-1].seconds)
+        where += location(rung.node, rung.attempts[-1].job, rung.attempts[-1].seconds)
     match rung.status:
         case RunStatus.WAITING:
             return "waits to be submitted"
@@ -149,7 +167,7 @@ def _ending(found: Explanation, rung: Rung) -> str:
             return f"stopped early at step {rung.step}{where}{value}"
         case RunStatus.FAILED:
             how = rung.failure or rung.outcome
-            return f"{ENDINGS[how] if how is not None else 'failed'}{where}: {rung.message}"
+            return f"{OUTCOME_TEXT[how] if how is not None else 'failed'}{where}: {rung.message}"
 
 
 def _verdict(found: Explanation, rung: Rung) -> str:
@@ -179,10 +197,10 @@ def _verdict(found: Explanation, rung: Rung) -> str:
             reported = f"that had reported at step {comparison.resource} {where} by then"
             return f"stopped{why}: {rank} of {comparison.ended} {reported}"
         case _:
-            return f"trained in full: {place}"
+            return f"fully trained: {place}"
 
 
-def _peers(comparison: Comparison, own: int) -> Iterator[str]:
+def _peers(comparison: RankComparison, own: int) -> Iterator[str]:
     """The few that tell the most, those that went on and those that did not."""
     gaps = [b.place for a, b in itertools.pairwise(comparison.named) if b.place > a.place + 1]
     on = [peer for peer in comparison.named if peer.went_on]
@@ -227,8 +245,6 @@ def _end(found: Explanation) -> str:
 
 def ordinal(place: int) -> str:
     """`1st`, `2nd`, `11th`."""
-    if place is None:
-        return "without a place"
     if place % 100 in (11, 12, 13):
         return f"{place}th"
     return f"{place}" + {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")

@@ -15,7 +15,8 @@ from hpcsweep.core.space import suggest_name
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.exports.tables import FORMATS, TABLES, encoded, table
 from hpcsweep.store.output import STDOUT, is_stdout, write_output
-from hpcsweep.views.results import SIMULATION, load, passed_over_lines
+from hpcsweep.views.folder import SIMULATION
+from hpcsweep.views.results import load, skipped_lines
 
 if TYPE_CHECKING:
     from hpcsweep.views.results import Results
@@ -45,7 +46,7 @@ def export(path: Path, *, format_: str, name: str | None, output: Path | None) -
             _write(output or STDOUT, encoded(table(results, name or TABLES[0]), format_))
         if results.simulated:
             typer.echo(f"simulated {SIMULATION}", err=True)
-        for line in passed_over_lines(results):
+        for line in skipped_lines(results):
             typer.echo(line, err=True)
 
 

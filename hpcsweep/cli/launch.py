@@ -14,14 +14,6 @@ from typing import Final, Literal
 import typer
 
 from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, prefix_errors
-from hpcsweep.cli.format import (
-    best_line,
-    configuration,
-    cost,
-    removed_line,
-    runs_line,
-    state_counts,
-)
 from hpcsweep.cli.progress import Progress, progress
 from hpcsweep.cli.sanitize import hide, sanitize
 from hpcsweep.clock import SystemClock
@@ -40,7 +32,15 @@ from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.tick import finish_unread
-from hpcsweep.views.enqueued import count_enqueued
+from hpcsweep.views.folder import count_enqueued
+from hpcsweep.views.format import (
+    best_text,
+    config_text,
+    cost,
+    removed_text,
+    runs_text,
+)
+from hpcsweep.views.progress import journal_counts
 
 #: Delay of the second tick of a detached launch: what can never start is reported at once.
 SECOND_TICK_S: Final = 1.0
@@ -326,17 +326,17 @@ def _command(spec_path: Path, *, results: Path | None, cluster: str | None, over
 def _print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     """Print how the sweep stands; returns the exit code."""
     if state.ended is None:
-        typer.echo(f"{runs_line(state_counts(state))}; best {best_line(state)}")
+        typer.echo(f"{runs_text(journal_counts(state))}; best {best_text(state)}")
         return LEFT_RUNNING
     typer.echo(f"{state.ended.outcome.value}: {state.ended.reason}")
-    typer.echo(f"{runs_line(state_counts(state))}; {cost(state)}; results in {folder}")
+    typer.echo(f"{runs_text(journal_counts(state))}; {cost(state)}; results in {folder}")
     if state.without_checkpoint and not quiet:
-        gone = removed_line(len(state.without_checkpoint), state.checkpoint_bytes_removed)
+        gone = removed_text(len(state.without_checkpoint), state.checkpoint_bytes_removed)
         typer.echo(f"checkpoints: {gone}; train.keep: all keeps them")
     if state.best is None:
         return NO_VALUE
-    typer.echo(f"best: {best_line(state)}")
-    typer.echo(f"      {configuration(state.best.config)}")
+    typer.echo(f"best: {best_text(state)}")
+    typer.echo(f"      {config_text(state.best.config)}")
     return NO_VALUE if state.ended.outcome in (SweepOutcome.FAILED, SweepOutcome.PAUSED) else DONE
 
 

@@ -11,7 +11,7 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.sanitize import raw, sanitize_lines
 from hpcsweep.errors import SpecError
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.logs import LogReader, attempt_logs
 
 #: What sets colours and weights, and nothing else.
@@ -28,13 +28,13 @@ def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
         tail: Only so many of the last lines of each.
     """
     with errors_exit():
-        folder = Folder(path)
-        found = attempt_logs(folder.reading.events, folder.layout, trial)
+        folder = ResultsFolder(path)
+        found = attempt_logs(folder.events, folder.layout, trial)
         wanted = [each for each in found if rung in (None, each.rung)]
         if not wanted:
             there = ", ".join(str(number) for number in sorted({each.rung for each in found}))
             raise SpecError(f"--rung: expected one that was submitted ({there}), got {rung}")
-        logs = LogReader(folder.layout, folder.reading.events)
+        logs = LogReader(folder.layout, folder.events)
         for each in wanted:
             try:
                 path, data = logs.read(each)

@@ -11,7 +11,6 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit, prefix_errors
-from hpcsweep.cli.format import duration
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.core.counting import plural
 from hpcsweep.core.plans import BracketPlan, SchedulerPlan
@@ -27,6 +26,7 @@ from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target, check_inherited
 from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
+from hpcsweep.views.format import duration
 
 #: Rungs of a ladder that are shown at each end.
 ENDS_SHOWN: Final = 10
@@ -109,7 +109,9 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
         )
     else:
         typer.echo(f"{each}{plural(trials, 'trial')}, {plural(runs, 'run')} at most")
-    typer.echo(f"{each}{plural(units, 'unit')} of resource trained from checkpoints ({scratch} without them)")
+    typer.echo(
+        f"{each}{plural(units, 'unit')} of resource trained from checkpoints ({scratch:,} without them)"
+    )
     if found.iterations is None:
         typer.echo("again and again until the budget ends")
     most_trials = spec.budget.trials

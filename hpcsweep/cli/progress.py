@@ -1,4 +1,4 @@
-"""What `launch` shows while it drives: a live view on a terminal, plain lines elsewhere."""
+"""What `launch` shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from hpcsweep.cli.format import (
-    ENDINGS,
-    best_line,
-    configuration,
-    cost,
-    rung_text,
-    runs_line,
-    state_counts,
-    troubles,
-)
 from hpcsweep.cli.sanitize import raw, sanitize
 from hpcsweep.core.counting import plural
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Phase
-from hpcsweep.views.rungs import RungCounts
+from hpcsweep.views.format import (
+    OUTCOME_TEXT,
+    best_text,
+    bracket_text,
+    config_text,
+    cost,
+    runs_text,
+    warning_lines,
+)
+from hpcsweep.views.progress import RungCounts, journal_counts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,20 +32,20 @@ if TYPE_CHECKING:
 
     from hpcsweep.driver import Driver
 
-#: A plain line at most so often, however much happens.
-PLAIN_S = 2.0
-#: Brackets that stay on the terminal although all their runs have ended.
+#: Seconds between two plain lines at least.
+LOG_INTERVAL_S = 2.0
+#: Newest brackets that are shown although all their runs have ended.
 NEWEST_SHOWN = 8
 
 
 class Progress(Protocol):
-    """Takes every event, and the driver after each tick."""
+    """Receives every event, and the driver after each tick."""
 
     def event(self, event: AnyEvent) -> None: ...
     def tick(self, driver: Driver) -> None: ...
 
     def restart(self) -> None:
-        """All events come once more."""
+        """All events will come again."""
         ...
 
 
@@ -64,14 +63,14 @@ class Quiet:
 
 
 class LogDisplay:
-    """A line when something has changed, and one for each trouble when it comes; for logs and pipes."""
+    """A line for each change, and one for each new warning; for logs and pipes."""
 
     def __init__(self) -> None:
         self._counts = RungCounts()
         self._changed = False
         self._failure: RunFinished | None = None
         self._next = 0.0
-        self._troubles: list[str] = []
+        self._warnings: list[str] = []
 
     def restart(self) -> None:
         self._counts, self._failure = RungCounts(), None
@@ -84,22 +83,22 @@ class LogDisplay:
 
     def tick(self, driver: Driver) -> None:
         ended = driver.state.ended is not None
-        known = self._troubles
-        self._troubles = [*troubles(driver.state, now=time.time()), *driver.skipped_files]
-        for trouble in self._troubles:
-            if trouble not in known:
-                typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {trouble}"))
+        known = self._warnings
+        self._warnings = [*warning_lines(driver.state, now=time.time()), *driver.skipped_files]
+        for warning in self._warnings:
+            if warning not in known:
+                typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {warning}"))
         if not self._changed or (time.monotonic() < self._next and not ended):
             return
         self._changed = False
-        self._next = time.monotonic() + PLAIN_S
+        self._next = time.monotonic() + LOG_INTERVAL_S
         open_rungs = "  ".join(
-            f"bracket {bracket}: " + " > ".join(rung_text(count) for count in counts)
+            f"bracket {bracket}: " + bracket_text(counts)
             for bracket, counts in self._counts.current().items()
         )
         parts = [
-            runs_line(state_counts(driver.state)),
-            f"best {best_line(driver.state)}",
+            runs_text(journal_counts(driver.state)),
+            f"best {best_text(driver.state)}",
             cost(driver.state),
             open_rungs,
         ]
@@ -111,7 +110,7 @@ class LogDisplay:
 
 
 class LiveDisplay:
-    """A table of brackets and rungs that is drawn anew after each tick."""
+    """A table of brackets and rungs, refreshed after each tick."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -138,24 +137,24 @@ class LiveDisplay:
         table.add_column("bracket", justify="right")
         table.add_column("rungs (runs x resource)")
         for bracket, counts in self._counts.current(newest=NEWEST_SHOWN).items():
-            table.add_row(str(bracket), " > ".join(rung_text(count) for count in counts))
+            table.add_row(str(bracket), bracket_text(counts))
         phases = driver.phases
         under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
         lines: list[RenderableType] = [
             table,
             Text(f"{plural(state.counts[RunStatus.COMPLETED], 'run')} completed, {under_way}, {cost(state)}"),
-            Text(sanitize(f"best {best_line(state)}"), style="bold"),
+            Text(sanitize(f"best {best_text(state)}"), style="bold"),
         ]
         if state.best is not None:
-            lines.append(Text(sanitize(configuration(state.best.config))))
-        hints = [*troubles(state, now=time.time()), *driver.skipped_files]
-        lines += [Text(sanitize(hint), style="yellow") for hint in hints]
+            lines.append(Text(sanitize(config_text(state.best.config))))
+        warnings = [*warning_lines(state, now=time.time()), *driver.skipped_files]
+        lines += [Text(sanitize(warning), style="yellow") for warning in warnings]
         lines += [Text(sanitize(_failure(run)), style="red") for run in self._failures]
         self._live.update(Group(*lines))
 
 
 def _failure(run: RunFinished) -> str:
-    return f"trial {run.trial} {ENDINGS[run.failure_kind or run.outcome]}: {run.message}"
+    return f"trial {run.trial} {OUTCOME_TEXT[run.failure_kind or run.outcome]}: {run.message}"
 
 
 @contextlib.contextmanager

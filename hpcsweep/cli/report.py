@@ -12,22 +12,21 @@ from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.errors import SpecError
 
 if TYPE_CHECKING:
-    from hpcsweep.html.pareto import Mode
+    from hpcsweep.views.pareto import Mode
     from hpcsweep.views.results import Results
 
 
 def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
     """Write the page and print where it is."""
-    from hpcsweep.html.page import page
-    from hpcsweep.html.writing import write_page
+    from hpcsweep.html.page import page, write_page
     from hpcsweep.store.output import is_stdout
-    from hpcsweep.views.results import load, passed_over_lines
+    from hpcsweep.views.results import load, skipped_lines
 
     with errors_exit():
         results = load(path)
         html = page(results, modes=_modes(metrics, results))
         target = output or path / "report.html"
-        for line in passed_over_lines(results):
+        for line in skipped_lines(results):
             typer.echo(line, err=True)
         write_page(target, html, hint="" if output else "; --output FILE puts it elsewhere")
         if not is_stdout(target):

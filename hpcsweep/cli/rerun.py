@@ -10,18 +10,18 @@ import msgspec
 import typer
 
 from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
-from hpcsweep.cli.format import number
 from hpcsweep.core.events import RunFinished
 from hpcsweep.rerun import RerunPlan, arguments, plan_rerun, shell_command
 from hpcsweep.store.provenance import current_record
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.views.format import number
 from hpcsweep.views.provenance import changes, read_provenance
 
 
 def rerun(path: Path, *, trial: int | None, output: Path | None, start: bool) -> None:
     """Print the command on standard output and notes on standard error; or run it."""
     with errors_exit():
-        plan = plan_rerun(Folder(path), trial)
+        plan = plan_rerun(ResultsFolder(path), trial)
         if plan is None:
             typer.echo(f"hpcsweep: {path}: no run has given a value yet", err=True)
             raise typer.Exit(NO_VALUE)
@@ -71,7 +71,7 @@ def _differences(plan: RerunPlan) -> list[str]:
 def _started(plan: RerunPlan) -> float | None:
     """When its newest run began; None if unknown."""
     run = (plan.run.trial, plan.run.rung)
-    for event in reversed(plan.folder.reading.events):
+    for event in reversed(plan.folder.events):
         if isinstance(event, RunFinished) and (event.trial, event.rung) == run:
             return event.started
     return None

@@ -9,7 +9,6 @@ from typing import Final
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.format import NAMED, duration, runs_line, state_counts, trial_list
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import SweepOutcome
@@ -26,7 +25,9 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import send_request
 from hpcsweep.tick import finish_unread
-from hpcsweep.views.folder import Folder, check_trial, failures
+from hpcsweep.views.folder import ResultsFolder, check_trial, failed_runs
+from hpcsweep.views.format import MOST_LISTED, duration, listing, runs_text
+from hpcsweep.views.progress import journal_counts
 
 #: Sections of the spec that may change while a sweep goes on.
 MAY_CHANGE: Final = ("resources", "cluster", "budget", "retries")
@@ -41,7 +42,7 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
         overrides: `key.path=value` texts; they hold for the whole sweep from now on.
     """
     with errors_exit():
-        folder = Folder(path)
+        folder = ResultsFolder(path)
         runs = _failed_runs(folder.state, trial, path)
         _check_overrides(folder, path, overrides)
         session = None
@@ -66,7 +67,7 @@ def retry(path: Path, trial: int | None, overrides: Sequence[str] = ()) -> None:
             typer.echo(f"no driver is at work; resume with: {_launch_command(folder.layout, path)}")
 
 
-def _session(folder: Folder, overrides: Sequence[str]) -> Session:
+def _session(folder: ResultsFolder, overrides: Sequence[str]) -> Session:
     if not folder.layout.spec.exists():
         raise FolderError(
             f"{folder.layout.spec}: is missing; go on with `launch SPEC`, it takes the request up"
@@ -108,14 +109,14 @@ def _failed_runs(state: SweepState, trial: int | None, path: Path) -> list[Run]:
         SpecError: There is no such trial, or it did not fail.
         FolderError: Nothing failed, and the sweep is not paused.
     """
-    failed = [run for run in failures(state) if not state.trials[run.trial].stopped]
+    failed = [run for run in failed_runs(state) if not state.trials[run.trial].stopped]
     if trial is None:
         failed = [run for run in failed if not needs_name(run.outcome)]
         paused = state.pausing is not None or (
             state.ended is not None and state.ended.outcome is SweepOutcome.PAUSED
         )
         if not failed and not paused:
-            stand = f"{runs_line(state_counts(state))}{_cancelled(state, path)}"
+            stand = f"{runs_text(journal_counts(state))}{_cancelled(state, path)}"
             raise FolderError(f"{path}: no failed runs to retry: {stand}")
         return failed
     check_trial(state, trial)
@@ -130,14 +131,14 @@ def _failed_runs(state: SweepState, trial: int | None, path: Path) -> list[Run]:
 
 def _cancelled(state: SweepState, path: Path) -> str:
     """Which trials stay cancelled until they are retried by number; empty if there are none."""
-    runs = [run for run in failures(state) if needs_name(run.outcome)]
+    runs = [run for run in failed_runs(state) if needs_name(run.outcome)]
     if not runs:
         return ""
     again = shell_join(["hpcsweep", "retry", str(path), str(runs[0].trial)])
     return f"; cancelled by their user: {_numbers(runs)}, retry them by number: {again}"
 
 
-def _check_overrides(folder: Folder, path: Path, overrides: Sequence[str]) -> None:
+def _check_overrides(folder: ResultsFolder, path: Path, overrides: Sequence[str]) -> None:
     """Check that this command may make the changes.
 
     Raises:
@@ -156,11 +157,11 @@ def _check_overrides(folder: Folder, path: Path, overrides: Sequence[str]) -> No
         )
 
 
-def _announce(folder: Folder, target: Target, runs: Sequence[Run], overrides: Sequence[str]) -> None:
+def _announce(folder: ResultsFolder, target: Target, runs: Sequence[Run], overrides: Sequence[str]) -> None:
     """Print what is about to be retried, from where and with which resources."""
     for override in overrides:
         typer.echo(f"from now on: {override}")
-    for run in runs[:NAMED]:
+    for run in runs[:MOST_LISTED]:
         newest = checkpoints.newest(folder.layout.trial(run.trial), at_most=run.resource)
         start = f"from its checkpoint of step {newest.step}" if newest else "from scratch"
         parent = folder.state.trials[run.trial].parent
@@ -169,8 +170,8 @@ def _announce(folder: Folder, target: Target, runs: Sequence[Run], overrides: Se
         elif newest is None and run.trial in folder.state.without_checkpoint:
             start = "from scratch: its checkpoint was removed"
         typer.echo(f"retrying: trial {run.trial}, rung {run.rung} (to {run.resource}), {start}")
-    if len(runs) > NAMED:
-        typer.echo(f"retrying: {len(runs) - NAMED} more")
+    if len(runs) > MOST_LISTED:
+        typer.echo(f"retrying: {len(runs) - MOST_LISTED} more")
     if runs:
         typer.echo(f"each with {_resources(target.shape)}, on {target.why}")
 
@@ -211,4 +212,4 @@ def _retried(runs: Sequence[Run]) -> str:
 
 
 def _numbers(runs: Sequence[Run]) -> str:
-    return trial_list([run.trial for run in runs])
+    return listing([run.trial for run in runs])

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import typer
 
 from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit, prefix_errors
-from hpcsweep.cli.format import configuration, number
 from hpcsweep.cli.sanitize import json_text, raw, sanitize
 from hpcsweep.core.counting import plural
 from hpcsweep.errors import SpecError
@@ -33,6 +32,7 @@ from hpcsweep.simulation import (
 from hpcsweep.simulation.plot import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.output import is_stdout
+from hpcsweep.views.format import config_text, number
 
 #: Fractions of the makespan at which the best value is printed.
 SHOWN_AT = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -185,7 +185,7 @@ def _print_one(run: SimulationResult, metric: str) -> None:
         value = run.value_at(share * run.makespan_s)
         shown = "none yet" if value is None else number(value)
         typer.echo(f"    {_time(share * run.makespan_s):>13}  {shown}")
-    typer.echo(f"  trial {best['trial']} at {best['resource']}: {configuration(best['config'])}")
+    typer.echo(f"  trial {best['trial']} at {best['resource']}: {config_text(best['config'])}")
 
 
 def _figures(run: SimulationResult) -> list[tuple[str, str]]:

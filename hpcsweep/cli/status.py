@@ -1,170 +1,174 @@
-"""`status`, `best`: they read the results folder alone."""
+"""`status` and `best`: they read the results folder, and ask the queue whether its jobs are alive."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import msgspec
 import typer
 
 from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
-from hpcsweep.cli.format import (
-    ENDINGS,
-    best_line,
-    checkpoints_line,
-    clock_lines,
-    configuration,
-    cost,
-    mean_of,
-    number,
-    place,
-    rung_text,
-    runs_line,
-    troubles,
-)
-from hpcsweep.cli.liveness import ask_liveness
 from hpcsweep.cli.sanitize import json_text, sanitize
+from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
 from hpcsweep.core.counting import plural
 from hpcsweep.core.events import FailureKind, Interruption, SweepOutcome
 from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.state import SweepState
-from hpcsweep.errors import SpecError
-from hpcsweep.views.enqueued import beyond_budget
-from hpcsweep.views.folder import Folder, best_of
-from hpcsweep.views.liveness import Liveness
-from hpcsweep.views.rungs import RungCounts
+from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.store.journal.segments import LastSegment
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.views.folder import SIMULATION, ResultsFolder, best_of, beyond_budget
+from hpcsweep.views.format import (
+    OUTCOME_TEXT,
+    attempt_text,
+    best_text,
+    bracket_text,
+    checkpoints_text,
+    clock_text,
+    config_text,
+    cost,
+    driver_text,
+    mean_text,
+    number,
+    runs_text,
+    value_text,
+    warning_lines,
+)
+from hpcsweep.views.liveness import Liveness, clusters_to_ask, liveness
+
+#: The queue is given so long to answer.
+QUEUE_S: Final = 10.0
 
 
 def status(path: Path, *, json: bool) -> None:
     """Print how the sweep stands."""
     with errors_exit():
-        folder = Folder(path)
+        folder = ResultsFolder(path)
         now = time.time()
-        budget = _budget(folder, "gpu_hours")
         alive = _liveness(folder)
         if alive is not None and alive.driven is False and folder.state.detached is not None:
-            folder = Folder(path)  # it may have ended, or a driver begun, since it was read
+            folder = ResultsFolder(path)  # it may have ended, or a driver begun, since it was read
             alive = _liveness(folder)
+        gpu_hours = folder.budget.get("gpu_hours")
+        budget = float(gpu_hours) if isinstance(gpu_hours, int | float) else None
         summary = folder.status(now=now) | {"budget_gpu_hours": budget}
         summary["liveness"] = None if alive is None else msgspec.to_builtins(alive)
         if json:
-            _print_json(summary)
+            typer.echo(json_text(summary))
             return
-        state = folder.state
-        counts = RungCounts()
-        for event in folder.reading.events:
-            counts.apply(event)
-        _tell(f"{summary['name']}: {summary['state']}" + _because(summary["reason"]))
+        state, progress = folder.state, folder.progress
+        reason = f" ({summary['reason']})" if summary["reason"] else ""
+        _echo(f"{summary['name']}: {progress.status}{reason}")
         if state.simulated:
-            _tell("simulated: nothing was trained, and times are virtual")
-        if summary["state"] == "running":
-            _tell(f"driver: {summary['driver'] or _drives(summary, alive)}")
+            _echo(f"simulated {SIMULATION}")
+        if state.ended is None:
+            _echo(f"driver: {driver_text(state, folder.driver, alive)}")
             for line in alive.lines if alive is not None else ():
-                _tell(line)
-        for trouble in troubles(state, now=now):
-            _tell(trouble)
-        for line in (*summary["passed_over"], *clock_lines(summary["clocks"])):
-            _tell(line)
-        for bracket, rungs in counts.brackets().items():
-            _tell(f"bracket {bracket}: " + " > ".join(rung_text(rung) for rung in rungs))
+                _echo(line)
+        for line in (*warning_lines(state, now=now), *summary["passed_over"]):
+            _echo(line)
+        for node, seconds in folder.clock_skews.items():
+            _echo(f"clock: {clock_text(node, seconds)}; start times in tables are by its clock")
+        for bracket, rungs in progress.rungs.brackets().items():
+            _echo(f"bracket {bracket}: {bracket_text(rungs)}")
         if summary["enqueued"]:
-            _tell(f"enqueued: {_enqueued(summary['enqueued'], state, _budget(folder, 'trials'))}")
-        runs = runs_line(summary["runs"], summary["failed_by"])
-        _tell(f"{plural(summary['trials'], 'trial')}; {runs}; {cost(state, budget)}")
-        _tell(f"best: {best_line(state)}")
+            _echo(f"enqueued: {_enqueued(folder, summary['enqueued'])}")
+        runs = runs_text(summary["runs"], summary["failed_by"])
+        _echo(f"{plural(len(state.trials), 'trial')}; {runs}; {cost(state, budget)}")
+        _echo(f"best: {best_text(state)}")
         if state.best is not None:
-            _tell(f"      {configuration(state.best.config)}")
-        checkpoints = checkpoints_line(summary["checkpoints"])
+            _echo(f"      {config_text(state.best.config)}")
+        checkpoints = checkpoints_text(summary["checkpoints"])
         if checkpoints:
-            _tell(f"checkpoints: {checkpoints}")
-        if summary["interrupted"]:
-            counts_by_kind = (
-                f"{n} {ENDINGS[Interruption(why)]}" for why, n in summary["interrupted"].items()
-            )
-            _tell(f"interruptions: {', '.join(counts_by_kind)}")
-        for one in summary["newest_interruptions"]:
-            _tell(_attempt_line(ENDINGS[Interruption(one["why"])], one))
-        for one in summary["failures"]:
-            _tell(_attempt_line(ENDINGS[FailureKind(one["failure"])], one))
+            _echo(f"checkpoints: {checkpoints}")
+        if state.interrupted:
+            counts = (f"{n:,} {OUTCOME_TEXT[why]}" for why, n in state.interrupted.most_common())
+            _echo(f"interruptions: {', '.join(counts)}")
+        for attempt in progress.interruptions:
+            _echo(attempt_text(Interruption(attempt["why"]), attempt))
+        for attempt in progress.failures:
+            _echo(attempt_text(FailureKind(attempt["failure"]), attempt))
         paused = state.ended is not None and state.ended.outcome is SweepOutcome.PAUSED
-        if summary["failures"] or paused:
-            what = "go on, and try what failed again" if paused else "try what failed again"
-            _tell(f"{what}: hpcsweep retry {shell_quote(str(path))}")
+        if progress.failures or paused:
+            what = "resume, and retry what failed" if paused else "retry what failed"
+            _echo(f"{what}: hpcsweep retry {shell_quote(str(path))}")
 
 
-def _tell(text: str) -> None:
-    """Print a line; what it holds of configurations and logs is not obeyed by a terminal."""
+def _echo(text: str) -> None:
+    """Print a line; the terminal does not obey what it holds of configurations and logs."""
     typer.echo(sanitize(text))
 
 
-def _liveness(folder: Folder) -> Liveness | None:
-    """Who drives the sweep; None once it has ended."""
-    state, tail = folder.state, folder.reading.tail
-    if state.ended is not None or state.started is None or tail is None:
-        return None
-    return ask_liveness(folder.layout, state, driver=folder.driver, tail=tail)
-
-
-def _drives(summary: dict[str, Any], alive: Liveness | None) -> str:
-    """Who drives a sweep while no driver is at work."""
-    if summary["detached"] is None:
-        return "none at work; launch again to carry on"
-    if alive is not None and alive.driven is False:
-        return "none at work"
-    jobs = f", then tick jobs {', '.join(summary['tick_jobs'])}" if summary["tick_jobs"] else ""
-    return f"its jobs on {summary['detached']}: tasks as they finish{jobs}"
-
-
-def _attempt_line(ending: str, one: dict[str, Any]) -> str:
-    where = place(one["node"], one["job"])
-    return f"{ending}: trial {one['trial']} rung {one['rung']}{where}: {one['message']}"
-
-
-def _enqueued(count: int, state: SweepState, trials: float | None) -> str:
+def _enqueued(folder: ResultsFolder, count: int) -> str:
     """How many configurations wait, and for what."""
     several = count > 1
-    what = f"{count} configuration{'s wait for their' if several else ' waits for its'} start"
-    why = beyond_budget(count, state, None if trials is None else int(trials))
-    if not why and state.ended is not None:
+    what = f"{plural(count, 'configuration')} {'wait for their' if several else 'waits for its'} start"
+    trials = folder.budget.get("trials")
+    why = beyond_budget(count, folder.state, trials if isinstance(trials, int) else None)
+    if not why and folder.state.ended is not None:
         why = f"launch again to run {'them' if several else 'it'}"
     return f"{what}; {why}" if why else what
-
-
-def _budget(folder: Folder, key: str) -> float | None:
-    """What `budget` in the sweep's file says of this; None if nothing, or it cannot be read."""
-    from hpcsweep.spec.yaml_io import read_yaml
-
-    try:
-        budget = read_yaml(folder.layout.spec).get("budget")
-    except SpecError:
-        return None
-    found = budget.get(key) if isinstance(budget, dict) else None
-    return float(found) if isinstance(found, int | float) else None
-
-
-def _because(reason: str | None) -> str:
-    return f" ({reason})" if reason else ""
 
 
 def best(path: Path, *, json: bool) -> None:
     """Print the best trial."""
     with errors_exit():
-        state = Folder(path).state
+        state = ResultsFolder(path).state
         found = best_of(state)
         if found is None:
             typer.echo(f"hpcsweep: {path}: no run has given a value yet", err=True)
             raise typer.Exit(NO_VALUE)
         if json:
-            _print_json(found | ({"simulated": True} if state.simulated else {}))
+            typer.echo(json_text(found | ({"simulated": True} if state.simulated else {})))
             return
         value = number(found["value"])
         simulated = " (simulated: nothing was trained)" if state.simulated else ""
-        typer.echo(f"trial {found['trial']}: {value} at {found['resource']}{mean_of(found)}{simulated}")
+        typer.echo(f"trial {found['trial']}: {value} at {found['resource']}{mean_text(found)}{simulated}")
         for name, value in found["config"].items():
-            typer.echo(f"  {name}: {value}")
+            typer.echo(f"  {name}: {value_text(value)}")
 
 
-def _print_json(value: object) -> None:
-    typer.echo(json_text(value))
+# --------------------------------------------------------------------------- liveness
+
+
+def _liveness(folder: ResultsFolder) -> Liveness | None:
+    """Who drives the sweep; None once it has ended."""
+    state, tail = folder.state, folder.journal.tail
+    if state.ended is not None or state.started is None or tail is None:
+        return None
+    return ask_liveness(folder.layout, state, driver=folder.driver, tail=tail)
+
+
+def queue_of(state: SweepState, driver: ProcessId | None) -> Queue | None:
+    """The queue that may show jobs of the sweep, None where there is none to be asked."""
+    names = clusters_to_ask(state, driver)
+    queues = (find_backend(name).queue() for name in names if name in cluster_names())
+    return next((queue for queue in queues if queue is not None), None)
+
+
+def ask_liveness(
+    layout: Layout, state: SweepState, *, driver: ProcessId | None, tail: LastSegment
+) -> Liveness:
+    """Who drives the sweep, which has not ended; by one look at the queue where its jobs are to be there.
+
+    Args:
+        layout: The results folder.
+        state: Of the sweep.
+        driver: Of the journal, while it lives.
+        tail: The end of the journal: whose user the jobs are, and its last sign of life.
+    """
+    jobs, unknown, silent_s = None, "", 0.0
+    if driver is not None:
+        with contextlib.suppress(OSError):
+            silent_s = time.time() - tail.path.stat().st_mtime
+    if (queue := queue_of(state, driver)) is not None:
+        try:
+            found = queue.jobs(tail.header.owner.user, timeout_s=QUEUE_S)
+            jobs = {job.job: job for job in found}
+        except ClusterUnavailable as error:
+            unknown = str(error)
+    return liveness(layout, state, driver=driver, silent_s=silent_s, jobs=jobs, unknown=unknown)

@@ -22,7 +22,7 @@ from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session
 from hpcsweep.spec import load_spec
 from hpcsweep.store.requests import send_request
-from hpcsweep.views.folder import Folder, check_trial
+from hpcsweep.views.folder import ResultsFolder, check_trial
 
 #: How long the command itself waits for the jobs to end if no driver is at work.
 PATIENCE_S: Final = 60.0
@@ -31,12 +31,12 @@ PATIENCE_S: Final = 60.0
 def stop(path: Path, trial: int | None = None) -> None:
     """Leave the request; if no driver is at work, cancel the jobs."""
     with errors_exit():
-        folder = Folder(path)
+        folder = ResultsFolder(path)
         if trial is not None:
             _stop_trial(folder, path, trial)
             return
         if folder.state.ended is not None:
-            typer.echo(f"{path}: has ended already ({folder.sweep_state})")
+            typer.echo(f"{path}: has ended already ({folder.progress.status})")
             return
         send_request(folder.layout, "stop")
         try:
@@ -48,11 +48,11 @@ def stop(path: Path, trial: int | None = None) -> None:
         typer.echo("stopped" if state.ended is not None else unfinished)
 
 
-def _stop_trial(folder: Folder, path: Path, trial: int) -> None:
+def _stop_trial(folder: ResultsFolder, path: Path, trial: int) -> None:
     names = _names(folder, path, trial)
     send_request(folder.layout, "stop_trial", trial=trial)
     if folder.state.ended is not None:
-        typer.echo(f"{names}: the next launch stops it, the sweep is {folder.sweep_state}")
+        typer.echo(f"{names}: the next launch stops it, the sweep is {folder.progress.status}")
         return
     try:
         state = _drive(folder, trial)
@@ -68,7 +68,7 @@ def _stop_trial(folder: Folder, path: Path, trial: int) -> None:
     typer.echo(f"stopped: {names}; {how}")
 
 
-def _names(folder: Folder, path: Path, number: int) -> str:
+def _names(folder: ResultsFolder, path: Path, number: int) -> str:
     """What is stopped: the trial, or all repeats of its configuration.
 
     Raises:
@@ -83,8 +83,8 @@ def _names(folder: Folder, path: Path, number: int) -> str:
     if trial.stopped:
         raise SpecError(f"TRIAL: trial {number} has been stopped already: {trial.stopped}")
     if state.ended is not None and state.ended.outcome not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
-        raise FolderError(f"{path}: has ended already ({folder.sweep_state}): no trial is running")
-    *_, retention = replay_sweep(load_spec(folder.layout.spec), folder.reading.events)
+        raise FolderError(f"{path}: has ended already ({folder.progress.status}): no trial is running")
+    *_, retention = replay_sweep(load_spec(folder.layout.spec), folder.events)
     if retention.is_at_its_end(number):
         raise SpecError(
             f"TRIAL: expected one that runs, waits or may be promoted; trial {number} {_end(trial)}: "
@@ -108,7 +108,7 @@ def _shares_task(state: SweepState, number: int) -> bool:
     return batch is not None and len(batch.tasks[run.task]) > 1
 
 
-def _drive(folder: Folder, trial: int | None = None) -> SweepState:
+def _drive(folder: ResultsFolder, trial: int | None = None) -> SweepState:
     """Tick until the sweep, or the trial, has ended, or that takes too long; the state after that.
 
     For a trial nothing new is submitted.

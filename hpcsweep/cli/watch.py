@@ -1,4 +1,4 @@
-"""`status --watch`: the picture on the terminal, drawn anew until the sweep has ended."""
+"""`status --watch`: refreshes a dashboard until the sweep has ended."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from rich.live import Live
 from hpcsweep.cli.dashboard import Dashboard
 from hpcsweep.cli.eta import Plan, plan_of
 from hpcsweep.cli.exit_codes import INTERRUPTED, errors_exit
-from hpcsweep.cli.liveness import ask_liveness, queue_of
 from hpcsweep.cli.sanitize import raw
-from hpcsweep.cli.status import status
+from hpcsweep.cli.status import ask_liveness, queue_of, status
 from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import SubmittedBatch, TaskId, TaskResources, TaskState
@@ -29,20 +28,20 @@ from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.liveness import Liveness, liveness
-from hpcsweep.views.snapshot import StatusSnapshot, Watch
+from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
 
-#: How soon the picture follows the terminal's size.
-_LOOK_S: Final = 0.25
-#: How often squeue is asked whether the jobs of a sweep live that no driver drives.
-_ASK_S: Final = 30.0
+#: How often the terminal's size is checked.
+_RESIZE_S: Final = 0.25
+#: How often the queue is asked whether the jobs of a sweep without a driver are alive.
+_LIVENESS_S: Final = 30.0
 
 
 def watch(path: Path, *, every: float) -> None:
-    """Show how the sweep stands until it has ended; then print that as `status` does.
+    """Show the dashboard until the sweep has ended, then print what `status` prints.
 
     Args:
         path: The results folder.
-        every: Seconds between two looks.
+        every: Seconds between two refreshes.
 
     Raises:
         typer.Exit: Code 2 if there is no terminal to draw on or no sweep to see, 130 at Ctrl-C.
@@ -54,7 +53,7 @@ def watch(path: Path, *, every: float) -> None:
         terminal = raw(sys.stdout)
         if hasattr(terminal, "reconfigure"):
             terminal.reconfigure(errors="replace")  # a name need not be in the terminal's alphabet
-        before = signal.signal(signal.SIGTERM, _leave)
+        before = signal.signal(signal.SIGTERM, _exit_cleanly)
         try:
             _draw(path, console, every)
         except KeyboardInterrupt:
@@ -64,36 +63,36 @@ def watch(path: Path, *, every: float) -> None:
         status(path, json=False)
 
 
-def _leave(number: int, _: FrameType | None) -> None:
-    """End as a signal would, but for the terminal, which is restored on the way."""
+def _exit_cleanly(number: int, _: FrameType | None) -> None:
+    """Exit as the signal would, but restore the terminal first."""
     raise SystemExit(128 + number)
 
 
 def _draw(path: Path, console: Console, every: float) -> None:
     """Draw until the sweep has ended."""
     queue = LiveQueue()
-    watched, plans = Watch(path, queue), _Plans(path)
+    poller, plans = StatusPoller(path, queue), _Plans(path)
 
-    def look() -> StatusSnapshot:
-        view = watched.look(now=time.time(), shown=console.height)
-        return view._replace(liveness=queue.liveness(watched, view))
+    def poll() -> StatusSnapshot:
+        view = poller.poll(now=time.time(), shown=console.height)
+        return view._replace(liveness=queue.liveness(poller, view))
 
-    view = look()
-    if view.course.state.ended is not None:
+    view = poll()
+    if view.progress.state.ended is not None:
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        while view.course.state.ended is None:
+        while view.progress.state.ended is None:
             live.update(Dashboard(view, plans.newest()), refresh=True)
             _wait(live, every)
-            view = look()
+            view = poll()
 
 
 def _wait(live: Live, seconds: float) -> None:
-    """Let time pass; draw again when the terminal's size changes."""
+    """Wait; draw again when the terminal's size changes."""
     until = time.monotonic() + seconds
     size = live.console.size
     while (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, _LOOK_S))
+        time.sleep(min(left, _RESIZE_S))
         if live.console.size != size:
             size = live.console.size
             live.refresh()
@@ -121,7 +120,7 @@ class LiveQueue:
             queue = self._queue(name)
             if queue is None:
                 continue
-            # No task is said to be open, so nothing is looked up in the accounts.
+            # Without open tasks nothing is looked up in the accounts.
             live = [
                 SubmittedBatch(
                     name=batch.name,
@@ -147,21 +146,21 @@ class LiveQueue:
             self._queues[name] = find_backend(name).queue() if name in cluster_names() else None
         return self._queues[name]
 
-    def liveness(self, watched: Watch, view: StatusSnapshot) -> Liveness | None:
-        """Whether anybody drives the sweep, asked now and then; None where no queue can tell."""
-        state, tail = view.course.state, watched.tail
+    def liveness(self, poller: StatusPoller, view: StatusSnapshot) -> Liveness | None:
+        """Whether anybody drives the sweep, asked now and then; None where no queue knows."""
+        state, tail = view.progress.state, poller.tail
         if state.started is None or tail is None or queue_of(state, view.driver) is None:
             return None
-        if view.unknown:
-            return liveness(watched.layout, state, driver=None, unknown=view.unknown)
-        if self._liveness is None or time.monotonic() - self._asked >= _ASK_S:
+        if view.problem:
+            return liveness(poller.layout, state, driver=None, unknown=view.problem)
+        if self._liveness is None or time.monotonic() - self._asked >= _LIVENESS_S:
             self._asked = time.monotonic()
-            self._liveness = ask_liveness(watched.layout, state, driver=None, tail=tail)
+            self._liveness = ask_liveness(poller.layout, state, driver=None, tail=tail)
         return self._liveness
 
 
 class _Plans:
-    """What the folder's spec says of the way ahead; read again when it was written anew."""
+    """The plan by the folder's spec; read again when that file changes."""
 
     def __init__(self, path: Path) -> None:
         self._spec = Layout(path).spec

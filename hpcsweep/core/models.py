@@ -77,6 +77,11 @@ class Run(msgspec.Struct, gc=False):
         return RunId(self.trial, self.rung)
 
     @property
+    def achieved_resource(self) -> int:
+        """The resource at which it has its value: less than its rung's if it was stopped."""
+        return self.step if self.status is RunStatus.STOPPED else self.resource
+
+    @property
     def failure_kind(self) -> FailureKind | None:
         """What was wrong; None if it did not fail."""
         return classify_failure(self.outcome, self.failure, self.message)

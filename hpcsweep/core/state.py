@@ -214,6 +214,12 @@ class SweepState:
         return self.interrupted.total()
 
     @property
+    def metric(self) -> str:
+        """Name of the objective's metric."""
+        objective = self.started.identity.get("objective", {}) if self.started else {}
+        return str(objective.get("metric", "value"))
+
+    @property
     def minimise(self) -> bool:
         return self.started is None or self.started.identity.get("objective", {}).get("mode") != "max"
 
@@ -252,8 +258,7 @@ class SweepState:
         for run in reversed(trial.runs):
             value = self.value_of(first, run.rung)
             if value is not None:
-                resource = run.step if run.status is RunStatus.STOPPED else run.resource
-                return Best(first, run.rung, value, resource, trial.config, self.repeats)
+                return Best(first, run.rung, value, run.achieved_resource, trial.config, self.repeats)
         return None
 
     def value_key(self, first: int) -> tuple[float, int, int] | None:

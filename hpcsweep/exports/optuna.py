@@ -20,10 +20,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal
 from hpcsweep.errors import FolderError
-from hpcsweep.exports.names import labels, printable
-from hpcsweep.exports.timeline import TrialTimeline, stories
+from hpcsweep.exports.timeline import TrialTimeline, labels, printable, stories
 from hpcsweep.store.output import is_stdout, write_output
-from hpcsweep.views.results import SIMULATION
+from hpcsweep.views.folder import SIMULATION
 
 if TYPE_CHECKING:
     from hpcsweep.views.results import Results

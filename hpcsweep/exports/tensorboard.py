@@ -33,10 +33,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Domain, Float, Int, Parameter
 from hpcsweep.errors import FolderError
-from hpcsweep.exports.names import labels, printable
-from hpcsweep.exports.timeline import TrialTimeline, stories
+from hpcsweep.exports.timeline import TrialTimeline, labels, printable, stories
 from hpcsweep.store.files import write_atomic
-from hpcsweep.views.results import SIMULATION
+from hpcsweep.views.folder import SIMULATION
 
 if TYPE_CHECKING:
     from hpcsweep.views.results import Results

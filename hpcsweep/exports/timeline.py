@@ -12,6 +12,7 @@ from hpcsweep.errors import FolderError
 
 if TYPE_CHECKING:
     from hpcsweep.views.results import Results
+from collections.abc import Container, Iterable
 
 
 class Report(NamedTuple):
@@ -115,4 +116,37 @@ def _reports(results: Results) -> Mapping[int, list[tuple[int, int, dict[str, fl
         metrics = {name: value for name, value in zip(columns, row, strict=True) if value == value}
         if metrics:
             found.setdefault(trial, []).append((rung, step, metrics))
+    return found
+
+
+NO_NAME = "(no name)"
+
+
+def printable(text: str) -> str:
+    r"""One line in which whatever is not printable is an escape, such as `\x1b` or `\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def labels(names: Iterable[str], *, taken: Container[str] = ()) -> dict[str, str]:
+    """What each name is shown as: printable, and none twice.
+
+    Args:
+        names: Any text. What is printable and not taken stays as it is.
+        taken: Labels that mean something else.
+    """
+    names = list(dict.fromkeys(names))
+    found: dict[str, str] = {}
+    used = {name for name in names if name and name.isprintable() and name not in taken}
+    for name in names:
+        if name in used:
+            found[name] = name
+            continue
+        plain = label = printable(name) or NO_NAME
+        number = 2
+        while label in used or label in taken:
+            label, number = f"{plain} ({number})", number + 1
+        used.add(label)
+        found[name] = label
     return found

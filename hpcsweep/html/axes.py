@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Choice, Constant, Float, Floats, Int, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Space
-from hpcsweep.html.format import number
-from hpcsweep.html.labels import label
+from hpcsweep.views.format import label, number
 
 #: Positive values are shown on a log scale where the largest is so many times the smallest, ...
 _SPAN: Final = 100.0
 #: ... and may be looked at on one from here on.
 _OFFERED: Final = 5.0
-#: The worst is far out if it is so many times farther from the best than nine of ten values are.
-_FAR: Final = 5.0
+#: The worst is an outlier if it is so many times farther from the best than nine of ten values are.
+_OUTLIER: Final = 5.0
 
 
 # ---------------------------------------------------------------------- the value
@@ -33,8 +32,8 @@ class ValueAxis(NamedTuple):
         layout: The axis as plotly takes it.
         log: Whether it is a log scale.
         menu: The choice of the scale, for `layout.updatemenus`; None where there is none.
-        note: Says that some values are not in sight at first; empty if all are.
-        cut: The worst value in sight; None if all are.
+        note: Says that some values are outside the initial view; empty if none is.
+        cut: The worst value in the initial view; None if all are in it.
     """
 
     layout: dict[str, Any]
@@ -45,36 +44,34 @@ class ValueAxis(NamedTuple):
 
 
 def value_axis(title: str, values: Floats, *, minimise: bool) -> ValueAxis:
-    """A log scale for positive values of several magnitudes; else such that a few far out do not matter."""
+    """A log scale for positive values of several magnitudes; else a linear one whose view omits outliers."""
     layout: dict[str, Any] = {"title": {"text": title}, "exponentformat": "power"}
-    if spans(values):
+    if is_log_range(values):
         return ValueAxis(layout | {"type": "log"}, True, _scales(active=1), "", None)
-    cut = far_out(values, minimise=minimise)
-    menu = _scales(active=0) if spans(values, _OFFERED) else None
+    cut = outlier_cutoff(values, minimise=minimise)
+    menu = _scales(active=0) if is_log_range(values, _OFFERED) else None
     if cut is None:
         return ValueAxis(layout | {"type": "linear"}, False, menu, "", None)
     best = float(values.min() if minimise else values.max())
     ends = sorted((best - 0.05 * (cut - best), cut))
     side, beyond = ("above", values > cut) if minimise else ("below", values < cut)
-    count = int(beyond.sum())
-    note = (
-        f" {count:,} far out {side} {number(cut)} {'is' if count == 1 else 'are'} beyond the edge at first."
-    )
+    outliers, verb = int(beyond.sum()), "is" if beyond.sum() == 1 else "are"
+    note = f" {plural(outliers, 'outlier')} {side} {number(cut)} {verb} outside the initial view."
     return ValueAxis(layout | {"type": "linear", "range": ends}, False, menu, note, cut)
 
 
-def spans(values: Floats, magnitudes: float = _SPAN) -> bool:
+def is_log_range(values: Floats, magnitudes: float = _SPAN) -> bool:
     """Whether the values are positive, and the largest is at least so many times the smallest."""
     return len(values) > 0 and bool(values.min() > 0 and values.max() >= magnitudes * values.min())
 
 
-def far_out(values: Floats, *, minimise: bool) -> float | None:
-    """From where on values are so bad that they would press the others together; None if none is."""
+def outlier_cutoff(values: Floats, *, minimise: bool) -> float | None:
+    """Values worse than this are outliers that would squeeze the others; None if there are none."""
     if len(values) < 10:
         return None
     best, most = np.quantile(values, [0.0, 0.9] if minimise else [1.0, 0.1])
     worst = values.max() if minimise else values.min()
-    if most == best or abs(worst - best) <= _FAR * abs(most - best):
+    if most == best or abs(worst - best) <= _OUTLIER * abs(most - best):
         return None
     return float(most + 0.5 * (most - best))
 
@@ -92,11 +89,7 @@ def menu(name: str, buttons: Sequence[dict[str, Any]], *, active: int = 0) -> di
     return {"name": name, "buttons": list(buttons), "active": active}
 
 
-#: Below the figure: beside it phones have no room.
-LEGEND_BELOW: Final = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
-
-
-def bar_below(
+def colour_bar(
     title: str, ticks: Sequence[float] | Floats = (), labels: Sequence[str] = (), *, y: float
 ) -> dict[str, Any]:
     """A scale of colours; with its own ticks if there are some."""
@@ -112,7 +105,7 @@ class Dimension(NamedTuple):
     """One parameter of many configurations.
 
     Attributes:
-        values: `(n,)`: numbers as they are, of listed values the place in the list; NaN where inactive.
+        values: `(n,)`: numbers as they are, of listed values the index in the list; NaN where inactive.
         low: Lower end of the domain on the same scale; `high`: upper end.
         whole: Whether it has whole numbers only.
         listed: Labels of the listed values; empty for numbers.
@@ -133,7 +126,7 @@ class Dimension(NamedTuple):
 
     @property
     def scaled(self) -> Floats:
-        """The values as they stand on an axis that knows of no log scale."""
+        """The values on a linear axis."""
         return np.log10(self.values) if self.log else self.values
 
     @property
@@ -145,27 +138,27 @@ class Dimension(NamedTuple):
 
     @property
     def ticks(self) -> tuple[list[float], list[str]]:
-        """Places on such an axis and their labels in the parameter's own units."""
+        """Positions on such an axis and their labels in the parameter's own units."""
         if self.listed:
             return [float(index) for index in range(len(self.listed))], list(self.listed)
         if self.log:
-            found = log_ticks(self.low, self.high)
+            ticks = log_ticks(self.low, self.high)
         else:
-            found = linear_ticks(self.low, self.high, least=1.0 if self.whole else 0.0)
-        return [math.log10(tick) if self.log else tick for tick in found], [number(tick) for tick in found]
+            ticks = linear_ticks(self.low, self.high, least=1.0 if self.whole else 0.0)
+        return [math.log10(tick) if self.log else tick for tick in ticks], [number(tick) for tick in ticks]
 
     @property
     def axis(self) -> dict[str, Any]:
         """The axis of a figure with x and y; all keys are always there, so that one replaces another."""
         low, high = self.ends
         margin = 0.0 if self.listed else 0.03 * (high - low)
-        places, labels = self.ticks if self.listed else (None, None)
+        positions, labels = self.ticks if self.listed else (None, None)
         return {
             "title.text": self.name,
             "type": "log" if self.log else "linear",
             "range": [low - margin, high + margin],
             "tickmode": "array" if self.listed else "auto",
-            "tickvals": places,
+            "tickvals": positions,
             "ticktext": labels,
             "exponentformat": "power",
         }
@@ -174,35 +167,30 @@ class Dimension(NamedTuple):
 def dimensions(space: Space, configs: Sequence[Config]) -> list[Dimension]:
     """All parameters that are no constants, in the spec's order."""
     unit = space.to_unit(configs)
-    found = []
+    axes = []
     for column, parameter in enumerate(space.columns):
         name = parameter.name
         match parameter.domain:
             case Choice(values=listed) | Ordinal(values=listed):
-                places, labels = unit[:, column] * len(listed) - 0.5, tuple(map(label, listed))
-                found.append(Dimension(name, places, 0.0, len(listed) - 1.0, listed=labels))
+                indices, labels = unit[:, column] * len(listed) - 0.5, tuple(map(label, listed))
+                axes.append(Dimension(name, indices, 0.0, len(listed) - 1.0, listed=labels))
             case Float(low=low, high=high, log=log) | Int(low=low, high=high, log=log):
                 numbers = np.array([config.get(name, math.nan) for config in configs], dtype=float)
                 whole = isinstance(parameter.domain, Int)
-                found.append(Dimension(name, numbers, float(low), float(high), log=log, whole=whole))
+                axes.append(Dimension(name, numbers, float(low), float(high), log=log, whole=whole))
             case Constant():
                 pass
-    return found
+    return axes
 
 
-def sideways(trials: NDArray[np.int64]) -> Floats:
-    """Shifts of -0.3 to 0.3, that points of one place are told apart: the same at each look."""
-    return np.asarray((trials * 0.618034) % 1.0 - 0.5) * 0.6
-
-
-def nested(flat: dict[str, Any]) -> dict[str, Any]:
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
     """`{"title.text": x}` as `{"title": {"text": x}}`, without what is None."""
-    found: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for path, value in flat.items():
         first, _, rest = path.partition(".")
         if value is not None:
-            found[first] = {rest: value} if rest else value
-    return found
+            nested[first] = {rest: value} if rest else value
+    return nested
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -222,5 +210,5 @@ def linear_ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = max(least, next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999))
-    places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    return [float(f"{place * step:.12g}") for place in places]
+    steps = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return [float(f"{index * step:.12g}") for index in steps]

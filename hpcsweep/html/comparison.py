@@ -1,4 +1,4 @@
-"""The page of several sweeps: a table of them, the best values over cost and time, and what differs."""
+"""The page of several sweeps: a table, the best values over cost and time, and the differences."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
-from hpcsweep.html.axes import LEGEND_BELOW, value_axis
-from hpcsweep.html.format import count, number
-from hpcsweep.html.labels import label
-from hpcsweep.html.quantile_band import band, line_style
-from hpcsweep.html.render import render
+from hpcsweep.html.axes import value_axis
+from hpcsweep.html.page import render
 from hpcsweep.html.sections import Figure, Section, Table, Text
+from hpcsweep.html.traces import LEGEND_BELOW, line_style, quantile_band
 from hpcsweep.views.comparison import CONFIDENCE, Comparison, Estimate, Group, Pair
-from hpcsweep.views.summary import Axis, Sweep
+from hpcsweep.views.format import label, number
+from hpcsweep.views.summary import Axis, SweepSummary
 
 #: Points of a line that stands for several sweeps.
 _POINTS: Final = 300
-#: Positive values are shown on a log scale from this span on: the first ones are often far out.
+#: Positive values are shown on a log scale from this span on: the first ones are often outliers.
 _SPAN: Final = 10.0
 
 _Cells: TypeAlias = Sequence[str | int | float | None]
@@ -50,24 +50,24 @@ def _tables(found: Comparison) -> list[Table]:
         for sweep in group.sweeps:
             rows.append([group.label, *_row(sweep, repeats=repeats)])
             if sweep.best:
-                told = ", ".join(f"{name} = {label(value)}" for name, value in sweep.best["config"].items())
-                configs.append([sweep.label, told])
+                config = ", ".join(f"{name} = {label(value)}" for name, value in sweep.best["config"].items())
+                configs.append([sweep.label, config])
     error = ["± standard error"] if repeats else []
     columns = ["sweep", "folder", "searcher", "scheduler", "seed", "state", "trials"]
     columns += [f"best {found.metric}", *error, "at", found.unit, "hours"]
     caption = (
         f"Each sweep with its best (the {'smallest' if found.minimise else 'largest'}) {found.metric} and "
-        "the resource of that. Hours are those from start to end, without pauses."
+        "its resource. Hours are from start to end, pauses excluded."
     )
     if repeats:
-        caption += " The standard error is that over the trainings of the best configuration."
+        caption += " The standard error is over the repeats of the best configuration."
     return [
         Table(columns, rows, caption, _best_rows(found)),
         Table(["folder", "configuration"], configs, "The best configuration of each sweep."),
     ]
 
 
-def _row(sweep: Sweep, *, repeats: bool) -> list[str | int | float | None]:
+def _row(sweep: SweepSummary, *, repeats: bool) -> list[str | int | float | None]:
     best = sweep.best or {}
     about = [sweep.label, sweep.searcher, sweep.scheduler, sweep.seed, sweep.state, sweep.trials]
     error = [sweep.error] if repeats else []
@@ -84,7 +84,7 @@ def _best_rows(found: Comparison) -> frozenset[int]:
 
 def _equal(found: Comparison) -> list[Table | Text]:
     if not found.budgets:
-        return [Text("A sweep has cost nothing so far, so there is no cost at which all can be compared.")]
+        return [Text("One of the sweeps has cost nothing so far: there is no equal cost to compare at.")]
     heads = [f"{short(hours)} {found.unit}" for hours in found.budgets]
     rows: list[_Cells] = [
         [group.label, len(group.sweeps), *(estimate_text(value) for value in group.values)]
@@ -93,9 +93,9 @@ def _equal(found: Comparison) -> list[Table | Text]:
     table = Table(
         ["sweep", "repeats", *heads],
         rows,
-        f"The best {found.metric} so far at the same cost, up to all that the cheapest sweep has cost. Of "
-        f"sweeps that differ in the seed alone: their mean, its {CONFIDENCE:.0%} interval by Student's t, "
-        "and the median.",
+        f"The best {found.metric} so far at equal cost, up to the total of the cheapest sweep. For sweeps "
+        f"that differ only in the seed: their mean, its {CONFIDENCE:.0%} interval by Student's t, and the "
+        "median.",
     )
     return [table, *_differences(found)]
 
@@ -108,10 +108,10 @@ def _differences(found: Comparison) -> list[Table | Text]:
     ]
     return [
         Table(
-            ["pair", f"difference in {found.metric}", f"{CONFIDENCE:.0%} interval", "so"],
+            ["pair", f"difference in {found.metric}", f"{CONFIDENCE:.0%} interval", "result"],
             rows,
             f"Means at {short(found.budgets[-1])} {found.unit}, the first minus the second; "
-            "intervals by Welch's t, each for itself, however many pairs there are.",
+            "intervals by Welch's t, not corrected for the number of pairs.",
         )
     ]
 
@@ -126,12 +126,12 @@ def _difference(pair: Pair, *, minimise: bool) -> tuple[float, str, str]:
 
 
 def verdict(pair: Pair, *, minimise: bool) -> str:
-    """What the difference means, in words."""
+    """The difference in words."""
     if pair.single:
         which = "each" if len(pair.single) == 2 else f"of {pair.single[0]}"
-        return f"one sweep {which}: no confidence; repeat with other seeds"
+        return f"one seed {which}: no interval; run more seeds"
     better = pair.better(minimise=minimise)
-    return "open: the interval holds 0" if better is None else f"{better} is better"
+    return "undecided: the interval contains 0" if better is None else f"{better} is better"
 
 
 def estimate_text(estimate: Estimate | None) -> str:
@@ -153,14 +153,14 @@ def short(value: float) -> str:
 
 
 def _figures(found: Comparison) -> list[Figure | Text]:
-    if not any(len(sweep.course.value) for sweep in found.sweeps):
+    if not any(len(sweep.curve.value) for sweep in found.sweeps):
         return [Text("No sweep has a value yet.")]
     return [_figure(found, "cost", found.unit), _figure(found, "time", "hours since the start")]
 
 
 def _figure(found: Comparison, axis: Axis, title: str) -> Figure:
-    values = np.concatenate([sweep.course.value for sweep in found.sweeps])
-    traces = [trace for place, group in enumerate(found.groups) for trace in _lines(group, axis, place)]
+    values = np.concatenate([sweep.curve.value for sweep in found.sweeps])
+    traces = [trace for index, group in enumerate(found.groups) for trace in _lines(group, axis, index)]
     scale, note = _scale(found, values)
     layout = {
         "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
@@ -168,18 +168,18 @@ def _figure(found: Comparison, axis: Axis, title: str) -> Figure:
         "legend": LEGEND_BELOW,
     }
     repeated = any(len(group.sweeps) > 1 for group in found.groups)
-    bands = " Of repeats: the median, and the band from quartile to quartile." if repeated else ""
+    bands = " Repeats are shown as their median in the band of their quartiles." if repeated else ""
     return Figure(
         f"best-over-{axis}",
         traces,
         layout,
         f"The best {found.metric} so far over {title}.{bands} A sweep that has ended keeps its value.{note}",
-        "; ".join(_words(group, axis, title) for group in found.groups),
+        "; ".join(_summary(group, axis, title) for group in found.groups),
     )
 
 
 def _scale(found: Comparison, values: Floats) -> tuple[dict[str, Any], str]:
-    """The axis of the values, and what is not in sight."""
+    """The axis of the values, and a note on outliers."""
     title = f"best {found.metric} so far"
     if values.min() > 0 and values.max() >= _SPAN * values.min():
         return {"title": {"text": title}, "type": "log", "exponentformat": "power"}, ""
@@ -187,33 +187,33 @@ def _scale(found: Comparison, values: Floats) -> tuple[dict[str, Any], str]:
     return axis.layout, axis.note
 
 
-def _end(sweep: Sweep, axis: Axis) -> float:
+def _end(sweep: SweepSummary, axis: Axis) -> float:
     return sweep.cost if axis == "cost" else sweep.time
 
 
-def _lines(group: Group, axis: Axis, place: int) -> list[dict[str, Any]]:
+def _lines(group: Group, axis: Axis, index: int) -> list[dict[str, Any]]:
     """One sweep as it went; for several the median in its band."""
     end = max(_end(sweep, axis) for sweep in group.sweeps)
     if len(group.sweeps) > 1:
         hours = np.linspace(0, end, _POINTS)
-        values = np.array([sweep.course.at(hours, axis) for sweep in group.sweeps])
-        return band(group.label, hours, values, place)
-    course = group.sweeps[0].course
-    if not len(course.value):
+        values = np.array([sweep.curve.at(hours, axis) for sweep in group.sweeps])
+        return quantile_band(group.label, hours, values, index)
+    curve = group.sweeps[0].curve
+    if not len(curve.value):
         return []
-    x = np.append(course.cost if axis == "cost" else course.time, end)
-    y = np.append(course.value, course.value[-1])
+    x = np.append(curve.cost if axis == "cost" else curve.time, end)
+    y = np.append(curve.value, curve.value[-1])
     shared = {"type": "scatter", "mode": "lines", "legendgroup": group.label, "name": group.label}
-    return [{**shared, "x": x, "y": y, "line": line_style(place)}]
+    return [{**shared, "x": x, "y": y, "line": line_style(index)}]
 
 
-def _words(group: Group, axis: Axis, unit: str) -> str:
+def _summary(group: Group, axis: Axis, unit: str) -> str:
     """Where the line ends."""
     values = [sweep.best["value"] for sweep in group.sweeps if sweep.best]
     if not values:
         return f"{group.label} has no value"
     end = max(_end(sweep, axis) for sweep in group.sweeps)
-    middle = f"{number(float(np.median(values)))} after {short(end)} {unit}"
+    median = f"{number(float(np.median(values)))} after {short(end)} {unit}"
     if len(group.sweeps) == 1:
-        return f"{group.label} comes to {middle}"
-    return f"the median of {count(len(group.sweeps), 'repeat')} of {group.label} comes to {middle}"
+        return f"{group.label} reaches {median}"
+    return f"the median of {plural(len(group.sweeps), 'repeat')} of {group.label} reaches {median}"

@@ -9,24 +9,23 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.events import Config
 from hpcsweep.html.axes import (
     Dimension,
-    bar_below,
+    colour_bar,
     dimensions,
-    far_out,
+    is_log_range,
     log_ticks,
-    nested,
-    sideways,
-    spans,
+    outlier_cutoff,
+    unflatten,
 )
-from hpcsweep.html.format import count, number
-from hpcsweep.html.points import Failed, failed, failed_marks, noun
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.subsample import thinned
+from hpcsweep.html.traces import LEGEND_ABOVE, crosses, jitter, markers, noun, ring, subsample
+from hpcsweep.views.configurations import FailedConfigurations, failed_configurations, valued_configurations
+from hpcsweep.views.format import number
 from hpcsweep.views.results import Results
-from hpcsweep.views.tables import reached
 
 #: Fewer points give no picture.
 LEAST: Final = 8
@@ -35,12 +34,12 @@ MOST: Final = 800
 #: ... and so many that failed.
 _FAILED: Final = 400
 _GRID: Final = 48
-#: Nothing is drawn farther than that from a point, in widths of the kernel; where there are many, a bit more.
+#: Nothing is drawn farther than that from a point, in kernel widths; a bit more where there are many.
 _REACH: Final = 2.5
 _NONE: Final[Floats] = np.empty((0, 2))
 
 
-class _Level(NamedTuple):
+class _Values(NamedTuple):
     """Values at one resource."""
 
     resource: int
@@ -64,22 +63,22 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
         if len(names) < 2:
             return None
         pair = (names[0], names[1])
-    level = _level(results)
+    level = _values(results)
     state = results.folder.state
     found = _axes(results, pair, [state.trials[trial].config for trial in level.trials])
     both = _both_active(found)
     if len(both) < LEAST:
         return None
-    level = _Level(level.resource, level.trials[both], level.values[both])
+    level = _Values(level.resource, level.trials[both], level.values[both])
     x, y = _at(found, both)
-    lost = failed(state, besides=set(level.trials.tolist()))
+    lost = failed_configurations(state, excluding=set(level.trials.tolist()))
     of_lost = _axes(results, pair, lost.configs)
     both = _both_active(of_lost)
-    lost, of_lost = lost.at(both), _at(of_lost, both)
-    others = _axes(results, pair, _others(results, besides=set(level.trials.tolist())))
+    lost, of_lost = lost.take(both), _at(of_lost, both)
+    others = _axes(results, pair, _others(results, excluding=set(level.trials.tolist())))
     others = _at(others, _both_active(others))
     order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
-    drawn = order[thinned(len(order), best=MOST // 4, most=MOST)][::-1]
+    drawn = order[subsample(len(order), best=MOST // 4, most=MOST)][::-1]
     best = [] if results.best is None else _ring(results, pair)
     figure = Figure(
         "contour-pair",
@@ -90,24 +89,24 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
             *best,
         ],
         {
-            "xaxis": nested(x.axis),
-            "yaxis": nested(y.axis),
+            "xaxis": unflatten(x.axis),
+            "yaxis": unflatten(y.axis),
             "showlegend": len(lost.trials) > 0,
-            "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"},
+            "legend": LEGEND_ABOVE,
             "hovermode": "closest",
         },
         _caption(results, x, y, level, drawn=len(drawn), lost=len(lost.trials), ring=bool(best)),
-        _words(results, x, y, level, order, lost=len(lost.trials)),
+        _summary(results, x, y, level, order, lost=len(lost.trials)),
         height=560,
     )
     return Section("contour", f"{x.name} and {y.name} together", [figure])
 
 
-def _others(results: Results, *, besides: set[int]) -> list[Config]:
-    """Configurations that have a value, without those in `besides`."""
-    state = results.folder.state
-    firsts = range(0, len(state.trials), state.repeats)
-    return [state.trials[first].config for first in firsts if first not in besides and state.newest(first)]
+def _others(results: Results, *, excluding: set[int]) -> list[Config]:
+    """Configurations that have a value, except those with a first trial in `excluding`."""
+    return [
+        best.config for best in valued_configurations(results.folder.state) if best.trial not in excluding
+    ]
 
 
 def _axes(results: Results, pair: tuple[str, str], configs: Sequence[Config]) -> tuple[Dimension, Dimension]:
@@ -116,47 +115,44 @@ def _axes(results: Results, pair: tuple[str, str], configs: Sequence[Config]) ->
 
 
 def _both_active(axes: tuple[Dimension, Dimension]) -> NDArray[np.int64]:
-    """Places of the configurations that have both parameters."""
+    """Indices of the configurations that have both parameters."""
     return np.flatnonzero(axes[0].active & axes[1].active)
 
 
-def _at(axes: tuple[Dimension, Dimension], places: NDArray[np.int64]) -> tuple[Dimension, Dimension]:
+def _at(axes: tuple[Dimension, Dimension], indices: NDArray[np.int64]) -> tuple[Dimension, Dimension]:
     x, y = axes
-    return x._replace(values=x.values[places]), y._replace(values=y.values[places])
+    return x._replace(values=x.values[indices]), y._replace(values=y.values[indices])
 
 
 def _caption(
-    results: Results, x: Dimension, y: Dimension, level: _Level, *, drawn: int, lost: int, ring: bool
+    results: Results, x: Dimension, y: Dimension, level: _Values, *, drawn: int, lost: int, ring: bool
 ) -> str:
-    what, total = noun(results), len(level.trials)
+    what, total = noun(results.folder.state), len(level.trials)
     points = "drawn as points" if drawn == total else f"{drawn:,} of them drawn as points"
-    told = [f"{results.metric} at {level.resource:,} over {x.name} and {y.name}:"]
-    told.append(f"the colours are a smooth mean of {count(total, what)}, {points}.")
+    text = (
+        f"{results.metric} at resource {level.resource:,} over {x.name} and {y.name}: "
+        f"the colours are a smooth mean of {plural(total, what)}, {points}."
+    )
     if lost:
         some = f", {_FAILED} of them drawn" if lost > _FAILED else ""
-        told.append(f"Crosses: {count(lost, what)} that failed{some}.")
-        told.append("There is no colour where most failed, or where nothing was tried.")
+        text += (
+            f" Crosses: {plural(lost, what)} that failed{some}. "
+            "There is no colour where most failed, or where nothing was tried."
+        )
     if ring and results.best is not None:
         best = results.best
-        told.append(f"The ring is the best of the sweep, trial {best['trial']} at {best['resource']:,}.")
-    return " ".join(told)
+        text += f" The ring is the best of the sweep, trial {best['trial']} at step {best['resource']:,}."
+    return text
 
 
-def _level(results: Results) -> _Level:
-    """The values of configurations at the resource that importances are of as well."""
+def _values(results: Results) -> _Values:
+    """The values that the importances are of."""
     from hpcsweep.views.importance import values_of
 
-    state, resource = results.folder.state, values_of(results).resource
-    found = [
-        (trial.trial, value)
-        for trial in state.trials
-        for run in trial.runs
-        if not trial.repeat
-        and reached(run) == resource
-        and (value := state.value_of(trial.trial, run.rung)) is not None
-    ]
-    trials = np.array([trial for trial, _ in found], dtype=np.int64)
-    return _Level(resource, trials, np.array([value for _, value in found], dtype=float))
+    found = values_of(results)
+    return _Values(
+        found.resource, np.array(found.trials, dtype=np.int64), np.array(found.values, dtype=float)
+    )
 
 
 # ---------------------------------------------------------------------- the surface
@@ -204,30 +200,30 @@ def _surface(
     results: Results,
     x: Dimension,
     y: Dimension,
-    level: _Level,
+    level: _Values,
     *,
     failed: tuple[Dimension, ...],
     others: tuple[Dimension, ...],
 ) -> dict[str, Any]:
     """Contours over two numbers; a map of cells where one of them is listed."""
-    log = spans(level.values)
+    log = is_log_range(level.values)
     heights = np.log10(level.values) if log else level.values
-    cut = None if log else far_out(level.values, minimise=results.minimise)
+    cut = None if log else outlier_cutoff(level.values, minimise=results.minimise)
     if cut is not None:
         heights = np.minimum(heights, cut) if results.minimise else np.maximum(heights, cut)
     at = np.stack([_unit(axis, axis.scaled) for axis in (x, y)], axis=1)
-    places = [_places(axis) for axis in (x, y)]
+    positions = [_positions(axis) for axis in (x, y)]
     # Scott's rule for points spread evenly; listed values do not flow into each other.
     even = 0.29 * len(at) ** (-1 / 6)
     width = np.array([0.1 / len(axis.listed) if axis.listed else even for axis in (x, y)])
     lost, well = (np.stack([_unit(a, a.scaled) for a in axes], axis=1) for axes in (failed, others))
-    grid = (_unit(x, places[0]), _unit(y, places[1]))
+    grid = (_unit(x, positions[0]), _unit(y, positions[1]))
     means = smooth(at, heights, grid, width=width, failed=lost, others=well)
     cells = bool(x.listed or y.listed)
     trace: dict[str, Any] = {
         "type": "heatmap" if cells else "contour",
-        "x": 10 ** places[0] if x.log else places[0],
-        "y": 10 ** places[1] if y.log else places[1],
+        "x": 10 ** positions[0] if x.log else positions[0],
+        "y": 10 ** positions[1] if y.log else positions[1],
         "z": [[None if np.isnan(mean) else float(mean) for mean in row] for row in means],
         "colorscale": "Cividis",
         "reversescale": not results.minimise,
@@ -247,7 +243,7 @@ def _unit(axis: Dimension, scaled: Floats) -> Floats:
     return unit
 
 
-def _places(axis: Dimension) -> Floats:
+def _positions(axis: Dimension) -> Floats:
     """Where the surface is computed along an axis, on its scale."""
     if axis.listed:
         return np.arange(len(axis.listed), dtype=float)
@@ -256,50 +252,35 @@ def _places(axis: Dimension) -> Floats:
 
 def _bar(metric: str, means: Floats, *, log: bool) -> dict[str, Any]:
     if not log:
-        return bar_below(metric, y=-0.18)
+        return colour_bar(metric, y=-0.18)
     if np.isnan(means).all():
-        return bar_below(metric, y=-0.18)
+        return colour_bar(metric, y=-0.18)
     ticks = log_ticks(10 ** float(np.nanmin(means)), 10 ** float(np.nanmax(means)))
-    return bar_below(metric, np.log10(ticks), [number(tick) for tick in ticks], y=-0.18)
+    return colour_bar(metric, np.log10(ticks), [number(tick) for tick in ticks], y=-0.18)
 
 
 # ---------------------------------------------------------------------- the points
 
 
-def _points(x: Dimension, y: Dimension, level: _Level, drawn: NDArray[np.int64]) -> dict[str, Any]:
+def _points(x: Dimension, y: Dimension, level: _Values, drawn: NDArray[np.int64]) -> dict[str, Any]:
     """The trials, the best ones last."""
-    across, up = (_spread(axis, level.trials)[drawn] for axis in (x, y))
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "trials",
-        "showlegend": False,
-        "x": across,
-        "y": up,
-        "customdata": np.stack([level.trials[drawn], level.values[drawn]], axis=1),
-        "marker": {"size": 5, "color": "#ffffff", "line": {"width": 1, "color": "#1b1f24"}},
-        "hovertemplate": "trial %{customdata[0]}: %{customdata[1]:.6~g}<extra></extra>",
-    }
+    return markers(
+        *(_spread(axis, level.trials)[drawn] for axis in (x, y)),
+        name="trials",
+        showlegend=False,
+        customdata=np.stack([level.trials[drawn], level.values[drawn]], axis=1),
+        marker={"size": 5, "color": "#ffffff", "line": {"width": 1, "color": "#1b1f24"}},
+        hovertemplate="trial %{customdata[0]}: %{customdata[1]:.6~g}<extra></extra>",
+    )
 
 
-def _crosses(axes: Sequence[Dimension], lost: Failed) -> list[dict[str, Any]]:
+def _crosses(axes: Sequence[Dimension], failed: FailedConfigurations) -> list[dict[str, Any]]:
     """Those that failed; none if there are none."""
-    if not len(lost.trials):
+    if not len(failed.trials):
         return []
-    kept = thinned(len(lost.trials), best=0, most=_FAILED)
-    across, up = (_spread(axis, lost.trials)[kept] for axis in axes)
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "failed",
-            "x": across,
-            "y": up,
-            "customdata": failed_marks([lost.runs[place] for place in kept]),
-            "marker": {"size": 6, "symbol": "x", "color": "@bad", "opacity": 0.8},
-            "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{customdata[2]}<extra></extra>",
-        }
-    ]
+    kept = subsample(len(failed.trials), best=0, most=_FAILED)
+    x, y = (_spread(axis, failed.trials)[kept] for axis in axes)
+    return [crosses(x, y, [failed.runs[index] for index in kept])]
 
 
 def _ring(results: Results, pair: tuple[str, str]) -> list[dict[str, Any]]:
@@ -308,44 +289,34 @@ def _ring(results: Results, pair: tuple[str, str]) -> list[dict[str, Any]]:
     axes = _axes(results, pair, [results.best["config"]])
     if not all(axis.active.all() for axis in axes):
         return []
-    across, up = (_spread(axis, np.array([results.best["trial"]])) for axis in axes)
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "best",
-            "showlegend": False,
-            "x": across,
-            "y": up,
-            "marker": {"size": 15, "symbol": "circle-open", "color": "#d1495b", "line": {"width": 3}},
-            "hoverinfo": "skip",
-        }
-    ]
+    x, y = (_spread(axis, np.array([results.best["trial"]])) for axis in axes)
+    return [ring(x, y, color="#d1495b", line={"width": 3}) | {"name": "best"}]
 
 
 def _spread(axis: Dimension, trials: NDArray[np.int64]) -> Floats:
-    """Points of one listed value stand side by side, the same at each look."""
+    """Points of one listed value stand side by side."""
     if not axis.listed:
         return axis.values
-    spread: Floats = axis.values + sideways(trials)
+    spread: Floats = axis.values + jitter(trials)
     return spread
 
 
-def _words(
-    results: Results, x: Dimension, y: Dimension, level: _Level, order: NDArray[np.int64], *, lost: int
+def _summary(
+    results: Results, x: Dimension, y: Dimension, level: _Values, order: NDArray[np.int64], *, lost: int
 ) -> str:
     """Where the best tenth lies."""
     best = order[: max(1, len(order) // 10)]
-    told = []
+    ranges = []
     for axis in (x, y):
         values = axis.values[best]
         if axis.listed:
             picked = np.bincount(np.rint(values).astype(int), minlength=len(axis.listed))
-            told.append(f"{axis.name} {axis.listed[int(picked.argmax())]} in {picked.max():,} of them")
+            ranges.append(f"{axis.name} {axis.listed[int(picked.argmax())]} in {picked.max():,} of them")
         else:
-            told.append(f"{axis.name} between {number(values.min())} and {number(values.max())}")
-    words = (
-        f"Of {count(len(order), noun(results))} at {level.resource:,} the best tenth, {results.metric} "
-        f"{number(level.values[best[0]])} to {number(level.values[best[-1]])}, has {' and '.join(told)}."
+            ranges.append(f"{axis.name} between {number(values.min())} and {number(values.max())}")
+    text = (
+        f"Of {plural(len(order), noun(results.folder.state))} at resource {level.resource:,} "
+        f"the best tenth, {results.metric} "
+        f"{number(level.values[best[0]])} to {number(level.values[best[-1]])}, has {' and '.join(ranges)}."
     )
-    return f"{words} {lost:,} more failed." if lost else words
+    return f"{text} {lost:,} more failed." if lost else text

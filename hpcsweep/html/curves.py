@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hpcsweep.html.axes import LEGEND_BELOW, menu, value_axis
-from hpcsweep.html.brackets import Ladder, RunFate, fate, ladders, top_resource
-from hpcsweep.html.format import count, number
-from hpcsweep.html.points import points
+from hpcsweep.core.counting import plural
+from hpcsweep.html.axes import menu, value_axis
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.subsample import thinned
+from hpcsweep.html.traces import LEGEND_BELOW, dotted_line, subsample
+from hpcsweep.views.brackets import BracketGroup, RunFate, fate, group_brackets, top_resource
+from hpcsweep.views.configurations import configurations
+from hpcsweep.views.format import number
 from hpcsweep.views.results import Results
-from hpcsweep.views.tables import reached
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: So many curves are drawn, among them the best ones and some that were trained in full.
+#: So many curves are drawn, among them the best ones and some fully trained ones.
 MOST_CURVES: Final = 300
 _BEST: Final = 60
 _IN_FULL: Final = 120
@@ -39,39 +39,39 @@ _STYLES: Final = {
 
 
 def curves(results: Results) -> Section | None:
-    """The metric over the steps; each stretch between two rungs tells whether the trial went on from it."""
+    """The metric over the steps; between two rungs a curve shows whether the trial went on from there."""
     reports = _reports(results)
     reports = reports[np.isfinite(reports["value"])]
     if not reports.duplicated("trial").any():
         return None  # no trial has two points
     total = int(reports["trial"].nunique())
     kept = _kept(results, set(reports["trial"]))
-    shown = _thinned(reports[reports["trial"].isin(kept)], most=max(20, _ALL_POINTS // len(kept)))
+    shown = _subsample_points(reports[reports["trial"].isin(kept)], most=max(20, _ALL_POINTS // len(kept)))
     axis = value_axis(results.metric, shown["value"].to_numpy(), minimise=results.minimise)
-    kinds = ladders(results.folder.state)
-    traces, of_kind = _traces(results, kinds, shown)
-    best = _best(results, reports)
+    groups = group_brackets(results.folder.state)
+    traces, group_of_trace = _traces(results, groups, shown)
+    best = _best_trace(results, reports)
     layout = {
-        "xaxis": _steps_axis(kinds, shown),
+        "xaxis": _steps_axis(groups, shown),
         "yaxis": axis.layout,
         "hovermode": "closest",
         "legend": LEGEND_BELOW,
-        "shapes": [_boundary(resource) for resource in _boundaries(kinds)],
+        "shapes": [dotted_line(resource) for resource in _rung_resources(groups)],
     }
     menus = [axis.menu] if axis.menu else []
-    if len(kinds) > 1:
-        menus.insert(0, _choice(kinds, of_kind, others=len(best)))
+    if len(groups) > 1:
+        menus.insert(0, _choice(groups, group_of_trace, others=len(best)))
     if menus:
         layout["updatemenus"] = menus
-    drawn = count(total, "curve")
+    drawn = plural(total, "curve")
     if len(kept) < total:
         drawn = (
-            f"{len(kept):,} of {drawn} (the best, some that were trained in full, and an even spread over "
+            f"{len(kept):,} of {drawn} (the best, some fully trained ones, and an even spread over "
             "the others)"
         )
-    caption = f"{results.metric} while training, {drawn}{_legend_words(results)}{axis.note}"
+    caption = f"{results.metric} while training, {drawn}{_legend_text(results)}{axis.note}"
     figure = Figure(
-        "curves-all", [*traces, *best], layout, caption, _words(results, kinds, reports), height=480
+        "curves-all", [*traces, *best], layout, caption, _summary(results, groups, reports), height=480
     )
     return Section("curves", "Learning curves", [figure])
 
@@ -86,7 +86,7 @@ def _reports(results: Results) -> pd.DataFrame:
         found = found.sort_values(["trial", "step", "rung"], kind="stable", ignore_index=True)
         return found.drop_duplicates(["trial", "step"], keep="last")
     rows = [
-        (trial.trial, run.rung, reached(run), run.value)
+        (trial.trial, run.rung, run.achieved_resource, run.value)
         for trial in results.folder.state.trials
         for run in trial.runs
         if run.value is not None
@@ -97,7 +97,7 @@ def _reports(results: Results) -> pd.DataFrame:
 
 def _kept(results: Results, reported: set[int]) -> set[int]:
     """The trials whose curves are drawn."""
-    found, repeats = points(results), results.folder.state.repeats
+    found, repeats = configurations(results.folder.state), results.folder.state.repeats
     # All repeats of the best configuration, then those of the next one.
     trials = (found.trials[:, None] + np.arange(repeats)).ravel()
     there = np.isin(trials, list(reported))
@@ -105,30 +105,30 @@ def _kept(results: Results, reported: set[int]) -> set[int]:
     order = [*valued, *sorted(reported - set(valued))]
     in_full = np.flatnonzero(resources >= top_resource(results.folder.state))
     chosen = set(range(min(_BEST, len(order))))
-    chosen |= set(in_full[thinned(len(in_full), best=0, most=_IN_FULL)].tolist())
-    rest = [place for place in range(len(order)) if place not in chosen]
-    chosen |= {rest[place] for place in thinned(len(rest), best=0, most=MOST_CURVES - len(chosen))}
-    return {order[place] for place in chosen}
+    chosen |= set(in_full[subsample(len(in_full), best=0, most=_IN_FULL)].tolist())
+    rest = [index for index in range(len(order)) if index not in chosen]
+    chosen |= {rest[index] for index in subsample(len(rest), best=0, most=MOST_CURVES - len(chosen))}
+    return {order[index] for index in chosen}
 
 
-def _thinned(reports: pd.DataFrame, *, most: int) -> pd.DataFrame:
+def _subsample_points(reports: pd.DataFrame, *, most: int) -> pd.DataFrame:
     """Of each curve a bounded number of points, its first and last among them."""
-    places = reports.groupby("trial").cumcount().to_numpy()
+    indices = reports.groupby("trial").cumcount().to_numpy()
     sizes = reports.groupby("trial")["step"].transform("size").to_numpy()
     most = min(most, MOST_POINTS)
     # The n-th of `size` points is kept where it is the first to reach the next of `most` shares.
-    share = places * (most - 1) // np.maximum(sizes - 1, 1)
-    before = (places - 1) * (most - 1) // np.maximum(sizes - 1, 1)
-    return reports.iloc[np.flatnonzero((sizes <= most) | (places == 0) | (share > before))]
+    share = indices * (most - 1) // np.maximum(sizes - 1, 1)
+    before = (indices - 1) * (most - 1) // np.maximum(sizes - 1, 1)
+    return reports.iloc[np.flatnonzero((sizes <= most) | (indices == 0) | (share > before))]
 
 
 def _traces(
-    results: Results, kinds: Sequence[Ladder], shown: pd.DataFrame
+    results: Results, groups: Sequence[BracketGroup], shown: pd.DataFrame
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """One for each fate and kind of bracket, and of each trace the index of its kind."""
+    """One for each fate and group of bracket, and of each trace the index of its group."""
     state = results.folder.state
     top = top_resource(state)
-    kind_of = {trial.trial: index for index, kind in enumerate(kinds) for trial in kind.trials}
+    group_of = {trial.trial: index for index, group in enumerate(groups) for trial in group.trials}
     lines: dict[tuple[RunFate, int], list[tuple[float, float, int]]] = {}
     before: tuple[int, RunFate | None, tuple[float, float, int]] = (-1, None, (0.0, 0.0, 0))
     columns = (shown[name].tolist() for name in ("trial", "rung", "step", "value"))
@@ -136,7 +136,7 @@ def _traces(
         record = state.trials[trial]
         now = fate(record, record.runs[rung], top=top)
         point = (step, value, trial)
-        line = lines.setdefault((now, kind_of[trial]), [])
+        line = lines.setdefault((now, group_of[trial]), [])
         if before[:2] != (trial, now):
             line.append((math.nan, math.nan, trial))
             if before[0] == trial:  # the stretch goes on where the one before ended
@@ -151,12 +151,12 @@ def _traces(
     for key in keys:
         traces.append(_trace(key[0], lines[key][1:], mode, named=key[0] not in named, last=last))
         named.add(key[0])
-    return traces, [kind for _, kind in keys]
+    return traces, [group for _, group in keys]
 
 
 def _name(what: RunFate, *, last: bool) -> str:
     """Of what followed; from the last rung nobody goes on."""
-    return "trained in full" if last and what is RunFate.WENT_ON else _STYLES[what][0]
+    return "fully trained" if last and what is RunFate.WENT_ON else _STYLES[what][0]
 
 
 def _trace(
@@ -178,7 +178,7 @@ def _trace(
     }
 
 
-def _of_best(results: Results, reports: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+def _best_curve(results: Results, reports: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """Who is the best, and its curve: the mean at the steps that all its repeats reported."""
     first = -1 if results.best is None else results.best["trial"]
     repeats = results.folder.state.repeats
@@ -191,12 +191,12 @@ def _of_best(results: Results, reports: pd.DataFrame) -> tuple[str, pd.DataFrame
     return f"mean of trials {first} to {first + repeats - 1}", mean
 
 
-def _best(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]:
+def _best_trace(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]:
     """The curve of the best configuration, on top of all; empty if there is none."""
-    name, own = _of_best(results, reports)
+    name, own = _best_curve(results, reports)
     if own.empty:
         return []
-    own = _thinned(own, most=MOST_POINTS)
+    own = _subsample_points(own, most=MOST_POINTS)
     return [
         {
             "type": "scatter",
@@ -210,20 +210,15 @@ def _best(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _boundaries(kinds: Sequence[Ladder]) -> list[int]:
+def _rung_resources(groups: Sequence[BracketGroup]) -> list[int]:
     """Resources of all rungs; none where there is only one, or too many."""
-    found = sorted({resource for kind in kinds for resource in kind.resources})
+    found = sorted({resource for group in groups for resource in group.resources})
     return found if 1 < len(found) <= _MARKED else []
 
 
-def _boundary(resource: int) -> dict[str, Any]:
-    line = {"color": "@muted", "width": 1, "dash": "dot"}
-    return {"type": "line", "x0": resource, "x1": resource, "yref": "paper", "y0": 0, "y1": 1, "line": line}
-
-
-def _steps_axis(kinds: Sequence[Ladder], shown: pd.DataFrame) -> dict[str, Any]:
+def _steps_axis(groups: Sequence[BracketGroup], shown: pd.DataFrame) -> dict[str, Any]:
     """On a log scale where the rungs are so spaced; then they are its ticks."""
-    marked = _boundaries(kinds)
+    marked = _rung_resources(groups)
     axis: dict[str, Any] = {"title": {"text": "step"}}
     if len(marked) >= 3 and marked[-1] >= 8 * marked[0] and shown["step"].min() > 0:
         ticks = {"tickmode": "array", "tickvals": marked, "ticktext": [f"{mark:,}" for mark in marked]}
@@ -231,55 +226,55 @@ def _steps_axis(kinds: Sequence[Ladder], shown: pd.DataFrame) -> dict[str, Any]:
     return axis
 
 
-def _choice(kinds: Sequence[Ladder], of_kind: Sequence[int], *, others: int) -> dict[str, Any]:
-    """All brackets, or those of one kind; the best curve always stays."""
+def _choice(groups: Sequence[BracketGroup], group_of_trace: Sequence[int], *, others: int) -> dict[str, Any]:
+    """All brackets, or those of one group; the best curve always stays."""
 
     def button(name: str, chosen: Sequence[bool]) -> dict[str, Any]:
         seen = [*chosen, *(True for _ in range(others))]
         return {"label": name, "method": "restyle", "args": [{"visible": seen}]}
 
-    buttons = [button("all brackets", [True] * len(of_kind))]
-    for index, kind in enumerate(kinds):
-        buttons.append(button(kind.name, [owner == index for owner in of_kind]))
+    buttons = [button("all brackets", [True] * len(group_of_trace))]
+    for index, group in enumerate(groups):
+        buttons.append(button(group.name, [owner == index for owner in group_of_trace]))
     return menu("Bracket", buttons)
 
 
-def _legend_words(results: Results) -> str:
+def _legend_text(results: Results) -> str:
     state = results.folder.state
     rungs = max(len(trial.runs) for trial in state.trials)
     if rungs == 1:
         return "."
     so_far = "" if state.ended else " so far"
     return (
-        ". Between two rungs a curve is strong where the trial went on from there or was trained in full, "
+        ". Between two rungs a curve is strong where the trial went on from there or was fully trained, "
         f"and pale where it was dropped or stopped{so_far}; dotted lines are the rungs."
     )
 
 
-def _words(results: Results, kinds: Sequence[Ladder], reports: pd.DataFrame) -> str:
+def _summary(results: Results, groups: Sequence[BracketGroup], reports: pd.DataFrame) -> str:
     state = results.folder.state
     top = top_resource(state)
-    words = []
+    sentences = []
     if results.best is not None:
-        name, own = _of_best(results, reports)
+        name, own = _best_curve(results, reports)
         if len(own):
             first, last = own.iloc[0], own.iloc[-1]
-            words.append(
+            sentences.append(
                 f"The best, {name}, went from {number(first['value'])} at step "
                 f"{first['step']:.0f} to {number(last['value'])} at step {last['step']:.0f}."
             )
-    for kind in kinds[:1]:
-        for resource in kind.resources[:_MARKED]:
+    for group in groups[:1]:
+        for resource in group.resources[:_MARKED]:
             values: dict[RunFate, list[float]] = {}
-            for trial in kind.trials:
+            for trial in group.trials:
                 for run in trial.runs:
                     if run.resource == resource and run.value is not None:
                         values.setdefault(fate(trial, run, top=top), []).append(run.value)
-            told = [
+            counts = [
                 f"{len(found):,} {_name(what, last=resource >= top)} "
                 f"(median {number(float(np.median(found)))})"
                 for what, found in sorted(values.items(), key=lambda item: item[0].value, reverse=True)
             ]
-            if told:
-                words.append(f"In {kind.name}, at {resource:,}: {', '.join(told)}.")
-    return " ".join(words) or "No trial has a value yet."
+            if counts:
+                sentences.append(f"In {group.name}, at resource {resource:,}: {', '.join(counts)}.")
+    return " ".join(sentences) or "No trial has a value yet."

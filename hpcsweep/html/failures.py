@@ -1,14 +1,17 @@
-"""What went wrong: by kind, by node, and the newest words of it."""
+"""Section: failures and interruptions by kind and by node, and the latest error messages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.core.models import RunStatus
-from hpcsweep.html.format import count, ending, hours, share
+from hpcsweep.core.quoting import shell_quote
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
+from hpcsweep.views.format import OUTCOME_TEXT, hours, share
+from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
 
 if TYPE_CHECKING:
@@ -18,49 +21,45 @@ if TYPE_CHECKING:
 NODES: Final = 20
 MESSAGES: Final = 20
 COLOURS: Final = 8
-#: Endings that are none of all this.
+#: Values of outcomes that are neither failures nor interruptions.
 WELL: Final = frozenset({Outcome.COMPLETED.value, Outcome.STOPPED.value})
-_NO_FAULT: Final = (FailureKind.LOST, FailureKind.CANCELLED)
 _CONFIGURATION: Final = "the configuration: never promoted"
-_GOES_ON: Final = "not the configuration: goes on from its checkpoint"
-_GIVEN_UP: Final = "lost for good"
-_CANCELLED: Final = "cancelled for good"
+_RESUMES: Final = "not the configuration: resumes from its checkpoint"
+#: Whose fault it is, and what follows.
 _FOLLOWS: Final = {
-    **{ending(kind.value): _CONFIGURATION for kind in FailureKind if kind not in _NO_FAULT},
-    ending(Interruption.TRAINING_ERROR.value): "the configuration: tried again",
-    _GIVEN_UP: "interrupted too often: given up",
-    _CANCELLED: "its owner: not tried again",
+    **{OUTCOME_TEXT[kind]: _CONFIGURATION for kind in FailureKind},
+    OUTCOME_TEXT[Interruption.TRAINING_ERROR]: "the configuration: tried again",
+    OUTCOME_TEXT[FailureKind.LOST]: "interrupted too often: given up",
+    OUTCOME_TEXT[FailureKind.CANCELLED]: "its owner: not tried again",
 }
 
 
 def failures(results: Results) -> Section | None:
     """Attempts that did not end well; None before anything has ended."""
-    attempts = results.attempts
+    attempts, state = results.attempts, results.folder.state
     if attempts.empty:
         return None
     kinds = [_kind(*row) for row in attempts[["ending", "failure", "final"]].itertuples(index=False)]
     bad = attempts.assign(kind=kinds)[~attempts["ending"].isin(WELL)]
     if bad.empty:
-        all_ = "The one attempt" if len(attempts) == 1 else f"All {count(len(attempts), 'attempt')}"
-        told = f"{all_} ended well: none failed, none was interrupted."
-        return Section("failures", "Failures", [Text(told)])
-    lost, gpus = results.folder.state.counts[RunStatus.FAILED], results.folder.state.spent_gpu_s > 0
-    told = (
-        f"{count(len(bad), 'attempt')} of {len(attempts):,} ({share(len(bad), len(attempts))}) failed or "
-        f"{'was' if len(bad) == 1 else 'were'} interrupted; {count(lost, 'run')} failed for good. "
-        "What a trial printed: hpcsweep logs DIR TRIAL."
+        subject = "The only attempt" if len(attempts) == 1 else f"All {plural(len(attempts), 'attempt')}"
+        text = f"{subject} ended well: none failed, none was interrupted."
+        return Section("failures", "Failures", [Text(text)])
+    text = (
+        f"{plural(len(bad), 'attempt')} of {len(attempts):,} ({share(len(bad), len(attempts))}) failed or "
+        f"{'was' if len(bad) == 1 else 'were'} interrupted; "
+        f"{plural(state.counts[RunStatus.FAILED], 'run')} failed for good. The log of the newest one:"
     )
-    return Section(
-        "failures", "Failures", [Text(told), _by_kind(bad, gpus=gpus), *_by_node(attempts, bad), _newest(bad)]
-    )
+    log = f"hpcsweep logs {shell_quote(str(results.folder.layout.root))} {bad['trial'].iloc[-1]}"
+    tables = [_by_kind(bad, gpus=uses_gpus(state)), *_by_node(attempts, bad), _newest(bad)]
+    return Section("failures", "Failures", [Text(text), Text(log, "code"), *tables])
 
 
-def _kind(end: str, failure: object, final: bool) -> str:
+def _kind(ending: str, failure: object, final: bool) -> str:
     """What was wrong where a run failed for good, else how the attempt ended."""
-    if not isinstance(failure, str) or not final:
-        return ending(end)
-    given_up = {FailureKind.LOST.value: _GIVEN_UP, FailureKind.CANCELLED.value: _CANCELLED}
-    return given_up.get(failure) or ending(failure)
+    if not final:
+        return OUTCOME_TEXT[Interruption(ending)]
+    return OUTCOME_TEXT[FailureKind(failure) if isinstance(failure, str) else Outcome(ending)]
 
 
 def _by_kind(bad: pd.DataFrame, *, gpus: bool) -> Table:
@@ -68,7 +67,7 @@ def _by_kind(bad: pd.DataFrame, *, gpus: bool) -> Table:
     rows: list[Sequence[str | int | float | None]] = []
     for kind in _kinds(bad):
         of_kind = bad[bad["kind"] == kind]
-        spent, follows = hours(float(of_kind[column].sum())), _FOLLOWS.get(kind, _GOES_ON)
+        spent, follows = hours(float(of_kind[column].sum())), _FOLLOWS.get(kind, _RESUMES)
         rows.append([kind, len(of_kind), of_kind["trial"].nunique(), spent, follows])
     columns = ["how it ended", "attempts", "trials", cost, "whose fault, and what follows"]
     return Table(columns, rows, "Attempts that did not end well, by kind")
@@ -110,7 +109,7 @@ def _by_node(attempts: pd.DataFrame, bad: pd.DataFrame) -> list[Block]:
             "showlegend": True,
         },
         f"Attempts that failed or were interrupted, by node and kind.{more}",
-        f"Most of them: {worst}.",
+        f"Most of them on: {worst}.",
         height=150 + 26 * len(shown),
     )
     return [figure, table]
@@ -121,7 +120,7 @@ def _newest(bad: pd.DataFrame) -> Table:
     cells = newest[["trial", "rung", "kind", "node", "job", "message"]].replace("", None)
     rows = cells.to_numpy(dtype=object).tolist()
     columns = ["trial", "rung", "how it ended", "node", "job", "message"]
-    return Table(columns, rows, f"The newest {count(len(rows), 'message')}, newest first")
+    return Table(columns, rows, f"The newest {plural(len(rows), 'message')}, newest first")
 
 
 def _kinds(bad: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where the GPU time went: what counted, what was lost and to what; and how long runs waited."""
+"""Section: what the GPU time was spent on or lost to, and how long tasks waited in the queue."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import BatchClosed, Interruption, Outcome
 from hpcsweep.core.history import Floats
 from hpcsweep.html.failures import WELL
-from hpcsweep.html.format import count, duration, hours, hours_text, share
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
+from hpcsweep.views.format import duration, hours, hours_text, share
+from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
 
-COUNTED: Final = "training that counted"
+COUNTED: Final = "useful training"
 FAILED: Final = "failed runs"
-INTERRUPTED: Final = "interrupted, to go on"
-OVERHEAD: Final = "beside the runs"
+INTERRUPTED: Final = "interrupted, to be resumed"
+OVERHEAD: Final = "overhead"
 _NODES: Final = "lost to nodes"
 _CANCELLED: Final = "lost to cancelling"
 #: What the time of an attempt is put down to that left nothing behind.
@@ -38,11 +40,10 @@ LOST_TO: Final = {
     Outcome.OUT_OF_MEMORY.value: FAILED,
 }
 _HOW: Final = (
-    "An attempt that was interrupted counts with the share of its steps that the next one did not train "
-    "again; the rest is lost. Where its steps are not known, all of it is, unless the next one began later. "
-    "All attempts at a run that failed in the end are put down to that. "
-    "Beside the runs: what tasks took by the cluster's count for starting up, ticks and idle lanes. "
-    "What is under way is not in it."
+    "Of an interrupted attempt, the share of steps that the next one did not repeat counts as useful "
+    "training; the rest is lost. Where the steps are unknown, all of it is lost, unless the next attempt "
+    "started from a later step. Attempts of runs that finally failed count as failed runs. Overhead is "
+    "start-up, ticks and idle lanes, as billed by the cluster. Unfinished runs are not included."
 )
 BINS: Final = 40
 _COLOURS: Final = {COUNTED: "@good", OVERHEAD: "@muted", INTERRUPTED: "@muted"}
@@ -52,13 +53,13 @@ def gpu_time(results: Results) -> Section | None:
     """None before anything has ended."""
     if results.attempts.empty:
         return None
-    what = "GPU" if results.folder.state.spent_gpu_s else "run"
-    spent = where_it_went(results, gpus=what == "GPU")
+    what = "GPU" if uses_gpus(results.folder.state) else "run"
+    spent = gpu_time_breakdown(results, gpus=what == "GPU")
     whole = sum(spent.values())
     rows: list[Sequence[str | float]] = [
         [name, hours(seconds), share(seconds, whole)] for name, seconds in spent.items()
     ]
-    told = "; ".join(f"{name} {share(seconds, whole)}" for name, seconds in spent.items())
+    text = "; ".join(f"{name} {share(seconds, whole)}" for name, seconds in spent.items())
     figure = Figure(
         "gpu-time-spent",
         [_bars(spent)],
@@ -68,7 +69,7 @@ def gpu_time(results: Results) -> Section | None:
             "showlegend": False,
         },
         f"Where {hours_text(whole)} {what}-hours went.",
-        f"Of {hours_text(whole)} {what}-hours: {told}.",
+        f"Of {hours_text(whole)} {what}-hours: {text}.",
         height=90 + 40 * len(spent),
     )
     table = Table(["where it went", f"{what}-hours", "share"], rows, f"Where the {what}-hours went")
@@ -100,7 +101,7 @@ class _Attempt(NamedTuple):
     gpu_seconds: float
 
 
-def where_it_went(results: Results, *, gpus: bool) -> dict[str, float]:
+def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
     """Seconds (of GPUs, or of runs) by what they were spent on, the useful first, then the largest.
 
     Args:
@@ -123,26 +124,26 @@ def where_it_went(results: Results, *, gpus: bool) -> dict[str, float]:
             if after is None and not attempt.final:
                 spend(INTERRUPTED, seconds)
                 continue
-            kept = _kept(results, attempt, after)
-            spend(useful, seconds * kept)
-            if kept < 1:
-                spend(LOST_TO[attempt.ending], seconds * (1 - kept))
-    for event in results.folder.reading.events:
+            useful_share = _useful_share(results, attempt, after)
+            spend(useful, seconds * useful_share)
+            if useful_share < 1:
+                spend(LOST_TO[attempt.ending], seconds * (1 - useful_share))
+    for event in results.folder.events:
         if isinstance(event, BatchClosed):
             spend(OVERHEAD, event.gpu_seconds if gpus else event.seconds)
     first, *others = spent.items()
     return dict([first, *sorted(others, key=lambda item: -item[1])])
 
 
-def _kept(results: Results, attempt: _Attempt, after: _Attempt | None) -> float:
-    """The share of an attempt's work that need not be done again."""
+def _useful_share(results: Results, attempt: _Attempt, after: _Attempt | None) -> float:
+    """The share of an attempt's work that need not be repeated."""
     if attempt.ending in WELL:
         return 1.0
     if after is None or np.isnan(after.start):
         return 0.0
     trial = results.folder.state.trials[attempt.trial]
     began = attempt.start
-    if np.isnan(began):  # not told: from where the rung below ended
+    if np.isnan(began):  # unknown: from where the rung below ended
         began = trial.runs[attempt.rung - 1].resource if attempt.rung else trial.start
     trained = max(attempt.step, after.start) - began
     return float(np.clip((after.start - began) / trained, 0.0, 1.0)) if trained > 0 else 0.0
@@ -164,8 +165,8 @@ def _waiting(results: Results) -> list[Block]:
         "customdata": np.stack([edges[:-1], edges[1:]], axis=1),
         "hovertemplate": "%{customdata[0]:.3g} to %{customdata[1]:.3g} " + unit + ": %{y}<extra></extra>",
     }
-    told = (
-        f"Half of {count(len(waits), 'task')} began within {middle} of their submission, nine of ten within "
+    text = (
+        f"Half of {plural(len(waits), 'task')} started within {middle} of their submission, 90% within "
         f"{most}; the longest wait was {longest}."
     )
     figure = Figure(
@@ -177,8 +178,8 @@ def _waiting(results: Results) -> list[Block]:
             "yaxis": {"title": {"text": "tasks"}, "rangemode": "tozero"},
             "showlegend": False,
         },
-        f"How long tasks waited in the queue, or for their turn within max_gpus. {told}",
-        told,
+        f"How long tasks waited in the queue, or until max_gpus allowed them. {text}",
+        text,
         height=320,
     )
     return [figure]

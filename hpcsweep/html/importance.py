@@ -1,14 +1,17 @@
-"""How much each parameter matters, with how sure that is."""
+"""Section: how much each parameter matters, with confidence intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from hpcsweep.html.format import count
-from hpcsweep.html.labels import label
-from hpcsweep.html.points import failed
+import numpy as np
+
+from hpcsweep.core.counting import plural
 from hpcsweep.html.sections import Block, Figure, Section, Text
+from hpcsweep.html.traces import error_bars
+from hpcsweep.views.configurations import configurations
+from hpcsweep.views.format import label
 from hpcsweep.views.importance import LEAST, Analysis, Importance, analysis, values_of
 from hpcsweep.views.results import Results
 
@@ -32,8 +35,8 @@ def _missing(results: Results) -> str:
     if len(values.values) < LEAST:
         at = f" at resource {values.resource}" if values.values else ""
         return (
-            f"Nothing to tell yet: that takes {LEAST} configurations with a value of the same resource, "
-            f"and there are {len(values.values)}{at}."
+            f"Too few values: {LEAST} configurations with a value at the same resource are needed, "
+            f"there are {len(values.values)}{at}."
         )
     return (
         f"All {len(values.values)} configurations at resource {values.resource} have the same "
@@ -45,51 +48,43 @@ def _blocks(results: Results, found: Analysis) -> list[Block]:
     metric = results.metric
     blocks: list[Block] = [
         Text(
-            f"A share is how much of the variance of {metric} over the whole space goes with this "
-            "parameter alone, whatever the others are; a parameter with a condition counts where it is "
-            f"active. {_percent(found.together)} belongs to several parameters working together."
+            f"A share is the part of the variance of {metric} over the whole space that is due to this "
+            "parameter alone, whatever the others are; a conditional parameter counts where it is active. "
+            f"{_percent(found.interactions)} is due to interactions."
         )
     ]
     if results.space.constraints:
-        blocks.append(Text("Constraints tie parameters together, so that shares may overlap.", "note"))
+        blocks.append(Text("Constraints tie parameters together: shares may overlap.", "note"))
     if found.explained < _POOR:
-        told = max(0.0, found.explained)
+        explained = max(0.0, found.explained)
         blocks.append(
             Text(
-                f"To be read with care: the model behind these shares predicts {_percent(told)} of the "
+                f"Unreliable: the model behind these shares predicts only {_percent(explained)} of the "
                 f"variance of {metric} in configurations that it has not seen. More trials help, "
                 "unless the values are mostly noise.",
                 "warning",
             )
         )
     figure = _figure(found)
-    lost = len(failed(results.folder.state, besides=_valued(results)).trials)
+    lost = len(configurations(results.folder.state).failed.trials)
     if lost:
-        words = f" {count(lost, 'configuration')} that failed {'has' if lost == 1 else 'have'} no value: "
-        figure = figure._replace(caption=f"{figure.caption}{words}the shares know nothing of them.")
+        left_out = (
+            f"{plural(lost, 'failed configuration')} without a value {'is' if lost == 1 else 'are'} left out"
+        )
+        figure = figure._replace(caption=f"{figure.caption} {left_out}.")
     return [*blocks, figure]
-
-
-def _valued(results: Results) -> set[int]:
-    state = results.folder.state
-    return {first for first in range(0, len(state.trials), state.repeats) if state.newest(first) is not None}
 
 
 def _figure(found: Analysis) -> Figure:
     shown = found.parameters[:MOST_BARS]
     bars = shown[::-1]  # plotly begins at the bottom
+    bounds = (np.array(each) for each in zip(*((bar.share, bar.low, bar.high) for bar in bars), strict=True))
     trace = {
         "type": "bar",
         "orientation": "h",
         "y": list(range(len(bars))),
         "x": [bar.share for bar in bars],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [bar.high - bar.share for bar in bars],
-            "arrayminus": [bar.share - bar.low for bar in bars],
-            "color": "@8",
-        },
+        "error_x": error_bars(*bounds, color="@8"),
         "marker": {"color": "@1/0.6"},
         "text": [bar.name for bar in bars],
         "textposition": "none",
@@ -110,33 +105,32 @@ def _figure(found: Analysis) -> Figure:
         },
         "showlegend": False,
     }
-    return Figure("importance", [trace], layout, _caption(found), _words(shown), height=140 + 30 * len(bars))
+    return Figure(
+        "importance", [trace], layout, _caption(found), _summary(shown), height=140 + 30 * len(bars)
+    )
 
 
 def _caption(found: Analysis) -> str:
-    """Which values, how it was computed, how sure it is, what was left out."""
-    configurations = count(found.values, "configuration")
-    of = f"Functional ANOVA of {configurations} with a value at resource {found.resource}"
+    """Which values, how the shares were computed, how certain they are, what was left out."""
+    configurations = plural(found.values, "configuration")
+    text = f"Functional ANOVA of {configurations} with a value at resource {found.resource}"
     if found.values < found.configurations:
-        of += f", the highest that many of {found.configurations:,} reached; more training may change it"
-    told = [f"{of}."]
+        text += f", the highest that many of {found.configurations:,} reached; more training may change it"
     if found.used < found.values:
-        told.append(f"Computed from {found.used:,} of them, drawn at random.")
+        text += f". Computed from {found.used:,} of them, drawn at random"
     if found.clipped:
-        told.append(
-            f"{count(found.clipped, 'outlier')} {'counts' if found.clipped == 1 else 'count'} as the worst "
-            "of the others."
-        )
-    told.append(
-        f"The model (polynomials and trees) has an R² of {found.explained:.2f} in configurations that it has "
-        "not seen. Lines: intervals of about 90%, by models of resampled configurations and what they miss."
+        count = "counts" if found.clipped == 1 else "count"
+        text += f". {plural(found.clipped, 'outlier')} {count} as the worst of the others"
+    text += (
+        f". The model (polynomials and trees) has an R² of {found.explained:.2f} on configurations that it "
+        "has not seen. Lines: intervals of about 90%, from models of resampled configurations."
     )
     if len(found.parameters) > MOST_BARS:
-        told.append(f"The {len(found.parameters) - MOST_BARS} smallest have no bar.")
-    return " ".join(told)
+        text += f" The {len(found.parameters) - MOST_BARS} smallest have no bar."
+    return text
 
 
-def _words(bars: Sequence[Importance]) -> str:
+def _summary(bars: Sequence[Importance]) -> str:
     return "; ".join(
         f"{bar.name} {_percent(bar.share)} ({_percent(bar.low)} to {_percent(bar.high)})" for bar in bars
     )

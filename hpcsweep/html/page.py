@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import base64
+import hashlib
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+import jinja2
+from markupsafe import Markup
+
+from hpcsweep.core.sanitize import sanitize_lines
+from hpcsweep.errors import FolderError
 from hpcsweep.html.contour import contour
 from hpcsweep.html.curves import curves
+from hpcsweep.html.encoding import figure_json
 from hpcsweep.html.failures import failures
 from hpcsweep.html.gpu_time import gpu_time
 from hpcsweep.html.importance import importance
 from hpcsweep.html.parallel import parallel
-from hpcsweep.html.pareto import Mode, pareto
+from hpcsweep.html.pareto import pareto
 from hpcsweep.html.progress import progress
 from hpcsweep.html.provenance import provenance
-from hpcsweep.html.render import render
 from hpcsweep.html.rungs import rungs
-from hpcsweep.html.sections import Section
+from hpcsweep.html.sections import Figure, Section, Table
 from hpcsweep.html.slices import slices
 from hpcsweep.html.summary import summary
+from hpcsweep.html.theme import style_sheet
+from hpcsweep.store.files import make_dirs
+from hpcsweep.store.output import STDOUT, write_output
+from hpcsweep.views.pareto import Mode
 from hpcsweep.views.results import Results
 
 Maker: TypeAlias = Callable[[Results], Section | None]
@@ -54,3 +68,106 @@ def page(results: Results, *, modes: Mapping[str, Mode] = MappingProxyType({})) 
     makers = (partial(make, modes=modes) if make is pareto else make for make in SECTIONS)
     sections = [section for make in makers if (section := make(results)) is not None]
     return render(results.name, sections)
+
+
+_HERE: Final = Path(__file__).parent
+
+
+def render(title: str, sections: Sequence[Section]) -> str:
+    """One page: the sections in their order, links to them, and plotly where there is a figure.
+
+    All text is escaped, that in figures too (see `encoding`). The page forbids itself any request, and
+    any script but its own.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_sanitise,
+    )
+    environment.filters |= {"cell": _cell, "figure_json": _figure_json, "numeric": _numeric}
+    environment.globals["kind"] = lambda block: type(block).__name__.lower()
+    drawn = any(isinstance(block, Figure) for section in sections for block in section.blocks)
+    scripts = {
+        "theme": Markup(_read("theme.js")),
+        "page": Markup(_read("page.js")),
+        "plotly": Markup(_plotly()) if drawn else Markup(""),
+    }
+    return environment.get_template("page.html").render(
+        title=title,
+        sections=sections,
+        style=Markup(style_sheet() + "\n" + _read("page.css")),
+        policy=_policy(scripts.values()),
+        **scripts,
+    )
+
+
+def _sanitise(value: Any) -> Any:
+    """Text of others cannot change the direction of the page's text."""
+    return sanitize_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs()).replace("</script", r"<\/script")
+
+
+def _policy(scripts: Any) -> str:
+    """What the page may do: run these scripts, no others; load nothing.
+
+    plotly makes functions from text for what it draws by WebGL.
+    """
+    hashes = (hashlib.sha256(script.encode()).digest() for script in scripts if script)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src 'unsafe-eval' {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _figure_json(figure: Figure) -> Markup:
+    return Markup(figure_json(figure))
+
+
+def _numeric(table: Table) -> frozenset[int]:
+    """Columns with numbers, and with nothing else but gaps: they are set to the right."""
+    columns = (list(column) for column in zip(*table.rows, strict=True))
+    return frozenset(at for at, cells in enumerate(columns) if _all_numbers(cells))
+
+
+def _all_numbers(cells: Sequence[object]) -> bool:
+    known = [cell for cell in cells if cell is not None]
+    return bool(known) and all(isinstance(cell, numbers.Real) for cell in known)
+
+
+def _cell(value: object) -> str:
+    """Numbers of 6 digits; a dash where there is nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def write_page(target: Path, html: str, *, hint: str = "") -> None:
+    """Write the page; see `write_output`. Folders above a new file are made.
+
+    Args:
+        target: The file, or what else `--output` may name.
+        html: A lone surrogate in it becomes `?`.
+        hint: Ends the message of an error.
+
+    Raises:
+        FolderError: It cannot be written.
+    """
+    if target != STDOUT:
+        try:
+            make_dirs(target.parent)
+        except OSError as error:
+            raise FolderError(f"{target}: cannot be written: {error.strerror}{hint}") from error
+    write_output(target, html.encode(errors="replace"), hint=hint)

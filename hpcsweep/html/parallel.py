@@ -6,21 +6,22 @@ from typing import Any, Final
 
 import numpy as np
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
 from hpcsweep.html.axes import (
     Dimension,
-    bar_below,
+    colour_bar,
     dimensions,
-    far_out,
+    is_log_range,
     linear_ticks,
     log_ticks,
     menu,
-    spans,
+    outlier_cutoff,
 )
-from hpcsweep.html.format import count, number
-from hpcsweep.html.points import Points, noun, points
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.subsample import thinned
+from hpcsweep.html.traces import noun, subsample
+from hpcsweep.views.configurations import Configurations, configurations
+from hpcsweep.views.format import number
 from hpcsweep.views.results import Results
 
 #: So many trials are drawn; the best of them always.
@@ -39,12 +40,12 @@ _ROOM: Final = 90
 
 def parallel(results: Results) -> Section | None:
     """Parallel coordinates over parameters, resource and value; the colour is the value."""
-    found = points(results)
+    found = configurations(results.folder.state)
     if len(found.trials) < 2 or not results.space.columns:
         return None
     # The best are drawn last, on top of the others.
-    shown = found.at(thinned(len(found.trials), best=BEST, most=MOST)[::-1])
-    failed = found.failed.at(thinned(len(found.failed.trials), best=0, most=FAILED))
+    shown = found.take(subsample(len(found.trials), best=BEST, most=MOST)[::-1])
+    failed = found.failed.take(subsample(len(found.failed.trials), best=0, most=FAILED))
     resources = np.array([run.resource for run in failed.runs], dtype=np.int64)
     parameters = dimensions(results.space, [*failed.configs, *shown.configs])
     axes = [_parameter(dimension) for dimension in parameters[:MOST_PARAMETERS]]
@@ -69,33 +70,33 @@ def parallel(results: Results) -> Section | None:
         [trace],
         layout,
         _caption(results, found, drawn=len(shown.trials), parameters=len(parameters)),
-        _words(results, found),
+        _summary(results, found),
         height=480,
         width=_ROOM * len(axes),
     )
     return Section("parallel", "All parameters at once", [figure])
 
 
-def _caption(results: Results, found: Points, *, drawn: int, parameters: int) -> str:
-    what, failed = noun(results), len(found.failed.trials)
+def _caption(results: Results, found: Configurations, *, drawn: int, parameters: int) -> str:
+    what, failed = noun(results.folder.state), len(found.failed.trials)
     by = f"mean {results.metric}" if what != "trial" else results.metric
-    told = [f"Each line is a {what}; by {by} the best are orange, good ones blue, the others grey."]
+    text = f"Each line is a {what}; by {by} the best are orange, good ones blue, the others grey."
     if failed:
         some = f", {FAILED} of them drawn" if failed > FAILED else ""
-        told.append(f"Pink: {count(failed, what)} that failed{some}.")
-    told.append("Drag along an axis to pick a range.")
+        text += f" Pink: {plural(failed, what)} that failed{some}."
+    text += " Drag along an axis to pick a range."
     if drawn < len(found.trials):
-        told.append(
-            f"{drawn:,} of {len(found.trials):,} {what}s with a value are drawn: the best {BEST:,}, and an "
+        text += (
+            f" {drawn:,} of {len(found.trials):,} {what}s with a value are drawn: the best {BEST:,}, and an "
             "even spread over the others."
         )
     if parameters > MOST_PARAMETERS:
-        told.append(f"The first {MOST_PARAMETERS} of {parameters} parameters are shown.")
-    return " ".join(told)
+        text += f" The first {MOST_PARAMETERS} of {parameters} parameters are shown."
+    return text
 
 
 def _with_failed(value: dict[str, Any], failed: int, *, minimise: bool) -> dict[str, Any]:
-    """The value's axis with a place for those that failed, beyond its worse end."""
+    """The value's axis with room for those that failed, beyond its worse end."""
     low, high = value["range"]
     off = high + 0.15 * (high - low) if minimise else low - 0.15 * (high - low)
     return value | {
@@ -124,7 +125,7 @@ def _choice(axis: int, value: dict[str, Any], *, shown: int) -> dict[str, Any]:
 
 
 def _parameter(dimension: Dimension) -> dict[str, Any]:
-    """One axis; where the parameter is not active, lines go through a place below its ends."""
+    """One axis; where the parameter is not active, lines go through a point below its ends."""
     values, (low, high) = dimension.scaled, dimension.ends
     ticks, labels = dimension.ticks
     if not dimension.active.all():
@@ -142,22 +143,22 @@ def _axis(
 
 def _resources(resources: Any) -> dict[str, Any]:
     levels = sorted(set(resources.tolist()))
-    places = np.log(np.maximum(levels, 1))
-    kept = thinned(len(levels), best=1, most=8)
-    labels = [f"{levels[place]:,}" for place in kept]
+    positions = np.log(np.maximum(levels, 1))
+    kept = subsample(len(levels), best=1, most=8)
+    labels = [f"{levels[index]:,}" for index in kept]
     values = np.log(np.maximum(resources, 1))
-    return _axis("resource", values, (places[0], places[-1]), places[kept].tolist(), labels)
+    return _axis("resource", values, (positions[0], positions[-1]), positions[kept].tolist(), labels)
 
 
 def _values(results: Results, values: Floats) -> dict[str, Any]:
-    """On a log scale over several magnitudes; values far out stand at the edge."""
-    if spans(values):
+    """On a log scale over several magnitudes; outliers stand at the edge."""
+    if is_log_range(values):
         low, high = float(values.min()), float(values.max())
         ticks = log_ticks(low, high)
         ends = (np.log10(low), np.log10(high))
-        places = np.log10(ticks).tolist()
-        return _axis(results.metric, np.log10(values), ends, places, [number(tick) for tick in ticks])
-    cut = far_out(values, minimise=results.minimise)
+        positions = np.log10(ticks).tolist()
+        return _axis(results.metric, np.log10(values), ends, positions, [number(tick) for tick in ticks])
+    cut = outlier_cutoff(values, minimise=results.minimise)
     if cut is not None:
         values = np.minimum(values, cut) if results.minimise else np.maximum(values, cut)
     low, high = float(values.min()), float(values.max())
@@ -173,7 +174,7 @@ def _values(results: Results, values: Floats) -> dict[str, Any]:
 
 
 def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]:
-    """By place among those shown, which values far out do not change; the bar has the values.
+    """By rank among those shown, so that outliers do not matter; the bar shows the values.
 
     The best have the highest number: these are drawn on top. Those that failed come first, below all.
     """
@@ -191,7 +192,7 @@ def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]
         share = _BELOW / (1 + _BELOW)
         edge = 0.8 * share
         scale = [[0.0, "@4"], [edge, "@4"], [edge, "@muted"]] + [
-            [share + (1 - share) * place, colour] for place, colour in scale
+            [share + (1 - share) * at, colour] for at, colour in scale
         ]
         ends = {"cmin": -below, "cmax": top}
         ticks, labels = np.array([-below, *ticks]), ["failed", *labels]
@@ -199,26 +200,26 @@ def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]
         "color": colours,
         "colorscale": scale,
         "showscale": True,
-        "colorbar": bar_below(f"{results.metric}, the best at the right", ticks, labels, y=-0.28),
+        "colorbar": colour_bar(f"{results.metric}, best at the right", ticks, labels, y=-0.28),
         **ends,
     }
 
 
-def _words(results: Results, found: Points) -> str:
+def _summary(results: Results, found: Configurations) -> str:
     """What the best tenth have in common."""
-    share = max(1, len(found.trials) // 10)
-    words = [f"Of the best {count(share, noun(results))} by {results.metric}:"]
-    for dimension in dimensions(results.space, found.configs[:share])[:MOST_PARAMETERS]:
+    what, failed = noun(results.folder.state), len(found.failed.trials)
+    count = max(1, len(found.trials) // 10)
+    parts = []
+    for dimension in dimensions(results.space, found.configs[:count])[:MOST_PARAMETERS]:
         values = dimension.values[dimension.active]
         if not len(values):
-            words.append(f"{dimension.name} is never active;")
+            parts.append(f"{dimension.name} is never active")
         elif dimension.listed:
             picked = np.bincount(np.rint(values).astype(int), minlength=len(dimension.listed))
             most = int(picked.argmax())
-            words.append(f"{dimension.name} is {dimension.listed[most]} in {picked[most]:,};")
+            parts.append(f"{dimension.name} is {dimension.listed[most]} in {picked[most]:,}")
         else:
             low, high = float(values.min()), float(values.max())
-            words.append(f"{dimension.name} is {number(low)} to {number(high)};")
-    told = " ".join(words).rstrip(";") + "."
-    failed = len(found.failed.trials)
-    return f"{told} {count(failed, noun(results))} failed." if failed else told
+            parts.append(f"{dimension.name} is {number(low)} to {number(high)}")
+    text = f"Of the best {plural(count, what)} by {results.metric}: {'; '.join(parts)}."
+    return f"{text} {plural(failed, what)} failed." if failed else text

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 from hpcsweep.core.quoting import shell_join
 from hpcsweep.html.sections import Block, KeyValues, Section, Table, Text
+from hpcsweep.views.format import timestamp
 from hpcsweep.views.provenance import changes, code_line
 from hpcsweep.views.results import Results
 
-#: So many differences are named at the top.
-NAMED = 12
+#: So many differences are listed at the top.
+MOST_LISTED = 12
 
 
 def provenance(results: Results) -> Section | None:
@@ -21,7 +20,7 @@ def provenance(results: Results) -> Section | None:
     first = records[0]
     code = first["code"]
     rows = [
-        ("Launched", f"{_moment(first['at'])} by {first['user']} on {first['host']} in {first['cwd']}"),
+        ("Launched", f"{timestamp(first['at'])} by {first['user']} on {first['host']} in {first['cwd']}"),
         ("Code", code_line(first)),
         ("Folder", code["folder"]),
         ("Repository", code.get("remote", "")),
@@ -38,9 +37,9 @@ def provenance(results: Results) -> Section | None:
     if differences:
         blocks.append(
             Text(
-                "Later launches ran something else than the first, so that values of earlier and later runs "
-                f"may not be comparable: {'; '.join(differences[:NAMED])}"
-                + ("; and more, see below." if len(differences) > NAMED else "."),
+                "Later launches differ from the first: values of earlier and later runs may not be "
+                f"comparable: {'; '.join(differences[:MOST_LISTED])}"
+                + ("; and more, see below." if len(differences) > MOST_LISTED else "."),
                 "warning",
             )
         )
@@ -51,7 +50,7 @@ def provenance(results: Results) -> Section | None:
                 ["Launched", "By", "Code", "Differs from the first in"],
                 [
                     [
-                        _moment(record["at"]),
+                        timestamp(record["at"]),
                         f"{record['user']} on {record['host']}",
                         code_line(record),
                         "; ".join(changes(first, record)),
@@ -62,7 +61,3 @@ def provenance(results: Results) -> Section | None:
             )
         )
     return Section("provenance", "Provenance", blocks)
-
-
-def _moment(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

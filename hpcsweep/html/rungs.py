@@ -1,27 +1,31 @@
-"""Rungs: who was compared with whom, and who was promoted."""
+"""Section: rungs, with the values compared there and who was promoted."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from hpcsweep.core.events import Outcome
-from hpcsweep.core.models import Run, RunStatus, Trial
-from hpcsweep.core.state import SweepState
-from hpcsweep.html.axes import LEGEND_BELOW, sideways, value_axis
-from hpcsweep.html.brackets import Ladder, RunFate, brackets, fate, ladders, top_resource
-from hpcsweep.html.format import count, number
-from hpcsweep.html.labels import some
+from hpcsweep.core.counting import plural
+from hpcsweep.html.axes import value_axis
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
-from hpcsweep.html.subsample import thinned
+from hpcsweep.html.traces import LEGEND_BELOW, dotted_line, drawn_text, jitter, subsample
+from hpcsweep.views.brackets import (
+    BracketGroup,
+    RunFate,
+    RungResult,
+    each_bracket,
+    group_brackets,
+    top_resource,
+)
+from hpcsweep.views.format import listing, number
 from hpcsweep.views.results import Results
 
 #: So many brackets have a table each; of more, those with the same rungs are taken together.
 MOST_TABLES: Final = 6
-#: So many rungs are told of one bracket, the first and the last among them.
+#: So many rungs are shown of one bracket, the first and the last among them.
 MOST_RUNGS: Final = 30
 #: So many values are drawn of one rung, ...
 MOST_POINTS: Final = 300
@@ -30,24 +34,8 @@ _BEST_POINTS: Final = 50
 _DRAWN: Final = 30
 #: Pixels for each of them.
 _ROOM: Final = 36
-_FAILED: Final = (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LOST, Outcome.CANCELLED)
-
-
-class Rung(NamedTuple):
-    """One rung of one or several brackets.
-
-    Attributes:
-        runs: With the trial of each.
-        ranked: Values of configurations, best first, with the first trial and what followed.
-        promoted: First trials of those that went on, best first.
-        cut: The worst value that was promoted; None if none was.
-    """
-
-    resource: int
-    runs: Sequence[tuple[Trial, Run]]
-    ranked: Sequence[tuple[float, int, RunFate]]
-    promoted: Sequence[int]
-    cut: float | None
+#: Brackets, each with its rungs.
+_Rungs: TypeAlias = Sequence[tuple[BracketGroup, Sequence[RungResult]]]
 
 
 def rungs(results: Results) -> Section | None:
@@ -55,115 +43,89 @@ def rungs(results: Results) -> Section | None:
     state = results.folder.state
     if not state.trials:
         return None
-    shown = brackets(state)
+    shown = each_bracket(state)
     blocks: list[Block] = []
     if len(shown) > MOST_TABLES:
-        words = f"{len(shown):,} brackets: those with the same rungs are taken together"
-        best = [one for one in shown if _holds_best(one, results)]
-        kinds = ladders(state)
-        words += ", and the one of the best trial is shown by itself." if best else "."
+        text = f"{len(shown):,} brackets: those with the same rungs are taken together"
+        best = [bracket for bracket in shown if _holds_best(bracket, results)]
+        kinds = group_brackets(state)
+        text += ", and the one of the best trial is shown by itself." if best else "."
         if len(kinds) > MOST_TABLES:
-            words += f" Shown are {MOST_TABLES} of {len(kinds):,} kinds."
-        blocks.append(Text(words))
+            text += f" Shown are {MOST_TABLES} of {len(kinds):,} kinds."
+        blocks.append(Text(text))
         shown = [*kinds[:MOST_TABLES], *best]
-    climbed = [(ladder, _rungs(ladder, state)) for ladder in shown]
-    if len(climbed) == 1 and len(climbed[0][1]) == 1:
-        blocks.append(Text(_no_rungs(climbed[0][1][0])))
+    groups = [(bracket, bracket.rungs(state)) for bracket in shown]
+    if len(groups) == 1 and len(groups[0][1]) == 1:
+        blocks.append(Text(_no_rungs(groups[0][1][0])))
     else:
-        figure = _figure(results, climbed)
+        figure = _figure(results, groups)
         blocks += [figure] if figure else []
-    blocks += [_table(results, ladder, found) for ladder, found in climbed]
+    blocks += [_table(results, bracket, found) for bracket, found in groups]
     return Section("rungs", "Rungs", blocks)
 
 
-def _no_rungs(only: Rung) -> str:
-    stopped = sum(run.outcome is Outcome.STOPPED for _, run in only.runs)
-    if stopped:
-        return f"Every trial sets out for {only.resource:,}; {count(stopped, 'run')} ended early on the way."
+def _no_rungs(only: RungResult) -> str:
+    if stopped := only.counts.stopped:
+        return f"Every trial trains towards {only.resource:,}; {plural(stopped, 'run')} stopped early."
     return f"There are no rungs: every trial is trained up to {only.resource:,} without a comparison."
 
 
-def _holds_best(ladder: Ladder, results: Results) -> bool:
-    return results.best is not None and any(t.trial == results.best["trial"] for t in ladder.trials)
+def _holds_best(bracket: BracketGroup, results: Results) -> bool:
+    return results.best is not None and any(t.trial == results.best["trial"] for t in bracket.trials)
 
 
-def _rungs(ladder: Ladder, state: SweepState) -> list[Rung]:
-    top = top_resource(state)
-    sign = 1 if state.minimise else -1
-    at: dict[int, list[tuple[Trial, Run]]] = {resource: [] for resource in ladder.resources}
-    for trial in ladder.trials:
-        for run in trial.runs:
-            at[run.resource].append((trial, run))
-    found = []
-    for resource, runs in at.items():
-        ranked = []
-        for trial, run in runs:
-            value = None if trial.repeat else state.value_of(trial.trial, run.rung)
-            if value is not None and run.status is RunStatus.COMPLETED:
-                ranked.append((value, trial.trial, fate(trial, run, top=top)))
-        ranked.sort(key=lambda one: (sign * one[0], one[1]))
-        on = [(value, trial) for value, trial, _ in ranked if _promoted(state, trial, resource)]
-        promoted = [trial for _, trial in on]
-        found.append(Rung(resource, runs, ranked, promoted, on[-1][0] if on else None))
-    return found
-
-
-def _promoted(state: SweepState, trial: int, resource: int) -> bool:
-    return state.trials[trial].runs[-1].resource > resource
-
-
-def _table(results: Results, ladder: Ladder, found: Sequence[Rung]) -> Table:
-    told = [found[place] for place in thinned(len(found), best=1, most=MOST_RUNGS)]
-    ends = [Counter(run.outcome for _, run in rung.runs) for rung in told]
+def _table(results: Results, bracket: BracketGroup, found: Sequence[RungResult]) -> Table:
+    shown = [found[index] for index in subsample(len(found), best=1, most=MOST_RUNGS)]
+    counts = [rung.counts for rung in shown]
     top = top_resource(results.folder.state)
     columns: dict[str, list[str | int | float | None]] = {
-        "resource": [rung.resource for rung in told],
-        "runs": [len(rung.runs) for rung in told],
-        "completed": [end[Outcome.COMPLETED] for end in ends],
-        "failed": [sum(end[what] for what in _FAILED) for end in ends],
-        "stopped": [end[Outcome.STOPPED] for end in ends],
-        "under way": [end[None] for end in ends],
-        f"best {results.metric}": [rung.ranked[0][0] if rung.ranked else None for rung in told],
-        "cut-off": [rung.cut for rung in told],
-        "went on": [None if rung.resource >= top else len(rung.promoted) for rung in told],
-        "which, best first": [_which(rung, end, top=top) for rung, end in zip(told, ends, strict=True)],
+        "resource": [rung.resource for rung in shown],
+        "runs": [count.runs for count in counts],
+        "completed": [count.completed for count in counts],
+        "failed": [count.failed for count in counts],
+        "stopped": [count.stopped for count in counts],
+        "under way": [count.runs - count.ended for count in counts],
+        f"best {results.metric}": [rung.ranked[0][0] if rung.ranked else None for rung in shown],
+        "cut-off": [rung.cutoff for rung in shown],
+        "went on": [None if rung.resource >= top else len(rung.promoted) for rung in shown],
+        "which, best first": [_promoted_text(rung, top=top) for rung in shown],
     }
     for name in ("stopped", "under way"):
         if not any(columns[name]):
             del columns[name]
-    copied = Counter((trial.start, trial.parent) for trial in ladder.trials if trial.parent is not None)
+    copied = Counter((trial.start, trial.parent) for trial in bracket.trials if trial.parent is not None)
     if copied:
         columns["copied by clones"] = [
-            some(
+            listing(
                 [f"{parent} (×{n})" for (start, parent), n in copied.most_common() if start == rung.resource]
             )
-            for rung in told
+            for rung in shown
         ]
     best = results.best or {"trial": -1, "resource": 0}
     marked = frozenset(
         row
-        for row, rung in enumerate(told)
+        for row, rung in enumerate(shown)
         if best["resource"] == rung.resource and any(trial == best["trial"] for _, trial, _ in rung.ranked)
     )
-    configs = sum(not trial.repeat for trial in ladder.trials)
-    caption = f"{ladder.name.capitalize()}: {count(configs, 'configuration')}."
-    if len(told) < len(found):
-        caption += f" {len(told)} of {len(found):,} rungs."
+    configs = sum(not trial.repeat for trial in bracket.trials)
+    caption = f"{bracket.name.capitalize()}: {plural(configs, 'configuration')}."
+    if len(shown) < len(found):
+        caption += f" {len(shown)} of {len(found):,} rungs."
     if marked:
         caption += " The best of the sweep is in the marked row."
     return Table(list(columns), list(zip(*columns.values(), strict=True)), caption, marked)
 
 
-def _which(rung: Rung, ends: Counter[Outcome | None], *, top: int) -> str | None:
-    """Who went on; at the last rung nobody does, and those that completed it are trained in full."""
+def _promoted_text(rung: RungResult, *, top: int) -> str | None:
+    """Who went on; at the last rung nobody does, and those that completed it are fully trained."""
     if rung.resource < top:
-        return some(rung.promoted)
-    return "trained in full" if ends[Outcome.COMPLETED] else None
+        return listing(rung.promoted)
+    return "fully trained" if rung.counts.completed else None
 
 
-def _figure(results: Results, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) -> Figure | None:
+def _figure(results: Results, groups: _Rungs) -> Figure | None:
     """Values side by side, a column for each rung; None where there are no values, or too many rungs."""
-    columns = [(ladder, rung) for ladder, found in climbed for rung in found]
+    columns = [(bracket, rung) for bracket, found in groups for rung in found]
     if len(columns) > _DRAWN:
         return None
     drawn: dict[RunFate, list[tuple[float, float, int]]] = {RunFate.DROPPED: [], RunFate.WENT_ON: []}
@@ -171,17 +133,17 @@ def _figure(results: Results, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) 
     total = 0
     for column, (_, rung) in enumerate(columns):
         total += len(rung.ranked)
-        for place in thinned(len(rung.ranked), best=_BEST_POINTS, most=MOST_POINTS):
-            value, trial, what = rung.ranked[place]
-            aside = float(sideways(np.array([trial]))[0])
-            drawn.setdefault(what, []).append((column + aside, value, trial))
-        cuts += [rung.cut, rung.cut, None]
+        for index in subsample(len(rung.ranked), best=_BEST_POINTS, most=MOST_POINTS):
+            value, trial, fate = rung.ranked[index]
+            shift = float(jitter(np.array([trial]))[0])
+            drawn.setdefault(fate, []).append((column + shift, value, trial))
+        cuts += [rung.cutoff, rung.cutoff, None]
     shown = sum(map(len, drawn.values()))
     if not shown:
         return None
     values = np.array([value for points in drawn.values() for _, value, _ in points])
     axis = value_axis(results.metric, values, minimise=results.minimise)
-    traces = [_strip(what, points) for what, points in drawn.items() if points]
+    traces = [_strip(fate, points) for fate, points in drawn.items() if points]
     ends = [x for column in range(len(columns)) for x in (column - 0.42, column + 0.42, None)]
     if any(cut is not None for cut in cuts):
         line = {"color": "@2", "width": 2}
@@ -201,29 +163,29 @@ def _figure(results: Results, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) 
         "hovermode": "closest",
         "legend": LEGEND_BELOW,
     }
-    if len(climbed) > 1:
-        layout |= _names(climbed)
+    if len(groups) > 1:
+        layout |= _names(groups)
         layout["xaxis"]["title"] = {"text": "resource of the rung, by bracket"}
     if axis.menu:
         layout["updatemenus"] = [axis.menu]
-    thin = f" {shown:,} of {total:,} values are drawn." if shown < total else ""
+    thinned = drawn_text(shown, total, "values")
     return Figure(
         "rungs-values",
         traces,
         layout,
-        f"{results.metric} at each rung; the line is the worst that went on.{thin}{axis.note}",
-        _words(results.metric, climbed),
+        f"{results.metric} at each rung; the line is the worst that went on.{thinned}{axis.note}",
+        _summary(results.metric, groups),
         height=460,
         width=_ROOM * len(columns),
     )
 
 
-def _strip(what: RunFate, points: Sequence[tuple[float, float, int]]) -> dict[str, Any]:
-    good = what is RunFate.WENT_ON
+def _strip(fate: RunFate, points: Sequence[tuple[float, float, int]]) -> dict[str, Any]:
+    good = fate is RunFate.WENT_ON
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": what.value,
+        "name": fate.value,
         "x": np.array([x for x, _, _ in points]),
         "y": np.array([y for _, y, _ in points]),
         "customdata": np.array([trial for _, _, trial in points]),
@@ -232,17 +194,15 @@ def _strip(what: RunFate, points: Sequence[tuple[float, float, int]]) -> dict[st
     }
 
 
-def _names(climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) -> dict[str, Any]:
+def _names(groups: _Rungs) -> dict[str, Any]:
     """Lines between brackets, and their numbers above them."""
     shapes: list[dict[str, Any]] = []
     names: list[dict[str, Any]] = []
     at = 0
-    line = {"color": "@muted", "width": 1, "dash": "dot"}
-    for ladder, found in climbed:
+    for bracket, found in groups:
         if at:
-            edge = {"x0": at - 0.5, "x1": at - 0.5, "yref": "paper", "y0": 0, "y1": 1.05}
-            shapes.append({"type": "line", "line": line} | edge)
-        text = f"#{ladder.brackets[0]}" if len(ladder.brackets) == 1 else f"{len(ladder.brackets):,} ×"
+            shapes.append(dotted_line(at - 0.5, top=1.05))
+        text = f"#{bracket.brackets[0]}" if len(bracket.brackets) == 1 else f"{len(bracket.brackets):,} ×"
         middle = at + (len(found) - 1) / 2
         names.append(
             {
@@ -260,16 +220,16 @@ def _names(climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) -> dict[str, Any]:
     return {"shapes": shapes, "annotations": names, "margin": {"t": 40}}
 
 
-def _words(metric: str, climbed: Sequence[tuple[Ladder, Sequence[Rung]]]) -> str:
-    words = [f"{metric} by rung."]
-    for ladder, found in climbed:
-        told = []
+def _summary(metric: str, groups: _Rungs) -> str:
+    sentences = [f"{metric} by rung."]
+    for bracket, found in groups:
+        parts = []
         for rung in found[:MOST_RUNGS]:
             if rung.ranked:
                 best = number(rung.ranked[0][0])
-                told.append(f"at {rung.resource:,} the best of {len(rung.ranked):,} is {best}")
-            if rung.cut is not None:
-                told[-1] += f", {len(rung.promoted):,} went on, cut-off {number(rung.cut)}"
-        if told:
-            words.append(f"{ladder.name.capitalize()}: {'; '.join(told)}.")
-    return " ".join(words)
+                parts.append(f"at resource {rung.resource:,} the best of {len(rung.ranked):,} is {best}")
+            if rung.cutoff is not None:
+                parts[-1] += f", {len(rung.promoted):,} went on, cut-off {number(rung.cutoff)}"
+        if parts:
+            sentences.append(f"{bracket.name.capitalize()}: {'; '.join(parts)}.")
+    return " ".join(sentences)

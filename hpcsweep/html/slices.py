@@ -7,21 +7,31 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
 from hpcsweep.html.axes import (
     Dimension,
     ValueAxis,
-    bar_below,
+    colour_bar,
     dimensions,
     menu,
-    nested,
-    sideways,
+    unflatten,
     value_axis,
 )
-from hpcsweep.html.format import count, number
-from hpcsweep.html.points import Failed, Points, failed_marks, noun, points
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.subsample import thinned
+from hpcsweep.html.traces import (
+    HOVER,
+    LEGEND_ABOVE,
+    crosses,
+    error_bars,
+    jitter,
+    markers,
+    noun,
+    ring,
+    subsample,
+)
+from hpcsweep.views.configurations import Configurations, FailedConfigurations, configurations
+from hpcsweep.views.format import number
 from hpcsweep.views.results import Results
 
 #: So many trials are drawn for one parameter, and points for all of them together; the best are kept.
@@ -36,17 +46,17 @@ def slices(results: Results) -> Section | None:
     """One parameter at a time, chosen from a list with the most important first; colour: the resource."""
     from hpcsweep.views.importance import importances
 
-    found = points(results)
+    found = configurations(results.folder.state)
     if not len(found.trials) or not results.space.columns:
         return None
     most = max(_BEST, min(MOST, _ALL // len(results.space.columns)))
     # The best are drawn last, on top of the others.
-    shown = found.at(thinned(len(found.trials), best=_BEST, most=most)[::-1])
-    failed = found.failed.at(thinned(len(found.failed.trials), best=0, most=min(most, _FAILED)))
-    parameters = [one for one in dimensions(results.space, shown.configs) if one.active.any()]
-    of_failed = {one.name: one for one in dimensions(results.space, failed.configs)}
-    place = {importance.name: place for place, importance in enumerate(importances(results))}
-    parameters.sort(key=lambda parameter: place.get(parameter.name, len(place)))
+    shown = found.take(subsample(len(found.trials), best=_BEST, most=most)[::-1])
+    failed = found.failed.take(subsample(len(found.failed.trials), best=0, most=min(most, _FAILED)))
+    parameters = [each for each in dimensions(results.space, shown.configs) if each.active.any()]
+    of_failed = {each.name: each for each in dimensions(results.space, failed.configs)}
+    rank = {importance.name: rank for rank, importance in enumerate(importances(results))}
+    parameters.sort(key=lambda parameter: rank.get(parameter.name, len(rank)))
     axis = value_axis(results.metric, shown.values, minimise=results.minimise)
     traces = []
     for index, parameter in enumerate(parameters):
@@ -58,35 +68,36 @@ def slices(results: Results) -> Section | None:
         traces,
         _layout(results, parameters, axis, failed=len(failed.trials) > 0),
         _caption(results, found, shown, failed) + axis.note,
-        _words(results, found),
+        _summary(results, found),
         height=500,
     )
     return Section("slices", "Each parameter", [figure])
 
 
-def _caption(results: Results, found: Points, shown: Points, failed: Failed) -> str:
-    what = noun(results)
-    told = [f"{results.metric} of each {what} against one parameter, chosen above."]
+def _caption(
+    results: Results, found: Configurations, shown: Configurations, failed: FailedConfigurations
+) -> str:
+    what = noun(results.folder.state)
+    text = f"{results.metric} of each {what} against one parameter, chosen above."
     if what != "trial":
-        told = [f"Mean {results.metric} of each configuration against one parameter, chosen above."]
-        told.append("Lines reach from the least to the largest value of its repeats.")
-    active = " wherever that has the parameter" if any(p.when for p in results.space.columns) else ""
-    told.append(f"The ring is the best of the sweep, trial {found.trials[0]}{active}.")
+        text = (
+            f"Mean {results.metric} of each configuration against one parameter, chosen above. "
+            "Lines reach from the least to the largest value of its repeats."
+        )
+    active = ", where it has the parameter" if any(p.when for p in results.space.columns) else ""
+    text += f" The ring is the best of the sweep, trial {found.trials[0]}{active}."
     if len(set(shown.resources)) > 1:
-        told.append("Blue points were trained for longest.")
+        text += " Blue points were trained for longest."
     if len(shown.trials) < len(found.trials):
-        told.append(
-            f"{len(shown.trials):,} of {len(found.trials):,} {what}s are drawn: the best {_BEST}, and an "
+        text += (
+            f" {len(shown.trials):,} of {len(found.trials):,} {what}s are drawn: the best {_BEST}, and an "
             "even spread over the others."
         )
     if total := len(found.failed.trials):
         some = f", {len(failed.trials):,} of them drawn" if len(failed.trials) < total else ""
-        told.append(f"Crosses: {count(total, what)} that failed and {_have(total)} no value{some}.")
-    return " ".join(told)
-
-
-def _have(n: int) -> str:
-    return "has" if n == 1 else "have"
+        have = "has" if total == 1 else "have"
+        text += f" Crosses: {plural(total, what)} that failed and {have} no value{some}."
+    return text
 
 
 def _layout(
@@ -99,10 +110,10 @@ def _layout(
         buttons.append({"label": parameter.name, "method": "update", "args": [{"visible": visible}, changes]})
     menus = [menu("Parameter", buttons)] if len(buttons) > 1 else []
     layout: dict[str, Any] = {
-        "xaxis": nested(parameters[0].axis),
+        "xaxis": unflatten(parameters[0].axis),
         "yaxis": axis.layout,
         "showlegend": failed,
-        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"},
+        "legend": LEGEND_ABOVE,
         "hovermode": "closest",
         "updatemenus": [*menus, *([axis.menu] if axis.menu else [])],
     }
@@ -123,104 +134,81 @@ def _layout(
     return layout
 
 
-def _traces(parameter: Dimension, shown: Points, *, visible: bool) -> list[dict[str, Any]]:
+def _traces(parameter: Dimension, shown: Configurations, *, visible: bool) -> list[dict[str, Any]]:
     """The trials in which it is active, and a ring around the best of the sweep if it is among them."""
-    places = np.flatnonzero(parameter.active)
-    x = parameter.values[places]
+    active = np.flatnonzero(parameter.active)
+    x, y = parameter.values[active], shown.values[active]
     if parameter.listed:
-        x = x + sideways(shown.trials[places])
-    trace: dict[str, Any] = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": parameter.name,
-        "visible": visible,
-        "showlegend": False,
-        "x": x,
-        "y": shown.values[places],
-        "customdata": np.stack([shown.trials[places], shown.resources[places]], axis=1),
-        "marker": {"size": 7, "opacity": 0.8, **_colours(shown.resources, places)},
-        "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{y:.6~g}<extra></extra>",
-    }
+        x = x + jitter(shown.trials[active])
+    points = markers(
+        x,
+        y,
+        name=parameter.name,
+        visible=visible,
+        showlegend=False,
+        customdata=np.stack([shown.trials[active], shown.resources[active]], axis=1),
+        marker={"size": 7, "opacity": 0.8, **_colours(shown.resources, active)},
+        hovertemplate=HOVER,
+    )
     if (shown.high > shown.low).any():
-        trace["error_y"] = {
-            "type": "data",
-            "symmetric": False,
-            "array": (shown.high - shown.values)[places],
-            "arrayminus": (shown.values - shown.low)[places],
-            "color": "@muted",
-            "thickness": 1,
-            "width": 0,
-        }
-    best = places[-1:] == len(shown.trials) - 1
-    ring = {
-        "type": "scatter",
-        "mode": "markers",
-        "visible": visible,
-        "showlegend": False,
-        "x": x[-1:][best],
-        "y": shown.values[places][-1:][best],
-        "marker": {"size": 15, "symbol": "circle-open", "color": "@2", "line": {"width": 2.5}},
-        "hoverinfo": "skip",
-    }
-    return [trace, ring]
+        points["error_y"] = error_bars(
+            y, shown.low[active], shown.high[active], color="@muted", thickness=1, width=0
+        )
+    best = active[-1:] == len(shown.trials) - 1
+    return [points, ring(x[-1:][best], y[-1:][best]) | {"visible": visible}]
 
 
-def _failed(parameter: Dimension, failed: Failed, *, visible: bool) -> dict[str, Any]:
+def _failed(parameter: Dimension, failed: FailedConfigurations, *, visible: bool) -> dict[str, Any]:
     """Those in which it is active, in a strip of their own."""
-    places = np.flatnonzero(parameter.active)
-    x, trials = parameter.values[places], failed.trials[places]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "failed",
-        "visible": visible,
-        "yaxis": "y2",
-        "x": x + sideways(trials) if parameter.listed else x,
-        "y": sideways(7 * trials),
-        "customdata": failed_marks([failed.runs[place] for place in places.tolist()]),
-        "marker": {"symbol": "x", "size": 7, "color": "@bad", "opacity": 0.8},
-        "hovertemplate": "trial %{customdata[0]} at %{customdata[1]}: %{customdata[2]}<extra></extra>",
-    }
+    active = np.flatnonzero(parameter.active)
+    x, trials = parameter.values[active], failed.trials[active]
+    return crosses(
+        x + jitter(trials) if parameter.listed else x,
+        jitter(7 * trials),
+        [failed.runs[index] for index in active.tolist()],
+        visible=visible,
+        yaxis="y2",
+    )
 
 
-def _colours(resources: NDArray[np.int64], places: NDArray[np.int64]) -> dict[str, Any]:
+def _colours(resources: NDArray[np.int64], active: NDArray[np.int64]) -> dict[str, Any]:
     """By the logarithm of the resource where there are several; the same scale for each parameter."""
     levels = np.unique(resources)
     if len(levels) == 1:
         return {"color": "@1"}
-    ticks = levels[thinned(len(levels), best=1, most=8)]
+    ticks = levels[subsample(len(levels), best=1, most=8)]
     return {
-        "color": np.log(np.maximum(resources[places], 1)),
+        "color": np.log(np.maximum(resources[active], 1)),
         "cmin": float(np.log(max(levels[0], 1))),
         "cmax": float(np.log(levels[-1])),
         "colorscale": [[0.0, "@muted/0.6"], [0.5, "@6"], [1.0, "@1"]],
-        "colorbar": bar_below(
+        "colorbar": colour_bar(
             "resource", np.log(np.maximum(ticks, 1)), [f"{tick:,}" for tick in ticks], y=-0.22
         ),
     }
 
 
-def _words(results: Results, found: Points) -> str:
+def _summary(results: Results, found: Configurations) -> str:
     """Medians in the thirds of each domain, or for each listed value, and how many failed there."""
     own = ", each at the resource of its newest value" if len(set(found.resources)) > 1 else ""
-    words = [f"Medians of {results.metric}{own}."]
+    sentences = [f"Medians of {results.metric}{own}."]
     of_failed = dimensions(results.space, found.failed.configs)
     for parameter, failed in zip(dimensions(results.space, found.configs), of_failed, strict=True):
         names = parameter.listed or ("lowest third", "middle third", "highest third")
         part, part_failed = _parts(parameter, len(names)), _parts(failed, len(names))
-        told = []
+        texts = []
         for index, name in enumerate(names):
             here, lost = found.values[part == index], int((part_failed == index).sum())
             if len(here) or lost:
                 median = number(float(np.median(here))) if len(here) else "no value"
-                told.append(f"{name} {median}" + (f" ({lost:,} failed)" if lost else ""))
-        if told:
-            words.append(f"{parameter.name}: {', '.join(told)}.")
-    return " ".join(words)
+                texts.append(f"{name} {median}" + (f" ({lost:,} failed)" if lost else ""))
+        if texts:
+            sentences.append(f"{parameter.name}: {', '.join(texts)}.")
+    return " ".join(sentences)
 
 
 def _parts(parameter: Dimension, parts: int) -> Floats:
     """In which of the equal parts of the domain each value lies `(n,)`; NaN where inactive."""
     low, high = parameter.ends
-    found: Floats = np.clip(np.floor((parameter.scaled - low) / (high - low) * parts), 0, parts - 1)
-    return found
+    part: Floats = np.clip(np.floor((parameter.scaled - low) / (high - low) * parts), 0, parts - 1)
+    return part

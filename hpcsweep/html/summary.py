@@ -1,23 +1,34 @@
-"""How the sweep stands, what it found and how to run that again."""
+"""Section: the state of the sweep, its best configuration and how to train that again."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.events import SweepOutcome, SweepStarted
 from hpcsweep.core.quoting import shell_quote
-from hpcsweep.errors import SpecError
-from hpcsweep.html.format import count, duration, hours_text, number, share
 from hpcsweep.html.sections import Block, KeyValues, Section, Text
-from hpcsweep.views.results import SIMULATION, Results
+from hpcsweep.views.folder import SIMULATION
+from hpcsweep.views.format import (
+    clock_text,
+    duration,
+    hours_text,
+    mean_text,
+    number,
+    runs_text,
+    share,
+    timestamp,
+    value_text,
+)
+from hpcsweep.views.progress import uses_gpus
+from hpcsweep.views.results import Results
 
 
 def summary(results: Results) -> Section:
-    """The section that every page has, also that of a sweep that has not begun."""
+    """The section that every page has, even before the sweep has started."""
     state = results.folder.state
     if state.started is None:
-        return Section("summary", "Summary", [Text("This sweep has not begun: its journal is empty.")])
+        return Section("summary", "Summary", [Text("This sweep has not started: its journal is empty.")])
     return Section(
         "summary",
         "Summary",
@@ -26,34 +37,32 @@ def summary(results: Results) -> Section:
 
 
 def _warnings(results: Results) -> list[Block]:
-    ended = results.folder.state.ended
-    found: list[Block] = []
-    if clocks := results.folder.clocks:
-        off = ", ".join(
-            f"{node or 'a node'} ({duration(abs(seconds))} {'ahead' if seconds > 0 else 'behind'})"
-            for node, seconds in clocks.items()
-        )
-        found.append(Text(f"Clocks that differ from the driver's, by at least: {off}.", "warning"))
-    if ended is None:
-        refusal = results.folder.refusal()
-        return [*found, Text(refusal, "warning")] if refusal else found
-    failed = ended.outcome in (SweepOutcome.FAILED, SweepOutcome.PAUSED)
-    return [*found, Text(ended.reason, "warning")] if failed else found
+    folder = results.folder
+    warnings: list[Block] = []
+    if skews := folder.clock_skews:
+        skewed = "; ".join(clock_text(node, seconds) for node, seconds in skews.items())
+        warnings.append(Text(f"Clocks differ: {skewed}.", "warning"))
+    ended = folder.state.ended
+    reason = folder.progress.refusal
+    if ended is not None:
+        reason = ended.reason if ended.outcome in (SweepOutcome.FAILED, SweepOutcome.PAUSED) else None
+    return [*warnings, Text(reason, "warning")] if reason else warnings
 
 
 def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
-    identity = results.identity
-    rows = [("State", results.folder.sweep_state), *_value(results)]
-    rows += [("Trials", _trials(results)), ("Runs", _runs(results.folder.run_counts())), _cost(results)]
-    rows.append(("Wall time", duration(_end(results, started) - started.at)))
+    progress, identity = results.folder.progress, results.identity
+    rows = [("State", progress.status), *_value(results)]
+    rows += [("Trials", _trials(results)), ("Runs", runs_text(results.folder.run_counts())), _cost(results)]
+    ended = progress.state.ended
+    rows.append(("Wall time", duration((progress.now if ended is None else ended.at) - started.at)))
     if results.simulated:
         rows.insert(1, ("Simulated", SIMULATION))
     else:
-        rows.append(("Began", time.strftime("%Y-%m-%d %H:%M", time.localtime(started.at))))
-    rows.append(("Objective", f"{results.metric}, the {'smallest' if results.minimise else 'largest'}"))
-    picked = f", which picked {started.resolved_searcher}" if started.resolved_searcher else ""
-    rows.append(("Searcher", _named(identity.get("searcher", {})) + picked))
-    rows.append(("Scheduler", _named(identity.get("scheduler", {}))))
+        rows.append(("Began", timestamp(started.at)))
+    rows.append(("Objective", f"{'minimise' if results.minimise else 'maximise'} {results.metric}"))
+    picked = f", which chose {started.resolved_searcher}" if started.resolved_searcher else ""
+    rows.append(("Searcher", _with_options(identity.get("searcher", {})) + picked))
+    rows.append(("Scheduler", _with_options(identity.get("scheduler", {}))))
     return rows
 
 
@@ -62,9 +71,8 @@ def _value(results: Results) -> list[tuple[str, str]]:
     if best is None:
         yet = " yet" if results.folder.state.ended is None else ""
         return [(f"Best {results.metric}", f"no value{yet}")]
-    repeats = f", mean of {best['repeats']}" if "repeats" in best else ""
-    found = f"trial {best['trial']} at {best['resource']}{repeats}"
-    return [(f"Best {results.metric}", number(best["value"])), ("Found by", found)]
+    found_by = f"trial {best['trial']} at step {best['resource']}{mean_text(best)}"
+    return [(f"Best {results.metric}", number(best["value"])), ("Found by", found_by)]
 
 
 def _best(results: Results) -> list[Block]:
@@ -74,13 +82,13 @@ def _best(results: Results) -> list[Block]:
     folder = shell_quote(str(results.folder.layout.root))
     return [
         Text("The best configuration:"),
-        KeyValues([(name, number(v) if isinstance(v, float) else str(v)) for name, v in config]),
+        KeyValues([(name, value_text(value)) for name, value in config]),
         Text("To train it again:"),
         Text(f"hpcsweep best {folder} --rerun", "code"),
     ]
 
 
-def _named(chosen: Any) -> str:
+def _with_options(chosen: Any) -> str:
     """`hyperband (max_resource 81, eta 3)`."""
     if not isinstance(chosen, dict):
         return str(chosen)
@@ -90,8 +98,8 @@ def _named(chosen: Any) -> str:
 
 def _trials(results: Results) -> str:
     state = results.folder.state
-    limit = _budget(results).get("trials")
-    again = f", {count(state.repeats, 'repeat')} of each configuration" if state.repeats > 1 else ""
+    limit = results.folder.budget.get("trials")
+    again = f", {plural(state.repeats, 'repeat')} of each configuration" if state.repeats > 1 else ""
     of = ""
     if isinstance(limit, int) and limit > state.configurations:
         # The budget counts neither repeats nor clones.
@@ -100,39 +108,13 @@ def _trials(results: Results) -> str:
     return f"{len(state.trials):,}{of}{again}"
 
 
-def _runs(counts: dict[str, int]) -> str:
-    told = (f"{counts[name]:,} {name}" for name in counts if counts[name])
-    return ", ".join(told) or "none yet"
-
-
 def _cost(results: Results) -> tuple[str, str]:
     """GPU-hours against their budget, or run-hours where no GPU is used."""
     state = results.folder.state
-    if not state.spent_gpu_s and not state.gpus:
+    if not uses_gpus(state):
         return "Run-hours", hours_text(state.spent_s)
-    limit = _budget(results).get("gpu_hours")
+    limit = results.folder.budget.get("gpu_hours")
+    spent = hours_text(state.spent_gpu_s)
     if not isinstance(limit, int | float):
-        return "GPU-hours", hours_text(state.spent_gpu_s)
-    return (
-        "GPU-hours",
-        f"{hours_text(state.spent_gpu_s)} of {limit:g} ({share(state.spent_gpu_s / 3600, limit)})",
-    )
-
-
-def _budget(results: Results) -> dict[str, Any]:
-    """Empty where the sweep has none, or its file cannot be read: the journal is enough for a page."""
-    try:
-        budget = results.spec.get("budget")
-    except SpecError:
-        return {}
-    return budget if isinstance(budget, dict) else {}
-
-
-def _end(results: Results, started: SweepStarted) -> float:
-    """When the sweep ended; while it goes on, the newest moment that its folder knows of."""
-    state = results.folder.state
-    if state.ended is not None:
-        return state.ended.at
-    known = [getattr(event, "at", 0.0) for event in results.folder.reading.events]
-    ends = (results.attempts["started"] + results.attempts["seconds"]).dropna()
-    return float(max([started.at, *known, *ends]))
+        return "GPU-hours", spent
+    return "GPU-hours", f"{spent} of {limit:g} ({share(state.spent_gpu_s / 3600, limit)})"

@@ -22,7 +22,7 @@ from hpcsweep.core.models import Trial
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.metrics import metrics_table
 
 if TYPE_CHECKING:
@@ -147,10 +147,10 @@ class RecordedCurves:
     """
 
     def __init__(self, folder: Path, space: Space) -> None:
-        earlier = Folder(folder)
+        earlier = ResultsFolder(folder)
         started = earlier.state.started
         metric = started.identity["objective"]["metric"] if started else ""
-        curves = _reported_values(metrics_table(earlier.layout, earlier.reading.events), metric)
+        curves = _reported_values(metrics_table(earlier.layout, earlier.events), metric)
         recordings = [
             recording
             for trial in earlier.state.trials

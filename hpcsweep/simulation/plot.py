@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcsweep.core.counting import plural
 from hpcsweep.core.history import Floats
-from hpcsweep.html import quantile_band
-from hpcsweep.html.axes import LEGEND_BELOW
-from hpcsweep.html.format import count, number
-from hpcsweep.html.render import render
+from hpcsweep.html.page import render, write_page
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.writing import write_page
+from hpcsweep.html.traces import LEGEND_BELOW, quantile_band
 from hpcsweep.simulation.comparison import Comparison, Row
+from hpcsweep.views.format import number
 
 #: Points of each line.
 POINTS = 400
@@ -35,15 +34,15 @@ def _section(comparison: Comparison) -> Section:
         "best-over-time",
         [
             trace
-            for place, row in enumerate(comparison.rows)
-            for trace in quantile_band.band(row.name, hours, best_values(row, hours * 3600), place)
+            for index, row in enumerate(comparison.rows)
+            for trace in quantile_band(row.name, hours, best_values(row, hours * 3600), index)
         ],
         {
             "xaxis": {"title": {"text": "hours of virtual time"}},
             "yaxis": {"title": {"text": f"best {comparison.metric} so far (median and quartiles)"}},
             "legend": LEGEND_BELOW,
         },
-        f"Median, and the band from quartile to quartile, of {count(len(comparison.rows[0].runs), 'seed')}.",
+        f"Median of {plural(len(comparison.rows[0].runs), 'seed')}, in the band of the quartiles.",
         "; ".join(
             f"{row.name} ends with {'no value' if row.value is None else number(row.value)}"
             for row in comparison.rows

@@ -1,4 +1,4 @@
-"""Several sweeps beside one another: their best values, at equal cost too, and what is sure of that."""
+"""Several sweeps compared by their best values, at equal cost too, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from hpcsweep.core.domains import Floats
 from hpcsweep.errors import SpecError
 from hpcsweep.views.results import Results, load
-from hpcsweep.views.summary import Sweep, entrant
+from hpcsweep.views.summary import SweepSummary, summarise
 
 #: Shares of the smallest cost of any sweep at which the best values so far are compared.
 SHARES: Final = (0.125, 0.25, 0.5, 1.0)
@@ -40,7 +40,7 @@ class Group(NamedTuple):
     """
 
     label: str
-    sweeps: tuple[Sweep, ...]
+    sweeps: tuple[SweepSummary, ...]
     values: tuple[Estimate | None, ...]
 
 
@@ -84,7 +84,7 @@ class Comparison(NamedTuple):
     notes: tuple[str, ...]
 
     @property
-    def sweeps(self) -> list[Sweep]:
+    def sweeps(self) -> list[SweepSummary]:
         return [sweep for group in self.groups for sweep in group.sweeps]
 
 
@@ -101,10 +101,10 @@ def compare(folders: Sequence[Path]) -> Comparison:
     found = [load(folder) for folder in folders]
     _check(found)
     gpus = all(results.folder.state.spent_gpu_s > 0 or not results.folder.state.spent_s for results in found)
-    sweeps = [entrant(results, gpus=gpus) for results in found]
+    sweeps = [summarise(results, gpus=gpus) for results in found]
     least = min(sweep.cost for sweep in sweeps)
     budgets = tuple(share * least for share in SHARES) if least > 0 else ()
-    together: dict[bytes, list[Sweep]] = {}
+    together: dict[bytes, list[SweepSummary]] = {}
     for sweep in sweeps:
         together.setdefault(sweep.settings, []).append(sweep)
     groups = tuple(
@@ -143,7 +143,7 @@ def _check(found: Sequence[Results]) -> None:
         )
 
 
-def _notes(found: Sequence[Results], sweeps: Sequence[Sweep]) -> Iterable[str]:
+def _notes(found: Sequence[Results], sweeps: Sequence[SweepSummary]) -> Iterable[str]:
     simulated = [sweep.label for results, sweep in zip(found, sweeps, strict=True) if results.simulated]
     if simulated:
         yield f"Simulated, with nothing trained: {', '.join(simulated)}."
@@ -164,7 +164,7 @@ def _notes(found: Sequence[Results], sweeps: Sequence[Sweep]) -> Iterable[str]:
 # ---------------------------------------------------------------------- groups
 
 
-def _labels(groups: Sequence[Sequence[Sweep]]) -> list[str]:
+def _labels(groups: Sequence[Sequence[SweepSummary]]) -> list[str]:
     """The shortest kind of name that tells the groups apart."""
     firsts = [group[0] for group in groups]
     kinds = (
@@ -175,11 +175,11 @@ def _labels(groups: Sequence[Sequence[Sweep]]) -> list[str]:
     return next(labels for labels in kinds if len(set(labels)) == len(firsts))
 
 
-def _values(sweeps: Sequence[Sweep], hours: float) -> Floats:
-    return np.array([sweep.course.at(np.array([hours]), "cost")[0] for sweep in sweeps])
+def _values(sweeps: Sequence[SweepSummary], hours: float) -> Floats:
+    return np.array([sweep.curve.at(np.array([hours]), "cost")[0] for sweep in sweeps])
 
 
-def _estimates(sweeps: Sequence[Sweep], budgets: Sequence[float]) -> tuple[Estimate | None, ...]:
+def _estimates(sweeps: Sequence[SweepSummary], budgets: Sequence[float]) -> tuple[Estimate | None, ...]:
     return tuple(_estimate(_values(sweeps, hours)) for hours in budgets)
 
 

@@ -13,19 +13,19 @@ import msgspec
 from hpcsweep.core.events import AnyEvent, Config, SweepOutcome
 from hpcsweep.core.models import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
+from hpcsweep.views.brackets import scheduler_options, traits_of
 from hpcsweep.views.explanation import (
     BestSoFar,
     Change,
     Creation,
     Explanation,
+    RankComparison,
     Repeat,
     Rung,
     Verdict,
 )
 from hpcsweep.views.folder import check_trial
-from hpcsweep.views.ranking import Comparison, RungRanking
-from hpcsweep.views.replay import TrialReplay
-from hpcsweep.views.rungs import scheduler_options, traits_of
+from hpcsweep.views.replay import RungRanking, TrialReplay
 
 
 def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explanation:
@@ -44,27 +44,22 @@ def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explan
     own = state.trials[trial]
     rungs = tuple(_rung(retracing, state, run) for run in own.runs)
     newest = next((rung for rung in reversed(rungs) if rung.mean is not None), None)
-    objective = state.started.identity.get("objective", {}) if state.started else {}
     return Explanation(
         trial,
         retracing.first,
         own.repeat,
         state.repeats,
         own.config,
-        metric=objective.get("metric", "value"),
+        metric=state.metric,
         mode="min" if state.minimise else "max",
         pooled=retracing.pooled,
         creation=_creation(retracing, state, own),
         rungs=rungs,
         value=newest.mean if newest else None,
-        resource=_reached(newest) if newest else None,
+        resource=own.runs[newest.rung].achieved_resource if newest else None,
         best=_best(state, newest.mean if newest else None),
         checkpoint_removed=trial in state.without_checkpoint,
     )
-
-
-def _reached(rung: Rung) -> int:
-    return rung.step if rung.status is RunStatus.STOPPED else rung.resource
 
 
 def _best(state: SweepState, value: float | None) -> BestSoFar | None:
@@ -140,7 +135,7 @@ def _hindered(state: SweepState, run: Run) -> str:
 
 def _verdict(
     retracing: TrialReplay, state: SweepState, runs: list[Run]
-) -> tuple[Verdict, str, Comparison | None]:
+) -> tuple[Verdict, str, RankComparison | None]:
     """What followed from the configuration's runs at one rung, why, and against whom."""
     first = retracing.first
     level = retracing.levels[runs[0].resource]
@@ -166,7 +161,7 @@ def _verdict(
 
 def _unpromoted(
     state: SweepState, level: RungRanking, first: int, *, rung: int
-) -> tuple[Verdict, str, Comparison]:
+) -> tuple[Verdict, str, RankComparison]:
     """Whether a configuration with a value that was not promoted so far may still be, and if not, why."""
     now = level.compare(first)
     scheduler = scheduler_options(state)
@@ -191,7 +186,7 @@ def _unpromoted(
     return Verdict.OPEN, f"all {now.ended} so far have ended", now
 
 
-def _reported(retracing: TrialReplay, state: SweepState) -> Comparison | None:
+def _reported(retracing: TrialReplay, state: SweepState) -> RankComparison | None:
     """What the trial and its peers had reported at its newest step when it was told to stop."""
     steps = [event.reports[-1][0] for event in retracing.reports if event.trial == retracing.trial]
     if not steps:

@@ -3,13 +3,58 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.models import RunStatus
-from hpcsweep.views.ranking import Comparison
+
+#: So many of the best are named in a comparison.
+BEST_NAMED: Final = 5
+
+
+class RankedTrial(msgspec.Struct, frozen=True, gc=False):
+    """A configuration in a comparison.
+
+    Attributes:
+        trial: The first one of its configuration.
+        place: By value, from 1.
+        went_on: Whether it had been promoted from there by then.
+    """
+
+    trial: int
+    place: int
+    value: float
+    went_on: bool
+
+
+class RankComparison(msgspec.Struct, frozen=True):
+    """A configuration among those that were at the same resource, at one moment.
+
+    Attributes:
+        members: How many had been brought there by then; `ended` of them had ended, and of these
+            `without_value` had no value to compare: failed, stopped or lost.
+        place: By value, from 1; None for a configuration without one.
+        went_on: How many had been promoted from there by then, itself included.
+        worse: How many of these have a worse value than it.
+        others: Those of these other than itself, best first.
+        cut: The worst that went on.
+        first_out: The best that did not.
+        named: The best ones, itself, the cut and the first out, best first.
+    """
+
+    resource: int
+    members: int
+    ended: int
+    without_value: int
+    place: int | None
+    went_on: int
+    worse: int
+    others: tuple[int, ...]
+    cut: RankedTrial | None
+    first_out: RankedTrial | None
+    named: tuple[RankedTrial, ...]
 
 
 class Verdict(enum.Enum):
@@ -149,7 +194,7 @@ class Rung(msgspec.Struct, frozen=True):
     mean: float | None
     verdict: Verdict
     reason: str
-    comparison: Comparison | None
+    comparison: RankComparison | None
     hindered: str = ""
 
     failure: FailureKind | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from hpcsweep.core.events import BatchAbandoned, BatchSubmitted
+from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, SpecError
@@ -20,20 +22,27 @@ from hpcsweep.store.provenance import list_records
 from hpcsweep.store.requests import new_requests
 from hpcsweep.store.results import new_results
 from hpcsweep.store.skipped import Skipped, regular_files
-from hpcsweep.views.enqueued import count_enqueued
+from hpcsweep.views.progress import SweepProgress, run_counts
 from hpcsweep.views.warnings import (
-    clocks,
-    hindrances,
-    interruptions,
-    left_out,
-    newest_failures,
-    newest_interruptions,
-    said,
+    blocked_batches,
+    clock_skews,
+    cluster_errors,
+    excluded_nodes,
+    interruption_counts,
 )
 
 #: Names of a task's files: the task comes first.
 _LOG: Final = re.compile(r"([0-9]+)(?:\.[0-9]+)?\.log")
 _RESULT: Final = re.compile(r"([0-9]+)\.[0-9]+\.[0-9]+\.json")
+
+#: What is said of a simulated sweep.
+SIMULATION: Final = "by `hpcsweep simulate`: nothing was trained, and times are virtual"
+
+
+def missing_folder(path: Path) -> FolderError:
+    """The error for a path that is no results folder."""
+    what = "is not a results folder" if path.is_dir() else "does not exist"
+    return FolderError(f"{path}: {what}: expected a folder that `launch` made, with journal/ in it")
 
 
 def check_trial(state: SweepState, number: int, *, argument: str = "TRIAL") -> None:
@@ -47,7 +56,7 @@ def check_trial(state: SweepState, number: int, *, argument: str = "TRIAL") -> N
         raise SpecError(f"{argument}: expected {valid}, got {number}")
 
 
-class Folder:
+class ResultsFolder:
     """One reading of a results folder.
 
     Raises:
@@ -56,63 +65,71 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.layout = Layout(path.resolve())
-        self.reading: JournalSnapshot = read_journal(self.layout)
-        if self.reading.tail is None:
-            what = "is not a results folder" if path.is_dir() else "does not exist"
-            raise FolderError(f"{path}: {what}: expected a folder that `launch` made, with journal/ in it")
-        self.state = SweepState.replay(self.reading.events)
+        self.journal: JournalSnapshot = read_journal(self.layout)
+        if self.journal.tail is None:
+            raise missing_folder(path)
+        self.progress = SweepProgress.replay(self.events)
+
+    @property
+    def events(self) -> Sequence[AnyEvent]:
+        """All that the journal holds."""
+        return self.journal.events
+
+    @property
+    def state(self) -> SweepState:
+        """After these events."""
+        return self.progress.state
 
     @property
     def driver(self) -> ProcessId | None:
-        """Who drives the sweep at this moment."""
-        return current_driver(self.reading)
+        """The process that drives the sweep now."""
+        return current_driver(self.journal)
 
-    @property
-    def sweep_state(self) -> str:
-        """`running` until the sweep has ended, then `finished`, `stopped`, `failed` or `paused`."""
-        return "running" if self.state.ended is None else self.state.ended.outcome.value
+    @cached_property
+    def clock_skews(self) -> dict[str, float]:
+        """See `warnings.clock_skews`."""
+        return clock_skews(self.events)
 
-    @property
-    def clocks(self) -> dict[str, float]:
-        """Nodes whose clocks are off; see `troubles.clocks`."""
-        return clocks(self.reading.events)
+    @cached_property
+    def budget(self) -> dict[str, Any]:
+        """`budget` in the folder's sweep.yaml; empty if there is none, or it cannot be read."""
+        from hpcsweep.spec.yaml_io import read_yaml
 
-    def refusal(self) -> str | None:
-        """Why the newest batch was refused, if nothing has been submitted since."""
-        batches = (e for e in reversed(self.reading.events) if isinstance(e, BatchAbandoned | BatchSubmitted))
-        newest = next(batches, None)
-        return newest.reason if isinstance(newest, BatchAbandoned) and not newest.over_limit else None
+        try:
+            budget = read_yaml(self.layout.spec).get("budget")
+        except SpecError:
+            return {}
+        return budget if isinstance(budget, dict) else {}
 
     def running(self) -> int:
-        """Submitted runs whose task has begun and that have no result yet, by their files.
+        """Submitted runs that have begun and have no result yet, by their files.
 
         Two readdirs for each live batch; nobody but the filesystem is asked.
         """
         count = 0
         for batch in self.state.live.values():
             files = self.layout.batch(batch.name)
-            begun, told = _first_numbers(files.logs, _LOG), _first_numbers(files.results, _RESULT)
-            ended = sum(min(told[task], len(batch.tasks[task])) for task in told if task < len(batch.tasks))
+            begun, results = _files_by_task(files.logs, _LOG), _files_by_task(files.results, _RESULT)
+            ended = sum(
+                min(results[task], len(batch.tasks[task])) for task in results if task < len(batch.tasks)
+            )
             count += max(0, sum(len(batch.tasks[t]) for t in begun if t < len(batch.tasks)) - ended)
         return min(count, self.state.counts[RunStatus.SUBMITTED])
 
     def run_counts(self) -> dict[str, int]:
         """Number of runs in each state."""
-        counts = {status.value: count for status, count in self.state.counts.items()}
-        submitted = counts.pop(RunStatus.SUBMITTED.value)
-        running = self.running()
-        return {
-            "waiting": counts.pop("waiting"),
-            "pending": submitted - running,
-            "running": running,
-        } | counts
+        return run_counts(self.state, running=self.running())
+
+    def enqueued(self) -> int:
+        """Enqueued configurations that have not started."""
+        return count_enqueued(self.layout, self.state)
 
     def checkpoints(self) -> dict[str, int]:
         """What all checkpoints take now, by a walk, and of how many trials they were removed."""
         held = disk_usage_by_trial(self.layout)
         return {
-            "bytes": sum(one.bytes for one in held.values()),
-            "files": sum(one.files for one in held.values()),
+            "bytes": sum(each.bytes for each in held.values()),
+            "files": sum(each.files for each in held.values()),
             "trials": len(held),
             "removed_trials": len(self.state.without_checkpoint),
             "removed_bytes": self.state.checkpoint_bytes_removed,
@@ -124,50 +141,48 @@ class Folder:
         Args:
             now: Unix time, for what holds only until then.
         """
-        state = self.state
-        driver = self.driver
-        events = self.reading.events
+        state, progress, driver = self.state, self.progress, self.driver
         return {
             "name": state.started.name if state.started else None,
             "simulated": state.simulated,
-            "state": self.sweep_state,
-            "reason": state.ended.reason if state.ended else self.refusal(),
+            "state": progress.status,
+            "reason": state.ended.reason if state.ended else progress.refusal,
             "pausing": state.pausing.reason if state.pausing and not state.ended else None,
             "driver": str(driver) if driver else None,
             "detached": state.detached.cluster if state.detached else None,
             "tick_jobs": [batch.tick_job for batch in state.live.values() if batch.tick_job],
-            "hindered": hindrances(state),
+            "hindered": blocked_batches(state),
             "limited": (state.submit_limit or None) if state.ended is None else None,
-            "clocks": self.clocks,
-            "cluster_said": said(state) if state.ended is None else [],
+            "clocks": self.clock_skews,
+            "cluster_said": cluster_errors(state) if state.ended is None else [],
             "excluded": [
-                {"node": out.node, "until": out.until, "reason": out.reason}
-                for out in left_out(state, now=now)
+                {"node": event.node, "until": event.until, "reason": event.reason}
+                for event in excluded_nodes(state, now=now)
             ],
             "trials": len(state.trials),
-            "enqueued": count_enqueued(self.layout, state),
+            "enqueued": self.enqueued(),
             "runs": self.run_counts(),
-            "failed_by": failed_by(state),
+            "failed_by": failure_counts(state),
             "checkpoints": self.checkpoints(),
             "best": best_of(state),
             "gpu_hours": round(state.spent_gpu_s / 3600, 6),
             "run_hours": round(state.spent_s / 3600, 6),
-            "interrupted": interruptions(state),
-            "newest_interruptions": newest_interruptions(events),
-            "failures": newest_failures(events, state),
-            "passed_over": self.passed_over(),
+            "interrupted": interruption_counts(state),
+            "newest_interruptions": progress.interruptions,
+            "failures": progress.failures,
+            "passed_over": self.skipped_files(),
         }
 
-    def passed_over(self) -> list[str]:
-        """Files that a driver would pass over: not ours, or not to be read; one line for each.
+    def skipped_files(self) -> list[str]:
+        """Files that a driver would skip: not ours, or not readable; one line for each.
 
         The results of runs whose ending the journal knows are not opened.
         """
-        found = Skipped()
-        list_segments(self.layout.journal, found)
-        list_records(self.layout, found)
+        skipped = Skipped()
+        list_segments(self.layout.journal, skipped)
+        list_records(self.layout, skipped)
         if self.state.ended is None:
-            for _ in new_requests(self.layout, self.state.requests, found):
+            for _ in new_requests(self.layout, self.state.requests, skipped):
                 pass
             for batch in self.state.live.values():
                 files = self.layout.batch(batch.name)
@@ -177,12 +192,12 @@ class Folder:
                     for name, match in regular_files(files.results, _RESULT)
                     if int(match[1]) not in unended
                 ]
-                for _ in new_results(files, frozenset(known), found):
+                for _ in new_results(files, frozenset(known), skipped):
                     pass
-        return found.lines(self.layout.root)
+        return skipped.lines(self.layout.root)
 
 
-def _first_numbers(folder: Path, pattern: re.Pattern[str]) -> Counter[int]:
+def _files_by_task(folder: Path, pattern: re.Pattern[str]) -> Counter[int]:
     """How many files of the folder begin with each number: those of one task."""
     return Counter(int(match[1]) for _, match in regular_files(folder, pattern))
 
@@ -196,12 +211,33 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
     return found | ({"repeats": best.repeats} if best.repeats > 1 else {})
 
 
-def failed_by(state: SweepState) -> dict[str, int]:
-    """What was wrong with the runs that failed for good, and with how many; the most frequent first."""
-    kinds = Counter(run.failure_kind for run in failures(state))
+def failure_counts(state: SweepState) -> dict[str, int]:
+    """Runs that failed for good by kind of failure; the most frequent first."""
+    kinds = Counter(run.failure_kind for run in failed_runs(state))
     return {kind.value: count for kind, count in kinds.most_common() if kind is not None}
 
 
-def failures(state: SweepState) -> list[Run]:
+def failed_runs(state: SweepState) -> list[Run]:
     """Runs that failed for good, in trial order."""
     return [run for trial in state.trials for run in trial.runs if run.status is RunStatus.FAILED]
+
+
+def count_enqueued(layout: Layout, state: SweepState) -> int:
+    """Enqueued configurations that have not started, requests that no driver has read included."""
+    requests = (request for _, request in new_requests(layout, state.requests))
+    return len(state.enqueued) + sum(request.verb == "enqueue" for request in requests)
+
+
+def beyond_budget(count: int, state: SweepState, trials: int | None) -> str:
+    """Why not all of `count` waiting configurations can start, as the end of a sentence; empty if they can.
+
+    Args:
+        count: Of configurations.
+        state: Of the sweep.
+        trials: Its `budget.trials`.
+    """
+    left = None if trials is None else max(0, trials - state.configurations)
+    if left is None or count <= left:
+        return ""
+    most = f"no more than {left} of them" if left else "none"
+    return f"budget.trials {trials} lets {most} start; raise it, then launch again"

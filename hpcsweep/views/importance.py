@@ -1,7 +1,7 @@
 """How much each parameter matters: its share of the variance of the objective over the whole space.
 
 Functional analysis of variance, as by Hutter, Hoos and Leyton-Brown, "An Efficient Approach for
-Assessing Hyperparameter Importance" (ICML 2014), for the model of `report.surrogate`: over additive
+Assessing Hyperparameter Importance" (ICML 2014), for the model of `views.surrogate`: over additive
 functions a forest alone, as they have it, errs ten times as much.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from hpcsweep.core.domains import Choice, Floats
 from hpcsweep.core.space import Parameter, Space
+from hpcsweep.views.configurations import first_trials
 from hpcsweep.views.surrogate import fit, numbers, spread
-from hpcsweep.views.tables import reached
 
 if TYPE_CHECKING:
     from hpcsweep.core.events import Config
@@ -69,15 +69,16 @@ class Analysis(NamedTuple):
     explained: float
 
     @property
-    def together(self) -> float:
-        """The share that belongs to no parameter alone, but to several working together."""
+    def interactions(self) -> float:
+        """The share that is due to interactions of parameters."""
         return max(0.0, 1.0 - sum(parameter.share for parameter in self.parameters))
 
 
 class Values(NamedTuple):
-    """Configurations with a value at one resource, and how many have one at any."""
+    """Configurations with a value at one resource, by first trial, and how many have one at any."""
 
     resource: int
+    trials: list[int]
     configs: list[Config]
     values: list[float]
     configurations: int
@@ -107,21 +108,19 @@ def values_of(results: Results) -> Values:
     value. Failed runs have none.
     """
     state = results.folder.state
-    found: dict[int, list[tuple[Config, float]]] = {}
-    having = set()
-    for trial in state.trials:
-        if trial.repeat:
-            continue
-        for run in trial.runs:
-            value = state.value_of(trial.trial, run.rung)
+    values_at: dict[int, dict[int, float]] = {}
+    for first in first_trials(state):
+        for run in state.trials[first].runs:
+            value = state.value_of(first, run.rung)
             if value is not None and np.isfinite(value):
-                having.add(trial.trial)
-                found.setdefault(reached(run), []).append((trial.config, value))
-    counts = Counter({resource: len(rows) for resource, rows in found.items()})
-    enough = [at for at, count in counts.items() if count >= max(LEAST, _ENOUGH * len(having))]
+                values_at.setdefault(run.achieved_resource, {})[first] = value
+    total = len(set().union(*values_at.values()))
+    counts = Counter({resource: len(values) for resource, values in values_at.items()})
+    enough = [at for at, count in counts.items() if count >= max(LEAST, _ENOUGH * total)]
     resource = max(enough) if enough else counts.most_common(1)[0][0] if counts else 0
-    rows = found.get(resource, [])
-    return Values(resource, [config for config, _ in rows], [value for _, value in rows], len(having))
+    values = values_at.get(resource, {})
+    configs = [state.trials[trial].config for trial in values]
+    return Values(resource, list(values), configs, list(values.values()), total)
 
 
 def _analysis(results: Results) -> Analysis | None:

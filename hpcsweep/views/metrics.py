@@ -1,8 +1,8 @@
-"""What was reported, as one table: rows by trial, rung and step, a column for each metric.
+"""All reported metrics as one table: rows by trial, rung and step, a column for each metric.
 
-Of several attempts the newest counts, metric by metric. Null is what was not reported; NaN and
-infinities were. Columns are in the order in which the rows bring them up. The same rows give the same
-table whether they come from raw files, from parts or from both.
+Of several attempts the newest counts, metric by metric. Null means not reported; NaN and infinities
+were reported. Columns are in the order of their first rows. The same rows give the same table whether
+they come from raw files, from parts or from both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RawFile(NamedTuple):
     data: bytes
 
 
-def metrics_table(layout: Layout, events: Sequence[AnyEvent], passed_over: Skipped | None = None) -> pa.Table:
+def metrics_table(layout: Layout, events: Sequence[AnyEvent], skipped: Skipped | None = None) -> pa.Table:
     """All that was reported by the trials of these events.
 
     A driver may compact meanwhile: then the journal is read again to see where the reports are now.
@@ -48,37 +48,37 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent], passed_over: Skipp
     Args:
         layout: The results folder.
         events: Its journal as it was read.
-        passed_over: Told which files cannot be read.
+        skipped: Notes files that cannot be read.
 
     Raises:
         FolderError: A part is missing, or the folder cannot be read.
     """
-    packing = CompactionState.replay(events)
+    compaction = CompactionState.replay(events)
     for _ in range(_TRIES):
         missing: OSError | None = None
         try:
-            table = whole_table(layout, packing.parts, sorted(packing.raw), passed_over)
+            table = whole_table(layout, compaction.parts, sorted(compaction.raw), skipped)
             # A part is there before the journal tells of it, and raw files go only after that.
-            if listed(layout) <= packing.told:
+            if listed(layout) <= compaction.told:
                 return table
         except FileNotFoundError as error:
             table, missing = None, error
         again = CompactionState.replay(read_journal(layout).events)
-        if again.told == packing.told:
+        if again.told == compaction.told:
             if missing is not None:
                 raise FolderError(
                     f"{missing.filename}: is missing: restore it from a backup or snapshot of the filesystem"
                 ) from missing
             return table
-        packing = again
-    raise FolderError(f"{layout.root}: is compacted again and again just now: try again")
+        compaction = again
+    raise FolderError(f"{layout.root}: is being compacted; try again")
 
 
 def whole_table(
     layout: Layout,
     parts: Iterable[str],
     raw: Sequence[RunId],
-    passed_over: Skipped | None = None,
+    skipped: Skipped | None = None,
 ) -> pa.Table:
     """What is in these parts and in the raw files of these runs.
 
@@ -86,63 +86,63 @@ def whole_table(
         FileNotFoundError: A part is not there.
         FolderError: A part is damaged.
     """
-    reports = read_raw(layout, raw, passed_over)
-    return joined([*(read_part(layout.reports_part(part)) for part in parts), reports])
+    reports = read_raw(layout, raw, skipped)
+    return concat_tables([*(read_part(layout.reports_part(part)) for part in parts), reports])
 
 
-def read_raw(layout: Layout, runs: Sequence[RunId], passed_over: Skipped | None = None) -> pa.Table:
+def read_raw(layout: Layout, runs: Sequence[RunId], skipped: Skipped | None = None) -> pa.Table:
     """The table of these runs from their raw files.
 
     Args:
         layout: The results folder.
         runs: In order.
-        passed_over: Told which files cannot be read.
+        skipped: Notes files that cannot be read.
     """
-    reports = Reports()
+    reports = ReportColumns()
     for trial, group in groupby(runs, key=lambda run: run.trial):
-        files = raw_files(layout, trial, passed_over)
+        files = raw_files(layout, trial, skipped)
         for run in group:
             reports.add(run, [file.data for file in files.get(run.rung, ())])
     return reports.table()
 
 
-def raw_files(layout: Layout, trial: int, passed_over: Skipped | None = None) -> dict[int, list[RawFile]]:
+def raw_files(layout: Layout, trial: int, skipped: Skipped | None = None) -> dict[int, list[RawFile]]:
     """The trial's metrics files by rung, oldest attempt first; one readdir.
 
     Args:
         layout: The results folder.
         trial: Whose files.
-        passed_over: Told which files cannot be read.
+        skipped: Notes files that cannot be read.
     """
-    passed_over = Skipped() if passed_over is None else passed_over
+    skipped = Skipped() if skipped is None else skipped
     root = os.fspath(layout.trial(trial).root)
     found: dict[int, list[RawFile]] = {}
-    for name, rung in metrics_names(root, passed_over):
+    for name, rung in metrics_names(root, skipped):
         path = f"{root}/{name}"
         try:
             data = read_bytes(path)
         except FileNotFoundError:
             continue
         except OSError as error:
-            passed_over.note(path, error)
+            skipped.note(path, error)
             continue
         found.setdefault(rung, []).append(RawFile(name, data))
     return found
 
 
 class _Column(NamedTuple):
-    """A metric, row by row: `values` holds something for a row in `missing` too."""
+    """A metric by row; `values` has a filler at the rows in `missing`."""
 
     values: array[float]
     missing: array[int]
 
     def fill(self, rows: int) -> None:
-        """Miss what it does not have of so many rows."""
+        """Extend it to so many rows, the new ones missing."""
         self.missing.extend(range(len(self.values), rows))
         self.values.extend([0.0] * (rows - len(self.values)))
 
 
-class Reports:
+class ReportColumns:
     """Gathers reports run by run, column by column."""
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class Reports:
                 column.values.append(value)
 
     def table(self) -> pa.Table:
-        """All of it."""
+        """The table."""
         import numpy as np
         import pyarrow as pa
 
@@ -184,12 +184,12 @@ class Reports:
             column.fill(count)
             missing = np.zeros(count, dtype=bool)
             missing[column.missing] = True
-            columns[_column(name)] = pa.array(np.array(column.values), mask=missing)
+            columns[_column_name(name)] = pa.array(np.array(column.values), mask=missing)
         return pa.table(columns)
 
 
-def _column(metric: str) -> str:
-    """Its column; one that is named like a key gets another name."""
+def _column_name(metric: str) -> str:
+    """The metric's name, changed where a key has that name."""
     return f"metric.{metric}" if metric in KEYS else metric
 
 
@@ -209,14 +209,14 @@ def read_part(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FolderError(
-            f"{path}: cannot be read: {words}; restore it from a backup or snapshot of the filesystem"
+            f"{path}: cannot be read: {why}; restore it from a backup or snapshot of the filesystem"
         ) from error
 
 
-def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """One table of several, no two of which have rows of the same run."""
+def concat_tables(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of several that have no run in common."""
     import numpy as np
     import pyarrow as pa
 

@@ -1,77 +1,218 @@
-"""How a sweep goes: a fold over its events that keeps what a live view shows. Pure."""
+"""How a sweep goes: a fold over its events, from which status, watch, page and comparison read. Pure."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
-    BatchPlanned,
     BatchSubmitted,
     Outcome,
-    PauseEnded,
-    PauseRequested,
     RunFinished,
     RunId,
     RunInterrupted,
     RunRetried,
-    StopRequested,
-    SweepEnded,
     SweepResumed,
     SweepStarted,
+    TickSubmitted,
+    TrialCreated,
+    TrialPromoted,
 )
 from hpcsweep.core.state import SweepState
-from hpcsweep.views.rungs import RungCounts
-from hpcsweep.views.warnings import NEWEST_SHOWN, newest_failures, newest_interruptions
+from hpcsweep.views.warnings import EXPECTED_INTERRUPTIONS, NEWEST_SHOWN, failure_record, interruption_record
 
-#: The pace is that of the last hour, or of as many hours as it takes to have so many runs.
-PACE_S: Final = 3600.0
-PACE_RUNS: Final = 10
-#: Ended runs that are kept for it.
+#: The throughput is that of the last hour, or of as many hours as it takes to have so many runs.
+RECENT_S: Final = 3600.0
+RECENT_RUNS: Final = 10
+#: The newest ended runs that it is computed from.
 _KEPT: Final = 5000
 
 
-class Ended(NamedTuple):
-    """A run that has ended.
+def uses_gpus(state: SweepState) -> bool:
+    """Whether what the sweep costs is counted in GPU-hours, else in run-hours."""
+    return bool(state.spent_gpu_s or state.gpus)
+
+
+def run_counts(state: SweepState, *, running: int, unread: int = 0) -> dict[str, int]:
+    """Number of runs in each state.
+
+    Args:
+        state: Of the sweep.
+        running: Submitted runs that train now.
+        unread: Submitted runs that have ended, of which the driver does not know yet.
+    """
+    counts = journal_counts(state)
+    pending = counts.pop("submitted") - running - unread
+    return {"waiting": counts.pop("waiting"), "pending": pending, "running": running} | counts
+
+
+def journal_counts(state: SweepState) -> dict[str, int]:
+    """Number of runs in each state as far as the journal knows."""
+    return {status.value: count for status, count in state.counts.items()}
+
+
+# ---------------------------------------------------------------------- rungs
+
+
+class RungCount:
+    """Runs at one rung of one bracket: how many there are, have ended, and how."""
+
+    def __init__(self, resource: int) -> None:
+        self.resource = resource
+        self.runs = 0
+        self.completed = 0
+        self.failed = 0
+        self.stopped = 0
+
+    @property
+    def ended(self) -> int:
+        """Runs that have ended for good."""
+        return self.completed + self.failed + self.stopped
+
+    def add_outcome(self, outcome: Outcome) -> None:
+        """One of its runs has ended."""
+        match outcome:
+            case Outcome.COMPLETED:
+                self.completed += 1
+            case Outcome.STOPPED:
+                self.stopped += 1
+            case _:
+                self.failed += 1
+
+
+class RungCounts:
+    """Counts by bracket and rung, a fold over events; brackets in the order in which they began."""
+
+    def __init__(self) -> None:
+        self._rungs: dict[int, list[RungCount]] = {}
+        self._bracket_of: list[int] = []
+        self._unended: Counter[int] = Counter()  # runs by bracket; none at 0
+
+    def apply(self, event: AnyEvent) -> None:
+        match event:
+            case TrialCreated():
+                self._bracket_of.append(event.bracket)
+                self._add_run(event.bracket, 0, event.resource)
+            case TrialPromoted():
+                self._add_run(self._bracket_of[event.trial], event.rung, event.resource)
+            case RunFinished():
+                bracket = self._bracket_of[event.trial]
+                self._rungs[bracket][event.rung].add_outcome(event.outcome)
+                self._unended[bracket] -= 1
+                if not self._unended[bracket]:
+                    del self._unended[bracket]
+            case RunRetried():
+                bracket = self._bracket_of[event.trial]
+                self._rungs[bracket][event.rung].failed -= 1
+                self._unended[bracket] += 1
+            case _:
+                pass
+
+    def _add_run(self, bracket: int, rung: int, resource: int) -> None:
+        rungs = self._rungs.setdefault(bracket, [])
+        if rung == len(rungs):
+            rungs.append(RungCount(resource))
+        rungs[rung].runs += 1
+        self._unended[bracket] += 1
+
+    def __len__(self) -> int:
+        """Number of brackets that have begun."""
+        return len(self._rungs)
+
+    def brackets(self) -> dict[int, list[RungCount]]:
+        """The rungs of each bracket, lowest first."""
+        return {bracket: self._rungs[bracket] for bracket in sorted(self._rungs)}
+
+    def is_under_way(self, bracket: int) -> bool:
+        """Whether it has runs that have not ended."""
+        return bracket in self._unended
+
+    def current(self, *, newest: int = 0) -> dict[int, list[RungCount]]:
+        """Brackets under way and so many of the newest ones, at a cost that does not grow with the sweep."""
+        brackets = {*self._unended, *islice(reversed(self._rungs), newest)}
+        return {bracket: self._rungs[bracket] for bracket in sorted(brackets)}
+
+
+# ---------------------------------------------------------------------- the sweep
+
+
+class EndedRun(NamedTuple):
+    """An ending of a run.
 
     Attributes:
-        units: Of resource that nobody need train any more; `spent_gpu_s`: of the sweep by then.
+        at: Unix time.
+        step: That it reached.
+        units: Of resource that need not be trained any more.
+        spent_s: Run time that the sweep had spent by then; `spent_gpu_s`: GPU time.
     """
 
     at: float
+    run: RunId
+    value: float | None
+    step: int
     units: int
+    spent_s: float
     spent_gpu_s: float
 
 
-class Pace(NamedTuple):
-    """What came to an end of late, by the second."""
+class BestChange(NamedTuple):
+    """From `at` on, this was the best value.
+
+    Attributes:
+        at: Unix time. `active_s`: time since the start, pauses between an end and a resumption left out.
+        trial: The first one of its configuration.
+        spent_s: Run time that the sweep had spent by then; `spent_gpu_s`: GPU time.
+    """
+
+    at: float
+    active_s: float
+    trial: int
+    value: float
+    spent_s: float
+    spent_gpu_s: float
+
+
+class Throughput(NamedTuple):
+    """What has ended recently, per second."""
 
     runs: float
     units: float
     gpu_s: float
 
 
-class Course:
-    """What is known of a sweep at a moment; costs no more for an event of a long sweep than of a short one.
+class SweepProgress:
+    """What is known of a sweep at one moment; an event costs no more in a long sweep than in a short one.
 
     Attributes:
-        best: Unix time and value, each time that the best value changed.
-        interruptions: The newest of those that somebody may look into, oldest first.
+        ended: Every ending of a run, in the order in which the driver learned of it.
+        best_changes: Each change of the best value, in the order of time.
+        now: Unix time of the newest event.
     """
 
     def __init__(self) -> None:
         self.state = SweepState()
         self.rungs = RungCounts()
-        self.best: list[tuple[float, float]] = []
-        self.interruptions: deque[dict[str, Any]] = deque(maxlen=NEWEST_SHOWN)
+        self.ended: list[EndedRun] = []
+        self.best_changes: list[BestChange] = []
+        self.now = 0.0
+        self._interruptions: deque[RunInterrupted] = deque(maxlen=NEWEST_SHOWN)
         self._failures: dict[RunId, RunFinished] = {}
-        self._answer: BatchAbandoned | BatchSubmitted | None = None
-        self._ended: deque[Ended] = deque(maxlen=_KEPT)
-        self._since = 0.0
-        self._now = 0.0
+        self._newest_answer: BatchAbandoned | BatchSubmitted | None = None
+        self._resumed_at = 0.0
+        self._ended_before = 0
+        self._paused_s = 0.0
+
+    @classmethod
+    def replay(cls, events: Iterable[AnyEvent]) -> SweepProgress:
+        """The progress after these events."""
+        progress = cls()
+        for event in events:
+            progress.apply(event)
+        return progress
 
     def apply(self, event: AnyEvent) -> None:
         """Take one event in."""
@@ -79,67 +220,101 @@ class Course:
         self.rungs.apply(event)
         match event:
             case SweepStarted() | SweepResumed():
-                self._now = self._since = event.at
-                self._ended.clear()
-            case BatchPlanned() | PauseRequested() | PauseEnded() | StopRequested() | SweepEnded():
-                self._now = event.at
-            case BatchSubmitted():
-                self._now = event.at
-                self._answer = event
-            case BatchAbandoned():
-                self._answer = event
+                if isinstance(event, SweepResumed):
+                    self._paused_s += max(0.0, event.at - self.now)
+                self._resumed_at = self.now = max(self.now, event.at)
+                self._ended_before = len(self.ended)
+            case BatchSubmitted() | BatchAbandoned():
+                self._newest_answer = event
             case RunFinished():
                 self._run_finished(event)
             case RunInterrupted():
-                self.interruptions.extend(newest_interruptions([event]))
+                if event.interruption not in EXPECTED_INTERRUPTIONS:
+                    self._interruptions.append(event)
             case RunRetried():
                 self._failures.pop(RunId(event.trial, event.rung), None)
-                self._look_at_best(self._now)
+                self._note_best(self.now)
             case _:
                 pass
+        at = getattr(event, "at", None)
+        if isinstance(at, float) and not isinstance(event, TickSubmitted):  # that is when it will tick
+            self.now = max(self.now, at)
 
     def _run_finished(self, event: RunFinished) -> None:
-        at = self._now if event.started is None else event.started + event.seconds
-        runs = self.state.trials[event.trial].runs
+        at = self.now if event.started is None else event.started + event.seconds
+        self.now = max(self.now, at)
+        state = self.state
+        runs = state.trials[event.trial].runs
         below = runs[event.rung - 1].resource if event.rung else 0
-        self._ended.append(Ended(at, runs[event.rung].resource - below, self.state.spent_gpu_s))
+        units = runs[event.rung].resource - below
+        self.ended.append(
+            EndedRun(at, event.run, event.value, event.step, units, state.spent_s, state.spent_gpu_s)
+        )
         self._failures.pop(event.run, None)
         if event.outcome not in (Outcome.COMPLETED, Outcome.STOPPED):
             self._failures[event.run] = event
-        if event.value is not None:
-            self._look_at_best(at)
+        if event.value is not None or state.repeats > 1:
+            self._note_best(at)
 
-    def _look_at_best(self, at: float) -> None:
-        best = self.state.best
-        if best is not None and (not self.best or self.best[-1][1] != best.value):
-            self.best.append((max(at, self.best[-1][0]) if self.best else at, best.value))
+    def _note_best(self, at: float) -> None:
+        best, changes = self.state.best, self.best_changes
+        if best is None or (changes and (changes[-1].trial, changes[-1].value) == (best.trial, best.value)):
+            return
+        at = max(at, changes[-1].at) if changes else at
+        active = max(changes[-1].active_s if changes else 0.0, at - self.began - self._paused_s)
+        spent = self.state.spent_s, self.state.spent_gpu_s
+        changes.append(BestChange(at, active, best.trial, best.value, *spent))
+
+    # ------------------------------------------------------------------ questions
+
+    @property
+    def status(self) -> str:
+        """`running` until the sweep has ended, then `finished`, `stopped`, `failed` or `paused`."""
+        return "running" if self.state.ended is None else self.state.ended.outcome.value
+
+    @property
+    def began(self) -> float:
+        """Unix time."""
+        return self.state.started.at if self.state.started else 0.0
+
+    @property
+    def active_s(self) -> float:
+        """Time since the start, pauses between an end and a resumption left out."""
+        return self.now - self.began - self._paused_s
 
     @property
     def failures(self) -> list[dict[str, Any]]:
         """The last few runs that failed for good and are not tried again, oldest first."""
         newest = [*islice(reversed(self._failures.values()), NEWEST_SHOWN)]
-        return newest_failures(newest[::-1], self.state)
+        return [failure_record(event) for event in reversed(newest)]
 
+    @property
+    def interruptions(self) -> list[dict[str, Any]]:
+        """The last few interruptions that may need attention, oldest first."""
+        return [interruption_record(event) for event in self._interruptions]
+
+    @property
     def refusal(self) -> str | None:
         """Why the newest batch was refused, if nothing has been submitted since."""
-        newest = self._answer
+        newest = self._newest_answer
         return newest.reason if isinstance(newest, BatchAbandoned) and not newest.over_limit else None
 
-    def pace(self, *, now: float) -> Pace | None:
-        """How quickly it goes of late, None while nothing can be said."""
-        if len(self._ended) < 2:
+    def throughput(self, *, now: float) -> Throughput | None:
+        """How fast runs end recently; None while unknown."""
+        ended = self.ended[max(self._ended_before, len(self.ended) - _KEPT) :]
+        if len(ended) < 2:
             return None
-        since = self._since if len(self._ended) < _KEPT else min(ended.at for ended in self._ended)
-        window = PACE_S
+        since = self._resumed_at if len(ended) < _KEPT else min(run.at for run in ended)
+        window = RECENT_S
         while True:
-            begun = max(since, now - window)
-            recent = [ended for ended in self._ended if ended.at >= begun]
-            if begun == since or len(recent) >= PACE_RUNS:
+            begin = max(since, now - window)
+            recent = [run for run in ended if run.at >= begin]
+            if begin == since or len(recent) >= RECENT_RUNS:
                 break
             window *= 2
-        seconds = now - begun
+        seconds = now - begin
         if seconds <= 0 or not recent:
             return None
-        spent_before = max((e.spent_gpu_s for e in self._ended if e.at < begun), default=0.0)
+        spent_before = max((run.spent_gpu_s for run in ended if run.at < begin), default=0.0)
         spent = self.state.spent_gpu_s - spent_before
-        return Pace(len(recent) / seconds, sum(e.units for e in recent) / seconds, spent / seconds)
+        return Throughput(len(recent) / seconds, sum(run.units for run in recent) / seconds, spent / seconds)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hpcsweep.core.events import Outcome, classify_failure
 from hpcsweep.core.space import Space
@@ -17,19 +17,14 @@ from hpcsweep.errors import FolderError
 from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.skipped import Skipped
-from hpcsweep.views.attempts import attempts
-from hpcsweep.views.folder import Folder, best_of
+from hpcsweep.views.folder import ResultsFolder, best_of
 from hpcsweep.views.metrics import metrics_table, read_part, whole_table
 from hpcsweep.views.provenance import read_provenance
-from hpcsweep.views.tables import frame, runs_table, trials_table
+from hpcsweep.views.tables import attempts_table, runs_table, to_frame, trials_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-
-#: What is said of a sweep that `simulate` ran.
-SIMULATION: Final = "by `hpcsweep simulate`: nothing was trained, and times are virtual"
 
 
 class Results:
@@ -39,21 +34,21 @@ class Results:
 
     Attributes:
         path: The folder.
-        passed_over: Files that were found unreadable so far.
+        skipped: Unreadable files that were found so far.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.passed_over = Skipped()
+        self.skipped = Skipped()
         self._layout = Layout(path.resolve())
         self._tables = read_tables(self._layout)
         if self._tables is None:
             self.folder  # noqa: B018 -- says what is wrong with it
 
     @cached_property
-    def folder(self) -> Folder:
+    def folder(self) -> ResultsFolder:
         """The journal and the state that follows from it."""
-        return Folder(self.path)
+        return ResultsFolder(self.path)
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -121,21 +116,21 @@ class Results:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row for each trial."""
-        found = frame(self._table("trials", trials_table))
-        if "failure" not in found:  # of an earlier version
+        trials = to_frame(self._table("trials", trials_table))
+        if "failure" not in trials:  # of an earlier version
             last = self.runs.drop_duplicates("trial", keep="last").set_index("trial")["failure"]
-            found.insert(2, "failure", found["trial"].map(last))
-        return found
+            trials.insert(2, "failure", trials["trial"].map(last))
+        return trials
 
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row for each run: a trial at a rung."""
-        found = frame(self._table("runs", runs_table))
-        if "failure" not in found:  # of an earlier version
-            ended = zip(found["outcome"], found["message"], strict=True)
-            after = list(found.columns).index("outcome") + 1
-            found.insert(after, "failure", list(starmap(_failure, ended)))
-        return found
+        runs = to_frame(self._table("runs", runs_table))
+        if "failure" not in runs:  # of an earlier version
+            ended = zip(runs["outcome"], runs["message"], strict=True)
+            after = list(runs.columns).index("outcome") + 1
+            runs.insert(after, "failure", list(starmap(_failure, ended)))
+        return runs
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -143,22 +138,22 @@ class Results:
         tables = self._tables
         if tables is not None:
             with contextlib.suppress(FileNotFoundError):
-                found = whole_table(self._layout, tables.parts, tables.raw, self.passed_over)
+                metrics = whole_table(self._layout, tables.parts, tables.raw, self.skipped)
                 if not tables.raw or read_tables(self._layout) == tables:
-                    return frame(found)
-        return frame(metrics_table(self._layout, self.folder.reading.events, self.passed_over))
+                    return to_frame(metrics)
+        return to_frame(metrics_table(self._layout, self.folder.events, self.skipped))
 
-    def _table(self, name: str, made: Callable[[SweepState], pa.Table]) -> pa.Table:
+    def _table(self, name: str, build: Callable[[SweepState], pa.Table]) -> pa.Table:
         if self._tables is not None:
             # The sweep is carried on just now, or the table is damaged: the journal has it all.
             with contextlib.suppress(FileNotFoundError, FolderError):
                 return read_part(self._tables.path(self._layout, name))
-        return made(self.folder.state)
+        return build(self.folder.state)
 
     @cached_property
     def attempts(self) -> pd.DataFrame:
-        """One row for each ending of a try at a run; see `report.attempts`."""
-        return attempts(self.folder.reading.events)
+        """One row for each ending of a try at a run; see `tables.attempts_table`."""
+        return attempts_table(self.folder.events)
 
 
 def _failure(outcome: object, message: object) -> str | None:
@@ -166,9 +161,9 @@ def _failure(outcome: object, message: object) -> str | None:
     return kind.value if kind else None
 
 
-def passed_over_lines(results: Results) -> list[str]:
-    """Files that could not be read for what was asked for so far, one line for each."""
-    return results.passed_over.lines(results.path.resolve())
+def skipped_lines(results: Results) -> list[str]:
+    """Files that could not be read so far, one line for each."""
+    return results.skipped.lines(results.path.resolve())
 
 
 def load(folder: str | os.PathLike[str]) -> Results:

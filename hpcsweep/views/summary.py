@@ -1,9 +1,9 @@
-"""One of several sweeps that are compared: its best value as it went, and what it cost."""
+"""One of several sweeps that are compared: its best value over time and cost, and what it is a repeat of."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -11,23 +11,15 @@ import msgspec
 import numpy as np
 
 from hpcsweep.core.domains import Floats
-from hpcsweep.core.events import (
-    AnyEvent,
-    BatchPlanned,
-    BatchSubmitted,
-    RunFinished,
-    SweepEnded,
-    SweepResumed,
-    SweepStarted,
-)
-from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.views.configurations import standard_error
+from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.results import Results
 
 Axis: TypeAlias = Literal["cost", "time"]
 
 
-class Course(NamedTuple):
+class BestCurve(NamedTuple):
     """The best value so far, each time that it changed, `(n,)`.
 
     Attributes:
@@ -45,14 +37,14 @@ class Course(NamedTuple):
         return np.concatenate([[math.nan], self.value])[steps]
 
 
-class Sweep(NamedTuple):
+class SweepSummary(NamedTuple):
     """One results folder.
 
     Attributes:
         state: `running`, or how it ended.
         best: As of `Results`. `error`: standard error of its value where that is a mean of repeats.
-        cost: All GPU-hours, or run-hours where no GPU is used; `time`: hours, as in `Course`.
-        settings: What it shares with sweeps that repeat it: everything but the seed.
+        cost: All GPU-hours, or run-hours where no GPU is used; `time`: hours, as in `BestCurve`.
+        settings: Equal for sweeps that repeat each other: everything but the seed.
     """
 
     path: Path
@@ -66,7 +58,7 @@ class Sweep(NamedTuple):
     error: float | None
     cost: float
     time: float
-    course: Course
+    curve: BestCurve
     settings: bytes
 
     @property
@@ -74,25 +66,25 @@ class Sweep(NamedTuple):
         return str(self.path)
 
 
-def entrant(results: Results, *, gpus: bool) -> Sweep:
+def summarise(results: Results, *, gpus: bool) -> SweepSummary:
     """What is compared of a folder; its cost in GPU-hours or in run-hours."""
-    state, identity = results.folder.state, results.identity
-    course, hours = _course(results.folder.reading.events, gpus=gpus)
+    progress, identity = results.folder.progress, results.identity
+    state = progress.state
     searcher = dict(identity.get("searcher", {}))
     name, picked = str(searcher.get("name", "?")), state.started.resolved_searcher if state.started else ""
-    return Sweep(
+    return SweepSummary(
         path=results.path,
         name=results.name,
         searcher=f"{name} ({picked})" if picked else name,
         scheduler=str(identity.get("scheduler", {}).get("name", "?")),
         seed=searcher.pop("seed", None),
-        state=results.folder.sweep_state,
+        state=progress.status,
         trials=len(state.trials),
         best=results.best,
-        error=_error(state),
+        error=standard_error(state),
         cost=(state.spent_gpu_s if gpus else state.spent_s) / 3600,
-        time=hours,
-        course=course,
+        time=progress.active_s / 3600,
+        curve=_best_curve(progress, gpus=gpus),
         settings=msgspec.json.encode(
             [identity | {"searcher": searcher}, picked, _training(results)], order="sorted"
         ),
@@ -107,38 +99,10 @@ def _training(results: Results) -> object:
         return None
 
 
-def _error(state: SweepState) -> float | None:
-    """Standard error of the best value, by its repeats."""
-    best = state.best
-    if best is None or best.repeats < 2:
-        return None
-    trials = state.trials[best.trial : best.trial + best.repeats]
-    values = [value for trial in trials if (value := trial.runs[best.rung].value) is not None]
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-def _course(events: Sequence[AnyEvent], *, gpus: bool) -> tuple[Course, float]:
-    """The best value over time and cost, and the hours to the last event."""
-    state = SweepState()
-    now = begin = paused = 0.0
-    steps: list[tuple[float, float, float]] = []
-    for event in events:
-        state.apply(event)
-        match event:
-            case SweepStarted():
-                now = begin = event.at
-            case SweepResumed():
-                paused += max(0.0, event.at - now)
-                now = max(now, event.at)
-            case BatchPlanned() | BatchSubmitted() | SweepEnded():
-                now = max(now, event.at)
-            case RunFinished(started=float(started)):
-                now = max(now, started + event.seconds)
-            case _:
-                pass
-        best = state.best
-        if best is not None and (not steps or steps[-1][2] != best.value):
-            cost = state.spent_gpu_s if gpus else state.spent_s
-            steps.append(((now - begin - paused) / 3600, cost / 3600, best.value))
-    time, cost_h, value = np.array(steps, dtype=float).reshape(-1, 3).T
-    return Course(time, cost_h, value), (now - begin - paused) / 3600
+def _best_curve(progress: SweepProgress, *, gpus: bool) -> BestCurve:
+    changes = progress.best_changes
+    # Another trial may have become the best with the same value.
+    changes = [*changes[:1], *(new for old, new in pairwise(changes) if new.value != old.value)]
+    rows = [(c.active_s / 3600, (c.spent_gpu_s if gpus else c.spent_s) / 3600, c.value) for c in changes]
+    time, cost, value = np.array(rows, dtype=float).reshape(-1, 3).T
+    return BestCurve(time, cost, value)

@@ -1,12 +1,23 @@
-"""The tables of trials and runs, as columns of a sweep's state."""
+"""The tables of trials, runs and attempts, made of a sweep's state and events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchPlanned,
+    BatchSubmitted,
+    FailureKind,
+    Interruption,
+    Outcome,
+    RunFinished,
+    RunInterrupted,
+    classify_failure,
+)
 from hpcsweep.core.models import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
 
@@ -30,9 +41,9 @@ def trials_table(state: SweepState) -> pa.Table:
     columns = {
         "trial": _int64([trial.trial for trial in trials]),
         "status": _text([trial_status(trial) for trial in trials]),
-        "failure": _text([failure(trial.runs[-1]) for trial in trials]),
+        "failure": _text([failure_kind(trial.runs[-1]) for trial in trials]),
         "value": _float64([run.value if run else None for run in last]),
-        "resource": _int64([reached(run) if run else None for run in last]),
+        "resource": _int64([run.achieved_resource if run else None for run in last]),
         "bracket": _int64([trial.bracket for trial in trials]),
         "parent": _int64([trial.parent for trial in trials]),
         "origin": _text([trial.origin for trial in trials]),
@@ -55,7 +66,7 @@ def runs_table(state: SweepState) -> pa.Table:
             "resource": _int64([run.resource for run in runs]),
             "start_resource": _int64([run.start if run.status.ended else None for run in runs]),
             "outcome": _text([run.outcome.value if run.outcome else None for run in runs]),
-            "failure": _text([failure(run) for run in runs]),
+            "failure": _text([failure_kind(run) for run in runs]),
             "value": _float64([run.value for run in runs]),
             "attempts": _int64([run.attempts for run in runs]),
             "seconds": _float64([run.seconds for run in runs]),
@@ -67,34 +78,29 @@ def runs_table(state: SweepState) -> pa.Table:
     )
 
 
-def reached(run: Run) -> int:
-    """The resource at which the run has its value: less than it was meant for if it was stopped."""
-    return run.step if run.status is RunStatus.STOPPED else run.resource
-
-
 def trial_status(trial: Trial) -> str:
     """`running` while a run of it is waiting or submitted, else how its last run ended."""
     status = trial.runs[-1].status
     return status.value if status.ended else "running"
 
 
-def failure(run: Run) -> str | None:
+def failure_kind(run: Run) -> str | None:
     """What was wrong with it: `crashed`, `not_finite`, `never_reported`, `unreadable`, ...."""
     kind = run.failure_kind
     return kind.value if kind else None
 
 
-def frame(table: pa.Table) -> pd.DataFrame:
+def to_frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas has it, settings of several types as they are in the journal."""
     import pandas as pd
 
-    found: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas()
     for field in table.schema:
         if field.metadata == _JSON:
             texts = table[field.name].to_pylist()
             values = [float("nan") if text is None else msgspec.json.decode(text) for text in texts]
-            found[field.name] = pd.Series(values, dtype=object)
-    return found
+            frame[field.name] = pd.Series(values, dtype=object)
+    return frame
 
 
 # --------------------------------------------------------------------------- columns
@@ -149,3 +155,51 @@ def _array(values: Sequence[Any], kind: str) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(values, getattr(pa, kind)())
+
+
+# --------------------------------------------------------------------------- attempts
+
+_SAME: Final = ("trial", "rung", "attempt", "restart", "batch", "task", "node", "job", "start", "step")
+_COST: Final = ("seconds", "gpu_seconds", "message")
+_COLUMNS: Final = (*_SAME, "ending", "failure", "final", "submitted_at", "started", *_COST)
+
+
+def attempts_table(events: Iterable[AnyEvent]) -> pd.DataFrame:
+    """A row for each ending of a try at a run, requeued ones included, in the order in which it became known.
+
+    `ending` is the value of an `Outcome` or an `Interruption`, `final` tells which of the two; `failure`
+    is that of a `Failure`, also where training is tried again. Times are Unix seconds, NaN where unknown;
+    `submitted_at` is that of the batch.
+    """
+    import pandas as pd
+
+    submitted: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    for event in events:
+        match event:
+            case BatchPlanned() | BatchSubmitted():
+                submitted[event.batch] = event.at
+            case RunFinished(outcome=outcome, started=started):
+                more = {"ending": outcome.value, "final": True, "started": started}
+                rows.append(_row(event, submitted, event.failure_kind, **more))
+            case RunInterrupted(interruption=interruption):
+                retried = Outcome.FAILED if interruption is Interruption.TRAINING_ERROR else None
+                failure = classify_failure(retried, None, event.message)
+                rows.append(
+                    _row(event, submitted, failure, ending=interruption.value, final=False, started=None)
+                )
+            case _:
+                pass
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    return frame.astype({"submitted_at": float, "started": float})
+
+
+def _row(
+    event: RunFinished | RunInterrupted,
+    submitted: Mapping[str, float],
+    failure: FailureKind | None,
+    **more: Any,
+) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in (*_SAME, *_COST)}
+    row["failure"] = failure.value if failure else None
+    return row | {"submitted_at": submitted.get(event.batch)} | more

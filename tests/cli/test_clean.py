@@ -15,7 +15,7 @@ from hpcsweep.spec import load_spec
 from hpcsweep.store.checkpoints import disk_usage_by_trial
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 
 TRAINER = """
 def train(trial):
@@ -55,7 +55,7 @@ def launched(here: Path, *, keep: str, scheduler: str) -> Layout:
 
 
 def best(layout: Layout) -> int:
-    found = Folder(layout.root).state.best
+    found = ResultsFolder(layout.root).state.best
     assert found is not None
     return found.trial
 
@@ -114,7 +114,7 @@ def test_clean_removes_nothing_without_yes_and_shows_what_it_would_remove(here: 
 def test_clean_keeps_finished_trials_unless_best_is_given(here: Path) -> None:
     layout = launched(here, keep="all", scheduler="asha, eta: 2")
     assert run("clean", "results/lr", "--yes").exit_code == 0
-    state = Folder(layout.root).state
+    state = ResultsFolder(layout.root).state
     trained = [trial.trial for trial in state.trials if trial.runs[-1].resource == 3]
     assert len(trained) > 1
     assert sorted(disk_usage_by_trial(layout)) == trained
@@ -161,7 +161,7 @@ def _start(layout: Layout, trial: int) -> int:
     """The step from which the second run of the trial went on."""
     (event,) = (
         event
-        for event in Folder(layout.root).reading.events
+        for event in ResultsFolder(layout.root).events
         if isinstance(event, RunFinished) and event.trial == trial and event.rung == 1
     )
     assert event.start is not None
@@ -176,7 +176,7 @@ def test_killed_removal_is_completed(here: Path) -> None:
     journal.release()
     assert run("clean", "results/lr", "--yes").exit_code == 0
     assert list(disk_usage_by_trial(layout)) == [best(layout)]
-    assert Folder(layout.root).state.dropping == {}
+    assert ResultsFolder(layout.root).state.dropping == {}
 
 
 def test_clean_is_refused_while_a_driver_runs(here: Path) -> None:

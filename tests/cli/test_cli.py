@@ -147,7 +147,7 @@ def test_plan_prints_trials_runs_and_units_and_writes_nothing(here: Path) -> Non
         "bracket 3 (trials x resource): 8x27 > 2x81\n"
         "bracket 4 (trials x resource): 5x81\n"
         "143 trials, 206 runs at most\n"
-        "1581 units of resource trained from checkpoints (1902 without them)\n"
+        "1,581 units of resource trained from checkpoints (1,902 without them)\n"
     )
     assert not (here / "results").exists()
 

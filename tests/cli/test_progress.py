@@ -81,8 +81,8 @@ def test_a_log_has_a_line_for_each_trouble_when_it_comes_however_soon(
         "0 runs completed, 3 under way | best no value yet | 0 GPU-hours | bracket 0: 0/3x3",
         "cannot start: 2 tasks: PartitionTimeLimit",
         "excluded: n1 until then: 3 trials failed there in a row",
-        "pausing, nothing is submitted any more: its jobs can never start",
-        "pausing, nothing is submitted any more: its jobs can never start",
+        "pausing, nothing more is submitted: its jobs can never start",
+        "pausing, nothing more is submitted: its jobs can never start",
     ]
 
 
@@ -108,7 +108,7 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
         "0 runs completed, 0 running, 0 pending, 0 GPU-hours",
         "best no value yet",
         "cannot start: 2 tasks: PartitionTimeLimit",
-        "pausing, nothing is submitted any more: its jobs can never start",
+        "pausing, nothing more is submitted: its jobs can never start",
         "trial 0 out of memory: killed ?[2J",
     ]
     assert text(later) == [

@@ -206,7 +206,7 @@ def test_refused_submission_is_reported_with_how_to_resume(
     assert statuses() == {"waiting": 3}
     assert run("status", "results/lr").stdout.splitlines()[:2] == [
         "lr: running (sbatch: invalid partition specified: gpu)",
-        "driver: none at work; launch again to carry on",
+        "driver: none at work; launch again to resume",
     ]
 
 

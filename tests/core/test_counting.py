@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.cli.format import runs_line
 from hpcsweep.core.counting import plural
+from hpcsweep.views.format import runs_text
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "0 trials"), (1, "1 trial"), (2, "2 trials")])
@@ -14,5 +14,5 @@ def test_one_is_singular(number: int, words: str) -> None:
 
 
 def test_one_run_is_no_runs() -> None:
-    assert runs_line({"completed": 1, "failed": 2}) == "1 run completed, 2 failed"
-    assert runs_line({"completed": 0, "running": 1}) == "0 runs completed, 1 running"
+    assert runs_text({"completed": 1, "failed": 2}) == "1 run completed, 2 failed"
+    assert runs_text({"completed": 0, "running": 1}) == "0 runs completed, 1 running"

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.cli.format import troubles
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -52,6 +51,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import INSTANT_S, BatchState, Best, Run, RunStatus
 from hpcsweep.core.state import SweepState
+from hpcsweep.views.format import warning_lines
 
 
 def started(mode: str = "min") -> SweepStarted:
@@ -102,12 +102,12 @@ def test_a_trial_that_goes_on_without_its_checkpoint_is_told_of_while_it_trains(
     state = SweepState.replay(events)
     assert list(state.from_scratch) == [RunId(1, 1), RunId(2, 1)]
     words = "whose checkpoints were removed before (train.keep: all keeps them)"
-    assert troubles(state, now=0.0) == [f"trained from scratch: trials 1, 2, {words}"]
+    assert warning_lines(state, now=0.0) == [f"trained from scratch: trials 1, 2, {words}"]
     state.apply(finished(1, 1, 0.1))
     words = "whose checkpoint was removed before (train.keep: all keeps them)"
-    assert troubles(state, now=0.0) == [f"trained from scratch: trial 2, {words}"]
+    assert warning_lines(state, now=0.0) == [f"trained from scratch: trial 2, {words}"]
     state.apply(finished(2, 1, 0.1))
-    assert troubles(state, now=0.0) == []
+    assert warning_lines(state, now=0.0) == []
 
 
 def test_a_new_state_knows_nothing() -> None:

@@ -16,7 +16,7 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.checkpoints import DiskUsage, disk_usage_by_trial
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import SPACE, drive, make_driver, of_kind
 
@@ -45,7 +45,7 @@ def test_hyperband_leaves_the_checkpoint_of_the_best_alone_and_trains_no_step_tw
 def test_status_shows_kept_and_removed_checkpoints(tmp_path: Path) -> None:
     root = drive(tmp_path / "r", cluster(tmp_path), scheduler=Hyperband(max_resource=3), compact=True)
     layout, state = root.layout, root.state
-    found = Folder(layout.root).checkpoints()
+    found = ResultsFolder(layout.root).checkpoints()
     size = sum(one.bytes for one in disk_usage_by_trial(layout).values())
     assert found == {
         "bytes": size,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.cli.format import troubles
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterMessage, SweepOutcome
 from hpcsweep.core.protocols import Batch, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.driver import Driver
 from hpcsweep.driver.health import REFUSALS, REFUSALS_IN_ALL
 from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain
 from hpcsweep.store.layout import BatchLayout
+from hpcsweep.views.format import warning_lines
 from tests.doubles import FakeClock, FolderCluster
 from tests.driver.sweeps import drive, end_of, make_driver, of_kind
 
@@ -70,7 +70,7 @@ def told(driver: Driver, clock: FakeClock) -> list[str]:
     """What launch and status show, without the times."""
     return [
         line.partition(" (since ")[0] + ":" + line.partition("):")[2]
-        for line in troubles(driver.state, now=clock.now)
+        for line in warning_lines(driver.state, now=clock.now)
     ]
 
 

@@ -20,7 +20,7 @@ from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.requests import Request, write_request
 from hpcsweep.store.skipped import Skipped
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.metrics import metrics_table, read_raw
 from hpcsweep.worker.objective import read_objective
 from tests.doubles import FolderCluster
@@ -58,7 +58,7 @@ def test_strange_files_in_the_folder_do_not_disturb_a_sweep(root: Path, controll
         assert driver.skipped_files == named
     journal.release()
     stray = "passed over: journal/000003 (copy).jsonl: is not a file of this sweep"
-    assert Folder(root).passed_over() == [*named, "passed over: 1 more file that is not ours"]
+    assert ResultsFolder(root).skipped_files() == [*named, "passed over: 1 more file that is not ours"]
     again, journal = make_driver(
         root, FolderCluster(controller, per_poll=4), scheduler=Fifo(max_resource=1, trials=4)
     )

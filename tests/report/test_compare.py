@@ -96,7 +96,7 @@ def test_the_best_so_far_is_compared_at_shares_of_the_smallest_cost(tmp_path: Pa
     assert estimates(found, "random/fifo") == single
     assert [value and value.mean for value in estimates(found, "tpe/fifo")] == [None, 8.0, 2.0, 2.0]
     assert found.pairs == (Pair("random/fifo", "tpe/fifo", -1.0, None, None, ("random/fifo", "tpe/fifo")),)
-    assert verdict(found.pairs[0], minimise=True).startswith("one sweep each: no confidence")
+    assert verdict(found.pairs[0], minimise=True).startswith("one seed each: no interval")
 
 
 def test_each_sweep_has_its_best_cost_and_time(tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_each_sweep_has_its_best_cost_and_time(tmp_path: Path) -> None:
     assert one.best == {"trial": 1, "value": 3.0, "resource": 10, "config": {"lr": 0.1, "optimizer": "<b>"}}
     assert (one.searcher, one.scheduler, one.seed, one.state) == ("random", "fifo", 7, "running")
     assert (one.trials, one.cost, one.time) == (2, 4.0, 2.0)
-    assert one.course.time.tolist() == [1.0, 2.0]
-    assert one.course.cost.tolist() == [2.0, 4.0]
-    assert one.course.value.tolist() == [4.0, 3.0]
-    assert (other.best, other.cost, len(other.course.value)) == (None, 2.0, 0)
+    assert one.curve.time.tolist() == [1.0, 2.0]
+    assert one.curve.cost.tolist() == [2.0, 4.0]
+    assert one.curve.value.tolist() == [4.0, 3.0]
+    assert (other.best, other.cost, len(other.curve.value)) == (None, 2.0, 0)
 
 
 def test_time_does_not_pass_between_an_end_and_a_resumption(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_difference_within_the_spread_of_the_repeats_is_left_open(tmp_path: Pa
         for seed, value in enumerate(values)
     ]
     (pair,) = compare(folders).pairs
-    assert verdict(pair, minimise=True) == "open: the interval holds 0"
+    assert verdict(pair, minimise=True) == "undecided: the interval contains 0"
 
 
 def test_many_groups_are_each_compared_with_the_best_alone(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_the_larger_value_is_the_better_one_where_it_is_maximised(tmp_path: Path
     a = sweep(tmp_path / "a", [0.1, 0.5], mode="max")
     b = sweep(tmp_path / "b", [0.9, 0.2], mode="max", searcher="tpe")
     found = compare([a, b])
-    assert [one.course.value.tolist() for one in found.sweeps] == [[0.1, 0.5], [0.9]]
+    assert [one.curve.value.tolist() for one in found.sweeps] == [[0.1, 0.5], [0.9]]
     table = sections(found)[0].blocks[0]
     assert isinstance(table, Table)
     assert table.marked == {1}
@@ -273,7 +273,7 @@ def test_sweeps_that_have_nothing_yet_are_still_shown(tmp_path: Path) -> None:
     told = [block.text for section in sections(found) for block in section.blocks if isinstance(block, Text)]
     assert told[-2:] == [
         "No sweep has a value yet.",
-        "A sweep has cost nothing so far, so there is no cost at which all can be compared.",
+        "One of the sweeps has cost nothing so far: there is no equal cost to compare at.",
     ]
 
 
@@ -301,8 +301,8 @@ def test_the_verb_prints_tables_and_writes_the_page(tmp_path: Path, monkeypatch:
         "             repeats       0.5         1      2          4",
         "random/fifo        2  none yet  none yet  5 ± 0  1.5 ± 6.4",
         "tpe/fifo           1  none yet  none yet      4          2",
-        "random/fifo against tpe/fifo: -0.5: one sweep of tpe/fifo: no confidence; repeat with other seeds",
-        "repeats differ in the seed alone: their mean, with its interval of 95%",
+        "random/fifo against tpe/fifo: -0.5: one seed of tpe/fifo: no interval; run more seeds",
+        "repeats differ only in the seed: their mean, with its 95% interval",
         "page: compared.html",
     ]
     assert "3 sweeps compared by loss" in Path("compared.html").read_text(encoding="utf-8")

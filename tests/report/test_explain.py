@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,20 @@ from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.brackets import is_population
 from hpcsweep.views.explain import explain
-from hpcsweep.views.explanation import Attempt, BestSoFar, Change, Creation, Explanation, Repeat, Verdict
-from hpcsweep.views.folder import Folder
-from hpcsweep.views.ranking import Comparison, RankedTrial
-from hpcsweep.views.rungs import is_population
+from hpcsweep.views.explanation import (
+    Attempt,
+    BestSoFar,
+    Change,
+    Creation,
+    Explanation,
+    RankComparison,
+    RankedTrial,
+    Repeat,
+    Verdict,
+)
+from hpcsweep.views.folder import ResultsFolder
 from tests.doubles import FolderCluster, quadratic
 
 
@@ -81,7 +90,7 @@ def promoted(rung: int, resource: int, *trials: int) -> list[AnyEvent]:
     return [TrialPromoted(trial, rung, resource) for trial in trials]
 
 
-def of(events: list[AnyEvent], trial: int) -> Explanation:
+def of(events: Sequence[AnyEvent], trial: int) -> Explanation:
     return explain(events, SweepState.replay(events), trial)
 
 
@@ -89,7 +98,7 @@ def verdicts(events: list[AnyEvent], trial: int) -> list[Verdict]:
     return [rung.verdict for rung in of(events, trial).rungs]
 
 
-def compared(events: list[AnyEvent], trial: int, rung: int = 0) -> Comparison:
+def compared(events: list[AnyEvent], trial: int, rung: int = 0) -> RankComparison:
     comparison = of(events, trial).rungs[rung].comparison
     assert comparison is not None
     return comparison
@@ -153,7 +162,7 @@ def test_a_promotion_is_told_with_its_place_and_its_peers() -> None:
         0.3,
         0.3,
     )
-    assert second.comparison == Comparison(
+    assert second.comparison == RankComparison(
         resource=1,
         members=9,
         ended=9,
@@ -314,9 +323,9 @@ def test_a_driven_sweep_is_told_as_the_searcher_saw_it(
     monkeypatch.setattr(sweeps, "Random", lambda: searcher)
     cluster = FolderCluster(tmp_path / "c", objective=failing, per_poll=3)
     sweeps.drive(tmp_path / "s", cluster, scheduler=Hyperband(max_resource=9, iterations=2))
-    folder = Folder(tmp_path / "s")
+    folder = ResultsFolder(tmp_path / "s")
     for trial in range(len(folder.state.trials)):
-        creation = explain(folder.reading.events, folder.state, trial).creation
+        creation = explain(folder.events, folder.state, trial).creation
         assert (creation.asked, creation.observations, creation.pending) == searcher.notes[trial]
     assert max(observed for _, observed, _ in searcher.notes.values()) > 0
 
@@ -330,7 +339,7 @@ def failing(config: Config, resource: int) -> float | None:
 # --------------------------------------------------------------------------- driven sweeps
 
 
-def assert_agrees_with_top_k(events: list[AnyEvent], state: SweepState) -> None:
+def assert_agrees_with_top_k(events: Sequence[AnyEvent], state: SweepState) -> None:
     """Each explanation of a synchronous sweep that has ended agrees with the ranks of its rungs."""
     for trial in state.trials:
         for run, rung in zip(trial.runs, of(events, trial.trial).rungs, strict=True):
@@ -366,9 +375,9 @@ def test_each_decision_of_a_driven_hyperband_agrees_with_the_best_of_its_rung(
 ) -> None:
     cluster = FolderCluster(tmp_path / "c", objective=failing, per_poll=per_poll)
     sweeps.drive(tmp_path / "s", cluster, scheduler=Hyperband(max_resource=27))
-    folder = Folder(tmp_path / "s")
+    folder = ResultsFolder(tmp_path / "s")
     assert len(folder.state.trials) > 40
-    assert_agrees_with_top_k(folder.reading.events, folder.state)
+    assert_agrees_with_top_k(folder.events, folder.state)
 
 
 def played(scheduler: Scheduler, mode: str, *, slots: int) -> list[AnyEvent]:
@@ -498,8 +507,7 @@ def test_a_clone_tells_its_parent_its_changes_and_whose_place_it_took() -> None:
         replaces=0,
     )
     assert (
-        "a clone of trial 1 from its step 10, in the place of trial 0; "
-        "changed: x 0.1 -> 0.12, y absent -> None"
+        "a clone of trial 1 from its step 10, replacing trial 0; changed: x 0.1 -> 0.12, y absent -> null"
     ) in text(POPULATION, 4)
 
 
@@ -644,7 +652,7 @@ def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> Non
         "trial 0: x=0",
         "created in bracket 0 at resource 1, submitted 1970-01-01 00:03:20",
         (
-            "  proposed with 8 others by auto (tpe, picked by it), which knew 0 observations and "
+            "  proposed with 8 others by auto (tpe, chosen by it), which knew 0 observations and "
             "0 pending configurations"
         ),
     ]
@@ -652,14 +660,14 @@ def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> Non
         "  attempt 1: preempted at step 7 on n1 (job 11_0, 12 s): preempted (n1)",
         "  attempt 1, restart 1: node failed on n2 (job 11_0): its node failed",
     ]
-    given_up = "  attempt 2: lost on n3 (job 12_0, 2.02 h): given up after 3"
+    given_up = "  attempt 2: lost for good on n3 (job 12_0, 2.02 h): given up after 3"
     retried = f"{given_up}; then tried again by the request 17-ada.json"
     nothing = "no run of the sweep has given a value yet"
     in_this_order = {
         len(BEGUN) + 2: ["rung 0, resource 1: waits to be submitted", *earlier, "  under way", nothing],
         len(BEGUN) + 3: ["rung 0, resource 1: submitted, attempt 2", *earlier, "  under way", nothing],
         len(BEGUN) + 4: [
-            "rung 0, resource 1: lost in attempt 2 on n3 (job 12_0, 2.02 h): given up after 3",
+            "rung 0, resource 1: lost for good in attempt 2 on n3 (job 12_0, 2.02 h): given up after 3",
             *earlier,
             "  never considered, without a value",
             nothing,
@@ -692,7 +700,7 @@ def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> Non
         (Interruption.TIMEOUT, "timed out"),
         (Interruption.CANCELLED, "cancelled by the user"),
         (Interruption.CANCELLED_BY_ADMIN, "cancelled by an admin"),
-        (Interruption.TRAINING_ERROR, "failed, to be tried again"),
+        (Interruption.TRAINING_ERROR, "failed, tried again"),
         (Interruption.NEVER_STARTED, "never able to start"),
         (Interruption.WORKER_DIED, "ended without a result"),
         (Interruption.LOST, "lost"),
@@ -804,7 +812,7 @@ def test_the_text_of_a_promoted_and_dropped_trial() -> None:
     assert text(HYPERBAND, 8) == (
         "trial 8: x=0.8\n"
         "created in bracket 0 at resource 1, submitted 1970-01-01 00:03:20\n"
-        "  proposed with 8 others by auto (tpe, picked by it), which knew 0 observations and "
+        "  proposed with 8 others by auto (tpe, chosen by it), which knew 0 observations and "
         "0 pending configurations\n"
         "rung 0, resource 1: completed with loss 0.4\n"
         "  promoted: 3rd of 9 ended at resource 1 in bracket 0 (1 without a value) when it was promoted; "

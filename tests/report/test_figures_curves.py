@@ -61,7 +61,7 @@ def test_rungs_are_marked_and_what_is_not_finite_is_left_out(tmp_path: Path) -> 
     assert found.layout["xaxis"]["tickvals"] == [1, 3, 9]
     assert 5 not in {int(trial) for line in found.traces[:-1] for trial in line["customdata"]}
     assert found.caption.startswith("loss while training, 5 curves.")
-    assert "at 1: 2 went on (median 0.45), 3 dropped (median 0.8)." in found.summary
+    assert "at resource 1: 2 went on (median 0.45), 3 dropped (median 0.8)." in found.summary
     assert found.summary.startswith("The best, trial 1, went from 0.5 at step 1 to 0.1 at step 9.")
 
 
@@ -75,13 +75,13 @@ def test_failed_stopped_and_running_ones_are_told_apart(tmp_path: Path) -> None:
     for trial in range(3):
         report(results, trial, 0, {1: {"loss": 0.9}, 2: {"loss": 0.5}})
     found = figure(curves(results))
-    names = ("failed", "dropped", "trained in full")  # there is no rung to go on from
+    names = ("failed", "dropped", "fully trained")  # there is no rung to go on from
     assert {name: stretches(trace(found, name))[0][0][0] for name in names} == {
         "failed": 0,
         "dropped": 1,
-        "trained in full": 2,
+        "fully trained": 2,
     }
-    assert "at 9: 1 trained in full (median 0.1), 1 dropped (median 0.5)." in found.summary
+    assert "at resource 9: 1 fully trained (median 0.1), 1 dropped (median 0.5)." in found.summary
 
 
 def test_without_reports_the_values_of_the_runs_are_joined(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_of_a_long_curve_so_many_points_are_kept_its_ends_among_them(tmp_path: P
     results = sweep(tmp_path / "r", [Ran(0, 5000, 0.5), Ran(1, 5000, 0.6)])
     for trial in range(2):
         report(results, trial, 0, {step: {"loss": 1.0 / step} for step in range(1, 5001)})
-    first, second = stretches(trace(figure(curves(results)), "trained in full"))
+    first, second = stretches(trace(figure(curves(results)), "fully trained"))
     assert len(first) == len(second) == MOST_POINTS
     assert (first[0][1], first[-1][1]) == (1, 5000)
     assert max(np.diff([x for _, x, _ in first])) < 30
@@ -137,7 +137,7 @@ def test_the_places_of_a_population_are_one_group(tmp_path: Path) -> None:
     runs += [Ran(trial, 4, 0.2 + trial, bracket=trial) for trial in range(12)]
     found = figure(curves(sweep(tmp_path / "r", runs, scheduler={"name": "pbt", "max_resource": 4})))
     assert [menu["name"] for menu in found.layout["updatemenus"]] == ["Scale"]
-    assert "In population, at 2: 12 went on" in found.summary
+    assert "In population, at resource 2: 12 went on" in found.summary
 
 
 def test_the_best_curve_is_the_mean_of_the_repeats(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import hpcsweep.views.importance
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Choice, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.html.axes import dimensions, far_out, linear_ticks, log_ticks
+from hpcsweep.html.axes import dimensions, linear_ticks, log_ticks, outlier_cutoff
 from hpcsweep.html.contour import contour, smooth
 from hpcsweep.html.parallel import BEST, MOST, parallel
 from hpcsweep.html.slices import slices
@@ -81,10 +81,10 @@ def test_ticks_are_round_and_few() -> None:
 
 def test_only_the_bad_end_is_cut_off() -> None:
     values = np.array([*range(10), 1e6])
-    assert far_out(values, minimise=True) == pytest.approx(13.5)
-    assert far_out(values, minimise=False) is None
-    assert far_out(np.arange(10.0), minimise=True) is None
-    assert far_out(np.ones(20), minimise=True) is None
+    assert outlier_cutoff(values, minimise=True) == pytest.approx(13.5)
+    assert outlier_cutoff(values, minimise=False) is None
+    assert outlier_cutoff(np.arange(10.0), minimise=True) is None
+    assert outlier_cutoff(np.ones(20), minimise=True) is None
 
 
 # --------------------------------------------------------------------------- parallel coordinates
@@ -158,8 +158,8 @@ def test_the_most_important_parameter_comes_first_with_the_trials_in_which_it_is
     assert (lr["x"].tolist(), lr["y"].tolist()) == ([1, 0.01, 0.001, 0.1], [0.4, 0.3, 0.2, 0.1])
     assert (ring_of_lr["x"].tolist(), ring_of_lr["y"].tolist()) == ([0.1], [0.1])
     assert found.caption == (
-        "loss of each trial against one parameter, chosen above. The ring is the best of the sweep, trial 1 "
-        "wherever that has the parameter."
+        "loss of each trial against one parameter, chosen above. The ring is the best of the sweep, trial 1"
+        ", where it has the parameter."
     )
 
 
@@ -341,7 +341,7 @@ def test_the_ring_is_the_best_of_the_sweep_also_where_another_was_better_at_that
     found = figure(contour(results, ("x", "y")))
     ring = trace(found, "best")
     assert (ring["x"].tolist(), ring["y"].tolist()) == ([1.0], [1 / 3])
-    assert found.caption.endswith("The ring is the best of the sweep, trial 1 at 9.")
+    assert found.caption.endswith("The ring is the best of the sweep, trial 1 at step 9.")
     rings = [one for one in figure(slices(results)).traces if one.get("marker", {}).get("size") == 15]
     assert [one["y"].tolist() for one in rings] == [[0.5], [0.5]]
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.html.pareto import MOST_POINTS, MOST_ROWS, assumed, non_dominated, pareto
+from hpcsweep.html.pareto import MOST_POINTS, MOST_ROWS, pareto
+from hpcsweep.views.pareto import guess_direction, non_dominated
 from hpcsweep.views.results import Results
 
 from .by_hand import ENDED, Ran, figure, report, sweep, table, trace
@@ -41,7 +42,7 @@ def test_the_front_is_what_no_other_beats(rows: list[list[int]]) -> None:
     ],
 )
 def test_the_good_end_of_a_metric_is_judged_by_its_name(name: str, mode: str) -> None:
-    assert assumed(name) == mode
+    assert guess_direction(name) == mode
 
 
 def measured(folder: Path, rows: list[dict[str, float]], *, mode: str = "min") -> Results:
@@ -70,9 +71,9 @@ def test_the_front_joins_those_that_none_beats_at_their_last_reports(tmp_path: P
     # A metric that is not finite leaves the trial out of that figure alone.
     assert (len(against_ms["x"]), len(against_acc["x"])) == (4, 5)
     assert [line["visible"] for line in found.traces] == [True, True, False, False]
-    assert "Judged by their names: ms is minimised, acc is maximised." in found.caption
+    assert "Directions guessed from the names: ms is minimised, acc is maximised." in found.caption
     assert found.summary.startswith(
-        "2 trials from trial 0 (loss 0.1, ms 30) to trial 1 (loss 0.2, ms 10): none beats them in both."
+        "2 Pareto-optimal trials from trial 0 (loss 0.1, ms 30) to trial 1 (loss 0.2, ms 10)."
     )
 
 
@@ -92,7 +93,7 @@ def test_the_direction_of_a_metric_can_be_given(tmp_path: Path) -> None:
     section = pareto(measured(tmp_path / "r", ROWS), {"acc": "min", "ms": "max"})
     assert figure(section).traces[3]["customdata"][:, 0].tolist() == [0]
     assert figure(section).traces[1]["customdata"][:, 0].tolist() == [0, 3]
-    assert figure(section).caption.endswith("As given: ms is maximised, acc is minimised.")
+    assert figure(section).caption.endswith("Directions as given: ms is maximised, acc is minimised.")
 
 
 def test_a_maximised_objective_leads_with_its_largest(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_many_trials_are_thinned_and_long_fronts_are_cut_and_both_is_said(tmp_pa
     assert len(trace(figure(section), "trials")["x"]) == MOST_POINTS
     assert "1,500 of 1,600 trials are drawn." in figure(section).caption
     assert len(table(section).rows) == MOST_ROWS
-    assert table(section).caption.endswith(f"; the first {MOST_ROWS}.")
+    assert table(section).caption.endswith(f"; the first {MOST_ROWS} are listed.")
 
 
 # --------------------------------------------------------------------------- repeats, failures
@@ -139,7 +140,7 @@ def test_the_front_is_of_means_over_repeats(tmp_path: Path) -> None:
         report(results, trial, 0, {9: {"loss": loss, "time": time}})
     section = pareto(results)
     found = figure(section)
-    front = trace(found, "not beaten in both")
+    front = trace(found, "Pareto front")
     assert front["customdata"].tolist() == [[2, 9], [4, 9]]
     assert (front["y"].tolist(), front["x"].tolist()) == (pytest.approx([0.3, 0.5]), [3.0, 1.0])
     assert front["error_x"]["array"].tolist() == [1.0, 0.0]
@@ -154,5 +155,5 @@ def test_what_a_failed_run_reported_is_on_no_front(tmp_path: Path) -> None:
     report(results, 1, 0, {1: {"loss": 0.4, "time": 4.0}})
     report(results, 0, 1, {2: {"loss": 0.01, "time": 0.1}})
     report(results, 2, 0, {1: {"loss": 0.01, "time": 0.1}})
-    front = trace(figure(pareto(results)), "not beaten in both")
+    front = trace(figure(pareto(results)), "Pareto front")
     assert front["customdata"].tolist() == [[1, 1], [0, 1]]

@@ -24,7 +24,7 @@ def test_the_line_is_the_best_of_the_newest_values_and_lasts_until_now(tmp_path:
     assert figure(section).layout["xaxis"]["title"] == {"text": "minutes since the start"}
     assert figure(section).summary == (
         "The first value of loss is 0.9, after 1 minutes since the start. After 4 changes the best is 0.1 of "
-        "trial 1, found after 15 of 15 minutes since the start. Half of the way was made by 2."
+        "trial 1, found after 15 of 15 minutes since the start. Half of the improvement came by 2."
     )
     assert "0.9" in figure(section, 1).summary
 
@@ -53,7 +53,7 @@ def test_a_best_that_gets_worse_at_a_higher_rung_gives_way(tmp_path: Path) -> No
     assert (line["y"], line["customdata"]) == ([0.2, 0.3, 0.3], [0, 1, 1])
     assert found.caption == (
         "The best loss at the time over minutes since the start; each point is a run that gave a value. The "
-        "line gets worse where the best one did when it was trained further or again."
+        "line gets worse where the best trial did when it was trained further or again."
     )
 
 
@@ -73,7 +73,7 @@ def test_repeats_count_with_their_mean_once_all_have_a_value(tmp_path: Path) -> 
     found = figure(progress(results))
     line = trace(found, "best so far")
     assert (line["x"], line["y"], line["customdata"]) == ([3, 4], [0.3, 0.3], [2, 2])
-    assert "The line is of means over the repeats of a configuration" in found.caption
+    assert "The line shows means over the repeats of a configuration" in found.caption
 
 
 def test_a_configuration_with_a_failed_repeat_is_never_the_best(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_value_far_out_does_not_press_the_others_together(tmp_path: Path) -> N
     low, high = found.layout["yaxis"]["range"]
     assert low < -1
     assert 1 < high < 3
-    assert " 1 far out above" in found.caption
+    assert " 1 outlier above" in found.caption
 
 
 def test_without_a_value_there_is_no_progress(tmp_path: Path) -> None:

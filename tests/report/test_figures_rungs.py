@@ -22,7 +22,7 @@ def test_the_table_of_a_bracket_tells_who_was_promoted_and_where_the_cut_was(tmp
     assert [list(row) for row in found.rows] == [
         [1, 6, 5, 1, 0.4, 0.5, 2, "2, 1"],
         [3, 2, 2, 0, 0.3, 0.3, 1, "1"],
-        [9, 1, 1, 0, 0.1, None, None, "trained in full"],
+        [9, 1, 1, 0, 0.1, None, None, "fully trained"],
     ]
     assert found.marked == {2}
     assert found.caption == "Bracket 0: 6 configurations. The best of the sweep is in the marked row."
@@ -33,7 +33,7 @@ def test_the_best_lead_where_the_objective_is_maximised(tmp_path: Path) -> None:
     found = table(rungs(sweep(tmp_path / "r", runs, mode="max")))
     assert [list(row)[4:] for row in found.rows] == [
         [0.95, 0.9, 2, "2, 0"],
-        [0.99, None, None, "trained in full"],
+        [0.99, None, None, "fully trained"],
     ]
 
 
@@ -53,7 +53,7 @@ def test_the_figure_has_a_column_for_each_rung_with_its_cut_off(tmp_path: Path) 
     assert dropped["customdata"].tolist() == [4, 3, 0, 2]
     cut = trace(found, "cut-off")
     assert cut["y"] == [0.5, 0.5, None, 0.3, 0.3, None, None, None, None]
-    assert "at 1 the best of 5 is 0.4, 2 went on, cut-off 0.5" in found.summary
+    assert "at resource 1 the best of 5 is 0.4, 2 went on, cut-off 0.5" in found.summary
 
 
 def test_without_rungs_it_says_so(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_without_rungs_it_says_so(tmp_path: Path) -> None:
         "There are no rungs: every trial is trained up to 9 without a comparison."
     )
     assert [list(row) for row in table(section).rows] == [
-        [9, 2, 2, 0, 0.1, None, None, "trained in full"],
+        [9, 2, 2, 0, 0.1, None, None, "fully trained"],
     ]
 
 
@@ -72,7 +72,7 @@ def test_runs_that_are_ended_on_the_way_are_counted_as_stopped(tmp_path: Path) -
     runs = [Ran(0, 9, 0.5, outcome=Outcome.STOPPED, step=3), Ran(1, 9, 0.2)]
     section = rungs(sweep(tmp_path / "r", runs, scheduler={"name": "asha", "max_resource": 9}))
     assert section is not None
-    assert section.blocks[0] == Text("Every trial sets out for 9; 1 run ended early on the way.")
+    assert section.blocks[0] == Text("Every trial trains towards 9; 1 run stopped early.")
     found = table(section)
     assert list(found.rows[0])[:6] == [9, 2, 1, 0, 1, 0.2]
     assert found.columns[4] == "stopped"
@@ -135,4 +135,4 @@ def test_sweeps_without_trials_and_without_values_are_no_matter(tmp_path: Path) 
     found = table(rungs(sweep(tmp_path / "failed", [Ran(0, 1, None), Ran(1, 1, None)])))
     assert list(found.rows[0]) == [1, 2, 0, 2, None, None, 0, ""]
     found = table(rungs(sweep(tmp_path / "failed at the top", [Ran(0, 9, None), Ran(1, 9, None)])))
-    assert list(found.rows[0]) == [9, 2, 0, 2, None, None, None, None]  # nobody is trained in full
+    assert list(found.rows[0]) == [9, 2, 0, 2, None, None, None, None]  # nobody is fully trained

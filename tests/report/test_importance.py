@@ -152,7 +152,7 @@ def test_shares_that_are_known_are_found_by_500_random_trials(
     assert [parameter.name for parameter in found.parameters] == sorted(truth, key=lambda name: -truth[name])
     assert all(0 <= p.low <= truth[p.name] <= p.high <= 1 for p in found.parameters)
     assert found.explained > 0.99
-    assert found.together < 0.02
+    assert found.interactions < 0.02
 
 
 @pytest.mark.parametrize(("space", "objective", "truth"), KNOWN)
@@ -175,7 +175,7 @@ def test_parameters_that_only_matter_together_have_no_share_alone(tmp_path: Path
     configs = drawn(ADDITIVE, 500)
     values = [(c["dropout"] - 0.25) * (c["idle"] - 0.5) * 8 for c in configs]
     found = analysed(sweep(tmp_path, ADDITIVE, configs, values))
-    assert found.together > 0.8
+    assert found.interactions > 0.8
     assert max(p.low for p in found.parameters) < 0.05
 
 

@@ -14,8 +14,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from hpcsweep.core.events import SweepStarted, TrialCreated
-from hpcsweep.html.page import page
-from hpcsweep.html.render import render
+from hpcsweep.html.page import page, render
 from hpcsweep.html.sections import Figure, Section
 from hpcsweep.simulation.curves import load_curve
 from hpcsweep.simulation.simulate import simulate

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from hpcsweep.html.encoding import figure_json, plain
-from hpcsweep.html.render import render
+from hpcsweep.html.page import render
 from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
 from hpcsweep.html.theme import DARK, LIGHT
 

@@ -23,7 +23,7 @@ from hpcsweep.core.events import (
     TrialCreated,
 )
 from hpcsweep.html.failures import WELL, failures
-from hpcsweep.html.gpu_time import LOST_TO, gpu_time, queue_waits, where_it_went
+from hpcsweep.html.gpu_time import LOST_TO, gpu_time, gpu_time_breakdown, queue_waits
 from hpcsweep.html.page import page
 from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
 from hpcsweep.html.summary import summary
@@ -65,12 +65,12 @@ def test_the_summary_tells_how_the_sweep_stands_and_how_to_train_its_best_again(
     assert found == {
         "State": "finished",
         "Best loss": "0.1",
-        "Found by": "trial 0 at 10",
+        "Found by": "trial 0 at step 10",
         "Trials": "4",
-        "Runs": "3 completed, 1 failed",
+        "Runs": "3 runs completed, 1 failed",
         "GPU-hours": "10.1 of 40 (25%)",
         "Wall time": "2.49 h",
-        "Objective": "loss, the smallest",
+        "Objective": "minimise loss",
         "Searcher": "random (seed 0)",
         "Scheduler": "fifo (max_resource 10)",
     }
@@ -115,7 +115,7 @@ def test_a_sweep_without_gpus_counts_the_hours_of_its_runs(tmp_path: Path) -> No
     section = gpu_time(results)
     assert section is not None
     assert section.title == "Where the run time went"
-    assert block(section, Table).rows == [["training that counted", 1.0, "100%"]]
+    assert block(section, Table).rows == [["useful training", 1.0, "100%"]]
 
 
 def test_the_summary_warns_of_what_stopped_a_sweep_and_of_a_refusal(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_failures_are_told_by_kind_by_node_and_in_their_own_words(tmp_path: Path
     section = failures(written(tmp_path / "r", TROUBLED))
     told = "3 attempts of 6 (50%) failed or were interrupted; 1 run failed for good. "
     assert block(section, Text).text.startswith(told)
-    goes_on = "not the configuration: goes on from its checkpoint"
+    goes_on = "not the configuration: resumes from its checkpoint"
     assert block(section, Table).rows == [
         ["crashed", 1, 1, 2.0, "the configuration: never promoted"],
         ["preempted", 1, 1, 1.0, goes_on],
@@ -171,7 +171,7 @@ def test_of_many_nodes_those_with_most_failures_are_shown_and_it_says_so(tmp_pat
 def test_a_sweep_in_which_all_went_well_says_so(tmp_path: Path) -> None:
     section = failures(written(tmp_path / "r", STAGES["one value"]))
     assert section is not None
-    assert section.blocks == [Text("The one attempt ended well: none failed, none was interrupted.")]
+    assert section.blocks == [Text("The only attempt ended well: none failed, none was interrupted.")]
 
 
 # --------------------------------------------------------------------------- GPU time
@@ -179,30 +179,30 @@ def test_a_sweep_in_which_all_went_well_says_so(tmp_path: Path) -> None:
 
 def test_gpu_time_is_put_down_to_what_it_was_spent_on(tmp_path: Path) -> None:
     results = written(tmp_path / "r", TROUBLED)
-    spent = where_it_went(results, gpus=True)
+    spent = gpu_time_breakdown(results, gpus=True)
     # Of the preempted attempt 6 of 8 steps were kept; of the one on the lost node, none.
     assert spent == {
-        "training that counted": 3 * 7200.0 + 0.75 * 3600.0,
+        "useful training": 3 * 7200.0 + 0.75 * 3600.0,
         "failed runs": 7200.0,
         "lost to nodes": 3600.0,
         "lost to preemption": 0.25 * 3600.0,
-        "beside the runs": 200.0,
+        "overhead": 200.0,
     }
     assert sum(spent.values()) == results.folder.state.spent_gpu_s
-    assert where_it_went(results, gpus=False)["beside the runs"] == 100.0
+    assert gpu_time_breakdown(results, gpus=False)["overhead"] == 100.0
 
 
 def test_a_run_that_failed_in_the_end_makes_all_its_attempts_failed_time(tmp_path: Path) -> None:
     events = [STARTED, *created(1), *planned("a", (0, 0))]
     events += [interrupted(0, Interruption.TIMEOUT, step=4), *planned("b", (0, 0), at=3000.0)]
     going_on = written(tmp_path / "going-on", events)
-    assert where_it_went(going_on, gpus=True) == {
-        "training that counted": 0.0,
-        "interrupted, to go on": 3600.0,
+    assert gpu_time_breakdown(going_on, gpus=True) == {
+        "useful training": 0.0,
+        "interrupted, to be resumed": 3600.0,
     }
     ended = written(tmp_path / "ended", [*events, failed(0, "no", batch="b", attempt=1, start=2)])
-    assert where_it_went(ended, gpus=True) == {
-        "training that counted": 0.0,
+    assert gpu_time_breakdown(ended, gpus=True) == {
+        "useful training": 0.0,
         "failed runs": 7200.0 + 1800.0,
         "lost at time limits": 1800.0,
     }
@@ -225,8 +225,7 @@ def test_waits_are_from_submission_to_the_first_start_of_each_task(tmp_path: Pat
     assert queue_waits(results).tolist() == [60.0]
     figure = block(gpu_time(results), Figure, 1)
     assert figure.summary == (
-        "Half of 1 task began within 60 s of their submission, nine of ten within 60 s; "
-        "the longest wait was 60 s."
+        "Half of 1 task started within 60 s of their submission, 90% within 60 s; the longest wait was 60 s."
     )
     assert sum(figure.traces[0]["y"]) == 1
 

@@ -132,13 +132,13 @@ def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
         "cannot start: 2 tasks: PartitionTimeLimit",
         "waits for its turn: QOSMaxSubmitJobPerUserLimit",
         "excluded: n3 until 2100-01-01 00:00:00: 3 trials failed there in a row; the last: down",
-        "pausing, nothing is submitted any more: its jobs can never start (2 tasks: PartitionTimeLimit)",
+        "pausing, nothing more is submitted: its jobs can never start (2 tasks: PartitionTimeLimit)",
         "bracket 0: 3/9x3 (2 failed)",
         (
             "9 trials; 1 run completed, 2 failed (1 out of memory, 1 crashed), 2 pending, 4 waiting; "
             "1.01 of 20 GPU-hours"
         ),
-        "best: loss 0.5 (trial 0 at 3)",
+        "best: loss 0.5 (trial 0 at step 3)",
         "      x=0",
         "interruptions: 2 preempted, 1 node failed",
         "preempted: trial 1 rung 0 on n1: p",
@@ -146,7 +146,7 @@ def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
         "preempted: trial 2 rung 0 on n2 (job 11_2): gone",
         "out of memory: trial 3 rung 0 on n2 (job 11_3): killed (MaxRSS 16G)",
         "crashed: trial 4 rung 0 on n2 (job 11_4): ValueError: no",
-        f"try what failed again: hpcsweep retry '{folder}'",
+        f"retry what failed: hpcsweep retry '{folder}'",
     ]
 
 
@@ -236,7 +236,7 @@ def test_a_paused_sweep_says_why_and_how_to_go_on(tmp_path: Path, capsys: pytest
         "bracket 0: 0/9x3",
         "9 trials; 0 runs completed, 9 waiting; 0 run-hours",
         "best: no value yet",
-        f"go on, and try what failed again: hpcsweep retry {tmp_path}/s",
+        f"resume, and retry what failed: hpcsweep retry {tmp_path}/s",
     ]
 
 
@@ -245,10 +245,10 @@ def test_an_undisturbed_sweep_tells_nothing_of_that(
 ) -> None:
     assert told(written(tmp_path / "s", BEGUN, spec="budget: {trials: 9}\n"), capsys) == [
         "lr: running",
-        "driver: none at work; launch again to carry on",
+        "driver: none at work; launch again to resume",
         "bracket 0: 1/9x3",
         "9 trials; 1 run completed, 4 pending, 4 waiting; 1 GPU-hours",
-        "best: loss 0.5 (trial 0 at 3)",
+        "best: loss 0.5 (trial 0 at step 3)",
         "      x=0",
     ]
 
@@ -273,7 +273,7 @@ def test_the_newest_few_are_listed_without_those_that_nobody_need_look_into(
         *[f"timed out: trial {trial} rung 0: time" for trial in range(4, 8)],
         "cancelled by an admin: trial 18 rung 0: m",
         *[f"crashed: trial {trial} rung 0: no {trial}" for trial in range(10, 15)],
-        f"try what failed again: hpcsweep retry {tmp_path}/s",
+        f"retry what failed: hpcsweep retry {tmp_path}/s",
     ]
 
 
@@ -375,7 +375,7 @@ def test_a_sweep_whose_launch_is_gone_tells_that_its_arrays_train_on(
     folder = written(tmp_path / "s", BEGUN)
     queue[:] = [("11", "a", "RUNNING", "", "N/A", "/w")]
     assert driven(folder, capsys) == [
-        "driver: none at work; launch again to carry on",
+        "driver: none at work; launch again to resume",
         "1 array of it in the queue: what is there trains on, nobody promotes or submits",
     ]
 
@@ -412,6 +412,6 @@ def test_nodes_whose_clocks_are_off_are_told_of(tmp_path: Path, capsys: pytest.C
     ]
     lines = told(written(tmp_path / "s", events), capsys)
     assert [line for line in lines if line.startswith("clock")] == [
-        "clock: n2 is at least 10 min behind the driver's; start times in tables are by its clock",
-        "clock: n3 is at least 15 min ahead of the driver's; start times in tables are by its clock",
+        "clock: n2 is at least 10 min behind the driver; start times in tables are by its clock",
+        "clock: n3 is at least 15 min ahead of the driver; start times in tables are by its clock",
     ]

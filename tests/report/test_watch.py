@@ -36,9 +36,9 @@ from hpcsweep.errors import ClusterUnavailable, FolderError
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.views.folder import Folder
-from hpcsweep.views.progress import Course, Pace
-from hpcsweep.views.snapshot import StatusSnapshot, Watch, newest_report
+from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.views.progress import SweepProgress, Throughput
+from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot, newest_report
 
 STARTED = SweepStarted("cafe01", "lr", 1000.0, {"objective": {"metric": "loss", "mode": "min"}})
 
@@ -85,13 +85,13 @@ class Sweep:
         self.layout = Layout(folder)
         self.journal = Journal.open(self.layout)
         self.queue = queue
-        self.watch = Watch(folder, queue)
+        self.poller = StatusPoller(folder, queue)
 
     def add(self, *events: AnyEvent) -> None:
         self.journal.commit(events)
 
-    def look(self, now: float = 1200.0, shown: int = 9) -> StatusSnapshot:
-        return self.watch.look(now=now, shown=shown)
+    def poll(self, now: float = 1200.0, shown: int = 9) -> StatusSnapshot:
+        return self.poller.poll(now=now, shown=shown)
 
     def begin(self, *tasks: int) -> None:
         logs = self.layout.batch("a").logs
@@ -136,22 +136,22 @@ def test_the_queue_tells_what_runs_where_since_when_and_why_the_others_wait(swee
     sweep.add(*BEGUN)
     sweep.begin(0, 1)  # task 1 was preempted: its log is there, and it waits again
     sweep.report(0, 0.9, 0.7)
-    view = sweep.look()
+    view = sweep.poll()
     assert [(one.run.trial, one.step, one.value, one.node, one.seconds) for one in view.shown] == [
         (0, 2, 0.7, "n1", 65.0)
     ]
     assert view.pending == {"Priority": 2, "Resources": 1}
-    assert (view.ended, view.unknown) == ({"preempted": 2}, "")
+    assert (view.ended, view.problem) == ({"preempted": 2}, "")
 
 
 def test_a_queue_that_does_not_answer_is_told_and_changes_nothing(sweep: Sweep) -> None:
     sweep.queue.shown = {task: TaskState(Phase.PENDING, "Priority") for task in range(1, 5)}
     sweep.queue.shown[0] = TaskState(Phase.RUNNING, node="n1", seconds=5.0)
     sweep.add(*BEGUN)
-    before = sweep.look()
+    before = sweep.poll()
     sweep.queue.shown = None
-    after = sweep.look()
-    assert after.unknown == "squeue: it is down"
+    after = sweep.poll()
+    assert after.problem == "squeue: it is down"
     assert (after.running, after.shown, after.pending) == (before.running, before.shown, {"Priority": 4})
 
 
@@ -161,7 +161,7 @@ def test_without_any_answer_the_files_tell_what_runs(sweep: Sweep) -> None:
     sweep.begin(0, 1, 4)
     sweep.tell(0)
     sweep.tell(4, n=1)
-    view = sweep.look()
+    view = sweep.poll()
     assert (runs_of(view), dict(view.pending), view.ended) == ([1, 4], {"": 2}, {"": 2})
 
 
@@ -170,9 +170,9 @@ def test_a_task_that_was_put_back_and_runs_again_is_not_taken_for_ended(sweep: S
     sweep.add(*BEGUN, RunInterrupted(0, 0, Interruption.PREEMPTED, batch="a", requeued=True))
     sweep.begin(0)
     sweep.tell(0)  # of the start that the journal knows to be over
-    assert (runs_of(sweep.look()), sweep.look().ended) == ([0], {})
+    assert (runs_of(sweep.poll()), sweep.poll().ended) == ([0], {})
     sweep.tell(0, restart=1)
-    assert (runs_of(sweep.look()), sweep.look().ended) == ([], {"": 1})
+    assert (runs_of(sweep.poll()), sweep.poll().ended) == ([], {"": 1})
 
 
 def test_a_preempted_task_waits_although_its_result_of_before_was_not_taken_in(sweep: Sweep) -> None:
@@ -185,26 +185,26 @@ def test_a_preempted_task_waits_although_its_result_of_before_was_not_taken_in(s
     sweep.begin(0, 1, 4)
     for task in (0, 1, 4):
         sweep.tell(task)
-    view = sweep.look()
+    view = sweep.poll()
     assert (runs_of(view), view.pending["BeginTime"], view.ended) == ([1, 5], 1, {"": 1})
 
 
 def test_the_queue_is_asked_once_a_look_and_only_for_what_is_in_it(sweep: Sweep) -> None:
     sweep.queue.shown = {}
     sweep.add(STARTED, *(TrialCreated(trial, {"x": 0.5}, 0, 3) for trial in range(6)))
-    sweep.look()
+    sweep.poll()
     sweep.add(planned("b", [0], cluster="local"), BatchSubmitted("b", "local", 1001.0), planned("a", [1]))
-    sweep.look()
+    sweep.poll()
     assert sweep.queue.asked == []
     sweep.add(BatchSubmitted("a", "70", 1002.0), planned("c", [2]), BatchSubmitted("c", "71", 1003.0))
-    sweep.look()
-    sweep.look()
+    sweep.poll()
+    sweep.poll()
     assert sweep.queue.asked == [["a", "c"]] * 2
 
 
 def test_a_batch_that_the_cluster_has_not_acknowledged_is_being_submitted(sweep: Sweep) -> None:
     sweep.add(*BEGUN[:-1])
-    assert dict(sweep.look().pending) == {"being submitted": 5}
+    assert dict(sweep.poll().pending) == {"being submitted": 5}
 
 
 def test_runs_of_high_rungs_are_shown_and_the_others_only_counted(sweep: Sweep) -> None:
@@ -219,7 +219,7 @@ def test_runs_of_high_rungs_are_shown_and_the_others_only_counted(sweep: Sweep) 
     logs = sweep.layout.batch("b").logs
     logs.mkdir(parents=True)
     (logs / "0.log").touch()
-    view = sweep.look(shown=2)
+    view = sweep.poll(shown=2)
     assert [(run.trial, run.rung) for run in view.running] == [(5, 1), (0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]
     assert [one.run.trial for one in view.shown] == [5, 0]
 
@@ -229,10 +229,10 @@ def test_files_that_vanish_tell_nothing_and_break_nothing(sweep: Sweep) -> None:
     sweep.add(*BEGUN)
     sweep.begin(0, 1)
     sweep.report(0, 0.5)
-    assert sweep.look().shown[0].value == 0.5
+    assert sweep.poll().shown[0].value == 0.5
     shutil.rmtree(sweep.layout.batches)
     shutil.rmtree(sweep.layout.trials)
-    view = sweep.look()
+    view = sweep.poll()
     assert [(one.step, one.value) for one in view.shown] == [(None, None)]
     assert dict(view.pending) == {"": 4}
 
@@ -255,7 +255,7 @@ def test_nothing_of_a_trial_that_does_not_run_is_touched(
 
     for name in ("listdir", "scandir"):
         monkeypatch.setattr(os, name, noted(getattr(os, name)))
-    sweep.look()
+    sweep.poll()
     assert listed == ["journal", "batches/a/logs", "batches/a/results", "trials/0000/1"]
 
 
@@ -290,39 +290,43 @@ def test_of_a_long_metrics_file_only_the_end_is_read_and_torn_lines_are_passed_o
 def test_what_is_no_results_folder_is_an_error_at_the_first_look(tmp_path: Path) -> None:
     for path, words in ((tmp_path, "is not a results folder"), (tmp_path / "no", "does not exist")):
         with pytest.raises(FolderError, match=words):
-            Watch(path, Queue()).look(now=0.0, shown=1)
+            StatusPoller(path, Queue()).poll(now=0.0, shown=1)
 
 
 def test_a_folder_that_cannot_be_read_for_a_while_is_told_and_keeps_what_was_seen(sweep: Sweep) -> None:
     sweep.queue.shown = {}
     sweep.add(*BEGUN)
-    sweep.look()
+    sweep.poll()
     hidden = sweep.layout.root / "hidden"
     sweep.layout.journal.rename(hidden)
     sweep.layout.journal.write_text("no folder")
-    view = sweep.look()
-    assert view.unknown == f"{sweep.layout.journal}: cannot be read: Not a directory"
-    assert len(view.course.state.trials) == 6
+    view = sweep.poll()
+    assert view.problem == f"{sweep.layout.journal}: cannot be read: Not a directory"
+    assert len(view.progress.state.trials) == 6
     sweep.layout.journal.unlink()
     hidden.rename(sweep.layout.journal)
     sweep.add(finished(0, 0.5, batch="a"))
-    view = sweep.look()
-    assert (view.unknown, view.course.best) == ("", [(1100.0, 0.5)])
+    view = sweep.poll()
+    assert (view.problem, best_values(view.progress)) == ("", [(1100.0, 0.5)])
 
 
-def told(course: Course) -> dict[str, Any]:
-    """All that a course can be asked."""
-    state = course.state
+def best_values(progress: SweepProgress) -> list[tuple[float, float]]:
+    return [(change.at, change.value) for change in progress.best_changes]
+
+
+def told(progress: SweepProgress) -> dict[str, Any]:
+    """All that a progress can be asked."""
+    state = progress.state
     return {
         "counts": state.counts,
         "spent": (state.spent_s, state.spent_gpu_s),
-        "best": (state.best, course.best),
-        "rungs": {b: [vars(count) for count in counts] for b, counts in course.rungs.brackets().items()},
-        "current": list(course.rungs.current(newest=2)),
-        "failures": course.failures,
-        "interruptions": list(course.interruptions),
-        "refusal": course.refusal(),
-        "pace": course.pace(now=5000.0),
+        "best": (state.best, progress.best_changes),
+        "rungs": {b: [vars(count) for count in counts] for b, counts in progress.rungs.brackets().items()},
+        "current": list(progress.rungs.current(newest=2)),
+        "failures": progress.failures,
+        "interruptions": list(progress.interruptions),
+        "refusal": progress.refusal,
+        "throughput": progress.throughput(now=5000.0),
         "unended": {name: batch.unfinished for name, batch in state.live.items()},
     }
 
@@ -353,72 +357,72 @@ def test_looking_often_sees_what_looking_once_sees_and_what_status_tells(sweep: 
     for event in events:
         sweep.add(event)
         if drawn.random() < 0.2:
-            sweep.look()
-    once = Course()
+            sweep.poll()
+    once = SweepProgress()
     for event in events:
         once.apply(event)
-    course = sweep.look().course
-    assert told(course) == told(once)
-    summary = Folder(sweep.layout.root).status(now=5000.0)
-    assert course.failures == summary["failures"]
-    assert list(course.interruptions) == summary["newest_interruptions"]
-    assert course.refusal() == summary["reason"]
+    progress = sweep.poll().progress
+    assert told(progress) == told(once)
+    summary = ResultsFolder(sweep.layout.root).status(now=5000.0)
+    assert progress.failures == summary["failures"]
+    assert list(progress.interruptions) == summary["newest_interruptions"]
+    assert progress.refusal == summary["reason"]
 
 
-# --------------------------------------------------------------------------- the course
+# --------------------------------------------------------------------------- the progress
 
 
-def course_of(*events: AnyEvent) -> Course:
-    course = Course()
+def progress_of(*events: AnyEvent) -> SweepProgress:
+    progress = SweepProgress()
     for event in events:
-        course.apply(event)
-    return course
+        progress.apply(event)
+    return progress
 
 
 def test_the_best_so_far_is_kept_with_the_time_of_each_change() -> None:
     values = {0: 0.5, 1: 0.7, 2: None, 3: 0.2}
     ends = [finished(trial, value, at=1100.0 + trial, batch="a") for trial, value in values.items()]
-    course = course_of(*BEGUN, *ends, TrialPromoted(3, 1, 9), planned("b", [3], rung=1))
-    assert course.best == [(1100.0, 0.5), (1103.0, 0.2)]
-    course.apply(finished(3, 0.9, rung=1, at=1050.0, batch="b"))  # and a clock that is off
-    assert course.best == [(1100.0, 0.5), (1103.0, 0.2), (1103.0, 0.5)]
+    progress = progress_of(*BEGUN, *ends, TrialPromoted(3, 1, 9), planned("b", [3], rung=1))
+    assert best_values(progress) == [(1100.0, 0.5), (1103.0, 0.2)]
+    progress.apply(finished(3, 0.9, rung=1, at=1050.0, batch="b"))  # and a clock that is off
+    assert best_values(progress) == [(1100.0, 0.5), (1103.0, 0.2), (1103.0, 0.5)]
 
 
 def test_the_pace_is_that_of_the_last_hour_from_the_start_on() -> None:
     ends = [finished(trial, 0.5, at=1100.0, batch="a") for trial in range(4)]
-    course = course_of(*BEGUN, *ends)
-    assert course.pace(now=1200.0) == Pace(runs=4 / 200, units=12 / 200, gpu_s=200 / 200)
+    progress = progress_of(*BEGUN, *ends)
+    assert progress.throughput(now=1200.0) == Throughput(runs=4 / 200, units=12 / 200, gpu_s=200 / 200)
     many = [TrialCreated(trial, {"x": 0.5}, 0, 3) for trial in range(6, 40)]
     more = [finished(trial, 0.5, at=50_000.0, batch="b") for trial in range(6, 26)]
-    course = course_of(*BEGUN, *ends, *many, planned("b", range(6, 40)), *more)
-    assert course.pace(now=50_400.0) == Pace(runs=20 / 3600, units=60 / 3600, gpu_s=1000 / 3600)
+    progress = progress_of(*BEGUN, *ends, *many, planned("b", range(6, 40)), *more)
+    assert progress.throughput(now=50_400.0) == Throughput(runs=20 / 3600, units=60 / 3600, gpu_s=1000 / 3600)
 
 
 def test_the_pace_of_long_runs_is_that_of_as_many_hours_as_it_takes_and_none_at_first() -> None:
-    assert course_of(*BEGUN).pace(now=1200.0) is None
+    assert progress_of(*BEGUN).throughput(now=1200.0) is None
     ends = [finished(trial, 0.5, at=1000.0 + 9000 * trial, batch="a") for trial in range(4)]
-    pace = course_of(*BEGUN, *ends).pace(now=31_000.0)
-    assert pace is not None
-    assert pace.runs == pytest.approx(4 / 30_000)
+    throughput = progress_of(*BEGUN, *ends).throughput(now=31_000.0)
+    assert throughput is not None
+    assert throughput.runs == pytest.approx(4 / 30_000)
 
 
 def test_a_sweep_that_was_carried_on_has_the_pace_since_then() -> None:
     ends = [finished(trial, 0.5, at=1100.0, batch="a") for trial in range(3)]
     end: list[AnyEvent] = [SweepEnded(1150.0, SweepOutcome.STOPPED, "asked"), SweepResumed(9000.0)]
-    course = course_of(*BEGUN, *ends, *end)
-    assert course.pace(now=9100.0) is None
+    progress = progress_of(*BEGUN, *ends, *end)
+    assert progress.throughput(now=9100.0) is None
     for trial in (3, 4):
-        course.apply(finished(trial, 0.5, at=9050.0, batch="a"))
-    pace = course.pace(now=9100.0)
-    assert pace is not None
-    assert pace.runs == 2 / 100
+        progress.apply(finished(trial, 0.5, at=9050.0, batch="a"))
+    throughput = progress.throughput(now=9100.0)
+    assert throughput is not None
+    assert throughput.runs == 2 / 100
 
 
 def test_a_batch_that_closed_is_no_refusal_and_one_that_was_refused_is_until_the_next() -> None:
-    course = course_of(*BEGUN, BatchClosed("a"))
-    assert course.refusal() is None
-    course = course_of(*BEGUN[:-2], planned("b", [0]), BatchAbandoned("b", "invalid account"))
-    assert course.refusal() == "invalid account"
-    course.apply(planned("c", [0]))
-    course.apply(BatchSubmitted("c", "72", 1002.0))
-    assert course.refusal() is None
+    progress = progress_of(*BEGUN, BatchClosed("a"))
+    assert progress.refusal is None
+    progress = progress_of(*BEGUN[:-2], planned("b", [0]), BatchAbandoned("b", "invalid account"))
+    assert progress.refusal == "invalid account"
+    progress.apply(planned("c", [0]))
+    progress.apply(BatchSubmitted("c", "72", 1002.0))
+    assert progress.refusal is None

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from hpcsweep.cli import app
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import list_records
-from hpcsweep.views.folder import Folder, best_of
+from hpcsweep.views.folder import ResultsFolder, best_of
 
 FUNCTION = """\
 import os
@@ -99,7 +99,7 @@ def test_later_launches_run_the_snapshot_even_if_the_code_is_gone(
     folder = project / "results" / "s"
     done = launch(folder / "sweep.yaml", "--results", str(folder), "--set", "budget.trials=2")
     assert done.exit_code == 0, done.output
-    state = Folder(folder).state
+    state = ResultsFolder(folder).state
     values = [run.value for trial in state.trials for run in trial.runs]
     assert len(values) == 3
     assert all(value is not None and value > 9.9 for value in values)
@@ -120,7 +120,7 @@ def test_launch_killed_while_copying_starts_nothing_and_the_next_one_copies_agai
     done = launch(spec)
     assert done.exit_code == 0, done.output
     assert not (folder / ".code-1.tmp").exists()
-    best = best_of(Folder(folder).state)
+    best = best_of(ResultsFolder(folder).state)
     assert best is not None
     assert best["value"] > 20
 

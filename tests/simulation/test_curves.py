@@ -12,7 +12,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.space import Parameter, Space
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.simulation import RecordedCurves, curve_of, load_curve, simulate, synthetic_curve
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 from tests.simulation.specs import falling, spec_of
 
 CODE = """\
@@ -96,7 +96,7 @@ def recorded(tmp_path: Path) -> Path:
 def test_a_recorded_configuration_has_its_own_values_and_times(tmp_path: Path, recorded: Path) -> None:
     spec = spec_of(tmp_path)
     curves = RecordedCurves(recorded, spec.space)
-    trials = Folder(recorded).state.trials
+    trials = ResultsFolder(recorded).state.trials
     assert curves.count == len(trials) == 17
     failed = 0
     for trial in trials:
@@ -170,7 +170,7 @@ def test_an_inactive_parameter_is_far_from_an_active_one(tmp_path: Path) -> None
 def test_a_sweep_on_recorded_curves_repeats_what_was_recorded(tmp_path: Path, recorded: Path) -> None:
     spec = spec_of(tmp_path, "cluster.simulated.seconds_per_unit=null")
     found = simulate(spec, RecordedCurves(recorded, spec.space))
-    state = Folder(recorded).state
+    state = ResultsFolder(recorded).state
     assert found.best is not None
     assert state.best is not None
     assert (found.best["value"], found.best["trial"]) == (state.best.value, state.best.trial)

@@ -16,7 +16,7 @@ from hpcsweep.simulation import simulate
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import Request, write_request
-from hpcsweep.views.enqueued import count_enqueued
+from hpcsweep.views.folder import count_enqueued
 from tests.simulation.specs import falling, spec_of
 
 Runs = dict[tuple[int, int], int]

@@ -11,7 +11,7 @@ import pytest
 from hpcsweep.core.events import Config
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.simulation import simulate
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 from tests.driver.sweeps import TABLE_81
 from tests.simulation.specs import falling, spec_of
 
@@ -166,7 +166,7 @@ def test_a_kept_folder_is_resumed_and_its_time_continues(tmp_path: Path) -> None
     assert (again.trials, again.busy_s) == (5, 20.0)
     nothing = simulate(spec_of(tmp_path, FIFO, "budget.trials=5"), falling, folder=folder)
     assert (nothing.trials, nothing.busy_s, nothing.makespan_s) == (5, 0.0, 0.0)
-    events = Folder(folder).reading.events
+    events = ResultsFolder(folder).events
     times = [at for event in events if (at := getattr(event, "at", None)) is not None]
     assert times == sorted(times)
     with pytest.raises(FolderError, match="belongs to another sweep"):
@@ -197,5 +197,5 @@ def test_a_killed_simulation_resumes_without_loss(tmp_path: Path, count: int) ->
     assert (found.trials, found.runs, found.failures) == (17, 22, 0)
     assert found.best == whole.best
     # What was under way was not counted, and is trained again; nothing else is.
-    assert Folder(folder).state.spent_s == pytest.approx(whole.busy_s)
+    assert ResultsFolder(folder).state.spent_s == pytest.approx(whole.busy_s)
     assert found.busy_s <= whole.busy_s

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, RunFinished, SweepEnded
-from hpcsweep.views.folder import Folder
+from hpcsweep.views.folder import ResultsFolder
 
 from .fixture import PrivateSlurm
 from .sweeps import TRAINER, Sweep, finish, outcome, wait_until
@@ -176,7 +176,7 @@ def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(sweep: Swee
     foreground = sweep.launch()
 
     def drives() -> bool:
-        driver = Folder(sweep.root).driver
+        driver = ResultsFolder(sweep.root).driver
         return driver is not None and driver.pid == foreground.pid
 
     wait_until("the launch drives", drives)

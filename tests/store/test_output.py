@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.errors import FolderError
-from hpcsweep.html.writing import write_page
+from hpcsweep.html.page import write_page
 from hpcsweep.store.output import is_stdout, write_output
 from tests.users import ADA, BOB, IS_ROOT, as_user, open_folder
 

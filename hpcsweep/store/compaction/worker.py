@@ -43,7 +43,7 @@ from hpcsweep.store.journal.segments import checksum_at, read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.skipped import Skipped
 from hpcsweep.views.folder import best_of
-from hpcsweep.views.metrics import Reports, joined, raw_files, read_part
+from hpcsweep.views.metrics import ReportColumns, concat_tables, raw_files, read_part
 from hpcsweep.views.tables import runs_table, trials_table
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId,
     """The runs that are in it; without any, and without batches and older parts, nothing is written."""
     make_dirs(layout.compacted)
     remove_orphans(layout, told=order.told, upto=segment_of(order.part))
-    reports = Reports()
+    reports = ReportColumns()
     trials: dict[int, dict[str, int]] = {}
     taken: list[RunId] = []
     for trial, group in groupby(order.runs, key=lambda candidate: candidate.trial):
@@ -104,7 +104,7 @@ def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId,
             taken.append(candidate.run)
     if taken or order.replaces:
         older = [read_part(layout.reports_part(part)) for part in order.replaces]
-        _write_parquet(layout.reports_part(order.part), joined([*older, reports.table()]))
+        _write_parquet(layout.reports_part(order.part), concat_tables([*older, reports.table()]))
     batches = write_batches(layout, order.part, order.batches) if order.batches else {}
     if taken or order.replaces or batches:
         write_index(layout, order.part, PartIndex(trials, batches, order.replaces))

@@ -1,0 +1,292 @@
+"""Numbers, configurations, costs and outcomes as people read them, on terminals and pages alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from hpcsweep.core.counting import plural
+from hpcsweep.core.domains import format_value
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.core.models import SIMULATION_BEGINS_S
+from hpcsweep.core.state import SweepState
+from hpcsweep.store.process_id import ProcessId
+from hpcsweep.views.folder import best_of
+from hpcsweep.views.liveness import Liveness
+from hpcsweep.views.progress import RungCount, uses_gpus
+from hpcsweep.views.warnings import blocked_batches, cluster_errors, excluded_nodes, trials_from_scratch
+
+#: So many items of a list are named.
+MOST_LISTED: Final = 10
+#: A longer label is cut in the middle: either end may distinguish it from others.
+_LONGEST_LABEL: Final = 32
+
+OUTCOME_TEXT: Final[Mapping[Outcome | FailureKind | Interruption, str]] = {
+    Outcome.COMPLETED: "completed",
+    Outcome.FAILED: "failed",
+    Outcome.OUT_OF_MEMORY: "out of memory",
+    Outcome.LOST: "lost for good",
+    Outcome.STOPPED: "stopped early",
+    Outcome.CANCELLED: "cancelled for good by the user",
+    FailureKind.CRASHED: "crashed",
+    FailureKind.NOT_FINITE: "not finite",
+    FailureKind.NEVER_REPORTED: "never reported",
+    FailureKind.UNREADABLE: "unreadable report",
+    FailureKind.OUT_OF_MEMORY: "out of memory",
+    FailureKind.LOST: "lost for good",
+    FailureKind.CANCELLED: "cancelled for good by the user",
+    Interruption.PREEMPTED: "preempted",
+    Interruption.TIMEOUT: "timed out",
+    Interruption.NODE_FAIL: "node failed",
+    Interruption.CANCELLED: "cancelled by the user",
+    Interruption.CANCELLED_BY_ADMIN: "cancelled by an admin",
+    Interruption.TRAINING_ERROR: "failed, tried again",
+    Interruption.NEVER_STARTED: "never able to start",
+    Interruption.WORKER_DIED: "ended without a result",
+    Interruption.LOST: "lost",
+    Interruption.NOT_STARTED: "not begun",
+    Interruption.SWEEP_STOPPED: "cancelled with the sweep",
+}
+
+
+# ---------------------------------------------------------------------- numbers
+
+
+def number(value: float) -> str:
+    """Six significant digits."""
+    return f"{value:.6g}"
+
+
+def share(part: float, whole: float) -> str:
+    """`12%`, `0.4%`, `<0.1%`; of nothing it is 0%."""
+    percent = 100 * part / whole if whole else 0.0
+    if 0 < percent < 0.1:
+        return "<0.1%"
+    return f"{percent:.1f}%" if 0 < percent < 10 else f"{percent:.0f}%"
+
+
+def size(count: int) -> str:
+    """Bytes as `812 B`, `1.5 MB`, `82 GB`; powers of 1000, as quotas and `ls` have them."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def listing(items: Sequence[object]) -> str:
+    """`3, 1, 8`; of a long list the first ones: `3, 1, 8 and 12 more`."""
+    text = ", ".join(map(str, items[:MOST_LISTED]))
+    return f"{text} and {len(items) - MOST_LISTED:,} more" if len(items) > MOST_LISTED else text
+
+
+# ---------------------------------------------------------------------- times
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `4.2 min`, `3.5 h`, `6.2 days`."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h" if seconds < 172_800 else f"{seconds / 86400:.3g} days"
+
+
+def hours(seconds: float) -> float:
+    """Hours of three significant digits, whole from a thousand on."""
+    value = seconds / 3600
+    return float(round(value) if value >= 1000 else f"{value:.3g}")
+
+
+def hours_text(seconds: float) -> str:
+    """`3.25`, `12,345`."""
+    value = hours(seconds)
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def timestamp(at: float) -> str:
+    """A Unix time as local time; in a simulation the time since that began."""
+    if 0 <= at - SIMULATION_BEGINS_S < 10 * 365 * 86400:  # long before there was any sweep
+        return f"{duration(round(at - SIMULATION_BEGINS_S))} after the simulation began"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+# ---------------------------------------------------------------------- configurations
+
+
+def value_text(value: Any) -> str:
+    """A value of a configuration: text as it is, floats with six digits, the rest as in YAML."""
+    match value:
+        case str():
+            return value
+        case float():
+            return number(value)
+        case _:
+            return format_value(value)
+
+
+def label(value: Any) -> str:
+    """The same, short enough for an axis."""
+    text = number(value) if isinstance(value, int) and not isinstance(value, bool) else value_text(value)
+    half = _LONGEST_LABEL // 2
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: half - 1]} … {text[2 - half :]}"
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """`lr=0.01 optimizer=adam`."""
+    return " ".join(f"{name}={value_text(value)}" for name, value in config.items())
+
+
+# ---------------------------------------------------------------------- a sweep
+
+
+def best_text(state: SweepState) -> str:
+    """The best so far in one line."""
+    best = best_of(state)
+    if best is None:
+        return "no value yet"
+    value = f"{state.metric} {number(best['value'])}"
+    return f"{value} (trial {best['trial']} at step {best['resource']}{mean_text(best)})"
+
+
+def mean_text(best: Mapping[str, Any]) -> str:
+    """Of how many repeats a value is the mean; empty for a single training."""
+    return f", the mean of {best['repeats']} repeats" if "repeats" in best else ""
+
+
+def cost(state: SweepState, budget: float | None = None) -> str:
+    """GPU-hours, or run-hours where no GPU is used.
+
+    Args:
+        state: Of the sweep.
+        budget: GPU-hours that it may cost, None if that is not limited or not known.
+    """
+    if uses_gpus(state) or (state.gpus is None and budget is not None):
+        of = "" if budget is None else f" of {budget:g}"
+        return f"{hours_text(state.spent_gpu_s)}{of} GPU-hours"
+    return f"{hours_text(state.spent_s)} run-hours"
+
+
+def runs_text(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = None) -> str:
+    """For example `17 runs completed, 2 failed, 9 running, 3 pending`; states without runs are left out.
+
+    Args:
+        counts: Number of runs by state.
+        failed_by: Failed runs by kind; named unless all crashed.
+    """
+    words = {"stopped": "stopped early", "submitted": "under way"}
+    others = [
+        f"{counts[state]:,} {words.get(state, state)}"
+        for state in ("failed", "stopped", "running", "submitted", "pending", "waiting")
+        if counts.get(state)
+    ]
+    if counts.get("failed") and failed_by and failed_by.keys() != {FailureKind.CRASHED.value}:
+        kinds = ", ".join(f"{n:,} {OUTCOME_TEXT[FailureKind(kind)]}" for kind, n in failed_by.items())
+        others[0] += f" ({kinds})"
+    return ", ".join([f"{plural(counts['completed'], 'run')} completed", *others])
+
+
+def rung_text(count: RungCount) -> str:
+    """For example `27x3` when all are done, `20/27x3 (2 failed, 1 stopped)` while some are not."""
+    done = str(count.runs) if count.ended == count.runs else f"{count.ended}/{count.runs}"
+    others = [f"{n} {word}" for n, word in ((count.failed, "failed"), (count.stopped, "stopped")) if n]
+    return f"{done}x{count.resource}" + (f" ({', '.join(others)})" if others else "")
+
+
+def bracket_text(rungs: Sequence[RungCount]) -> str:
+    """For example `27x1 > 9x3 > 2/3x9`."""
+    return " > ".join(map(rung_text, rungs))
+
+
+def checkpoints_text(checkpoints: Mapping[str, int]) -> str:
+    """What checkpoints take, and of how many trials they were removed; empty if there never were any.
+
+    Args:
+        checkpoints: See `ResultsFolder.checkpoints`.
+    """
+    removed = checkpoints["removed_trials"]
+    if not checkpoints["files"] and not removed:
+        return ""
+    text = (
+        f"{size(checkpoints['bytes'])} in {plural(checkpoints['files'], 'file')} "
+        f"of {plural(checkpoints['trials'], 'trial')}"
+    )
+    return f"{text}; {removed_text(removed, checkpoints['removed_bytes'])}" if removed else text
+
+
+def removed_text(trials: int, count: int) -> str:
+    """That checkpoints of so many trials, `count` bytes, are gone."""
+    return f"those of {plural(trials, 'trial')} that could not go on were removed ({size(count)})"
+
+
+def driver_text(state: SweepState, driver: ProcessId | None, liveness: Liveness | None) -> str:
+    """Who drives a sweep that has not ended.
+
+    Args:
+        state: Of the sweep.
+        driver: The process that drives it.
+        liveness: What the queue shows, where it was asked.
+    """
+    if driver is not None:
+        return str(driver)
+    if state.detached is None:
+        return "none at work; launch again to resume"
+    if liveness is not None and liveness.driven is False:
+        return "none at work"
+    ticks = [batch.tick_job for batch in state.live.values() if batch.tick_job]
+    jobs = f", then tick jobs {', '.join(ticks)}" if ticks else ""
+    return f"its jobs on {state.detached.cluster}: tasks as they finish{jobs}"
+
+
+def location(node: str, job: str, seconds: float = 0.0) -> str:
+    """` on n1 (job 4711_3, 12 s)`, as far as it is known."""
+    details = [f"job {job}" if job else "", duration(seconds) if seconds else ""]
+    known = ", ".join(detail for detail in details if detail)
+    return (f" on {node}" if node else "") + (f" ({known})" if known else "")
+
+
+def attempt_text(outcome: FailureKind | Interruption, attempt: Mapping[str, Any]) -> str:
+    """For example `crashed: trial 3 rung 0 on n1 (job 4711_3): ValueError: odd`.
+
+    Args:
+        outcome: How it ended.
+        attempt: One of `SweepProgress.failures` or `SweepProgress.interruptions`.
+    """
+    where = location(attempt["node"], attempt["job"])
+    run = f"trial {attempt['trial']} rung {attempt['rung']}"
+    return f"{OUTCOME_TEXT[outcome]}: {run}{where}: {attempt['message']}"
+
+
+def warning_lines(state: SweepState, *, now: float) -> list[str]:
+    """What holds up a sweep that has not ended; one line for each."""
+    if state.ended is not None:
+        return []
+    lines = [f"cannot start: {found['reason']}" for found in blocked_batches(state)]
+    lines += [
+        f"{found['means']} (since {timestamp(found['at'])}): {found['words']}"
+        for found in cluster_errors(state)
+    ]
+    if state.submit_limit:
+        lines.append(f"waits for its turn: {state.submit_limit}")
+    lines += [
+        f"excluded: {out.node} until {timestamp(out.until)}: {out.reason}"
+        for out in excluded_nodes(state, now=now)
+    ]
+    again = trials_from_scratch(state)
+    if again:
+        one = len(again) == 1
+        lines.append(
+            f"trained from scratch: trial{'' if one else 's'} {listing(again)}, "
+            f"whose checkpoint{' was' if one else 's were'} removed before (train.keep: all keeps them)"
+        )
+    if state.pausing is not None:
+        lines.append(f"pausing, nothing more is submitted: {state.pausing.reason}")
+    return lines
+
+
+def clock_text(node: str, seconds: float) -> str:
+    """For example `n1 is at least 40 s ahead of the driver`; negative seconds: behind."""
+    way = "ahead of" if seconds > 0 else "behind"
+    return f"{node or 'a node'} is at least {duration(abs(seconds))} {way} the driver"
