@@ -72,7 +72,7 @@ def test_the_spec_reads_back_with_the_cluster_s_own_keys(spec: Path, tmp_path: P
         ("cluster.farm_queue=3", "cluster.farm_queue: must be text, got 3; quote it"),
         ("cluster={name: farm}", "cluster.farm_queue: missing"),
         ("cluster.prioritty=3", "cluster.prioritty: unknown key; did you mean 'priority'?"),
-        ("cluster.name=slurm", "cluster.farm_queue: unknown key; expected one of: name, max_gpus"),
+        ("cluster.name=slurm", "cluster.farm_queue: unknown key; did you mean 'queue'?"),
         (
             "cluster={name: broken}",
             "cluster.name: 'broken' cannot be imported: ModuleNotFoundError: No module named 'no_such",
