@@ -26,7 +26,7 @@ on_slow: Callable[[str, float], None] | None = None
 LOOK_S: Final = 0.1
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ProcessResult(msgspec.Struct, frozen=True):
     """What a program said.
 
     Attributes:
@@ -53,7 +53,7 @@ def run_process(
     env: Mapping[str, str] | None = None,
     stdin: str = "",
     until: re.Pattern[str] | None = None,
-) -> Answer:
+) -> ProcessResult:
     """Run a program to its end or its time limit; whatever it left behind is ended then too.
 
     Runs in a session of its own: Ctrl-C at the terminal ends us, not a submission on its way.
@@ -87,13 +87,15 @@ def run_process(
             )
         )
         try:
-            return _listen(process, timeout_s=timeout_s, until=until)
+            return _collect(process, timeout_s=timeout_s, until=until)
         except BaseException:
             _end(process)
             raise
 
 
-def _listen(process: subprocess.Popen[bytes], *, timeout_s: float, until: re.Pattern[str] | None) -> Answer:
+def _collect(
+    process: subprocess.Popen[bytes], *, timeout_s: float, until: re.Pattern[str] | None
+) -> ProcessResult:
     """Read what it says until it ends, has said `until`, or its time is over."""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -124,7 +126,7 @@ def _listen(process: subprocess.Popen[bytes], *, timeout_s: float, until: re.Pat
         if stopped:
             code = process.wait()
     age_s = time.monotonic() - silent_at if stopped else None
-    return Answer(code, _text(said[process.stdout]), _text(said[process.stderr]), age_s)
+    return ProcessResult(code, _text(said[process.stdout]), _text(said[process.stderr]), age_s)
 
 
 def _name_of(process: subprocess.Popen[bytes]) -> str:
@@ -155,7 +157,7 @@ def _text(data: bytearray) -> str:
     return data.decode(errors="replace")
 
 
-def run(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> Answer:
+def run(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> ProcessResult:
     """The program's answer, whatever its exit status.
 
     Raises:

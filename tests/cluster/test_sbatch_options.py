@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.cluster.slurm.environment import kept_out
+from hpcsweep.cluster.slurm.environment import overriding_variables
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.sbatch_options import (
     canonical,
@@ -263,4 +263,4 @@ def test_variables_that_could_change_what_a_task_holds_are_kept_out(
     cluster.submit(msgspec.structs.replace(batch, shape=TaskResources()))
     seen = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
     assert {name for name in seen if name.startswith("SBATCH_")} == {"SBATCH_RESERVATION", "SBATCH_WCKEY"}
-    assert kept_out() == {f"SBATCH_{name}" for name in changing.split()}
+    assert overriding_variables() == {f"SBATCH_{name}" for name in changing.split()}

@@ -16,7 +16,15 @@ import hpcsweep
 from hpcsweep.cluster.local.devices import device_findings
 from hpcsweep.cluster.slurm import checks
 from hpcsweep.cluster.slurm.backend import SlurmBackend
-from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, Site, read_config, read_partitions
+from hpcsweep.cluster.slurm.site import (
+    Association,
+    Node,
+    Partition,
+    Qos,
+    SlurmSite,
+    read_config,
+    read_partitions,
+)
 from hpcsweep.cluster.slurm.site_checks import site_findings
 from hpcsweep.core.findings import Finding, failure, good, warning
 from hpcsweep.doctor import filesystem as filesystem_module
@@ -224,7 +232,7 @@ LOW = Partition("low", default=True, max_time_s=5400, preempt_mode="REQUEUE", gr
 HIGH = Partition("high", tier=10, state="DOWN")
 EMPTY = Partition("empty", max_time_s=90, default_time_s=60, total_nodes=0)
 GIVES_WAY = "jobs in low give way to those in high (REQUEUE), GraceTime 2 min"
-LIMITED = Site(
+LIMITED = SlurmSite(
     max_array_size=0,
     min_job_age_s=2,
     kill_wait_s=30,
@@ -249,7 +257,7 @@ def test_what_takes_jobs_away_is_read_from_slurm_s_own_words() -> None:
     site = read_config(f"{config}ScronParameters = enable\n")
     assert (site.preempts, site.warns_preempted, site.scrontab) == ("partition_prio", True, True)
     nothing = "PreemptType = preempt/none\nPreemptParameters = (null)\nScronParameters = (null)\n"
-    assert read_config(nothing) == Site()
+    assert read_config(nothing) == SlurmSite()
     line = "PartitionName=low PriorityTier=3 GraceTime=120 PreemptMode=REQUEUE"
     assert read_partitions(line) == (Partition("low", tier=3, grace_s=120, preempt_mode="REQUEUE"),)
 
@@ -294,8 +302,8 @@ def test_what_a_site_limits_has_and_takes_away() -> None:
     ]
 
 
-@pytest.mark.parametrize("site", [Site(whole_nodes=True), Site()])
-def test_partition_that_gives_whole_nodes_is_told(site: Site) -> None:
+@pytest.mark.parametrize("site", [SlurmSite(whole_nodes=True), SlurmSite()])
+def test_partition_that_gives_whole_nodes_is_told(site: SlurmSite) -> None:
     site = msgspec.structs.replace(
         site, partitions=(msgspec.structs.replace(LOW, exclusive=not site.whole_nodes),), nodes=NODES
     )
@@ -307,7 +315,7 @@ def test_partition_that_gives_whole_nodes_is_told(site: Site) -> None:
     ("site", "found"),
     [
         (
-            Site(min_job_age_s=2, kill_wait_s=5),
+            SlurmSite(min_job_age_s=2, kill_wait_s=5),
             warning(
                 "ends of jobs",
                 ends("5 s"),
@@ -316,21 +324,21 @@ def test_partition_that_gives_whole_nodes_is_told(site: Site) -> None:
             ),
         ),
         (
-            Site(min_job_age_s=2, kill_wait_s=60),
+            SlurmSite(min_job_age_s=2, kill_wait_s=60),
             warning(
                 "ends of jobs",
                 ends("1 min"),
                 "without accounting either, tasks that end without a result are taken for lost and repeated",
             ),
         ),
-        (Site(), good("limits", "arrays of any size")),
+        (SlurmSite(), good("limits", "arrays of any size")),
         (
-            Site(partitions=(HIGH,)),
+            SlurmSite(partitions=(HIGH,)),
             warning("partitions", "none is the default", "name one in the spec, as cluster.partition"),
         ),
-        (Site(partitions=(EMPTY,)), good("partitions", "without GPUs: empty")),
+        (SlurmSite(partitions=(EMPTY,)), good("partitions", "without GPUs: empty")),
         (
-            Site(partitions=(EMPTY, LOW)),
+            SlurmSite(partitions=(EMPTY, LOW)),
             warning(
                 "partitions",
                 "the nodes of low (default) are not shown to you, so their GPUs are not known",
@@ -338,36 +346,36 @@ def test_partition_that_gives_whole_nodes_is_told(site: Site) -> None:
             ),
         ),
         (
-            Site(accounting=True, enforces=True),
+            SlurmSite(accounting=True, enforces=True),
             warning("accounts", "Slurm's database shows no account of yours", "ask the admins for one"),
         ),
         (
-            Site(preempts="qos"),
+            SlurmSite(preempts="qos"),
             good("preemption", "jobs of some QOS give way to those of others (preempt/qos)"),
         ),
         (
-            Site(preempts="partition_prio", warns_preempted=True, partitions=(LOW, HIGH), nodes=NODES),
+            SlurmSite(preempts="partition_prio", warns_preempted=True, partitions=(LOW, HIGH), nodes=NODES),
             good("preemption", GIVES_WAY),
         ),
     ],
 )
-def test_what_else_a_site_may_be_like(site: Site, found: Finding) -> None:
+def test_what_else_a_site_may_be_like(site: SlurmSite, found: Finding) -> None:
     assert found in list(site_findings(site, partition=None))
 
 
 @pytest.mark.parametrize(
     "site",
     [
-        Site(partitions=(LOW, HIGH), nodes=NODES),
-        Site(preempts="partition_prio", partitions=(LOW, HIGH), nodes=NODES[1:]),
-        Site(
+        SlurmSite(partitions=(LOW, HIGH), nodes=NODES),
+        SlurmSite(preempts="partition_prio", partitions=(LOW, HIGH), nodes=NODES[1:]),
+        SlurmSite(
             preempts="partition_prio",
             partitions=(msgspec.structs.replace(LOW, preempt_mode="OFF"), HIGH),
             nodes=NODES,
         ),
     ],
 )
-def test_who_need_not_give_way_is_not_told_so(site: Site) -> None:
+def test_who_need_not_give_way_is_not_told_so(site: SlurmSite) -> None:
     assert "preemption" not in [found.topic for found in site_findings(site, partition=None)]
 
 

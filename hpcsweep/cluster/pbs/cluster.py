@@ -18,7 +18,7 @@ from hpcsweep.cluster import processes
 from hpcsweep.cluster.backend import SweepRequest
 from hpcsweep.cluster.pbs.jobs import job_id, shown_tasks, subjob
 from hpcsweep.cluster.pbs.options import PbsSection
-from hpcsweep.cluster.processes import Answer
+from hpcsweep.cluster.processes import ProcessResult
 from hpcsweep.cluster.script import (
     check_length,
     exports,
@@ -258,7 +258,7 @@ class PbsCluster(Cluster):
             raise ClusterUnavailable(f"{argv[0]}: {answer.message}")
 
 
-def _only_gone(answer: Answer) -> bool:
+def _only_gone(answer: ProcessResult) -> bool:
     """Whether a program complains of nothing but jobs that are gone."""
     lines = [line for line in answer.err.splitlines() if line.strip()]
     return bool(lines) and all(_GONE.search(line) for line in lines)

@@ -80,13 +80,13 @@ class SimulatedCluster(Cluster):
         self.clock = VirtualClock(start, longest_s=poll_s[1])
         self._options = options
         self._slots = options.nodes * options.places(shape)
-        self._draws = FaultSampler(options, seed=seed, grace_s=grace_s, settle_s=settle_s)
+        self._faults = FaultSampler(options, seed=seed, grace_s=grace_s, settle_s=settle_s)
         trainings = TrainingModel(
-            options, curve=curve, unit_seconds=unit_seconds, draws=self._draws, reached=reached or {}
+            options, curve=curve, unit_seconds=unit_seconds, faults=self._faults, reached=reached or {}
         )
-        self._site = Site(options, clock=self.clock, draws=self._draws, trainings=trainings)
+        self._site = Site(options, clock=self.clock, faults=self._faults, trainings=trainings)
         self.usage, self.ends = self._site.usage, self._site.ends
-        self._outages = Outages(self._draws.outages(), start)
+        self._outages = Outages(self._faults.outages(), start)
         self._numbers = itertools.count(1)
         self._queued: int | None = None
         self._lost: set[str] = set()
@@ -111,7 +111,7 @@ class SimulatedCluster(Cluster):
         # As sbatch: the script is there before the cluster is asked.
         BatchLayout(batch.folder).script.write_text("#!/bin/sh\n", encoding="utf-8")
         outage = self._is_out()
-        reply = self._draws.reply(number, outage=outage)
+        reply = self._faults.reply(number, outage=outage)
         if not reply.given:
             self._get_through(number, batch, reply.arrives_s)
             now = self.clock.time()
@@ -148,8 +148,8 @@ class SimulatedCluster(Cluster):
                 state = array.states[task]
                 if state is not None:
                     shown[TaskId(batch.name, task)] = self._now(array, task, state)
-            for task in [task for task in array.shared.untold if task not in array.tasks]:
-                array.shared.untold.discard(task)
+            for task in [task for task in array.shared.unreported if task not in array.tasks]:
+                array.shared.unreported.discard(task)
                 self.clock.wake(self.clock.time() + self.grace_s)  # so long the driver waits for it
         return shown
 

@@ -23,7 +23,7 @@ class Nodes:
         self._slots = [slots] * count
         self.names = [f"node{index + 1:03d}" for index in range(count)]
 
-    def take(self, shape: TaskResources, exclude: Container[str]) -> int | None:
+    def allocate(self, shape: TaskResources, exclude: Container[str]) -> int | None:
         """The node that now runs one more such task; None without room beside the excluded ones."""
         free, needed = self._kind(shape)
         rooms = (index for index, room in enumerate(free) if room >= needed)
@@ -32,7 +32,7 @@ class Nodes:
             free[node] -= needed
         return node
 
-    def give_back(self, node: int, shape: TaskResources) -> None:
+    def release(self, node: int, shape: TaskResources) -> None:
         """A task of this shape has left the node."""
         free, needed = self._kind(shape)
         free[node] += needed

@@ -36,7 +36,12 @@ class Site:
     """
 
     def __init__(
-        self, options: SimulatedOptions, *, clock: VirtualClock, draws: FaultSampler, trainings: TrainingModel
+        self,
+        options: SimulatedOptions,
+        *,
+        clock: VirtualClock,
+        faults: FaultSampler,
+        trainings: TrainingModel,
     ) -> None:
         start = clock.time()
         self.arrays: dict[str, Array] = {}
@@ -44,11 +49,11 @@ class Site:
         self.ends: Counter[Phase] = Counter()
         self._options = options
         self._clock = clock
-        self._draws = draws
+        self._faults = faults
         self._trainings = trainings
         self._nodes = Nodes(options.nodes, gpus=options.gpus, slots=options.places(TaskResources()))
         self.nodes = tuple(self._nodes.names)
-        self._failures = [Failures(draws.node_failures(i), start) for i in range(options.nodes)]
+        self._failures = [Failures(faults.node_failures(i), start) for i in range(options.nodes)]
         self._on_node: list[dict[tuple[int, int], tuple[Array, Task]]] = [{} for _ in range(options.nodes)]
         self._queue = Queue()
 
@@ -63,13 +68,13 @@ class Site:
         header, *lines = files.manifest.read_bytes().splitlines()
         shared = ArrayContext(
             clock=self._clock,
-            draws=self._draws,
+            faults=self._faults,
             trainings=self._trainings,
             header=_header_decoder.decode(header),
             files=files,
             job=str(number),
             reports=reports,
-            untold=set(),
+            unreported=set(),
         )
         array = self.arrays[batch.name] = Array(number, batch, shared)
         for index, line in enumerate(lines):
@@ -99,7 +104,7 @@ class Site:
         """Let them wait for as long as each has to."""
         waits: dict[float, list[Task]] = {}
         for task in tasks:
-            waits.setdefault(self._draws.wait(task.runs[0], task.restart), []).append(task)
+            waits.setdefault(self._faults.wait(task.runs[0], task.restart), []).append(task)
         for wait_s, group in waits.items():
             self._clock.at(self._clock.time() + wait_s, functools.partial(self._waited, array, group))
 
@@ -112,7 +117,7 @@ class Site:
         """Start the first in the queue, again and again until one finds no room."""
         while (first := self._queue.first()) is not None:
             array, task = first
-            node = self._nodes.take(array.shape, array.exclude)
+            node = self._nodes.allocate(array.shape, array.exclude)
             if node is None:
                 return
             self._queue.take()
@@ -128,7 +133,7 @@ class Site:
         self._on_node[node][array.number, task.index] = array, task
         array.states[task.index] = TaskState(Phase.RUNNING, node=self.nodes[node])
         task.start(node, self.nodes[node])
-        preempted_s = self._draws.preempted_after(task.runs[0], task.restart)
+        preempted_s = self._faults.preempted_after(task.runs[0], task.restart)
         limit_s = array.shape.time_s or self._options.time_limit or math.inf
         phase = Phase.PREEMPTED if preempted_s < limit_s else Phase.TIMEOUT
         if min(preempted_s, limit_s) < math.inf:
@@ -189,7 +194,7 @@ class Site:
     def _free(self, array: Array, task: Task) -> None:
         """It runs no more: its place is for the next one."""
         assert task.node is not None
-        self._nodes.give_back(task.node, array.shape)
+        self._nodes.release(task.node, array.shape)
         del self._on_node[task.node][array.number, task.index]
         task.node = None
         self._queue.leave(array)

@@ -10,7 +10,7 @@ import msgspec
 
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.faults import FaultSampler
-from hpcsweep.cluster.simulated.training import Training, TrainingModel, spoken
+from hpcsweep.cluster.simulated.training import Training, TrainingModel, error_message
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout
@@ -30,13 +30,13 @@ class ArrayContext(msgspec.Struct, frozen=True):
     """
 
     clock: VirtualClock
-    draws: FaultSampler
+    faults: FaultSampler
     trainings: TrainingModel
     header: Header
     files: BatchLayout
     job: str
     reports: bool
-    untold: set[int]
+    unreported: set[int]
 
 
 class Task:
@@ -91,7 +91,7 @@ class Task:
         """Its node is gone: only checkpoints are left."""
         for training in self._going.values():
             self._shared.trainings.leave(training, self._shared.clock.time())
-        self._shared.untold.add(self.index)
+        self._shared.unreported.add(self.index)
         self._clear()
 
     def _clear(self) -> None:
@@ -166,7 +166,7 @@ class Task:
             try:
                 value = self._shared.trainings.objective(run, step)
             except Exception as error:
-                self._finish(n, training, None, spoken(error))
+                self._finish(n, training, None, error_message(error))
                 return False
             if n not in self._writers:
                 trial = Layout.of_batch(self._shared.files.root).trial(run.trial)
@@ -210,9 +210,9 @@ class Task:
             path.write_bytes(data)
             return True
 
-        late_s = self._shared.draws.late(self.runs[n], self.restart)
+        late_s = self._shared.faults.late(self.runs[n], self.restart)
         if late_s:
-            self._shared.untold.add(self.index)
+            self._shared.unreported.add(self.index)
             self._shared.clock.at(self._shared.clock.time() + late_s, write)
         else:
             write()

@@ -68,18 +68,18 @@ class TrainingModel:
         *,
         curve: Curve,
         unit_seconds: UnitSeconds,
-        draws: FaultSampler,
+        faults: FaultSampler,
         reached: Mapping[int, int],
     ) -> None:
         self._options = options
         self._curve = curve
         self._unit_seconds = unit_seconds
-        self._draws = draws
+        self._faults = faults
         self._reached = dict(reached)
 
     def begin(self, run: ManifestRun, now: float) -> Training:
         """Start it from the trial's newest checkpoint, or from that of the trial that it is a clone of."""
-        luck = self._draws.run(run)
+        luck = self._faults.run(run)
         start = self._reached.get(run.trial, run.parent_step)
         unit_s = self._unit_seconds(run.config) * luck.factor
         ready = now + self._options.startup
@@ -111,13 +111,13 @@ class TrainingModel:
         try:
             values = [self.objective(run, step) for step in range(first, run.resource + 1)]
         except Exception as error:
-            return None, spoken(error)
+            return None, error_message(error)
         finite = [value for value in values if math.isfinite(value)]
         if not finite:
             return None, f"metric {program.metric!r} is {values[-1]} at step {run.resource}"
         return (min if program.mode == "min" else max)(finite), ""
 
 
-def spoken(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """As the last line of a traceback has it."""
     return f"{type(error).__name__}: {error}"

@@ -7,25 +7,25 @@ from collections.abc import Mapping
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.requests import ResourceRequest, may_be_used, wanted_partitions
 from hpcsweep.cluster.slurm.sbatch_options import takes_whole_nodes
-from hpcsweep.cluster.slurm.site import Node, Site
+from hpcsweep.cluster.slurm.site import Node, SlurmSite
 from hpcsweep.core.protocols import TaskAllocation, TaskResources
 
 
 def holding(
-    site: Site, wish: ResourceRequest, shape: TaskResources, options: Mapping[str, OptionValue]
+    site: SlurmSite, request: ResourceRequest, shape: TaskResources, options: Mapping[str, OptionValue]
 ) -> TaskAllocation:
     """What one task of this shape will hold at most; what it asks for where the nodes are not known.
 
     Args:
         site: As Slurm describes it.
-        wish: Where the tasks may run.
+        request: Where the tasks may run.
         shape: What a task asks for.
         options: Every sbatch option of the batch, those of the template with them.
     """
     option = takes_whole_nodes(options)
     nodes: dict[str, Node] = {}
     reason = ""
-    for partition in wanted_partitions(site, wish):
+    for partition in wanted_partitions(site, request):
         if option:
             why = f"--{option} takes whole nodes"
         elif site.whole_nodes:
@@ -36,7 +36,7 @@ def holding(
             continue
         reason = reason or why
         nodes |= {
-            n.name: n for n in site.nodes_of(partition.name) if may_be_used(n, wish) and _fits(n, shape)
+            n.name: n for n in site.nodes_of(partition.name) if may_be_used(n, request) and _fits(n, shape)
         }
     gpus = max((sum(node.gpus.values()) for node in nodes.values()), default=shape.gpus)
     cpus = max((node.cpus for node in nodes.values()), default=shape.cpus)
@@ -48,15 +48,15 @@ def holding(
     )
 
 
-def tick_warning(site: Site, wish: ResourceRequest, options: Mapping[str, OptionValue]) -> str:
+def tick_warning(site: SlurmSite, request: ResourceRequest, options: Mapping[str, OptionValue]) -> str:
     """That the small jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
 
     Args:
         site: As Slurm describes it.
-        wish: Where they run.
+        request: Where they run.
         options: Every sbatch option of such a job.
     """
-    held = holding(site, wish, TaskResources(), options)
+    held = holding(site, request, TaskResources(), options)
     if not held.gpus:
         return ""
     others = [

@@ -9,7 +9,7 @@ from typing import Final
 
 from hpcsweep.cluster.backend import Presence
 from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.environment import kept_out
+from hpcsweep.cluster.slurm.environment import overriding_variables
 from hpcsweep.cluster.slurm.site_checks import site_findings
 from hpcsweep.cluster.slurm.site_reader import read_site
 from hpcsweep.core.findings import Finding, Level, failure, good, one_line, warning
@@ -77,7 +77,7 @@ def controller(presence: Presence, words: str) -> Finding:
 
 def environment() -> Iterator[Finding]:
     """Variables of sbatch that sweeps do not go by."""
-    names = sorted(kept_out())
+    names = sorted(overriding_variables())
     if names:
         words = f"{', '.join(names)} could change what a task holds: not passed on to sbatch"
         yield warning("environment", words, "say what a run needs in the spec: resources, cluster")

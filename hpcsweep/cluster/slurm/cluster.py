@@ -16,16 +16,16 @@ import submitit
 
 from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.allocation import holding, tick_warning
-from hpcsweep.cluster.slurm.environment import export_of, kept_out, passed_on
+from hpcsweep.cluster.slurm.environment import export_of, overriding_variables, passed_variables
 from hpcsweep.cluster.slurm.identity import Identity
 from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, SlurmOptions
 from hpcsweep.cluster.slurm.queue import SlurmQueue
-from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, misfits, wanted_partitions
+from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, resource_problems, wanted_partitions
 from hpcsweep.cluster.slurm.rows import Row
 from hpcsweep.cluster.slurm.sbatch_options import gpu_problems
 from hpcsweep.cluster.slurm.scripts import SlurmScripts, example_batch
-from hpcsweep.cluster.slurm.site import Node, Site, host_list, hosts_of
-from hpcsweep.cluster.slurm.site_reader import read_site, untouched, wish_of
+from hpcsweep.cluster.slurm.site import Node, SlurmSite, host_list, hosts_of
+from hpcsweep.cluster.slurm.site_reader import read_site, request_from_options, without_user_options
 from hpcsweep.cluster.slurm.submit import refusal, submit
 from hpcsweep.cluster.slurm.template import (
     own_options,
@@ -86,12 +86,12 @@ class SlurmCluster(ProbeCluster):
         return "cron"
 
     @cached_property
-    def _site(self) -> Site:
+    def _site(self) -> SlurmSite:
         return read_site()
 
     @cached_property
-    def _wish(self) -> ResourceRequest:
-        return wish_of(self._scripts.asked(TaskResources()), gpu_type=self._options.gpu_type)
+    def _request(self) -> ResourceRequest:
+        return request_from_options(self._scripts.asked(TaskResources()), gpu_type=self._options.gpu_type)
 
     # ------------------------------------------------------------------ submitting
 
@@ -111,7 +111,7 @@ class SlurmCluster(ProbeCluster):
         if len(allowed) < 2:
             return batch, options
         try:
-            nodes = _nodes_of(self._site, self._wish)
+            nodes = _nodes_of(self._site, self._request)
         except ClusterUnavailable:
             nodes = []
         if not nodes:
@@ -142,7 +142,7 @@ class SlurmCluster(ProbeCluster):
         layout = BatchLayout(batch.folder)
         make_dirs(layout.logs)  # where it is missing, Slurm fails every task without a word
         make_dirs(layout.results)
-        drop = kept_out(sbatch_options(batch, self._options))
+        drop = overriding_variables(sbatch_options(batch, self._options))
         # Its absence proves that sbatch was never called: durable first, then the call.
         write_atomic(layout.script, text.encode(), mode=file_mode(self._options.environment))
         job, warnings = submit(layout.script, cwd=batch.folder, drop=drop)
@@ -159,7 +159,7 @@ class SlurmCluster(ProbeCluster):
             ClusterError: Slurm takes no such job, or not now.
         """
         # The user's own defaults may be for jobs with GPUs.
-        drop = kept_out(tick_options(name, folder, self._options))
+        drop = overriding_variables(tick_options(name, folder, self._options))
         text = self._scripts.resubmitting_tick_script(name, folder, after=after, delay_s=delay_s, drop=drop)
         script: Path | str = Layout(folder).tick_script
         try:
@@ -218,7 +218,7 @@ class SlurmCluster(ProbeCluster):
         """
         if self._site.max_array_size == 0:
             raise ClusterError("this Slurm allows no job arrays (MaxArraySize=0)")
-        return limits_of(self._site, self._wish)
+        return limits_of(self._site, self._request)
 
     def problems(self, shape: TaskResources) -> list[str]:
         """Why no task of this shape can ever run; nothing where the controller does not answer."""
@@ -230,18 +230,18 @@ class SlurmCluster(ProbeCluster):
             site = self._site
         except ClusterUnavailable:
             return []
-        wish = self._wish
-        found = misfits(site, wish, untouched(shape, self._options))
+        request = self._request
+        found = resource_problems(site, request, without_user_options(shape, self._options))
         if found:
             return [_with_variable(line, self._options) for line in found]
-        nodes = _nodes_of(site, wish)
-        if nodes and wish.nodelist and not any(node.name in hosts_of(wish.nodelist) for node in nodes):
-            names = ", ".join(each.name for each in wanted_partitions(site, wish))
-            return [f"cluster.nodelist: partition {names} has none of these nodes, got {wish.nodelist}"]
+        nodes = _nodes_of(site, request)
+        if nodes and request.nodelist and not any(node.name in hosts_of(request.nodelist) for node in nodes):
+            names = ", ".join(each.name for each in wanted_partitions(site, request))
+            return [f"cluster.nodelist: partition {names} has none of these nodes, got {request.nodelist}"]
         batch = example_batch(shape)
-        drop = kept_out(sbatch_options(batch, self._options))
+        drop = overriding_variables(sbatch_options(batch, self._options))
         words = refusal(self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop)
-        set_here = passed_on(drop)
+        set_here = passed_variables(drop)
         words = f"{words}; your environment sets {set_here}" if words and set_here else words
         return [f"cluster: Slurm would never take such a task: {words}"] if words else []
 
@@ -251,9 +251,12 @@ class SlurmCluster(ProbeCluster):
         tick = own_options(self._scripts.tick_script("check", example))
         exports = {
             "cluster.options": export_of(
-                self._scripts.asked(shape), dropped=kept_out(sbatch_options(example_batch(shape), site))
+                self._scripts.asked(shape),
+                dropped=overriding_variables(sbatch_options(example_batch(shape), site)),
             ),
-            "cluster.tick_options": export_of(tick, dropped=kept_out(tick_options("check", example, site))),
+            "cluster.tick_options": export_of(
+                tick, dropped=overriding_variables(tick_options("check", example, site))
+            ),
         }
         found: list[str] = []
         for key, export in exports.items():
@@ -273,7 +276,7 @@ class SlurmCluster(ProbeCluster):
         Raises:
             ClusterUnavailable: The controller did not answer.
         """
-        return holding(self._site, self._wish, shape, self._scripts.asked(shape))
+        return holding(self._site, self._request, shape, self._scripts.asked(shape))
 
     def tick_warning(self) -> str:
         """That the jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
@@ -282,7 +285,7 @@ class SlurmCluster(ProbeCluster):
             ClusterUnavailable: The controller did not answer.
         """
         asked = own_options(self._scripts.tick_script("tick", Path("/check")))
-        return tick_warning(self._site, wish_of(asked, gpu_type=None), asked)
+        return tick_warning(self._site, request_from_options(asked, gpu_type=None), asked)
 
     def _node_gpus(self, batch: SubmittedBatch, row: Row) -> int | None:
         """GPUs of the task's node where it was given all of that, which its CPUs show."""
@@ -398,9 +401,11 @@ def _steer(argv: Sequence[str]) -> None:
         raise ClusterUnavailable(f"{argv[0]}: {answer.message}")
 
 
-def _nodes_of(site: Site, wish: ResourceRequest) -> list[Node]:
+def _nodes_of(site: SlurmSite, request: ResourceRequest) -> list[Node]:
     """The nodes of the partitions where the tasks may run."""
-    found = {node.name: node for each in wanted_partitions(site, wish) for node in site.nodes_of(each.name)}
+    found = {
+        node.name: node for each in wanted_partitions(site, request) for node in site.nodes_of(each.name)
+    }
     return list(found.values())
 
 

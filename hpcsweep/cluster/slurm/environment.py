@@ -100,7 +100,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def exported(*, drop: Container[str] = ()) -> dict[str, str]:
+def submission_environment(*, drop: Container[str] = ()) -> dict[str, str]:
     """For sbatch, which hands it on to the jobs: the user's own, the language included.
 
     What sbatch says is the same in every language.
@@ -132,7 +132,7 @@ def _without_repeats(paths: str) -> str:
     return ":".join(dict.fromkeys(paths.split(":")))
 
 
-def kept_out(options: Container[str] = ()) -> frozenset[str]:
+def overriding_variables(options: Container[str] = ()) -> frozenset[str]:
     """The variables of sbatch that our submissions do not see.
 
     Args:
@@ -174,7 +174,7 @@ def export_of(options: Mapping[str, OptionValue], *, dropped: Container[str]) ->
     return Export(said, [name for name in names if name and name.upper() not in ("NONE", "NIL")])
 
 
-def passed_on(dropped: Container[str]) -> str:
+def passed_variables(dropped: Container[str]) -> str:
     """The variables of sbatch that our submissions see, `NAME=value` each; empty if there are none."""
     return ", ".join(
         f"{name}={value}"

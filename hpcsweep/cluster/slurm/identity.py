@@ -85,7 +85,7 @@ def owner(row: Row, batches: Sequence[Identity]) -> str | None:
     return max(owners, key=lambda batch: row.array == batch.job).name if owners else None
 
 
-def mentions(row: Row, names: Iterable[str]) -> bool:
+def has_name(row: Row, names: Iterable[str]) -> bool:
     """Whether the row's name or comment holds one of these names, which are long enough to be unique."""
     return any(_names(text, name) for name in names for text in (row.name, row.comment))
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from hpcsweep.cluster import processes
-from hpcsweep.cluster.processes import Answer
+from hpcsweep.cluster.processes import ProcessResult
 from hpcsweep.cluster.slurm.environment import environment
 
 #: How long squeue, scontrol and scancel may take: a client can hang while a daemon is down.
 QUERY_S: Final = 60.0
 
 
-def run(argv: Sequence[str], *, timeout_s: float) -> Answer:
+def run(argv: Sequence[str], *, timeout_s: float) -> ProcessResult:
     """As `processes.run`."""
     return processes.run(argv, timeout_s=timeout_s, env=environment())
 
@@ -30,7 +30,7 @@ _ENDED: Final = re.compile(
 )
 
 
-def only_ended(answer: Answer) -> bool:
+def only_ended(answer: ProcessResult) -> bool:
     """Whether a failed scontrol or scancel complains of nothing but tasks that have ended."""
     lines = [line for line in f"{answer.err}\n{answer.out}".split("\n") if line.strip()]
     return bool(lines) and all(_ENDED.search(line) for line in lines)

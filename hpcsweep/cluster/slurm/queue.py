@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from hpcsweep.cluster.processes import Answer
+from hpcsweep.cluster.processes import ProcessResult
 from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.identity import CLOCKS_S, Identity, mentions, owner
+from hpcsweep.cluster.slurm.identity import CLOCKS_S, Identity, has_name, owner
 from hpcsweep.cluster.slurm.rows import (
     SACCT_FORMAT,
     SEPARATOR,
@@ -236,7 +236,7 @@ class SlurmQueue:
         try:
             answer = programs.run(["scontrol", "-o", "show", "job", job], timeout_s=SHOW_S)
         except ClusterUnavailable as error:
-            answer = Answer(1, "", str(error))
+            answer = ProcessResult(1, "", str(error))
         if answer.code != 0 and not programs.only_ended(answer):
             self._no_show_until = time.monotonic() + MUTE_S
             _log.info("going on by squeue alone: %s", answer.message)
@@ -261,8 +261,8 @@ class SlurmQueue:
 
     def _gpus(self, batch: SubmittedBatch, row: Row) -> int | None:
         """GPUs that the task was given, None where Slurm does not say."""
-        told = [gpus_of_tres(row.tres), self._node_gpus(batch, row)]
-        return max((count for count in told if count is not None), default=None)
+        reported = [gpus_of_tres(row.tres), self._node_gpus(batch, row)]
+        return max((count for count in reported if count is not None), default=None)
 
     def find_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
         """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
@@ -276,7 +276,7 @@ class SlurmQueue:
                 for row in self._squeue()
                 if row.array
                 and phase_of(row.state).active
-                and (row.array in known or Path(row.folder).is_relative_to(folder) or mentions(row, names))
+                and (row.array in known or Path(row.folder).is_relative_to(folder) or has_name(row, names))
             )
         )
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, Site, hosts_of
+from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, SlurmSite, hosts_of
 from hpcsweep.core.protocols import Limits, TaskResources
 
 #: Slurm's QOS for jobs of users that have none of their own.
@@ -37,40 +37,40 @@ class ResourceRequest(msgspec.Struct, frozen=True):
     time_s: int | None = None
 
 
-def wanted_partitions(site: Site, wish: ResourceRequest) -> list[Partition]:
+def wanted_partitions(site: SlurmSite, request: ResourceRequest) -> list[Partition]:
     """Those that the site has of the partitions asked for, or the default one."""
-    if wish.partitions:
-        return [partition for partition in site.partitions if partition.name in wish.partitions]
+    if request.partitions:
+        return [partition for partition in site.partitions if partition.name in request.partitions]
     return [partition for partition in site.partitions if partition.default]
 
 
-def limits_of(site: Site, wish: ResourceRequest) -> Limits:
+def limits_of(site: SlurmSite, request: ResourceRequest) -> Limits:
     """What the driver has to know."""
-    partitions = wanted_partitions(site, wish)
-    submits = [site.max_jobs, *(_submits(site, wish, partition) for partition in partitions)]
-    times = [_time_s(site, wish, partition, TaskResources()) for partition in partitions]
+    partitions = wanted_partitions(site, request)
+    submits = [site.max_jobs, *(_submits(site, request, partition) for partition in partitions)]
+    times = [_time_s(site, request, partition, TaskResources()) for partition in partitions]
     nodes = {node.name: node for partition in partitions for node in site.nodes_of(partition.name)}
     return Limits(
         array_tasks=site.max_array_size,
         queued_tasks=_smallest(submits),
         time_s=None if not times or None in times else max(time for time in times if time is not None),
-        nodes=tuple(name for name, node in nodes.items() if may_be_used(node, wish)),
+        nodes=tuple(name for name, node in nodes.items() if may_be_used(node, request)),
     )
 
 
-def may_be_used(node: Node, wish: ResourceRequest) -> bool:
+def may_be_used(node: Node, request: ResourceRequest) -> bool:
     """Whether the wish leaves this node, as far as it can be told."""
     # Where the constraint is more than a list of features, any node may do.
-    features = wish.constraint.split("&") if re.fullmatch(r"[\w.&-]+", wish.constraint) else []
+    features = request.constraint.split("&") if re.fullmatch(r"[\w.&-]+", request.constraint) else []
     return (
-        (not wish.nodelist or node.name in hosts_of(wish.nodelist))
-        and node.name not in hosts_of(wish.exclude)
-        and (wish.gpu_type is None or wish.gpu_type in node.gpus)
+        (not request.nodelist or node.name in hosts_of(request.nodelist))
+        and node.name not in hosts_of(request.exclude)
+        and (request.gpu_type is None or request.gpu_type in node.gpus)
         and set(features) <= set(node.features)
     )
 
 
-def misfits(site: Site, wish: ResourceRequest, shape: TaskResources) -> list[str]:
+def resource_problems(site: SlurmSite, request: ResourceRequest, shape: TaskResources) -> list[str]:
     """Why no task of this shape can ever run, each line with the key path at fault; empty if one can.
 
     With several partitions it is enough that one takes it.
@@ -78,38 +78,38 @@ def misfits(site: Site, wish: ResourceRequest, shape: TaskResources) -> list[str
     if not site.partitions:
         return []
     known = _listed(partition.name for partition in site.partitions if partition.takes_jobs)
-    unknown = [name for name in wish.partitions if name not in {each.name for each in site.partitions}]
+    unknown = [name for name in request.partitions if name not in {each.name for each in site.partitions}]
     if unknown:
         return [f"cluster.partition: there is no {_listed(unknown)}; there are {known}"]
-    partitions = wanted_partitions(site, wish)
+    partitions = wanted_partitions(site, request)
     if not partitions:
         return [f"cluster.partition: this site has no default partition, so name one of {known}"]
-    each = [_partition_misfits(site, wish, shape, partition) for partition in partitions]
+    each = [_partition_misfits(site, request, shape, partition) for partition in partitions]
     return [] if [] in each else list(dict.fromkeys(line for lines in each for line in lines))
 
 
 def _partition_misfits(
-    site: Site, wish: ResourceRequest, shape: TaskResources, partition: Partition
+    site: SlurmSite, request: ResourceRequest, shape: TaskResources, partition: Partition
 ) -> list[str]:
     if not partition.takes_jobs:
         taking = _listed(one.name for one in site.partitions if one.takes_jobs)
         return [f"cluster.partition: {partition.name} is {partition.state} and takes no jobs; use {taking}"]
     nodes = site.nodes_of(partition.name)
-    time = _time_misfits(site, wish, shape, partition)
-    return [*time, *(_node_misfits(wish, shape, partition, nodes) if nodes else [])]
+    time = _time_misfits(site, request, shape, partition)
+    return [*time, *(_node_misfits(request, shape, partition, nodes) if nodes else [])]
 
 
 # --------------------------------------------------------------------------- time and submits
 
 
 def _time_misfits(
-    site: Site, wish: ResourceRequest, shape: TaskResources, partition: Partition
+    site: SlurmSite, request: ResourceRequest, shape: TaskResources, partition: Partition
 ) -> Iterator[str]:
-    time_s = _time_s(site, wish, partition, shape)
+    time_s = _time_s(site, request, partition, shape)
     if time_s is None:
         return
     time_s = 60 * math.ceil(time_s / 60)
-    wall_s, whose = _wall(site, wish, partition)
+    wall_s, whose = _wall(site, request, partition)
     got = f"got {duration(time_s)}"
     if shape.time_s is None:
         got = f"and a task that asks for none gets {duration(time_s)}"
@@ -120,16 +120,18 @@ def _time_misfits(
             yield f"resources.time: {who} allows {duration(limit_s)} at most, {got}"
 
 
-def _time_s(site: Site, wish: ResourceRequest, partition: Partition, shape: TaskResources) -> int | None:
+def _time_s(
+    site: SlurmSite, request: ResourceRequest, partition: Partition, shape: TaskResources
+) -> int | None:
     """The time limit that a task gets there; None if none."""
-    asked = shape.time_s or wish.time_s or partition.default_time_s
+    asked = shape.time_s or request.time_s or partition.default_time_s
     # Without a default of the partition Slurm takes the account's limit, even one beyond the partition's.
-    return asked or _wall(site, wish, partition)[0] or partition.max_time_s
+    return asked or _wall(site, request, partition)[0] or partition.max_time_s
 
 
-def _wall(site: Site, wish: ResourceRequest, partition: Partition) -> tuple[int | None, str]:
+def _wall(site: SlurmSite, request: ResourceRequest, partition: Partition) -> tuple[int | None, str]:
     """The longest time that QOS and association allow, and which of them says so."""
-    association, ladder = _accounts(site, wish, partition)
+    association, ladder = _accounts(site, request, partition)
     for qos in ladder:
         if qos.max_time_s is not None:
             return qos.max_time_s, f"QOS {qos.name}"
@@ -138,9 +140,9 @@ def _wall(site: Site, wish: ResourceRequest, partition: Partition) -> tuple[int 
     return None, ""
 
 
-def _submits(site: Site, wish: ResourceRequest, partition: Partition) -> int | None:
+def _submits(site: SlurmSite, request: ResourceRequest, partition: Partition) -> int | None:
     """How many tasks the user may have in the queue, by QOS and association."""
-    association, ladder = _accounts(site, wish, partition)
+    association, ladder = _accounts(site, request, partition)
     # Of limits of the same kind the first that is set holds, QOS before association.
     kinds: list[Callable[[Qos], int | None]] = [
         lambda qos: qos.max_submit,
@@ -155,18 +157,18 @@ def _submits(site: Site, wish: ResourceRequest, partition: Partition) -> int | N
 
 
 def _accounts(
-    site: Site, wish: ResourceRequest, partition: Partition
+    site: SlurmSite, request: ResourceRequest, partition: Partition
 ) -> tuple[Association | None, list[Qos]]:
     """The association that counts the user's jobs there, and the QOS whose limits hold, in order."""
     if not site.enforces:
         return None, []
     ours = [each for each in site.associations if each.partition in ("", partition.name)]
     ours.sort(key=lambda each: each.partition, reverse=True)  # one for this partition goes before one for all
-    if wish.account is None:
+    if request.account is None:
         association = next((each for each in ours if each.default), None)
     else:
-        association = next((each for each in ours if each.account == wish.account), None)
-    job = wish.qos or (association.qos if association else "") or NORMAL
+        association = next((each for each in ours if each.account == request.account), None)
+    job = request.qos or (association.qos if association else "") or NORMAL
     by_name = {qos.name: qos for qos in site.qos}
     ladder = [by_name[name] for name in (partition.qos, job) if name in by_name]
     ladder.sort(key=lambda qos: not (qos.name == job and qos.over_partition))
@@ -177,17 +179,17 @@ def _accounts(
 
 
 def _node_misfits(
-    wish: ResourceRequest, shape: TaskResources, partition: Partition, nodes: Sequence[Node]
+    request: ResourceRequest, shape: TaskResources, partition: Partition, nodes: Sequence[Node]
 ) -> Iterator[str]:
     where = f"the nodes of partition {partition.name}"
     types = sorted({kind for node in nodes for kind in node.gpus if kind})
-    if shape.gpus and wish.gpu_type is not None and wish.gpu_type not in types:
+    if shape.gpus and request.gpu_type is not None and request.gpu_type not in types:
         have = f"have {_listed(types)}" if types else "have no GPUs of a type"
-        yield f"cluster.gpu_type: {where} {have}, got {wish.gpu_type}"
+        yield f"cluster.gpu_type: {where} {have}, got {request.gpu_type}"
         return
-    kind = f"{wish.gpu_type} GPUs" if wish.gpu_type else "GPUs"
+    kind = f"{request.gpu_type} GPUs" if request.gpu_type else "GPUs"
     asked: list[tuple[str, int, Callable[[Node], int], Callable[[int], str]]] = [
-        ("gpus", shape.gpus, lambda node: _gpus(node, wish), lambda n: f"{n} {kind}"),
+        ("gpus", shape.gpus, lambda node: _gpus(node, request), lambda n: f"{n} {kind}"),
         ("cpus", shape.cpus, lambda node: _least(node.cpus, partition.max_cpus), lambda n: f"{n} CPUs"),
         ("mem", shape.mem_mib or 0, lambda node: _least(node.mem_mib, partition.max_mem_mib), memory),
     ]
@@ -204,8 +206,8 @@ def _node_misfits(
         yield f"resources: none of {where} has {together} together"
 
 
-def _gpus(node: Node, wish: ResourceRequest) -> int:
-    return sum(count for kind, count in node.gpus.items() if wish.gpu_type in (None, kind))
+def _gpus(node: Node, request: ResourceRequest) -> int:
+    return sum(count for kind, count in node.gpus.items() if request.gpu_type in (None, kind))
 
 
 # --------------------------------------------------------------------------- words

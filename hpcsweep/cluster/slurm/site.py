@@ -108,7 +108,7 @@ class Qos(msgspec.Struct, frozen=True):
     over_partition: bool = False
 
 
-class Site(msgspec.Struct, frozen=True):
+class SlurmSite(msgspec.Struct, frozen=True):
     """What was found out about a site. None is unknown, or no limit.
 
     Attributes:
@@ -149,12 +149,12 @@ class Site(msgspec.Struct, frozen=True):
 # --------------------------------------------------------------------------- scontrol and sinfo
 
 
-def read_config(text: str) -> Site:
+def read_config(text: str) -> SlurmSite:
     """The site's configuration, from `scontrol show config`."""
     pairs = (line.partition("=") for line in text.splitlines())
     config = {key.strip(): value.strip() for key, _, value in pairs}
     enforced = config.get("AccountingStorageEnforce", "").split(",")
-    return Site(
+    return SlurmSite(
         version=config.get("SLURM_VERSION", ""),
         cluster=config.get("ClusterName", ""),
         max_array_size=_leading(config.get("MaxArraySize", "")),

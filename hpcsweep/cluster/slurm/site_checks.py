@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from hpcsweep.cluster.slurm.site import Node, Partition, Site
+from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite
 from hpcsweep.core.counting import plural
 from hpcsweep.core.findings import Finding, failure, good, warning
 from hpcsweep.store.manifest import Program
@@ -17,7 +17,7 @@ NOTICE_S: Final = Program(workdir="", metric="").grace_s + 2
 SHORT_AGE_S: Final = 60
 
 
-def site_findings(site: Site, *, partition: str | None) -> Iterator[Finding]:
+def site_findings(site: SlurmSite, *, partition: str | None) -> Iterator[Finding]:
     """Findings about the site.
 
     Args:
@@ -31,7 +31,7 @@ def site_findings(site: Site, *, partition: str | None) -> Iterator[Finding]:
     yield from _preemption(site)
 
 
-def _arrays(site: Site) -> Finding:
+def _arrays(site: SlurmSite) -> Finding:
     if site.max_array_size == 0:
         advice = "ask the admins: every rung of a sweep is an array"
         return failure("limits", "this Slurm allows no job arrays (MaxArraySize=0)", advice)
@@ -40,7 +40,7 @@ def _arrays(site: Site) -> Finding:
     return good("limits", f"arrays of {tasks}{jobs}")
 
 
-def _ends(site: Site) -> Finding:
+def _ends(site: SlurmSite) -> Finding:
     """What is told of a job before and after its end."""
     shown, notice = site.min_job_age_s, site.kill_wait_s
     words = f"TERM comes {_time(notice)} before KILL (KillWait), and squeue shows jobs"
@@ -57,7 +57,7 @@ def _ends(site: Site) -> Finding:
     return good("ends of jobs", words)
 
 
-def _accounts(site: Site) -> Iterator[Finding]:
+def _accounts(site: SlurmSite) -> Iterator[Finding]:
     if not (site.accounting and site.enforces):
         yield good("accounts", "Slurm enforces no limits of accounts and QOS here")
         return
@@ -85,7 +85,7 @@ def _at_most(limits: Sequence[str]) -> str:
     return f"at most {', '.join(limits)}" if limits else "no limits of its own"
 
 
-def _partitions(site: Site, wanted: str | None) -> Iterator[Finding]:
+def _partitions(site: SlurmSite, wanted: str | None) -> Iterator[Finding]:
     """A line for each partition with GPUs and for those that the sweep names; one for all others."""
     names = wanted.split(",") if wanted else []
     others = []
@@ -130,7 +130,7 @@ def _gpus(node: Node) -> str:
     return " and ".join(parts) or "no GPUs"
 
 
-def _preemption(site: Site) -> Iterator[Finding]:
+def _preemption(site: SlurmSite) -> Iterator[Finding]:
     if site.preempts == "qos":
         yield good("preemption", "jobs of some QOS give way to those of others (preempt/qos)")
     if site.preempts != "partition_prio":

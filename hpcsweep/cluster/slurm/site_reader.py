@@ -15,7 +15,7 @@ from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm import site as reading
 from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.requests import ResourceRequest
-from hpcsweep.cluster.slurm.site import Site
+from hpcsweep.cluster.slurm.site import SlurmSite
 from hpcsweep.core.protocols import TaskResources
 from hpcsweep.errors import ClusterUnavailable
 
@@ -26,7 +26,7 @@ SACCTMGR_S: Final = 20.0
 _log = logging.getLogger(__name__)
 
 
-def read_site() -> Site:
+def read_site() -> SlurmSite:
     """What the controller says of the site, and the database if it has limits to say.
 
     Where there is no database, or it does not answer, accounts and QOS are empty: sbatch then
@@ -72,7 +72,7 @@ def _ask_database(what: str, *words: str) -> str:
     return programs.check_output(["sacctmgr", "-n", "-P", "show", what, *words], timeout_s=SACCTMGR_S)
 
 
-def wish_of(asked: Mapping[str, object], *, gpu_type: str | None) -> ResourceRequest:
+def request_from_options(asked: Mapping[str, object], *, gpu_type: str | None) -> ResourceRequest:
     """What a batch with these sbatch options asks for, the user's own defaults counted.
 
     Args:
@@ -96,7 +96,7 @@ def wish_of(asked: Mapping[str, object], *, gpu_type: str | None) -> ResourceReq
     )
 
 
-def untouched(shape: TaskResources, options: SlurmOptions) -> TaskResources:
+def without_user_options(shape: TaskResources, options: SlurmOptions) -> TaskResources:
     """The shape less what options of the user's own replace: of that we do not know what it asks for."""
     theirs = {key.lstrip("-").replace("_", "-") for key in options.options}
     return msgspec.structs.replace(

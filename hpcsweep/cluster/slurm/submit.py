@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from hpcsweep.cluster import processes
-from hpcsweep.cluster.processes import Answer
+from hpcsweep.cluster.processes import ProcessResult
 from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.environment import exported
+from hpcsweep.cluster.slurm.environment import submission_environment
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
 
 #: sbatch itself retries for up to 120 s.
@@ -62,7 +62,7 @@ def submit(script: Path | str, *, cwd: Path, drop: Container[str] = ()) -> tuple
     argv = ["sbatch", "--parsable", *([str(script)] if isinstance(script, Path) else [])]
     text = "" if isinstance(script, Path) else script
     try:
-        env = exported(drop=drop)
+        env = submission_environment(drop=drop)
         answer = processes.run_process(
             argv, timeout_s=SBATCH_S, cwd=cwd, env=env, stdin=text, until=_RETRYING
         )
@@ -122,7 +122,7 @@ def refusal(text: str, *, all_nodes_up: bool, drop: Container[str] = ()) -> str 
     """
     argv = ["sbatch", "--test-only"]
     try:
-        env = exported(drop=drop)
+        env = submission_environment(drop=drop)
         answer = processes.run_process(argv, timeout_s=TEST_S, env=env, stdin=text, until=_RETRYING)
     except OSError as error:
         return f"sbatch: cannot be run: {error.strerror}"
@@ -134,7 +134,7 @@ def refusal(text: str, *, all_nodes_up: bool, drop: Container[str] = ()) -> str 
     return " ".join(words.split())
 
 
-def _kind(answer: Answer) -> type[SubmitRefused | SubmitUncertain]:
+def _kind(answer: ProcessResult) -> type[SubmitRefused | SubmitUncertain]:
     """The error of an sbatch that did not exit with 0."""
     assert answer.code is not None
     words = f"{answer.err}\n{answer.out}"
@@ -146,7 +146,7 @@ def _kind(answer: Answer) -> type[SubmitRefused | SubmitUncertain]:
     return SubmitLimited if submit_limited(words) else SubmitRefused
 
 
-def _is_own_words(answer: Answer) -> bool:
+def _is_own_words(answer: ProcessResult) -> bool:
     """Whether sbatch, or what stands in its place, ended with an error that we do not know."""
     ended = answer.code is not None and answer.code > 0 and answer.stopped_s is None
     return ended and not _OPEN.search(f"{answer.err}\n{answer.out}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, misfits
-from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, Site
+from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, resource_problems
+from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, SlurmSite
 from hpcsweep.core.protocols import Limits, TaskResources
 
 DAY = 86400
 
-SITE = Site(
+SITE = SlurmSite(
     max_array_size=1001,
     max_jobs=10000,
     partitions=(
@@ -51,8 +51,13 @@ def test_limits_of_the_default_partition() -> None:
 
 
 def test_site_of_which_nothing_is_known_limits_nothing() -> None:
-    assert limits_of(Site(), ResourceRequest()) == Limits()
-    assert misfits(Site(), ResourceRequest(partitions=("gpu",)), TaskResources(gpus=8, time_s=10**9)) == []
+    assert limits_of(SlurmSite(), ResourceRequest()) == Limits()
+    assert (
+        resource_problems(
+            SlurmSite(), ResourceRequest(partitions=("gpu",)), TaskResources(gpus=8, time_s=10**9)
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +150,7 @@ def test_nodes_are_those_that_the_sweep_may_use(wish: ResourceRequest, nodes: tu
     ],
 )
 def test_what_fits_has_no_problem(wish: ResourceRequest, shape: TaskResources) -> None:
-    assert misfits(SITE, wish, shape) == []
+    assert resource_problems(SITE, wish, shape) == []
 
 
 @pytest.mark.parametrize(
@@ -218,7 +223,7 @@ def test_what_fits_has_no_problem(wish: ResourceRequest, shape: TaskResources) -
 def test_what_can_never_run_is_named_with_the_partition_s_own_figures(
     wish: ResourceRequest, shape: TaskResources, lines: list[str]
 ) -> None:
-    assert misfits(SITE, wish, shape) == lines
+    assert resource_problems(SITE, wish, shape) == lines
 
 
 @pytest.mark.parametrize(
@@ -240,23 +245,26 @@ def test_what_can_never_run_is_named_with_the_partition_s_own_figures(
 def test_time_that_the_account_never_allows_is_named(
     wish: ResourceRequest, shape: TaskResources, lines: list[str]
 ) -> None:
-    assert misfits(LIMITED, wish, shape) == lines
+    assert resource_problems(LIMITED, wish, shape) == lines
 
 
 def test_default_time_that_the_account_never_allows_is_named() -> None:
     # Slurm gives the partition's default all the same, and lets the job wait for ever.
     site = msgspec.structs.replace(LIMITED, qos=(Qos("normal", max_time_s=1800),))
-    assert misfits(site, ResourceRequest(), TaskResources()) == [
+    assert resource_problems(site, ResourceRequest(), TaskResources()) == [
         "resources.time: QOS normal allows 00:30:00 at most, and a task that asks for none gets 01:00:00"
     ]
 
 
 def test_site_without_a_default_partition_wants_one_named() -> None:
     site = msgspec.structs.replace(SITE, partitions=SITE.partitions[1:])
-    assert misfits(site, ResourceRequest(), TaskResources()) == [
+    assert resource_problems(site, ResourceRequest(), TaskResources()) == [
         "cluster.partition: this site has no default partition, so name one of long, cpu"
     ]
 
 
 def test_nodes_that_are_not_known_are_not_held_against_a_task() -> None:
-    assert misfits(msgspec.structs.replace(SITE, nodes=()), ResourceRequest(), TaskResources(gpus=8)) == []
+    assert (
+        resource_problems(msgspec.structs.replace(SITE, nodes=()), ResourceRequest(), TaskResources(gpus=8))
+        == []
+    )

@@ -9,7 +9,7 @@ from hpcsweep.cluster.slurm.allocation import holding, tick_warning
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.requests import ResourceRequest
-from hpcsweep.cluster.slurm.site import Node, Partition, Site, read_config, read_partitions
+from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite, read_config, read_partitions
 from hpcsweep.core.protocols import Batch, Phase, TaskAllocation, TaskId, TaskResources, TaskState
 
 from .programs import Programs, live, row
@@ -17,7 +17,7 @@ from .programs import Programs, live, row
 FOUR = Node("n1", ("gpu", "whole"), cpus=16, mem_mib=1, gpus={"a100": 4})
 EIGHT = Node("n2", ("gpu", "whole", "large"), cpus=64, mem_mib=1, gpus={"h100": 6, "": 2})
 CPUS = Node("c1", ("cpu",), cpus=32, mem_mib=1)
-SITE = Site(
+SITE = SlurmSite(
     partitions=(
         Partition("gpu", default=True),
         Partition("whole", exclusive=True),
@@ -60,7 +60,11 @@ ONE = TaskResources(gpus=1, cpus=2)
     ],
 )
 def test_task_on_whole_nodes_holds_the_largest_that_it_may_get(
-    site: Site, partitions: str, shape: TaskResources, options: dict[str, OptionValue], held: TaskAllocation
+    site: SlurmSite,
+    partitions: str,
+    shape: TaskResources,
+    options: dict[str, OptionValue],
+    held: TaskAllocation,
 ) -> None:
     wish = ResourceRequest(partitions=tuple(partitions.split(",")) if partitions else ())
     assert holding(site, wish, shape, options) == held
@@ -84,7 +88,7 @@ def test_task_on_whole_nodes_holds_the_largest_that_it_may_get(
     ],
 )
 def test_jobs_that_tick_on_whole_nodes_are_told_of_with_where_they_could_go(
-    site: Site, partition: str, held: str, remedy: str
+    site: SlurmSite, partition: str, held: str, remedy: str
 ) -> None:
     gpus = 8
     words = (

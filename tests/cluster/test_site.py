@@ -9,7 +9,7 @@ from hpcsweep.cluster.slurm.site import (
     Node,
     Partition,
     Qos,
-    Site,
+    SlurmSite,
     gpus_of,
     host_list,
     hosts_of,
@@ -45,7 +45,7 @@ PARTITIONS = (
 
 
 def test_configuration_is_read() -> None:
-    assert read_config(CONFIG) == Site(
+    assert read_config(CONFIG) == SlurmSite(
         version="22.05.8",
         cluster="private",
         max_array_size=1001,
@@ -58,7 +58,7 @@ def test_configuration_is_read() -> None:
 
 
 def test_configuration_that_says_nothing_limits_nothing() -> None:
-    assert read_config("") == Site()
+    assert read_config("") == SlurmSite()
 
 
 @pytest.mark.parametrize(
