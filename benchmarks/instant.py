@@ -23,10 +23,9 @@ from hpcsweep.core.protocols import (
     TaskState,
 )
 from hpcsweep.core.space import Parameter, Space
+from hpcsweep.store.batch import ManifestRun, ManifestTask, Program, Result
 from hpcsweep.store.files import fsync_dir, make_dirs
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.manifest import ManifestRun, ManifestTask, Program
-from hpcsweep.store.results import Result
 
 #: Eight parameters of all kinds, one of them conditional.
 SPACE = Space(

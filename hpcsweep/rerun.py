@@ -26,16 +26,16 @@ from hpcsweep.session.snapshot import running_program
 from hpcsweep.session.target import set_variables
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import ManifestRun, Program, trial_seed
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.manifest import ManifestRun, Program, trial_seed
 from hpcsweep.store.metrics import MetricsWriter, read_reports
 from hpcsweep.store.run_file import RunFile
 from hpcsweep.views.folder import ResultsFolder, check_trial
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
 from hpcsweep.worker.objective import read_objective
-from hpcsweep.worker.stdout_metrics import StdoutMetrics
+from hpcsweep.worker.output import StdoutMetrics
 
 DONE: Final = 0
 NO_VALUE: Final = 1
@@ -153,7 +153,7 @@ def shell_command(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> 
     given = run_environment(
         searched | plan.environment, file, program, run_file=output, devices=None, python=plan.python
     )
-    left_out = set(_ONLY_FOR_TRIALS) | ({"PYTHONPATH"} if program.copied is None else set())
+    left_out = set(_ONLY_FOR_TRIALS) | ({"PYTHONPATH"} if program.snapshot is None else set())
     variables = [f"{name}={value}" for name, value in sorted(given.items()) if name not in left_out]
     argv = program_arguments(program, file, ending=output, python=plan.python)
     parts = [["mkdir", "-p", file.checkpoint_dir], ["cd", program.workdir], ["env", *variables, *argv]]

@@ -29,7 +29,7 @@ from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, Hpcsweep
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal, current_driver
 from hpcsweep.store.layout import Layout
-from hpcsweep.worker.tick_process import TICK_VARIABLE
+from hpcsweep.worker.__main__ import TICK_VARIABLE
 
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import Cluster

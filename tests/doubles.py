@@ -20,13 +20,12 @@ from hpcsweep.core.protocols import (
     TaskState,
 )
 from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import ManifestRun, Program, Result, read_task, write_result
 from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask
 from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import ManifestRun, Program, read_task
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.results import Result, write_result
 
 PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
 
@@ -134,7 +133,7 @@ class FolderCluster(Cluster):
 
     def run(self, batch: SubmittedBatch, task: int) -> None:
         files = BatchLayout(batch.folder)
-        if files.void.exists():
+        if files.abandoned_marker.exists():
             return
         header, found = read_task(files, task)
         for n, run in enumerate(found.runs):

@@ -24,10 +24,10 @@ from hpcsweep.session import session as session_module
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target
 from hpcsweep.spec import load_spec
+from hpcsweep.store.batch import read_task
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal, current_driver
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import read_task
 from hpcsweep.store.requests import Request, write_request
 from hpcsweep.views.folder import ResultsFolder
 from tests.doubles import SHAPE, FolderCluster

@@ -45,8 +45,8 @@ def _notes(plan: RerunPlan) -> list[str]:
         lines.append(f"{parent}: from scratch the value may differ")
     if run.trial in plan.folder.state.without_checkpoint:
         lines.append("its checkpoint in the sweep was removed: this makes a new one")
-    if plan.program.copied is not None:
-        lines.append(f"uses the sweep's snapshot of the code: {plan.program.copied.code}")
+    if plan.program.snapshot is not None:
+        lines.append(f"uses the sweep's snapshot of the code: {plan.program.snapshot.code}")
     differences = _differences(plan)
     if differences:
         lines.append(f"changed since it was trained: {'; '.join(differences)}")

@@ -13,7 +13,7 @@ import msgspec
 from hpcsweep.core.events import RunFinished, RunInterrupted
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import Phase, TaskState
-from hpcsweep.store.results import Result
+from hpcsweep.store.batch import Result
 
 #: Elapsed time that drops by more than the clock skew means a restart.
 CLOCK_SKEW_S: Final = 5.0

@@ -6,7 +6,7 @@ from hpcsweep.core.events import RunFinished, RunId, RunInterrupted
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.protocols import TaskState
 from hpcsweep.driver.accounting import UsageAccounting
-from hpcsweep.store.results import Result
+from hpcsweep.store.batch import Result
 
 
 class BatchWatch:

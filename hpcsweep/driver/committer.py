@@ -43,14 +43,12 @@ from hpcsweep.errors import (
     SubmitUncertain,
 )
 from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import request_stop, write_manifest
 from hpcsweep.store.compaction.parts import WriteTables
-from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
+from hpcsweep.store.files import Skipped, make_dirs, wrap_oserror, write_atomic
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import write_manifest
 from hpcsweep.store.requests import remove_request
-from hpcsweep.store.results import request_stop
-from hpcsweep.store.skipped import Skipped
 
 
 class Committer:
@@ -191,7 +189,7 @@ class Executor:
                 files = self._layout.batch(effect.batch)
                 with wrap_oserror(self._layout.root):
                     make_dirs(files.root)
-                    write_atomic(files.void, effect.reason.encode())
+                    write_atomic(files.abandoned_marker, effect.reason.encode())
                 return EffectResult((BatchAbandoned(effect.batch, effect.reason, effect.limited),))
             case StopRun():
                 with wrap_oserror(self._layout.root):

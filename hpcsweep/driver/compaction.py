@@ -27,8 +27,8 @@ from hpcsweep.store.compaction.parts import (
     WritePart,
     WriteTables,
     pending_cleanup,
+    read_tables,
 )
-from hpcsweep.store.compaction.tables import read_tables
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 

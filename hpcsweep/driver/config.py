@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from hpcsweep.core.protocols import TaskResources
-from hpcsweep.store.manifest import Program
+from hpcsweep.store.batch import Program
 
 
 class DriverConfig(msgspec.Struct, frozen=True):

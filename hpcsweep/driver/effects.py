@@ -8,8 +8,8 @@ import msgspec
 
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.core.protocols import Batch
+from hpcsweep.store.batch import Header, ManifestRun
 from hpcsweep.store.compaction.parts import CompactionTask
-from hpcsweep.store.manifest import Header, ManifestRun
 
 
 class Submit(msgspec.Struct, frozen=True):

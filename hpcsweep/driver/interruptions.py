@@ -9,8 +9,8 @@ from hpcsweep.core.models import BatchState, Run
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import Phase, TaskState
 from hpcsweep.driver.config import DriverConfig
+from hpcsweep.store.batch import Result
 from hpcsweep.store.log_excerpt import SEPARATOR
-from hpcsweep.store.results import Result
 
 _BY_PHASE = {
     Phase.TIMEOUT: Interruption.TIMEOUT,

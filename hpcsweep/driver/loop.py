@@ -30,11 +30,11 @@ from hpcsweep.driver.submitter import Submitter
 from hpcsweep.driver.throttle import ThrottleManager
 from hpcsweep.driver.tick_scheduler import TickScheduler, needs_attention
 from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
+from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import list_segments
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import new_requests, remove_request
-from hpcsweep.store.skipped import Skipped
 
 
 class Driver:

@@ -31,9 +31,9 @@ from hpcsweep.driver.blocked import BlockedTasks
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
 from hpcsweep.driver.observer import Evidence, Observation
+from hpcsweep.store.batch import Result
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import label_excerpt
-from hpcsweep.store.results import Result
 
 
 class JobMonitor:

@@ -16,12 +16,11 @@ from hpcsweep.core.protocols import Clock, Cluster, Limits, Phase, SubmittedBatc
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import Program, Result, new_results
+from hpcsweep.store.files import Skipped
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import read_excerpt
-from hpcsweep.store.manifest import Program
 from hpcsweep.store.metrics import Report, metrics_files, read_reports
-from hpcsweep.store.results import Result, new_results
-from hpcsweep.store.skipped import Skipped
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -140,7 +139,7 @@ class Observer:
             ClusterUnavailable: The cluster does not answer.
         """
         files = self._layout.batch(batch.name)
-        if files.void.exists():
+        if files.abandoned_marker.exists():
             return Sighting(abandoned=True)
         job = self._cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
         if not job:  # the cluster may have forgotten it already: then its tasks have left results

@@ -26,8 +26,8 @@ from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.health import excluded
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Sighting
+from hpcsweep.store.batch import Header, ManifestRun, trial_seed
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import Header, ManifestRun, trial_seed
 
 #: How long to respect a limit learned from a refusal; then more is tried, for it may have been raised.
 FIRST_PAUSE_S: Final = 30.0

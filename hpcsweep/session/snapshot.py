@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from hpcsweep.core.events import SweepStarted
 from hpcsweep.errors import TrainerError
 from hpcsweep.spec import SweepSpec
+from hpcsweep.store.batch import Program
 from hpcsweep.store.files import wrap_oserror
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import Program
 from hpcsweep.store.snapshot import copy_code, list_code, use_snapshot
-from hpcsweep.worker.check import check_trainer
+from hpcsweep.worker.training_function import check_trainer
 
 
 def running_program(spec: SweepSpec, layout: Layout) -> Program:

@@ -25,9 +25,9 @@ from hpcsweep.session.validation import check_folder
 from hpcsweep.simulation.curves import RecordedCurves
 from hpcsweep.simulation.recorder import Recorder, SimulationResult
 from hpcsweep.spec import SweepSpec
+from hpcsweep.store.batch import new_results
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.results import new_results
 
 #: Seconds per unit of resource if neither the spec nor recorded curves say.
 UNIT_S = 10.0

@@ -15,7 +15,7 @@ from hpcsweep.spec.models import Budget, Cluster, Objective, Resources, Retries,
 from hpcsweep.spec.named_options import NamedOptions, SearcherChoice
 from hpcsweep.spec.parameters import space_to_yaml
 from hpcsweep.spec.yaml_io import dump_yaml
-from hpcsweep.store.manifest import Program
+from hpcsweep.store.batch import Program
 
 #: Seconds between signal and time limit that the worker keeps for itself.
 RESULT_S = 5.0

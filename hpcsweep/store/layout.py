@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def tables(self) -> Path:
-        """What the tables beside it were made of, and how far; see `store.tables`."""
+        """What the tables of a finished sweep were made of; see `compaction.parts.Tables`."""
         return self.compacted / "tables.json"
 
     def batch(self, name: str) -> BatchLayout:
@@ -106,12 +106,12 @@ class BatchLayout:
         return self.root / "script.sbatch"
 
     @property
-    def void(self) -> Path:
+    def abandoned_marker(self) -> Path:
         """Present once the batch is abandoned: a task of it that starts all the same leaves."""
         return self.root / "void"
 
     def stop(self, trial: int, rung: int) -> Path:
-        """Present once this run is to end though others of its task go on; see `store.stops`."""
+        """Exists once this run is to stop; see `batch.request_stop`."""
         return self.root / f"stop-{trial}-{rung}"
 
     @cached_property

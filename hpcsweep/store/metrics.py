@@ -17,9 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpcsweep.store.files import make_dirs, open_append, read_bytes, write_all
+from hpcsweep.store.files import Skipped, make_dirs, open_append, read_bytes, write_all
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.skipped import Skipped
 
 _NAME = re.compile(r"metrics-([0-9]+)\.([0-9]+)\.([0-9]+)\.jsonl")
 _decode = msgspec.json.Decoder(dict[str, float | str]).decode
@@ -101,40 +100,40 @@ def parse_reports(data: bytes) -> Iterator[Report]:
             continue
 
 
-def metrics_files(trial: TrialLayout, passed_over: Skipped | None = None) -> list[MetricsFile]:
+def metrics_files(trial: TrialLayout, skipped: Skipped | None = None) -> list[MetricsFile]:
     """The trial's metrics files, oldest attempt first: for the same step the later one counts.
 
     Args:
         trial: Whose files.
-        passed_over: Told of a folder that cannot be listed; it holds none then.
+        skipped: Told of a folder that cannot be listed; it holds none then.
 
     Raises:
         OSError: The folder cannot be listed, and nobody is told.
     """
     folder = os.fspath(trial.root)
-    return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(folder, passed_over)]
+    return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(folder, skipped)]
 
 
-def metrics_names(folder: str, passed_over: Skipped | None = None) -> list[tuple[str, int]]:
+def metrics_names(folder: str, skipped: Skipped | None = None) -> list[tuple[str, int]]:
     """Names of a trial's metrics files with their rungs, oldest attempt first; one readdir.
 
     Args:
         folder: Of the trial.
-        passed_over: As `metrics_files` has it.
+        skipped: As `metrics_files` has it.
     """
-    return [(name, rung) for (rung, _, _), name in _listed(folder, passed_over)]
+    return [(name, rung) for (rung, _, _), name in _listed(folder, skipped)]
 
 
-def _listed(folder: str, passed_over: Skipped | None) -> list[tuple[tuple[int, int, int], str]]:
+def _listed(folder: str, skipped: Skipped | None) -> list[tuple[tuple[int, int, int], str]]:
     """Metrics files in order: rung, attempt and restart, with the name."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
-        if passed_over is None:
+        if skipped is None:
             raise
-        passed_over.note(folder, error)
+        skipped.note(folder, error)
         return []
     matches = ((name, _NAME.fullmatch(name)) for name in names)
     return sorted(((int(m[1]), int(m[2]), int(m[3])), name) for name, m in matches if m)

@@ -1,4 +1,4 @@
-"""Who drives a sweep, and whether that process still lives. No lock: see `store.journal`."""
+"""Identifies the process that drives a sweep, and tells whether it is alive."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class ProcessId(msgspec.Struct, frozen=True):
 
     Attributes:
         place: Boot and process namespace, where the pid means something.
-        born: Start time of the process in clock ticks since boot.
+        start_time: Start time of the process in clock ticks since boot.
     """
 
     host: str
     user: str
     pid: int
     place: str
-    born: int
+    start_time: int = msgspec.field(name="born")
 
     @classmethod
     def me(cls) -> ProcessId:
         """This process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), _user(), pid, _place(), born(pid) or 0)
+        return cls(socket.gethostname(), _user(), pid, _place(), start_time(pid) or 0)
 
     def alive(self, silent_s: float) -> bool:
         """Whether it still runs; certain on its own machine, by its last sign of life elsewhere.
@@ -41,7 +41,7 @@ class ProcessId(msgspec.Struct, frozen=True):
             silent_s: Seconds since its last sign of life.
         """
         if self.place == _place():
-            return born(self.pid) == self.born
+            return start_time(self.pid) == self.start_time
         # A sign from the future is none: a clock was ahead when it was given.
         return abs(silent_s) < SILENT_S
 
@@ -54,7 +54,7 @@ class ProcessId(msgspec.Struct, frozen=True):
         return f"process {self.pid} of {self.user} on {self.host}"
 
 
-def born(pid: int) -> int | None:
+def start_time(pid: int) -> int | None:
     """Start time of the process in clock ticks since boot; None if it is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()

@@ -24,11 +24,10 @@ import hpcsweep
 from hpcsweep.core.secrets import mask_arguments
 from hpcsweep.errors import NewerFormatError
 from hpcsweep.store import git
-from hpcsweep.store.files import make_dirs, open_new, read_bytes, write_atomic
+from hpcsweep.store.batch import Program
+from hpcsweep.store.files import Skipped, make_dirs, open_new, read_bytes, regular_files, write_atomic
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import Program
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.skipped import Skipped, regular_files
 from hpcsweep.store.snapshot import code_folder, split_command, training_file
 from hpcsweep.store.versions import decode, version_field
 
@@ -120,15 +119,15 @@ def record_launch(
     return path
 
 
-def list_records(layout: Layout, passed_over: Skipped | None = None) -> list[tuple[Path, Record]]:
+def list_records(layout: Layout, skipped: Skipped | None = None) -> list[tuple[Path, Record]]:
     """The records, oldest first; one whose launch was killed while it wrote it is passed over.
 
     Args:
         layout: The results folder.
-        passed_over: Told what is passed over.
+        skipped: Told what is passed over.
     """
-    passed_over = Skipped() if passed_over is None else passed_over
-    files = regular_files(layout.provenance, _NAME, passed_over)
+    skipped = Skipped() if skipped is None else skipped
+    files = regular_files(layout.provenance, _NAME, skipped)
     numbers = {int(match["record"]): name for name, match in files if match["record"]}
     found = []
     for number in sorted(numbers):
@@ -136,7 +135,7 @@ def list_records(layout: Layout, passed_over: Skipped | None = None) -> list[tup
         try:
             found.append((path, decode(read_bytes(path), _decoder, path)))
         except (OSError, msgspec.MsgspecError, NewerFormatError) as error:
-            passed_over.note(path, error)
+            skipped.note(path, error)
     return found
 
 
@@ -176,9 +175,9 @@ def current_record(
         python: See there.
         first: No other launch was recorded: of a copy it is told what it was made of.
     """
-    original = Path(program.copied.workdir) if program.copied else None
+    original = Path(program.snapshot.workdir) if program.snapshot else None
     diff, note = b"", ""
-    if program.copied is None or first:
+    if program.snapshot is None or first:
         # The copy is no repository; what it was made of is told by the first launch.
         code, diff = git.repository_state(_original_folder(program))
         if len(diff) >= git.DIFF_BYTES:
@@ -200,7 +199,7 @@ def current_record(
         spec_sha256=spec_digest(spec),
         files=_digests(training_files(program)),
         code=code,
-        copied=program.copied.root if program.copied else "",
+        copied=program.snapshot.root if program.snapshot else "",
         diff_note=note,
     )
     return record, diff
@@ -209,10 +208,10 @@ def current_record(
 def _original_folder(program: Program) -> Path:
     """Where the code is, or was copied from."""
     folder = code_folder(program)
-    if program.copied is None:
+    if program.snapshot is None:
         return folder
-    inside = os.path.relpath(folder, program.copied.code)
-    return Path(program.copied.root, inside)
+    inside = os.path.relpath(folder, program.snapshot.code)
+    return Path(program.snapshot.root, inside)
 
 
 def training_files(program: Program) -> Sequence[Path]:

@@ -14,10 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from hpcsweep.errors import FolderError, NewerFormatError
-from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
+from hpcsweep.store.files import SMALL_BYTES, Skipped, make_dirs, read_bytes, regular_files, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.skipped import SMALL_BYTES, Skipped, regular_files
 from hpcsweep.store.versions import decode, version_field
 
 #: Any name that ends like one: who made a request by hand gave it some name.
@@ -101,29 +100,29 @@ def _let_read(path: Path) -> None:
 
 
 def new_requests(
-    layout: Layout, seen: Container[str], passed_over: Skipped | None = None
+    layout: Layout, seen: Container[str], skipped: Skipped | None = None
 ) -> Iterator[tuple[str, Request]]:
     """Requests by name, oldest first, without those in `seen`; one readdir.
 
     Args:
         layout: The results folder.
         seen: Names of requests that are not wanted.
-        passed_over: Told what is no request or cannot be read.
+        skipped: Told what is no request or cannot be read.
     """
-    passed_over = Skipped() if passed_over is None else passed_over
-    for name in sorted(name for name, _ in regular_files(layout.control, _NAME, passed_over, besides=seen)):
+    skipped = Skipped() if skipped is None else skipped
+    for name in sorted(name for name, _ in regular_files(layout.control, _NAME, skipped, besides=seen)):
         path = layout.control / name
         try:
             request = decode(read_bytes(path, at_most=SMALL_BYTES), _decoder, path)
         except FileNotFoundError:  # taken up by a newer driver
             continue
         except (OSError, msgspec.MsgspecError, NewerFormatError) as error:
-            passed_over.note(path, error)
+            skipped.note(path, error)
             continue
         yield name, request
 
 
-def remove_request(layout: Layout, name: str, passed_over: Skipped | None = None) -> None:
+def remove_request(layout: Layout, name: str, skipped: Skipped | None = None) -> None:
     """Remove a request that the journal has taken up; one that cannot be removed is noted, and stays."""
     path = layout.control / name
     try:
@@ -131,5 +130,5 @@ def remove_request(layout: Layout, name: str, passed_over: Skipped | None = None
     except FileNotFoundError:
         pass
     except OSError as error:
-        if passed_over is not None:
-            passed_over.note(path, f"is taken up and cannot be removed: {error.strerror}")
+        if skipped is not None:
+            skipped.note(path, f"is taken up and cannot be removed: {error.strerror}")

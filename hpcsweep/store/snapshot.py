@@ -18,10 +18,10 @@ from typing import Final
 import msgspec
 
 from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.store.batch import CodeSnapshot, Program
 from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, write_atomic
 from hpcsweep.store.git import GitError, NotARepository, list_code_files, toplevel
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import CodeSnapshot, Program
 from hpcsweep.store.versions import decode, version_field
 
 #: Data and checkpoints are no code: more than this is taken for a mistake.
@@ -285,10 +285,10 @@ def use_snapshot(program: Program, layout: Layout) -> Program:
             "anew in another folder with --results"
         ) from error
     copied = CodeSnapshot(source.root, os.path.realpath(layout.code), program.workdir)
-    workdir = copied.moved(program.workdir)
+    workdir = copied.path_in_copy(program.workdir)
     function, file = program.function, training_file(program)
     if file is not None:
-        folder = copied.moved(str(file.parent))
+        folder = copied.path_in_copy(str(file.parent))
         if folder is None or not os.path.isfile(os.path.join(folder, file.name)):
             raise SpecError(
                 f"train.function: {file} is not in the copy of the code that the sweep was started with "
@@ -299,5 +299,5 @@ def use_snapshot(program: Program, layout: Layout) -> Program:
     if workdir is not None:
         make_dirs(Path(workdir))  # where git knows of no file in it
     return msgspec.structs.replace(
-        program, copied=copied, function=function, workdir=workdir or program.workdir
+        program, snapshot=copied, function=function, workdir=workdir or program.workdir
     )

@@ -24,10 +24,9 @@ import pytest
 from hpcsweep.cluster.backend import SweepRequest
 from hpcsweep.core.events import Outcome
 from hpcsweep.core.protocols import Batch, Cluster, Phase, SubmittedBatch, TaskId, TaskResources
+from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
-from hpcsweep.store.results import Result, new_results
 
 #: Sees the sweep's environment, lasts until a file is there, and prints its metric.
 _TRAINING = """\

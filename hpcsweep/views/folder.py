@@ -13,15 +13,15 @@ from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.store.batch import new_results
 from hpcsweep.store.checkpoints import disk_usage_by_trial
+from hpcsweep.store.files import Skipped, regular_files
 from hpcsweep.store.journal.segments import JournalSnapshot, list_segments, read_journal
 from hpcsweep.store.journal.writer import current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.provenance import list_records
 from hpcsweep.store.requests import new_requests
-from hpcsweep.store.results import new_results
-from hpcsweep.store.skipped import Skipped, regular_files
 from hpcsweep.views.progress import SweepProgress, run_counts
 from hpcsweep.views.warnings import (
     blocked_batches,

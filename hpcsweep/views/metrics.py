@@ -18,11 +18,10 @@ from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.errors import FolderError
 from hpcsweep.store.compaction.parts import listed
-from hpcsweep.store.files import open_regular, read_bytes
+from hpcsweep.store.files import Skipped, open_regular, read_bytes
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import metrics_names, parse_reports
-from hpcsweep.store.skipped import Skipped
 
 if TYPE_CHECKING:
     import pyarrow as pa

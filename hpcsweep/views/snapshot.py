@@ -15,13 +15,12 @@ from typing import Final, NamedTuple
 from hpcsweep.core.models import BatchState, Run
 from hpcsweep.core.protocols import Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
-from hpcsweep.store.files import open_regular
+from hpcsweep.store.files import Skipped, open_regular
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.journal.tail import JournalTail
 from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
 from hpcsweep.store.metrics import Report, metrics_files, parse_reports
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.skipped import Skipped
 from hpcsweep.views.folder import missing_folder
 from hpcsweep.views.liveness import Liveness
 from hpcsweep.views.progress import SweepProgress

@@ -20,7 +20,7 @@ import msgspec
 
 from hpcsweep.core.quoting import shell_quote
 from hpcsweep.errors import TrainerError
-from hpcsweep.store.manifest import Program
+from hpcsweep.store.batch import Program
 from hpcsweep.store.run_file import RunFile
 
 #: Placeholders besides the parameters; a parameter of the same name comes first.
@@ -82,7 +82,7 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
     """
     if program.command is None:
         child = [python, "-P", "-m", "hpcsweep.worker.entrypoint", program.function or "", str(ending)]
-        return child + ([program.copied.root, program.copied.code] if program.copied else [])
+        return child + ([program.snapshot.root, program.snapshot.code] if program.snapshot else [])
     values = {
         "trial": file.trial,
         "rung": file.rung,

@@ -32,7 +32,7 @@ def main(function: str, ending: Path, *copied: str) -> int:
     """Train; 0 if the function returned, 1 if anything raised."""
     trial = current_trial()  # first of all: from here on signals raise the stop flag
     try:
-        from hpcsweep.worker.load_function import load_trainer, search_snapshot
+        from hpcsweep.worker.training_function import load_trainer, search_snapshot
 
         search_snapshot(*copied)
         trial.finish(load_trainer(function)(trial))

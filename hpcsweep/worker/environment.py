@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from hpcsweep import bootstrap
+from hpcsweep.store.batch import CodeSnapshot, Header, Program
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.manifest import CodeSnapshot, Header, Program
 from hpcsweep.store.run_file import RunFile
 from hpcsweep.worker.command import as_text
 
@@ -94,7 +94,7 @@ def run_environment(
         "HPCSWEEP_RESUME_FROM": run.resume_from,
         "HPCSWEEP_STOP_FILE": run.stop_file,
         "HPCSWEEP_PYTHON": python,
-        "HPCSWEEP_WORKDIR": program.copied.workdir if program.copied else program.workdir,
+        "HPCSWEEP_WORKDIR": program.snapshot.workdir if program.snapshot else program.workdir,
     }
     values |= {parameter_variable(name): value for name, value in run.config.items()}
     environ |= {name: as_text(value) for name, value in values.items()}
@@ -102,9 +102,9 @@ def run_environment(
         environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     # A log that is written block by block shows nothing while training runs, and loses its end.
     environ.setdefault("PYTHONUNBUFFERED", "1")
-    if program.copied is not None and "PYTHONPATH" in environ:
+    if program.snapshot is not None and "PYTHONPATH" in environ:
         paths = environ["PYTHONPATH"].split(os.pathsep)
-        environ["PYTHONPATH"] = os.pathsep.join(snapshot_paths(paths, program.copied))
+        environ["PYTHONPATH"] = os.pathsep.join(snapshot_paths(paths, program.snapshot))
     if modules is not None:
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [environ.get("PYTHONPATH", ""), str(modules)]))
     return environ
@@ -120,7 +120,7 @@ def parameter_variable(name: str) -> str:
 
 def snapshot_paths(paths: Sequence[str], copied: CodeSnapshot) -> list[str]:
     """Folders where modules are searched, those of the original code replaced by their copies."""
-    moved = [(path, copied.moved(path) if path else None) for path in paths]
+    moved = [(path, copied.path_in_copy(path) if path else None) for path in paths]
     return [copy if copy and os.path.isdir(copy) else path for path, copy in moved]
 
 

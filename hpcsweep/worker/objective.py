@@ -6,10 +6,10 @@ import math
 from typing import NamedTuple
 
 from hpcsweep.core.events import FailureKind
+from hpcsweep.store.batch import ManifestRun, Program
+from hpcsweep.store.files import Skipped, explain_error
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import metrics_files, read_reports
-from hpcsweep.store.skipped import Skipped, explain_error
 
 
 class ObjectiveReading(NamedTuple):

@@ -61,19 +61,19 @@ class Child:
 
     @property
     def exited(self) -> bool:
-        """Whether the child itself has ended. It stays a zombie until `end`: its number stays taken."""
+        """Whether the child itself has ended. It stays a zombie until `kill_all`: its number stays taken."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     @property
     def exit_signal(self) -> int | None:
-        """The signal that ended it, None if none did or it still runs. Not to be asked after `end`."""
+        """The signal that ended it, None if none did or it still runs. Not to be asked after `kill_all`."""
         ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_code not in (os.CLD_KILLED, os.CLD_DUMPED):
             return None
         return ended.si_status
 
     @property
-    def left(self) -> list[int]:
+    def running(self) -> list[int]:
         """Processes of the group that still run, the child included until it has ended."""
         return [pid for pid in _processes() if _group_of(pid) == self.pid]
 
@@ -89,7 +89,7 @@ class Child:
         elif signum == signal.SIGTERM:
             self._send_group(signum)
         else:
-            for pid in self.left:
+            for pid in self.running:
                 if _catches(pid, signum):
                     _send(pid, signum)
 
@@ -97,7 +97,7 @@ class Child:
         """Send SIGTERM to the whole group."""
         self._send_group(signal.SIGTERM)
 
-    def end(self) -> int:
+    def kill_all(self) -> int:
         """Kill whatever is left; the child's exit code, negative for the signal that ended it.
 
         Until this returns the child is not reaped, so its number cannot belong to anybody else.

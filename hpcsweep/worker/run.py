@@ -17,20 +17,18 @@ import msgspec
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import CheckpointError, NewerFormatError, TrainerError
 from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.results import Result
 from hpcsweep.store.run_file import RunFile
 from hpcsweep.worker.command import line_ending_problem, program_arguments, unrunnable_reason
 from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.environment import TaskContext, run_environment
-from hpcsweep.worker.log import RunLog
 from hpcsweep.worker.objective import ObjectiveReading, read_objective
 from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify, classify_worker_error
+from hpcsweep.worker.output import RunLog, StdoutMetrics
 from hpcsweep.worker.process import Child, oom_kills
-from hpcsweep.worker.stdout_metrics import StdoutMetrics
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
@@ -240,7 +238,7 @@ class Attempt:
             self._deadline = time.monotonic() + LINGER_S
         if self._deadline is None or time.monotonic() >= self._deadline:
             return False
-        return self._signal is None or bool(child.left)
+        return self._signal is None or bool(child.running)
 
     def _escalate(self) -> None:
         """The grace period is over: SIGTERM for everybody, and a moment later the end."""
@@ -279,7 +277,7 @@ class Attempt:
     def _end(self) -> None:
         assert self._child is not None
         assert self._file is not None
-        returncode = self._child.end()
+        returncode = self._child.kill_all()
         while self._pipe is not None and select.select([self._pipe], [], [], 0)[0]:
             self._drain()
         self._drop_pipe()
@@ -366,7 +364,7 @@ class Attempt:
         """
         with contextlib.suppress(Exception):
             if self._child is not None:
-                self._child.end()
+                self._child.kill_all()
                 self._child = None
         with contextlib.suppress(Exception):
             self._drop_pipe()

@@ -23,10 +23,17 @@ import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.core.first_errors import FirstErrors, failed_at_once
+from hpcsweep.store.batch import (
+    ManifestRun,
+    Result,
+    new_results,
+    read_result,
+    read_task,
+    requested_stops,
+    write_result,
+)
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.log_excerpt import read_excerpt
-from hpcsweep.store.manifest import ManifestRun, read_task
-from hpcsweep.store.results import Result, new_results, read_result, requested_stops, write_result
 from hpcsweep.worker.environment import TaskContext, lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt
 
@@ -128,7 +135,7 @@ def run_task(
         FolderError: There is no such manifest or task.
     """
     batch = BatchLayout(folder)
-    if batch.void.exists():
+    if batch.abandoned_marker.exists():
         print(f"hpcsweep: {folder.name} was abandoned: nothing to do", flush=True)
         return True
     _await_manifest(batch)
@@ -209,7 +216,9 @@ class _Lanes:
         if not self._waiting or not self._lanes:
             return
         batch = self._context.batch
-        if batch.void.exists() or not batch.manifest.exists():  # an abandoned one may be compacted by now
+        if (
+            batch.abandoned_marker.exists() or not batch.manifest.exists()
+        ):  # an abandoned one may be compacted by now
             self._waiting.clear()
         elif self._signals.first is not None:
             self.leave("the task was told to stop before this run began")

@@ -121,8 +121,8 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
 
 def test_a_log_names_what_was_passed_over_once(capsys: pytest.CaptureFixture[str]) -> None:
     played = Played(LogDisplay())
-    for found in (["passed over: a"], ["passed over: a"], ["passed over: a", "passed over: \x1b]0;b"]):
+    for found in (["skipped: a"], ["skipped: a"], ["skipped: a", "skipped: \x1b]0;b"]):
         played.skipped_files = found
         played.tick([])
     lines = [line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["passed over: a", "passed over: ?]0;b"]
+    assert lines == ["skipped: a", "skipped: ?]0;b"]

@@ -15,10 +15,9 @@ from hpcsweep.cluster.local.cluster import LocalCluster
 from hpcsweep.cluster.local.devices import local_gpus
 from hpcsweep.core.protocols import Batch, Phase, SubmittedBatch, TaskId, TaskResources
 from hpcsweep.errors import FolderError
+from hpcsweep.store.batch import Header, ManifestRun, Program, new_results, write_manifest
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
-from hpcsweep.store.process_id import born
-from hpcsweep.store.results import new_results
+from hpcsweep.store.process_id import start_time
 
 #: Notes its devices, then waits to be let go.
 TRAINER = """\
@@ -84,7 +83,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     yield made
     made.go()
     if made.files.claims.exists():
-        wait_until(lambda: all(born(pid) is None for pid in made.workers()))
+        wait_until(lambda: all(start_time(pid) is None for pid in made.workers()))
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:

@@ -18,10 +18,9 @@ from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.events import Config, Interruption, Outcome
 from hpcsweep.core.protocols import Batch, Limits, Phase, SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
+from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
 from hpcsweep.store.metrics import metrics_files, read_reports
-from hpcsweep.store.results import Result, new_results
 
 PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
 #: An hour is as short as a minute elsewhere: rates per hour that make something happen every time.
@@ -471,7 +470,7 @@ def test_cancelled_tasks_leave_their_checkpoint_or_never_start(tmp_path: Path) -
 def test_a_task_of_an_abandoned_batch_does_nothing(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.submit(run(0))
-    site.layout.batch("a").void.touch()
+    site.layout.batch("a").abandoned_marker.touch()
     site.wait(1.0)
     assert site.phases() == [Phase.COMPLETED]
     assert site.results() == []

@@ -30,9 +30,9 @@ from hpcsweep.core.events import AnyEvent, TrialCreated
 from hpcsweep.core.protocols import SubmittedBatch
 from hpcsweep.driver import compaction
 from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.store.batch import Result
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.results import Result
 from hpcsweep.views.logs import LogReader, attempt_logs
 from hpcsweep.views.metrics import metrics_table
 from tests.compacted import batch_files

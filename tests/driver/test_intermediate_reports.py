@@ -28,11 +28,10 @@ from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.stopping_rules import Median, Plateau, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.store.batch import Result, read_task, write_result
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.results import Result, write_result
 from tests.doubles import PROGRAM, FolderCluster
 from tests.driver.sweeps import SPACE, STARTED, decided, drive, make_driver, of_kind
 

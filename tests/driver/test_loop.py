@@ -48,8 +48,8 @@ from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterUnavailable, FolderError, SubmitRefused, SubmitUncertain, SupersededError
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving, Hyperband
+from hpcsweep.store.batch import write_manifest
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import write_manifest
 from hpcsweep.store.requests import Request, write_request
 from tests.doubles import FakeClock, FolderCluster
 from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_kind, undisturbed
@@ -582,7 +582,9 @@ def test_a_refusal_is_raised_with_the_cluster_s_message_and_leaves_the_sweep_res
     planned = [event.batch for event in of_kind(root, BatchPlanned)]
     assert len(planned) > 1
     assert of_kind(root, BatchAbandoned) == [BatchAbandoned(name, words) for name in planned]
-    assert [(Layout(root).batch(name).void).read_text() for name in planned] == [words] * len(planned)
+    assert [(Layout(root).batch(name).abandoned_marker).read_text() for name in planned] == [words] * len(
+        planned
+    )
     assert driver.state.live == {}
     assert (len(driver.state.waiting), driver.state.ended) == (17, None)
 
@@ -667,7 +669,7 @@ def test_a_submission_that_never_arrived_is_fenced_off_and_submitted_anew(
     driver, journal = make_driver(root, cluster, clock=clock)
     driver.tick()
     (name,) = driver.state.live
-    void = Layout(root).batch(name).void
+    void = Layout(root).batch(name).abandoned_marker
     cluster.unavailable = 3
     for seconds in (10.0, 10.0, 50.0):  # no answer is no empty answer, however late
         clock.sleep(seconds)

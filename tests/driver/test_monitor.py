@@ -41,9 +41,9 @@ from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.effects import Cancel
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
+from hpcsweep.store.batch import Result
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import SEPARATOR
-from hpcsweep.store.results import Result
 from tests.doubles import PROGRAM, SHAPE
 
 GRACE_S = 60.0

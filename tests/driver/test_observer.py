@@ -13,10 +13,10 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.observer import Observation, Observer, Sighting
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import Result, write_result
+from hpcsweep.store.files import Skipped
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.results import Result, write_result
-from hpcsweep.store.skipped import Skipped
 from tests.doubles import SHAPE, FakeClock
 
 RUN = RunId(0, 0)
@@ -138,7 +138,7 @@ def test_a_batch_without_an_answer_is_found_by_name_by_results_or_by_its_files(s
     assert sweep.observer.sighting(batch) == Sighting(job="4711", has_script=True)
     sweep.cluster.knows = "4712"
     assert sweep.observer.sighting(batch) == Sighting(job="4712", has_script=True)
-    sweep.files.void.write_text("refused")
+    sweep.files.abandoned_marker.write_text("refused")
     sweep.cluster.fails = ClusterUnavailable("no answer")
     assert sweep.observer.sighting(batch) == Sighting(abandoned=True), "nobody need be asked"
 

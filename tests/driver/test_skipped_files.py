@@ -12,14 +12,14 @@ import msgspec
 from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import FailureKind, Outcome, RunFinished, RunId, SweepOutcome
 from hpcsweep.schedulers.fifo import Fifo
+from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.compaction.parts import CompactableRun, WritePart
 from hpcsweep.store.compaction.worker import run_compaction_task
+from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.requests import Request, write_request
-from hpcsweep.store.skipped import Skipped
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.metrics import metrics_table, read_raw
 from hpcsweep.worker.objective import read_objective
@@ -47,18 +47,18 @@ def test_strange_files_in_the_folder_do_not_disturb_a_sweep(root: Path, controll
     (layout.journal / "000003 (copy).jsonl").write_text("whatever")
     (layout.batches / "stray").mkdir()
     named = [
-        f"passed over: batches/{batch}/results/0.0.0 (copy).json: is not a file of this sweep",
-        f"passed over: batches/{batch}/results/notes.json: is not a file of this sweep",
-        "passed over: control/d.json: is a folder, not a file",
-        "passed over: control/p.json: is a pipe, not a file",
-        "passed over: control/x.json: is damaged: Input data was truncated",
+        f"skipped: batches/{batch}/results/0.0.0 (copy).json: is not a file of this sweep",
+        f"skipped: batches/{batch}/results/notes.json: is not a file of this sweep",
+        "skipped: control/d.json: is a folder, not a file",
+        "skipped: control/p.json: is a pipe, not a file",
+        "skipped: control/x.json: is damaged: Input data was truncated",
     ]
     for _ in range(3):  # the same lines each time: `launch` prints those that are new
         driver.tick()
         assert driver.skipped_files == named
     journal.release()
-    stray = "passed over: journal/000003 (copy).jsonl: is not a file of this sweep"
-    assert ResultsFolder(root).skipped_files() == [*named, "passed over: 1 more file that is not ours"]
+    stray = "skipped: journal/000003 (copy).jsonl: is not a file of this sweep"
+    assert ResultsFolder(root).skipped_files() == [*named, "skipped: 1 more file that is not ours"]
     again, journal = make_driver(
         root, FolderCluster(controller, per_poll=4), scheduler=Fifo(max_resource=1, trials=4)
     )
@@ -83,7 +83,7 @@ def test_a_result_of_another_batch_is_skipped(root: Path, controller: Path) -> N
     foreign = {"trial": 1, "rung": 0, "attempt": 0, "restart": 0, "task": 7, "outcome": "failed"}
     (results / "7.0.0.json").write_bytes(msgspec.json.encode(foreign))
     driver.tick()
-    place = f"passed over: batches/{batch}/results/7.0.0.json"
+    place = f"skipped: batches/{batch}/results/7.0.0.json"
     assert driver.skipped_files == [f"{place}: is the result of a run of another batch"]
     cluster.per_poll = 4
     driver.run()
@@ -113,7 +113,7 @@ def test_a_request_that_cannot_be_removed_is_handled_once(root: Path, controller
     finally:
         Path.unlink = unlink  # type: ignore[method-assign]
     journal.release()
-    assert said == [f"passed over: control/{name}: is taken up and cannot be removed: Permission denied"]
+    assert said == [f"skipped: control/{name}: is taken up and cannot be removed: Permission denied"]
 
 
 def test_an_unreadable_metrics_file_fails_only_its_run() -> None:
@@ -161,8 +161,8 @@ def test_reports_that_cannot_be_read_stay_where_they_are_and_are_named() -> None
         assert (runs, error) == (((0, 0),), "")
         assert table == {"trial": [0, 2], "rung": [0, 0], "step": [1, 1], "loss": [0.5, 2.5]}
         assert lines == [
-            "passed over: trials/0000/1/metrics-0.0.0.jsonl: cannot be read: Permission denied",
-            "passed over: trials/0000/2/metrics-0.1.0.jsonl: cannot be read: is a pipe, not a file",
+            "skipped: trials/0000/1/metrics-0.0.0.jsonl: cannot be read: Permission denied",
+            "skipped: trials/0000/2/metrics-0.1.0.jsonl: cannot be read: is a pipe, not a file",
         ]
 
 

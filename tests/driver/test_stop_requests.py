@@ -26,11 +26,10 @@ from hpcsweep.driver import Driver
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving
+from hpcsweep.store.batch import Result, read_task, requested_stops, write_result
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import read_task
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.requests import Request, write_request
-from hpcsweep.store.results import Result, requested_stops, write_result
 from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import STARTED, end_of, events, make_driver, of_kind
 

@@ -26,7 +26,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.observer import Sighting
 from hpcsweep.driver.submitter import FIRST_PAUSE_S, LONGEST_PAUSE_S, SubmitBackoff, Submitter
-from hpcsweep.store.manifest import Header, ManifestRun, trial_seed
+from hpcsweep.store.batch import Header, ManifestRun, trial_seed
 from tests.doubles import PROGRAM, SHAPE
 from tests.driver.states import LAYOUT, SETTINGS, monitor_of, planned, submitted, sweep_of
 

@@ -173,4 +173,4 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_there(here: Path, a
     result = CliRunner().invoke(app, argv)
     assert result.exit_code == 0, result.output
     place = file.relative_to(here / "s")
-    assert result.stderr == f"passed over: {place}: cannot be read: is a pipe, not a file\n"
+    assert result.stderr == f"skipped: {place}: cannot be read: is a pipe, not a file\n"

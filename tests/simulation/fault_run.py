@@ -30,9 +30,9 @@ from hpcsweep.errors import FolderUnavailable
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.session import Session
 from hpcsweep.simulation.simulate import simulated_target
+from hpcsweep.store.batch import ManifestRun
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
 from tests.simulation.file_faults import FileFaults
 from tests.simulation.killable import (

@@ -28,10 +28,10 @@ from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
-from hpcsweep.store.compaction.tables import read_tables
+from hpcsweep.store.batch import Result
+from hpcsweep.store.compaction.parts import read_tables
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.results import Result
 from hpcsweep.views.metrics import metrics_table, whole_table
 from tests.compacted import batch_files
 from tests.simulation.fault_run import FaultRun

@@ -33,7 +33,7 @@ from hpcsweep.store.journal.segments import (
 )
 from hpcsweep.store.journal.writer import MERGE_ABOVE, Journal, current_driver
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.process_id import SILENT_S, ProcessId, born
+from hpcsweep.store.process_id import SILENT_S, ProcessId, start_time
 
 
 def note(number: int) -> AnyEvent:
@@ -55,7 +55,7 @@ class Processes:
     def __init__(self) -> None:
         self.now = 1
 
-    def born(self, pid: int) -> int:
+    def start_time(self, pid: int) -> int:
         return self.now
 
     def die(self) -> None:
@@ -65,7 +65,7 @@ class Processes:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     stand_in = Processes()
-    monkeypatch.setattr(owner_module, "born", stand_in.born)
+    monkeypatch.setattr(owner_module, "start_time", stand_in.start_time)
     return stand_in
 
 
@@ -526,10 +526,10 @@ def test_a_later_process_of_the_same_number_is_another_one() -> None:
     me = ProcessId.me()
     assert me.alive(0.0)
     assert me.alive(1e9)  # on its own machine silence says nothing
-    assert not msgspec.structs.replace(me, born=me.born - 1).alive(0.0)
+    assert not msgspec.structs.replace(me, start_time=me.start_time - 1).alive(0.0)
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert born(child.pid) is None
+    assert start_time(child.pid) is None
     assert not msgspec.structs.replace(me, pid=child.pid).alive(0.0)
 
 

@@ -16,8 +16,8 @@ import pytest
 
 import hpcsweep
 from hpcsweep.store import git, provenance
+from hpcsweep.store.batch import CodeSnapshot, Program
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import CodeSnapshot, Program
 from hpcsweep.store.provenance import list_records, record_launch, spec_digest, training_files
 
 SPEC = {"name": "s", "space": {"x": [1, 2]}}
@@ -103,7 +103,7 @@ def test_of_a_copy_the_first_record_tells_what_it_was_made_of_and_the_others_tha
         workdir=str(copy),
         metric="m",
         function=f"{copy / 'train.py'}:train",
-        copied=CodeSnapshot(str(code), str(copy), str(code)),
+        snapshot=CodeSnapshot(str(code), str(copy), str(code)),
     )
     assert record(tmp_path / "r", program) == "1.json"
     (code / "train.py").write_text("x = 3\n")

@@ -15,14 +15,21 @@ import pytest
 
 from hpcsweep.core.events import Outcome
 from hpcsweep.errors import FolderError, JournalError
-from hpcsweep.store.files import make_dirs, open_append, open_new, read_bytes, write_atomic
+from hpcsweep.store.batch import Result, new_results, write_result
+from hpcsweep.store.files import (
+    Skipped,
+    make_dirs,
+    open_append,
+    open_new,
+    read_bytes,
+    regular_files,
+    write_atomic,
+)
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter, metrics_files, read_reports
 from hpcsweep.store.requests import Request, new_requests, write_request
-from hpcsweep.store.results import Result, new_results, write_result
-from hpcsweep.store.skipped import Skipped, regular_files
 from tests.store.test_tail import notes, session
 from tests.users import ADA, BOB, GROUP, IS_ROOT, as_user, give, open_folder
 
@@ -75,7 +82,7 @@ def test_an_odd_request_is_named_and_the_others_are_read(
     make(layout.control / "x.json")
     found = Skipped()
     assert list(new_requests(layout, (), found)) == [(name, request)]
-    assert found.lines(tmp_path) == [f"passed over: control/x.json: {reason}"]
+    assert found.lines(tmp_path) == [f"skipped: control/x.json: {reason}"]
 
 
 @pytest.mark.parametrize(("make", "reason"), ODD.values(), ids=ODD)
@@ -89,7 +96,7 @@ def test_an_odd_result_is_named_and_the_others_are_read(
     make(batch.results / "0.0.0.json")
     found = Skipped()
     assert list(new_results(batch, (), found)) == [("1.0.0.json", result)]
-    assert found.lines(tmp_path) == [f"passed over: batches/b/results/0.0.0.json: {reason}"]
+    assert found.lines(tmp_path) == [f"skipped: batches/b/results/0.0.0.json: {reason}"]
 
 
 def test_names_that_are_not_ours_are_named_and_hidden_ones_are_not(tmp_path: Path) -> None:
@@ -103,14 +110,14 @@ def test_names_that_are_not_ours_are_named_and_hidden_ones_are_not(tmp_path: Pat
             file.write(whole)
     found = Skipped()
     assert [name for name, _ in new_results(batch, (), found)] == ["0.0.0.json"]
-    folder = "passed over: batches/b/results"
+    folder = "skipped: batches/b/results"
     assert found.lines(tmp_path) == [
         f"{folder}/0.0.0 (copy).json: is not a file of this sweep",
         f"{folder}/0.0.0.json~: is not a file of this sweep",
         f"{folder}/1.0.0.json: is the result of task 0, restart 0",
         f"{folder}/a\x1b]0;b\nc: is not a file of this sweep",
         f"{folder}/notes.json: is not a file of this sweep",
-        "passed over: 2 more files that are not ours",
+        "skipped: 2 more files that are not ours",
     ]
 
 
@@ -127,7 +134,7 @@ def test_a_folder_that_may_not_be_listed_is_named_and_empty() -> None:
             found = Skipped()
             return list(new_requests(layout, (), found)), found.lines(root)
 
-        assert as_user(look) == ([], ["passed over: control: cannot be read: Permission denied"])
+        assert as_user(look) == ([], ["skipped: control: cannot be read: Permission denied"])
 
 
 def test_stray_files_beside_the_journal_change_nothing(tmp_path: Path) -> None:
@@ -312,4 +319,4 @@ def test_a_folder_with_a_foreign_name_only_is_listed_once(tmp_path: Path) -> Non
     found = Skipped()
     for _ in range(2):
         assert list(regular_files(tmp_path, re.compile("a"), found)) == []
-    assert found.lines(tmp_path) == ["passed over: a: is a folder, not a file"]
+    assert found.lines(tmp_path) == ["skipped: a: is a folder, not a file"]

@@ -11,8 +11,8 @@ import pytest
 
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store import snapshot
+from hpcsweep.store.batch import Program
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.manifest import Program
 from hpcsweep.store.snapshot import copy_code, list_code, use_snapshot
 
 
@@ -208,8 +208,8 @@ def test_the_program_runs_in_the_copy_also_when_the_original_is_gone_and_the_res
     found = use_snapshot(program, Layout(moved))
     assert found.function == f"{moved / 'code' / 'train.py'}:train"
     assert found.workdir == str(moved / "code")
-    assert found.copied is not None
-    assert (found.copied.root, found.copied.workdir) == (str(code), str(code))
+    assert found.snapshot is not None
+    assert (found.snapshot.root, found.snapshot.workdir) == (str(code), str(code))
 
 
 def test_the_code_is_found_in_the_copy_through_a_link_to_its_folder(code: Path, tmp_path: Path) -> None:

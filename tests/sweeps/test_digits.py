@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpcsweep.trial import StandaloneTrial, current_trial
-from hpcsweep.worker.load_function import load_trainer
+from hpcsweep.worker.training_function import load_trainer
 from tests.lazy import LazyModule
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.spec import load_spec
-from hpcsweep.worker.load_function import load_trainer
+from hpcsweep.worker.training_function import load_trainer
 from tests.training.runs import LIGHTNING_ITSELF, kept, new_run, reported
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

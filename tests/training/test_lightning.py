@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from hpcsweep.cluster.task_environment import without_launcher
-from hpcsweep.store.manifest import Program
+from hpcsweep.store.batch import Program
 from hpcsweep.trial import Trial
 from hpcsweep.worker.environment import run_environment
 from tests.cluster.test_task_environment import JOB, LAUNCHED

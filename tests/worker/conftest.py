@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
 from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
-from hpcsweep.store.manifest import Header, ManifestRun, Program, write_manifest
-from hpcsweep.store.results import Result, new_results
 
 
 class Bench:

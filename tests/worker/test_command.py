@@ -11,7 +11,6 @@ from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import TrainerError
 from hpcsweep.worker.command import arguments, as_text, check_template, shell_line
 from hpcsweep.worker.environment import parameter_variable
-from hpcsweep.worker.stdout_metrics import StdoutMetrics
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -150,40 +149,6 @@ def test_a_command_that_cannot_be_started_is_a_failed_run(bench: Bench, command:
     assert not list(bench.temporary.iterdir())
 
 
-def printed(
-    *patterns: str, text: bytes, start: int = 0, piece: int = 1000
-) -> list[tuple[int, dict[str, float]]]:
-    found: list[tuple[int, dict[str, float]]] = []
-    reader = StdoutMetrics(
-        patterns, start=start, report=lambda step, metrics: found.append((step, dict(metrics)))
-    )
-    for begin in range(0, len(text), piece):
-        reader.feed(text[begin : begin + piece])
-    reader.finish()
-    return found
-
-
-@pytest.mark.parametrize("piece", [1, 7, 1000])
-def test_printed_lines_are_reports(piece: int) -> None:
-    text = b"hello\nepoch=1 err=0.5,\repoch=2 err=nan\r\nepoch=x err=3\nepoch=3 err=low\nepoch=4 err=0.1"
-    found = printed(r"epoch=(?P<step>\S+) err=(?P<err>\S+)", text=text, piece=piece)
-    assert [step for step, _ in found] == [1, 2, 4]
-    assert found[0] == (1, {"err": 0.5})
-    assert found[2] == (4, {"err": 0.1})
-
-
-def test_without_a_step_the_matches_of_each_metric_are_counted_from_the_checkpoint_on() -> None:
-    text = b"loss 3\nacc 0.1\nloss 2\nloss 1\nacc 0.2\n"
-    found = printed(r"loss (?P<loss>\S+)", r"acc (?P<acc>\S+)", text=text, start=9)
-    assert found == [
-        (10, {"loss": 3}),
-        (10, {"acc": 0.1}),
-        (11, {"loss": 2}),
-        (12, {"loss": 1}),
-        (11, {"acc": 0.2}),
-    ]
-
-
 def test_a_program_that_only_prints_is_resumed_and_read(bench: Bench) -> None:
     script = """
         import os, sys
@@ -209,7 +174,7 @@ def test_a_program_that_only_prints_is_resumed_and_read(bench: Bench) -> None:
     assert bench.log(0).splitlines()[-2] == "bye"
 
 
-def test_the_working_folder_is_sealed_only_when_the_run_is_completed(bench: Bench) -> None:
+def test_the_working_folder_becomes_a_checkpoint_only_when_the_run_completes(bench: Bench) -> None:
     bench.plan_command('echo x > "$HPCSWEEP_CHECKPOINT_DIR/state"; exit 3', shell=True)
     assert bench.work().outcome is Outcome.FAILED
     assert list(bench.trial().checkpoints.iterdir()) == []

@@ -13,7 +13,7 @@ import pytest
 
 import hpcsweep
 from hpcsweep.core.events import Outcome
-from hpcsweep.store.manifest import Program
+from hpcsweep.store.batch import Program
 from hpcsweep.store.run_file import RunFile
 from hpcsweep.worker.environment import run_environment
 

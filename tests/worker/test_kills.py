@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpcsweep.core.events import Outcome
-from hpcsweep.store import checkpoints, results
+from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import Result, write_result
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.worker import task as worker_task
 from hpcsweep.worker.__main__ import main
@@ -96,10 +97,10 @@ def test_a_result_that_cannot_be_written_is_tried_again(
     bench.plan_command("echo val_error=0.5", metrics=(r"val_error=(?P<val_error>\S+)",))
     fails = iter((True, True, False))
 
-    def write(batch: BatchLayout, result: results.Result, *, n: int) -> Path:
+    def write(batch: BatchLayout, result: Result, *, n: int) -> Path:
         if next(fails):
             raise OSError(5, "Input/output error")
-        return results.write_result(batch, result, n=n)
+        return write_result(batch, result, n=n)
 
     def patch() -> None:
         monkeypatch.setattr(worker_task, "write_result", write)

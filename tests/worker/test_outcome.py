@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.manifest import ManifestRun, Program
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.worker.objective import ObjectiveReading, read_objective
 from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify

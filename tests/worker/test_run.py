@@ -374,7 +374,7 @@ def test_training_dies_with_a_killed_worker(bench: Bench) -> None:
 
 def test_a_task_of_an_abandoned_batch_does_nothing(bench: Bench) -> None:
     bench.plan_python(GOOD)
-    bench.batch.void.touch()
+    bench.batch.abandoned_marker.touch()
     assert bench.start().wait(20) == 0
     assert bench.results() == []
     assert bench.trained() == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
-from hpcsweep.store.results import request_stop
+from hpcsweep.store.batch import request_stop
 from hpcsweep.worker.environment import lane_devices
 
 if TYPE_CHECKING:

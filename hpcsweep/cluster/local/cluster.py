@@ -33,10 +33,9 @@ from hpcsweep.core.protocols import (
     TaskState,
 )
 from hpcsweep.errors import FolderError, SubmitRefused
-from hpcsweep.store.files import make_dirs, open_append, read_bytes
+from hpcsweep.store.files import SMALL_BYTES, make_dirs, open_append, read_bytes, regular_files
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.process_id import born
-from hpcsweep.store.skipped import SMALL_BYTES, regular_files
+from hpcsweep.store.process_id import start_time
 
 #: An empty claim is somebody writing it, unless it is older than this.
 _CLAIM_S = 5.0
@@ -48,11 +47,11 @@ _log = logging.getLogger(__name__)
 class _Task:
     """A process that works on a task: a child of ours, or one found by its claim."""
 
-    def __init__(self, pid: int, devices: list[str], *, born_at: int | None = None) -> None:
+    def __init__(self, pid: int, devices: list[str], *, start_time: int | None = None) -> None:
         self.pid = pid
         self.devices = devices
-        self._born = born_at
-        self._child = born_at is None
+        self._start_time = start_time
+        self._child = start_time is None
         self.over = False
 
     def alive(self) -> bool:
@@ -64,11 +63,11 @@ class _Task:
             except ChildProcessError:
                 pass
             self._child = False
-        return self._born is not None and born(self.pid) == self._born
+        return self._start_time is not None and start_time(self.pid) == self._start_time
 
     def become(self, claim: TaskLock) -> None:
         """It was started twice, and the other process was first."""
-        self.pid, self._born, self.devices = claim.owner.pid, claim.owner.born, claim.devices
+        self.pid, self._start_time, self.devices = claim.owner.pid, claim.owner.start_time, claim.devices
 
 
 class LocalCluster(Cluster):
@@ -189,7 +188,7 @@ class LocalCluster(Cluster):
         for _, match in regular_files(files.claims, _CLAIM):
             index = int(match[1])
             claim = _read_claim(claim_path(files, index))
-            found = _Task(0, [], born_at=-1)  # its writer died in it: as if it had run and ended
+            found = _Task(0, [], start_time=-1)  # its writer died in it: as if it had run and ended
             if claim is not None:
                 _refuse_elsewhere(files, index, claim)
                 found.become(claim)

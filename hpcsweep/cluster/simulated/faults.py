@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from hpcsweep.cluster.simulated.options import SimulatedOptions
-from hpcsweep.store.manifest import ManifestRun
+from hpcsweep.store.batch import ManifestRun
 
 _HOUR_S = 3600.0
 

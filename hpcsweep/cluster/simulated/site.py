@@ -17,9 +17,9 @@ from hpcsweep.cluster.simulated.queue import PENDING, Array, Queue
 from hpcsweep.cluster.simulated.task import ArrayContext, Task
 from hpcsweep.cluster.simulated.training import TrainingModel
 from hpcsweep.core.protocols import Batch, Phase, TaskResources, TaskState
+from hpcsweep.store.batch import Header, ManifestTask
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.manifest import Header, ManifestTask
 
 _header_decoder = msgspec.json.Decoder(Header)
 _task_decoder = msgspec.json.Decoder(ManifestTask)

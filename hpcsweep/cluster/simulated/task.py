@@ -12,11 +12,10 @@ from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.faults import FaultSampler
 from hpcsweep.cluster.simulated.training import Training, TrainingModel, error_message
 from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.store.batch import Header, ManifestRun, Result
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.manifest import Header, ManifestRun
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.results import Result
 
 _encode = msgspec.json.Encoder().encode
 
@@ -67,7 +66,7 @@ class Task:
     def start(self, node: int, name: str) -> None:
         """Begin on this node, unless the batch was abandoned: then it leaves at once."""
         self.node, self._name, self.began = node, name, self._shared.clock.time()
-        if self._shared.files.manifest.exists() and not self._shared.files.void.exists():
+        if self._shared.files.manifest.exists() and not self._shared.files.abandoned_marker.exists():
             self._todo.extend(n for n in range(len(self.runs)) if n not in self._settled)
         for _ in range(self._shared.header.lanes):
             self._begin_next()

@@ -11,7 +11,7 @@ import msgspec
 from hpcsweep.cluster.simulated.faults import FaultSampler
 from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.events import Config
-from hpcsweep.store.manifest import ManifestRun, Program
+from hpcsweep.store.batch import ManifestRun, Program
 
 #: Configuration, step >= 1 and the trial's seed -> the objective after that step, NaN if it diverged.
 Curve: TypeAlias = Callable[[Config, int, int], float]

@@ -9,7 +9,7 @@ from typing import Final
 from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite
 from hpcsweep.core.counting import plural
 from hpcsweep.core.findings import Finding, failure, good, warning
-from hpcsweep.store.manifest import Program
+from hpcsweep.store.batch import Program
 
 #: After TERM training code may take so long to checkpoint, and the worker a moment more to say so.
 NOTICE_S: Final = Program(workdir="", metric="").grace_s + 2

@@ -1,6 +1,6 @@
 """`python -m hpcsweep.store.compaction.worker FOLDER`: write parts and tables for a driver.
 
-Each line on standard input is an order (see `store.parts`), each on standard output what became of it.
+Each line on standard input is a task (see `parts.CompactionTask`), each on standard output its result.
 A process of its own, so that the driver stays small and ticks on meanwhile. It ends with its input: a
 driver that is killed leaves at most the order that is being carried out.
 """
@@ -29,6 +29,7 @@ from hpcsweep.store.compaction.parts import (
     CompactionTask,
     PartIndex,
     RemoveCheckpoints,
+    Tables,
     WritePart,
     WriteTables,
     clear,
@@ -36,12 +37,11 @@ from hpcsweep.store.compaction.parts import (
     segment_of,
     write_batches,
     write_index,
+    write_tables,
 )
-from hpcsweep.store.compaction.tables import Tables, write_tables
-from hpcsweep.store.files import atomic_file, make_dirs
+from hpcsweep.store.files import Skipped, atomic_file, make_dirs
 from hpcsweep.store.journal.segments import checksum_at, read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.skipped import Skipped
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.metrics import ReportColumns, concat_tables, raw_files, read_part
 from hpcsweep.views.tables import runs_table, trials_table

@@ -1,6 +1,6 @@
 """Segments: the files of the journal, how a line of one is written and read, and the whole read.
 
-See `store.journal` for what they mean. The first line of a segment is its header, each further
+`journal.writer` says what they mean. The first line of a segment is its header, each further
 one a commit or the word that its driver let go; each ends with its checksum.
 """
 
@@ -19,10 +19,9 @@ import msgspec
 
 from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
 from hpcsweep.errors import FolderUnavailable, JournalError
-from hpcsweep.store.files import open_regular, read_bytes
+from hpcsweep.store.files import Skipped, open_regular, read_bytes, regular_files
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.skipped import Skipped, regular_files
 from hpcsweep.store.versions import check_version, version_field
 
 _NAME = re.compile(r"([0-9]{6,})(?:-([0-9]{6,}))?\.jsonl")
@@ -226,16 +225,16 @@ def is_unchanged(layout: Layout, reading: JournalSnapshot, *, before: int) -> bo
         return False
 
 
-def list_segments(folder: Path, passed_over: Skipped | None = None) -> list[SegmentFile]:
+def list_segments(folder: Path, skipped: Skipped | None = None) -> list[SegmentFile]:
     """The journal's files, oldest first; one readdir. What is no regular file is none of them.
 
     Raises:
         OSError: The folder cannot be listed.
     """
-    passed_over = Skipped() if passed_over is None else passed_over
+    skipped = Skipped() if skipped is None else skipped
     found = [
         SegmentFile(first, int(match[2] or first), folder / name)
-        for name, match in regular_files(folder, _NAME, passed_over, strict=True)
+        for name, match in regular_files(folder, _NAME, skipped, strict=True)
         for first in (int(match[1]),)
     ]
     return sorted(found)

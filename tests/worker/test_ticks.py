@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from hpcsweep.core.events import Interruption, Outcome
-from hpcsweep.store.manifest import read_task, write_manifest
+from hpcsweep.store.batch import read_task, write_manifest
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 #: A worker whose tick is the program in TICK, with a short notice.
 WORKER = """\
 import os, sys
-from hpcsweep.worker import tick_process
-from hpcsweep.worker.__main__ import main
+from hpcsweep.worker import __main__ as worker
 sys.executable = os.environ["TICK"]
-tick_process.TICK_NOTICE_S = 0.2
-sys.exit(main(sys.argv[1:]))
+worker.TICK_NOTICE_S = 0.2
+sys.exit(worker.main(sys.argv[1:]))
 """
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hpcsweep.errors import TrainerError
-from hpcsweep.store.manifest import CodeSnapshot, Program
-from hpcsweep.worker.check import check_trainer
+from hpcsweep.store.batch import CodeSnapshot, Program
+from hpcsweep.worker.training_function import check_trainer
 
 CODE = """
 def train(trial): ...
@@ -95,7 +95,7 @@ def copied(tmp_path: Path) -> Program:
         workdir=str(tmp_path / "copy"),
         metric="x",
         function=f"{tmp_path}/copy/train.py:train",
-        copied=CodeSnapshot(str(tmp_path / "original"), str(tmp_path / "copy"), str(tmp_path / "original")),
+        snapshot=CodeSnapshot(str(tmp_path / "original"), str(tmp_path / "copy"), str(tmp_path / "original")),
     )
 
 

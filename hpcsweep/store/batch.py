@@ -7,15 +7,25 @@ environment, so that neither grows with the number of trials.
 from __future__ import annotations
 
 import os
+import re
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
-from hpcsweep.core.events import Config
-from hpcsweep.errors import FolderError
-from hpcsweep.store.files import open_regular, write_atomic
+from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunId
+from hpcsweep.errors import FolderError, NewerFormatError
+from hpcsweep.store.files import (
+    SMALL_BYTES,
+    Skipped,
+    make_dirs,
+    open_regular,
+    read_bytes,
+    regular_files,
+    write_atomic,
+)
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.versions import decode, version_field
 
@@ -33,7 +43,7 @@ class CodeSnapshot(msgspec.Struct, frozen=True):
     code: str
     workdir: str
 
-    def moved(self, folder: str) -> str | None:
+    def path_in_copy(self, folder: str) -> str | None:
         """The folder's place in the copy, whether there is anything or not; None outside of `root`."""
         real = os.path.realpath(folder)
         if not _is_in(real, self.root) or _is_in(real, self.code):
@@ -63,7 +73,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         keep_checkpoints: How many of a trial's newest complete checkpoints stay.
         notice_s: After SIGUSR2, how long training code may take to checkpoint and leave.
         grace_s: The same after SIGTERM, which comes shortly before the end of a task.
-        copied: Where `function` and `workdir` are those of a copy; None where they are the user's own.
+        snapshot: Where `function` and `workdir` are those of a copy; None where they are the user's own.
     """
 
     workdir: str
@@ -78,7 +88,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     notice_s: float = 55.0
     grace_s: float = 25.0
     parameters: tuple[str, ...] = ()
-    copied: CodeSnapshot | None = None
+    snapshot: CodeSnapshot | None = msgspec.field(default=None, name="copied")
     log_limit_mib: int | None = None
 
 
@@ -165,3 +175,109 @@ def read_task(batch: BatchLayout, task: int) -> tuple[Header, ManifestTask]:
     except msgspec.MsgspecError as error:
         raise FolderError(f"{batch.manifest}: damaged: {error}") from error
     raise FolderError(f"{batch.manifest}: has no task {task}")
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one run in one start of its task. Exactly one of `outcome`, `interrupted`.
+
+    Attributes:
+        outcome: How the run ended for good.
+        interrupted: Or why it has to go on later.
+        value: The objective; None unless completed.
+        step: Resource reached. `start`: the checkpoint's step that it went on from.
+        progressed: A newer complete checkpoint exists than when it started.
+        seconds: Wall time; `gpu_seconds` times this run's GPUs.
+        started: Unix time.
+        message: Last line of the error, empty when completed.
+        failure: What was wrong if the outcome is `failed`.
+    """
+
+    trial: int
+    rung: int
+    attempt: int
+    restart: int
+    task: int
+    outcome: Outcome | None = None
+    interrupted: Interruption | None = None
+    value: float | None = None
+    step: int = 0
+    start: int = 0
+    progressed: bool = False
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    started: float | None = None
+    node: str = ""
+    job: str = ""
+    message: str = ""
+    failure: FailureKind | None = None
+    version: int = version_field()
+
+
+#: A task, its restart and which of its runs it is.
+_RESULT_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)\.json")
+_result_encoder = msgspec.json.Encoder()
+_result_decoder = msgspec.json.Decoder(Result)
+
+
+def write_result(batch: BatchLayout, result: Result, *, n: int) -> Path:
+    """Write the result of the task's `n`-th run, complete and durable."""
+    make_dirs(batch.results)
+    path = batch.result(result.task, result.restart, n)
+    write_atomic(path, _result_encoder.encode(result))
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """Read one result file."""
+    return decode(read_bytes(path, at_most=SMALL_BYTES), _result_decoder, path)
+
+
+def new_results(
+    batch: BatchLayout, seen: Container[str], skipped: Skipped | None = None
+) -> Iterator[tuple[str, Result]]:
+    """One readdir; opens only the files whose names are not in `seen`, by task, restart and run.
+
+    A folder that is not there yet holds no results, and a file that cannot be read as one (yet)
+    is none: without a result its run is repeated from its checkpoint, and nothing is lost.
+
+    Args:
+        batch: Whose results.
+        seen: Names of files that are not wanted.
+        skipped: Told what is not a result or cannot be read.
+    """
+    skipped = Skipped() if skipped is None else skipped
+    found = regular_files(batch.results, _RESULT_NAME, skipped, besides=seen)
+    fresh = {name: tuple(map(int, match.groups())) for name, match in found}
+    for name, (task, restart, _) in sorted(fresh.items(), key=lambda item: item[1]):
+        path = batch.results / name
+        try:
+            result = read_result(path)
+        except (OSError, msgspec.MsgspecError, NewerFormatError) as error:
+            skipped.note(path, error)
+            continue
+        if (result.task, result.restart) != (task, restart):
+            skipped.note(path, f"is the result of task {result.task}, restart {result.restart}")
+            continue
+        yield name, result
+
+
+_STOP_NAME: Final = re.compile(r"stop-(\d{1,9})-(\d{1,4})")
+
+
+def request_stop(batch: BatchLayout, run: RunId) -> None:
+    """Have the worker end this run; may be done again.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    write_atomic(batch.stop(run.trial, run.rung), b"")
+
+
+def requested_stops(batch: BatchLayout) -> set[RunId]:
+    """The runs that are to end; one readdir. None where the folder cannot be read just now."""
+    try:
+        names = os.listdir(batch.root)
+    except OSError:
+        return set()
+    found = (_STOP_NAME.fullmatch(name) for name in names)
+    return {RunId(int(match[1]), int(match[2])) for match in found if match}
