@@ -25,7 +25,6 @@ import msgspec
 from numpy.random import default_rng
 
 from benchmarks.instant import PROGRAM, SPACE, STARTED, objective, peak_mib, result_of
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
@@ -42,6 +41,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.store.batch import Header, ManifestRun, Result, write_manifest, write_result
 from hpcsweep.store.compaction.parts import CleanUpPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout

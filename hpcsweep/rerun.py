@@ -20,7 +20,7 @@ import msgspec
 from hpcsweep.bootstrap import use_utf8
 from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.core.models import Trial
-from hpcsweep.core.quoting import shell_join
+from hpcsweep.core.text import shell_join
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
 from hpcsweep.session.snapshot import running_program
 from hpcsweep.session.target import set_variables

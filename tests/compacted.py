@@ -5,9 +5,9 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import FilesCompacted
 from hpcsweep.store.compaction.parts import CleanUpPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal

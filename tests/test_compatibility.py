@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 import pytest
 
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.state import SweepState
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from tests.make_folders import FOLDERS, ROOT, TABLES

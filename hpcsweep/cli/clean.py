@@ -12,8 +12,8 @@ from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.sanitize import json_text
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
-from hpcsweep.core.quoting import shell_join
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import shell_join
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session, make_compactor

@@ -24,9 +24,9 @@ from hpcsweep.cli.widgets import (
     plain,
     sparkline,
 )
-from hpcsweep.core.counting import plural
 from hpcsweep.core.events import FailureKind, Interruption
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.text import plural
 from hpcsweep.views.format import (
     OUTCOME_TEXT,
     attempt_text,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.plans import BracketPlan, SchedulerPlan
+from hpcsweep.core.text import plural
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.spec import SweepSpec
 from hpcsweep.views.format import duration

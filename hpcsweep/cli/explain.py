@@ -13,8 +13,8 @@ import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.sanitize import json_text, sanitize
-from hpcsweep.core.counting import plural
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.text import plural
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import (
     Attempt,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.core.counting import plural
-from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.space import suggest_name
+from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.exports.tables import FORMATS, TABLES, encoded, table
 from hpcsweep.store.output import STDOUT, is_stdout, write_output

@@ -17,11 +17,9 @@ from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, e
 from hpcsweep.cli.progress import Progress, progress
 from hpcsweep.cli.sanitize import hide, sanitize
 from hpcsweep.clock import SystemClock
-from hpcsweep.core.counting import plural
 from hpcsweep.core.events import SweepOutcome
-from hpcsweep.core.quoting import shell_join, shell_quote
-from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural, secret_values, shell_join, shell_quote
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
 from hpcsweep.schedulers import scheduler_traits

@@ -12,11 +12,10 @@ import typer
 
 from hpcsweep.cli.exit_codes import errors_exit, prefix_errors
 from hpcsweep.cli.sanitize import hide
-from hpcsweep.core.counting import plural
 from hpcsweep.core.plans import BracketPlan, SchedulerPlan
 from hpcsweep.core.protocols import Batch
-from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural, secret_values
 from hpcsweep.driver import DriverConfig
 from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.errors import SpecError

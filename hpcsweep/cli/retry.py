@@ -15,9 +15,8 @@ from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.models import Run, RunStatus, Trial
 from hpcsweep.core.outcomes import needs_name
 from hpcsweep.core.protocols import TaskResources
-from hpcsweep.core.quoting import shell_join, shell_quote
-from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import secret_values, shell_join, shell_quote
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target

@@ -15,8 +15,7 @@ from typing import Any, TextIO, cast
 
 from typer.core import TyperGroup
 
-from hpcsweep.core.sanitize import sanitize, sanitize_lines
-from hpcsweep.core.secrets import mask_values, secret_arguments
+from hpcsweep.core.text import mask_values, sanitize, sanitize_lines, secret_arguments
 
 __all__ = ["SanitizedGroup", "hide", "json_text", "raw", "sanitize", "sanitize_lines", "sanitized_output"]
 

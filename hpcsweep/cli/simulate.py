@@ -12,7 +12,7 @@ import typer
 
 from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit, prefix_errors
 from hpcsweep.cli.sanitize import json_text, raw, sanitize
-from hpcsweep.core.counting import plural
+from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
 from hpcsweep.options import format_duration
 from hpcsweep.session.validation import validate

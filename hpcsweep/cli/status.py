@@ -13,10 +13,9 @@ import typer
 from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
 from hpcsweep.cli.sanitize import json_text, sanitize
 from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
-from hpcsweep.core.counting import plural
 from hpcsweep.core.events import FailureKind, Interruption, SweepOutcome
-from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.layout import Layout

@@ -13,9 +13,8 @@ from hpcsweep.cli.sanitize import hide
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.models import RunStatus, Trial
-from hpcsweep.core.quoting import shell_quote
-from hpcsweep.core.secrets import secret_values
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import secret_values, shell_quote
 from hpcsweep.driver import Driver
 from hpcsweep.errors import FolderError, HeldError, SpecError
 from hpcsweep.session.algorithms import replay_sweep

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from rich.text import Text
 
 from hpcsweep.cli.sanitize import sanitize
-from hpcsweep.core.counting import plural
+from hpcsweep.core.text import plural
 from hpcsweep.views.format import bracket_text
 from hpcsweep.views.progress import RungCount
 from hpcsweep.views.snapshot import StatusSnapshot

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from hpcsweep.core.batch_events import (
+from hpcsweep.core.outcomes import FailureKind, Interruption, Outcome, classify_failure
+from hpcsweep.core.run_events import (
     BatchAbandoned,
     BatchBlocked,
     BatchClosed,
@@ -19,20 +20,17 @@ from hpcsweep.core.batch_events import (
     BatchSubmitted,
     BatchThrottled,
     ClusterMessage,
-    NodeExcluded,
-    TasksAllocated,
-    TasksReleased,
-    TickSubmitted,
-)
-from hpcsweep.core.outcomes import FailureKind, Interruption, Outcome, classify_failure
-from hpcsweep.core.run_events import (
     Config,
     Event,
+    NodeExcluded,
     RunFinished,
     RunId,
     RunInterrupted,
     RunReported,
     RunRetried,
+    TasksAllocated,
+    TasksReleased,
+    TickSubmitted,
     TrialCreated,
     TrialPromoted,
     TrialStopped,

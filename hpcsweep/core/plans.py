@@ -1,8 +1,11 @@
-"""What a scheduler will do, as far as it is known before any result: brackets, rungs, sizes. Pure."""
+"""What a scheduler will do as far as it is known before any result, and the ranges of its options. Pure."""
 
 from __future__ import annotations
 
+from typing import Annotated, Final, TypeAlias
+
 import msgspec
+from annotated_types import Interval
 
 
 class BracketPlan(msgspec.Struct, frozen=True):
@@ -64,3 +67,13 @@ class SchedulerPlan(msgspec.Struct, frozen=True):
 def fewest(*counts: int | None) -> int | None:
     """The smallest count that is known, None if none is."""
     return min((count for count in counts if count is not None), default=None)
+
+
+#: No count, no resource and no number of hours is larger: beyond it sums lose units as doubles.
+LARGEST: Final = 10**15
+
+Natural: TypeAlias = Annotated[int, Interval(ge=0, le=LARGEST)]
+Positive: TypeAlias = Annotated[int, Interval(ge=1, le=LARGEST)]
+AtLeastTwo: TypeAlias = Annotated[int, Interval(ge=2, le=LARGEST)]
+#: What becomes a list, a process or a row for each: rounds, members of a population.
+UpTo10000: TypeAlias = Annotated[int, Interval(ge=1, le=10_000)]

@@ -50,17 +50,18 @@ from hpcsweep.core.events import (
     TrialStopped,
     WarmStartLoaded,
 )
-from hpcsweep.core.first_errors import FirstErrors, failed_at_once
 from hpcsweep.core.models import (
     INSTANT_S,
     SIMULATED,
     BatchState,
     Best,
+    FirstErrors,
     Run,
     RunStatus,
     SubmitLimitHit,
     SubmitRefusals,
     Trial,
+    failed_at_once,
     mean_value,
 )
 from hpcsweep.core.outcomes import FACTS, Fault

@@ -13,10 +13,9 @@ from typing import Final
 import hpcsweep
 from hpcsweep.cluster import CLUSTERS, FALLBACK
 from hpcsweep.cluster.backend import Backend, SweepRequest, find_backend, options_of
-from hpcsweep.core.counting import plural
 from hpcsweep.core.findings import Finding, Level, failure, good, one_line, warning
 from hpcsweep.core.protocols import Cluster, TaskResources
-from hpcsweep.core.quoting import shell_join, shell_quote
+from hpcsweep.core.text import plural, shell_join, shell_quote
 from hpcsweep.doctor.filesystem import filesystem_findings, nearest_folder
 from hpcsweep.doctor.probe_checks import probe_findings
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import CheckpointsDropped, CheckpointsRemoved, FilesCompacted, RunFinished, RunId
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
@@ -29,6 +28,7 @@ from hpcsweep.store.compaction.parts import (
     pending_cleanup,
     read_tables,
 )
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from hpcsweep.core.events import ClusterMessage, NodeExcluded, PauseEnded, PauseRequested
-from hpcsweep.core.first_errors import AT_ONCE_S
+from hpcsweep.core.models import AT_ONCE_S
 from hpcsweep.core.state import SweepState, without_numbers
 
 #: Different trials in a row that must fail on a node before it is excluded.

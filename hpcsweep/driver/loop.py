@@ -6,7 +6,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import AnyEvent, BatchThrottled, SweepDetached, SweepResumed, TrialStopped
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Clock, Cluster, Phase, Scheduler, Searcher
@@ -30,6 +29,7 @@ from hpcsweep.driver.submitter import Submitter
 from hpcsweep.driver.throttle import ThrottleManager
 from hpcsweep.driver.tick_scheduler import TickScheduler, needs_attention
 from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import list_segments
 from hpcsweep.store.journal.writer import Journal

@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Choice, Constant, Float, Floats, Int, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Space
+from hpcsweep.core.text import plural
 from hpcsweep.views.format import label, number
 
 #: Positive values are shown on a log scale where the largest is so many times the smallest, ...

@@ -7,8 +7,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
+from hpcsweep.core.text import plural
 from hpcsweep.html.axes import value_axis
 from hpcsweep.html.page import render
 from hpcsweep.html.sections import Figure, Section, Table, Text

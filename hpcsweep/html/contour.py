@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.events import Config
+from hpcsweep.core.text import plural
 from hpcsweep.html.axes import (
     Dimension,
     colour_bar,

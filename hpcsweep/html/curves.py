@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
+from hpcsweep.core.text import plural
 from hpcsweep.html.axes import menu, value_axis
 from hpcsweep.html.sections import Figure, Section
 from hpcsweep.html.traces import LEGEND_BELOW, dotted_line, subsample

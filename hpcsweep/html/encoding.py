@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from hpcsweep.core.sanitize import sanitize_lines
+from hpcsweep.core.text import sanitize_lines
 from hpcsweep.html.sections import Figure
 
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.

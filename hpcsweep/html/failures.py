@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.quoting import shell_quote
+from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
 from hpcsweep.views.format import OUTCOME_TEXT, hours, share
 from hpcsweep.views.progress import uses_gpus

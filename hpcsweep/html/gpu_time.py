@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.events import BatchClosed, Interruption, Outcome
 from hpcsweep.core.history import Floats
+from hpcsweep.core.text import plural
 from hpcsweep.html.failures import WELL
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
 from hpcsweep.views.format import duration, hours, hours_text, share

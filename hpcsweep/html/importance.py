@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
+from hpcsweep.core.text import plural
 from hpcsweep.html.sections import Block, Figure, Section, Text
 from hpcsweep.html.traces import error_bars
 from hpcsweep.views.configurations import configurations

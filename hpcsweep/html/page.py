@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import jinja2
 from markupsafe import Markup
 
-from hpcsweep.core.sanitize import sanitize_lines
+from hpcsweep.core.text import sanitize_lines
 from hpcsweep.errors import FolderError
 from hpcsweep.html.contour import contour
 from hpcsweep.html.curves import curves

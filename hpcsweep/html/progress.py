@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.events import RunId
+from hpcsweep.core.text import plural
 from hpcsweep.html.axes import value_axis
 from hpcsweep.html.sections import Figure, Section
 from hpcsweep.html.traces import HOVER, LEGEND_BELOW, drawn_text, markers, subsample

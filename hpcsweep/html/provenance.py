@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcsweep.core.quoting import shell_join
+from hpcsweep.core.text import shell_join
 from hpcsweep.html.sections import Block, KeyValues, Section, Table, Text
 from hpcsweep.views.format import timestamp
 from hpcsweep.views.provenance import changes, code_line

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
+from hpcsweep.core.text import plural
 from hpcsweep.html.axes import value_axis
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
 from hpcsweep.html.traces import LEGEND_BELOW, dotted_line, drawn_text, jitter, subsample

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.domains import Floats
+from hpcsweep.core.text import plural
 from hpcsweep.html.axes import (
     Dimension,
     ValueAxis,

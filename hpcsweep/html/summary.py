@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.events import SweepOutcome, SweepStarted
-from hpcsweep.core.quoting import shell_quote
+from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.html.sections import Block, KeyValues, Section, Text
 from hpcsweep.views.folder import SIMULATION
 from hpcsweep.views.format import (

@@ -21,11 +21,9 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.option_types import AtLeastTwo, Positive
-from hpcsweep.core.plans import BracketPlan, SchedulerPlan, fewest
+from hpcsweep.core.plans import AtLeastTwo, BracketPlan, Positive, SchedulerPlan, fewest
 from hpcsweep.core.protocols import Decision, Promote, Start, Stop
-from hpcsweep.schedulers.asha_promotion import PromotionBracket
-from hpcsweep.schedulers.asha_stopping import StoppingBracket
+from hpcsweep.schedulers.asha_brackets import PromotionBracket, StoppingBracket
 from hpcsweep.schedulers.rungs import (
     check_resources,
     halving_bracket,

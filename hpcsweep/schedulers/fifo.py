@@ -15,8 +15,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialsExhausted,
 )
-from hpcsweep.core.option_types import Positive
-from hpcsweep.core.plans import BracketPlan, SchedulerPlan, fewest
+from hpcsweep.core.plans import BracketPlan, Positive, SchedulerPlan, fewest
 from hpcsweep.core.protocols import Decision, Promote, Start
 from hpcsweep.core.space import Space
 

@@ -22,10 +22,9 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.option_types import LARGEST, AtLeastTwo, Positive, UpTo10000
-from hpcsweep.core.plans import BracketPlan, SchedulerPlan, fewest
-from hpcsweep.core.protocols import Decision, Promote, Start
-from hpcsweep.schedulers.hopefuls import PromotionCandidates
+from hpcsweep.core.plans import LARGEST, AtLeastTwo, BracketPlan, Positive, SchedulerPlan, UpTo10000, fewest
+from hpcsweep.core.protocols import Decision, Start
+from hpcsweep.schedulers.bracket import Bracket
 from hpcsweep.schedulers.rungs import (
     MAX_RUNG,
     check_resources,
@@ -33,154 +32,11 @@ from hpcsweep.schedulers.rungs import (
     halving_bracket,
     hyperband_brackets,
     rungs_refusal,
-    top_k,
 )
 
 #: Trials that start together at most, and configurations of one ask. It is no option: which
 #: configurations a sweep tries depends on it.
 PIECE: Final = 1000
-
-
-class Bracket:
-    """The state of one bracket: who is in each rung, and how each one's run ended.
-
-    Attributes:
-        ladder: Smaller than `whole` once no more trials start than there are.
-        values: For each rung, trial -> value, None for a run without one; finished runs only.
-        members: For each rung, the trials that are or were trained up to it.
-        filled: No further trial will start in it.
-        dropped: Trials with a value that will never be promoted; `trained`: those of the last rung.
-    """
-
-    def __init__(self, index: int, ladder: BracketPlan, *, eta: int, minimise: bool = True) -> None:
-        self.index = index
-        self.whole = ladder
-        self.ladder = ladder
-        self.eta = eta
-        self.filled = False
-        self.members: list[set[int]] = [set() for _ in ladder.sizes]
-        self.values: list[dict[int, float | None]] = [{} for _ in ladder.sizes]
-        self._with_value = [0] * len(ladder.sizes)
-        self.dropped: list[int] = []
-        self.trained: list[int] = []
-        self._sign = 1 if minimise else -1
-        self._hopefuls = [PromotionCandidates(places) for places in ladder.sizes[1:]]
-
-    @property
-    def missing(self) -> int:
-        """Trials that it may still start."""
-        return 0 if self.filled else self.ladder.sizes[0] - len(self.members[0])
-
-    def start(self, trial: int) -> None:
-        self.members[0].add(trial)
-        if len(self.members[0]) == self.ladder.sizes[0]:
-            self.filled = True
-
-    def extend(self, ladder: BracketPlan) -> None:
-        """Go on as a bracket of this ladder, whose first rungs are its own; who is where stays there."""
-        self.whole = self.ladder = ladder
-        self.filled = len(self.members[0]) >= ladder.sizes[0]
-        for _ in range(len(ladder.sizes) - len(self.members)):
-            self.members.append(set())
-            self.values.append({})
-            self._with_value.append(0)
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Find out again who will never be promoted."""
-        self.dropped = []
-        self._hopefuls = [PromotionCandidates(places) for places in self.ladder.sizes[1:]]
-        for rung, hopefuls in enumerate(self._hopefuls):
-            above = self.members[rung + 1]
-            for trial, value in self.values[rung].items():
-                if value is not None:
-                    self.dropped += hopefuls.add(trial, self._sign * value)
-            for trial in above:
-                hopefuls.promote(trial)
-            self.dropped = [trial for trial in self.dropped if trial not in above]
-        self.trained = [trial for trial, value in self.values[-1].items() if value is not None]
-        self._close_full_rungs()
-
-    def finish(self, trial: int, rung: int, value: float | None) -> None:
-        before = self.values[rung].get(trial)
-        self.values[rung][trial] = value
-        self._with_value[rung] += (value is not None) - (before is not None)
-        if value is not None and before is None:
-            if rung < len(self._hopefuls):
-                self.dropped += self._hopefuls[rung].add(trial, self._sign * value)
-            else:
-                self.trained.append(trial)
-
-    def promote(self, trial: int, rung: int) -> None:
-        self.members[rung].add(trial)
-        self._hopefuls[rung - 1].promote(trial)
-        self._close_full_rungs()
-
-    def stop(self, trial: int) -> None:
-        """The trial goes no further; if it does not run, it leaves its rung without a value."""
-        rung = max(rung for rung, members in enumerate(self.members) if trial in members)
-        if self.values[rung].get(trial) is not None and rung < len(self._hopefuls):
-            self.finish(trial, rung, None)
-            self._hopefuls[rung].remove(trial)
-
-    def _close_full_rungs(self) -> None:
-        above = zip(self._hopefuls, self.members[1:], self.ladder.sizes[1:], strict=True)
-        for hopefuls, members, size in above:
-            if len(members) >= size:
-                self.dropped += hopefuls.close()
-
-    def retry(self, trial: int, rung: int) -> None:
-        """The run of a trial that was not promoted goes on: its rung waits for it if a place is left."""
-        above = rung + 1
-        if above < len(self.members) and len(self.members[above]) == self.ladder.sizes[above]:
-            return
-        self._with_value[rung] -= self.values[rung].pop(trial) is not None
-        if rung < len(self._hopefuls):
-            self._hopefuls[rung].remove(trial)
-
-    def fill(self) -> None:
-        """Close rung 0 with the trials that it has: the rungs above shrink with it."""
-        if not self.filled:
-            self.filled = True
-            self.ladder = self.ladder.shrunk(len(self.members[0]), eta=self.eta)
-            for hopefuls, places in zip(self._hopefuls, self.ladder.sizes[1:], strict=True):
-                self.dropped += hopefuls.limit(places)
-            self._close_full_rungs()
-
-    def promotions(self, *, minimise: bool) -> list[Promote]:
-        """The promotions out of complete rungs that are not made yet, best first."""
-        found: list[Promote] = []
-        for rung in range(len(self.members) - 1):
-            if not self._complete(rung):
-                break
-            above = self.members[rung + 1]
-            places = self._places(rung + 1) - len(above)
-            if not places:
-                continue
-            left = {trial: value for trial, value in self.values[rung].items() if trial not in above}
-            for trial in top_k(left, places, minimise=minimise):
-                found.append(Promote(trial, rung + 1, self.ladder.resources[rung + 1]))
-        return found
-
-    def _complete(self, rung: int) -> bool:
-        """Whether every run of the rung has ended and none will join it."""
-        if not self.filled or len(self.values[rung]) < len(self.members[rung]):
-            return False
-        return rung == 0 or len(self.members[rung]) == self._places(rung)
-
-    def _places(self, rung: int) -> int:
-        """How many trials reach a rung above 0: no more than have a value below it."""
-        return min(self.ladder.sizes[rung], self._with_value[rung - 1])
-
-    @property
-    def done(self) -> bool:
-        return all(self._complete(rung) for rung in range(len(self.members)))
-
-    @property
-    def full(self) -> bool:
-        """Whether every place above rung 0 is taken: what is tried again can change nothing."""
-        above = zip(self.members[1:], self.ladder.sizes[1:], strict=True)
-        return all(len(members) == size for members, size in above)
 
 
 class SynchronousHalving:

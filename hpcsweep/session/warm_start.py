@@ -11,11 +11,11 @@ from typing import Any
 from numpy.random import default_rng
 
 from hpcsweep.core.completion import complete_config
-from hpcsweep.core.counting import plural
 from hpcsweep.core.events import AnyEvent, Config, ConfigsEnqueued, WarmStartLoaded
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.journal.segments import read_journal

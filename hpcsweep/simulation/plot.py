@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.history import Floats
+from hpcsweep.core.text import plural
 from hpcsweep.html.page import render, write_page
 from hpcsweep.html.sections import Figure, Section
 from hpcsweep.html.traces import LEGEND_BELOW, quantile_band

@@ -15,7 +15,7 @@ from hpcsweep.cluster.backend import cluster_names
 from hpcsweep.core.completion import complete_config
 from hpcsweep.core.domains import MAX_LISTED, format_value
 from hpcsweep.core.events import Config
-from hpcsweep.core.option_types import LARGEST
+from hpcsweep.core.plans import LARGEST
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Space, suggest_name
 from hpcsweep.errors import SpecError

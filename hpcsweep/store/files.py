@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, TypeVar
 
 import msgspec
 
-from hpcsweep.core.secrets import is_secret
+from hpcsweep.core.text import is_secret
 from hpcsweep.errors import FolderUnavailable
 
 T = TypeVar("T")

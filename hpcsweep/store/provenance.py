@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 import hpcsweep
-from hpcsweep.core.secrets import mask_arguments
+from hpcsweep.core.text import mask_arguments
 from hpcsweep.errors import NewerFormatError
 from hpcsweep.store import git
 from hpcsweep.store.batch import Program

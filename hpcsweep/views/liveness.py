@@ -10,10 +10,9 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.core.counting import plural
 from hpcsweep.core.protocols import QueuedJob
-from hpcsweep.core.quoting import shell_quote
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.log_excerpt import SEPARATOR, read_excerpt
 from hpcsweep.store.process_id import ProcessId

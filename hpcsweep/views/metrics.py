@@ -14,10 +14,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.errors import FolderError
 from hpcsweep.store.compaction.parts import listed
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.files import Skipped, open_regular, read_bytes
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hpcsweep.core.secrets import mask_arguments
+from hpcsweep.core.text import mask_arguments
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import Record, list_records
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hpcsweep.core.quoting import shell_quote
+from hpcsweep.core.text import shell_quote
 from hpcsweep.errors import TrainerError
 from hpcsweep.store.batch import Program
 from hpcsweep.store.run_file import RunFile

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
-from hpcsweep.core.first_errors import FirstErrors, failed_at_once
+from hpcsweep.core.models import FirstErrors, failed_at_once
 from hpcsweep.store.batch import (
     ManifestRun,
     Result,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.core.counting import plural
+from hpcsweep.core.text import plural
 from hpcsweep.views.format import runs_text
 
 

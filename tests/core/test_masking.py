@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.core.secrets import (
+from hpcsweep.core.text import (
     MASK,
     is_secret,
     mask_arguments,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -21,6 +20,7 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunRetried,
 )
+from hpcsweep.store.compaction.tracker import CompactionState
 
 A, B = RunId(0, 0), RunId(1, 0)
 

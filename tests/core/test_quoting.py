@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from hpcsweep.core.quoting import shell_join, shell_quote
+from hpcsweep.core.text import shell_join, shell_quote
 
 WORDS = [
     "plain",

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from hpcsweep import load
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
@@ -42,6 +41,7 @@ from hpcsweep.store.compaction.parts import (
     WritePart,
     WriteTables,
 )
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout

@@ -16,7 +16,7 @@ from hpcsweep.core.events import (
     RunInterrupted,
     SweepOutcome,
 )
-from hpcsweep.core.first_errors import AT_ONCE_S
+from hpcsweep.core.models import AT_ONCE_S
 from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import check_health

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import FailureKind, Outcome, RunFinished, RunId, SweepOutcome
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.compaction.parts import CompactableRun, WritePart
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import read_journal

@@ -12,7 +12,7 @@ from hpcsweep.core.events import SweepResumed, TrialCreated
 from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.protocols import Promote, Start, Stop
 from hpcsweep.schedulers.asha import ASHA
-from hpcsweep.schedulers.asha_promotion import Rung
+from hpcsweep.schedulers.asha_brackets import Rung
 from tests.schedulers.playing import EXHAUSTED, Hand
 
 # --------------------------------------------------------------------------- promotion

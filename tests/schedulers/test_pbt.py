@@ -22,8 +22,7 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.plans import BracketPlan, SchedulerPlan
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT
-from hpcsweep.schedulers.pbt_explore import perturb, perturb_value
+from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT, perturb, perturb_value
 from tests.schedulers.playing import EXHAUSTED, Hand
 
 LR = Space((Parameter("lr", Float(0.1, 1.0)),))

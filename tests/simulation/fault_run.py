@@ -11,7 +11,6 @@ from numpy.random import default_rng
 
 from hpcsweep.cluster.simulated.site import Site
 from hpcsweep.cluster.simulated.training import Curve, Training, TrainingModel
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -31,6 +30,7 @@ from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.session import Session
 from hpcsweep.simulation.simulate import simulated_target
 from hpcsweep.store.batch import ManifestRun
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter

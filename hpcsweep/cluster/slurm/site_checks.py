@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite
-from hpcsweep.core.counting import plural
 from hpcsweep.core.findings import Finding, failure, good, warning
+from hpcsweep.core.text import plural
 from hpcsweep.store.batch import Program
 
 #: After TERM training code may take so long to checkpoint, and the worker a moment more to say so.

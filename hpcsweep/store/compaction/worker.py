@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import msgspec
 
 from hpcsweep.bootstrap import use_utf8
-from hpcsweep.core.compaction import CompactionState
 from hpcsweep.core.events import RunId
 from hpcsweep.core.state import SweepState
 from hpcsweep.store import checkpoints
@@ -39,6 +38,7 @@ from hpcsweep.store.compaction.parts import (
     write_index,
     write_tables,
 )
+from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.files import Skipped, atomic_file, make_dirs
 from hpcsweep.store.journal.segments import checksum_at, read_journal
 from hpcsweep.store.layout import Layout

@@ -13,8 +13,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.option_types import Positive
-from hpcsweep.core.plans import BracketPlan, SchedulerPlan, fewest
+from hpcsweep.core.plans import BracketPlan, Positive, SchedulerPlan, fewest
 from hpcsweep.core.protocols import Decision, Promote, Scheduler, Start
 
 

@@ -1,12 +1,14 @@
-"""What looks like a key, a token or a password is masked wherever it is passed on. Pure."""
+"""Text for people and shells: numbers of things, quoting, what a terminal would obey, secrets. Pure.
+
+What looks like a key, a token or a password is masked wherever it is passed on.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
-
-from hpcsweep.core.quoting import shell_quote
 
 #: What stands in the place of a secret.
 MASK: Final = "***"
@@ -79,3 +81,45 @@ def _words(arguments: Sequence[str]) -> Iterator[str]:
         else:
             yield mask_secrets(word)
         follows = not equals and word.startswith("-") and is_secret(word)
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 trial`, `2,000 trials`; the noun is a regular one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "'": "\\'"}
+
+
+def shell_quote(word: str) -> str:
+    """The word for a shell, in one line of printable characters."""
+    return shlex.quote(word) if word.isprintable() else f"$'{''.join(map(_escaped, word))}'"
+
+
+def shell_join(words: Iterable[str]) -> str:
+    """The command line of these words."""
+    return " ".join(map(shell_quote, words))
+
+
+def _escaped(char: str) -> str:
+    if char in _SHORT:
+        return _SHORT[char]
+    if char.isprintable():
+        return char
+    # Bytes in octal, of three digits always: \x takes as many digits as follow in some shells, and \u
+    # means another byte in another language.
+    return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
+
+
+def sanitize(text: str) -> str:
+    """One line without escapes, line breaks and changes of direction."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+
+
+def sanitize_lines(text: str) -> str:
+    """The same for a text of several lines, in which tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else sanitize(char) for char in text)
