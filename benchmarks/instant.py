@@ -10,9 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpcsweep.core.domains import Choice, Float, Int, Ordinal
-from hpcsweep.core.events import Config, Outcome, SweepStarted
-from hpcsweep.core.protocols import (
+from hpcsweep.core.cluster_protocol import (
     Batch,
     Cluster,
     Limits,
@@ -22,6 +20,8 @@ from hpcsweep.core.protocols import (
     TaskResources,
     TaskState,
 )
+from hpcsweep.core.domains import Choice, Float, Int, Ordinal
+from hpcsweep.core.events import Config, Outcome, SweepStarted
 from hpcsweep.core.space import Parameter, Space
 from hpcsweep.store.batch import ManifestRun, ManifestTask, Program, Result
 from hpcsweep.store.files import fsync_dir, make_dirs

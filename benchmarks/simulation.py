@@ -29,8 +29,9 @@ from benchmarks.driver import format_verdict
 from benchmarks.instant import PROGRAM, SHAPE, SPACE, STARTED, objective, peak_mib
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
 from hpcsweep.cluster.simulated.options import SimulatedOptions
+from hpcsweep.core.cluster_protocol import Batch, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import Batch, Scheduler, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.protocols import Scheduler
 from hpcsweep.driver import Driver, DriverConfig
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.synchronous import Hyperband

@@ -25,8 +25,8 @@ from pydantic import (
 )
 
 from hpcsweep.core import plans
-from hpcsweep.core.domains import format_value
 from hpcsweep.core.plans import LARGEST
+from hpcsweep.core.values import format_value
 
 _MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", re.IGNORECASE)
 _MIB_OF: Final = {"K": Decimal(1) / 1024, "M": Decimal(1), "G": Decimal(1024), "T": Decimal(1024**2)}

@@ -32,7 +32,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.worker.__main__ import TICK_VARIABLE
 
 if TYPE_CHECKING:
-    from hpcsweep.core.protocols import Cluster
+    from hpcsweep.core.cluster_protocol import Cluster
     from hpcsweep.driver import Driver
 
 #: A task ticks at most this long while results keep coming; the other tasks leave them to it.

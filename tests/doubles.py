@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hpcsweep.core.events import Config, Outcome
-from hpcsweep.core.protocols import (
+from hpcsweep.core.cluster_protocol import (
     Batch,
     Cluster,
     Limits,
@@ -19,6 +18,7 @@ from hpcsweep.core.protocols import (
     TaskResources,
     TaskState,
 )
+from hpcsweep.core.events import Config, Outcome
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Program, Result, read_task, write_result
 from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask

@@ -28,6 +28,7 @@ from hpcsweep.cli.eta import Plan, RemainingWork, format_eta, format_throughput,
 from hpcsweep.cli.sanitize import sanitize
 from hpcsweep.cli.watch import LiveQueue
 from hpcsweep.cli.widgets import ASCII, UNICODE, sparkline
+from hpcsweep.core.cluster_protocol import Phase, QueuedJob, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchBlocked,
@@ -48,7 +49,6 @@ from hpcsweep.core.events import (
     TrialsExhausted,
 )
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import Phase, QueuedJob, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.writer import Journal

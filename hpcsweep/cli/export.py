@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.core.space import suggest_name
-from hpcsweep.core.text import plural, shell_quote
+from hpcsweep.core.text import plural, shell_quote, suggest_name
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.exports.tables import FORMATS, TABLES, encoded, table
 from hpcsweep.store.output import STDOUT, is_stdout, write_output

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 from hpcsweep.cli.sanitize import raw, sanitize
+from hpcsweep.core.cluster_protocol import Phase
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.protocols import Phase
 from hpcsweep.core.text import plural
 from hpcsweep.views.format import (
     OUTCOME_TEXT,

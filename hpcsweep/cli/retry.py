@@ -11,10 +11,10 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.clock import SystemClock
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.models import Run, RunStatus, Trial
 from hpcsweep.core.outcomes import needs_name
-from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import secret_values, shell_join, shell_quote
 from hpcsweep.errors import FolderError, HeldError, SpecError, SubmitRefused

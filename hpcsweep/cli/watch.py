@@ -22,8 +22,8 @@ from hpcsweep.cli.exit_codes import INTERRUPTED, errors_exit
 from hpcsweep.cli.sanitize import raw
 from hpcsweep.cli.status import ask_liveness, queue_of, status
 from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
+from hpcsweep.core.cluster_protocol import SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout

@@ -18,8 +18,15 @@ import msgspec
 from pydantic import BaseModel
 
 from hpcsweep.cluster import CLUSTERS, ENTRY_POINTS
+from hpcsweep.core.cluster_protocol import (
+    Cluster,
+    QueuedJob,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.core.findings import Finding
-from hpcsweep.core.protocols import Cluster, QueuedJob, SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import SpecError
 from hpcsweep.options import Section, options_model
 from hpcsweep.plugins import find_class

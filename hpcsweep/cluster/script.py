@@ -14,7 +14,7 @@ import msgspec
 
 import hpcsweep
 from hpcsweep.cluster import processes
-from hpcsweep.core.protocols import Batch
+from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.errors import SpecError
 from hpcsweep.store.files import OURS
 

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from numpy.random import Generator
 
-from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
-from hpcsweep.core.space import Parameter, Space, format_condition, suggest_name
+from hpcsweep.core.space import Parameter, Space, format_condition
+from hpcsweep.core.text import suggest_name
+from hpcsweep.core.values import format_value
 from hpcsweep.errors import SpecError
 
 #: Draws after which nothing that fits what was given is expected any more.

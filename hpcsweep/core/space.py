@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import math
 from collections import Counter
@@ -14,20 +13,11 @@ import msgspec
 import numpy as np
 from numpy.random import Generator
 
-from hpcsweep.core.domains import (
-    Choice,
-    Constant,
-    Domain,
-    Float,
-    Floats,
-    Int,
-    InvalidDomain,
-    Ordinal,
-    format_value,
-    json_key,
-)
+from hpcsweep.core.domains import Choice, Constant, Domain, Float, Floats, Int, InvalidDomain, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
+from hpcsweep.core.text import suggest_name
+from hpcsweep.core.values import format_value, json_key
 from hpcsweep.errors import SpecError
 
 __all__ = [
@@ -48,9 +38,6 @@ MAX_REJECTIONS: Final = 10_000
 _CHUNK: Final = 4096
 #: Combinations of values that conditions ask for, beyond which a space is not counted any more.
 _MOST_STATES: Final = 10_000
-#: Names among which the nearest is looked for, and that are listed.
-_COMPARED: Final = 2000
-_LISTED: Final = 20
 _ABSENT: Final = object()
 
 
@@ -493,15 +480,6 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             elif parameter.name in filled and parameter.domain.problem(filled[parameter.name]) is None:
                 filled[parameter.name] = parameter.domain.nearest(filled[parameter.name])
         return {**self._ordered(filled), **filled}
-
-
-def suggest_name(name: str, known: Sequence[str], *, kind: str) -> str:
-    """Says that the name is unknown, and which known one is nearest."""
-    near = difflib.get_close_matches(str(name)[:_COMPARED], known[:_COMPARED], n=1)
-    if near:
-        return f"unknown {kind}; did you mean {near[0]!r}?"
-    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
-    return f"unknown {kind}; expected one of: {', '.join(known[:_LISTED])}{more}"
 
 
 def _check_can_be_thinned(parameter: Parameter) -> None:

@@ -5,6 +5,7 @@ What looks like a key, a token or a password is masked wherever it is passed on.
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -123,3 +124,19 @@ def sanitize_lines(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else sanitize(char) for char in text)
+
+
+def suggest_name(name: str, known: Sequence[str], *, kind: str) -> str:
+    """Says that the name is unknown, and which known one is nearest."""
+    near = difflib.get_close_matches(str(name)[:_COMPARED], known[:_COMPARED], n=1)
+    if near:
+        return f"unknown {kind}; did you mean {near[0]!r}?"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"unknown {kind}; expected one of: {', '.join(known[:_LISTED])}{more}"
+
+
+#: Names among which the nearest is looked for, and that are listed.
+_COMPARED: Final = 2000
+
+
+_LISTED: Final = 20

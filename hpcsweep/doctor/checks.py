@@ -13,8 +13,8 @@ from typing import Final
 import hpcsweep
 from hpcsweep.cluster import CLUSTERS, FALLBACK
 from hpcsweep.cluster.backend import Backend, SweepRequest, find_backend, options_of
+from hpcsweep.core.cluster_protocol import Cluster, TaskResources
 from hpcsweep.core.findings import Finding, Level, failure, good, one_line, warning
-from hpcsweep.core.protocols import Cluster, TaskResources
 from hpcsweep.core.text import plural, shell_join, shell_quote
 from hpcsweep.doctor.filesystem import filesystem_findings, nearest_folder
 from hpcsweep.doctor.probe_checks import probe_findings

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, cast
 
 import hpcsweep
+from hpcsweep.core.cluster_protocol import BlockKind, Cluster, ProbeCluster
 from hpcsweep.core.findings import Finding, failure, good, one_line, warning
-from hpcsweep.core.protocols import BlockKind, Cluster, ProbeCluster
 from hpcsweep.doctor.probe import ProbeReport
 from hpcsweep.doctor.probe_job import ProbeFailed, ProbeJob, RoundTrip, run_probe
 from hpcsweep.errors import ClusterError

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from hpcsweep.core.protocols import (
+from hpcsweep.core.cluster_protocol import (
     Batch,
     BlockKind,
     Phase,

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import RunFinished, RunInterrupted
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import Phase, TaskState
 from hpcsweep.store.batch import Result
 
 #: Elapsed time that drops by more than the clock skew means a restart.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hpcsweep.core.cluster_protocol import TaskState
 from hpcsweep.core.events import RunFinished, RunId, RunInterrupted
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import TaskState
 from hpcsweep.driver.accounting import UsageAccounting
 from hpcsweep.store.batch import Result
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from hpcsweep.core.cluster_protocol import BlockKind, Phase, TaskId, TaskState
 from hpcsweep.core.events import BatchBlocked
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import BlockKind, Phase, TaskId, TaskState
 
 #: How long the cluster must give a reason that may pass before it is recorded.
 RECORDED_AFTER_S: Final = 30.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hpcsweep.core.cluster_protocol import Phase, TaskId
 from hpcsweep.core.events import PauseRequested, RunId
-from hpcsweep.core.protocols import Phase, TaskId
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult, Release, StopRun
 from hpcsweep.driver.monitor import JobMonitor

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
+from hpcsweep.core.cluster_protocol import Cluster, SubmittedBatch
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -14,7 +15,7 @@ from hpcsweep.core.events import (
     TasksReleased,
     TickSubmitted,
 )
-from hpcsweep.core.protocols import Clock, Cluster, SubmittedBatch
+from hpcsweep.core.protocols import Clock
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.compactor import Compactor
 from hpcsweep.driver.effects import (

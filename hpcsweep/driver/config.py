@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpcsweep.core.protocols import TaskResources
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.store.batch import Program
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import AnyEvent, RunId
-from hpcsweep.core.protocols import Batch
 from hpcsweep.store.batch import Header, ManifestRun
 from hpcsweep.store.compaction.parts import CompactionTask
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.models import BatchState, Run
 from hpcsweep.core.outcomes import FACTS
-from hpcsweep.core.protocols import Phase, TaskState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.store.batch import Result
 from hpcsweep.store.log_excerpt import SEPARATOR

@@ -6,9 +6,10 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from hpcsweep.core.cluster_protocol import Cluster, Phase
 from hpcsweep.core.events import AnyEvent, BatchThrottled, SweepDetached, SweepResumed, TrialStopped
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.protocols import Clock, Cluster, Phase, Scheduler, Searcher
+from hpcsweep.core.protocols import Clock, Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState

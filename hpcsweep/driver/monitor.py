@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from hpcsweep.core.cluster_protocol import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
@@ -22,7 +23,6 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import INSTANT_S, BatchState, Run
 from hpcsweep.core.outcomes import FACTS, Fault
-from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import interruptions
 from hpcsweep.driver.accounting import charge

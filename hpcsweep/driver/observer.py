@@ -10,9 +10,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from hpcsweep.core.cluster_protocol import Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunInterrupted, RunReported
 from hpcsweep.core.models import BatchState, Run
-from hpcsweep.core.protocols import Clock, Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.protocols import Clock
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints

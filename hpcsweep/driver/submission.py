@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+from hpcsweep.core.cluster_protocol import Cluster
 from hpcsweep.core.events import BatchPlanned, PauseRequested, RunId, TrialPromoted, TrialStopped
-from hpcsweep.core.protocols import Clock, Cluster
+from hpcsweep.core.protocols import Clock
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.budgets import GpuBudget, exhausted_budget
 from hpcsweep.driver.cancellations import Cancellations

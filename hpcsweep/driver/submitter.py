@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
@@ -19,7 +20,6 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.models import BatchState, Run, Trial
-from hpcsweep.core.protocols import Batch
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Abandon, Step, Submit

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Int, Space
+from hpcsweep.core.values import format_value
 from hpcsweep.searchers.random import Random
 
 Floats = NDArray[np.float64]

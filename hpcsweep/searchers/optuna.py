@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from numpy.random import Generator
 
-from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
-from hpcsweep.core.space import Space, suggest_name
+from hpcsweep.core.space import Space
+from hpcsweep.core.text import suggest_name
+from hpcsweep.core.values import format_value
 from hpcsweep.searchers.random import Random
 
 if TYPE_CHECKING:

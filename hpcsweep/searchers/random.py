@@ -8,10 +8,10 @@ from typing import Final
 
 from numpy.random import Generator, default_rng
 
-from hpcsweep.core.domains import json_key
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
+from hpcsweep.core.values import json_key
 from hpcsweep.errors import SpecError
 
 #: Finite spaces up to this size are searched to the very last configuration.

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
+from hpcsweep.core.values import format_value
 from hpcsweep.searchers.random import Random, SeenConfigs, config_key
 from hpcsweep.searchers.tpe_density import Columns, Floats, ParzenEstimator, Points, normal_cdf
 

@@ -10,12 +10,7 @@ import msgspec
 
 from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
 from hpcsweep.cluster.backend import Presence, SweepRequest, find_backend, options_of
-from hpcsweep.core.protocols import (
-    Batch,
-    Cluster,
-    TaskAllocation,
-    TaskResources,
-)
+from hpcsweep.core.cluster_protocol import Batch, Cluster, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.spec import SweepSpec

@@ -14,9 +14,9 @@ from hpcsweep.cluster.backend import options_of
 from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
 from hpcsweep.cluster.simulated.options import SimulatedOptions, SimulatedSection
 from hpcsweep.cluster.simulated.training import Curve, UnitSeconds
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import AnyEvent, Config, RunFinished
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
 from hpcsweep.session.session import Session, make_compactor

@@ -9,20 +9,10 @@ from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from hpcsweep.core.domains import format_value, json_problem
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.space import (
-    Choice,
-    Constant,
-    Domain,
-    Float,
-    Int,
-    InvalidDomain,
-    Ordinal,
-    Parameter,
-    Space,
-    suggest_name,
-)
+from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
+from hpcsweep.core.text import suggest_name
+from hpcsweep.core.values import format_value, json_problem
 from hpcsweep.options import Section, Whole
 from hpcsweep.spec.problems import Problems
 

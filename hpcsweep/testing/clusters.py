@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.cluster.backend import SweepRequest
+from hpcsweep.core.cluster_protocol import Batch, Cluster, Phase, SubmittedBatch, TaskId, TaskResources
 from hpcsweep.core.events import Outcome
-from hpcsweep.core.protocols import Batch, Cluster, Phase, SubmittedBatch, TaskId, TaskResources
 from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout

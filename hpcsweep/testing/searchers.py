@@ -26,7 +26,8 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Searcher
-from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, json_key
+from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
+from hpcsweep.core.values import json_key
 
 INFINITE = Space(
     (

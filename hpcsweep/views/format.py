@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hpcsweep.core.domains import format_value
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
+from hpcsweep.core.values import format_value
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.liveness import Liveness

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from hpcsweep.core.protocols import QueuedJob
+from hpcsweep.core.cluster_protocol import QueuedJob
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.store.layout import Layout

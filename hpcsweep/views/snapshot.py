@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.models import BatchState, Run
-from hpcsweep.core.protocols import Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
 from hpcsweep.store.files import Skipped, open_regular
 from hpcsweep.store.journal.segments import LastSegment

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.core.protocols import Batch, TaskResources
+from hpcsweep.core.cluster_protocol import Batch, TaskResources
 
 from .programs import Programs
 

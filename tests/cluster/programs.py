@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcsweep.cluster.slurm.options import SlurmOptions
-from hpcsweep.core.protocols import Batch, SubmittedBatch
+from hpcsweep.core.cluster_protocol import Batch, SubmittedBatch
 
 DISABLED = 'echo "Slurm accounting storage is disabled" >&2; exit 1'
 

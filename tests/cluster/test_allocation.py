@@ -10,7 +10,7 @@ from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.requests import ResourceRequest
 from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite, read_config, read_partitions
-from hpcsweep.core.protocols import Batch, Phase, TaskAllocation, TaskId, TaskResources, TaskState
+from hpcsweep.core.cluster_protocol import Batch, Phase, TaskAllocation, TaskId, TaskResources, TaskState
 
 from .programs import Programs, live, row
 

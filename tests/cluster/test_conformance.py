@@ -6,7 +6,7 @@ from hpcsweep.cluster.backend import SweepRequest
 from hpcsweep.cluster.local.cluster import LocalCluster
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
 from hpcsweep.cluster.simulated.options import SimulatedOptions
-from hpcsweep.core.protocols import Cluster
+from hpcsweep.core.cluster_protocol import Cluster
 from hpcsweep.testing.clusters import ClusterConformance
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.core.protocols import Batch, Phase, TaskId, TaskState
+from hpcsweep.core.cluster_protocol import Batch, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 
 from .programs import Programs, account, live, row

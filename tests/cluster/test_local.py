@@ -13,7 +13,7 @@ import pytest
 
 from hpcsweep.cluster.local.cluster import LocalCluster
 from hpcsweep.cluster.local.devices import local_gpus
-from hpcsweep.core.protocols import Batch, Phase, SubmittedBatch, TaskId, TaskResources
+from hpcsweep.core.cluster_protocol import Batch, Phase, SubmittedBatch, TaskId, TaskResources
 from hpcsweep.errors import FolderError
 from hpcsweep.store.batch import Header, ManifestRun, Program, new_results, write_manifest
 from hpcsweep.store.layout import BatchLayout

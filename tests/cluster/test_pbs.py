@@ -13,8 +13,8 @@ from hpcsweep.cluster.backend import SweepRequest, find_backend
 from hpcsweep.cluster.pbs.cluster import PbsCluster
 from hpcsweep.cluster.pbs.jobs import JobId, job_id, seconds_of, shown_tasks, task_state
 from hpcsweep.cluster.pbs.options import PbsSection
+from hpcsweep.core.cluster_protocol import Batch, BlockKind, Cluster, Limits, Phase, TaskResources, TaskState
 from hpcsweep.core.events import BatchPlanned
-from hpcsweep.core.protocols import Batch, BlockKind, Cluster, Limits, Phase, TaskResources, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.journal.segments import read_journal

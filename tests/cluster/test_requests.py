@@ -7,7 +7,7 @@ import pytest
 
 from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, resource_problems
 from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, SlurmSite
-from hpcsweep.core.protocols import Limits, TaskResources
+from hpcsweep.core.cluster_protocol import Limits, TaskResources
 
 DAY = 86400
 

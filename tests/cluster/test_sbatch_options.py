@@ -17,7 +17,7 @@ from hpcsweep.cluster.slurm.sbatch_options import (
     script_lines,
     takes_whole_nodes,
 )
-from hpcsweep.core.protocols import Batch, TaskResources
+from hpcsweep.core.cluster_protocol import Batch, TaskResources
 from hpcsweep.errors import SpecError
 
 from .programs import Programs, changed

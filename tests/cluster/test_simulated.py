@@ -15,8 +15,16 @@ from pydantic import ValidationError
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
 from hpcsweep.cluster.simulated.options import SimulatedOptions
+from hpcsweep.core.cluster_protocol import (
+    Batch,
+    Limits,
+    Phase,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.core.events import Config, Interruption, Outcome
-from hpcsweep.core.protocols import Batch, Limits, Phase, SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
 from hpcsweep.store.layout import Layout

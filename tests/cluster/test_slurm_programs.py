@@ -21,7 +21,7 @@ from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.cluster.slurm.programs import ranges
 from hpcsweep.cluster.slurm.queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
 from hpcsweep.cluster.slurm.rows import SQUEUE_FORMAT, seconds_of
-from hpcsweep.core.protocols import Batch, BlockKind, Phase, TaskId, TaskState
+from hpcsweep.core.cluster_protocol import Batch, BlockKind, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.session.target import resolve_target, tell_slow_programs
 from hpcsweep.spec import load_spec

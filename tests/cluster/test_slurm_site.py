@@ -12,7 +12,7 @@ import pytest
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.cluster.slurm.site import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT
 from hpcsweep.cluster.slurm.site_reader import read_site
-from hpcsweep.core.protocols import Batch, Limits, TaskResources
+from hpcsweep.core.cluster_protocol import Batch, Limits, TaskResources
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 
 from .programs import Programs, changed

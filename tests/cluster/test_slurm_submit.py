@@ -14,7 +14,7 @@ import pytest
 from hpcsweep.cluster import processes
 from hpcsweep.cluster.slurm import submit
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.core.protocols import Batch
+from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.errors import ClusterError, SubmitLimited, SubmitRefused, SubmitUncertain
 
 from .programs import Programs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcsweep.cluster.slurm.states import BLOCK_KINDS, STATES, block_kind_of, cancelled_by, phase_of
-from hpcsweep.core.protocols import BlockKind, Phase
+from hpcsweep.core.cluster_protocol import BlockKind, Phase
 
 #: squeue(1), JOB STATE CODES, of 22.05.
 COMPACT_22_05 = {

@@ -19,7 +19,7 @@ from hpcsweep.cluster.script import (
 )
 from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.template import header, render, sbatch_options, tick_options
-from hpcsweep.core.protocols import Batch, TaskResources
+from hpcsweep.core.cluster_protocol import Batch, TaskResources
 from hpcsweep.errors import SpecError
 
 from .programs import changed

@@ -10,7 +10,8 @@ from numpy.random import default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Searcher
-from hpcsweep.core.space import Choice, Int, Parameter, Space, json_key
+from hpcsweep.core.space import Choice, Int, Parameter, Space
+from hpcsweep.core.values import json_key
 from hpcsweep.searchers import SEARCHERS, make_searcher, searcher_class, searcher_names
 from hpcsweep.testing.searchers import (
     ALL_OF_FINITE,

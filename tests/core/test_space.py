@@ -14,20 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from hpcsweep.core.domains import MAX_INT, format_value
+from hpcsweep.core.domains import MAX_INT
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.space import (
-    Choice,
-    Constant,
-    Domain,
-    Float,
-    Int,
-    InvalidDomain,
-    Ordinal,
-    Parameter,
-    Space,
-    json_key,
-)
+from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
+from hpcsweep.core.values import format_value, json_key
 from hpcsweep.errors import SpecError
 from tests.effort import examples
 

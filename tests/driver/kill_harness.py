@@ -26,8 +26,8 @@ import pandas  # noqa: F401 -- once, and not in every process anew
 import pyarrow.parquet  # noqa: F401
 
 from hpcsweep import load
+from hpcsweep.core.cluster_protocol import SubmittedBatch
 from hpcsweep.core.events import AnyEvent, TrialCreated
-from hpcsweep.core.protocols import SubmittedBatch
 from hpcsweep.driver import compaction
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.batch import Result

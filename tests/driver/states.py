@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, BatchPlanned, BatchSubmitted, RunId, SweepStarted, TrialCreated
 from hpcsweep.core.models import Run
-from hpcsweep.core.protocols import Phase, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.monitor import JobMonitor

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcsweep.core.cluster_protocol import Cluster
 from hpcsweep.core.events import AnyEvent, SweepEnded, SweepOutcome, SweepStarted
-from hpcsweep.core.protocols import Clock, Cluster, Scheduler, Searcher
+from hpcsweep.core.protocols import Clock, Scheduler, Searcher
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.driver import Driver, DriverConfig, HostTask
 from hpcsweep.schedulers.synchronous import Hyperband

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import Interruption, RunInterrupted
-from hpcsweep.core.protocols import Phase, TaskState
 from hpcsweep.driver.accounting import CLOCK_SKEW_S, HOST_SKEW_S, OVERRUN_S, UsageAccounting, at_most, bounded
 
 GPUS = 2

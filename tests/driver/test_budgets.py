@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
@@ -22,7 +23,6 @@ from hpcsweep.core.events import (
     TrialsExhausted,
 )
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.budgets import GpuBudget, can_resume, exhausted_budget
 from hpcsweep.driver.config import DriverConfig

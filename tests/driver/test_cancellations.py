@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpcsweep.core.cluster_protocol import BlockKind, Phase, TaskId, TaskState
 from hpcsweep.core.events import (
     Outcome,
     PauseRequested,
@@ -10,7 +11,6 @@ from hpcsweep.core.events import (
     StopRequested,
     TrialStopped,
 )
-from hpcsweep.core.protocols import BlockKind, Phase, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.blocked import IMPOSSIBLE_AFTER_S
 from hpcsweep.driver.cancellations import Cancellations

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcsweep.core.cluster_protocol import Batch, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterMessage, SweepOutcome
-from hpcsweep.core.protocols import Batch, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.driver import Driver
 from hpcsweep.driver.health import REFUSALS, REFUSALS_IN_ALL
 from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain

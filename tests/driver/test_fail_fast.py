@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hpcsweep.core.cluster_protocol import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import (
     Config,
     PauseEnded,
@@ -17,7 +18,6 @@ from hpcsweep.core.events import (
     SweepOutcome,
 )
 from hpcsweep.core.models import AT_ONCE_S
-from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.health import check_health
 from hpcsweep.schedulers.fifo import Fifo

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hpcsweep.core.cluster_protocol import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import (
     Interruption,
     Outcome,
@@ -20,7 +21,6 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.protocols import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.observer import MetricsPoller
 from hpcsweep.schedulers.asha import ASHA

@@ -15,6 +15,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from hpcsweep.core.cluster_protocol import (
+    Batch,
+    Phase,
+    SubmittedBatch,
+    TaskAllocation,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.core.events import (
     BatchAbandoned,
     BatchPlanned,
@@ -34,15 +43,6 @@ from hpcsweep.core.events import (
     TrialsExhausted,
 )
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.protocols import (
-    Batch,
-    Phase,
-    SubmittedBatch,
-    TaskAllocation,
-    TaskId,
-    TaskResources,
-    TaskState,
-)
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.errors import ClusterUnavailable, FolderError, SubmitRefused, SubmitUncertain, SupersededError

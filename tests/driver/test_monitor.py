@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hpcsweep.core.cluster_protocol import BlockKind, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchBlocked,
@@ -27,13 +28,6 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.models import Run, RunStatus
-from hpcsweep.core.protocols import (
-    BlockKind,
-    Phase,
-    SubmittedBatch,
-    TaskId,
-    TaskState,
-)
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import DriverConfig
 from hpcsweep.driver.blocked import IMPOSSIBLE_AFTER_S, RECORDED_AFTER_S

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcsweep.core.cluster_protocol import Batch, Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import BatchPlanned, BatchSubmitted, Outcome, RunId, SweepStarted, TrialCreated
-from hpcsweep.core.protocols import Batch, Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.observer import Observation, Observer, Sighting
 from hpcsweep.errors import ClusterUnavailable

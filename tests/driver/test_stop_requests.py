@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hpcsweep.core.cluster_protocol import SubmittedBatch
 from hpcsweep.core.events import (
     Outcome,
     RunFinished,
@@ -20,7 +21,6 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.protocols import SubmittedBatch
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
 from hpcsweep.schedulers.asha import ASHA

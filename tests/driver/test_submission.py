@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hpcsweep.core.cluster_protocol import Batch, BlockKind, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import (
     BatchAbandoned,
     BatchBlocked,
@@ -16,7 +17,6 @@ from hpcsweep.core.events import (
     RunInterrupted,
     SweepOutcome,
 )
-from hpcsweep.core.protocols import Batch, BlockKind, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.driver import HostTask
 from hpcsweep.errors import SubmitLimited
 from hpcsweep.schedulers.fifo import Fifo

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
@@ -21,7 +22,6 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.protocols import Batch
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.observer import Sighting

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from hpcsweep.cli import app
 from hpcsweep.cluster.backend import SweepRequest, find_backend
-from hpcsweep.core.protocols import Cluster, Scheduler, Searcher
+from hpcsweep.core.cluster_protocol import Cluster
+from hpcsweep.core.protocols import Scheduler, Searcher
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers import make_scheduler, scheduler_traits
 from hpcsweep.searchers import make_searcher

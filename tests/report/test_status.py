@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcsweep.cli.status import status
+from hpcsweep.core.cluster_protocol import QueuedJob
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -34,7 +35,6 @@ from hpcsweep.core.events import (
     TickSubmitted,
     TrialCreated,
 )
-from hpcsweep.core.protocols import QueuedJob
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.journal.writer import Journal

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
-from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space, json_key
+from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
+from hpcsweep.core.values import json_key
 from hpcsweep.searchers.gp import GP, MOST_ROWS
 from hpcsweep.searchers.gp_batch import (
     SAMPLES,

@@ -9,7 +9,8 @@ from numpy.random import default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
-from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space, json_key
+from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space
+from hpcsweep.core.values import json_key
 from hpcsweep.errors import SpecError
 from hpcsweep.searchers.sobol import Sobol
 

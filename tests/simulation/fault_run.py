@@ -11,6 +11,7 @@ from numpy.random import default_rng
 
 from hpcsweep.cluster.simulated.site import Site
 from hpcsweep.cluster.simulated.training import Curve, Training, TrainingModel
+from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -22,7 +23,7 @@ from hpcsweep.core.events import (
     SweepOutcome,
 )
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.protocols import Batch, Clock
+from hpcsweep.core.protocols import Clock
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Compactor, Driver
 from hpcsweep.errors import FolderUnavailable

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from numpy.random import Generator
 
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
+from hpcsweep.core.cluster_protocol import Batch, Cluster, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent
-from hpcsweep.core.protocols import Batch, Cluster, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.store.compaction.parts import CompactionTask
 from hpcsweep.store.journal.segments import Commit, encode_line, read_journal
 from hpcsweep.store.journal.writer import Journal

@@ -14,7 +14,7 @@ from hpcsweep.cluster.backend import Presence
 from hpcsweep.cluster.slurm.backend import SlurmBackend
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.cluster.slurm.options import OptionValue
-from hpcsweep.core.protocols import (
+from hpcsweep.core.cluster_protocol import (
     Batch,
     Limits,
     Phase,

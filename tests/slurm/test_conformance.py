@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcsweep.cluster.backend import SweepRequest, find_backend
-from hpcsweep.core.protocols import Cluster
+from hpcsweep.core.cluster_protocol import Cluster
 from hpcsweep.testing.clusters import ClusterConformance
 
 

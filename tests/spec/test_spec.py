@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from hpcsweep.core.protocols import Scheduler, TaskResources
+from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
 from hpcsweep.errors import SpecError
 from hpcsweep.options import format_duration, format_memory, parse_duration, parse_memory

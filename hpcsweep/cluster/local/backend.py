@@ -9,8 +9,8 @@ from hpcsweep.cluster.backend import Backend, Connection, SweepRequest
 from hpcsweep.cluster.local import devices
 from hpcsweep.cluster.local.cluster import LocalCluster
 from hpcsweep.cluster.local.options import LocalSection
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.findings import Finding
-from hpcsweep.core.protocols import TaskResources
 from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
 

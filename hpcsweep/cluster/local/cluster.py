@@ -22,7 +22,7 @@ import msgspec
 from hpcsweep import bootstrap
 from hpcsweep.cluster.local.task import TaskLock, claim_path
 from hpcsweep.cluster.task_environment import task_variables, without_launcher
-from hpcsweep.core.protocols import (
+from hpcsweep.core.cluster_protocol import (
     Batch,
     Cluster,
     Limits,

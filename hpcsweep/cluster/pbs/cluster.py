@@ -29,7 +29,15 @@ from hpcsweep.cluster.script import (
     setup_lines,
     worker_command,
 )
-from hpcsweep.core.protocols import Batch, Cluster, Limits, SubmittedBatch, TaskId, TaskResources, TaskState
+from hpcsweep.core.cluster_protocol import (
+    Batch,
+    Cluster,
+    Limits,
+    SubmittedBatch,
+    TaskId,
+    TaskResources,
+    TaskState,
+)
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.files import file_mode, make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout

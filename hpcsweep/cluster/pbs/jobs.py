@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from hpcsweep.core.protocols import BlockKind, Phase, TaskState
+from hpcsweep.core.cluster_protocol import BlockKind, Phase, TaskState
 from hpcsweep.errors import ClusterUnavailable
 
 _ID: Final = re.compile(r"^(\d+)(\[(\d*)\])?(\.\S+)?$")

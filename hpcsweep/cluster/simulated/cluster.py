@@ -20,8 +20,7 @@ from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.cluster.simulated.queue import Array
 from hpcsweep.cluster.simulated.site import Site
 from hpcsweep.cluster.simulated.training import Curve, TrainingModel, UnitSeconds
-from hpcsweep.core.models import SIMULATION_BEGINS_S
-from hpcsweep.core.protocols import (
+from hpcsweep.core.cluster_protocol import (
     Batch,
     Cluster,
     Limits,
@@ -31,6 +30,7 @@ from hpcsweep.core.protocols import (
     TaskResources,
     TaskState,
 )
+from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.layout import BatchLayout
 

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 
 import numpy as np
 
-from hpcsweep.core.protocols import TaskResources
+from hpcsweep.core.cluster_protocol import TaskResources
 
 
 class Nodes:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from hpcsweep.core.domains import format_value
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.protocols import TaskResources
-from hpcsweep.core.space import Space, suggest_name
+from hpcsweep.core.space import Space
+from hpcsweep.core.text import suggest_name
+from hpcsweep.core.values import format_value
 from hpcsweep.options import (
     ArrayUsage,
     Hundreds,

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable
 
 from hpcsweep.cluster.simulated.task import ArrayContext, Task
-from hpcsweep.core.protocols import Batch, Phase, TaskState
+from hpcsweep.core.cluster_protocol import Batch, Phase, TaskState
 
 PENDING = TaskState(Phase.PENDING, "Resources")
 

@@ -16,7 +16,7 @@ from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.cluster.simulated.queue import PENDING, Array, Queue
 from hpcsweep.cluster.simulated.task import ArrayContext, Task
 from hpcsweep.cluster.simulated.training import TrainingModel
-from hpcsweep.core.protocols import Batch, Phase, TaskResources, TaskState
+from hpcsweep.core.cluster_protocol import Batch, Phase, TaskResources, TaskState
 from hpcsweep.store.batch import Header, ManifestTask
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout

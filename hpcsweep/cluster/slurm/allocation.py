@@ -8,7 +8,7 @@ from hpcsweep.cluster.slurm.options import OptionValue
 from hpcsweep.cluster.slurm.requests import ResourceRequest, may_be_used, wanted_partitions
 from hpcsweep.cluster.slurm.sbatch_options import takes_whole_nodes
 from hpcsweep.cluster.slurm.site import Node, SlurmSite
-from hpcsweep.core.protocols import TaskAllocation, TaskResources
+from hpcsweep.core.cluster_protocol import TaskAllocation, TaskResources
 
 
 def holding(

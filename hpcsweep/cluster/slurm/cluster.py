@@ -32,7 +32,7 @@ from hpcsweep.cluster.slurm.template import (
     sbatch_options,
     tick_options,
 )
-from hpcsweep.core.protocols import (
+from hpcsweep.core.cluster_protocol import (
     Batch,
     Limits,
     ProbeCluster,

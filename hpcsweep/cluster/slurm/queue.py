@@ -25,7 +25,7 @@ from hpcsweep.cluster.slurm.rows import (
     squeue_rows,
 )
 from hpcsweep.cluster.slurm.states import block_kind_of, cancelled_by, phase_of
-from hpcsweep.core.protocols import Phase, QueuedJob, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.cluster_protocol import Phase, QueuedJob, SubmittedBatch, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 
 _log = logging.getLogger(__name__)

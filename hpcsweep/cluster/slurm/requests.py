@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, SlurmSite, hosts_of
-from hpcsweep.core.protocols import Limits, TaskResources
+from hpcsweep.core.cluster_protocol import Limits, TaskResources
 
 #: Slurm's QOS for jobs of users that have none of their own.
 NORMAL: Final = "normal"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from hpcsweep.cluster.slurm.states import phase_of
-from hpcsweep.core.protocols import Phase
+from hpcsweep.core.cluster_protocol import Phase
 from hpcsweep.errors import ClusterUnavailable
 
 #: Between the fields of squeue and sacct: a character that is in no name and no reason.

@@ -19,7 +19,7 @@ from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, OptionValue, SlurmO
 from hpcsweep.cluster.slurm.sbatch_options import canonical
 from hpcsweep.cluster.slurm.template import header, own_options, render, tick_options, without_resources
 from hpcsweep.cluster.slurm.tick_resubmission import add_resubmission
-from hpcsweep.core.protocols import Batch, TaskResources
+from hpcsweep.core.cluster_protocol import Batch, TaskResources
 from hpcsweep.store.layout import Layout
 
 #: What a task's script becomes.

@@ -16,7 +16,7 @@ from hpcsweep.cluster.slurm import site as reading
 from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.requests import ResourceRequest
 from hpcsweep.cluster.slurm.site import SlurmSite
-from hpcsweep.core.protocols import TaskResources
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.errors import ClusterUnavailable
 
 #: The first question: where the controller is silent, a launch says so soon, and asks again later.

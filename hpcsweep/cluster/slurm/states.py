@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcsweep.core.protocols import BlockKind, Phase
+from hpcsweep.core.cluster_protocol import BlockKind, Phase
 
 #: Long name -> (compact name, phase). Slurm has a state and flags over it; squeue prints the flag.
 #: An empty compact name: Slurm gives none.

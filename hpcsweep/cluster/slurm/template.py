@@ -17,7 +17,7 @@ from hpcsweep.cluster.slurm.sbatch_options import (
     script_lines,
 )
 from hpcsweep.cluster.slurm.tick_resubmission import SIGNAL_S
-from hpcsweep.core.protocols import Batch
+from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.errors import SpecError
 from hpcsweep.store.layout import BatchLayout, Layout
 
