@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
-from hpcsweep.store.batch import request_stop
+from hpcsweep.store import batch as batch_module
+from hpcsweep.store.batch import Result, read_result, request_stop, write_result
 from hpcsweep.worker.environment import lane_devices
+from hpcsweep.worker.task import FailFast
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -114,6 +118,48 @@ def test_a_told_task_starts_no_further_run_and_the_next_start_does_what_is_left(
     outcomes = [(result.trial, result.restart, result.value) for result in bench.results() if result.outcome]
     assert sorted(outcomes) == [(0, 0, 0.0), (1, 1, 1.0), (2, 1, 2.0)]
     assert [(bench.workdir / f"count-{trial}").read_text() for trial in range(3)] == ["x", "xx", "x"]
+
+
+def test_no_run_begins_after_the_batch_failed_fast_and_each_result_is_read_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def read(path: Path) -> Result:
+        opened.append(path.name)
+        return read_result(path)
+
+    monkeypatch.setattr(batch_module, "read_result", read)
+    fail_fast = FailFast(bench.batch, 3)
+    reached = []
+    for task in range(4):
+        failed = Result(
+            trial=task,
+            rung=0,
+            attempt=0,
+            restart=0,
+            task=task,
+            outcome=Outcome.FAILED,
+            message="no data",
+            started=time.time(),
+        )
+        write_result(bench.batch, failed, n=0)
+        reached.append(fail_fast.reached())
+    assert reached == [False, False, True, True]
+    assert opened == [f"{task}.0.0.json" for task in range(4)]
+
+
+def test_a_batch_with_a_value_does_not_fail_fast_and_its_results_are_not_read_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Result(trial=9, rung=0, attempt=0, restart=0, task=9, outcome=Outcome.COMPLETED, value=0.5)
+    write_result(bench.batch, good, n=0)
+    fail_fast = FailFast(bench.batch, 1)
+    assert not fail_fast.reached()
+    monkeypatch.setattr(batch_module, "read_result", lambda path: pytest.fail(f"{path} is read again"))
+    failed = msgspec.structs.replace(good, trial=1, task=1, outcome=Outcome.FAILED, value=None)
+    write_result(bench.batch, failed, n=0)
+    assert not fail_fast.reached()
 
 
 WAIT = """
