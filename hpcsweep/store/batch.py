@@ -1,7 +1,9 @@
-"""`manifest.jsonl`: what each task of a batch is to do. Written by the driver before it submits.
+"""Files of a batch folder: the manifest of its tasks, result files and stop requests.
 
-The first line is the header, line `i + 2` is task `i`. Nothing of it is in the script or the
-environment, so that neither grows with the number of trials.
+The driver writes `manifest.jsonl` before it submits: the first line is the header, line `i + 2` is task
+`i`. Neither script nor environment grows with the number of trials. Workers write result files, immutable,
+one for each start of a run. An empty stop file ends one run while others of its task go on (whole tasks are
+cancelled on the cluster).
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ from hpcsweep.store.versions import decode, version_field
 
 
 class CodeSnapshot(msgspec.Struct, frozen=True):
-    """Whence the training code was copied, and where the copy is; absolute, without links.
+    """Source and location of the snapshot; absolute paths without links.
 
     Attributes:
-        root: All below it that is code was copied.
+        root: The folder that was copied.
         code: The copy of `root`.
-        workdir: Where training code would run without a copy.
+        workdir: Where training code would run without a snapshot.
     """
 
     root: str
@@ -44,14 +46,14 @@ class CodeSnapshot(msgspec.Struct, frozen=True):
     workdir: str
 
     def path_in_copy(self, folder: str) -> str | None:
-        """The folder's place in the copy, whether there is anything or not; None outside of `root`."""
+        """The folder's path in the copy, existing or not; None outside of `root`."""
         real = os.path.realpath(folder)
         if not _is_in(real, self.root) or _is_in(real, self.code):
             return None
         return os.path.normpath(os.path.join(self.code, os.path.relpath(real, self.root)))
 
     def is_original(self, path: str) -> bool:
-        """Whether the file or folder is one of those below `root`, and not of the copy."""
+        """Whether the path is below `root` and not in the copy."""
         return _is_in(path, self.root) and not _is_in(path, self.code)
 
 
@@ -68,12 +70,12 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         shell: The command is a shell line, its values quoted.
         metrics: Patterns over printed lines; their named groups are metrics.
         workdir: Absolute; where training code runs.
-        metric: The objective's metric; `mode` is min or max; `at` is last or best.
-        log_limit_mib: Of each attempt's output so much is kept at most; None: all of it.
+        metric: The objective; `mode` is min or max; `at` is last or best.
+        log_limit_mib: How much of an attempt's output is kept; None: all.
         keep_checkpoints: How many of a trial's newest complete checkpoints stay.
-        notice_s: After SIGUSR2, how long training code may take to checkpoint and leave.
-        grace_s: The same after SIGTERM, which comes shortly before the end of a task.
-        snapshot: Where `function` and `workdir` are those of a copy; None where they are the user's own.
+        notice_s: Time for training code to checkpoint and leave after SIGUSR2.
+        grace_s: The same after SIGTERM.
+        snapshot: Set if `function` and `workdir` are those of a copy.
     """
 
     workdir: str
@@ -96,9 +98,9 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     """First line of the manifest.
 
     Attributes:
-        gpus: Of one task; `lanes` runs share them evenly at a time.
-        tick: A task that has done its work drives the sweep on.
-        fail_fast: A task begins no run where so many of the batch have failed at once, all alike; 0: it does.
+        gpus: Of one task; shared evenly by `lanes` runs at a time.
+        tick: A task that has finished ticks the sweep.
+        fail_fast: No run begins once so many trials of the batch failed at once with one error; 0: off.
     """
 
     batch: str
@@ -115,9 +117,9 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """One run of a task.
 
     Attributes:
-        parent: The trial whose checkpoint of step `parent_step` it starts from, if it has no own.
-        keep: Steps whose checkpoints stay, whatever `keep_checkpoints` says, for others need them.
-        best: The trial's value at the rung before, where `objective.at` is best.
+        parent: Start from this trial's checkpoint of step `parent_step` if the trial has none.
+        keep: Steps whose checkpoints stay whatever `keep_checkpoints` is, because other trials need them.
+        best: The trial's best value up to the previous rung, if `objective.at` is best.
     """
 
     trial: int
@@ -134,7 +136,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ManifestTask(msgspec.Struct, frozen=True):
-    """One line: the runs of one array index, in order."""
+    """The runs of one array index, in order."""
 
     task: int
     runs: tuple[ManifestRun, ...]
@@ -151,7 +153,6 @@ _task_decoder = msgspec.json.Decoder(ManifestTask)
 
 
 def write_manifest(batch: BatchLayout, header: Header, tasks: Iterable[Sequence[ManifestRun]]) -> None:
-    """Write it whole and durable."""
     lines: list[Any] = [header]
     lines += [ManifestTask(index, tuple(runs)) for index, runs in enumerate(tasks)]
     write_atomic(batch.manifest, b"".join(_encoder.encode(line) + b"\n" for line in lines))
@@ -178,18 +179,18 @@ def read_task(batch: BatchLayout, task: int) -> tuple[Header, ManifestTask]:
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one run in one start of its task. Exactly one of `outcome`, `interrupted`.
+    """The outcome of one run in one start of its task. Exactly one of `outcome`, `interrupted`.
 
     Attributes:
         outcome: How the run ended for good.
-        interrupted: Or why it has to go on later.
+        interrupted: Why it has to continue later.
         value: The objective; None unless completed.
-        step: Resource reached. `start`: the checkpoint's step that it went on from.
-        progressed: A newer complete checkpoint exists than when it started.
+        step: Resource reached. `start`: step of the checkpoint it resumed from.
+        progressed: A newer complete checkpoint exists than at the start.
         seconds: Wall time; `gpu_seconds` times this run's GPUs.
         started: Unix time.
         message: Last line of the error, empty when completed.
-        failure: What was wrong if the outcome is `failed`.
+        failure: Set if the outcome is `failed`.
     """
 
     trial: int
@@ -228,22 +229,16 @@ def write_result(batch: BatchLayout, result: Result, *, n: int) -> Path:
 
 
 def read_result(path: Path) -> Result:
-    """Read one result file."""
     return decode(read_bytes(path, at_most=SMALL_BYTES), _result_decoder, path)
 
 
 def new_results(
     batch: BatchLayout, seen: Container[str], skipped: Skipped | None = None
 ) -> Iterator[tuple[str, Result]]:
-    """One readdir; opens only the files whose names are not in `seen`, by task, restart and run.
+    """Results by file name, by task, restart and run, without those in `seen`; one readdir.
 
-    A folder that is not there yet holds no results, and a file that cannot be read as one (yet)
-    is none: without a result its run is repeated from its checkpoint, and nothing is lost.
-
-    Args:
-        batch: Whose results.
-        seen: Names of files that are not wanted.
-        skipped: Told what is not a result or cannot be read.
+    A missing folder holds no results. A file that cannot be read as one (yet) is noted in `skipped`:
+    without a result its run is repeated from its checkpoint, and nothing is lost.
     """
     skipped = Skipped() if skipped is None else skipped
     found = regular_files(batch.results, _RESULT_NAME, skipped, besides=seen)
@@ -265,7 +260,7 @@ _STOP_NAME: Final = re.compile(r"stop-(\d{1,9})-(\d{1,4})")
 
 
 def request_stop(batch: BatchLayout, run: RunId) -> None:
-    """Have the worker end this run; may be done again.
+    """Have the worker end this run; idempotent.
 
     Raises:
         OSError: The folder cannot be written.
@@ -274,7 +269,7 @@ def request_stop(batch: BatchLayout, run: RunId) -> None:
 
 
 def requested_stops(batch: BatchLayout) -> set[RunId]:
-    """The runs that are to end; one readdir. None where the folder cannot be read just now."""
+    """The runs that should stop; one readdir. Empty if the folder cannot be read."""
     try:
         names = os.listdir(batch.root)
     except OSError:

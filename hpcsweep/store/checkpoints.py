@@ -1,14 +1,13 @@
-"""A trial's checkpoints: each is complete or absent, whatever is killed and whenever.
+"""A trial's checkpoints: each is complete or absent, no matter when a process is killed.
 
-A checkpoint is a folder `step-<n>` with the training code's files and our own `.hpcsweep.json`,
-which lists them with their sizes. It is made in a hidden folder beside: files and folders are
-synced, the list is renamed into place last, then the folder is renamed. Whoever reads trusts only
-a folder whose list is there and whose files all have the sizes that it says.
+A checkpoint is a folder `step-<n>` with the training code's files and our `.hpcsweep.json`, which lists them
+with their sizes. It is made in a hidden folder: files and folders are synced, the list is renamed into place
+last, then the folder is renamed. Readers trust only a folder whose files all have the listed sizes.
 
     checkpoints/
-      step-9/                 complete, or damaged by something outside: then the one before serves
+      step-9/                 complete; or damaged from outside: then the previous one is used
       step-9.old/             for a moment, while step 9 is replaced
-      .new-27.0-1-0.4711/     being written; of a dead attempt if the attempt is not the present one
+      .new-27.0-1-0.4711/     being written, or left by a dead attempt
       .work-0-1-0/            the working folder that a program finds in HPCSWEEP_CHECKPOINT_DIR
 """
 
@@ -41,7 +40,7 @@ _FOLDER = re.compile(r"step-(\d+)(\.old)?\Z")
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What is in a complete checkpoint: each file's path in the folder, and its size in bytes."""
+    """Files of a complete checkpoint: relative path -> size in bytes."""
 
     step: int
     files: dict[str, int]
@@ -59,10 +58,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 def newest(trial: TrialLayout, *, at_most: int | None = None) -> Checkpoint | None:
-    """The newest complete checkpoint, of a step no later than `at_most`; None if there is none.
-
-    One that is damaged is passed over for the one before it.
-    """
+    """The newest complete checkpoint with step <= `at_most`, or None. Damaged ones are skipped."""
     for step, path in _folders(trial):
         if (at_most is None or step <= at_most) and is_complete(path, step):
             return Checkpoint(step, path)
@@ -70,7 +66,7 @@ def newest(trial: TrialLayout, *, at_most: int | None = None) -> Checkpoint | No
 
 
 def is_complete(path: Path, step: int) -> bool:
-    """Whether the folder's list is there, is of this step, and every file has its size.
+    """Whether the list is there, is of this step, and every file has its size.
 
     Raises:
         NewerFormatError: A newer hpcsweep wrote it.
@@ -88,13 +84,8 @@ def is_complete(path: Path, step: int) -> bool:
 def new_checkpoint(trial: TrialLayout, step: int, *, owner: str) -> Iterator[Path]:
     """Give an empty folder; when the block ends it is the checkpoint of `step`, complete and durable.
 
-    If the block raises, nothing of it stays. A complete checkpoint of the same step is replaced,
-    and serves until the new one does.
-
-    Args:
-        trial: Whose checkpoint.
-        step: Training up to and including it is in the checkpoint.
-        owner: Names the attempt, so that two of them never write into one folder.
+    If the block raises, nothing of it stays. A complete checkpoint of the same step is used until the new one
+    replaces it. `owner` names the attempt, so that two attempts never write into one folder.
     """
     folder = trial.checkpoints / f".new-{step}.{owner}.{os.getpid()}"
     make_dirs(trial.checkpoints)
@@ -109,12 +100,12 @@ def new_checkpoint(trial: TrialLayout, step: int, *, owner: str) -> Iterator[Pat
 
 
 def commit(trial: TrialLayout, step: int, folder: Path) -> Checkpoint:
-    """Make the present content of `folder` the checkpoint of `step`: complete, durable, and moved.
+    """Make `folder`, in the trial's checkpoints folder, the durable checkpoint of `step`; it is moved there.
 
-    `folder` lies in the trial's checkpoints folder and is gone afterwards. Its files must be closed.
+    Its files must be closed.
 
     Raises:
-        CheckpointError: The folder is gone or cannot be read.
+        CheckpointError: A file of it disappeared.
     """
     try:
         files = _sync_tree(folder)
@@ -139,10 +130,9 @@ def commit(trial: TrialLayout, step: int, folder: Path) -> Checkpoint:
 
 
 def prune(trial: TrialLayout, *, keep: int, steps: Collection[int] = ()) -> None:
-    """Remove all but the `keep` newest complete checkpoints; the newest one stays in any case.
+    """Remove all but the `keep` (at least one) newest complete checkpoints, and damaged ones.
 
-    For each of `steps` the newest one that is not beyond it stays too. Damaged ones go. What is
-    being written is left alone.
+    For each of `steps` the newest checkpoint up to it stays too. Checkpoints being written are left alone.
     """
     kept: set[int] = set()
     wanted = set(steps)
@@ -156,7 +146,7 @@ def prune(trial: TrialLayout, *, keep: int, steps: Collection[int] = ()) -> None
 
 
 def remove_leftovers(trial: TrialLayout) -> None:
-    """Remove what earlier attempts left unfinished. Only for whoever runs the trial now."""
+    """Remove unfinished checkpoints of earlier attempts. Only for the attempt that runs the trial now."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(trial.checkpoints):
             if name.startswith("."):
@@ -164,10 +154,9 @@ def remove_leftovers(trial: TrialLayout) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder if it is there; it is never half a `step-<n>` on the way.
+    """Remove the folder if it exists; no reader ever sees half a `step-<n>`.
 
-    What cannot be removed (a file that another node has open on NFS) stays hidden and is tried
-    again with the next attempt's leftovers.
+    What cannot be removed (a file that another node has open on NFS) stays hidden, for `remove_leftovers`.
     """
     if not folder.name.startswith("."):
         hidden = folder.with_name(f".gone-{folder.name}.{os.getpid()}")
@@ -185,14 +174,14 @@ def remove(folder: Path) -> None:
 
 
 class DiskUsage(NamedTuple):
-    """What checkpoints take: regular files, and their size in bytes."""
+    """Number and size in bytes of regular files."""
 
     files: int
     bytes: int
 
 
 def disk_usage(folder: Path) -> DiskUsage:
-    """What is in the folder, and below; nothing where there is none, or it goes away meanwhile."""
+    """Disk usage of everything in the folder; zero if it does not exist."""
     files = size = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -204,7 +193,7 @@ def disk_usage(folder: Path) -> DiskUsage:
 
 
 def disk_usage_by_trial(layout: Layout) -> dict[int, DiskUsage]:
-    """What checkpoints take, by trial, what is being removed included; a walk through all that there are."""
+    """Disk usage of checkpoints by trial, those being removed included. Walks all trials."""
     found: dict[int, DiskUsage] = {}
     for shard in _subfolders(layout.trials):
         for folder in _subfolders(shard):
@@ -226,9 +215,9 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def hide_all(trial: TrialLayout) -> None:
-    """Make all checkpoints of the trial absent, at once; `remove_all` removes what they were.
+    """Make all checkpoints of the trial absent at once, unless the folder is a link.
 
-    Where there are none, or the folder is a link and so somebody's own doing, nothing happens.
+    `remove_all` deletes the files.
     """
     if trial.checkpoints.is_symlink():
         return
@@ -237,13 +226,10 @@ def hide_all(trial: TrialLayout) -> None:
 
 
 def remove_all(trial: TrialLayout) -> tuple[DiskUsage, bool]:
-    """Remove all checkpoints of the trial, and what an earlier removal left that was killed.
-
-    They are absent at once, and the files go after that. Safe to do again, and beside somebody else who
-    does.
+    """Remove all checkpoints of the trial, and the rest of an earlier removal that was killed. Idempotent.
 
     Returns:
-        What there was, and whether nothing of it is left.
+        What was removed, and whether nothing is left.
     """
     hide_all(trial)
     files = size = 0
@@ -266,7 +252,7 @@ def _trash(trial: TrialLayout) -> list[Path]:
 
 
 def _folders(trial: TrialLayout) -> list[tuple[int, Path]]:
-    """Checkpoint folders, complete or not, newest step first; a replaced one behind its successor."""
+    """Checkpoint folders, complete or not, newest step first; `.old` after its successor."""
     try:
         names = retry_once(lambda: os.listdir(trial.checkpoints))
     except FileNotFoundError:

@@ -1,4 +1,8 @@
-"""Durable writes on shared filesystems: a file is complete or absent, never half."""
+"""Durable writes and safe reads on shared filesystems, and files that are skipped.
+
+A results folder is shared with colleagues, editors and backup programs. What they leave there stops nothing:
+it is skipped, and `launch` and `status` name it with the reason.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +40,12 @@ OURS = "[hpcsweep]"
 
 
 def file_mode(environment: Mapping[str, str | None]) -> int:
-    """Permissions of a file that holds these variables; one with a secret is for its owner alone."""
+    """Permissions of a file with these environment variables: 0o600 if one of them looks like a secret."""
     return 0o600 if any(is_secret(name) and value for name, value in environment.items()) else 0o644
 
 
 def retry_once(action: Callable[[], T]) -> T:
-    """Do it, and once more after ESTALE or EIO: NFS gives them for handles that went stale."""
+    """Retry after ESTALE or EIO, which NFS gives for stale handles."""
     try:
         return action()
     except OSError as error:
@@ -52,11 +56,7 @@ def retry_once(action: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def wrap_oserror(folder: Path) -> Iterator[None]:
-    """Turn a failing write into an error that says what is lost (nothing) and what to do.
-
-    Raises:
-        FolderUnavailable: In place of an OSError.
-    """
+    """Turn an OSError of a write into `FolderUnavailable`, with what to do."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def wrap_oserror(folder: Path) -> Iterator[None]:
 
 
 def fsync_dir(path: Path) -> None:
-    """Make the folder's entries durable (a rename is not, until its folder is synced)."""
+    """Make the folder's entries durable: a rename is not, until its folder is synced."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -76,21 +76,19 @@ def fsync_dir(path: Path) -> None:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write every byte; a short write goes on where it ended."""
+    """Write every byte, however short single writes are."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def file_kind(mode: int) -> str:
-    """What a file of this `st_mode` is that is not a regular one, for example `a folder`."""
+    """What a file of this `st_mode` is if not a regular one, for example `a folder`."""
     return next((name for is_one, name in _KINDS if is_one(mode)), "a device")
 
 
 def open_regular(path: Path | str) -> int:
-    """Open a regular file for reading; never waits, whatever is there.
-
-    A pipe is not waited for, and nothing is read from a device.
+    """Open a regular file for reading; never blocks on a pipe or device.
 
     Raises:
         OSError: It is not a regular file, or cannot be opened.
@@ -108,18 +106,13 @@ def open_regular(path: Path | str) -> int:
 
 
 def open_new(path: Path, *, mode: int = 0o644, flags: int = 0) -> int:
-    """Create a file for writing; whatever is there already, a link included, is an error.
+    """Create a file for writing, with more `flags` of `os.open`; an existing file or link is an error.
 
-    The owner can read and write it whatever the umask is (training code may set any), and so can the
-    group where the folder is the group's to write.
-
-    Args:
-        path: The file.
-        mode: Permissions; 0o600 keeps it from the group in any case.
-        flags: More flags of `os.open`.
+    Whatever the umask is (training code may set any), the owner can read and write it, and so can the group
+    if the folder is group-writable and `mode` is not 0o600.
 
     Raises:
-        FileExistsError: Something of that name is there.
+        FileExistsError: Something of that name exists.
         OSError: It cannot be created.
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | flags, mode)
@@ -128,7 +121,7 @@ def open_new(path: Path, *, mode: int = 0o644, flags: int = 0) -> int:
 
 
 def open_append(path: Path, *, flags: int = os.O_WRONLY) -> int:
-    """Open a file to append to, created if it is not there, with the permissions of `open_new`.
+    """Open a file for appending; a new one gets the permissions of `open_new`.
 
     Raises:
         OSError: It is a link or no regular file, or cannot be opened.
@@ -147,7 +140,7 @@ def open_append(path: Path, *, flags: int = os.O_WRONLY) -> int:
 
 
 def _share(fd: int, folder: Path, *, private: bool = False) -> None:
-    """Give a new file or folder the permissions that those who use its folder need."""
+    """Give a new file or folder the permissions that users of its folder need."""
     info = os.fstat(fd)
     mode = stat.S_IMODE(info.st_mode)
     full = 0o7 if stat.S_ISDIR(info.st_mode) else 0o6
@@ -165,9 +158,9 @@ def _share(fd: int, folder: Path, *, private: bool = False) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A new file to write into; when the block ends it is at `path`, complete and durable.
+    """A new file to write into; when the block ends it is at `path`, durable.
 
-    If the block raises, what was there stays.
+    If the block raises, nothing changes.
     """
     temporary = temporary_name(path)
     try:
@@ -184,20 +177,15 @@ def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside the file that nobody can foresee."""
+    """A hidden, unpredictable name beside the file."""
     return path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{secrets.token_hex(8)}.tmp")
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` at `path`, complete and durable, or leave what was there.
+    """Put `data` at `path`, complete and durable, or leave what was there. `mode` as in `open_new`.
 
-    Written to a temporary name beside it, synced, renamed, and the folder synced. A rename that
-    reports an error after it has succeeded (NFS retransmission) counts as done.
-
-    Args:
-        path: The file.
-        data: Its content.
-        mode: Its permissions; see `open_new`.
+    Writes a temporary file beside it, syncs, renames, and syncs the folder. A rename that reports an error
+    after it has succeeded (NFS retransmission) counts as done.
     """
     temporary = retry_once(lambda: _written_beside(path, data, mode))
     try:
@@ -226,7 +214,7 @@ def _written_beside(path: Path, data: bytes, mode: int) -> Path:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename; an error after which the target is there and the source gone was a success."""
+    """Rename; an error after which the target exists and the source does not counts as success."""
     try:
         os.rename(source, target)
     except OSError:
@@ -235,14 +223,10 @@ def rename(source: Path, target: Path) -> None:
 
 
 def read_bytes(path: Path | str, *, at_most: int | None = None) -> bytes:
-    """The whole of a regular file, read again once if the handle went stale.
-
-    Args:
-        path: The file.
-        at_most: A larger one is an error: it is none of ours.
+    """The content of a regular file, read again once if the handle went stale.
 
     Raises:
-        OSError: It is not a regular file, is too large, or cannot be read.
+        OSError: It is not a regular file, is larger than `at_most` bytes, or cannot be read.
     """
     return retry_once(lambda: _read(path, at_most))
 
@@ -255,11 +239,9 @@ def _read(path: Path | str, at_most: int | None) -> bytes:
 
 
 def make_dirs(path: Path) -> None:
-    """Make the folder and its parents; one that exists is fine.
+    """Make the folder and its parents, with the permissions of `open_new`; existing ones are fine.
 
-    They can be used by their owner whatever the umask is, and by the group where the folder around them
-    is the group's to write. A parent may go just when it is needed: compaction removes folders of trials
-    that are empty.
+    Tries again when a parent disappears meanwhile: compaction removes empty folders of trials.
     """
     for tries_left in reversed(range(_PARENT_TRIES)):
         try:
@@ -292,7 +274,7 @@ def _make(path: Path) -> None:
 
 
 def file_server_time(folder: Path) -> float:
-    """The time by the clock that stamps the folder's files, the file server's; else by this machine's."""
+    """Unix time by the clock that stamps the folder's files, the file server's; else by this machine's."""
     path = folder / f".time.{secrets.token_hex(8)}.tmp"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -312,7 +294,7 @@ SMALL_BYTES: Final = 1 << 20
 
 
 class Skipped:
-    """Collects what was passed over, each path once."""
+    """Files that were skipped, each with its reason."""
 
     def __init__(self) -> None:
         self._found: dict[str, str] = {}
@@ -321,15 +303,13 @@ class Skipped:
         return bool(self._found)
 
     def note(self, path: Path | str, reason: str | Exception) -> None:
-        """Note a file or folder with the reason why it is passed over."""
         self._found[str(path)] = reason if isinstance(reason, str) else explain_error(reason)
 
     def clear(self) -> None:
-        """Forget all of it, before everything is looked at again."""
         self._found.clear()
 
     def lines(self, root: Path) -> list[str]:
-        """One line for each file by its path in the results folder; of many only the first few."""
+        """One line per file, with its path below `root`; of many only the first few."""
         lines = [f"skipped: {display_path(path, root)}: {self._found[path]}" for path in sorted(self._found)]
         more = len(lines) - NAMED
         if more <= 0:
@@ -339,14 +319,14 @@ class Skipped:
 
 
 def explain_error(error: Exception) -> str:
-    """The reason in words why a file cannot be used."""
+    """Why a file cannot be used."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
     return f"is damaged: {error}" if isinstance(error, msgspec.MsgspecError) else str(error)
 
 
 def display_path(path: str, root: Path) -> str:
-    """The path below `root`; bytes that are not UTF-8 are written as escapes."""
+    """The path below `root`; bytes that are not UTF-8 are escaped."""
     inside = os.path.relpath(path, root)
     return os.fsencode(path if inside.startswith("..") else inside).decode(errors="backslashreplace")
 
@@ -359,20 +339,10 @@ def regular_files(
     besides: Container[str] = (),
     strict: bool = False,
 ) -> Iterator[tuple[str, re.Match[str]]]:
-    """Names of the regular files in the folder that match the whole pattern; one readdir.
+    """Names of the regular files that match the whole pattern, without those in `besides`; one readdir.
 
-    Other names are noted, but for hidden ones: those are temporary files, ours and of others. A folder
-    that is not there is empty; one that cannot be listed is noted, and empty.
-
-    Args:
-        folder: The folder.
-        pattern: Of the names of our own files.
-        skipped: Told what is passed over.
-        besides: Names that are not wanted, and not looked at.
-        strict: A folder that cannot be listed is an error.
-
-    Raises:
-        OSError: See `strict`.
+    Other names are noted in `skipped`, except hidden ones (temporary files). A missing folder is empty; one
+    that cannot be listed is noted, or with `strict` raises OSError.
     """
     skipped = Skipped() if skipped is None else skipped
     try:

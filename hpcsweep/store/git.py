@@ -1,4 +1,4 @@
-"""What git says of a folder. Whatever is wrong with git or the repository becomes words, never an error."""
+"""State of a git repository. Whatever is wrong with git or the repository is recorded, never fatal."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ _MISLEADING: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"
 
 
 class GitError(Exception):
-    """Git gave no answer; why is in the message."""
+    """Git gave no answer; the message says why."""
 
 
 class NotARepository(GitError):
-    """There is none, or no git to ask."""
+    """There is no repository, or no git."""
 
 
 class GitState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How the code stood.
+    """State of the training code's repository.
 
     Attributes:
         folder: Of the training code.
-        root: Of the repository, empty where there is none.
-        commit: Empty where there is none yet.
-        branch: Empty where none is checked out.
+        root: Of the repository; empty if there is none.
+        commit: Empty before the first commit.
+        branch: Empty if none is checked out.
         dirty: Tracked files differ from the commit.
-        remote: URL of `origin` without user and password.
-        untracked: Files and folders that git does not know, the first ones.
-        diff_sha256: Of the diff as far as it is kept.
-        problem: Why something of this is unknown.
+        remote: URL of `origin` without credentials.
+        untracked: The first untracked files and folders.
+        diff_sha256: Of the diff that is kept.
+        problem: Why something is unknown.
     """
 
     folder: str
@@ -63,7 +63,7 @@ class GitState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def repository_state(folder: Path) -> tuple[GitState, bytes]:
-    """The state of the repository that the folder is in, and the diff against its commit, perhaps cut."""
+    """State of the folder's repository, and its diff against the commit (at most `DIFF_BYTES`)."""
     deadline = time.monotonic() + PATIENCE_S
     found = GitState(str(folder))
     diff = b""
@@ -93,7 +93,7 @@ def toplevel(folder: Path, *, patience_s: float) -> Path:
 
     Raises:
         NotARepository: There is none, or no git.
-        GitError: Git does not say.
+        GitError: Git does not answer.
     """
     answer = _run_git(folder, ["rev-parse", "--show-toplevel"], deadline=time.monotonic() + patience_s)
     if not answer.strip():
@@ -102,12 +102,10 @@ def toplevel(folder: Path, *, patience_s: float) -> Path:
 
 
 def list_code_files(root: Path, *, patience_s: float) -> list[str]:
-    """Paths below the repository's root that are tracked, or untracked and not ignored.
-
-    A repository in it is one path, that of its folder.
+    """Paths below `root` that are tracked, or untracked and not ignored; a nested repository is one path.
 
     Raises:
-        GitError: Git does not say.
+        GitError: Git does not answer.
     """
     wanted = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     answer = _run_git(root, wanted, deadline=time.monotonic() + patience_s)
@@ -115,10 +113,7 @@ def list_code_files(root: Path, *, patience_s: float) -> list[str]:
 
 
 def strip_credentials(url: str) -> str:
-    """The URL without user, password, query and fragment: any of them may be a secret.
-
-    `git@host:path` stays: a user that everybody has.
-    """
+    """The URL without user, password, query and fragment, which may be secrets. `git@host:path` stays."""
     return re.sub(r"^([a-z0-9+.-]+://)[^/]*@", r"\1", re.sub(r"(?<=://)([^?#]*).*", r"\1", url, flags=re.I))
 
 
@@ -149,10 +144,10 @@ def _with_status(state: GitState, status: str) -> GitState:
 
 
 def _run_git(folder: Path, arguments: list[str], *, deadline: float, limit: int = 2**26) -> bytes:
-    """What git prints, no more than `limit` bytes of it.
+    """The first `limit` bytes of git's output.
 
     Raises:
-        GitError: It is not there, fails, or takes too long.
+        GitError: Git is missing, fails, or takes too long.
     """
     environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     environ |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
@@ -195,7 +190,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _killed_at(process: subprocess.Popen[bytes], deadline: float) -> Iterator[threading.Event]:
-    """Have the process killed at the deadline; whether it was is in the event."""
+    """Kill the process at the deadline; the event is set if that happened."""
     late = threading.Event()
 
     def kill() -> None:

@@ -17,7 +17,7 @@ class Layout:
 
     @classmethod
     def of_batch(cls, batch_folder: Path) -> Layout:
-        """The layout that a worker sees, who is told only its batch folder."""
+        """The layout of a worker, which is given only its batch folder."""
         return cls(batch_folder.parent.parent)
 
     @property
@@ -42,39 +42,39 @@ class Layout:
 
     @property
     def tick_script(self) -> Path:
-        """What the small jobs run that tick a detached sweep; written anew before each."""
+        """The script of tick jobs (detached sweeps); rewritten before each."""
         return self.root / "tick.sbatch"
 
     @property
     def tick_log(self) -> Path:
-        """What ticks outside of a `launch` printed."""
+        """Output of ticks outside of `launch`."""
         return self.root / "ticks.log"
 
     @property
     def code(self) -> Path:
-        """The copy of the training code, where `train.snapshot` asks for one."""
+        """The snapshot of the training code (`train.snapshot`)."""
         return self.root / "code"
 
     @property
     def provenance(self) -> Path:
-        """What was launched, by whom and with which code: a record for each launch that differs."""
+        """One record for each launch that differs from the one before."""
         return self.root / "provenance"
 
     @property
     def compacted(self) -> Path:
-        """Parts: what was in many small files, in a few large ones."""
+        """Parts: the content of many small files in a few large ones."""
         return self.root / "compacted"
 
     def reports_part(self, part: str) -> Path:
-        """The reports of the part's runs."""
+        """Metrics of the part's runs."""
         return self.compacted / f"metrics-{part}.parquet"
 
     def batches_part(self, part: str) -> Path:
-        """The folders of the part's batches, whole."""
+        """The part's batch folders."""
         return self.compacted / f"batches-{part}.zip"
 
     def index_part(self, part: str) -> Path:
-        """Which raw files are in the part; there until they are removed."""
+        """Which raw files are in the part; exists until they are removed."""
         return self.compacted / f"taken-{part}.json"
 
     @property
@@ -97,17 +97,16 @@ class BatchLayout:
 
     @property
     def manifest(self) -> Path:
-        """What each task is to do; written before the batch is submitted."""
+        """What each task is to do; written before submission."""
         return self.root / "manifest.jsonl"
 
     @property
     def script(self) -> Path:
-        """The sbatch script; written just before sbatch is called."""
         return self.root / "script.sbatch"
 
     @property
     def abandoned_marker(self) -> Path:
-        """Present once the batch is abandoned: a task of it that starts all the same leaves."""
+        """Exists once the batch is abandoned: a task that starts all the same leaves."""
         return self.root / "void"
 
     def stop(self, trial: int, rung: int) -> Path:
@@ -127,12 +126,12 @@ class BatchLayout:
         return self.root / "logs"
 
     def log(self, task: int, n: int | None = None) -> Path:
-        """What the task printed; of its `n`-th run where a task carries several."""
+        """Output of the task; of its `n`-th run if it has several."""
         return self.logs / (f"{task}.log" if n is None else f"{task}.{n}.log")
 
     @property
     def claims(self) -> Path:
-        """Who runs which task, on the local cluster."""
+        """Which process runs which task, on the local cluster."""
         return self.root / "claims"
 
 
@@ -143,7 +142,7 @@ class TrialLayout:
         self.root = root
 
     def metrics(self, rung: int, attempt: int, restart: int) -> Path:
-        """What one attempt reported, a JSON object a line. One writer."""
+        """Reports of one attempt, one JSON object per line. One writer."""
         return self.root / f"metrics-{rung}.{attempt}.{restart}.jsonl"
 
     @property

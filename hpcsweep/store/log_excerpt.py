@@ -1,4 +1,4 @@
-"""What a program said last, of that which says something. Pure but for `last_words_of`."""
+"""The last informative lines of a log."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ _FRAME: Final = re.compile(r'^\s+(File ".*", line \d+|\S)')
 
 
 def excerpt(text: str, *, lines: int = LINES) -> str:
-    """The last lines that say something, oldest first, with ` | ` between them; empty if there is none.
+    """The last informative lines, oldest first, joined by ` | `; empty if there are none.
 
-    Left out are blank lines, our own, bars of progress, frames of tracebacks and what programs print
-    after any error. After a Python exception only its own lines count, not what was printed before it.
+    Skips blank lines, our own, progress bars, traceback frames and what programs print after any error.
+    After a Python exception only its own lines count, not what was printed before it.
     """
     found: list[str] = []
     raw = text.split("\n")
@@ -86,7 +86,7 @@ def label_excerpt(words: str) -> str:
 
 
 def read_excerpt(path: Path, *, lines: int = LINES) -> str:
-    """The same of a file; empty if there is none to read."""
+    """The excerpt of a file; empty if it cannot be read."""
     try:
         with open(open_regular(path), "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -97,7 +97,7 @@ def read_excerpt(path: Path, *, lines: int = LINES) -> str:
 
 
 def _plain(line: str) -> str:
-    """The line as it looks, without the name of the process that said it."""
+    """The visible text of the line, without the rank that torchrun puts before it."""
     return _RANK.sub("", _UNPRINTED.sub("", _ESCAPES.sub("", line)).rstrip())
 
 
@@ -106,7 +106,7 @@ def _is_boilerplate(line: str) -> bool:
 
 
 def _in_traceback(lines: list[str], index: int) -> bool:
-    """Whether an indented line belongs to a traceback: going up, only indented ones come before its head."""
+    """Whether an indented line belongs to a traceback: only indented lines stand between it and the head."""
     for line in map(_plain, reversed(lines[max(0, index - 200) : index])):
         if line.startswith(("Traceback (most recent call last)", "  + Exception Group Traceback")):
             return True

@@ -1,8 +1,7 @@
-"""`metrics-<rung>.<attempt>.<restart>.jsonl`: what one attempt reported, a JSON object a line.
+"""`metrics-<rung>.<attempt>.<restart>.jsonl`: what one attempt reported, one JSON object per line.
 
-A line is `{"step": 3, "val_error": 0.12}`. JSON has no NaN and no infinities: a metric that was
-reported but is not finite is written as the string `"nan"`, `"inf"` or `"-inf"`, which Python's
-`float` and most other readers turn back into the number.
+A line is `{"step": 3, "val_error": 0.12}`. JSON has no NaN and no infinities: these are written as the
+strings `"nan"`, `"inf"` and `"-inf"`, which Python's `float` and most other readers convert back.
 """
 
 from __future__ import annotations
@@ -25,15 +24,13 @@ _decode = msgspec.json.Decoder(dict[str, float | str]).decode
 
 
 class Report(NamedTuple):
-    """One line: the metrics of one step; NaN and infinities are real floats here."""
+    """The metrics of one step; NaN and infinities are real floats here."""
 
     step: int
     metrics: dict[str, float]
 
 
 class MetricsFile(NamedTuple):
-    """One file of reports and whose it is."""
-
     rung: int
     attempt: int
     restart: int
@@ -48,7 +45,6 @@ class MetricsWriter:
         self._fd: int | None = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one report."""
         if self._fd is None:
             self._fd = self._open()
         line = msgspec.json.encode({"step": step, **{name: _jsonable(x) for name, x in metrics.items()}})
@@ -64,7 +60,7 @@ class MetricsWriter:
         return fd
 
     def sync_and_close(self) -> None:
-        """Make what was written durable, by this process or another one; then close the file."""
+        """Make the file durable, whichever process wrote it, and close it."""
         self.close()
         with contextlib.suppress(OSError):
             fd = os.open(self.path, os.O_RDONLY)
@@ -81,7 +77,7 @@ class MetricsWriter:
 
 
 def read_reports(path: Path) -> Iterator[Report]:
-    """Every whole line in order; a torn line, and a file that is not there, hold no report."""
+    """Every whole line in order; a torn line or a missing file holds no report."""
     try:
         data = read_bytes(path)
     except FileNotFoundError:
@@ -90,7 +86,6 @@ def read_reports(path: Path) -> Iterator[Report]:
 
 
 def parse_reports(data: bytes) -> Iterator[Report]:
-    """Every whole line of a file in order."""
     for line in data.splitlines():
         try:
             fields = _decode(line)
@@ -103,29 +98,18 @@ def parse_reports(data: bytes) -> Iterator[Report]:
 def metrics_files(trial: TrialLayout, skipped: Skipped | None = None) -> list[MetricsFile]:
     """The trial's metrics files, oldest attempt first: for the same step the later one counts.
 
-    Args:
-        trial: Whose files.
-        skipped: Told of a folder that cannot be listed; it holds none then.
-
-    Raises:
-        OSError: The folder cannot be listed, and nobody is told.
+    A folder that cannot be listed is noted in `skipped`; without `skipped` it is an OSError.
     """
     folder = os.fspath(trial.root)
     return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(folder, skipped)]
 
 
 def metrics_names(folder: str, skipped: Skipped | None = None) -> list[tuple[str, int]]:
-    """Names of a trial's metrics files with their rungs, oldest attempt first; one readdir.
-
-    Args:
-        folder: Of the trial.
-        skipped: As `metrics_files` has it.
-    """
+    """Names and rungs of the metrics files in a trial's folder, as `metrics_files`; one readdir."""
     return [(name, rung) for (rung, _, _), name in _listed(folder, skipped)]
 
 
 def _listed(folder: str, skipped: Skipped | None) -> list[tuple[tuple[int, int, int], str]]:
-    """Metrics files in order: rung, attempt and restart, with the name."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Where `--output` leads: a file is replaced as a whole, everything else is written into.
+"""Writes `--output`: a regular file is replaced as a whole, everything else is written into.
 
-A link is followed: what it names is written, and it stays a link. A pipe, a device or a descriptor
-(`/dev/stdout`, `/dev/fd/3`) is written into, as any other program would do it. `-` is standard output.
+A link stays a link: what it names is written. A pipe, a device or a descriptor (`/dev/stdout`, `/dev/fd/3`)
+is written into. `-` is standard output.
 """
 
 from __future__ import annotations
@@ -26,22 +26,15 @@ _MOST_LINKS: Final = 40
 
 
 def is_stdout(target: Path) -> bool:
-    """Whether what is written there comes out of standard output, so that nothing else should."""
+    """Whether the target is standard output, so that nothing else should be printed there."""
     return target == STDOUT or _descriptor(target) == 1
 
 
 def write_output(target: Path, data: bytes, *, hint: str = "") -> None:
-    """Write the data there: whole, or not at all where it is a regular file.
-
-    A file that is there keeps its permissions.
-
-    Args:
-        target: A file, a link to one, a pipe, a device, a descriptor, or `-`.
-        data: Its content.
-        hint: Ends the message of an error.
+    """Write the data; a regular file whole or not at all, keeping its permissions.
 
     Raises:
-        FolderError: It is a folder, or cannot be written.
+        FolderError: It is a folder, or cannot be written; `hint` ends the message.
         BrokenPipeError: Nobody reads the pipe any more.
     """
     try:
@@ -76,7 +69,7 @@ def _write(target: Path, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
-    """Put a new file there, with owner and permissions of the one before."""
+    """Put a new file there, with owner and permissions of the previous one."""
     temporary = temporary_name(path)
     fd = open_new(temporary)
     try:
@@ -97,7 +90,7 @@ def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
 
 
 def _write_into(path: Path, data: bytes, *, truncate: bool) -> None:
-    """Write into what is there; a pipe waits for who reads it."""
+    """Write into the existing file; opening a pipe waits for its reader."""
     fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | (os.O_TRUNC if truncate else 0))
     try:
         write_all(fd, data)
@@ -106,7 +99,7 @@ def _write_into(path: Path, data: bytes, *, truncate: bool) -> None:
 
 
 def _write_into_descriptor(fd: int, data: bytes) -> None:
-    """Write where the descriptor stands: opened anew it would begin at the start of its file."""
+    """Write at the descriptor's position: opened again it would start at the beginning of its file."""
     if fd in (1, 2):
         stream = sys.stdout if fd == 1 else sys.stderr
         stream.flush()
@@ -119,7 +112,7 @@ def _write_into_descriptor(fd: int, data: bytes) -> None:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number of the descriptor of this process that the path names, through links or directly."""
+    """The descriptor of this process that the path names, directly or through links."""
     for _ in range(_MOST_LINKS):
         folder = os.path.realpath(path.parent)
         match = _DESCRIPTORS.fullmatch(folder)

@@ -15,11 +15,11 @@ SILENT_S = 90.0
 
 
 class ProcessId(msgspec.Struct, frozen=True):
-    """A process, told apart from all others, later ones with the same number included.
+    """A process, distinct from all others, later ones with the same pid included.
 
     Attributes:
-        place: Boot and process namespace, where the pid means something.
-        start_time: Start time of the process in clock ticks since boot.
+        place: Boot and process namespace, in which the pid is unique.
+        start_time: In clock ticks since boot.
     """
 
     host: str
@@ -35,11 +35,7 @@ class ProcessId(msgspec.Struct, frozen=True):
         return cls(socket.gethostname(), _user(), pid, _place(), start_time(pid) or 0)
 
     def alive(self, silent_s: float) -> bool:
-        """Whether it still runs; certain on its own machine, by its last sign of life elsewhere.
-
-        Args:
-            silent_s: Seconds since its last sign of life.
-        """
+        """Whether it runs: certain on its own machine, elsewhere by seconds since its last heartbeat."""
         if self.place == _place():
             return start_time(self.pid) == self.start_time
         # A sign from the future is none: a clock was ahead when it was given.
@@ -47,7 +43,7 @@ class ProcessId(msgspec.Struct, frozen=True):
 
     @property
     def is_here(self) -> bool:
-        """Whether its process is one of this machine and this namespace."""
+        """Whether the process is one of this machine and namespace."""
         return self.place == _place()
 
     def __str__(self) -> str:
@@ -55,7 +51,7 @@ class ProcessId(msgspec.Struct, frozen=True):
 
 
 def start_time(pid: int) -> int | None:
-    """Start time of the process in clock ticks since boot; None if it is gone or a zombie."""
+    """Start time of a process in clock ticks since boot; None if it is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

@@ -1,8 +1,7 @@
-"""`provenance/<n>.json`: what was launched: by whom, where, and with which code and packages.
+"""`provenance/<n>.json`: who launched what, where, and with which code and packages.
 
-Immutable records, each written by the launch that took its number; a launch that differs from the
-newest one in nothing that matters writes none, so that cron piles up nothing. Variables of the
-environment are not recorded: they hold secrets.
+Immutable records, each written by the launch that claimed its number. A launch without relevant changes
+writes none, so that cron piles up nothing. Environment variables are not recorded: they hold secrets.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _HEADER: Final = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE)
 
 
 class Python(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The interpreter of the launch, and the one that runs trials where it is another."""
+    """The interpreter of the launch, and the one that runs trials if it is another."""
 
     version: str
     executable: str
@@ -48,19 +47,17 @@ class Python(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One launch, and those after it that did not differ.
+    """One launch, and later ones without relevant changes.
 
     Attributes:
         at: Unix time.
-        argv: The command line, the interpreter's options too; what looks like a secret is masked.
-        cluster: Where it runs.
-        packages: Versions of what is installed, by name.
+        argv: The command line with the interpreter's options; what looks like a secret is masked.
+        packages: Versions of installed packages, by name.
         spec_sha256: Of the resolved spec as canonical JSON.
         files: SHA-256 of the training files by path.
-        code: What git says of the code that runs.
-        copied: The folder that the training code was copied from; what runs is the copy.
+        copied: The folder that the snapshot was copied from, if the snapshot runs.
         diff: Name of the file beside this one with the changes since the commit.
-        diff_note: Why it has not all of them.
+        diff_note: Why it is incomplete.
     """
 
     at: float
@@ -92,14 +89,9 @@ def record_launch(
     cluster: str,
     python: str | None,
 ) -> Path | None:
-    """Record this launch; the file, None where the newest record says the same.
+    """Record this launch; the new file, or None if the newest record says the same.
 
-    Args:
-        layout: The results folder.
-        program: What runs.
-        spec: Resolved and JSON-able.
-        cluster: Where it runs.
-        python: The interpreter that runs trials, None for this one.
+    `spec` is resolved and JSON-able; `python` runs trials, None for this interpreter.
 
     Raises:
         OSError: The folder cannot be written.
@@ -120,12 +112,7 @@ def record_launch(
 
 
 def list_records(layout: Layout, skipped: Skipped | None = None) -> list[tuple[Path, Record]]:
-    """The records, oldest first; one whose launch was killed while it wrote it is passed over.
-
-    Args:
-        layout: The results folder.
-        skipped: Told what is passed over.
-    """
+    """The records, oldest first; unreadable ones are noted in `skipped`."""
     skipped = Skipped() if skipped is None else skipped
     files = regular_files(layout.provenance, _NAME, skipped)
     numbers = {int(match["record"]): name for name, match in files if match["record"]}
@@ -158,7 +145,7 @@ def _claimed(layout: Layout) -> Path:
 
 
 def _essence(record: Record) -> Record:
-    """The record without what changes though the same is run: when, on which login node, new outputs."""
+    """The record without what differs between launches of the same thing: time, login node, new outputs."""
     code = msgspec.structs.replace(record.code, untracked=())
     return msgspec.structs.replace(record, at=0.0, host="", cwd="", code=code, diff="")
 
@@ -166,14 +153,9 @@ def _essence(record: Record) -> Record:
 def current_record(
     program: Program, spec: Mapping[str, Any], *, cluster: str, python: str | None, first: bool
 ) -> tuple[Record, bytes]:
-    """What a launch at this moment would record, and the changes since the commit, perhaps cut.
+    """What a launch would record now, and the diff since the commit, perhaps cut.
 
-    Args:
-        program: As `record_launch` has it; so are `spec`, `cluster` and `python`.
-        spec: See there.
-        cluster: See there.
-        python: See there.
-        first: No other launch was recorded: of a copy it is told what it was made of.
+    `first`: no launch was recorded yet; then the record of a snapshot describes the original.
     """
     original = Path(program.snapshot.workdir) if program.snapshot else None
     diff, note = b"", ""
@@ -215,7 +197,7 @@ def _original_folder(program: Program) -> Path:
 
 
 def training_files(program: Program) -> Sequence[Path]:
-    """The function's file, or those in the workdir that the command names."""
+    """The function's file, or the files in the workdir that the command names."""
     file, workdir = training_file(program), Path(program.workdir)
     if file is not None:
         return [file]

@@ -1,4 +1,4 @@
-"""Requests from other commands: one file each, taken up by the driver's next tick."""
+"""Requests from other commands: one file each, handled by the driver's next tick."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NAME: Final = re.compile(r"[^.].*\.json", re.DOTALL)
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What somebody asks of the sweep.
+    """A request to the driver.
 
     Attributes:
         verb: `stop`, `stop_trial`, `enqueue` or `retry`.
-        arguments: `config` to be enqueued; `trial` to be stopped or retried, all that failed if not given.
+        arguments: `config` to enqueue; `trial` to stop or retry, all failed ones if missing.
     """
 
     verb: str
@@ -42,20 +42,15 @@ _decoder = msgspec.json.Decoder(Request)
 
 
 def send_request(layout: Layout, verb: str, **arguments: Any) -> None:
-    """Leave a request of this user, now.
-
-    Raises:
-        FolderError: See `write_request`.
-    """
+    """Write a request of this user, now; see `write_request`."""
     me = ProcessId.me()
     write_request(layout, Request(verb, time.time(), f"{me.user}@{me.host}", arguments))
 
 
 def write_request(layout: Layout, request: Request) -> Path:
-    """Leave a request, durable; a sweep that runs or is launched again takes it up.
+    """Write a request, durable; a running or later launched driver handles it.
 
-    Whoever owns the results folder drives the sweep: they can read the request and remove it, whatever
-    the umask is.
+    The owner of the results folder can read and remove it, whatever the umask is.
 
     Raises:
         FolderError: The folder cannot be written, or its owner could not read the request.
@@ -72,7 +67,7 @@ def write_request(layout: Layout, request: Request) -> Path:
 
 
 def _make_folder(layout: Layout) -> None:
-    """Make `control/` for requests, open to whoever may use the results folder."""
+    """Make `control/`, open to whoever may use the results folder."""
     if layout.control.is_dir():
         return
     make_dirs(layout.control)
@@ -84,10 +79,10 @@ def _make_folder(layout: Layout) -> None:
 
 
 def _let_read(path: Path) -> None:
-    """Let others than us read the request.
+    """Let others read the request.
 
     Raises:
-        FolderError: They cannot, as the folder does not let them.
+        FolderError: The folder does not let them in.
     """
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | 0o044)
     mode = os.stat(path.parent).st_mode
@@ -102,12 +97,9 @@ def _let_read(path: Path) -> None:
 def new_requests(
     layout: Layout, seen: Container[str], skipped: Skipped | None = None
 ) -> Iterator[tuple[str, Request]]:
-    """Requests by name, oldest first, without those in `seen`; one readdir.
+    """Requests by file name, oldest first, without those in `seen`; one readdir.
 
-    Args:
-        layout: The results folder.
-        seen: Names of requests that are not wanted.
-        skipped: Told what is no request or cannot be read.
+    Files that cannot be read as requests are noted in `skipped`.
     """
     skipped = Skipped() if skipped is None else skipped
     for name in sorted(name for name, _ in regular_files(layout.control, _NAME, skipped, besides=seen)):
@@ -123,7 +115,7 @@ def new_requests(
 
 
 def remove_request(layout: Layout, name: str, skipped: Skipped | None = None) -> None:
-    """Remove a request that the journal has taken up; one that cannot be removed is noted, and stays."""
+    """Remove a request that the journal has taken up; one that cannot be removed is noted in `skipped`."""
     path = layout.control / name
     try:
         path.unlink()

@@ -1,4 +1,4 @@
-"""`run.json`: what a worker tells the process that trains a run; `HPCSWEEP_RUN` names the file."""
+"""`run.json`, named by `HPCSWEEP_RUN`: what the worker tells the training process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hpcsweep.store.versions import decode, version_field
 
 
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON file that `HPCSWEEP_RUN` names: everything that training code may want to know.
+    """Everything that training code may want to know.
 
     Attributes:
         start: Step of the checkpoint in `resume_from`, 0 from scratch.
-        checkpoint_dir: Working folder; what is in it at the end becomes a checkpoint.
+        checkpoint_dir: Working folder; its content at the end becomes a checkpoint.
         stop_file: Exists once training should checkpoint and leave.
-        trial_folder: Of the results folder; `metrics_file` is in it.
+        trial_folder: Of the results folder; contains `metrics_file`.
         metric: The objective.
     """
 
@@ -56,7 +56,7 @@ def read_run_file(path: str) -> RunFile:
     """Read the file that `HPCSWEEP_RUN` names.
 
     Raises:
-        HpcsweepError: It is gone or not such a file.
+        HpcsweepError: It is missing or damaged.
     """
     try:
         return _decode_paths(decode(Path(path).read_bytes(), _decoder, path))
@@ -68,7 +68,7 @@ def read_run_file(path: str) -> RunFile:
 
 
 def _decode_paths(run: RunFile) -> RunFile:
-    """The file with paths that this process can open: they differ in a locale without UTF-8."""
+    """Paths as this process can open them: they differ in a locale without UTF-8."""
     if sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
         return run
     keys = ("resume_from", "checkpoint_dir", "stop_file", "trial_folder", "metrics_file")

@@ -1,7 +1,7 @@
-"""`code/`: the training code as it was when the sweep began, for `train.snapshot: true`.
+"""`code/`: a copy of the training code as it was when the sweep began, for `train.snapshot: true`.
 
-It is copied to a hidden name by whoever holds the journal, with everything synced, and renamed
-before the sweep starts: a started sweep has all of it. A file of our own in it says whence it came.
+The driver copies it to a hidden name, synced, and renames it before the sweep starts: a started sweep has
+all of it. A file of our own in it names the source.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TOO_MUCH: Final = (
 
 
 class SnapshotSource(msgspec.Struct, frozen=True):
-    """What `code/` says of itself: the folder that it is a copy of, absolute and without links."""
+    """The folder that was copied, absolute and without links."""
 
     root: str
     files: int
@@ -52,7 +52,7 @@ _source_decoder = msgspec.json.Decoder(SnapshotSource)
 
 
 class CodeListing(msgspec.Struct, frozen=True):
-    """What is to be copied: paths below `root`."""
+    """Files to copy, as paths below `root`."""
 
     root: Path
     files: Sequence[str]
@@ -60,13 +60,13 @@ class CodeListing(msgspec.Struct, frozen=True):
 
 
 def code_folder(program: Program) -> Path:
-    """Where the training code is: the folder of the function's file, else where it runs."""
+    """The folder of the function's file, else the working directory."""
     file = training_file(program)
     return Path(program.workdir) if file is None else file.parent
 
 
 def training_file(program: Program) -> Path | None:
-    """Of `FILE.py:NAME`; None for a module or a command."""
+    """The file of `FILE.py:NAME`; None for a module or a command."""
     source = (program.function or "").rpartition(":")[0]
     return Path(source) if source.endswith(".py") else None
 
@@ -75,18 +75,14 @@ def training_file(program: Program) -> Path | None:
 
 
 def list_code(program: Program, results: Path) -> CodeListing:
-    """The files that a copy of the training code is made of.
+    """The files that a snapshot consists of.
 
-    In a repository those that git tracks, and those that it neither tracks nor ignores, of the
-    whole of it; else all below the code's folder. Results folders, virtual environments and what
-    Python compiled are left out.
-
-    Args:
-        program: Of the sweep.
-        results: The sweep's results folder.
+    In a repository: all files that git tracks, and those that it neither tracks nor ignores. Else:
+    everything below the code's folder. Results folders, virtual environments and compiled Python are left
+    out.
 
     Raises:
-        SpecError: There is too much of it, or it cannot be listed, or a copy would not be run.
+        SpecError: It is too much, cannot be listed, or the copy would not be what runs.
     """
     folder = Path(os.path.realpath(code_folder(program)))
     try:
@@ -117,7 +113,7 @@ def list_code(program: Program, results: Path) -> CodeListing:
 
 
 def _check_copy_is_run(program: Program, listing: CodeListing) -> None:
-    """Whether it is the copy that would be run.
+    """Check that the copy is what would run.
 
     Raises:
         SpecError: The file or module is not copied, or a command names a copied file by its absolute path.
@@ -146,7 +142,7 @@ def _check_copy_is_run(program: Program, listing: CodeListing) -> None:
 
 
 def split_command(command: str) -> list[str]:
-    """The words of a command, a shell line too, as far as they can be told apart."""
+    """The words of a command, or of a shell line as far as possible."""
     try:
         return shlex.split(command)
     except ValueError:
@@ -163,7 +159,7 @@ class _Found:
         self._is_left_out = cache(self._look_at)
 
     def add(self, name: str) -> None:
-        """Take a file, or all that is in a folder; what is gone or left out is passed over."""
+        """Add a file, or everything in a folder; what is gone or left out is skipped."""
         path = self._root / name
         parents = [self._root / parent for parent in list(Path(name).parents)[:-1]]
         if any(self._is_left_out(parent) for parent in parents):
@@ -207,16 +203,11 @@ def _leads(link: Path) -> bool:
 
 
 def copy_code(listing: CodeListing, layout: Layout, *, owner: int, heartbeat: Callable[[], None]) -> None:
-    """Make `code/`, complete and durable; one that is there, of a sweep that never started, is replaced.
+    """Make `code/`, complete and durable; the copy of a sweep that never started is replaced.
 
-    Links that stay within the code stay links. One that leads out of it is followed to a file,
-    which is copied, and stays a link to a folder: that one is used as it is.
-
-    Args:
-        listing: What to copy.
-        layout: Of a results folder whose journal the caller holds.
-        owner: A number that no other driver of the folder has.
-        heartbeat: Called now and then, to show that the caller lives.
+    Links within the code stay links. A link that leads out of it is followed if it names a file, and kept
+    if it names a folder. The caller holds the journal; no other driver of the folder has the number
+    `owner`. `heartbeat` is called regularly.
 
     Raises:
         SpecError: A file cannot be read.
@@ -269,11 +260,11 @@ def _copy(path: Path, target: Path, *, root: Path, copied: frozenset[str]) -> No
 
 
 def use_snapshot(program: Program, layout: Layout) -> Program:
-    """The program as the copy of its code runs it.
+    """The program as it runs from the snapshot.
 
     Raises:
-        FolderError: There is no copy.
-        SpecError: What is to be run is not in it.
+        FolderError: There is no snapshot.
+        SpecError: The code to run is not in it.
     """
     record = layout.code / _RECORD
     try:

@@ -1,7 +1,7 @@
 """Format versions of the files in a results folder.
 
-Each file says in `version` which format it is in. A file without it is of hpcsweep 0.1 and in version 1.
-Raise a version when a field changes its meaning; new fields get defaults, so that older files stay readable.
+Each file has a `version`; one without it (hpcsweep 0.1) is version 1. Raise a version when a field changes
+its meaning; new fields get defaults, so that older files stay readable.
 """
 
 from __future__ import annotations
@@ -29,16 +29,10 @@ def version_field(version: int = 1) -> Any:
 
 
 def decode(data: bytes, decoder: msgspec.json.Decoder[T], path: Path | str, *, newest: int = 1) -> T:
-    """Decode the content of a file whose format has a version.
-
-    Args:
-        data: The content.
-        decoder: Of the struct.
-        path: The file, for the message.
-        newest: The newest version that can be read.
+    """Decode a file that has a version; `path` is for messages, `newest` the newest readable version.
 
     Raises:
-        NewerFormatError: It is of a newer version; also where that no longer fits the struct.
+        NewerFormatError: It has a newer version, whether or not it fits the struct.
         msgspec.MsgspecError: It is damaged.
     """
     check_version(_decoder.decode(data).version, path, newest=newest)
@@ -46,11 +40,7 @@ def decode(data: bytes, decoder: msgspec.json.Decoder[T], path: Path | str, *, n
 
 
 def check_version(version: int, path: Path | str, *, newest: int = 1) -> None:
-    """Refuse a newer version.
-
-    Raises:
-        NewerFormatError: It is newer.
-    """
+    """Raise NewerFormatError for a version above `newest`."""
     if version > newest:
         raise NewerFormatError(
             f"{path}: written by a newer hpcsweep (format version {version}, this one reads up to {newest}): "

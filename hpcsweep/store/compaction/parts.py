@@ -1,15 +1,15 @@
-"""Parts: what was in many small files of a sweep, in a few large ones.
+"""Parts: the content of many small files of a sweep, in a few large ones; and the tables of a finished sweep.
 
     compacted/
-      metrics-000003-1.parquet   what the part's runs have reported
-      batches-000003-1.zip       the folders of the part's batches, whole
-      taken-000003-1.json        which raw files are in them; there until those are removed
-      tables.json ...            see `Tables`
+      metrics-000003-1.parquet   reports of the part's runs
+      batches-000003-1.zip       folders of the part's batches
+      taken-000003-1.json        index: which raw files are in them; exists until those are removed
+      tables.json, trials-*.parquet, runs-*.parquet
 
-A part is written first, all of it durable; then the journal tells of it (`FilesCompacted`); only then the
-raw files go. Before the journal tells of it a part is garbage, after that the raw files are; so a kill
-at any point loses nothing. The first number of a part's name is that of its driver's segment: whoever
-holds the journal knows which parts nobody can tell of any more.
+A part is written first, durable; then the journal records it (`FilesCompacted`); only then are the raw
+files removed. Before the journal entry the part is garbage, afterwards the raw files are; so a kill at any
+point loses nothing. A part's name begins with the segment of its driver: whoever holds the journal knows
+which parts will never be recorded.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class CompactableRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         attempt: The one that ended it; `restart` as well.
-        valued_at: When it ended with a value, so that a file of its reports should be there; None
-            where there need be none.
+        valued_at: When it ended with a value, so that a file of reports must exist; None if none needs to.
     """
 
     trial: int
@@ -61,12 +60,12 @@ class CompactableRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class WritePart(msgspec.Struct, frozen=True, tag="write"):
-    """Write a part, durable, and remove what nobody will ever tell of.
+    """Write a part, durable, and remove orphaned parts.
 
     Attributes:
-        runs: In order of trial and rung.
-        replaces: Parts whose reports go into this one as well.
-        told: Every part that the journal tells of.
+        runs: By trial and rung.
+        replaces: Parts whose reports are merged into this one.
+        told: Every part in the journal.
     """
 
     part: str
@@ -77,17 +76,17 @@ class WritePart(msgspec.Struct, frozen=True, tag="write"):
 
 
 class CleanUpPart(msgspec.Struct, frozen=True, tag="clear"):
-    """Remove the raw files that are in the part; the journal tells of it."""
+    """Remove the raw files that are in the part; the journal has it."""
 
     part: str
 
 
 class WriteTables(msgspec.Struct, frozen=True, tag="tables"):
-    """Write the tables of a sweep that has ended."""
+    """Write the tables of a finished sweep."""
 
 
 class RemoveCheckpoints(msgspec.Struct, frozen=True, tag="checkpoints"):
-    """Remove all checkpoints of these trials; the journal tells of it."""
+    """Remove all checkpoints of these trials; the journal says so."""
 
     trials: tuple[int, ...]
 
@@ -96,13 +95,13 @@ CompactionTask = WritePart | CleanUpPart | WriteTables | RemoveCheckpoints
 
 
 class CompactionResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of an order.
+    """The result of a compaction task.
 
     Attributes:
-        runs: Those that are in the part; the files of the others may not be visible yet.
-        trials: Those of whose checkpoints nothing is left; `had`: those of them that had files.
-        files: How many files of checkpoints were removed; `bytes`: their size together.
-        error: Why it could not be carried out; nothing of it counts then.
+        runs: Runs in the part; the files of others may not be visible yet.
+        trials: Trials without checkpoints now; `had`: those of them that had some.
+        files: Number of removed checkpoint files; `bytes`: their total size.
+        error: Why the task failed; nothing else counts then.
     """
 
     runs: tuple[RunId, ...] = ()
@@ -117,7 +116,7 @@ class CompactionResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PartIndex(msgspec.Struct, frozen=True):
-    """Raw files that are in a part, as they were when they were read.
+    """Raw files in a part, as they were when they were read.
 
     Attributes:
         trials: By trial, its metrics files with their sizes in bytes.
@@ -135,12 +134,11 @@ _index_decoder = msgspec.json.Decoder(PartIndex)
 
 
 def write_index(layout: Layout, part: str, taken: PartIndex) -> None:
-    """Note which raw files are in the part."""
     write_atomic(layout.index_part(part), msgspec.json.encode(taken))
 
 
 def write_batches(layout: Layout, part: str, batches: Collection[str]) -> dict[str, dict[str, int]]:
-    """Write the folders of these batches into the part's archive; what is in it, with sizes in bytes."""
+    """Write the folders of these batches into the part's archive; its files with their sizes in bytes."""
     found: dict[str, dict[str, int]] = {}
     private = any(_is_private(layout.batch(batch).script) for batch in batches)
     mode = 0o600 if private else 0o644
@@ -157,7 +155,7 @@ def write_batches(layout: Layout, part: str, batches: Collection[str]) -> dict[s
 
 
 def _is_private(script: Path) -> bool:
-    """Whether the script is for its owner alone: then it holds a secret."""
+    """Whether only the owner may read the script, because it holds a secret."""
     try:
         return not os.stat(script).st_mode & 0o077
     except OSError:
@@ -165,7 +163,7 @@ def _is_private(script: Path) -> bool:
 
 
 class _Unreadable(Exception):
-    """A file that is not archived: its folder stays as it is."""
+    """A file that cannot be archived: its folder stays."""
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> int:
@@ -182,7 +180,7 @@ def _add(archive: zipfile.ZipFile, path: Path, name: str) -> int:
 
 
 def read_archived(layout: Layout, part: str, name: str) -> bytes | None:
-    """A file of a batch folder, `<batch>/<path>`, from the part's archive; None if it is not there."""
+    """A file `<batch>/<path>` from the part's archive; None if it is not in it."""
     path = layout.batches_part(part)
     try:
         with open(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
@@ -199,23 +197,17 @@ def read_archived(layout: Layout, part: str, name: str) -> bytes | None:
 
 
 def pending_cleanup(layout: Layout) -> list[str]:
-    """Parts whose raw files may still be there, oldest first, told of or not; one readdir."""
+    """Parts whose raw files may still exist, oldest first; one readdir."""
     return sorted(part for name, part, _ in _listed(layout) if name == layout.index_part(part).name)
 
 
 def listed(layout: Layout) -> set[str]:
-    """Parts of which something is there, told of or not; one readdir."""
+    """All parts of which a file exists, in the journal or not; one readdir."""
     return {part for _, part, _ in _listed(layout)}
 
 
 def remove_orphans(layout: Layout, *, told: Collection[str], upto: int) -> None:
-    """Remove parts of which nobody will ever tell.
-
-    Args:
-        layout: The results folder.
-        told: Every part that the journal tells of.
-        upto: The segment of the driver that asks: what a newer one has written is left alone.
-    """
+    """Remove parts that are not in the journal (`told`), up to the driver's segment `upto`."""
     for name, part, segment in _listed(layout):
         if segment <= upto and (part not in told or name.startswith(".")):
             with contextlib.suppress(OSError):  # a folder of that name is none of ours
@@ -223,14 +215,14 @@ def remove_orphans(layout: Layout, *, told: Collection[str], upto: int) -> None:
 
 
 def segment_of(part: str) -> int:
-    """The number of the segment of the driver that named the part."""
+    """The segment of the driver that wrote the part."""
     return int(part.partition("-")[0])
 
 
 def clear(layout: Layout, part: str) -> None:
-    """Remove the raw files that are in the part. Safe to do again, and beside somebody else who does.
+    """Remove the raw files that are in the part. Idempotent, and safe beside another process that does it.
 
-    A file or a folder that is not as it was when it was taken stays: what came later is nowhere else.
+    A file or folder that changed since stays: its content is nowhere else.
     """
     path = layout.index_part(part)
     try:
@@ -249,7 +241,7 @@ def clear(layout: Layout, part: str) -> None:
 
 
 def _clear_batch(layout: Layout, batch: str, files: dict[str, int]) -> bool:
-    """Whether nothing is left to be tried again: a file may be in use on another node."""
+    """Whether nothing is left: a file may be in use on another node, and is tried again."""
     folder = layout.batch(batch).root
     hidden = folder.with_name(f".gone-{batch}")
     if _files(folder) == files:
@@ -273,7 +265,7 @@ def _clear_trial(layout: Layout, trial: int, files: dict[str, int]) -> None:
 def _files(folder: Path) -> dict[str, int]:
     """Files below the folder with their sizes; -1 for what cannot be archived.
 
-    That is no regular file, a folder that cannot be read, or a name that is not UTF-8.
+    That is no regular file, an unreadable folder, or a name that is not UTF-8.
     """
     found: dict[str, int] = {}
     unread: list[OSError] = []
@@ -312,15 +304,18 @@ _TEMPORARY_TABLE = re.compile(r"\.(?:trials|runs|tables)\b.*\.tmp\Z")
 
 
 class Tables(msgspec.Struct, frozen=True):
-    """What the tables were made of.
+    """`tables.json`: what the tables of a finished sweep were made of.
+
+    While the journal still ends at `at`, nobody needs to replay it. The tables have names that are never
+    used again.
 
     Attributes:
-        at: Where the journal ended, and the checksum of the line that ended there.
+        at: Where the journal ended; `checksum` is that of its last line.
         name: Of the sweep; `identity` as well.
         best: Its best configuration, as `best` prints it.
         parts: Those that hold its reports.
         raw: Runs whose reports are in none of them.
-        simulated: Whether nothing was trained.
+        simulated: Nothing was trained.
     """
 
     at: Position
@@ -334,7 +329,7 @@ class Tables(msgspec.Struct, frozen=True):
     simulated: bool = False
 
     def path(self, layout: Layout, table: str) -> Path:
-        """Where a table is: `trials` or `runs`."""
+        """The file of table `trials` or `runs`."""
         return layout.compacted / f"{table}-{self.at.segment:06d}-{self.at.offset}.parquet"
 
 
@@ -342,7 +337,7 @@ _tables_decoder = msgspec.json.Decoder(Tables)
 
 
 def write_tables(layout: Layout, tables: Tables) -> None:
-    """Have these tables, which are there already, count from now on; others are removed."""
+    """Make the tables, whose files exist already, the valid ones; remove others."""
     _remove_matching(
         layout, _TEMPORARY_TABLE
     )  # of who was killed; first, for once the tables count nobody looks again
@@ -359,7 +354,7 @@ def _remove_matching(layout: Layout, pattern: re.Pattern[str], *, keep: Collecti
 
 
 def read_tables(layout: Layout) -> Tables | None:
-    """The tables, if the journal still ends where it did; None if not, or if none can be read."""
+    """The tables if the journal still ends where it did, else None."""
     try:
         tables = decode(read_bytes(layout.tables), _tables_decoder, layout.tables)
     except (OSError, msgspec.MsgspecError, NewerFormatError):  # the journal has it all

@@ -1,8 +1,8 @@
-"""`python -m hpcsweep.store.compaction.worker FOLDER`: write parts and tables for a driver.
+"""`python -m hpcsweep.store.compaction.worker FOLDER`: writes parts and tables for a driver.
 
-Each line on standard input is a task (see `parts.CompactionTask`), each on standard output its result.
-A process of its own, so that the driver stays small and ticks on meanwhile. It ends with its input: a
-driver that is killed leaves at most the order that is being carried out.
+Each line on standard input is a task (`parts.CompactionTask`), each on standard output its result. A
+separate process keeps the driver small and responsive. It ends with its input: a killed driver leaves at
+most the present task.
 """
 
 from __future__ import annotations
@@ -57,13 +57,7 @@ _orders = msgspec.json.Decoder(CompactionTask)
 
 
 def run_compaction_task(layout: Layout, order: CompactionTask, *, now: float) -> CompactionResult:
-    """Do what is asked.
-
-    Args:
-        layout: The results folder.
-        order: What.
-        now: Unix time.
-    """
+    """Run the task; `now` is Unix time."""
     match order:
         case WritePart():
             return CompactionResult(_write_part(layout, order, now=now))
@@ -77,7 +71,6 @@ def run_compaction_task(layout: Layout, order: CompactionTask, *, now: float) ->
 
 
 def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> CompactionResult:
-    """Remove all checkpoints of these trials; what of them is gone."""
     gone: list[int] = []
     had: list[int] = []
     files = size = 0
@@ -91,7 +84,7 @@ def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> CompactionResu
 
 
 def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId, ...]:
-    """The runs that are in it; without any, and without batches and older parts, nothing is written."""
+    """The runs in the part; nothing is written if it would be empty."""
     make_dirs(layout.compacted)
     remove_orphans(layout, told=order.told, upto=segment_of(order.part))
     reports = ReportColumns()
@@ -114,7 +107,7 @@ def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId,
 def _visible(
     layout: Layout, trial: int, candidates: Iterable[CompactableRun], *, now: float
 ) -> Iterator[tuple[CompactableRun, dict[str, bytes]]]:
-    """The runs of a trial all of whose reports are to be seen from here, with their files by name."""
+    """The runs of a trial whose reports are all visible on this node, with their files by name."""
     wanted = list(candidates)
     paths = [layout.trial(trial).metrics(one.rung, one.attempt, one.restart) for one in wanted]
     for path in paths:
@@ -130,7 +123,7 @@ def _visible(
 
 
 def _write_tables(layout: Layout) -> None:
-    """Nothing is written if the sweep goes on meanwhile."""
+    """Writes nothing if the sweep goes on meanwhile."""
     reading = read_journal(layout)
     state, packing = SweepState.replay(reading.events), CompactionState.replay(reading.events)
     if state.started is None or state.ended is None or reading.tail is None:
@@ -159,7 +152,7 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
-    """Carry out orders until there are no more."""
+    """Run tasks until the input ends."""
     layout = Layout(Path(arguments[0]))
     for line in source:
         try:

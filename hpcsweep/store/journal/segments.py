@@ -1,7 +1,7 @@
-"""Segments: the files of the journal, how a line of one is written and read, and the whole read.
+"""Segments: the journal's files, their lines, and reading the whole journal.
 
-`journal.writer` says what they mean. The first line of a segment is its header, each further
-one a commit or the word that its driver let go; each ends with its checksum.
+`journal.writer` says what they mean. The first line of a segment is its header, each further one a commit
+or its driver's release; each ends with its checksum.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}$')
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
-    """A place in the journal: bytes of a segment that are read."""
+    """A position in the journal: an offset in bytes in a segment."""
 
     segment: int
     offset: int
@@ -44,7 +44,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         last: Of a merged segment, the last number that it covers.
-        after: How far the segments before are valid; None in the first one.
+        after: How far the previous segments are valid; None in the first one.
     """
 
     segment: int
@@ -56,18 +56,14 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):
-    """One line of events that hold together.
-
-    Attributes:
-        t: When it was written, for people; nothing depends on it.
-    """
+    """One line: events that become true together. `t` is for people; nothing depends on it."""
 
     t: float
     events: list[AnyEvent]
 
 
 class Released(msgspec.Struct, frozen=True):
-    """The line by which a driver lets go."""
+    """Last line: the driver has let go."""
 
     released: float
 
@@ -79,7 +75,7 @@ _released_decoder = msgspec.json.Decoder(Released)
 
 
 class SegmentFile(NamedTuple):
-    """One file of the journal folder; `first` is `last` unless it is merged."""
+    """One file of the journal; `first` is `last` unless it is merged."""
 
     first: int
     last: int
@@ -87,7 +83,7 @@ class SegmentFile(NamedTuple):
 
 
 class LastSegment(NamedTuple):
-    """The newest valid segment: who wrote it, whether it let go, and the end of its valid part."""
+    """The newest valid segment, whether its driver released it, and the end of its valid part."""
 
     header: Header
     path: Path
@@ -100,10 +96,10 @@ class JournalSnapshot(NamedTuple):
 
     Attributes:
         events: All events in order.
-        tail: None for a journal that holds nothing yet.
-        chain: The files that count, oldest first, with the bytes of each that are valid.
+        tail: None for an empty journal.
+        chain: The valid files, oldest first, with the valid bytes of each.
         newest: Highest segment number present, valid or not; 0 if none.
-        sizes: Bytes of each file when it was read, those that do not count included.
+        sizes: Bytes of each file when it was read, invalid ones included.
     """
 
     events: list[AnyEvent]
@@ -167,17 +163,14 @@ def _read(layout: Layout) -> JournalSnapshot:
 
 
 def checksum_at(reading: JournalSnapshot) -> str:
-    """The checksum of the line with which the journal ended when it was read."""
+    """Checksum of the journal's last line."""
     assert reading.tail is not None
     path, end = reading.tail.path, reading.tail.end.offset
     return read_bytes(path)[end - _CRC_BYTES : end].decode()[:8]
 
 
 def ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
-    """Whether the journal ends there, but for drivers that came and went and committed nothing.
-
-    Reads a few bytes, however long the journal is.
-    """
+    """Whether the journal ends there, apart from drivers that committed nothing. Reads only a few bytes."""
     try:
         return _ends_at(layout, at, checksum=checksum)
     except (OSError, ValueError, msgspec.MsgspecError):
@@ -208,7 +201,7 @@ def _ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
 
 
 def _sizes(layout: Layout, *, before: int | None) -> dict[str, int]:
-    """Bytes of each file now. Opened, not only asked for: NFS answers stat from its cache."""
+    """Current sizes. Opens each file: NFS answers stat from its cache."""
     sizes = {}
     for file in list_segments(layout.journal):
         if before is None or file.last < before:
@@ -226,7 +219,7 @@ def is_unchanged(layout: Layout, reading: JournalSnapshot, *, before: int) -> bo
 
 
 def list_segments(folder: Path, skipped: Skipped | None = None) -> list[SegmentFile]:
-    """The journal's files, oldest first; one readdir. What is no regular file is none of them.
+    """The journal's files, oldest first; one readdir.
 
     Raises:
         OSError: The folder cannot be listed.
@@ -241,7 +234,7 @@ def list_segments(folder: Path, skipped: Skipped | None = None) -> list[SegmentF
 
 
 def _highest_number(folder: Path) -> int:
-    """The highest number in any name of a segment, whatever bears it: the next driver needs a free one."""
+    """The highest segment number in any name, regular file or not: the next driver needs a free one."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -251,7 +244,7 @@ def _highest_number(folder: Path) -> int:
 
 
 def _uncovered(files: list[SegmentFile]) -> list[SegmentFile]:
-    """Drop the files that a larger merged file covers."""
+    """Drop files that a larger merged file covers."""
     return [
         f for f in files if not any(o is not f and o.first <= f.first and f.last <= o.last for o in files)
     ]
@@ -260,7 +253,7 @@ def _uncovered(files: list[SegmentFile]) -> list[SegmentFile]:
 def _parse(
     file: SegmentFile, limit: int | None, *, may_be_torn: bool
 ) -> tuple[Header, list[AnyEvent], int, bool] | None:
-    """Header, events, end of the valid part, whether released; None if there is no header yet."""
+    """Header, events, end of the valid part, whether released; None without a header."""
     data = read_bytes(file.path)
     if limit is not None:
         if len(data) < limit:
@@ -307,13 +300,12 @@ def split_lines(data: bytes) -> Iterator[bytes]:
 
 
 def encode_line(entry: Header | Commit | Released) -> bytes:
-    """One line: the JSON object with its checksum as the last member."""
+    """The JSON object with its checksum as last member."""
     body = _encode(entry)
     return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
 
 
 def parse_header(line: bytes) -> Header:
-    """The header in the first line of a segment."""
     return _header_decoder.decode(decode_line(line))
 
 

@@ -1,8 +1,8 @@
-"""Reading on in a journal that others write: what is new since the last look.
+"""Follows a journal that others write: what is new since the last poll.
 
-A look lists the folder and reads what was written since. Where segments were merged meanwhile, the
-merged file is gone through once, checksum by checksum, and only what is new in it is decoded. Where
-what was read has become void, because a newer driver did not count it, all is read anew.
+A poll lists the folder and reads what was written since. If segments were merged meanwhile, the merged file
+is scanned once by checksums, and only new commits are decoded. If something already read turns out void,
+because a newer driver did not count it, everything is read again.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _commits = msgspec.json.Decoder(Commit)
 
 
 class Update(NamedTuple):
-    """What a look found.
+    """Result of a poll.
 
     Attributes:
-        events: In order.
-        anew: These are all events of the journal: what was told before is to be forgotten.
+        events: New events in order.
+        anew: These are all events of the journal: forget earlier ones.
     """
 
     events: list[AnyEvent]
@@ -55,8 +55,8 @@ class _Part(NamedTuple):
     """What was read of one file.
 
     Attributes:
-        before: Commits in the files before it. `upto`: those and its own.
-        end: Bytes of it that were read.
+        before: Number of commits in earlier files. `upto`: those and its own.
+        end: Bytes read.
     """
 
     file: SegmentFile
@@ -76,7 +76,7 @@ class JournalTail:
         self._headers: dict[Path, Header] = {}
 
     def poll(self) -> Update:
-        """What was committed since the last look; after that, `events` of all looks are the journal's.
+        """Events committed since the last poll.
 
         Raises:
             JournalError: The journal is damaged.
@@ -101,18 +101,18 @@ class JournalTail:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no journal, or nothing in it."""
+        """Whether the journal is missing or empty."""
         return not self._parts
 
     @property
     def driver(self) -> ProcessId | None:
-        """Who drives the sweep at this moment, as far as the last look has seen."""
+        """The current driver, as of the last poll."""
         tail = self.tail
         return None if tail is None else current_driver(JournalSnapshot([], tail, [], tail.end.segment, {}))
 
     @property
     def tail(self) -> LastSegment | None:
-        """The end of the journal, as far as it was read; None while nothing was."""
+        """The end of the journal as of the last poll; None if it is empty."""
         if not self._parts:
             return None
         file, _, _, end, released = self._parts[-1]
@@ -143,7 +143,7 @@ class JournalTail:
         return Update([event for _, commit in fresh for event in commit.events], anew)
 
     def _chain(self) -> list[tuple[SegmentFile, int | None]]:
-        """The files that count, oldest first, with how many bytes of each do; None: all that are there."""
+        """The valid files, oldest first, with the valid bytes of each; None: all."""
         chain: list[tuple[SegmentFile, int | None]] = []
         wanted: Position | None = None
         # Newest first; of those that end alike the one that holds most: it was merged from the others.
@@ -165,7 +165,7 @@ class JournalTail:
         return chain[::-1]
 
     def _header(self, file: SegmentFile) -> Header | None:
-        """The first line of the file; None while it is not there as a whole."""
+        """The header; None while its line is incomplete."""
         if file.path not in self._headers:
             with open(open_regular(file.path), "rb") as opened:
                 line = retry_once(opened.readline)
@@ -182,7 +182,7 @@ class JournalTail:
     def _read_on(
         self, known: _Part, limit: int | None, fresh: list[tuple[int, Commit]], *, newest: bool
     ) -> _Part | None:
-        """Read the rest of a file, its new commits into `fresh`; None if others were read there before."""
+        """Read the rest of a file, new commits into `fresh`; None if other commits were read there before."""
         file, before, upto, end, released = known
         if end and (end == limit or _merged(file)):
             return known  # nothing is added to it any more

@@ -1,16 +1,15 @@
 """The journal: the truth about a sweep, one segment for each driver session, one writer each.
 
-A segment is a text file, one JSON object a line, each line with its checksum. The first line is a
-header that names the writer and says how far it read the segments before (`after`); whatever an
-older driver writes beyond that is thereby void. Every further line is one commit: all its events
-hold or none. A driver becomes the driver by creating the next segment exclusively, *then* reads
-the ones before, *then* writes its header; before each commit and each submission it checks that
-no newer segment exists. So no lock is needed, and a driver that was stopped for an hour and wakes
-up finds that it is none any more.
+A segment is a text file with one JSON object per line, each with its checksum. The first line is a header
+that names the writer and says how far it read the previous segments (`after`); whatever an older driver
+writes beyond that is void. Every further line is one commit: all its events hold or none. A process becomes
+the driver by creating the next segment exclusively, *then* reads the previous ones, *then* writes its
+header; before each commit and each submission it checks that no newer segment exists. So no lock is needed,
+and a driver that wakes up after an hour finds that it was superseded.
 
-Small old segments are merged as they pile up: the merged file `AAAAAA-BBBBBB.jsonl` is written
-whole under a temporary name and renamed, then the segments that it covers are removed. Whoever
-reads prefers merged files, so a kill at any point leaves a readable journal.
+Small old segments are merged as they pile up: the merged file `AAAAAA-BBBBBB.jsonl` is written under a
+temporary name and renamed, then the segments that it covers are removed. Readers prefer merged files, so a
+kill at any point leaves a readable journal.
 """
 
 from __future__ import annotations
@@ -60,11 +59,11 @@ _RELEASED: set[Path] = set()
 
 
 class Journal:
-    """The driver's side. `open` reads; the first commit, or `acquire`, makes this the driver.
+    """The driver's side. `open` reads; the first commit, or `acquire`, makes this process the driver.
 
     Attributes:
         events: All events before this session.
-        number: Of this session's segment: no other driver ever has the same.
+        number: Of this session's segment; unique among drivers.
     """
 
     def __init__(self, layout: Layout, reading: JournalSnapshot) -> None:
@@ -83,7 +82,7 @@ class Journal:
         """Read the journal in order to drive; writes nothing yet.
 
         Raises:
-            HeldError: Another driver lives.
+            HeldError: Another driver is alive.
             JournalError: The journal is damaged.
         """
         reading = read_journal(layout)
@@ -91,10 +90,10 @@ class Journal:
         return cls(layout, reading)
 
     def acquire(self) -> None:
-        """Become the driver of this folder; nothing to do if this is it already.
+        """Become the driver of this folder, unless this is it already.
 
         Raises:
-            HeldError: Another driver became it since the journal was read.
+            HeldError: Another process became it since the journal was read.
             FolderUnavailable: The folder cannot be written.
         """
         if self._fd >= 0:
@@ -137,7 +136,7 @@ class Journal:
             self._merge(reading)
 
     def commit(self, events: Sequence[AnyEvent]) -> None:
-        """Make these events true, all or none, durable on return.
+        """Record these events, all or none, durable on return.
 
         Raises:
             SupersededError: A newer driver took over: nothing was written.
@@ -147,9 +146,9 @@ class Journal:
         self._append(Commit(round(time.time(), 3), list(events)))
 
     def check(self) -> None:
-        """Make sure that this is still the driver.
+        """Check that this is still the driver.
 
-        The folder is listed, not one name looked up: NFS caches the absence of a name.
+        Lists the folder instead of looking up one name: NFS caches the absence of a name.
 
         Raises:
             SupersededError: A newer segment exists.
@@ -158,7 +157,7 @@ class Journal:
             raise SupersededError(f"{self.layout.root}: a newer driver took over")
 
     def heartbeat(self) -> None:
-        """Give a sign of life: drivers on other machines see the segment's time of change."""
+        """Touch the segment, which drivers on other machines look at; at most every `HEARTBEAT_S`."""
         now = time.monotonic()
         if self._fd >= 0 and now - self._last_heartbeat >= HEARTBEAT_S:
             self._last_heartbeat = now
@@ -166,9 +165,9 @@ class Journal:
                 os.utime(self._fd)
 
     def release(self) -> None:
-        """Let go, so that the next driver need not wait. Safe to call twice.
+        """Let go, so that the next driver need not wait. Idempotent.
 
-        Without space for it the next driver finds out by itself that this one is gone.
+        If that cannot be written, the next driver finds out by itself that this one is gone.
         """
         if self._fd >= 0:
             try:
@@ -198,7 +197,7 @@ class Journal:
         os.fsync(self._fd)
 
     def _cut_off(self, length: int) -> bool:
-        """Remove a line that was written in part, lest another one be appended to it.
+        """Remove a partly written line, so that the next one is not appended to it.
 
         A whole line that could not be synced stays: somebody may have read it already.
         """
@@ -211,10 +210,10 @@ class Journal:
         return True
 
     def _merge(self, reading: JournalSnapshot) -> None:
-        """Merge the newest closed files into one when there are many; the big old ones stay.
+        """Merge the newest closed files into one when there are many; large old ones stay.
 
-        A file joins while it is at most twice as large as all newer ones together, so that
-        each byte is copied only a few times in the life of a sweep.
+        A file is merged while it is at most twice as large as all newer ones together, so that each byte is
+        copied only a few times in the life of a sweep.
         """
         everything = [f for f in list_segments(self.layout.journal) if f.last < self.number]
         if len(everything) <= MERGE_ABOVE:
@@ -254,11 +253,9 @@ def _join(files: list[tuple[SegmentFile, int]], folder: Path) -> Path:
 
 
 def _check_not_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
-    """Raise if another driver lives.
+    """Raise HeldError if another driver is alive.
 
-    Args:
-        reading: Of the journal.
-        writes: The file system may be asked for its time, by a file.
+    With `writes` it may write a file to learn the file server's time.
     """
     tail = reading.tail
     if tail is None or tail.released or tail.path in _RELEASED:
@@ -275,7 +272,7 @@ def _check_not_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
 
 
 def current_driver(reading: JournalSnapshot) -> ProcessId | None:
-    """Who drives the sweep now, None if nobody does."""
+    """The current driver, None if there is none."""
     try:
         _check_not_held(reading)
     except HeldError:
