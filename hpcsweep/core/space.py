@@ -16,6 +16,7 @@ from numpy.random import Generator
 from hpcsweep.core.domains import Choice, Constant, Domain, Float, Floats, Int, InvalidDomain, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
+from hpcsweep.core.grid import count_configs, grid_points, walk_grid
 from hpcsweep.core.text import suggest_name
 from hpcsweep.core.values import format_value, json_key
 from hpcsweep.errors import SpecError
@@ -36,8 +37,6 @@ __all__ = [
 #: Draws after which fewer than one in as many that fit is an error.
 MAX_REJECTIONS: Final = 10_000
 _CHUNK: Final = 4096
-#: Combinations of values that conditions ask for, beyond which a space is not counted any more.
-_MOST_STATES: Final = 10_000
 _ABSENT: Final = object()
 
 
@@ -118,7 +117,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         return tuple(order)
 
     @cached_property
-    def _conditions(self) -> dict[str, tuple[tuple[str, frozenset[Hashable]], ...]]:
+    def conditions(self) -> dict[str, tuple[tuple[str, frozenset[Hashable]], ...]]:
         """For each conditional parameter: the other names, and keys of the values that they need."""
         return {
             parameter.name: tuple(
@@ -128,10 +127,10 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             if parameter.when
         }
 
-    def _active(self, name: str, config: Mapping[str, Any]) -> bool:
+    def is_active(self, name: str, config: Mapping[str, Any]) -> bool:
         return all(
             other in config and json_key(config[other]) in keys
-            for other, keys in self._conditions.get(name, ())
+            for other, keys in self.conditions.get(name, ())
         )
 
     def satisfies_constraints(self, config: Config) -> bool:
@@ -183,7 +182,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 values.append(parameter.domain.from_unit(unit[:, column]))
                 column += 1
         configs = [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
-        if self._conditions:
+        if self.conditions:
             configs = [self.drop_inactive(config) for config in configs]
         return configs
 
@@ -191,11 +190,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         """Without the inactive parameters, in the order of the spec."""
         kept: Config = {}
         for parameter in self.topological_order:
-            if self._active(parameter.name, kept):
+            if self.is_active(parameter.name, kept):
                 kept[parameter.name] = config[parameter.name]
-        return self._ordered(kept)
+        return self.in_order(kept)
 
-    def _ordered(self, config: Config) -> Config:
+    def in_order(self, config: Config) -> Config:
         return {name: config[name] for name in self.names if name in config}
 
     # ------------------------------------------------------------------ sampling
@@ -281,71 +280,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         """How many distinct configurations there are before constraints.
 
         None for infinitely many, and where conditions tie so many parameters together that they
-        cannot be counted: then there are more than `_MOST_STATES`.
+        cannot be counted.
         """
         if any(parameter.domain.size is None for parameter in self.parameters):
             return None
-        total = 1
-        for family in self._families:
-            count = self._count(family)
-            if count is None:
-                return None
-            total *= count
-        return total
-
-    @cached_property
-    def _families(self) -> list[list[Parameter]]:
-        """Groups of parameters that conditions tie together, parents first in each."""
-        leader = {name: name for name in self.names}
-
-        def led_by(name: str) -> str:
-            while leader[name] != name:
-                leader[name] = leader[leader[name]]
-                name = leader[name]
-            return name
-
-        for parameter in self.parameters:
-            for other in parameter.when:
-                leader[led_by(other)] = led_by(parameter.name)
-        groups: dict[str, list[Parameter]] = {}
-        for parameter in self.topological_order:
-            groups.setdefault(led_by(parameter.name), []).append(parameter)
-        return list(groups.values())
-
-    def _count(self, family: Sequence[Parameter]) -> int | None:
-        """Configurations of parameters that conditions tie together; None if they cannot be counted.
-
-        Parameter by parameter: how many ways there are to come to each state, which is what the
-        parameters that follow need to know of those before.
-        """
-        asked_for: dict[str, dict[Hashable, Any]] = {}
-        last_asked: dict[str, int] = {}
-        for index, parameter in enumerate(family):
-            for other, values in parameter.when.items():
-                asked_for.setdefault(other, {}).update((json_key(value), value) for value in values)
-                last_asked[other] = index
-        states: dict[frozenset[tuple[str, Hashable]], int] = {frozenset(): 1}
-        for index, parameter in enumerate(family):
-            name, size = parameter.name, parameter.domain.size
-            assert size is not None
-            asked = [key for key, v in asked_for.get(name, {}).items() if parameter.domain.problem(v) is None]
-            following: Counter[frozenset[tuple[str, Hashable]]] = Counter()
-            for state, ways in states.items():
-                known = dict(state)
-                kept = frozenset(pair for pair in state if last_asked[pair[0]] > index)
-                if not all(known.get(other) in keys for other, keys in self._conditions.get(name, ())):
-                    following[kept] += ways  # inactive, as whatever needs it is too
-                elif name not in last_asked:
-                    following[kept] += ways * size
-                else:
-                    for key in asked:
-                        following[kept | {(name, key)}] += ways
-                    # Values that no condition asks for are alike.
-                    following[kept] += ways * (size - len(asked))
-            if len(following) > _MOST_STATES:
-                return None
-            states = {state: ways for state, ways in following.items() if ways}
-        return sum(states.values())
+        return count_configs(self)
 
     def grid(self, num_points: int | Mapping[str, int] | None = None) -> Iterator[Config]:
         """The product of all value lists in the spec's order, the last parameter fastest.
@@ -362,7 +301,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             ValueError: A float without step has no number of points, or a name or number is
                 wrong; the message begins with the parameter's name.
         """
-        return self._leaves(self._points(num_points))
+        return walk_grid(self, grid_points(self, num_points))
 
     def enumerate_finite(self, most: int) -> Iterator[Config]:
         """Each configuration of parameters with at most `most` values that satisfies the constraints.
@@ -375,60 +314,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         }
         if not all(points[p.name] for p in self.parameters if not p.when):
             return iter(())
-        return self._leaves(points)
-
-    def _points(self, num_points: int | Mapping[str, int] | None) -> dict[str, Sequence[Any]]:
-        counts: Mapping[str, int]
-        if isinstance(num_points, Mapping):
-            counts = num_points
-            for name in num_points:
-                if name not in self.names:
-                    raise ValueError(f"{name}: {suggest_name(name, self.names, kind='parameter')}")
-        else:
-            counts = {} if num_points is None else dict.fromkeys(self.names, num_points)
-        points: dict[str, Sequence[Any]] = {}
-        for parameter in self.parameters:
-            count = counts.get(parameter.name)
-            if count is not None and count < 1:
-                raise ValueError(f"{parameter.name}: must be at least 1 point, got {count}")
-            if count is not None and isinstance(num_points, Mapping):
-                _check_can_be_thinned(parameter)
-            try:
-                points[parameter.name] = parameter.domain.points(count)
-            except ValueError:
-                raise ValueError(
-                    f"{parameter.name}: is a float without step, needs a number of points"
-                ) from None
-        return points
-
-    def _leaves(self, points: Mapping[str, Sequence[Any]]) -> Iterator[Config]:
-        """Depth first, without recursion: there may be thousands of parameters."""
-        order = self.topological_order
-        config: Config = {}
-        #: For each parameter up to the current one the values that are left, None where it is inactive.
-        trail: list[Iterator[Any] | None] = []
-        while True:
-            whole = True
-            while whole and len(trail) < len(order):
-                name = order[len(trail)].name
-                values = iter(points[name]) if self._active(name, config) else None
-                trail.append(values)
-                if values is not None:
-                    config[name] = next(values, _ABSENT)
-                    whole = config[name] is not _ABSENT
-            if whole and self.satisfies_constraints(config):
-                yield self._ordered(config)
-            while trail:
-                name = order[len(trail) - 1].name
-                values = trail[-1]
-                value = _ABSENT if values is None else next(values, _ABSENT)
-                if value is not _ABSENT:
-                    config[name] = value
-                    break
-                config.pop(name, None)
-                trail.pop()
-            if not trail:
-                return
+        return walk_grid(self, points)
 
     # ------------------------------------------------------------------ what users give
 
@@ -445,7 +331,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             name = parameter.name
             if doubtful & parameter.when.keys():
                 doubtful.add(name)
-            elif not self._active(name, valid):
+            elif not self.is_active(name, valid):
                 if name in config:
                     problems.append(
                         f"{name}: must be absent, it is active only when {format_condition(parameter.when)}"
@@ -475,19 +361,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         filled = dict(config)
         for parameter in self.topological_order:
             if parameter.name not in filled and isinstance(parameter.domain, Constant):
-                if self._active(parameter.name, filled):
+                if self.is_active(parameter.name, filled):
                     filled[parameter.name] = parameter.domain.value
             elif parameter.name in filled and parameter.domain.problem(filled[parameter.name]) is None:
                 filled[parameter.name] = parameter.domain.nearest(filled[parameter.name])
-        return {**self._ordered(filled), **filled}
-
-
-def _check_can_be_thinned(parameter: Parameter) -> None:
-    match parameter.domain:
-        case Float() | Int():
-            return
-        case Ordinal() | Choice() | Constant():
-            raise ValueError(f"{parameter.name}: its values are listed, all of them are taken")
+        return {**self.in_order(filled), **filled}
 
 
 def format_condition(when: Mapping[str, tuple[Any, ...]]) -> str:

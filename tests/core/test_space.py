@@ -16,6 +16,7 @@ from numpy.random import default_rng
 
 from hpcsweep.core.domains import MAX_INT
 from hpcsweep.core.expressions import Expression
+from hpcsweep.core.grid import grid_points
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
 from hpcsweep.core.values import format_value, json_key
 from hpcsweep.errors import SpecError
@@ -363,7 +364,7 @@ def test_grid_leaves_out_what_breaks_a_constraint() -> None:
 
 def test_grid_spaces_points_evenly_on_the_scale_of_the_domain() -> None:
     space = space_of(lr=Float(1e-4, 1.0, log=True), x=Float(0, 1), n=Int(1, 100, log=True), m=Int(0, 3))
-    assert [list(space._points(5)[name]) for name in space.names] == [
+    assert [list(grid_points(space, 5)[name]) for name in space.names] == [
         pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0]),
         [0.0, 0.25, 0.5, 0.75, 1.0],
         [1, 3, 10, 32, 100],
