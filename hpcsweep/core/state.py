@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -82,17 +83,17 @@ class SweepState(SweepFacts):
             SweepStarted: self._sweep_started,
             SweepExtended: self._sweep_extended,
             SweepResumed: self._sweep_resumed,
-            SweepEnded: self._sweep_ended,
+            SweepEnded: partial(setattr, self, "ended"),
             TimeUp: self._time_up,
-            StopRequested: self._stop_requested,
-            PauseRequested: self._pause_requested,
+            StopRequested: partial(setattr, self, "stopping"),
+            PauseRequested: partial(setattr, self, "pausing"),
             PauseEnded: self._pause_ended,
-            SweepDetached: self._detach,
-            TrialsExhausted: self._no_more_trials,
+            SweepDetached: partial(setattr, self, "detached"),
+            TrialsExhausted: partial(setattr, self, "no_more_trials"),
             TrialCreated: self._trial_created,
             TrialPromoted: self._trial_promoted,
             TrialStopped: self._trial_stopped,
-            ConfigsEnqueued: self._enqueued,
+            ConfigsEnqueued: lambda event: self.enqueued.extend(event.configs),
             WarmStartLoaded: self.warm_starts.append,
             RunReported: self._run_reported,
             BatchPlanned: self._batch_planned,
@@ -100,8 +101,8 @@ class SweepState(SweepFacts):
             TasksAllocated: self._tasks_allocated,
             BatchThrottled: self._batch_throttled,
             BatchAbandoned: self._batch_abandoned,
-            BatchBlocked: self._batch_hindered,
-            ClusterMessage: self._cluster_said,
+            BatchBlocked: self._batch_blocked,
+            ClusterMessage: self._cluster_message,
             BatchClosed: self._batch_closed,
             TasksReleased: self._tasks_released,
             TickSubmitted: self._tick_submitted,
@@ -125,6 +126,8 @@ class SweepState(SweepFacts):
     def apply(self, event: AnyEvent) -> None:
         """Take one event in."""
         self._apply[type(event)](event)
+        if request := getattr(event, "request", ""):
+            self.requests.add(request)
 
     def _sweep_started(self, event: SweepStarted) -> None:
         self.started = event
@@ -151,32 +154,15 @@ class SweepState(SweepFacts):
         # Where jobs run may have been changed.
         self.held_gpus.clear()
         for batch in (each for each in self.live.values() if each.task_gpus != each.gpus):
-            self._holds(batch.gpus, batch.task_gpus)
-
-    def _sweep_ended(self, event: SweepEnded) -> None:
-        self.ended = event
+            self._note_gpus_held(batch.gpus, batch.task_gpus)
 
     def _time_up(self, event: TimeUp) -> None:
         self.time_up = event.at if event.up else None
-
-    def _stop_requested(self, event: StopRequested) -> None:
-        self.stopping = event
-        if event.request:
-            self.requests.add(event.request)
-
-    def _pause_requested(self, event: PauseRequested) -> None:
-        self.pausing = event
 
     def _pause_ended(self, event: PauseEnded) -> None:
         self.pausing = None
         if not self.first_errors.over:
             self.first_errors = FirstErrors()
-
-    def _detach(self, event: SweepDetached) -> None:
-        self.detached = event
-
-    def _no_more_trials(self, event: TrialsExhausted) -> None:
-        self.no_more_trials = event
 
     def _trial_created(self, event: TrialCreated) -> None:
         assert event.trial == len(self.trials), "trial numbers have no gaps"
@@ -205,7 +191,7 @@ class SweepState(SweepFacts):
     def _trial_promoted(self, event: TrialPromoted) -> None:
         trial = self.trials[event.trial]
         assert event.rung == len(trial.runs), "rungs have no gaps"
-        self._begins_anew(RunId(event.trial, event.rung))
+        self._continue_trial(RunId(event.trial, event.rung))
         run = Run(event.trial, event.rung, event.resource)
         trial.runs.append(run)
         self.waiting[run.id] = None
@@ -213,13 +199,6 @@ class SweepState(SweepFacts):
 
     def _trial_stopped(self, event: TrialStopped) -> None:
         self.trials[event.trial].stopped = event.reason
-        if event.request:
-            self.requests.add(event.request)
-
-    def _enqueued(self, event: ConfigsEnqueued) -> None:
-        self.enqueued.extend(event.configs)
-        if event.request:
-            self.requests.add(event.request)
 
     def _run_reported(self, event: RunReported) -> None:
         self.run(event.run).last_report = event.reports[-1]
@@ -233,7 +212,7 @@ class SweepState(SweepFacts):
         )
         self.live[event.batch].gpus_held = event.gpus_held
         if event.gpus_held:
-            self._holds(event.gpus, event.gpus_held)
+            self._note_gpus_held(event.gpus, event.gpus_held)
         for index, task in enumerate(event.tasks):
             for run_id in task:
                 run = self.run(run_id)
@@ -251,9 +230,9 @@ class SweepState(SweepFacts):
     def _tasks_allocated(self, event: TasksAllocated) -> None:
         batch = self.live[event.batch]
         batch.allocated.update(dict.fromkeys(event.tasks, event.gpus))
-        self._holds(batch.gpus, event.gpus)
+        self._note_gpus_held(batch.gpus, event.gpus)
 
-    def _holds(self, asked: int, held: int) -> None:
+    def _note_gpus_held(self, asked: int, held: int) -> None:
         """A task that asks for so many GPUs may hold so many."""
         self.held_gpus[asked] = max(self.held_gpus.get(asked, 0), held)
 
@@ -277,13 +256,13 @@ class SweepState(SweepFacts):
                 run.batch, run.task = "", 0
                 self._wait(run)
 
-    def _batch_hindered(self, event: BatchBlocked) -> None:
+    def _batch_blocked(self, event: BatchBlocked) -> None:
         batch = self.live[event.batch]
         if not event.reason or not batch.blocked_reason:
             batch.blocked_since = event.at if event.reason else 0.0
         batch.blocked_reason = event.reason
 
-    def _cluster_said(self, event: ClusterMessage) -> None:
+    def _cluster_message(self, event: ClusterMessage) -> None:
         if event.message:
             self.cluster_messages[event.operation] = event
         else:
@@ -322,11 +301,11 @@ class SweepState(SweepFacts):
 
     def _run_finished(self, event: RunFinished) -> None:
         run = self.trials[event.trial].runs[event.rung]
-        self._spend(run, event)
+        self._count_attempt(run, event)
         failed = failed_at_once(outcome=event.outcome, seconds=event.seconds, valued=event.value is not None)
         self.first_errors.add(event.trial, event.message, failed)
         if FACTS[event.outcome].fault in (Fault.NOBODY, Fault.CONFIGURATION):  # the worker wrote a result
-            self._did_well(event.node)
+            self._clear_node(event.node)
         if run.status is RunStatus.WAITING:  # an ending that came later than its interruption
             del self.waiting[run.id]
         run.outcome = event.outcome
@@ -346,11 +325,11 @@ class SweepState(SweepFacts):
         if event.rung == 0:
             self._young.pop(event.trial, None)
         if run.value is not None or self.repeats > 1:
-            self._consider(event.trial)
+            self._rank_newest(event.trial)
 
     def _run_interrupted(self, event: RunInterrupted) -> None:
         run = self.trials[event.trial].runs[event.rung]
-        self._spend(run, event)
+        self._count_attempt(run, event)
         failed = failed_at_once(why=event.interruption, seconds=event.seconds)
         self.first_errors.add(event.trial, event.message, failed)
         run.message = event.message
@@ -369,11 +348,11 @@ class SweepState(SweepFacts):
         if facts.suspects_node and event.node:
             self.node_faults.setdefault(event.node, {})[event.trial] = event.message
         elif event.progressed or event.interruption is Interruption.TRAINING_ERROR:
-            self._did_well(event.node)
+            self._clear_node(event.node)
         if not event.requeued:
             self._wait(run)
 
-    def _spend(self, run: Run, event: RunFinished | RunInterrupted) -> None:
+    def _count_attempt(self, run: Run, event: RunFinished | RunInterrupted) -> None:
         run.seconds += event.seconds
         run.gpu_seconds += event.gpu_seconds
         run.last_counted = max(run.last_counted, (event.attempt, event.restart))
@@ -383,26 +362,24 @@ class SweepState(SweepFacts):
         batch = self.live.get(event.batch)
         if batch is not None:
             batch.endings.append(event)
-            batch.made_progress = batch.made_progress or self._shows_life(event)
+            batch.made_progress = batch.made_progress or self._made_progress(event)
             batch.last_message = event.message or batch.last_message
         if batch is not None and not (isinstance(event, RunInterrupted) and event.requeued):
             batch.unfinished.discard(run.id)
 
     def _run_retried(self, event: RunRetried) -> None:
         run = self.run(RunId(event.trial, event.rung))
-        self._begins_anew(run.id)
+        self._continue_trial(run.id)
         run.outcome, run.faults_without_progress, run.errors, run.timeouts, run.cancels = None, 0, 0, 0, 0
-        if event.request:
-            self.requests.add(event.request)
         self._wait(run)
         trial = self.trials[event.trial]
         if event.rung == 0 and trial.parent is not None:
             self._young[event.trial] = None
         if self.repeats > 1:  # without its repeat, its value at the rung below is the newest
-            self._consider(event.trial)
+            self._rank_newest(event.trial)
 
-    def _begins_anew(self, run: RunId) -> None:
-        """Its trial goes on after all: what checkpoints it will have are no others' business."""
+    def _continue_trial(self, run: RunId) -> None:
+        """Its trial goes on after all, and makes checkpoints of its own again."""
         trial = run.trial
         if trial in self.without_checkpoint or trial in self.dropping:
             self.from_scratch[run] = None
@@ -420,18 +397,18 @@ class SweepState(SweepFacts):
         self.without_checkpoint.update(event.had_files)
         self.checkpoint_bytes_removed += event.bytes
 
-    def _consider(self, trial: int) -> None:
+    def _rank_newest(self, trial: int) -> None:
         """The newest value of its configuration may be the best."""
         newest = self.newest(trial - self.trials[trial].repeat)
         if newest is not None:
             heapq.heappush(self._best, self._key(newest))
 
-    def _did_well(self, node: str) -> None:
+    def _clear_node(self, node: str) -> None:
         if node:
             self.good_nodes.add(node)
             self.node_faults.pop(node, None)
 
-    def _shows_life(self, event: RunFinished | RunInterrupted) -> bool:
+    def _made_progress(self, event: RunFinished | RunInterrupted) -> bool:
         """Whether the batch of this run did not simply die: see `failed_batches_in_a_row`."""
         if event.seconds > INSTANT_S:
             return True
