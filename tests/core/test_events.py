@@ -331,7 +331,7 @@ SHORTEST: list[tuple[AnyEvent, dict[str, Any]]] = [
 ]
 
 
-def test_the_written_forms_are_of_every_event_and_leave_no_field_at_its_default() -> None:
+def test_the_written_forms_cover_every_event_and_every_field() -> None:
     assert [type(event) for event, _ in WRITTEN] == list(AnyEvent.__args__)
     for event, form in WRITTEN:
         missing = set(event.__struct_encode_fields__) - set(form)
@@ -382,7 +382,7 @@ def test_an_event_is_written_as_in_version_1_and_read_back(event: AnyEvent, form
         (Outcome.FAILED, None, "ValueError: metric 'loss' is nan at step 9", FailureKind.CRASHED),
     ],
 )
-def test_what_was_wrong_is_known_also_of_journals_that_do_not_say(
+def test_failures_of_old_journals_are_classified_by_their_message(
     outcome: Outcome, told: FailureKind | None, message: str, expected: FailureKind | None
 ) -> None:
     assert classify_failure(outcome, told, message) is expected
@@ -390,7 +390,7 @@ def test_what_was_wrong_is_known_also_of_journals_that_do_not_say(
 
 
 @pytest.mark.parametrize("kind", [Outcome, Interruption, SweepOutcome, FailureKind])
-def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
+def test_failure_messages_of_version_1_are_still_classified(kind: type[Any]) -> None:
     words = {
         Outcome: "completed failed out_of_memory lost stopped cancelled",
         Interruption: (
@@ -403,7 +403,7 @@ def test_words_of_version_1_are_still_known(kind: type[Any]) -> None:
     assert {word.value for word in kind} == set(words[kind].split())
 
 
-def test_a_field_of_a_later_version_is_passed_over() -> None:
+def test_a_field_of_a_later_version_is_ignored() -> None:
     text = b'{"event":"batch_closed","batch":"b","colour":"blue"}'
     assert msgspec.json.decode(text, type=AnyEvent) == BatchClosed("b")
 

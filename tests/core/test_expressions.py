@@ -88,13 +88,13 @@ def test_expression_means_what_python_means(text: str, holds: bool) -> None:
         ("lr" + " " * MAX_LENGTH, "must be at most 1000 characters, got 1002"),
     ],
 )
-def test_bad_expression_says_what_and_where(text: str, problem: str) -> None:
+def test_a_bad_expression_is_refused_with_its_column(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
         Expression(text)
 
 
 @pytest.mark.parametrize("text", ["", "lr <", "lr = 3", "lr\0", "(lr", "lr if", "*lr", "return lr"])
-def test_what_is_no_python_says_at_which_column(text: str) -> None:
+def test_a_syntax_error_names_its_column(text: str) -> None:
     with pytest.raises(ValueError, match=r"^column \d+: \S"):
         Expression(text)
 
@@ -114,7 +114,7 @@ def test_what_is_no_python_says_at_which_column(text: str) -> None:
         "(" + " * ".join(["(9 ** 1000)"] * 40) + ") > lr",
     ],
 )
-def test_what_cannot_be_computed_does_not_hold(text: str) -> None:
+def test_a_constraint_that_cannot_be_computed_is_not_satisfied(text: str) -> None:
     start = time.process_time()
     assert Expression(text).evaluate(CONFIG) is False
     assert time.process_time() - start < 1.0
@@ -130,7 +130,7 @@ def test_what_cannot_be_computed_does_not_hold(text: str) -> None:
         ("log(optimizer) < 1", "needs a number, got 'adam'"),
     ],
 )
-def test_values_that_do_not_go_together_are_an_error(text: str, problem: str) -> None:
+def test_values_of_incompatible_types_are_an_error(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match="cannot be computed") as caught:
         Expression(text).evaluate(CONFIG)
     assert str(caught.value).startswith(f"{text!r} cannot be computed for ")
@@ -159,7 +159,7 @@ def test_an_expression_may_stand_for_a_number() -> None:
         ("2 ** 2000 * layers", "int too large to convert to float"),
     ],
 )
-def test_what_is_no_number_is_told(text: str, problem: str) -> None:
+def test_an_expression_that_gives_no_number_is_an_error(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=r"must be a finite number|cannot be computed") as caught:
         Expression(text).number({"layers": 3, "lr": 0, "name": "a"})
     assert problem in str(caught.value)

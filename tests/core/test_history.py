@@ -17,7 +17,7 @@ SPACE = Space(
 )
 
 
-def test_observed_failed_and_pending_trials_are_told_apart() -> None:
+def test_observed_failed_and_pending_trials_are_distinguished() -> None:
     history = History(
         SPACE,
         configs=[

@@ -165,7 +165,7 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("seed", range(12))
-def test_what_is_removed_is_never_needed_again(name: str, seed: int) -> None:
+def test_removed_checkpoints_are_never_needed_again(name: str, seed: int) -> None:
     failing = 0.3 if seed % 2 else 0.0
     sweep = Sweep(SCHEDULERS[name](), seed=seed, failing=failing).play(retries=seed % 4 * 3)
     replayed = SweepState.replay(sweep.events)
@@ -195,7 +195,7 @@ def last_resource(sweep: Sweep, resource: int) -> set[int]:
     ],
     ids=["hyperband", "fifo", "asha, stopping", "asha of one rung", "halving of one rung"],
 )
-def test_where_the_last_rung_grows_with_the_trials_only_the_best_is_left(scheduler: Scheduler) -> None:
+def test_with_one_rung_only_the_best_checkpoint_is_kept(scheduler: Scheduler) -> None:
     sweep = Sweep(scheduler).play(most_trials=1000)
     assert sweep.state.best is not None
     assert sweep.held == [sweep.state.best.trial]
@@ -209,7 +209,7 @@ def test_where_the_last_rung_grows_with_the_trials_only_the_best_is_left(schedul
     ],
     ids=["halving", "asha"],
 )
-def test_trials_that_a_higher_max_resource_takes_further_are_left(scheduler: Scheduler, top: int) -> None:
+def test_trials_that_a_higher_max_resource_would_extend_are_kept(scheduler: Scheduler, top: int) -> None:
     sweep = Sweep(scheduler).play(most_trials=1000)
     best = sweep.state.best
     assert best is not None
@@ -225,7 +225,7 @@ def test_trials_that_a_higher_max_resource_takes_further_are_left(scheduler: Sch
     ],
     ids=["fifo", "asha, stopping", "asha of one rung"],
 )
-def test_a_sweep_that_is_carried_on_does_not_keep_them_again(scheduler: Scheduler) -> None:
+def test_a_sweep_that_is_resumed_does_not_keep_them_again(scheduler: Scheduler) -> None:
     sweep = Sweep(scheduler)
     sweep.decide(6)
     for trial in range(3):
@@ -238,7 +238,7 @@ def test_a_sweep_that_is_carried_on_does_not_keep_them_again(scheduler: Schedule
     assert sweep.held == [4, 5]
 
 
-def test_a_trial_goes_as_soon_as_enough_better_ones_have_ended_its_rung() -> None:
+def test_a_trial_is_removable_once_enough_better_ones_have_ended_its_rung() -> None:
     """Halving of 4, 2, 1: while the rung goes on, the third best of three is out."""
     sweep = Sweep(Halving(max_resource=4))
     sweep.decide(4)
@@ -252,7 +252,7 @@ def test_a_trial_goes_as_soon_as_enough_better_ones_have_ended_its_rung() -> Non
     assert sweep.held == [1, 2, 3], "of two that are out the better one may still be the best"
 
 
-def test_failed_trials_keep_theirs_until_they_are_tried_again() -> None:
+def test_failed_trials_keep_theirs_until_they_are_retried() -> None:
     sweep = Sweep(Hyperband(max_resource=3))
     sweep.decide(9)
     for trial, value in ((0, 0.1), (1, 0.5)):
@@ -316,7 +316,7 @@ def test_a_trial_that_its_user_stops_is_not_promoted_but_the_next_best() -> None
     assert sweep.scheduler.decide(1) == [Promote(1, 1, 3)]
 
 
-def test_a_scheduler_that_does_not_tell_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_dropped_list_only_stopped_trials_are_removable(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(Scheduler):
         needs_reports = False
         clones = False
@@ -344,7 +344,7 @@ def test_a_scheduler_that_does_not_tell_keeps_all(monkeypatch: pytest.MonkeyPatc
     assert sweep.held == [0, 1]
 
 
-def test_a_trial_that_was_stopped_can_go_when_the_sweep_has_been_carried_on() -> None:
+def test_a_trial_that_was_stopped_can_go_when_the_sweep_has_been_resumed() -> None:
     scheduler = Fifo(max_resource=9, trials=3)
     state = SweepState()
     retention = Retention(state, scheduler)

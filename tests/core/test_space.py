@@ -102,7 +102,7 @@ FINITE = space_of(
         ),
     ],
 )
-def test_senseless_domain_tells_all_its_problems(make: Any, problems: list[tuple[str, str]]) -> None:
+def test_an_invalid_domain_reports_all_its_problems(make: Any, problems: list[tuple[str, str]]) -> None:
     with pytest.raises(InvalidDomain) as caught:
         make()
     assert list(caught.value.problems) == problems
@@ -262,7 +262,7 @@ def test_each_int_is_as_likely_as_its_share_of_the_scale() -> None:
         (lambda: space_of("b > 1", a=Int(0, 1)), "constraint 'b > 1': 'b' is no parameter"),
     ],
 )
-def test_space_that_does_not_hold_together_is_refused(make: Any, problem: str) -> None:
+def test_an_inconsistent_space_is_refused(make: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
         make()
 
@@ -383,12 +383,12 @@ def test_grid_spaces_points_evenly_on_the_scale_of_the_domain() -> None:
         ({"lr": 3, "momentum": 2, "optimizer": 1}, "optimizer: its values are listed, all of them are taken"),
     ],
 )
-def test_grid_says_what_is_wrong_with_its_number_of_points(num_points: Any, problem: str) -> None:
+def test_a_wrong_number_of_grid_points_is_reported(num_points: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
         DIGITS.grid(num_points)
 
 
-def test_check_tells_everything_that_is_wrong() -> None:
+def test_check_reports_every_problem() -> None:
     space = space_of(
         "batch_size * accum <= 512",
         lr=Float(1e-4, 1.0, log=True),
@@ -421,7 +421,7 @@ def test_check_tells_everything_that_is_wrong() -> None:
     ]
 
 
-def test_constraint_that_cannot_be_computed_is_told() -> None:
+def test_a_constraint_that_cannot_be_computed_is_reported() -> None:
     space = space_of("rate < 0.5", rate=Choice((None, 0.1)))
     problem = "'rate < 0.5' cannot be computed for rate=None: "
     problem += "'<' not supported between instances of 'NoneType' and 'float'"
@@ -430,7 +430,7 @@ def test_constraint_that_cannot_be_computed_is_told() -> None:
     assert space.check({"rate": None}) == [f"constraint {problem}"]
 
 
-def test_complete_makes_a_users_configuration_canonical() -> None:
+def test_canonicalise_gives_the_domains_own_values_in_order() -> None:
     space = space_of(
         x=Float(0, 1, step=0.1),
         lr=Float(0, 1),

@@ -93,7 +93,7 @@ def counts(state: SweepState) -> dict[str, int]:
     return {status.value: count for status, count in state.counts.items() if count}
 
 
-def test_a_trial_that_goes_on_without_its_checkpoint_is_told_of_while_it_trains() -> None:
+def test_a_trial_that_resumes_without_its_checkpoint_is_listed_while_it_trains() -> None:
     """As when a better trial is stopped by its user after this one's checkpoint was removed."""
     events: list[AnyEvent] = [TrialCreated(trial, {"x": 0.5}, 0, 1) for trial in range(3)]
     events += [finished(trial, 0, 0.1 * trial) for trial in range(3)]
@@ -110,7 +110,7 @@ def test_a_trial_that_goes_on_without_its_checkpoint_is_told_of_while_it_trains(
     assert warning_lines(state, now=0.0) == []
 
 
-def test_a_new_state_knows_nothing() -> None:
+def test_a_new_state_is_empty() -> None:
     state = SweepState()
     assert snapshot(state) == {
         "started": None,
@@ -234,7 +234,7 @@ def test_runs_wait_in_the_order_in_which_they_came_to_wait() -> None:
     assert list(state.waiting) == [RunId(2, 0), RunId(1, 0), RunId(0, 1)]
 
 
-def test_packed_runs_know_their_task() -> None:
+def test_runs_of_one_task_know_their_task() -> None:
     state = SweepState.replay([*created(0, 1, 2), planned("b", [(0, 0), (1, 0)], [(2, 0)])])
     assert [trial.runs[0].task for trial in state.trials] == [0, 0, 1]
 
@@ -306,7 +306,7 @@ def test_an_abandoned_batch_leaves_its_runs_as_if_it_had_never_been() -> None:
     assert snapshot(state) == {**before, "gpus": 2}
 
 
-def test_a_batch_that_a_submit_limit_kept_out_is_told_of_until_one_goes_in() -> None:
+def test_a_submit_limit_is_shown_until_a_batch_is_accepted() -> None:
     state = SweepState.replay([started(), *created(0), planned("a", [(0, 0)])])
     state.apply(BatchAbandoned("a", "QOSMaxSubmitJobPerUserLimit", over_limit=True))
     assert (state.submit_limit, list(state.waiting)) == ("QOSMaxSubmitJobPerUserLimit", [RunId(0, 0)])
@@ -315,7 +315,7 @@ def test_a_batch_that_a_submit_limit_kept_out_is_told_of_until_one_goes_in() -> 
     assert state.submit_limit == ""
 
 
-def test_errors_that_are_tried_again_and_time_limits_are_counted() -> None:
+def test_errors_that_are_retried_and_time_limits_are_counted() -> None:
     state = SweepState.replay(created(0))
     for attempt, why in enumerate([Interruption.TRAINING_ERROR, Interruption.TIMEOUT, Interruption.TIMEOUT]):
         state.apply(planned(f"b{attempt}", [(0, 0)]))
@@ -325,7 +325,7 @@ def test_errors_that_are_tried_again_and_time_limits_are_counted() -> None:
     assert state.interrupted == {Interruption.TRAINING_ERROR: 1, Interruption.TIMEOUT: 2}
 
 
-def test_a_failed_run_that_is_tried_again_waits_with_nothing_counted_against_it() -> None:
+def test_a_failed_run_that_is_retried_waits_with_nothing_counted_against_it() -> None:
     state = SweepState.replay([started(), *created(0, 1), planned("a", [(0, 0)])])
     state.apply(RunInterrupted(0, 0, Interruption.TIMEOUT, batch="a", seconds=5.0, requeued=True))
     state.apply(RunFinished(0, 0, Outcome.LOST, restart=1, batch="a", seconds=2.0, message="given up"))
@@ -343,7 +343,7 @@ def test_a_failed_run_that_is_tried_again_waits_with_nothing_counted_against_it(
     assert state.best == Best(0, 0, 0.5, 1, {"x": 0})
 
 
-def test_an_ending_costs_the_attempts_of_before_too() -> None:
+def test_the_cost_of_a_run_includes_earlier_attempts() -> None:
     state = SweepState.replay([*created(0), planned("a", [(0, 0)])])
     state.apply(RunInterrupted(0, 0, Interruption.TIMEOUT, batch="a", seconds=5.0, gpu_seconds=10.0))
     state.apply(planned("b", [(0, 0)]))
@@ -353,7 +353,7 @@ def test_an_ending_costs_the_attempts_of_before_too() -> None:
     assert (state.spent_s, state.spent_gpu_s) == (6.0, 12.0)
 
 
-def test_a_run_began_where_its_first_attempt_that_is_known_of_began() -> None:
+def test_a_run_starts_where_its_first_known_attempt_started() -> None:
     state = SweepState.replay(created(0))
     for attempt, start in enumerate([None, 3, 5]):
         state.apply(planned(f"b{attempt}", [(0, 0)]))
@@ -366,7 +366,7 @@ def test_a_run_began_where_its_first_attempt_that_is_known_of_began() -> None:
     assert (run.start, run.step) == (3, 9)
 
 
-def test_stopping_ending_and_carrying_on() -> None:
+def test_a_stop_is_kept_until_the_sweep_is_resumed() -> None:
     stop, none = StopRequested(1.0, "stopped by ada", "r.json"), TrialsExhausted("no more", "budget")
     end = SweepEnded(2.0, SweepOutcome.STOPPED, "stopped by ada")
     state = SweepState.replay([started(), stop, none, end])
@@ -376,7 +376,7 @@ def test_stopping_ending_and_carrying_on() -> None:
     assert state.requests == {"r.json"}  # taken up once and for ever
 
 
-def test_a_pause_is_over_when_the_sweep_is_carried_on_and_so_is_the_count_of_dead_batches() -> None:
+def test_a_pause_is_over_when_the_sweep_is_resumed_and_so_is_the_count_of_dead_batches() -> None:
     pause = PauseRequested(1.0, "3 batches in a row died at once")
     state = SweepState.replay([started(), *created(0), planned("b", [(0, 0)]), BatchClosed("b"), pause])
     assert (state.pausing, state.failed_batches_in_a_row) == (pause, 1)
@@ -391,7 +391,7 @@ def test_what_a_batch_took_beyond_its_runs_is_spent_when_it_is_closed() -> None:
     assert (state.spent_s, state.spent_gpu_s, state.live) == (4.5, 9.0, {})
 
 
-def test_a_batch_knows_what_hinders_it_what_was_let_go_and_who_ticks_after_it() -> None:
+def test_a_batch_has_its_blocked_reason_released_tasks_and_tick_job() -> None:
     state = SweepState.replay([*created(0, 1), planned("b", [(0, 0)], [(1, 0)])])
     state.apply(BatchBlocked("b", "2 tasks: PartitionTimeLimit"))
     state.apply(TasksReleased("b", (0,)))
@@ -419,14 +419,14 @@ def test_a_batch_knows_what_hinders_it_what_was_let_go_and_who_ticks_after_it() 
         (RunInterrupted(0, 0, Interruption.PREEMPTED, batch="b"), 0),
     ],
 )
-def test_a_batch_of_which_nothing_lived_for_longer_than_a_moment_has_died(
+def test_a_batch_without_any_progress_counts_as_failed(
     ending: RunFinished | RunInterrupted, dead: int
 ) -> None:
     state = SweepState.replay([started(), *created(0), planned("b", [(0, 0)]), ending, BatchClosed("b")])
     assert (state.failed_batches_in_a_row, state.last_batch_failure) == (dead, "no" if dead else "")
 
 
-def test_trials_that_fail_at_a_node_for_its_own_reasons_are_kept_until_one_does_well_there() -> None:
+def test_node_faults_are_counted_until_a_run_succeeds_on_the_node() -> None:
     state = SweepState.replay([*created(0, 1, 2), planned("b", [(0, 0)], [(1, 0)], [(2, 0)])])
     state.apply(RunInterrupted(0, 0, Interruption.NODE_FAIL, batch="b", node="n1", message="down"))
     state.apply(RunInterrupted(1, 0, Interruption.PREEMPTED, batch="b", node="n1"))
@@ -440,7 +440,7 @@ def test_trials_that_fail_at_a_node_for_its_own_reasons_are_kept_until_one_does_
     assert (state.node_faults, state.excluded) == ({}, {"n1": out})
 
 
-def test_a_driver_s_own_stop_is_no_request() -> None:
+def test_a_stop_by_the_driver_is_not_a_request() -> None:
     assert SweepState.replay([StopRequested(1.0, "own")]).requests == set()
 
 
@@ -531,7 +531,7 @@ def test_with_repeats_the_best_is_by_the_mean_once_all_have_ended() -> None:
     assert state.configurations == 2
 
 
-def test_a_repeat_that_is_tried_again_takes_the_value_of_its_configuration_back_until_it_has_ended() -> None:
+def test_a_repeat_that_is_retried_takes_the_value_of_its_configuration_back_until_it_has_ended() -> None:
     identity = {"objective": {"mode": "min"}, "repeats": 2}
     state = SweepState.replay([SweepStarted("cafe01", "s", 0.0, identity)])
     for trial in range(4):
@@ -573,7 +573,7 @@ def test_enqueued_configurations_wait_until_their_trials_start() -> None:
     assert list(state.enqueued) == [{"x": 8}]
 
 
-def test_clones_do_not_count_as_chosen_and_their_parents_checkpoints_are_wanted_until_they_ran() -> None:
+def test_clones_are_no_new_configurations_and_need_their_parents_checkpoints() -> None:
     state = SweepState.replay([started(), *created(0, 1), finished(0, 0, 1.0)])
     state.apply(TrialCreated(2, {"x": 5}, 1, 4, parent=0, start=2, origin="clone"))
     assert (state.configurations, state.clone_steps(0), state.clone_steps(1)) == (2, [2], [])
@@ -643,7 +643,7 @@ def test_replay_gives_the_state_of_the_live_sweep_after_every_event() -> None:
         assert snapshot(SweepState.replay(events[:position])) == snapshot(live)
 
 
-def test_the_whole_story_adds_up() -> None:
+def test_counts_and_costs_of_a_whole_sweep_add_up() -> None:
     state = SweepState.replay(story())
     assert counts(state) == {"completed": 3, "stopped": 1}
     assert (state.live, list(state.waiting), state.outstanding) == ({}, [], 0)

@@ -1,4 +1,4 @@
-"""ASHA against tables worked by hand: who goes on, at the moment of each result."""
+"""ASHA against tables worked by harness: who goes on, at the moment of each result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpcsweep.core.plans import BracketPlan
 from hpcsweep.core.protocols import Promote, Start, Stop
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.asha_brackets import Rung
-from tests.schedulers.playing import EXHAUSTED, Hand
+from tests.schedulers.scheduler_harness import EXHAUSTED, Harness
 
 # --------------------------------------------------------------------------- promotion
 
@@ -36,42 +36,42 @@ ONE_AFTER_ANOTHER = [
 
 
 def test_the_top_third_of_all_that_ended_go_on_and_promoted_ones_stay_in_the_count() -> None:
-    hand = Hand(ASHA(max_resource=9))
-    hand.take(7)
+    harness = Harness(ASHA(max_resource=9))
+    harness.take(7)
     decisions = []
     for (trial, rung, value), _ in ONE_AFTER_ANOTHER:
-        hand.finish(rung, {trial: value})
-        decisions += hand.take(1)
+        harness.finish(rung, {trial: value})
+        decisions += harness.take(1)
     assert decisions == [decision for _, decision in ONE_AFTER_ANOTHER]
 
 
 def test_after_a_promotion_the_next_best_trial_is_not_promoted_in_its_place() -> None:
-    hand = Hand(ASHA(max_resource=9))
-    hand.take(3)
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
-    assert hand.take(1) == [Promote(0, 1, 3)]
-    assert hand.take(3) == [Start(0, 1)] * 3
+    harness = Harness(ASHA(max_resource=9))
+    harness.take(3)
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+    assert harness.take(1) == [Promote(0, 1, 3)]
+    assert harness.take(3) == [Start(0, 1)] * 3
 
 
 def test_promotions_come_from_the_most_advanced_rung_first_then_best_first_then_starts() -> None:
-    hand = Hand(ASHA(max_resource=4, eta=2))
-    hand.take(8)
-    hand.finish(0, {trial: float(trial) for trial in range(8)})
-    hand.take(2)
-    hand.finish(1, {0: 5.0, 1: 4.0})
+    harness = Harness(ASHA(max_resource=4, eta=2))
+    harness.take(8)
+    harness.finish(0, {trial: float(trial) for trial in range(8)})
+    harness.take(2)
+    harness.finish(1, {0: 5.0, 1: 4.0})
     promotions = [Promote(1, 2, 4), Promote(2, 1, 2), Promote(3, 1, 2)]
-    assert hand.scheduler.decide(1) == promotions[:1]
-    assert hand.scheduler.decide(2) == promotions[:2]
-    assert hand.scheduler.decide(5) == [*promotions, Start(0, 1), Start(0, 1)]
-    assert hand.take(5, at_most=1) == promotions[:1]
-    assert hand.scheduler.decide(2) == promotions[1:]
+    assert harness.scheduler.decide(1) == promotions[:1]
+    assert harness.scheduler.decide(2) == promotions[:2]
+    assert harness.scheduler.decide(5) == [*promotions, Start(0, 1), Start(0, 1)]
+    assert harness.take(5, at_most=1) == promotions[:1]
+    assert harness.scheduler.decide(2) == promotions[1:]
 
 
 def test_maximising_promotes_the_largest_value_and_ties_go_to_the_older_trial() -> None:
-    hand = Hand(ASHA(max_resource=9, minimise=False))
-    hand.take(3)
-    hand.finish(0, {2: 0.7, 1: 0.7, 0: 0.5})
-    assert hand.take(1) == [Promote(1, 1, 3)]
+    harness = Harness(ASHA(max_resource=9, minimise=False))
+    harness.take(3)
+    harness.finish(0, {2: 0.7, 1: 0.7, 0: 0.5})
+    assert harness.take(1) == [Promote(1, 1, 3)]
 
 
 @pytest.mark.parametrize(
@@ -86,18 +86,18 @@ def test_maximising_promotes_the_largest_value_and_ties_go_to_the_older_trial() 
 def test_a_failed_run_counts_as_the_worst_and_is_never_promoted(
     values: dict[int, float | None], promoted: list[int]
 ) -> None:
-    hand = Hand(ASHA(max_resource=9, trials=len(values)))
-    hand.take(len(values))
-    hand.finish(0, values)
-    assert hand.take(9) == [Promote(trial, 1, 3) for trial in promoted]
+    harness = Harness(ASHA(max_resource=9, trials=len(values)))
+    harness.take(len(values))
+    harness.finish(0, values)
+    assert harness.take(9) == [Promote(trial, 1, 3) for trial in promoted]
 
 
 def test_a_stopped_run_is_not_promoted_however_good_its_value_is() -> None:
-    hand = Hand(ASHA(max_resource=9, trials=3))
-    hand.take(3)
-    hand.stop(0, 0, 0.0)
-    hand.finish(0, {1: 0.7, 2: 0.5})
-    assert hand.take(9) == [Promote(2, 1, 3)]
+    harness = Harness(ASHA(max_resource=9, trials=3))
+    harness.take(3)
+    harness.stop(0, 0, 0.0)
+    harness.finish(0, {1: 0.7, 2: 0.5})
+    assert harness.take(9) == [Promote(2, 1, 3)]
 
 
 class Counted:
@@ -155,8 +155,8 @@ def test_rungs_are_powers_of_eta_and_the_largest_resource_and_brackets_begin_hig
 
 
 def test_trials_are_spread_over_brackets_as_hyperband_does() -> None:
-    hand = Hand(ASHA(max_resource=81, brackets=5))
-    assert Counter(hand.take(143)) == {
+    harness = Harness(ASHA(max_resource=81, brackets=5))
+    assert Counter(harness.take(143)) == {
         Start(0, 1): 81,
         Start(1, 3): 34,
         Start(2, 9): 15,
@@ -165,9 +165,9 @@ def test_trials_are_spread_over_brackets_as_hyperband_does() -> None:
     }
 
 
-def test_one_at_a_time_each_trial_goes_where_the_share_is_short_of_most() -> None:
-    hand = Hand(ASHA(max_resource=81, brackets=5))
-    order = [decision for _ in range(10) for decision in hand.take(1)]
+def test_each_trial_goes_to_the_bracket_furthest_below_its_share() -> None:
+    harness = Harness(ASHA(max_resource=81, brackets=5))
+    order = [decision for _ in range(10) for decision in harness.take(1)]
     brackets = [decision.bracket for decision in order if isinstance(decision, Start)]
     # (2 started + 1) / weight with the weights 81, 34, 15, 8, 5, smallest first.
     assert brackets == [0, 1, 0, 0, 2, 0, 1, 0, 3, 0]
@@ -179,52 +179,52 @@ def test_starts_of_one_bracket_are_handed_out_together() -> None:
 
 
 def test_brackets_are_compared_each_by_itself() -> None:
-    hand = Hand(ASHA(max_resource=9, brackets=2))
+    harness = Harness(ASHA(max_resource=9, brackets=2))
     # Weights 9 and 5: trials 0 to 2 in bracket 0, 3 and 4 in bracket 1.
-    assert hand.take(5) == [Start(0, 1)] * 3 + [Start(1, 3)] * 2
-    hand.finish(0, {0: 0.3, 1: 0.2, 3: 0.0, 4: 0.1})
-    assert not any(isinstance(decision, Promote) for decision in hand.scheduler.decide(5))
-    hand.finish(0, {2: 0.5})
-    assert hand.scheduler.decide(1) == [Promote(1, 1, 3)]
+    assert harness.take(5) == [Start(0, 1)] * 3 + [Start(1, 3)] * 2
+    harness.finish(0, {0: 0.3, 1: 0.2, 3: 0.0, 4: 0.1})
+    assert not any(isinstance(decision, Promote) for decision in harness.scheduler.decide(5))
+    harness.finish(0, {2: 0.5})
+    assert harness.scheduler.decide(1) == [Promote(1, 1, 3)]
 
 
 def test_of_two_brackets_the_promotion_to_more_resource_goes_first() -> None:
-    hand = Hand(ASHA(max_resource=9, brackets=2, trials=10))
-    hand.take(10)
-    hand.finish(0, {trial: float(trial) for trial in range(10)})
+    harness = Harness(ASHA(max_resource=9, brackets=2, trials=10))
+    harness.take(10)
+    harness.finish(0, {trial: float(trial) for trial in range(10)})
     # 6 and 4 trials: the best two of bracket 0 go to 3, the best one of bracket 1 to 9.
-    assert hand.scheduler.decide(9) == [Promote(6, 1, 9), Promote(0, 1, 3), Promote(1, 1, 3)]
+    assert harness.scheduler.decide(9) == [Promote(6, 1, 9), Promote(0, 1, 3), Promote(1, 1, 3)]
 
 
 # --------------------------------------------------------------------------- the end
 
 
 def test_it_is_done_when_no_trial_may_start_and_no_run_can_bring_a_promotion() -> None:
-    hand = Hand(ASHA(max_resource=3, trials=4))
-    assert hand.take(9) == [Start(0, 1)] * 4
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
-    assert hand.take(9) == [Promote(0, 1, 3)]
-    assert not hand.scheduler.done
-    hand.finish(0, {3: 0.0})  # the top 1 of 4 now
-    assert not hand.scheduler.done
-    assert hand.take(9) == [Promote(3, 1, 3)]
-    assert hand.scheduler.done, "what goes on is at the last rung"
-    hand.finish(1, {0: 0.1, 3: 0.0})
-    assert hand.scheduler.done
-    assert hand.take(9) == []
+    harness = Harness(ASHA(max_resource=3, trials=4))
+    assert harness.take(9) == [Start(0, 1)] * 4
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+    assert harness.take(9) == [Promote(0, 1, 3)]
+    assert not harness.scheduler.done
+    harness.finish(0, {3: 0.0})  # the top 1 of 4 now
+    assert not harness.scheduler.done
+    assert harness.take(9) == [Promote(3, 1, 3)]
+    assert harness.scheduler.done, "what goes on is at the last rung"
+    harness.finish(1, {0: 0.1, 3: 0.0})
+    assert harness.scheduler.done
+    assert harness.take(9) == []
 
 
-def test_an_exhausted_space_ends_starts_but_not_promotions_until_it_is_carried_on() -> None:
-    hand = Hand(ASHA(max_resource=3))
-    hand.take(3)
-    hand.scheduler.apply(EXHAUSTED)
-    assert not hand.scheduler.done
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
-    assert hand.take(9) == [Promote(0, 1, 3)]
-    assert hand.scheduler.done
-    hand.scheduler.apply(SweepResumed(0.0))
-    assert not hand.scheduler.done
-    assert hand.take(2) == [Start(0, 1)] * 2
+def test_an_exhausted_space_ends_starts_but_not_promotions_until_it_is_resumed() -> None:
+    harness = Harness(ASHA(max_resource=3))
+    harness.take(3)
+    harness.scheduler.apply(EXHAUSTED)
+    assert not harness.scheduler.done
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+    assert harness.take(9) == [Promote(0, 1, 3)]
+    assert harness.scheduler.done
+    harness.scheduler.apply(SweepResumed(0.0))
+    assert not harness.scheduler.done
+    assert harness.take(2) == [Start(0, 1)] * 2
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_an_exhausted_space_ends_starts_but_not_promotions_until_it_is_carried_o
         ({"max_resource": 9, "brackets": 0}, "brackets: must be at least 1, got 0"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named(options: dict[str, int], message: str) -> None:
+def test_an_invalid_option_is_named(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         ASHA(**options)  # type: ignore[arg-type]
 
@@ -260,122 +260,122 @@ AT_THE_FIRST_MILESTONE = [
 ]
 
 
-def stopping(**options: int | bool) -> Hand:
+def stopping(**options: int | bool) -> Harness:
     scheduler = ASHA(**{"max_resource": 9, "stopping": True, **options})  # type: ignore[arg-type]
-    hand = Hand(scheduler)
-    hand.take(10)
-    return hand
+    harness = Harness(scheduler)
+    harness.take(10)
+    return harness
 
 
-def stopped(hand: Hand) -> list[int]:
-    return [decision.trial for decision in hand.scheduler.decide(0) if isinstance(decision, Stop)]
+def stopped(harness: Harness) -> list[int]:
+    return [decision.trial for decision in harness.scheduler.decide(0) if isinstance(decision, Stop)]
 
 
 def test_stopping_lets_a_run_go_on_unless_it_is_outside_the_top_third_at_a_milestone() -> None:
-    hand = stopping()
-    assert hand.scheduler.needs_reports
+    harness = stopping()
+    assert harness.scheduler.needs_reports
     goes_on = []
     for trial, value, _ in AT_THE_FIRST_MILESTONE:
-        hand.report(trial, {1: value})
-        goes_on.append(trial not in stopped(hand))
+        harness.report(trial, {1: value})
+        goes_on.append(trial not in stopped(harness))
     assert goes_on == [expected for *_, expected in AT_THE_FIRST_MILESTONE]
 
 
 def test_a_stop_says_rung_value_and_rank_and_is_decided_without_slots_until_it_is_in_force() -> None:
-    hand = stopping(trials=10)
-    hand.report(0, {1: 0.5})
-    hand.report(1, {1: 0.75})
+    harness = stopping(trials=10)
+    harness.report(0, {1: 0.5})
+    harness.report(1, {1: 0.75})
     stop = Stop(
         1,
         "asha: at the rung of resource 1 its value 0.75 is number 2 of 2, and the best 1 of them go on",
     )
-    assert hand.scheduler.decide(0) == hand.scheduler.decide(5) == [stop]
-    assert hand.take(0) == [stop]
-    assert hand.scheduler.decide(0) == []
-    hand.report(1, {2: 0.9, 3: 0.9})
-    assert hand.scheduler.decide(0) == []
+    assert harness.scheduler.decide(0) == harness.scheduler.decide(5) == [stop]
+    assert harness.take(0) == [stop]
+    assert harness.scheduler.decide(0) == []
+    harness.report(1, {2: 0.9, 3: 0.9})
+    assert harness.scheduler.decide(0) == []
 
 
 def test_stops_come_before_starts() -> None:
-    hand = stopping()
-    hand.report(0, {1: 0.5})
-    hand.report(1, {1: 0.75})
-    first, *rest = hand.scheduler.decide(2)
+    harness = stopping()
+    harness.report(0, {1: 0.5})
+    harness.report(1, {1: 0.75})
+    first, *rest = harness.scheduler.decide(2)
     assert isinstance(first, Stop)
     assert rest == [Start(0, 9)] * 2
 
 
 def test_a_run_that_ends_before_its_stop_needs_none() -> None:
-    hand = stopping()
-    hand.report(0, {1: 0.5})
-    hand.report(1, {1: 0.75})
-    hand.finish(0, {1: 0.75})
-    assert hand.scheduler.decide(0) == []
+    harness = stopping()
+    harness.report(0, {1: 0.5})
+    harness.report(1, {1: 0.75})
+    harness.finish(0, {1: 0.75})
+    assert harness.scheduler.decide(0) == []
 
 
 def test_a_milestone_counts_the_first_report_at_or_after_it_and_only_that() -> None:
-    hand = stopping()
-    hand.report(0, {2: 0.5})  # the value of milestone 1
-    hand.report(1, {1: 0.4, 2: 0.6})  # better at milestone 1, what follows is of no milestone
-    assert stopped(hand) == []
-    hand.report(2, {2: 0.45})
-    assert stopped(hand) == [2]
+    harness = stopping()
+    harness.report(0, {2: 0.5})  # the value of milestone 1
+    harness.report(1, {1: 0.4, 2: 0.6})  # better at milestone 1, what follows is of no milestone
+    assert stopped(harness) == []
+    harness.report(2, {2: 0.45})
+    assert stopped(harness) == [2]
 
 
 def test_a_report_that_passes_several_milestones_counts_for_the_last_of_them() -> None:
-    hand = stopping()
-    hand.report(0, {4: 0.1})  # milestone 3, and not milestone 1
-    hand.report(1, {1: 0.9})
-    assert stopped(hand) == []
-    hand.report(1, {3: 0.8})
-    assert stopped(hand) == [1]
+    harness = stopping()
+    harness.report(0, {4: 0.1})  # milestone 3, and not milestone 1
+    harness.report(1, {1: 0.9})
+    assert stopped(harness) == []
+    harness.report(1, {3: 0.8})
+    assert stopped(harness) == [1]
 
 
 def test_nothing_is_stopped_at_the_end_of_its_run() -> None:
-    hand = stopping()
-    hand.report(0, {1: 0.1, 3: 0.1})
-    hand.report(1, {9: 0.9})
-    assert stopped(hand) == []
+    harness = stopping()
+    harness.report(0, {1: 0.1, 3: 0.1})
+    harness.report(1, {9: 0.9})
+    assert stopped(harness) == []
 
 
 def test_a_run_that_failed_counts_as_the_worst_at_the_milestone_that_it_did_not_reach() -> None:
-    hand = stopping()
-    hand.report(0, {1: 0.5})
-    hand.finish(0, dict.fromkeys(range(2, 6)))
-    hand.report(1, {1: 0.6})  # 2 of 6, and the best 2 go on
-    assert stopped(hand) == []
-    hand.report(6, {1: 0.7})  # 3 of 7
-    assert stopped(hand) == [6]
+    harness = stopping()
+    harness.report(0, {1: 0.5})
+    harness.finish(0, dict.fromkeys(range(2, 6)))
+    harness.report(1, {1: 0.6})  # 2 of 6, and the best 2 go on
+    assert stopped(harness) == []
+    harness.report(6, {1: 0.7})  # 3 of 7
+    assert stopped(harness) == [6]
 
 
 def test_stopping_when_maximising_stops_the_small_values() -> None:
-    hand = stopping(minimise=False)
-    hand.report(0, {1: 0.5})
-    hand.report(1, {1: 0.75})
-    hand.report(2, {1: 0.25})
-    assert stopped(hand) == [2]
+    harness = stopping(minimise=False)
+    harness.report(0, {1: 0.5})
+    harness.report(1, {1: 0.75})
+    harness.report(2, {1: 0.25})
+    assert stopped(harness) == [2]
 
 
 def test_milestones_of_a_bracket_begin_at_its_rung_and_count_its_own_trials() -> None:
     scheduler = ASHA(max_resource=9, brackets=2, stopping=True)
-    hand = Hand(scheduler)
+    harness = Harness(scheduler)
     for trial, bracket in enumerate((0, 1, 1)):
         scheduler.apply(TrialCreated(trial, {}, bracket, 9))
-    hand.report(0, {1: 0.0, 3: 0.0})
-    hand.report(1, {1: 0.5, 3: 0.5})
-    hand.report(2, {1: 0.7})
-    assert stopped(hand) == []
-    hand.report(2, {3: 0.7})
-    assert stopped(hand) == [2]
+    harness.report(0, {1: 0.0, 3: 0.0})
+    harness.report(1, {1: 0.5, 3: 0.5})
+    harness.report(2, {1: 0.7})
+    assert stopped(harness) == []
+    harness.report(2, {3: 0.7})
+    assert stopped(harness) == [2]
 
 
 def test_stopping_is_done_when_its_last_run_has_ended() -> None:
-    hand = Hand(ASHA(max_resource=9, stopping=True, trials=2))
-    assert hand.take(5) == [Start(0, 9)] * 2
-    hand.finish(0, {0: 0.1})
-    assert not hand.scheduler.done
-    hand.finish(0, {1: 0.1})
-    assert hand.scheduler.done
+    harness = Harness(ASHA(max_resource=9, stopping=True, trials=2))
+    assert harness.take(5) == [Start(0, 9)] * 2
+    harness.finish(0, {0: 0.1})
+    assert not harness.scheduler.done
+    harness.finish(0, {1: 0.1})
+    assert harness.scheduler.done
 
 
 def test_the_plan_has_sizes_where_the_number_of_trials_is_known_and_estimates_where_results_decide() -> None:

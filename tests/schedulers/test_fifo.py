@@ -55,7 +55,7 @@ def test_without_a_number_of_trials_it_goes_on_until_the_space_is_exhausted() ->
     assert scheduler.done
 
 
-def test_a_sweep_that_is_carried_on_starts_trials_again() -> None:
+def test_a_sweep_that_is_resumed_starts_trials_again() -> None:
     scheduler = fifo_after([*created(2), EXHAUSTED, SweepResumed(0.0)], trials=5)
     assert not scheduler.done
     assert scheduler.decide(9) == [Start(0, 4)] * 3

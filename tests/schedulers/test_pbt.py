@@ -1,4 +1,4 @@
-"""Population based training, worked by hand: who is replaced, by whom, and with what configuration."""
+"""Population based training, worked by harness: who is replaced, by whom, and with what configuration."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from hpcsweep.core.plans import BracketPlan, SchedulerPlan
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Parameter, Space
 from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT, perturb, perturb_value
-from tests.schedulers.playing import EXHAUSTED, Hand
+from tests.schedulers.scheduler_harness import EXHAUSTED, Harness
 
 LR = Space((Parameter("lr", Float(0.1, 1.0)),))
 
 
-def population(size: int, **options: Any) -> Hand:
+def population(size: int, **options: Any) -> Harness:
     """Intervals end at 2, 4 and 6; learning rates are 0.2, 0.3, ... by number of the trial."""
     scheduler = PBT(
         **{"population": size, "interval": 2, "max_resource": 6, "space": LR, "seed": 0, **options}
     )
-    return Hand(scheduler, configs=[{"lr": round(0.2 + trial / 10, 1)} for trial in range(size)])
+    return Harness(scheduler, configs=[{"lr": round(0.2 + trial / 10, 1)} for trial in range(size)])
 
 
 def without_configs(decisions: list[Decision]) -> list[Decision]:
@@ -45,42 +45,42 @@ def without_configs(decisions: list[Decision]) -> list[Decision]:
 # --------------------------------------------------------------------------- who
 
 
-def test_what_is_enqueued_takes_a_free_place_else_one_of_its_own_and_is_compared_with_the_others() -> None:
-    hand = population(4)
-    hand.take(2)
-    hand.scheduler.apply(ConfigsEnqueued(({"lr": 0.5}, {"lr": 0.6}, {"lr": 0.7})))
-    assert hand.scheduler.decide(9) == [Start(2, 2), Start(3, 2), Start(4, 2)]
+def test_enqueued_configurations_take_free_places_or_extend_the_population() -> None:
+    harness = population(4)
+    harness.take(2)
+    harness.scheduler.apply(ConfigsEnqueued(({"lr": 0.5}, {"lr": 0.6}, {"lr": 0.7})))
+    assert harness.scheduler.decide(9) == [Start(2, 2), Start(3, 2), Start(4, 2)]
     for trial, place in ((2, 2), (3, 3), (4, 4)):
-        hand.scheduler.apply(TrialCreated(trial, {"lr": 0.5}, place, 2, origin="enqueued"))
-    assert hand.scheduler.decide(9) == []
+        harness.scheduler.apply(TrialCreated(trial, {"lr": 0.5}, place, 2, origin="enqueued"))
+    assert harness.scheduler.decide(9) == []
     for trial in range(4):
-        hand.scheduler.apply(RunFinished(trial, 0, Outcome.COMPLETED, 0.1 * trial))
-    hand.scheduler.apply(RunFinished(4, 0, Outcome.COMPLETED, 0.9))
-    (clone,) = [one for one in hand.scheduler.decide(9) if isinstance(one, Clone)]
+        harness.scheduler.apply(RunFinished(trial, 0, Outcome.COMPLETED, 0.1 * trial))
+    harness.scheduler.apply(RunFinished(4, 0, Outcome.COMPLETED, 0.9))
+    (clone,) = [one for one in harness.scheduler.decide(9) if isinstance(one, Clone)]
     assert (clone.bracket, clone.parent) == (4, 0)
-    hand.scheduler.apply(EXHAUSTED)
-    hand.scheduler.apply(ConfigsEnqueued(({"lr": 0.8},)))
-    assert Start(5, 2) in hand.scheduler.decide(9)
-    hand.scheduler.apply(TrialsExhausted("budget.trials 5 is reached", "budget"))
-    assert Start(5, 2) not in hand.scheduler.decide(9)
+    harness.scheduler.apply(EXHAUSTED)
+    harness.scheduler.apply(ConfigsEnqueued(({"lr": 0.8},)))
+    assert Start(5, 2) in harness.scheduler.decide(9)
+    harness.scheduler.apply(TrialsExhausted("budget.trials 5 is reached", "budget"))
+    assert Start(5, 2) not in harness.scheduler.decide(9)
 
 
 def test_a_population_of_four_from_end_to_end() -> None:
-    hand = population(4)
-    log: list[list[Decision]] = [hand.take(4)]
+    harness = population(4)
+    log: list[list[Decision]] = [harness.take(4)]
     for trial, value in enumerate((0.1, 0.2, 0.3)):  # of fewer than four nobody is the worst quarter
-        hand.finish(0, {trial: value})
-        log.append(hand.take(1))
-    hand.finish(0, {3: 0.4})  # the worst of four: a copy of the best of them, trial 4, goes on
-    log.append(without_configs(hand.take(1)))
-    hand.finish(1, {0: 0.5, 1: 0.2})
-    hand.finish(0, {4: 0.1})
-    log.append(hand.take(3))
-    hand.finish(1, {2: 0.6})  # at 4: trials 4, 1, 0, 2
-    log.append(without_configs(hand.take(1)))
-    hand.finish(2, {0: 0.1, 1: 0.1})
-    hand.finish(1, {4: 0.1})
-    hand.finish(0, {5: 0.1})
+        harness.finish(0, {trial: value})
+        log.append(harness.take(1))
+    harness.finish(0, {3: 0.4})  # the worst of four: a copy of the best of them, trial 4, goes on
+    log.append(without_configs(harness.take(1)))
+    harness.finish(1, {0: 0.5, 1: 0.2})
+    harness.finish(0, {4: 0.1})
+    log.append(harness.take(3))
+    harness.finish(1, {2: 0.6})  # at 4: trials 4, 1, 0, 2
+    log.append(without_configs(harness.take(1)))
+    harness.finish(2, {0: 0.1, 1: 0.1})
+    harness.finish(1, {4: 0.1})
+    harness.finish(0, {5: 0.1})
     assert log == [
         [Start(place, 2) for place in range(4)],
         [Promote(0, 1, 4)],
@@ -90,75 +90,75 @@ def test_a_population_of_four_from_end_to_end() -> None:
         [Promote(0, 2, 6), Promote(1, 2, 6), Promote(4, 1, 6)],
         [Clone(2, 6, 4, 4, {})],
     ]
-    assert hand.scheduler.done
-    assert hand.take(9) == []
+    assert harness.scheduler.done
+    assert harness.take(9) == []
 
 
-def test_with_few_slots_the_population_keeps_together_and_is_compared_as_a_whole() -> None:
-    hand = population(4)
+def test_with_few_slots_members_that_are_behind_go_first() -> None:
+    harness = population(4)
     for trial, value in enumerate((0.4, 0.1, 0.2, 0.3)):
-        assert hand.take(1) == [Start(trial, 2)]
-        hand.finish(0, {trial: value})
-    assert without_configs(hand.take(1)) == [Clone(0, 4, 1, 2, {})]
-    hand.finish(0, {4: 0.0})
+        assert harness.take(1) == [Start(trial, 2)]
+        harness.finish(0, {trial: value})
+    assert without_configs(harness.take(1)) == [Clone(0, 4, 1, 2, {})]
+    harness.finish(0, {4: 0.0})
     # Those that are behind go first; with two slots more, the one that is ahead as well.
     rest = [Promote(1, 1, 4), Promote(2, 1, 4), Promote(3, 1, 4), Promote(4, 1, 6)]
-    assert hand.scheduler.decide(3) == rest[:3]
-    assert hand.scheduler.decide(4) == rest
+    assert harness.scheduler.decide(3) == rest[:3]
+    assert harness.scheduler.decide(4) == rest
 
 
 def test_a_clone_goes_on_from_the_newest_run_that_its_donor_completed() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
-    hand.take(3)
-    hand.finish(1, {0: 0.1})
-    assert hand.take(1) == [Promote(0, 2, 6)]  # it runs on from 4
-    hand.finish(0, {3: 0.4})
-    assert without_configs(hand.take(1)) == [Clone(3, 6, 0, 4, {})]
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+    harness.take(3)
+    harness.finish(1, {0: 0.1})
+    assert harness.take(1) == [Promote(0, 2, 6)]  # it runs on from 4
+    harness.finish(0, {3: 0.4})
+    assert without_configs(harness.take(1)) == [Clone(3, 6, 0, 4, {})]
 
 
-def test_a_donor_at_its_end_gives_no_more_and_the_next_best_does() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+def test_a_finished_donor_is_not_cloned_but_the_next_best() -> None:
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
     for rung in (1, 2):
-        hand.take(3)
-        hand.finish(rung, {0: 0.1})
-    hand.finish(0, {3: 0.4})
-    assert without_configs(hand.take(1)) == [Clone(3, 4, 1, 2, {})]
+        harness.take(3)
+        harness.finish(rung, {0: 0.1})
+    harness.finish(0, {3: 0.4})
+    assert without_configs(harness.take(1)) == [Clone(3, 4, 1, 2, {})]
 
 
-def test_a_donor_that_has_become_one_of_the_worst_gives_no_more() -> None:
-    hand = population(5)
-    hand.take(5)
+def test_a_donor_among_the_worst_is_not_cloned() -> None:
+    harness = population(5)
+    harness.take(5)
     for trial, value in ((0, 0.1), (1, 0.2), (3, 0.35), (2, 0.3)):
-        hand.finish(0, {trial: value})
-        assert hand.take(1) == [Promote(trial, 1, 4)]
-    hand.finish(1, {0: 0.9})
-    assert hand.take(1) == [Promote(0, 2, 6)]
-    hand.finish(1, {1: 0.2, 2: 0.3, 3: 0.35})  # trial 0 is the worst of four at 4
-    hand.finish(0, {4: 0.5})
-    assert without_configs(hand.take(1)) == [Clone(4, 6, 1, 4, {})]
+        harness.finish(0, {trial: value})
+        assert harness.take(1) == [Promote(trial, 1, 4)]
+    harness.finish(1, {0: 0.9})
+    assert harness.take(1) == [Promote(0, 2, 6)]
+    harness.finish(1, {1: 0.2, 2: 0.3, 3: 0.35})  # trial 0 is the worst of four at 4
+    harness.finish(0, {4: 0.5})
+    assert without_configs(harness.take(1)) == [Clone(4, 6, 1, 4, {})]
 
 
-def test_a_trial_that_has_failed_gives_no_more() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
-    hand.take(3)
-    hand.finish(1, {0: None})
-    hand.finish(0, {3: 0.4})
-    assert without_configs(hand.take(2)) == [Clone(0, 4, 1, 2, {}), Clone(3, 4, 1, 2, {})]
+def test_a_failed_trial_is_not_cloned() -> None:
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+    harness.take(3)
+    harness.finish(1, {0: None})
+    harness.finish(0, {3: 0.4})
+    assert without_configs(harness.take(2)) == [Clone(0, 4, 1, 2, {}), Clone(3, 4, 1, 2, {})]
 
 
-def test_each_of_the_top_quarter_gives_and_each_of_the_bottom_quarter_is_replaced() -> None:
+def test_the_bottom_quarter_is_replaced_by_the_top_quarter() -> None:
     donors = set()
     for seed in range(20):
-        hand = population(8, seed=seed)
-        hand.take(8)
-        hand.finish(0, {trial: trial / 10 for trial in range(8)})
-        decisions = hand.take(8)
+        harness = population(8, seed=seed)
+        harness.take(8)
+        harness.finish(0, {trial: trial / 10 for trial in range(8)})
+        decisions = harness.take(8)
         clones = [decision for decision in decisions if isinstance(decision, Clone)]
         assert [clone.bracket for clone in clones] == [6, 7]
         assert [decision for decision in decisions if decision not in clones] == [
@@ -169,19 +169,19 @@ def test_each_of_the_top_quarter_gives_and_each_of_the_bottom_quarter_is_replace
 
 
 def test_maximising_replaces_the_smallest_value() -> None:
-    hand = population(4, minimise=False)
-    hand.take(4)
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4})
-    assert without_configs(hand.take(1)) == [Clone(0, 4, 3, 2, {})]
+    harness = population(4, minimise=False)
+    harness.take(4)
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4})
+    assert without_configs(harness.take(1)) == [Clone(0, 4, 3, 2, {})]
 
 
 def test_the_same_events_and_seed_give_the_same_clone_and_another_seed_another_one() -> None:
     def clone(seed: int) -> Decision:
-        hand = population(4, seed=seed)
-        hand.take(4)
-        hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4})
-        assert hand.scheduler.decide(4) == hand.scheduler.decide(4)
-        return hand.scheduler.decide(4)[3]
+        harness = population(4, seed=seed)
+        harness.take(4)
+        harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4})
+        assert harness.scheduler.decide(4) == harness.scheduler.decide(4)
+        return harness.scheduler.decide(4)[3]
 
     assert clone(0) == clone(0)
     assert len({str(clone(seed)) for seed in range(10)}) > 2
@@ -190,88 +190,88 @@ def test_the_same_events_and_seed_give_the_same_clone_and_another_seed_another_o
 # --------------------------------------------------------------------------- failures and the end
 
 
-def test_a_member_that_failed_waits_for_the_first_one_that_can_give() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {3: None})
-    assert hand.take(4) == []
-    hand.finish(0, {2: 0.5})
-    assert without_configs(hand.take(4)) == [Clone(3, 4, 2, 2, {}), Promote(2, 1, 4)]
+def test_a_failed_member_waits_for_the_first_donor() -> None:
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {3: None})
+    assert harness.take(4) == []
+    harness.finish(0, {2: 0.5})
+    assert without_configs(harness.take(4)) == [Clone(3, 4, 2, 2, {}), Promote(2, 1, 4)]
 
 
 def test_a_member_that_failed_is_replaced_by_one_that_is_no_less_far() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
-    hand.take(3)
-    hand.finish(1, {0: 0.1})
-    hand.take(1)
-    hand.finish(2, {0: None})  # it had trained up to 4
-    assert hand.take(4) == []
-    hand.finish(1, {1: 0.2})
-    assert without_configs(hand.take(4)) == [Clone(0, 6, 1, 4, {}), Promote(1, 2, 6)]
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3})
+    harness.take(3)
+    harness.finish(1, {0: 0.1})
+    harness.take(1)
+    harness.finish(2, {0: None})  # it had trained up to 4
+    assert harness.take(4) == []
+    harness.finish(1, {1: 0.2})
+    assert without_configs(harness.take(4)) == [Clone(0, 6, 1, 4, {}), Promote(1, 2, 6)]
 
 
 def test_a_member_that_was_stopped_is_replaced_and_not_promoted() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {0: 0.5})
-    hand.stop(1, 0, 0.0)
-    assert without_configs(hand.take(2)) == [Clone(1, 4, 0, 2, {}), Promote(0, 1, 4)]
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {0: 0.5})
+    harness.stop(1, 0, 0.0)
+    assert without_configs(harness.take(2)) == [Clone(1, 4, 0, 2, {}), Promote(0, 1, 4)]
 
 
-def test_a_place_whose_members_fail_again_and_again_is_given_up() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {0: 0.5})
-    hand.take(4)
+def test_a_place_is_given_up_after_several_failures_in_a_row() -> None:
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {0: 0.5})
+    harness.take(4)
     for failed in (1, 4, 5):
-        assert hand.trials == max(4, failed + 1)
-        hand.finish(0, {failed: None})
-        hand.take(4)
+        assert harness.trials == max(4, failed + 1)
+        harness.finish(0, {failed: None})
+        harness.take(4)
     assert MEMBERS_IN_A_ROW == 3
-    assert hand.take(4) == []
-    assert hand.trials == 6
+    assert harness.take(4) == []
+    assert harness.trials == 6
 
 
-def test_a_run_that_completes_gives_a_place_its_patience_back() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, {0: 0.5})
-    hand.take(4)
-    hand.finish(0, {1: None})
-    hand.take(4)  # trial 4
-    hand.finish(0, {4: 0.6})
-    hand.take(4)
-    hand.finish(1, {0: 0.5})
-    hand.take(4)
-    hand.finish(1, {4: None})
-    assert without_configs(hand.take(4)) == [Clone(1, 6, 0, 4, {})]
-    hand.finish(0, {5: None})
-    assert without_configs(hand.take(4)) == [Clone(1, 6, 0, 4, {})]
+def test_a_completed_run_resets_the_failures_of_its_place() -> None:
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, {0: 0.5})
+    harness.take(4)
+    harness.finish(0, {1: None})
+    harness.take(4)  # trial 4
+    harness.finish(0, {4: 0.6})
+    harness.take(4)
+    harness.finish(1, {0: 0.5})
+    harness.take(4)
+    harness.finish(1, {4: None})
+    assert without_configs(harness.take(4)) == [Clone(1, 6, 0, 4, {})]
+    harness.finish(0, {5: None})
+    assert without_configs(harness.take(4)) == [Clone(1, 6, 0, 4, {})]
 
 
 def test_a_population_in_which_everybody_failed_is_done() -> None:
-    hand = population(4)
-    hand.take(4)
-    hand.finish(0, dict.fromkeys(range(3)))
-    assert not hand.scheduler.done
-    hand.finish(0, {3: None})
-    assert hand.scheduler.done
-    assert hand.take(9) == []
+    harness = population(4)
+    harness.take(4)
+    harness.finish(0, dict.fromkeys(range(3)))
+    assert not harness.scheduler.done
+    harness.finish(0, {3: None})
+    assert harness.scheduler.done
+    assert harness.take(9) == []
 
 
-def test_where_no_trial_may_start_the_population_stays_smaller_and_is_cloned_all_the_same() -> None:
-    hand = population(8)
-    hand.take(8, at_most=4)
-    hand.scheduler.apply(EXHAUSTED)
-    hand.finish(0, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4})
-    assert without_configs(hand.take(8)) == [
+def test_clones_go_on_when_no_trial_may_start() -> None:
+    harness = population(8)
+    harness.take(8, at_most=4)
+    harness.scheduler.apply(EXHAUSTED)
+    harness.finish(0, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4})
+    assert without_configs(harness.take(8)) == [
         *[Promote(trial, 1, 4) for trial in range(3)],
         Clone(3, 4, 0, 2, {}),
     ]
-    hand.scheduler.apply(SweepResumed(0.0))
-    assert hand.take(8) == [Start(place, 2) for place in range(4, 8)]
+    harness.scheduler.apply(SweepResumed(0.0))
+    assert harness.take(8) == [Start(place, 2) for place in range(4, 8)]
 
 
 def test_the_last_interval_may_be_a_short_one_and_the_plan_is_the_population_side_by_side() -> None:
@@ -299,7 +299,7 @@ def test_the_last_interval_may_be_a_short_one_and_the_plan_is_the_population_sid
         ({"resample": 1.5}, r"resample: must be between 0 and 1, got 1\.5"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         population(**{"size": options.pop("population", 4), **options})
 
@@ -364,9 +364,7 @@ CONDITIONAL = Space(
     resample=st.sampled_from([0.0, 0.25, 1.0]),
     factors=st.sampled_from([(1.2, 0.8), (1.2,), (0.5,), (100.0, 0.001)]),
 )
-def test_whatever_is_altered_the_configuration_is_valid(
-    seed: int, resample: float, factors: tuple[float, ...]
-) -> None:
+def test_a_perturbed_configuration_is_valid(seed: int, resample: float, factors: tuple[float, ...]) -> None:
     rng = default_rng(seed)
     config = CONDITIONAL.sample(1, rng)[0]
     for _ in range(5):
@@ -375,7 +373,7 @@ def test_whatever_is_altered_the_configuration_is_valid(
         assert list(config) == [name for name in CONDITIONAL.names if name in config]
 
 
-def test_without_resampling_each_number_is_moved_by_one_of_the_factors_and_choices_stay() -> None:
+def test_without_resampling_numbers_are_multiplied_by_a_factor_and_choices_stay() -> None:
     config: Config = {
         "lr": 0.01,
         "layers": 2,
@@ -399,7 +397,7 @@ def test_without_resampling_each_number_is_moved_by_one_of_the_factors_and_choic
     }
 
 
-def test_what_a_resampled_choice_makes_active_is_drawn_and_what_it_makes_inactive_goes() -> None:
+def test_resampled_choices_draw_parameters_they_activate_and_drop_the_others() -> None:
     adam: Config = {"lr": 0.01, "layers": 2, "optimizer": "adam", "width": 16}
     sgd: Config = {**adam, "optimizer": "sgd", "momentum": 0.5, "nesterov": True}
     for donor in (adam, sgd):
@@ -412,7 +410,7 @@ def test_what_a_resampled_choice_makes_active_is_drawn_and_what_it_makes_inactiv
         assert len({config.get("momentum") for config in altered}) > 10
 
 
-def test_constraints_are_tried_for_again_and_kept_by_the_donors_configuration_at_last() -> None:
+def test_a_clone_keeps_its_donors_configuration_where_no_perturbation_is_valid() -> None:
     space = Space((Parameter("lr", Float(0.1, 1.0)),), (Expression("lr <= 0.5"),))
     config: Config = {"lr": 0.5}
     for seed in range(10):

@@ -1,4 +1,4 @@
-"""Rung arithmetic against tables worked by hand: the arithmetic is the product."""
+"""Rung arithmetic against tables worked by harness: the arithmetic is the product."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_bracket_that_started_fewer_trials_shrinks_all_its_rungs(
 
 
 @given(st.integers(2, 10), st.integers(0, 30))
-def test_whole_log_is_exact_at_and_around_every_power(base: int, power: int) -> None:
+def test_floor_log_is_exact_at_and_around_every_power(base: int, power: int) -> None:
     assert floor_log(base**power, base) == power
     if power:
         assert floor_log(base**power - 1, base) == power - 1

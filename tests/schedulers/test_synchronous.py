@@ -1,4 +1,4 @@
-"""Successive halving and Hyperband, driven by hand: decisions are values, events come in."""
+"""Successive halving and Hyperband, driven by harness: decisions are values, events come in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hpcsweep.schedulers.synchronous import Halving, Hyperband, SynchronousHalvi
 EXHAUSTED = TrialsExhausted("the search space is exhausted", "space")
 
 
-class Hand:
+class Harness:
     """Plays the driver: makes decisions true and tells how runs ended."""
 
     def __init__(self, scheduler: SynchronousHalving) -> None:
@@ -53,24 +53,24 @@ def by_number(trials: range) -> dict[int, float | None]:
 
 
 def test_a_rung_is_handed_out_whole_even_where_it_is_larger_than_the_slots() -> None:
-    assert Hand(Hyperband(max_resource=9)).take(1) == [Start(0, 1)] * 9
+    assert Harness(Hyperband(max_resource=9)).take(1) == [Start(0, 1)] * 9
 
 
 def test_a_hyperband_from_end_to_end() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    log: list[list[Decision]] = [hand.take(1)]
-    hand.finish(0, by_number(range(9)))
-    log.append(hand.take(1))
-    hand.finish(1, by_number(range(3)))
-    log.append(hand.take(1))
-    hand.finish(2, by_number(range(1)))
-    log.append(hand.take(1))
-    hand.finish(0, by_number(range(9, 14)))
-    log.append(hand.take(1))
-    hand.finish(1, by_number(range(9, 10)))
-    log.append(hand.take(1))
-    assert not hand.scheduler.done
-    hand.finish(0, by_number(range(14, 17)))
+    harness = Harness(Hyperband(max_resource=9))
+    log: list[list[Decision]] = [harness.take(1)]
+    harness.finish(0, by_number(range(9)))
+    log.append(harness.take(1))
+    harness.finish(1, by_number(range(3)))
+    log.append(harness.take(1))
+    harness.finish(2, by_number(range(1)))
+    log.append(harness.take(1))
+    harness.finish(0, by_number(range(9, 14)))
+    log.append(harness.take(1))
+    harness.finish(1, by_number(range(9, 10)))
+    log.append(harness.take(1))
+    assert not harness.scheduler.done
+    harness.finish(0, by_number(range(14, 17)))
     assert log == [
         [Start(0, 1)] * 9,
         [Promote(0, 1, 3), Promote(1, 1, 3), Promote(2, 1, 3)],
@@ -79,139 +79,139 @@ def test_a_hyperband_from_end_to_end() -> None:
         [Promote(9, 1, 9)],
         [Start(2, 9)] * 3,
     ]
-    assert hand.scheduler.done
-    assert hand.take(100) == []
+    assert harness.scheduler.done
+    assert harness.take(100) == []
 
 
 def test_maximising_promotes_the_largest_values() -> None:
-    hand = Hand(Hyperband(max_resource=9, minimise=False))
-    hand.take(1)
-    hand.finish(0, by_number(range(9)))
-    assert hand.take(1) == [Promote(8, 1, 3), Promote(7, 1, 3), Promote(6, 1, 3)]
+    harness = Harness(Hyperband(max_resource=9, minimise=False))
+    harness.take(1)
+    harness.finish(0, by_number(range(9)))
+    assert harness.take(1) == [Promote(8, 1, 3), Promote(7, 1, 3), Promote(6, 1, 3)]
 
 
 def test_nothing_is_promoted_while_one_run_of_the_rung_has_no_ending() -> None:
-    hand = Hand(Halving(max_resource=4))
-    hand.take(1)
-    hand.finish(0, by_number(range(3)))
-    assert hand.take(10) == []
-    hand.finish(0, {3: -1.0})
-    assert hand.take(10) == [Promote(3, 1, 2), Promote(0, 1, 2)]
+    harness = Harness(Halving(max_resource=4))
+    harness.take(1)
+    harness.finish(0, by_number(range(3)))
+    assert harness.take(10) == []
+    harness.finish(0, {3: -1.0})
+    assert harness.take(10) == [Promote(3, 1, 2), Promote(0, 1, 2)]
 
 
 def test_the_next_bracket_starts_early_only_where_slots_are_left() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    assert hand.scheduler.decide(9) == [Start(0, 1)] * 9
-    assert hand.scheduler.decide(10) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5
-    assert hand.scheduler.decide(14) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5
-    assert hand.scheduler.decide(1000) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5 + [Start(2, 9)] * 3
-    assert hand.take(4) == [Start(0, 1)] * 9
-    assert hand.take(0) == []
-    assert hand.take(1) == [Start(1, 3)] * 5  # stragglers in rung 0, one slot free
+    harness = Harness(Hyperband(max_resource=9))
+    assert harness.scheduler.decide(9) == [Start(0, 1)] * 9
+    assert harness.scheduler.decide(10) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5
+    assert harness.scheduler.decide(14) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5
+    assert harness.scheduler.decide(1000) == [Start(0, 1)] * 9 + [Start(1, 3)] * 5 + [Start(2, 9)] * 3
+    assert harness.take(4) == [Start(0, 1)] * 9
+    assert harness.take(0) == []
+    assert harness.take(1) == [Start(1, 3)] * 5  # stragglers in rung 0, one slot free
 
 
 def test_promotions_of_every_open_bracket_come_before_any_start() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    hand.take(10)
-    hand.finish(0, by_number(range(14)))
+    harness = Harness(Hyperband(max_resource=9))
+    harness.take(10)
+    harness.finish(0, by_number(range(14)))
     promotions: list[Decision] = [*(Promote(t, 1, 3) for t in range(3)), Promote(9, 1, 9)]
-    assert hand.scheduler.decide(1) == promotions
-    assert hand.scheduler.decide(4) == promotions
-    assert hand.scheduler.decide(5) == [*promotions, *[Start(2, 9)] * 3]
+    assert harness.scheduler.decide(1) == promotions
+    assert harness.scheduler.decide(4) == promotions
+    assert harness.scheduler.decide(5) == [*promotions, *[Start(2, 9)] * 3]
 
 
 def test_decisions_are_repeated_until_they_are_applied_and_only_the_rest_after_that() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    assert hand.take(1, at_most=4) == [Start(0, 1)] * 4
-    assert hand.scheduler.decide(1) == hand.scheduler.decide(1) == [Start(0, 1)] * 5
-    assert hand.take(1) == [Start(0, 1)] * 5
-    hand.finish(0, by_number(range(9)))
-    assert hand.take(1, at_most=1) == [Promote(0, 1, 3)]
-    assert hand.scheduler.decide(1) == [Promote(1, 1, 3), Promote(2, 1, 3)]
+    harness = Harness(Hyperband(max_resource=9))
+    assert harness.take(1, at_most=4) == [Start(0, 1)] * 4
+    assert harness.scheduler.decide(1) == harness.scheduler.decide(1) == [Start(0, 1)] * 5
+    assert harness.take(1) == [Start(0, 1)] * 5
+    harness.finish(0, by_number(range(9)))
+    assert harness.take(1, at_most=1) == [Promote(0, 1, 3)]
+    assert harness.scheduler.decide(1) == [Promote(1, 1, 3), Promote(2, 1, 3)]
 
 
 def test_a_rung_whose_promotions_are_half_made_is_not_compared() -> None:
-    hand = Hand(Halving(max_resource=4))
-    hand.take(1)
-    hand.finish(0, by_number(range(4)))
-    hand.take(1, at_most=1)
-    hand.finish(1, {0: 0.0})
-    assert hand.scheduler.decide(1) == [Promote(1, 1, 2)]
+    harness = Harness(Halving(max_resource=4))
+    harness.take(1)
+    harness.finish(0, by_number(range(4)))
+    harness.take(1, at_most=1)
+    harness.finish(1, {0: 0.0})
+    assert harness.scheduler.decide(1) == [Promote(1, 1, 2)]
 
 
 def test_a_failed_run_is_never_promoted_and_the_rung_shrinks() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    hand.take(1)
-    hand.finish(0, {trial: 1.0 if trial in (4, 7) else None for trial in range(9)})
-    assert hand.take(1) == [Promote(4, 1, 3), Promote(7, 1, 3)]
-    hand.finish(1, {4: None, 7: 5.0})
-    assert hand.take(1) == [Promote(7, 2, 9)]
-    hand.finish(2, {7: None})
-    assert hand.take(1) == [Start(1, 3)] * 5
+    harness = Harness(Hyperband(max_resource=9))
+    harness.take(1)
+    harness.finish(0, {trial: 1.0 if trial in (4, 7) else None for trial in range(9)})
+    assert harness.take(1) == [Promote(4, 1, 3), Promote(7, 1, 3)]
+    harness.finish(1, {4: None, 7: 5.0})
+    assert harness.take(1) == [Promote(7, 2, 9)]
+    harness.finish(2, {7: None})
+    assert harness.take(1) == [Start(1, 3)] * 5
 
 
 def test_a_rung_in_which_every_run_failed_ends_its_bracket() -> None:
-    hand = Hand(Halving(max_resource=4, rounds=1))
-    hand.take(1)
-    hand.finish(0, dict.fromkeys(range(4)))
-    assert hand.take(10) == []
-    assert hand.scheduler.done
+    harness = Harness(Halving(max_resource=4, rounds=1))
+    harness.take(1)
+    harness.finish(0, dict.fromkeys(range(4)))
+    assert harness.take(10) == []
+    assert harness.scheduler.done
 
 
 def test_every_run_failing_at_a_higher_rung_ends_its_bracket() -> None:
-    hand = Hand(Halving(max_resource=4, rounds=1))
-    hand.take(1)
-    hand.finish(0, by_number(range(4)))
-    hand.take(1)
-    hand.finish(1, {0: None, 1: None})
-    assert hand.take(10) == []
-    assert hand.scheduler.done
+    harness = Harness(Halving(max_resource=4, rounds=1))
+    harness.take(1)
+    harness.finish(0, by_number(range(4)))
+    harness.take(1)
+    harness.finish(1, {0: None, 1: None})
+    assert harness.take(10) == []
+    assert harness.scheduler.done
 
 
 def test_an_exhausted_space_shrinks_the_bracket_that_it_cut_short() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    hand.take(1, at_most=4)
-    hand.finish(0, by_number(range(4)))
-    hand.scheduler.apply(EXHAUSTED)
-    assert not hand.scheduler.done
-    assert hand.take(100) == [Promote(0, 1, 3)]  # 4 trials: rungs of 4, 1 and 1
-    hand.finish(1, {0: 0.0})
-    assert hand.take(100) == [Promote(0, 2, 9)]
-    hand.finish(2, {0: 0.0})
-    assert hand.take(100) == []
-    assert hand.scheduler.done
+    harness = Harness(Hyperband(max_resource=9))
+    harness.take(1, at_most=4)
+    harness.finish(0, by_number(range(4)))
+    harness.scheduler.apply(EXHAUSTED)
+    assert not harness.scheduler.done
+    assert harness.take(100) == [Promote(0, 1, 3)]  # 4 trials: rungs of 4, 1 and 1
+    harness.finish(1, {0: 0.0})
+    assert harness.take(100) == [Promote(0, 2, 9)]
+    harness.finish(2, {0: 0.0})
+    assert harness.take(100) == []
+    assert harness.scheduler.done
 
 
 def test_an_exhausted_space_ends_a_bracket_whose_last_result_was_in_already() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    hand.take(1)
+    harness = Harness(Hyperband(max_resource=9))
+    harness.take(1)
     for rung, size in enumerate((9, 3, 1)):
-        hand.finish(rung, by_number(range(size)))
-        hand.take(0 if rung == 2 else 1)
-    hand.scheduler.apply(EXHAUSTED)
-    assert hand.scheduler.done
-    assert hand.take(100) == []
+        harness.finish(rung, by_number(range(size)))
+        harness.take(0 if rung == 2 else 1)
+    harness.scheduler.apply(EXHAUSTED)
+    assert harness.scheduler.done
+    assert harness.take(100) == []
 
 
-def test_a_sweep_that_is_carried_on_fills_the_bracket_that_was_cut_then_opens_the_next() -> None:
-    hand = Hand(Hyperband(max_resource=9))
-    hand.take(1, at_most=1)
-    hand.scheduler.apply(EXHAUSTED)
-    hand.scheduler.apply(SweepResumed(0.0))
-    assert hand.take(1) == [Start(0, 1)] * 8
-    assert hand.take(1) == [Start(1, 3)] * 5
+def test_a_sweep_that_is_resumed_fills_the_bracket_that_was_cut_then_opens_the_next() -> None:
+    harness = Harness(Hyperband(max_resource=9))
+    harness.take(1, at_most=1)
+    harness.scheduler.apply(EXHAUSTED)
+    harness.scheduler.apply(SweepResumed(0.0))
+    assert harness.take(1) == [Start(0, 1)] * 8
+    assert harness.take(1) == [Start(1, 3)] * 5
 
 
 @pytest.mark.parametrize("slots", [1, 999, 1000, 1001, 2500])
 def test_a_large_rung_starts_in_pieces_that_end_at_the_same_trials_whatever_is_free(slots: int) -> None:
-    hand = Hand(Halving(max_resource=4096, eta=2))
+    harness = Harness(Halving(max_resource=4096, eta=2))
     starts: list[Start] = []
     while len(starts) < 4096:
-        taken = hand.take(slots)
+        taken = harness.take(slots)
         assert len(taken) <= slots + 999
         starts += [decision for decision in taken if isinstance(decision, Start)]
     assert starts == [Start(0, 1, trial // 1000) for trial in range(4096)]
-    assert hand.take(slots) == []
+    assert harness.take(slots) == []
 
 
 def test_a_rung_of_millions_costs_no_more_than_a_piece_of_it() -> None:
@@ -227,31 +227,31 @@ def test_a_rung_of_millions_costs_no_more_than_a_piece_of_it() -> None:
 def test_without_a_number_of_rounds_bracket_follows_bracket_until_nothing_may_start(
     scheduler: SynchronousHalving,
 ) -> None:
-    hand = Hand(scheduler)
+    harness = Harness(scheduler)
     for index in range(50):
         ladder = scheduler.plan().brackets[index % len(scheduler.plan().brackets)]
-        first = hand.trials
-        assert hand.take(1) == [Start(index, ladder.resources[0])] * ladder.sizes[0]
-        hand.finish(0, dict.fromkeys(range(first, hand.trials)))
+        first = harness.trials
+        assert harness.take(1) == [Start(index, ladder.resources[0])] * ladder.sizes[0]
+        harness.finish(0, dict.fromkeys(range(first, harness.trials)))
         assert not scheduler.done
     scheduler.apply(EXHAUSTED)
     assert scheduler.done
-    assert hand.take(100) == []
+    assert harness.take(100) == []
 
 
 def test_two_rounds_of_d2l_halving_are_thirty_runs() -> None:
-    hand = Hand(Halving(min_resource=2, max_resource=10, eta=2, rounds=2))
+    harness = Harness(Halving(min_resource=2, max_resource=10, eta=2, rounds=2))
     decisions: list[Decision] = []
-    while taken := hand.take(1):
+    while taken := harness.take(1):
         decisions += taken
         for decision in taken:
             match decision:
                 case Promote(trial, rung):
-                    hand.finish(rung, {trial: float(trial)})
+                    harness.finish(rung, {trial: float(trial)})
                 case _:
                     pass
         if isinstance(taken[0], Start):
-            hand.finish(0, by_number(range(hand.trials - len(taken), hand.trials)))
+            harness.finish(0, by_number(range(harness.trials - len(taken), harness.trials)))
     rounds = [
         [
             *[Start(index, 2)] * 8,
@@ -263,4 +263,4 @@ def test_two_rounds_of_d2l_halving_are_thirty_runs() -> None:
     ]
     assert len(decisions) == 30
     assert decisions == [*rounds[0], *rounds[1]]
-    assert hand.scheduler.done
+    assert harness.scheduler.done

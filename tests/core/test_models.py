@@ -19,7 +19,7 @@ from hpcsweep.core.models import AT_ONCE_S, FirstErrors, error_key, failed_at_on
         ("run 6fa459eaee8a3ca4 is lost", "run 886313e13b8a5372 is lost"),
     ],
 )
-def test_what_differs_from_run_to_run_is_the_same_error(one: str, other: str) -> None:
+def test_numbers_addresses_and_paths_do_not_make_another_error(one: str, other: str) -> None:
     assert error_key(one) == error_key(other)
 
 
@@ -31,7 +31,7 @@ def test_what_differs_from_run_to_run_is_the_same_error(one: str, other: str) ->
         ("exit code 1: epoch | A", "exit code 1: epoch | B"),
     ],
 )
-def test_other_words_are_another_error(one: str, other: str) -> None:
+def test_different_messages_are_different_errors(one: str, other: str) -> None:
     assert error_key(one) != error_key(other)
 
 
@@ -52,13 +52,13 @@ def test_other_words_are_another_error(one: str, other: str) -> None:
         ({"why": Interruption.NOT_STARTED}, None),
     ],
 )
-def test_how_an_attempt_ended_says_whether_training_fails_at_once(
+def test_only_quick_failures_show_that_training_fails_at_once(
     attempt: dict[str, object], failed: bool | None
 ) -> None:
     assert failed_at_once(**attempt) is failed  # type: ignore[arg-type]
 
 
-def test_trials_count_once_each_and_one_that_ends_otherwise_ends_the_count() -> None:
+def test_each_trial_counts_once_and_another_error_ends_the_count() -> None:
     errors = FirstErrors()
     for trial in (3, 1, 1):
         errors.add(trial, f"no file {trial}", True)
@@ -70,7 +70,7 @@ def test_trials_count_once_each_and_one_that_ends_otherwise_ends_the_count() -> 
     assert list(errors.trials) == []
 
 
-def test_a_run_that_does_better_ends_the_count_for_good() -> None:
+def test_a_better_run_ends_the_count_for_good() -> None:
     errors = FirstErrors()
     errors.add(0, "", False)
     for trial in range(9):

@@ -29,7 +29,7 @@ SPACE = Space(
     "given",
     [{}, {"momentum": 0.5}, {"optimizer": "adam"}, {"layers": 2, "optimizer": "sgd"}, {"epochs": 3}],
 )
-def test_what_is_missing_is_drawn_and_what_is_given_stays(given: Config, seed: int) -> None:
+def test_missing_values_are_drawn_and_given_ones_stay(given: Config, seed: int) -> None:
     config = complete_config(SPACE, given, default_rng(seed))
     assert SPACE.check(config) == []
     assert {name: config[name] for name in given} == given
@@ -61,6 +61,6 @@ def test_values_become_those_of_the_domain() -> None:
         ({"layers": 8}, "constraints: must leave something with layers=8, found nothing in 10000 draws"),
     ],
 )
-def test_what_is_wrong_is_told(given: Config, problem: str) -> None:
+def test_wrong_values_are_reported(given: Config, problem: str) -> None:
     with pytest.raises(SpecError, match=f"^{re.escape(problem)}$"):
         complete_config(SPACE, given, default_rng(0))

@@ -52,7 +52,7 @@ def test_runs_that_failed_or_wait_stay_raw_since_their_next_attempt_reads_what_t
     assert ready(planned("b", A), interrupted, BatchClosed("b")) == ([], ["b"])
 
 
-def test_a_run_that_failed_and_came_to_its_end_when_tried_again_is_ready() -> None:
+def test_a_run_that_failed_and_came_to_its_end_when_retried_is_ready() -> None:
     events: list[AnyEvent] = [planned("b", A), ended(A, Outcome.FAILED), BatchClosed("b"), RunRetried(*A)]
     events += [planned("c", A), ended(A, batch="c")]
     assert ready(*events) == ([], ["b"])
@@ -87,7 +87,7 @@ def test_an_abandoned_batch_is_ready_and_its_runs_are_tried_in_another() -> None
     assert ready(*events) == ([], ["b"])
 
 
-def test_what_is_compacted_is_neither_raw_nor_ready_and_a_part_that_was_replaced_is_gone() -> None:
+def test_compacted_runs_are_neither_raw_nor_ready_and_replaced_parts_are_gone() -> None:
     packing = CompactionState.replay(
         [planned("b", A, B), ended(A), ended(B, Outcome.FAILED), BatchClosed("b")]
     )
@@ -104,7 +104,7 @@ def contents(packing: CompactionState) -> dict[str, object]:
 
 
 @given(st.lists(st.integers(0, 11), max_size=60))
-def test_the_packing_of_a_journal_is_that_which_took_each_event_as_it_came(draws: Sequence[int]) -> None:
+def test_replay_gives_the_tracker_that_followed_the_sweep(draws: Sequence[int]) -> None:
     """Any story: batches planned and left, endings of any kind, compactions of whatever is ready."""
     live = CompactionState()
     events: list[AnyEvent] = []

@@ -1,4 +1,4 @@
-"""Plays the driver by hand: decisions become events, endings and reports are told."""
+"""Plays the driver by harness: decisions become events, endings and reports are told."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hpcsweep.core.protocols import Clone, Decision, Promote, Scheduler, Start, 
 EXHAUSTED = TrialsExhausted("the search space is exhausted", "space")
 
 
-class Hand:
+class Harness:
     """Makes decisions true and tells how runs went.
 
     Args:

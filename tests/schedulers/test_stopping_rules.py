@@ -1,4 +1,4 @@
-"""Stopping rules on curves made by hand, and how they go with the schedulers that they wrap."""
+"""Stopping rules on curves made by harness, and how they go with the schedulers that they wrap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, Median, Plateau, StoppingRule, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Hyperband
-from tests.schedulers.playing import EXHAUSTED, Hand
+from tests.schedulers.scheduler_harness import EXHAUSTED, Harness
 
 
 def first_stop(rule: StoppingRule, curve: Sequence[float], *, trial: int = 100) -> int | None:
@@ -24,14 +24,14 @@ def first_stop(rule: StoppingRule, curve: Sequence[float], *, trial: int = 100) 
     return next((step for step, reason in enumerate(reasons, 1) if reason is not None), None)
 
 
-def played(inner: Scheduler, *rules: StoppingRule, slots: int = 10) -> Hand:
-    hand = Hand(WithStoppingRules(inner, rules=rules))
-    hand.take(slots)
-    return hand
+def played(inner: Scheduler, *rules: StoppingRule, slots: int = 10) -> Harness:
+    harness = Harness(WithStoppingRules(inner, rules=rules))
+    harness.take(slots)
+    return harness
 
 
-def stopped(hand: Hand) -> list[int]:
-    return [decision.trial for decision in hand.scheduler.decide(0) if isinstance(decision, Stop)]
+def stopped(harness: Harness) -> list[int]:
+    return [decision.trial for decision in harness.scheduler.decide(0) if isinstance(decision, Stop)]
 
 
 # --------------------------------------------------------------------------- median
@@ -154,7 +154,7 @@ def test_plateau_stops_after_patience_reports_without_an_improvement_by_more_tha
     assert first_stop(Plateau(**{"patience": 3, **options}), curve) == step
 
 
-def test_plateau_says_what_has_not_been_improved_on() -> None:
+def test_plateau_names_the_value_and_step_to_beat() -> None:
     rule = Plateau(patience=2, min_delta=0.01, minimise=False)
     assert [rule.report(0, 3, 0.5), rule.report(0, 6, 0.505)] == [None, None]
     assert rule.report(0, 9, 0.4) == (
@@ -186,7 +186,7 @@ def test_patience_goes_on_over_the_runs_of_a_promoted_trial_and_is_each_trials_o
         ("plateau", {"min_step": 0}, "min_step: must be at least 1, got 0"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named(name: str, options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_named(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         STOP_RULES[name](**options)
 
@@ -195,84 +195,84 @@ def test_an_option_that_makes_no_sense_is_named(name: str, options: dict[str, An
 
 
 def test_a_stop_is_given_first_and_again_until_it_is_in_force_then_never() -> None:
-    hand = played(Fifo(max_resource=9, trials=6), Plateau(patience=1), slots=4)
-    hand.report(2, {1: 0.5, 2: 0.5})
+    harness = played(Fifo(max_resource=9, trials=6), Plateau(patience=1), slots=4)
+    harness.report(2, {1: 0.5, 2: 0.5})
     stop = Stop(
         2, "plateau: at step 2 it has not improved by more than 0 on the 0.5 of step 1, for 1 reports"
     )
-    assert hand.scheduler.decide(0) == hand.scheduler.decide(-1) == [stop]
-    assert hand.take(9) == [stop, Start(0, 9), Start(0, 9)]
-    assert hand.take(9) == []
-    hand.report(2, {3: 0.5})
-    assert hand.take(9) == []
-    assert not hand.scheduler.done, "runs go on that may be stopped"
-    hand.stop(2, 0, 0.5)
-    hand.finish(0, {0: 0.1, 1: 0.1, 3: 0.1, 4: None, 5: 0.1})
-    assert hand.scheduler.done
+    assert harness.scheduler.decide(0) == harness.scheduler.decide(-1) == [stop]
+    assert harness.take(9) == [stop, Start(0, 9), Start(0, 9)]
+    assert harness.take(9) == []
+    harness.report(2, {3: 0.5})
+    assert harness.take(9) == []
+    assert not harness.scheduler.done, "runs go on that may be stopped"
+    harness.stop(2, 0, 0.5)
+    harness.finish(0, {0: 0.1, 1: 0.1, 3: 0.1, 4: None, 5: 0.1})
+    assert harness.scheduler.done
 
 
-def test_a_rule_that_has_spoken_is_not_taken_back_by_a_later_report() -> None:
-    hand = played(Fifo(max_resource=9, trials=1), Plateau(patience=1))
-    hand.report(0, {1: 0.5, 2: 0.5, 3: 0.1})
-    assert stopped(hand) == [0]
+def test_a_stop_is_not_revoked_by_a_later_report() -> None:
+    harness = played(Fifo(max_resource=9, trials=1), Plateau(patience=1))
+    harness.report(0, {1: 0.5, 2: 0.5, 3: 0.1})
+    assert stopped(harness) == [0]
 
 
 def test_a_run_that_ends_before_its_stop_needs_none() -> None:
-    hand = played(Fifo(max_resource=9, trials=2), Plateau(patience=1))
-    hand.report(0, {1: 0.5, 2: 0.5})
-    hand.finish(0, {0: 0.5})
-    assert stopped(hand) == []
+    harness = played(Fifo(max_resource=9, trials=2), Plateau(patience=1))
+    harness.report(0, {1: 0.5, 2: 0.5})
+    harness.finish(0, {0: 0.5})
+    assert stopped(harness) == []
 
 
 def test_nothing_is_stopped_at_the_last_step_of_its_run() -> None:
-    hand = played(Fifo(max_resource=2, trials=1), Plateau(patience=1))
-    hand.report(0, {1: 0.5, 2: 0.5})
-    assert stopped(hand) == []
+    harness = played(Fifo(max_resource=2, trials=1), Plateau(patience=1))
+    harness.report(0, {1: 0.5, 2: 0.5})
+    assert stopped(harness) == []
 
 
-def test_the_first_of_several_rules_to_speak_gives_the_reason_and_all_see_every_report() -> None:
-    hand = played(Fifo(max_resource=9, trials=3), Median(min_trials=1), Plateau(patience=2))
-    hand.report(1, dict.fromkeys(range(1, 10), 0.5))
-    hand.finish(0, {1: 0.5})
-    hand.report(2, {1: 0.9, 2: 0.9, 3: 0.9})
-    (stop,) = hand.scheduler.decide(0)
+def test_the_first_rule_that_stops_gives_the_reason_and_all_see_every_report() -> None:
+    harness = played(Fifo(max_resource=9, trials=3), Median(min_trials=1), Plateau(patience=2))
+    harness.report(1, dict.fromkeys(range(1, 10), 0.5))
+    harness.finish(0, {1: 0.5})
+    harness.report(2, {1: 0.9, 2: 0.9, 3: 0.9})
+    (stop,) = harness.scheduler.decide(0)
     assert isinstance(stop, Stop)
     assert stop.reason.startswith("median: at step 1 its best value 0.9 is worse than 0.5")
 
 
 def test_a_stopped_trial_is_not_promoted_however_good_its_value_is() -> None:
-    hand = played(Hyperband(max_resource=9), Plateau(patience=1), slots=1)
+    harness = played(Hyperband(max_resource=9), Plateau(patience=1), slots=1)
     for trial in range(8):
-        hand.finish(0, {trial: float(trial)})
-    hand.stop(8, 0, -1.0)
-    assert hand.take(1) == [Promote(trial, 1, 3) for trial in range(3)]
+        harness.finish(0, {trial: float(trial)})
+    harness.stop(8, 0, -1.0)
+    assert harness.take(1) == [Promote(trial, 1, 3) for trial in range(3)]
 
 
 def test_a_promoted_trial_is_judged_again_at_its_next_report() -> None:
-    hand = played(Hyperband(max_resource=9), Plateau(patience=1), slots=1)
+    harness = played(Hyperband(max_resource=9), Plateau(patience=1), slots=1)
     for trial in range(9):
-        hand.report(trial, {1: float(trial)})
-        hand.finish(0, {trial: float(trial)})
-    assert hand.take(1) == [Promote(trial, 1, 3) for trial in range(3)]
-    hand.report(1, {2: 1.0}, rung=1)
-    hand.report(2, {2: 1.5}, rung=1)
-    assert stopped(hand) == [1]
+        harness.report(trial, {1: float(trial)})
+        harness.finish(0, {trial: float(trial)})
+    assert harness.take(1) == [Promote(trial, 1, 3) for trial in range(3)]
+    harness.report(1, {2: 1.0}, rung=1)
+    harness.report(2, {2: 1.5}, rung=1)
+    assert stopped(harness) == [1]
 
 
-def test_where_the_scheduler_within_stops_a_trial_too_it_is_stopped_once() -> None:
-    hand = played(ASHA(max_resource=9, stopping=True), Plateau(patience=1))
-    hand.report(0, {1: 0.1})
-    hand.report(1, {1: 0.5, 2: 0.5})
-    (stop,) = hand.take(0)
+def test_a_trial_stopped_by_rule_and_scheduler_is_stopped_once() -> None:
+    harness = played(ASHA(max_resource=9, stopping=True), Plateau(patience=1))
+    harness.report(0, {1: 0.1})
+    harness.report(1, {1: 0.5, 2: 0.5})
+    (stop,) = harness.take(0)
     assert isinstance(stop, Stop)
     assert stop.reason.startswith("asha: ")
-    assert hand.take(0) == []
+    assert harness.take(0) == []
 
 
 FIVE = BracketPlan((4,), (5,))
 
 
-def test_what_callers_ask_of_a_scheduler_is_that_of_the_one_within() -> None:
+def test_the_wrapper_passes_on_plan_clones_and_done() -> None:
     space = Space((Parameter("lr", Float(0.1, 1.0)),))
     pbt = WithStoppingRules(PBT(population=4, interval=2, max_resource=4, space=space, seed=0), rules=[])
     fifo = WithStoppingRules(Fifo(max_resource=4, trials=5), rules=[])

@@ -1,6 +1,10 @@
-"""What looks like a secret by its name is masked, and nothing else."""
+"""Text for people and shells: plurals, quoting and masking of secrets."""
 
 from __future__ import annotations
+
+import os
+import shutil
+import subprocess
 
 import pytest
 
@@ -9,9 +13,13 @@ from hpcsweep.core.text import (
     is_secret,
     mask_arguments,
     mask_values,
+    plural,
     secret_arguments,
     secret_values,
+    shell_join,
+    shell_quote,
 )
+from hpcsweep.views.format import runs_text
 
 SECRET = """
     WANDB_API_KEY HF_TOKEN AWS_SECRET_ACCESS_KEY PGPASSWORD GITHUB_PAT wandbApiKey DB_PWD MY_CREDENTIALS
@@ -24,12 +32,12 @@ PLAIN = """
 
 
 @pytest.mark.parametrize("name", SECRET)
-def test_names_of_secrets_are_known(name: str) -> None:
+def test_names_of_secrets_are_recognised(name: str) -> None:
     assert is_secret(name)
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_other_names_are_not_taken_for_secrets(name: str) -> None:
+def test_other_names_are_no_secrets(name: str) -> None:
     assert not is_secret(name)
 
 
@@ -60,3 +68,47 @@ def test_values_are_masked_as_they_are_and_as_a_shell_has_them() -> None:
     assert values == ["'it'\"'\"'s so'", "it's so"]
     assert mask_values("export A_KEY='it'\"'\"'s so' # it's so", values) == f"export A_KEY={MASK} # {MASK}"
     assert secret_arguments(["--set", "cluster.environment.A_KEY=abcd", "b=1234"]) == ["abcd"]
+
+
+WORDS = [
+    "plain",
+    "",
+    "it's",
+    'a "b" $HOME `c` \\n',
+    "\x1b]0;title\x07",
+    "\x1b'\\x41",
+    "two\nlines\r\t.",
+    "\u202eabc",
+    "\xa0\u2028\U000e0001é",
+    "\x01" + "23",
+    "\udcff\udc80",
+    *(chr(code) for code in range(1, 0x100)),
+]
+
+
+@pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "ksh") if shutil.which(name)])
+def test_a_shell_reads_every_quoted_word_back(shell: str) -> None:
+    line = shell_join(["printf", "%s\\0", *WORDS])
+    assert line.isprintable()
+    env = os.environ | {"LC_ALL": "C"}
+    done = subprocess.run([shell, "-c", line], capture_output=True, env=env, check=True)
+    assert done.stdout.split(b"\0")[:-1] == [word.encode("utf-8", "surrogateescape") for word in WORDS]
+
+
+def test_plain_words_are_not_escaped() -> None:
+    assert [shell_quote(word) for word in ("a-b", "a b", "é'", "x\x1b[1m")] == [
+        "a-b",
+        "'a b'",
+        """'é'"'"''""",
+        r"$'x\033[1m'",
+    ]
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 trials"), (1, "1 trial"), (2, "2 trials")])
+def test_one_thing_is_singular_and_several_are_plural(number: int, words: str) -> None:
+    assert plural(number, "trial") == words
+
+
+def test_a_count_of_one_has_no_plural_s() -> None:
+    assert runs_text({"completed": 1, "failed": 2}) == "1 run completed, 2 failed"
+    assert runs_text({"completed": 0, "running": 1}) == "0 runs completed, 1 running"
