@@ -153,7 +153,7 @@ def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
     )
     default_time_s = None if shape.time_s else target.cluster.limits().time_s
     budget = GpuBudget(settings, default_time_s=default_time_s)
-    budget.hold(held_gpus)
+    budget.task_gpus = held_gpus
     tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
     assert tasks is not None  # there is a budget
     each = f"{plural(held_gpus, 'GPU')} for {duration(budget.time_s)}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hpcsweep.driver.compactor import Compactor, SubprocessCompactor
+from hpcsweep.driver.compaction import SubprocessCompactor
 from hpcsweep.driver.config import DriverConfig, HostTask
+from hpcsweep.driver.effects import Compactor
 from hpcsweep.driver.loop import Driver
 
 __all__ = ["Compactor", "Driver", "DriverConfig", "HostTask", "SubprocessCompactor"]

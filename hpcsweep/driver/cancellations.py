@@ -10,12 +10,7 @@ from hpcsweep.driver.monitor import JobMonitor
 
 
 class Cancellations:
-    """Decides what the cluster is to cancel, by what the monitor has seen last.
-
-    Args:
-        state: Of the sweep.
-        monitor: Knows the tasks.
-    """
+    """Decides what the cluster is to cancel, by what the monitor has seen last."""
 
     def __init__(self, state: SweepState, monitor: JobMonitor) -> None:
         self._state = state
@@ -89,7 +84,6 @@ class Cancellations:
         return [PauseRequested(now, f"its jobs can never start ({reason}): fix the spec, then launch again")]
 
     def note(self, effect: Effect, result: EffectResult) -> None:
-        """Take note of what came of an effect."""
         if result.error is not None:
             return
         if isinstance(effect, StopRun):

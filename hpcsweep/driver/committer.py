@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import assert_never
 
 from hpcsweep.core.cluster_protocol import Cluster, SubmittedBatch
@@ -12,17 +13,17 @@ from hpcsweep.core.events import (
     BatchAbandoned,
     BatchSubmitted,
     BatchThrottled,
+    ClusterMessage,
     TasksReleased,
     TickSubmitted,
 )
-from hpcsweep.core.protocols import Clock
-from hpcsweep.core.state import SweepState
-from hpcsweep.driver.compactor import Compactor
+from hpcsweep.driver.config import SweepContext
 from hpcsweep.driver.effects import (
     Abandon,
     Cancel,
     CancelTicks,
     Compact,
+    Compactor,
     DiscardCheckpoints,
     DropRequest,
     Effect,
@@ -34,7 +35,7 @@ from hpcsweep.driver.effects import (
     SubmitTick,
     Throttle,
 )
-from hpcsweep.driver.health import Asked, call_failed, call_succeeded
+from hpcsweep.driver.failures import Operation, call_failed, call_succeeded
 from hpcsweep.errors import (
     ClusterError,
     ClusterUnavailable,
@@ -46,48 +47,30 @@ from hpcsweep.errors import (
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import request_stop, write_manifest
 from hpcsweep.store.compaction.parts import WriteTables
-from hpcsweep.store.files import Skipped, make_dirs, wrap_oserror, write_atomic
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import remove_request
 
 
+@dataclass
 class Committer:
     """Commits what collaborators decide, then has it carried out: intent is on disk before effect.
 
-    Args:
-        journal: Open.
-        state: Of the sweep.
-        clock: The time.
-        executor: Carries out effects.
+    Attributes:
         appliers: Called with each event once it is committed, in this order.
         observers: Called with each effect and what came of it.
-
-    Attributes:
         commits: How many commits there were.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        state: SweepState,
-        *,
-        clock: Clock,
-        executor: Executor,
-        appliers: Sequence[Callable[[AnyEvent], None]],
-        observers: Sequence[Callable[[Effect, EffectResult], None]],
-    ) -> None:
-        self._journal = journal
-        self._state = state
-        self._clock = clock
-        self._executor = executor
-        self._appliers = appliers
-        self._observers = observers
-        self.commits = 0
+    sweep: SweepContext
+    executor: Executor
+    appliers: Sequence[Callable[[AnyEvent], None]]
+    observers: Sequence[Callable[[Effect, EffectResult], None]]
+    commits: int = 0
 
     def replay(self) -> None:
         """Apply the events of earlier sessions."""
-        for event in self._journal.events:
+        for event in self.sweep.journal.events:
             self._apply(event)
 
     def commit(self, events: Sequence[AnyEvent]) -> None:
@@ -97,13 +80,13 @@ class Committer:
             SupersededError: A newer driver took over: nothing was written.
         """
         if events:
-            self._journal.commit(events)
+            self.sweep.journal.commit(events)
             self.commits += 1
             for event in events:
                 self._apply(event)
 
     def _apply(self, event: AnyEvent) -> None:
-        for apply in self._appliers:
+        for apply in self.appliers:
             apply(event)
 
     def do(self, step: Step) -> None:
@@ -114,9 +97,9 @@ class Committer:
 
     def carry_out(self, effect: Effect) -> EffectResult:
         """Carry out one effect, and commit what came of it."""
-        result = self._executor.carry_out(effect)
+        result = self.executor.carry_out(effect)
         self.commit(result.events)
-        for note in self._observers:
+        for note in self.observers:
             note(effect, result)
         return result
 
@@ -124,48 +107,30 @@ class Committer:
         """Carry out these effects in order."""
         self.do(Step(effects=tuple(effects)))
 
-    def note_query(self, asked: Asked, error: str = "") -> None:
+    def note_query(self, operation: Operation, error: str = "") -> None:
         """Record how a query of the cluster went; `error` is empty if it succeeded."""
-        now = self._clock.time()
+        state, now = self.sweep.state, self.sweep.now
         if error:
-            self.commit(call_failed(self._state, asked, error, now=now))
+            self.commit(call_failed(state, operation, error, now=now))
         else:
-            self.commit(call_succeeded(self._state, asked, now=now))
+            self.commit(call_succeeded(state, operation, now=now))
 
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass
 class Executor:
     """Carries out effects, one at a time.
 
-    Args:
-        state: Of the sweep; only read.
-        submitted: A live batch as the cluster knows it, by name.
-        compactor: Carries out what `Compact` says; None where nothing is compacted.
-        skipped: Told of files that cannot be removed.
+    Attributes:
+        submitted: Gives a live batch as the cluster knows it.
+        compactor: None where nothing is compacted.
     """
 
-    def __init__(
-        self,
-        state: SweepState,
-        *,
-        layout: Layout,
-        journal: Journal,
-        cluster: Cluster,
-        clock: Clock,
-        submitted: Callable[[str], SubmittedBatch],
-        compactor: Compactor | None = None,
-        skipped: Skipped,
-    ) -> None:
-        self._state = state
-        self._layout = layout
-        self._journal = journal
-        self._cluster = cluster
-        self._clock = clock
-        self._submitted = submitted
-        self._compactor = compactor
-        self._skipped = skipped
+    sweep: SweepContext
+    submitted: Callable[[str], SubmittedBatch]
+    compactor: Compactor | None = None
 
     def carry_out(self, effect: Effect) -> EffectResult:
         """Carry out one effect; its intent is committed, what comes of it is for the caller to commit.
@@ -183,22 +148,22 @@ class Executor:
                 return self._submit_tick(effect)
             case CancelTicks():
                 try:
-                    self._cluster.cancel_ticks(effect.jobs)
+                    self.sweep.cluster.cancel_ticks(effect.jobs)
                 except ClusterUnavailable as error:
                     return EffectResult(error=error)
             case Abandon():
-                files = self._layout.batch(effect.batch)
-                with wrap_oserror(self._layout.root):
+                files = self.sweep.layout.batch(effect.batch)
+                with wrap_oserror(self.sweep.layout.root):
                     make_dirs(files.root)
                     write_atomic(files.abandoned_marker, effect.reason.encode())
                 return EffectResult((BatchAbandoned(effect.batch, effect.reason, effect.limited),))
             case StopRun():
-                with wrap_oserror(self._layout.root):
-                    request_stop(self._layout.batch(effect.batch), effect.run)
+                with wrap_oserror(self.sweep.layout.root):
+                    request_stop(self.sweep.layout.batch(effect.batch), effect.run)
             case DiscardCheckpoints():
-                checkpoints.hide_all(self._layout.trial(effect.trial))
+                checkpoints.hide_all(self.sweep.layout.trial(effect.trial))
             case DropRequest():
-                remove_request(self._layout, effect.name, self._skipped)
+                remove_request(self.sweep.layout, effect.name, self.sweep.skipped)
             case Compact():
                 self._compact(effect)
             case _:
@@ -206,53 +171,58 @@ class Executor:
         return EffectResult()
 
     def _submit(self, effect: Submit) -> EffectResult:
-        name, now = effect.batch.name, self._clock.time
-        files = self._layout.batch(name)
-        with wrap_oserror(self._layout.root):
+        name = effect.batch.name
+        files = self.sweep.layout.batch(name)
+        with wrap_oserror(self.sweep.layout.root):
             make_dirs(files.root)
             write_manifest(files, effect.header, effect.tasks)
-        self._journal.check()
+        self.sweep.journal.check()
         try:
-            job = self._cluster.submit(effect.batch)
+            job = self.sweep.cluster.submit(effect.batch)
         except SubmitLimited as error:
             return EffectResult(error=error)
         except (SubmitRefused, SubmitUncertain, ClusterUnavailable, SpecError) as error:
             refused = isinstance(error, SubmitRefused | SpecError)
             refused = refused or (isinstance(error, SubmitUncertain) and error.refused)
-            said = call_failed(self._state, "submit", str(error), now=now(), batch=name, refused=refused)
-            return EffectResult(said, error)
-        return EffectResult((BatchSubmitted(name, job, now()),))
+            return EffectResult(self._failed("submit", error, batch=name, refused=refused), error)
+        return EffectResult((BatchSubmitted(name, job, self.sweep.now),))
 
     def _change(self, effect: Cancel | Throttle | Release) -> EffectResult:
-        batch = self._submitted(effect.batch)
+        batch = self.submitted(effect.batch)
         done: tuple[BatchThrottled | TasksReleased, ...] = ()
         try:
             match effect:
                 case Cancel():
-                    self._cluster.cancel(batch, effect.tasks)
+                    self.sweep.cluster.cancel(batch, effect.tasks)
                 case Throttle():
-                    self._cluster.throttle(batch, effect.tasks)
-                    if effect.tasks != self._state.live[effect.batch].throttle:
+                    self.sweep.cluster.throttle(batch, effect.tasks)
+                    if effect.tasks != self.sweep.state.live[effect.batch].throttle:
                         done = (BatchThrottled(effect.batch, effect.tasks),)
                 case Release():
-                    self._cluster.release(batch, effect.tasks)
+                    self.sweep.cluster.release(batch, effect.tasks)
                     done = (TasksReleased(effect.batch, effect.tasks),)
         except ClusterUnavailable as error:
-            return EffectResult(call_failed(self._state, "change", str(error), now=self._clock.time()), error)
-        return EffectResult((*call_succeeded(self._state, "change", now=self._clock.time()), *done))
+            return EffectResult(self._failed("change", error), error)
+        return EffectResult((*call_succeeded(self.sweep.state, "change", now=self.sweep.now), *done))
+
+    def _failed(
+        self, operation: Operation, error: Exception, *, batch: str = "", refused: bool = False
+    ) -> tuple[ClusterMessage, ...]:
+        state, now = self.sweep.state, self.sweep.now
+        return call_failed(state, operation, str(error), now=now, batch=batch, refused=refused)
 
     def _compact(self, effect: Compact) -> None:
         if not isinstance(effect.task, WriteTables):
             # Only who holds the journal knows what is in it for good; and a newer driver may have come
             # between the last look at the journal and the commit, and not have read that commit.
-            self._journal.acquire()
-            self._journal.check()
-        assert self._compactor is not None, "without a compactor nothing is compacted"
-        self._compactor.begin(effect.task)
+            self.sweep.journal.acquire()
+            self.sweep.journal.check()
+        assert self.compactor is not None, "without a compactor nothing is compacted"
+        self.compactor.begin(effect.task)
 
     def _submit_tick(self, effect: SubmitTick) -> EffectResult:
         try:
-            return EffectResult((submit_tick(self._cluster, self._layout, effect),))
+            return EffectResult((submit_tick(self.sweep.cluster, self.sweep.layout, effect),))
         except ClusterError as error:  # finishing tasks tick as well, and the next tick tries again
             _log.warning("no job that ticks could be submitted: %s", error)
             return EffectResult(error=error)

@@ -6,17 +6,25 @@ goes into one and commits it; another process does the work.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
-from collections.abc import Iterable
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from hpcsweep.core.events import CheckpointsDropped, CheckpointsRemoved, FilesCompacted, RunFinished, RunId
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.committer import Committer
-from hpcsweep.driver.compactor import Compactor
-from hpcsweep.driver.effects import Compact, Step
+from hpcsweep.driver.config import SweepContext
+from hpcsweep.driver.effects import Compact, Compactor, Step
 from hpcsweep.store.compaction.parts import (
     CleanUpPart,
     CompactableRun,
@@ -29,7 +37,6 @@ from hpcsweep.store.compaction.parts import (
     read_tables,
 )
 from hpcsweep.store.compaction.tracker import CompactionState
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 #: So many parts of reports are left alone; more are merged into one.
@@ -46,13 +53,8 @@ _log = logging.getLogger(__name__)
 class CompactionManager:
     """Decides what is compacted next, one task at a time. Pure.
 
-    Args:
-        state: Of the sweep; kept up to date by the driver.
-        compaction_state: Kept up to date by the driver.
-        retention: Kept up to date by the driver; None: all checkpoints stay.
-        layout: Names the folders in messages.
-        at: As soon as about so many raw files are ready, a part is made of them; at the end of the
-            sweep of whatever is.
+    As soon as about `at` raw files are ready, a part is made of them; at the end of the sweep of
+    whatever is. Without `retention` all checkpoints stay.
     """
 
     def __init__(
@@ -180,74 +182,99 @@ def _candidate(ending: RunFinished) -> CompactableRun:
     return CompactableRun(ending.trial, ending.rung, ending.attempt, ending.restart, valued_at)
 
 
+@dataclass
 class Compaction:
-    """Has the compactor do what the manager decides.
+    """Has the compactor do what the manager decides; without one nothing is compacted."""
 
-    Args:
-        state: Of the sweep; only read.
-        manager: Decides what is due.
-        compactor: Does it; None: nothing is compacted.
-        layout: The results folder.
-        journal: Open.
-        committer: Commits what was done.
-    """
-
-    def __init__(
-        self,
-        state: SweepState,
-        manager: CompactionManager,
-        compactor: Compactor | None,
-        *,
-        layout: Layout,
-        journal: Journal,
-        committer: Committer,
-    ) -> None:
-        self._state = state
-        self._manager = manager
-        self._compactor = compactor
-        self._layout = layout
-        self._journal = journal
-        self._committer = committer
-        #: What the compactor is at work on.
-        self._task: CompactionTask | None = None
+    sweep: SweepContext
+    manager: CompactionManager
+    compactor: Compactor | None
+    committer: Committer
+    #: What the compactor is at work on.
+    task: CompactionTask | None = None
 
     def step(self, *, wait_s: float = 0.0, remove_at: int = 1) -> bool:
         """Take in what the compactor has done, and have it begin with what is due; whether it is at work.
 
-        Args:
-            wait_s: How long to wait for what it is at work on.
-            remove_at: See `CompactionManager.next`.
-
-        Raises:
-            SupersededError: A newer driver took over.
+        Waits for `wait_s` at most; `remove_at` is that of `CompactionManager.next`.
         """
-        if self._compactor is None:
+        if self.compactor is None:
             return False
-        if self._task is not None:
-            answer = self._compactor.answer(wait_s)
+        if self.task is not None:
+            answer = self.compactor.answer(wait_s)
             if answer is None:
                 return True
-            task, self._task = self._task, None
+            task, self.task = self.task, None
             if answer.error:
-                self._compactor.close()
-            self._committer.do(self._manager.completed(task, answer))
-        step = self._manager.next(
-            segment=self._journal.number,
+                self.compactor.close()
+            self.committer.do(self.manager.completed(task, answer))
+        step = self.manager.next(
+            segment=self.sweep.journal.number,
             remove_at=remove_at,
-            uncleared=pending_cleanup(self._layout) if self._manager.needs_parts else (),
-            has_tables=self._state.ended is not None and read_tables(self._layout) is not None,
+            uncleared=pending_cleanup(self.sweep.layout) if self.manager.needs_parts else (),
+            has_tables=self.sweep.state.ended is not None and read_tables(self.sweep.layout) is not None,
         )
-        self._committer.do(step)
-        self._task = next((effect.task for effect in step.effects if isinstance(effect, Compact)), None)
-        return self._task is not None
+        self.committer.do(step)
+        self.task = next((effect.task for effect in step.effects if isinstance(effect, Compact)), None)
+        return self.task is not None
 
     def finish(self) -> None:
-        """Step until nothing is due any more.
-
-        Raises:
-            SupersededError: A newer driver took over.
-        """
+        """Step until nothing is due any more."""
         while self.step(wait_s=_BEAT_S, remove_at=REMOVE_AT):
-            self._journal.heartbeat()
-        if self._compactor is not None:
-            self._compactor.close()
+            self.sweep.journal.heartbeat()
+        if self.compactor is not None:
+            self.compactor.close()
+
+
+class SubprocessCompactor:
+    """A process that lives while there are tasks; see `hpcsweep.store.compaction.worker`."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+        self._child: subprocess.Popen[bytes] | None = None
+        self._read = b""
+        self._problem = ""
+
+    def begin(self, order: CompactionTask) -> None:
+        self._problem = ""
+        try:
+            if self._child is None:
+                # In a session of its own: Ctrl-C is for the driver.
+                self._child = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            assert self._child.stdin is not None
+            self._child.stdin.write(msgspec.json.encode(order) + b"\n")
+            self._child.stdin.flush()
+        except OSError as error:
+            self._problem = f"{type(error).__name__}: {error}"
+
+    def answer(self, wait_s: float) -> CompactionResult | None:
+        if self._child is None or self._problem:
+            return CompactionResult(error=self._problem or "no task was given")
+        assert self._child.stdout is not None
+        fd = self._child.stdout.fileno()
+        while b"\n" not in self._read:
+            if not select.select([fd], [], [], wait_s)[0]:
+                return None
+            data = os.read(fd, 1 << 16)
+            if not data:
+                return CompactionResult(error=f"the process ended with code {self._child.wait()}")
+            self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        return msgspec.json.decode(line, type=CompactionResult)
+
+    def close(self) -> None:
+        if self._child is None:
+            return
+        child, self._child, self._read = self._child, None, b""
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(signal.SIGKILL)
+        with contextlib.suppress(OSError):  # it did not read the last task
+            child.communicate()

@@ -6,8 +6,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.cluster_protocol import Cluster, TaskResources
+from hpcsweep.core.protocols import Clock
+from hpcsweep.core.state import SweepState
 from hpcsweep.store.batch import Program
+from hpcsweep.store.files import Skipped
+from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.layout import Layout
 
 
 class DriverConfig(msgspec.Struct, frozen=True):
@@ -60,3 +65,20 @@ class HostTask(NamedTuple):
     batch: str
     task: int
     job: str
+
+
+class SweepContext(NamedTuple):
+    """What those parts of a driver share that read and act; the journal is open, the state only read."""
+
+    state: SweepState
+    settings: DriverConfig
+    layout: Layout
+    journal: Journal
+    cluster: Cluster
+    clock: Clock
+    skipped: Skipped
+
+    @property
+    def now(self) -> float:
+        """Unix time."""
+        return self.clock.time()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.store.batch import Header, ManifestRun
-from hpcsweep.store.compaction.parts import CompactionTask
+from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -21,11 +21,7 @@ class Submit(msgspec.Struct, frozen=True):
 
 
 class Abandon(msgspec.Struct, frozen=True):
-    """Fence a batch off, so that a task which starts all the same leaves; its runs wait again.
-
-    Attributes:
-        limited: A submit limit kept it out.
-    """
+    """Fence a batch off, so that a task which starts all the same leaves; its runs wait again."""
 
     batch: str
     reason: str
@@ -33,11 +29,7 @@ class Abandon(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    """Cancel tasks on the cluster.
-
-    Attributes:
-        pending: They have not started.
-    """
+    """Cancel tasks on the cluster; `pending` ones have not started."""
 
     batch: str
     tasks: tuple[int, ...]
@@ -66,12 +58,9 @@ class Release(msgspec.Struct, frozen=True):
 
 
 class SubmitTick(msgspec.Struct, frozen=True):
-    """Submit a small job that ticks a detached sweep.
+    """Submit a small job that ticks a detached sweep, at `due` at the earliest.
 
-    Attributes:
-        due: When it starts at the earliest, by this clock.
-        batch: It ticks once all tasks of this one have ended; empty for a job that starts at a time.
-        after: Job of that batch.
+    With a `batch`, whose job is `after`, it ticks once all tasks of that have ended.
     """
 
     name: str
@@ -128,12 +117,20 @@ class Step(NamedTuple):
 
 
 class EffectResult(NamedTuple):
-    """What came of an effect.
-
-    Attributes:
-        events: To be committed.
-        error: Why it was not carried out; None if it was.
-    """
+    """What came of an effect: events to commit, and why it was not carried out if so."""
 
     events: tuple[AnyEvent, ...] = ()
     error: Exception | None = None
+
+
+class Compactor(Protocol):
+    """Executes one compaction task at a time."""
+
+    def begin(self, order: CompactionTask) -> None:
+        """Begin with a task; the one before is done."""
+
+    def answer(self, wait_s: float) -> CompactionResult | None:
+        """Result of the task; None if there is none after `wait_s` seconds."""
+
+    def close(self) -> None:
+        """Stop at once. Safe to call twice; a later task starts it again."""

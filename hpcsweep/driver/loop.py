@@ -17,16 +17,14 @@ from hpcsweep.driver.budgets import GpuBudget, can_resume, confirm_time_over, ex
 from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.committer import Committer, Executor, submit_tick
 from hpcsweep.driver.compaction import Compaction, CompactionManager
-from hpcsweep.driver.compactor import Compactor
-from hpcsweep.driver.config import DriverConfig, HostTask
-from hpcsweep.driver.effects import CancelTicks, DropRequest
-from hpcsweep.driver.health import check_health
+from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
+from hpcsweep.driver.effects import CancelTicks, Compactor, DropRequest
+from hpcsweep.driver.failures import check_health
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import MetricsPoller, Observer, running_runs
 from hpcsweep.driver.planner import Planner
 from hpcsweep.driver.requests import handle_request
-from hpcsweep.driver.submission import Submission
-from hpcsweep.driver.submitter import Submitter
+from hpcsweep.driver.submitter import Submission, Submitter
 from hpcsweep.driver.throttle import ThrottleManager
 from hpcsweep.driver.tick_scheduler import TickScheduler, needs_attention
 from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
@@ -92,9 +90,10 @@ class Driver:
         #: Requests that were handled: one that cannot be removed is not handled again.
         self._handled: set[str] = set()
 
-        state, skipped = self.state, self._skipped
-        self._observer = Observer(state, layout=layout, cluster=cluster, clock=clock, skipped=skipped)
-        self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=skipped)
+        state = self.state
+        context = SweepContext(state, settings, layout, journal, cluster, clock, self._skipped)
+        self._observer = Observer(context)
+        self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=self._skipped)
         asks = settings.max_gpu_s is not None and settings.shape.time_s is None
         default_time_s = self._observer.limits.time_s if asks else None
         self._budget = GpuBudget(settings, default_time_s=default_time_s)
@@ -113,25 +112,14 @@ class Driver:
             settings=settings,
             monitor=self.monitor,
             # What the cluster would run again by itself could carry the sweep beyond its budget.
-            requeue=not self._budget.capped,
+            requeue=self._budget.cap_s is None,
             clones=scheduler.clones,
         )
         self._ticks = TickScheduler(state)
-        executor = Executor(
-            state,
-            layout=layout,
-            journal=journal,
-            cluster=cluster,
-            clock=clock,
-            submitted=self.monitor.submitted,
-            compactor=compactor,
-            skipped=skipped,
-        )
+        noting = (self.monitor, self._cancellations, self._throttle, self._ticks)
         self._committer = Committer(
-            journal,
-            state,
-            clock=clock,
-            executor=executor,
+            context,
+            Executor(context, self.monitor.submitted, compactor),
             appliers=(
                 state.apply,
                 self.compaction_state.apply,
@@ -139,38 +127,24 @@ class Driver:
                 self.retention.apply,
                 *observers,
             ),
-            observers=(
-                self.monitor.note,
-                self._cancellations.note,
-                self._throttle.note,
-                self._ticks.note,
-            ),
+            observers=[part.note for part in noting],
         )
         self._committer.replay()
+        retention = None if settings.keep_all else self.retention
         manager = CompactionManager(
-            state,
-            self.compaction_state,
-            None if settings.keep_all else self.retention,
-            layout=layout,
-            at=settings.compact_at,
+            state, self.compaction_state, retention, layout=layout, at=settings.compact_at
         )
-        self._compaction = Compaction(
-            state, manager, compactor, layout=layout, journal=journal, committer=self._committer
-        )
+        self._compaction = Compaction(context, manager, compactor, self._committer)
         self._submission = Submission(
-            state,
-            settings=settings,
-            journal=journal,
-            cluster=cluster,
-            clock=clock,
-            committer=self._committer,
-            observer=self._observer,
-            monitor=self.monitor,
-            planner=planner,
-            cancellations=self._cancellations,
-            throttle=self._throttle,
-            submitter=self._submitter,
-            budget=self._budget,
+            context,
+            self._committer,
+            self._observer,
+            self.monitor,
+            planner,
+            self._cancellations,
+            self._throttle,
+            self._submitter,
+            self._budget,
         )
 
     # ------------------------------------------------------------------ the loop
@@ -238,9 +212,7 @@ class Driver:
     def start(self, *events: AnyEvent, extension: Sequence[AnyEvent] = ()) -> None:
         """Begin a new sweep with these events; resume one that has ended if there is work left.
 
-        Args:
-            events: `SweepStarted`, then what is known at the beginning. Read only if it is new.
-            extension: What is added to it. Read only if it is not new.
+        `extension` is added to a sweep that is not new.
         """
         if self.state.started is None:
             self._committer.commit(events)

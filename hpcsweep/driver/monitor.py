@@ -24,10 +24,9 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import INSTANT_S, BatchState, Run
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver import interruptions
-from hpcsweep.driver.accounting import charge
-from hpcsweep.driver.batch_watch import BatchWatch
-from hpcsweep.driver.blocked import BlockedTasks
+from hpcsweep.driver import failures
+from hpcsweep.driver.batch_watch import BatchWatch, BlockedTasks
+from hpcsweep.driver.budgets import charge
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
 from hpcsweep.driver.observer import Evidence, Observation
@@ -39,12 +38,7 @@ from hpcsweep.store.log_excerpt import label_excerpt
 class JobMonitor:
     """Turns observations into events. Holds nothing that a new session could not see again.
 
-    Args:
-        state: Of the sweep.
-        layout: Names the folders of batches.
-        settings: Bounds of retries.
-        grace_s: How long a result may stay invisible after its task has ended.
-        evidence: Of runs that ended without a result.
+    `grace_s` is how long a result may stay invisible after its task has ended.
 
     Attributes:
         states: What the last successful poll showed of the open tasks.
@@ -113,25 +107,17 @@ class JobMonitor:
 
     def longest_s(self, now: float) -> float:
         """How long the oldest running run has lasted."""
-        begun = (self._begun_at(task) for task in self._running_since)
-        return max((now - at for at in begun if at is not None), default=0.0)
-
-    def _begun_at(self, task: TaskId) -> float | None:
-        """When the oldest run of a running task began, None if it has none left.
-
-        A task begins its runs in order, the next one whenever one has ended.
-        """
-        batch = self._state.live.get(task.batch)
-        if batch is None:
-            return None
-        oldest = next((n for n, run in enumerate(batch.tasks[task.task]) if run in batch.unfinished), None)
-        if oldest is None:
-            return None
-        since, lanes = self._running_since[task], self._settings.shape.lanes
-        return self._watch(batch).begun_at(task.task, oldest, since=since, lanes=lanes)
+        begun = []
+        for (name, task), since in self._running_since.items():
+            if (batch := self._state.live.get(name)) is None:
+                continue
+            unfinished = [n for n, run in enumerate(batch.tasks[task]) if run in batch.unfinished]
+            if unfinished:
+                lanes = self._settings.shape.lanes
+                begun.append(self._watch(batch).begun_at(task, unfinished[0], since=since, lanes=lanes))
+        return now - min(begun, default=now)
 
     def note(self, effect: Effect, result: EffectResult) -> None:
-        """Take note of what came of an effect."""
         if isinstance(effect, Cancel) and effect.pending and result.error is None:
             self._watch(self._state.live[effect.batch]).cancelled_pending.update(effect.tasks)
 
@@ -220,16 +206,23 @@ class JobMonitor:
             if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
                 result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
             elif stopped and result.outcome is Outcome.STOPPED:  # by its worker, which trains the other runs
-                step, value = self._state.run(run_id).last_report or (result.step, None)
-                result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
+                result = self._as_stopped(result, stopped)
             elif result.outcome is Outcome.STOPPED:
                 # Ordered by a driver that had been superseded: the journal does not know of it.
-                yield interruptions.interruption(batch, result, Interruption.NOT_STARTED)
+                yield failures.interruption(batch, result, Interruption.NOT_STARTED)
                 continue
             elif self._is_tried_again(result):
-                yield interruptions.interruption(batch, result, Interruption.TRAINING_ERROR)
+                yield failures.interruption(batch, result, Interruption.TRAINING_ERROR)
                 continue
-            yield interruptions.finished(batch, result)
+            yield failures.finished(batch, result)
+
+    def _as_stopped(self, result: Result, reason: str) -> Result:
+        """The result of a run that was stopped: its value is the last one that it reported."""
+        run = self._state.run(RunId(result.trial, result.rung))
+        step, value = run.last_report or (result.step, None)
+        return msgspec.structs.replace(
+            result, outcome=Outcome.STOPPED, step=step, value=value, message=reason
+        )
 
     def _is_tried_again(self, result: Result) -> bool:
         failed = result.outcome is not None and FACTS[result.outcome].fault is Fault.CONFIGURATION
@@ -372,18 +365,18 @@ class JobMonitor:
         )
         result = self._with_progress(run, result)
         phase = state.phase if state is not None else None
-        killed = interruptions.killed_for_memory(result.message)
+        killed = failures.killed_for_memory(result.message)
         if phase is Phase.OUT_OF_MEMORY or killed:
             message = killed or result.message or "killed: out of memory"
             result = msgspec.structs.replace(result, outcome=Outcome.OUT_OF_MEMORY, message=message)
-            return interruptions.finished(batch, result)
+            return failures.finished(batch, result)
         return self._interrupted(batch, result, state, requeued=False)
 
     def _interrupted(
         self, batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool
     ) -> RunFinished | RunInterrupted:
         run = self._state.run(RunId(result.trial, result.rung))
-        why = interruptions.classify_interruption(
+        why = failures.classify_interruption(
             batch, result, state, requeued=requeued, stopping=self._state.stopping is not None
         )
         node = result.node or (state.node if state else "")
@@ -397,14 +390,10 @@ class JobMonitor:
         current = None if state is None else self.states.get(TaskId(batch.name, result.task))
         decides = not requeued or (current is not None and current.phase is Phase.PENDING)
         if stopped and decides:
-            step, value = run.last_report or (result.step, None)
-            result = msgspec.structs.replace(result, step=step, value=value, message=stopped)
-            return interruptions.finished(batch, msgspec.structs.replace(result, outcome=Outcome.STOPPED))
-        exhausted = interruptions.retries_exhausted(run, result, why, settings=self._settings)
+            return failures.finished(batch, self._as_stopped(result, stopped))
+        exhausted = failures.retries_exhausted(run, result, why, settings=self._settings)
         if exhausted and decides:
             message = f"{exhausted}; the last: {message}"
-            outcome = interruptions.outcome_of(run, why)
-            return interruptions.finished(
-                batch, msgspec.structs.replace(result, outcome=outcome, message=message)
-            )
-        return interruptions.interruption(batch, result, why, requeued=requeued)
+            outcome = failures.outcome_of(run, why)
+            return failures.finished(batch, msgspec.structs.replace(result, outcome=outcome, message=message))
+        return failures.interruption(batch, result, why, requeued=requeued)

@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from hpcsweep.core.cluster_protocol import Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
+from hpcsweep.core.cluster_protocol import Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunInterrupted, RunReported
 from hpcsweep.core.models import BatchState, Run
-from hpcsweep.core.protocols import Clock
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.config import SweepContext
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import Program, Result, new_results
@@ -63,10 +63,8 @@ class Evidence(Protocol):
 class Sighting(NamedTuple):
     """What there is of a batch that was planned and never acknowledged.
 
-    Attributes:
-        abandoned: It was fenced off.
-        job: Its job, by the cluster or by the results of its tasks.
-        has_script: The batch script was written, which is just before the cluster is called.
+    The script is written just before the cluster is called; the job is known from the cluster or from
+    results of its tasks.
     """
 
     abandoned: bool = False
@@ -75,63 +73,56 @@ class Sighting(NamedTuple):
 
 
 class Observer:
-    """Reads each result once. Changes nothing, on the cluster or in the results folder.
+    """Reads each result once. Changes nothing, on the cluster or in the results folder."""
 
-    Args:
-        state: Of the sweep; only read.
-        skipped: Told of files that cannot be read.
-    """
-
-    def __init__(
-        self, state: SweepState, *, layout: Layout, cluster: Cluster, clock: Clock, skipped: Skipped
-    ) -> None:
-        self._state = state
-        self._layout = layout
-        self._cluster = cluster
-        self._clock = clock
-        self._skipped = skipped
+    def __init__(self, sweep: SweepContext) -> None:
+        self._sweep = sweep
         #: Names of the result files that were read, by live batch.
         self._read: dict[str, set[str]] = {}
 
     def observe(self, submitted: Sequence[SubmittedBatch]) -> Observation:
         """New results, then one poll: one readdir for each of these batches, and one query."""
-        now = self._clock.time()
-        self._read = {name: read for name, read in self._read.items() if name in self._state.live}
+        now = self._sweep.now
+        self._read = {name: read for name, read in self._read.items() if name in self._sweep.state.live}
         results = {batch.name: self._new_results(batch.name) for batch in submitted}
         if not submitted:
             return Observation(now, results, {})
         try:
-            tasks = self._cluster.poll(submitted)
+            tasks = self._sweep.cluster.poll(submitted)
         except ClusterUnavailable as error:
             return Observation(now, results, None, str(error))
         if tasks is None:
-            return Observation(now, results, None, self._cluster.poll_error or "the cluster does not answer")
+            return Observation(
+                now, results, None, self._sweep.cluster.poll_error or "the cluster does not answer"
+            )
         return Observation(now, results, tasks, "")
 
     def _new_results(self, name: str) -> list[Result]:
-        tasks, files = self._state.live[name].tasks, self._layout.batch(name)
+        tasks, files = self._sweep.state.live[name].tasks, self._sweep.layout.batch(name)
         read = self._read.setdefault(name, set())
         results = []
-        for file, result in new_results(files, read, self._skipped):
+        for file, result in new_results(files, read, self._sweep.skipped):
             read.add(file)
             if result.task < len(tasks) and RunId(result.trial, result.rung) in tasks[result.task]:
                 results.append(result)
             else:
-                self._skipped.note(files.results / file, "is the result of a run of another batch")
+                self._sweep.skipped.note(files.results / file, "is the result of a run of another batch")
         return results
 
     @property
     def has_unread(self) -> bool:
         """Whether results have come that were not read yet."""
-        batches = [batch.name for batch in self._state.live.values() if batch.job is not None]
+        batches = [batch.name for batch in self._sweep.state.live.values() if batch.job is not None]
         return any(
-            True for name in batches for _ in new_results(self._layout.batch(name), self._read.get(name, ()))
+            True
+            for name in batches
+            for _ in new_results(self._sweep.layout.batch(name), self._read.get(name, ()))
         )
 
     @cached_property
     def limits(self) -> Limits:
         """What the site allows. Asked only where something is to be submitted: a tick must stay cheap."""
-        return self._cluster.limits()
+        return self._sweep.cluster.limits()
 
     def sighting(self, batch: BatchState) -> Sighting:
         """What there is of a batch that was planned and never acknowledged.
@@ -139,10 +130,10 @@ class Observer:
         Raises:
             ClusterUnavailable: The cluster does not answer.
         """
-        files = self._layout.batch(batch.name)
+        files = self._sweep.layout.batch(batch.name)
         if files.abandoned_marker.exists():
             return Sighting(abandoned=True)
-        job = self._cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
+        job = self._sweep.cluster.find_batch(batch.name, folder=files.root, since=batch.planned_at)
         if not job:  # the cluster may have forgotten it already: then its tasks have left results
             results = (result for _, result in new_results(files, ()))
             job = next((result.job.partition("_")[0] for result in results), "")
@@ -151,40 +142,29 @@ class Observer:
     # ------------------------------------------------------------------ evidence of runs without a result
 
     def newest_step(self, run: Run) -> int:
-        """Step of its trial's newest complete checkpoint up to its resource; 0 without one."""
-        files = self._layout.trial(run.trial)
+        files = self._sweep.layout.trial(run.trial)
         try:
             newest = checkpoints.newest(files, at_most=run.resource)
         except OSError as error:  # whether its next attempt can read them shows when it begins
-            self._skipped.note(files.checkpoints, error)
+            self._sweep.skipped.note(files.checkpoints, error)
             return 0
         return newest.step if newest else 0
 
     def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
-        """Whether this start of the run has reported a metric."""
         try:
-            return self._layout.trial(run.trial).metrics(run.rung, attempt, restart).stat().st_size > 0
+            return self._sweep.layout.trial(run.trial).metrics(run.rung, attempt, restart).stat().st_size > 0
         except OSError:
             return False
 
     def last_lines(self, batch: str, task: int) -> str:
-        """The last lines of the task's log; empty without any."""
-        return read_excerpt(self._layout.batch(batch).log(task))
+        return read_excerpt(self._sweep.layout.batch(batch).log(task))
 
     def node_failed(self, node: str) -> bool:
-        """Whether the cluster says that the node has failed."""
-        return self._cluster.has_failed(node)
+        return self._sweep.cluster.has_failed(node)
 
 
 class MetricsPoller:
-    """Reads the reports of running runs, one file for each; nothing of what has ended.
-
-    Args:
-        state: Of the sweep.
-        layout: The results folder.
-        program: Names the metric, its mode and whether its last or best value counts.
-        skipped: Told which files cannot be read.
-    """
+    """Reads the reports of running runs, one file for each; nothing of what has ended."""
 
     def __init__(
         self,

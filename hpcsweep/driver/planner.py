@@ -32,13 +32,7 @@ MOST_DECISIONS: Final = 10_000
 
 
 class Planner:
-    """Asks scheduler and searcher. Its events are decisions only once they are committed.
-
-    Args:
-        state: Of the sweep; kept up to date by the driver.
-        scheduler: Kept up to date here, by `apply`.
-        searcher: Proposes configurations in `space`.
-    """
+    """Asks scheduler and searcher. Its events are decisions only once they are committed."""
 
     def __init__(
         self,

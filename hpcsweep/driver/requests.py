@@ -39,14 +39,7 @@ def handle_request(
 ) -> list[AnyEvent]:
     """What follows from a request; nothing from one that makes no sense.
 
-    Args:
-        name: Its file name, by which the journal knows that it was handled.
-        request: What is asked.
-        state: Of the sweep.
-        space: In which what an enqueued configuration leaves open is drawn.
-        seed: Of the sweep.
-        now: Unix time.
-        is_over: Whether a trial has ended for good: then it cannot be stopped any more.
+    The journal knows by its file name that it was handled. A trial that `is_over` cannot be stopped.
     """
     match request.verb:
         case "stop":

@@ -1,11 +1,12 @@
-"""Which runs are submitted, in which arrays, and what becomes of batches without an answer. Pure."""
+"""Starts runs: which go into which arrays, within caps, budgets and limits, and their submission."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
 
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import (
@@ -13,6 +14,7 @@ from hpcsweep.core.events import (
     BatchPlanned,
     BatchSubmitted,
     Outcome,
+    PauseRequested,
     RunFinished,
     RunId,
     TrialCreated,
@@ -21,31 +23,26 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import BatchState, Run, Trial
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.config import DriverConfig
-from hpcsweep.driver.effects import Abandon, Step, Submit
-from hpcsweep.driver.health import excluded
+from hpcsweep.driver.budgets import GpuBudget, exhausted_budget
+from hpcsweep.driver.cancellations import Cancellations
+from hpcsweep.driver.committer import Committer
+from hpcsweep.driver.config import DriverConfig, SweepContext
+from hpcsweep.driver.effects import Abandon, DiscardCheckpoints, Step, Submit
+from hpcsweep.driver.failures import excluded
 from hpcsweep.driver.monitor import JobMonitor
-from hpcsweep.driver.observer import Sighting
+from hpcsweep.driver.observer import Observer, Sighting
+from hpcsweep.driver.planner import Planner
+from hpcsweep.driver.throttle import SubmitBackoff, ThrottleManager
+from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused
 from hpcsweep.store.batch import Header, ManifestRun, trial_seed
 from hpcsweep.store.layout import Layout
-
-#: How long to respect a limit learned from a refusal; then more is tried, for it may have been raised.
-FIRST_PAUSE_S: Final = 30.0
-LONGEST_PAUSE_S: Final = 600.0
-#: A piece of an array gets an array of its own if it fills at least this share of the limit.
-SHARE: Final = 8
 
 
 class Submitter:
     """Brings runs to the cluster in batches, each once.
 
-    Args:
-        state: Of the sweep.
-        layout: Names the folders of batches.
-        settings: Caps and shapes.
-        monitor: Knows the tasks of live batches.
-        requeue: Whether the cluster may run a task again by itself.
-        clones: Whether trials start from checkpoints of others.
+    `requeue` says whether the cluster may run a task again by itself, `clones` whether trials start
+    from checkpoints of others.
     """
 
     def __init__(
@@ -75,11 +72,7 @@ class Submitter:
     def reconcile(self, batch: BatchState, sighting: Sighting, *, now: float, settle_s: float) -> Step:
         """What became of a batch that was planned and never acknowledged.
 
-        Args:
-            batch: It has no job.
-            sighting: What there is of it.
-            now: Unix time.
-            settle_s: How long a submission without an answer may still turn up.
+        A submission without an answer may still turn up for `settle_s`.
         """
         if not sighting.abandoned:
             if sighting.job is not None:
@@ -91,8 +84,8 @@ class Submitter:
             settled = self._not_found[batch.name] >= 2 and waited_s >= settle_s
             if sighting.has_script and not settled:
                 return Step()
-        said = f"; the answer was: {batch.submit_message}" if batch.submit_message else ""
-        return Step(effects=(Abandon(batch.name, f"it never reached the cluster{said}"),))
+        answer = f"; the answer was: {batch.submit_message}" if batch.submit_message else ""
+        return Step(effects=(Abandon(batch.name, f"it never reached the cluster{answer}"),))
 
     # ------------------------------------------------------------------ what waits
 
@@ -142,7 +135,7 @@ class Submitter:
         task_gpus: int,
         now: float,
     ) -> list[BatchPlanned]:
-        """Arrays that carry these runs, as far as there are slots for one task of each.
+        """Arrays that carry these runs in order, as far as there are slots for one task of each.
 
         Args:
             runs: In the order in which they are to start.
@@ -177,13 +170,7 @@ class Submitter:
         return planned
 
     def submission(self, planned: BatchPlanned, *, now: float, after: str = "") -> Submit:
-        """The array of a planned batch with its manifest.
-
-        Args:
-            planned: Its event has been applied.
-            now: Unix time.
-            after: Job or task that has to end first, empty if none.
-        """
+        """The array of a planned batch with its manifest; `after` is a job that has to end first."""
         shape = self._settings.shape
         assert self._state.started is not None
         return Submit(
@@ -250,54 +237,134 @@ def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
     return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
 
 
-class SubmitBackoff:
-    """Submit limits: how many tasks may be submitted now, and when to try again after a refusal.
+@dataclass
+class Submission:
+    """Commits what planner and submitter decide, and submits it."""
 
-    Remembers the refusals of this session; a new one simply tries.
-    """
+    sweep: SweepContext
+    committer: Committer
+    observer: Observer
+    monitor: JobMonitor
+    planner: Planner
+    cancellations: Cancellations
+    throttle: ThrottleManager
+    submitter: Submitter
+    budget: GpuBudget
 
-    def __init__(self) -> None:
-        #: How many of ours fit, as far as refusals tell; None before any.
-        self._most: int | None = None
-        self._until = 0.0
-        self._pause_s = FIRST_PAUSE_S
-        self._accepted = False
+    def __post_init__(self) -> None:
+        self._backoff, state = SubmitBackoff(), self.sweep.state
+        if state.submit_limit:
+            tasks, others, at = state.submit_limit_hit
+            self._backoff.refused(tasks, open_tasks=others, now=at)
 
-    def allowed(
-        self, *, wanted: int, open_tasks: int, queued: int | None, limit: int | None, now: float
-    ) -> int:
-        """How many of the `wanted` tasks to submit now.
+    def run(self) -> None:
+        """Start what there is to start.
 
-        Args:
-            wanted: Tasks that are to be submitted.
-            open_tasks: Ours that wait or run.
-            queued: The user's that waited or ran when we last looked, None where unknown.
-            limit: How many of those the site allows, None where unknown.
-            now: Unix time.
+        Raises:
+            SubmitRefused: The cluster refused a batch, with this message. The runs wait.
         """
-        bounds = []
-        if limit:  # a limit of 0 is reported by the refusal
-            # Without tasks of ours there was no recent poll: the count of the others is stale.
-            bounds.append((limit, queued if queued is not None and open_tasks else open_tasks))
-        # A time further ahead comes from a clock that has been set back since.
-        if self._most is not None and 0 < self._until - now <= LONGEST_PAUSE_S:
-            bounds.append((self._most, open_tasks))
-        allowed = wanted
-        for most, taken in bounds:
-            free = most - taken
-            if open_tasks and free < min(wanted, most // SHARE):
+        per_task = self.sweep.settings.shape.runs
+        self.budget.task_gpus = self.throttle.task_gpus
+        free, affordable = self.throttle.free, self._affordable
+        new = max(0, free if affordable is None else min(free, affordable))
+        waiting = -(-len(self.sweep.state.waiting) // per_task)
+        events = self.planner.decide(max(0, new - waiting) * per_task)
+        events += self.submitter.stopped_while_waiting(events)
+        runs = self.submitter.queue(events)
+        if runs and not self._fits_max_gpus():
+            runs = []
+        free, affordable = self.throttle.free, self._affordable
+        most = self._allowed(-(-len(runs) // per_task), affordable)
+        planned = self._plan(runs[: most * per_task], free)
+        # A scheduler changed its mind: checkpoints that are half removed are of no use.
+        for event in events:
+            if isinstance(event, TrialPromoted) and event.trial in self.sweep.state.dropping:
+                self.committer.carry_out(DiscardCheckpoints(event.trial))
+        self.committer.commit([*events, *planned])
+        if any(isinstance(event, TrialStopped) for event in events):
+            self.committer.carry_out_all(self.cancellations.tasks_to_cancel())
+        while refused := self._submit(planned):
+            self._backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
+            planned = self._plan(self.submitter.queue()[: refused // 2 * per_task], free)
+            self.committer.commit(planned)
+
+    @property
+    def _affordable(self) -> int | None:
+        """How many tasks the budgets allow to be submitted now; None: any number."""
+        affordable = self.budget.tasks_left(
+            self.sweep.state, open_tasks=self.monitor.open_tasks, unbooked_gpu_s=self.monitor.unbooked_gpu_s
+        )
+        exhausted = exhausted_budget(self.sweep.state, self.sweep.settings, self.budget, now=self.sweep.now)
+        return affordable if exhausted is None else 0  # runs may still be stopped
+
+    def _fits_max_gpus(self) -> bool:
+        """Whether one task fits below `max_gpus`, by what the cluster says it will hold."""
+        if not self.throttle.expected_gpus:
+            with contextlib.suppress(ClusterUnavailable):
+                self.throttle.expected_gpus = self.sweep.cluster.allocation_of(self.sweep.settings.shape).gpus
+        self.budget.task_gpus = self.throttle.task_gpus
+        most, each = self.sweep.settings.max_gpus, self.throttle.task_gpus
+        if most is None or each <= most:
+            return True
+        reason = f"a task holds {each} GPUs, and cluster.max_gpus is {most}: raise it"
+        self.committer.commit([PauseRequested(self.sweep.now, reason)])
+        return False
+
+    def _allowed(self, wanted: int, affordable: int | None) -> int:
+        """How many tasks to submit now: what budget and submit limits allow."""
+        if affordable is not None:
+            wanted = min(wanted, affordable)
+        limit = None
+        if wanted:
+            try:
+                limit = self.observer.limits.queued_tasks
+            except ClusterUnavailable as error:
+                self.committer.note_query("limits", str(error))
                 return 0
-            allowed = min(allowed, free)
-        return max(0, allowed)
+            self.committer.note_query("limits")
+        allowed = self._backoff.allowed(
+            wanted=wanted,
+            open_tasks=self.throttle.open_tasks,
+            queued=self.sweep.cluster.queued_tasks,
+            limit=limit,
+            now=self.sweep.now,
+        )
+        # The tick job behind the array counts for the limit as well.
+        detached = self.sweep.state.is_detached(self.sweep.settings.cluster)
+        return max(allowed - 1, min(allowed, 1)) if detached and allowed < wanted else allowed
 
-    def refused(self, tasks: int, *, open_tasks: int, now: float) -> None:
-        """An array of `tasks` tasks was refused while `open_tasks` of ours were there."""
-        if now >= self._until:  # nothing was known, or it was tried again
-            again = now < self._until + LONGEST_PAUSE_S and not self._accepted
-            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if again else FIRST_PAUSE_S
-            self._accepted = False
-        self._most, self._until = open_tasks + tasks - 1, now + self._pause_s
+    def _plan(self, runs: Sequence[RunId], free: int) -> list[BatchPlanned]:
+        if not runs:
+            return []
+        array_tasks = self.observer.limits.array_tasks
+        if free > 0:
+            self.sweep.journal.acquire()  # from now on its number is this driver's alone
+        return self.submitter.plan(
+            runs,
+            segment=self.sweep.journal.number,
+            free=free,
+            array_tasks=array_tasks,
+            time_s=self.budget.time_s,
+            task_gpus=self.throttle.task_gpus,
+            now=self.sweep.now,
+        )
 
-    def accepted(self) -> None:
-        """An array was accepted: the pause after the next refusal is the first one again."""
-        self._accepted = True
+    def _submit(self, planned: Sequence[BatchPlanned]) -> int:
+        """Submit batches in order; the size of one that a submit limit refused, after which none is tried.
+
+        Raises:
+            SubmitRefused: For another reason. The runs wait.
+        """
+        for index, batch in enumerate(planned):
+            after = self.throttle.to_wait_for
+            submission = self.submitter.submission(batch, now=self.sweep.now, after=after)
+            error = self.committer.carry_out(submission).error
+            if error is None:
+                self._backoff.accepted()
+            elif isinstance(error, SubmitRefused | SpecError):
+                limited = isinstance(error, SubmitLimited)
+                self.committer.do(self.submitter.abandon(planned[index:], str(error), limited=limited))
+                if not limited:
+                    raise error
+                return len(batch.tasks)
+        return 0

@@ -1,4 +1,4 @@
-"""The cap on tasks at a time over all live arrays, held by their throttles. Pure."""
+"""How many tasks run and are submitted at a time: caps, throttles, submit limits. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from hpcsweep.driver.monitor import JobMonitor
 
 #: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
 MOST_TASKS: Final = 1000
+#: How long to respect a limit learned from a refusal; then more is tried, for it may have been raised.
+FIRST_PAUSE_S: Final = 30.0
+LONGEST_PAUSE_S: Final = 600.0
+#: A piece of an array gets an array of its own if it fills at least this share of the limit.
+SHARE: Final = 8
 
 
 class ArrayUsage(NamedTuple):
     """One live array: tasks that may still run, and how many of them at a time.
 
-    Attributes:
-        slots: What one of its tasks takes; more than 1 where it asks for more GPUs than a task
-            of now, because the resources were changed since it was submitted.
+    A task takes more than one of the `slots` where it asks for more GPUs than a task of now, because
+    the resources were changed since it was submitted.
     """
 
     open: int
@@ -72,12 +76,7 @@ def lower_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
 class ThrottleManager:
     """Counts the slots taken by the live arrays, and hands free ones from array to array.
 
-    Args:
-        state: Of the sweep.
-        settings: Its caps.
-        monitor: Knows which tasks are open.
-        host: The job that this driver runs in, if any.
-        unconfirmed: Batches whose throttle on the cluster may differ from the one in the journal.
+    The throttle of `unconfirmed` batches on the cluster may differ from the one in the journal.
 
     Attributes:
         cluster_slots: Tasks that the cluster runs at a time; None where that is not fixed.
@@ -146,7 +145,6 @@ class ThrottleManager:
         return Step(tuple(raised), tuple(effects))
 
     def note(self, effect: Effect, result: EffectResult) -> None:
-        """Take note of what came of an effect."""
         if isinstance(effect, Throttle) and result.error is None:
             self._unconfirmed.discard(effect.batch)
 
@@ -172,3 +170,52 @@ class ThrottleManager:
     def _is_host(self, batch: BatchState) -> bool:
         host = self._host
         return host is not None and host.batch == batch.name and self._monitor.is_open(batch, host.task)
+
+
+class SubmitBackoff:
+    """Submit limits: how many tasks may be submitted now, and when to try again after a refusal.
+
+    Remembers the refusals of this session; a new one simply tries.
+    """
+
+    def __init__(self) -> None:
+        #: How many of ours fit, as far as refusals tell; None before any.
+        self._most: int | None = None
+        self._until = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self._accepted = False
+
+    def allowed(
+        self, *, wanted: int, open_tasks: int, queued: int | None, limit: int | None, now: float
+    ) -> int:
+        """How many of the `wanted` tasks to submit now.
+
+        `queued` tasks of the user waited or ran when we last looked, and the site allows `limit`; None
+        where unknown. `open_tasks` of them are ours.
+        """
+        bounds = []
+        if limit:  # a limit of 0 is reported by the refusal
+            # Without tasks of ours there was no recent poll: the count of the others is stale.
+            bounds.append((limit, queued if queued is not None and open_tasks else open_tasks))
+        # A time further ahead comes from a clock that has been set back since.
+        if self._most is not None and 0 < self._until - now <= LONGEST_PAUSE_S:
+            bounds.append((self._most, open_tasks))
+        allowed = wanted
+        for most, taken in bounds:
+            free = most - taken
+            if open_tasks and free < min(wanted, most // SHARE):
+                return 0
+            allowed = min(allowed, free)
+        return max(0, allowed)
+
+    def refused(self, tasks: int, *, open_tasks: int, now: float) -> None:
+        """An array of `tasks` tasks was refused while `open_tasks` of ours were there."""
+        if now >= self._until:  # nothing was known, or it was tried again
+            again = now < self._until + LONGEST_PAUSE_S and not self._accepted
+            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if again else FIRST_PAUSE_S
+            self._accepted = False
+        self._most, self._until = open_tasks + tasks - 1, now + self._pause_s
+
+    def accepted(self) -> None:
+        """An array was accepted: the pause after the next refusal is the first one again."""
+        self._accepted = True

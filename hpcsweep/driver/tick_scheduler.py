@@ -17,9 +17,6 @@ WATCH_S: Final = 3600.0
 class TickScheduler:
     """Makes sure that a detached sweep gets another tick once this driver has left.
 
-    Args:
-        state: Of the sweep.
-
     Attributes:
         jobs: Ids and names of the user's jobs at the last poll; None: unknown.
         error: Why the last tick job was not accepted, empty if it was.
@@ -35,9 +32,7 @@ class TickScheduler:
     def behind_arrays(self, *, now: float, active: Container[str] = ()) -> Step:
         """A job behind each array that has none, or whose job is gone from the queue before its time.
 
-        Args:
-            now: Unix time.
-            active: Batches with tasks that wait or run: the jobs behind them cannot have started.
+        Batches with tasks that wait or run are `active`: the jobs behind them cannot have started.
         """
         effects: list[SubmitTick] = []
         for batch in self._state.live.values():
@@ -53,10 +48,8 @@ class TickScheduler:
     def later(self, *, soon: bool, now: float) -> Step:
         """A tick job after a while, unless another one runs by then.
 
-        Args:
-            soon: Something is to be done that no job will trigger. If not, the job is only a safeguard
-                against the loss of the others.
-            now: Unix time.
+        `soon` means that something is to be done which no job will trigger; if not, the job is only a
+        safeguard against the loss of the others.
         """
         delay_s = LOOK_AGAIN_S if soon else WATCH_S
         due = self._state.tick_due
@@ -72,7 +65,6 @@ class TickScheduler:
         return SubmitTick(self._name, now + LOOK_AGAIN_S, LOOK_AGAIN_S)
 
     def note(self, effect: Effect, result: EffectResult) -> None:
-        """Take note of what came of an effect."""
         if isinstance(effect, SubmitTick):
             self.error = "" if result.error is None else str(result.error)
 
@@ -89,11 +81,8 @@ class TickScheduler:
 def needs_attention(state: SweepState, *, undecided: bool, host_job: str = "") -> bool:
     """Whether something is to be done soon that no job will trigger.
 
-    Args:
-        state: Of the sweep.
-        undecided: The next poll decides something.
-        host_job: The job that this driver runs in. A tick job behind an array runs once, and this may
-            be it.
+    `undecided` says that the next poll decides something. A tick job behind an array runs once, and
+    the driver's own `host_job` may be it.
     """
     if state.ended is not None:
         return False

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import Interruption, RunInterrupted
-from hpcsweep.driver.accounting import CLOCK_SKEW_S, HOST_SKEW_S, OVERRUN_S, UsageAccounting, at_most, bounded
+from hpcsweep.driver.budgets import CLOCK_SKEW_S, HOST_SKEW_S, OVERRUN_S, UsageAccounting, at_most, bounded
 
 GPUS = 2
 PENDING = TaskState(Phase.PENDING)

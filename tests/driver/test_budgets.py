@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import (
+    AnyEvent,
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
     Outcome,
+    PauseRequested,
     RunFinished,
     RunId,
+    RunRetried,
+    StopRequested,
     SweepEnded,
     SweepOutcome,
     SweepStarted,
+    TimeUp,
     TrialCreated,
     TrialsExhausted,
 )
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import GpuBudget, can_resume, exhausted_budget
+from hpcsweep.driver.budgets import GpuBudget, can_resume, confirm_time_over, exhausted_budget, sweep_end
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.fifo import Fifo
@@ -102,7 +108,7 @@ def test_a_cap_needs_a_time_limit_from_the_spec_or_the_cluster() -> None:
 def test_without_a_cap_or_gpus_anything_may_be_submitted(wanted: DriverConfig) -> None:
     state = sweep(trials=2)
     submit(state, "b1", range(2))
-    assert not budget(wanted).capped
+    assert budget(wanted).cap_s is None
     assert left(wanted, state) is None
     assert budget(wanted).exhausted(state) is None
 
@@ -297,3 +303,96 @@ def test_can_resume_changes_nothing() -> None:
     scheduler = fifo(state)
     assert can_resume(state, scheduler, wanted, budget(wanted), now=2000.0)
     assert scheduler.done
+
+
+# --------------------------------------------------------------------------- budget.time
+
+
+CLOCK = msgspec.structs.replace(settings(max_time_s=100.0), confirm_s=30.0)  # the sweep began at 1000
+
+
+def test_without_a_time_to_confirm_the_clock_is_trusted() -> None:
+    wanted = settings(max_time_s=100.0)
+    for now in (1099.0, 1100.0):
+        assert confirm_time_over(sweep(), wanted, now=now, since=now) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("up_since", "now", "since", "confirmed", "event"),
+    [
+        (None, 1099.0, 1000.0, True, None),  # not over
+        (None, 1130.0, 1100.0, True, None),  # this session has seen the time pass
+        (None, 1129.0, 1100.0, False, TimeUp(1129.0)),  # noted, to be confirmed
+        (1100.0, 1129.0, 1120.0, False, None),  # not yet for long enough
+        (1100.0, 1130.0, 1120.0, True, None),
+        (1100.0, 1099.0, 1090.0, True, TimeUp(1099.0, False)),  # it was set back: it was wrong
+    ],
+)
+def test_the_clock_must_agree_for_a_while_that_the_time_is_over(
+    up_since: float | None, now: float, since: float, confirmed: bool, event: TimeUp | None
+) -> None:
+    state = sweep()
+    if up_since is not None:
+        state.apply(TimeUp(up_since))
+    assert confirm_time_over(state, CLOCK, now=now, since=since) == (confirmed, event)
+
+
+# --------------------------------------------------------------------------- the end
+
+
+def done(*events: AnyEvent) -> SweepState:
+    """A sweep whose two trials ended with values."""
+    state = sweep(trials=2)
+    submit(state, "b1", range(2))
+    for trial in range(2):
+        finish(state, trial, batch="b1", gpu_s=HOUR)
+    for event in (BatchClosed("b1"), *events):
+        state.apply(event)
+    return state
+
+
+def failed(*events: AnyEvent) -> SweepState:
+    """A sweep whose only trial ended without a value."""
+    state = sweep(trials=1)
+    submit(state, "b1", range(1))
+    state.apply(RunFinished(0, 0, Outcome.FAILED, None, 1, batch="b1", message="ValueError: no"))
+    for event in (BatchClosed("b1"), *events):
+        state.apply(event)
+    return state
+
+
+STOP, PAUSE = StopRequested(9.0, "stopped by ann"), PauseRequested(9.0, "its jobs can never start")
+NO_MORE = TrialsExhausted("budget.trials 2 is reached", "budget")
+
+
+@pytest.mark.parametrize(
+    ("state", "exhausted", "outcome", "reason"),
+    [
+        (done(NO_MORE), None, SweepOutcome.FINISHED, "budget.trials 2 is reached"),
+        (done(), "budget.time 1 s is used up", SweepOutcome.FINISHED, "budget.time 1 s is used up"),
+        (done(NO_MORE, STOP), "used up", SweepOutcome.STOPPED, "stopped by ann"),
+        (done(NO_MORE, PAUSE), None, SweepOutcome.FINISHED, "budget.trials 2 is reached"),
+        (done(PAUSE), None, SweepOutcome.PAUSED, "its jobs can never start"),
+        (done(PAUSE), "used up", SweepOutcome.FINISHED, "used up"),
+        (failed(STOP), None, SweepOutcome.STOPPED, "stopped by ann"),
+        (
+            failed(NO_MORE),
+            None,
+            SweepOutcome.FAILED,
+            "no run gave a value; the last failure: ValueError: no",
+        ),
+        (sweep(), "used up", SweepOutcome.FAILED, "no run gave a value; used up"),
+    ],
+)
+def test_a_sweep_ends_stopped_then_by_a_budget_then_by_its_trials_then_paused(
+    state: SweepState, exhausted: str | None, outcome: SweepOutcome, reason: str
+) -> None:
+    end = sweep_end(state, fifo(state), exhausted=exhausted, now=2000.0)
+    assert end == SweepEnded(2000.0, outcome, reason)
+
+
+def test_a_sweep_with_something_left_to_do_continues() -> None:
+    assert sweep_end(done(), fifo(done()), exhausted=None, now=2000.0) is None
+    waiting = done(NO_MORE)
+    waiting.apply(RunRetried(0, 0, "r1"))
+    assert sweep_end(waiting, fifo(waiting), exhausted=None, now=2000.0) is None

@@ -12,7 +12,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.blocked import IMPOSSIBLE_AFTER_S
+from hpcsweep.driver.batch_watch import IMPOSSIBLE_AFTER_S
 from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult, Release, StopRun
 from hpcsweep.driver.monitor import JobMonitor

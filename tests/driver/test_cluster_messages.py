@@ -10,7 +10,7 @@ import pytest
 from hpcsweep.core.cluster_protocol import Batch, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import BatchAbandoned, BatchSubmitted, ClusterMessage, SweepOutcome
 from hpcsweep.driver import Driver
-from hpcsweep.driver.health import REFUSALS, REFUSALS_IN_ALL
+from hpcsweep.driver.failures import REFUSALS, REFUSALS_IN_ALL
 from hpcsweep.errors import ClusterUnavailable, SubmitRefused, SubmitUncertain
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.views.format import warning_lines

@@ -19,7 +19,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import AT_ONCE_S
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.health import check_health
+from hpcsweep.driver.failures import check_health
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.layout import Layout

@@ -10,14 +10,17 @@ import pytest
 from hpcsweep.core.cluster_protocol import Batch, Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import BatchPlanned, BatchSubmitted, Outcome, RunId, SweepStarted, TrialCreated
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.config import SweepContext
 from hpcsweep.driver.observer import Observation, Observer, Sighting
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import Result, write_result
 from hpcsweep.store.files import Skipped
+from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
 from tests.doubles import SHAPE, FakeClock
+from tests.driver.states import SETTINGS
 
 RUN = RunId(0, 0)
 RESULT = Result(0, 0, 0, restart=0, task=0, outcome=Outcome.COMPLETED, value=0.5, step=9, job="4711_0")
@@ -76,8 +79,9 @@ class Sweep:
         planned = BatchPlanned("b1", 100.0, ((RUN,),), gpus=1, throttle=1)
         for event in (SweepStarted("cafe01", "s", 0.0, {}), TrialCreated(0, {}, 0, 9), planned):
             self.state.apply(event)
+        journal = Journal.open(self.layout)
         self.observer = Observer(
-            self.state, layout=self.layout, cluster=self.cluster, clock=FakeClock(), skipped=self.skipped
+            SweepContext(self.state, SETTINGS, self.layout, journal, self.cluster, FakeClock(), self.skipped)
         )
 
     def observe(self) -> Observation:

@@ -18,7 +18,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import RunStatus
 from hpcsweep.driver import Driver
-from hpcsweep.driver.health import FAILED_BATCHES
+from hpcsweep.driver.failures import FAILED_BATCHES
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.layout import Layout

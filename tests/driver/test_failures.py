@@ -12,6 +12,7 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
+    ClusterMessage,
     Interruption,
     NodeExcluded,
     Outcome,
@@ -27,7 +28,15 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import INSTANT_S
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.health import EXCLUDED_S, check_health, excluded
+from hpcsweep.driver.failures import (
+    EVERY_S,
+    EXCLUDED_S,
+    LENGTH,
+    call_failed,
+    call_succeeded,
+    check_health,
+    excluded,
+)
 
 NODES = ("n1", "n2", "n3")
 
@@ -217,3 +226,57 @@ def test_training_errors_within_seconds_pause_only_while_no_run_has_a_value() ->
     assert check_health(broken, now=9.0, nodes=()) == [
         PauseRequested(9.0, "3 batches in a row failed within seconds; the last: ImportError: no")
     ]
+
+
+# --------------------------------------------------------------------------- messages of the cluster
+
+
+def asked(*events: AnyEvent) -> SweepState:
+    return SweepState.replay([SweepStarted("cafe01", "s", 0.0, {}), *events])
+
+
+def test_a_failed_call_is_recorded_with_its_message_cut_short() -> None:
+    assert call_failed(asked(), "poll", "  no answer \n", now=5.0) == (
+        ClusterMessage(5.0, "poll", "no answer"),
+    )
+    assert call_failed(asked(), "poll", " ", now=5.0) == (ClusterMessage(5.0, "poll", "no message"),)
+    (event,) = call_failed(asked(), "poll", "x" * (LENGTH + 1), now=5.0)
+    assert event.message == "x" * LENGTH
+
+
+@pytest.mark.parametrize(
+    ("message", "now", "recorded"),
+    [
+        ("timeout after 5 s", 500.0, False),  # the same, again
+        ("timeout after 7 s", 500.0, False),  # the same but for a number
+        ("no route", 100.0 + EVERY_S - 1, False),  # another one, too soon
+        ("no route", 100.0 + EVERY_S, True),
+        ("no route", 99.0, True),  # the clock was set back
+    ],
+)
+def test_a_message_is_recorded_again_only_when_it_changes_and_not_too_often(
+    message: str, now: float, recorded: bool
+) -> None:
+    state = asked(ClusterMessage(100.0, "poll", "timeout after 5 s"))
+    expected = (ClusterMessage(now, "poll", message),) if recorded else ()
+    assert call_failed(state, "poll", message, now=now) == expected
+
+
+def test_messages_of_other_calls_and_batches_and_refusals_are_always_recorded() -> None:
+    state = asked(ClusterMessage(100.0, "submit", "no", "b1"))
+    other_call = ClusterMessage(101.0, "poll", "no")
+    other_batch = ClusterMessage(101.0, "submit", "no", "b2")
+    refusal = ClusterMessage(101.0, "submit", "no", "b1", True)
+    assert call_failed(state, "poll", "no", now=101.0) == (other_call,)
+    assert call_failed(state, "submit", "no", now=101.0, batch="b2") == (other_batch,)
+    assert call_failed(state, "submit", "no", now=101.0, batch="b1", refused=True) == (refusal,)
+    assert call_failed(state, "submit", "no", now=101.0, batch="b1") == ()
+
+
+def test_a_success_is_recorded_once_after_a_failure_of_the_same_call() -> None:
+    failed = ClusterMessage(100.0, "poll", "no answer")
+    assert call_succeeded(asked(), "poll", now=101.0) == ()
+    assert call_succeeded(asked(failed), "find", now=101.0) == ()
+    success = ClusterMessage(101.0, "poll", "")
+    assert call_succeeded(asked(failed), "poll", now=101.0) == (success,)
+    assert call_succeeded(asked(failed, success), "poll", now=102.0) == ()
