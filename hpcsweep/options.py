@@ -319,7 +319,9 @@ def options_model(constructor: Callable[..., Any], supplied: tuple[str, ...] = (
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    config = ConfigDict(extra="allow" if any_keyword else "forbid", frozen=True, strict=True)
+    config = ConfigDict(
+        extra="allow" if any_keyword else "forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
     model: type[BaseModel] = create_model(
         getattr(constructor, "__name__", "Options"), __config__=config, **fields
     )

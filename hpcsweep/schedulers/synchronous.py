@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Final
 
-from annotated_types import Interval
+from annotated_types import Gt
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -22,7 +22,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.plans import LARGEST, AtLeastTwo, BracketPlan, Positive, SchedulerPlan, UpTo10000, fewest
+from hpcsweep.core.plans import AtLeastTwo, BracketPlan, Positive, SchedulerPlan, UpTo10000, fewest
 from hpcsweep.core.protocols import Decision, Start
 from hpcsweep.schedulers.bracket import Bracket
 from hpcsweep.schedulers.rungs import (
@@ -281,7 +281,7 @@ class Halving(SynchronousHalving):
         min_resource: Positive = 1,
         max_resource: Positive,
         eta: AtLeastTwo = 2,
-        prefact: Annotated[float, Interval(gt=0, le=LARGEST)] = 1.0,
+        prefact: Annotated[float, Gt(0)] = 1.0,
         rounds: UpTo10000 | None = 1,
         minimise: bool = True,
         piece: int = PIECE,

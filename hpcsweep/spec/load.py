@@ -358,7 +358,7 @@ def _read_repeats(raw: Any, problems: Problems) -> int:
         problems.add("repeats", f"must be an integer >= 1, got {format_value(raw)}")
         return 1
     if raw > MAX_REPEATS:
-        advice = "a few are enough to compare means"
+        advice = "the mean of a few is enough"
         problems.add("repeats", f"must be at most {MAX_REPEATS}, got {format_value(raw)}; {advice}")
         return 1
     return raw

@@ -34,7 +34,7 @@ LINES = {
     "train: {command: x}\nobjective: {metric: loss}\nspace:\n  b0: &b0 [l, l, l, l, l, l, l, l, l, l]\n"
     + BOMB: "space.b4[",
     BASE + "enqueue: &e [{x: 1}, *e]\n": "enqueue[1]: must not contain itself, got the alias *e",
-    BASE + "cluster: {options: &o {gres: *o}}\n": "cluster.options.gres: must not hold itself",
+    BASE + "cluster: {options: &o {gres: *o}}\n": "cluster.options.gres: must not contain itself",
     BASE + f"constraints: {'[' * 60}{']' * 60}\n": "must be nested at most 50 deep",
     BASE + f"enqueue: {'[' * 5000}": "must be nested at most 50 deep",
     BASE + f"budget: {{trials: {'9' * 500}}}\n": "must have at most 400 digits, got 500; quote it",
@@ -193,7 +193,7 @@ def test_a_rung_of_millions_starts_within_bounded_memory(tmp_path: Path) -> None
         text=True,
         check=True,
     )
-    assert launch.stdout.startswith("0 runs completed, 1000 under way")
+    assert launch.stdout.startswith("0 runs completed, 1,000 under way")
     status, peak_kib = launch.stdout.splitlines()[-1].split()
     assert status == "3"
     assert int(peak_kib) < 300 * 1024
