@@ -96,8 +96,8 @@ class Doctor:
     @staticmethod
     def no_probe() -> Finding:
         """That no test job was submitted."""
-        words = "none was submitted, so what compute nodes see and may do is not known"
-        return warning("canary", words, "run doctor with --canary")
+        message = "none was submitted, so what compute nodes see and may do is not known"
+        return warning("canary", message, "run doctor with --canary")
 
 
 def _automatic_cluster(wanted: str) -> str:
@@ -115,8 +115,8 @@ def _other_clusters(wanted: str, name: str) -> Iterator[Finding]:
         backend: Backend = find_backend(other)
         if backend.automatic and other != name:
             missing = backend.missing()
-            words = f"is not here ({missing}): {where}" if missing else f"is here, but {where}"
-            yield good(backend.title, words)
+            message = f"is not here ({missing}): {where}" if missing else f"is here, but {where}"
+            yield good(backend.title, message)
 
 
 def crontab_line(spec: Path | None, *, results: Path, overrides: Sequence[str]) -> str:
@@ -124,11 +124,11 @@ def crontab_line(spec: Path | None, *, results: Path, overrides: Sequence[str]) 
 
     A login shell, because cron itself knows next to no PATH, and jobs inherit what it knows.
     """
-    words = [sys.executable, "-m", "hpcsweep", "launch", "SPEC" if spec is None else str(spec.absolute())]
-    words += ["--results", str(results.absolute()), "--once", "--quiet"]
-    words += [word for override in overrides for word in ("--set", override)]
+    argv = [sys.executable, "-m", "hpcsweep", "launch", "SPEC" if spec is None else str(spec.absolute())]
+    argv += ["--results", str(results.absolute()), "--once", "--quiet"]
+    argv += [word for override in overrides for word in ("--set", override)]
     kept = [f"{name}={shell_quote(os.environ[name])}" for name in _KEPT_VARIABLES if os.environ.get(name)]
-    command = f"cd {shell_quote(os.getcwd())} && {' '.join([*kept, shell_join(words)])}"
+    command = f"cd {shell_quote(os.getcwd())} && {' '.join([*kept, shell_join(argv)])}"
     # cron ends the command at a bare % sign.
     return f"*/5 * * * * bash -lc {shlex.quote(command)} >/dev/null".replace("%", r"\%")
 

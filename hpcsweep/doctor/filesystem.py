@@ -84,14 +84,14 @@ def _space_finding(folder: Path) -> Finding:
     stat = os.statvfs(folder)
     gib, files = stat.f_bavail * stat.f_frsize / 2**30, stat.f_favail
     counted = stat.f_files > 0  # some filesystems have no fixed number of inodes
-    words = f"{gib:.1f} GiB free" + (f", {files} files" if counted else "")
+    message = f"{gib:.1f} GiB free" + (f", {files} files" if counted else "")
     if gib < LEAST_GIB or (counted and files < LEAST_FILES):
-        return failure("space", words, f"free some, or {ELSEWHERE}")
+        return failure("space", message, f"free some, or {ELSEWHERE}")
     if gib < LOW_GIB or (counted and files < LOW_FILES):
         return warning(
-            "space", words, "checkpoints may fill that: lower train.keep_checkpoints, or free some"
+            "space", message, "checkpoints may fill that: lower train.keep_checkpoints, or free some"
         )
-    return good("space", f"{words} (your own quota may be less)")
+    return good("space", f"{message} (your own quota may be less)")
 
 
 def _operation_findings(scratch: Path) -> Iterator[Finding]:

@@ -51,8 +51,8 @@ def _probe_findings(
         yield _failed_finding(error, folder=job.folder)
         return
     except ClusterError as error:
-        words = f"could not be submitted: {one_line(str(error))}"
-        yield failure("canary", words, "fix this first: sweeps are submitted in the same way")
+        message = f"could not be submitted: {one_line(str(error))}"
+        yield failure("canary", message, "fix this first: sweeps are submitted in the same way")
         return
     seconds = time.monotonic() - began
     yield good("canary", f"ran on {report.node}, and reported {seconds:.0f} s after its submission")
@@ -86,48 +86,48 @@ def name_finding(asked: str, shown: str) -> Finding:
     if shown == asked:
         return good("job names", "squeue shows jobs by the name that they were submitted with")
     if not shown:
-        words = f"asked for {asked}, and squeue shows no name"
+        message = f"asked for {asked}, and squeue shows no name"
     else:
-        words = f"asked for {asked}, and squeue shows {shown}"
+        message = f"asked for {asked}, and squeue shows {shown}"
     advice = "sweeps go by job id and folder, and run all the same; look for their jobs by id or folder (%Z)"
-    return warning("job names", f"{words}: this site changes names", advice)
+    return warning("job names", f"{message}: this site changes names", advice)
 
 
 def interpreter_finding(report: ProbeReport) -> Finding:
-    words = f"{report.node} has Python {report.python}, hpcsweep {report.version}"
+    message = f"{report.node} has Python {report.python}, hpcsweep {report.version}"
     if report.version == hpcsweep.__version__:
-        return good("interpreter", f"{words} as here")
+        return good("interpreter", f"{message} as here")
     advice = "install the same version there, or give another cluster.python"
     return failure(
-        "interpreter", f"{words} from {report.package}, and here is {hpcsweep.__version__}", advice
+        "interpreter", f"{message} from {report.package}, and here is {hpcsweep.__version__}", advice
     )
 
 
 def files_findings(report: ProbeReport, trips: Sequence[RoundTrip], *, grace_s: float) -> Iterator[Finding]:
     """Whether both sides see each other's files, how soon, and how far their clocks differ."""
     if not trips:
-        words = f"{report.node} wrote its report, but then did not answer within the time"
+        message = f"{report.node} wrote its report, but then did not answer within the time"
         yield failure(
-            "shared files", words, "run it again; if it stays so, give another folder with --results"
+            "shared files", message, "run it again; if it stays so, give another folder with --results"
         )
         return
     slowest = max(trip.seconds for trip in trips)
-    words = f"a file from here to {report.node} and its answer back took at most {_format_seconds(slowest)}"
+    message = f"a file from here to {report.node} and its answer back took at most {_format_seconds(slowest)}"
     if report.late_s > 1:
-        words += f"; one from before the job was seen {_format_seconds(report.late_s)} late"
+        message += f"; one from before the job was seen {_format_seconds(report.late_s)} late"
     if slowest > grace_s:
         advice = f"set cluster.grace: {round(2 * slowest)}, or results are taken for lost that only come late"
-        yield failure("shared files", words, advice)
+        yield failure("shared files", message, advice)
     elif slowest > grace_s / 4:
-        yield warning("shared files", words, f"set cluster.grace: {round(4 * slowest)} to be sure")
+        yield warning("shared files", message, f"set cluster.grace: {round(4 * slowest)} to be sure")
     else:
-        yield good("shared files", words)
+        yield good("shared files", message)
     best = min(trips, key=lambda trip: trip.seconds)
     certain = abs(best.ahead_s) - best.seconds / 2
     if certain > CLOCK_S:
         way = "ahead of" if best.ahead_s > 0 else "behind"
-        words = f"that of {report.node} is {_format_seconds(abs(best.ahead_s))} {way} this one"
-        yield warning("clock", words, "tell the admins; times in reports are off by so much")
+        message = f"that of {report.node} is {_format_seconds(abs(best.ahead_s))} {way} this one"
+        yield warning("clock", message, "tell the admins; times in reports are off by so much")
 
 
 def gpus_finding(report: ProbeReport, *, gpus: int) -> Finding:
@@ -135,12 +135,12 @@ def gpus_finding(report: ProbeReport, *, gpus: int) -> Finding:
     seen = len(report.gpus) if visible is None else len(visible)
     devices = "is not set" if visible is None else f"is {report.devices!r}"
     listed = ", ".join(report.gpus) or "none"
-    words = f"asked for {gpus}; CUDA_VISIBLE_DEVICES {devices}, nvidia-smi lists {listed}"
+    message = f"asked for {gpus}; CUDA_VISIBLE_DEVICES {devices}, nvidia-smi lists {listed}"
     if seen < gpus:
         return failure(
-            "GPUs on the node", words, "ask the admins how GPUs are asked for; cluster.options passes it on"
+            "GPUs on the node", message, "ask the admins how GPUs are asked for; cluster.options passes it on"
         )
-    return good("GPUs on the node", words)
+    return good("GPUs on the node", message)
 
 
 def submission_finding(report: ProbeReport, *, cron: str) -> Finding:
@@ -165,12 +165,12 @@ def signals_finding(job: ProbeJob, *, trip_s: float) -> Finding:
     except ClusterError as error:
         return warning("signals", f"not tried: {one_line(str(error))}", "run doctor again")
     if lost:
-        words = (
+        message = (
             f"{' and '.join(lost)} did not reach the worker: runs lose what came after their last checkpoint"
         )
         return warning(
             "signals",
-            words,
+            message,
             "end the template with {{ command }}, or hand signals on as default.sbatch shows",
         )
     return good("signals", "USR2 (before a time limit) and TERM (preemption, scancel) reach the worker")
