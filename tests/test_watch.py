@@ -520,7 +520,7 @@ def test_it_follows_the_sweep_and_the_terminal_and_ends_with_the_sweep(
         shown.resize(30, 40)
         shown.read_until("loss 0.01 (trial 11 at step…")
         programs.put("squeue", "echo 'slurm_load_jobs error: \x1b[2JUnable to contact' >&2; exit 1")
-        shown.read_until("nothing known: squeue: slurm_load_jobs")
+        shown.read_until("squeue: slurm_load_jobs")
         asked = len(programs.calls())
         journal.commit([SweepEnded(START + 2600, SweepOutcome.FINISHED, "all done")])
         journal.release()

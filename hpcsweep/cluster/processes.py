@@ -165,6 +165,8 @@ def run(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None 
     """
     try:
         answer = run_process(argv, timeout_s=timeout_s, env=env)
+    except FileNotFoundError as error:
+        raise ClusterUnavailable(f"{argv[0]} is not on the PATH") from error
     except OSError as error:
         raise ClusterUnavailable(f"{argv[0]}: cannot be run: {error.strerror}") from error
     if answer.code is None:

@@ -130,7 +130,7 @@ def test_nodes_without_sbatch_are_found_out_and_the_crontab_line_drives_the_swee
     said, _, line = found.partition("put this into cron: ")
     assert re.sub("n[1-4]", "NODE", said) == (
         "warning  submitting from nodes: NODE may not submit "
-        "(sbatch: cannot be run: No such file or directory): `launch --detach` will not work here; "
+        "(sbatch is not on the PATH): `launch --detach` will not work here; "
         "keep `launch` running under nohup or tmux, or "
     )
     assert line == crontab_line(spec, results=Path("results/free"), overrides=overrides)
