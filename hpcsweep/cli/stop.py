@@ -84,7 +84,7 @@ def _names(folder: ResultsFolder, path: Path, number: int) -> str:
     if state.ended is not None and state.ended.outcome not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         raise FolderError(f"{path}: has ended already ({folder.progress.status}): no trial is running")
     *_, retention = replay_sweep(load_spec(folder.layout.spec), folder.events)
-    if retention.is_at_its_end(number):
+    if retention.is_final(number):
         raise SpecError(
             f"TRIAL: expected one that runs, waits or may be promoted; trial {number} {_end(trial)}: "
             f"see hpcsweep explain {shell_quote(str(path))} {number}"

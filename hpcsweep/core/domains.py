@@ -175,11 +175,9 @@ class Int(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def size(self) -> int:
-        """How many values it has."""
         return (self.high - self.low) // (self.step or 1) + 1
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value that a user gave, None if nothing is."""
         if not isinstance(value, int) or isinstance(value, bool):
             return f"must be an integer, got {format_value(value)}"
         if not self.low <= value <= self.high:
@@ -189,14 +187,12 @@ class Int(msgspec.Struct, frozen=True, dict=True):
         return None
 
     def nearest(self, value: float) -> int:
-        """The value of the domain closest to `value`."""
         return self.low + int(_indices(self, [value])[0]) * (self.step or 1)
 
     def _log_ends(self) -> tuple[float, float]:
         return math.log(self.low - 0.5), math.log(self.high + 0.5)
 
     def to_unit(self, values: Sequence[Any]) -> Floats:
-        """Positions `(n,)` in [0, 1]."""
         if self.log:
             low, high = self._log_ends()
             unit = (np.log(np.array(values, dtype=float)) - low) / (high - low)
@@ -204,7 +200,6 @@ class Int(msgspec.Struct, frozen=True, dict=True):
         return _middle_of(_indices(self, values), self.size)
 
     def from_unit(self, unit: Floats) -> list[int]:
-        """Values at positions `(n,)`."""
         if self.log:
             low, high = self._log_ends()
             values = np.rint(np.exp(low + np.clip(unit, 0.0, 1.0) * (high - low)))
@@ -249,7 +244,6 @@ class _Listed(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def size(self) -> int:
-        """How many values it has."""
         return len(self.values)
 
     @cached_property
@@ -257,7 +251,6 @@ class _Listed(msgspec.Struct, frozen=True, dict=True):
         return {json_key(value): index for index, value in enumerate(self.values)}
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value that a user gave, None if nothing is."""
         try:
             known = json_key(value) in self._index
         except TypeError:  # not a JSON value
@@ -267,7 +260,6 @@ class _Listed(msgspec.Struct, frozen=True, dict=True):
         )
 
     def nearest(self, value: Any) -> Any:
-        """The listed object that is equal to `value`."""
         return self.values[self._index[json_key(value)]]
 
     def to_unit(self, values: Sequence[Any]) -> Floats:
@@ -276,12 +268,10 @@ class _Listed(msgspec.Struct, frozen=True, dict=True):
         return _middle_of(np.array([index[json_key(value)] for value in values], dtype=np.int64), self.size)
 
     def from_unit(self, unit: Floats) -> list[Any]:
-        """Values at positions `(n,)`."""
         values = self.values
         return [values[index] for index in _cell_of(unit, self.size)]
 
     def points(self, count: int | None) -> list[Any]:
-        """All values, in the order given; they cannot be thinned."""
         return list(self.values)
 
 
@@ -305,21 +295,17 @@ class Constant(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """One."""
         return 1
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value that a user gave, None if nothing is."""
         if json_key(value) == json_key(self.value):
             return None
         return f"must be {format_value(self.value)}, got {format_value(value)}"
 
     def nearest(self, value: Any) -> Any:
-        """The constant."""
         return self.value
 
     def points(self, count: int | None) -> list[Any]:
-        """The constant."""
         return [self.value]
 
 

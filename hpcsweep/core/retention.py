@@ -82,9 +82,9 @@ class Retention:
                 self._end_in_batch(event)
                 self._finished(event)
             case TrialStopped():
-                self._look(event.trial)
+                self._update(event.trial)
             case TrialPromoted() | RunRetried():
-                self._needed_again(event.trial)
+                self._keep_again(event.trial)
             case CheckpointsDropped():
                 for trial in event.trials:
                     self.removable.pop(trial, None)
@@ -96,7 +96,7 @@ class Retention:
                 self.removable.clear()
                 self._ask_scheduler()
                 for trial in before:  # those that were stopped are at their end whatever the scheduler says
-                    self._look(trial)
+                    self._update(trial)
             case _:
                 pass
         self._ask_scheduler()
@@ -108,7 +108,7 @@ class Retention:
                 config = trials[position]
                 self._done.add(config)
                 known.add(config)
-                self._look(config * self._state.repeats)
+                self._update(config * self._state.repeats)
             self._seen[name] = len(trials)
 
     def _end_in_batch(self, event: RunFinished | RunInterrupted) -> None:
@@ -121,7 +121,7 @@ class Retention:
         self._busy[trial] -= 1
         if not self._busy[trial]:
             del self._busy[trial]
-            self._look(trial)
+            self._update(trial)
 
     def _finished(self, event: RunFinished) -> None:
         parent = self._state.trials[event.trial].parent
@@ -130,10 +130,10 @@ class Retention:
             clones.discard(event.trial)
             if not clones:
                 self._clones.pop(parent, None)
-                self._look(parent)
-        self._look(event.trial)
+                self._update(parent)
+        self._update(event.trial)
 
-    def _needed_again(self, trial: int) -> None:
+    def _keep_again(self, trial: int) -> None:
         config = trial // self._state.repeats
         self._done.discard(config)
         self._trained.discard(config)
@@ -146,15 +146,15 @@ class Retention:
         repeats = self._state.repeats
         return range(config * repeats, config * repeats + repeats)
 
-    def _look(self, trial: int) -> None:
+    def _update(self, trial: int) -> None:
         """The trial's configuration may have become of no use, or better than the best so far."""
         config = trial // self._state.repeats
-        if not self.is_at_its_end(trial):
+        if not self.is_final(trial):
             return
         if self._is_better(config):
             before, self._best = self._best, config
             if before is not None and before != config:
-                self._look(before * self._state.repeats)
+                self._update(before * self._state.repeats)
         trials = self._trials(config)
         kept = config == self._best or (self._keep_trained and config in self._trained)
         used = any(one in self._busy or one in self._clones for one in trials)
@@ -164,7 +164,7 @@ class Retention:
             elif one not in self._state.dropped:
                 self.removable[one] = None
 
-    def is_at_its_end(self, trial: int) -> bool:
+    def is_final(self, trial: int) -> bool:
         """Whether neither the trial nor another of its configuration can go on, be cloned or tried again."""
         config = trial // self._state.repeats
         trials = [self._state.trials[one] for one in self._trials(config)]

@@ -182,7 +182,7 @@ class SweepState(SweepFacts):
         if not event.repeat:
             self.configurations += event.origin != "clone"
             if event.parent is not None:
-                self._young[event.trial] = None
+                self._clones_in_first_run[event.trial] = None
             if event.origin == "enqueued":
                 self.enqueued.popleft()
         self.waiting[run.id] = None
@@ -323,7 +323,7 @@ class SweepState(SweepFacts):
                 self._move(run, RunStatus.FAILED)
                 self.last_failure = run
         if event.rung == 0:
-            self._young.pop(event.trial, None)
+            self._clones_in_first_run.pop(event.trial, None)
         if run.value is not None or self.repeats > 1:
             self._rank_newest(event.trial)
 
@@ -374,7 +374,7 @@ class SweepState(SweepFacts):
         self._wait(run)
         trial = self.trials[event.trial]
         if event.rung == 0 and trial.parent is not None:
-            self._young[event.trial] = None
+            self._clones_in_first_run[event.trial] = None
         if self.repeats > 1:  # without its repeat, its value at the rung below is the newest
             self._rank_newest(event.trial)
 

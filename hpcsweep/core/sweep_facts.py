@@ -108,7 +108,7 @@ class SweepFacts:
         self.from_scratch: dict[RunId, None] = {}
         self.checkpoint_bytes_removed = 0
         # Clones whose first run has not ended: trial -> None.
-        self._young: dict[int, None] = {}
+        self._clones_in_first_run: dict[int, None] = {}
         # Candidates for the best: (signed value, -resource, first trial), valid while they are
         # the newest value of their configuration.
         self._best: list[tuple[float, int, int]] = []
@@ -181,7 +181,7 @@ class SweepFacts:
 
     def clone_steps(self, parent: int) -> list[int]:
         """Steps of this trial's checkpoints that clones have yet to go on from."""
-        clones = (self.trials[trial] for trial in self._young)
+        clones = (self.trials[trial] for trial in self._clones_in_first_run)
         return [clone.start for clone in clones if clone.parent == parent]
 
     def is_detached(self, cluster: str) -> bool:

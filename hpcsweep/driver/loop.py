@@ -260,7 +260,7 @@ class Driver:
                     space=self._space,
                     seed=self.settings.seed,
                     now=self._clock.time(),
-                    is_over=self.retention.is_at_its_end,
+                    is_over=self.retention.is_final,
                 )
                 stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
                 self._committer.commit([*self._last_reports(stopped), *events])

@@ -52,7 +52,7 @@ class Bracket(Protocol):
         """No more than so many trials start in it, those that have started included."""
         ...
 
-    def begin_anew(self) -> None:
+    def reset_dropped(self) -> None:
         """More trials may start than was known: `dropped` begins anew, empty."""
         ...
 
@@ -196,10 +196,10 @@ class ASHA:
                 self._enqueued -= event.origin == "enqueued"
                 self._of_trial[event.trial] = self._brackets[event.bracket]
                 self._of_trial[event.trial].apply(event)
-                self._take_dropped()
+                self._collect_dropped()
             case TrialPromoted() | TrialStopped() | RunReported() | RunFinished() | RunRetried():
                 self._of_trial[event.trial].apply(event)
-                self._take_dropped()
+                self._collect_dropped()
             case ConfigsEnqueued():
                 self._enqueued += len(event.configs)
             case TrialsExhausted():
@@ -210,10 +210,10 @@ class ASHA:
             case SweepExtended(identity={"scheduler": {"max_resource": most, "brackets": brackets}}):
                 self._extend(max_resource=most, brackets=brackets)
                 self.trained = []
-                self._begin_anew()
+                self._reset_dropped()
             case SweepResumed():
                 self._exhausted = ""
-                self._begin_anew()
+                self._reset_dropped()
             case _:
                 pass
 
@@ -231,12 +231,12 @@ class ASHA:
             not self._left(1) and not any(bracket.open for bracket in self._brackets) and not self.decide(1)
         )
 
-    def _begin_anew(self) -> None:
+    def _reset_dropped(self) -> None:
         """Find out again who is dropped: there may be more trials, or more rungs, than was known."""
         self.dropped = []
         for bracket in self._brackets:
-            bracket.begin_anew()
-        self._take_dropped()
+            bracket.reset_dropped()
+        self._collect_dropped()
         self._limit_brackets()
 
     def _limit_brackets(self, *, to_started: bool = False) -> None:
@@ -249,9 +249,9 @@ class ASHA:
             return
         for bracket, trials in zip(self._brackets, most, strict=True):
             bracket.limit(trials)
-        self._take_dropped()
+        self._collect_dropped()
 
-    def _take_dropped(self) -> None:
+    def _collect_dropped(self) -> None:
         for bracket in self._brackets:
             self.dropped += bracket.dropped
             self.trained += bracket.trained

@@ -84,12 +84,12 @@ class PromotionBracket:
         self._most = trials if self._most is None else min(self._most, trials)
         self._drop()
 
-    def begin_anew(self) -> None:
+    def reset_dropped(self) -> None:
         """More trials may start than was known: nobody is dropped who may be promoted."""
         self._most = None
         self.dropped = self._rungs[0].unpromoted if len(self._rungs) == 1 else []
         for rung in self._rungs:
-            rung.begin_anew()
+            rung.reset_dropped()
 
     def _drop(self) -> None:
         """Drop those that are too far behind, however the runs end that are still to come."""
@@ -97,9 +97,9 @@ class PromotionBracket:
         for rung in self._rungs[:-1]:
             if most is None:
                 return
-            hopefuls = rung.hopefuls
-            self.dropped += hopefuls.limit(most // self._eta)
-            most = hopefuls.promoted + len(hopefuls) + max(0, most - hopefuls.valued)
+            contenders = rung.contenders
+            self.dropped += contenders.limit(most // self._eta)
+            most = contenders.promoted + len(contenders) + max(0, most - contenders.with_value)
 
     def promotions(self, limit: int) -> list[Promote]:
         found: list[Promote] = []
@@ -125,12 +125,12 @@ class Rung:
         self._value: dict[int, float] = {}
         self._candidates: list[tuple[float, int]] = []
         #: Those that may be promoted some day.
-        self.hopefuls = PromotionCandidates()
+        self.contenders = PromotionCandidates()
 
     def end(self, trial: int, value: float | None) -> list[int]:
         """A run ended with this value, to be minimised; None is worse than any. Who is dropped by that."""
         self._ended += 1
-        dropped = [] if value is None else self.hopefuls.add(trial, value)
+        dropped = [] if value is None else self.contenders.add(trial, value)
         if value is not None:
             self._value[trial] = value
             self._enter(value, trial)
@@ -147,13 +147,13 @@ class Rung:
             self.retry(trial)
             self.end(trial, None)
 
-    def begin_anew(self) -> None:
+    def reset_dropped(self) -> None:
         """More runs may come than was known: whoever has a value may be promoted some day."""
-        self.hopefuls = PromotionCandidates()
+        self.contenders = PromotionCandidates()
         for value, trial in sorted([*((-v, -t) for v, t in self._top), *self._others]):
-            self.hopefuls.add(trial, value)
+            self.contenders.add(trial, value)
             if trial not in self._value:
-                self.hopefuls.promote(trial)
+                self.contenders.promote(trial)
 
     @property
     def unpromoted(self) -> list[int]:
@@ -164,7 +164,7 @@ class Rung:
         """A run that ended, and was not promoted, has not ended after all."""
         self._ended -= 1
         self._value.pop(trial, None)
-        self.hopefuls.remove(trial)
+        self.contenders.remove(trial)
         top = [(-value, -trial) for value, trial in self._top]
         ranked = sorted(entry for entry in [*top, *self._others] if entry[1] != trial)
         count = self._ended // self._eta
@@ -175,7 +175,7 @@ class Rung:
 
     def promote(self, trial: int) -> None:
         """The trial has gone on to the next rung; its value still counts."""
-        self.hopefuls.promote(trial)
+        self.contenders.promote(trial)
         self._drop((self._value.pop(trial), trial))
 
     def promotable(self, limit: int) -> list[int]:
@@ -225,7 +225,7 @@ class StoppingBracket:
     def limit(self, trials: int) -> None:
         """Nothing depends on how many trials there are."""
 
-    def begin_anew(self) -> None:
+    def reset_dropped(self) -> None:
         """However many trials start, those that are trained to their end go no further."""
         self.dropped = list(self._completed)
 

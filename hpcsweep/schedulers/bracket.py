@@ -26,7 +26,7 @@ class PromotionCandidates:
         self._waiting: set[int] = set()
         self._closed = False
         #: Trials that ended the rung with a value; `promoted`: that went on.
-        self.valued = 0
+        self.with_value = 0
         self.promoted = 0
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class PromotionCandidates:
 
     def add(self, trial: int, value: float) -> list[int]:
         """A trial ended the rung with this value, to be minimised; who is dropped by that."""
-        self.valued += 1
+        self.with_value += 1
         if self._closed:
             return [trial]
         self._waiting.add(trial)
@@ -52,7 +52,7 @@ class PromotionCandidates:
         if any(-negated == trial for _, negated in self._best):
             self._best = [entry for entry in self._best if -entry[1] != trial]
             heapify(self._best)
-            self.valued -= 1
+            self.with_value -= 1
         self._waiting.discard(trial)
 
     def limit(self, places: int | None) -> list[int]:
@@ -103,7 +103,7 @@ class Bracket:
         self.dropped: list[int] = []
         self.trained: list[int] = []
         self._sign = 1 if minimise else -1
-        self._hopefuls = [PromotionCandidates(places) for places in ladder.sizes[1:]]
+        self._contenders = [PromotionCandidates(places) for places in ladder.sizes[1:]]
 
     @property
     def missing(self) -> int:
@@ -123,19 +123,19 @@ class Bracket:
             self.members.append(set())
             self.values.append({})
             self._with_value.append(0)
-        self.begin_anew()
+        self.reset_dropped()
 
-    def begin_anew(self) -> None:
+    def reset_dropped(self) -> None:
         """Find out again who will never be promoted."""
         self.dropped = []
-        self._hopefuls = [PromotionCandidates(places) for places in self.ladder.sizes[1:]]
-        for rung, hopefuls in enumerate(self._hopefuls):
+        self._contenders = [PromotionCandidates(places) for places in self.ladder.sizes[1:]]
+        for rung, contenders in enumerate(self._contenders):
             above = self.members[rung + 1]
             for trial, value in self.values[rung].items():
                 if value is not None:
-                    self.dropped += hopefuls.add(trial, self._sign * value)
+                    self.dropped += contenders.add(trial, self._sign * value)
             for trial in above:
-                hopefuls.promote(trial)
+                contenders.promote(trial)
             self.dropped = [trial for trial in self.dropped if trial not in above]
         self.trained = [trial for trial, value in self.values[-1].items() if value is not None]
         self._close_full_rungs()
@@ -145,28 +145,28 @@ class Bracket:
         self.values[rung][trial] = value
         self._with_value[rung] += (value is not None) - (before is not None)
         if value is not None and before is None:
-            if rung < len(self._hopefuls):
-                self.dropped += self._hopefuls[rung].add(trial, self._sign * value)
+            if rung < len(self._contenders):
+                self.dropped += self._contenders[rung].add(trial, self._sign * value)
             else:
                 self.trained.append(trial)
 
     def promote(self, trial: int, rung: int) -> None:
         self.members[rung].add(trial)
-        self._hopefuls[rung - 1].promote(trial)
+        self._contenders[rung - 1].promote(trial)
         self._close_full_rungs()
 
     def stop(self, trial: int) -> None:
         """The trial goes no further; if it does not run, it leaves its rung without a value."""
         rung = max(rung for rung, members in enumerate(self.members) if trial in members)
-        if self.values[rung].get(trial) is not None and rung < len(self._hopefuls):
+        if self.values[rung].get(trial) is not None and rung < len(self._contenders):
             self.finish(trial, rung, None)
-            self._hopefuls[rung].remove(trial)
+            self._contenders[rung].remove(trial)
 
     def _close_full_rungs(self) -> None:
-        above = zip(self._hopefuls, self.members[1:], self.ladder.sizes[1:], strict=True)
-        for hopefuls, members, size in above:
+        above = zip(self._contenders, self.members[1:], self.ladder.sizes[1:], strict=True)
+        for contenders, members, size in above:
             if len(members) >= size:
-                self.dropped += hopefuls.close()
+                self.dropped += contenders.close()
 
     def retry(self, trial: int, rung: int) -> None:
         """The run of a trial that was not promoted goes on: its rung waits for it if a place is left."""
@@ -174,16 +174,16 @@ class Bracket:
         if above < len(self.members) and len(self.members[above]) == self.ladder.sizes[above]:
             return
         self._with_value[rung] -= self.values[rung].pop(trial) is not None
-        if rung < len(self._hopefuls):
-            self._hopefuls[rung].remove(trial)
+        if rung < len(self._contenders):
+            self._contenders[rung].remove(trial)
 
     def fill(self) -> None:
         """Close rung 0 with the trials that it has: the rungs above shrink with it."""
         if not self.filled:
             self.filled = True
             self.ladder = self.ladder.shrunk(len(self.members[0]), eta=self.eta)
-            for hopefuls, places in zip(self._hopefuls, self.ladder.sizes[1:], strict=True):
-                self.dropped += hopefuls.limit(places)
+            for contenders, places in zip(self._contenders, self.ladder.sizes[1:], strict=True):
+                self.dropped += contenders.limit(places)
             self._close_full_rungs()
 
     def promotions(self, *, minimise: bool) -> list[Promote]:

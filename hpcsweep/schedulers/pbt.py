@@ -29,8 +29,8 @@ from hpcsweep.core.plans import BracketPlan, Positive, SchedulerPlan
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Space
 
-#: A place is given up when so many of its members in a row ended without completing a run.
-MEMBERS_IN_A_ROW: Final = 3
+#: A member is given up when so many of its trials in a row ended without completing a run.
+MAX_FAILURES_IN_A_ROW: Final = 3
 #: A number that is not drawn anew is multiplied by one of these.
 FACTORS: Final = (1.2, 0.8)
 #: Intervals that a member is trained for at most; each is a run.
@@ -38,13 +38,13 @@ MAX_INTERVALS: Final = 100_000
 
 
 class Member:
-    """One place of the population, and the trial that holds it now.
+    """One member of the population, and the trial that stands for it now.
 
     Attributes:
         intervals: How many intervals are trained, those of the trial that it was cloned from included.
         runs: How many runs the trial was given.
         values: At the end of each interval that this trial has trained: the value, to be minimised.
-        fruitless: Members in a row that ended without completing a run.
+        failures_in_a_row: Trials in a row that ended without completing a run.
     """
 
     def __init__(self, index: int) -> None:
@@ -55,11 +55,11 @@ class Member:
         self.runs = 0
         self.running = False
         self.failed = False
-        self.fruitless = 0
+        self.failures_in_a_row = 0
         self.values: dict[int, float] = {}
 
     def take(self, event: TrialCreated, *, intervals: int) -> None:
-        """A new trial holds the place."""
+        """A new trial stands for it."""
         self.trial, self.config, self.intervals = event.trial, event.config, intervals
         self.runs, self.running, self.failed, self.values = 1, True, False, {}
 
@@ -68,11 +68,11 @@ class Member:
         self.running = False
         if value is None:
             self.failed = True
-            self.fruitless += 1
+            self.failures_in_a_row += 1
         else:
             self.intervals += 1
             self.values[self.intervals] = value
-            self.fruitless = 0
+            self.failures_in_a_row = 0
 
     def stop(self) -> None:
         """The trial goes no further, though its newest run may have ended well."""
@@ -82,7 +82,7 @@ class Member:
     def retry(self) -> None:
         """The run that failed has not ended after all."""
         self.running, self.failed = True, False
-        self.fruitless -= 1
+        self.failures_in_a_row -= 1
 
 
 class PBT:
@@ -166,8 +166,8 @@ class PBT:
         self._sign = 1 if minimise else -1
         self._exhausted = ""  # by what
         self._enqueued = 0
-        self._places = [Member(index) for index in range(population)]
-        self._place_of: dict[int, Member] = {}
+        self._members = [Member(index) for index in range(population)]
+        self._member_of: dict[int, Member] = {}
         #: For each interval, value and trial of all that have ended it, best first.
         self._ranked: dict[int, list[tuple[float, int]]] = {}
         self.dropped: list[int] = []
@@ -181,28 +181,28 @@ class PBT:
     def apply(self, event: AnyEvent) -> None:
         match event:
             case TrialCreated():
-                while event.bracket >= len(self._places):
-                    self._places.append(Member(len(self._places)))
+                while event.bracket >= len(self._members):
+                    self._members.append(Member(len(self._members)))
                 self._enqueued -= event.origin == "enqueued"
-                place = self._places[event.bracket]
-                if place.trial is not None:
-                    del self._place_of[place.trial]
-                    self.dropped.append(place.trial)
+                member = self._members[event.bracket]
+                if member.trial is not None:
+                    del self._member_of[member.trial]
+                    self.dropped.append(member.trial)
                 # It starts at the end of an interval, and never at the last end.
                 intervals = self._ends.index(event.start) + 1 if event.parent is not None else 0
-                place.take(event, intervals=intervals)
-                self._place_of[event.trial] = place
+                member.take(event, intervals=intervals)
+                self._member_of[event.trial] = member
             case TrialPromoted():
-                place = self._place_of[event.trial]
-                place.runs, place.running = event.rung + 1, True
-            case RunFinished() if event.trial in self._place_of:
+                member = self._member_of[event.trial]
+                member.runs, member.running = event.rung + 1, True
+            case RunFinished() if event.trial in self._member_of:
                 self._finished(event)
-            case RunFinished():  # tried again when its place was taken
+            case RunFinished():  # retried after another trial had taken over
                 self.dropped.append(event.trial)
-            case TrialStopped() if event.trial in self._place_of:
-                self._place_of[event.trial].stop()
-            case RunRetried() if event.trial in self._place_of:
-                self._place_of[event.trial].retry()
+            case TrialStopped() if event.trial in self._member_of:
+                self._member_of[event.trial].stop()
+            case RunRetried() if event.trial in self._member_of:
+                self._member_of[event.trial].retry()
             case ConfigsEnqueued():
                 self._enqueued += len(event.configs)
             case TrialsExhausted():
@@ -214,10 +214,10 @@ class PBT:
 
     def decide(self, slots: int) -> list[Decision]:
         decisions: list[Decision] = []
-        for place in sorted(self._places, key=lambda place: (place.intervals, place.index)):
+        for member in sorted(self._members, key=lambda member: (member.intervals, member.index)):
             if len(decisions) >= slots:
                 break
-            decision = self._next(place)
+            decision = self._next(member)
             if decision is not None:
                 decisions.append(decision)
         decisions += self._more(slots - len(decisions))
@@ -225,74 +225,74 @@ class PBT:
 
     @property
     def done(self) -> bool:
-        return not any(place.running for place in self._places) and not self.decide(1)
+        return not any(member.running for member in self._members) and not self.decide(1)
 
     def _finished(self, event: RunFinished) -> None:
-        place = self._place_of[event.trial]
+        member = self._member_of[event.trial]
         if event.outcome is not Outcome.COMPLETED or event.value is None:
-            place.end(None)
+            member.end(None)
             return
         value = self._sign * event.value
-        place.end(value)
-        insort(self._ranked.setdefault(place.intervals, []), (value, event.trial))
-        if place.intervals == len(self._ends):
+        member.end(value)
+        insort(self._ranked.setdefault(member.intervals, []), (value, event.trial))
+        if member.intervals == len(self._ends):
             self.dropped.append(event.trial)
 
-    def _next(self, place: Member) -> Decision | None:
-        """What the place waits for; None if it runs, is at its end, or waits for a donor."""
-        if place.running or place.intervals == len(self._ends):
+    def _next(self, member: Member) -> Decision | None:
+        """What the member waits for; None if it runs, is at its end, or waits for a donor."""
+        if member.running or member.intervals == len(self._ends):
             return None
-        if place.trial is None:
-            return None if self._exhausted else Start(place.index, self._ends[0])
-        if place.failed:
-            given_up = place.fruitless >= MEMBERS_IN_A_ROW
-            return None if given_up else self._clone(place, place.trial)
-        promotion = Promote(place.trial, place.runs, self._ends[place.intervals])
-        if self._among_worst(place):
-            return self._clone(place, place.trial) or promotion
+        if member.trial is None:
+            return None if self._exhausted else Start(member.index, self._ends[0])
+        if member.failed:
+            given_up = member.failures_in_a_row >= MAX_FAILURES_IN_A_ROW
+            return None if given_up else self._clone(member, member.trial)
+        promotion = Promote(member.trial, member.runs, self._ends[member.intervals])
+        if self._is_among_worst(member):
+            return self._clone(member, member.trial) or promotion
         return promotion
 
     def _more(self, slots: int) -> list[Start]:
         """Further places for what is enqueued and will find none free."""
         if self._exhausted == "budget":
             return []
-        free = 0 if self._exhausted else sum(place.trial is None for place in self._places)
+        free = 0 if self._exhausted else sum(member.trial is None for member in self._members)
         count = max(0, min(slots, self._enqueued - free))
-        return [Start(len(self._places) + index, self._ends[0]) for index in range(count)]
+        return [Start(len(self._members) + index, self._ends[0]) for index in range(count)]
 
     def _count(self, interval: int) -> int:
         """floor(n quantile) of the n that have ended the interval."""
         return math.floor(len(self._ranked[interval]) * self._quantile)
 
-    def _among_worst(self, place: Member) -> bool:
+    def _is_among_worst(self, member: Member) -> bool:
         """Whether its trial is among the worst at the newest interval that it has ended itself."""
-        assert place.trial is not None
-        ranked = self._ranked[place.intervals]
-        rank = bisect_left(ranked, (place.values[place.intervals], place.trial))
-        return rank >= len(ranked) - self._count(place.intervals)
+        assert member.trial is not None
+        ranked = self._ranked[member.intervals]
+        rank = bisect_left(ranked, (member.values[member.intervals], member.trial))
+        return rank >= len(ranked) - self._count(member.intervals)
 
-    def _clone(self, place: Member, replaced: int) -> Clone | None:
-        """A clone for the place, of a donor that is no less far; None while there is none."""
-        givers = [
+    def _clone(self, member: Member, replaced: int) -> Clone | None:
+        """A clone for the member, of a donor that is no less far; None while there is none."""
+        donors = [
             other
-            for other in self._places
-            if other is not place
+            for other in self._members
+            if other is not member
             and other.values
             and not other.failed
             and other.intervals < len(self._ends)
-            and not self._among_worst(other)
+            and not self._is_among_worst(other)
         ]
-        for interval in range(max(1, place.intervals), len(self._ends)):
+        for interval in range(max(1, member.intervals), len(self._ends)):
             ranked = sorted(
-                (giver.values[interval], giver.index) for giver in givers if interval in giver.values
+                (donor.values[interval], donor.index) for donor in donors if interval in donor.values
             )
             if ranked:
                 best = ranked[: max(1, self._count(interval))]
-                rng = default_rng([self._seed, replaced, place.intervals])
-                donor = self._places[best[int(rng.integers(len(best)))][1]]
+                rng = default_rng([self._seed, replaced, member.intervals])
+                donor = self._members[best[int(rng.integers(len(best)))][1]]
                 assert donor.trial is not None
                 return Clone(
-                    place.index,
+                    member.index,
                     self._ends[donor.intervals],
                     donor.trial,
                     self._ends[donor.intervals - 1],

@@ -112,7 +112,7 @@ class SynchronousHalving:
             case TrialPromoted():
                 bracket = self._of_trial[event.trial]
                 bracket.promote(event.trial, event.rung)
-                self._take_dropped(bracket)
+                self._collect_dropped(bracket)
             case TrialStopped():
                 bracket = self._of_trial[event.trial]
                 bracket.stop(event.trial)
@@ -122,7 +122,7 @@ class SynchronousHalving:
                 # A trial that was stopped has a value, but goes no further.
                 value = None if event.outcome is Outcome.STOPPED else event.value
                 bracket.finish(event.trial, event.rung, value)
-                self._take_dropped(bracket)
+                self._collect_dropped(bracket)
                 self._close_if_done(bracket)
             case RunRetried():
                 bracket = self._of_trial[event.trial]
@@ -135,18 +135,18 @@ class SynchronousHalving:
                 self._exhausted = event.cause
                 for bracket in list(self._open.values()):
                     bracket.fill()
-                    self._take_dropped(bracket)
+                    self._collect_dropped(bracket)
                     self._close_if_done(bracket)
             case SweepExtended():
                 self._extend(event.identity.get("scheduler", {}))
-                self._begin_anew()
+                self._reset_dropped()
             case SweepResumed():
                 self._exhausted = ""
                 for bracket in self._brackets:
                     if bracket.ladder != bracket.whole:  # more trials may start than when it was closed
                         bracket.extend(bracket.whole)
                         self._reopen(bracket)
-                self._begin_anew()
+                self._reset_dropped()
             case _:
                 pass
 
@@ -179,7 +179,7 @@ class SynchronousHalving:
         waiting = self._enqueued and self._exhausted != "budget"
         return not self._open and not self._may_open(self._planned) and not waiting
 
-    def _take_dropped(self, bracket: Bracket) -> None:
+    def _collect_dropped(self, bracket: Bracket) -> None:
         self.dropped += bracket.dropped
         # The only rung of a bracket has no survivors of others, but all trials: those are not kept.
         if "max_resource" in self.extendable and len(bracket.whole.sizes) > 1:
@@ -188,12 +188,12 @@ class SynchronousHalving:
             self.dropped += bracket.trained
         bracket.dropped, bracket.trained = [], []
 
-    def _begin_anew(self) -> None:
+    def _reset_dropped(self) -> None:
         """Find out again who is dropped: there may be more places than was known."""
         self.dropped, self.trained = [], []
         for bracket in self._brackets:
-            bracket.begin_anew()
-            self._take_dropped(bracket)
+            bracket.reset_dropped()
+            self._collect_dropped(bracket)
 
     @property
     def _takes_trials(self) -> bool:

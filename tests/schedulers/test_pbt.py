@@ -22,7 +22,7 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.plans import BracketPlan, SchedulerPlan
 from hpcsweep.core.protocols import Clone, Decision, Promote, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT, perturb, perturb_value
+from hpcsweep.schedulers.pbt import MAX_FAILURES_IN_A_ROW, PBT, perturb, perturb_value
 from tests.schedulers.scheduler_harness import EXHAUSTED, Harness
 
 LR = Space((Parameter("lr", Float(0.1, 1.0)),))
@@ -229,7 +229,7 @@ def test_a_place_is_given_up_after_several_failures_in_a_row() -> None:
         assert harness.trials == max(4, failed + 1)
         harness.finish(0, {failed: None})
         harness.take(4)
-    assert MEMBERS_IN_A_ROW == 3
+    assert MAX_FAILURES_IN_A_ROW == 3
     assert harness.take(4) == []
     assert harness.trials == 6
 

@@ -12,7 +12,7 @@ from hpcsweep.core.protocols import Clone, Promote, Scheduler, Start, Stop
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
-from hpcsweep.schedulers.pbt import MEMBERS_IN_A_ROW, PBT
+from hpcsweep.schedulers.pbt import MAX_FAILURES_IN_A_ROW, PBT
 from hpcsweep.schedulers.stopping_rules import Median, Plateau, StoppingRule, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Halving
 from tests.schedulers.scheduler_harness import Harness
@@ -200,7 +200,7 @@ def test_a_retried_member_that_fails_counts_as_one_failure() -> None:
     harness = Harness(population())
     harness.take(4)
     harness.finish(0, values(0.1, 0.2, 0.3, None))
-    for _ in range(2 * MEMBERS_IN_A_ROW):
+    for _ in range(2 * MAX_FAILURES_IN_A_ROW):
         harness.retry(0, 3)
         harness.finish(0, {3: None})
     assert [decision.bracket for decision in harness.take(4) if isinstance(decision, Clone)] == [3]
