@@ -26,6 +26,17 @@ class Event(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True, 
     """Base of all events; the JSON object's `event` field names the class."""
 
 
+class RunEvent(Event, frozen=True, gc=False):
+    """Base of the events of one run."""
+
+    trial: int
+    rung: int
+
+    @property
+    def run(self) -> RunId:
+        return RunId(self.trial, self.rung)
+
+
 class TrialCreated(Event, frozen=True, tag="trial_created", gc=False):
     """A configuration was chosen, with a first run at rung 0.
 
@@ -67,26 +78,20 @@ class TrialStopped(Event, frozen=True, tag="trial_stopped", gc=False):
     request: str = ""
 
 
-class RunReported(Event, frozen=True, tag="run_reported", gc=False):
+class RunReported(RunEvent, frozen=True, tag="run_reported", gc=False):
     """What a run that goes on has reported of the objective.
 
-    Only for schedulers that watch, and of a trial that its user stops.
+    Only for schedulers that need reports, and for a trial that its user stops.
 
     Attributes:
         reports: Step and finite value, in the order of the steps, each step of a trial once. Where
             `objective.at` is best, the value is the best one up to that step.
     """
 
-    trial: int
-    rung: int
     reports: tuple[tuple[int, float], ...]
 
-    @property
-    def run(self) -> RunId:
-        return RunId(self.trial, self.rung)
 
-
-class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
+class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
     """A run ended for good; counted once.
 
     Attributes:
@@ -102,8 +107,6 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
             `failure_kind`.
     """
 
-    trial: int
-    rung: int
     outcome: Outcome
     value: float | None = None
     step: int = 0
@@ -121,17 +124,13 @@ class RunFinished(Event, frozen=True, tag="run_finished", gc=False):
     failure: FailureKind | None = None
 
     @property
-    def run(self) -> RunId:
-        return RunId(self.trial, self.rung)
-
-    @property
     def failure_kind(self) -> FailureKind | None:
         """What was wrong; None if it did not fail."""
         return classify_failure(self.outcome, self.failure, self.message)
 
 
-class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
-    """An attempt ended without a value and without fault of the configuration.
+class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
+    """An attempt ended without a value, and its run goes on later.
 
     Attributes:
         start: Step of the checkpoint that this attempt went on from, None where unknown.
@@ -141,8 +140,6 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
         step: Step that the trial has reached, as far as that is known.
     """
 
-    trial: int
-    rung: int
     interruption: Interruption = msgspec.field(name="why")
     attempt: int = 0
     restart: int = 0
@@ -158,20 +155,14 @@ class RunInterrupted(Event, frozen=True, tag="run_interrupted", gc=False):
     job: str = ""
     message: str = ""
 
-    @property
-    def run(self) -> RunId:
-        return RunId(self.trial, self.rung)
 
-
-class RunRetried(Event, frozen=True, tag="run_retried", gc=False):
+class RunRetried(RunEvent, frozen=True, tag="run_retried", gc=False):
     """A run that had failed for good is tried again, because somebody asked for it.
 
     Attributes:
         request: File name of the control request.
     """
 
-    trial: int
-    rung: int
     request: str = ""
 
 
@@ -285,8 +276,8 @@ class BatchClosed(Event, frozen=True, tag="batch_closed", gc=False):
     """Every task of the batch has left the cluster and every run has an ending.
 
     Attributes:
-        gpu_seconds: What its tasks took by the cluster's count beyond what their runs told: starting
-            up, ticks, idle lanes. `seconds` is the same without the factor of the GPUs.
+        gpu_seconds: What its tasks took by the cluster's count beyond what their runs reported: start-up,
+            ticks, idle lanes. `seconds` is the same without the factor of the GPUs.
     """
 
     batch: str

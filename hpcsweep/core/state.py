@@ -300,7 +300,7 @@ class SweepState(SweepFacts):
             self.last_batch_failure = batch.last_message
 
     def _run_finished(self, event: RunFinished) -> None:
-        run = self.trials[event.trial].runs[event.rung]
+        run = self.run(event.run)
         self._count_attempt(run, event)
         failed = failed_at_once(outcome=event.outcome, seconds=event.seconds, valued=event.value is not None)
         self.first_errors.add(event.trial, event.message, failed)
@@ -328,7 +328,7 @@ class SweepState(SweepFacts):
             self._rank_newest(event.trial)
 
     def _run_interrupted(self, event: RunInterrupted) -> None:
-        run = self.trials[event.trial].runs[event.rung]
+        run = self.run(event.run)
         self._count_attempt(run, event)
         failed = failed_at_once(why=event.interruption, seconds=event.seconds)
         self.first_errors.add(event.trial, event.message, failed)
@@ -368,7 +368,7 @@ class SweepState(SweepFacts):
             batch.unfinished.discard(run.id)
 
     def _run_retried(self, event: RunRetried) -> None:
-        run = self.run(RunId(event.trial, event.rung))
+        run = self.run(event.run)
         self._continue_trial(run.id)
         run.outcome, run.faults_without_progress, run.errors, run.timeouts, run.cancels = None, 0, 0, 0, 0
         self._wait(run)

@@ -88,22 +88,18 @@ class Member:
 class PBT:
     """A population in which, after each interval, the bottom quarter copies the top quarter.
 
-    Asynchronous, so that no GPU waits: when a member is to go on, its value is compared with those
-    of all members that have ended the same interval by then. With n of them, the worst
-    floor(n quantile) are replaced. A member is replaced by a clone of a random one of the best
-    max(1, floor(n quantile)) that may give: they hold their place, are not at the end, and are not
-    among the worst at their own newest interval. The clone goes on from the donor's newest
-    completed run, with its weights and its configuration, which is then altered as `perturb` says.
-    Those that are behind go first, so that with few slots the population keeps together.
+    Asynchronous, so that no GPU waits: a member that is to go on is compared with all n members that have
+    ended the same interval by then. The worst floor(n quantile) are replaced by clones of a random one of
+    the best max(1, floor(n quantile)) that have not ended and are not among the worst at their own newest
+    interval. A clone continues the donor's newest completed run, with its weights and its configuration,
+    altered by `perturb`. Members that are behind go first, so that with few slots the population keeps
+    together.
 
-    A member that failed, was lost or was stopped is replaced as well, by a clone of one that is no
-    less far. Its place is given up after `MEMBERS_IN_A_ROW` such members that completed no run.
-    One that is tried again holds its place again if no clone has taken it, else it counts no more.
-    A clone is a new trial, in the bracket with the number of its place. Clones go on when no other
-    trials may start any more.
-
-    Configurations that are enqueued when every place has been taken get places of their own: the population
-    grows by them, and they are compared with the others as they come to the same intervals.
+    A member whose trial failed, was lost or was stopped is replaced as well, by a clone of one that is no
+    less far; after `MAX_FAILURES_IN_A_ROW` such trials it is given up. A trial that is retried stands for its
+    member again if no clone does so by then. A clone is a new trial, in the bracket with its member's number;
+    clones go on when no other trial may start. Configurations that are enqueued while every member has a
+    trial become further members.
 
     Args:
         population: How many members are trained side by side.

@@ -46,8 +46,8 @@ class SynchronousHalving:
     ended; a run without a value never takes a place in the next rung. A failed run that is tried
     again is waited for if there is a place left for it, even if its bracket was done.
 
-    A first rung of more than `piece` trials is handed out in pieces of so many. They end at the
-    same trials however many slots are free, so that the searcher is asked the same.
+    A first rung of more than `piece` trials starts in pieces, which end at the same trials however many slots
+    are free, so that the searcher is asked the same.
 
     Configurations that are enqueued when all brackets have started take no place of another: they
     form a bracket of their own, which trains them to the largest resource.
@@ -189,7 +189,7 @@ class SynchronousHalving:
         bracket.dropped, bracket.trained = [], []
 
     def _reset_dropped(self) -> None:
-        """Find out again who is dropped: there may be more places than was known."""
+        """Find out again who is dropped: there may be more places than before."""
         self.dropped, self.trained = [], []
         for bracket in self._brackets:
             bracket.reset_dropped()
