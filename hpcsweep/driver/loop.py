@@ -111,8 +111,7 @@ class Driver:
             layout=layout,
             settings=settings,
             monitor=self.monitor,
-            # What the cluster would run again by itself could carry the sweep beyond its budget.
-            requeue=self._budget.cap_s is None,
+            budget=self._budget,
             clones=scheduler.clones,
         )
         self._ticks = TickScheduler(state)

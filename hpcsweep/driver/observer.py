@@ -45,19 +45,15 @@ class Evidence(Protocol):
 
     def newest_step(self, run: Run) -> int:
         """Step of its trial's newest complete checkpoint up to its resource; 0 without one."""
-        ...
 
     def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
         """Whether this start of the run has reported a metric."""
-        ...
 
     def last_lines(self, batch: str, task: int) -> str:
         """The last lines of the task's log; empty without any."""
-        ...
 
     def node_failed(self, node: str) -> bool:
         """Whether the cluster says that the node has failed."""
-        ...
 
 
 class Sighting(NamedTuple):

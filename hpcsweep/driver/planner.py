@@ -21,7 +21,7 @@ from hpcsweep.core.events import (
     WarmStartLoaded,
 )
 from hpcsweep.core.history import History
-from hpcsweep.core.models import Run, RunStatus, mean_value
+from hpcsweep.core.models import Run, RunStatus, Trial, mean_value
 from hpcsweep.core.protocols import Clone, Promote, Scheduler, Searcher, Start, Stop
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
@@ -180,8 +180,7 @@ class RepeatAdapter:
                 return event
 
     def _runs(self, trial: int, rung: int) -> list[Run]:
-        first = trial - trial % self.count
-        return [repeat.runs[rung] for repeat in self._state.trials[first : first + self.count]]
+        return [repeat.runs[rung] for repeat in self._trials(trial // self.count)]
 
     def _retried(self, event: RunRetried) -> RunRetried | None:
         # The configuration had ended only if all of its repeats had; the others still have.
@@ -219,17 +218,14 @@ class RepeatAdapter:
 
     def promoted(self, decision: Promote) -> list[TrialPromoted]:
         """A promotion of all its trials."""
-        first = decision.trial * self.count
-        return [
-            TrialPromoted(trial, decision.rung, decision.resource)
-            for trial in range(first, first + self.count)
-        ]
+        trials = self._trials(decision.trial)
+        return [TrialPromoted(trial.trial, decision.rung, decision.resource) for trial in trials]
 
     def stopped(self, decision: Stop) -> list[TrialStopped]:
         """The end of those of its trials that have not ended."""
-        first = decision.trial * self.count
-        return [
-            TrialStopped(trial.trial, decision.reason)
-            for trial in self._state.trials[first : first + self.count]
-            if not trial.runs[-1].status.ended
-        ]
+        running = [trial for trial in self._trials(decision.trial) if not trial.runs[-1].status.ended]
+        return [TrialStopped(trial.trial, decision.reason) for trial in running]
+
+    def _trials(self, configuration: int) -> list[Trial]:
+        first = configuration * self.count
+        return self._state.trials[first : first + self.count]

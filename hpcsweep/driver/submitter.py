@@ -41,8 +41,7 @@ from hpcsweep.store.layout import Layout
 class Submitter:
     """Brings runs to the cluster in batches, each once.
 
-    `requeue` says whether the cluster may run a task again by itself, `clones` whether trials start
-    from checkpoints of others.
+    `clones` says whether trials start from checkpoints of others.
     """
 
     def __init__(
@@ -52,14 +51,16 @@ class Submitter:
         layout: Layout,
         settings: DriverConfig,
         monitor: JobMonitor,
-        requeue: bool,
+        budget: GpuBudget,
         clones: bool,
     ) -> None:
         self._state = state
         self._layout = layout
         self._settings = settings
         self._monitor = monitor
-        self._requeue = requeue
+        self._budget = budget
+        # What the cluster would run again by itself could carry the sweep beyond its budget.
+        self._requeue = budget.cap_s is None
         self._clones = clones
         self._numbers = itertools.count(1)
         #: How often the cluster answered that it does not know the batch.
@@ -131,8 +132,6 @@ class Submitter:
         segment: int,
         free: int,
         array_tasks: int | None,
-        time_s: int,
-        task_gpus: int,
         now: float,
     ) -> list[BatchPlanned]:
         """Arrays that carry these runs in order, as far as there are slots for one task of each.
@@ -142,12 +141,10 @@ class Submitter:
             segment: The journal's, which no other driver has: it makes the names unique.
             free: Slots that may be taken.
             array_tasks: Tasks of one array at most, None for any number.
-            time_s: Time limit of a task; 0 where unknown.
-            task_gpus: GPUs that a task will hold.
             now: Unix time.
         """
         planned: list[BatchPlanned] = []
-        shape = self._settings.shape
+        shape, gpus = self._settings.shape, self._budget.task_gpus
         assert self._state.started is not None
         for chunk in _chunks(runs, array_tasks * shape.runs if array_tasks else max(1, len(runs))):
             if free <= 0:
@@ -163,8 +160,8 @@ class Submitter:
                     gpus=shape.gpus,
                     throttle=throttle,
                     cluster=self._settings.cluster,
-                    time_s=time_s,
-                    gpus_held=task_gpus if task_gpus != shape.gpus else 0,
+                    time_s=self._budget.time_s,
+                    gpus_held=gpus if gpus != shape.gpus else 0,
                 )
             )
         return planned
@@ -344,8 +341,6 @@ class Submission:
             segment=self.sweep.journal.number,
             free=free,
             array_tasks=array_tasks,
-            time_s=self.budget.time_s,
-            task_gpus=self.throttle.task_gpus,
             now=self.sweep.now,
         )
 

@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.observer import Sighting
 from hpcsweep.driver.submitter import Submitter
@@ -34,16 +35,21 @@ SETTLE_S = 150.0
 def submitter_of(state: SweepState, *, runs: int = 1, clones: bool = False) -> Submitter:
     settings = msgspec.structs.replace(SETTINGS, shape=msgspec.structs.replace(SHAPE, runs=runs))
     monitor = monitor_of(state, settings)
-    return Submitter(state, layout=LAYOUT, settings=settings, monitor=monitor, requeue=True, clones=clones)
+    return Submitter(
+        state,
+        layout=LAYOUT,
+        settings=settings,
+        monitor=monitor,
+        budget=GpuBudget(settings, default_time_s=60),
+        clones=clones,
+    )
 
 
 def plan(
     submitter: Submitter, trials: int, *, free: int, array_tasks: int | None = None
 ) -> list[BatchPlanned]:
     runs = [RunId(trial, 0) for trial in range(trials)]
-    return submitter.plan(
-        runs, segment=3, free=free, array_tasks=array_tasks, time_s=60, task_gpus=1, now=5.0
-    )
+    return submitter.plan(runs, segment=3, free=free, array_tasks=array_tasks, now=5.0)
 
 
 # --------------------------------------------------------------------------- plans
