@@ -20,11 +20,11 @@ def running(seconds: float | None) -> TaskState:
     return TaskState(Phase.RUNNING, seconds=seconds)
 
 
-def ended(seconds: float | None) -> TaskState:
+def completed(seconds: float | None) -> TaskState:
     return TaskState(Phase.COMPLETED, seconds=seconds)
 
 
-def told(
+def reported(
     seconds: float, *, task: int = 0, restart: int = 0, trial: int = 0, gpus: int = GPUS
 ) -> RunInterrupted:
     return RunInterrupted(
@@ -53,27 +53,27 @@ def charged(*happened: TaskState | RunInterrupted) -> UsageAccounting:
     ("happened", "seconds"),
     [
         ([], 0.0),
-        ([told(9.0)], 0.0),  # it was never seen
-        ([running(None), told(9.0), ended(None)], 0.0),  # the cluster does not count
-        ([PENDING, running(3.0), told(9.0), ended(11.0)], 2.0),  # starting up and leaving
-        ([running(3.0), ended(11.0), told(9.0)], 2.0),  # the result is late
-        ([running(3.0), ended(11.0)], 11.0),  # it died without a word
-        ([running(12.0), told(9.0), ended(11.0)], 2.0),  # the clocks differ: the last count holds
-        ([running(3.0), told(9.0)], 0.0),  # it has vanished since
-        ([told(4.0, trial=0), told(5.0, trial=1), ended(11.0)], 2.0),  # one after the other
+        ([reported(9.0)], 0.0),  # it was never seen
+        ([running(None), reported(9.0), completed(None)], 0.0),  # the cluster does not count
+        ([PENDING, running(3.0), reported(9.0), completed(11.0)], 2.0),  # starting up and leaving
+        ([running(3.0), completed(11.0), reported(9.0)], 2.0),  # the result is late
+        ([running(3.0), completed(11.0)], 11.0),  # it died without a word
+        ([running(12.0), reported(9.0), completed(11.0)], 2.0),  # the clocks differ: the last count holds
+        ([running(3.0), reported(9.0)], 0.0),  # it has vanished since
+        ([reported(4.0, trial=0), reported(5.0, trial=1), completed(11.0)], 2.0),  # one after the other
         # Put back and started again.
-        ([running(6.0), told(5.0), PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 3.0),
-        ([running(6.0), PENDING, PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 8.0),
-        ([running(6.0), told(5.0), PENDING, ended(11.0)], 12.0),  # silent the second time
-        ([running(6.0), PENDING, ended(11.0)], 17.0),  # and both times
-        ([running(3.0), running(0.0), PENDING, ended(11.0)], 14.0),  # while it is put back it shows 0
-        ([running(6.0), PENDING, told(5.0), running(3.0), told(9.0, restart=1), ended(11.0)], 3.0),
-        ([running(60.0), running(3.0), told(55.0), told(9.0, restart=1), ended(11.0)], 7.0),
-        ([running(60.0), told(9.0, restart=1), ended(11.0)], 62.0),  # that it was put back was not seen
-        ([running(6.0), told(5.0), PENDING], 1.0),  # cancelled before its second start
+        ([running(6.0), reported(5.0), PENDING, running(3.0), reported(9.0, restart=1), completed(11.0)], 3.0),
+        ([running(6.0), PENDING, PENDING, running(3.0), reported(9.0, restart=1), completed(11.0)], 8.0),
+        ([running(6.0), reported(5.0), PENDING, completed(11.0)], 12.0),  # silent the second time
+        ([running(6.0), PENDING, completed(11.0)], 17.0),  # and both times
+        ([running(3.0), running(0.0), PENDING, completed(11.0)], 14.0),  # while it is put back it shows 0
+        ([running(6.0), PENDING, reported(5.0), running(3.0), reported(9.0, restart=1), completed(11.0)], 3.0),
+        ([running(60.0), running(3.0), reported(55.0), reported(9.0, restart=1), completed(11.0)], 7.0),
+        ([running(60.0), reported(9.0, restart=1), completed(11.0)], 62.0),  # that it was put back was not seen
+        ([running(6.0), reported(5.0), PENDING], 1.0),  # cancelled before its second start
         # A new driver reads all results, and sees what there is still to see.
-        ([told(500.0), told(9.0, restart=1), ended(11.0)], 2.0),
-        ([told(500.0), PENDING, running(3.0), told(9.0, restart=1), ended(11.0)], 2.0),
+        ([reported(500.0), reported(9.0, restart=1), completed(11.0)], 2.0),
+        ([reported(500.0), PENDING, running(3.0), reported(9.0, restart=1), completed(11.0)], 2.0),
     ],
 )
 def test_time_that_no_run_reported_is_charged(
@@ -83,16 +83,16 @@ def test_time_that_no_run_reported_is_charged(
 
 
 def test_idle_lanes_cost_gpu_seconds_and_no_time() -> None:
-    usage = charged(told(9.0, trial=0, gpus=1), told(4.0, trial=1, gpus=1), ended(11.0))
+    usage = charged(reported(9.0, trial=0, gpus=1), reported(4.0, trial=1, gpus=1), completed(11.0))
     assert usage.unaccounted([0]) == (0.0, 2 * 11 - 9 - 4)
 
 
 def test_tasks_are_counted_each_on_its_own() -> None:
     usage = UsageAccounting(GPUS)
     for task, seconds in enumerate((11.0, 7.0, 5.0)):
-        usage.observe(task, ended(seconds))
-    usage.add_reported(told(9.0, task=0))
-    usage.add_reported(told(9.0, task=1))
+        usage.observe(task, completed(seconds))
+    usage.add_reported(reported(9.0, task=0))
+    usage.add_reported(reported(9.0, task=1))
     assert usage.unaccounted(range(3)) == (7.0, 14.0)
     assert usage.unaccounted([0]) == (2.0, 4.0)
     assert usage.unaccounted([]) == (0.0, 0.0)
@@ -105,10 +105,10 @@ def test_tasks_are_counted_each_on_its_own() -> None:
         ([], 0.0),
         ([running(3.0)], 3.0),
         ([running(3.0), running(20.0)], 20.0),
-        ([running(9.0), told(5.0)], 4.0),
+        ([running(9.0), reported(5.0)], 4.0),
         ([running(9.0), PENDING], 0.0),
         ([running(9.0), PENDING, running(3.0)], 3.0),
-        ([told(500.0), running(3.0)], 0.0),
+        ([reported(500.0), running(3.0)], 0.0),
     ],
 )
 def test_a_run_that_vanishes_is_charged_what_its_start_has_left(
@@ -129,7 +129,7 @@ def test_all_starts_together_cost_what_the_cluster_counts(
     """Each start ends with or without a word, which is seen at once or after the last one."""
     usage = UsageAccounting(GPUS)
     results = [
-        told(elapsed * share, restart=restart)
+        reported(elapsed * share, restart=restart)
         for restart, (elapsed, share) in enumerate(starts)
         if share is not None
     ]
@@ -161,7 +161,7 @@ def test_a_vanished_task_is_charged_the_most_it_can_have_taken() -> None:
 def test_the_cluster_s_whole_seconds_are_charged_not_the_worker_s_fractions(
     told_s: float, beyond_s: float
 ) -> None:
-    assert charged(ended(10.0), told(told_s)).unaccounted([0]) == pytest.approx((beyond_s, beyond_s * GPUS))
+    assert charged(completed(10.0), reported(told_s)).unaccounted([0]) == pytest.approx((beyond_s, beyond_s * GPUS))
 
 
 # --------------------------------------------------------------------------- clocks that are wrong
@@ -183,7 +183,7 @@ def test_an_elapsed_time_that_jumps_for_a_moment_costs_next_to_nothing() -> None
         (1100.0, running(60.0)),
         (1105.0, running(65.0 + 3600.0)),  # the controller's clock is an hour ahead
         (1110.0, running(70.0)),
-        (1165.0, ended(125.0)),
+        (1165.0, completed(125.0)),
     )
     assert 125.0 <= seconds <= 125.0 + 2 * CLOCK_SKEW_S
 
@@ -191,7 +191,7 @@ def test_an_elapsed_time_that_jumps_for_a_moment_costs_next_to_nothing() -> None
 @pytest.mark.parametrize("told_s", [1e9, 7200.0, float("nan"), -5.0, float("inf")])
 def test_no_start_costs_more_than_its_limit_or_less_than_nothing(told_s: float) -> None:
     usage = UsageAccounting(GPUS, limit_s=LIMIT_S, since=0.0)
-    seconds = seen_at(usage, (1e6, running(told_s)), (2e6, ended(told_s)))
+    seconds = seen_at(usage, (1e6, running(told_s)), (2e6, completed(told_s)))
     assert 0.0 <= seconds <= LIMIT_S + OVERRUN_S
     assert 0.0 <= bounded(told_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
 

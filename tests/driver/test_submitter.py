@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import msgspec
 import pytest
 
-from hpcsweep.core.cluster_protocol import Batch
+from hpcsweep.core.cluster_protocol import Batch, BlockKind, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
+    BatchAbandoned,
+    BatchBlocked,
     BatchPlanned,
     BatchSubmitted,
     Interruption,
@@ -16,18 +23,23 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunReported,
+    SweepOutcome,
     TrialCreated,
     TrialPromoted,
     TrialStopped,
 )
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver import HostTask
 from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.driver.effects import Abandon, Step, Submit
 from hpcsweep.driver.observer import Sighting
 from hpcsweep.driver.submitter import Submitter
+from hpcsweep.errors import SubmitLimited
+from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.store.batch import Header, ManifestRun, trial_seed
-from tests.doubles import PROGRAM, SHAPE
+from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster
 from tests.driver.states import LAYOUT, SETTINGS, monitor_of, planned, submitted, sweep_of
+from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_kind, undisturbed
 
 SETTLE_S = 150.0
 
@@ -206,3 +218,241 @@ def test_of_refused_batches_only_the_first_met_the_limit() -> None:
             Abandon("b2", "QOSMaxSubmitJobPerUserLimit"),
         )
     )
+
+
+# --------------------------------------------------------------------------- submit limits
+
+
+class Limited(FolderCluster):
+    """Takes no array by which more than `most` tasks would wait or run."""
+
+    poll_s = (1.0, 60.0)
+
+    def __init__(self, controller: Path, most: int, *, tells: bool, **options: Any) -> None:
+        super().__init__(controller, **options)
+        self.most = most
+        self.tells = tells
+        self.sizes: dict[str, int] = {}
+        self.tried = 0
+
+    def _open(self) -> int:
+        done = sum(len(os.listdir(self.controller / name)) for name in self.sizes)
+        return sum(self.sizes.values()) - done
+
+    def submit(self, batch: Batch) -> str:
+        self.tried += 1
+        if self._open() + batch.tasks > self.most:
+            raise SubmitLimited("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+        self.sizes[batch.name] = batch.tasks
+        return super().submit(batch)
+
+    def limits(self) -> Limits:
+        return Limits(queued_tasks=self.most if self.tells else None)
+
+    @property
+    def queued_tasks(self) -> int | None:
+        return self._open() if self.tells else None
+
+
+@pytest.mark.parametrize(("tells", "tries_at_most"), [(True, 20), (False, 60)])
+def test_tasks_over_a_submit_limit_are_submitted_later_in_smaller_arrays(
+    root: Path, controller: Path, tells: bool, tries_at_most: int
+) -> None:
+    cluster = Limited(controller, 5, tells=tells, per_poll=2)
+    drive(root, cluster, max_tasks=100)
+    assert decided(events(root)) == undisturbed(root.parent)
+    assert len(cluster.trained()) == len(set(cluster.trained())) == 22
+    assert max(cluster.sizes.values()) <= 5
+    assert cluster.tried <= tries_at_most
+    refused = of_kind(root, BatchAbandoned)
+    assert all(event.over_limit for event in refused)
+    assert (refused == []) is tells
+
+
+def test_a_sweep_at_its_submit_limit_says_so_and_backs_off(root: Path, controller: Path) -> None:
+    cluster = Limited(controller, 0, tells=False)
+    clock = FakeClock()
+    driver, journal = make_driver(root, cluster, clock=clock)
+    driver.tick()
+    assert driver.state.submit_limit == "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    first = cluster.tried
+    for _ in range(60):
+        clock.sleep(60.0)
+        driver.tick()
+    assert 2 <= (cluster.tried - first) / 5 <= 12  # an hour; halving a rung of 9 takes up to 4 tries
+    cluster.most = 100
+    driver.run()
+    journal.release()
+    assert driver.state.submit_limit == ""
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+class Dying(FolderCluster):
+    """Its tasks end at once without a word, until it is mended."""
+
+    mended = False
+    poll_s = (1.0, 1.0)
+
+    def run(self, batch: SubmittedBatch, task: int) -> None:
+        if self.mended:
+            super().run(batch, task)
+        else:
+            (self.controller / batch.name / str(task)).touch()
+
+
+def test_three_arrays_failing_within_seconds_pause_the_sweep_and_launch_resumes_it(
+    root: Path, controller: Path
+) -> None:
+    cluster = Dying(controller)
+    drive(root, cluster, max_tasks=100)
+    reason = "3 batches in a row failed within seconds; the last: its task ended without a result"
+    assert end_of(root) == (SweepOutcome.PAUSED, reason)
+    assert len(cluster.batches()) == 3
+    drive(root, cluster, max_tasks=100)
+    assert (end_of(root)[0], len(cluster.batches())) == (SweepOutcome.PAUSED, 6)
+    cluster.mended = True
+    drive(root, cluster, max_tasks=100)
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+class Hindered(FolderCluster):
+    """Its tasks pend for a reason, until the reason is gone or they are cancelled."""
+
+    poll_s = (1.0, 1.0)
+    reason = "PartitionTimeLimit"
+    kind: BlockKind | None = BlockKind.IMPOSSIBLE
+
+    def __init__(self, controller: Path, **options: Any) -> None:
+        super().__init__(controller, **options)
+        self.released: list[tuple[str, list[int]]] = []
+        self.cancelled: set[TaskId] = set()
+
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
+        if self.kind is None:
+            return super().poll(live)
+        pending = TaskState(Phase.PENDING, self.reason, block=self.kind)
+        cancelled = TaskState(Phase.CANCELLED)
+        tasks = [TaskId(batch.name, task) for batch in live for task in batch.open_tasks]
+        return {task: cancelled if task in self.cancelled else pending for task in tasks}
+
+    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
+        self.cancelled |= {TaskId(batch.name, task) for task in tasks}
+
+    def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
+        self.released.append((batch.name, list(tasks)))
+
+
+def test_tasks_that_can_never_start_are_cancelled_and_the_sweep_is_paused(
+    root: Path, controller: Path
+) -> None:
+    cluster = Hindered(controller)
+    drive(root, cluster)
+    words = "9 tasks: PartitionTimeLimit"
+    assert end_of(root) == (
+        SweepOutcome.PAUSED,
+        f"its jobs can never start ({words}): fix the spec, then launch again",
+    )
+    assert [event.reason for event in of_kind(root, BatchBlocked)] == [words]
+    interrupted = of_kind(root, RunInterrupted)
+    assert {event.interruption for event in interrupted} == {Interruption.NEVER_STARTED}
+    assert len(interrupted) == 9
+    cluster.kind = None
+    drive(root, cluster)
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+def test_requeued_tasks_that_the_cluster_holds_are_released_once_and_then_recorded(
+    root: Path, controller: Path
+) -> None:
+    cluster = Hindered(controller)
+    cluster.kind, cluster.reason = BlockKind.HELD, "JobHeldMaxRequeue"
+    driver, journal = make_driver(root, cluster)
+    for _ in range(4):
+        driver.tick()
+    (batch,) = driver.state.live.values()
+    assert cluster.released == [(batch.name, list(range(9)))]
+    assert batch.blocked_reason == "9 tasks: JobHeldMaxRequeue"
+    journal.release()
+    driver, journal = make_driver(root, cluster)
+    driver.tick()
+    assert len(cluster.released) == 1
+    cluster.kind = None
+    driver.run()
+    journal.release()
+    assert decided(events(root)) == undisturbed(root.parent)
+
+
+# --------------------------------------------------------------------------- detached
+
+
+class Calling(FolderCluster):
+    """Takes jobs that tick, and notes them."""
+
+    def __init__(self, controller: Path, **options: Any) -> None:
+        super().__init__(controller, **options)
+        self.calls: list[tuple[str, str, float]] = []
+        self.shapes: list[Batch] = []
+        self.dismissed: list[str] = []
+        self.still: set[TaskId] = set()
+
+    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
+        shown = super().poll(live) or {}
+        return {**shown, **dict.fromkeys(self.still, TaskState(Phase.RUNNING))}
+
+    def submit_tick(self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0) -> str:
+        self.calls.append((name, after, delay_s))
+        return f"tick-{len(self.calls)}"
+
+    def cancel_ticks(self, jobs: Sequence[str]) -> None:
+        self.dismissed += jobs
+
+    def submit(self, batch: Batch) -> str:
+        self.shapes.append(batch)
+        return super().submit(batch)
+
+
+def test_each_array_of_a_detached_sweep_has_one_tick_job_behind_it(root: Path, controller: Path) -> None:
+    cluster = Calling(controller, per_poll=0)
+    for _ in range(3):
+        driver, journal = make_driver(root, cluster)
+        driver.detach()
+        driver.tick()
+        driver.schedule_successor()
+        journal.release()
+    (name,) = cluster.batches()
+    assert cluster.calls == [("s-cafe01-tick", "", 60.0), (f"{name}-tick", f"job-{name}", 0.0)]
+
+    clock = FakeClock()
+    clock.sleep(61.0)  # the first of them has looked
+    driver, journal = make_driver(root, cluster, clock=clock)
+    driver.tick()
+    driver.schedule_successor()
+    journal.release()
+    assert cluster.calls[2:] == [("s-cafe01-tick", "", 3600.0)], "should all of the others fail"
+    cluster.per_poll = 100
+    drive(root, cluster, clock=clock)
+    assert cluster.dismissed == ["tick-1", "tick-3"], "at its end nobody need look any more"
+
+
+def test_a_driver_in_a_task_of_its_own_sweep_lets_the_next_array_wait_for_that_task_alone(
+    root: Path, controller: Path
+) -> None:
+    cluster = Calling(controller, per_poll=0)
+    driver, journal = make_driver(root, cluster, scheduler=Fifo(max_resource=2, trials=3), max_tasks=2)
+    driver.tick()
+    journal.release()
+    (name,) = cluster.batches()
+    # Task 0 has told its result and still runs, for it is the one that ticks; task 1 runs.
+    cluster.per_poll = 1
+    host = HostTask(name, 0, "4711_0")
+    cluster.still = {TaskId(name, 0), TaskId(name, 1)}
+    driver, journal = make_driver(
+        root, cluster, scheduler=Fifo(max_resource=2, trials=3), max_tasks=2, host=host
+    )
+    driver.tick()
+    driver.tick()
+    journal.release()
+    assert [(batch.tasks, batch.throttle, batch.after) for batch in cluster.shapes] == [
+        (2, 2, ""),
+        (1, 1, "4711_0"),
+    ]
