@@ -1,4 +1,4 @@
-"""Bad nodes are left out for a while, and batches that die at once pause the sweep."""
+"""Bad nodes are excluded, broken set-ups pause the sweep, and messages of the cluster are recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs become arrays and submissions; batches without an answer are found or abandoned."""
+"""Runs become arrays and submissions, also at submit limits and when arrays fail, hang or get no answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU cap over all live arrays: pure arithmetic, worked by hand and under any usages."""
+"""Caps over all live arrays and submit limits: arithmetic, worked by hand and under any usages."""
 
 from __future__ import annotations
 
