@@ -12,6 +12,11 @@ from hpcsweep.core.models import BatchState
 from hpcsweep.driver.budgets import UsageAccounting
 from hpcsweep.store.batch import Result
 
+#: How long the cluster must give a reason that may pass before it is recorded.
+RECORDED_AFTER_S: Final = 30.0
+#: How long it must say that a task can never start before that is believed.
+IMPOSSIBLE_AFTER_S: Final = 300.0
+
 
 class BatchWatch:
     """Open tasks of a batch, and what is known of them.
@@ -63,12 +68,6 @@ def _ended_at(ending: RunFinished | RunInterrupted) -> float | None:
     """By the clock of its node, None where unknown."""
     started = ending.started if isinstance(ending, RunFinished) else None
     return None if started is None else started + ending.seconds
-
-
-#: How long the cluster must give a reason that may pass before it is recorded.
-RECORDED_AFTER_S: Final = 30.0
-#: How long it must say that a task can never start before that is believed.
-IMPOSSIBLE_AFTER_S: Final = 300.0
 
 
 class _Suspicions:

@@ -20,6 +20,15 @@ from hpcsweep.driver.config import DriverConfig
 from hpcsweep.errors import SpecError
 from hpcsweep.store.batch import Result
 
+#: Elapsed time that drops by more than the clock skew means a restart.
+CLOCK_SKEW_S: Final = 5.0
+#: Tolerance for the cluster's rounding to whole seconds.
+ROUNDING_S: Final = 1.0
+#: How much longer than its time limit a task may run: sites let tasks finish, and clean-up takes time.
+OVERRUN_S: Final = 600.0
+#: Clock skew between the hosts of two drivers.
+HOST_SKEW_S: Final = 600.0
+
 
 class GpuBudget:
     """`budget.gpu_hours` as a hard cap: what was submitted counts with its whole time limit.
@@ -165,16 +174,6 @@ def sweep_end(
         else:
             reason = f"no run gave a value; {reason}"
     return SweepEnded(now, outcome, reason)
-
-
-#: Elapsed time that drops by more than the clock skew means a restart.
-CLOCK_SKEW_S: Final = 5.0
-#: Tolerance for the cluster's rounding to whole seconds.
-ROUNDING_S: Final = 1.0
-#: How much longer than its time limit a task may run: sites let tasks finish, and clean-up takes time.
-OVERRUN_S: Final = 600.0
-#: Clock skew between the hosts of two drivers.
-HOST_SKEW_S: Final = 600.0
 
 
 def at_most(limit_s: float) -> float:

@@ -51,6 +51,8 @@ from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import remove_request
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass
 class Committer:
@@ -114,9 +116,6 @@ class Committer:
             self.commit(call_failed(state, operation, error, now=now))
         else:
             self.commit(call_succeeded(state, operation, now=now))
-
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass

@@ -38,6 +38,15 @@ REFUSALS_IN_ALL: Final = 6
 EVERY_S: Final = 60.0
 #: Characters kept of a message.
 LENGTH: Final = 500
+Operation = Literal["poll", "find", "submit", "limits", "change"]
+_BY_PHASE = {
+    Phase.TIMEOUT: Interruption.TIMEOUT,
+    Phase.PREEMPTED: Interruption.PREEMPTED,
+    Phase.NODE_FAIL: Interruption.NODE_FAIL,
+    Phase.CANCELLED: Interruption.CANCELLED,
+}
+#: What Slurm writes into the log of a task killed for memory, whose state may be another.
+_KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
 
 
 def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
@@ -94,9 +103,6 @@ def _fail_fast_reason(trials: int, message: str) -> str:
     )
 
 
-Operation = Literal["poll", "find", "submit", "limits", "change"]
-
-
 def call_failed(
     state: SweepState,
     operation: Operation,
@@ -119,17 +125,6 @@ def call_failed(
 def call_succeeded(state: SweepState, operation: Operation, *, now: float) -> tuple[ClusterMessage, ...]:
     """Record that calls of this kind work again."""
     return (ClusterMessage(now, operation, ""),) if operation in state.cluster_messages else ()
-
-
-_BY_PHASE = {
-    Phase.TIMEOUT: Interruption.TIMEOUT,
-    Phase.PREEMPTED: Interruption.PREEMPTED,
-    Phase.NODE_FAIL: Interruption.NODE_FAIL,
-    Phase.CANCELLED: Interruption.CANCELLED,
-}
-
-#: What Slurm writes into the log of a task killed for memory, whose state may be another.
-_KILLED_FOR_MEMORY = re.compile(r"oom[-_]kill|exceeded (job|step) memory limit", re.IGNORECASE)
 
 
 def killed_for_memory(lines: str) -> str:

@@ -236,7 +236,7 @@ def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
 
 @dataclass
 class Submission:
-    """Commits what planner and submitter decide, and submits it."""
+    """Starts runs: has them decided, plans arrays within caps, budgets and limits, and submits these."""
 
     sweep: SweepContext
     committer: Committer
