@@ -1,6 +1,6 @@
-"""What training code sees: its configuration, how far to train, where to report and checkpoint.
+"""The trial as training code sees it: configuration, steps, reports and checkpoints.
 
-A training function gets a `Trial` as its argument; a script asks for it with `current_trial()`:
+A training function gets a `Trial` as its argument; a script calls `current_trial()`:
 
     def train(trial):
         model = build(trial.config)
@@ -12,15 +12,13 @@ A training function gets a `Trial` as its argument; a script asks for it with `c
             with trial.checkpoint(step) as folder:
                 save(model, folder / "model.pt")
 
-Steps count from 1; after step `n` the trial has been trained for resource `n`. Any other language
-finds the same things in the environment and reports with
-`python -m hpcsweep.trial --step 3 val_error=0.12 [--checkpoint]`.
+Steps count from 1; after step `n` the trial has been trained for resource `n`. Other languages find the
+same in the environment and report with `python -m hpcsweep.trial --step 3 val_error=0.12 [--checkpoint]`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import shutil
 import signal
@@ -36,7 +34,7 @@ from hpcsweep.errors import HpcsweepError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs, retry_once
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.metrics import MetricsWriter, check_metric_name, check_step, to_number
 from hpcsweep.store.run_file import RunFile, read_run_file
 
 #: Asked in this order; the first that holds a number is this process's rank. Launchers come before
@@ -45,7 +43,7 @@ _RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLU
 
 
 class Parameters(dict[str, Any]):
-    """The configuration: a dict whose missing keys explain themselves."""
+    """A configuration: a dict whose KeyError names the parameters there are."""
 
     def __missing__(self, name: str) -> Any:
         raise KeyError(
@@ -55,22 +53,22 @@ class Parameters(dict[str, Any]):
 
 
 class Trial:
-    """One run of one configuration, as training code sees it.
+    """One run of one configuration.
 
     Attributes:
         id: The trial's number in the sweep.
         config: Its parameters by name; inactive ones are absent.
         resource: The last step to train.
-        rung: Which rung of its bracket this run is for, from 0.
+        rung: The rung of its bracket that this run is for, from 0.
         bracket: Its bracket.
         seed: For this trial's random numbers; the same in each of its runs.
-        attempt: Which try at this run it is, from 0.
-        resume_from: Folder of the checkpoint to go on from; None: from scratch.
+        attempt: Which attempt at this run it is, from 0.
+        resume_from: Folder of the checkpoint to resume from; None: from scratch.
         start: Step of that checkpoint, 0 from scratch.
-        checkpoint_dir: Working folder; what is in it when training ends well becomes the
-            checkpoint of the last step, unless `checkpoint` made that one. None outside a sweep.
+        checkpoint_dir: Working folder; what is in it when training ends well becomes the checkpoint of
+            the last step, unless `checkpoint` made that one. None outside a sweep.
         rank: Of this process in a multi-process training. Only rank 0 reports and checkpoints.
-        metric: The objective's name, as it is to be reported. None outside a sweep: any will do.
+        metric: Name of the objective. None outside a sweep: any name will do.
     """
 
     def __init__(self, run: RunFile, *, rank: int) -> None:
@@ -106,7 +104,7 @@ class Trial:
         return self._stop_seen
 
     def steps(self) -> Iterator[int]:
-        """The steps that are left to train: `start + 1` to `resource`; ends early when told to stop."""
+        """The steps left to train, `start + 1` to `resource`; ends early when told to stop."""
         self._yielded = self.start
         for step in range(self.start + 1, self.resource + 1):
             if self.should_stop:
@@ -117,9 +115,9 @@ class Trial:
     def report(self, step: int, **metrics: float) -> None:
         """Record the metrics of one step; they are in the results folder when this returns.
 
-        Numbers of any kind with a `float()` or `.item()` are taken, NaN and infinities too. The
-        same step may be reported several times: the last time counts for each metric. A step
-        beyond `resource` is recorded, but is not looked at for this run's value.
+        Values are numbers with a `float()` or `.item()`, NaN and infinities included. A step may be
+        reported several times: the last value of each metric counts. Steps beyond `resource` are recorded,
+        but do not count for this run's value.
 
         Raises:
             TypeError: The step is not an integer, or a metric is not a number.
@@ -128,12 +126,12 @@ class Trial:
         self._record(step, metrics)
 
     def _record(self, step: int, metrics: Mapping[Any, object]) -> None:
-        step = _step(step)
+        step = check_step(step)
         if not metrics:
             raise ValueError(
                 f"report({step}): name at least one metric, as in report({step}, val_error=0.12)"
             )
-        values = {_metric(name): _number(name, value) for name, value in metrics.items()}
+        values = {check_metric_name(name): to_number(name, value) for name, value in metrics.items()}
         if self.rank == 0:
             self._reported = max(step, self._reported or 0)
             self._write(step, values)
@@ -148,15 +146,15 @@ class Trial:
     def checkpoint(self, step: int) -> Iterator[Path]:
         """Give an empty folder; when the block ends it is the checkpoint of `step`, complete and durable.
 
-        If the block raises or anything is killed, the checkpoint is absent and the one before
-        serves. Older checkpoints are removed. On any rank but 0 the folder is thrown away: gather
-        what is to be kept on rank 0.
+        If the block raises or anything is killed, the checkpoint is absent and the previous one is used.
+        Older checkpoints are removed. On any rank but 0 the folder is discarded: gather the state on rank
+        0.
 
         Raises:
             TypeError: The step is not an integer.
             ValueError: The step is negative.
         """
-        step = _step(step)
+        step = check_step(step)
         if self.rank != 0:
             with _scratch() as folder:
                 yield folder
@@ -167,9 +165,9 @@ class Trial:
         checkpoints.prune(layout, keep=self._run.keep_checkpoints, steps=self._run.keep_steps)
 
     def finish(self, returned: object) -> None:
-        """Count what a training function returned, a number or a dict of them, as a report.
+        """Report what a training function returned, a number or a dict of them.
 
-        The step is the last one that `steps()` gave out, or `resource` if it was not used.
+        The step is the last one that `steps()` gave, or `resource` if it was not used.
 
         Raises:
             TypeError: It returned something else.
@@ -189,7 +187,7 @@ class Trial:
 
 
 class StandaloneTrial(Trial):
-    """A trial outside any sweep: reports are printed, checkpoints kept in a local folder or not at all."""
+    """A trial outside any sweep: prints reports, and keeps checkpoints in a local folder or not at all."""
 
     def __init__(self, run: RunFile, *, rank: int) -> None:
         super().__init__(run, rank=rank)
@@ -200,12 +198,12 @@ class StandaloneTrial(Trial):
 
     @contextlib.contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
-        """As in a sweep where a folder was given; else a folder that is thrown away."""
+        """As in a sweep if there is a folder; else a folder that is discarded."""
         if self._run.trial_folder:
             with super().checkpoint(step) as folder:
                 yield folder
         else:
-            _step(step)
+            check_step(step)
             with _scratch() as folder:
                 yield folder
 
@@ -221,14 +219,14 @@ def current_trial(
 ) -> Trial:
     """The trial that this process was started for; the same object each time.
 
-    Outside a sweep it is a stand-alone trial made of the arguments, which inside one are not
-    looked at, so that the same script runs by hand.
+    Outside a sweep it is a stand-alone trial made of the arguments, so that a script also runs by hand;
+    inside a sweep they are ignored.
 
     Args:
         config: Parameters of the stand-alone trial; more as keywords, as in `current_trial(lr=0.1)`.
         resource: How many steps it trains.
         seed: Its seed.
-        folder: Where it keeps its checkpoints, and finds them again; None: it keeps none.
+        folder: Where it keeps its checkpoints, and finds them again; None: nowhere.
         **parameters: Parameters by name.
     """
     global _current
@@ -282,10 +280,10 @@ def _standalone(
 
 
 def _listen(trial: Trial) -> None:
-    """Make SIGUSR2 and SIGTERM raise the stop flag instead of killing this process.
+    """Make SIGUSR2 and SIGTERM set the stop flag instead of killing this process.
 
-    Only where nobody else has taken them, and only in this process: what it forks (a data loader's
-    workers) dies of SIGTERM as everywhere, since its parent may have no other way to end it.
+    Only if nobody else handles them, and only in this process: what it forks (a data loader's workers) dies
+    of SIGTERM as usual, since its parent may have no other way to end it.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -327,41 +325,8 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _step(step: object) -> int:
-    try:
-        if isinstance(step, bool):
-            raise TypeError
-        number = operator.index(step)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(
-            f"a step is an integer, counted 1, 2, ... resource; got {step!r} ({type(step).__name__})"
-        ) from None
-    if number < 0:
-        raise ValueError(f"a step is counted 1, 2, ... resource; got {number}")
-    return number
-
-
-def _metric(name: object) -> str:
-    if not isinstance(name, str) or name in ("", "step"):
-        raise ValueError(f"a metric cannot be called {name!r}; a name like 'val_error' will do")
-    return name
-
-
-def _number(name: str, value: object) -> float:
-    try:
-        if isinstance(value, str | bytes):
-            raise TypeError
-        if hasattr(value, "item"):
-            value = value.item()
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(
-            f"metric {name!r} must be one number, got {value!r:.80} ({type(value).__name__})"
-        ) from None
-
-
 def main(arguments: list[str]) -> int:
-    """Report from any language: `--step 3 val_error=0.12 [--checkpoint]`; 2 if it was asked wrongly."""
+    """Report from any language: `--step 3 val_error=0.12 [--checkpoint]`; 2 for wrong arguments."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -400,12 +365,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _commit_working_folder(trial: Trial, step: int) -> None:
-    """Move what is in the working folder into the checkpoint of `step`; the folder is empty again."""
+    """Make the content of the working folder the checkpoint of `step`; the folder is empty again."""
     folder = trial.checkpoint_dir
     if folder is None or trial.rank != 0:
         return
     layout = TrialLayout(Path(trial._run.trial_folder))
-    checkpoints.commit(layout, _step(step), folder)
+    checkpoints.commit(layout, check_step(step), folder)
     make_dirs(folder)
     checkpoints.prune(layout, keep=trial._run.keep_checkpoints, steps=trial._run.keep_steps)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -127,3 +128,39 @@ def _jsonable(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def check_step(step: object) -> int:
+    """The step as an integer; TypeError or ValueError if it is none, or negative."""
+    try:
+        if isinstance(step, bool):
+            raise TypeError
+        number = operator.index(step)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"a step is an integer, counted 1, 2, ... resource; got {step!r} ({type(step).__name__})"
+        ) from None
+    if number < 0:
+        raise ValueError(f"a step is counted 1, 2, ... resource; got {number}")
+    return number
+
+
+def check_metric_name(name: object) -> str:
+    """The name; ValueError if a metric cannot have it."""
+    if not isinstance(name, str) or name in ("", "step"):
+        raise ValueError(f"a metric cannot be called {name!r}; a name like 'val_error' will do")
+    return name
+
+
+def to_number(name: str, value: object) -> float:
+    """The value of a metric; TypeError if it is not one number."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        if hasattr(value, "item"):
+            value = value.item()
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"metric {name!r} must be one number, got {value!r:.80} ({type(value).__name__})"
+        ) from None

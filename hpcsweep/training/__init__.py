@@ -1,8 +1,8 @@
 """Helpers for training code: plain PyTorch, PyTorch Lightning and Hugging Face's `Trainer`.
 
-Each module stands on a package that only training code needs, and is imported by nobody else:
+Each module needs a package that only training code has, and is imported by nothing else:
 
-* `hpcsweep.training.pytorch`: `TorchState` keeps model, optimiser, scheduler and random numbers;
+* `hpcsweep.training.pytorch`: `TorchState` saves model, optimiser, scheduler and random states;
 * `hpcsweep.training.lightning`: `SweepCallback` for `lightning.pytorch.Trainer`;
 * `hpcsweep.training.transformers`: `SweepCallback` for `transformers.Trainer`.
 """

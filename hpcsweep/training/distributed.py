@@ -1,4 +1,4 @@
-"""Processes of one training, and their random number generators; the same calls work for a single process."""
+"""Processes of one training and their random states; the same calls work for a single process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpcsweep.trial import Trial, current_rank
 def random_states() -> list[dict[str, Any]]:
     """States of Python, NumPy, torch and CUDA by rank; every process must call it.
 
-    All values are of types that `torch.load(weights_only=True)` reads.
+    All values have types that `torch.load(weights_only=True)` reads.
     """
     # A process that has not touched CUDA so far is not made to: a context costs GPU memory.
     uses_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -31,7 +31,7 @@ def random_states() -> list[dict[str, Any]]:
 
 
 def restore_random_states(states: list[dict[str, Any]]) -> None:
-    """Put back this process's own states; where there were fewer processes, the present ones stay."""
+    """Restore this process's own states; if there were fewer processes, the present ones stay."""
     if rank() >= len(states):
         return
     state = states[rank()]
@@ -44,7 +44,7 @@ def restore_random_states(states: list[dict[str, Any]]) -> None:
 
 
 def plain(state: Any) -> Any:
-    """The state of a NumPy generator, its arrays as lists: NumPy takes those as well."""
+    """The state of a NumPy generator with its arrays as lists, which NumPy accepts as well."""
     if isinstance(state, dict):
         return {name: plain(value) for name, value in state.items()}
     return state.tolist() if isinstance(state, np.ndarray) else state
@@ -59,7 +59,7 @@ def is_distributed() -> bool:
 
 
 def rank() -> int:
-    """Of this process, as the process group has it, else as its environment says."""
+    """Rank in the process group, else in the environment."""
     return dist.get_rank() if is_distributed() else current_rank(os.environ)
 
 
@@ -73,14 +73,15 @@ def gather(value: T) -> list[T]:
 
 
 def wait_for_all() -> None:
-    """Return once all processes have come here."""
+    """Barrier of all processes."""
     if is_distributed():
         dist.barrier()
 
 
 def any_should_stop(trial: Trial) -> bool:
-    """Whether any process of the training was told to stop; all of them must ask, and all get the same.
+    """Whether any process of the training was told to stop; every process must call it.
 
-    Processes that looked for themselves could leave at different steps, and wait for each other for ever.
+    All get the same answer. Processes that looked for themselves could leave at different steps, and wait
+    for each other forever.
     """
     return any(gather(trial.should_stop))

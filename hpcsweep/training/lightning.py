@@ -1,12 +1,12 @@
-"""PyTorch Lightning: one callback reports, checkpoints, stops and goes on.
+"""PyTorch Lightning: a callback that reports, checkpoints, stops and resumes.
 
     sweep = SweepCallback(trial)
     trainer = L.Trainer(max_epochs=trial.resource, callbacks=[sweep])
     trainer.fit(model, data, ckpt_path=sweep.ckpt_path)
 
-It is for the package `lightning` (`import lightning as L`), not for `pytorch_lightning`. A run is one
-task of Slurm's: with several GPUs give the Trainer `plugins=[LightningEnvironment()]`, or Lightning
-waits for Slurm to start the other processes.
+For the package `lightning` (`import lightning as L`), not `pytorch_lightning`. A run is one Slurm task:
+with several GPUs give the Trainer `plugins=[LightningEnvironment()]`, or Lightning waits for Slurm to start
+the other processes.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ FILE: Final = "lightning.ckpt"
 class SweepCallback(Checkpoint):
     """Makes a fit one run of a trial.
 
-    After each epoch it reports all metrics that were logged, and keeps Lightning's own checkpoint
-    with the states of the random numbers. An epoch that is not validated, where others are, is not
-    reported. When the trial is told to stop, the fit ends after the present epoch.
+    After each epoch it reports all logged metrics and saves Lightning's own checkpoint with the random
+    states. An epoch that is not validated, where others are, is not reported. When the trial is told to
+    stop, the fit ends after the present epoch.
 
-    With `unit="step"` the resource counts optimiser steps (`Trainer(max_steps=trial.resource)`); it
-    reports and keeps a checkpoint after each validation (`val_check_interval`), and stops after the
-    present step. To go on in the middle of an epoch with the right batch the data loader must have
-    `state_dict` and `load_state_dict`; Lightning warns where it has not. (Means over an epoch's
-    training batches then count from there on: of those Lightning keeps nothing.)
+    With `unit="step"` the resource counts optimiser steps (`Trainer(max_steps=trial.resource)`); it reports
+    and checkpoints after each validation (`val_check_interval`), and stops after the present step. To
+    resume in the middle of an epoch with the right batch the data loader must have `state_dict` and
+    `load_state_dict`; Lightning warns if it has not. (Means over an epoch's training batches then count
+    from there: Lightning does not save them.)
 
-    Lightning's own default checkpoints are not made; a `ModelCheckpoint` of yours works beside it.
-    Its reaction to SIGTERM is replaced by the trial's, which lets the present epoch or step end.
+    Lightning's default checkpoints are not made; a `ModelCheckpoint` of yours works beside it. Its reaction
+    to SIGTERM is replaced by the trial's, which lets the present epoch or step end.
 
     Args:
-        trial: What to train.
+        trial: The trial to train.
         unit: What `trial.resource` counts.
     """
 
@@ -61,7 +61,7 @@ class SweepCallback(Checkpoint):
 
     @property
     def ckpt_path(self) -> str | None:
-        """For `Trainer.fit`: the checkpoint to go on from; None: from scratch."""
+        """For `Trainer.fit`: the checkpoint to resume from; None: from scratch."""
         folder = self._trial.resume_from
         return str(folder / FILE) if folder is not None else None
 
@@ -86,7 +86,7 @@ class SweepCallback(Checkpoint):
         self._handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the fit goes on from where the trial is."""
+        """Check that the fit resumes where the trial is."""
         at = trainer.current_epoch if self._unit == "epoch" else trainer.global_step
         if at != self._trial.start:
             raise ValueError(
@@ -100,7 +100,7 @@ class SweepCallback(Checkpoint):
             pl_module.lr_scheduler_step(trainer.lr_scheduler_configs[number].scheduler, value)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report and keep a checkpoint, where steps count."""
+        """Report and checkpoint, if steps count."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._validated = True
@@ -109,7 +109,7 @@ class SweepCallback(Checkpoint):
             self._keep(trainer, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Keep a checkpoint and stop, where steps count and the trial is told to."""
+        """Checkpoint and stop, if steps count and the trial is told to stop."""
         if self._unit == "step" and not trainer.should_stop and any_should_stop(self._trial):
             trainer.should_stop = True
             # Lightning now validates in any case. It goes on from here with the next batch, so that a
@@ -118,7 +118,7 @@ class SweepCallback(Checkpoint):
                 self._keep(trainer, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, keep a checkpoint, and stop if the trial is told to, where epochs count."""
+        """Report, checkpoint, and stop if the trial is told to, if epochs count."""
         if self._unit != "epoch":
             return
         epoch = trainer.current_epoch + 1
@@ -129,11 +129,11 @@ class SweepCallback(Checkpoint):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """What Lightning's checkpoint lacks: random numbers, and schedulers that wait for a metric."""
+        """What Lightning's checkpoint lacks: random states, and schedulers that wait for a metric."""
         return {"random": random_states(), "due": self._due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back; the schedulers come to it when the fit starts."""
+        """Restore it; the schedulers follow when the fit starts."""
         restore_random_states(state_dict["random"])
         self._due = state_dict["due"]
 
@@ -159,7 +159,7 @@ class SweepCallback(Checkpoint):
         self._kept = step
 
     def _waiting(self, trainer: Trainer) -> list[tuple[int, float]]:
-        """The schedulers that Lightning gives their metric only after this, which its checkpoint forgets."""
+        """Schedulers that get their metric only after this, which Lightning's checkpoint forgets."""
         count = trainer.current_epoch + 1 if self._unit == "epoch" else trainer.fit_loop.batch_idx + 1
         return [
             (number, trainer.callback_metrics[config.monitor].item())
@@ -172,7 +172,7 @@ class SweepCallback(Checkpoint):
 
 
 def _is_to_validate(trainer: Trainer) -> bool:
-    """Whether a validation follows the present batch, had nobody asked to stop."""
+    """Whether a validation would follow the present batch if nobody had asked to stop."""
     every, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
     if epochs is not None and (trainer.current_epoch + 1) % epochs:
         return False

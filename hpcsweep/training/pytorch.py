@@ -1,4 +1,4 @@
-"""Everything that the next step of a PyTorch training depends on, saved and loaded as one file.
+"""Saves and loads everything that the next step of a PyTorch training depends on, as one file.
 
     state = TorchState(model=model, optimizer=optimizer, scheduler=scheduler)
     if trial.resume_from is not None:
@@ -8,9 +8,9 @@
         with trial.checkpoint(epoch) as folder:
             state.save(folder)
 
-Training that goes on from such a checkpoint gives on a CPU the same numbers, bit for bit, as training
-that was never interrupted, if each batch depends on nothing else: not on a worker process with a
-state of its own, and not on `trial.resource`, which is another one in the next rung.
+On a CPU, training resumed from such a checkpoint gives the same numbers, bit for bit, as uninterrupted
+training, if batches depend on nothing else: no worker process with a state of its own, nor
+`trial.resource`, which differs in the next rung.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ class Stateful(Protocol):
     """Modules, optimisers, learning rate schedulers, gradient scalers, samplers and many more."""
 
     def state_dict(self) -> Any:
-        """What is to be kept."""
+        """The state."""
 
     def load_state_dict(self, state_dict: Any, /) -> Any:
-        """Take it back."""
+        """Restore it."""
 
 
 class TorchState:
-    """The named parts of a training, and the random numbers of Python, NumPy, torch and CUDA.
+    """The named parts of a training, and the random states of Python, NumPy, torch and CUDA.
 
-    With several processes all of them call `save` and `load`. Rank 0 writes, and each one gets its
-    own random numbers back. What `DistributedDataParallel` wraps is kept without the wrapper, so
-    that any number of processes can go on from it. Sharded models are not for this class.
+    With several processes all of them call `save` and `load`. Rank 0 writes, and each one gets its own
+    random states back. `DistributedDataParallel` modules are saved without the wrapper, so that any number
+    of processes can resume. Sharded models are not supported.
 
     Args:
-        **parts: Whatever has `state_dict` and `load_state_dict`; a `torch.Generator` or a
-            `numpy.random.Generator`, such as the one that shuffles the data, is welcome too.
+        **parts: Objects with `state_dict` and `load_state_dict`, `torch.Generator`s and
+            `numpy.random.Generator`s (such as the one that shuffles the data).
 
     Raises:
         TypeError: A part is none of these, or there is none.
@@ -64,7 +64,7 @@ class TorchState:
         self._parts = {name: _stateful(name, part) for name, part in parts.items()}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write all of it into the folder, from where `load` reads it for certain.
+        """Write everything into the folder, in a form that `load` can certainly read.
 
         Raises:
             CheckpointError: A state holds objects that cannot be read back without running code.
@@ -85,9 +85,7 @@ class TorchState:
             ) from error
 
     def load(self, folder: str | os.PathLike[str]) -> None:
-        """Take back what `save` wrote into the folder, on whichever device each part is now.
-
-        Nothing in the file is run.
+        """Restore what `save` wrote, on whichever device each part is now. Runs no code from the file.
 
         Raises:
             CheckpointError: There is no such file, it has other parts, or a part's state does not fit.
@@ -116,8 +114,6 @@ class TorchState:
 
 
 class _Generator:
-    """A generator of random numbers as a part."""
-
     def __init__(self, generator: torch.Generator | np.random.Generator) -> None:
         self._generator = generator
 

@@ -1,4 +1,4 @@
-"""Hugging Face's `Trainer`: one callback reports, checkpoints, stops and goes on.
+"""Hugging Face's `Trainer`: a callback that reports, checkpoints, stops and resumes.
 
     sweep = SweepCallback(trial)
     arguments = TrainingArguments(
@@ -11,8 +11,8 @@
     trainer = Trainer(model, arguments, train_dataset=..., eval_dataset=..., callbacks=[sweep])
     trainer.train(resume_from_checkpoint=sweep.resume_from_checkpoint)
 
-The default learning rate schedule falls to zero at the end of the run, and the end is another one in
-each rung: take one that does not depend on it.
+The default learning rate schedule falls to zero at the end of the run, which differs from rung to rung: use
+one that does not depend on it.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from hpcsweep.trial import Trial
 class SweepCallback(TrainerCallback):
     """Makes a training one run of a trial.
 
-    It reports what each evaluation finds, and the training loss where it is logged; each of the
-    Trainer's own checkpoints becomes one of the trial's, moved and not copied. When the trial is
-    told to stop, training ends after the present epoch.
+    It reports the metrics of each evaluation, and the training loss if it is logged. Each of the Trainer's
+    checkpoints is moved, not copied, to become one of the trial's. When the trial is told to stop, training
+    ends after the present epoch.
 
     With `unit="step"` the resource counts optimiser steps (`max_steps=trial.resource`,
     `save_strategy="steps"`), and training ends after the present step, with a checkpoint.
 
     Args:
-        trial: What to train.
+        trial: The trial to train.
         unit: What `trial.resource` counts.
     """
 
@@ -55,12 +55,12 @@ class SweepCallback(TrainerCallback):
 
     @property
     def output_dir(self) -> str:
-        """For `TrainingArguments`: a folder from which checkpoints need only be moved."""
+        """For `TrainingArguments`: a folder from which checkpoints can be moved instead of copied."""
         return str(self._trial.checkpoint_dir or "trainer_output")
 
     @property
     def resume_from_checkpoint(self) -> str | None:
-        """For `Trainer.train`: the checkpoint to go on from; None: from scratch."""
+        """For `Trainer.train`: the checkpoint to resume from; None: from scratch."""
         folder = self._trial.resume_from
         return str(folder) if folder is not None else None
 
@@ -69,7 +69,7 @@ class SweepCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Check that the training is this run: as long, saved as often, and from where the trial is."""
+        """Check that length, checkpoints and start of the training fit this run."""
         name, strategy = ("num_train_epochs", "epoch") if self._unit == "epoch" else ("max_steps", "steps")
         if getattr(args, name) != self._trial.resource:
             raise ValueError(

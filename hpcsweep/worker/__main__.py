@@ -1,8 +1,8 @@
-"""`python -m hpcsweep.worker BATCH_FOLDER`: do one array task's work.
+"""`python -m hpcsweep.worker BATCH_FOLDER`: runs one array task.
 
-The cluster tells which task it is: HPCSWEEP_TASK (the array index, or `--task`), HPCSWEEP_RESTART (how often
-the task was started before), HPCSWEEP_JOB (its job id) and HPCSWEEP_NODE.
-Exit 0 means that every run that was started has its result on disk, whatever became of it.
+The cluster sets HPCSWEEP_TASK (the array index, or `--task`), HPCSWEEP_RESTART (how often the task was
+started before), HPCSWEEP_JOB (its job id) and HPCSWEEP_NODE. Exit 0 means that every run that was started
+has its result on disk, whatever the result is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hpcsweep.worker.task import SetupFailure, Signals, ignore_signals, run_task
 
 
 def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Run the task; 0 if its results are on disk, 1 if not, 2 if it was asked wrongly."""
+    """Run the task; 0 if its results are on disk, 1 if not, 2 for wrong arguments."""
     signals = Signals()
     parser = argparse.ArgumentParser(
         prog="python -m hpcsweep.worker", description="Do one array task's work."
@@ -74,7 +74,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def _submitted_before(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Scripts of earlier versions may still be queued: they start this module and leave the rest to Slurm."""
+    """Scripts of earlier versions may still be queued: they leave the task index to Slurm's variables."""
     from hpcsweep.cluster.slurm.task import slurm_task
     from hpcsweep.cluster.task_environment import without_launcher
 
@@ -90,7 +90,7 @@ TICK_NOTICE_S: Final = 10.0
 
 
 def tick(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str], signals: Signals) -> None:
-    """Drive the sweep on if its header asks for it; what comes of that changes nothing for this task."""
+    """Tick the sweep in a child process if the manifest asks for it; errors change nothing for this task."""
     try:
         header, _ = read_task(batch, task)
         if header.tick and not batch.abandoned_marker.exists():

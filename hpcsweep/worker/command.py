@@ -1,8 +1,8 @@
-"""A program, such as a command with placeholders -> the argument list of one run.
+"""The argument list of a run.
 
-The template is split into arguments first and the values are put in afterwards, so a value with
-spaces, quotes, `$` or newlines arrives as it is. With `shell: true` the template is a shell line
-and each value is quoted: placeholders then stand outside quotation marks.
+A command template is split into arguments first and the values are put in afterwards, so a value with
+spaces, quotes, `$` or newlines arrives unchanged. With `shell: true` the template is a shell line and each
+value is quoted: placeholders then stand outside quotation marks.
 """
 
 from __future__ import annotations
@@ -40,12 +40,9 @@ _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def arguments(template: str, values: Mapping[str, Any], *, known: Collection[str] = ()) -> list[str]:
-    """The arguments of the command; values are never split and never seen by a shell.
+    """The arguments of a command such as `python train.py --lr {lr}`; `{{` and `}}` are plain braces.
 
-    Args:
-        template: For example `python train.py --lr {lr}`; `{{` and `}}` are plain braces.
-        values: By placeholder; see `as_text`.
-        known: More names that may stand in the template; without a value they are empty.
+    Values are never split and never seen by a shell. Placeholders in `known` are empty without a value.
 
     Raises:
         TrainerError: The template cannot be split, or has an unknown placeholder.
@@ -69,13 +66,9 @@ def shell_line(template: str, values: Mapping[str, Any], *, known: Collection[st
 
 
 def program_arguments(program: Program, file: RunFile, *, ending: Path, python: str) -> list[str]:
-    """What is started for a run: the command, or the child process of the function.
+    """The arguments of a run's process: the command, or the entrypoint of the function.
 
-    Args:
-        program: Of the sweep.
-        file: What the run is to do.
-        ending: Where the child tells how the function ended.
-        python: The interpreter of the function, and what `{python}` stands for.
+    `ending` is where the entrypoint writes how the function failed; `python` also replaces `{python}`.
 
     Raises:
         TrainerError: The command is wrong.
@@ -101,7 +94,7 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
 
 
 def check_template(template: str, *, shell: bool, parameters: Collection[str]) -> None:
-    """Find what is wrong with a template before anything runs.
+    """Check a template before anything runs.
 
     Raises:
         TrainerError: It cannot be split, or has an unknown placeholder.
@@ -111,10 +104,10 @@ def check_template(template: str, *, shell: bool, parameters: Collection[str]) -
 
 
 def as_text(value: Any) -> str:
-    """A value as training code sees it in arguments and in the environment.
+    """A value as text for arguments and the environment.
 
-    Strings as they are, numbers so that they read back exactly, `true` and `false`, lists and
-    mappings as JSON, nothing at all for an absent value.
+    Strings unchanged, numbers so that they read back exactly, `true` and `false`, lists and mappings as
+    JSON, empty for an absent value.
     """
     match value:
         case None:
@@ -156,13 +149,7 @@ _HEAD: Final = 4096
 
 
 def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str]) -> str:
-    """What is wrong with the program that could not be started; empty if nothing is found.
-
-    Args:
-        argv: That was started.
-        workdir: Where.
-        environ: With which environment.
-    """
+    """Why the program could not be started; empty if unknown."""
     path = _found(argv[0], workdir=workdir, environ=environ)
     if path is None:
         return ""
@@ -178,13 +165,7 @@ def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str
 
 
 def line_ending_problem(argv: Sequence[str], words: str, *, workdir: str) -> str:
-    """The script of a failed command whose lines end as on Windows, in words; empty if none is found.
-
-    Args:
-        argv: The command.
-        words: What was printed last.
-        workdir: Where it ran.
-    """
+    """A script of the failed command with Windows line endings, as a message; empty if none is found."""
     for script in _scripts(argv):
         path = os.path.join(workdir, script)
         head = _head(path)
@@ -203,7 +184,7 @@ def _windows(script: str) -> str:
 
 
 def _scripts(argv: Sequence[str]) -> Iterator[str]:
-    """What the command runs itself or by a shell; Python and others read Windows line ends as well."""
+    """Scripts that a shell runs; Python and others accept Windows line endings."""
     if len(argv) == 3 and argv[1] == "-c" and _SHELLS.fullmatch(os.path.basename(argv[0])):
         try:
             argv = shlex.split(argv[2])

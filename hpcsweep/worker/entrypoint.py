@@ -1,8 +1,7 @@
-"""The child process of a callable: `python -P -m hpcsweep.worker.entrypoint FILE.py:NAME ENDING [ROOT COPY]`.
+"""The child process of a function: `python -P -m hpcsweep.worker.entrypoint FILE.py:NAME ENDING [ROOT COPY]`.
 
-It imports the function, calls it with the trial, and counts what it returns as a report. If
-anything raises, the traceback goes to the log and its last part, in one line, into the file ENDING.
-Of code that was copied from ROOT to COPY modules are imported from the copy.
+Imports the function, calls it with the trial, and reports what it returns. After an exception the traceback
+is in the log and a one-line summary in the file ENDING. ROOT and COPY are those of a snapshot.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ MESSAGE_LENGTH: Final = 500
 
 
 class ChildError(msgspec.Struct, frozen=True):
-    """What the ending file says: the exception's type names, base classes too, and its one line."""
+    """Content of the ending file: type names of the exception and its bases, and its message in one line."""
 
     types: tuple[str, ...]
     message: str

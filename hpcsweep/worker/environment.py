@@ -37,13 +37,13 @@ _TASK: Final = frozenset(
 
 
 class TaskContext(msgspec.Struct, frozen=True):
-    """One start of a task: which one, and where it runs.
+    """One start of a task.
 
     Attributes:
-        restart: The cluster's own count of this task's starts, from 0.
+        restart: The cluster's count of this task's earlier starts.
         scratch: A private folder of this node.
         environ: The environment of the task.
-        modules: Where training finds this package, None where it needs no help; see `modules_folder`.
+        modules: See `modules_folder`.
     """
 
     batch: BatchLayout
@@ -67,16 +67,11 @@ def run_environment(
     python: str,
     modules: Path | None = None,
 ) -> dict[str, str]:
-    """The environment of one run's process: `base` and its own variables; docs/environment.md has it all.
+    """The environment of one run's process; docs/environment.md describes it.
 
-    Args:
-        base: The task's environment; another run's variables and those of the task are left out.
-        run: What the run is to do.
-        program: Of the sweep. Of a copy of its code modules are imported from the copy.
-        run_file: Where that is written.
-        devices: The GPUs that it may see; None leaves them as they are in `base`.
-        python: The interpreter for `$HPCSWEEP_PYTHON -m hpcsweep.trial`.
-        modules: Folder in which `python` finds this package, where it does not by itself.
+    `base` is the task's environment; variables of tasks and other runs are left out. `devices` are the GPUs
+    that the run may see, None for those of the task. `python` becomes HPCSWEEP_PYTHON. `modules` is put on
+    PYTHONPATH.
     """
     environ = {
         name: value
@@ -111,7 +106,7 @@ def run_environment(
 
 
 def parameter_variable(name: str) -> str:
-    """The variable of a parameter: upper case, and `_` for all but ASCII letters and digits.
+    """The variable of a parameter: upper case, `_` for all but ASCII letters and digits.
 
     `lr` is `HPCSWEEP_PARAM_LR`, `optimizer.beta-1` is `HPCSWEEP_PARAM_OPTIMIZER_BETA_1`.
     """
@@ -119,15 +114,15 @@ def parameter_variable(name: str) -> str:
 
 
 def snapshot_paths(paths: Sequence[str], copied: CodeSnapshot) -> list[str]:
-    """Folders where modules are searched, those of the original code replaced by their copies."""
+    """The module search path with folders of the original code replaced by their copies."""
     moved = [(path, copied.path_in_copy(path) if path else None) for path in paths]
     return [copy if copy and os.path.isdir(copy) else path for path, copy in moved]
 
 
 def modules_folder(folder: Path) -> Path | None:
-    """A new folder that holds this package alone; None where the interpreter finds the package itself.
+    """A new folder with this package alone, for PYTHONPATH; None if the interpreter finds the package anyway.
 
-    It goes on the PYTHONPATH of training, where a checkout would show whatever lies beside the package.
+    A checkout on PYTHONPATH would show whatever lies beside the package.
     """
     if not bootstrap.was_needed():
         return None
@@ -138,15 +133,10 @@ def modules_folder(folder: Path) -> Path | None:
 
 
 def lane_devices(visible: str | None, *, gpus: int, lanes: int) -> list[list[str] | None]:
-    """The GPUs of each lane, disjoint unless there are more lanes than GPUs.
+    """The GPUs of each lane, disjoint unless there are more lanes than GPUs; None: those of the task.
 
-    The task's own list is divided by position: its entries may be numbers, UUIDs or MIG names.
-    One lane keeps what the task has (None), and so do all lanes of a task without GPUs.
-
-    Args:
-        visible: `CUDA_VISIBLE_DEVICES` of the task, None or empty if it has none.
-        gpus: GPUs of the task, for when there is no list.
-        lanes: Runs at a time.
+    The entries of `visible` (`CUDA_VISIBLE_DEVICES`, which may be numbers, UUIDs or MIG names) are divided
+    by position; without them `gpus` are numbered from 0.
     """
     names = [name.strip() for name in (visible or "").split(",") if name.strip()]
     names = names or [str(position) for position in range(gpus)]

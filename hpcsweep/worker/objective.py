@@ -1,4 +1,4 @@
-"""The objective of a run, from what the trial's attempts have reported."""
+"""The objective of a run, from the reports of the trial's attempts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hpcsweep.store.metrics import metrics_files, read_reports
 
 
 class ObjectiveReading(NamedTuple):
-    """What the reports say.
+    """The objective as reported.
 
     Attributes:
         value: The objective, finite; None if there is none.
-        problem: Why not.
-        reached: The highest step reported, no later than the resource; 0 if none.
-        fresh: This attempt reported the objective, for a step that it trained itself.
-        complete: The objective was reported for the very last step.
-        failure: Of which kind the problem is.
+        problem: Why there is none.
+        reached: The highest step reported, at most the resource; 0 if none.
+        fresh: This attempt reported the objective for a step that it trained itself.
+        complete: The objective was reported for the last step.
+        failure: Kind of the problem.
     """
 
     value: float | None
@@ -32,11 +32,7 @@ class ObjectiveReading(NamedTuple):
     failure: FailureKind | None = None
 
     def with_stdout_problem(self, problem: str) -> ObjectiveReading:
-        """The same, where there is no value, of a metric that was printed and is no number.
-
-        Args:
-            problem: What says so; empty where nothing does.
-        """
+        """The same with this problem, if it is not empty and there is no value."""
         if self.value is not None or not problem:
             return self
         return self._replace(problem=problem, failure=FailureKind.UNREADABLE)
@@ -45,19 +41,12 @@ class ObjectiveReading(NamedTuple):
 def read_objective(
     trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int
 ) -> ObjectiveReading:
-    """Read the objective at `run.resource`: the last one or the best one so far.
+    """Read the objective at `run.resource`: the last value or the best so far.
 
-    The reports of the run's earlier attempts count up to `start`, where this attempt took over, and
-    its own after that: what an earlier attempt reported beyond the checkpoint was trained again. The
-    rungs below may be compacted by now; of them only the best value counts, where it is asked for and
-    this attempt goes on from what they trained.
-
-    Args:
-        trial: Whose reports.
-        run: Which run.
-        program: Names the metric, its mode and whether its last or best value counts.
-        restart: Which start of this attempt.
-        start: Step of the checkpoint that it went on from.
+    Reports of the run's earlier attempts count up to `start`, the step of the checkpoint that this attempt
+    (start number `restart`) resumed from; later steps were trained again. Lower rungs may be compacted by
+    now; of them only the best value counts, if it is asked for and this attempt resumed from their
+    training.
     """
     seen: dict[str, None] = {}
     values: dict[int, float] = {}
@@ -108,13 +97,7 @@ def read_objective(
 def _objective(
     values: dict[int, float], program: Program, *, earlier: float | None
 ) -> tuple[float | None, str]:
-    """The value, or why there is none.
-
-    Args:
-        values: By step.
-        program: Says which of them counts.
-        earlier: The best one before them, if it is known.
-    """
+    """The value, or why there is none. `values` are by step, `earlier` is the best one before them."""
     if not values:
         return None, ""
     last = max(values)

@@ -1,4 +1,4 @@
-"""What became of a run, decided from what was seen. Pure."""
+"""The outcome of a run, from its process and its reports. Pure."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _OWN_FAULTS: Final = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, er
 
 
 class ProcessExit(msgspec.Struct, frozen=True):
-    """What was seen of one run's process.
+    """How a run's process ended.
 
     Attributes:
         returncode: Negative for the signal that ended it.
-        signal: The signal that asked the worker to stop while this run was going, or None.
+        signal: The signal that asked the worker to stop during the run, or None.
         types: Names of the exception's type and its bases, if Python training code raised.
-        message: Its one line, else the last lines of the log that say something.
-        oom_kills: Processes of the task that the kernel killed for want of memory meanwhile.
+        message: Its one-line message, else the last informative lines of the log.
+        oom_kills: Processes of the task that the kernel killed for lack of memory meanwhile.
         alone: No other run shared the task, so those were this run's.
     """
 
@@ -56,10 +56,7 @@ class RunOutcome(msgspec.Struct, frozen=True):
 
 
 def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, reached: int) -> RunOutcome:
-    """How a run ended.
-
-    A run that was told to stop is finished only if it had come to its last step all the same.
-    """
+    """The outcome of a run. One that was asked to stop is finished only if it reached its last step."""
     killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     if process.signal is not None and not (process.returncode == 0 and reached >= resource):
         # SIGUSR2 is what comes before the end of the task's time.
@@ -104,11 +101,9 @@ def _with_line(text: str, process: ProcessExit) -> str:
 
 
 def classify_worker_error(error: Exception, trial: Path) -> RunOutcome:
-    """The outcome of a run that the worker failed at: an interruption, unless the run broke its own files.
+    """The outcome of a run that made the worker fail: an interruption, unless the run broke its own files.
 
-    Args:
-        error: What the worker met.
-        trial: The trial's folder. A worker that is barred from its files is barred by training code.
+    A worker without access to files in the trial's folder was locked out by training code.
     """
     if isinstance(error, OSError) and error.errno in _OWN_FAULTS and error.filename is not None:
         path = os.fsdecode(error.filename)

@@ -1,4 +1,4 @@
-"""One run's part of a log: what its process prints, and our own lines around it."""
+"""Output of a run's process: its log, and metrics in it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ _END = 1 << 20
 
 
 class RunLog:
-    """Appends to the log; earlier starts of the task may have written to it.
+    """Appends one run's output to the log; earlier starts of the task may have written to it.
 
-    Args:
-        path: Of the log.
-        limit: Bytes of the process's output that are kept at most, its beginning and its end; None: all.
+    At most `limit` bytes of the process's output are kept, its beginning and its end; None: all.
     """
 
     def __init__(self, path: Path, *, limit: int | None = None) -> None:
@@ -37,13 +35,13 @@ class RunLog:
         self._left_out = 0
 
     def note(self, text: str) -> None:
-        """Write one line of our own, on a line of its own."""
+        """Write one line of our own."""
         size = os.fstat(self.fd).st_size
         glue = b"" if size == 0 or os.pread(self.fd, 1, size - 1) == b"\n" else b"\n"
         write_all(self.fd, glue + f"{OURS} {text}\n".encode(errors="replace"))
 
     def write(self, data: bytes) -> None:
-        """Write what the process printed, as far as the limit allows; a full disk does not disturb it."""
+        """Write output of the process, as far as the limit allows; a full disk is ignored."""
         kept = data if self._room is None else data[: self._room]
         rest = data[len(kept) :]
         if self._room is not None:
@@ -59,7 +57,7 @@ class RunLog:
             self._shorten_end()
 
     def finish(self) -> None:
-        """Write the end of an output that was longer than its limit; the process has ended."""
+        """After the process has ended: write the end of an output beyond the limit."""
         if not self._end:
             return
         self._shorten_end()
@@ -79,7 +77,7 @@ class RunLog:
         del self._end[:beyond]
 
     def excerpt(self) -> str:
-        """The last lines of this run that say something; empty if there are none."""
+        """The last informative lines of this run."""
         size = os.fstat(self.fd).st_size
         begin = max(self._begin, size - _TAIL)
         return excerpt(os.pread(self.fd, size - begin, begin).decode(errors="replace"))
@@ -97,11 +95,11 @@ _LINE_END = re.compile(rb"[\r\n]+")
 
 
 class StdoutMetrics:
-    """Finds reports in what a program prints.
+    """Finds reports in printed output.
 
-    A pattern's named groups are metrics. Its group `step` is the step; without one the matches
-    of each metric are counted, from the step after the checkpoint on. Carriage returns end
-    lines too, as in progress bars. What does not read as a number is no report; `problem` tells of it.
+    A pattern's named groups are metrics, its group `step` is the step. Without one the matches of each
+    metric are counted, starting after the checkpoint's step. Carriage returns end lines too, as in progress
+    bars. What is not a number is no report; `problem` explains it.
     """
 
     def __init__(
@@ -116,7 +114,7 @@ class StdoutMetrics:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece of output; whole lines are looked at."""
+        """Process the next piece of output, line by line."""
         *lines, self._rest = _LINE_END.split(self._rest + data)
         for line in lines:
             self._match(line)
@@ -124,12 +122,12 @@ class StdoutMetrics:
             self.finish()
 
     def finish(self) -> None:
-        """Look at the last line, which may lack its end."""
+        """Process the last line, which may lack its end."""
         rest, self._rest = self._rest, b""
         self._match(rest)
 
     def problem(self, metric: str) -> str:
-        """Why the metric has no value although it was printed; empty where no match says so."""
+        """Why the metric has no value although it was printed; empty if unknown."""
         if metric not in self._unread:
             return ""
         what, text = self._unread[metric]

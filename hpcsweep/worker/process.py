@@ -1,4 +1,4 @@
-"""A child process in a session of its own, of which nothing survives, and the kernel's count of OOM kills."""
+"""A child process in its own session, of which nothing survives; and the kernel's count of OOM kills."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VANISH_S = 5.0
 
 
 class Child:
-    """A process, its group, and whatever it started that still carries its mark.
+    """A process, its group, and everything it started.
 
     Args:
         argv: What to run.
@@ -61,12 +61,12 @@ class Child:
 
     @property
     def exited(self) -> bool:
-        """Whether the child itself has ended. It stays a zombie until `kill_all`: its number stays taken."""
+        """Whether the child itself has ended. It stays a zombie until `kill_all`, so its pid stays taken."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     @property
     def exit_signal(self) -> int | None:
-        """The signal that ended it, None if none did or it still runs. Not to be asked after `kill_all`."""
+        """The signal that ended it, else None. Not to be asked after `kill_all`."""
         ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_code not in (os.CLD_KILLED, os.CLD_DUMPED):
             return None
@@ -74,15 +74,15 @@ class Child:
 
     @property
     def running(self) -> list[int]:
-        """Processes of the group that still run, the child included until it has ended."""
+        """Running processes of the group."""
         return [pid for pid in _processes() if _group_of(pid) == self.pid]
 
     def forward_signal(self, signum: signal.Signals) -> None:
-        """Forward a signal to whoever can use it.
+        """Forward a signal to the processes that can use it.
 
-        A child that catches it gets it alone, since it is in charge of its own children. Else
-        SIGTERM goes to the whole group, and any other signal, whose default is death, only to
-        the processes of the group that catch it.
+        A child that catches it gets it alone: it is in charge of its children. Else SIGTERM goes to the
+        whole group, and any other signal, whose default is death, only to processes of the group that catch
+        it.
         """
         if _catches(self.pid, signum):
             _send(self.pid, signum)
@@ -94,13 +94,12 @@ class Child:
                     _send(pid, signum)
 
     def terminate(self) -> None:
-        """Send SIGTERM to the whole group."""
         self._send_group(signal.SIGTERM)
 
     def kill_all(self) -> int:
-        """Kill whatever is left; the child's exit code, negative for the signal that ended it.
+        """Kill everything that is left; the child's exit code, negative for the signal that ended it.
 
-        Until this returns the child is not reaped, so its number cannot belong to anybody else.
+        Until this returns the child is not reaped, so its pid cannot belong to another process.
         """
         self._send_group(signal.SIGKILL)
         deadline = time.monotonic() + _VANISH_S
@@ -133,7 +132,7 @@ def _processes() -> list[int]:
 
 
 def _group_of(pid: int) -> int | None:
-    """The process group of a process that still runs; None for a zombie or none."""
+    """The process group of a running process; None for a zombie or none."""
     try:
         fields = (
             Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -159,7 +158,7 @@ def _send(pid: int, signum: signal.Signals) -> None:
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How many processes of this process's cgroup were killed so far; None where nobody counts."""
+    """How many processes of this process's cgroup were OOM-killed so far; None if unknown."""
     for path in _counters(root):
         try:
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

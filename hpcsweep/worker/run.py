@@ -1,4 +1,4 @@
-"""One attempt at one run: start its process, watch it, and say what became of it."""
+"""One attempt at one run: starts its process, watches it, and classifies its end."""
 
 from __future__ import annotations
 
@@ -43,10 +43,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, 
 
 
 class Attempt:
-    """A run that is under way.
-
-    Life: `begin`, then `advance` whenever something may have happened, until there is a `result`.
-    """
+    """A run in progress: call `begin`, then `advance` after every event until there is a `result`."""
 
     def __init__(
         self, context: TaskContext, run: ManifestRun, *, log: Path, devices: Sequence[str] | None
@@ -62,26 +59,23 @@ class Attempt:
         limit = self._program.log_limit_mib
         self._log = RunLog(log, limit=None if limit is None else limit << 20)
         self._folder = context.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
-        self._began, self._began_at = time.monotonic(), time.time()
+        self._start_clock, self._start_time = time.monotonic(), time.time()
         self._checkpoint: checkpoints.Checkpoint | None = None
         self._file: RunFile | None = None
         self._argv: list[str] = []
         self._child: Child | None = None
         self._pipe: int | None = None
-        self._printed: StdoutMetrics | None = None
+        self._stdout_metrics: StdoutMetrics | None = None
         self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, context.restart))
         self._oom_kills = oom_kills()
         self._signal: signal.Signals | None = None
         self._deadline: float | None = None
         self._terminated = False
-        #: Nobody wants the run any more, while its task goes on.
-        self._stopped = False
-
-    # ------------------------------------------------------------------ from outside
+        self._stopped = False  # by request, while its task goes on
 
     @property
     def output(self) -> int | None:
-        """Descriptor that has something to read when the process prints, where we read along."""
+        """Descriptor that is readable when the process prints."""
         return self._pipe
 
     @property
@@ -90,21 +84,21 @@ class Attempt:
         return self._deadline
 
     def begin(self) -> None:
-        """Start the process, or give the result at once where nothing is left to do."""
+        """Start the process, or set the result at once if nothing is left to do."""
         checkpoints.remove_leftovers(self._trial)
         self._checkpoint = self._newest(self.run.resource)
         if self._checkpoint is not None and self._checkpoint.step == self.run.resource:
             # An earlier attempt was killed between its last checkpoint and its result.
-            measured = self._measure()
-            if measured.complete:
+            reading = self._read_objective()
+            if reading.complete:
                 self._finish(
-                    classify(ProcessExit(0), measured, resource=self.run.resource, reached=self.run.resource)
+                    classify(ProcessExit(0), reading, resource=self.run.resource, reached=self.run.resource)
                 )
                 return
         self._launch()
 
     def forward_signal(self, signum: signal.Signals) -> None:
-        """Pass on that the task must stop: the flag first, then the signal, then a time limit."""
+        """Tell training to stop: the stop file first, then the signal, then a time limit."""
         if self._child is None or self._file is None:
             return
         Path(self._file.stop_file).touch()
@@ -120,21 +114,19 @@ class Attempt:
         self._child.forward_signal(signum)
 
     def stop(self) -> None:
-        """End the run for good, as a cancelled task is ended: it has the grace period to leave."""
+        """End the run for good, with the grace period to leave."""
         self._stopped = True
         self.forward_signal(signal.SIGTERM)
 
     def advance(self) -> None:
-        """Take note of what has happened; sets `result` once the run has ended."""
+        """Process what has happened; sets `result` once the run has ended."""
         if self._child is None:
             return
         self._drain()
-        if self._child.exited and not self._is_worth_waiting(self._child):
+        if self._child.exited and not self._keeps_waiting(self._child):
             self._end()
         elif self._deadline is not None and time.monotonic() >= self._deadline:
             self._escalate()
-
-    # ------------------------------------------------------------------ start
 
     def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
         own = checkpoints.newest(self._trial, at_most=at_most)
@@ -191,16 +183,16 @@ class Attempt:
             modules=self._context.modules,
         )
         try:
-            self._argv = program_arguments(program, file, ending=self._ending_file, python=sys.executable)
+            self._argv = program_arguments(program, file, ending=self._error_file, python=sys.executable)
             self._child = self._spawn(self._argv, environ)
         except (TrainerError, OSError, ValueError) as error:
-            self._settle_failed_start(error, environ)
+            self._fail_start(error, environ)
 
     def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> Child:
         self._pipe, output = os.pipe()
         os.set_blocking(self._pipe, False)
         if self._program.metrics:
-            self._printed = StdoutMetrics(
+            self._stdout_metrics = StdoutMetrics(
                 self._program.metrics, start=self._start_step, report=self._metrics.write
             )
         try:
@@ -208,31 +200,28 @@ class Attempt:
         finally:
             os.close(output)
 
-    def _settle_failed_start(self, error: Exception, environ: Mapping[str, str]) -> None:
+    def _fail_start(self, error: Exception, environ: Mapping[str, str]) -> None:
         what = self._program.command or self._program.function
         workdir = self._program.workdir
         text = str(error)
         if not isinstance(error, TrainerError):
             wrong = unrunnable_reason(self._argv, workdir=workdir, environ=environ) if self._argv else ""
             text = f"{what}: cannot be started: {wrong or error}"
-        verdict = RunOutcome(Outcome.FAILED, message=text)
+        outcome = RunOutcome(Outcome.FAILED, message=text)
         if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
             text = f"the worker: there is no working directory {workdir}"
-            verdict = RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
+            outcome = RunOutcome(interrupted=Interruption.WORKER_DIED, message=text)
         self._log.note(text)
-        self._drop_pipe()
+        self._close_pipe()
         self._clean_up()
-        self._finish(verdict)
+        self._finish(outcome)
 
-    # ------------------------------------------------------------------ end
+    def _keeps_waiting(self, child: Child) -> bool:
+        """Whether to wait although the child has ended.
 
-    def _is_worth_waiting(self, child: Child) -> bool:
-        """Whether more may come after the child has ended.
-
-        Told to stop, what it left behind may still use the grace period: a shell dies of SIGTERM
-        at once, while the training that it started makes its checkpoint. And a child that died of
-        a signal that nobody told us of may have got it a moment before we do: Slurm signals all
-        processes of a task one after another.
+        Told to stop, its descendants may still use the grace period: a shell dies of SIGTERM at once, while
+        the training that it started writes its checkpoint. And a child that died of a signal that we did
+        not get may have got it a moment before us: Slurm signals all processes of a task one after another.
         """
         if self._signal is None and self._deadline is None and child.exit_signal in _STOP_SIGNALS:
             self._deadline = time.monotonic() + LINGER_S
@@ -241,7 +230,7 @@ class Attempt:
         return self._signal is None or bool(child.running)
 
     def _escalate(self) -> None:
-        """The grace period is over: SIGTERM for everybody, and a moment later the end."""
+        """The grace period is over: SIGTERM to the whole group, and a moment later the end."""
         assert self._child is not None
         if self._signal is not None and not self._terminated:
             self._terminated = True
@@ -251,9 +240,9 @@ class Attempt:
             self._end()
 
     def _drain(self) -> None:
-        """Copy what was printed into the log, and look for metrics in it.
+        """Copy printed output into the log, and look for metrics in it.
 
-        A program that prints without end is left for a moment, so that signals and limits have their turn.
+        Stops after some pieces, so that a program that prints without end cannot starve signals and limits.
         """
         for _ in range(_MOST_READS):
             if self._pipe is None:
@@ -263,13 +252,13 @@ class Attempt:
             except BlockingIOError:
                 return
             if not data:
-                self._drop_pipe()
+                self._close_pipe()
                 return
             self._log.write(data)
-            if self._printed is not None:
-                self._printed.feed(data)
+            if self._stdout_metrics is not None:
+                self._stdout_metrics.feed(data)
 
-    def _drop_pipe(self) -> None:
+    def _close_pipe(self) -> None:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
@@ -280,57 +269,57 @@ class Attempt:
         returncode = self._child.kill_all()
         while self._pipe is not None and select.select([self._pipe], [], [], 0)[0]:
             self._drain()
-        self._drop_pipe()
+        self._close_pipe()
         self._log.finish()
-        if self._printed is not None:
-            self._printed.finish()
+        if self._stdout_metrics is not None:
+            self._stdout_metrics.finish()
         self._child = None
         self._deadline = None
         self._metrics.sync_and_close()
-        measured = self._measure()
-        if self._printed is not None:
-            measured = measured.with_stdout_problem(self._printed.problem(self._program.metric))
-        if self._lost_last_report(returncode, measured.fresh or measured.complete):
+        reading = self._read_objective()
+        if self._stdout_metrics is not None:
+            reading = reading.with_stdout_problem(self._stdout_metrics.problem(self._program.metric))
+        if self._lost_last_report(returncode, reading.fresh or reading.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
             self._launch()
             return
-        ended = self._exit_of(returncode)
-        reached = min(max(measured.reached, self._start_step), self.run.resource)
-        verdict = classify(ended, measured, resource=self.run.resource, reached=reached)
-        if returncode == 0 and (verdict.value is not None or verdict.interrupted is not None):
-            self._keep_working_folder(self.run.resource if verdict.value is not None else reached)
+        ended = self._process_exit(returncode)
+        reached = min(max(reading.reached, self._start_step), self.run.resource)
+        outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
+        if returncode == 0 and (outcome.value is not None or outcome.interrupted is not None):
+            self._checkpoint_working_folder(self.run.resource if outcome.value is not None else reached)
         self._clean_up()
-        self._finish(verdict, reached=reached)
+        self._finish(outcome, reached=reached)
 
     def _lost_last_report(self, returncode: int, reported: bool) -> bool:
         """Whether the checkpoint is of the last step but its report is missing."""
         at_end = self._start_step == self.run.resource
         return returncode == 0 and at_end and not reported and self._signal is None
 
-    def _exit_of(self, returncode: int) -> ProcessExit:
+    def _process_exit(self, returncode: int) -> ProcessExit:
         failure = ChildError((), "")
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            failure = msgspec.json.decode(self._ending_file.read_bytes(), type=ChildError)
+            failure = msgspec.json.decode(self._error_file.read_bytes(), type=ChildError)
         before, after = self._oom_kills, oom_kills()
         return ProcessExit(
             returncode,
             signal=self._signal.name if self._signal else None,
             types=failure.types,
-            message=failure.message or (self._last_words() if returncode else ""),
+            message=failure.message or (self._last_message() if returncode else ""),
             oom_kills=after - before if before is not None and after is not None else 0,
             alone=self._context.header.lanes == 1,
         )
 
-    def _last_words(self) -> str:
-        """What the program printed last, and what is known to be wrong with it."""
+    def _last_message(self) -> str:
+        """The last lines that the program printed, and known causes."""
         words = self._log.excerpt()
         workdir = self._program.workdir
         hint = line_ending_problem(self._argv, words, workdir=workdir) if self._program.command else ""
         return "; ".join(filter(None, [words, hint]))
 
-    def _keep_working_folder(self, step: int) -> None:
-        """Make what the program left in its working folder the checkpoint of `step`."""
+    def _checkpoint_working_folder(self, step: int) -> None:
+        """Make the content of the working folder the checkpoint of `step`."""
         assert self._file is not None
         folder = Path(self._file.checkpoint_dir)
         newest = checkpoints.newest(self._trial, at_most=step)
@@ -343,13 +332,13 @@ class Attempt:
         except (OSError, CheckpointError) as error:
             self._log.note(f"the checkpoint of step {step} could not be kept: {error}")
 
-    def _measure(self) -> ObjectiveReading:
+    def _read_objective(self) -> ObjectiveReading:
         return read_objective(
             self._trial, self.run, self._program, restart=self._context.restart, start=self._start_step
         )
 
     @property
-    def _ending_file(self) -> Path:
+    def _error_file(self) -> Path:
         return self._folder / "ending.json"
 
     def _clean_up(self) -> None:
@@ -358,24 +347,21 @@ class Attempt:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def abandon(self, error: Exception) -> None:
-        """End the run after the worker itself failed at it (a full disk, say): nobody's fault but ours.
-
-        Where it is barred from files of the trial, training code has done that.
-        """
+        """End the run after the worker itself failed (a full disk, say)."""
         with contextlib.suppress(Exception):
             if self._child is not None:
                 self._child.kill_all()
                 self._child = None
         with contextlib.suppress(Exception):
-            self._drop_pipe()
+            self._close_pipe()
             self._log.finish()
         self._finish(classify_worker_error(error, self._trial.root))
 
-    def _finish(self, verdict: RunOutcome, *, reached: int = 0) -> None:
-        seconds = time.monotonic() - self._began
-        if self._stopped and verdict.outcome is not Outcome.COMPLETED:
-            verdict = RunOutcome(Outcome.STOPPED, message=f"stopped at step {reached} of {self.run.resource}")
-        if verdict.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
+    def _finish(self, outcome: RunOutcome, *, reached: int = 0) -> None:
+        seconds = time.monotonic() - self._start_clock
+        if self._stopped and outcome.outcome is not Outcome.COMPLETED:
+            outcome = RunOutcome(Outcome.STOPPED, message=f"stopped at step {reached} of {self.run.resource}")
+        if outcome.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
             with contextlib.suppress(OSError, NewerFormatError):
                 checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
         newest = None
@@ -388,22 +374,22 @@ class Attempt:
             attempt=self.run.attempt,
             restart=context.restart,
             task=context.task,
-            outcome=verdict.outcome,
-            interrupted=verdict.interrupted,
-            value=verdict.value,
+            outcome=outcome.outcome,
+            interrupted=outcome.interrupted,
+            value=outcome.value,
             step=max(reached, newest.step if newest else 0),
             start=self._start_step,
             progressed=newest is not None and newest.step > self._start_step,
             seconds=seconds,
             gpu_seconds=seconds * header.gpus / header.lanes,
-            started=self._began_at,
+            started=self._start_time,
             node=context.node,
             job=context.job,
-            message=verdict.message,
-            failure=verdict.failure,
+            message=outcome.message,
+            failure=outcome.failure,
         )
-        kind = verdict.outcome or verdict.interrupted
-        detail = verdict.message or f"{self._program.metric}={verdict.value}"
+        kind = outcome.outcome or outcome.interrupted
+        detail = outcome.message or f"{self._program.metric}={outcome.value}"
         with contextlib.suppress(OSError):
             self._log.note(f"{kind.value if kind else ''} after {seconds:.1f} s: {detail}")
             self._log.close()

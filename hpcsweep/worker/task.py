@@ -55,9 +55,9 @@ _STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM,
 
 
 class Signals:
-    """Notes what this process is told, and wakes up who waits for it.
+    """Records signals to this process and wakes up whoever waits on `wakeup`.
 
-    Made as early as possible: before, SIGUSR2 kills the worker.
+    Made as early as possible: before that, SIGUSR2 kills the worker.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Signals:
         signal.signal(signal.SIGCHLD, self._ignore)
 
     def take(self) -> list[signal.Signals]:
-        """What came since the last call, as training code is to get it."""
+        """Signals since the last call, as training code gets them."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self.wakeup, 4096):
                 pass
@@ -88,27 +88,26 @@ class Signals:
         self._received.append(told)
 
     def _ignore(self, signum: int, frame: FrameType | None) -> None:
-        """Being woken up is all: a handler must be there for that."""
+        """A handler must exist for SIGCHLD to wake us up."""
 
 
 def ignore_signals() -> None:
     """Let nothing stop this process on its way out.
 
-    A Python that exits takes its handlers down first: a signal that comes then would kill it, and
-    Slurm would call a task failed that has done its work.
+    Python removes its handlers when it exits: a signal then would kill it, and Slurm would call a task
+    failed that has done its work.
     """
     for signum in _STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
 class SetupFailure(NamedTuple):
-    """The line of `cluster.setup` that failed, and with which exit status."""
+    """The line of `cluster.setup` that failed, and its exit status."""
 
     status: str
     line: str
 
     def message(self, log: Path) -> str:
-        """What became of the line, with the last that the script printed."""
         words = read_excerpt(log)
         return f"cluster.setup: {self.line.strip()!r} failed with exit status {self.status}" + (
             f": {words}" if words else ""
@@ -126,10 +125,10 @@ def run_task(
     signals: Signals,
     setup_failed: SetupFailure | None = None,
 ) -> bool:
-    """Do what the manifest says; True if every run that was started has its result on disk.
+    """Run what the manifest says; True if every run that was started has its result on disk.
 
-    A task whose batch was abandoned does nothing. Runs that ended for good in an earlier start
-    of this task are not repeated. Where the set-up failed none is begun.
+    A task of an abandoned batch does nothing. Runs that ended for good in an earlier start of this task are
+    not repeated. After a failed set-up none begins.
 
     Raises:
         FolderError: There is no such manifest or task.
@@ -162,7 +161,7 @@ def run_task(
 
 
 def _await_manifest(batch: BatchLayout) -> None:
-    """Wait for a manifest that this node does not see yet: NFS may show a new file late."""
+    """Wait until this node sees the manifest: NFS may show a new file late."""
     deadline = time.monotonic() + VISIBLE_S
     while batch.root.is_dir() and not batch.manifest.exists() and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -192,7 +191,7 @@ class _Lanes:
         self._next_check = time.monotonic()
 
     def run(self) -> bool:
-        """Until every run has its result; whether all of them could be written."""
+        """Run until every run has its result; whether all results could be written."""
         while self._waiting or self._active:
             self._check_early_end()
             self._check_stop_requests()
@@ -212,7 +211,7 @@ class _Lanes:
         return self._all_written
 
     def _check_early_end(self) -> None:
-        """Before another run begins: a task that is told to stop or abandoned begins none."""
+        """Begin no more runs if the task was told to stop, the batch was abandoned or fails fast."""
         if not self._waiting or not self._lanes:
             return
         batch = self._context.batch
@@ -226,7 +225,7 @@ class _Lanes:
             self.leave("not begun: the first runs all failed at once with the same error")
 
     def _check_stop_requests(self) -> None:
-        """End the runs that nobody wants any more, and begin none of them; the others go on."""
+        """Stop the runs that were asked to stop, and begin none of them; the others go on."""
         if not self._several or time.monotonic() < self._next_check:
             return
         self._next_check = time.monotonic() + STOP_CHECK_S
@@ -246,7 +245,7 @@ class _Lanes:
             self._write(msgspec.structs.replace(result, outcome=Outcome.STOPPED, interrupted=None), n)
 
     def leave(self, message: str, *, why: Interruption = Interruption.NOT_STARTED) -> None:
-        """Begin none of the runs that wait; each has a result that says why."""
+        """Begin none of the waiting runs; each gets a result that says why."""
         for n, run in self._waiting:
             self._write(_not_started(self._context, run, why=why, message=message), n)
         self._waiting.clear()
@@ -266,7 +265,7 @@ class _Lanes:
         _guard(attempt, attempt.begin)
 
     def _wait(self) -> None:
-        """Sleep until a child ends, prints into a pipe, a signal comes or a time limit is over."""
+        """Sleep until a child ends or prints, a signal comes or a deadline passes."""
         attempts = [attempt for attempt, _ in self._active.values()]
         if any(attempt.result is not None for attempt in attempts):
             return
@@ -299,12 +298,9 @@ class _Lanes:
 class FailFast:
     """Whether the first runs of the batch all fail at once with the same error.
 
-    The driver pauses the sweep then, but polls only now and then: a queue of runs that fail within seconds
-    would be through before it does. Each result is read once, and none any more after a run did better.
-
-    Args:
-        batch: The batch.
-        trials: How many trials must have failed; 0: never.
+    The driver pauses the sweep then, but polls rarely: a queue of runs that fail within seconds would be
+    through before it does. Each result is read once, and none after a run did better. `trials` must have
+    failed; 0: off.
     """
 
     def __init__(self, batch: BatchLayout, trials: int) -> None:
@@ -334,9 +330,9 @@ class FailFast:
 
 
 def is_finished(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
-    """Whether the task's `n`-th run needs nothing in this start.
+    """Whether the task's `n`-th run has nothing left to do in this start.
 
-    It ended for good in an earlier one, or this very start has told already how it was interrupted.
+    It ended for good in an earlier one, or was interrupted in this very start.
     """
     for earlier in range(restart, -1, -1):
         try:
@@ -349,7 +345,7 @@ def is_finished(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
 
 
 def _guard(attempt: Attempt, action: Callable[[], None]) -> None:
-    """Whatever goes wrong in the worker with one run is that run's result, and the others go on."""
+    """An error of the worker with one run becomes that run's result, and the others go on."""
     try:
         action()
     except Exception as error:

@@ -32,11 +32,7 @@ IMPORT_LIMIT_S = 300.0
 
 
 def check_trainer(program: Program, python: str) -> None:
-    """Make sure that the training function can be imported and called, or the command be built.
-
-    Args:
-        program: What the sweep runs.
-        python: The interpreter that will run it.
+    """Check that the training function can be imported and called by `python`, or the command be built.
 
     Raises:
         TrainerError: It cannot; the message is one line.
@@ -116,8 +112,8 @@ def main(function: str, *copied: str) -> int:
 def load_trainer(function: str) -> Callable[[Any], object]:
     """Import the training function; it is callable with one argument.
 
-    A file's folder, and the present folder for a module, come first on `sys.path`, as when Python
-    runs a script. Whatever the import raises is passed on as it is.
+    The file's folder, or the working directory for a module, comes first on `sys.path`, as for a script.
+    Errors of the import are passed on.
 
     Raises:
         TrainerError: There is no such file, or no such callable in it.
@@ -145,21 +141,14 @@ def load_trainer(function: str) -> Callable[[Any], object]:
 
 
 def search_snapshot(*copied: str) -> None:
-    """From now on search modules in the copy of the code in place of the original.
-
-    Args:
-        *copied: The original's root and the copy; none where there is no copy.
-    """
+    """Search modules in the snapshot instead of the original; `copied` is its root and copy, or empty."""
     if copied:
         root, code = copied
         sys.path[:] = snapshot_paths(sys.path, CodeSnapshot(root, code, ""))
 
 
 def imports_outside_snapshot(*copied: str) -> list[str]:
-    """Files that were imported from the original, though there is a copy; arguments as `search_snapshot` has.
-
-    An editable install can do that by a hook of its own.
-    """
+    """Files that were imported from the original although there is a snapshot (an editable install can)."""
     if not copied:
         return []
     root, copy = copied

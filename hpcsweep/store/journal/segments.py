@@ -54,6 +54,10 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     last: int | None = None
     version: int = version_field(FORMAT_VERSION)
 
+    def belongs_to(self, file: SegmentFile) -> bool:
+        """Whether the file bears the header's number: a copy of another segment does not."""
+        return (self.segment, self.last or self.segment) == (file.first, file.last)
+
 
 class Commit(msgspec.Struct, frozen=True, gc=False):
     """One line: events that become true together. `t` is for people; nothing depends on it."""
@@ -80,6 +84,14 @@ class SegmentFile(NamedTuple):
     first: int
     last: int
     path: Path
+
+    @property
+    def merged(self) -> bool:
+        return self.first != self.last
+
+    def may_be_before(self, after: Position | None) -> bool:
+        """Whether it can be the segment that a later one names as its predecessor; None: any can."""
+        return after is None or self.first <= after.segment <= self.last
 
 
 class LastSegment(NamedTuple):
@@ -138,10 +150,9 @@ def _read(layout: Layout) -> JournalSnapshot:
     tail: LastSegment | None = None
     wanted: Position | None = None
     for file in reversed(_uncovered(files)):
-        if wanted is not None and not file.first <= wanted.segment <= file.last:
+        if not file.may_be_before(wanted):
             continue
-        merged = file.first != file.last
-        limit = wanted.offset if wanted is not None and not merged else None
+        limit = wanted.offset if wanted is not None and not file.merged else None
         segment = _parse(file, limit, may_be_torn=wanted is None)
         if segment is None:
             if wanted is None:
@@ -180,7 +191,7 @@ def ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
 def _ends_at(layout: Layout, at: Position, *, checksum: str) -> bool:
     wanted: Position | None = None
     for file in reversed(_uncovered(list_segments(layout.journal))):
-        if wanted is not None and not file.first <= wanted.segment <= file.last:
+        if not file.may_be_before(wanted):
             continue
         begin = at.offset - _CRC_BYTES if file.last == at.segment else 0
         with open(open_regular(file.path), "rb") as opened:
@@ -271,7 +282,7 @@ def _parse(
             body = decode_line(line)
             if header is None:
                 header = _header_decoder.decode(body)
-                if (header.segment, header.last or header.segment) != (file.first, file.last):
+                if not header.belongs_to(file):
                     raise JournalError(
                         f"{file.path}:{number}: is a copy of segment {header.segment:06d}: remove it"
                     )

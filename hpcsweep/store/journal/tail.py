@@ -85,7 +85,7 @@ class JournalTail:
         try:
             for tries_left in reversed(range(_TRIES)):
                 try:
-                    return self._look()
+                    return self._poll()
                 except FileNotFoundError:
                     if not tries_left:
                         raise
@@ -118,7 +118,7 @@ class JournalTail:
         file, _, _, end, released = self._parts[-1]
         return LastSegment(self._headers[file.path], file.path, released, Position(file.last, end))
 
-    def _look(self) -> Update:
+    def _poll(self) -> Update:
         parts: list[_Part] = []
         fresh: list[tuple[int, Commit]] = []
         chain = self._chain()
@@ -135,7 +135,7 @@ class JournalTail:
         anew = not self._parts
         if upto < len(self._sums) or len(parts) < len(chain):  # some of what was read is void
             self._parts, self._sums = [], array("L")
-            return self._look()
+            return self._poll()
         self._parts = parts
         self._sums.extend(found for found, _ in fresh)
         there = {part.file.path for part in parts}
@@ -148,14 +148,14 @@ class JournalTail:
         wanted: Position | None = None
         # Newest first; of those that end alike the one that holds most: it was merged from the others.
         for file in sorted(list_segments(self._layout.journal), key=lambda f: (-f.last, f.first)):
-            if wanted is not None and not file.first <= wanted.segment <= file.last:
+            if not file.may_be_before(wanted):
                 continue
             header = self._header(file)
             if header is None:
                 if wanted is None:
                     continue  # its driver died before it was one, or is about to become one
                 raise ValueError("no header")
-            chain.append((file, None if wanted is None or _merged(file) else wanted.offset))
+            chain.append((file, None if wanted is None or file.merged else wanted.offset))
             wanted = header.after
             if wanted is None:
                 break
@@ -172,7 +172,7 @@ class JournalTail:
             if not line.endswith(b"\n") or b"\0" in line:
                 return None
             header = parse_header(line)
-            if (header.segment, header.last or header.segment) != (file.first, file.last):
+            if not header.belongs_to(file):
                 raise ValueError("a copy of another segment")
             if header.version > FORMAT_VERSION:
                 raise ValueError("of a newer version")
@@ -184,7 +184,7 @@ class JournalTail:
     ) -> _Part | None:
         """Read the rest of a file, new commits into `fresh`; None if other commits were read there before."""
         file, before, upto, end, released = known
-        if end and (end == limit or _merged(file)):
+        if end and (end == limit or file.merged):
             return known  # nothing is added to it any more
         with open(open_regular(file.path), "rb") as opened:
             opened.seek(end)
@@ -208,7 +208,3 @@ class JournalTail:
                 upto += 1
             end += len(line)
         return _Part(file, before, upto, end, released)
-
-
-def _merged(file: SegmentFile) -> bool:
-    return file.first != file.last
