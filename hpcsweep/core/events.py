@@ -115,13 +115,13 @@ class SweepStarted(Event, frozen=True, tag="sweep_started", gc=False):
 
 
 class SweepResumed(Event, frozen=True, tag="sweep_resumed", gc=False):
-    """A sweep that had ended is carried on."""
+    """A sweep that had ended is resumed."""
 
     at: float
 
 
 class SweepExtended(Event, frozen=True, tag="sweep_extended", gc=False):
-    """The sweep goes further than it was started for: more iterations, a higher largest resource.
+    """The sweep is extended: more iterations, a higher largest resource.
 
     Attributes:
         identity: From now on what must not change between launches; see `SweepStarted`.

@@ -40,13 +40,13 @@ class Run(msgspec.Struct, gc=False):
     Attributes:
         attempts: How many batches it has been in, abandoned ones not counted.
         faults_without_progress: Interruptions in a row that left no newer checkpoint.
-        errors: How often training code failed and it was tried again; `timeouts`: time limits reached;
+        errors: How often training code failed and it was retried; `timeouts`: time limits reached;
             `cancels`: how often its owner cancelled it on the cluster.
         last_counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
         last_report: Newest step that it was seen to report while under way, and the value there; only
-            under schedulers that watch.
+            under schedulers that need reports.
     """
 
     trial: int

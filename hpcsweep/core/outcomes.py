@@ -64,7 +64,7 @@ class Fault(enum.Enum):
 
 
 class RetryLimit(enum.Enum):
-    """What bounds how often a run is tried again: a key of `retries`."""
+    """What bounds how often a run is retried: a key of `retries`."""
 
     TRAINING = "training"
     INFRASTRUCTURE = "infrastructure"  # in a row without a newer checkpoint
@@ -78,7 +78,7 @@ class Facts(NamedTuple):
         label: A few words after a number or a name: `3 timed out`; the same for one and many.
         fault: Whose fault it is.
         next_step: What happens then.
-        retry_limits: Limits that it counts against; none: it is always tried again, or (an outcome) never.
+        retry_limits: Limits that it counts against; none: it is always retried, or (an outcome) never.
         lost_time: What compute time that left nothing behind is put down to in the report; empty if none is.
         message: What is written down where nobody says more.
         suspects_node: The reason may lie in the node.

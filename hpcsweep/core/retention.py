@@ -1,7 +1,7 @@
 """Retention: whose checkpoints nothing can need any more; a fold over events. Pure.
 
 A checkpoint may be needed by a trial that runs, waits or may still be promoted, by one that failed and
-may be tried again, by a clone that has none of its own yet, and by the best. Which trial will be the
+may be retried, by a clone that has none of its own yet, and by the best. Which trial will be the
 best is open while others go on; of those that have come to their end only the best one can be.
 """
 
@@ -165,13 +165,13 @@ class Retention:
                 self.removable[one] = None
 
     def is_final(self, trial: int) -> bool:
-        """Whether neither the trial nor another of its configuration can go on, be cloned or tried again."""
+        """Whether neither the trial nor another of its configuration can go on, be cloned or retried."""
         config = trial // self._state.repeats
         trials = [self._state.trials[one] for one in self._trials(config)]
         if not all(one.runs[-1].status.ended for one in trials):
             return False
         if any(one.runs[-1].status is RunStatus.FAILED and not one.stopped for one in trials):
-            return False  # it may be tried again
+            return False  # it may be retried
         return config in self._done or any(one.stopped for one in trials)
 
     def _is_better(self, config: int) -> bool:

@@ -157,7 +157,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
 
 
 class RunRetried(RunEvent, frozen=True, tag="run_retried", gc=False):
-    """A run that had failed for good is tried again, because somebody asked for it.
+    """A run that had failed for good is retried, because somebody asked for it.
 
     Attributes:
         request: File name of the control request.
@@ -243,7 +243,7 @@ class ClusterMessage(Event, frozen=True, tag="cluster_said", gc=False):
         operation: `poll`, `find`, `submit`, `limits` or `change`.
         message: Its own, or those of the program that was called.
         batch: Of a submission.
-        refused: The submission was refused in these words, as far as the program told.
+        refused: The submission was refused in these words, as far as the program said.
     """
 
     at: float
@@ -298,5 +298,5 @@ class NodeExcluded(Event, frozen=True, tag="node_excluded", gc=False):
     reason: str
 
     def holds(self, now: float) -> bool:
-        """Whether batches stay away from it now; not if it was told by a clock that was ahead."""
+        """Whether batches stay away from it now; not if the clock that wrote it was ahead."""
         return self.at - _HOSTS_S <= now < self.until

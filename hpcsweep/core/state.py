@@ -147,7 +147,7 @@ class SweepState(SweepFacts):
         self.cluster_messages.clear()
         self.refusals = SubmitRefusals("", 0, 0)
         self.no_more_trials = None
-        for run in self.waiting:  # whoever carries on has mended what was broken
+        for run in self.waiting:  # whoever resumes the sweep has mended what was broken
             self.run(run).faults_without_progress = 0
         self.node_faults.clear()
         self.excluded.clear()

@@ -44,7 +44,7 @@ class SweepFacts:
         interrupted: How often attempts were interrupted, by why.
         failed_batches_in_a_row: Newest batches that all ended within seconds and without a result;
             `last_batch_failure`: the last error message among them.
-        first_errors: What its first runs ended with, since it was started or carried on.
+        first_errors: What its first runs ended with, since it was started or resumed.
         excluded: Nodes that batches stay away from, with the event that says until when.
         submit_limit: Why the newest submission has to wait for its turn; empty if none has to.
         submit_limit_hit: The array that this was said of.

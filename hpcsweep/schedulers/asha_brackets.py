@@ -204,7 +204,7 @@ class StoppingBracket:
     several counts for the last of them, as it says nothing fair of those before. With n values at
     the milestone so far, its own included, the trial goes on if it is among the best
     max(1, floor(n / eta)), ties to the older trial. A run that fails counts as the worst value of
-    the milestone that it did not reach, until it is tried again.
+    the milestone that it did not reach, until it is retried.
     """
 
     def __init__(self, resources: tuple[int, ...], *, eta: int, minimise: bool) -> None:

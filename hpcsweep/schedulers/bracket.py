@@ -217,6 +217,6 @@ class Bracket:
 
     @property
     def full(self) -> bool:
-        """Whether every place above rung 0 is taken: what is tried again can change nothing."""
+        """Whether every place above rung 0 is taken: what is retried can change nothing."""
         above = zip(self.members[1:], self.ladder.sizes[1:], strict=True)
         return all(len(members) == size for members, size in above)

@@ -26,7 +26,7 @@ AHEAD = 1000
 class Fifo:
     """Starts trials until there are no more.
 
-    Where the sweep goes further than it was started for, the trials that have completed go on to
+    Where the sweep is extended, the trials that have completed go on to
     the new resource, before any that are new. For that alone no checkpoints are kept, as it may be
     those of all trials: whoever has completed is `dropped`.
 

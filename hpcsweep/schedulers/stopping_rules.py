@@ -26,7 +26,7 @@ from hpcsweep.core.protocols import Decision, Scheduler, Stop
 class StoppingRule(Protocol):
     """Judges trials by what they report. Steps count on over all runs of a trial.
 
-    It is told of no trial but by these calls; a clone begins with its own reports.
+    It hears of trials by these calls alone; a clone begins with its own reports.
     """
 
     def report(self, trial: int, step: int, value: float) -> str | None:
@@ -38,7 +38,7 @@ class StoppingRule(Protocol):
         ...
 
     def drop(self, trial: int) -> None:
-        """The trial was stopped: it reports no more. One that failed may be tried again, and is kept."""
+        """The trial was stopped: it reports no more. One that failed may be retried, and is kept."""
         ...
 
 

@@ -80,7 +80,7 @@ class SynchronousHalving:
         self._brackets: list[Bracket] = []
         self._open: dict[int, Bracket] = {}
         self._of_trial: dict[int, Bracket] = {}
-        #: How many of the brackets are those of the ladders; the others are of enqueued trials.
+        #: How many of the brackets are those of the plan; the others are of enqueued trials.
         self._planned = 0
         self._enqueued = 0
         self._exhausted = ""  # by what
@@ -240,7 +240,7 @@ class SynchronousHalving:
             self._open = dict(sorted((self._open | {bracket.index: bracket}).items()))
 
     def _extend(self, options: Mapping[str, Any]) -> None:
-        """Go on with the options of a sweep that goes further; see `spec.changes`."""
+        """Continue with the options of an extended sweep; see `spec.changes`."""
 
     def _go_on(self, brackets: Sequence[BracketPlan], *, iterations: int | None) -> None:
         """Go on with brackets whose first rungs are those of the ones before, or with more iterations."""

@@ -52,7 +52,7 @@ SPACE: Final = Space(
     )
 )
 CONFIGS: Final[list[Config]] = SPACE.sample(20, default_rng(0))
-#: Schedulers without an end are told that no trial may start any more when they have so many.
+#: Schedulers without an end hear that no trial may start any more when they have so many.
 MAX_TRIALS: Final = 40
 #: Far more turns than a sweep with few trials can have.
 MAX_TURNS: Final = 3000
@@ -282,7 +282,7 @@ class ScheduledSweep:
         self.happen(RunFinished(run.trial, run.rung, outcome, value=value, step=step))
 
     def retry_some(self, chance: random.Random) -> None:
-        """Some of the runs that failed, each the last one of its trial, are tried again."""
+        """Some of the runs that failed, each the last one of its trial, are retried."""
         failed = [
             run
             for run, outcome in self.outcomes.items()
