@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from hpcsweep.plugins import find_class, plugin_names
+
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import Searcher
 
@@ -35,29 +37,16 @@ SUPPLIED: Final = ("seed", "trials", "picked")
 
 def searcher_names() -> list[str]:
     """Every known name, those of other packages after our own."""
-    from importlib.metadata import entry_points
-
-    return list(dict.fromkeys([*SEARCHERS, *(point.name for point in entry_points(group=ENTRY_POINTS))]))
+    return plugin_names(SEARCHERS, ENTRY_POINTS)
 
 
 def searcher_class(name: str) -> type[Searcher]:
-    """The class of that name; entry points are read only if it is none of ours.
+    """The class of that name.
 
     Raises:
-        KeyError: There is no such searcher.
+        SpecError: There is none.
     """
-    from importlib import import_module
-
-    target = SEARCHERS.get(name)
-    if target is not None:
-        module, _, attribute = target.partition(":")
-        return cast("type[Searcher]", getattr(import_module(module), attribute))
-
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=ENTRY_POINTS, name=name):
-        return cast("type[Searcher]", point.load())
-    raise KeyError(name)
+    return cast("type[Searcher]", find_class(SEARCHERS, name, group=ENTRY_POINTS, key="searcher.name"))
 
 
 def make_searcher(
@@ -71,7 +60,7 @@ def make_searcher(
     """The searcher with its options, and with what it has use for.
 
     Raises:
-        KeyError: There is no such searcher.
+        SpecError: There is no such searcher.
         ValueError: An option is wrong; the message begins with its name.
     """
     from inspect import signature

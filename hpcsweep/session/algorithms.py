@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from hpcsweep import schedulers, searchers
 from hpcsweep.core.events import AnyEvent, SweepStarted
@@ -66,10 +66,9 @@ def make_searcher(spec: SweepSpec, *, resolved: str = "") -> Searcher:
 
 
 def resolve_searcher(spec: SweepSpec, *, resolved: str = "") -> tuple[str, str]:
-    """The searcher's name, and why `auto` chose it; no reason where the spec names it."""
-    if spec.searcher.name != "auto":
-        return spec.searcher.name, ""
-    choice: tuple[str, str] = cast("Any", make_searcher(spec, resolved=resolved)).pick(spec.space)
+    """The searcher's name, and why it was chosen; no reason where the spec names it."""
+    pick = getattr(make_searcher(spec, resolved=resolved), "pick", None)
+    choice: tuple[str, str] = pick(spec.space) if pick else (spec.searcher.name, "")
     return choice
 
 

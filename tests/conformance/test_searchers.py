@@ -12,6 +12,7 @@ from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Searcher
 from hpcsweep.core.space import Choice, Int, Parameter, Space
 from hpcsweep.core.values import json_key
+from hpcsweep.errors import SpecError
 from hpcsweep.searchers import SEARCHERS, make_searcher, searcher_class, searcher_names
 from hpcsweep.testing.searchers import (
     ALL_OF_FINITE,
@@ -49,8 +50,8 @@ def test_searchers_that_do_not_learn_say_so() -> None:
     assert {name for name in SEARCHERS if not searcher_class(name).adaptive} >= {"random", "grid"}
 
 
-def test_unknown_searcher_is_a_key_error() -> None:
-    with pytest.raises(KeyError, match="tpee"):
+def test_an_unknown_searcher_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SpecError, match="unknown name 'tpee'; did you mean 'tpe'"):
         searcher_class("tpee")
     assert searcher_names()[: len(SEARCHERS)] == list(SEARCHERS)
 
