@@ -26,9 +26,9 @@ from hpcsweep.cli.widgets import (
 )
 from hpcsweep.core.events import FailureKind, Interruption
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
 from hpcsweep.views.format import (
-    OUTCOME_TEXT,
     attempt_text,
     best_text,
     config_text,
@@ -195,7 +195,7 @@ def _pending(view: StatusSnapshot) -> list[Text]:
 def _failures(view: StatusSnapshot) -> list[Text]:
     """Counts of interruptions, then failures and interruptions, the newest first."""
     progress = view.progress
-    counts = [f"{n:,} {OUTCOME_TEXT[why]}" for why, n in progress.state.interrupted.most_common()]
+    counts = [f"{n:,} {FACTS[why].label}" for why, n in progress.state.interrupted.most_common()]
     lines = [labelled("interrupted", ", ".join(counts))] if counts else []
     for attempt in reversed(progress.failures):
         lines.append(plain(attempt_text(FailureKind(attempt["failure"]), attempt), "red"))

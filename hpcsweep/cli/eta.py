@@ -100,13 +100,7 @@ def format_throughput(progress: SweepProgress, *, now: float) -> str:
 
 
 def format_eta(plan: Plan | None, progress: SweepProgress, *, now: float) -> str:
-    """What is left and when it will end, in words; empty once it has ended.
-
-    Args:
-        plan: What the spec says; None where it cannot be read.
-        progress: Of the sweep.
-        now: Unix time.
-    """
+    """What is left and when it will end, in words; empty once it has ended."""
     state = progress.state
     if state.ended is not None:
         return ""

@@ -14,6 +14,7 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.sanitize import json_text, sanitize
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import (
@@ -28,7 +29,6 @@ from hpcsweep.views.explanation import (
 )
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.format import (
-    OUTCOME_TEXT,
     config_text,
     location,
     number,
@@ -146,7 +146,7 @@ def _attempt(attempt: Attempt) -> str:
     then = f"; then tried again{by}" if attempt.retried else ""
     where = f" at step {attempt.step}" if attempt.step else ""
     where += location(attempt.node, attempt.job, attempt.seconds)
-    return f"  attempt {attempt.attempt + 1}{restart}: {OUTCOME_TEXT[how]}{where}{message}{then}"
+    return f"  attempt {attempt.attempt + 1}{restart}: {FACTS[how].label}{where}{message}{then}"
 
 
 def _ending(found: Explanation, rung: Rung) -> str:
@@ -167,7 +167,7 @@ def _ending(found: Explanation, rung: Rung) -> str:
             return f"stopped early at step {rung.step}{where}{value}"
         case RunStatus.FAILED:
             how = rung.failure or rung.outcome
-            return f"{OUTCOME_TEXT[how] if how is not None else 'failed'}{where}: {rung.message}"
+            return f"{FACTS[how].label if how is not None else 'failed'}{where}: {rung.message}"
 
 
 def _verdict(found: Explanation, rung: Rung) -> str:

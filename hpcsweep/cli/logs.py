@@ -19,14 +19,7 @@ _COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 
 def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
-    """Print the log of each attempt, oldest first, under a line that says which it is.
-
-    Args:
-        path: The results folder.
-        trial: The trial's number.
-        rung: Only attempts at this rung.
-        tail: Only so many of the last lines of each.
-    """
+    """Print the log of each attempt, oldest first, under a line that says which it is."""
     with errors_exit():
         folder = ResultsFolder(path)
         found = attempt_logs(folder.events, folder.layout, trial)

@@ -14,9 +14,9 @@ from hpcsweep.cli.sanitize import raw, sanitize
 from hpcsweep.core.cluster_protocol import Phase
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
 from hpcsweep.views.format import (
-    OUTCOME_TEXT,
     best_text,
     bracket_text,
     config_text,
@@ -154,7 +154,7 @@ class LiveDisplay:
 
 
 def _failure(run: RunFinished) -> str:
-    return f"trial {run.trial} {OUTCOME_TEXT[run.failure_kind or run.outcome]}: {run.message}"
+    return f"trial {run.trial} {FACTS[run.failure_kind or run.outcome].label}: {run.message}"
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
 from hpcsweep.cli.sanitize import json_text, sanitize
 from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
 from hpcsweep.core.events import FailureKind, Interruption, SweepOutcome
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.errors import ClusterUnavailable
@@ -22,7 +23,6 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import SIMULATION, ResultsFolder, best_of, beyond_budget
 from hpcsweep.views.format import (
-    OUTCOME_TEXT,
     attempt_text,
     best_text,
     bracket_text,
@@ -34,7 +34,6 @@ from hpcsweep.views.format import (
     mean_text,
     number,
     runs_text,
-    value_text,
     warning_lines,
 )
 from hpcsweep.views.liveness import Liveness, clusters_to_ask, liveness
@@ -85,7 +84,7 @@ def status(path: Path, *, json: bool) -> None:
         if checkpoints:
             _echo(f"checkpoints: {checkpoints}")
         if state.interrupted:
-            counts = (f"{n:,} {OUTCOME_TEXT[why]}" for why, n in state.interrupted.most_common())
+            counts = (f"{n:,} {FACTS[why].label}" for why, n in state.interrupted.most_common())
             _echo(f"interruptions: {', '.join(counts)}")
         for attempt in progress.interruptions:
             _echo(attempt_text(Interruption(attempt["why"]), attempt))
@@ -128,7 +127,7 @@ def best(path: Path, *, json: bool) -> None:
         simulated = " (simulated: nothing was trained)" if state.simulated else ""
         typer.echo(f"trial {found['trial']}: {value} at {found['resource']}{mean_text(found)}{simulated}")
         for name, value in found["config"].items():
-            typer.echo(f"  {name}: {value_text(value)}")
+            typer.echo(f"  {name}: {value}")
 
 
 # --------------------------------------------------------------------------- liveness
@@ -152,14 +151,7 @@ def queue_of(state: SweepState, driver: ProcessId | None) -> Queue | None:
 def ask_liveness(
     layout: Layout, state: SweepState, *, driver: ProcessId | None, tail: LastSegment
 ) -> Liveness:
-    """Who drives the sweep, which has not ended; by one look at the queue where its jobs are to be there.
-
-    Args:
-        layout: The results folder.
-        state: Of the sweep.
-        driver: Of the journal, while it lives.
-        tail: The end of the journal: whose user the jobs are, and its last sign of life.
-    """
+    """Who drives the sweep, which has not ended; by one look at the queue where its jobs are to be there."""
     jobs, unknown, silent_s = None, "", 0.0
     if driver is not None:
         with contextlib.suppress(OSError):

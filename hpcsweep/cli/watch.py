@@ -39,10 +39,6 @@ _LIVENESS_S: Final = 30.0
 def watch(path: Path, *, every: float) -> None:
     """Show the dashboard until the sweep has ended, then print what `status` prints.
 
-    Args:
-        path: The results folder.
-        every: Seconds between two refreshes.
-
     Raises:
         typer.Exit: Code 2 if there is no terminal to draw on or no sweep to see, 130 at Ctrl-C.
     """

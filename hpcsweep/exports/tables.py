@@ -64,13 +64,7 @@ def encoded(frame: pd.DataFrame, format_: str) -> bytes:
 
 
 def _flat(frame: pd.DataFrame, *, mixed: bool) -> pd.DataFrame:
-    """Lists and mappings as JSON text.
-
-    Args:
-        frame: Is left as it is.
-        mixed: Whether a column may hold values of several types, such as choices between a number
-            and a text; otherwise all of its values become JSON text.
-    """
+    """Lists and mappings as JSON text; unless `mixed`, so are columns with values of several types."""
     frame = frame.copy()
     for name in frame.columns:
         if frame[name].dtype != object:

@@ -13,9 +13,8 @@ from hpcsweep.html.axes import value_axis
 from hpcsweep.html.page import render
 from hpcsweep.html.sections import Figure, Section, Table, Text
 from hpcsweep.html.traces import LEGEND_BELOW, line_style, quantile_band
-from hpcsweep.views.comparison import CONFIDENCE, Comparison, Estimate, Group, Pair
+from hpcsweep.views.comparison import CONFIDENCE, Axis, Comparison, Estimate, Group, Pair, SweepSummary
 from hpcsweep.views.format import label, number
-from hpcsweep.views.summary import Axis, SweepSummary
 
 #: Points of a line that stands for several sweeps.
 _POINTS: Final = 300

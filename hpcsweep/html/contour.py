@@ -48,12 +48,7 @@ class _Values(NamedTuple):
 
 
 def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | None:
-    """The surface that the values suggest, and the trials on it.
-
-    Args:
-        results: The sweep.
-        pair: Names of the parameters; the two most important ones if not given.
-    """
+    """The values over two parameters, by default the most important ones: a surface, and the trials on it."""
     if len(results.space.columns) < 2:
         return None
     if pair is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcsweep.core.events import FailureKind, Interruption, Outcome
+import numpy as np
+
 from hpcsweep.core.models import RunStatus
+from hpcsweep.core.outcomes import FACTS, Ending, FailureKind, ending_of
 from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
-from hpcsweep.views.format import OUTCOME_TEXT, hours, share
+from hpcsweep.views.format import hours, share
 from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
 
@@ -20,17 +22,6 @@ if TYPE_CHECKING:
 NODES: Final = 20
 MESSAGES: Final = 20
 COLOURS: Final = 8
-#: Values of outcomes that are neither failures nor interruptions.
-WELL: Final = frozenset({Outcome.COMPLETED.value, Outcome.STOPPED.value})
-_CONFIGURATION: Final = "the configuration: never promoted"
-_RESUMES: Final = "not the configuration: resumes from its checkpoint"
-#: Whose fault it is, and what follows.
-_FOLLOWS: Final = {
-    **{OUTCOME_TEXT[kind]: _CONFIGURATION for kind in FailureKind},
-    OUTCOME_TEXT[Interruption.TRAINING_ERROR]: "the configuration: tried again",
-    OUTCOME_TEXT[FailureKind.LOST]: "interrupted too often: given up",
-    OUTCOME_TEXT[FailureKind.CANCELLED]: "its owner: not tried again",
-}
 
 
 def failures(results: Results) -> Section | None:
@@ -38,8 +29,10 @@ def failures(results: Results) -> Section | None:
     attempts, state = results.attempts, results.folder.state
     if attempts.empty:
         return None
-    kinds = [_kind(*row) for row in attempts[["ending", "failure", "final"]].itertuples(index=False)]
-    bad = attempts.assign(kind=kinds)[~attempts["ending"].isin(WELL)]
+    kinds = [FACTS[kind_of(*row)] for row in attempts[["ending", "failure", "final"]].itertuples(index=False)]
+    follows = {facts.label: f"{facts.fault.value}: {facts.next_step}" for facts in kinds}
+    ended_well = np.array([facts.ended_well for facts in kinds])
+    bad = attempts.assign(kind=[facts.label for facts in kinds])[~ended_well]
     if bad.empty:
         subject = "The only attempt" if len(attempts) == 1 else f"All {plural(len(attempts), 'attempt')}"
         text = f"{subject} ended well: none failed, none was interrupted."
@@ -50,24 +43,22 @@ def failures(results: Results) -> Section | None:
         f"{plural(state.counts[RunStatus.FAILED], 'run')} failed for good. The log of the newest one:"
     )
     log = f"hpcsweep logs {shell_quote(str(results.folder.layout.root))} {bad['trial'].iloc[-1]}"
-    tables = [_by_kind(bad, gpus=uses_gpus(state)), *_by_node(attempts, bad), _newest(bad)]
+    tables = [_by_kind(bad, follows, gpus=uses_gpus(state)), *_by_node(attempts, bad), _newest(bad)]
     return Section("failures", "Failures", [Text(text), Text(log, "code"), *tables])
 
 
-def _kind(ending: str, failure: object, final: bool) -> str:
+def kind_of(ending: str, failure: object, final: bool) -> Ending:
     """What was wrong where a run failed for good, else how the attempt ended."""
-    if not final:
-        return OUTCOME_TEXT[Interruption(ending)]
-    return OUTCOME_TEXT[FailureKind(failure) if isinstance(failure, str) else Outcome(ending)]
+    return FailureKind(failure) if final and isinstance(failure, str) else ending_of(ending, final=final)
 
 
-def _by_kind(bad: pd.DataFrame, *, gpus: bool) -> Table:
+def _by_kind(bad: pd.DataFrame, follows: Mapping[str, str], *, gpus: bool) -> Table:
     cost, column = ("GPU-hours", "gpu_seconds") if gpus else ("run-hours", "seconds")
     rows: list[Sequence[str | int | float | None]] = []
     for kind in _kinds(bad):
         of_kind = bad[bad["kind"] == kind]
-        spent, follows = hours(float(of_kind[column].sum())), _FOLLOWS.get(kind, _RESUMES)
-        rows.append([kind, len(of_kind), of_kind["trial"].nunique(), spent, follows])
+        spent = hours(float(of_kind[column].sum()))
+        rows.append([kind, len(of_kind), of_kind["trial"].nunique(), spent, follows[kind]])
     columns = ["how it ended", "attempts", "trials", cost, "whose fault, and what follows"]
     return Table(columns, rows, "Attempts that did not end well, by kind")
 

@@ -8,37 +8,19 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from hpcsweep.core.events import BatchClosed, Interruption, Outcome
+from hpcsweep.core.events import BatchClosed
 from hpcsweep.core.history import Floats
+from hpcsweep.core.outcomes import FACTS, Facts, Outcome, ending_of
 from hpcsweep.core.text import plural
-from hpcsweep.html.failures import WELL
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
 from hpcsweep.views.format import duration, hours, hours_text, share
 from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
 
 COUNTED: Final = "useful training"
-FAILED: Final = "failed runs"
+FAILED: Final = FACTS[Outcome.FAILED].lost_time
 INTERRUPTED: Final = "interrupted, to be resumed"
 OVERHEAD: Final = "overhead"
-_NODES: Final = "lost to nodes"
-_CANCELLED: Final = "lost to cancelling"
-#: What the time of an attempt is put down to that left nothing behind.
-LOST_TO: Final = {
-    Interruption.PREEMPTED.value: "lost to preemption",
-    Interruption.TIMEOUT.value: "lost at time limits",
-    Interruption.NODE_FAIL.value: _NODES,
-    Interruption.WORKER_DIED.value: _NODES,
-    Interruption.LOST.value: _NODES,
-    Interruption.NEVER_STARTED.value: _NODES,
-    Interruption.TRAINING_ERROR.value: FAILED,
-    Interruption.CANCELLED.value: _CANCELLED,
-    Interruption.CANCELLED_BY_ADMIN.value: _CANCELLED,
-    Interruption.SWEEP_STOPPED.value: _CANCELLED,
-    Interruption.NOT_STARTED.value: _CANCELLED,
-    Outcome.FAILED.value: FAILED,
-    Outcome.OUT_OF_MEMORY.value: FAILED,
-}
 _HOW: Final = (
     "Of an interrupted attempt, the share of steps that the next one did not repeat counts as useful "
     "training; the rest is lost. Where the steps are unknown, all of it is lost, unless the next attempt "
@@ -100,14 +82,13 @@ class _Attempt(NamedTuple):
     seconds: float
     gpu_seconds: float
 
+    @property
+    def facts(self) -> Facts:
+        return FACTS[ending_of(self.ending, final=self.final)]
+
 
 def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
-    """Seconds (of GPUs, or of runs) by what they were spent on, the useful first, then the largest.
-
-    Args:
-        results: Of the sweep.
-        gpus: Count each second as often as GPUs were in use.
-    """
+    """Seconds (of GPUs, or of runs) by what they were spent on, the useful first, then the largest."""
     spent: dict[str, float] = {COUNTED: 0.0}
 
     def spend(on: str, seconds: float) -> None:
@@ -118,7 +99,7 @@ def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
     attempts = [_Attempt(*row) for row in rows.itertuples(index=False)]
     for _, run in itertools.groupby(attempts, key=lambda attempt: (attempt.trial, attempt.rung)):
         tries = list(run)
-        useful = FAILED if tries[-1].final and tries[-1].ending not in WELL else COUNTED
+        useful = FAILED if tries[-1].final and not tries[-1].facts.ended_well else COUNTED
         for attempt, after in itertools.zip_longest(tries, tries[1:]):
             seconds = attempt.gpu_seconds if gpus else attempt.seconds
             if after is None and not attempt.final:
@@ -127,7 +108,7 @@ def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
             useful_share = _useful_share(results, attempt, after)
             spend(useful, seconds * useful_share)
             if useful_share < 1:
-                spend(LOST_TO[attempt.ending], seconds * (1 - useful_share))
+                spend(attempt.facts.lost_time, seconds * (1 - useful_share))
     for event in results.folder.events:
         if isinstance(event, BatchClosed):
             spend(OVERHEAD, event.gpu_seconds if gpus else event.seconds)
@@ -137,7 +118,7 @@ def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
 
 def _useful_share(results: Results, attempt: _Attempt, after: _Attempt | None) -> float:
     """The share of an attempt's work that need not be repeated."""
-    if attempt.ending in WELL:
+    if attempt.facts.ended_well:
         return 1.0
     if after is None or np.isnan(after.start):
         return 0.0

@@ -26,12 +26,7 @@ MOST_ROWS: Final = 40
 
 
 def pareto(results: Results, modes: Mapping[str, Mode] = MappingProxyType({})) -> Section | None:
-    """The objective against each other metric, of each trial's last report.
-
-    Args:
-        results: The sweep.
-        modes: Whether a metric is minimised or maximised, where its name would not tell.
-    """
+    """The objective against each other metric, of each trial's last report."""
     reports = last_reports(results)
     last = reports.means
     if results.metric not in last:

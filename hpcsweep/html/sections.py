@@ -53,10 +53,10 @@ class Figure(NamedTuple):
         layout: As plotly.js takes it; axes need titles. Of `updatemenus` the page makes lists to choose
             from above the figure: each needs a `name`, which stands beside it, its `buttons` (update,
             restyle or relayout, of all traces) and the `active` one, which is how the figure begins.
-        caption: One or two sentences: what is seen, and what was left out (subsample curves).
+        caption: One or two sentences: what is seen, and what was left out (thinned curves).
         summary: The same in words with the figures that matter, for who cannot see it.
         height: In pixels.
-        width: The least one in pixels: where there is less room, the figure scrolls jitter.
+        width: The least one in pixels: where there is less room, the figure scrolls sideways.
     """
 
     id: str

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.models import Run
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
-from hpcsweep.views.format import OUTCOME_TEXT
 
 Indices: TypeAlias = NDArray[np.int64]
 
@@ -65,7 +65,7 @@ def ring(x: Any, y: Any, **line: Any) -> dict[str, Any]:
 
 def crosses(x: Any, y: Any, runs: Sequence[Run], **more: Any) -> dict[str, Any]:
     """Failed configurations, each by the run that failed."""
-    kinds = [[run.trial, run.resource, OUTCOME_TEXT[run.failure_kind]] for run in runs if run.failure_kind]
+    kinds = [[run.trial, run.resource, FACTS[run.failure_kind].label] for run in runs if run.failure_kind]
     hover = "trial %{customdata[0]} at step %{customdata[1]}: %{customdata[2]}<extra></extra>"
     marker = {"symbol": "x", "size": 6, "color": "@bad", "opacity": 0.8}
     return markers(x, y, name="failed", customdata=kinds, marker=marker, hovertemplate=hover) | more

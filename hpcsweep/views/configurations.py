@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Floats
-from hpcsweep.core.events import Config, Outcome
+from hpcsweep.core.events import Config
 from hpcsweep.core.models import Best, Run
+from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.state import SweepState
-
-#: Outcomes that are the configuration's own fault.
-_OWN_FAULT = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 
 
 class FailedConfigurations(NamedTuple):
@@ -119,4 +117,6 @@ def failed_configurations(state: SweepState, *, excluding: set[int]) -> FailedCo
 
 def _failed_run(state: SweepState, first: int) -> Run | None:
     runs = (trial.runs[-1] for trial in state.trials[first : first + state.repeats])
-    return next((run for run in runs if run.outcome in _OWN_FAULT), None)
+    return next(
+        (run for run in runs if run.outcome and FACTS[run.outcome].fault is Fault.CONFIGURATION), None
+    )

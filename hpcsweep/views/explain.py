@@ -31,11 +31,6 @@ from hpcsweep.views.replay import RungRanking, TrialReplay
 def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explanation:
     """Explain one trial in one pass.
 
-    Args:
-        events: All of the sweep.
-        state: After these events.
-        trial: Its number.
-
     Raises:
         SpecError: There is no such trial.
     """

@@ -136,11 +136,7 @@ class ResultsFolder:
         }
 
     def status(self, *, now: float) -> dict[str, Any]:
-        """The summary that `status --json` prints.
-
-        Args:
-            now: Unix time, for what holds only until then.
-        """
+        """The summary that `status --json` prints."""
         state, progress, driver = self.state, self.progress, self.driver
         return {
             "name": state.started.name if state.started else None,
@@ -229,13 +225,7 @@ def count_enqueued(layout: Layout, state: SweepState) -> int:
 
 
 def beyond_budget(count: int, state: SweepState, trials: int | None) -> str:
-    """Why not all of `count` waiting configurations can start, as the end of a sentence; empty if they can.
-
-    Args:
-        count: Of configurations.
-        state: Of the sweep.
-        trials: Its `budget.trials`.
-    """
+    """Why not all of `count` waiting configurations can start, as a clause; empty if they can."""
     left = None if trials is None else max(0, trials - state.configurations)
     if left is None or count <= left:
         return ""

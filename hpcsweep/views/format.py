@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.core.models import SIMULATION_BEGINS_S
+from hpcsweep.core.outcomes import FACTS, FailureKind, Interruption
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
 from hpcsweep.core.values import format_value
@@ -21,33 +21,6 @@ from hpcsweep.views.warnings import blocked_batches, cluster_errors, excluded_no
 MOST_LISTED: Final = 10
 #: A longer label is cut in the middle: either end may distinguish it from others.
 _LONGEST_LABEL: Final = 32
-
-OUTCOME_TEXT: Final[Mapping[Outcome | FailureKind | Interruption, str]] = {
-    Outcome.COMPLETED: "completed",
-    Outcome.FAILED: "failed",
-    Outcome.OUT_OF_MEMORY: "out of memory",
-    Outcome.LOST: "lost for good",
-    Outcome.STOPPED: "stopped early",
-    Outcome.CANCELLED: "cancelled for good by the user",
-    FailureKind.CRASHED: "crashed",
-    FailureKind.NOT_FINITE: "not finite",
-    FailureKind.NEVER_REPORTED: "never reported",
-    FailureKind.UNREADABLE: "unreadable report",
-    FailureKind.OUT_OF_MEMORY: "out of memory",
-    FailureKind.LOST: "lost for good",
-    FailureKind.CANCELLED: "cancelled for good by the user",
-    Interruption.PREEMPTED: "preempted",
-    Interruption.TIMEOUT: "timed out",
-    Interruption.NODE_FAIL: "node failed",
-    Interruption.CANCELLED: "cancelled by the user",
-    Interruption.CANCELLED_BY_ADMIN: "cancelled by an admin",
-    Interruption.TRAINING_ERROR: "failed, tried again",
-    Interruption.NEVER_STARTED: "never able to start",
-    Interruption.WORKER_DIED: "ended without a result",
-    Interruption.LOST: "lost",
-    Interruption.NOT_STARTED: "not begun",
-    Interruption.SWEEP_STOPPED: "cancelled with the sweep",
-}
 
 
 # ---------------------------------------------------------------------- numbers
@@ -157,12 +130,7 @@ def mean_text(best: Mapping[str, Any]) -> str:
 
 
 def cost(state: SweepState, budget: float | None = None) -> str:
-    """GPU-hours, or run-hours where no GPU is used.
-
-    Args:
-        state: Of the sweep.
-        budget: GPU-hours that it may cost, None if that is not limited or not known.
-    """
+    """GPU-hours, or run-hours where no GPU is used."""
     if uses_gpus(state) or (state.gpus is None and budget is not None):
         of = "" if budget is None else f" of {budget:g}"
         return f"{hours_text(state.spent_gpu_s)}{of} GPU-hours"
@@ -183,7 +151,7 @@ def runs_text(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = N
         if counts.get(state)
     ]
     if counts.get("failed") and failed_by and failed_by.keys() != {FailureKind.CRASHED.value}:
-        kinds = ", ".join(f"{n:,} {OUTCOME_TEXT[FailureKind(kind)]}" for kind, n in failed_by.items())
+        kinds = ", ".join(f"{n:,} {FACTS[FailureKind(kind)].label}" for kind, n in failed_by.items())
         others[0] += f" ({kinds})"
     return ", ".join([f"{plural(counts['completed'], 'run')} completed", *others])
 
@@ -201,11 +169,7 @@ def bracket_text(rungs: Sequence[RungCount]) -> str:
 
 
 def checkpoints_text(checkpoints: Mapping[str, int]) -> str:
-    """What checkpoints take, and of how many trials they were removed; empty if there never were any.
-
-    Args:
-        checkpoints: See `ResultsFolder.checkpoints`.
-    """
+    """What checkpoints take, and of how many trials they were removed; empty if there never were any."""
     removed = checkpoints["removed_trials"]
     if not checkpoints["files"] and not removed:
         return ""
@@ -222,13 +186,7 @@ def removed_text(trials: int, count: int) -> str:
 
 
 def driver_text(state: SweepState, driver: ProcessId | None, liveness: Liveness | None) -> str:
-    """Who drives a sweep that has not ended.
-
-    Args:
-        state: Of the sweep.
-        driver: The process that drives it.
-        liveness: What the queue shows, where it was asked.
-    """
+    """Who drives a sweep that has not ended."""
     if driver is not None:
         return str(driver)
     if state.detached is None:
@@ -248,15 +206,10 @@ def location(node: str, job: str, seconds: float = 0.0) -> str:
 
 
 def attempt_text(outcome: FailureKind | Interruption, attempt: Mapping[str, Any]) -> str:
-    """For example `crashed: trial 3 rung 0 on n1 (job 4711_3): ValueError: odd`.
-
-    Args:
-        outcome: How it ended.
-        attempt: One of `SweepProgress.failures` or `SweepProgress.interruptions`.
-    """
+    """For example `crashed: trial 3 rung 0 on n1 (job 4711_3): ValueError: odd`."""
     where = location(attempt["node"], attempt["job"])
     run = f"trial {attempt['trial']} rung {attempt['rung']}"
-    return f"{OUTCOME_TEXT[outcome]}: {run}{where}: {attempt['message']}"
+    return f"{FACTS[outcome].label}: {run}{where}: {attempt['message']}"
 
 
 def warning_lines(state: SweepState, *, now: float) -> list[str]:

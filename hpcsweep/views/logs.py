@@ -51,12 +51,7 @@ def attempt_logs(events: Sequence[AnyEvent], layout: Layout, trial: int) -> list
 
 
 class LogReader:
-    """Reads logs, wherever they are by now.
-
-    Args:
-        layout: The results folder.
-        events: Its journal as it was read.
-    """
+    """Reads logs, wherever they are by now."""
 
     def __init__(self, layout: Layout, events: Sequence[AnyEvent]) -> None:
         self._layout = layout

@@ -44,11 +44,6 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent], skipped: Skipped |
 
     A driver may compact meanwhile: then the journal is read again to see where the reports are now.
 
-    Args:
-        layout: The results folder.
-        events: Its journal as it was read.
-        skipped: Notes files that cannot be read.
-
     Raises:
         FolderError: A part is missing, or the folder cannot be read.
     """
@@ -90,13 +85,7 @@ def whole_table(
 
 
 def read_raw(layout: Layout, runs: Sequence[RunId], skipped: Skipped | None = None) -> pa.Table:
-    """The table of these runs from their raw files.
-
-    Args:
-        layout: The results folder.
-        runs: In order.
-        skipped: Notes files that cannot be read.
-    """
+    """The table of these runs from their raw files."""
     reports = ReportColumns()
     for trial, group in groupby(runs, key=lambda run: run.trial):
         files = raw_files(layout, trial, skipped)
@@ -106,13 +95,7 @@ def read_raw(layout: Layout, runs: Sequence[RunId], skipped: Skipped | None = No
 
 
 def raw_files(layout: Layout, trial: int, skipped: Skipped | None = None) -> dict[int, list[RawFile]]:
-    """The trial's metrics files by rung, oldest attempt first; one readdir.
-
-    Args:
-        layout: The results folder.
-        trial: Whose files.
-        skipped: Notes files that cannot be read.
-    """
+    """The trial's metrics files by rung, oldest attempt first; one readdir."""
     skipped = Skipped() if skipped is None else skipped
     root = os.fspath(layout.trial(trial).root)
     found: dict[int, list[RawFile]] = {}

@@ -22,8 +22,9 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
+from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
-from hpcsweep.views.warnings import EXPECTED_INTERRUPTIONS, NEWEST_SHOWN, failure_record, interruption_record
+from hpcsweep.views.warnings import NEWEST_SHOWN, failure_record, interruption_record
 
 #: The throughput is that of the last hour, or of as many hours as it takes to have so many runs.
 RECENT_S: Final = 3600.0
@@ -229,7 +230,7 @@ class SweepProgress:
             case RunFinished():
                 self._run_finished(event)
             case RunInterrupted():
-                if event.interruption not in EXPECTED_INTERRUPTIONS:
+                if not FACTS[event.interruption].expected:
                     self._interruptions.append(event)
             case RunRetried():
                 self._failures.pop(RunId(event.trial, event.rung), None)

@@ -24,12 +24,7 @@ def read_provenance(layout: Layout) -> list[dict[str, Any]]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what the code and packages of two records differ, one line for each; empty if in nothing known.
-
-    Args:
-        old: A record.
-        new: A later one.
-    """
+    """Differences in code and packages from an old record to a new one; empty if no known difference."""
     before, after = (msgspec.convert(record, Record) for record in (old, new))
     lines = []
     if not after.copied:  # else what runs is the copy, whatever the original has become

@@ -32,10 +32,6 @@ class RungRanking:
 
     Configurations go by their first trial. A moment is the number of runs that had ended in the
     whole sweep: between two endings nothing is learned, so decisions have no other order.
-
-    Args:
-        resource: Up to which they are trained there.
-        minimise: Whether small values are good.
     """
 
     def __init__(self, resource: int, *, minimise: bool) -> None:
@@ -126,11 +122,6 @@ class SearcherCall(msgspec.Struct):
 
 class TrialReplay:
     """One pass over the events for one trial, together with the repeats of its configuration.
-
-    Args:
-        events: All of the sweep.
-        state: After these events.
-        trial: Whose way.
 
     Attributes:
         first: First trial of its configuration.

@@ -75,12 +75,7 @@ class StatusSnapshot(NamedTuple):
 
 
 class StatusPoller:
-    """Polls one results folder.
-
-    Args:
-        path: The folder.
-        queue: Asks the queue; called at most once a poll, and only while batches are there.
-    """
+    """Polls one results folder."""
 
     def __init__(self, path: Path, queue: Queue) -> None:
         self.layout = Layout(path.resolve())
@@ -97,10 +92,6 @@ class StatusPoller:
 
     def poll(self, *, now: float, shown: int) -> StatusSnapshot:
         """The sweep now.
-
-        Args:
-            now: Unix time.
-            shown: Running runs to read the newest reports of, at most.
 
         Raises:
             FolderError: It is not a results folder, or cannot be read the first time.

@@ -8,7 +8,6 @@ from typing import Any, Final
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
-    Interruption,
     NodeExcluded,
     RunFinished,
     RunInterrupted,
@@ -20,8 +19,6 @@ from hpcsweep.core.state import SweepState
 NEWEST_SHOWN: Final = 5
 #: Clocks that differ by less are not reported.
 MAX_CLOCK_SKEW_S: Final = 30.0
-#: Interruptions that nobody need look into.
-EXPECTED_INTERRUPTIONS: Final = frozenset({Interruption.SWEEP_STOPPED, Interruption.NOT_STARTED})
 #: What it means that the cluster does not answer or do this.
 _MEANING: Final = {
     "poll": "nothing is known of its jobs",

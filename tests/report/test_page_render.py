@@ -14,9 +14,8 @@ import pandas as pd
 import pytest
 
 from hpcsweep.html.encoding import figure_json, plain
-from hpcsweep.html.page import render
+from hpcsweep.html.page import DARK, LIGHT, render
 from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
-from hpcsweep.html.theme import DARK, LIGHT
 
 EVIL = "</script><script>window.hacked = 1</script><b onclick=x()>&lt;&amp;"
 SHOWN = "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b onclick=x()&gt;&amp;lt;&amp;amp;"

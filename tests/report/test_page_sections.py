@@ -22,8 +22,9 @@ from hpcsweep.core.events import (
     SweepStarted,
     TrialCreated,
 )
-from hpcsweep.html.failures import WELL, failures
-from hpcsweep.html.gpu_time import LOST_TO, gpu_time, gpu_time_breakdown, queue_waits
+from hpcsweep.core.outcomes import FACTS
+from hpcsweep.html.failures import failures
+from hpcsweep.html.gpu_time import gpu_time, gpu_time_breakdown, queue_waits
 from hpcsweep.html.page import page
 from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
 from hpcsweep.html.summary import summary
@@ -208,9 +209,9 @@ def test_a_run_that_failed_in_the_end_makes_all_its_attempts_failed_time(tmp_pat
     }
 
 
-def test_every_ending_that_is_not_well_has_its_place() -> None:
-    endings = {ending.value for ending in [*Outcome, *Interruption]}
-    assert set(LOST_TO) == endings - WELL
+def test_lost_time_of_every_ending_that_is_not_well_has_a_name() -> None:
+    for ending in [*Outcome, *Interruption]:
+        assert bool(FACTS[ending].lost_time) is not FACTS[ending].ended_well
 
 
 def test_waits_are_from_submission_to_the_first_start_of_each_task(tmp_path: Path) -> None:
