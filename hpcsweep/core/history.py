@@ -42,16 +42,16 @@ class History:
         self.space = space
         #: All configurations in the order of their proposal, those running and failed included.
         self.configs: list[Config] = []
-        self._known: list[Config] = []  # of earlier sweeps
-        self._units = _Table(len(space.columns))  # of `configs`, as far as anybody asked for them
-        self._known_units = _Table(len(space.columns))
+        self._prior: list[Config] = []  # of earlier sweeps
+        self._units = _UnitRows(len(space.columns))  # of `configs`, as far as anybody asked for them
+        self._prior_units = _UnitRows(len(space.columns))
         # Of each observation; `_of` counts from -1 downwards in the configurations of earlier sweeps.
         self._of: list[int] = []
         self._values: list[float] = []
         self._resources: list[int] = []
         # Of each configuration its newest observation, -1 if none.
         self._newest: list[int] = []
-        self._known_newest: list[int] = []
+        self._prior_newest: list[int] = []
         for config in configs:
             self.add(config)
         for index, (value, resource) in enumerate(zip(values, resources, strict=True)):
@@ -79,10 +79,10 @@ class History:
 
     def add_prior(self, config: Config, observations: Sequence[tuple[int, float]]) -> None:
         """An earlier sweep observed this: resource and value, the lowest resource first."""
-        self._known.append(config)
+        self._prior.append(config)
         for resource, value in observations:
-            self._append(-len(self._known), value, resource)
-        self._known_newest.append(len(self._of) - 1)
+            self._append(-len(self._prior), value, resource)
+        self._prior_newest.append(len(self._of) - 1)
 
     def _append(self, of: int, value: float, resource: int) -> None:
         self._of.append(of)
@@ -99,7 +99,7 @@ class History:
     @property
     def known(self) -> int:
         """How many configurations there are, those of earlier sweeps included."""
-        return len(self.configs) + len(self._known)
+        return len(self.configs) + len(self._prior)
 
     @property
     def observed(self) -> int:
@@ -110,7 +110,7 @@ class History:
     def X(self) -> Floats:  # noqa: N802 (the field's name)
         """Configuration of each observation in the unit cube, `(m, d)`; NaN where inactive."""
         of = self.trials
-        known = self._known_units.filled(self._known, self.space)
+        known = self._prior_units.of(self._prior, self.space)
         units = self.units
         if not len(known):
             return units[of]
@@ -119,7 +119,7 @@ class History:
     @property
     def units(self) -> Floats:
         """Each of `configs` in the unit cube, `(n, d)`; NaN where inactive. Not to be changed."""
-        return self._units.filled(self.configs, self.space)
+        return self._units.of(self.configs, self.space)
 
     @property
     def trials(self) -> Ints:
@@ -139,7 +139,7 @@ class History:
     @property
     def newest(self) -> NDArray[np.bool_]:
         """Which observations are the last ones of their configuration, `(m,)`."""
-        newest = np.array([*self._newest, *self._known_newest[::-1]], dtype=np.int64)
+        newest = np.array([*self._newest, *self._prior_newest[::-1]], dtype=np.int64)
         last: NDArray[np.bool_] = newest[self.trials] == np.arange(len(self._of))
         return last
 
@@ -149,7 +149,7 @@ class History:
         return self.units[np.array(self._newest, dtype=np.int64) < 0]
 
 
-class _Table:
+class _UnitRows:
     """Rows of the unit cube for a list that grows at its end; computed once each."""
 
     def __init__(self, columns: int) -> None:
@@ -159,7 +159,7 @@ class _Table:
     def cut(self, count: int) -> None:
         self._count = min(self._count, count)
 
-    def filled(self, configs: Sequence[Config], space: Space) -> Floats:
+    def of(self, configs: Sequence[Config], space: Space) -> Floats:
         """The rows of all `configs`."""
         if len(configs) > len(self._rows):
             grown = np.empty((max(2 * len(self._rows), len(configs), 64), self._rows.shape[1]))
