@@ -40,7 +40,7 @@ def compact(root: Path, *, most: int | None = None, tables: bool = False) -> Non
     packing = CompactionState.replay(journal.events)
     runs = tuple(CompactableRun(*run, 0, 0) for run in sorted(packing.ready)[:most])
     batches, older = ((), ()) if most is not None else (tuple(packing.batches), tuple(packing.parts))
-    order = WritePart(f"{journal.number:06d}-1", runs, batches, older, tuple(packing.told))
+    order = WritePart(f"{journal.number:06d}-1", runs, batches, older, tuple(packing.recorded))
     answer = run_compaction_task(layout, order, now=0.0)
     assert not answer.error
     journal.commit([FilesCompacted(order.part, answer.runs, order.batches, order.replaces)])

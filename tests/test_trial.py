@@ -61,13 +61,13 @@ def newest(tmp_path: Path) -> int | None:
     return found.step if found else None
 
 
-def test_steps_are_those_that_are_left(tmp_path: Path) -> None:
+def test_steps_are_the_remaining_ones(tmp_path: Path) -> None:
     assert list(make(tmp_path).steps()) == [1, 2, 3, 4]
     assert list(make(tmp_path, start=3).steps()) == [4]
     assert list(make(tmp_path, start=4).steps()) == []
 
 
-def test_the_stop_file_ends_the_steps_and_stays_in_force(tmp_path: Path) -> None:
+def test_the_stop_file_ends_the_steps_even_after_it_is_removed(tmp_path: Path) -> None:
     trial = make(tmp_path)
     trained = []
     for step in trial.steps():
@@ -83,12 +83,12 @@ def test_the_stop_file_ends_the_steps_and_stays_in_force(tmp_path: Path) -> None
     "number",
     [0.5, 1, True, np.float32(0.5), np.int64(1), np.array([0.5])],
 )
-def test_numbers_of_any_kind_are_taken(tmp_path: Path, number: Any) -> None:
+def test_numbers_of_any_kind_are_accepted(tmp_path: Path, number: Any) -> None:
     make(tmp_path).report(np.int64(2), val_error=number)  # type: ignore[arg-type]
     assert reports(tmp_path) == [Report(2, {"val_error": float(np.asarray(number).item())})]
 
 
-def test_tensors_of_one_number_are_taken_and_no_others(tmp_path: Path) -> None:
+def test_only_tensors_of_one_number_are_accepted(tmp_path: Path) -> None:
     import torch
 
     trial: Any = make(tmp_path)
@@ -197,14 +197,14 @@ def test_the_rank_is_that_of_the_launcher_that_started_this_process(
         ({"a": 1, "b": 2}, [Report(4, {"a": 1.0, "b": 2.0})]),
     ],
 )
-def test_what_is_returned_counts_for_the_last_step(
+def test_the_returned_value_counts_for_the_last_step(
     tmp_path: Path, returned: Any, expected: list[Report]
 ) -> None:
     make(tmp_path).finish(returned)
     assert reports(tmp_path) == expected
 
 
-def test_what_is_returned_after_a_stop_counts_for_the_step_that_was_reached(tmp_path: Path) -> None:
+def test_the_value_returned_after_a_stop_counts_for_the_reached_step(tmp_path: Path) -> None:
     trial = make(tmp_path)
     for step in trial.steps():
         if step == 2:
@@ -248,7 +248,7 @@ def test_outside_a_sweep_a_folder_keeps_checkpoints(tmp_path: Path, monkeypatch:
     assert (again.resume_from / "model").read_text() == "x"
 
 
-def test_a_run_file_that_is_gone_is_an_error_that_says_so(
+def test_a_missing_run_file_is_an_error_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPCSWEEP_RUN", str(tmp_path / "gone.json"))
@@ -301,7 +301,7 @@ def test_a_wrong_shell_report_says_what_is_wrong_with_it(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
-def test_a_signal_raises_the_stop_flag_for_every_process_and_kills_no_python(
+def test_a_signal_sets_the_stop_flag_in_every_process_and_kills_no_python(
     tmp_path: Path, signum: signal.Signals
 ) -> None:
     code = f"""

@@ -105,7 +105,7 @@ class CompactionManager:
         if self._failed:
             return Step()
         if self._to_clear is None:
-            self._to_clear = [part for part in uncleared if part in self._compaction_state.told]
+            self._to_clear = [part for part in uncleared if part in self._compaction_state.recorded]
         if self._to_clear:
             return Step(effects=(Compact(CleanUpPart(self._to_clear.pop(0))),))
         ended = self._state.ended is not None
@@ -170,7 +170,7 @@ class CompactionManager:
             tuple(_candidate(files.ready[run]) for run in sorted(files.ready)),
             tuple(files.batches),
             tuple(files.parts) if merge else (),
-            tuple(files.told),
+            tuple(files.recorded),
         )
         return Step(effects=(Compact(part),))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.errors import FolderError
-from hpcsweep.store.compaction.parts import listed
+from hpcsweep.store.compaction.parts import existing_parts
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.files import Skipped, open_regular, read_bytes
 from hpcsweep.store.journal.segments import read_journal
@@ -53,12 +53,12 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent], skipped: Skipped |
         try:
             table = whole_table(layout, compaction.parts, sorted(compaction.raw), skipped)
             # A part is there before the journal tells of it, and raw files go only after that.
-            if listed(layout) <= compaction.told:
+            if existing_parts(layout) <= compaction.recorded:
                 return table
         except FileNotFoundError as error:
             table, missing = None, error
         again = CompactionState.replay(read_journal(layout).events)
-        if again.told == compaction.told:
+        if again.recorded == compaction.recorded:
             if missing is not None:
                 raise FolderError(
                     f"{missing.filename}: is missing: restore it from a backup or snapshot of the filesystem"

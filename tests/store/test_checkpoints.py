@@ -96,7 +96,7 @@ def every_kill(make: Callable[[int], Callable[[], None]]) -> Iterator[int]:
     assert number > 10
 
 
-def test_the_newest_complete_one_is_found(trial: TrialLayout) -> None:
+def test_newest_finds_the_newest_complete_checkpoint(trial: TrialLayout) -> None:
     assert newest(trial) is None
     for step in (1, 3, 10, 9):
         write(trial, step)
@@ -130,7 +130,7 @@ def _be_another_step(folder: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [_lose_manifest, _tear_manifest, _lose_file, _shorten_file, _be_another_step]
 )
-def test_a_damaged_one_is_passed_over_for_the_one_before(
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(
     trial: TrialLayout, damage: Callable[[Path], None]
 ) -> None:
     write(trial, 3)
@@ -139,7 +139,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(
     assert newest(trial) == 3
 
 
-def test_a_block_that_raises_leaves_nothing(trial: TrialLayout) -> None:
+def test_a_checkpoint_block_that_raises_leaves_nothing(trial: TrialLayout) -> None:
     write(trial, 3)
     with contextlib.suppress(RuntimeError), checkpoints.new_checkpoint(trial, 9, owner="0-0-0") as folder:
         (folder / "model").write_text("half")
@@ -158,7 +158,7 @@ def test_pruning_keeps_the_newest_complete_ones(trial: TrialLayout) -> None:
     assert names(trial) == ["step-5"]
 
 
-def test_pruning_keeps_for_each_step_that_is_asked_for_the_newest_one_not_beyond_it(
+def test_pruning_keeps_the_newest_checkpoint_up_to_each_requested_step(
     trial: TrialLayout,
 ) -> None:
     for step in (2, 4, 6, 8, 10):
@@ -194,7 +194,7 @@ def test_a_copy_of_a_checkpoint_can_be_the_start_of_the_next(trial: TrialLayout)
     assert newest(trial) == 4
 
 
-def test_links_are_kept_and_pipes_are_not(trial: TrialLayout) -> None:
+def test_checkpoints_keep_links_but_not_pipes(trial: TrialLayout) -> None:
     with checkpoints.new_checkpoint(trial, 1, owner="0-0-0") as folder:
         (folder / "model").write_text("state")
         (folder / "latest").symlink_to("model")
@@ -204,7 +204,7 @@ def test_links_are_kept_and_pipes_are_not(trial: TrialLayout) -> None:
     assert newest(trial) is None
 
 
-def test_a_folder_that_went_away_is_an_error_that_says_so(trial: TrialLayout) -> None:
+def test_a_checkpoint_folder_that_disappears_is_an_error_with_its_name(trial: TrialLayout) -> None:
     with pytest.raises(CheckpointError, match="step 3 cannot be completed"):
         checkpoints.commit(trial, 3, trial.checkpoints / ".work")
 

@@ -96,7 +96,7 @@ def test_compacted_runs_are_neither_raw_nor_ready_and_replaced_parts_are_gone() 
     assert (list(packing.raw), packing.ready, packing.batches) == ([B], {}, {})
     assert (list(packing.parts), packing.files) == (["1-1"], 0)
     packing.apply(FilesCompacted("1-3", (), (), ("1-1",)))
-    assert (list(packing.parts), packing.told) == (["1-3"], {"1-1", "1-3"})
+    assert (list(packing.parts), packing.recorded) == (["1-3"], {"1-1", "1-3"})
 
 
 def contents(packing: CompactionState) -> dict[str, object]:

@@ -34,7 +34,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
-def test_a_stale_handle_is_tried_once_more(number: int) -> None:
+def test_a_stale_handle_is_retried_once(number: int) -> None:
     action = Flaky(number)
     assert (retry_once(action), action.calls) == ("done", 2)
 
@@ -48,7 +48,7 @@ def test_a_handle_that_stays_stale_is_an_error(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENOENT])
-def test_other_errors_are_not_tried_again(number: int) -> None:
+def test_other_errors_are_not_retried(number: int) -> None:
     action = Flaky(number)
     with pytest.raises(OSError, match=os.strerror(number)):
         retry_once(action)
@@ -70,7 +70,7 @@ def test_reading_survives_a_stale_handle(tmp_path: Path, monkeypatch: pytest.Mon
     assert stale.calls == 2
 
 
-def test_short_writes_go_on_where_they_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     write = os.write
@@ -143,13 +143,13 @@ def test_a_rename_that_did_not_happen_is_an_error(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_renaming_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_renaming_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         rename(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_leaves_what_was_there_and_no_litter(
+def test_a_full_disk_leaves_the_old_file_and_no_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     (tmp_path / "file").write_bytes(b"old")

@@ -68,7 +68,7 @@ def test_only_so_much_of_a_diff_is_read(repository: Path, monkeypatch: pytest.Mo
     assert (len(diff), state.dirty, state.problem) == (100, True, "")
 
 
-def test_no_commit_no_repository_no_git_and_no_folder_are_told_and_no_error(
+def test_missing_commit_repository_git_or_folder_is_recorded_and_no_error(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty, plain = tmp_path / "empty", tmp_path / "plain"
@@ -86,7 +86,7 @@ def test_no_commit_no_repository_no_git_and_no_folder_are_told_and_no_error(
     )
 
 
-def test_a_repository_of_another_user_is_told_in_git_s_words(
+def test_a_repository_of_another_user_is_recorded_with_git_s_message(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
@@ -107,7 +107,7 @@ def test_a_git_that_takes_too_long_is_killed_with_what_it_started(
     assert git.repository_state(repository)[0].problem == "git rev-parse took too long"
 
 
-def test_variables_that_lead_to_another_repository_are_not_followed(
+def test_git_variables_of_another_repository_are_ignored(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))
@@ -130,7 +130,7 @@ def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert git.strip_credentials(url) == shown
 
 
-def test_the_code_of_a_repository_is_what_is_tracked_or_neither_tracked_nor_ignored(repository: Path) -> None:
+def test_code_files_are_those_tracked_or_untracked_but_not_ignored(repository: Path) -> None:
     (repository / ".gitignore").write_text("data/\n")
     (repository / "data").mkdir()
     (repository / "data" / "big").write_text("")

@@ -115,7 +115,7 @@ def test_a_journal_that_is_only_opened_writes_nothing(layout: Layout) -> None:
     assert segments(layout) == before
 
 
-def test_a_session_opens_with_the_events_of_before_and_a_number_of_its_own(layout: Layout) -> None:
+def test_a_session_opens_with_earlier_events_and_its_own_number(layout: Layout) -> None:
     first = session(layout, notes(0))
     second = session(layout, notes(1))
     third = Journal.open(layout)
@@ -146,7 +146,7 @@ def test_acquiring_twice_is_acquiring_once(layout: Layout) -> None:
     assert segments(layout) == before
 
 
-def test_the_header_names_the_writer_and_how_far_the_one_before_counts(layout: Layout) -> None:
+def test_the_header_names_the_writer_and_how_far_the_previous_segment_is_valid(layout: Layout) -> None:
     session(layout, notes(0))
     size = (layout.journal / "000001.jsonl").stat().st_size
     session(layout, notes(1))
@@ -192,7 +192,7 @@ def test_a_last_line_of_zeros_is_torn_too(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("release", [True, False])
-def test_any_byte_that_changed_before_the_last_line_is_an_error_that_names_file_and_line(
+def test_a_changed_byte_before_the_last_line_is_an_error_with_file_and_line(
     layout: Layout, release: bool
 ) -> None:
     session(layout, notes(0, 1), notes(2), release=release)
@@ -213,7 +213,7 @@ def test_any_byte_that_changed_before_the_last_line_is_an_error_that_names_file_
     assert events(layout) == notes(0, 1, 2)
 
 
-def test_a_byte_that_changed_in_a_whole_last_line_is_an_error_too(layout: Layout) -> None:
+def test_a_changed_byte_in_a_complete_last_line_is_an_error(layout: Layout) -> None:
     session(layout, notes(0), notes(1), release=False)
     path = layout.journal / "000001.jsonl"
     whole = path.read_bytes()
@@ -225,7 +225,7 @@ def test_a_byte_that_changed_in_a_whole_last_line_is_an_error_too(layout: Layout
             events(layout)
 
 
-def test_a_byte_that_changed_in_an_older_segment_is_an_error(layout: Layout) -> None:
+def test_a_changed_byte_in_an_older_segment_is_an_error(layout: Layout) -> None:
     session(layout, notes(0))
     session(layout, notes(1))
     path = layout.journal / "000001.jsonl"
@@ -283,7 +283,7 @@ def test_a_damaged_header_below_a_later_segment_is_an_error(layout: Layout) -> N
         events(layout)
 
 
-def test_files_of_other_names_are_passed_over(layout: Layout) -> None:
+def test_files_with_other_names_are_ignored(layout: Layout) -> None:
     session(layout, notes(0))
     for name in (".000002.jsonl.17.tmp", "000002.jsonl.bak", "README", "2.jsonl"):
         (layout.journal / name).write_bytes(b"?")
@@ -293,7 +293,7 @@ def test_files_of_other_names_are_passed_over(layout: Layout) -> None:
 # --------------------------------------------------------------------------- one driver at a time
 
 
-def test_a_living_driver_keeps_others_out_and_they_are_told_who_it_is(layout: Layout) -> None:
+def test_a_live_driver_refuses_others_with_its_identity(layout: Layout) -> None:
     first = session(layout, notes(0), release=False)
     with pytest.raises(HeldError) as caught:
         Journal.open(layout)
@@ -305,13 +305,13 @@ def test_a_living_driver_keeps_others_out_and_they_are_told_who_it_is(layout: La
     assert current_driver(read_journal(layout)) is None
 
 
-def test_a_driver_that_let_go_lets_the_next_one_in_at_once(layout: Layout) -> None:
+def test_after_a_release_the_next_driver_starts_at_once(layout: Layout) -> None:
     first = session(layout, notes(0))
     first.release()
     assert session(layout, notes(1)).events == notes(0)
 
 
-def test_a_driver_that_let_go_is_none_any_more(layout: Layout) -> None:
+def test_after_a_release_there_is_no_driver(layout: Layout) -> None:
     first = session(layout, notes(0))
     with pytest.raises(HeldError):
         first.commit(notes(1))
@@ -340,7 +340,7 @@ def test_what_a_superseded_driver_writes_is_refused_or_void(
     assert events(layout) == notes(0, 1, 2, 3)
 
 
-def test_letting_go_after_having_been_superseded_is_no_error(layout: Layout, processes: Processes) -> None:
+def test_releasing_after_being_superseded_is_no_error(layout: Layout, processes: Processes) -> None:
     old = session(layout, notes(0), release=False)
     processes.die()
     session(layout, notes(1), release=False)
@@ -349,7 +349,7 @@ def test_letting_go_after_having_been_superseded_is_no_error(layout: Layout, pro
     assert segments(layout) == before
 
 
-def test_becoming_the_driver_fails_if_somebody_committed_meanwhile(layout: Layout) -> None:
+def test_acquire_fails_if_another_driver_committed_meanwhile(layout: Layout) -> None:
     session(layout, notes(0))
     slow = Journal.open(layout)
     session(layout, notes(1))
@@ -359,7 +359,7 @@ def test_becoming_the_driver_fails_if_somebody_committed_meanwhile(layout: Layou
     assert events(layout) == notes(0, 1)
 
 
-def test_becoming_the_driver_fails_if_the_one_thought_dead_writes_until_then(
+def test_acquire_fails_if_the_driver_thought_dead_writes_meanwhile(
     layout: Layout, processes: Processes
 ) -> None:
     old = session(layout, notes(0), release=False)
@@ -373,7 +373,7 @@ def test_becoming_the_driver_fails_if_the_one_thought_dead_writes_until_then(
     assert events(layout) == notes(0, 1, 2)
 
 
-def test_becoming_the_driver_fails_if_a_third_one_became_it_meanwhile(
+def test_acquire_fails_if_a_third_process_acquired_meanwhile(
     layout: Layout, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session(layout, notes(0))
@@ -439,7 +439,7 @@ def line(child: subprocess.Popen[str]) -> str:
     return child.stdout.readline().strip()
 
 
-def test_a_driver_is_taken_over_from_once_its_process_is_killed(
+def test_a_killed_driver_can_be_replaced(
     layout: Layout, start: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     child = start("journal = commit(0); say('ready'); input()")
@@ -452,7 +452,7 @@ def test_a_driver_is_taken_over_from_once_its_process_is_killed(
     assert events(layout) == notes(0, 1)
 
 
-def test_of_many_that_start_at_once_each_drives_alone_or_is_refused(
+def test_of_many_simultaneous_drivers_each_drives_alone_or_is_refused(
     layout: Layout, start: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     code = """
@@ -486,7 +486,7 @@ def silence(layout: Layout, name: str, seconds: float) -> None:
     os.utime(layout.journal / name, (then, then))
 
 
-def test_a_driver_on_another_machine_is_taken_over_from_after_a_silence_only(
+def test_a_driver_on_another_machine_is_replaced_only_after_silence(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far = elsewhere(monkeypatch, layout, 0)
@@ -500,7 +500,7 @@ def test_a_driver_on_another_machine_is_taken_over_from_after_a_silence_only(
     assert events(layout) == notes(0, 1)
 
 
-def test_a_sign_of_life_from_another_machine_keeps_others_out(
+def test_a_heartbeat_from_another_machine_keeps_others_out(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far = elsewhere(monkeypatch, layout, 0)
@@ -515,14 +515,14 @@ def test_a_sign_of_life_from_another_machine_keeps_others_out(
     assert segments(layout) == before
 
 
-def test_a_driver_on_another_machine_that_let_go_lets_the_next_one_in_at_once(
+def test_after_a_release_on_another_machine_the_next_driver_starts_at_once(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere(monkeypatch, layout, 0).release()
     assert session(layout, notes(1)).events == notes(0)
 
 
-def test_a_later_process_of_the_same_number_is_another_one() -> None:
+def test_a_later_process_with_the_same_pid_is_another_process() -> None:
     me = ProcessId.me()
     assert me.alive(0.0)
     assert me.alive(1e9)  # on its own machine silence says nothing
@@ -559,7 +559,7 @@ def test_many_sessions_leave_few_files_and_every_event(
     assert copied <= 10 * size  # each byte a few times, not once for each session
 
 
-def test_sessions_that_died_without_a_word_are_cleared_away(layout: Layout, processes: Processes) -> None:
+def test_empty_segments_of_dead_drivers_are_removed(layout: Layout, processes: Processes) -> None:
     session(layout, notes(0))
     for number in range(2, MERGE_ABOVE + 4):
         (layout.journal / f"{number:06d}.jsonl").write_bytes(b"" if number % 2 else b'{"segm')
@@ -669,7 +669,7 @@ def test_killed_at_any_operation_of_a_merge_the_journal_holds_the_same_events(
     assert len(seen) > len(names), "killed before, between and after the removals"
 
 
-def test_a_disk_too_full_to_merge_does_not_hinder_the_driver(
+def test_a_full_disk_during_a_merge_does_not_stop_the_driver(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(MERGE_ABOVE + 1):
@@ -704,7 +704,7 @@ def test_reading_goes_on_while_files_are_merged_away(
     assert len(segments(layout)) == 2
 
 
-def test_becoming_the_driver_fails_if_files_are_merged_away_meanwhile(
+def test_acquire_fails_if_files_are_merged_meanwhile(
     layout: Layout, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session(layout, notes(0))
@@ -819,7 +819,7 @@ def end(layout: Layout) -> tuple[Position, str]:
     return reading.tail.end, checksum_at(reading)
 
 
-def test_a_journal_ends_where_it_did_while_drivers_come_and_go_and_commit_nothing(layout: Layout) -> None:
+def test_drivers_that_commit_nothing_do_not_move_the_end_of_the_journal(layout: Layout) -> None:
     journal = Journal.open(layout)
     journal.commit(notes(1, 2))
     at, checksum = end(layout)
@@ -838,7 +838,7 @@ def test_a_journal_ends_where_it_did_while_drivers_come_and_go_and_commit_nothin
     assert ends_at(layout, at, checksum=checksum)
 
 
-def test_a_journal_ends_elsewhere_once_anything_was_committed_or_became_void(layout: Layout) -> None:
+def test_a_commit_or_a_void_line_moves_the_end_of_the_journal(layout: Layout) -> None:
     journal = Journal.open(layout)
     journal.commit(notes(1))
     at, checksum = end(layout)
@@ -856,7 +856,7 @@ def test_a_journal_ends_elsewhere_once_anything_was_committed_or_became_void(lay
     assert ends_at(layout, end(layout)[0], checksum=end(layout)[1])
 
 
-def test_a_commit_that_a_newer_driver_did_not_count_is_no_end(layout: Layout) -> None:
+def test_the_journal_does_not_end_at_a_void_commit(layout: Layout) -> None:
     journal = Journal.open(layout)
     journal.commit(notes(1))
     counted, _ = end(layout)

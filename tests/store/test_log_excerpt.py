@@ -92,11 +92,11 @@ OSError: no data
         ("loss: 3\ntime: 12 s\n", "loss: 3 | time: 12 s"),
     ],
 )
-def test_what_says_nothing_is_left_out(text: str, words: str) -> None:
+def test_uninformative_lines_are_left_out(text: str, words: str) -> None:
     assert excerpt(text) == words
 
 
-def test_only_the_end_of_a_large_file_is_read_and_one_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+def test_only_the_end_of_a_large_log_is_read_and_a_missing_log_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("x\n" * 1_000_000 + "the end\n")
     assert read_excerpt(path) == "x | x | the end"

@@ -126,7 +126,7 @@ print("after", is_stdout(Path(sys.argv[1])))
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 @pytest.mark.parametrize("to_file", [True, False])
-def test_standard_output_gets_it_in_its_place(tmp_path: Path, name: str, to_file: bool) -> None:
+def test_standard_output_is_written_at_its_position(tmp_path: Path, name: str, to_file: bool) -> None:
     (tmp_path / "link").symlink_to("/dev/stdout")
     argv = [sys.executable, "-c", WRITES, name]
     if to_file:

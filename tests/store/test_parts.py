@@ -9,11 +9,11 @@ import pytest
 
 from hpcsweep.store.compaction.parts import (
     PartIndex,
-    clear,
-    listed,
+    existing_parts,
     pending_cleanup,
     read_archived,
     remove_orphans,
+    remove_raw_files,
     write_batches,
     write_index,
 )
@@ -62,7 +62,7 @@ def files(layout: Layout) -> list[str]:
 def test_a_part_has_whole_batch_folders_and_then_the_raw_files_go(layout: Layout) -> None:
     taken(layout)
     assert pending_cleanup(layout) == [PART]
-    clear(layout, PART)
+    remove_raw_files(layout, PART)
     assert read_archived(layout, PART, "b/results/0.0.0.json") == b"b results/0.0.0.json"
     assert read_archived(layout, PART, "b/logs/1.log") is None
     assert files(layout) == [
@@ -71,18 +71,18 @@ def test_a_part_has_whole_batch_folders_and_then_the_raw_files_go(layout: Layout
         "trials/0000/1/checkpoints/step-1",
         "trials/0000/1/checkpoints/step-1/state",
     ]
-    assert (pending_cleanup(layout), listed(layout)) == ([], {PART})
-    clear(layout, PART)
+    assert (pending_cleanup(layout), existing_parts(layout)) == ([], {PART})
+    remove_raw_files(layout, PART)
 
 
-def test_what_came_or_grew_after_it_was_taken_stays(layout: Layout) -> None:
+def test_files_that_appeared_or_grew_after_they_were_read_stay(layout: Layout) -> None:
     taken(layout)
     put(layout.batch("a").result(0, 1, 0), "late")
     put(layout.batch("b").log(0), "b logs/0.log and more")
     put(layout.trial(0).metrics(0, 0, 0), "first and more")
     put(layout.trial(0).metrics(0, 2, 0), "late")
     before = [path for path in files(layout) if "batches" in path]
-    clear(layout, PART)
+    remove_raw_files(layout, PART)
     assert [path for path in files(layout) if "batches" in path] == before
     assert sorted(path.name for path in layout.trial(0).root.glob("m*")) == [
         "metrics-0.0.0.jsonl",
@@ -94,35 +94,35 @@ def test_what_came_or_grew_after_it_was_taken_stays(layout: Layout) -> None:
 def test_a_link_in_a_batch_folder_keeps_the_folder(layout: Layout) -> None:
     os.symlink("/etc/hosts", layout.batch("a").root / "hosts")
     taken(layout)
-    clear(layout, PART)
+    remove_raw_files(layout, PART)
     assert sorted(path.name for path in layout.batches.iterdir()) == ["a"]
     assert read_archived(layout, PART, "a/hosts") is None
 
 
-def test_a_removal_that_was_cut_off_is_finished(layout: Layout) -> None:
+def test_an_interrupted_removal_is_finished(layout: Layout) -> None:
     taken(layout)
     layout.batch("a").root.rename(layout.batches / ".gone-a")
     (layout.batches / ".gone-a/manifest.jsonl").unlink()
     layout.trial(0).metrics(0, 0, 0).unlink()
-    clear(layout, PART)
+    remove_raw_files(layout, PART)
     assert not any(layout.batches.iterdir())
     assert not layout.trial(0).root.exists()
 
 
-def test_a_folder_that_cannot_be_removed_yet_is_tried_again_by_the_next_session(
+def test_a_folder_that_cannot_be_removed_is_retried_by_the_next_session(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken(layout)
     with monkeypatch.context() as patch:  # as where another node has a file of it open
         patch.setattr("hpcsweep.store.compaction.parts.shutil.rmtree", lambda *_, **__: None)
-        clear(layout, PART)
+        remove_raw_files(layout, PART)
     assert pending_cleanup(layout) == [PART]
     assert read_archived(layout, PART, "a/logs/0.log") == b"a logs/0.log"
-    clear(layout, PART)
+    remove_raw_files(layout, PART)
     assert (pending_cleanup(layout), list(layout.batches.iterdir())) == ([], [])
 
 
-def test_only_parts_that_no_driver_can_tell_of_any_more_are_garbage(layout: Layout) -> None:
+def test_only_parts_that_no_driver_can_record_any_more_are_removed(layout: Layout) -> None:
     names = {
         "metrics-000002-1.parquet": False,
         "taken-000002-1.json": False,
@@ -136,6 +136,6 @@ def test_only_parts_that_no_driver_can_tell_of_any_more_are_garbage(layout: Layo
     }
     for name in names:
         put(layout.compacted / name, "")
-    remove_orphans(layout, told={"000002-2"}, upto=3)
+    remove_orphans(layout, recorded={"000002-2"}, upto=3)
     left = {path.name for path in layout.compacted.iterdir()}
     assert left == {name for name, stays in names.items() if stays}

@@ -93,7 +93,7 @@ def test_only_what_matters_makes_a_new_record(
     assert [one.diff for _, one in list_records(Layout(folder))] == ["1.diff", "1.diff", "3.diff", "3.diff"]
 
 
-def test_of_a_copy_the_first_record_tells_what_it_was_made_of_and_the_others_that_it_is_run(
+def test_the_first_record_describes_the_original_of_a_snapshot_and_later_ones_the_copy(
     tmp_path: Path, code: Path
 ) -> None:
     copy = tmp_path / "r" / "code"
@@ -124,7 +124,7 @@ def test_launches_at_the_same_moment_write_a_record_each(tmp_path: Path) -> None
     assert sorted(claimed) == sorted(f"{number}.json" for number in range(1, 41))
 
 
-def test_a_record_of_a_launch_that_was_killed_is_passed_over_and_its_number_not_used_again(
+def test_a_record_of_a_killed_launch_is_skipped_and_its_number_not_reused(
     tmp_path: Path, program: Program
 ) -> None:
     record(tmp_path, program)
@@ -133,7 +133,7 @@ def test_a_record_of_a_launch_that_was_killed_is_passed_over_and_its_number_not_
     assert record(tmp_path, program, {}) == "3.json"
 
 
-def test_a_diff_that_was_cut_is_said_to_be(
+def test_a_cut_diff_has_a_note(
     tmp_path: Path, code: Path, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(git, "DIFF_BYTES", 2**20)

@@ -21,14 +21,14 @@ def stop(at: float) -> Request:
     return Request("stop", at, "ada", {"why": "enough"})
 
 
-def test_requests_come_back_as_they_were_put_oldest_first(layout: Layout) -> None:
+def test_requests_are_read_as_written_oldest_first(layout: Layout) -> None:
     put = [write_request(layout, stop(at)).name for at in (3.0, 1.0, 2.0)]
     assert list(new_requests(layout, ())) == [
         (name, stop(at)) for name, at in zip(put, (3.0, 1.0, 2.0), strict=True)
     ]
 
 
-def test_a_request_that_was_seen_or_dropped_is_not_read(
+def test_a_request_that_was_seen_or_removed_is_not_read(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = (write_request(layout, stop(at)).name for at in (1.0, 2.0, 3.0))
@@ -37,7 +37,7 @@ def test_a_request_that_was_seen_or_dropped_is_not_read(
     assert list(new_requests(layout, {first})) == [(second, stop(2.0))]
 
 
-def test_dropping_twice_is_dropping_once(layout: Layout) -> None:
+def test_removing_a_request_twice_is_no_error(layout: Layout) -> None:
     name = write_request(layout, stop(1.0)).name
     remove_request(layout, name)
     remove_request(layout, name)
@@ -50,14 +50,14 @@ def test_a_folder_without_requests_has_none(layout: Layout) -> None:
     assert list(new_requests(layout, ())) == []
 
 
-def test_half_written_and_foreign_files_are_passed_over(layout: Layout) -> None:
+def test_half_written_and_foreign_files_are_no_requests(layout: Layout) -> None:
     name = write_request(layout, stop(1.0)).name
     for other in (f".{name}.17.tmp", "README", ".hidden.json"):
         (layout.control / other).write_bytes(b"{")
     assert list(new_requests(layout, ())) == [(name, stop(1.0))]
 
 
-def test_a_request_that_another_driver_takes_up_meanwhile_is_passed_over(layout: Layout) -> None:
+def test_a_request_that_another_driver_removes_meanwhile_is_not_read(layout: Layout) -> None:
     gone, stays = (write_request(layout, stop(at)).name for at in (1.0, 2.0))
     reading = new_requests(layout, _Dropping(layout, gone))
     assert list(reading) == [(stays, stop(2.0))]

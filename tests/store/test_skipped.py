@@ -72,7 +72,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize(("make", "reason"), ODD.values(), ids=ODD)
-def test_an_odd_request_is_named_and_the_others_are_read(
+def test_an_unreadable_request_is_named_and_the_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any], reason: str
 ) -> None:
     layout = Layout(tmp_path)
@@ -86,7 +86,7 @@ def test_an_odd_request_is_named_and_the_others_are_read(
 
 
 @pytest.mark.parametrize(("make", "reason"), ODD.values(), ids=ODD)
-def test_an_odd_result_is_named_and_the_others_are_read(
+def test_an_unreadable_result_is_named_and_the_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any], reason: str
 ) -> None:
     batch = Layout(tmp_path).batch("b")
@@ -179,7 +179,7 @@ def test_a_segment_that_may_not_be_read_is_an_error_that_names_it() -> None:
         assert as_user(read) == f"{segment}: cannot be read: Permission denied"
 
 
-def test_reading_waits_for_no_pipe_and_takes_no_device(tmp_path: Path) -> None:
+def test_reading_never_blocks_on_a_pipe_or_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="is a pipe, not a file"):
         read_bytes(tmp_path / "pipe")
@@ -204,7 +204,7 @@ def test_a_link_that_somebody_planted_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "link").is_symlink()
 
 
-def test_a_long_name_has_a_temporary_one_that_fits(tmp_path: Path) -> None:
+def test_the_temporary_name_of_a_long_name_is_short_enough(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 127)  # of at most 255 bytes
     write_atomic(path, b"all")
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
@@ -276,7 +276,7 @@ def test_reports_can_be_read_whatever_umask_training_code_sets() -> None:
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs two users")
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_the_owner_of_a_sweep_can_read_and_remove_what_a_colleague_asks(umask: int) -> None:
+def test_the_owner_of_a_sweep_can_read_and_remove_a_colleague_s_request(umask: int) -> None:
     with open_folder() as root:
         layout = Layout(root / "sweep")
         layout.root.mkdir()

@@ -133,7 +133,7 @@ def test_links_never_lead_from_the_copy_back_to_code_that_was_copied(code: Path,
     assert not {"broken", "loop", "zero", "pipe"} & set(os.listdir(copy))
 
 
-def test_what_is_left_of_a_killed_copy_goes_and_a_copy_that_never_served_is_replaced(code: Path) -> None:
+def test_leftovers_of_a_killed_copy_are_removed_and_an_unused_copy_is_replaced(code: Path) -> None:
     folder = code / "results" / "s"
     (folder / ".code-7.tmp").mkdir()
     (folder / ".code-7.tmp" / "train.py").write_text("half")
@@ -158,7 +158,7 @@ def test_too_much_is_refused_with_the_largest_files_and_what_to_do(
         list_code(function(code), code / "results" / "s")
 
 
-def test_code_of_which_no_copy_would_be_run_is_refused(code: Path) -> None:
+def test_code_whose_copy_would_not_run_is_refused(code: Path) -> None:
     results = code / "results" / "s"
     installed = Program(workdir=str(code), metric="m", function="json.decoder:JSONDecoder")
     with pytest.raises(SpecError, match=r"'json' is not in .*my code: set train.workdir"):

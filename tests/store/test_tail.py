@@ -124,7 +124,7 @@ class Drivers:
 
 @pytest.mark.usefixtures("merging")
 @pytest.mark.parametrize("seed", range(12))
-def test_many_looks_tell_what_one_reading_tells_whatever_drivers_do_meanwhile(
+def test_polls_give_what_one_reading_gives_whatever_drivers_do_meanwhile(
     layout: Layout, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -171,7 +171,7 @@ def test_each_commit_is_decoded_once_although_segments_are_merged(
     assert (counting.count, reader.anew) == (60, 1)
 
 
-def test_a_look_at_what_has_not_changed_opens_only_the_newest_segment(
+def test_a_poll_without_changes_opens_only_the_newest_segment(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(6):
@@ -190,7 +190,7 @@ def test_a_look_at_what_has_not_changed_opens_only_the_newest_segment(
     assert opened == ["000006.jsonl"]
 
 
-def test_what_was_read_and_became_void_is_taken_back(layout: Layout) -> None:
+def test_events_that_became_void_are_withdrawn(layout: Layout) -> None:
     session(layout, notes(0))
     end = read_journal(layout).tail
     assert end is not None
@@ -204,7 +204,7 @@ def test_what_was_read_and_became_void_is_taken_back(layout: Layout) -> None:
     assert reader.anew == 2
 
 
-def test_who_drives_is_told_until_he_lets_go(layout: Layout) -> None:
+def test_the_driver_is_known_until_it_releases(layout: Layout) -> None:
     reader = Reader(layout)
     reader.poll()
     assert (reader.follower.empty, reader.follower.driver) == (True, None)
@@ -217,7 +217,7 @@ def test_who_drives_is_told_until_he_lets_go(layout: Layout) -> None:
     assert reader.follower.driver is None
 
 
-def test_damage_is_told_in_the_words_of_a_whole_reading(
+def test_damage_gives_the_same_error_as_reading_the_whole_journal(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session(layout, notes(0), notes(1))
@@ -237,7 +237,7 @@ def test_damage_is_told_in_the_words_of_a_whole_reading(
         assert str(caught.value) == str(expected.value)
 
 
-def test_a_folder_that_cannot_be_read_is_told(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_an_error_in_words(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     session(layout, notes(0))
     reader = Reader(layout)
     reader.poll()

@@ -25,7 +25,14 @@ from hpcsweep.store.batch import (
     write_manifest,
     write_result,
 )
-from hpcsweep.store.compaction.parts import PartIndex, Tables, clear, read_tables, write_index, write_tables
+from hpcsweep.store.compaction.parts import (
+    PartIndex,
+    Tables,
+    read_tables,
+    remove_raw_files,
+    write_index,
+    write_tables,
+)
 from hpcsweep.store.files import Skipped
 from hpcsweep.store.git import GitState
 from hpcsweep.store.journal.segments import checksum_at, encode_line, read_journal
@@ -66,8 +73,8 @@ def write_a_part_index(layout: Layout) -> Path:
     return layout.index_part("000001-1")
 
 
-def clear_part(layout: Layout) -> bool:
-    clear(layout, "000001-1")
+def remove_part(layout: Layout) -> bool:
+    remove_raw_files(layout, "000001-1")
     return layout.index_part("000001-1").exists()
 
 
@@ -165,7 +172,7 @@ KINDS = {
         [REQUEST],
         is_skipped=True,
     ),
-    "part index": Kind(write_a_part_index, lambda layout, _: clear_part(layout), False),
+    "part index": Kind(write_a_part_index, lambda layout, _: remove_part(layout), False),
     "provenance record": Kind(
         write_a_record,
         lambda layout, skipped: [record for _, record in list_records(layout, skipped)],
@@ -239,7 +246,7 @@ def test_a_file_without_a_version_loads_as_version_1(layout: Layout, name: str) 
     assert not skipped
 
 
-def test_tables_of_a_newer_version_are_not_used_as_the_journal_has_it_all(layout: Layout) -> None:
+def test_tables_of_a_newer_version_are_ignored(layout: Layout) -> None:
     path = write_some_tables(layout)
     set_version(path, 2)
     assert read_tables(layout) is None

@@ -117,7 +117,7 @@ KERNEL = "killed by the kernel: out of memory"
         ),
     ],
 )
-def test_how_a_run_ended(
+def test_each_process_exit_has_its_outcome(
     ended: ProcessExit, measured: ObjectiveReading, reached: int, verdict: RunOutcome
 ) -> None:
     assert classify(ended, measured, resource=9, reached=reached) == verdict
@@ -185,7 +185,7 @@ def test_the_best_value_of_the_rungs_below_counts_only_for_a_run_that_goes_on_fr
     assert measured(tmp_path, {(1, 1, 0): {9: math.nan}}, start=3, at="best", best=0.2).value == 0.2
 
 
-def test_a_run_that_reports_nothing_after_it_went_on_is_told_so_though_the_rungs_below_are_compacted(
+def test_a_resumed_run_without_reports_fails_although_lower_rungs_are_compacted(
     tmp_path: Path,
 ) -> None:
     found = measured(tmp_path, {}, start=3, at="best", best=0.2)
@@ -200,7 +200,7 @@ def test_a_run_that_reports_nothing_after_it_went_on_is_told_so_though_the_rungs
     )
 
 
-def test_a_value_that_is_not_finite_is_told_from_none(tmp_path: Path) -> None:
+def test_a_value_that_is_not_finite_differs_from_no_value(tmp_path: Path) -> None:
     nan = {(1, 1, 0): {8: 0.5, 9: math.nan}}
     assert measured(tmp_path / "last", nan, start=3, at="last").failure is FailureKind.NOT_FINITE
     assert measured(tmp_path / "best", nan, start=3, at="best").failure is None

@@ -140,7 +140,7 @@ def test_training_that_goes_wrong_is_a_failed_run_that_says_why(
         "raise MemoryError",
     ],
 )
-def test_running_out_of_memory_is_told_from_other_failures(bench: Bench, body: str) -> None:
+def test_out_of_memory_is_its_own_outcome(bench: Bench, body: str) -> None:
     bench.plan_python(f"def train(trial):\n    {body}\n")
     assert bench.work().outcome is Outcome.OUT_OF_MEMORY
 
@@ -225,7 +225,7 @@ def wait_for(bench: Bench, name: str) -> None:
     ("signum", "why"),
     [(signal.SIGUSR2, Interruption.TIMEOUT), (signal.SIGTERM, Interruption.PREEMPTED)],
 )
-def test_a_told_run_makes_its_checkpoint_and_goes_on_from_it_in_the_next_start(
+def test_a_signalled_run_checkpoints_and_resumes_from_it_in_the_next_start(
     bench: Bench, signum: signal.Signals, why: Interruption
 ) -> None:
     code = """
@@ -397,7 +397,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_
     assert (result.outcome, result.value, result.start, result.step) == (Outcome.COMPLETED, 1 / 3, 3, 3)
 
 
-def test_a_last_value_that_was_lost_is_trained_for_again(bench: Bench) -> None:
+def test_a_lost_last_report_is_trained_again(bench: Bench) -> None:
     code = """
         import os, pathlib
         def train(trial):
@@ -430,7 +430,7 @@ def test_a_last_value_that_was_lost_is_trained_for_again(bench: Bench) -> None:
         ("x" * 80, f"'{'x' * 60}...'"),
     ],
 )
-def test_a_metric_that_was_printed_and_is_no_number_is_told_with_its_text(
+def test_a_printed_metric_that_is_no_number_is_an_error_with_its_text(
     bench: Bench, printed: str, message: str
 ) -> None:
     bench.code(f"print('loss', 1.0); print('val_error', {printed!r})")
@@ -443,7 +443,7 @@ def test_a_metric_that_was_printed_and_is_no_number_is_told_with_its_text(
     assert (result.outcome, result.failure, result.message) == (Outcome.FAILED, FailureKind.UNREADABLE, told)
 
 
-def test_a_step_that_is_no_number_is_told_with_its_text(bench: Bench) -> None:
+def test_a_printed_step_that_is_no_number_is_an_error_with_its_text(bench: Bench) -> None:
     bench.code("print('epoch 1/3 val_error 0.5')")
     pattern = r"epoch (?P<step>\S+) val_error (?P<val_error>\S+)"
     bench.plan_command("{python} train.py", bench.run(resource=1), metrics=(pattern,))
@@ -460,7 +460,7 @@ NOISE = (
 )
 
 
-def test_a_command_that_fails_is_told_with_its_exit_code_and_its_last_three_lines(bench: Bench) -> None:
+def test_a_failed_command_is_reported_with_exit_code_and_last_three_lines(bench: Bench) -> None:
     bench.code(f"import sys; print('{NOISE}'); sys.exit(3)")
     bench.plan_command("{python} train.py")
     assert bench.work().message == "exit code 3: two | three | four"
@@ -468,7 +468,7 @@ def test_a_command_that_fails_is_told_with_its_exit_code_and_its_last_three_line
 
 @pytest.mark.parametrize("shell", [False, True])
 @pytest.mark.parametrize("command", ["./prog.sh {lr}", "bash prog.sh {lr}"])
-def test_a_script_with_windows_line_ends_is_called_what_it_is(
+def test_a_script_with_windows_line_ends_is_named_in_the_error(
     bench: Bench, command: str, shell: bool
 ) -> None:
     path = Path(bench.code("", "prog.sh"))
@@ -591,7 +591,7 @@ def test_a_script_of_an_earlier_version_leaves_the_task_to_slurm_s_variables(
     assert (result.task, result.restart, result.job, result.node) == (0, restart, "17_0", "n1")
 
 
-def test_a_worker_that_is_not_told_its_task_is_refused(bench: Bench) -> None:
+def test_a_worker_without_task_index_is_refused(bench: Bench) -> None:
     bench.plan_python(GOOD)
     argv = [sys.executable, "-m", "hpcsweep.worker", str(bench.batch.root)]
     done = subprocess.run(argv, env=bench.environment(), capture_output=True, text=True, check=False)

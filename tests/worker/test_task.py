@@ -86,7 +86,7 @@ def test_runs_in_one_lane_go_one_after_another_each_with_its_log_and_all_gpus(be
         assert f"here is {trial}\n" in bench.log(0, trial)
 
 
-def test_a_told_task_starts_no_further_run_and_the_next_start_does_what_is_left(bench: Bench) -> None:
+def test_a_signalled_task_starts_no_further_run_and_the_next_start_does_the_rest(bench: Bench) -> None:
     code = """
         import os, pathlib, time
         def train(trial):
@@ -236,7 +236,7 @@ def test_no_further_run_begins_once_the_abandoned_batch_was_compacted(bench: Ben
     assert [result.trial for result in bench.results()] == [0]
 
 
-def test_a_start_that_has_told_its_result_already_does_not_tell_another(bench: Bench) -> None:
+def test_a_start_with_a_result_writes_no_other(bench: Bench) -> None:
     bench.plan_python(SHOW, bench.run(trial=0))
     first = bench.work()
     assert bench.work() == first
@@ -290,7 +290,7 @@ def test_a_task_begins_no_run_where_the_first_of_the_batch_failed_alike(
     assert {t: found for t, found in outcomes(bench).items() if t not in trained} == left
 
 
-def test_a_task_whose_set_up_failed_trains_nothing_and_tells_the_line_and_its_words(bench: Bench) -> None:
+def test_a_task_whose_setup_failed_trains_nothing_and_reports_the_line_and_its_output(bench: Bench) -> None:
     bench.plan_python(NAME_ERROR % 0, bench.run(trial=0), bench.run(trial=1))
     log = bench.batch.log(0)
     log.parent.mkdir(parents=True)

@@ -65,14 +65,14 @@ class WritePart(msgspec.Struct, frozen=True, tag="write"):
     Attributes:
         runs: By trial and rung.
         replaces: Parts whose reports are merged into this one.
-        told: Every part in the journal.
+        recorded: Every part in the journal.
     """
 
     part: str
     runs: tuple[CompactableRun, ...] = ()
     batches: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
 
 
 class CleanUpPart(msgspec.Struct, frozen=True, tag="clear"):
@@ -133,8 +133,8 @@ class PartIndex(msgspec.Struct, frozen=True):
 _index_decoder = msgspec.json.Decoder(PartIndex)
 
 
-def write_index(layout: Layout, part: str, taken: PartIndex) -> None:
-    write_atomic(layout.index_part(part), msgspec.json.encode(taken))
+def write_index(layout: Layout, part: str, index: PartIndex) -> None:
+    write_atomic(layout.index_part(part), msgspec.json.encode(index))
 
 
 def write_batches(layout: Layout, part: str, batches: Collection[str]) -> dict[str, dict[str, int]]:
@@ -145,7 +145,7 @@ def write_batches(layout: Layout, part: str, batches: Collection[str]) -> dict[s
     with atomic_file(layout.batches_part(part), mode=mode) as file, zipfile.ZipFile(file, "w") as archive:
         for batch in batches:
             folder = layout.batch(batch).root
-            # A folder with something that cannot be archived is not cleared: see `_clear_batch`.
+            # A folder with something that cannot be archived is not cleared: see `_remove_batch`.
             found[batch] = {}
             for name, size in sorted(_files(folder).items()):
                 if size >= 0:
@@ -201,15 +201,15 @@ def pending_cleanup(layout: Layout) -> list[str]:
     return sorted(part for name, part, _ in _listed(layout) if name == layout.index_part(part).name)
 
 
-def listed(layout: Layout) -> set[str]:
+def existing_parts(layout: Layout) -> set[str]:
     """All parts of which a file exists, in the journal or not; one readdir."""
     return {part for _, part, _ in _listed(layout)}
 
 
-def remove_orphans(layout: Layout, *, told: Collection[str], upto: int) -> None:
-    """Remove parts that are not in the journal (`told`), up to the driver's segment `upto`."""
+def remove_orphans(layout: Layout, *, recorded: Collection[str], upto: int) -> None:
+    """Remove parts that are not in the journal (`recorded`), up to the driver's segment `upto`."""
     for name, part, segment in _listed(layout):
-        if segment <= upto and (part not in told or name.startswith(".")):
+        if segment <= upto and (part not in recorded or name.startswith(".")):
             with contextlib.suppress(OSError):  # a folder of that name is none of ours
                 (layout.compacted / name).unlink()
 
@@ -219,20 +219,20 @@ def segment_of(part: str) -> int:
     return int(part.partition("-")[0])
 
 
-def clear(layout: Layout, part: str) -> None:
+def remove_raw_files(layout: Layout, part: str) -> None:
     """Remove the raw files that are in the part. Idempotent, and safe beside another process that does it.
 
     A file or folder that changed since stays: its content is nowhere else.
     """
     path = layout.index_part(part)
     try:
-        taken = decode(read_bytes(path), _index_decoder, path)
+        index = decode(read_bytes(path), _index_decoder, path)
     except FileNotFoundError:
         return
-    left = [batch for batch, files in taken.batches.items() if not _clear_batch(layout, batch, files)]
-    for trial, files in taken.trials.items():
-        _clear_trial(layout, trial, files)
-    for old in taken.replaces:
+    left = [batch for batch, files in index.batches.items() if not _remove_batch(layout, batch, files)]
+    for trial, files in index.trials.items():
+        _remove_trial(layout, trial, files)
+    for old in index.replaces:
         with contextlib.suppress(FileNotFoundError):
             layout.reports_part(old).unlink()
     if not left:
@@ -240,7 +240,7 @@ def clear(layout: Layout, part: str) -> None:
             path.unlink()
 
 
-def _clear_batch(layout: Layout, batch: str, files: dict[str, int]) -> bool:
+def _remove_batch(layout: Layout, batch: str, files: dict[str, int]) -> bool:
     """Whether nothing is left: a file may be in use on another node, and is tried again."""
     folder = layout.batch(batch).root
     hidden = folder.with_name(f".gone-{batch}")
@@ -251,7 +251,7 @@ def _clear_batch(layout: Layout, batch: str, files: dict[str, int]) -> bool:
     return not hidden.exists()
 
 
-def _clear_trial(layout: Layout, trial: int, files: dict[str, int]) -> None:
+def _remove_trial(layout: Layout, trial: int, files: dict[str, int]) -> None:
     root = layout.trial(trial).root
     for name, size in files.items():
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Packing: which raw files of a sweep may go into a part, and which parts there are; a fold over events.
+"""Which raw files of a sweep may go into a part, and which parts there are; a fold over events.
 
 A run is ready once it came to its end by itself and none of its attempts can go on anywhere. Runs that
 failed or wait stay raw: their next attempt may read what the ones before have reported.
@@ -32,7 +32,7 @@ class CompactionState:
         batches: Batches that have left the cluster, or never reached it, and whose folders are
             raw: about how many files each has.
         parts: Those that hold reports and were not replaced, oldest first.
-        told: Every part that ever was.
+        recorded: Every part that ever was.
         files: About how many raw files the runs and batches have that are ready.
     """
 
@@ -41,7 +41,7 @@ class CompactionState:
         self.ready: dict[RunId, RunFinished] = {}
         self.batches: dict[str, int] = {}
         self.parts: dict[str, None] = {}
-        self.told: set[str] = set()
+        self.recorded: set[str] = set()
         self.files = 0
         self._live: dict[str, BatchPlanned] = {}
         #: In how many live batches a run is: in two where a given-up attempt told its end late.
@@ -57,11 +57,11 @@ class CompactionState:
 
     @classmethod
     def replay(cls, events: Iterable[AnyEvent]) -> CompactionState:
-        """The packing after these events."""
-        packing = cls()
+        """The state after these events."""
+        state = cls()
         for event in events:
-            packing.apply(event)
-        return packing
+            state.apply(event)
+        return state
 
     def apply(self, event: AnyEvent) -> None:
         """Take one event in."""
@@ -118,4 +118,4 @@ class CompactionState:
             del self.parts[part]
         if event.holds_reports:
             self.parts[event.part] = None
-        self.told.add(event.part)
+        self.recorded.add(event.part)

@@ -31,8 +31,8 @@ from hpcsweep.store.compaction.parts import (
     Tables,
     WritePart,
     WriteTables,
-    clear,
     remove_orphans,
+    remove_raw_files,
     segment_of,
     write_batches,
     write_index,
@@ -53,20 +53,20 @@ if TYPE_CHECKING:
 
 #: How long a file that is there may stay invisible on another node.
 VISIBLE_S: Final = 120.0
-_orders = msgspec.json.Decoder(CompactionTask)
+_task_decoder = msgspec.json.Decoder(CompactionTask)
 
 
-def run_compaction_task(layout: Layout, order: CompactionTask, *, now: float) -> CompactionResult:
+def run_compaction_task(layout: Layout, task: CompactionTask, *, now: float) -> CompactionResult:
     """Run the task; `now` is Unix time."""
-    match order:
+    match task:
         case WritePart():
-            return CompactionResult(_write_part(layout, order, now=now))
+            return CompactionResult(_write_part(layout, task, now=now))
         case CleanUpPart():
-            clear(layout, order.part)
+            remove_raw_files(layout, task.part)
         case WriteTables():
             _write_tables(layout)
         case RemoveCheckpoints():
-            return _remove_checkpoints(layout, order.trials)
+            return _remove_checkpoints(layout, task.trials)
     return CompactionResult()
 
 
@@ -83,49 +83,49 @@ def _remove_checkpoints(layout: Layout, trials: Iterable[int]) -> CompactionResu
     return CompactionResult(trials=tuple(gone), had=tuple(had), files=files, bytes=size)
 
 
-def _write_part(layout: Layout, order: WritePart, *, now: float) -> tuple[RunId, ...]:
+def _write_part(layout: Layout, task: WritePart, *, now: float) -> tuple[RunId, ...]:
     """The runs in the part; nothing is written if it would be empty."""
     make_dirs(layout.compacted)
-    remove_orphans(layout, told=order.told, upto=segment_of(order.part))
+    remove_orphans(layout, recorded=task.recorded, upto=segment_of(task.part))
     reports = ReportColumns()
     trials: dict[int, dict[str, int]] = {}
-    taken: list[RunId] = []
-    for trial, group in groupby(order.runs, key=lambda candidate: candidate.trial):
+    compacted: list[RunId] = []
+    for trial, group in groupby(task.runs, key=lambda candidate: candidate.trial):
         for candidate, files in _visible(layout, trial, group, now=now):
             reports.add(candidate.run, files.values())
             trials.setdefault(trial, {}).update((name, len(data)) for name, data in files.items())
-            taken.append(candidate.run)
-    if taken or order.replaces:
-        older = [read_part(layout.reports_part(part)) for part in order.replaces]
-        _write_parquet(layout.reports_part(order.part), concat_tables([*older, reports.table()]))
-    batches = write_batches(layout, order.part, order.batches) if order.batches else {}
-    if taken or order.replaces or batches:
-        write_index(layout, order.part, PartIndex(trials, batches, order.replaces))
-    return tuple(taken)
+            compacted.append(candidate.run)
+    if compacted or task.replaces:
+        older = [read_part(layout.reports_part(part)) for part in task.replaces]
+        _write_parquet(layout.reports_part(task.part), concat_tables([*older, reports.table()]))
+    batches = write_batches(layout, task.part, task.batches) if task.batches else {}
+    if compacted or task.replaces or batches:
+        write_index(layout, task.part, PartIndex(trials, batches, task.replaces))
+    return tuple(compacted)
 
 
 def _visible(
     layout: Layout, trial: int, candidates: Iterable[CompactableRun], *, now: float
 ) -> Iterator[tuple[CompactableRun, dict[str, bytes]]]:
     """The runs of a trial whose reports are all visible on this node, with their files by name."""
-    wanted = list(candidates)
-    paths = [layout.trial(trial).metrics(one.rung, one.attempt, one.restart) for one in wanted]
+    runs = list(candidates)
+    paths = [layout.trial(trial).metrics(run.rung, run.attempt, run.restart) for run in runs]
     for path in paths:
         os.path.exists(path)  # has NFS ask for this very name, and so look again at the folder
     unread = Skipped()
     found = raw_files(layout, trial, unread)
-    for one, path in zip(wanted, paths, strict=True):
-        files = {file.name: file.data for file in found.get(one.rung, ())}
+    for run, path in zip(runs, paths, strict=True):
+        files = {file.name: file.data for file in found.get(run.rung, ())}
         if unread:  # they stay where they are, for whoever makes them readable
             continue
-        if path.name in files or one.valued_at is None or now - one.valued_at > VISIBLE_S:
-            yield one, files
+        if path.name in files or run.valued_at is None or now - run.valued_at > VISIBLE_S:
+            yield run, files
 
 
 def _write_tables(layout: Layout) -> None:
     """Writes nothing if the sweep goes on meanwhile."""
     reading = read_journal(layout)
-    state, packing = SweepState.replay(reading.events), CompactionState.replay(reading.events)
+    state, compaction = SweepState.replay(reading.events), CompactionState.replay(reading.events)
     if state.started is None or state.ended is None or reading.tail is None:
         return
     tables = Tables(
@@ -134,8 +134,8 @@ def _write_tables(layout: Layout) -> None:
         state.started.name,
         state.started.identity,
         best_of(state),
-        tuple(packing.parts),
-        tuple(sorted(packing.raw)),
+        tuple(compaction.parts),
+        tuple(sorted(compaction.raw)),
         simulated=state.simulated,
     )
     make_dirs(layout.compacted)
@@ -156,10 +156,10 @@ def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
     layout = Layout(Path(arguments[0]))
     for line in source:
         try:
-            answer = run_compaction_task(layout, _orders.decode(line), now=time.time())
+            result = run_compaction_task(layout, _task_decoder.decode(line), now=time.time())
         except Exception as error:
-            answer = CompactionResult(error=f"{type(error).__name__}: {error}")
-        target.write(msgspec.json.encode(answer) + b"\n")
+            result = CompactionResult(error=f"{type(error).__name__}: {error}")
+        target.write(msgspec.json.encode(result) + b"\n")
         target.flush()
     return 0
 
