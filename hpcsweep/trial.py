@@ -37,7 +37,7 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import MetricsWriter, check_metric_name, check_step, to_number
 from hpcsweep.store.run_file import RunFile, read_run_file
 
-#: Asked in this order; the first that holds a number is this process's rank. Launchers come before
+#: The first that holds a number is this process's rank. Launchers come before
 #: SLURM_PROCID, which is 0 in every process that mpirun or torchrun started inside one Slurm task.
 _RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 

@@ -214,7 +214,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int = version_field()
 
 
-#: A task, its restart and which of its runs it is.
+#: Task, restart and number of the run in its task.
 _RESULT_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)\.json")
 _result_encoder = msgspec.json.Encoder()
 _result_decoder = msgspec.json.Decoder(Result)

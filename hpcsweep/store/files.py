@@ -25,9 +25,9 @@ from hpcsweep.errors import FolderUnavailable
 T = TypeVar("T")
 
 _PARENT_TRIES = 3
-#: Characters of a file's name that are kept in the temporary name beside it: it must not grow too long.
+#: How many characters of a file's name its temporary name keeps: it must not grow too long.
 _KEPT_OF_NAME: Final = 48
-#: What a file is called that is not a regular one.
+#: Words for files that are not regular.
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -35,7 +35,7 @@ _KINDS: Final = (
     (stat.S_ISLNK, "a link"),
 )
 
-#: Begins our own lines in the logs of tasks.
+#: Prefix of our own lines in the logs of tasks.
 OURS = "[hpcsweep]"
 
 
@@ -287,9 +287,9 @@ def file_server_time(folder: Path) -> float:
         return time.time()
 
 
-#: So many are named; of more only the number.
+#: How many skipped files are named.
 NAMED: Final = 5
-#: What is larger is neither a request nor a result.
+#: Size limit of requests and results.
 SMALL_BYTES: Final = 1 << 20
 
 

@@ -17,14 +17,14 @@ from typing import Final
 
 import msgspec
 
-#: So long all questions about one folder may take together.
+#: Seconds for all git commands on one folder together.
 PATIENCE_S: Final = 5.0
-#: Untracked files and folders that are named.
+#: How many untracked files and folders are recorded.
 NAMED: Final = 200
-#: Of a diff so much is kept.
+#: How much of a diff is kept.
 DIFF_BYTES: Final = 10 * 2**20
 
-#: Set where git itself starts a program, a hook say: they would lead to another repository.
+#: Set by git for hooks; they would lead to another repository.
 _MISLEADING: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
 
 

@@ -9,17 +9,17 @@ from typing import Final
 
 from hpcsweep.store.files import OURS, open_regular
 
-#: Between the lines of a message.
+#: Joins the lines of an excerpt.
 SEPARATOR: Final = " | "
 LINES: Final = 3
 _LINE_LENGTH: Final = 300
 _TAIL: Final = 64 * 1024
 
-#: Colours and other sequences for a terminal; other characters that print nothing.
+#: Terminal escape sequences, and characters that print nothing.
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _UNPRINTED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-#: Lines that come after an error whatever it was, or around it.
+#: Lines around errors that say nothing about them.
 _BOILERPLATE: Final = tuple(
     map(
         re.compile,
@@ -48,11 +48,11 @@ _BOILERPLATE: Final = tuple(
         ),
     )
 )
-#: A bar that is drawn again and again, such as `42%|####  | 42/100 [00:01<00:02, 30.1it/s]`.
+#: A progress bar such as `42%|####  | 42/100 [00:01<00:02, 30.1it/s]`.
 _PROGRESS: Final = re.compile(r"\d+%\s*\|.*\||\d+/\d+ \[.*(it|s|batch|ex\w*)/(s|it)|^\s*\d+%\s*\S*$")
-#: What torchrun puts before what its processes say.
+#: torchrun's prefix of its processes' lines.
 _RANK: Final = re.compile(r"^\[(?:rank|default)\d+\]: ?")
-#: A frame of a traceback, and what it shows of the code, which is indented.
+#: A traceback frame, or its indented code.
 _FRAME: Final = re.compile(r'^\s+(File ".*", line \d+|\S)')
 
 

@@ -21,7 +21,7 @@ from hpcsweep.store.files import open_new, rename, temporary_name, write_all
 STDOUT: Final = Path("-")
 #: A folder of descriptors of this process, by its real path.
 _DESCRIPTORS: Final = re.compile(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd")
-#: Links that are followed at most, as the kernel does it.
+#: How many links are followed at most, as in the kernel.
 _MOST_LINKS: Final = 40
 
 

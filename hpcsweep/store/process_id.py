@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-#: A driver on another machine that gave no sign of life for so long is taken for dead. That may
-#: be wrong without harm: it finds itself superseded before its next write or submission.
+#: A driver on another machine without a heartbeat for this long is taken for dead. If that is
+#: wrong, no harm is done: it finds itself superseded before its next write or submission.
 SILENT_S = 90.0
 
 

@@ -30,10 +30,10 @@ from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.snapshot import code_folder, split_command, training_file
 from hpcsweep.store.versions import decode, version_field
 
-#: Files that a command names are told apart by their content, unless they are larger: then they are data.
+#: Larger files that a command names are taken for data, and not hashed.
 FILE_BYTES: Final = 10 * 2**20
 
-#: A record, or the changes that belong to one.
+#: A record or its diff.
 _NAME: Final = re.compile(r"(?P<record>[0-9]+)\.json|(?P<diff>[0-9]+)\.diff")
 _HEADER: Final = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE)
 

@@ -19,7 +19,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.versions import decode, version_field
 
-#: Any name that ends like one: who made a request by hand gave it some name.
+#: Any name with this ending: requests may be written by hand.
 _NAME: Final = re.compile(r"[^.].*\.json", re.DOTALL)
 
 

@@ -24,12 +24,12 @@ from hpcsweep.store.git import GitError, NotARepository, list_code_files, toplev
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.versions import decode, version_field
 
-#: Data and checkpoints are no code: more than this is taken for a mistake.
+#: Larger code is taken for data or checkpoints, a mistake.
 MAX_BYTES: Final = 100 * 2**20
 MAX_FILES: Final = 10_000
-#: For a list of the files: more than for what is only nice to know.
+#: Patience with git; longer than in `git.py`, since the list of files is needed.
 GIT_S: Final = 60.0
-#: So many are named where there is too much.
+#: How many of the largest files are named.
 NAMED: Final = 5
 
 _RECORD: Final = ".hpcsweep.json"
@@ -92,7 +92,7 @@ def list_code(program: Program, results: Path) -> CodeListing:
         root, names = folder, [""]
     except GitError as error:
         raise SpecError(
-            f"train.snapshot: the code in {folder} cannot be listed: {error}; mend that, or set "
+            f"train.snapshot: the code in {folder} cannot be listed: {error}; fix that, or set "
             "train.snapshot: false"
         ) from error
     found = _Found(root, results.resolve())

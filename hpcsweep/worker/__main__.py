@@ -81,11 +81,11 @@ def _submitted_before(environ: Mapping[str, str]) -> Mapping[str, str]:
     return without_launcher(environ) | slurm_task(environ)
 
 
-#: By this variable the process is known; what it submits must not inherit it.
+#: Marks the tick's process; what it submits must not inherit it.
 TICK_VARIABLE: Final = "HPCSWEEP_TICK"
-#: The GPU is held meanwhile.
+#: Time limit of a tick, which holds the task's GPUs.
 LONGEST_S: Final = 180.0
-#: A task that is told to stop lets it finish what it is at: a submission that is cut off costs more.
+#: How long a tick may finish when the task must stop: an interrupted submission costs more.
 TICK_NOTICE_S: Final = 10.0
 
 

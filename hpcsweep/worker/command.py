@@ -143,7 +143,7 @@ def _fill(text: str, values: Mapping[str, Any], known: Collection[str], render: 
 
 
 _SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
-#: What shells and env say of a script whose lines end with a carriage return.
+#: Messages of shells and env about a script with carriage returns.
 _CR_WORDS: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
 _HEAD: Final = 4096
 
@@ -172,14 +172,14 @@ def line_ending_problem(argv: Sequence[str], words: str, *, workdir: str) -> str
         if b"\0" not in head and head.split(b"\n", 1)[0].endswith(b"\r"):
             return _windows(script)
     if _CR_WORDS.search(words):
-        return "a script with Windows line ends (CRLF)? `sed -i 's/\\r$//' SCRIPT` mends it"
+        return "a script with Windows line ends (CRLF)? `sed -i 's/\\r$//' SCRIPT` fixes it"
     return ""
 
 
 def _windows(script: str) -> str:
     return (
         f"{script}: has Windows line ends (CRLF), which Linux takes for part of each line; "
-        f"`sed -i 's/\\r$//' {shell_quote(script)}` mends it"
+        f"`sed -i 's/\\r$//' {shell_quote(script)}` fixes it"
     )
 
 

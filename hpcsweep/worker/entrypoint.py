@@ -16,7 +16,7 @@ import msgspec
 from hpcsweep.bootstrap import use_utf8
 from hpcsweep.trial import current_trial
 
-#: Characters of an error's message at most; the log has all of it.
+#: Longer messages are cut; the log has them whole.
 MESSAGE_LENGTH: Final = 500
 
 

@@ -30,7 +30,7 @@ _OWN = (
     "HPCSWEEP_WORKDIR",
 )
 
-#: Of the task, and of the process that drives a detached sweep on: not the training's business.
+#: Of the task and of its tick; not for training code.
 _TASK: Final = frozenset(
     {"HPCSWEEP_JOB", "HPCSWEEP_NODE", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"}
 )

@@ -21,7 +21,7 @@ _OUT_OF_MEMORY_TEXT = re.compile(
     r"CUDA out of memory|OutOfMemoryError|RESOURCE_EXHAUSTED|(?:^|\| )MemoryError\b"
 )
 
-#: A run that meets these at its own files has made them so: umask, chmod, a folder in place of a file.
+#: Errors that training code causes at its own files: umask, chmod, a folder in place of a file.
 _OWN_FAULTS: Final = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 

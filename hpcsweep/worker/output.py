@@ -11,9 +11,9 @@ from pathlib import Path
 from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
 from hpcsweep.store.log_excerpt import excerpt
 
-#: The last words are looked for in the last so many bytes.
+#: The excerpt is taken from this many last bytes.
 _TAIL = 64 * 1024
-#: Of an output beyond the limit so much is kept of its end.
+#: How much of the end of an output beyond the limit is kept.
 _END = 1 << 20
 
 
@@ -86,10 +86,10 @@ class RunLog:
         os.close(self.fd)
 
 
-#: A "line" longer than this is looked at in pieces: a program must not fill the worker's memory.
+#: Longer lines are matched in pieces: a program must not fill the worker's memory.
 _LONGEST = 1 << 20
 
-#: Characters of what is no number that a message shows.
+#: How many characters of a wrong value a message shows.
 _SHOWN = 60
 _LINE_END = re.compile(rb"[\r\n]+")
 

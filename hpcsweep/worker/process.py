@@ -14,7 +14,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: How long killed processes may take to go; one that sleeps in a dead filesystem never does.
+#: How long to wait for killed processes; one that sleeps in a dead filesystem never goes.
 _VANISH_S = 5.0
 
 

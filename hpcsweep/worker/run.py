@@ -33,10 +33,10 @@ from hpcsweep.worker.process import Child, oom_kills
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
 TERM_S = 2.0
-#: How much later than its child the worker may get a signal meant for both.
+#: How long after its child the worker may get a signal meant for both.
 LINGER_S = 1.0
 
-#: Pieces of 64 KiB that are read of a program's output before anything else is looked at.
+#: How many pieces of 64 KiB of output are read before signals and limits are checked.
 _MOST_READS = 64
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)

@@ -40,17 +40,17 @@ from hpcsweep.worker.run import Attempt
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
 _RETRY_S = (0.2, 1.0, 3.0, 6.0)
 
-#: How often a task of several runs looks whether one of them is to end; each costs a readdir.
+#: Seconds between checks for stop requests, in a task of several runs; each costs a readdir.
 STOP_CHECK_S = 8.0
 
-#: How long a file that is there may stay invisible on another node.
+#: How long an existing file may stay invisible on another node.
 VISIBLE_S = 60.0
 
-#: Failures of the batch count for its next runs only so soon after the first of them: later on runs may go
-#: on for long that have no result yet, and the driver knows of those.
+#: Fail-fast considers only this long after the first failure: later there may be long runs without a result
+#: yet, which only the driver knows.
 _BURST_S = 300.0
 
-#: SIGALRM is this machine's way to say what Slurm says by SIGUSR2: the time is nearly over.
+#: SIGALRM is the local cluster's SIGUSR2: the time is nearly over.
 _STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 

@@ -480,7 +480,7 @@ def test_a_script_with_windows_line_ends_is_named_in_the_error(
     assert result.outcome is Outcome.FAILED
     assert result.message.endswith(
         f"{script}: has Windows line ends (CRLF), which Linux takes for part of each line; "
-        f"`sed -i 's/\\r$//' {script}` mends it"
+        f"`sed -i 's/\\r$//' {script}` fixes it"
     )
 
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-#: How long a file that is there may stay invisible on another node.
+#: How long an existing file may stay invisible on another node.
 VISIBLE_S: Final = 120.0
 _task_decoder = msgspec.json.Decoder(CompactionTask)
 

@@ -25,9 +25,9 @@ from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.versions import check_version, version_field
 
 _NAME = re.compile(r"([0-9]{6,})(?:-([0-9]{6,}))?\.jsonl")
-#: How a line ends, from its checksum on.
+#: Length of a line's end from its checksum on.
 _CRC_BYTES = 11
-#: More than header and release of a driver that committed nothing.
+#: Larger than a segment without commits.
 _SMALL = 4096
 _CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}$')
 

@@ -50,11 +50,11 @@ from hpcsweep.store.journal.segments import (
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 
-#: So many segment files are left alone; more are merged.
+#: More segment files than this are merged.
 MERGE_ABOVE = 12
-#: A sign of life is given at most so often.
+#: Seconds between heartbeats at least.
 HEARTBEAT_S = 15.0
-#: Segments that this process has let go of, where that could not be written too.
+#: Segments that this process released, also if that could not be written.
 _RELEASED: set[Path] = set()
 
 
