@@ -87,12 +87,7 @@ class CompactionManager:
         return self._to_clear is None
 
     def next(
-        self,
-        *,
-        segment: int,
-        remove_at: int = 1,
-        uncleared: Iterable[str] = (),
-        has_tables: bool = False,
+        self, *, segment: int, remove_at: int = 1, uncleared: Iterable[str] = (), has_tables: bool = False
     ) -> Step:
         """What is due now: at most one `Compact`.
 

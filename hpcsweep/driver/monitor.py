@@ -46,13 +46,7 @@ class JobMonitor:
     """
 
     def __init__(
-        self,
-        state: SweepState,
-        *,
-        layout: Layout,
-        settings: DriverConfig,
-        grace_s: float,
-        evidence: Evidence,
+        self, state: SweepState, *, layout: Layout, settings: DriverConfig, grace_s: float, evidence: Evidence
     ) -> None:
         self._state = state
         self._layout = layout
@@ -316,11 +310,7 @@ class JobMonitor:
                 continue
             run = self._state.run(run_id)
             result = Result(
-                *run_id,
-                attempt=run.attempts - 1,
-                restart=self._next_restart(run),
-                task=task,
-                node=state.node,
+                *run_id, attempt=run.attempts - 1, restart=self._next_restart(run), task=task, node=state.node
             )
             result = self._with_progress(run, result)
             reported = young and self._evidence.has_reported(

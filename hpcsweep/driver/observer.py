@@ -162,16 +162,9 @@ class Observer:
 class MetricsPoller:
     """Reads the reports of running runs, one file for each; nothing of what has ended."""
 
-    def __init__(
-        self,
-        state: SweepState,
-        *,
-        layout: Layout,
-        program: Program,
-        skipped: Skipped | None = None,
-    ) -> None:
+    def __init__(self, state: SweepState, *, layout: Layout, program: Program, skipped: Skipped) -> None:
         self._state = state
-        self._skipped = Skipped() if skipped is None else skipped
+        self._skipped = skipped
         self._layout = layout
         self._metric = program.metric
         self._better = {"min": min, "max": max}[program.mode] if program.at == "best" else None

@@ -126,13 +126,7 @@ class Submitter:
     # ------------------------------------------------------------------ new batches
 
     def plan(
-        self,
-        runs: Sequence[RunId],
-        *,
-        segment: int,
-        free: int,
-        array_tasks: int | None,
-        now: float,
+        self, runs: Sequence[RunId], *, segment: int, free: int, array_tasks: int | None, now: float
     ) -> list[BatchPlanned]:
         """Arrays that carry these runs in order, as far as there are slots for one task of each.
 
@@ -337,11 +331,7 @@ class Submission:
         if free > 0:
             self.sweep.journal.acquire()  # from now on its number is this driver's alone
         return self.submitter.plan(
-            runs,
-            segment=self.sweep.journal.number,
-            free=free,
-            array_tasks=array_tasks,
-            now=self.sweep.now,
+            runs, segment=self.sweep.journal.number, free=free, array_tasks=array_tasks, now=self.sweep.now
         )
 
     def _submit(self, planned: Sequence[BatchPlanned]) -> int:

@@ -166,7 +166,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         "runs": results.runs.to_csv(),
         "metrics": metrics,
         "logs": printed(layout, events),
-        "results": told(layout),
+        "results": printed_report(layout),
         "raw": sorted(path.name for path in layout.trials.rglob("metrics-*") if path.is_file()),
         "checkpoints": sorted(
             str(path.relative_to(layout.trials))
@@ -189,7 +189,7 @@ def printed(layout: Layout, events: list[AnyEvent]) -> list[tuple[int, int, str]
     ]
 
 
-def told(layout: Layout) -> list[tuple[int, int, float | None]]:
+def printed_report(layout: Layout) -> list[tuple[int, int, float | None]]:
     """Trial, rung and value of every result file, wherever it is by now."""
     found = [data for name, data in batch_files(layout.root).items() if "/results/" in name]
     results = (msgspec.json.decode(data, type=Result) for data in found)

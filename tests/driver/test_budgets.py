@@ -96,7 +96,7 @@ def finish(state: SweepState, trial: int, *, batch: str, gpu_s: float) -> None:
     )
 
 
-def left(
+def tasks_left(
     wanted: DriverConfig,
     state: SweepState,
     *,
@@ -123,7 +123,7 @@ def test_without_a_cap_or_gpus_anything_may_be_submitted(wanted: DriverConfig) -
     state = sweep(trials=2)
     submit(state, "b1", range(2))
     assert budget(wanted).cap_s is None
-    assert left(wanted, state) is None
+    assert tasks_left(wanted, state) is None
     assert budget(wanted).exhausted(state) is None
 
 
@@ -141,36 +141,36 @@ def test_without_a_cap_or_gpus_anything_may_be_submitted(wanted: DriverConfig) -
 def test_a_new_sweep_may_submit_what_could_not_cost_more(
     hours: float, gpus: int, time_s: int, tasks: int
 ) -> None:
-    assert left(settings(hours=hours, gpus=gpus, time_s=time_s), sweep()) == tasks
+    assert tasks_left(settings(hours=hours, gpus=gpus, time_s=time_s), sweep()) == tasks
 
 
 def test_tasks_that_may_still_run_count_with_their_whole_limit() -> None:
     wanted, state = settings(hours=10.0), sweep(trials=6)
     submit(state, "b1", range(6))
-    assert left(wanted, state) == 4
+    assert tasks_left(wanted, state) == 4
     finish(state, 0, batch="b1", gpu_s=0.1 * HOUR)
     finish(state, 1, batch="b1", gpu_s=0.1 * HOUR)
-    assert left(wanted, state) == 5, "0.2 h spent, 4 h that may be"
-    assert left(wanted, state, open_tasks=lambda batch: 6) == 3, "they told, and have not left yet"
+    assert tasks_left(wanted, state) == 5, "0.2 h spent, 4 h that may be"
+    assert tasks_left(wanted, state, open_tasks=lambda batch: 6) == 3, "they reported, and are still open"
 
 
 def test_unreported_time_of_ended_tasks_counts_before_the_batch_is_closed() -> None:
     wanted, state = settings(hours=4.0), sweep(trials=2)
     submit(state, "b1", range(2))
     finish(state, 0, batch="b1", gpu_s=1.0 * HOUR)
-    assert left(wanted, state) == 2
-    assert left(wanted, state, unbooked_gpu_s=1.0) == 1
+    assert tasks_left(wanted, state) == 2
+    assert tasks_left(wanted, state, unbooked_gpu_s=1.0) == 1
     finish(state, 1, batch="b1", gpu_s=1.0 * HOUR)
     state.apply(BatchClosed("b1", 1.0, 1.0))
-    assert left(wanted, state) == 1, "and after"
+    assert tasks_left(wanted, state) == 1, "and after"
 
 
 def test_live_batches_count_as_they_were_submitted() -> None:
     wanted, state = settings(hours=10.0), sweep(trials=3)
     submit(state, "b1", range(1), gpus=4, time_s=7200)  # the resources were changed since
-    assert left(wanted, state) == 2
+    assert tasks_left(wanted, state) == 2
     submit(state, "b2", range(1, 3), time_s=0)  # there was no limit known: that of now
-    assert left(wanted, state) == 0
+    assert tasks_left(wanted, state) == 0
 
 
 def test_a_budget_that_was_overspent_leaves_nothing() -> None:
@@ -178,7 +178,7 @@ def test_a_budget_that_was_overspent_leaves_nothing() -> None:
     submit(state, "b1", range(1))
     finish(state, 0, batch="b1", gpu_s=2.0 * HOUR)
     state.apply(BatchClosed("b1"))
-    assert left(wanted, state) == 0
+    assert tasks_left(wanted, state) == 0
     assert budget(wanted).exhausted(state) == (
         "budget.gpu_hours 1 is used up: 2 are spent, and one more task may take 1"
     )
@@ -187,12 +187,12 @@ def test_a_budget_that_was_overspent_leaves_nothing() -> None:
 def test_the_budget_is_exhausted_only_when_no_further_task_can_fit() -> None:
     wanted, state = settings(hours=2.5), sweep(trials=2)
     submit(state, "b1", range(2))
-    assert left(wanted, state) == 0
+    assert tasks_left(wanted, state) == 0
     assert budget(wanted).exhausted(state) is None, "what is reserved may become free"
     finish(state, 0, batch="b1", gpu_s=0.75 * HOUR)
     finish(state, 1, batch="b1", gpu_s=0.75 * HOUR)
     state.apply(BatchClosed("b1"))
-    assert left(wanted, state) == 1
+    assert tasks_left(wanted, state) == 1
     assert budget(wanted).exhausted(state) is None
     assert budget(settings(hours=2.4)).exhausted(state) == (
         "budget.gpu_hours 2.4 is used up: 1.5 are spent, and one more task may take 1"
@@ -207,7 +207,7 @@ def test_a_sweep_with_nothing_under_way_either_submits_or_ends(
     submit(state, "b1", range(1))
     finish(state, 0, batch="b1", gpu_s=spent * HOUR)
     state.apply(BatchClosed("b1"))
-    assert (left(wanted, state) == 0) == (budget(wanted).exhausted(state) is not None)
+    assert (tasks_left(wanted, state) == 0) == (budget(wanted).exhausted(state) is not None)
 
 
 @given(
@@ -286,30 +286,30 @@ def fifo(state: SweepState) -> Fifo:
     return scheduler
 
 
-def can_go_on(state: SweepState, wanted: DriverConfig) -> bool:
+def resumes(state: SweepState, wanted: DriverConfig) -> bool:
     return can_resume(state, fifo(state), wanted, budget(wanted), now=2000.0)
 
 
 def test_only_an_ended_sweep_can_resume() -> None:
-    assert not can_go_on(sweep(), settings())
+    assert not resumes(sweep(), settings())
 
 
 @pytest.mark.parametrize("ending", [SweepOutcome.STOPPED, SweepOutcome.PAUSED])
 def test_a_stopped_or_paused_sweep_can_resume_whatever_is_spent(ending: SweepOutcome) -> None:
-    assert can_go_on(ended(ending, trials=2), settings(hours=1.0))
+    assert resumes(ended(ending, trials=2), settings(hours=1.0))
 
 
 def test_a_sweep_can_resume_under_a_raised_budget_and_not_under_the_same() -> None:
     spent = ended(SweepOutcome.FINISHED, trials=2)
-    assert not can_go_on(spent, settings(hours=2.0))
-    assert can_go_on(spent, settings(hours=3.0))
+    assert not resumes(spent, settings(hours=2.0))
+    assert resumes(spent, settings(hours=3.0))
     trials = ended(SweepOutcome.FINISHED, cause="budget", trials=2)
-    assert not can_go_on(trials, settings(max_trials=2))
-    assert can_go_on(trials, settings(max_trials=3))
+    assert not resumes(trials, settings(max_trials=2))
+    assert resumes(trials, settings(max_trials=3))
 
 
 def test_an_exhausted_space_cannot_be_resumed() -> None:
-    assert not can_go_on(ended(SweepOutcome.FINISHED, cause="space", trials=2), settings(max_trials=9))
+    assert not resumes(ended(SweepOutcome.FINISHED, cause="space", trials=2), settings(max_trials=9))
 
 
 def test_can_resume_changes_nothing() -> None:
@@ -580,7 +580,7 @@ def test_the_cluster_s_whole_seconds_are_charged_not_the_worker_s_fractions(
 LIMIT_S = 600.0
 
 
-def seen_at(usage: UsageAccounting, *happened: tuple[float, TaskState]) -> float:
+def observed_at(usage: UsageAccounting, *happened: tuple[float, TaskState]) -> float:
     """Seconds that task 0 cost, seen in these states at these times."""
     for now, state in happened:
         usage.observe(0, state, now=now)
@@ -589,7 +589,7 @@ def seen_at(usage: UsageAccounting, *happened: tuple[float, TaskState]) -> float
 
 def test_an_elapsed_time_that_jumps_for_a_moment_costs_next_to_nothing() -> None:
     usage = UsageAccounting(GPUS, limit_s=36_000.0, since=1000.0)
-    seconds = seen_at(
+    seconds = observed_at(
         usage,
         (1100.0, running(60.0)),
         (1105.0, running(65.0 + 3600.0)),  # the controller's clock is an hour ahead
@@ -602,14 +602,14 @@ def test_an_elapsed_time_that_jumps_for_a_moment_costs_next_to_nothing() -> None
 @pytest.mark.parametrize("run_s", [1e9, 7200.0, float("nan"), -5.0, float("inf")])
 def test_no_start_costs_more_than_its_limit_or_less_than_nothing(run_s: float) -> None:
     usage = UsageAccounting(GPUS, limit_s=LIMIT_S, since=0.0)
-    seconds = seen_at(usage, (1e6, running(run_s)), (2e6, exited(run_s)))
+    seconds = observed_at(usage, (1e6, running(run_s)), (2e6, exited(run_s)))
     assert 0.0 <= seconds <= LIMIT_S + OVERRUN_S
     assert 0.0 <= bounded(run_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
 
 
 def test_the_first_elapsed_time_is_bounded_by_the_time_since_the_batch_was_planned() -> None:
     usage = UsageAccounting(GPUS, since=1000.0)
-    assert seen_at(usage, (1010.0, running(36_000.0))) <= 10.0 + HOST_SKEW_S
+    assert observed_at(usage, (1010.0, running(36_000.0))) <= 10.0 + HOST_SKEW_S
 
 
 @given(

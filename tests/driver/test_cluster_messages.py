@@ -66,7 +66,7 @@ def cluster(tmp_path: Path) -> Moody:
     return Moody(tmp_path / "controller")
 
 
-def told(driver: Driver, clock: FakeClock) -> list[str]:
+def recorded_messages(driver: Driver, clock: FakeClock) -> list[str]:
     """What launch and status show, without the times."""
     return [
         line.partition(" (since ")[0] + ":" + line.partition("):")[2]
@@ -82,18 +82,20 @@ def test_a_message_is_shown_while_it_holds_and_recorded_once(tmp_path: Path, clu
         driver.tick()
         clock.sleep(100.0)
     words = "scontrol: Unable to contact slurm controller"
-    assert told(driver, clock) == [f"nothing is submitted before the cluster's limits are known: {words}"]
+    assert recorded_messages(driver, clock) == [
+        f"nothing is submitted before the cluster's limits are known: {words}"
+    ]
     cluster.words_of = {"poll": "squeue: error 17 of job 4711"}
     driver.tick()
     driver.tick()
-    assert told(driver, clock) == ["nothing is known of its jobs: squeue: error 17 of job 4711"]
+    assert recorded_messages(driver, clock) == ["nothing is known of its jobs: squeue: error 17 of job 4711"]
     clock.sleep(100.0)
     cluster.words_of = {"poll": "squeue: error 18 of job 4712"}
     driver.tick()
     cluster.words_of = {}
     driver.run()
     journal.release()
-    assert told(driver, clock) == []
+    assert recorded_messages(driver, clock) == []
     assert [(said.operation, said.message) for said in of_kind(tmp_path / "s", ClusterMessage)] == [
         ("limits", words),
         ("limits", ""),

@@ -290,7 +290,7 @@ def test_a_run_whose_reports_are_not_visible_yet_stays_raw_for_a_while(root: Pat
 # --------------------------------------------------------------------------- the process
 
 
-def answered(compactor: Compactor) -> CompactionResult:
+def completed(compactor: Compactor) -> CompactionResult:
     deadline = time.monotonic() + 60
     while (answer := compactor.answer(1.0)) is None:
         assert time.monotonic() < deadline
@@ -309,11 +309,11 @@ def test_a_process_of_its_own_compacts_a_sweep(root: Path, controller: Path) -> 
 def test_a_process_that_dies_or_cannot_be_started_is_an_error_and_not_the_end(root: Path) -> None:
     dying = SubprocessCompactor([sys.executable, "-c", "input(); import os; os._exit(7)"], ENVIRONMENT)
     dying.begin(CleanUpPart("000001-1"))
-    assert answered(dying) == CompactionResult(error="the process ended with code 7")
+    assert completed(dying) == CompactionResult(error="the process ended with code 7")
     dying.close()
     missing = SubprocessCompactor(["/there/is/no/python"], {})
     missing.begin(CleanUpPart("000001-1"))
-    assert "No such file or directory" in answered(missing).error
+    assert "No such file or directory" in completed(missing).error
     missing.close()
 
 
@@ -322,13 +322,13 @@ def test_the_process_reports_an_error_and_takes_the_next_task(root: Path) -> Non
     child.begin(WritePart("000002-1", replaces=("000001-1",)))
     missing = f"{root}/compacted/metrics-000001-1.parquet"
     told = f"FileNotFoundError: [Errno 2] No such file or directory: '{missing}'"
-    assert answered(child) == CompactionResult(error=told)
+    assert completed(child) == CompactionResult(error=told)
     child.begin(CleanUpPart("000001-1"))
-    assert answered(child) == CompactionResult()
+    assert completed(child) == CompactionResult()
     child.close()
     child.close()
     child.begin(CleanUpPart("000001-1"))
-    assert answered(child) == CompactionResult()
+    assert completed(child) == CompactionResult()
     child.close()
 
 

@@ -64,7 +64,7 @@ def sweep(*happened: AnyEvent, trials: int = 6) -> SweepState:
     return state
 
 
-def found(state: SweepState, *, nodes: Sequence[str] = NODES, now: float = 100.0) -> list[str]:
+def excluded_nodes(state: SweepState, *, nodes: Sequence[str] = NODES, now: float = 100.0) -> list[str]:
     events = check_health(state, now=now, nodes=nodes)
     return [event.node for event in events if isinstance(event, NodeExcluded)]
 
@@ -114,7 +114,7 @@ def test_a_node_where_three_trials_failed_in_a_row_is_excluded_for_a_while() -> 
     ],
 )
 def test_other_failures_do_not_exclude_the_node(events: list[AnyEvent]) -> None:
-    assert found(sweep(*events)) == []
+    assert excluded_nodes(sweep(*events)) == []
 
 
 def test_no_node_is_excluded_where_no_other_one_ever_succeeded() -> None:
@@ -127,20 +127,20 @@ def test_no_node_is_excluded_where_no_other_one_ever_succeeded() -> None:
             *(fault(trial, "n1", Interruption.WORKER_DIED) for trial in range(4)),
         ]
     )
-    assert found(state) == []
+    assert excluded_nodes(state) == []
     state.apply(done(5, "n1"))
-    assert found(state) == []
+    assert excluded_nodes(state) == []
     state.apply(done(4, "n2"))
     for trial in range(3):
         state.apply(fault(trial, "n1"))
-    assert found(state) == ["n1"]
+    assert excluded_nodes(state) == ["n1"]
 
 
 def test_never_all_nodes_are_excluded() -> None:
     everywhere = [fault(trial, node) for node in NODES for trial in range(3)]
-    assert found(sweep(*everywhere)) == ["n1", "n2"]
-    assert found(sweep(*everywhere), nodes=("n1",)) == []
-    assert found(sweep(*everywhere), nodes=()) == []
+    assert excluded_nodes(sweep(*everywhere)) == ["n1", "n2"]
+    assert excluded_nodes(sweep(*everywhere), nodes=("n1",)) == []
+    assert excluded_nodes(sweep(*everywhere), nodes=()) == []
 
 
 # --------------------------------------------------------------------------- batches that die
@@ -231,16 +231,16 @@ def test_training_errors_within_seconds_pause_only_while_no_run_has_a_value() ->
 # --------------------------------------------------------------------------- messages of the cluster
 
 
-def asked(*events: AnyEvent) -> SweepState:
+def state_of(*events: AnyEvent) -> SweepState:
     return SweepState.replay([SweepStarted("cafe01", "s", 0.0, {}), *events])
 
 
 def test_a_failed_call_is_recorded_with_its_message_cut_short() -> None:
-    assert call_failed(asked(), "poll", "  no answer \n", now=5.0) == (
+    assert call_failed(state_of(), "poll", "  no answer \n", now=5.0) == (
         ClusterMessage(5.0, "poll", "no answer"),
     )
-    assert call_failed(asked(), "poll", " ", now=5.0) == (ClusterMessage(5.0, "poll", "no message"),)
-    (event,) = call_failed(asked(), "poll", "x" * (LENGTH + 1), now=5.0)
+    assert call_failed(state_of(), "poll", " ", now=5.0) == (ClusterMessage(5.0, "poll", "no message"),)
+    (event,) = call_failed(state_of(), "poll", "x" * (LENGTH + 1), now=5.0)
     assert event.message == "x" * LENGTH
 
 
@@ -257,13 +257,13 @@ def test_a_failed_call_is_recorded_with_its_message_cut_short() -> None:
 def test_a_message_is_recorded_again_only_when_it_changes_and_not_too_often(
     message: str, now: float, recorded: bool
 ) -> None:
-    state = asked(ClusterMessage(100.0, "poll", "timeout after 5 s"))
+    state = state_of(ClusterMessage(100.0, "poll", "timeout after 5 s"))
     expected = (ClusterMessage(now, "poll", message),) if recorded else ()
     assert call_failed(state, "poll", message, now=now) == expected
 
 
 def test_messages_of_other_calls_and_batches_and_refusals_are_always_recorded() -> None:
-    state = asked(ClusterMessage(100.0, "submit", "no", "b1"))
+    state = state_of(ClusterMessage(100.0, "submit", "no", "b1"))
     other_call = ClusterMessage(101.0, "poll", "no")
     other_batch = ClusterMessage(101.0, "submit", "no", "b2")
     refusal = ClusterMessage(101.0, "submit", "no", "b1", True)
@@ -275,8 +275,8 @@ def test_messages_of_other_calls_and_batches_and_refusals_are_always_recorded() 
 
 def test_a_success_is_recorded_once_after_a_failure_of_the_same_call() -> None:
     failed = ClusterMessage(100.0, "poll", "no answer")
-    assert call_succeeded(asked(), "poll", now=101.0) == ()
-    assert call_succeeded(asked(failed), "find", now=101.0) == ()
+    assert call_succeeded(state_of(), "poll", now=101.0) == ()
+    assert call_succeeded(state_of(failed), "find", now=101.0) == ()
     success = ClusterMessage(101.0, "poll", "")
-    assert call_succeeded(asked(failed), "poll", now=101.0) == (success,)
-    assert call_succeeded(asked(failed, success), "poll", now=102.0) == ()
+    assert call_succeeded(state_of(failed), "poll", now=101.0) == (success,)
+    assert call_succeeded(state_of(failed, success), "poll", now=102.0) == ()

@@ -29,6 +29,7 @@ from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.stopping_rules import Median, Plateau, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.batch import Result, read_task, write_result
+from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.metrics import MetricsWriter
@@ -178,7 +179,7 @@ def test_with_at_best_each_report_is_the_best_so_far(
         writer.write(step, {"loss": value})
     writer.close()
     program = msgspec.structs.replace(PROGRAM, mode=mode, at="best")
-    (event,) = MetricsPoller(state, layout=layout, program=program).running([RunId(0, 1)])
+    (event,) = MetricsPoller(state, layout=layout, program=program, skipped=Skipped()).running([RunId(0, 1)])
     assert event == RunReported(0, 1, tuple(zip((2, 3, 4), expected, strict=True)))
 
 

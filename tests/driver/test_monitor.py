@@ -162,7 +162,7 @@ def interrupted(why: Interruption, message: str, **fields: Any) -> RunInterrupte
     return RunInterrupted(0, 0, why, batch="b1", message=message, **fields)
 
 
-def left_off(why: Interruption, message: str, **fields: Any) -> RunInterrupted:
+def interruption_event(why: Interruption, message: str, **fields: Any) -> RunInterrupted:
     """An interruption of which a result tells."""
     return interrupted(why, message, start=0, **fields)
 
@@ -391,7 +391,7 @@ def test_an_interrupted_result_of_a_task_that_pends_again_is_a_requeue(watched: 
     watched.writes(interrupted=Interruption.PREEMPTED, step=3, progressed=True, seconds=2.0, gpu_seconds=2.0)
     assert watched.observe() == []  # not known yet whether it runs again by itself
     watched.shows(Phase.PENDING)
-    event = left_off(
+    event = interruption_event(
         Interruption.PREEMPTED,
         "preempted",
         requeued=True,
@@ -414,7 +414,7 @@ def test_an_interrupted_result_of_a_task_that_is_gone_waits_again_at_once(watche
     watched.shows(None)
     watched.writes(interrupted=Interruption.PREEMPTED, progressed=True, node="n1")
     assert watched.observe() == [
-        left_off(Interruption.PREEMPTED, "preempted (n1)", progressed=True, node="n1"),
+        interruption_event(Interruption.PREEMPTED, "preempted (n1)", progressed=True, node="n1"),
         BatchClosed("b1"),
     ]
     assert watched.status is RunStatus.WAITING
@@ -424,7 +424,7 @@ def test_the_cluster_s_reason_overrides_the_worker_s(watched: Watched) -> None:
     watched.shows(Phase.TIMEOUT)
     watched.writes(interrupted=Interruption.PREEMPTED)
     assert watched.observe() == [
-        left_off(Interruption.TIMEOUT, "reached its time limit"),
+        interruption_event(Interruption.TIMEOUT, "reached its time limit"),
         BatchClosed("b1"),
     ]
 
@@ -435,7 +435,7 @@ def test_a_requeue_that_no_poll_saw_is_inferred_from_the_next_start_s_result(wat
     watched.observe()
     watched.writes(restart=1, **COMPLETED)
     assert watched.observe() == [
-        left_off(Interruption.PREEMPTED, "preempted", requeued=True, progressed=True),
+        interruption_event(Interruption.PREEMPTED, "preempted", requeued=True, progressed=True),
         RunFinished(0, 0, Outcome.COMPLETED, value=0.5, step=9, restart=1, started=7.0, batch="b1"),
     ]
 
@@ -445,8 +445,8 @@ def test_of_two_interrupted_starts_the_first_was_a_requeue_and_both_cost(watched
     watched.writes(interrupted=Interruption.PREEMPTED, gpu_seconds=2.0)
     watched.writes(restart=1, interrupted=Interruption.PREEMPTED, gpu_seconds=3.0)
     assert watched.observe() == [
-        left_off(Interruption.PREEMPTED, "preempted", requeued=True, gpu_seconds=2.0),
-        left_off(Interruption.PREEMPTED, "preempted", restart=1, gpu_seconds=3.0),
+        interruption_event(Interruption.PREEMPTED, "preempted", requeued=True, gpu_seconds=2.0),
+        interruption_event(Interruption.PREEMPTED, "preempted", restart=1, gpu_seconds=3.0),
         BatchClosed("b1"),
     ]
     assert (watched.status, watched.state.spent_gpu_s) == (RunStatus.WAITING, 5.0)
@@ -559,7 +559,7 @@ def test_vanishing_again_and_again_is_bounded_too(watched: Watched) -> None:
     assert outcomes == [RunInterrupted, BatchClosed] * MAX_IDLE_FAULTS + [RunFinished, BatchClosed]
 
 
-def put_back(watched: Watched, *, after_s: float) -> None:
+def requeue(watched: Watched, *, after_s: float) -> None:
     """The task runs on n1 for so long; then the cluster takes it back, and no worker tells of it."""
     watched.says = {0: TaskState(Phase.RUNNING, node="n1", seconds=after_s)}
     assert watched.observe() == []
@@ -569,7 +569,7 @@ def put_back(watched: Watched, *, after_s: float) -> None:
 
 def test_a_requeued_start_that_had_reported_counts_as_begun(watched: Watched) -> None:
     watched.evidence.reported.add(RunId(0, 0))
-    put_back(watched, after_s=5.0)
+    requeue(watched, after_s=5.0)
     event = interrupted(Interruption.PREEMPTED, "preempted (n1)", node="n1", requeued=True)
     assert watched.observe(GRACE_S) == [event]
 
@@ -587,7 +587,7 @@ def test_a_requeued_start_without_a_result_is_recorded_after_the_grace(
 ) -> None:
     if failed:
         watched.evidence.failed_nodes.add("n1")
-    put_back(watched, after_s=after_s)
+    requeue(watched, after_s=after_s)
     assert watched.observe(GRACE_S / 2) == []
     event = interrupted(why, message, node="n1", requeued=True)
     assert watched.observe(GRACE_S) == [event]
@@ -598,22 +598,22 @@ def test_a_requeued_start_without_a_result_is_recorded_after_the_grace(
 
 def test_a_requeued_start_is_recorded_before_the_result_of_the_next(watched: Watched) -> None:
     watched.evidence.failed_nodes.add("n1")
-    put_back(watched, after_s=5.0)
+    requeue(watched, after_s=5.0)
     watched.writes(restart=1, **COMPLETED)
     event = interrupted(Interruption.NODE_FAIL, "its node failed (n1)", node="n1", requeued=True)
     assert watched.observe() == [event, msgspec.structs.replace(FINISHED, restart=1)]
 
 
 def test_the_late_result_of_a_requeued_start_is_recorded_once(watched: Watched) -> None:
-    put_back(watched, after_s=5.0)
+    requeue(watched, after_s=5.0)
     watched.writes(interrupted=Interruption.PREEMPTED, message="told to stop")
-    assert watched.observe() == [left_off(Interruption.PREEMPTED, "told to stop", requeued=True)]
+    assert watched.observe() == [interruption_event(Interruption.PREEMPTED, "told to stop", requeued=True)]
     assert watched.observe(GRACE_S) == []
 
 
 def test_a_late_completion_on_a_lost_node_counts(watched: Watched) -> None:
     watched.evidence.failed_nodes.add("n1")
-    put_back(watched, after_s=5.0)
+    requeue(watched, after_s=5.0)
     (event,) = watched.observe(GRACE_S)
     assert isinstance(event, RunInterrupted)
     watched.writes(restart=0, **COMPLETED)

@@ -169,7 +169,7 @@ def test_a_trial_that_cannot_be_stopped_is_skipped(root: Path, site: HoldingClus
 SHARED = msgspec.structs.replace(SHAPE, runs=3, lanes=2)
 
 
-def told_by_worker(files: BatchLayout, trial: int, n: int) -> None:
+def write_stopped_result(files: BatchLayout, trial: int, n: int) -> None:
     result = Result(trial, 0, 0, 0, task=0, outcome=Outcome.STOPPED, step=3, seconds=5.0, gpu_seconds=2.5)
     write_result(files, result, n=n)
 
@@ -193,8 +193,8 @@ def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
     assert requested_stops(files) == {RunId(0, 0), RunId(2, 0)}
     journal.release()
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
-    told_by_worker(files, 0, 0)
-    told_by_worker(files, 2, 2)
+    write_stopped_result(files, 0, 0)
+    write_stopped_result(files, 2, 2)
     driver.tick()
     runs = [driver.state.trials[trial].runs[0] for trial in (0, 2)]
     assert [(run.status, run.value, run.step, run.message) for run in runs] == [
@@ -235,7 +235,7 @@ def test_a_run_stopped_by_an_order_that_the_journal_does_not_know_is_retried(
     driver.tick()
     driver.tick()
     (batch,) = driver.state.live
-    told_by_worker(driver.layout.batch(batch), 0, 0)
+    write_stopped_result(driver.layout.batch(batch), 0, 0)
     driver.tick()
     site.held.clear()
     ended(driver)

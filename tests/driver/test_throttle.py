@@ -227,7 +227,7 @@ def test_a_refused_task_is_tried_again_when_one_has_left_or_after_a_while() -> N
     assert allowed(backoff, 50, beside=20, now=1000.0 + FIRST_PAUSE_S) == 50, "the limit may have been raised"
 
 
-def test_where_not_even_one_goes_in_it_is_tried_again_after_a_while() -> None:
+def test_where_not_even_one_task_is_accepted_it_is_tried_again_after_a_while() -> None:
     backoff = SubmitBackoff()
     backoff.refused(1, open_tasks=0, now=1000.0)
     assert allowed(backoff, 1, beside=0, now=1001.0) == 0
@@ -301,7 +301,7 @@ class Site:
 
 
 @given(limit=st.integers(1, 300), wanted=st.integers(1, 2000), each=st.integers(1, 50))
-def test_everything_goes_in_and_the_limit_is_found_by_few_refusals(
+def test_all_tasks_are_submitted_and_the_limit_is_found_by_few_refusals(
     limit: int, wanted: int, each: int
 ) -> None:
     site, backoff, ticks = Site(limit), SubmitBackoff(), 0

@@ -106,7 +106,7 @@ def the_cap_always_held(fault_run: FaultRun) -> None:
 def rungs_are_exact(fault_run: FaultRun) -> None:
     """Synchronous rungs have their sizes and hold the best of the rung below."""
     spec, state = fault_run.spec, fault_run.driver.state
-    ladders = _ladders(fault_run)
+    ladders = _bracket_plans(fault_run)
     whole = state.ended is not None and "budget.gpu" not in state.ended.reason
     failed = any(event.value is None for event in fault_run.events if isinstance(event, RunFinished))
     if not ladders or failed or not whole or spec.budget.time:
@@ -218,7 +218,12 @@ def decisions_are_those_of_a_quiet_site(fault_run: FaultRun, folder: Path) -> No
     spec, state = fault_run.spec, fault_run.driver.state
     assert state.ended is not None
     failed = any(event.value is None for event in fault_run.events if isinstance(event, RunFinished))
-    if not _ladders(fault_run) or spec.searcher.name == "tpe" or failed or "budget" in state.ended.reason:
+    if (
+        not _bracket_plans(fault_run)
+        or spec.searcher.name == "tpe"
+        or failed
+        or "budget" in state.ended.reason
+    ):
         return
     quiet = msgspec.structs.replace(
         fault_run.schedule, kills=0, flaky=0.0, stop=None, overrides=(*fault_run.schedule.overrides, *_QUIET)
@@ -282,7 +287,7 @@ def _names(fault_run: FaultRun, kind: type[BatchPlanned | BatchSubmitted | Batch
     return [event.batch for event in fault_run.events if isinstance(event, kind)]
 
 
-def _ladders(fault_run: FaultRun) -> list[BracketPlan]:
+def _bracket_plans(fault_run: FaultRun) -> list[BracketPlan]:
     """Of each bracket; none for a scheduler that is not synchronous."""
     options = dict(fault_run.spec.scheduler.options)
     match fault_run.spec.scheduler.name:

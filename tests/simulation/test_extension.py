@@ -115,7 +115,7 @@ def test_asha_goes_on_to_a_higher_rung_and_with_more_brackets(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", FURTHER)
-def test_replay_sees_the_extension_at_its_place(tmp_path: Path, name: str) -> None:
+def test_replay_applies_the_extension_where_it_was_committed(tmp_path: Path, name: str) -> None:
     """The scheduler as it was started, told of everything, is done just where the driver was."""
     overrides, change, _, _ = FURTHER[name]
     folder = tmp_path / "results"

@@ -36,7 +36,7 @@ def seeds() -> range:
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_whatever_goes_wrong_all_that_always_holds_does(tmp_path: Path, chunk: int) -> None:
+def test_whatever_fails_the_invariants_hold(tmp_path: Path, chunk: int) -> None:
     for seed in seeds()[chunk::CHUNKS]:
         folder = tmp_path / str(seed)
         folder.mkdir()

@@ -38,7 +38,7 @@ def test_three_trials_on_two_gpus_are_measured_to_the_second(tmp_path: Path) -> 
     assert found.best["value"] == found.best["config"]["x"] == best
 
 
-def test_waits_count_as_idle_and_gpus_of_a_task_as_its_place(tmp_path: Path) -> None:
+def test_waiting_counts_as_idle_and_a_task_by_its_gpus(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, FIFO, "budget.trials=2", "resources.gpus=2", "cluster.simulated.wait=30")
     found = simulate(spec, falling)
     assert (found.places, found.gpus, found.makespan_s, found.idle) == (2, 2, 40.0, 0.75)
