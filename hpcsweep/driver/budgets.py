@@ -181,7 +181,7 @@ def at_most(limit_s: float) -> float:
     return limit_s + OVERRUN_S if limit_s > 0 else math.inf
 
 
-def bounded(seconds: float, *, at_most_s: float) -> float:
+def clip_duration(seconds: float, *, at_most_s: float) -> float:
     """A duration as it may enter the tables: no NaN, none below 0, none above what is possible."""
     return min(seconds, at_most_s) if seconds > 0 else 0.0
 
@@ -225,7 +225,7 @@ class UsageAccounting:
 
     def _possible(self, task: int, seconds: float, now: float | None) -> float:
         """The cluster's count of the present start, as far as it can be true."""
-        seconds = bounded(seconds, at_most_s=self._at_most_s)
+        seconds = clip_duration(seconds, at_most_s=self._at_most_s)
         if now is None:
             return seconds
         starts, before = self._starts[task], self._seen_at.get(task)
@@ -309,8 +309,8 @@ def charge(result: Result, batch: BatchState, *, lanes: int) -> Result:
     """
     most = at_most(batch.time_s)
     started = result.started
-    seconds = bounded(result.seconds, at_most_s=most)
-    gpu_s = bounded(result.gpu_seconds, at_most_s=most * max(1, batch.gpus))
+    seconds = clip_duration(result.seconds, at_most_s=most)
+    gpu_s = clip_duration(result.gpu_seconds, at_most_s=most * max(1, batch.gpus))
     held = batch.gpus_of(result.task)
     if held != batch.gpus:
         gpu_s = round(gpu_s * held / batch.gpus if batch.gpus else seconds * held / max(1, lanes), 3)

@@ -55,7 +55,6 @@ class Cancellations:
         return effects
 
     def impossible_to_cancel(self) -> list[Cancel]:
-        """Cancel the tasks that can never start."""
         return [
             Cancel(name, tuple(tasks))
             for name, tasks in self._monitor.blocked.impossible.items()
@@ -63,12 +62,11 @@ class Cancellations:
         ]
 
     def all_to_cancel(self) -> list[Cancel]:
-        """Cancel all open tasks."""
         names = [batch.name for batch in self._state.live.values() if batch.job is not None]
         cancels = [Cancel(name, tuple(self._monitor.submitted(name).open_tasks)) for name in names]
         return [cancel for cancel in cancels if cancel.tasks]
 
-    def to_release(self) -> list[Release]:
+    def tasks_to_release(self) -> list[Release]:
         """Release, once, the tasks that the cluster requeued and holds."""
         return [Release(name, tuple(tasks)) for name, tasks in self._monitor.blocked.held.items()]
 

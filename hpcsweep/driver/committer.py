@@ -1,4 +1,4 @@
-"""The one committer: events go into the journal, then effects are carried out."""
+"""The one committer: events go into the journal, then effects are executed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from hpcsweep.driver.effects import (
     Compact,
     Compactor,
     DiscardCheckpoints,
-    DropRequest,
     Effect,
     EffectResult,
     Release,
+    RemoveRequest,
     Step,
     StopRun,
     Submit,
@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Committer:
-    """Commits what collaborators decide, then has it carried out: intent is on disk before effect.
+    """Commits what collaborators decide, then has it executed: intent is on disk before effect.
 
     Attributes:
         appliers: Called with each event once it is committed, in this order.
@@ -95,18 +95,17 @@ class Committer:
         """Commit the events, then carry out the effects."""
         self.commit(step.events)
         for effect in step.effects:
-            self.carry_out(effect)
+            self.execute(effect)
 
-    def carry_out(self, effect: Effect) -> EffectResult:
-        """Carry out one effect, and commit what came of it."""
-        result = self.executor.carry_out(effect)
+    def execute(self, effect: Effect) -> EffectResult:
+        """Execute one effect, and commit what came of it."""
+        result = self.executor.execute(effect)
         self.commit(result.events)
         for note in self.observers:
             note(effect, result)
         return result
 
-    def carry_out_all(self, effects: Sequence[Effect]) -> None:
-        """Carry out these effects in order."""
+    def execute_all(self, effects: Sequence[Effect]) -> None:
         self.do(Step(effects=tuple(effects)))
 
     def note_query(self, operation: Operation, error: str = "") -> None:
@@ -120,7 +119,7 @@ class Committer:
 
 @dataclass
 class Executor:
-    """Carries out effects, one at a time.
+    """Executes effects, one at a time.
 
     Attributes:
         submitted: Gives a live batch as the cluster knows it.
@@ -131,8 +130,8 @@ class Executor:
     submitted: Callable[[str], SubmittedBatch]
     compactor: Compactor | None = None
 
-    def carry_out(self, effect: Effect) -> EffectResult:
-        """Carry out one effect; its intent is committed, what comes of it is for the caller to commit.
+    def execute(self, effect: Effect) -> EffectResult:
+        """Execute one effect; its intent is committed, what comes of it is for the caller to commit.
 
         Raises:
             SupersededError: A newer driver took over; nothing was submitted.
@@ -161,7 +160,7 @@ class Executor:
                     request_stop(self.sweep.layout.batch(effect.batch), effect.run)
             case DiscardCheckpoints():
                 checkpoints.hide_all(self.sweep.layout.trial(effect.trial))
-            case DropRequest():
+            case RemoveRequest():
                 remove_request(self.sweep.layout, effect.name, self.sweep.skipped)
             case Compact():
                 self._compact(effect)

@@ -118,7 +118,7 @@ class CompactionManager:
         return Step()
 
     def completed(self, task: CompactionTask, answer: CompactionResult) -> Step:
-        """What follows from a task that was carried out."""
+        """What follows from a task that was executed."""
         if answer.error:  # nothing depends on it: the files stay as they are
             self._failed = True
             _log.warning("%s: finished parts are not compacted: %s", self._layout.root, answer.error)

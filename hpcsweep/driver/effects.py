@@ -82,7 +82,7 @@ class DiscardCheckpoints(msgspec.Struct, frozen=True):
     trial: int
 
 
-class DropRequest(msgspec.Struct, frozen=True):
+class RemoveRequest(msgspec.Struct, frozen=True):
     """Remove the file of a request that was handled."""
 
     name: str
@@ -104,7 +104,7 @@ Effect: TypeAlias = (
     | SubmitTick
     | CancelTicks
     | DiscardCheckpoints
-    | DropRequest
+    | RemoveRequest
     | Compact
 )
 
@@ -117,7 +117,7 @@ class Step(NamedTuple):
 
 
 class EffectResult(NamedTuple):
-    """What came of an effect: events to commit, and why it was not carried out if so."""
+    """What came of an effect: events to commit, and why it was not executed if so."""
 
     events: tuple[AnyEvent, ...] = ()
     error: Exception | None = None

@@ -18,7 +18,7 @@ from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.committer import Committer, Executor, submit_tick
 from hpcsweep.driver.compaction import Compaction, CompactionManager
 from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
-from hpcsweep.driver.effects import CancelTicks, Compactor, DropRequest
+from hpcsweep.driver.effects import CancelTicks, Compactor, RemoveRequest
 from hpcsweep.driver.failures import check_health
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import MetricsPoller, Observer, running_runs
@@ -184,17 +184,17 @@ class Driver:
         self._reconcile()
         self._keep_ticking()  # before anything that may fail: an adopted array has no tick job yet
         self._committer.commit(self._observe())
-        self._committer.carry_out_all(self._cancellations.tasks_to_cancel())
-        self._committer.carry_out_all(self._cancellations.to_release())
+        self._committer.execute_all(self._cancellations.tasks_to_cancel())
+        self._committer.execute_all(self._cancellations.tasks_to_release())
         self._committer.commit(self._cancellations.pause(now=self._clock.time()))
         self._handle_requests()
         self._check_health()
         if state.stopping is not None:
-            self._committer.carry_out_all(self._cancellations.all_to_cancel())
+            self._committer.execute_all(self._cancellations.all_to_cancel())
         elif state.pausing is not None:
-            self._committer.carry_out_all(self._cancellations.impossible_to_cancel())
+            self._committer.execute_all(self._cancellations.impossible_to_cancel())
             if state.pausing.is_fail_fast:
-                self._committer.carry_out_all(self._cancellations.pending_to_cancel())
+                self._committer.execute_all(self._cancellations.pending_to_cancel())
         else:
             self._throttle.cluster_slots = self.cluster.slots
             self._committer.do(self._throttle.rethrottle())
@@ -264,9 +264,9 @@ class Driver:
                 stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
                 self._committer.commit([*self._last_reports(stopped), *events])
                 if stopped:
-                    self._committer.carry_out_all(self._cancellations.tasks_to_cancel())
+                    self._committer.execute_all(self._cancellations.tasks_to_cancel())
             self._handled.add(name)
-            self._committer.carry_out(DropRequest(name))
+            self._committer.execute(RemoveRequest(name))
 
     def _last_reports(self, trials: Sequence[int]) -> list[AnyEvent]:
         """The last reports of trials that are about to be stopped: their values."""
@@ -278,7 +278,7 @@ class Driver:
         self._reconcile()
         self._committer.commit(self._observe())
         self._handle_requests()
-        self._committer.carry_out_all(self._cancellations.tasks_to_cancel())
+        self._committer.execute_all(self._cancellations.tasks_to_cancel())
         self._committer.commit(self._submitter.stopped_while_waiting())
 
     def _reconcile(self) -> None:
@@ -379,4 +379,4 @@ class Driver:
         host = self._host.job if self._host else ""
         others = tuple(job for job in state.tick_jobs if job != host)
         if others:  # they would find that the sweep has ended
-            self._committer.carry_out(CancelTicks(others))
+            self._committer.execute(CancelTicks(others))

@@ -130,7 +130,7 @@ class JobMonitor:
         ended: set[RunId] = set()
         for batch in batches:
             results = observation.results.get(batch.name, ())
-            events += self._noted(batch, self._results(batch, results, ended), now)
+            events += self._note_endings(batch, self._results(batch, results, ended), now)
         if states is None:
             return events
         self.states = states
@@ -147,14 +147,14 @@ class JobMonitor:
             events += self._allocations(batch)
             for task in sorted(watch.open):
                 state = states.get(TaskId(batch.name, task))
-                events += self._noted(batch, self._task(batch, task, state, ended, now), now)
+                events += self._note_endings(batch, self._task(batch, task, state, ended, now), now)
             if not watch.open and batch.unfinished <= ended:
                 usage = watch.usage.unaccounted(range(len(batch.tasks)))
                 events.append(BatchClosed(batch.name, *usage))
                 del self._watches[batch.name]
         return events
 
-    def _noted(self, batch: BatchState, events: Iterable[AnyEvent], now: float) -> Iterator[AnyEvent]:
+    def _note_endings(self, batch: BatchState, events: Iterable[AnyEvent], now: float) -> Iterator[AnyEvent]:
         """The same events; their cost, and when runs ended, is noted."""
         for event in events:
             if isinstance(event, RunFinished | RunInterrupted):
@@ -184,7 +184,7 @@ class JobMonitor:
                 if result.restart == self._next_restart(self._state.run(run_id)):
                     del watch.silent[result.task]  # it was only late
                 else:
-                    yield from self._silent(batch, result.task, ended)
+                    yield from self._silent_start(batch, result.task, ended)
             # An ending counts even if it comes after its start was recorded as over.
             counted = (result.attempt, result.restart) <= self._state.run(run_id).last_counted
             if counted and result.outcome is None:
@@ -259,7 +259,7 @@ class JobMonitor:
                         ended.add(event.run)
                     yield event
             if task in watch.silent and now - watch.silent[task][0] >= self._grace_s:
-                yield from self._silent(batch, task, ended)
+                yield from self._silent_start(batch, task, ended)
             return
         for result in self._all_interrupted(batch, task, ended):
             ended.add(RunId(result.trial, result.rung))
@@ -275,15 +275,15 @@ class JobMonitor:
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.
             grace = 0.0 if self._state.stopping else self._grace_s
             # Of one that the cluster calls cancelled without a node no result can come.
-            unbegun = state is not None and self._unbegun(watch, task, state)
+            unbegun = state is not None and self._never_began(watch, task, state)
             if not unbegun and (first_seen == now or now - first_seen < grace):
                 return  # its result file may just not be visible yet
             for run_id in silent:
                 ended.add(run_id)
-                yield self._vanished(batch, task, self._state.run(run_id), state)
+                yield self._ended_without_result(batch, task, self._state.run(run_id), state)
         watch.open.discard(task)
 
-    def _unbegun(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
+    def _never_began(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
         """Whether it was cancelled before it began, because the first runs all failed alike."""
         if watch.nodes.get(task) or (
             state is not None and (state.node or state.phase is not Phase.CANCELLED)
@@ -300,7 +300,7 @@ class JobMonitor:
         seconds = watch.usage.last_finished_s(task)
         return TaskState(Phase.NODE_FAIL if failed else Phase.PREEMPTED, node=node, seconds=seconds)
 
-    def _silent(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[AnyEvent]:
+    def _silent_start(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[AnyEvent]:
         """A start that is over and left no result; the cluster runs the task again."""
         _, state = self._watch(batch).silent.pop(task)
         # Preempted while it was starting up, it did not begin the run: nobody's fault.
@@ -335,7 +335,7 @@ class JobMonitor:
         before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)
         return msgspec.structs.replace(result, step=step, progressed=step > before)
 
-    def _vanished(
+    def _ended_without_result(
         self, batch: BatchState, task: int, run: Run, state: TaskState | None
     ) -> RunFinished | RunInterrupted:
         """A run whose task is gone and that left no result."""
@@ -351,7 +351,7 @@ class JobMonitor:
             gpu_seconds=seconds * batch.gpus_of(task),
             node=watch.nodes.get(task, ""),
             message=self._evidence.last_lines(batch.name, task),
-            interrupted=Interruption.NOT_STARTED if self._unbegun(watch, task, state) else None,
+            interrupted=Interruption.NOT_STARTED if self._never_began(watch, task, state) else None,
         )
         result = self._with_progress(run, result)
         phase = state.phase if state is not None else None

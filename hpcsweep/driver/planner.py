@@ -217,7 +217,6 @@ class RepeatAdapter:
         ]
 
     def promoted(self, decision: Promote) -> list[TrialPromoted]:
-        """A promotion of all its trials."""
         trials = self._trials(decision.trial)
         return [TrialPromoted(trial.trial, decision.rung, decision.resource) for trial in trials]
 

@@ -270,10 +270,10 @@ class Submission:
         # A scheduler changed its mind: checkpoints that are half removed are of no use.
         for event in events:
             if isinstance(event, TrialPromoted) and event.trial in self.sweep.state.dropping:
-                self.committer.carry_out(DiscardCheckpoints(event.trial))
+                self.committer.execute(DiscardCheckpoints(event.trial))
         self.committer.commit([*events, *planned])
         if any(isinstance(event, TrialStopped) for event in events):
-            self.committer.carry_out_all(self.cancellations.tasks_to_cancel())
+            self.committer.execute_all(self.cancellations.tasks_to_cancel())
         while refused := self._submit(planned):
             self._backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
             planned = self._plan(self.submitter.queue()[: refused // 2 * per_task], free)
@@ -341,9 +341,9 @@ class Submission:
             SubmitRefused: For another reason. The runs wait.
         """
         for index, batch in enumerate(planned):
-            after = self.throttle.to_wait_for
+            after = self.throttle.dependency
             submission = self.submitter.submission(batch, now=self.sweep.now, after=after)
-            error = self.committer.carry_out(submission).error
+            error = self.committer.execute(submission).error
             if error is None:
                 self._backoff.accepted()
             elif isinstance(error, SubmitRefused | SpecError):

@@ -111,7 +111,7 @@ class ThrottleManager:
         return sum(self._monitor.open_tasks(batch) for batch in self._state.live.values())
 
     @property
-    def to_wait_for(self) -> str:
+    def dependency(self) -> str:
         """The task that this driver runs in, where the cap holds only once that has ended; else empty."""
         if self._host is None or not self._host.batch or free_slots(self._cap, self._usages()) >= 0:
             return ""

@@ -39,8 +39,8 @@ from hpcsweep.driver.budgets import (
     GpuBudget,
     UsageAccounting,
     at_most,
-    bounded,
     can_resume,
+    clip_duration,
     confirm_time_over,
     exhausted_budget,
     sweep_end,
@@ -604,7 +604,7 @@ def test_no_start_costs_more_than_its_limit_or_less_than_nothing(run_s: float) -
     usage = UsageAccounting(GPUS, limit_s=LIMIT_S, since=0.0)
     seconds = observed_at(usage, (1e6, running(run_s)), (2e6, exited(run_s)))
     assert 0.0 <= seconds <= LIMIT_S + OVERRUN_S
-    assert 0.0 <= bounded(run_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
+    assert 0.0 <= clip_duration(run_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
 
 
 def test_the_first_elapsed_time_is_bounded_by_the_time_since_the_batch_was_planned() -> None:

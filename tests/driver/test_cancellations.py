@@ -100,7 +100,7 @@ def held(monitor: JobMonitor, state: SweepState, kind: BlockKind, *, at: float) 
 def test_tasks_that_the_cluster_holds_are_released() -> None:
     state, monitor, cancellations = watched((0,))
     held(monitor, state, BlockKind.HELD, at=2.0)
-    assert cancellations.to_release() == [Release("b1", (0,))]
+    assert cancellations.tasks_to_release() == [Release("b1", (0,))]
 
 
 def test_tasks_that_can_never_start_pause_the_sweep_and_are_cancelled() -> None:

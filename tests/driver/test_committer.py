@@ -1,4 +1,4 @@
-"""The committer: what is on disk when an effect is carried out, and what becomes of its result."""
+"""The committer: what is on disk when an effect is executed, and what becomes of its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.committer import Committer, Executor
 from hpcsweep.driver.config import SweepContext
-from hpcsweep.driver.effects import Abandon, DropRequest, Effect, EffectResult, Step, Throttle
+from hpcsweep.driver.effects import Abandon, Effect, EffectResult, RemoveRequest, Step, Throttle
 from hpcsweep.errors import SubmitLimited, SupersededError
 from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import read_journal
@@ -41,7 +41,7 @@ class FakeExecutor(Executor):
         self.results: dict[Effect, EffectResult] = {}
         self.seen: list[tuple[Effect, list[AnyEvent], bool]] = []
 
-    def carry_out(self, effect: Effect) -> EffectResult:
+    def execute(self, effect: Effect) -> EffectResult:
         on_disk = list(read_journal(self.sweep.layout).events)
         self.seen.append((effect, on_disk, self.sweep.state.pausing is not None))
         return self.results.get(effect, EffectResult())
@@ -82,7 +82,7 @@ def harness(tmp_path: Path) -> Harness:
 
 
 def test_the_intent_is_on_disk_and_applied_before_its_effects_are_carried_out(harness: Harness) -> None:
-    first, second = Throttle("b1", 2), DropRequest("r1")
+    first, second = Throttle("b1", 2), RemoveRequest("r1")
     harness.committer.do(Step((PAUSE,), (first, second)))
     assert harness.executor.seen == [
         (first, [START, PAUSE], True),
@@ -91,23 +91,23 @@ def test_the_intent_is_on_disk_and_applied_before_its_effects_are_carried_out(ha
 
 
 def test_what_came_of_an_effect_is_on_disk_before_the_next_one_is_carried_out(harness: Harness) -> None:
-    first, second = Abandon("b1", "refused"), DropRequest("r1")
+    first, second = Abandon("b1", "refused"), RemoveRequest("r1")
     result = EffectResult((PAUSE,), SubmitLimited("too many jobs"))
     harness.executor.results[first] = result
-    harness.committer.carry_out_all([first, second])
+    harness.committer.execute_all([first, second])
     assert harness.executor.seen == [(first, [START], False), (second, [START, PAUSE], True)]
     assert harness.noted == [(first, result), (second, EffectResult())]
     assert harness.applied == [START, PAUSE]
 
 
-def test_a_superseded_driver_carries_nothing_out(harness: Harness) -> None:
+def test_a_superseded_driver_executes_nothing(harness: Harness) -> None:
     harness.journal.release()
     newer = Journal.open(harness.context.layout)
     newer.acquire()
     stale = harness.journal
     stale._fd = newer._fd  # it still believes that it is the driver
     with pytest.raises(SupersededError):
-        harness.committer.do(Step((PAUSE,), (DropRequest("r1"),)))
+        harness.committer.do(Step((PAUSE,), (RemoveRequest("r1"),)))
     assert (harness.executor.seen, harness.on_disk, harness.applied) == ([], [START], [START])
 
 
@@ -141,7 +141,7 @@ def test_a_failed_query_is_recorded_once_until_it_succeeds(harness: Harness) -> 
 def test_an_abandoned_batch_is_fenced_off_before_the_journal_says_so(tmp_path: Path) -> None:
     harness = Harness(tmp_path / "sweep")
     executor = Executor(harness.context, _no_batch)
-    assert executor.carry_out(Abandon("b1", "refused", limited=True)) == EffectResult(
+    assert executor.execute(Abandon("b1", "refused", limited=True)) == EffectResult(
         (BatchAbandoned("b1", "refused", True),)
     )
     assert harness.context.layout.batch("b1").abandoned_marker.read_bytes() == b"refused"

@@ -168,8 +168,8 @@ def test_the_task_that_the_driver_runs_in_gives_its_slot_to_what_waits_for_it() 
     state = sweep_of(5, *submitted("b1", *([trial] for trial in range(4))))
     throttles = manager(state, host=HostTask("b1", 0, "4711_0"))
     state.apply(planned("b2", [4], throttle=1))
-    assert (throttles.free, throttles.to_wait_for) == (0, "4711_0")
-    assert (manager(state).free, manager(state).to_wait_for) == (-1, "")
+    assert (throttles.free, throttles.dependency) == (0, "4711_0")
+    assert (manager(state).free, manager(state).dependency) == (-1, "")
 
 
 @pytest.mark.parametrize(("gpus", "free"), [(1, 4), (2, 4), (4, 2), (9, 0)])
