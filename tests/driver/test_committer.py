@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.cluster_protocol import SubmittedBatch
+from hpcsweep.core.cluster_protocol import Batch, SubmittedBatch
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchSubmitted,
     ClusterMessage,
     Event,
     PauseEnded,
@@ -19,13 +20,14 @@ from hpcsweep.core.events import (
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.committer import Committer, Executor
 from hpcsweep.driver.config import SweepContext
-from hpcsweep.driver.effects import Abandon, Effect, EffectResult, RemoveRequest, Step, Throttle
-from hpcsweep.errors import SubmitLimited, SupersededError
+from hpcsweep.driver.effects import Abandon, Effect, EffectResult, RemoveRequest, Step, Submit, Throttle
+from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain, SupersededError
+from hpcsweep.store.batch import Header, ManifestRun, ManifestTask, read_task
 from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import Layout
-from tests.doubles import FakeClock, FolderCluster
+from hpcsweep.store.layout import BatchLayout, Layout
+from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster
 from tests.driver.states import SETTINGS, planned
 
 START = SweepStarted("cafe01", "s", 0.0, {})
@@ -146,3 +148,65 @@ def test_an_abandoned_batch_is_fenced_off_before_the_journal_says_so(tmp_path: P
     )
     assert harness.context.layout.batch("b1").abandoned_marker.read_bytes() == b"refused"
     assert harness.on_disk == [START]
+
+
+RUN = ManifestRun(trial=0, rung=0, bracket=0, resource=9, attempt=0, seed=1, config={"x": 0.5})
+
+
+class RecordingCluster(FolderCluster):
+    """Notes the manifest that is there when an array is submitted; refuses with `error` if that is set."""
+
+    manifest: tuple[Header, ManifestTask] | None = None
+    error: Exception | None = None
+
+    def submit(self, batch: Batch) -> str:
+        self.manifest = read_task(BatchLayout(batch.folder), 0)
+        if self.error is not None:
+            raise self.error
+        return "4711"
+
+
+def submit(harness: Harness, error: Exception | None) -> tuple[EffectResult, RecordingCluster]:
+    context = harness.context
+    cluster = RecordingCluster(context.layout.root.parent / "controller")
+    cluster.error = error
+    batch = Batch("b1", context.layout.batch("b1").root, 1, 4, SHAPE)
+    executor = Executor(context._replace(cluster=cluster), _no_batch)
+    return executor.execute(Submit(batch, HEADER, ((RUN,),))), cluster
+
+
+HEADER = Header("b1", "cafe01", PROGRAM, gpus=1)
+
+
+def test_the_manifest_is_on_disk_when_its_array_is_submitted(harness: Harness) -> None:
+    result, cluster = submit(harness, None)
+    assert result == EffectResult((BatchSubmitted("b1", "4711", harness.context.now),))
+    assert cluster.manifest is not None
+    header, task = cluster.manifest
+    assert (header, task.runs) == (HEADER, (RUN,))
+
+
+@pytest.mark.parametrize(
+    ("error", "messages"),
+    [
+        (SubmitLimited("QOSMaxSubmitJobPerUserLimit"), []),  # the backoff deals with it
+        (SubmitRefused("no such partition"), [("no such partition", True)]),
+        (SubmitUncertain("timed out"), [("timed out", False)]),
+        (ClusterUnavailable("no answer"), [("no answer", False)]),
+    ],
+)
+def test_a_failed_submission_is_recorded_unless_it_met_a_limit(
+    harness: Harness, error: Exception, messages: list[tuple[str, bool]]
+) -> None:
+    result, _ = submit(harness, error)
+    now = harness.context.now
+    events = tuple(ClusterMessage(now, "submit", text, "b1", refused) for text, refused in messages)
+    assert result == EffectResult(events, error)
+
+
+def test_a_superseded_driver_submits_nothing(harness: Harness) -> None:
+    harness.journal.release()
+    newer = Journal.open(harness.context.layout)
+    newer.acquire()
+    with pytest.raises(SupersededError):
+        submit(harness, None)
