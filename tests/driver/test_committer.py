@@ -83,7 +83,7 @@ def harness(tmp_path: Path) -> Harness:
     return Harness(tmp_path / "sweep")
 
 
-def test_the_intent_is_on_disk_and_applied_before_its_effects_are_carried_out(harness: Harness) -> None:
+def test_the_intent_is_on_disk_and_applied_before_its_effects_are_executed(harness: Harness) -> None:
     first, second = Throttle("b1", 2), RemoveRequest("r1")
     harness.committer.do(Step((PAUSE,), (first, second)))
     assert harness.executor.seen == [
@@ -92,7 +92,7 @@ def test_the_intent_is_on_disk_and_applied_before_its_effects_are_carried_out(ha
     ]
 
 
-def test_what_came_of_an_effect_is_on_disk_before_the_next_one_is_carried_out(harness: Harness) -> None:
+def test_what_came_of_an_effect_is_on_disk_before_the_next_one_is_executed(harness: Harness) -> None:
     first, second = Abandon("b1", "refused"), RemoveRequest("r1")
     result = EffectResult((PAUSE,), SubmitLimited("too many jobs"))
     harness.executor.results[first] = result
