@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hpcsweep.cli.sanitize import SanitizedGroup
+from hpcsweep.exports import EXPORTS
 
 app = typer.Typer(
     cls=SanitizedGroup,
@@ -310,7 +311,7 @@ def doctor(
 def export(
     folder: Folder,
     format_: Annotated[
-        str, typer.Option("--format", help="csv, json, parquet, tensorboard or optuna.")
+        str, typer.Option("--format", help=f"csv, json, parquet, {' or '.join(EXPORTS)}.")
     ] = "csv",
     table: Annotated[
         str | None, typer.Option(help="trials (the default), runs, metrics, attempts or all.")
@@ -320,7 +321,7 @@ def export(
         typer.Option(
             metavar="PATH",
             help="A file; a folder for --table all and for tensorboard. "
-            "Default: standard output; DIR/tensorboard; DIR/optuna-journal.log.",
+            f"Default: standard output; {'; '.join(f'DIR/{each.target}' for each in EXPORTS.values())}.",
         ),
     ] = None,
 ) -> None:

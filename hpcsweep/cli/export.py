@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.core.text import plural, shell_quote, suggest_name
 from hpcsweep.errors import FolderError, SpecError
+from hpcsweep.exports import EXPORTS, Export
 from hpcsweep.exports.tables import FORMATS, TABLES, encoded, table
 from hpcsweep.store.output import STDOUT, is_stdout, write_output
 from hpcsweep.views.folder import SIMULATION
@@ -19,11 +21,6 @@ from hpcsweep.views.results import load, skipped_lines
 if TYPE_CHECKING:
     from hpcsweep.views.results import Results
 
-#: Formats that take the whole sweep: where they go in the results folder, and what opens them.
-WHOLE: Final = {
-    "tensorboard": ("tensorboard", "tensorboard --logdir"),
-    "optuna": ("optuna-journal.log", "optuna-dashboard"),
-}
 ALL: Final = "all"
 _HINT: Final = ": give another place with --output"
 
@@ -33,8 +30,8 @@ def export(path: Path, *, format_: str, name: str | None, output: Path | None) -
     with errors_exit():
         _check(format_, name, output)
         results = load(path)
-        if format_ in WHOLE:
-            _whole(results, format_, output)
+        if format_ in EXPORTS:
+            _whole(results, EXPORTS[format_], output)
         elif name == ALL:
             assert output is not None
             _make(output)
@@ -49,18 +46,19 @@ def export(path: Path, *, format_: str, name: str | None, output: Path | None) -
 
 
 def _check(format_: str, name: str | None, output: Path | None) -> None:
-    formats = (*FORMATS, *WHOLE)
+    formats = (*FORMATS, *EXPORTS)
+    whole = EXPORTS.get(format_)
     if format_ not in formats:
         raise SpecError(f"--format {format_}: {suggest_name(format_, formats, kind='format')}")
-    if output == STDOUT and (format_ == "tensorboard" or name == ALL):
+    if output == STDOUT and (name == ALL or (whole and whole.is_folder)):
         raise SpecError("--output -: standard output takes one file, this writes several; give a folder")
-    if format_ in WHOLE:
+    if whole is not None:
         if name is not None:
             raise SpecError(
                 f"--table {name}: goes with {', '.join(FORMATS)}; {format_} takes the whole sweep"
             )
-        if find_spec(format_) is None:
-            need = f"needs {format_}, which is not installed; pip install 'hpcsweep[{format_}]'"
+        if whole.needs and find_spec(whole.needs) is None:
+            need = f"needs {whole.needs}, which is not installed; pip install 'hpcsweep[{whole.needs}]'"
             raise SpecError(f"--format {format_}: {need}")
         return
     if name is not None and name not in (*TABLES, ALL):
@@ -73,24 +71,19 @@ def _check(format_: str, name: str | None, output: Path | None) -> None:
         raise SpecError(f"--output {output}: is a folder; give a file, or --table all for every table there")
 
 
-def _whole(results: Results, format_: str, output: Path | None) -> None:
-    default, opener = WHOLE[format_]
-    target = results.path / default if output is None else output
+def _whole(results: Results, export_: Export, output: Path | None) -> None:
+    target = results.path / export_.target if output is None else output
+    module, _, function = export_.writer.partition(":")
     try:
-        if format_ == "tensorboard":
-            from hpcsweep.exports.tensorboard import write_tensorboard
-
-            count = write_tensorboard(results, target)
-        else:
-            from hpcsweep.exports.optuna import write_optuna
-
-            count = write_optuna(results, target)
+        count = getattr(import_module(module), function)(results, target)
     except OSError as error:
         raise _unwritable(target, error) from error
     if is_stdout(target):
         return
     them = "it" if count == 1 else "them"
-    typer.echo(f"{plural(count, 'trial')} in {target}; look at {them}: {opener} {shell_quote(str(target))}")
+    typer.echo(
+        f"{plural(count, 'trial')} in {target}; look at {them}: {export_.opener} {shell_quote(str(target))}"
+    )
 
 
 def _make(folder: Path) -> None:
