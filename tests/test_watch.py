@@ -434,6 +434,8 @@ class Terminal:
     """A pseudo-terminal with a program on it."""
 
     def __init__(self, *argv: str | Path, size: tuple[int, int] = (24, 80), **env: str) -> None:
+        # Whatever the tests' own terminal is: it has the size of this one.
+        inherited = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
         self.screen = b""
         self.master, slave = pty.openpty()
         self.resize(*size)
@@ -444,7 +446,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "xterm-256color", **env},
+            env={**inherited, "TERM": "xterm-256color", **env},
         )
         os.close(slave)
 

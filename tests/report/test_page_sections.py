@@ -136,7 +136,7 @@ def test_failures_are_told_by_kind_by_node_and_in_their_own_words(tmp_path: Path
     section = failures(written(tmp_path / "r", TROUBLED))
     told = "3 attempts of 6 (50%) failed or were interrupted; 1 run failed for good. "
     assert block(section, Text).text.startswith(told)
-    goes_on = "not the configuration: resumes from its checkpoint"
+    goes_on = "the infrastructure: resumes from its newest checkpoint"
     assert block(section, Table).rows == [
         ["crashed", 1, 1, 2.0, "the configuration: never promoted"],
         ["preempted", 1, 1, 1.0, goes_on],

@@ -189,17 +189,17 @@ def test_a_preempted_task_waits_although_its_result_of_before_was_not_taken_in(s
     assert (runs_of(view), view.pending["BeginTime"], view.ended) == ([1, 5], 1, {"": 1})
 
 
-def test_the_queue_is_asked_once_a_look_and_only_for_what_is_in_it(sweep: Sweep) -> None:
+def test_the_queue_is_asked_once_a_poll_and_only_for_batches_with_a_job(sweep: Sweep) -> None:
     sweep.queue.shown = {}
     sweep.add(STARTED, *(TrialCreated(trial, {"x": 0.5}, 0, 3) for trial in range(6)))
     sweep.poll()
     sweep.add(planned("b", [0], cluster="local"), BatchSubmitted("b", "local", 1001.0), planned("a", [1]))
     sweep.poll()
-    assert sweep.queue.asked == []
+    assert sweep.queue.asked == [["b"]]
     sweep.add(BatchSubmitted("a", "70", 1002.0), planned("c", [2]), BatchSubmitted("c", "71", 1003.0))
     sweep.poll()
     sweep.poll()
-    assert sweep.queue.asked == [["a", "c"]] * 2
+    assert sweep.queue.asked == [["b"], ["b", "a", "c"], ["b", "a", "c"]]
 
 
 def test_a_batch_that_the_cluster_has_not_acknowledged_is_being_submitted(sweep: Sweep) -> None:
