@@ -12,7 +12,7 @@ from hpcsweep.spec import load_spec
 from hpcsweep.spec.schema import json_schema
 
 MODULE = """\
-from hpcsweep.core.protocols import Cluster
+from hpcsweep.core.cluster_protocol import Cluster
 
 
 class Farm(Cluster):
