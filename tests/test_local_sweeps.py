@@ -123,7 +123,7 @@ def test_hyperband_is_exact_leaves_few_files_and_a_second_launch_starts_nothing(
     best = results.best
     assert best is not None
     assert best["value"] == results.trials["value"].min()
-    assert f"loss {best['value']:.6g} (trial {best['trial']} at {most})" in done.stdout
+    assert f"loss {best['value']:.6g} (trial {best['trial']} at step {most})" in done.stdout
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     assert len([path for path in files if "checkpoints" not in path.parts]) < 20
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))

@@ -27,7 +27,7 @@ from hpcsweep.driver.requests import handle_request
 from hpcsweep.driver.submitter import Submission, Submitter
 from hpcsweep.driver.throttle import ThrottleManager
 from hpcsweep.driver.tick_scheduler import TickScheduler, needs_attention
-from hpcsweep.errors import ClusterUnavailable, HeldError, SupersededError
+from hpcsweep.errors import ClusterUnavailable, HeldError, SubmitRefused, SupersededError
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import list_segments
@@ -198,7 +198,12 @@ class Driver:
         else:
             self._throttle.cluster_slots = self.cluster.slots
             self._committer.do(self._throttle.rethrottle())
-            self._submission.run()
+            try:
+                self._submission.run()
+            except SubmitRefused:  # the last one pauses now: whoever launches next has fixed the cause
+                self._check_health()
+                self._end_if_done()
+                raise
         self._end_if_done()
         self._keep_ticking()
         return self._committer.commits > before

@@ -159,9 +159,17 @@ def test_known_refusals_are_counted_over_several_drivers(tmp_path: Path, cluster
     for _ in range(REFUSALS):
         with pytest.raises(SubmitRefused):
             drive(root, cluster)
-    drive(root, cluster)
     assert end_of(root) == (
         SweepOutcome.PAUSED,
         "3 submissions in a row were refused: sbatch: error: Access denied",
     )
     assert cluster.asked == REFUSALS
+
+
+def test_the_launch_after_a_pause_by_refusals_submits_again(tmp_path: Path, cluster: Moody) -> None:
+    root = tmp_path / "s"
+    cluster.refusals = [SubmitRefused("sbatch: error: Access denied") for _ in range(REFUSALS)]
+    for _ in range(REFUSALS):
+        with pytest.raises(SubmitRefused):
+            drive(root, cluster)
+    assert drive(root, cluster).state.best is not None

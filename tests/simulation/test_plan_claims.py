@@ -87,7 +87,10 @@ def test_a_simulated_folder_says_so_everywhere_and_has_no_date(tmp_path: Path) -
         return CliRunner().invoke(app, argv).stdout
 
     status = said("status", str(folder))
-    assert status.splitlines()[1] == "simulated: nothing was trained, and times are virtual"
+    assert (
+        status.splitlines()[1]
+        == "simulated by `hpcsweep simulate`: nothing was trained, and times are virtual"
+    )
     assert '"simulated": true' in said("status", str(folder), "--json")
     assert said("best", str(folder)).splitlines()[0].endswith("(simulated: nothing was trained)")
     assert "0 s after the simulation began" in said("explain", str(folder), "0")

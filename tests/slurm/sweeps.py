@@ -68,7 +68,7 @@ def launch(
     )
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> str:
+def finish(process: subprocess.Popen[str], timeout_s: float = 480) -> str:
     """Wait for a launch that is to end well; its output."""
     out, _ = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, out
@@ -80,7 +80,7 @@ def outcome(folder: Path) -> list[tuple[Any, ...]]:
     return decided(read_journal(Layout(folder / "results" / "free")).events)
 
 
-def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 120) -> None:
+def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 300) -> None:
     """Look again and again; an error with these words if it does not come."""
     end = time.monotonic() + timeout_s
     while not condition():

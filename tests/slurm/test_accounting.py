@@ -211,7 +211,7 @@ def test_a_budget_of_gpu_hours_is_never_exceeded(played: dict[Scene, Future[Play
     assert re.fullmatch(rf"{used}, and one more task may take 0\.01667", end.reason)
     best = sweep.runs.loc[sweep.runs["value"].idxmin()]
     assert f"finished: {end.reason}" in out
-    assert f"best: loss {best['value']:.6g} (trial {best['trial']} at 15)" in out
+    assert f"best: loss {best['value']:.6g} (trial {best['trial']} at step 15)" in out
     scripts = [data for name, data in batch_files(sweep.root).items() if name.endswith("/script.sbatch")]
     assert scripts
     assert all(b"#SBATCH --no-requeue" in data for data in scripts), "a second start could cost as much again"

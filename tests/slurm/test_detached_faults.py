@@ -109,7 +109,7 @@ def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
         wait_until(
             "the sweep ends by itself",
             lambda sweep=sweep: bool(sweep.of_kind(SweepEnded)),  # type: ignore[misc]
-            300,
+            900,
         )
         assert sweep.of_kind(SweepEnded)[0].reason == "all trials are done", sweep.told("status")
         ended = Counter(event.run for event in sweep.of_kind(RunFinished))

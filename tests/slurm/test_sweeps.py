@@ -135,7 +135,7 @@ def test_refusal_shows_sbatchs_own_words_and_leaves_the_sweep_resumable(
         out, _ = refused.communicate(timeout=120)
         assert refused.returncode == 2, out
         assert words in out
-        assert "Resume with" in out
+        assert "resume with: hpcsweep launch" in out
         sweep.env["PATH"] = slurm.env["PATH"]
         sweep.finish()
         assert len(sweep.runs) == 4 + 2
