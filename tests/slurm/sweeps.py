@@ -134,11 +134,11 @@ class Sweep:
         self._drivers.append(driver)
         return driver
 
-    def finish(self, timeout_s: float = 240) -> str:
+    def finish(self, timeout_s: float = 480) -> str:
         """Launch, and see it to its end."""
         return finish(self.launch(), timeout_s)
 
-    def ends(self, driver: subprocess.Popen[str], timeout_s: float = 120) -> dict[str, Any]:
+    def ends(self, driver: subprocess.Popen[str], timeout_s: float = 300) -> dict[str, Any]:
         """Wait for the driver, however it leaves the sweep; what `status` says then."""
         out, _ = driver.communicate(timeout=timeout_s)
         assert driver.returncode in (0, 1), out

@@ -50,12 +50,16 @@ esac
 REFUSAL = "sbatch: error: Batch job submission failed: Access/permission denied"
 
 
-@pytest.fixture
-def sweep(slurm: PrivateSlurm, tmp_path: Path) -> Sweep:
-    """Four rungs, epochs of 0.1 s, on six GPUs."""
-    made = Sweep(slurm, tmp_path / "detached", HALVING, max_gpus=6, pause=0.1, trainer=COUNTING)
+def made_sweep(slurm: PrivateSlurm, tmp_path: Path, *, pause: float) -> Sweep:
+    """Four rungs, epochs of `pause` seconds, on six GPUs."""
+    made = Sweep(slurm, tmp_path / "detached", HALVING, max_gpus=6, pause=pause, trainer=COUNTING)
     made.env["HPCSWEEP_OURS"] = str(tmp_path)
     return made
+
+
+@pytest.fixture
+def sweep(slurm: PrivateSlurm, tmp_path: Path) -> Sweep:
+    return made_sweep(slurm, tmp_path, pause=0.1)
 
 
 def detach(sweep: Sweep) -> str:
@@ -171,15 +175,14 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(
     assert outcome(sweep.folder) == outcome(alone.folder)
 
 
-def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_launch_that_is_killed_leaves_a_detached_sweep_to_its_jobs(
+    slurm: PrivateSlurm, tmp_path: Path
+) -> None:
+    sweep = made_sweep(slurm, tmp_path, pause=3.0)  # on a loaded machine a launch begins late
     detach(sweep)
     foreground = sweep.launch()
 
     def drives() -> bool:
-        nonlocal foreground
-        if foreground.poll() == 2:  # on a busy machine the jobs may hold the journal longer than it waits
-            foreground.communicate()
-            foreground = sweep.launch()
         driver = ResultsFolder(sweep.root).driver
         return driver is not None and driver.pid == foreground.pid
 
