@@ -11,6 +11,8 @@ from hpcsweep.session.target import resolve_target
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.schema import json_schema
 
+from .installed import install
+
 MODULE = """\
 from hpcsweep.core.cluster_protocol import Cluster
 
@@ -32,15 +34,9 @@ cluster: {name: farm, farm_queue: night, partition: big, max_tasks: 4}
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with a cluster, as pip installs it."""
+    entry_points = "[hpcsweep.clusters]\nfarm = farm_cluster:Farm\nbroken = no_such_module:X\n"
     site = tmp_path / "site"
-    info = site / "farm-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: farm\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[hpcsweep.clusters]\nfarm = farm_cluster:Farm\nbroken = no_such_module:X\n"
-    )
-    (site / "farm_cluster.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(site)
+    install(monkeypatch, site, "farm", entry_points=entry_points, module="farm_cluster", code=MODULE)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from hpcsweep.errors import SpecError
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 from tests.docs.spec_keys import SpecKey, spec_keys
 
+from .installed import install
+
 MODULE = '''\
 from typing import Annotated
 
@@ -68,16 +70,12 @@ NOT_IMPORTED = "'broken' cannot be imported: ModuleNotFoundError: No module name
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with a scheduler and a searcher, as pip installs it."""
-    site = tmp_path / "site"
-    info = site / "casino-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: casino\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
+    entry_points = (
         "[hpcsweep.schedulers]\nbandit = casino_plugin:Bandit\nbroken = no_such_module:X\n"
         "[hpcsweep.searchers]\nspiral = casino_plugin:Spiral\nbroken = no_such_module:X\n"
     )
-    (site / "casino_plugin.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(site)
+    site = tmp_path / "site"
+    install(monkeypatch, site, "casino", entry_points=entry_points, module="casino_plugin", code=MODULE)
 
 
 @pytest.fixture
