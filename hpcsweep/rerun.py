@@ -22,7 +22,7 @@ from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.core.models import Trial
 from hpcsweep.core.text import shell_join
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
-from hpcsweep.session.snapshot import running_program
+from hpcsweep.session.preparation import running_program
 from hpcsweep.session.target import set_variables
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store import checkpoints
@@ -34,8 +34,8 @@ from hpcsweep.store.run_file import RunFile
 from hpcsweep.views.folder import ResultsFolder, check_trial
 from hpcsweep.worker.command import program_arguments
 from hpcsweep.worker.environment import run_environment
-from hpcsweep.worker.objective import read_objective
-from hpcsweep.worker.output import StdoutMetrics
+from hpcsweep.worker.outcome import read_objective
+from hpcsweep.worker.process import StdoutMetrics
 
 DONE: Final = 0
 NO_VALUE: Final = 1

@@ -221,8 +221,8 @@ def _cluster(layout: Layout, events: Sequence[AnyEvent]) -> Cluster:
 
 def _submit_successor(layout: Layout, events: Sequence[AnyEvent]) -> None:
     """Submit a job in place of this one; only the holder of the journal could record it."""
-    from hpcsweep.driver.committer import submit_tick
-    from hpcsweep.driver.tick_scheduler import TickScheduler
+    from hpcsweep.driver.effects import submit_tick
+    from hpcsweep.driver.job_control import TickScheduler
 
     call = TickScheduler(SweepState.replay(events)).first(now=time.time())
     submit_tick(_cluster(layout, events), layout, call)

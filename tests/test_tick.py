@@ -307,7 +307,7 @@ def test_tick_fails_if_no_successor_can_be_submitted(
 
     with monkeypatch.context() as patch:
         patch.setattr(site.cluster, "submit_tick", away)
-        patch.setattr("hpcsweep.driver.tick_scheduler.WATCH_S", 10 * tick.JOB_S)
+        patch.setattr("hpcsweep.driver.job_control.WATCH_S", 10 * tick.JOB_S)
         patch.setattr(site.cluster, "known", {})
         assert site.tick() == 1
     words = "no job that looks again could be submitted: sbatch: Unable to contact slurm controller"

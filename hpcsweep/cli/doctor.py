@@ -16,7 +16,7 @@ from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, NO_VALUE, errors_exit, pr
 from hpcsweep.cli.sanitize import json_text
 from hpcsweep.core.findings import Finding, Level
 from hpcsweep.doctor.checks import Doctor
-from hpcsweep.session.validation import validate
+from hpcsweep.session.preparation import validate
 from hpcsweep.spec import load_spec
 
 QUESTION: Final = "Submit one small test job (1 CPU, 5 minutes at most) to check a compute node?"

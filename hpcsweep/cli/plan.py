@@ -17,13 +17,13 @@ from hpcsweep.core.plans import BracketPlan, SchedulerPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, secret_values
 from hpcsweep.driver import DriverConfig
-from hpcsweep.driver.budgets import GpuBudget
+from hpcsweep.driver.lifecycle import GpuBudget
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.session.algorithms import make_scheduler
+from hpcsweep.session.preparation import describe_warm_start
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target, check_inherited
-from hpcsweep.session.warm_start import describe_warm_start
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 from hpcsweep.views.format import duration
 

@@ -15,7 +15,7 @@ from hpcsweep.cli.sanitize import json_text, raw, sanitize
 from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
 from hpcsweep.options import format_duration
-from hpcsweep.session.validation import validate
+from hpcsweep.session.preparation import validate
 from hpcsweep.simulation import (
     Comparison,
     Curve,

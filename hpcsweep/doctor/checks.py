@@ -19,7 +19,7 @@ from hpcsweep.core.text import plural, shell_join, shell_quote
 from hpcsweep.doctor.filesystem import filesystem_findings, nearest_folder
 from hpcsweep.doctor.probe_checks import probe_findings
 from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
-from hpcsweep.session.snapshot import check_training_code
+from hpcsweep.session.preparation import check_training_code
 from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.spec import SweepSpec
 

@@ -22,9 +22,8 @@ import msgspec
 from hpcsweep.core.events import CheckpointsDropped, CheckpointsRemoved, FilesCompacted, RunFinished, RunId
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.committer import Committer
 from hpcsweep.driver.config import SweepContext
-from hpcsweep.driver.effects import Compact, Compactor, Step
+from hpcsweep.driver.effects import Committer, Compact, Compactor, Step
 from hpcsweep.store.compaction.parts import (
     CleanUpPart,
     CompactableRun,

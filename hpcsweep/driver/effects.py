@@ -1,15 +1,46 @@
-"""What the driver does to the cluster and the results folder, as values."""
+"""What the driver does to the cluster and the results folder, as values, and the one place that does it.
+
+Events go into the journal first, then effects are executed.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, TypeAlias
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias, assert_never
 
 import msgspec
 
-from hpcsweep.core.cluster_protocol import Batch
-from hpcsweep.core.events import AnyEvent, RunId
-from hpcsweep.store.batch import Header, ManifestRun
-from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask
+from hpcsweep.core.cluster_protocol import Batch, Cluster, SubmittedBatch
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchSubmitted,
+    BatchThrottled,
+    ClusterMessage,
+    RunId,
+    TasksReleased,
+    TickSubmitted,
+)
+from hpcsweep.driver.config import SweepContext
+from hpcsweep.driver.failures import Operation, call_failed, call_succeeded
+from hpcsweep.errors import (
+    ClusterError,
+    ClusterUnavailable,
+    SpecError,
+    SubmitLimited,
+    SubmitRefused,
+    SubmitUncertain,
+)
+from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import Header, ManifestRun, request_stop, write_manifest
+from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask, WriteTables
+from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.requests import remove_request
+
+_log = logging.getLogger(__name__)
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -134,3 +165,185 @@ class Compactor(Protocol):
 
     def close(self) -> None:
         """Stop at once. Safe to call twice; a later task starts it again."""
+
+
+@dataclass
+class Committer:
+    """Commits what collaborators decide, then has it executed: intent is on disk before effect.
+
+    Attributes:
+        appliers: Called with each event once it is committed, in this order.
+        observers: Called with each effect and what came of it.
+        commits: How many commits there were.
+    """
+
+    sweep: SweepContext
+    executor: Executor
+    appliers: Sequence[Callable[[AnyEvent], None]]
+    observers: Sequence[Callable[[Effect, EffectResult], None]]
+    commits: int = 0
+
+    def replay(self) -> None:
+        """Apply the events of earlier sessions."""
+        for event in self.sweep.journal.events:
+            self._apply(event)
+
+    def commit(self, events: Sequence[AnyEvent]) -> None:
+        """Make these events true, all or none; nothing happens without any.
+
+        Raises:
+            SupersededError: A newer driver took over: nothing was written.
+        """
+        if events:
+            self.sweep.journal.commit(events)
+            self.commits += 1
+            for event in events:
+                self._apply(event)
+
+    def _apply(self, event: AnyEvent) -> None:
+        for apply in self.appliers:
+            apply(event)
+
+    def do(self, step: Step) -> None:
+        """Commit the events, then carry out the effects."""
+        self.commit(step.events)
+        for effect in step.effects:
+            self.execute(effect)
+
+    def execute(self, effect: Effect) -> EffectResult:
+        """Execute one effect, and commit what came of it."""
+        result = self.executor.execute(effect)
+        self.commit(result.events)
+        for note in self.observers:
+            note(effect, result)
+        return result
+
+    def execute_all(self, effects: Sequence[Effect]) -> None:
+        self.do(Step(effects=tuple(effects)))
+
+    def note_query(self, operation: Operation, error: str = "") -> None:
+        """Record how a query of the cluster went; `error` is empty if it succeeded."""
+        state, now = self.sweep.state, self.sweep.now
+        if error:
+            self.commit(call_failed(state, operation, error, now=now))
+        else:
+            self.commit(call_succeeded(state, operation, now=now))
+
+
+@dataclass
+class Executor:
+    """Executes effects, one at a time.
+
+    Attributes:
+        submitted: Gives a live batch as the cluster knows it.
+        compactor: None where nothing is compacted.
+    """
+
+    sweep: SweepContext
+    submitted: Callable[[str], SubmittedBatch]
+    compactor: Compactor | None = None
+
+    def execute(self, effect: Effect) -> EffectResult:
+        """Execute one effect; its intent is committed, what comes of it is for the caller to commit.
+
+        Raises:
+            SupersededError: A newer driver took over; nothing was submitted.
+            FolderError: The results folder cannot be written.
+        """
+        match effect:
+            case Submit():
+                return self._submit(effect)
+            case Cancel() | Throttle() | Release():
+                return self._change(effect)
+            case SubmitTick():
+                return self._submit_tick(effect)
+            case CancelTicks():
+                try:
+                    self.sweep.cluster.cancel_ticks(effect.jobs)
+                except ClusterUnavailable as error:
+                    return EffectResult(error=error)
+            case Abandon():
+                files = self.sweep.layout.batch(effect.batch)
+                with wrap_oserror(self.sweep.layout.root):
+                    make_dirs(files.root)
+                    write_atomic(files.abandoned_marker, effect.reason.encode())
+                return EffectResult((BatchAbandoned(effect.batch, effect.reason, effect.limited),))
+            case StopRun():
+                with wrap_oserror(self.sweep.layout.root):
+                    request_stop(self.sweep.layout.batch(effect.batch), effect.run)
+            case DiscardCheckpoints():
+                checkpoints.hide_all(self.sweep.layout.trial(effect.trial))
+            case RemoveRequest():
+                remove_request(self.sweep.layout, effect.name, self.sweep.skipped)
+            case Compact():
+                self._compact(effect)
+            case _:
+                assert_never(effect)
+        return EffectResult()
+
+    def _submit(self, effect: Submit) -> EffectResult:
+        name = effect.batch.name
+        files = self.sweep.layout.batch(name)
+        with wrap_oserror(self.sweep.layout.root):
+            make_dirs(files.root)
+            write_manifest(files, effect.header, effect.tasks)
+        self.sweep.journal.check()
+        try:
+            job = self.sweep.cluster.submit(effect.batch)
+        except SubmitLimited as error:
+            return EffectResult(error=error)
+        except (SubmitRefused, SubmitUncertain, ClusterUnavailable, SpecError) as error:
+            refused = isinstance(error, SubmitRefused | SpecError)
+            refused = refused or (isinstance(error, SubmitUncertain) and error.refused)
+            return EffectResult(self._failed("submit", error, batch=name, refused=refused), error)
+        return EffectResult((BatchSubmitted(name, job, self.sweep.now),))
+
+    def _change(self, effect: Cancel | Throttle | Release) -> EffectResult:
+        batch = self.submitted(effect.batch)
+        done: tuple[BatchThrottled | TasksReleased, ...] = ()
+        try:
+            match effect:
+                case Cancel():
+                    self.sweep.cluster.cancel(batch, effect.tasks)
+                case Throttle():
+                    self.sweep.cluster.throttle(batch, effect.tasks)
+                    if effect.tasks != self.sweep.state.live[effect.batch].throttle:
+                        done = (BatchThrottled(effect.batch, effect.tasks),)
+                case Release():
+                    self.sweep.cluster.release(batch, effect.tasks)
+                    done = (TasksReleased(effect.batch, effect.tasks),)
+        except ClusterUnavailable as error:
+            return EffectResult(self._failed("change", error), error)
+        return EffectResult((*call_succeeded(self.sweep.state, "change", now=self.sweep.now), *done))
+
+    def _failed(
+        self, operation: Operation, error: Exception, *, batch: str = "", refused: bool = False
+    ) -> tuple[ClusterMessage, ...]:
+        state, now = self.sweep.state, self.sweep.now
+        return call_failed(state, operation, str(error), now=now, batch=batch, refused=refused)
+
+    def _compact(self, effect: Compact) -> None:
+        if not isinstance(effect.task, WriteTables):
+            # Only who holds the journal knows what is in it for good; and a newer driver may have come
+            # between the last look at the journal and the commit, and not have read that commit.
+            self.sweep.journal.acquire()
+            self.sweep.journal.check()
+        assert self.compactor is not None, "without a compactor nothing is compacted"
+        self.compactor.begin(effect.task)
+
+    def _submit_tick(self, effect: SubmitTick) -> EffectResult:
+        try:
+            return EffectResult((submit_tick(self.sweep.cluster, self.sweep.layout, effect),))
+        except ClusterError as error:  # finishing tasks tick as well, and the next tick tries again
+            _log.warning("no job that ticks could be submitted: %s", error)
+            return EffectResult(error=error)
+
+
+def submit_tick(cluster: Cluster, layout: Layout, effect: SubmitTick) -> TickSubmitted:
+    """Submit a job that ticks the sweep.
+
+    Raises:
+        ClusterError: The cluster takes no such job, or not now.
+    """
+    job = cluster.submit_tick(effect.name, layout.root, after=effect.after, delay_s=effect.delay_s)
+    return TickSubmitted(job, effect.due, effect.batch)

@@ -13,20 +13,23 @@ from hpcsweep.core.protocols import Clock, Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import GpuBudget, can_resume, confirm_time_over, exhausted_budget, sweep_end
-from hpcsweep.driver.cancellations import Cancellations
-from hpcsweep.driver.committer import Committer, Executor, submit_tick
 from hpcsweep.driver.compaction import Compaction, CompactionManager
 from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
-from hpcsweep.driver.effects import CancelTicks, Compactor, RemoveRequest
+from hpcsweep.driver.effects import CancelTicks, Committer, Compactor, Executor, RemoveRequest, submit_tick
 from hpcsweep.driver.failures import check_health
+from hpcsweep.driver.job_control import Cancellations, ThrottleManager, TickScheduler, needs_attention
+from hpcsweep.driver.lifecycle import (
+    GpuBudget,
+    can_resume,
+    confirm_time_over,
+    exhausted_budget,
+    handle_request,
+    sweep_end,
+)
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import MetricsPoller, Observer, running_runs
 from hpcsweep.driver.planner import Planner
-from hpcsweep.driver.requests import handle_request
 from hpcsweep.driver.submitter import Submission, Submitter
-from hpcsweep.driver.throttle import ThrottleManager
-from hpcsweep.driver.tick_scheduler import TickScheduler, needs_attention
 from hpcsweep.errors import ClusterUnavailable, HeldError, SubmitRefused, SupersededError
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.files import Skipped

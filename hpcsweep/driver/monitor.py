@@ -25,10 +25,9 @@ from hpcsweep.core.models import INSTANT_S, BatchState, Run
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import failures
-from hpcsweep.driver.batch_watch import BatchWatch, BlockedTasks
-from hpcsweep.driver.budgets import charge
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
+from hpcsweep.driver.live_batches import BatchWatch, BlockedTasks, charge
 from hpcsweep.driver.observer import Evidence, Observation
 from hpcsweep.store.batch import Result
 from hpcsweep.store.layout import Layout

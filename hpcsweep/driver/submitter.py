@@ -1,4 +1,4 @@
-"""Starts runs: which go into which arrays, within caps, budgets and limits, and their submission."""
+"""Starts runs: which go into which arrays, within caps, budgets and submit limits, and their submission."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import (
@@ -23,19 +24,29 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import BatchState, Run, Trial
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import GpuBudget, exhausted_budget
-from hpcsweep.driver.cancellations import Cancellations
-from hpcsweep.driver.committer import Committer
 from hpcsweep.driver.config import DriverConfig, SweepContext
-from hpcsweep.driver.effects import Abandon, DiscardCheckpoints, Step, Submit
+from hpcsweep.driver.effects import (
+    Abandon,
+    Committer,
+    DiscardCheckpoints,
+    Step,
+    Submit,
+)
 from hpcsweep.driver.failures import excluded
+from hpcsweep.driver.job_control import Cancellations, ThrottleManager
+from hpcsweep.driver.lifecycle import GpuBudget, exhausted_budget
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observer, Sighting
 from hpcsweep.driver.planner import Planner
-from hpcsweep.driver.throttle import SubmitBackoff, ThrottleManager
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused
 from hpcsweep.store.batch import Header, ManifestRun, trial_seed
 from hpcsweep.store.layout import Layout
+
+#: How long to respect a limit learned from a refusal; then more is tried, for it may have been raised.
+FIRST_PAUSE_S: Final = 30.0
+LONGEST_PAUSE_S: Final = 600.0
+#: A piece of an array gets an array of its own if it fills at least this share of the limit.
+SHARE: Final = 8
 
 
 class Submitter:
@@ -353,3 +364,52 @@ class Submission:
                     raise error
                 return len(batch.tasks)
         return 0
+
+
+class SubmitBackoff:
+    """Submit limits: how many tasks may be submitted now, and when to try again after a refusal.
+
+    Remembers the refusals of this session; a new one simply tries.
+    """
+
+    def __init__(self) -> None:
+        #: How many of ours fit, as far as refusals tell; None before any.
+        self._most: int | None = None
+        self._until = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self._accepted = False
+
+    def allowed(
+        self, *, wanted: int, open_tasks: int, queued: int | None, limit: int | None, now: float
+    ) -> int:
+        """How many of the `wanted` tasks to submit now.
+
+        `queued` tasks of the user waited or ran when we last looked, and the site allows `limit`; None
+        where unknown. `open_tasks` of them are ours.
+        """
+        bounds = []
+        if limit:  # a limit of 0 is reported by the refusal
+            # Without tasks of ours there was no recent poll: the count of the others is stale.
+            bounds.append((limit, queued if queued is not None and open_tasks else open_tasks))
+        # A time further ahead comes from a clock that has been set back since.
+        if self._most is not None and 0 < self._until - now <= LONGEST_PAUSE_S:
+            bounds.append((self._most, open_tasks))
+        allowed = wanted
+        for most, taken in bounds:
+            free = most - taken
+            if open_tasks and free < min(wanted, most // SHARE):
+                return 0
+            allowed = min(allowed, free)
+        return max(0, allowed)
+
+    def refused(self, tasks: int, *, open_tasks: int, now: float) -> None:
+        """An array of `tasks` tasks was refused while `open_tasks` of ours were there."""
+        if now >= self._until:  # nothing was known, or it was tried again
+            again = now < self._until + LONGEST_PAUSE_S and not self._accepted
+            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if again else FIRST_PAUSE_S
+            self._accepted = False
+        self._most, self._until = open_tasks + tasks - 1, now + self._pause_s
+
+    def accepted(self) -> None:
+        """An array was accepted: the pause after the next refusal is the first one again."""
+        self._accepted = True

@@ -33,10 +33,17 @@ from hpcsweep.session.algorithms import (
     resolve_searcher,
     with_original_scheduler,
 )
-from hpcsweep.session.snapshot import check_training_code, create_snapshot, running_program
+from hpcsweep.session.preparation import (
+    check_folder,
+    check_training_code,
+    create_snapshot,
+    current_start,
+    find_changes,
+    initial_events,
+    running_program,
+    validate,
+)
 from hpcsweep.session.target import Target, resolve_target
-from hpcsweep.session.validation import check_folder, current_start, find_changes, validate
-from hpcsweep.session.warm_start import initial_events
 from hpcsweep.spec import Change, SweepSpec, changes, load_spec
 from hpcsweep.store.files import file_mode, read_bytes, wrap_oserror, write_atomic
 from hpcsweep.store.journal.segments import read_journal

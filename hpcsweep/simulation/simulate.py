@@ -19,9 +19,9 @@ from hpcsweep.core.events import AnyEvent, Config, RunFinished
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import SpecError
+from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, make_compactor
 from hpcsweep.session.target import Target, max_tasks
-from hpcsweep.session.validation import check_folder
 from hpcsweep.simulation.curves import RecordedCurves
 from hpcsweep.simulation.recorder import Recorder, SimulationResult
 from hpcsweep.spec import SweepSpec

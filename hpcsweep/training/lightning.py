@@ -23,7 +23,7 @@ except ImportError as error:
         "hpcsweep.training.lightning needs lightning: pip install 'hpcsweep[lightning]'"
     ) from error
 
-from hpcsweep.training.distributed import any_should_stop, random_states, restore_random_states
+from hpcsweep.training.pytorch import any_should_stop, random_states, restore_random_states
 from hpcsweep.trial import Trial
 
 #: In the checkpoint's folder.

@@ -28,7 +28,7 @@ except ImportError as error:
     need = "hpcsweep.training.transformers needs transformers: pip install 'hpcsweep[transformers]'"
     raise ImportError(need) from error
 
-from hpcsweep.training.distributed import any_should_stop, wait_for_all
+from hpcsweep.training.pytorch import any_should_stop, wait_for_all
 from hpcsweep.trial import Trial
 
 

@@ -27,6 +27,13 @@ from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.worker.process import Child
 from hpcsweep.worker.task import SetupFailure, Signals, ignore_signals, run_task
 
+#: Marks the tick's process; what it submits must not inherit it.
+TICK_VARIABLE: Final = "HPCSWEEP_TICK"
+#: Time limit of a tick, which holds the task's GPUs.
+LONGEST_S: Final = 180.0
+#: How long a tick may finish when the task must stop: an interrupted submission costs more.
+TICK_NOTICE_S: Final = 10.0
+
 
 def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the task; 0 if its results are on disk, 1 if not, 2 for wrong arguments."""
@@ -79,14 +86,6 @@ def _submitted_before(environ: Mapping[str, str]) -> Mapping[str, str]:
     from hpcsweep.cluster.task_environment import without_launcher
 
     return without_launcher(environ) | slurm_task(environ)
-
-
-#: Marks the tick's process; what it submits must not inherit it.
-TICK_VARIABLE: Final = "HPCSWEEP_TICK"
-#: Time limit of a tick, which holds the task's GPUs.
-LONGEST_S: Final = 180.0
-#: How long a tick may finish when the task must stop: an interrupted submission costs more.
-TICK_NOTICE_S: Final = 10.0
 
 
 def tick(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str], signals: Signals) -> None:

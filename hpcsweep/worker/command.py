@@ -37,6 +37,10 @@ PLACEHOLDERS: Final = (
 )
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
+#: Messages of shells and env about a script with carriage returns.
+_CR_WORDS: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
+_HEAD: Final = 4096
 
 
 def arguments(template: str, values: Mapping[str, Any], *, known: Collection[str] = ()) -> list[str]:
@@ -140,12 +144,6 @@ def _fill(text: str, values: Mapping[str, Any], known: Collection[str], render: 
         raise TrainerError(f"train.command: unknown placeholder {{{name}}}; {hint}")
 
     return _PART.sub(replace, text)
-
-
-_SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
-#: Messages of shells and env about a script with carriage returns.
-_CR_WORDS: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
-_HEAD: Final = 4096
 
 
 def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str]) -> str:

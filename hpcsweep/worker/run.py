@@ -25,10 +25,15 @@ from hpcsweep.store.run_file import RunFile
 from hpcsweep.worker.command import line_ending_problem, program_arguments, unrunnable_reason
 from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.environment import TaskContext, run_environment
-from hpcsweep.worker.objective import ObjectiveReading, read_objective
-from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify, classify_worker_error
-from hpcsweep.worker.output import RunLog, StdoutMetrics
-from hpcsweep.worker.process import Child, oom_kills
+from hpcsweep.worker.outcome import (
+    ObjectiveReading,
+    ProcessExit,
+    RunOutcome,
+    classify,
+    classify_worker_error,
+    read_objective,
+)
+from hpcsweep.worker.process import Child, RunLog, StdoutMetrics, oom_kills
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.

@@ -32,20 +32,16 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.budgets import (
+from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.lifecycle import GpuBudget, can_resume, confirm_time_over, exhausted_budget, sweep_end
+from hpcsweep.driver.live_batches import (
     CLOCK_SKEW_S,
     HOST_SKEW_S,
     OVERRUN_S,
-    GpuBudget,
     UsageAccounting,
     at_most,
-    can_resume,
     clip_duration,
-    confirm_time_over,
-    exhausted_budget,
-    sweep_end,
 )
-from hpcsweep.driver.config import DriverConfig
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.fifo import Fifo
 from tests.doubles import PROGRAM

@@ -12,9 +12,9 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.batch_watch import IMPOSSIBLE_AFTER_S
-from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult, Release, StopRun
+from hpcsweep.driver.job_control import Cancellations
+from hpcsweep.driver.live_batches import IMPOSSIBLE_AFTER_S
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
 from hpcsweep.errors import ClusterUnavailable

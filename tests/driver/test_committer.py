@@ -18,9 +18,18 @@ from hpcsweep.core.events import (
     SweepStarted,
 )
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.committer import Committer, Executor
 from hpcsweep.driver.config import SweepContext
-from hpcsweep.driver.effects import Abandon, Effect, EffectResult, RemoveRequest, Step, Submit, Throttle
+from hpcsweep.driver.effects import (
+    Abandon,
+    Committer,
+    Effect,
+    EffectResult,
+    Executor,
+    RemoveRequest,
+    Step,
+    Submit,
+    Throttle,
+)
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain, SupersededError
 from hpcsweep.store.batch import Header, ManifestRun, ManifestTask, read_task
 from hpcsweep.store.files import Skipped

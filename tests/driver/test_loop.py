@@ -600,7 +600,7 @@ def test_a_full_disk_is_a_clear_error_and_the_next_launch_continues(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("hpcsweep.driver.committer.write_manifest", full)
+        patched.setattr("hpcsweep.driver.effects.write_manifest", full)
         with pytest.raises(FolderError, match="No space left on device"):
             drive(root, FolderCluster(controller))
     drive(root, FolderCluster(controller))
@@ -743,7 +743,7 @@ def test_a_driver_that_is_superseded_between_plan_and_submission_submits_nothing
         write_manifest(*args)
         (Layout(root).journal / "000002.jsonl").touch()
 
-    monkeypatch.setattr("hpcsweep.driver.committer.write_manifest", slow)
+    monkeypatch.setattr("hpcsweep.driver.effects.write_manifest", slow)
     with pytest.raises(SupersededError):
         driver.tick()
     journal.release()

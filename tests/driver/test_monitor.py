@@ -30,9 +30,9 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import DriverConfig
-from hpcsweep.driver.batch_watch import IMPOSSIBLE_AFTER_S, RECORDED_AFTER_S
-from hpcsweep.driver.cancellations import Cancellations
 from hpcsweep.driver.effects import Cancel
+from hpcsweep.driver.job_control import Cancellations
+from hpcsweep.driver.live_batches import IMPOSSIBLE_AFTER_S, RECORDED_AFTER_S
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
 from hpcsweep.store.batch import Result

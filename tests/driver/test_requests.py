@@ -16,7 +16,7 @@ from hpcsweep.core.events import (
     TrialStopped,
 )
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.requests import handle_request
+from hpcsweep.driver.lifecycle import handle_request
 from hpcsweep.store.requests import Request
 from tests.driver.states import submitted, sweep_of
 from tests.driver.sweeps import SPACE

@@ -22,7 +22,7 @@ from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.requests import Request, write_request
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.metrics import metrics_table, read_raw
-from hpcsweep.worker.objective import read_objective
+from hpcsweep.worker.outcome import read_objective
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import make_driver
 from tests.users import ADA, IS_ROOT, as_user, give, open_folder

@@ -30,8 +30,8 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import HostTask
-from hpcsweep.driver.budgets import GpuBudget
 from hpcsweep.driver.effects import Abandon, Step, Submit
+from hpcsweep.driver.lifecycle import GpuBudget
 from hpcsweep.driver.observer import Sighting
 from hpcsweep.driver.submitter import Submitter
 from hpcsweep.errors import SubmitLimited

@@ -13,16 +13,14 @@ from hpcsweep.core.events import BatchThrottled
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import HostTask
 from hpcsweep.driver.effects import EffectResult, Step, Throttle
-from hpcsweep.driver.throttle import (
-    FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
+from hpcsweep.driver.job_control import (
     ArrayUsage,
-    SubmitBackoff,
     ThrottleManager,
     free_slots,
     lower_throttles,
     raise_throttles,
 )
+from hpcsweep.driver.submitter import FIRST_PAUSE_S, LONGEST_PAUSE_S, SubmitBackoff
 from hpcsweep.errors import ClusterUnavailable
 from tests.driver.states import SETTINGS, monitor_of, planned, submitted, sweep_of
 

@@ -7,7 +7,7 @@ import pytest
 from hpcsweep.core.events import StopRequested, SweepEnded, SweepOutcome, TickSubmitted
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.effects import EffectResult, Step, SubmitTick
-from hpcsweep.driver.tick_scheduler import LOOK_AGAIN_S, WATCH_S, TickScheduler, needs_attention
+from hpcsweep.driver.job_control import LOOK_AGAIN_S, WATCH_S, TickScheduler, needs_attention
 from hpcsweep.errors import ClusterError
 from tests.driver.states import planned, submitted, sweep_of
 

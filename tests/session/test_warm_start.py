@@ -11,7 +11,7 @@ import pytest
 from hpcsweep.core.events import ConfigsEnqueued, SweepStarted, WarmStartLoaded
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import Hyperband
-from hpcsweep.session.warm_start import initial_events, load_results
+from hpcsweep.session.preparation import initial_events, load_results
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout

@@ -68,7 +68,7 @@ HASTY = (
     sys.executable,
     "-c",
     (
-        "import hpcsweep.driver.batch_watch as f; f.RECORDED_AFTER_S, f.IMPOSSIBLE_AFTER_S = 2, 5; "
+        "import hpcsweep.driver.live_batches as f; f.RECORDED_AFTER_S, f.IMPOSSIBLE_AFTER_S = 2, 5; "
         "from hpcsweep.__main__ import main; main()"
     ),
 )

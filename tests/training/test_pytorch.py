@@ -217,7 +217,7 @@ import os, sys, random, torch, torch.distributed as dist
 from pathlib import Path
 from torch.nn.parallel import DistributedDataParallel
 from hpcsweep.trial import current_trial
-from hpcsweep.training.distributed import any_should_stop
+from hpcsweep.training.pytorch import any_should_stop
 from hpcsweep.training.pytorch import TorchState
 
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])

@@ -11,8 +11,7 @@ from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.worker.objective import ObjectiveReading, read_objective
-from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify
+from hpcsweep.worker.outcome import ObjectiveReading, ProcessExit, RunOutcome, classify, read_objective
 from hpcsweep.worker.process import oom_kills
 
 GOOD = ObjectiveReading(0.5, "", 9, fresh=True, complete=True)

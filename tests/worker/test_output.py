@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.worker.output import StdoutMetrics
+from hpcsweep.worker.process import StdoutMetrics
 
 
 def read_metrics(

@@ -1,25 +1,29 @@
-"""Budgets: what tasks cost, what may still be spent, whether and how a sweep ends or resumes. Pure."""
+"""Live batches: open tasks, what keeps tasks from starting, what they cost. Pure."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
 
 import msgspec
 
-from hpcsweep.core.cluster_protocol import Phase, TaskState
-from hpcsweep.core.events import RunFinished, RunInterrupted, SweepEnded, SweepOutcome, SweepResumed, TimeUp
+from hpcsweep.core.cluster_protocol import BlockKind, Phase, TaskId, TaskState
+from hpcsweep.core.events import (
+    BatchBlocked,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+)
 from hpcsweep.core.models import BatchState
-from hpcsweep.core.protocols import Scheduler
-from hpcsweep.core.state import SweepState
-from hpcsweep.driver.config import DriverConfig
-from hpcsweep.errors import SpecError
 from hpcsweep.store.batch import Result
 
+#: How long the cluster must give a reason that may pass before it is recorded.
+RECORDED_AFTER_S: Final = 30.0
+#: How long it must say that a task can never start before that is believed.
+IMPOSSIBLE_AFTER_S: Final = 300.0
 #: Elapsed time that drops by more than the clock skew means a restart.
 CLOCK_SKEW_S: Final = 5.0
 #: Tolerance for the cluster's rounding to whole seconds.
@@ -30,150 +34,160 @@ OVERRUN_S: Final = 600.0
 HOST_SKEW_S: Final = 600.0
 
 
-class GpuBudget:
-    """`budget.gpu_hours` as a hard cap: what was submitted counts with its whole time limit.
+class BatchWatch:
+    """Open tasks of a batch, and what is known of them.
 
-    Each new task counts with `task_gpus`. `default_time_s` is the cluster's time limit of a task that
-    asks for none, None where unknown.
-
-    Raises:
-        SpecError: There is a cap, and nothing limits the time of a task.
+    Attributes:
+        open: Tasks not yet seen gone from the cluster.
+        gone_at: When a task with unfinished runs was first seen gone.
+        interrupted: Results of interrupted runs by task, until it shows whether the cluster requeues it.
+        seen_at: When tasks were last seen waiting or running.
+        ends: When runs of each task ended, in order.
+        silent: Tasks with a start that the cluster ended and requeued and that left no result: since
+            when, and how it ended.
+        cancelled_pending: Tasks that this session cancelled before they started.
     """
 
-    def __init__(self, settings: DriverConfig, *, default_time_s: int | None) -> None:
-        self._max_gpu_s = settings.max_gpu_s
-        self.task_gpus = settings.shape.gpus
-        time_s = settings.shape.time_s or default_time_s
-        if self.cap_s is not None and time_s is None:
-            raise SpecError(
-                "budget.gpu_hours: needs resources.time: without a time limit nothing can be held to it"
-            )
-        # Slurm counts in minutes.
-        self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
+    def __init__(self, batch: BatchState) -> None:
+        self.open: set[int] = set(range(len(batch.tasks)))
+        self.gone_at: dict[int, float] = {}
+        self.interrupted: dict[int, list[Result]] = {}
+        self.nodes: dict[int, str] = {}
+        self.seen_at: dict[int, float] = {}
+        self.silent: dict[int, tuple[float, TaskState]] = {}
+        self.ends: dict[int, list[float]] = {}
+        self.cancelled_pending: set[int] = set()
+        self.usage = UsageAccounting(batch.gpus, batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
+        for ending in batch.endings:
+            self.note(ending, at=_ended_at(ending) or batch.planned_at)
+
+    def note(self, ending: RunFinished | RunInterrupted, *, at: float) -> None:
+        """A run of it ended, at this Unix time."""
+        self.usage.add_reported(ending)
+        if isinstance(ending, RunFinished) or not ending.requeued:
+            self.ends.setdefault(ending.task, []).append(at)
+
+    def begun_at(self, task: int, run: int, *, since: float, lanes: int) -> float:
+        """When the task's n-th run began: it begins them in order, the next one whenever one has ended."""
+        ends = self.ends.get(task, [])
+        before = run - lanes
+        return max(since, ends[before]) if 0 <= before < len(ends) else since
+
+    def take_interrupted(self, run_id: RunId, task: int) -> list[Result]:
+        """The results of this run that waited for what becomes of its task."""
+        waiting = self.interrupted.get(task, [])
+        self.interrupted[task] = [result for result in waiting if (result.trial, result.rung) != run_id]
+        return [result for result in waiting if (result.trial, result.rung) == run_id]
+
+
+def _ended_at(ending: RunFinished | RunInterrupted) -> float | None:
+    """By the clock of its node, None where unknown."""
+    started = ending.started if isinstance(ending, RunFinished) else None
+    return None if started is None else started + ending.seconds
+
+
+class _Suspicions:
+    """What this session has seen of one batch.
+
+    Attributes:
+        polled: A poll has shown its tasks.
+        since: Since when each poll has shown that a task may wait in vain.
+        tasks: Those whose reason is recorded, or believed, if it persists.
+    """
+
+    def __init__(self) -> None:
+        self.polled = False
+        self.since: dict[int, float] = {}
+        self.tasks: set[int] = set()
+
+
+class BlockedTasks:
+    """Tells what keeps tasks from starting, beside their turn; `held` and `impossible` are by batch.
+
+    Slurm says some of it in passing. So what is not sure to stay is recorded after a while, and that a
+    task can never start is concluded after minutes in which each poll has shown it.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[int]] = {}
+        self.impossible: dict[str, list[int]] = {}
+        self._suspicions: dict[str, _Suspicions] = {}
 
     @property
-    def _task_gpu_s(self) -> int:
-        return self.time_s * self.task_gpus
+    def undecided(self) -> bool:
+        """Whether the next poll decides something."""
+        return any(suspicions.tasks for suspicions in self._suspicions.values())
 
-    @property
-    def cap_s(self) -> float | None:
-        """GPU-seconds of the cap; None without one."""
-        return self._max_gpu_s if self.task_gpus else None
+    def begin(self, live: Iterable[str]) -> None:
+        """A poll has come; these batches are live."""
+        self.held, self.impossible = {}, {}
+        names = set(live)
+        self._suspicions = {name: each for name, each in self._suspicions.items() if name in names}
 
-    def tasks_left(
+    def observe(
         self,
-        state: SweepState,
+        batch: BatchState,
+        open_tasks: Iterable[int],
+        states: Mapping[TaskId, TaskState],
         *,
-        open_tasks: Callable[[BatchState], int],
-        unbooked_gpu_s: Callable[[BatchState], float],
-    ) -> int | None:
-        """How many more tasks may be submitted now; None: any number.
+        running: bool,
+        now: float,
+    ) -> list[BatchBlocked]:
+        """What keeps open tasks of a live batch from starting; an event when it changes.
 
-        Of a live batch, `open_tasks` may still run, and the others took `unbooked_gpu_s` beyond
-        `state.spent_gpu_s`.
+        `running` says whether any task of the sweep runs.
         """
-        if self.cap_s is None:
-            return None  # without a cap nothing has to be counted
-        reserved = sum(
-            open_tasks(batch) * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
-            for batch in state.live.values()
+        suspicions = self._suspicions.setdefault(batch.name, _Suspicions())
+        # A session that polls for the first time what was submitted long ago may poll only once.
+        old = not suspicions.polled and now - batch.planned_at >= RECORDED_AFTER_S
+        suspicions.polled = True
+        suspicions.tasks = set()
+        reasons: Counter[str] = Counter()
+        held: list[int] = []
+        impossible: list[int] = []
+        active = False
+        for task in sorted(open_tasks):
+            state = states.get(TaskId(batch.name, task))
+            active = active or (state is not None and state.phase.active)
+            kind = None if state is None else _block_kind(state, running=running)
+            if state is None or kind is None:
+                suspicions.since.pop(task, None)
+                continue
+            if kind is BlockKind.HELD and task not in batch.released:
+                held.append(task)
+                continue
+            since = suspicions.since.setdefault(task, now - RECORDED_AFTER_S if old else now)
+            reason = state.reason or "unknown state"
+            recorded = reason in batch.blocked_reason
+            records = recorded or now - since >= RECORDED_AFTER_S
+            records = records or kind in (BlockKind.BLOCKED, BlockKind.HELD)
+            if kind is BlockKind.IMPOSSIBLE:
+                recorded_at = batch.blocked_since if recorded and batch.blocked_since else now
+                if now - min(since, recorded_at) >= IMPOSSIBLE_AFTER_S:
+                    impossible.append(task)
+            if kind is BlockKind.IMPOSSIBLE or not records:
+                suspicions.tasks.add(task)
+            if records:
+                reasons[reason] += 1
+        if held:
+            self.held[batch.name] = held
+        if impossible:
+            self.impossible[batch.name] = impossible
+        if not active:
+            return []  # what blocked them is how they ended
+        text = "; ".join(
+            f"{count} task{'s' if count > 1 else ''}: {reason}" for reason, count in reasons.items()
         )
-        return self._tasks_within(self.cap_s, state.spent_gpu_s + reserved)
-
-    def _tasks_within(self, cap_s: float, gpu_s: float) -> int:
-        """How many tasks fit below the cap beside what is spent and reserved."""
-        return max(0, int((cap_s - gpu_s) // self._task_gpu_s))
-
-    def exhausted(self, state: SweepState) -> str | None:
-        """Message if no further task fits once the submitted ones have ended; else None."""
-        if self.cap_s is None or self._tasks_within(self.cap_s, state.spent_gpu_s):
-            return None
-        return (
-            f"budget.gpu_hours {self.cap_s / 3600:g} is used up: {state.spent_gpu_s / 3600:.4g} are spent, "
-            f"and one more task may take {self._task_gpu_s / 3600:.4g}"
-        )
+        return [BatchBlocked(batch.name, text, now)] if text != batch.blocked_reason else []
 
 
-def exhausted_budget(state: SweepState, settings: DriverConfig, gpus: GpuBudget, *, now: float) -> str | None:
-    """Message about the budget that is used up; None while none is."""
-    if is_time_over(state, settings, now=now):
-        return f"budget.time {settings.max_time_s:g} s is used up"
-    return gpus.exhausted(state)
-
-
-def is_time_over(state: SweepState, settings: DriverConfig, *, now: float) -> bool:
-    """Whether `budget.time` is used up by the wall clock."""
-    started = state.started.at if state.started else now
-    return settings.max_time_s is not None and now - started >= settings.max_time_s
-
-
-def can_resume(
-    state: SweepState,
-    scheduler: Scheduler,
-    settings: DriverConfig,
-    gpus: GpuBudget,
-    *,
-    verbs: Container[str] = (),
-    now: float,
-) -> bool:
-    """Whether an ended sweep can resume: a budget was raised, or a waiting request has one of these verbs."""
-    if state.ended is None:
-        return False
-    if "retry" in verbs:
-        return True
-    if state.ended.outcome in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
-        return True
-    if exhausted_budget(state, settings, gpus, now=now) is not None:
-        return False
-    stop = state.no_more_trials
-    raised = settings.max_trials is None or state.configurations < settings.max_trials
-    if raised and "enqueue" in verbs:
-        return True
-    if stop is not None and stop.cause == "budget" and raised:
-        scheduler = copy.deepcopy(scheduler)
-        scheduler.apply(SweepResumed(now))
-    return bool(state.waiting) or not scheduler.done
-
-
-def confirm_time_over(
-    state: SweepState, settings: DriverConfig, *, now: float, since: float
-) -> tuple[bool, TimeUp | None]:
-    """Whether the wall clock is to be trusted about `budget.time`, and an event if its verdict changed.
-
-    It must agree for `confirm_s`; a session that began (`since`) that long ago has seen the time pass.
-    """
-    over = is_time_over(state, settings, now=now)
-    if not settings.confirm_s or (over and now - since >= settings.confirm_s):
-        return True, None
-    if over is not (state.time_up is not None):
-        changed = TimeUp(now, over)
-        return not over, changed
-    return not over or now - (state.time_up or now) >= settings.confirm_s, None
-
-
-def sweep_end(
-    state: SweepState, scheduler: Scheduler, *, exhausted: str | None, now: float
-) -> SweepEnded | None:
-    """How the sweep ends, with nothing of it on the cluster; None if it continues."""
-    if state.stopping is not None:
-        outcome, reason = SweepOutcome.STOPPED, state.stopping.reason
-    elif exhausted is not None:
-        outcome, reason = SweepOutcome.FINISHED, exhausted
-    elif scheduler.done and not state.waiting:
-        stop = state.no_more_trials
-        outcome, reason = SweepOutcome.FINISHED, stop.reason if stop else "all trials are done"
-    elif state.pausing is not None:
-        outcome, reason = SweepOutcome.PAUSED, state.pausing.reason
-    else:
+def _block_kind(state: TaskState, *, running: bool) -> BlockKind | None:
+    """Why the task may wait in vain, None if it runs or need only wait for its turn."""
+    if state.phase is Phase.UNKNOWN:
+        return BlockKind.UNKNOWN
+    if state.phase is not Phase.PENDING or (state.block is BlockKind.LIMITED and running):
         return None
-    if outcome is SweepOutcome.FINISHED and state.best is None:
-        outcome = SweepOutcome.FAILED
-        failure = state.last_failure
-        if failure is not None:
-            reason = f"no run gave a value; the last failure: {failure.message}"
-        else:
-            reason = f"no run gave a value; {reason}"
-    return SweepEnded(now, outcome, reason)
+    return state.block
 
 
 def at_most(limit_s: float) -> float:

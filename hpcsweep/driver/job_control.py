@@ -1,0 +1,330 @@
+"""What happens to jobs on the cluster: throttles of arrays, cancellations, releases, tick jobs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from hpcsweep.core.cluster_protocol import Phase, TaskId
+from hpcsweep.core.events import BatchThrottled, PauseRequested, RunId
+from hpcsweep.core.models import BatchState
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.config import DriverConfig, HostTask
+from hpcsweep.driver.effects import Cancel, Effect, EffectResult, Release, Step, StopRun, SubmitTick, Throttle
+from hpcsweep.driver.monitor import JobMonitor
+
+#: Tasks at a time where nothing caps them: an endless scheduler would fill any number of slots.
+MOST_TASKS: Final = 1000
+#: Delay of a tick job where no other job will trigger a tick.
+LOOK_AGAIN_S: Final = 60.0
+#: And where other jobs should.
+WATCH_S: Final = 3600.0
+
+
+class ArrayUsage(NamedTuple):
+    """One live array: tasks that may still run, and how many of them at a time.
+
+    A task takes more than one of the `slots` where it asks for more GPUs than a task of now, because
+    the resources were changed since it was submitted.
+    """
+
+    open: int
+    throttle: int
+    slots: int = 1
+
+    @property
+    def running(self) -> int:
+        """Tasks that it may have running at this moment."""
+        return min(self.open, self.throttle)
+
+    @property
+    def used(self) -> int:
+        """Slots that it may take at this moment."""
+        return self.running * self.slots
+
+
+def free_slots(cap: int, usages: Sequence[ArrayUsage]) -> int:
+    """Slots that could be taken beyond what may be taken now; negative where too many may be."""
+    return cap - sum(usage.used for usage in usages)
+
+
+def raise_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
+    """New throttles that hand free slots to arrays with more open tasks, oldest first.
+
+    Only what is free is handed out, so that at no moment more than `cap` slots may be taken.
+    """
+    free = free_slots(cap, usages)
+    throttles = []
+    for usage in usages:
+        more = max(0, min(free // usage.slots, usage.open - usage.throttle))
+        free -= more * usage.slots
+        throttles.append(usage.throttle + more)
+    return throttles
+
+
+def lower_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
+    """New throttles after the cap was lowered: cut from the newest arrays, none below 1."""
+    over = -free_slots(cap, usages)
+    throttles = []
+    for usage in reversed(usages):
+        cut = max(0, min(-(-over // usage.slots), usage.running - 1))
+        over -= cut * usage.slots
+        throttles.append(usage.running - cut if cut else usage.throttle)
+    return throttles[::-1]
+
+
+class ThrottleManager:
+    """Counts the slots taken by the live arrays, and hands free ones from array to array.
+
+    The throttle of `unconfirmed` batches on the cluster may differ from the one in the journal.
+
+    Attributes:
+        cluster_slots: Tasks that the cluster runs at a time; None where that is not fixed.
+        expected_gpus: GPUs that a task will hold as the cluster says; 0 before it was asked.
+    """
+
+    def __init__(
+        self,
+        state: SweepState,
+        *,
+        settings: DriverConfig,
+        monitor: JobMonitor,
+        host: HostTask | None = None,
+        unconfirmed: Iterable[str] = (),
+    ) -> None:
+        self._state = state
+        self._settings = settings
+        self._monitor = monitor
+        self._host = host
+        self._unconfirmed = set(unconfirmed)
+        self.cluster_slots: int | None = None
+        self.expected_gpus = 0
+
+    @property
+    def free(self) -> int:
+        """Slots that a new array could take, that of the task which this driver runs in included."""
+        return free_slots(self._cap, self._usages(host=False))
+
+    @property
+    def open_tasks(self) -> int:
+        """Tasks that may hold or take slots."""
+        return sum(self._monitor.open_tasks(batch) for batch in self._state.live.values())
+
+    @property
+    def dependency(self) -> str:
+        """The task that this driver runs in, where the cap holds only once that has ended; else empty."""
+        if self._host is None or not self._host.batch or free_slots(self._cap, self._usages()) >= 0:
+            return ""
+        return self._host.job
+
+    @property
+    def task_gpus(self) -> int:
+        """GPUs that a new task holds at most, as far as is known."""
+        requested = self._settings.shape.gpus
+        return max(self.expected_gpus, self._state.held_gpus.get(requested, requested))
+
+    def rethrottle(self) -> Step:
+        """Hand the slots of arrays that run out to arrays that could use them.
+
+        A higher throttle is in the journal before it holds on the cluster, a lower one after: so the
+        journal never counts fewer tasks than may run.
+        """
+        usages = self._usages()
+        over = free_slots(self._cap, usages) < 0
+        throttles = lower_throttles(self._cap, usages) if over else raise_throttles(self._cap, usages)
+        raised: list[BatchThrottled] = []
+        effects: list[Throttle] = []
+        for batch, throttle in zip(self._state.live.values(), throttles, strict=True):
+            if batch.job is None:
+                continue
+            if throttle > batch.throttle:
+                raised.append(BatchThrottled(batch.name, throttle))
+                self._unconfirmed.add(batch.name)
+            if throttle != batch.throttle or batch.name in self._unconfirmed:
+                effects.append(Throttle(batch.name, throttle))
+        return Step(tuple(raised), tuple(effects))
+
+    def note(self, effect: Effect, result: EffectResult) -> None:
+        if isinstance(effect, Throttle) and result.error is None:
+            self._unconfirmed.discard(effect.batch)
+
+    @property
+    def _cap(self) -> int:
+        caps = [cap for cap in (self._settings.max_tasks, self.cluster_slots) if cap is not None]
+        if self._settings.max_gpus is not None and self.task_gpus:
+            caps.append(self._settings.max_gpus // self.task_gpus)
+        return min(caps, default=MOST_TASKS)
+
+    def _usages(self, *, host: bool = True) -> list[ArrayUsage]:
+        """What the live batches may take, with or without the task that this driver runs in."""
+        gpus = self.task_gpus or 1
+        return [
+            ArrayUsage(
+                self._monitor.open_tasks(batch) - (not host and self._is_host(batch)),
+                batch.throttle,
+                max(1, -(-batch.task_gpus // gpus)),
+            )
+            for batch in self._state.live.values()
+        ]
+
+    def _is_host(self, batch: BatchState) -> bool:
+        host = self._host
+        return host is not None and host.batch == batch.name and self._monitor.is_open(batch, host.task)
+
+
+class Cancellations:
+    """Decides what the cluster is to cancel, by what the monitor has seen last."""
+
+    def __init__(self, state: SweepState, monitor: JobMonitor) -> None:
+        self._state = state
+        self._monitor = monitor
+        #: Tasks that this session cancelled, and runs that it told their workers to end, by batch.
+        self._cancelled: set[TaskId] = set()
+        self._stopped: set[tuple[str, RunId]] = set()
+
+    def tasks_to_cancel(self) -> list[Cancel | StopRun]:
+        """Cancel, once, tasks whose trials were all stopped or given up.
+
+        A task that runs although all its runs have ended is about to leave by itself. In one of which
+        other runs are wanted, the unwanted runs are stopped one by one.
+        """
+        effects: list[Cancel | StopRun] = []
+        for (name, task), state in self._monitor.states.items():
+            batch = self._state.live.get(name)
+            if batch is None or not state.phase.active:
+                continue
+            runs = [run for run in batch.tasks[task] if run in batch.unfinished]
+            stopped = [run for run in runs if self._state.trials[run.trial].stopped]
+            if len(stopped) < len(runs):
+                effects += [StopRun(name, run) for run in stopped if (name, run) not in self._stopped]
+            elif (runs or state.phase is Phase.PENDING) and TaskId(name, task) not in self._cancelled:
+                effects.append(Cancel(name, (task,)))
+        return effects
+
+    def pending_to_cancel(self) -> list[Cancel]:
+        """Cancel, once, all tasks that have not started; their runs wait until the sweep is resumed."""
+        effects = []
+        for name, batch in self._state.live.items():
+            ids = [TaskId(name, task) for task in range(len(batch.tasks))]
+            pending = tuple(
+                each.task
+                for each in ids
+                if (state := self._monitor.states.get(each)) is not None
+                and state.phase is Phase.PENDING
+                and each not in self._cancelled
+            )
+            if batch.job is not None and pending:
+                effects.append(Cancel(name, pending, pending=True))
+        return effects
+
+    def impossible_to_cancel(self) -> list[Cancel]:
+        return [
+            Cancel(name, tuple(tasks))
+            for name, tasks in self._monitor.blocked.impossible.items()
+            if name in self._state.live
+        ]
+
+    def all_to_cancel(self) -> list[Cancel]:
+        names = [batch.name for batch in self._state.live.values() if batch.job is not None]
+        cancels = [Cancel(name, tuple(self._monitor.submitted(name).open_tasks)) for name in names]
+        return [cancel for cancel in cancels if cancel.tasks]
+
+    def tasks_to_release(self) -> list[Release]:
+        """Release, once, the tasks that the cluster requeued and holds."""
+        return [Release(name, tuple(tasks)) for name, tasks in self._monitor.blocked.held.items()]
+
+    def pause(self, *, now: float) -> list[PauseRequested]:
+        """Pause the sweep where tasks can never start."""
+        if (
+            not self._monitor.blocked.impossible
+            or self._state.pausing is not None
+            or self._state.stopping is not None
+        ):
+            return []
+        reason = self._state.live[next(iter(self._monitor.blocked.impossible))].blocked_reason
+        return [PauseRequested(now, f"its jobs can never start ({reason}): fix the spec, then launch again")]
+
+    def note(self, effect: Effect, result: EffectResult) -> None:
+        if result.error is not None:
+            return
+        if isinstance(effect, StopRun):
+            self._stopped.add((effect.batch, effect.run))
+        elif isinstance(effect, Cancel):
+            self._cancelled.update(TaskId(effect.batch, task) for task in effect.tasks)
+
+
+class TickScheduler:
+    """Makes sure that a detached sweep gets another tick once this driver has left.
+
+    Attributes:
+        jobs: Ids and names of the user's jobs at the last poll; None: unknown.
+        error: Why the last tick job was not accepted, empty if it was.
+    """
+
+    def __init__(self, state: SweepState) -> None:
+        self._state = state
+        self.jobs: Mapping[str, str] | None = None
+        self.error = ""
+        #: When this session submitted a job behind a batch.
+        self._submitted_at: dict[str, float] = {}
+
+    def behind_arrays(self, *, now: float, active: Container[str] = ()) -> Step:
+        """A job behind each array that has none, or whose job is gone from the queue before its time.
+
+        Batches with tasks that wait or run are `active`: the jobs behind them cannot have started.
+        """
+        effects: list[SubmitTick] = []
+        for batch in self._state.live.values():
+            name = f"{batch.name}-tick"
+            gone = batch.tick_job and batch.name in active and self._is_gone(batch.tick_job, name)
+            if gone and now - self._submitted_at.get(batch.name, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
+                continue
+            if batch.job is not None and (gone or not batch.tick_job):
+                self._submitted_at[batch.name] = now
+                effects.append(SubmitTick(name, now, batch=batch.name, after=batch.job))
+        return Step(effects=tuple(effects))
+
+    def later(self, *, soon: bool, now: float) -> Step:
+        """A tick job after a while, unless another one runs by then.
+
+        `soon` means that something is to be done which no job will trigger; if not, the job is only a
+        safeguard against the loss of the others.
+        """
+        delay_s = LOOK_AGAIN_S if soon else WATCH_S
+        due = self._state.tick_due
+        if now < due <= now + delay_s:
+            waiting = [job for job, at in self._state.tick_jobs.items() if at == due]
+            if not waiting or not all(self._is_gone(job, self._name) for job in waiting):
+                self.error = ""
+                return Step()
+        return Step(effects=(SubmitTick(self._name, now + delay_s, delay_s),))
+
+    def first(self, *, now: float) -> SubmitTick:
+        """The first tick job: it shows that the cluster accepts such jobs."""
+        return SubmitTick(self._name, now + LOOK_AGAIN_S, LOOK_AGAIN_S)
+
+    def note(self, effect: Effect, result: EffectResult) -> None:
+        if isinstance(effect, SubmitTick):
+            self.error = "" if result.error is None else str(result.error)
+
+    def _is_gone(self, job: str, name: str) -> bool:
+        """Whether the queue was asked and shows neither this job nor one with its name."""
+        return self.jobs is not None and job not in self.jobs and name not in self.jobs.values()
+
+    @property
+    def _name(self) -> str:
+        assert self._state.started is not None
+        return f"{self._state.started.name}-{self._state.started.sweep}-tick"
+
+
+def needs_attention(state: SweepState, *, undecided: bool, host_job: str = "") -> bool:
+    """Whether something is to be done soon that no job will trigger.
+
+    `undecided` says that the next poll decides something. A tick job behind an array runs once, and
+    the driver's own `host_job` may be it.
+    """
+    if state.ended is not None:
+        return False
+    if undecided or state.stopping is not None or not state.live:
+        return True
+    return any(batch.job is None or batch.tick_job in ("", host_job) for batch in state.live.values())

@@ -1,0 +1,251 @@
+"""How a sweep goes on: budgets, requests from other commands, whether and how it ends or resumes.
+
+Pure but for a warning.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import zlib
+from collections.abc import Callable, Container
+
+from numpy.random import default_rng
+
+from hpcsweep.core.completion import complete_config
+from hpcsweep.core.events import (
+    AnyEvent,
+    ConfigsEnqueued,
+    RunRetried,
+    StopRequested,
+    SweepEnded,
+    SweepOutcome,
+    SweepResumed,
+    TimeUp,
+    TrialStopped,
+)
+from hpcsweep.core.models import BatchState, RunStatus
+from hpcsweep.core.outcomes import needs_name
+from hpcsweep.core.protocols import Scheduler
+from hpcsweep.core.space import Space
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.config import DriverConfig
+from hpcsweep.errors import SpecError
+from hpcsweep.store.requests import Request
+
+_log = logging.getLogger(__name__)
+
+
+class GpuBudget:
+    """`budget.gpu_hours` as a hard cap: what was submitted counts with its whole time limit.
+
+    Each new task counts with `task_gpus`. `default_time_s` is the cluster's time limit of a task that
+    asks for none, None where unknown.
+
+    Raises:
+        SpecError: There is a cap, and nothing limits the time of a task.
+    """
+
+    def __init__(self, settings: DriverConfig, *, default_time_s: int | None) -> None:
+        self._max_gpu_s = settings.max_gpu_s
+        self.task_gpus = settings.shape.gpus
+        time_s = settings.shape.time_s or default_time_s
+        if self.cap_s is not None and time_s is None:
+            raise SpecError(
+                "budget.gpu_hours: needs resources.time: without a time limit nothing can be held to it"
+            )
+        # Slurm counts in minutes.
+        self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
+
+    @property
+    def _task_gpu_s(self) -> int:
+        return self.time_s * self.task_gpus
+
+    @property
+    def cap_s(self) -> float | None:
+        """GPU-seconds of the cap; None without one."""
+        return self._max_gpu_s if self.task_gpus else None
+
+    def tasks_left(
+        self,
+        state: SweepState,
+        *,
+        open_tasks: Callable[[BatchState], int],
+        unbooked_gpu_s: Callable[[BatchState], float],
+    ) -> int | None:
+        """How many more tasks may be submitted now; None: any number.
+
+        Of a live batch, `open_tasks` may still run, and the others took `unbooked_gpu_s` beyond
+        `state.spent_gpu_s`.
+        """
+        if self.cap_s is None:
+            return None  # without a cap nothing has to be counted
+        reserved = sum(
+            open_tasks(batch) * batch.task_gpus * (batch.time_s or self.time_s) + unbooked_gpu_s(batch)
+            for batch in state.live.values()
+        )
+        return self._tasks_within(self.cap_s, state.spent_gpu_s + reserved)
+
+    def _tasks_within(self, cap_s: float, gpu_s: float) -> int:
+        """How many tasks fit below the cap beside what is spent and reserved."""
+        return max(0, int((cap_s - gpu_s) // self._task_gpu_s))
+
+    def exhausted(self, state: SweepState) -> str | None:
+        """Message if no further task fits once the submitted ones have ended; else None."""
+        if self.cap_s is None or self._tasks_within(self.cap_s, state.spent_gpu_s):
+            return None
+        return (
+            f"budget.gpu_hours {self.cap_s / 3600:g} is used up: {state.spent_gpu_s / 3600:.4g} are spent, "
+            f"and one more task may take {self._task_gpu_s / 3600:.4g}"
+        )
+
+
+def exhausted_budget(state: SweepState, settings: DriverConfig, gpus: GpuBudget, *, now: float) -> str | None:
+    """Message about the budget that is used up; None while none is."""
+    if is_time_over(state, settings, now=now):
+        return f"budget.time {settings.max_time_s:g} s is used up"
+    return gpus.exhausted(state)
+
+
+def is_time_over(state: SweepState, settings: DriverConfig, *, now: float) -> bool:
+    """Whether `budget.time` is used up by the wall clock."""
+    started = state.started.at if state.started else now
+    return settings.max_time_s is not None and now - started >= settings.max_time_s
+
+
+def can_resume(
+    state: SweepState,
+    scheduler: Scheduler,
+    settings: DriverConfig,
+    gpus: GpuBudget,
+    *,
+    verbs: Container[str] = (),
+    now: float,
+) -> bool:
+    """Whether an ended sweep can resume: a budget was raised, or a waiting request has one of these verbs."""
+    if state.ended is None:
+        return False
+    if "retry" in verbs:
+        return True
+    if state.ended.outcome in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
+        return True
+    if exhausted_budget(state, settings, gpus, now=now) is not None:
+        return False
+    stop = state.no_more_trials
+    raised = settings.max_trials is None or state.configurations < settings.max_trials
+    if raised and "enqueue" in verbs:
+        return True
+    if stop is not None and stop.cause == "budget" and raised:
+        scheduler = copy.deepcopy(scheduler)
+        scheduler.apply(SweepResumed(now))
+    return bool(state.waiting) or not scheduler.done
+
+
+def confirm_time_over(
+    state: SweepState, settings: DriverConfig, *, now: float, since: float
+) -> tuple[bool, TimeUp | None]:
+    """Whether the wall clock is to be trusted about `budget.time`, and an event if its verdict changed.
+
+    It must agree for `confirm_s`; a session that began (`since`) that long ago has seen the time pass.
+    """
+    over = is_time_over(state, settings, now=now)
+    if not settings.confirm_s or (over and now - since >= settings.confirm_s):
+        return True, None
+    if over is not (state.time_up is not None):
+        changed = TimeUp(now, over)
+        return not over, changed
+    return not over or now - (state.time_up or now) >= settings.confirm_s, None
+
+
+def sweep_end(
+    state: SweepState, scheduler: Scheduler, *, exhausted: str | None, now: float
+) -> SweepEnded | None:
+    """How the sweep ends, with nothing of it on the cluster; None if it continues."""
+    if state.stopping is not None:
+        outcome, reason = SweepOutcome.STOPPED, state.stopping.reason
+    elif exhausted is not None:
+        outcome, reason = SweepOutcome.FINISHED, exhausted
+    elif scheduler.done and not state.waiting:
+        stop = state.no_more_trials
+        outcome, reason = SweepOutcome.FINISHED, stop.reason if stop else "all trials are done"
+    elif state.pausing is not None:
+        outcome, reason = SweepOutcome.PAUSED, state.pausing.reason
+    else:
+        return None
+    if outcome is SweepOutcome.FINISHED and state.best is None:
+        outcome = SweepOutcome.FAILED
+        failure = state.last_failure
+        if failure is not None:
+            reason = f"no run gave a value; the last failure: {failure.message}"
+        else:
+            reason = f"no run gave a value; {reason}"
+    return SweepEnded(now, outcome, reason)
+
+
+def handle_request(
+    name: str,
+    request: Request,
+    *,
+    state: SweepState,
+    space: Space,
+    seed: int,
+    now: float,
+    is_over: Callable[[int], bool],
+) -> list[AnyEvent]:
+    """What follows from a request; nothing from one that makes no sense.
+
+    The journal knows by its file name that it was handled. A trial that `is_over` cannot be stopped.
+    """
+    match request.verb:
+        case "stop":
+            return [StopRequested(now, f"stopped by {request.user}", name)]
+        case "stop_trial":
+            return _stop_trial(name, request, state=state, is_over=is_over)
+        case "enqueue":
+            rng = default_rng([seed, zlib.crc32(name.encode()), 1])
+            try:
+                config = complete_config(space, request.arguments.get("config", {}), rng)
+            except (SpecError, AttributeError, TypeError, ValueError) as error:
+                _log.warning("%s: the request is skipped: %s", name, error)
+                return []
+            return [ConfigsEnqueued((config,), name)]
+        case "retry":
+            return _retry(name, request, state=state, now=now)
+        case _:
+            return []
+
+
+def _stop_trial(
+    name: str, request: Request, *, state: SweepState, is_over: Callable[[int], bool]
+) -> list[AnyEvent]:
+    """The trial goes no further, nor do the other repeats of its configuration."""
+    wanted = request.arguments.get("trial")
+    if not isinstance(wanted, int) or not 0 <= wanted < len(state.trials):
+        _log.warning("%s: the request is skipped: there is no trial %r", name, wanted)
+        return []
+    first = wanted - state.trials[wanted].repeat
+    reason = f"stopped by {request.user}"
+    return [
+        TrialStopped(trial.trial, reason, name)
+        for trial in state.trials[first : first + state.repeats]
+        if not trial.stopped and not is_over(trial.trial)
+    ]
+
+
+def _retry(name: str, request: Request, *, state: SweepState, now: float) -> list[AnyEvent]:
+    """Failed runs are tried again, those of one trial or all; and a pause is over.
+
+    What its user cancelled for good stays so unless it is asked for by its number.
+    """
+    wanted = request.arguments.get("trial")
+    runs = [
+        trial.runs[-1]
+        for trial in state.trials
+        if trial.runs[-1].status is RunStatus.FAILED
+        and not trial.stopped
+        and (wanted == trial.trial or (wanted is None and not needs_name(trial.runs[-1].outcome)))
+    ]
+    paused = state.pausing is not None and state.stopping is None
+    resumed = [SweepResumed(now)] if paused else []
+    return [*resumed, *(RunRetried(run.trial, run.rung, name) for run in runs)]

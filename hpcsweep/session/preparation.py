@@ -1,0 +1,299 @@
+"""What is checked and prepared before a sweep starts or resumes: folder, training code, earlier results.
+
+`load_spec` has checked what the spec itself can show. Only `create_snapshot` writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from numpy.random import default_rng
+
+from hpcsweep.core.completion import complete_config
+from hpcsweep.core.events import (
+    AnyEvent,
+    Config,
+    ConfigsEnqueued,
+    SweepExtended,
+    SweepStarted,
+    WarmStartLoaded,
+)
+from hpcsweep.core.models import RunStatus
+from hpcsweep.core.space import Space
+from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import plural
+from hpcsweep.errors import FolderError, SpecError, TrainerError
+from hpcsweep.session.algorithms import make_scheduler
+from hpcsweep.spec import Change, SweepSpec, changes
+from hpcsweep.store.batch import Program
+from hpcsweep.store.files import wrap_oserror
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.snapshot import copy_code, list_code, use_snapshot
+from hpcsweep.worker.training_function import check_trainer
+
+
+def validate(spec: SweepSpec, *, state: SweepState | None = None) -> list[AnyEvent]:
+    """Check that the sweep could run by this spec; returns the initial events that it adds.
+
+    Args:
+        spec: As it was read.
+        state: Of the sweep to be resumed; None for a new one.
+
+    Raises:
+        SpecError: It could not; all problems at once.
+    """
+    problems: list[str] = []
+    events: list[AnyEvent] = []
+    for check in (_check_workdir, _check_scheduler, _check_code):
+        try:
+            check(spec, state)
+        except SpecError as error:
+            problems += error.problems
+    try:
+        events = initial_events(spec, identity=state.started.identity if state and state.started else None)
+    except SpecError as error:
+        problems += error.problems
+    if problems:
+        raise SpecError(*problems)
+    return events
+
+
+def _check_workdir(spec: SweepSpec, state: SweepState | None) -> None:
+    """The folder where training code runs; a sweep with its own copy of the code no longer needs it."""
+    if state is not None and spec.train.snapshot:
+        return
+    folder = Path(spec.train.workdir or ".")
+    if not os.path.isdir(folder):  # False also for a name that is too long
+        problem = "is a file" if os.path.exists(folder) else "is no folder here"
+        raise SpecError(f"train.workdir: must be a folder in which training code can run, {folder} {problem}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise SpecError(f"train.workdir: must be a folder that you may enter and read, got {folder}")
+
+
+def _check_scheduler(spec: SweepSpec, state: SweepState | None) -> None:
+    """A plug-in scheduler checks its options only when it is made."""
+    try:
+        make_scheduler(spec)
+    except ValueError as error:
+        raise SpecError(f"scheduler.{error}") from error
+
+
+def _check_code(spec: SweepSpec, state: SweepState | None) -> None:
+    """The code to be copied, as far as it can be checked without copying it."""
+    if spec.train.snapshot and state is None and os.path.isdir(spec.train.workdir or "."):
+        list_code(spec.program(), Layout(Path("results") / spec.name).root.resolve())
+
+
+def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
+    """Check that the folder can hold this sweep; returns its state if it holds it already.
+
+    Raises:
+        FolderError: It holds something else, or a sweep that cannot go on by this spec.
+    """
+    _check_path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{folder}: is a file; give another folder with --results")
+    state = SweepState.replay(read_journal(Layout(folder)).events)
+    find_changes(spec, folder, state.started)
+    return None if state.started is None else state
+
+
+def _check_path(folder: Path) -> None:
+    """Refuse a path that scripts, logs and messages cannot carry."""
+    path = str(folder.resolve())
+    wrong = sorted({character for character in path if not character.isprintable()})
+    if wrong:
+        names = ", ".join(ascii(character) for character in wrong)
+        raise FolderError(
+            f"{path!r}: no batch script and no log can carry the {names} in its name; "
+            "give another folder with --results"
+        )
+
+
+def current_start(events: Sequence[AnyEvent]) -> SweepStarted | None:
+    """The start of the sweep with the identity that its newest extension gave it; None: it has not begun."""
+    started = next((event for event in events if isinstance(event, SweepStarted)), None)
+    extended = next((event for event in reversed(events) if isinstance(event, SweepExtended)), None)
+    if started is None or extended is None:
+        return started
+    return msgspec.structs.replace(started, identity=extended.identity)
+
+
+def find_changes(spec: SweepSpec, folder: Path, started: SweepStarted | None) -> Sequence[Change]:
+    """How the spec extends the sweep that the folder holds.
+
+    Args:
+        spec: As it was read.
+        folder: The results folder.
+        started: The sweep's start, with the identity that it has now.
+
+    Raises:
+        FolderError: The folder holds something else, or a sweep that cannot go on by this spec.
+    """
+    if started is None:
+        layout = Layout(folder)
+        ours = layout.spec.exists() or layout.journal.exists()
+        if not ours and folder.is_dir() and any(folder.iterdir()):
+            raise FolderError(f"{folder}: is not empty and holds no sweep; give another with --results")
+        return []
+    found = changes(started.identity, spec.identity())
+    refused = [change for change in found if change.refused]
+    if refused:
+        raise FolderError(
+            f"{folder}: belongs to another sweep ({started.name!r}); since it was started "
+            "this has changed:\n"
+            + "".join(f"  {change.line} ({change.refused})\n" for change in refused)
+            + "Take the change back, or give another folder with --results, where "
+            f"`warm_start: [{folder}]` lets the searcher learn from the results of this one. "
+            "budget, cluster and resources may change at any time."
+        )
+    return found
+
+
+def running_program(spec: SweepSpec, layout: Layout) -> Program:
+    """How a trial is run: from the snapshot of the training code where `train.snapshot` asks for one.
+
+    Raises:
+        FolderError: There is no snapshot, or what is to be run is not in it.
+    """
+    return use_snapshot(spec.program(), layout) if spec.train.snapshot else spec.program()
+
+
+@contextlib.contextmanager
+def create_snapshot(spec: SweepSpec, layout: Layout) -> Iterator[Journal]:
+    """Copy the training code of a new sweep and check the copy; its journal, held until the block ends.
+
+    If another launch has started the sweep meanwhile, its snapshot stays.
+
+    Raises:
+        SpecError: There is too much code, or it cannot be read; nothing was written.
+        TrainerError: The copy cannot be imported or called; the sweep has not begun.
+        FolderError: The folder cannot be written.
+        HeldError: Another driver is at work.
+    """
+    listing = list_code(spec.program(), layout.root)
+    journal = Journal.open(layout)
+    try:
+        journal.acquire()
+        if not any(isinstance(event, SweepStarted) for event in journal.events):
+            with wrap_oserror(layout.root):
+                copy_code(listing, layout, owner=journal.number, heartbeat=journal.heartbeat)
+            check_training_code(spec, layout)
+        yield journal
+    finally:
+        journal.release()
+
+
+def check_training_code(spec: SweepSpec, layout: Layout | None = None) -> None:
+    """Import the trainer in a process of its own, so that no torch enters the driver.
+
+    Args:
+        spec: Of the sweep.
+        layout: The results folder, which may have a snapshot; None: there is none yet.
+
+    Raises:
+        TrainerError: It cannot be imported or called.
+        FolderError: See `running_program`.
+    """
+    program = running_program(spec, layout) if layout else spec.program()
+    if not spec.train.check:
+        return
+    try:
+        check_trainer(program, spec.cluster.python or sys.executable)
+    except TrainerError as error:
+        key = "train.function" if spec.train.function else "train.command"
+        raise TrainerError(f"{key}: {error}") from error
+
+
+def initial_events(spec: SweepSpec, *, identity: Mapping[str, Any] | None = None) -> list[AnyEvent]:
+    """The `WarmStartLoaded` and `ConfigsEnqueued` that a spec adds.
+
+    Args:
+        spec: Of the sweep.
+        identity: Of the sweep that is extended: what it has already is left out. None: a new sweep.
+
+    Raises:
+        SpecError: A folder of `warm_start` holds no sweep, or measured something else.
+    """
+    known, enqueued = (len((identity or {}).get(key, ())) for key in ("warm_start", "enqueue"))
+    events: list[AnyEvent] = [
+        load_results(spec, Path(folder), key=f"warm_start[{index}]")
+        for index, folder in enumerate(spec.warm_start)
+        if index >= known
+    ]
+    seed = spec.searcher.seed
+    configs = [
+        complete_config(spec.space, config, default_rng([seed, zlib.crc32(b"enqueue"), index]))
+        for index, config in enumerate(spec.enqueue)
+        if index >= enqueued
+    ]
+    return [*events, ConfigsEnqueued(tuple(configs))] if configs else events
+
+
+def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
+    """The folder's results whose configurations are in this sweep's space.
+
+    Raises:
+        SpecError: It holds no sweep, or one that measured something else.
+    """
+    try:
+        state = SweepState.replay(read_journal(Layout(folder)).events)
+    except FolderError as error:
+        raise SpecError(f"{key}: {error}") from error
+    if state.started is None:
+        raise SpecError(f"{key}: expected a results folder that `launch` made, got {folder}")
+    metric = state.started.identity["objective"]["metric"]
+    if metric != spec.objective.metric:
+        raise SpecError(f"{key}: {folder} measured {metric!r}, this sweep measures {spec.objective.metric!r}")
+    results = []
+    skipped: Counter[str] = Counter()
+    for trial in state.trials[:: state.repeats]:
+        observations = tuple(_observations(state, trial.trial))
+        if not observations:
+            skipped["no result yet"] += 1
+            continue
+        config = spec.space.canonicalise(trial.config)
+        problem = _problem(spec.space, config)
+        if problem is None:
+            results.append((config, observations))
+        else:
+            skipped[problem] += 1
+    return WarmStartLoaded(str(folder), tuple(results), dict(skipped))
+
+
+def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | None]]:
+    for run in state.trials[trial].runs:
+        value = state.value_of(trial, run.rung)
+        if value is not None:
+            yield (run.step if run.status is RunStatus.STOPPED else run.resource), value
+        elif run.status is RunStatus.FAILED:
+            yield run.resource, None
+
+
+def _problem(space: Space, config: Config) -> str | None:
+    """Why the configuration is outside the space, worded alike for all that fail alike."""
+    problems = space.check(config)
+    return problems[0].partition(", got ")[0] if problems else None
+
+
+def describe_warm_start(loaded: Sequence[WarmStartLoaded]) -> list[str]:
+    """What was taken over from earlier sweeps, one line for each fact."""
+    lines: list[str] = []
+    for event in loaded:
+        taken, skipped = len(event.results), sum(event.skipped.values())
+        nothing = "" if taken else ": nothing to learn from"
+        lines.append(
+            f"warm start: {taken} of {plural(taken + skipped, 'configuration')} of {event.source}{nothing}"
+        )
+        lines += [f"  {count} left out: {problem}" for problem, count in event.skipped.items()]
+    return lines
