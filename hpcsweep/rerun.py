@@ -32,8 +32,7 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.metrics import MetricsWriter, read_reports
 from hpcsweep.store.run_file import RunFile
 from hpcsweep.views.folder import ResultsFolder, check_trial
-from hpcsweep.worker.command import program_arguments
-from hpcsweep.worker.environment import run_environment
+from hpcsweep.worker.command import program_arguments, run_environment
 from hpcsweep.worker.outcome import read_objective
 from hpcsweep.worker.process import StdoutMetrics
 

@@ -22,9 +22,14 @@ from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.run_file import RunFile
-from hpcsweep.worker.command import line_ending_problem, program_arguments, unrunnable_reason
+from hpcsweep.worker.command import (
+    TaskContext,
+    line_ending_problem,
+    program_arguments,
+    run_environment,
+    unrunnable_reason,
+)
 from hpcsweep.worker.entrypoint import ChildError
-from hpcsweep.worker.environment import TaskContext, run_environment
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
     ProcessExit,

@@ -34,7 +34,7 @@ from hpcsweep.store.batch import (
 )
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.log_excerpt import read_excerpt
-from hpcsweep.worker.environment import TaskContext, lane_devices, modules_folder
+from hpcsweep.worker.command import TaskContext, lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.

@@ -25,7 +25,7 @@ from hpcsweep import bootstrap
 from hpcsweep.bootstrap import use_utf8
 from hpcsweep.errors import TrainerError
 from hpcsweep.store.batch import CodeSnapshot, Program
-from hpcsweep.worker.environment import snapshot_paths
+from hpcsweep.worker.command import snapshot_paths
 
 #: Importing torch over a busy network filesystem can take a minute.
 IMPORT_LIMIT_S = 300.0

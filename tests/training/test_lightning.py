@@ -15,7 +15,7 @@ import pytest
 from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.store.batch import Program
 from hpcsweep.trial import Trial
-from hpcsweep.worker.environment import run_environment
+from hpcsweep.worker.command import run_environment
 from tests.cluster.test_task_environment import JOB, LAUNCHED
 from tests.lazy import LazyModule
 from tests.training.runs import LIGHTNING_ITSELF, Killed, assert_same_weights, kept, new_run, reported, told

@@ -9,8 +9,7 @@ import pytest
 
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import TrainerError
-from hpcsweep.worker.command import arguments, as_text, check_template, shell_line
-from hpcsweep.worker.environment import parameter_variable
+from hpcsweep.worker.command import arguments, as_text, check_template, parameter_variable, shell_line
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench

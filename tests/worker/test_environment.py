@@ -15,7 +15,7 @@ import hpcsweep
 from hpcsweep.core.events import Outcome
 from hpcsweep.store.batch import Program
 from hpcsweep.store.run_file import RunFile
-from hpcsweep.worker.environment import run_environment
+from hpcsweep.worker.command import run_environment
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench

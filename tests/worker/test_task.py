@@ -14,7 +14,7 @@ import pytest
 from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.store import batch as batch_module
 from hpcsweep.store.batch import Result, read_result, request_stop, write_result
-from hpcsweep.worker.environment import lane_devices
+from hpcsweep.worker.command import lane_devices
 from hpcsweep.worker.task import FailFast
 
 if TYPE_CHECKING:
