@@ -27,8 +27,8 @@ from pathlib import Path
 
 from benchmarks.driver import format_verdict
 from benchmarks.instant import PROGRAM, SHAPE, SPACE, STARTED, objective, peak_mib
+from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
-from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.cluster_protocol import Batch, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Scheduler

@@ -22,7 +22,7 @@ import msgspec
 
 import hpcsweep
 from hpcsweep.bootstrap import use_utf8
-from hpcsweep.cluster.local.devices import nvidia_gpus
+from hpcsweep.cluster.local.cluster import nvidia_gpus
 from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 

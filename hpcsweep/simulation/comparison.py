@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from hpcsweep.cluster.simulated.training import Curve
+from hpcsweep.cluster.simulated.task import Curve
 from hpcsweep.errors import SpecError
 from hpcsweep.schedulers import scheduler_class
 from hpcsweep.simulation.recorder import SimulationResult

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hpcsweep.cluster.simulated.training import Curve
+from hpcsweep.cluster.simulated.task import Curve
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import Floats
 from hpcsweep.core.models import Trial

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcsweep.cluster.backend import options_of
+from hpcsweep.cluster.simulated.backend import SimulatedOptions, SimulatedSection
 from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
-from hpcsweep.cluster.simulated.options import SimulatedOptions, SimulatedSection
-from hpcsweep.cluster.simulated.training import Curve, UnitSeconds
+from hpcsweep.cluster.simulated.task import Curve, UnitSeconds
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import AnyEvent, Config, RunFinished
 from hpcsweep.core.expressions import Expression

@@ -181,7 +181,7 @@ def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
 def test_plan_prints_how_many_tasks_a_gpu_hours_budget_allows_in_the_queue(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.local.devices.local_gpus", lambda: ["0", "1", "2", "3"])
+    monkeypatch.setattr("hpcsweep.cluster.local.backend.local_gpus", lambda: ["0", "1", "2", "3"])
     gpus = ["--set", "resources.gpus=2", "--set", "budget.gpu_hours=10"]
     told = run("plan", "lr.yaml", *gpus, "--set", "resources.time=90m")
     assert told.stdout.splitlines()[-1] == (

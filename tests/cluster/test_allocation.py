@@ -5,10 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.allocation import holding, tick_warning
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import OptionValue
-from hpcsweep.cluster.slurm.requests import ResourceRequest
+from hpcsweep.cluster.slurm.requests import ResourceRequest, holding, tick_warning
 from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite, read_config, read_partitions
 from hpcsweep.core.cluster_protocol import Batch, Phase, TaskAllocation, TaskId, TaskResources, TaskState
 

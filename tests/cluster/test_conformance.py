@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hpcsweep.cluster.backend import SweepRequest
 from hpcsweep.cluster.local.cluster import LocalCluster
+from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
-from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.cluster_protocol import Cluster
 from hpcsweep.testing.clusters import ClusterConformance
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.local.cluster import LocalCluster
-from hpcsweep.cluster.local.devices import local_gpus
+from hpcsweep.cluster.local.cluster import LocalCluster, local_gpus
 from hpcsweep.core.cluster_protocol import Batch, Phase, SubmittedBatch, TaskId, TaskResources
 from hpcsweep.errors import FolderError
 from hpcsweep.store.batch import Header, ManifestRun, Program, new_results, write_manifest

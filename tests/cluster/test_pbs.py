@@ -10,9 +10,8 @@ from typer.testing import CliRunner
 
 from hpcsweep.cli import app
 from hpcsweep.cluster.backend import SweepRequest, find_backend
-from hpcsweep.cluster.pbs.cluster import PbsCluster
-from hpcsweep.cluster.pbs.jobs import JobId, job_id, seconds_of, shown_tasks, task_state
-from hpcsweep.cluster.pbs.options import PbsSection
+from hpcsweep.cluster.pbs.backend import PbsSection
+from hpcsweep.cluster.pbs.cluster import JobId, PbsCluster, job_id, seconds_of, shown_tasks, task_state
 from hpcsweep.core.cluster_protocol import Batch, BlockKind, Cluster, Limits, Phase, TaskResources, TaskState
 from hpcsweep.core.events import BatchPlanned
 from hpcsweep.core.state import SweepState

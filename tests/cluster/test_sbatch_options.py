@@ -8,15 +8,15 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.cluster.slurm.environment import overriding_variables
-from hpcsweep.cluster.slurm.options import OptionValue
-from hpcsweep.cluster.slurm.sbatch_options import (
+from hpcsweep.cluster.slurm.options import (
+    OptionValue,
     canonical,
     gpu_problems,
     gpus_asked,
     script_lines,
     takes_whole_nodes,
 )
+from hpcsweep.cluster.slurm.programs import overriding_variables
 from hpcsweep.core.cluster_protocol import Batch, TaskResources
 from hpcsweep.errors import SpecError
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
+from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
-from hpcsweep.cluster.simulated.options import SimulatedOptions
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Limits,

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 import hpcsweep
-from hpcsweep.cluster.local.devices import device_findings
-from hpcsweep.cluster.slurm import checks
-from hpcsweep.cluster.slurm.backend import SlurmBackend
+from hpcsweep.cluster.local.backend import device_findings
+from hpcsweep.cluster.slurm import backend
+from hpcsweep.cluster.slurm.backend import SlurmBackend, site_findings
 from hpcsweep.cluster.slurm.site import (
     Association,
     Node,
@@ -25,7 +25,6 @@ from hpcsweep.cluster.slurm.site import (
     read_config,
     read_partitions,
 )
-from hpcsweep.cluster.slurm.site_checks import site_findings
 from hpcsweep.core.findings import Finding, failure, good, warning
 from hpcsweep.doctor import filesystem as filesystem_module
 from hpcsweep.doctor.filesystem import filesystem_findings, filesystem_type, type_finding
@@ -209,7 +208,7 @@ def test_versions_older_than_those_tested_are_warned_of(
 ) -> None:
     program(tmp_path, "sbatch", f"echo {words}")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert checks.version() == found
+    assert backend.check_version() == found
 
 
 def test_a_busy_controller_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +216,8 @@ def test_a_busy_controller_is_warned_of(tmp_path: Path, monkeypatch: pytest.Monk
     program(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
     program(tmp_path, "squeue", "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(checks, "SLOW_S", -1.0)
-    assert re.sub(r"[\d.]+ s;", "N s;", str(checks.controller(*SlurmBackend().detect()))) == (
+    monkeypatch.setattr(backend, "SLOW_S", -1.0)
+    assert re.sub(r"[\d.]+ s;", "N s;", str(backend.check_controller(*SlurmBackend().detect()))) == (
         "warning  controller: a Slurm controller answers (Slurmctld(primary) at head is UP); "
         "squeue took N s; it is busy: set cluster.poll: 120, so that it is asked less often"
     )

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.cluster.slurm.site import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT
-from hpcsweep.cluster.slurm.site_reader import read_site
+from hpcsweep.cluster.slurm.site import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT, read_site
 from hpcsweep.core.cluster_protocol import Batch, Limits, TaskResources
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 
@@ -96,7 +95,7 @@ def test_database_that_does_not_answer_is_passed_over_in_silence(
     caplog: pytest.LogCaptureFixture,
     body: str,
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm.site_reader.SACCTMGR_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.site.SACCTMGR_S", 0.5)
     put_site(programs, enforce="limits", storage="slurmdbd")
     programs.put("sacctmgr", body)
     assert cluster.limits().queued_tasks == 10000
@@ -270,7 +269,7 @@ def test_refusal_of_the_moment_is_no_problem(cluster: SlurmCluster, programs: Pr
 def test_trial_that_does_not_end_says_nothing(
     cluster: SlurmCluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr("hpcsweep.cluster.slurm.submit.TEST_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.TEST_S", 0.5)
     put_site(programs)
     programs.put("sbatch", body)
     assert cluster.problems(TaskResources()) == []

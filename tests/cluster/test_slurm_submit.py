@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster import processes
-from hpcsweep.cluster.slurm import submit
 from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.errors import ClusterError, SubmitLimited, SubmitRefused, SubmitUncertain
@@ -121,7 +120,7 @@ def test_submit_limit_is_told_from_other_refusals(
 def test_sbatch_that_would_try_again_is_ended_in_its_sleep_and_is_sure_not_to_have_submitted(
     cluster: SlurmCluster, programs: Programs, batch: Batch, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "SLEEP_S", 30.0)  # this machine may be slow
+    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.SLEEP_S", 30.0)  # this machine may be slow
     programs.put("sbatch", f"echo '{words}' >&2; sleep 60; touch woken; echo 71")
     with pytest.raises(SubmitLimited) as caught:
         cluster.submit(batch)
@@ -132,7 +131,7 @@ def test_sbatch_that_would_try_again_is_ended_in_its_sleep_and_is_sure_not_to_ha
 def test_sbatch_that_may_have_woken_up_before_its_end_is_uncertain(
     cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "SLEEP_S", 0.0)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.SLEEP_S", 0.0)
     programs.put("sbatch", f"echo '{BUSY}' >&2; sleep 60")
     with pytest.raises(SubmitUncertain):
         cluster.submit(batch)
@@ -191,7 +190,7 @@ def test_lost_reply_is_uncertain_and_nobody_but_the_driver_tries_again(
 def test_sbatch_that_hangs_is_ended_and_uncertain_even_where_its_child_holds_the_pipe(
     cluster: SlurmCluster, programs: Programs, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "SBATCH_S", 0.5)
+    monkeypatch.setattr("hpcsweep.cluster.slurm.programs.SBATCH_S", 0.5)
     programs.put("sbatch", f"sleep 60 & echo $! >{batch.name}.pid; wait")
     before = time.monotonic()
     with pytest.raises(SubmitUncertain, match=r"no answer within 0\.5 s"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcsweep.cluster.slurm.states import BLOCK_KINDS, STATES, block_kind_of, cancelled_by, phase_of
+from hpcsweep.cluster.slurm.rows import BLOCK_KINDS, STATES, block_kind_of, cancelled_by, phase_of
 from hpcsweep.core.cluster_protocol import BlockKind, Phase
 
 #: squeue(1), JOB STATE CODES, of 22.05.

@@ -18,7 +18,7 @@ from hpcsweep.cluster.script import (
     setup_lines,
 )
 from hpcsweep.cluster.slurm.options import SlurmOptions
-from hpcsweep.cluster.slurm.template import header, render, sbatch_options, tick_options
+from hpcsweep.cluster.slurm.scripts import header, render, sbatch_options, tick_options
 from hpcsweep.core.cluster_protocol import Batch, TaskResources
 from hpcsweep.errors import SpecError
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 import hpcsweep
 from hpcsweep.cli import app
-from hpcsweep.cluster.local import devices
+from hpcsweep.cluster.local import backend
 from hpcsweep.doctor import filesystem as filesystem_module
 from hpcsweep.doctor import probe as canary_module
 from hpcsweep.doctor.checks import crontab_line
@@ -222,8 +222,8 @@ def test_without_slurm_doctor_checks_this_machine_without_failures(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(here))
-    monkeypatch.setattr(devices, "local_cpus", lambda: 12)
-    monkeypatch.setattr(devices, "local_gpus", list)
+    monkeypatch.setattr(backend, "local_cpus", lambda: 12)
+    monkeypatch.setattr(backend, "local_gpus", list)
     result = run("--canary")
     assert result.output == PYTHON + FILES.format(here=here, network="") + (
         "good     Slurm: is not here (no sbatch on the PATH): sweeps run on this machine\n"

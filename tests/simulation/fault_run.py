@@ -10,7 +10,7 @@ import pytest
 from numpy.random import default_rng
 
 from hpcsweep.cluster.simulated.site import Site
-from hpcsweep.cluster.simulated.training import Curve, Training, TrainingModel
+from hpcsweep.cluster.simulated.task import Curve, Training, TrainingModel
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import (
     AnyEvent,

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from hpcsweep.cluster.simulated.options import SimulatedOptions
+from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.core.events import (
     BatchAbandoned,
     BatchPlanned,

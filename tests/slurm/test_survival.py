@@ -59,7 +59,7 @@ def train(trial):
 IMPATIENT = (
     sys.executable,
     "-c",
-    "import hpcsweep.cluster.slurm.submit as s; s.SBATCH_S = 3; from hpcsweep.__main__ import main; main()",
+    "import hpcsweep.cluster.slurm.programs as s; s.SBATCH_S = 3; from hpcsweep.__main__ import main; main()",
 )
 
 Scenario = Callable[[PrivateSlurm, Path], None]

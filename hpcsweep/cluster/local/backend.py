@@ -1,18 +1,24 @@
-"""This machine as a backend: runs on its GPUs, or on CPU slots where it has none."""
+"""This machine as a backend: its keys under `cluster:`, its cores and GPUs, its cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from hpcsweep.cluster.backend import Backend, Connection, SweepRequest
-from hpcsweep.cluster.local import devices
-from hpcsweep.cluster.local.cluster import LocalCluster
-from hpcsweep.cluster.local.options import LocalSection
+from hpcsweep.cluster.local.cluster import LocalCluster, local_cpus, local_gpus, nvidia_gpus
 from hpcsweep.core.cluster_protocol import TaskResources
-from hpcsweep.core.findings import Finding
+from hpcsweep.core.findings import Finding, good, warning
 from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
+from hpcsweep.options import Hundreds, Section
+
+
+class LocalSection(Section):
+    """Keys of the local cluster under `cluster:`."""
+
+    slots: Hundreds | None = None
+    """Runs at a time on a machine without GPUs; by its cores if not given."""
 
 
 class LocalBackend(Backend):
@@ -23,7 +29,7 @@ class LocalBackend(Backend):
     def connect(self, sweep: SweepRequest, options: LocalSection) -> Connection:
         """One task for each run, whatever `runs_per_task` says: there is no queue to wait in."""
         gpus = sweep.run.gpus
-        here = devices.local_gpus() if gpus else []
+        here = local_gpus() if gpus else []
         if here:
             if gpus > len(here):
                 raise SpecError(f"resources.gpus: this machine has {plural(len(here), 'GPU')}, got {gpus}")
@@ -31,7 +37,7 @@ class LocalBackend(Backend):
             what = f"{plural(slots, 'run')} at a time on {plural(len(here), 'GPU')}"
         else:
             gpus = 0
-            slots = options.slots or max(1, devices.local_cpus() // sweep.run.cpus)
+            slots = options.slots or max(1, local_cpus() // sweep.run.cpus)
             what = f"{plural(slots, 'run')} at a time on CPUs"
         given: dict[str, Any] = {key: value for key, value in sweep.times.items() if key == "poll_s"}
         given |= {"python": sweep.python} if sweep.python else {}
@@ -49,5 +55,24 @@ class LocalBackend(Backend):
 
     def check_site(self, options: LocalSection) -> Generator[Finding, None, bool]:
         """Cores and GPUs that a sweep on this machine would use."""
-        yield from devices.device_findings()
+        yield from device_findings()
         return True
+
+
+def device_findings() -> Iterator[Finding]:
+    """Cores and GPUs that a sweep on this machine would use."""
+    yield good("cores", str(local_cpus()))
+    shown, problem = nvidia_gpus()
+    devices = local_gpus()
+    if problem:
+        yield warning("GPUs", f"nvidia-smi fails: {problem}", "see to the driver; a sweep would run on CPUs")
+    elif shown and not devices:
+        yield warning(
+            "GPUs",
+            f"nvidia-smi shows {len(shown)}, but neither CUDA_VISIBLE_DEVICES nor /proc/driver/nvidia does",
+            f"export CUDA_VISIBLE_DEVICES={','.join(map(str, range(len(shown))))} before launch",
+        )
+    elif devices:
+        yield good("GPUs", f"{len(devices)} ({', '.join(shown) or ','.join(devices)})")
+    else:
+        yield good("GPUs", "none; a sweep on this machine runs on CPUs")

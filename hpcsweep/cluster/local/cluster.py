@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -32,11 +33,14 @@ from hpcsweep.core.cluster_protocol import (
     TaskResources,
     TaskState,
 )
+from hpcsweep.core.findings import one_line
 from hpcsweep.errors import FolderError, SubmitRefused
 from hpcsweep.store.files import SMALL_BYTES, make_dirs, open_append, read_bytes, regular_files
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.process_id import start_time
 
+#: A driver that hangs must not take us along.
+SMI_S = 30.0
 #: An empty claim is somebody writing it, unless it is older than this.
 _CLAIM_S = 5.0
 #: Name of a claim: the task.
@@ -288,3 +292,43 @@ def _read_claim(path: Path) -> TaskLock | None:
             if age > _CLAIM_S or time.monotonic() > deadline:
                 return None
             time.sleep(0.05)
+
+
+def local_gpus() -> list[str]:
+    """Names of this machine's NVIDIA GPUs as CUDA_VISIBLE_DEVICES takes them; empty if none."""
+    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if inherited is not None:
+        return [name.strip() for name in inherited.split(",") if name.strip() not in ("", "-1")]
+    proc = Path("/proc/driver/nvidia/gpus")
+    try:
+        return [str(index) for index in range(len(os.listdir(proc)))]
+    except OSError:
+        return []
+
+
+def local_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def nvidia_gpus() -> tuple[list[str], str]:
+    """The GPUs that nvidia-smi lists, and what it complains of; both empty where there is none."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SMI_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        return [], ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [], one_line(str(error))
+    if done.returncode:
+        return [], one_line(done.stderr or done.stdout) or f"exit status {done.returncode}"
+    lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("GPU ")]
+    # GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c1f...)
+    return [line.partition(": ")[2].partition(" (UUID")[0] for line in lines], ""

@@ -1,15 +1,32 @@
-"""PBS Professional and OpenPBS as a backend. `auto` does not look for it: `cluster.name: pbs` asks for it."""
+"""PBS Professional and OpenPBS as a backend, for `cluster.name: pbs`; `auto` does not look for it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Generator
 
+from pydantic import Field
+
 from hpcsweep.cluster import processes
 from hpcsweep.cluster.backend import Backend, Connection, SweepRequest
-from hpcsweep.cluster.pbs.options import PbsSection
 from hpcsweep.core.findings import Finding, failure, good, one_line
 from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.options import Section, Text, Texts
+
+
+class PbsSection(Section):
+    """Keys of PBS under `cluster:`."""
+
+    queue: Text | None = None
+    """The queue of PBS."""
+    project: Text | None = None
+    """The project that PBS charges."""
+    account: Text | None = None
+    """The account that is charged."""
+    directives: Texts | None = None
+    """Further qsub options for PBS, one directive each, such as `-l place=excl`."""
+    template: Text | None = Field(default=None, json_schema_extra={"format": "path"})
+    """The template of job scripts: a file, or one that comes with hpcsweep; default.pbs under PBS."""
 
 
 class PbsBackend(Backend):

@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.faults import FaultSampler
-from hpcsweep.cluster.simulated.nodes import Outages
-from hpcsweep.cluster.simulated.options import SimulatedOptions
-from hpcsweep.cluster.simulated.queue import Array
-from hpcsweep.cluster.simulated.site import Site
-from hpcsweep.cluster.simulated.training import Curve, TrainingModel, UnitSeconds
+from hpcsweep.cluster.simulated.site import Array, Outages, Site
+from hpcsweep.cluster.simulated.task import Curve, TrainingModel, UnitSeconds
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Cluster,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from hpcsweep.cluster.simulated.options import SimulatedOptions
+from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.store.batch import ManifestRun
 
 _HOUR_S = 3600.0

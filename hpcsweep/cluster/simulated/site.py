@@ -1,21 +1,21 @@
-"""The life of a simulated site: arrays wait, tasks start on nodes with room, and end in many ways."""
+"""A simulated site: its nodes, its queue, and how tasks start and end there."""
 
 from __future__ import annotations
 
 import functools
+import heapq
 import math
+from array import array as packed_array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import msgspec
+import numpy as np
 
+from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.faults import FaultSampler
-from hpcsweep.cluster.simulated.nodes import Failures, Nodes, Usage
-from hpcsweep.cluster.simulated.options import SimulatedOptions
-from hpcsweep.cluster.simulated.queue import PENDING, Array, Queue
-from hpcsweep.cluster.simulated.task import ArrayContext, Task
-from hpcsweep.cluster.simulated.training import TrainingModel
+from hpcsweep.cluster.simulated.task import ArrayContext, Task, TrainingModel
 from hpcsweep.core.cluster_protocol import Batch, Phase, TaskResources, TaskState
 from hpcsweep.store.batch import Header, ManifestTask
 from hpcsweep.store.files import make_dirs
@@ -199,3 +199,199 @@ class Site:
         task.node = None
         self._queue.leave(array)
         self.usage.left(self._clock.time())
+
+
+PENDING = TaskState(Phase.PENDING, "Resources")
+
+
+class Array:
+    """One array on the site.
+
+    Attributes:
+        tasks: Those that wait or run, by index.
+        states: Of every task as the site shows it; None for one that it has forgotten.
+        exclude: Nodes that its tasks stay away from.
+        requeue: Whether its tasks may be run again by the site itself.
+        eligible: Heap of tasks whose wait is over, held back by the throttle.
+        offered: Tasks that may start or run now: at most as many as the throttle allows.
+        followed: Whether a driver has asked about it.
+    """
+
+    def __init__(self, number: int, batch: Batch, shared: ArrayContext) -> None:
+        self.number = number
+        self.name = batch.name
+        self.shape = batch.shape
+        self.exclude = frozenset(batch.exclude)
+        self.requeue = batch.requeue
+        self.throttle = batch.throttle
+        self.shared = shared
+        self.tasks: dict[int, Task] = {}
+        self.states: list[TaskState | None] = [PENDING] * batch.tasks
+        self.eligible: list[int] = []
+        self.offered = 0
+        self.running = 0
+        self.followed = False
+
+
+class Queue:
+    """Who starts next: the lowest index of the oldest array that its throttle lets through."""
+
+    def __init__(self) -> None:
+        self._ready: list[tuple[int, int, Array]] = []
+
+    def add(self, array: Array, tasks: Iterable[Task]) -> None:
+        """Their wait is over."""
+        for task in tasks:
+            heapq.heappush(array.eligible, task.index)
+        self.offer(array)
+
+    def offer(self, array: Array) -> None:
+        """Let through what the array's throttle allows now."""
+        while array.eligible and array.offered < array.throttle:
+            heapq.heappush(self._ready, (array.number, heapq.heappop(array.eligible), array))
+            array.offered += 1
+
+    def first(self) -> tuple[Array, Task] | None:
+        """The next one to start; it stays in the queue until it is taken."""
+        while self._ready:
+            _, index, array = self._ready[0]
+            task = array.tasks.get(index)
+            if task is not None and array.running < array.throttle:
+                return array, task
+            heapq.heappop(self._ready)
+            array.offered -= 1
+            if task is None:  # cancelled while it waited
+                self.offer(array)
+            else:  # the throttle was lowered meanwhile
+                heapq.heappush(array.eligible, index)
+        return None
+
+    def take(self) -> None:
+        """The first one starts."""
+        _, _, array = heapq.heappop(self._ready)
+        array.running += 1
+
+    def leave(self, array: Array) -> None:
+        """One of its tasks runs no more."""
+        array.running -= 1
+        array.offered -= 1
+        self.offer(array)
+
+
+class Nodes:
+    """GPUs and CPU slots of equal nodes. Tasks are packed onto the first node with room.
+
+    Args:
+        count: Nodes; `gpus` and `slots` are those of each.
+    """
+
+    def __init__(self, count: int, *, gpus: int, slots: int) -> None:
+        self._gpus = [gpus] * count
+        self._slots = [slots] * count
+        self.names = [f"node{index + 1:03d}" for index in range(count)]
+
+    def allocate(self, shape: TaskResources, exclude: Container[str]) -> int | None:
+        """The node that now runs one more such task; None without room beside the excluded ones."""
+        free, needed = self._kind(shape)
+        rooms = (index for index, room in enumerate(free) if room >= needed)
+        node = next((index for index in rooms if self.names[index] not in exclude), None)
+        if node is not None:
+            free[node] -= needed
+        return node
+
+    def release(self, node: int, shape: TaskResources) -> None:
+        """A task of this shape has left the node."""
+        free, needed = self._kind(shape)
+        free[node] += needed
+
+    def _kind(self, shape: TaskResources) -> tuple[list[int], int]:
+        return (self._gpus, shape.gpus) if shape.gpus else (self._slots, 1)
+
+
+class Failures:
+    """When a node fails; asked for only while something runs there, so that idle time costs nothing.
+
+    Args:
+        gaps: Seconds from each failure to the next one.
+        start: Unix seconds, from which the first gap counts.
+    """
+
+    def __init__(self, gaps: Iterator[float], start: float) -> None:
+        self._gaps = gaps
+        self._due = start + next(gaps)
+        self._expected = False
+
+    def expect(self, now: float) -> float | None:
+        """The next failure, to be waited for; None if it is waited for already or never comes."""
+        while self._due <= now:
+            self._due += next(self._gaps)
+        if self._expected or self._due == math.inf:
+            return None
+        self._expected = True
+        return self._due
+
+    def happened(self) -> None:
+        """The failure that was waited for is over."""
+        self._expected = False
+
+
+class Outages:
+    """When the controller does not answer.
+
+    Args:
+        times: Seconds from the end of each outage to the next one, and how long that takes.
+        start: Unix seconds, from which the first one counts.
+    """
+
+    def __init__(self, times: Iterator[tuple[float, float]], start: float) -> None:
+        self._times = times
+        self._begins = self._ends = start
+
+    def until(self, now: float) -> float | None:
+        """When the outage of this moment ends; None if there is none."""
+        while self._ends <= now:
+            gap, length = next(self._times)
+            self._begins = self._ends + gap
+            self._ends = self._begins + length
+        return self._ends if self._begins <= now else None
+
+
+class Usage:
+    """How many tasks ran at each time.
+
+    Attributes:
+        last_start: When a task began last; `last_first`: one that carries the first run of a trial.
+    """
+
+    def __init__(self, start: float) -> None:
+        self.last_start = self.last_first = start
+        self._times = packed_array("d", [start])
+        self._counts = packed_array("q", [0])
+
+    def began(self, now: float) -> None:
+        """One more task runs."""
+        self.last_start = now
+        self._add(now, 1)
+
+    def left(self, now: float) -> None:
+        """One task fewer runs."""
+        self._add(now, -1)
+
+    def _add(self, now: float, change: int) -> None:
+        count = self._counts[-1] + change
+        if self._times[-1] == now:
+            self._counts[-1] = count
+        else:
+            self._times.append(now)
+            self._counts.append(count)
+
+    @property
+    def most(self) -> int:
+        """Tasks that ran at a time at most; those that left at the moment of their start not counted."""
+        return max(self._counts)
+
+    def task_seconds(self, until: float) -> float:
+        """Seconds that tasks ran up to this time, all together."""
+        times = np.minimum(np.frombuffer(self._times), until)
+        counts = np.frombuffer(self._counts, dtype=np.int64)
+        return float(np.sum(np.diff(times, append=until).clip(min=0) * counts))

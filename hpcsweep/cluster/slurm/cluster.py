@@ -15,23 +15,28 @@ import msgspec
 import submitit
 
 from hpcsweep.cluster.slurm import programs
-from hpcsweep.cluster.slurm.allocation import holding, tick_warning
-from hpcsweep.cluster.slurm.environment import export_of, overriding_variables, passed_variables
-from hpcsweep.cluster.slurm.identity import Identity
-from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, SlurmOptions
-from hpcsweep.cluster.slurm.queue import SlurmQueue
-from hpcsweep.cluster.slurm.requests import ResourceRequest, limits_of, resource_problems, wanted_partitions
+from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, SlurmOptions, gpu_problems
+from hpcsweep.cluster.slurm.programs import export_of, overriding_variables, passed_variables, refusal, submit
+from hpcsweep.cluster.slurm.queue import Identity, SlurmQueue
+from hpcsweep.cluster.slurm.requests import (
+    ResourceRequest,
+    holding,
+    limits_of,
+    request_from_options,
+    resource_problems,
+    tick_warning,
+    wanted_partitions,
+    without_user_options,
+)
 from hpcsweep.cluster.slurm.rows import Row
-from hpcsweep.cluster.slurm.sbatch_options import gpu_problems
-from hpcsweep.cluster.slurm.scripts import SlurmScripts, example_batch
-from hpcsweep.cluster.slurm.site import Node, SlurmSite, host_list, hosts_of
-from hpcsweep.cluster.slurm.site_reader import read_site, request_from_options, without_user_options
-from hpcsweep.cluster.slurm.submit import refusal, submit
-from hpcsweep.cluster.slurm.template import (
+from hpcsweep.cluster.slurm.scripts import (
+    SlurmScripts,
+    example_batch,
     own_options,
     sbatch_options,
     tick_options,
 )
+from hpcsweep.cluster.slurm.site import Node, SlurmSite, host_list, hosts_of, read_site
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Limits,

@@ -1,16 +1,26 @@
-"""What a site's limits mean for one sweep: how much may go in, and what can never run. Pure."""
+"""What a sweep asks of a site, against its limits: what may be queued, what never runs, what is held."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from hpcsweep.cluster.slurm.site import Association, Node, Partition, Qos, SlurmSite, hosts_of
-from hpcsweep.core.cluster_protocol import Limits, TaskResources
+from hpcsweep.cluster.slurm.options import OptionValue, SlurmOptions, takes_whole_nodes
+from hpcsweep.cluster.slurm.site import (
+    Association,
+    Node,
+    Partition,
+    Qos,
+    SlurmSite,
+    hosts_of,
+    seconds_of_limit,
+)
+from hpcsweep.core.cluster_protocol import Limits, TaskAllocation, TaskResources
 
 #: Slurm's QOS for jobs of users that have none of their own.
 NORMAL: Final = "normal"
@@ -35,6 +45,41 @@ class ResourceRequest(msgspec.Struct, frozen=True):
     nodelist: str = ""
     exclude: str = ""
     time_s: int | None = None
+
+
+def request_from_options(asked: Mapping[str, object], *, gpu_type: str | None) -> ResourceRequest:
+    """What a batch with these sbatch options asks for, the user's own defaults counted.
+
+    Args:
+        asked: Every option of a batch by its long name.
+        gpu_type: None takes any.
+    """
+
+    def given(option: str, variable: str) -> str | None:
+        return str(asked.get(option) or os.environ.get(variable) or "") or None
+
+    partitions = (given("partition", "SBATCH_PARTITION") or "").split(",")
+    return ResourceRequest(
+        partitions=tuple(name.strip() for name in partitions if name.strip()),
+        account=given("account", "SBATCH_ACCOUNT"),
+        qos=given("qos", "SBATCH_QOS"),
+        gpu_type=gpu_type,
+        constraint=given("constraint", "SBATCH_CONSTRAINT") or "",
+        nodelist=given("nodelist", "") or "",
+        exclude=given("exclude", "SBATCH_EXCLUDE") or "",
+        time_s=seconds_of_limit(os.environ.get("SBATCH_TIMELIMIT", "")),
+    )
+
+
+def without_user_options(shape: TaskResources, options: SlurmOptions) -> TaskResources:
+    """The shape less what options of the user's own replace: of that we do not know what it asks for."""
+    theirs = {key.lstrip("-").replace("_", "-") for key in options.options}
+    return msgspec.structs.replace(
+        shape,
+        gpus=0 if theirs & {"gres", "gpus", "gpus-per-node", "gpus-per-task"} else shape.gpus,
+        cpus=1 if theirs & {"cpus-per-task", "cpus-per-gpu"} else shape.cpus,
+        mem_mib=None if theirs & {"mem", "mem-per-cpu", "mem-per-gpu"} else shape.mem_mib,
+    )
 
 
 def wanted_partitions(site: SlurmSite, request: ResourceRequest) -> list[Partition]:
@@ -236,3 +281,73 @@ def _smallest(limits: Sequence[int | None]) -> int | None:
 
 def _least(n: int, limit: int | None) -> int:
     return n if limit is None else min(n, limit)
+
+
+def holding(
+    site: SlurmSite, request: ResourceRequest, shape: TaskResources, options: Mapping[str, OptionValue]
+) -> TaskAllocation:
+    """What one task of this shape will hold at most; what it asks for where the nodes are not known.
+
+    Args:
+        site: As Slurm describes it.
+        request: Where the tasks may run.
+        shape: What a task asks for.
+        options: Every sbatch option of the batch, those of the template with them.
+    """
+    option = takes_whole_nodes(options)
+    nodes: dict[str, Node] = {}
+    reason = ""
+    for partition in wanted_partitions(site, request):
+        if option:
+            why = f"--{option} takes whole nodes"
+        elif site.whole_nodes:
+            why = "this site gives whole nodes (SelectType=select/linear)"
+        elif partition.exclusive:
+            why = f"partition {partition.name} gives whole nodes (OverSubscribe=EXCLUSIVE)"
+        else:
+            continue
+        reason = reason or why
+        nodes |= {
+            n.name: n for n in site.nodes_of(partition.name) if may_be_used(n, request) and _fits(n, shape)
+        }
+    gpus = max((sum(node.gpus.values()) for node in nodes.values()), default=shape.gpus)
+    cpus = max((node.cpus for node in nodes.values()), default=shape.cpus)
+    held = TaskAllocation(max(gpus, shape.gpus), max(cpus, shape.cpus), reason)
+    return (
+        held
+        if held != TaskAllocation(shape.gpus, shape.cpus, reason)
+        else TaskAllocation(shape.gpus, shape.cpus)
+    )
+
+
+def tick_warning(site: SlurmSite, request: ResourceRequest, options: Mapping[str, OptionValue]) -> str:
+    """That the small jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
+
+    Args:
+        site: As Slurm describes it.
+        request: Where they run.
+        options: Every sbatch option of such a job.
+    """
+    held = holding(site, request, TaskResources(), options)
+    if not held.gpus:
+        return ""
+    others = [
+        partition.name
+        for partition in site.partitions
+        if partition.state == "UP"
+        and site.nodes_of(partition.name)
+        and not holding(site, ResourceRequest(partitions=(partition.name,)), TaskResources(), {}).gpus
+    ]
+    # Best where there are no GPUs at all, which others wait for.
+    others.sort(key=lambda name: any(node.gpus for node in site.nodes_of(name)))
+    other = others[0] if others else "..."
+    which = "" if others else ", one that shares its nodes or has no GPUs"
+    return (
+        f"each small job that ticks the sweep holds {held.gpus} GPUs for some seconds, beyond "
+        f"cluster.max_gpus: {held.why}; give such jobs a partition of their own by "
+        f"cluster.tick_options: {{partition: {other}}}{which}"
+    )
+
+
+def _fits(node: Node, shape: TaskResources) -> bool:
+    return sum(node.gpus.values()) >= shape.gpus and node.cpus >= shape.cpus

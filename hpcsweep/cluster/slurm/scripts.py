@@ -1,26 +1,41 @@
-"""The scripts of a sweep on Slurm: of its tasks, and of the small jobs that tick it."""
+"""The sbatch scripts of a sweep: their options, and the site's template with them."""
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from hpcsweep.cluster.script import (
     WORKER,
+    Template,
     check_length,
+    exports,
     module_command,
     package_folder,
     read_template,
+    render_template,
+    script_problems,
+    setup_lines,
     worker_command,
 )
-from hpcsweep.cluster.slurm.options import DEFAULT_TEMPLATE, OptionValue, SlurmOptions
-from hpcsweep.cluster.slurm.sbatch_options import canonical
-from hpcsweep.cluster.slurm.template import header, own_options, render, tick_options, without_resources
-from hpcsweep.cluster.slurm.tick_resubmission import add_resubmission
+from hpcsweep.cluster.slurm.options import (
+    DEFAULT_TEMPLATE,
+    GPU_FORMS,
+    OptionLine,
+    OptionValue,
+    SlurmOptions,
+    canonical,
+    resolve,
+    script_lines,
+)
+from hpcsweep.cluster.slurm.tick_resubmission import SIGNAL_S, add_resubmission
 from hpcsweep.core.cluster_protocol import Batch, TaskResources
-from hpcsweep.store.layout import Layout
+from hpcsweep.errors import SpecError
+from hpcsweep.store.layout import BatchLayout, Layout
 
 #: What a task's script becomes.
 LAUNCHER: Final = "hpcsweep.cluster.slurm.task"
@@ -104,3 +119,215 @@ class SlurmScripts:
 def example_batch(shape: TaskResources) -> Batch:
     """A batch of one task, by which a script is tried out."""
     return Batch(name="check", folder=Path("/check"), tasks=1, throttle=1, shape=shape)
+
+
+#: `--signal` takes 16 bits.
+_MAX_SIGNAL_S: Final = 65535
+#: What a job that ticks asks for: it replays a journal and calls sbatch, then ends.
+TICK_MIB: Final = 1024
+TICK_MINUTES: Final = 15
+_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,=@%+*-")
+
+
+def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | float | bool]:
+    """Every sbatch option of the batch by its long name, the site's own having the last word."""
+    shape = batch.shape
+    gpu = "gpu" if site.gpu_type is None else f"gpu:{site.gpu_type}"
+    ours: dict[str, OptionValue] = {
+        "job-name": batch.name,
+        # Found by it where a site renames jobs and `chdir` is shared.
+        "comment": batch.name,
+        "array": f"0-{batch.tasks - 1}%{max(1, batch.throttle)}",
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": shape.cpus,
+        # --gres rather than --gpus-per-node: every Slurm with GPUs has it, whatever its SelectType.
+        "gres": f"{gpu}:{shape.gpus}" if shape.gpus else None,
+        "mem": None if shape.mem_mib is None else f"{shape.mem_mib}M",
+        "time": None if shape.time_s is None else max(1, math.ceil(shape.time_s / 60)),
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "nodelist": site.nodelist,
+        "exclude": ",".join([*([site.exclude] if site.exclude else []), *batch.exclude]) or None,
+        "dependency": f"afterany:{batch.after}" if batch.after else None,
+        "chdir": site.workdir or str(batch.folder),
+        "output": _log_pattern(batch.folder),
+        "error": _log_pattern(batch.folder),
+        "open-mode": "append",
+        "requeue": batch.requeue or None,
+        "no-requeue": not batch.requeue,
+        # B: reaches only the script's shell, which by exec has become the worker.
+        "signal": f"B:USR2@{min(site.signal_s, _MAX_SIGNAL_S)}",
+    }
+    return _merged(ours, site.options, key="cluster.options")
+
+
+def _merged(
+    ours: Mapping[str, OptionValue], site: Mapping[str, OptionValue], *, key: str, ticks: bool = False
+) -> dict[str, str | int | float | bool]:
+    theirs, wrong = canonical(site, key=key, ticks=ticks)
+    if wrong:
+        raise SpecError(*wrong)
+    given = {name for name, value in theirs.items() if value is not None and value is not False}
+    # The same in another form takes the place of ours.
+    instead = {"gres": GPU_FORMS, "mem": ("mem-per-cpu", "mem-per-gpu")}
+    dropped = {name for name, forms in instead.items() if not given.isdisjoint(forms)}
+    merged = {**{name: value for name, value in ours.items() if name not in dropped}, **theirs}
+    return {name: value for name, value in merged.items() if value is not None and value is not False}
+
+
+def _log_pattern(folder: Path) -> str:
+    """Slurm's file name pattern of the tasks' logs; only `%a` is to be replaced in it."""
+    pattern = BatchLayout(folder).logs / "%a.log"
+    # A backslash anywhere in the pattern makes Slurm replace nothing, and drop the backslash.
+    if "\\" in str(folder):
+        raise SpecError(f"{folder}: Slurm cannot write logs below a folder with a backslash in its name")
+    return f"{str(pattern.parent).replace('%', '%%')}/{pattern.name}"
+
+
+def tick_options(
+    name: str,
+    folder: Path,
+    site: SlurmOptions,
+    *,
+    after: str = "",
+    delay_s: float = 0.0,
+    own_log: bool = False,
+) -> dict[str, str | int | float | bool]:
+    """Every sbatch option of a job that ticks: the site's partition and account, and next to nothing else.
+
+    Args:
+        name: The job name.
+        folder: The results folder.
+        site: What the sweep wants of Slurm.
+        after: Job that has to end first.
+        delay_s: It starts no earlier than so much later.
+        own_log: It opens its log itself, and is told before its time limit; see `slurm_guard`.
+    """
+    log = "/dev/null" if own_log else _plain_path(Layout(folder).tick_log)
+    ours: dict[str, OptionValue] = {
+        "job-name": name,
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": 1,
+        "mem": f"{TICK_MIB}M",
+        "time": TICK_MINUTES,
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "chdir": str(folder),
+        "output": log,
+        "error": log,
+        "open-mode": "append",
+        "requeue": True,
+        "signal": f"B:USR1@{SIGNAL_S}" if own_log else None,
+        "dependency": f"afterany:{after}" if after else None,
+        "begin": f"now+{math.ceil(delay_s)}" if delay_s else None,
+    }
+    return _merged(ours, site.tick_options, key="cluster.tick_options", ticks=True)
+
+
+def _plain_path(path: Path) -> str:
+    """The path as Slurm's file name pattern, with nothing in it to be replaced."""
+    return str(path).replace("%", "%%")
+
+
+def header(options: Mapping[str, str | int | float | bool]) -> str:
+    """The `#SBATCH` lines, one for each option, quoted the way sbatch reads them.
+
+    Raises:
+        SpecError: A value holds a line break.
+    """
+    lines = []
+    for key, value in options.items():
+        text = str(value)
+        if "\n" in text or "\r" in text or "\0" in text:
+            raise SpecError(f"cluster.options.{key}: must be one line, got {text!r}")
+        lines.append(f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={_quote(text)}")
+    return "\n".join(lines)
+
+
+def _quote(text: str) -> str:
+    """Quote for an `#SBATCH` line: unlike a shell, sbatch takes backslashes in single quotes too."""
+    if text and _PLAIN.issuperset(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def render(
+    template: Template,
+    batch: Batch,
+    *,
+    site: SlurmOptions,
+    command: str,
+    setup_failed: str = "exit 1",
+    options: Mapping[str, str | int | float | bool] | None = None,
+) -> str:
+    """The script of the batch. Its length does not depend on the number of tasks.
+
+    Args:
+        template: The site's.
+        batch: What the template may ask for.
+        site: What the sweep wants of Slurm.
+        command: What the script is to become.
+        setup_failed: See `setup_lines`.
+        options: sbatch options other than those of the batch.
+
+    Raises:
+        SpecError: The template is wrong, or sbatch would refuse the script or pass its options over.
+    """
+    options = options or sbatch_options(batch, site)
+    lines = header(options)
+    text = render_template(
+        template,
+        batch,
+        header=lines,
+        command=command,
+        setup=setup_lines(site.setup, failed=setup_failed),
+        environment=exports(site.environment),
+        options=options,
+        **{key: getattr(site, key) for key in ("partition", "account", "qos", "constraint", "gpu_type")},
+    )
+    problems = script_problems(template, text, header=lines, command=command, program="sbatch")
+    problems += _option_problems(template, text.replace(lines, "#", 1))
+    if problems:
+        raise SpecError(*problems)
+    return text
+
+
+def _option_problems(template: Template, text: str) -> Iterator[str]:
+    """What is wrong with the `#SBATCH` lines of the template's own."""
+    for line in script_lines(text):
+        _, why = resolve(line.name, line.value)
+        if why:
+            yield f"{template.path}:{_number(template, line)}: {line.text.strip()}: {why}"
+    for line_text in text.splitlines():
+        if line_text.startswith(("#PBS", "#BSUB")):
+            number = _number(template, OptionLine(1, line_text, "", ""))
+            yield f"{template.path}:{number}: sbatch reads {line_text.split()[0]} lines as well: remove it"
+
+
+def _number(template: Template, line: OptionLine) -> int:
+    """Where the line stands in the template, 1 where it is made by it."""
+    lines = [each.strip() for each in template.text.splitlines()]
+    return lines.index(line.text.strip()) + 1 if line.text.strip() in lines else 1
+
+
+def own_options(text: str) -> dict[str, OptionValue]:
+    """All options of a rendered script, the last word of each, by their long names."""
+    return {resolve(line.name, line.value)[0]: line.value for line in script_lines(text)}
+
+
+def without_resources(text: str, header_text: str) -> str:
+    """The script less the template's own lines by which a job that only ticks would hold what tasks hold."""
+    before, found, after = text.partition(header_text)
+    return "".join(_small(before)) + found + "".join(_small(after))
+
+
+def _small(text: str) -> Iterator[str]:
+    for line in text.splitlines(keepends=True):
+        names = [resolve(each.name, each.value, ticks=True) for each in script_lines(line)]
+        if not any(why for _, why in names):
+            yield line

@@ -1,12 +1,19 @@
-"""What a Slurm site allows: its configuration, partitions, nodes and accounts, read from text. Pure."""
+"""What a Slurm site allows: its configuration, partitions, nodes and accounts, asked for and read."""
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+import pwd
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
+
+from hpcsweep.cluster.slurm import programs
+from hpcsweep.errors import ClusterUnavailable
 
 #: Between the fields that we ask sinfo for: a character that is in no name.
 SEPARATOR: Final = "\x1f"
@@ -330,3 +337,54 @@ def _leading(text: str) -> int | None:
     """The number that the text begins with, as in `300 sec`; None for `UNLIMITED` and the like."""
     match = re.match(r"\d+", text)
     return int(match[0]) if match else None
+
+
+#: The first question: where the controller is silent, a launch says so soon, and asks again later.
+CONFIG_S: Final = 20.0
+#: The database may be slow, and nothing waits for it.
+SACCTMGR_S: Final = 20.0
+_log = logging.getLogger(__name__)
+
+
+def read_site() -> SlurmSite:
+    """What the controller says of the site, and the database if it has limits to say.
+
+    Where there is no database, or it does not answer, accounts and QOS are empty: sbatch then
+    tells what they allow.
+
+    Raises:
+        ClusterUnavailable: The controller did not answer.
+    """
+    site = read_config(_ask("scontrol", "show", "config", timeout_s=CONFIG_S))
+    # -a: hidden partitions too.
+    site = msgspec.structs.replace(
+        site,
+        partitions=read_partitions(_ask("scontrol", "-a", "-o", "show", "partition")),
+        nodes=_nodes(),
+    )
+    if not (site.accounting and site.enforces):
+        return site
+    try:
+        where = ["where", f"name={pwd.getpwuid(os.getuid()).pw_name}", f"cluster={site.cluster}"]
+        associations = _ask_database("user", "withassoc", *where, f"format={ASSOCIATION_FORMAT}")
+        qos = _ask_database("qos", f"format={QOS_FORMAT}")
+    except (KeyError, ClusterUnavailable) as error:
+        _log.info("going on without the limits of accounts and QOS: %s", error)
+        return site
+    return msgspec.structs.replace(site, associations=read_associations(associations), qos=read_qos(qos))
+
+
+def _nodes() -> tuple[Node, ...]:
+    try:
+        return read_nodes(_ask("sinfo", "-a", "-h", "-N", "-o", SINFO_FORMAT))
+    except ClusterUnavailable as error:  # a container may have no sinfo
+        _log.warning("going on without knowing the nodes: %s", error)
+        return ()
+
+
+def _ask(*argv: str, timeout_s: float = math.inf) -> str:
+    return programs.check_output(argv, timeout_s=min(timeout_s, programs.QUERY_S))
+
+
+def _ask_database(what: str, *words: str) -> str:
+    return programs.check_output(["sacctmgr", "-n", "-P", "show", what, *words], timeout_s=SACCTMGR_S)
