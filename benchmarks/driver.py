@@ -37,7 +37,7 @@ from hpcsweep.driver import Driver, DriverConfig
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 
 SIZES = (100, 1_000, 10_000)

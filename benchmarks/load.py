@@ -40,12 +40,12 @@ from hpcsweep.core.events import (
     TrialCreated,
 )
 from hpcsweep.store.batch import Header, ManifestRun, Result, write_manifest, write_result
-from hpcsweep.store.compaction.parts import CleanUpPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction import CleanUpPart, CompactableRun, WritePart, WriteTables
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,8 +37,8 @@ from hpcsweep.core.events import (
 from hpcsweep.core.protocols import Promote, Start
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.synchronous import Hyperband
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 TRIALS = 100_000

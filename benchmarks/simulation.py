@@ -37,7 +37,7 @@ from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
 from hpcsweep.simulation.recorder import Recorder, SimulationResult
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 
 #: To be reached.

@@ -24,9 +24,9 @@ from pydantic import (
     create_model,
 )
 
-from hpcsweep.core import plans
-from hpcsweep.core.plans import LARGEST
-from hpcsweep.core.values import format_value
+from hpcsweep.core import protocols
+from hpcsweep.core.protocols import LARGEST
+from hpcsweep.core.text import format_value
 
 _MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", re.IGNORECASE)
 _MIB_OF: Final = {"K": Decimal(1) / 1024, "M": Decimal(1), "G": Decimal(1024), "T": Decimal(1024**2)}
@@ -179,16 +179,16 @@ def _is_number(value: Any) -> bool:
 _TIME_SCHEMA: Final = {"type": "string", "examples": ["90s", "30m", "1d12h", "01:30:00", "1-12:00:00"]}
 
 Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
-Natural: TypeAlias = Annotated[plans.Natural, BeforeValidator(_whole)]
+Natural: TypeAlias = Annotated[protocols.Natural, BeforeValidator(_whole)]
 NumberOrOff: TypeAlias = Annotated[
     int,
     Field(ge=0, le=LARGEST),
     BeforeValidator(lambda value: 0 if value is False else _whole(value)),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": False}]}),
 ]
-Positive: TypeAlias = Annotated[plans.Positive, BeforeValidator(_whole)]
+Positive: TypeAlias = Annotated[protocols.Positive, BeforeValidator(_whole)]
 #: What becomes a list, a process or a row for each: GPUs, slots, members of a population.
-Hundreds: TypeAlias = Annotated[plans.UpTo10000, BeforeValidator(_whole)]
+Hundreds: TypeAlias = Annotated[protocols.UpTo10000, BeforeValidator(_whole)]
 #: Tasks and GPUs of a whole site.
 Millions: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
 PositiveNumber: TypeAlias = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]

@@ -29,8 +29,7 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Program, trial_seed
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.metrics import MetricsWriter, read_reports
-from hpcsweep.store.run_file import RunFile
+from hpcsweep.store.run_files import MetricsWriter, RunFile, read_reports
 from hpcsweep.views.folder import ResultsFolder, check_trial
 from hpcsweep.worker.command import program_arguments, run_environment
 from hpcsweep.worker.outcome import read_objective

@@ -26,8 +26,8 @@ from hpcsweep.bootstrap import use_utf8
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
+from hpcsweep.store.journal import Journal, current_driver
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal, current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.worker.__main__ import TICK_VARIABLE
 

@@ -34,8 +34,14 @@ from hpcsweep.errors import HpcsweepError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.files import make_dirs, retry_once
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.metrics import MetricsWriter, check_metric_name, check_step, to_number
-from hpcsweep.store.run_file import RunFile, read_run_file
+from hpcsweep.store.run_files import (
+    MetricsWriter,
+    RunFile,
+    check_metric_name,
+    check_step,
+    read_run_file,
+    to_number,
+)
 
 #: The first that holds a number is this process's rank. Launchers come before
 #: SLURM_PROCID, which is 0 in every process that mpirun or torchrun started inside one Slurm task.

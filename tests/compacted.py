@@ -6,11 +6,11 @@ import zipfile
 from pathlib import Path
 
 from hpcsweep.core.events import FilesCompacted
-from hpcsweep.store.compaction.parts import CleanUpPart, CompactableRun, WritePart, WriteTables
+from hpcsweep.store.compaction import CleanUpPart, CompactableRun, WritePart, WriteTables
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 

@@ -21,11 +21,11 @@ from hpcsweep.core.cluster_protocol import (
 from hpcsweep.core.events import Config, Outcome
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Program, Result, read_task, write_result
-from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask
+from hpcsweep.store.compaction import CompactionResult, CompactionTask
 from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.files import make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 
 PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
 

@@ -29,8 +29,8 @@ from typing import Any, Final, get_args
 import msgspec
 
 from hpcsweep.core.events import AnyEvent
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 #: Where the folders are made: a path that says nothing of this machine.

@@ -25,8 +25,8 @@ from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target
 from hpcsweep.spec import load_spec
 from hpcsweep.store.batch import read_task
+from hpcsweep.store.journal import Journal, current_driver
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal, current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import Request, write_request
 from hpcsweep.views.folder import ResultsFolder

@@ -19,8 +19,7 @@ from hpcsweep import current_trial
 from hpcsweep.errors import HpcsweepError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.metrics import Report, metrics_files, read_reports
-from hpcsweep.store.run_file import RunFile
+from hpcsweep.store.run_files import Report, RunFile, metrics_files, read_reports
 from hpcsweep.trial import Trial, current_rank
 
 

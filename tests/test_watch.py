@@ -51,7 +51,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import BatchState
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.spec import load_spec
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot

@@ -19,14 +19,14 @@ from hpcsweep.session.algorithms import replay_sweep
 from hpcsweep.session.session import Session, make_compactor
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.checkpoints import DiskUsage, disk_usage_by_trial
-from hpcsweep.store.compaction.parts import (
+from hpcsweep.store.compaction import (
     CompactionResult,
     CompactionTask,
     RemoveCheckpoints,
     WriteTables,
     read_tables,
 )
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.format import listing, size

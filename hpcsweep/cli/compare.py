@@ -13,7 +13,7 @@ from hpcsweep.cli.sanitize import json_text
 from hpcsweep.errors import SpecError
 from hpcsweep.html.comparison import comparison_page, pair_text, verdict
 from hpcsweep.html.page import write_page
-from hpcsweep.store.output import is_stdout
+from hpcsweep.store.files import is_stdout
 from hpcsweep.views.comparison import CONFIDENCE, Comparison, Estimate, SweepSummary
 from hpcsweep.views.comparison import compare as compare_folders
 from hpcsweep.views.format import config_text, number

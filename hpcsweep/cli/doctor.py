@@ -14,8 +14,8 @@ import typer
 
 from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, NO_VALUE, errors_exit, prefix_errors
 from hpcsweep.cli.sanitize import json_text
-from hpcsweep.core.findings import Finding, Level
 from hpcsweep.doctor.checks import Doctor
+from hpcsweep.errors import Finding, Level
 from hpcsweep.session.preparation import validate
 from hpcsweep.spec import load_spec
 

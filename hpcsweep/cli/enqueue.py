@@ -10,7 +10,7 @@ import typer
 from numpy.random import default_rng
 
 from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.core.completion import complete_config
+from hpcsweep.core.configurations import complete_config
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.spec.yaml_io import parse_yaml

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from hpcsweep.core.plans import BracketPlan, SchedulerPlan
+from hpcsweep.core.protocols import BracketPlan, SchedulerPlan
 from hpcsweep.core.text import plural
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.spec import SweepSpec

@@ -14,7 +14,7 @@ from hpcsweep.core.text import plural, shell_quote, suggest_name
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.exports import EXPORTS, Export
 from hpcsweep.exports.tables import FORMATS, TABLES, encoded, table
-from hpcsweep.store.output import STDOUT, is_stdout, write_output
+from hpcsweep.store.files import STDOUT, is_stdout, write_output
 from hpcsweep.views.folder import SIMULATION
 from hpcsweep.views.results import load, skipped_lines
 

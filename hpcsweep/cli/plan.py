@@ -13,7 +13,7 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit, prefix_errors
 from hpcsweep.cli.sanitize import hide
 from hpcsweep.core.cluster_protocol import Batch
-from hpcsweep.core.plans import BracketPlan, SchedulerPlan
+from hpcsweep.core.protocols import BracketPlan, SchedulerPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, secret_values
 from hpcsweep.driver import DriverConfig

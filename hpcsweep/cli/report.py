@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def report(path: Path, *, output: Path | None, metrics: Sequence[str]) -> None:
     """Write the page and print where it is."""
     from hpcsweep.html.page import page, write_page
-    from hpcsweep.store.output import is_stdout
+    from hpcsweep.store.files import is_stdout
     from hpcsweep.views.results import load, skipped_lines
 
     with errors_exit():

@@ -31,7 +31,7 @@ from hpcsweep.simulation import (
 )
 from hpcsweep.simulation.plot import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
-from hpcsweep.store.output import is_stdout
+from hpcsweep.store.files import is_stdout
 from hpcsweep.views.format import config_text, number
 
 #: Fractions of the makespan at which the best value is printed.

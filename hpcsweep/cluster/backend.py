@@ -26,8 +26,7 @@ from hpcsweep.core.cluster_protocol import (
     TaskResources,
     TaskState,
 )
-from hpcsweep.core.findings import Finding
-from hpcsweep.errors import SpecError
+from hpcsweep.errors import Finding, SpecError
 from hpcsweep.options import Section, options_model
 from hpcsweep.plugins import find_class
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcsweep.core.values import format_value, json_key, json_problem
+from hpcsweep.core.text import format_value, json_key, json_problem
 
 Floats: TypeAlias = NDArray[np.float64]
 

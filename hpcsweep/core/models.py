@@ -1,16 +1,32 @@
-"""What the state of a sweep is made of: runs, trials, batches, first errors. Records of `SweepState`."""
+"""Runs, trials and batches, and `SweepFacts`: what is true of a sweep. `SweepState` keeps it up to date."""
 
 from __future__ import annotations
 
 import enum
-import re
+import heapq
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from hpcsweep.core.events import Config, RunFinished, RunId, RunInterrupted
-from hpcsweep.core.outcomes import FACTS, FailureKind, Fault, Interruption, Outcome, classify_failure
+from hpcsweep.core.events import (
+    ClusterMessage,
+    Config,
+    Interruption,
+    NodeExcluded,
+    PauseRequested,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    StopRequested,
+    SweepDetached,
+    SweepEnded,
+    SweepStarted,
+    TrialsExhausted,
+    WarmStartLoaded,
+)
+from hpcsweep.core.outcomes import FACTS, FailureKind, Fault, FirstErrors, Outcome, classify_failure
 
 #: An attempt that ends sooner than that has died at once.
 INSTANT_S = 30.0
@@ -214,67 +230,163 @@ def mean_value(runs: Sequence[Run]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-#: An attempt that fails within so many seconds has failed at once.
-AT_ONCE_S: Final = 60.0
-#: How many different trials have to, where the spec does not say.
-FAIL_FAST: Final = 5
-
-#: What differs from run to run in one and the same error: numbers, addresses, paths, long hexadecimal names.
-_DIFFERS: Final = re.compile(
-    r"(?<![\w/])(?:/[^\s'\",:;()]+)+|\b0x[0-9a-f]+\b|\b[0-9a-f]{8,}\b|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?",
-    re.IGNORECASE,
-)
-
-
-def error_key(message: str) -> str:
-    """The same for messages of the same error in different runs.
-
-    Of several lines (see `store.last_words`) the last one counts: the others may show a configuration.
-    """
-    return _DIFFERS.sub("#", message.rpartition(" | ")[2]).strip()
-
-
-def failed_at_once(
-    *,
-    outcome: Outcome | None = None,
-    why: Interruption | None = None,
-    seconds: float = 0.0,
-    valued: bool = False,
-) -> bool | None:
-    """Whether an attempt shows that training fails at once (True), that it does not, or nothing (None).
-
-    Args:
-        outcome: How its run ended for good, if it did.
-        why: Else why the attempt was interrupted.
-        seconds: How long it took.
-        valued: It has a value.
-    """
-    ending = outcome or why
-    if ending is not None and FACTS[ending].broken_training:
-        return seconds <= AT_ONCE_S
-    return False if valued or seconds > AT_ONCE_S else None
-
-
-class FirstErrors(msgspec.Struct):
-    """The trials that failed at once with the same error, as long as nothing else has happened.
+class SweepFacts:
+    """All that is known of a sweep.
 
     Attributes:
-        trials: Them, in order.
-        message: What the last of them said.
-        over: A run has ended otherwise: it is not training as a whole that is broken.
+        trials: By trial number; trial numbers count from 0 without gaps.
+        waiting: Runs that are in no batch, in the order in which they were decided.
+        live: Batches planned or on the cluster, oldest first.
+        counts: Number of runs in each status.
+        spent_gpu_s: GPU-seconds over all attempts that have ended.
+        interrupted: How often attempts were interrupted, by why.
+        failed_batches_in_a_row: Newest batches that all ended within seconds and without a result;
+            `last_batch_failure`: the last error message among them.
+        first_errors: What its first runs ended with, since it was started or resumed.
+        excluded: Nodes that batches stay away from, with the event that says until when.
+        submit_limit: Why the newest submission has to wait for its turn; empty if none has to.
+        submit_limit_hit: The array that this was said of.
+        dropping: Trials whose checkpoints are to be removed and may still be there.
+        dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
+        without_checkpoint: Those of them that had files; `checkpoint_bytes_removed`: how much that was.
+        from_scratch: Runs that go on, or went on, without the checkpoint that their trial had.
+        held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
+        cluster_messages: What the cluster said last, by what it was asked for, where it does not do that.
+        refusals: Submissions that were refused since one was accepted, and in which words the last.
+        time_up: Since when `budget.time` is used up by the wall clock.
+        gpus: Of a task of the newest batch, None while there was none.
+        simulated: Whether nothing was trained, and times are virtual.
+        tick_due: When the latest of the jobs that only wait for a time ticks; `tick_jobs`: which
+            of them may still be to come.
     """
 
-    trials: dict[int, None] = msgspec.field(default_factory=dict)
-    message: str = ""
-    over: bool = False
+    def __init__(self) -> None:
+        self.started: SweepStarted | None = None
+        self.ended: SweepEnded | None = None
+        self.stopping: StopRequested | None = None
+        self.no_more_trials: TrialsExhausted | None = None
+        self.trials: list[Trial] = []
+        self.waiting: dict[RunId, None] = {}
+        self.live: dict[str, BatchState] = {}
+        self.counts: dict[RunStatus, int] = dict.fromkeys(RunStatus, 0)
+        self.spent_gpu_s = 0.0
+        self.spent_s = 0.0
+        self.requests: set[str] = set()
+        self.enqueued: deque[Config] = deque()
+        self.warm_starts: list[WarmStartLoaded] = []
+        #: Configurations that were started and are no clones: those that count for budget.trials.
+        self.configurations = 0
+        #: How often each configuration is trained.
+        self.repeats = 1
+        self.held_gpus: dict[int, int] = {}
+        self.pausing: PauseRequested | None = None
+        self.detached: SweepDetached | None = None
+        self.interrupted: Counter[Interruption] = Counter()
+        self.failed_batches_in_a_row = 0
+        self.last_batch_failure = ""
+        self.first_errors = FirstErrors()
+        self.excluded: dict[str, NodeExcluded] = {}
+        self.submit_limit = ""
+        self.submit_limit_hit = SubmitLimitHit(0, 0, 0.0)
+        self.cluster_messages: dict[str, ClusterMessage] = {}
+        self.refusals = SubmitRefusals("", 0, 0)
+        self.time_up: float | None = None
+        self.gpus: int | None = None
+        self.simulated = False
+        self.tick_due = 0.0
+        self.tick_jobs: dict[str, float] = {}
+        #: Nodes that did well at least once, and the trials that failed at each node for its own
+        #: reasons since it last did.
+        self.good_nodes: set[str] = set()
+        self.node_faults: dict[str, dict[int, str]] = {}
+        self.last_failure: Run | None = None
+        self.dropping: dict[int, None] = {}
+        self.dropped: set[int] = set()
+        self.without_checkpoint: set[int] = set()
+        self.from_scratch: dict[RunId, None] = {}
+        self.checkpoint_bytes_removed = 0
+        # Clones whose first run has not ended: trial -> None.
+        self._clones_in_first_run: dict[int, None] = {}
+        # Candidates for the best: (signed value, -resource, first trial), valid while they are
+        # the newest value of their configuration.
+        self._best: list[tuple[float, int, int]] = []
 
-    def add(self, trial: int, message: str, failed: bool | None) -> None:
-        """Take in how an attempt ended; `failed` is what `failed_at_once` says of it."""
-        if failed is None or self.over:
-            return
-        self.over = not failed or (bool(self.trials) and error_key(message) != error_key(self.message))
-        if self.over:
-            self.trials.clear()
-        else:
-            self.trials[trial] = None
-            self.message = message
+    def run(self, run: RunId) -> Run:
+        return self.trials[run.trial].runs[run.rung]
+
+    @property
+    def interruptions(self) -> int:
+        """Attempts that were interrupted, for whatever reason."""
+        return self.interrupted.total()
+
+    @property
+    def metric(self) -> str:
+        """Name of the objective's metric."""
+        objective = self.started.identity.get("objective", {}) if self.started else {}
+        return str(objective.get("metric", "value"))
+
+    @property
+    def minimise(self) -> bool:
+        return self.started is None or self.started.identity.get("objective", {}).get("mode") != "max"
+
+    def value_of(self, first: int, rung: int) -> float | None:
+        """Mean value of the configuration with this first trial; None until all its repeats have ended."""
+        runs = [
+            trial.runs[rung]
+            for trial in self.trials[first : first + self.repeats]
+            if rung < len(trial.runs) and trial.runs[rung].status.ended
+        ]
+        return mean_value(runs) if len(runs) == self.repeats else None
+
+    @property
+    def best(self) -> Best | None:
+        """The best of all configurations by each one's newest value.
+
+        On a tie the larger resource, then the older trial wins. None while there is no value.
+        """
+        while self._best:
+            best = self.newest(self._best[0][2])
+            if best is not None and self._key(best) == self._best[0]:
+                return best
+            heapq.heappop(self._best)  # a later value of it is in the heap as well
+        return None
+
+    def _key(self, best: Best) -> tuple[float, int, int]:
+        return (self._sign * best.value, -best.resource, best.trial)
+
+    @property
+    def _sign(self) -> int:
+        return 1 if self.minimise else -1
+
+    def newest(self, first: int) -> Best | None:
+        """The configuration with this first trial by its newest value; None while it has none."""
+        trial = self.trials[first]
+        for run in reversed(trial.runs):
+            value = self.value_of(first, run.rung)
+            if value is not None:
+                return Best(first, run.rung, value, run.achieved_resource, trial.config, self.repeats)
+        return None
+
+    def value_key(self, first: int) -> tuple[float, int, int] | None:
+        """Orders configurations by their newest value, smaller is better; None for one without a value."""
+        newest = self.newest(first)
+        return None if newest is None else self._key(newest)
+
+    @property
+    def tick_ids(self) -> set[str]:
+        """Jobs that may be there to tick, behind an array or at their time."""
+        return {*self.tick_jobs, *(batch.tick_job for batch in self.live.values() if batch.tick_job)}
+
+    def clone_steps(self, parent: int) -> list[int]:
+        """Steps of this trial's checkpoints that clones have yet to go on from."""
+        clones = (self.trials[trial] for trial in self._clones_in_first_run)
+        return [clone.start for clone in clones if clone.parent == parent]
+
+    def is_detached(self, cluster: str) -> bool:
+        """Whether the jobs of this very cluster drive the sweep."""
+        return self.detached is not None and self.detached.cluster == cluster
+
+    @property
+    def outstanding(self) -> int:
+        """Runs that are decided and have no ending."""
+        return self.counts[RunStatus.WAITING] + self.counts[RunStatus.SUBMITTED]

@@ -13,12 +13,11 @@ import msgspec
 import numpy as np
 from numpy.random import Generator
 
+from hpcsweep.core.configurations import count_configs, grid_points, walk_grid
 from hpcsweep.core.domains import Choice, Constant, Domain, Float, Floats, Int, InvalidDomain, Ordinal
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.grid import count_configs, grid_points, walk_grid
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import format_value, json_key
+from hpcsweep.core.text import json_key, must_be_absent, suggest_name
 from hpcsweep.errors import SpecError
 
 __all__ = [
@@ -171,6 +170,11 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         Columns of inactive parameters are ignored; NaN for an active one is its middle. What
         `to_unit` gave comes back exactly, continuous floats up to rounding.
         """
+        configs = self.all_from_unit(unit)
+        return [self.drop_inactive(config) for config in configs] if self.conditions else configs
+
+    def all_from_unit(self, unit: Floats) -> list[Config]:
+        """As `from_unit`, with values for inactive parameters as well."""
         unit = np.asarray(unit, dtype=float)
         unit = np.where(np.isnan(unit), 0.5, unit)
         values: list[Sequence[Any]] = []
@@ -181,10 +185,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             else:
                 values.append(parameter.domain.from_unit(unit[:, column]))
                 column += 1
-        configs = [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
-        if self.conditions:
-            configs = [self.drop_inactive(config) for config in configs]
-        return configs
+        return [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
 
     def drop_inactive(self, config: Config) -> Config:
         """Without the inactive parameters, in the order of the spec."""
@@ -333,9 +334,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 doubtful.add(name)
             elif not self.is_active(name, valid):
                 if name in config:
-                    problems.append(
-                        f"{name}: must be absent, it is active only when {format_condition(parameter.when)}"
-                    )
+                    problems.append(f"{name}: {must_be_absent(parameter.when)}")
             elif name not in config:
                 problems.append(f"{name}: missing")
                 doubtful.add(name)
@@ -366,9 +365,3 @@ class Space(msgspec.Struct, frozen=True, dict=True):
             elif parameter.name in filled and parameter.domain.problem(filled[parameter.name]) is None:
                 filled[parameter.name] = parameter.domain.nearest(filled[parameter.name])
         return {**self.in_order(filled), **filled}
-
-
-def format_condition(when: Mapping[str, tuple[Any, ...]]) -> str:
-    return " and ".join(
-        f"{other} is {' or '.join(map(format_value, values))}" for other, values in when.items()
-    )

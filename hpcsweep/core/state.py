@@ -53,16 +53,14 @@ from hpcsweep.core.models import (
     INSTANT_S,
     SIMULATED,
     BatchState,
-    FirstErrors,
     Run,
     RunStatus,
     SubmitLimitHit,
     SubmitRefusals,
+    SweepFacts,
     Trial,
-    failed_at_once,
 )
-from hpcsweep.core.outcomes import FACTS, Fault
-from hpcsweep.core.sweep_facts import SweepFacts
+from hpcsweep.core.outcomes import FACTS, Fault, FirstErrors, failed_at_once
 
 _NUMBERS = re.compile(r"\d+")
 #: A small job may wait so long in the queue beyond its time.

@@ -14,11 +14,20 @@ import hpcsweep
 from hpcsweep.cluster import CLUSTERS, FALLBACK
 from hpcsweep.cluster.backend import Backend, SweepRequest, find_backend, options_of
 from hpcsweep.core.cluster_protocol import Cluster, TaskResources
-from hpcsweep.core.findings import Finding, Level, failure, good, one_line, warning
 from hpcsweep.core.text import plural, shell_join, shell_quote
 from hpcsweep.doctor.filesystem import filesystem_findings, nearest_folder
 from hpcsweep.doctor.probe_checks import probe_findings
-from hpcsweep.errors import ClusterUnavailable, SpecError, TrainerError
+from hpcsweep.errors import (
+    ClusterUnavailable,
+    Finding,
+    Level,
+    SpecError,
+    TrainerError,
+    failure,
+    good,
+    one_line,
+    warning,
+)
 from hpcsweep.session.preparation import check_training_code
 from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.spec import SweepSpec

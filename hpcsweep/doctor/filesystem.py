@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from hpcsweep.core.findings import Finding, failure, good, warning
+from hpcsweep.errors import Finding, failure, good, warning
 from hpcsweep.store.files import fsync_dir, rename, write_all
 
 #: Seen by every node that mounts them.

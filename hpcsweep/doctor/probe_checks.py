@@ -9,10 +9,9 @@ from typing import Final, cast
 
 import hpcsweep
 from hpcsweep.core.cluster_protocol import BlockKind, Cluster, ProbeCluster
-from hpcsweep.core.findings import Finding, failure, good, one_line, warning
 from hpcsweep.doctor.probe import ProbeReport
 from hpcsweep.doctor.probe_job import ProbeFailed, ProbeJob, RoundTrip, run_probe
-from hpcsweep.errors import ClusterError
+from hpcsweep.errors import ClusterError, Finding, failure, good, one_line, warning
 
 #: Clock differences up to this do not matter.
 CLOCK_S: Final = 10.0

@@ -27,9 +27,9 @@ from hpcsweep.core.cluster_protocol import (
 )
 from hpcsweep.doctor.probe import ROOT_PREFIX, ProbeFiles, ProbeReport, ProbeTask
 from hpcsweep.errors import ClusterError, ClusterUnavailable
+from hpcsweep.store.batch import read_excerpt
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.log_excerpt import read_excerpt
 
 #: From the start of the task to its report: Python and the package over a busy filesystem.
 REPORT_S: Final = 150.0

@@ -1,6 +1,6 @@
 """Compaction: what has ended goes from many small files into parts, a bit at a time, between ticks.
 
-See `store.compaction.parts` for what a part is and why no kill loses anything. The driver decides what
+See `store.compaction` for what a part is and why no kill loses anything. The driver decides what
 goes into one and commits it; another process does the work.
 """
 
@@ -24,7 +24,7 @@ from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import SweepContext
 from hpcsweep.driver.effects import Committer, Compact, Compactor, Step
-from hpcsweep.store.compaction.parts import (
+from hpcsweep.store.compaction import (
     CleanUpPart,
     CompactableRun,
     CompactionResult,

@@ -10,9 +10,8 @@ from hpcsweep.core.cluster_protocol import Cluster, TaskResources
 from hpcsweep.core.protocols import Clock
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.batch import Program
-from hpcsweep.store.files import Skipped
-from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout, Skipped
 
 
 class DriverConfig(msgspec.Struct, frozen=True):

@@ -35,7 +35,7 @@ from hpcsweep.errors import (
 )
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import Header, ManifestRun, request_stop, write_manifest
-from hpcsweep.store.compaction.parts import CompactionResult, CompactionTask, WriteTables
+from hpcsweep.store.compaction import CompactionResult, CompactionTask, WriteTables
 from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import remove_request

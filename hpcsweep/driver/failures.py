@@ -17,12 +17,11 @@ from hpcsweep.core.events import (
     RunFinished,
     RunInterrupted,
 )
-from hpcsweep.core.models import AT_ONCE_S, BatchState, Run
-from hpcsweep.core.outcomes import FACTS
+from hpcsweep.core.models import BatchState, Run
+from hpcsweep.core.outcomes import AT_ONCE_S, FACTS
 from hpcsweep.core.state import SweepState, without_numbers
 from hpcsweep.driver.config import DriverConfig
-from hpcsweep.store.batch import Result
-from hpcsweep.store.log_excerpt import SEPARATOR
+from hpcsweep.store.batch import SEPARATOR, Result
 
 #: Different trials in a row that must fail on a node before it is excluded.
 BAD_TRIALS: Final = 3

@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 
 from numpy.random import default_rng
 
-from hpcsweep.core.completion import complete_config
+from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,

@@ -32,10 +32,9 @@ from hpcsweep.driver.planner import Planner
 from hpcsweep.driver.submitter import Submission, Submitter
 from hpcsweep.errors import ClusterUnavailable, HeldError, SubmitRefused, SupersededError
 from hpcsweep.store.compaction.tracker import CompactionState
-from hpcsweep.store.files import Skipped
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import list_segments
-from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.requests import new_requests, remove_request
 
 

@@ -29,9 +29,8 @@ from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
 from hpcsweep.driver.live_batches import BatchWatch, BlockedTasks, charge
 from hpcsweep.driver.observer import Evidence, Observation
-from hpcsweep.store.batch import Result
+from hpcsweep.store.batch import Result, label_excerpt
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.log_excerpt import label_excerpt
 
 
 class JobMonitor:

@@ -17,11 +17,9 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import SweepContext
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
-from hpcsweep.store.batch import Program, Result, new_results
-from hpcsweep.store.files import Skipped
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.log_excerpt import read_excerpt
-from hpcsweep.store.metrics import Report, metrics_files, read_reports
+from hpcsweep.store.batch import Program, Result, new_results, read_excerpt
+from hpcsweep.store.layout import Layout, Skipped
+from hpcsweep.store.run_files import Report, metrics_files, read_reports
 
 
 class Observation(msgspec.Struct, frozen=True):

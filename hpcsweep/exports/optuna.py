@@ -21,7 +21,7 @@ from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal
 from hpcsweep.errors import FolderError
 from hpcsweep.exports.timeline import TrialTimeline, labels, printable, stories
-from hpcsweep.store.output import is_stdout, write_output
+from hpcsweep.store.files import is_stdout, write_output
 from hpcsweep.views.folder import SIMULATION
 
 if TYPE_CHECKING:

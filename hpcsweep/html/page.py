@@ -31,8 +31,7 @@ from hpcsweep.html.rungs import rungs
 from hpcsweep.html.sections import Figure, Section, Table
 from hpcsweep.html.slices import slices
 from hpcsweep.html.summary import summary
-from hpcsweep.store.files import make_dirs
-from hpcsweep.store.output import STDOUT, write_output
+from hpcsweep.store.files import STDOUT, make_dirs, write_output
 from hpcsweep.views.pareto import Mode
 from hpcsweep.views.results import Results
 

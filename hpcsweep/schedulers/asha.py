@@ -21,8 +21,17 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.plans import AtLeastTwo, BracketPlan, Positive, SchedulerPlan, fewest
-from hpcsweep.core.protocols import Decision, Promote, Start, Stop
+from hpcsweep.core.protocols import (
+    AtLeastTwo,
+    BracketPlan,
+    Decision,
+    Positive,
+    Promote,
+    SchedulerPlan,
+    Start,
+    Stop,
+    fewest,
+)
 from hpcsweep.schedulers.asha_brackets import PromotionBracket, StoppingBracket
 from hpcsweep.schedulers.rungs import (
     check_resources,

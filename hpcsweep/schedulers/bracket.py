@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 
-from hpcsweep.core.plans import BracketPlan
-from hpcsweep.core.protocols import Promote
+from hpcsweep.core.protocols import BracketPlan, Promote
 from hpcsweep.schedulers.rungs import top_k
 
 

@@ -15,8 +15,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialsExhausted,
 )
-from hpcsweep.core.plans import BracketPlan, Positive, SchedulerPlan, fewest
-from hpcsweep.core.protocols import Decision, Promote, Start
+from hpcsweep.core.protocols import BracketPlan, Decision, Positive, Promote, SchedulerPlan, Start, fewest
 from hpcsweep.core.space import Space
 
 #: Trials handed out at a time when they need not wait for results.

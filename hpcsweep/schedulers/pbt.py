@@ -25,8 +25,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.plans import BracketPlan, Positive, SchedulerPlan
-from hpcsweep.core.protocols import Clone, Decision, Promote, Start
+from hpcsweep.core.protocols import BracketPlan, Clone, Decision, Positive, Promote, SchedulerPlan, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Space
 
 #: A member is given up when so many of its trials in a row ended without completing a run.

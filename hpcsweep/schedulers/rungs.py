@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Final
 
-from hpcsweep.core.plans import BracketPlan
+from hpcsweep.core.protocols import BracketPlan
 
 #: Configurations in one rung at most: they start piece by piece, but in the end all are in memory.
 MAX_RUNG: Final = 10_000_000

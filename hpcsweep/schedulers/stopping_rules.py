@@ -19,8 +19,7 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialStopped,
 )
-from hpcsweep.core.plans import SchedulerPlan
-from hpcsweep.core.protocols import Decision, Scheduler, Stop
+from hpcsweep.core.protocols import Decision, Scheduler, SchedulerPlan, Stop
 
 
 class StoppingRule(Protocol):

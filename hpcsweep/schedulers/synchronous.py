@@ -22,8 +22,16 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.plans import AtLeastTwo, BracketPlan, Positive, SchedulerPlan, UpTo10000, fewest
-from hpcsweep.core.protocols import Decision, Start
+from hpcsweep.core.protocols import (
+    AtLeastTwo,
+    BracketPlan,
+    Decision,
+    Positive,
+    SchedulerPlan,
+    Start,
+    UpTo10000,
+    fewest,
+)
 from hpcsweep.schedulers.bracket import Bracket
 from hpcsweep.schedulers.rungs import (
     MAX_RUNG,

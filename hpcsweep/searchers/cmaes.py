@@ -15,7 +15,7 @@ from hpcsweep.core.domains import Choice, Int
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value
 from hpcsweep.searchers.random import Random, SeenConfigs, config_key
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Int, Space
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value
 from hpcsweep.searchers.random import Random
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value
 from hpcsweep.searchers.gp_batch import PosteriorSamples
 from hpcsweep.searchers.gp_model import align_resources, fit_model, transform_values
 from hpcsweep.searchers.gp_pool import CandidatePool, Features

@@ -13,8 +13,7 @@ from numpy.random import Generator
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.searchers.random import Random
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
 from hpcsweep.core.history import Floats, History, Ints
 from hpcsweep.core.space import Domain, Parameter, Space
-from hpcsweep.core.values import json_key
+from hpcsweep.core.text import json_key
 from hpcsweep.searchers.random import SeenConfigs, config_key
 
 if TYPE_CHECKING:

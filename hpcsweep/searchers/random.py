@@ -11,7 +11,7 @@ from numpy.random import Generator, default_rng
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.core.values import json_key
+from hpcsweep.core.text import json_key
 from hpcsweep.errors import SpecError
 
 #: Finite spaces up to this size are searched to the very last configuration.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value
 from hpcsweep.searchers.random import Random, SeenConfigs, config_key
 from hpcsweep.searchers.tpe_density import Columns, Floats, ParzenEstimator, Points, normal_cdf
 

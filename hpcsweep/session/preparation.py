@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from numpy.random import default_rng
 
-from hpcsweep.core.completion import complete_config
+from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
     Config,
@@ -35,8 +35,8 @@ from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.spec import Change, SweepSpec, changes
 from hpcsweep.store.batch import Program
 from hpcsweep.store.files import wrap_oserror
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.snapshot import copy_code, list_code, use_snapshot
 from hpcsweep.worker.training_function import check_trainer

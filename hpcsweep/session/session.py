@@ -46,8 +46,8 @@ from hpcsweep.session.preparation import (
 from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.spec import Change, SweepSpec, changes, load_spec
 from hpcsweep.store.files import file_mode, read_bytes, wrap_oserror, write_atomic
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import record_launch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value
 from hpcsweep.schedulers import scheduler_class, scheduler_traits
 
 #: Lists that may grow at their end.

@@ -12,7 +12,7 @@ from hpcsweep import schedulers
 from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Choice, Ordinal, Space
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value
 from hpcsweep.errors import TrainerError
 from hpcsweep.spec.models import Budget, Cluster, Resources, Train
 from hpcsweep.spec.named_options import NamedOptions

@@ -12,14 +12,12 @@ from typing import Any, Final, TypeVar, get_args
 from numpy.random import default_rng
 
 from hpcsweep.cluster.backend import cluster_names
-from hpcsweep.core.completion import complete_config
+from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.domains import MAX_LISTED
 from hpcsweep.core.events import Config
-from hpcsweep.core.plans import LARGEST
-from hpcsweep.core.protocols import Scheduler
+from hpcsweep.core.protocols import LARGEST, Scheduler
 from hpcsweep.core.space import Space
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.errors import SpecError
 from hpcsweep.options import Section
 from hpcsweep.schedulers import make_scheduler

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.backend import cluster_names, find_backend, options_of
-from hpcsweep.core.models import FAIL_FAST
+from hpcsweep.core.outcomes import FAIL_FAST
 from hpcsweep.core.space import Space
 from hpcsweep.options import (
     Environment,

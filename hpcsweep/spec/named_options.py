@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from hpcsweep import schedulers, searchers
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.options import options_model
 from hpcsweep.schedulers.stopping_rules import STOP_RULES
 from hpcsweep.spec.problems import Problems

@@ -11,8 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJson
 
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import format_value, json_problem
+from hpcsweep.core.text import format_value, json_problem, suggest_name
 from hpcsweep.options import Section, Whole
 from hpcsweep.spec.problems import Problems
 

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import format_value, truncate
+from hpcsweep.core.text import format_value, suggest_name, truncate
 from hpcsweep.errors import SpecError
 from hpcsweep.options import describe_type, is_union
 

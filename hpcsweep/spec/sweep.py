@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
-from hpcsweep.core.plans import fewest
+from hpcsweep.core.protocols import fewest
 from hpcsweep.core.space import Space
 from hpcsweep.schedulers import make_scheduler
 from hpcsweep.spec.models import Budget, Cluster, Objective, Resources, Retries, Train

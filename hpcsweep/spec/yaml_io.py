@@ -16,7 +16,7 @@ from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import Node, ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from hpcsweep.core.values import MAX_NESTING, format_value, text_problem, truncate
+from hpcsweep.core.text import MAX_NESTING, format_value, text_problem, truncate
 from hpcsweep.errors import SpecError
 from hpcsweep.store.files import read_bytes
 

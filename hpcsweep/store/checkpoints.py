@@ -27,8 +27,7 @@ import msgspec
 
 from hpcsweep.errors import CheckpointError
 from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, retry_once, write_atomic
-from hpcsweep.store.layout import Layout, TrialLayout
-from hpcsweep.store.versions import decode, version_field
+from hpcsweep.store.layout import Layout, TrialLayout, decode, version_field
 
 #: Hidden and our own, so that it meets no file of the training code, and a copy of a checkpoint
 #: that training code makes the start of its next one is not mistaken for a complete one.

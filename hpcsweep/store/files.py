@@ -12,15 +12,14 @@ import os
 import re
 import secrets
 import stat
+import sys
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-import msgspec
-
 from hpcsweep.core.text import is_secret
-from hpcsweep.errors import FolderUnavailable
+from hpcsweep.errors import FolderError, FolderUnavailable
 
 T = TypeVar("T")
 
@@ -287,100 +286,109 @@ def file_server_time(folder: Path) -> float:
         return time.time()
 
 
-#: How many skipped files are named.
-NAMED: Final = 5
-#: Size limit of requests and results.
-SMALL_BYTES: Final = 1 << 20
+#: Standard output as `--output` names it.
+STDOUT: Final = Path("-")
+#: A folder of descriptors of this process, by its real path.
+_DESCRIPTORS: Final = re.compile(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd")
+#: How many links are followed at most, as in the kernel.
+_MOST_LINKS: Final = 40
 
 
-class Skipped:
-    """Files that were skipped, each with its reason."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, str] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
-    def note(self, path: Path | str, reason: str | Exception) -> None:
-        self._found[str(path)] = reason if isinstance(reason, str) else explain_error(reason)
-
-    def clear(self) -> None:
-        self._found.clear()
-
-    def lines(self, root: Path) -> list[str]:
-        """One line per file, with its path below `root`; of many only the first few."""
-        lines = [f"skipped: {display_path(path, root)}: {self._found[path]}" for path in sorted(self._found)]
-        more = len(lines) - NAMED
-        if more <= 0:
-            return lines
-        what = "1 more file that is not ours" if more == 1 else f"{more} more files that are not ours"
-        return [*lines[:NAMED], f"skipped: {what}"]
+def is_stdout(target: Path) -> bool:
+    """Whether the target is standard output, so that nothing else should be printed there."""
+    return target == STDOUT or _descriptor(target) == 1
 
 
-def explain_error(error: Exception) -> str:
-    """Why a file cannot be used."""
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror or error}"
-    return f"is damaged: {error}" if isinstance(error, msgspec.MsgspecError) else str(error)
+def write_output(target: Path, data: bytes, *, hint: str = "") -> None:
+    """Write the data; a regular file whole or not at all, keeping its permissions.
 
-
-def display_path(path: str, root: Path) -> str:
-    """The path below `root`; bytes that are not UTF-8 are escaped."""
-    inside = os.path.relpath(path, root)
-    return os.fsencode(path if inside.startswith("..") else inside).decode(errors="backslashreplace")
-
-
-def regular_files(
-    folder: Path,
-    pattern: re.Pattern[str],
-    skipped: Skipped | None = None,
-    *,
-    besides: Container[str] = (),
-    strict: bool = False,
-) -> Iterator[tuple[str, re.Match[str]]]:
-    """Names of the regular files that match the whole pattern, without those in `besides`; one readdir.
-
-    Other names are noted in `skipped`, except hidden ones (temporary files). A missing folder is empty; one
-    that cannot be listed is noted, or with `strict` raises OSError.
+    Raises:
+        FolderError: It is a folder, or cannot be written; `hint` ends the message.
+        BrokenPipeError: Nobody reads the pipe any more.
     """
-    skipped = Skipped() if skipped is None else skipped
     try:
-        entries = retry_once(lambda: _entries(folder))
-    except FileNotFoundError:
-        return
+        _write_output(target, data)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if strict:
-            raise
-        skipped.note(folder, error)
+        raise FolderError(f"{target}: cannot be written: {error.strerror or error}{hint}") from error
+
+
+def _write_output(target: Path, data: bytes) -> None:
+    fd = 1 if target == STDOUT else _descriptor(target)
+    if fd is not None:
+        _write_into_descriptor(fd, data)
         return
-    for entry in entries:
-        if entry.name in besides:
-            continue
-        match = pattern.fullmatch(entry.name)
-        if match is None:
-            if not entry.name.startswith("."):
-                skipped.note(entry.path, "is not a file of this sweep")
-        elif not _is_regular(entry):
-            skipped.note(entry.path, f"is {_kind(entry)}, not a file")
-        else:
-            yield entry.name, match
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return list(entries)
-
-
-def _is_regular(entry: os.DirEntry[str]) -> bool:
+    real = Path(os.path.realpath(target))
     try:
-        return entry.is_file()
-    except OSError:  # a link into a folder that cannot be searched, or one that goes in circles
-        return False
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
+        info = os.stat(target)
+    except FileNotFoundError:
+        _replace(real, data, None)
+        return
+    if stat.S_ISDIR(info.st_mode):
+        raise OSError(errno.EISDIR, "is a folder: give the name of a file", str(target))
+    # Another name of the same file would keep the old content, if this one were replaced.
+    if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+        _write_into(target, data, truncate=stat.S_ISREG(info.st_mode))
+        return
     try:
-        return file_kind(entry.stat(follow_symlinks=False).st_mode)
-    except OSError:
-        return "something else"
+        _replace(real, data, info)
+    except PermissionError:  # the folder is not ours to write, while the file may be
+        _write_into(real, data, truncate=True)
+
+
+def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
+    """Put a new file there, with owner and permissions of the previous one."""
+    temporary = temporary_name(path)
+    fd = open_new(temporary)
+    try:
+        try:
+            if before is not None:
+                info = os.fstat(fd)
+                if (info.st_uid, info.st_gid) != (before.st_uid, before.st_gid):
+                    os.fchown(fd, before.st_uid, before.st_gid)
+                os.fchmod(fd, stat.S_IMODE(before.st_mode))
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_into(path: Path, data: bytes, *, truncate: bool) -> None:
+    """Write into the existing file; opening a pipe waits for its reader."""
+    fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | (os.O_TRUNC if truncate else 0))
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _write_into_descriptor(fd: int, data: bytes) -> None:
+    """Write at the descriptor's position: opened again it would start at the beginning of its file."""
+    if fd in (1, 2):
+        stream = sys.stdout if fd == 1 else sys.stderr
+        stream.flush()
+        binary = getattr(stream, "buffer", None)
+        if binary is not None:
+            binary.write(data)
+            binary.flush()
+            return
+    write_all(fd, data)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The descriptor of this process that the path names, directly or through links."""
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(path.parent)
+        match = _DESCRIPTORS.fullmatch(folder)
+        if match and int(match[1]) == os.getpid() and path.name.isdecimal():
+            return int(path.name)
+        try:
+            path = Path(folder, os.readlink(Path(folder, path.name)))
+        except OSError:
+            return None
+    return None

@@ -1,9 +1,25 @@
-"""Every path of a results folder, in one place."""
+"""A results folder: its paths, the format versions of its files, and files in it that are skipped.
+
+It is shared with colleagues, editors and backup programs. What they leave there stops nothing: it is skipped,
+and `launch` and `status` name it with the reason.
+
+Each JSON file has a `version`; one without it (hpcsweep 0.1) is version 1. Raise a version when a field
+changes its meaning; new fields get defaults, so that older files stay readable.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Container, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from hpcsweep.errors import NewerFormatError
+from hpcsweep.store.files import file_kind, retry_once
 
 #: Trials in one folder at most: Lustre is slow in folders with tens of thousands of entries.
 SHARD = 1000
@@ -79,7 +95,7 @@ class Layout:
 
     @property
     def tables(self) -> Path:
-        """What the tables of a finished sweep were made of; see `compaction.parts.Tables`."""
+        """What the tables of a finished sweep were made of; see `compaction.Tables`."""
         return self.compacted / "tables.json"
 
     def batch(self, name: str) -> BatchLayout:
@@ -151,3 +167,137 @@ class TrialLayout:
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step}"
+
+
+T = TypeVar("T")
+
+
+class _Versioned(msgspec.Struct):
+    version: int = 1
+
+
+_version_decoder = msgspec.json.Decoder(_Versioned)
+
+
+def version_field(version: int = 1) -> Any:
+    """A struct's `version`: always written, even where defaults are omitted."""
+    return msgspec.field(default_factory=lambda: version)
+
+
+def decode(data: bytes, decoder: msgspec.json.Decoder[T], path: Path | str, *, newest: int = 1) -> T:
+    """Decode a file that has a version; `path` is for messages, `newest` the newest readable version.
+
+    Raises:
+        NewerFormatError: It has a newer version, whether or not it fits the struct.
+        msgspec.MsgspecError: It is damaged.
+    """
+    check_version(_version_decoder.decode(data).version, path, newest=newest)
+    return decoder.decode(data)
+
+
+def check_version(version: int, path: Path | str, *, newest: int = 1) -> None:
+    """Raise NewerFormatError for a version above `newest`."""
+    if version > newest:
+        raise NewerFormatError(
+            f"{path}: written by a newer hpcsweep (format version {version}, this one reads up to {newest}): "
+            "upgrade hpcsweep here"
+        )
+
+
+#: How many skipped files are named.
+NAMED: Final = 5
+#: Size limit of requests and results.
+SMALL_BYTES: Final = 1 << 20
+
+
+class Skipped:
+    """Files that were skipped, each with its reason."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def note(self, path: Path | str, reason: str | Exception) -> None:
+        self._found[str(path)] = reason if isinstance(reason, str) else explain_error(reason)
+
+    def clear(self) -> None:
+        self._found.clear()
+
+    def lines(self, root: Path) -> list[str]:
+        """One line per file, with its path below `root`; of many only the first few."""
+        lines = [f"skipped: {display_path(path, root)}: {self._found[path]}" for path in sorted(self._found)]
+        more = len(lines) - NAMED
+        if more <= 0:
+            return lines
+        what = "1 more file that is not ours" if more == 1 else f"{more} more files that are not ours"
+        return [*lines[:NAMED], f"skipped: {what}"]
+
+
+def explain_error(error: Exception) -> str:
+    """Why a file cannot be used."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    return f"is damaged: {error}" if isinstance(error, msgspec.MsgspecError) else str(error)
+
+
+def display_path(path: str, root: Path) -> str:
+    """The path below `root`; bytes that are not UTF-8 are escaped."""
+    inside = os.path.relpath(path, root)
+    return os.fsencode(path if inside.startswith("..") else inside).decode(errors="backslashreplace")
+
+
+def regular_files(
+    folder: Path,
+    pattern: re.Pattern[str],
+    skipped: Skipped | None = None,
+    *,
+    besides: Container[str] = (),
+    strict: bool = False,
+) -> Iterator[tuple[str, re.Match[str]]]:
+    """Names of the regular files that match the whole pattern, without those in `besides`; one readdir.
+
+    Other names are noted in `skipped`, except hidden ones (temporary files). A missing folder is empty; one
+    that cannot be listed is noted, or with `strict` raises OSError.
+    """
+    skipped = Skipped() if skipped is None else skipped
+    try:
+        entries = retry_once(lambda: _entries(folder))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if strict:
+            raise
+        skipped.note(folder, error)
+        return
+    for entry in entries:
+        if entry.name in besides:
+            continue
+        match = pattern.fullmatch(entry.name)
+        if match is None:
+            if not entry.name.startswith("."):
+                skipped.note(entry.path, "is not a file of this sweep")
+        elif not _is_regular(entry):
+            skipped.note(entry.path, f"is {_kind(entry)}, not a file")
+        else:
+            yield entry.name, match
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link into a folder that cannot be searched, or one that goes in circles
+        return False
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        return file_kind(entry.stat(follow_symlinks=False).st_mode)
+    except OSError:
+        return "something else"

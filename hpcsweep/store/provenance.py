@@ -24,11 +24,10 @@ from hpcsweep.core.text import mask_arguments
 from hpcsweep.errors import NewerFormatError
 from hpcsweep.store import git
 from hpcsweep.store.batch import Program
-from hpcsweep.store.files import Skipped, make_dirs, open_new, read_bytes, regular_files, write_atomic
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.files import make_dirs, open_new, read_bytes, write_atomic
+from hpcsweep.store.layout import Layout, Skipped, decode, regular_files, version_field
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.snapshot import code_folder, split_command, training_file
-from hpcsweep.store.versions import decode, version_field
 
 #: Larger files that a command names are taken for data, and not hashed.
 FILE_BYTES: Final = 10 * 2**20

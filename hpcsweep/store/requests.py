@@ -14,10 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from hpcsweep.errors import FolderError, NewerFormatError
-from hpcsweep.store.files import SMALL_BYTES, Skipped, make_dirs, read_bytes, regular_files, write_atomic
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
+from hpcsweep.store.layout import SMALL_BYTES, Layout, Skipped, decode, regular_files, version_field
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.versions import decode, version_field
 
 #: Any name with this ending: requests may be written by hand.
 _NAME: Final = re.compile(r"[^.].*\.json", re.DOTALL)

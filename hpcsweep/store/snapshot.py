@@ -21,8 +21,7 @@ from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store.batch import CodeSnapshot, Program
 from hpcsweep.store.files import fsync_dir, make_dirs, read_bytes, rename, write_atomic
 from hpcsweep.store.git import GitError, NotARepository, list_code_files, toplevel
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.versions import decode, version_field
+from hpcsweep.store.layout import Layout, decode, version_field
 
 #: Larger code is taken for data or checkpoints, a mistake.
 MAX_BYTES: Final = 100 * 2**20

@@ -27,7 +27,7 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Searcher
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.core.values import json_key
+from hpcsweep.core.text import json_key
 
 INFINITE = Space(
     (

@@ -15,10 +15,9 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store.batch import new_results
 from hpcsweep.store.checkpoints import disk_usage_by_trial
-from hpcsweep.store.files import Skipped, regular_files
+from hpcsweep.store.journal import current_driver
 from hpcsweep.store.journal.segments import JournalSnapshot, list_segments, read_journal
-from hpcsweep.store.journal.writer import current_driver
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import Layout, Skipped, regular_files
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.provenance import list_records
 from hpcsweep.store.requests import new_requests

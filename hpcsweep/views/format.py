@@ -9,8 +9,7 @@ from typing import Any, Final
 from hpcsweep.core.models import SIMULATION_BEGINS_S
 from hpcsweep.core.outcomes import FACTS, FailureKind, Interruption
 from hpcsweep.core.state import SweepState
-from hpcsweep.core.text import plural
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value, plural
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.liveness import Liveness

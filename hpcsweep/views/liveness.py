@@ -13,8 +13,8 @@ import msgspec
 from hpcsweep.core.cluster_protocol import QueuedJob
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, shell_quote
+from hpcsweep.store.batch import SEPARATOR, read_excerpt
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.log_excerpt import SEPARATOR, read_excerpt
 from hpcsweep.store.process_id import ProcessId
 
 #: A driver that gives no sign of life for so long is told of.

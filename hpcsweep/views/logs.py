@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hpcsweep.core.events import AnyEvent, BatchAbandoned, BatchPlanned, FilesCompacted
 from hpcsweep.errors import SpecError
-from hpcsweep.store.compaction.parts import read_archived
+from hpcsweep.store.compaction import read_archived
 from hpcsweep.store.files import read_bytes
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hpcsweep.core.events import AnyEvent, RunId
 from hpcsweep.errors import FolderError
-from hpcsweep.store.compaction.parts import existing_parts
+from hpcsweep.store.compaction import existing_parts
 from hpcsweep.store.compaction.tracker import CompactionState
-from hpcsweep.store.files import Skipped, open_regular, read_bytes
+from hpcsweep.store.files import open_regular, read_bytes
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import metrics_names, parse_reports
+from hpcsweep.store.layout import Layout, Skipped
+from hpcsweep.store.run_files import metrics_names, parse_reports
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,9 +14,8 @@ from hpcsweep.core.events import Outcome, classify_failure
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
-from hpcsweep.store.compaction.parts import read_tables
-from hpcsweep.store.files import Skipped
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.compaction import read_tables
+from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.views.folder import ResultsFolder, best_of
 from hpcsweep.views.metrics import metrics_table, read_part, whole_table
 from hpcsweep.views.provenance import read_provenance

@@ -15,12 +15,12 @@ from typing import Final, NamedTuple
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.models import BatchState, Run
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
-from hpcsweep.store.files import Skipped, open_regular
+from hpcsweep.store.files import open_regular
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.journal.tail import JournalTail
-from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
-from hpcsweep.store.metrics import Report, metrics_files, parse_reports
+from hpcsweep.store.layout import BatchLayout, Layout, Skipped, TrialLayout
 from hpcsweep.store.process_id import ProcessId
+from hpcsweep.store.run_files import Report, metrics_files, parse_reports
 from hpcsweep.views.folder import missing_folder
 from hpcsweep.views.liveness import Liveness
 from hpcsweep.views.progress import SweepProgress

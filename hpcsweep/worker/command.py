@@ -23,7 +23,7 @@ from hpcsweep.core.text import shell_quote
 from hpcsweep.errors import TrainerError
 from hpcsweep.store.batch import CodeSnapshot, Header, Program
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.run_file import RunFile
+from hpcsweep.store.run_files import RunFile
 
 #: Placeholders besides the parameters; a parameter of the same name comes first.
 #: `python` is the interpreter that runs hpcsweep.

@@ -14,11 +14,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
-from hpcsweep.store.batch import ManifestRun, Program
-from hpcsweep.store.files import Skipped, explain_error
-from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.log_excerpt import label_excerpt
-from hpcsweep.store.metrics import metrics_files, read_reports
+from hpcsweep.store.batch import ManifestRun, Program, label_excerpt
+from hpcsweep.store.layout import Skipped, TrialLayout, explain_error
+from hpcsweep.store.run_files import metrics_files, read_reports
 
 _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
 _OUT_OF_MEMORY_TEXT = re.compile(

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hpcsweep.store.batch import excerpt
 from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
-from hpcsweep.store.log_excerpt import excerpt
 
 #: The excerpt is taken from this many last bytes.
 _TAIL = 64 * 1024

@@ -20,8 +20,7 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
-from hpcsweep.store.run_file import RunFile
+from hpcsweep.store.run_files import MetricsWriter, RunFile
 from hpcsweep.worker.command import (
     TaskContext,
     line_ending_problem,

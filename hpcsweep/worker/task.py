@@ -22,18 +22,18 @@ from typing import NamedTuple
 import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
-from hpcsweep.core.models import FirstErrors, failed_at_once
+from hpcsweep.core.outcomes import FirstErrors, failed_at_once
 from hpcsweep.store.batch import (
     ManifestRun,
     Result,
     new_results,
+    read_excerpt,
     read_result,
     read_task,
     requested_stops,
     write_result,
 )
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.store.log_excerpt import read_excerpt
 from hpcsweep.worker.command import TaskContext, lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt
 

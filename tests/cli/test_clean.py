@@ -13,7 +13,7 @@ from hpcsweep.cli import app
 from hpcsweep.core.events import CheckpointsDropped, RunFinished, SweepStarted
 from hpcsweep.spec import load_spec
 from hpcsweep.store.checkpoints import disk_usage_by_trial
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import ResultsFolder
 

@@ -19,8 +19,8 @@ from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import RunFinished
 from hpcsweep.driver import Driver
 from hpcsweep.session.target import Target
+from hpcsweep.store import journal
 from hpcsweep.store.files import write_all
-from hpcsweep.store.journal import writer as journals
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import SHAPE, FolderCluster
@@ -78,9 +78,9 @@ def test_launch_resumes_when_the_folder_is_available_again(
     if where == "tick":
         monkeypatch.setattr(Driver, "_handle_requests", fails(range(2, 5), code, Driver._handle_requests))
     elif where == "write":
-        monkeypatch.setattr("hpcsweep.store.journal.writer.write_all", fails(range(4, 7), code, write_all))
+        monkeypatch.setattr("hpcsweep.store.journal.write_all", fails(range(4, 7), code, write_all))
     else:  # a line that is whole, and of which nobody knows whether it is on disk
-        monkeypatch.setattr(journals.Journal, "_sync", fails(range(4, 7), code, journals.Journal._sync))
+        monkeypatch.setattr(journal.Journal, "_sync", fails(range(4, 7), code, journal.Journal._sync))
     done = CliRunner().invoke(app, ["launch", str(spec)])
     assert done.exit_code == 0, done.output
     assert f"{os.strerror(code)}" in done.stderr
@@ -91,7 +91,7 @@ def test_launch_resumes_when_the_folder_is_available_again(
 def test_folder_that_is_unavailable_from_the_start_is_an_error(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcsweep.store.journal.writer.write_all", fails(range(100), errno.ENOSPC, write_all))
+    monkeypatch.setattr("hpcsweep.store.journal.write_all", fails(range(100), errno.ENOSPC, write_all))
     done = CliRunner().invoke(app, ["launch", str(spec)])
     assert done.exit_code == 2
     assert "No space left on device. Nothing is lost: free space or quota" in done.stderr

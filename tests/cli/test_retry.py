@@ -28,8 +28,8 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.errors import SubmitRefused
 from hpcsweep.spec import load_spec
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 
 SPEC = """\

@@ -28,7 +28,7 @@ from hpcsweep.core.events import Config, Interruption, Outcome
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain
 from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import metrics_files, read_reports
+from hpcsweep.store.run_files import metrics_files, read_reports
 
 PROGRAM = Program(workdir="/", metric="loss", function="t.py:train")
 #: An hour is as short as a minute elsewhere: rates per hour that make something happen every time.

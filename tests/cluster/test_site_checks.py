@@ -25,12 +25,12 @@ from hpcsweep.cluster.slurm.site import (
     read_config,
     read_partitions,
 )
-from hpcsweep.core.findings import Finding, failure, good, warning
 from hpcsweep.doctor import filesystem as filesystem_module
 from hpcsweep.doctor.filesystem import filesystem_findings, filesystem_type, type_finding
 from hpcsweep.doctor.probe import ProbeReport
 from hpcsweep.doctor.probe_checks import files_findings, gpus_finding, interpreter_finding, submission_finding
 from hpcsweep.doctor.probe_job import RoundTrip
+from hpcsweep.errors import Finding, failure, good, warning
 from tests.test_imports import HEAVY, loaded_by
 
 ELSEWHERE = "give another folder with --results"

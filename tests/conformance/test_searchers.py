@@ -11,7 +11,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.protocols import Searcher
 from hpcsweep.core.space import Choice, Int, Parameter, Space
-from hpcsweep.core.values import json_key
+from hpcsweep.core.text import json_key
 from hpcsweep.errors import SpecError
 from hpcsweep.searchers import SEARCHERS, make_searcher, searcher_class, searcher_names
 from hpcsweep.testing.searchers import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcsweep.core.events import Interruption, Outcome
-from hpcsweep.core.models import AT_ONCE_S, FirstErrors, error_key, failed_at_once
+from hpcsweep.core.outcomes import AT_ONCE_S, FirstErrors, error_key, failed_at_once
 
 
 @pytest.mark.parametrize(

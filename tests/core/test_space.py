@@ -14,11 +14,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
+from hpcsweep.core.configurations import grid_points
 from hpcsweep.core.domains import MAX_INT
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.grid import grid_points
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
-from hpcsweep.core.values import format_value, json_key
+from hpcsweep.core.text import format_value, json_key
 from hpcsweep.errors import SpecError
 from tests.effort import examples
 

@@ -13,8 +13,8 @@ from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.driver import Driver, DriverConfig, HostTask
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompactor
 

@@ -14,7 +14,7 @@ from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store import checkpoints
 from hpcsweep.store.checkpoints import DiskUsage, disk_usage_by_trial
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.folder import ResultsFolder
 from tests.doubles import FolderCluster

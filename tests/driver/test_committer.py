@@ -32,10 +32,9 @@ from hpcsweep.driver.effects import (
 )
 from hpcsweep.errors import ClusterUnavailable, SubmitLimited, SubmitRefused, SubmitUncertain, SupersededError
 from hpcsweep.store.batch import Header, ManifestRun, ManifestTask, read_task
-from hpcsweep.store.files import Skipped
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import BatchLayout, Layout
+from hpcsweep.store.layout import BatchLayout, Layout, Skipped
 from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster
 from tests.driver.states import SETTINGS, planned
 

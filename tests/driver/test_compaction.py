@@ -32,7 +32,7 @@ from hpcsweep.driver.effects import Compact, Step
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.compaction.parts import (
+from hpcsweep.store.compaction import (
     CleanUpPart,
     CompactableRun,
     CompactionResult,
@@ -43,7 +43,7 @@ from hpcsweep.store.compaction.parts import (
 )
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import Request, write_request
 from tests.compacted import batch_files

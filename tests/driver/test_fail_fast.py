@@ -17,7 +17,7 @@ from hpcsweep.core.events import (
     RunInterrupted,
     SweepOutcome,
 )
-from hpcsweep.core.models import AT_ONCE_S
+from hpcsweep.core.outcomes import AT_ONCE_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.failures import check_health
 from hpcsweep.schedulers.fifo import Fifo

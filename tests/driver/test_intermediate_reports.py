@@ -29,10 +29,9 @@ from hpcsweep.schedulers.pbt import PBT
 from hpcsweep.schedulers.stopping_rules import Median, Plateau, WithStoppingRules
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.batch import Result, read_task, write_result
-from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.layout import BatchLayout, Layout, Skipped
+from hpcsweep.store.run_files import MetricsWriter
 from tests.doubles import PROGRAM, FolderCluster
 from tests.driver.sweeps import SPACE, STARTED, decided, drive, make_driver, of_kind
 

@@ -15,10 +15,9 @@ from hpcsweep.driver.observer import Observation, Observer, Sighting
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import Result, write_result
-from hpcsweep.store.files import Skipped
-from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.journal import Journal
+from hpcsweep.store.layout import Layout, Skipped
+from hpcsweep.store.run_files import MetricsWriter
 from tests.doubles import SHAPE, FakeClock
 from tests.driver.states import SETTINGS
 

@@ -12,14 +12,13 @@ import msgspec
 from hpcsweep.core.events import FailureKind, Outcome, RunFinished, RunId, SweepOutcome
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.store.batch import ManifestRun, Program
-from hpcsweep.store.compaction.parts import CompactableRun, WritePart
+from hpcsweep.store.compaction import CompactableRun, WritePart
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.compaction.worker import run_compaction_task
-from hpcsweep.store.files import Skipped
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.requests import Request, write_request
+from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.metrics import metrics_table, read_raw
 from hpcsweep.worker.outcome import read_objective

@@ -28,8 +28,8 @@ from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving
 from hpcsweep.store.batch import Result, read_task, requested_stops, write_result
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.metrics import MetricsWriter
 from hpcsweep.store.requests import Request, write_request
+from hpcsweep.store.run_files import MetricsWriter
 from tests.doubles import SHAPE, FolderCluster
 from tests.driver.sweeps import STARTED, end_of, events, make_driver, of_kind
 

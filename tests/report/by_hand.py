@@ -21,7 +21,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.html.sections import Block, Figure, Section, Table
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.results import Results
 
 from .folders import written

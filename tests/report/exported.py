@@ -23,9 +23,9 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import SIMULATED
 from hpcsweep.spec import load_spec
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 
 SPEC = """\
 name: lr

@@ -21,7 +21,7 @@ from hpcsweep.core.events import (
     SweepStarted,
     TrialCreated,
 )
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.results import Results, load
 

@@ -30,9 +30,9 @@ from hpcsweep.core.events import (
     TrialPromoted,
 )
 from hpcsweep.errors import FolderError
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views import metrics as metrics_module
 from hpcsweep.views.results import Results
 from tests.compacted import compact

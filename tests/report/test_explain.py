@@ -47,7 +47,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.rungs import top_k
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.brackets import is_population
 from hpcsweep.views.explain import explain

@@ -13,7 +13,7 @@ from hpcsweep.core.events import SweepStarted
 from hpcsweep.html.provenance import provenance
 from hpcsweep.html.sections import KeyValues, Table, Text
 from hpcsweep.store.git import GitState
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import Python, Record
 from hpcsweep.views.provenance import changes, code_line

@@ -37,7 +37,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import make_dirs
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 
 #: What the queue shows where a test says nothing else: the live array of `TROUBLED`, and its tick job.

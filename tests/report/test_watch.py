@@ -33,9 +33,9 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import BatchState
 from hpcsweep.errors import ClusterUnavailable, FolderError
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.progress import SweepProgress, Throughput
 from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot, newest_report

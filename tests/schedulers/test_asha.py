@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcsweep.core.events import SweepResumed, TrialCreated
-from hpcsweep.core.plans import BracketPlan
-from hpcsweep.core.protocols import Promote, Start, Stop
+from hpcsweep.core.protocols import BracketPlan, Promote, Start, Stop
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.asha_brackets import Rung
 from tests.schedulers.scheduler_harness import EXHAUSTED, Harness

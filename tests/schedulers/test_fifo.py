@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, SweepResumed, TrialCreated, TrialsExhausted
-from hpcsweep.core.plans import BracketPlan
-from hpcsweep.core.protocols import Start
+from hpcsweep.core.protocols import BracketPlan, Start
 from hpcsweep.schedulers.fifo import AHEAD, Fifo
 
 EXHAUSTED = TrialsExhausted("the search space is exhausted", "space")

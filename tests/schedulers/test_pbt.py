@@ -19,8 +19,7 @@ from hpcsweep.core.events import (
     TrialsExhausted,
 )
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.plans import BracketPlan, SchedulerPlan
-from hpcsweep.core.protocols import Clone, Decision, Promote, Start
+from hpcsweep.core.protocols import BracketPlan, Clone, Decision, Promote, SchedulerPlan, Start
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal, Parameter, Space
 from hpcsweep.schedulers.pbt import MAX_FAILURES_IN_A_ROW, PBT, perturb, perturb_value
 from tests.schedulers.scheduler_harness import EXHAUSTED, Harness

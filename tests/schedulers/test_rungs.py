@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.core.plans import BracketPlan
+from hpcsweep.core.protocols import BracketPlan
 from hpcsweep.schedulers.rungs import (
     floor_log,
     halving_bracket,

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpcsweep.core.plans import BracketPlan
-from hpcsweep.core.protocols import Promote, Scheduler, Start, Stop
+from hpcsweep.core.protocols import BracketPlan, Promote, Scheduler, Start, Stop
 from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo

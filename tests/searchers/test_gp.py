@@ -17,7 +17,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.core.values import json_key
+from hpcsweep.core.text import json_key
 from hpcsweep.searchers.gp import GP, MOST_ROWS
 from hpcsweep.searchers.gp_batch import (
     SAMPLES,

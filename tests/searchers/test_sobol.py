@@ -10,7 +10,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space
-from hpcsweep.core.values import json_key
+from hpcsweep.core.text import json_key
 from hpcsweep.errors import SpecError
 from hpcsweep.searchers.sobol import Sobol
 

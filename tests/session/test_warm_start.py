@@ -13,7 +13,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.session.preparation import initial_events, load_results
 from hpcsweep.spec import SweepSpec, load_spec
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import STARTED, drive

@@ -34,7 +34,7 @@ from hpcsweep.store.batch import ManifestRun
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 from tests.simulation.file_faults import FileFaults
 from tests.simulation.killable import (
     KillableCluster,

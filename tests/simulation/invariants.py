@@ -24,12 +24,12 @@ from hpcsweep.core.events import (
     TrialPromoted,
 )
 from hpcsweep.core.models import RunStatus, Trial
-from hpcsweep.core.plans import BracketPlan
+from hpcsweep.core.protocols import BracketPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
 from hpcsweep.store.batch import Result
-from hpcsweep.store.compaction.parts import read_tables
+from hpcsweep.store.compaction import read_tables
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.metrics import metrics_table, whole_table

@@ -10,9 +10,9 @@ from numpy.random import Generator
 from hpcsweep.cluster.simulated.cluster import SimulatedCluster
 from hpcsweep.core.cluster_protocol import Batch, Cluster, Limits, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent
-from hpcsweep.store.compaction.parts import CompactionTask
+from hpcsweep.store.compaction import CompactionTask
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import Commit, encode_line, read_journal
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from tests.doubles import InlineCompactor
 from tests.simulation.file_faults import FileFaults

@@ -19,7 +19,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from hpcsweep.core.plans import SchedulerPlan
+from hpcsweep.core.protocols import SchedulerPlan
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.searchers.random import Random
 

@@ -19,9 +19,10 @@ import pytest
 from hpcsweep.core.events import AnyEvent, StopRequested
 from hpcsweep.errors import FolderError, HeldError, JournalError, SupersededError
 from hpcsweep.store import files as files_module
+from hpcsweep.store import journal as journals
 from hpcsweep.store import process_id as owner_module
+from hpcsweep.store.journal import MERGE_ABOVE, Journal, current_driver
 from hpcsweep.store.journal import segments as segments_module
-from hpcsweep.store.journal import writer as journal_module
 from hpcsweep.store.journal.segments import (
     Commit,
     Header,
@@ -31,7 +32,6 @@ from hpcsweep.store.journal.segments import (
     ends_at,
     read_journal,
 )
-from hpcsweep.store.journal.writer import MERGE_ABOVE, Journal, current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import SILENT_S, ProcessId, start_time
 
@@ -397,7 +397,7 @@ import sys
 from pathlib import Path
 from hpcsweep.core.events import StopRequested
 from hpcsweep.errors import HeldError
-from hpcsweep.store.journal.writer import Journal
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 
 def commit(number):
@@ -508,7 +508,7 @@ def test_a_heartbeat_from_another_machine_keeps_others_out(
     before = segments(layout)
     far.heartbeat()  # not due yet
     assert session(layout).number == 2
-    monkeypatch.setattr(journal_module, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(journals, "HEARTBEAT_S", 0.0)
     far.heartbeat()
     with pytest.raises(HeldError):
         Journal.open(layout)
@@ -548,7 +548,7 @@ def test_many_sessions_leave_few_files_and_every_event(
         copied += len(data)
         write_atomic(path, data)
 
-    monkeypatch.setattr(journal_module, "write_atomic", counted)
+    monkeypatch.setattr(journals, "write_atomic", counted)
     most = 0
     for number in range(400):
         session(layout, notes(number))
@@ -678,7 +678,7 @@ def test_a_full_disk_during_a_merge_does_not_stop_the_driver(
     def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal_module, "write_atomic", full)
+    monkeypatch.setattr(journals, "write_atomic", full)
     session(layout, notes(MERGE_ABOVE + 1))
     assert events(layout) == notes(*range(MERGE_ABOVE + 2))
     assert len(segments(layout)) == MERGE_ABOVE + 2

@@ -15,7 +15,7 @@ import pytest
 
 from hpcsweep.errors import FolderError
 from hpcsweep.html.page import write_page
-from hpcsweep.store.output import is_stdout, write_output
+from hpcsweep.store.files import is_stdout, write_output
 from tests.users import ADA, BOB, IS_ROOT, as_user, open_folder
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_may_be_written_in_a_folder_that_may_not_is_written_into() -
 WRITES = """\
 import sys
 from pathlib import Path
-from hpcsweep.store.output import is_stdout, write_output
+from hpcsweep.store.files import is_stdout, write_output
 print("before")
 write_output(Path(sys.argv[1]), b"data\\n")
 print("after", is_stdout(Path(sys.argv[1])))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.store.compaction.parts import (
+from hpcsweep.store.compaction import (
     PartIndex,
     existing_parts,
     pending_cleanup,
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_removed_is_retried_by_the_next_session(
 ) -> None:
     taken(layout)
     with monkeypatch.context() as patch:  # as where another node has a file of it open
-        patch.setattr("hpcsweep.store.compaction.parts.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("hpcsweep.store.compaction.shutil.rmtree", lambda *_, **__: None)
         remove_raw_files(layout, PART)
     assert pending_cleanup(layout) == [PART]
     assert read_archived(layout, PART, "a/logs/0.log") == b"a logs/0.log"

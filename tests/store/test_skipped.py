@@ -16,20 +16,12 @@ import pytest
 from hpcsweep.core.events import Outcome
 from hpcsweep.errors import FolderError, JournalError
 from hpcsweep.store.batch import Result, new_results, write_result
-from hpcsweep.store.files import (
-    Skipped,
-    make_dirs,
-    open_append,
-    open_new,
-    read_bytes,
-    regular_files,
-    write_atomic,
-)
+from hpcsweep.store.files import make_dirs, open_append, open_new, read_bytes, write_atomic
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import Layout
-from hpcsweep.store.metrics import MetricsWriter, metrics_files, read_reports
+from hpcsweep.store.layout import Layout, Skipped, regular_files
 from hpcsweep.store.requests import Request, new_requests, write_request
+from hpcsweep.store.run_files import MetricsWriter, metrics_files, read_reports
 from tests.store.test_tail import notes, session
 from tests.users import ADA, BOB, GROUP, IS_ROOT, as_user, give, open_folder
 

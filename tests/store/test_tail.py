@@ -12,11 +12,11 @@ import pytest
 
 from hpcsweep.core.events import AnyEvent, StopRequested
 from hpcsweep.errors import FolderError, JournalError
+from hpcsweep.store import journal as journals
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal import tail as follow_module
-from hpcsweep.store.journal import writer as journal_module
 from hpcsweep.store.journal.segments import Commit, Header, encode_line, list_segments, read_journal
 from hpcsweep.store.journal.tail import JournalTail
-from hpcsweep.store.journal.writer import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 
@@ -48,7 +48,7 @@ def layout(tmp_path: Path) -> Layout:
 @pytest.fixture
 def merging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merges happen all the time."""
-    monkeypatch.setattr(journal_module, "MERGE_ABOVE", 3)
+    monkeypatch.setattr(journals, "MERGE_ABOVE", 3)
 
 
 def session(layout: Layout, *commits: Sequence[AnyEvent]) -> None:
@@ -127,9 +127,7 @@ class Drivers:
 def test_polls_give_what_one_reading_gives_whatever_drivers_do_meanwhile(
     layout: Layout, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        journal_module, "_check_not_held", lambda reading, **more: None
-    )  # all others are dead
+    monkeypatch.setattr(journals, "_check_not_held", lambda reading, **more: None)  # all others are dead
     drivers = Drivers(layout, seed)
     readers = [Reader(layout) for _ in range(3)]
     for _ in range(30):

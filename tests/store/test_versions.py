@@ -25,7 +25,7 @@ from hpcsweep.store.batch import (
     write_manifest,
     write_result,
 )
-from hpcsweep.store.compaction.parts import (
+from hpcsweep.store.compaction import (
     PartIndex,
     Tables,
     read_tables,
@@ -33,15 +33,14 @@ from hpcsweep.store.compaction.parts import (
     write_index,
     write_tables,
 )
-from hpcsweep.store.files import Skipped
 from hpcsweep.store.git import GitState
+from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import checksum_at, encode_line, read_journal
 from hpcsweep.store.journal.tail import JournalTail
-from hpcsweep.store.journal.writer import Journal
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.provenance import Python, Record, list_records
 from hpcsweep.store.requests import Request, new_requests, write_request
-from hpcsweep.store.run_file import RunFile, read_run_file
+from hpcsweep.store.run_files import RunFile, read_run_file
 from hpcsweep.store.snapshot import SnapshotSource, use_snapshot
 
 RUN = ManifestRun(trial=0, rung=0, bracket=0, resource=3, attempt=0, seed=1, config={})

@@ -9,8 +9,7 @@ import pytest
 
 from hpcsweep.store import checkpoints
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.metrics import metrics_files, read_reports
-from hpcsweep.store.run_file import RunFile
+from hpcsweep.store.run_files import RunFile, metrics_files, read_reports
 from hpcsweep.trial import Trial
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 import hpcsweep
 from hpcsweep.core.events import Outcome
 from hpcsweep.store.batch import Program
-from hpcsweep.store.run_file import RunFile
+from hpcsweep.store.run_files import RunFile
 from hpcsweep.worker.command import run_environment
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.worker.outcome import ObjectiveReading, ProcessExit, RunOutcome, classify, read_objective
 from hpcsweep.worker.process import oom_kills
 

@@ -8,9 +8,8 @@ from typing import Any
 from hpcsweep.cluster.backend import Backend, Connection, SweepRequest
 from hpcsweep.cluster.local.cluster import LocalCluster, local_cpus, local_gpus, nvidia_gpus
 from hpcsweep.core.cluster_protocol import TaskResources
-from hpcsweep.core.findings import Finding, good, warning
 from hpcsweep.core.text import plural
-from hpcsweep.errors import SpecError
+from hpcsweep.errors import Finding, SpecError, good, warning
 from hpcsweep.options import Hundreds, Section
 
 

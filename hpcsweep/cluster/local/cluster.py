@@ -33,10 +33,9 @@ from hpcsweep.core.cluster_protocol import (
     TaskResources,
     TaskState,
 )
-from hpcsweep.core.findings import one_line
-from hpcsweep.errors import FolderError, SubmitRefused
-from hpcsweep.store.files import SMALL_BYTES, make_dirs, open_append, read_bytes, regular_files
-from hpcsweep.store.layout import BatchLayout
+from hpcsweep.errors import FolderError, SubmitRefused, one_line
+from hpcsweep.store.files import make_dirs, open_append, read_bytes
+from hpcsweep.store.layout import SMALL_BYTES, BatchLayout, regular_files
 from hpcsweep.store.process_id import start_time
 
 #: A driver that hangs must not take us along.

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from hpcsweep.cluster import processes
 from hpcsweep.cluster.backend import Backend, Connection, SweepRequest
-from hpcsweep.core.findings import Finding, failure, good, one_line
-from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.errors import ClusterUnavailable, Finding, failure, good, one_line
 from hpcsweep.options import Section, Text, Texts
 
 

@@ -15,8 +15,7 @@ from hpcsweep.cluster.backend import Backend, Connection, SweepRequest
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import Space
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import format_value
+from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.errors import SpecError
 from hpcsweep.options import (
     ArrayUsage,

@@ -17,7 +17,7 @@ from hpcsweep.core.events import Config, Interruption, Outcome
 from hpcsweep.store.batch import Header, ManifestRun, Program, Result
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import BatchLayout, Layout
-from hpcsweep.store.metrics import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter
 
 _encode = msgspec.json.Encoder().encode
 

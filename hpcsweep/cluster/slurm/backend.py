@@ -15,9 +15,8 @@ from hpcsweep.cluster.slurm.options import SlurmOptions, SlurmSection
 from hpcsweep.cluster.slurm.programs import overriding_variables, try_submitting
 from hpcsweep.cluster.slurm.queue import SlurmQueue
 from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite, read_site
-from hpcsweep.core.findings import Finding, Level, failure, good, one_line, warning
 from hpcsweep.core.text import plural
-from hpcsweep.errors import ClusterUnavailable
+from hpcsweep.errors import ClusterUnavailable, Finding, Level, failure, good, one_line, warning
 from hpcsweep.store.batch import Program
 
 PING_S: Final = 10.0

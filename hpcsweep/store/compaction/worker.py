@@ -21,7 +21,7 @@ from hpcsweep.bootstrap import use_utf8
 from hpcsweep.core.events import RunId
 from hpcsweep.core.state import SweepState
 from hpcsweep.store import checkpoints
-from hpcsweep.store.compaction.parts import (
+from hpcsweep.store.compaction import (
     CleanUpPart,
     CompactableRun,
     CompactionResult,
@@ -39,9 +39,9 @@ from hpcsweep.store.compaction.parts import (
     write_tables,
 )
 from hpcsweep.store.compaction.tracker import CompactionState
-from hpcsweep.store.files import Skipped, atomic_file, make_dirs
+from hpcsweep.store.files import atomic_file, make_dirs
 from hpcsweep.store.journal.segments import checksum_at, read_journal
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.views.folder import best_of
 from hpcsweep.views.metrics import ReportColumns, concat_tables, raw_files, read_part
 from hpcsweep.views.tables import runs_table, trials_table

@@ -1,6 +1,6 @@
 """Segments: the journal's files, their lines, and reading the whole journal.
 
-`journal.writer` says what they mean. The first line of a segment is its header, each further one a commit
+`store.journal` says what they mean. The first line of a segment is its header, each further one a commit
 or its driver's release; each ends with its checksum.
 """
 
@@ -19,10 +19,9 @@ import msgspec
 
 from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
 from hpcsweep.errors import FolderUnavailable, JournalError
-from hpcsweep.store.files import Skipped, open_regular, read_bytes, regular_files
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.files import open_regular, read_bytes
+from hpcsweep.store.layout import Layout, Skipped, check_version, regular_files, version_field
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.versions import check_version, version_field
 
 _NAME = re.compile(r"([0-9]{6,})(?:-([0-9]{6,}))?\.jsonl")
 #: Length of a line's end from its checksum on.

@@ -17,6 +17,7 @@ import msgspec
 from hpcsweep.core.events import FORMAT_VERSION, AnyEvent
 from hpcsweep.errors import FolderError
 from hpcsweep.store.files import open_regular, retry_once
+from hpcsweep.store.journal import current_driver
 from hpcsweep.store.journal.segments import (
     Commit,
     Header,
@@ -30,7 +31,6 @@ from hpcsweep.store.journal.segments import (
     read_journal,
     split_lines,
 )
-from hpcsweep.store.journal.writer import current_driver
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 

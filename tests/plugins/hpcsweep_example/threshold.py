@@ -13,8 +13,16 @@ from hpcsweep.core.events import (
     TrialsExhausted,
     TrialStopped,
 )
-from hpcsweep.core.plans import BracketPlan, Positive, SchedulerPlan, fewest
-from hpcsweep.core.protocols import Decision, Promote, Scheduler, Start
+from hpcsweep.core.protocols import (
+    BracketPlan,
+    Decision,
+    Positive,
+    Promote,
+    Scheduler,
+    SchedulerPlan,
+    Start,
+    fewest,
+)
 
 
 class Threshold(Scheduler):

@@ -1,4 +1,4 @@
-"""How many configurations a space has, and its grid: every configuration of finitely many values. Pure."""
+"""Configurations of a space: how many there are, the grid, and completing those that users give in part."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcsweep.core.domains import Choice, Constant, Float, Int, Ordinal
+from hpcsweep.core.domains import Choice, Constant, Ordinal
 from hpcsweep.core.events import Config
-from hpcsweep.core.text import suggest_name
-from hpcsweep.core.values import json_key
+from hpcsweep.core.text import format_value, json_key, must_be_absent, suggest_name
+from hpcsweep.errors import SpecError
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+
     from hpcsweep.core.space import Parameter, Space
 
 #: Combinations of values that conditions ask for, beyond which a space is not counted any more.
 MAX_STATES: Final = 10_000
 _ABSENT: Final = object()
+#: Draws after which nothing that fits what was given is expected any more.
+TRIES: Final = 10_000
+_CHUNK: Final = 100
 
 
 def count_configs(space: Space) -> int | None:
@@ -99,8 +104,9 @@ def grid_points(space: Space, num_points: int | Mapping[str, int] | None) -> dic
         count = counts.get(parameter.name)
         if count is not None and count < 1:
             raise ValueError(f"{parameter.name}: must be at least 1 point, got {count}")
-        if count is not None and isinstance(num_points, Mapping):
-            _check_countable(parameter)
+        listed = isinstance(parameter.domain, Ordinal | Choice | Constant)
+        if count is not None and listed and isinstance(num_points, Mapping):
+            raise ValueError(f"{parameter.name}: its values are listed, all of them are taken")
         try:
             points[parameter.name] = parameter.domain.points(count)
         except ValueError:
@@ -138,9 +144,48 @@ def walk_grid(space: Space, points: Mapping[str, Sequence[Any]]) -> Iterator[Con
             return
 
 
-def _check_countable(parameter: Parameter) -> None:
-    match parameter.domain:
-        case Float() | Int():
-            return
-        case Ordinal() | Choice() | Constant():
-            raise ValueError(f"{parameter.name}: its values are listed, all of them are taken")
+def complete_config(space: Space, partial: Mapping[str, Any], rng: Generator) -> Config:
+    """The configuration with random values for what is missing.
+
+    Where a given parameter is active only for some values of a missing one, it gets one of those.
+
+    Raises:
+        SpecError: What is given is wrong, each problem beginning with a parameter's name; or
+            nothing was found that fits it and the constraints.
+    """
+    parameters = {parameter.name: parameter for parameter in space.parameters}
+    problems = []
+    for name, value in partial.items():
+        if name not in parameters:
+            problems.append(f"{name}: {suggest_name(name, space.names, kind='parameter')}")
+        elif (problem := parameters[name].domain.problem(value)) is not None:
+            problems.append(f"{name}: {problem}")
+    if problems:
+        raise SpecError(*problems)
+    # Mostly the first one fits.
+    for chunk in (1, *[_CHUNK] * (TRIES // _CHUNK)):
+        for drawn in space.all_from_unit(rng.random((chunk, len(space.columns)))):
+            config = space.drop_inactive({**drawn, **_with_parents(parameters, partial, rng)})
+            inactive = [name for name in partial if name not in config]
+            if inactive:
+                raise SpecError(*(f"{name}: {must_be_absent(parameters[name].when)}" for name in inactive))
+            config = space.canonicalise(config)
+            if space.satisfies_constraints(config):
+                return config
+    given = ", ".join(f"{name}={format_value(value)}" for name, value in partial.items())
+    raise SpecError(f"constraints: must leave something with {given}, found nothing in {TRIES} draws")
+
+
+def _with_parents(
+    parameters: Mapping[str, Parameter], partial: Mapping[str, Any], rng: Generator
+) -> dict[str, Any]:
+    """What is given, and for missing parameters that it depends on values that make it active."""
+    given = dict(partial)
+    waiting = list(partial)
+    while waiting:
+        for other, values in parameters[waiting.pop()].when.items():
+            if other not in given:
+                allowed = [value for value in values if parameters[other].domain.problem(value) is None]
+                given[other] = allowed[int(rng.integers(len(allowed)))]
+                waiting.append(other)
+    return given

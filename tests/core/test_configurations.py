@@ -7,7 +7,7 @@ import re
 import pytest
 from numpy.random import default_rng
 
-from hpcsweep.core.completion import complete_config
+from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space
