@@ -11,8 +11,7 @@ import typer
 from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.cli.sanitize import raw, sanitize_lines
 from hpcsweep.errors import SpecError
-from hpcsweep.views.folder import ResultsFolder
-from hpcsweep.views.logs import LogReader, attempt_logs
+from hpcsweep.views.folder import LogReader, ResultsFolder, attempt_logs
 
 #: What sets colours and weights, and nothing else.
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")

@@ -12,7 +12,7 @@ from hpcsweep.cli.exit_codes import errors_exit
 from hpcsweep.errors import SpecError
 
 if TYPE_CHECKING:
-    from hpcsweep.views.pareto import Mode
+    from hpcsweep.html.pareto import Mode
     from hpcsweep.views.results import Results
 
 

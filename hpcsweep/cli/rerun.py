@@ -13,9 +13,8 @@ from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit
 from hpcsweep.core.events import RunFinished
 from hpcsweep.rerun import RerunPlan, arguments, plan_rerun, shell_command
 from hpcsweep.store.provenance import current_record
-from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.views.folder import ResultsFolder, changes, read_provenance
 from hpcsweep.views.format import number
-from hpcsweep.views.provenance import changes, read_provenance
 
 
 def rerun(path: Path, *, trial: int | None, output: Path | None, start: bool) -> None:

@@ -36,7 +36,7 @@ from hpcsweep.views.format import (
     runs_text,
     warning_lines,
 )
-from hpcsweep.views.liveness import Liveness, clusters_to_ask, liveness
+from hpcsweep.views.health import Liveness, clusters_to_ask, liveness
 
 #: The queue is given so long to answer.
 QUEUE_S: Final = 10.0

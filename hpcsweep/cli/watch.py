@@ -27,7 +27,7 @@ from hpcsweep.core.models import BatchState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.liveness import Liveness, liveness
+from hpcsweep.views.health import Liveness, liveness
 from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
 
 #: How often the terminal's size is checked.

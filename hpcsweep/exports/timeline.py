@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ from hpcsweep.errors import FolderError
 
 if TYPE_CHECKING:
     from hpcsweep.views.results import Results
-from collections.abc import Container, Iterable
 
 
 class Report(NamedTuple):

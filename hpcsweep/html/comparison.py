@@ -9,10 +9,9 @@ import numpy as np
 
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.text import plural
-from hpcsweep.html.axes import value_axis
 from hpcsweep.html.page import render
+from hpcsweep.html.plotting import LEGEND_BELOW, line_style, quantile_band, value_axis
 from hpcsweep.html.sections import Figure, Section, Table, Text
-from hpcsweep.html.traces import LEGEND_BELOW, line_style, quantile_band
 from hpcsweep.views.comparison import CONFIDENCE, Axis, Comparison, Estimate, Group, Pair, SweepSummary
 from hpcsweep.views.format import label, number
 

@@ -12,17 +12,23 @@ from numpy.typing import NDArray
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.events import Config
 from hpcsweep.core.text import plural
-from hpcsweep.html.axes import (
+from hpcsweep.html.plotting import (
+    LEGEND_ABOVE,
     Dimension,
     colour_bar,
+    crosses,
     dimensions,
     is_log_range,
+    jitter,
     log_ticks,
+    markers,
+    noun,
     outlier_cutoff,
+    ring,
+    subsample,
     unflatten,
 )
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.traces import LEGEND_ABOVE, crosses, jitter, markers, noun, ring, subsample
 from hpcsweep.views.configurations import FailedConfigurations, failed_configurations, valued_configurations
 from hpcsweep.views.format import number
 from hpcsweep.views.results import Results

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from hpcsweep.core.text import plural
-from hpcsweep.html.axes import menu, value_axis
+from hpcsweep.html.plotting import LEGEND_BELOW, dotted_line, menu, subsample, value_axis
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.traces import LEGEND_BELOW, dotted_line, subsample
 from hpcsweep.views.brackets import BracketGroup, RunFate, fate, group_brackets, top_resource
 from hpcsweep.views.configurations import configurations
 from hpcsweep.views.format import number

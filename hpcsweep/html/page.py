@@ -1,4 +1,8 @@
-"""The page of one sweep: its sections in their order."""
+"""The page of one sweep as HTML: its sections in their order, and figures as JSON for the page's script.
+
+plotly reads a subset of HTML in every label (`<b>`, `<a href=...>`, `&lt;`). Names of metrics and
+values of configurations must not be read so: `plain` escapes all strings of a figure.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import base64
 import hashlib
 import math
 import numbers
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,26 +18,23 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import jinja2
+import msgspec
+import numpy as np
 from markupsafe import Markup
 
 from hpcsweep.core.text import sanitize_lines
 from hpcsweep.errors import FolderError
+from hpcsweep.html.attempts import failures, gpu_time
 from hpcsweep.html.contour import contour
 from hpcsweep.html.curves import curves
-from hpcsweep.html.encoding import figure_json
-from hpcsweep.html.failures import failures
-from hpcsweep.html.gpu_time import gpu_time
-from hpcsweep.html.importance import importance
 from hpcsweep.html.parallel import parallel
-from hpcsweep.html.pareto import pareto
+from hpcsweep.html.parameters import importance, slices
+from hpcsweep.html.pareto import Mode, pareto
 from hpcsweep.html.progress import progress
-from hpcsweep.html.provenance import provenance
 from hpcsweep.html.rungs import rungs
 from hpcsweep.html.sections import Figure, Section, Table
-from hpcsweep.html.slices import slices
-from hpcsweep.html.summary import summary
+from hpcsweep.html.summary import provenance, summary
 from hpcsweep.store.files import STDOUT, make_dirs, write_output
-from hpcsweep.views.pareto import Mode
 from hpcsweep.views.results import Results
 
 Maker: TypeAlias = Callable[[Results], Section | None]
@@ -219,3 +221,93 @@ def style_sheet() -> str:
         f"{where} {{ color-scheme: {name}; " + " ".join(f"--{k}: {v};" for k, v in colours.items()) + " }"
         for where, (name, colours) in themes.items()
     )
+
+
+#: Beyond this, digits are kept as they are: dates in milliseconds, counts.
+_LARGE: Final = 1e6
+_DIGITS: Final = 7
+_COLOUR: Final = re.compile(r"@([1-8]|good|bad|muted)(?:/(0?\.\d+|1|0))?")
+#: What a template may hold beside its `%{...}`; nowhere else is anything but text.
+_OURS: Final = re.compile(r"&lt;(br|/?b|/?extra)&gt;")
+_TEMPLATES: Final = frozenset({"hovertemplate", "texttemplate"})
+#: Labels along parallel coordinates: plotly sets them as text, without a look at what is in them.
+_VERBATIM: Final = "dimensions.ticktext"
+#: No end of a script element, and nothing that HTML would read.
+_IN_HTML: Final = str.maketrans(
+    {"<": r"\u003c", ">": r"\u003e", "&": r"\u0026", "\u2028": r"\u2028", "\u2029": r"\u2029"}
+)
+
+
+def figure_json(figure: Figure) -> str:
+    """Traces, layout and what menus change, fit to stand in a script element of type `application/json`.
+
+    The names in the menus are not among it: the page has them as HTML.
+    """
+    layout = dict(figure.layout)
+    menus = [
+        [{"method": button["method"], "args": button["args"]} for button in menu["buttons"]]
+        for menu in layout.pop("updatemenus", ())
+    ]
+    content = {"traces": list(figure.traces), "layout": layout, "menus": menus}
+    return for_html(msgspec.json.encode(plain(content)).decode())
+
+
+def for_html(json: str) -> str:
+    """The same JSON, without a character that means something to an HTML parser."""
+    return json.translate(_IN_HTML)
+
+
+def plain(value: Any, key: str = "") -> Any:
+    """The value as JSON has it.
+
+    Numbers are rounded to 7 digits where they are below a million; NaN becomes null. A colour of the
+    theme, `@1` or `@1/0.2` with its opacity, becomes an object, which no text can be taken for.
+
+    Args:
+        value: Of numbers, text, arrays, sequences and mappings.
+        key: The nearest name that it stands under.
+    """
+    match value:
+        case str():
+            return _colour(value) if _is_colour(key) else _text(value, key)
+        case None | bool() | int():
+            return value
+        case float():
+            return _rounded(np.asarray(value)).item()
+        case Mapping():
+            above = f"{key}." if key == "dimensions" else ""
+            return {name: plain(inner, f"{above}{name}") for name, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner, key) for inner in value]
+        case _:  # arrays, series, scalars of numpy
+            array = np.asarray(value)
+            if array.dtype.kind == "f":
+                return _rounded(array).tolist()
+            return array.tolist() if array.dtype.kind in "biu" else plain(array.tolist(), key)
+
+
+def _rounded(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Of 7 significant digits. numpy divides by a power of ten, so the text of each number is short."""
+    with np.errstate(all="ignore"):
+        found = np.asarray(array, dtype=float)
+        size = np.abs(found)
+        scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(size)))
+        touched = np.isfinite(scale) & (size < _LARGE) & (scale > 0)
+        return np.where(touched, np.round(found * np.where(touched, scale, 1.0)) / scale, found)
+
+
+def _is_colour(key: str) -> bool:
+    return key.endswith(("color", "colors", "colorscale", "colorway"))
+
+
+def _colour(text: str) -> Any:
+    found = _COLOUR.fullmatch(text)
+    return {"@": found[1], "opacity": float(found[2] or 1)} if found else text
+
+
+def _text(text: str, key: str) -> str:
+    if key == _VERBATIM:
+        return text
+    text = sanitize_lines(text)
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
+    return _OURS.sub(r"<\1>", escaped) if key in _TEMPLATES else escaped

@@ -8,7 +8,7 @@ import numpy as np
 
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.text import plural
-from hpcsweep.html.axes import (
+from hpcsweep.html.plotting import (
     Dimension,
     colour_bar,
     dimensions,
@@ -16,10 +16,11 @@ from hpcsweep.html.axes import (
     linear_ticks,
     log_ticks,
     menu,
+    noun,
     outlier_cutoff,
+    subsample,
 )
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.traces import noun, subsample
 from hpcsweep.views.configurations import Configurations, configurations
 from hpcsweep.views.format import number
 from hpcsweep.views.results import Results

@@ -12,9 +12,8 @@ import numpy as np
 from hpcsweep.core.domains import Floats
 from hpcsweep.core.events import RunId
 from hpcsweep.core.text import plural
-from hpcsweep.html.axes import value_axis
+from hpcsweep.html.plotting import HOVER, LEGEND_BELOW, drawn_text, markers, subsample, value_axis
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.traces import HOVER, LEGEND_BELOW, drawn_text, markers, subsample
 from hpcsweep.views.format import number
 from hpcsweep.views.progress import BestChange, EndedRun, SweepProgress, uses_gpus
 from hpcsweep.views.results import Results

@@ -9,9 +9,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from hpcsweep.core.text import plural
-from hpcsweep.html.axes import value_axis
+from hpcsweep.html.plotting import LEGEND_BELOW, dotted_line, drawn_text, jitter, subsample, value_axis
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
-from hpcsweep.html.traces import LEGEND_BELOW, dotted_line, drawn_text, jitter, subsample
 from hpcsweep.views.brackets import (
     BracketGroup,
     RunFate,

@@ -23,7 +23,7 @@ from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.space import Space
 from hpcsweep.errors import SpecError
 from hpcsweep.views.folder import ResultsFolder
-from hpcsweep.views.metrics import metrics_table
+from hpcsweep.views.tables import metrics_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

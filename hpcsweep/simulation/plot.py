@@ -9,8 +9,8 @@ import numpy as np
 from hpcsweep.core.history import Floats
 from hpcsweep.core.text import plural
 from hpcsweep.html.page import render, write_page
+from hpcsweep.html.plotting import LEGEND_BELOW, quantile_band
 from hpcsweep.html.sections import Figure, Section
-from hpcsweep.html.traces import LEGEND_BELOW, quantile_band
 from hpcsweep.simulation.comparison import Comparison, Row
 from hpcsweep.views.format import number
 

@@ -1,8 +1,9 @@
-"""What is told of a trial by `explain`: frozen, and JSON throughout. Pure."""
+"""What `explain` says of a trial, JSON throughout, and how trials at a rung compare. Pure."""
 
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any, Final
 
 import msgspec
@@ -55,6 +56,85 @@ class RankComparison(msgspec.Struct, frozen=True):
     cut: RankedTrial | None
     first_out: RankedTrial | None
     named: tuple[RankedTrial, ...]
+
+
+class RungRanking:
+    """Who came to one resource, ended there and went on from there, and when.
+
+    Configurations go by their first trial. A moment is the number of runs that had ended in the
+    whole sweep: between two endings nothing is learned, so decisions have no other order.
+    """
+
+    def __init__(self, resource: int, *, minimise: bool) -> None:
+        self.resource = resource
+        self.joined: dict[int, int] = {}
+        self.ended: dict[int, int] = {}
+        self.went_on: dict[int, int] = {}
+        #: Those that had ended without being promoted, and were tried again: from and until when.
+        self._before: list[tuple[int, int, int]] = []
+        self._values: dict[int, float] = {}
+        self._sign = 1 if minimise else -1
+
+    def join(self, trial: int, moment: int) -> None:
+        """It was started there, or promoted to there."""
+        self.joined[trial] = moment
+
+    def end(self, trial: int, moment: int, value: float | None) -> None:
+        """Its run ended; None takes no place."""
+        self.ended[trial] = moment
+        if value is not None:
+            self._values[trial] = value
+
+    def retry(self, trial: int, moment: int) -> None:
+        """Its run has not ended after all; until this moment it had."""
+        self._before.append((trial, self.ended.pop(trial), moment))
+        self._values.pop(trial, None)
+
+    def ended_by(self, moment: float) -> set[int]:
+        """Whose run had ended at this moment, as far as anybody knew."""
+        ended = {trial for trial, when in self.ended.items() if when <= moment}
+        return ended | {trial for trial, since, until in self._before if since <= moment <= until}
+
+    def promote(self, trial: int, moment: int) -> None:
+        """It was promoted from there."""
+        self.went_on[trial] = moment
+
+    @property
+    def at_once(self) -> bool:
+        """Whether all promotions so far were one decision, made when everybody had ended."""
+        if not self.went_on:
+            return True
+        decided = min(self.went_on.values())
+        return max(self.went_on.values()) == decided and len(self.ended_by(decided)) == len(self.joined)
+
+    def compare(self, trial: int, moment: float = math.inf) -> RankComparison:
+        """Its place among those that had ended by then."""
+        ended = self.ended_by(moment)
+        valued = [other for other in ended & self._values.keys() if self.ended[other] <= moment]
+        ranked = sorted((self._sign * self._values[t], t) for t in valued)
+        on = {other for other, when in self.went_on.items() if when <= moment}
+        peers = [
+            RankedTrial(other, place, self._values[other], other in on)
+            for place, (_, other) in enumerate(ranked, start=1)
+        ]
+        own = next((peer for peer in peers if peer.trial == trial), None)
+        promoted = [peer for peer in peers if peer.went_on]
+        cut = promoted[-1] if promoted else None
+        first_out = next((peer for peer in peers if not peer.went_on), None)
+        named = {peer.place: peer for peer in (*peers[:BEST_NAMED], own, cut, first_out) if peer is not None}
+        return RankComparison(
+            self.resource,
+            members=sum(when <= moment for when in self.joined.values()),
+            ended=len(ended),
+            without_value=len(ended) - len(ranked),
+            place=own.place if own else None,
+            went_on=len(promoted),
+            worse=0 if own is None else sum(peer.place > own.place for peer in promoted),
+            others=tuple(peer.trial for peer in promoted if peer.trial != trial),
+            cut=cut,
+            first_out=first_out,
+            named=tuple(named[place] for place in sorted(named)),
+        )
 
 
 class Verdict(enum.Enum):

@@ -1,34 +1,43 @@
-"""A results folder as it is now: its state and a summary. Imports neither numpy nor pandas."""
+"""A results folder as it is now: its state, a summary, its launches and the logs of its trials.
+
+Imports neither numpy nor pandas.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from hpcsweep.core.events import AnyEvent
+import msgspec
+
+from hpcsweep.core.events import AnyEvent, BatchAbandoned, BatchPlanned, FilesCompacted
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.text import mask_arguments
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store.batch import new_results
 from hpcsweep.store.checkpoints import disk_usage_by_trial
+from hpcsweep.store.compaction import read_archived
+from hpcsweep.store.files import read_bytes
 from hpcsweep.store.journal import current_driver
 from hpcsweep.store.journal.segments import JournalSnapshot, list_segments, read_journal
 from hpcsweep.store.layout import Layout, Skipped, regular_files
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.provenance import list_records
+from hpcsweep.store.provenance import Record, list_records
 from hpcsweep.store.requests import new_requests
-from hpcsweep.views.progress import SweepProgress, run_counts
-from hpcsweep.views.warnings import (
+from hpcsweep.views.health import (
     blocked_batches,
     clock_skews,
     cluster_errors,
     excluded_nodes,
     interruption_counts,
 )
+from hpcsweep.views.progress import SweepProgress, run_counts
 
 #: Names of a task's files: the task comes first.
 _LOG: Final = re.compile(r"([0-9]+)(?:\.[0-9]+)?\.log")
@@ -230,3 +239,121 @@ def beyond_budget(count: int, state: SweepState, trials: int | None) -> str:
         return ""
     most = f"no more than {left} of them" if left else "none"
     return f"budget.trials {trials} lets {most} start; raise it, then launch again"
+
+
+class AttemptLog(NamedTuple):
+    """One attempt of a run; the cluster's own restarts of its task go on in the same file."""
+
+    rung: int
+    attempt: int
+    batch: str
+    task: int
+    path: Path
+
+
+def attempt_logs(events: Sequence[AnyEvent], layout: Layout, trial: int) -> list[AttemptLog]:
+    """The logs of a trial's attempts, in the order in which they were submitted.
+
+    Raises:
+        SpecError: There is no such trial, or nothing of it was submitted yet.
+    """
+    abandoned = {event.batch for event in events if isinstance(event, BatchAbandoned)}
+    found: list[AttemptLog] = []
+    tried: dict[int, int] = {}
+    for event in events:
+        if not isinstance(event, BatchPlanned) or event.batch in abandoned:
+            continue
+        for task, runs in enumerate(event.tasks):
+            for n, run in enumerate(runs):
+                if run.trial == trial:
+                    path = layout.batch(event.batch).log(task, n if len(runs) > 1 else None)
+                    found.append(AttemptLog(run.rung, tried.get(run.rung, 0), event.batch, task, path))
+                    tried[run.rung] = tried.get(run.rung, 0) + 1
+    if not found:
+        raise SpecError(
+            f"TRIAL: expected one of which a run was submitted, got {trial}; see `hpcsweep status`"
+        )
+    return found
+
+
+class LogReader:
+    """Reads logs, wherever they are by now."""
+
+    def __init__(self, layout: Layout, events: Sequence[AnyEvent]) -> None:
+        self._layout = layout
+        self._parts = _parts(events)
+
+    def read(self, log: AttemptLog) -> tuple[Path, bytes | None]:
+        """Where the log is and what it says; None if nothing was printed yet."""
+        with contextlib.suppress(FileNotFoundError):
+            return log.path, read_bytes(log.path)
+        if log.batch not in self._parts:  # it may have been compacted just now
+            self._parts = _parts(read_journal(self._layout).events)
+        part = self._parts.get(log.batch)
+        if part is None:
+            return log.path, None
+        name = log.path.relative_to(self._layout.batches)
+        return self._layout.batches_part(part) / name, read_archived(self._layout, part, str(name))
+
+
+def _parts(events: Sequence[AnyEvent]) -> dict[str, str]:
+    """The part of each batch that is in one."""
+    return {
+        batch: event.part for event in events if isinstance(event, FilesCompacted) for batch in event.batches
+    }
+
+
+#: Packages whose change is named; of more only the number.
+NAMED: Final = 5
+
+
+def read_provenance(layout: Layout) -> list[dict[str, Any]]:
+    """The records of `launch`, oldest first; empty for a sweep of an earlier version."""
+    records = (record for _, record in list_records(layout))
+    # Those of earlier versions hold the command line as it was.
+    clean = (msgspec.structs.replace(record, argv=mask_arguments(record.argv)) for record in records)
+    return [msgspec.to_builtins(record) for record in clean]
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Differences in code and packages from an old record to a new one; empty if no known difference."""
+    before, after = (msgspec.convert(record, Record) for record in (old, new))
+    lines = []
+    if not after.copied:  # else what runs is the copy, whatever the original has become
+        one, other = before.code, after.code
+        if one.commit and other.commit and one.commit != other.commit:
+            lines.append(f"commit {one.commit[:10]} -> {other.commit[:10]}")
+        elif one.commit == other.commit and one.diff_sha256 != other.diff_sha256:
+            lines.append("uncommitted changes")
+        same = before.files.keys() & after.files.keys()
+        lines += [f"{path} changed" for path in sorted(same) if before.files[path] != after.files[path]]
+    one_python, other_python = before.python, after.python
+    if one_python.version != other_python.version:
+        lines.append(f"Python {one_python.version} -> {other_python.version}")
+    if one_python.trials != other_python.trials:
+        names = (python.trials or "the same" for python in (one_python, other_python))
+        lines.append(f"interpreter of trials: {' -> '.join(names)}")
+    if before.hpcsweep != after.hpcsweep:
+        lines.append(f"hpcsweep {before.hpcsweep} -> {after.hpcsweep}")
+    return lines + _packages(before.packages, after.packages)
+
+
+def code_line(record: Mapping[str, Any]) -> str:
+    """For example `commit 1a2b3c4d5e on main, with uncommitted changes`."""
+    code = msgspec.convert(record, Record).code
+    if not code.commit:
+        return code.problem or "unknown"
+    branch = f" on {code.branch}" if code.branch else ""
+    dirty = ", with uncommitted changes" if code.dirty else ""
+    return f"commit {code.commit[:10]}{branch}{dirty}" + (f" ({code.problem})" if code.problem else "")
+
+
+def _packages(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    names = sorted(before.keys() | after.keys(), key=str.lower)
+    changed = [
+        f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+    more = [f"{len(changed) - NAMED} more packages"] if len(changed) > NAMED else []
+    return changed[:NAMED] + more

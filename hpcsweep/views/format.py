@@ -12,9 +12,14 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import format_value, plural
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import best_of
-from hpcsweep.views.liveness import Liveness
+from hpcsweep.views.health import (
+    Liveness,
+    blocked_batches,
+    cluster_errors,
+    excluded_nodes,
+    trials_from_scratch,
+)
 from hpcsweep.views.progress import RungCount, uses_gpus
-from hpcsweep.views.warnings import blocked_batches, cluster_errors, excluded_nodes, trials_from_scratch
 
 #: So many items of a list are named.
 MOST_LISTED: Final = 10

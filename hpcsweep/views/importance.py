@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.polynomial import legendre
+from numpy.typing import NDArray
 
 from hpcsweep.core.domains import Choice, Floats
 from hpcsweep.core.space import Parameter, Space
@@ -22,8 +24,6 @@ from hpcsweep.views.configurations import first_trials
 if TYPE_CHECKING:
     from hpcsweep.core.events import Config
     from hpcsweep.views.results import Results
-from numpy.polynomial import legendre
-from numpy.typing import NDArray
 
 #: Fewer values than that tell nothing.
 LEAST: Final = 20

@@ -24,8 +24,9 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
-from hpcsweep.views.warnings import NEWEST_SHOWN, failure_record, interruption_record
 
+#: So many of the newest failures and interruptions are listed.
+NEWEST_SHOWN: Final = 5
 #: The throughput is that of the last hour, or of as many hours as it takes to have so many runs.
 RECENT_S: Final = 3600.0
 RECENT_RUNS: Final = 10
@@ -319,3 +320,18 @@ class SweepProgress:
         spent_before = max((run.spent_gpu_s for run in ended if run.at < begin), default=0.0)
         spent = self.state.spent_gpu_s - spent_before
         return Throughput(len(recent) / seconds, sum(run.units for run in recent) / seconds, spent / seconds)
+
+
+def interruption_record(event: RunInterrupted) -> dict[str, Any]:
+    """An interruption as `status --json` has it."""
+    return {"why": event.interruption.value} | _where(event)
+
+
+def failure_record(event: RunFinished) -> dict[str, Any]:
+    """A failure as `status --json` has it."""
+    failure = event.failure_kind.value if event.failure_kind else None
+    return {"outcome": event.outcome.value, "failure": failure} | _where(event)
+
+
+def _where(event: RunFinished | RunInterrupted) -> dict[str, Any]:
+    return {field: getattr(event, field) for field in ("trial", "rung", "node", "job", "message")}

@@ -16,10 +16,16 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
 from hpcsweep.store.compaction import read_tables
 from hpcsweep.store.layout import Layout, Skipped
-from hpcsweep.views.folder import ResultsFolder, best_of
-from hpcsweep.views.metrics import metrics_table, read_part, whole_table
-from hpcsweep.views.provenance import read_provenance
-from hpcsweep.views.tables import attempts_table, runs_table, to_frame, trials_table
+from hpcsweep.views.folder import ResultsFolder, best_of, read_provenance
+from hpcsweep.views.tables import (
+    attempts_table,
+    metrics_table,
+    read_part,
+    runs_table,
+    to_frame,
+    trials_table,
+    whole_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

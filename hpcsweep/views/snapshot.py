@@ -22,7 +22,7 @@ from hpcsweep.store.layout import BatchLayout, Layout, Skipped, TrialLayout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.run_files import Report, metrics_files, parse_reports
 from hpcsweep.views.folder import missing_folder
-from hpcsweep.views.liveness import Liveness
+from hpcsweep.views.health import Liveness
 from hpcsweep.views.progress import SweepProgress
 
 #: Bytes at the end of a metrics file in which its newest report is sought.

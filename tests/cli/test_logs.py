@@ -25,7 +25,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.logs import LogReader, attempt_logs
+from hpcsweep.views.folder import LogReader, attempt_logs
 from tests.compacted import compact
 
 A, B, C = RunId(0, 0), RunId(1, 0), RunId(0, 1)

@@ -33,8 +33,8 @@ from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.store.batch import Result
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.logs import LogReader, attempt_logs
-from hpcsweep.views.metrics import metrics_table
+from hpcsweep.views.folder import LogReader, attempt_logs
+from hpcsweep.views.tables import metrics_table
 from tests.compacted import batch_files
 from tests.doubles import FolderCluster, quadratic
 from tests.driver.sweeps import decided, drive

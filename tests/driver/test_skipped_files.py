@@ -20,7 +20,7 @@ from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.requests import Request, write_request
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.folder import ResultsFolder
-from hpcsweep.views.metrics import metrics_table, read_raw
+from hpcsweep.views.tables import metrics_table, read_raw
 from hpcsweep.worker.outcome import read_objective
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import make_driver

@@ -33,7 +33,7 @@ from hpcsweep.errors import FolderError
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter
-from hpcsweep.views import metrics as metrics_module
+from hpcsweep.views import tables
 from hpcsweep.views.results import Results
 from tests.compacted import compact
 
@@ -164,7 +164,7 @@ def test_a_folder_that_is_compacted_bit_by_bit_gives_the_same_frames_at_every_st
 def test_null_in_a_part_is_what_was_not_reported(root: Path) -> None:
     compact(root)
     (part,) = root.glob("compacted/metrics-*.parquet")
-    table = metrics_module.read_part(part)
+    table = tables.read_part(part)
     assert table.column_names == ["trial", "rung", "step", "loss", "acc", "old", "late"]
     assert table["loss"].null_count == 0
     assert math.isnan(table["loss"].to_pylist()[1])
@@ -194,8 +194,8 @@ def test_tables_of_a_sweep_that_goes_on_do_not_count_any_more(root: Path) -> Non
 
 
 def during(monkeypatch: pytest.MonkeyPatch, name: str, *actions: Callable[[], None]) -> None:
-    """The next calls of a function of `report.metrics` find that this has happened just before."""
-    real: Any = getattr(metrics_module, name)
+    """The next calls of a function of `views.tables` find that this has happened just before."""
+    real: Any = getattr(tables, name)
     left = list(actions)
 
     def called(*args: Any) -> Any:
@@ -203,7 +203,7 @@ def during(monkeypatch: pytest.MonkeyPatch, name: str, *actions: Callable[[], No
             left.pop(0)()
         return real(*args)
 
-    monkeypatch.setattr(metrics_module, name, called)
+    monkeypatch.setattr(tables, name, called)
 
 
 @pytest.mark.parametrize("most", [1, None])

@@ -13,10 +13,10 @@ import pytest
 import hpcsweep.views.importance
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Choice, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.html.axes import dimensions, linear_ticks, log_ticks, outlier_cutoff
 from hpcsweep.html.contour import contour, smooth
 from hpcsweep.html.parallel import BEST, MOST, parallel
-from hpcsweep.html.slices import slices
+from hpcsweep.html.parameters import slices
+from hpcsweep.html.plotting import dimensions, linear_ticks, log_ticks, outlier_cutoff
 from hpcsweep.views.importance import Importance
 from hpcsweep.views.results import Results
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcsweep.html.pareto import MOST_POINTS, MOST_ROWS, pareto
-from hpcsweep.views.pareto import guess_direction, non_dominated
+from hpcsweep.html.pareto import MOST_POINTS, MOST_ROWS, guess_direction, non_dominated, pareto
 from hpcsweep.views.results import Results
 
 from .by_hand import ENDED, Ran, figure, report, sweep, table, trace

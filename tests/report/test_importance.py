@@ -19,7 +19,7 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.html.importance import importance
+from hpcsweep.html.parameters import importance
 from hpcsweep.html.sections import Figure, Text
 from hpcsweep.spec.parameters import read_space
 from hpcsweep.spec.problems import Problems

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpcsweep.html.encoding import figure_json, plain
-from hpcsweep.html.page import DARK, LIGHT, render
+from hpcsweep.html.page import DARK, LIGHT, figure_json, plain, render
 from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
 
 EVIL = "</script><script>window.hacked = 1</script><b onclick=x()>&lt;&amp;"

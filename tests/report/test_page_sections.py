@@ -23,8 +23,7 @@ from hpcsweep.core.events import (
     TrialCreated,
 )
 from hpcsweep.core.outcomes import FACTS
-from hpcsweep.html.failures import failures
-from hpcsweep.html.gpu_time import gpu_time, gpu_time_breakdown, queue_waits
+from hpcsweep.html.attempts import failures, gpu_time, gpu_time_breakdown, queue_waits
 from hpcsweep.html.page import page
 from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
 from hpcsweep.html.summary import summary

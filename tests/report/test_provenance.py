@@ -10,13 +10,13 @@ import pytest
 
 import hpcsweep
 from hpcsweep.core.events import SweepStarted
-from hpcsweep.html.provenance import provenance
 from hpcsweep.html.sections import KeyValues, Table, Text
+from hpcsweep.html.summary import provenance
 from hpcsweep.store.git import GitState
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import Python, Record
-from hpcsweep.views.provenance import changes, code_line
+from hpcsweep.views.folder import changes, code_line
 from hpcsweep.views.results import Results
 
 RECORD = Record(

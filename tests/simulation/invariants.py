@@ -32,7 +32,7 @@ from hpcsweep.store.batch import Result
 from hpcsweep.store.compaction import read_tables
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.views.metrics import metrics_table, whole_table
+from hpcsweep.views.tables import metrics_table, whole_table
 from tests.compacted import batch_files
 from tests.simulation.fault_run import FaultRun
 from tests.simulation.specs import falling

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hpcsweep.errors import FolderError, SpecError
-from hpcsweep.html.traces import quartiles
+from hpcsweep.html.plotting import quartiles
 from hpcsweep.simulation import SimulationResult, compare, compare_results, make_variants
 from hpcsweep.simulation.plot import best_values, write_plot
 from tests.simulation.specs import falling, spec_of, write_spec

@@ -43,8 +43,7 @@ from hpcsweep.store.files import atomic_file, make_dirs
 from hpcsweep.store.journal.segments import checksum_at, read_journal
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.views.folder import best_of
-from hpcsweep.views.metrics import ReportColumns, concat_tables, raw_files, read_part
-from hpcsweep.views.tables import runs_table, trials_table
+from hpcsweep.views.tables import ReportColumns, concat_tables, raw_files, read_part, runs_table, trials_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
