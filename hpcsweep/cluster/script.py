@@ -38,16 +38,7 @@ def packaged_templates() -> Path:
 
 
 def read_template(name: str, *, spec_dir: Path, suffix: str) -> Template:
-    """Read the template: a file by its path (a relative one from the spec's folder), else one of ours.
-
-    Args:
-        name: As the spec has it.
-        spec_dir: See above.
-        suffix: Of the templates of this kind of cluster.
-
-    Raises:
-        SpecError: There is none, or it cannot be read.
-    """
+    """Read the template: a file by its path (a relative one from the spec's folder), else one of ours."""
     own = packaged_templates()
     candidates = [spec_dir / Path(name).expanduser(), own / name, own / f"{name}{suffix}"]
     for path in candidates:
@@ -61,11 +52,7 @@ def read_template(name: str, *, spec_dir: Path, suffix: str) -> Template:
 
 
 def exports(environment: Mapping[str, str]) -> str:
-    """The export lines, values quoted for the shell: nothing in them is expanded.
-
-    Raises:
-        SpecError: A name is not a shell variable's.
-    """
+    """The export lines, values quoted for the shell: nothing in them is expanded."""
     wrong = [name for name in environment if not (name.isascii() and name.isidentifier())]
     if wrong:
         raise SpecError(*(f"cluster.environment.{name}: not a name of a variable" for name in wrong))
@@ -98,10 +85,6 @@ def setup_lines(lines: Sequence[str], *, failed: str) -> str:
     As with `set -e` a command fails that is not tested (`if`, `&&`, `||`); unlike there, functions and
     scripts that are sourced fail only as a whole. Only bash watches its lines; a template for another
     shell runs them as they are.
-
-    Args:
-        lines: Of the spec; empty: nothing is to be done.
-        failed: What the shell does where one fails; `$1` is the exit status, `$hpcsweep_line` the line.
     """
     if not lines:
         return ""
@@ -119,13 +102,6 @@ def worker_command(
     """The shell command by which the script's shell becomes the worker.
 
     `-P`: no module in the folder where the script starts can take the place of one of Python's.
-
-    Args:
-        python: Absolute path of the interpreter.
-        folder: The batch's folder.
-        launcher: The cluster's module that tells the worker its task.
-        import_from: See `module_command`.
-        module: The worker's, or another one in its place.
     """
     other = "" if module == WORKER else f" --module {module}"
     return module_command(python, f"{launcher}{other}", folder, import_from=import_from)
@@ -177,20 +153,7 @@ def render_template(
     environment: str,
     **facts: Any,
 ) -> str:
-    """The template's text for this batch; it must use the header and the command.
-
-    Args:
-        template: The site's.
-        batch: What the template may ask for.
-        header: The lines with the job's options.
-        command: What the script is to become.
-        setup: See `setup_lines`.
-        environment: See `exports`.
-        facts: What else the template may use.
-
-    Raises:
-        SpecError: The template is wrong; names file and line where Jinja knows it.
-    """
+    """The template's text for this batch; it must use the header and the command."""
     values: dict[str, Any] = {
         "header": header,
         "command": command,
@@ -251,10 +214,6 @@ def script_problems(template: Template, text: str, *, header: str, command: str,
 
 
 def check_length(template: Template, text: str) -> None:
-    """Refuse a script that the cluster would not keep.
-
-    Raises:
-        SpecError: It is too long.
-    """
+    """Refuse a script that the cluster would not keep."""
     if len(text.encode()) > SCRIPT_BYTES:
         raise SpecError(f"{template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")

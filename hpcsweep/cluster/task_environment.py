@@ -71,14 +71,7 @@ def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def task_variables(*, task: int | str, restart: int | str, job: str, node: str = "") -> dict[str, str]:
-    """By what the worker knows its task, on every cluster.
-
-    Args:
-        task: Index in the array.
-        restart: How often the cluster has started the task before.
-        job: The task's job id, for people; empty if unknown.
-        node: Name of the node as the cluster calls it; empty: that of the host.
-    """
+    """By what the worker knows its task, on every cluster."""
     return {
         "HPCSWEEP_TASK": str(task),
         "HPCSWEEP_RESTART": str(restart),
@@ -88,12 +81,7 @@ def task_variables(*, task: int | str, restart: int | str, job: str, node: str =
 
 
 def run_in_task(arguments: list[str], variables: Mapping[str, str]) -> None:
-    """Become the worker, or the module that `--module` names, with these variables; does not return.
-
-    Args:
-        arguments: `[--module MODULE] BATCH_FOLDER ...`.
-        variables: See `task_variables`.
-    """
+    """Become the worker, or the module that `--module` names, with these variables; does not return."""
     module = "hpcsweep.worker"
     if arguments[:1] == ["--module"]:
         module, arguments = arguments[1], arguments[2:]

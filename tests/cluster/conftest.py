@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.core.cluster_protocol import Batch, TaskResources
 
 from .programs import Programs

@@ -8,7 +8,8 @@ import time
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.core.cluster_protocol import Batch, Phase, TaskId, TaskState
 from hpcsweep.errors import ClusterUnavailable
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import (
     OptionValue,
+    SlurmOptions,
     canonical,
     gpu_problems,
     gpus_asked,

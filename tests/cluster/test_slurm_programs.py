@@ -17,7 +17,8 @@ from hpcsweep.cluster.backend import Presence
 from hpcsweep.cluster.slurm import backend as slurm_module
 from hpcsweep.cluster.slurm import programs as slurm_programs
 from hpcsweep.cluster.slurm.backend import SlurmBackend
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.programs import ranges
 from hpcsweep.cluster.slurm.queue import COUNTED_S, MUTE_S, SACCT_EVERY_S, SHOW_EVERY_S
 from hpcsweep.cluster.slurm.rows import SQUEUE_FORMAT, seconds_of

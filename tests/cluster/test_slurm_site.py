@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.site import ASSOCIATION_FORMAT, QOS_FORMAT, SINFO_FORMAT, read_site
 from hpcsweep.core.cluster_protocol import Batch, Limits, TaskResources
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from hpcsweep.cluster import processes
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.errors import ClusterError, SubmitLimited, SubmitRefused, SubmitUncertain
 

@@ -12,8 +12,8 @@ import pytest
 
 from hpcsweep.cluster.backend import Presence
 from hpcsweep.cluster.slurm.backend import SlurmBackend
-from hpcsweep.cluster.slurm.cluster import SlurmCluster, SlurmOptions
-from hpcsweep.cluster.slurm.options import OptionValue
+from hpcsweep.cluster.slurm.cluster import SlurmCluster
+from hpcsweep.cluster.slurm.options import OptionValue, SlurmOptions
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Limits,

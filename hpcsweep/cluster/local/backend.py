@@ -53,7 +53,6 @@ class LocalBackend(Backend):
         return Connection(cluster, shape, f"{self.title}, {what}")
 
     def check_site(self, options: LocalSection) -> Generator[Finding, None, bool]:
-        """Cores and GPUs that a sweep on this machine would use."""
         yield from device_findings()
         return True
 

@@ -134,11 +134,7 @@ class LocalCluster(Cluster):
         """Nothing to do: each poll goes by the throttle of the live batch."""
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState]:
-        """What each open task does; starts waiting tasks where slots are free.
-
-        Raises:
-            FolderError: A task runs on another machine, as far as one can see from here.
-        """
+        """What each open task does; starts waiting tasks where slots are free."""
         for batch in live:
             if batch.name not in self._known_batches:
                 self._known_batches.add(batch.name)
@@ -270,11 +266,7 @@ def _refuse_elsewhere(files: BatchLayout, task: int, claim: TaskLock) -> None:
 
 
 def _read_claim(path: Path) -> TaskLock | None:
-    """The claim; None if there is none or its writer died before it was written.
-
-    Raises:
-        FolderError: It cannot be read, so that nobody knows whether the task runs.
-    """
+    """The claim; None if there is none or its writer died before it was written."""
     deadline = time.monotonic() + _CLAIM_S
     while True:
         try:

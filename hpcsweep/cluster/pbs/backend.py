@@ -43,7 +43,6 @@ class PbsBackend(Backend):
         return Connection(PbsCluster(sweep, options), sweep.task, self.title)
 
     def check_site(self, options: PbsSection) -> Generator[Finding, None, bool]:
-        """Whether the server answers."""
         try:
             words = processes.check_output(["qstat", "-B"], timeout_s=30)
         except ClusterUnavailable as error:

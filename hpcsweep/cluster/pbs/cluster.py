@@ -90,11 +90,6 @@ class PbsCluster(Cluster):
         return package_folder(self._python)
 
     def script(self, batch: Batch) -> str:
-        """The script as it would be sent; writes nothing.
-
-        Raises:
-            SpecError: The template is wrong, or the script too long.
-        """
         shape = batch.shape
         alarm_s = 0.0 if shape.time_s is None else max(shape.time_s / 2, shape.time_s - self._sweep.signal_s)
         command = worker_command(
@@ -165,14 +160,7 @@ class PbsCluster(Cluster):
     # ------------------------------------------------------------------ submitting
 
     def submit(self, batch: Batch) -> str:
-        """Submit one array, give its job id; the script is on disk before qsub is called.
-
-        Raises:
-            SubmitRefused: It was refused for certain, with qsub's own words.
-            SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
-            SubmitUncertain: It may have been accepted: `find` it.
-            SpecError: There can be no such script.
-        """
+        """Submit one array, give its job id; the script is on disk before qsub is called."""
         layout = BatchLayout(batch.folder)
         make_dirs(layout.logs)
         make_dirs(layout.results)
@@ -193,11 +181,7 @@ class PbsCluster(Cluster):
         return found[-1]
 
     def find(self, name: str) -> str | None:
-        """Job id of the batch with this name; the newest, where there are several.
-
-        Raises:
-            ClusterUnavailable: qselect failed, so nothing is known.
-        """
+        """Job id of the batch with this name; the newest, where there are several."""
         argv = ["qselect", "-x", "-N", name, "-u", getpass.getuser()]
         lines = processes.check_output(argv, timeout_s=QUERY_S).splitlines()
         found = [line.strip() for line in lines if job_id(line)]
@@ -235,30 +219,15 @@ class PbsCluster(Cluster):
     # ------------------------------------------------------------------ steering
 
     def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
-        """Let at most `tasks` tasks of the batch run at a time from now on; at least one.
-
-        Raises:
-            ClusterUnavailable: PBS did not take it.
-        """
         if "[]" in batch.job:
             self._steer(["qalter", "-W", f"max_run_subjobs={max(1, tasks)}", batch.job])
 
     def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
-        """Cancel these tasks; those that have ended are passed over.
-
-        Raises:
-            ClusterUnavailable: PBS did not take it.
-        """
         jobs = [subjob(batch.job, task) for task in tasks]
         for start in range(0, len(jobs), DELETED):
             self._steer(["qdel", *jobs[start : start + DELETED]])
 
     def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
-        """Let tasks go that are held.
-
-        Raises:
-            ClusterUnavailable: PBS did not take it.
-        """
         self._steer(["qrls", *(subjob(batch.job, task) for task in tasks)])
 
     @staticmethod
@@ -316,11 +285,7 @@ def subjob(job: str, task: int) -> str:
 
 
 def shown_tasks(text: str) -> Iterator[tuple[JobId, TaskState]]:
-    """The jobs and subjobs in the output of `qstat -f -F json`; arrays themselves are passed over.
-
-    Raises:
-        ClusterUnavailable: It is something else.
-    """
+    """The jobs and subjobs in the output of `qstat -f -F json`; arrays themselves are passed over."""
     if not text.strip():
         return
     try:

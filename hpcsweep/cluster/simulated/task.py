@@ -304,11 +304,7 @@ class TrainingModel:
         return newest
 
     def objective(self, run: ManifestRun, step: int) -> float:
-        """The objective after that step.
-
-        Raises:
-            Exception: Whatever the curve raises: so does training code.
-        """
+        """The objective after that step."""
         return float(self._curve(run.config, step, run.seed))
 
     def value(self, run: ManifestRun, program: Program) -> tuple[float | None, str]:

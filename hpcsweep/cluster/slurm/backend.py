@@ -36,7 +36,6 @@ class SlurmBackend(Backend):
         return "" if shutil.which("sbatch") else "no sbatch on the PATH"
 
     def detect(self) -> tuple[Presence, str]:
-        """Whether batches can be submitted from here, and why (not), in words for the user."""
         if missing := self.missing():
             return Presence.ABSENT, missing
         try:
@@ -87,12 +86,7 @@ SLOW_S: Final = 5.0
 
 
 def check_site(presence: tuple[Presence, str], *, partition: str | None) -> Generator[Finding, None, bool]:
-    """Everything that can be known of the site without a job; False at its end if Slurm does not answer.
-
-    Args:
-        presence: Whether the controller answers, and why (not).
-        partition: Where the sweep asks to run; None leaves it to the site.
-    """
+    """Everything that can be known of the site without a job; False at its end if Slurm does not answer."""
     for check in (check_version, lambda: check_controller(*presence)):
         finding = check()
         yield finding
@@ -171,12 +165,7 @@ SHORT_AGE_S: Final = 60
 
 
 def site_findings(site: SlurmSite, *, partition: str | None) -> Iterator[Finding]:
-    """Findings about the site.
-
-    Args:
-        site: As Slurm describes it.
-        partition: Where the sweep asks to run; None leaves it to the site.
-    """
+    """Findings about the site."""
     yield _arrays(site)
     yield _ends(site)
     yield from _accounts(site)

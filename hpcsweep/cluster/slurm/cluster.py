@@ -25,6 +25,7 @@ from hpcsweep.cluster.slurm.requests import (
     request_from_options,
     resource_problems,
     tick_warning,
+    wanted_nodes,
     wanted_partitions,
     without_user_options,
 )
@@ -36,7 +37,7 @@ from hpcsweep.cluster.slurm.scripts import (
     sbatch_options,
     tick_options,
 )
-from hpcsweep.cluster.slurm.site import Node, SlurmSite, host_list, hosts_of, read_site
+from hpcsweep.cluster.slurm.site import SlurmSite, host_list, hosts_of, read_site
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Limits,
@@ -50,8 +51,6 @@ from hpcsweep.core.cluster_protocol import (
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.store.files import file_mode, make_dirs, write_atomic
 from hpcsweep.store.layout import BatchLayout, Layout
-
-__all__ = ["SlurmCluster", "SlurmOptions"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,20 +70,18 @@ class SlurmCluster(ProbeCluster):
         self.grace_s = options.grace_s
         self.poll_s = options.poll_s
         self._options = options
-        _refuse_words_of_submitit(options)
+        _refuse_submitit_options(options)
         self._scripts = SlurmScripts(options)
         self._queue = SlurmQueue(workdir=options.workdir, node_gpus=self._node_gpus)
-        self._scripts.asked(TaskResources())
+        self._scripts.task_options(TaskResources())
         self._scripts.tick_script("check", Path("/check"))
 
     @property
     def template(self) -> str:
-        """The template of the scripts."""
         return self._options.template or DEFAULT_TEMPLATE
 
     @property
     def crontabs(self) -> str:
-        """What can run a command at fixed times here."""
         with contextlib.suppress(ClusterUnavailable):
             if self._site.scrontab:
                 return "cron or scrontab"
@@ -96,27 +93,23 @@ class SlurmCluster(ProbeCluster):
 
     @cached_property
     def _request(self) -> ResourceRequest:
-        return request_from_options(self._scripts.asked(TaskResources()), gpu_type=self._options.gpu_type)
+        return request_from_options(
+            self._scripts.task_options(TaskResources()), gpu_type=self._options.gpu_type
+        )
 
     # ------------------------------------------------------------------ submitting
 
     def script(self, batch: Batch) -> str:
-        """The script as it would be sent; writes nothing.
+        return self._scripts.render(*self._within_nodelist(batch))
 
-        Raises:
-            SpecError: The template is wrong, or the script longer than Slurm likes; or several nodes may
-                be used, and Slurm does not show which others there are.
-        """
-        return self._scripts.render(*self._placed(batch))
-
-    def _placed(self, batch: Batch) -> tuple[Batch, SlurmOptions]:
+    def _within_nodelist(self, batch: Batch) -> tuple[Batch, SlurmOptions]:
         """The batch kept to `nodelist`: one task uses one of these nodes, and --nodelist would mean all."""
         options = self._options
         allowed = hosts_of(options.nodelist or "")
         if len(allowed) < 2:
             return batch, options
         try:
-            nodes = _nodes_of(self._site, self._request)
+            nodes = wanted_nodes(self._site, self._request)
         except ClusterUnavailable:
             nodes = []
         if not nodes:
@@ -126,20 +119,11 @@ class SlurmCluster(ProbeCluster):
             )
         others = host_list(node.name for node in nodes if node.name not in allowed)
         exclude = (*batch.exclude, *([others] if others else []))
-        return (
-            msgspec.structs.replace(batch, exclude=exclude),
-            options.model_copy(update={"nodelist": None}),
-        )
+        batch = msgspec.structs.replace(batch, exclude=exclude)
+        return batch, options.model_copy(update={"nodelist": None})
 
     def submit(self, batch: Batch) -> str:
-        """Submit one array, give its job id; `script.sbatch` is on disk before sbatch is called.
-
-        Raises:
-            SubmitRefused: It was refused for certain, with sbatch's own words.
-            SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
-            SubmitUncertain: It may have been accepted: `find` it.
-            SpecError: Its options ask for other GPUs than it is counted with.
-        """
+        """Submit one array, give its job id; `script.sbatch` is on disk before sbatch is called."""
         text = self.script(batch)
         wrong = gpu_problems(own_options(text), batch.shape.gpus, where=self._scripts.source_of)
         if wrong:  # the spec may have been changed since it was checked
@@ -159,9 +143,6 @@ class SlurmCluster(ProbeCluster):
         """Submit a small job that ticks the sweep in `folder`, give its job id.
 
         Not found again where its reply is lost: one that ticks too often does no harm.
-
-        Raises:
-            ClusterError: Slurm takes no such job, or not now.
         """
         # The user's own defaults may be for jobs with GPUs.
         drop = overriding_variables(tick_options(name, folder, self._options))
@@ -178,28 +159,19 @@ class SlurmCluster(ProbeCluster):
 
     @property
     def poll_error(self) -> str:
-        """Why the last poll gave no information."""
         return self._queue.poll_error
 
     @property
     def known_jobs(self) -> Mapping[str, str] | None:
-        """Ids and names of the user's jobs that waited or ran at the last poll."""
         return self._queue.known_jobs
 
     def cancel_ticks(self, jobs: Sequence[str]) -> None:
-        """Cancel jobs that `submit_tick` submitted, those that have ended passed over.
-
-        Raises:
-            ClusterUnavailable: Slurm did not take it.
-        """
-        _steer(["scancel", *jobs])
+        _control_jobs(["scancel", *jobs])
 
     def tick_script(self, name: str, folder: Path) -> str:
-        """The script of a small job like those of `submit_tick`; writes nothing."""
         return self._scripts.tick_script(name, folder)
 
     def with_module(self, module: str) -> SlurmCluster:
-        """The same cluster with another module of ours in the worker's place."""
         return SlurmCluster(self._options.model_copy(update={"module": module}))
 
     @property
@@ -209,26 +181,18 @@ class SlurmCluster(ProbeCluster):
 
     @property
     def queued_tasks(self) -> int | None:
-        """The user's tasks and jobs that waited or ran at the last poll."""
         return self._queue.queued_tasks
 
     # ------------------------------------------------------------------ the site
 
     def limits(self) -> Limits:
-        """What the site allows a sweep with these options; asked once.
-
-        Raises:
-            ClusterError: The site allows no arrays.
-            ClusterUnavailable: The controller did not answer.
-        """
         if self._site.max_array_size == 0:
             raise ClusterError("this Slurm allows no job arrays (MaxArraySize=0)")
         return limits_of(self._site, self._request)
 
     def problems(self, shape: TaskResources) -> list[str]:
-        """Why no task of this shape can ever run; nothing where the controller does not answer."""
-        found = gpu_problems(self._scripts.asked(shape), shape.gpus, where=self._scripts.source_of)
-        found += self._kept_from_jobs(shape)
+        found = gpu_problems(self._scripts.task_options(shape), shape.gpus, where=self._scripts.source_of)
+        found += self._unexported_variables(shape)
         if found:
             return found
         try:
@@ -239,7 +203,7 @@ class SlurmCluster(ProbeCluster):
         found = resource_problems(site, request, without_user_options(shape, self._options))
         if found:
             return [_with_variable(line, self._options) for line in found]
-        nodes = _nodes_of(site, request)
+        nodes = wanted_nodes(site, request)
         if nodes and request.nodelist and not any(node.name in hosts_of(request.nodelist) for node in nodes):
             names = ", ".join(each.name for each in wanted_partitions(site, request))
             return [f"cluster.nodelist: partition {names} has none of these nodes, got {request.nodelist}"]
@@ -250,45 +214,32 @@ class SlurmCluster(ProbeCluster):
         words = f"{words}; your environment sets {set_here}" if words and set_here else words
         return [f"cluster: Slurm would never take such a task: {words}"] if words else []
 
-    def _kept_from_jobs(self, shape: TaskResources) -> list[str]:
+    def _unexported_variables(self, shape: TaskResources) -> list[str]:
         """Variables that tasks, or the jobs that submit the next ones, would silently be without."""
-        site, example = self._options, Path("/check")
-        tick = own_options(self._scripts.tick_script("check", example))
+        options, folder = self._options, Path("/check")
+        task_drop = overriding_variables(sbatch_options(example_batch(shape), options))
+        tick_drop = overriding_variables(tick_options("check", folder, options))
+        tick = own_options(self._scripts.tick_script("check", folder))
         exports = {
-            "cluster.options": export_of(
-                self._scripts.asked(shape),
-                dropped=overriding_variables(sbatch_options(example_batch(shape), site)),
-            ),
-            "cluster.tick_options": export_of(
-                tick, dropped=overriding_variables(tick_options("check", example, site))
-            ),
+            "cluster.options": export_of(self._scripts.task_options(shape), dropped=task_drop),
+            "cluster.tick_options": export_of(tick, dropped=tick_drop),
         }
-        found: list[str] = []
+        problems: list[str] = []
         for key, export in exports.items():
             names = export.names
-            missing = [] if names is None else [name for name in site.inherited if name not in names]
+            missing = [] if names is None else [name for name in options.inherited if name not in names]
             whole = ",".join([*(names or ()), *missing])
-            found += [
+            problems += [
                 f"cluster.environment.{name}: null takes it from the environment of `launch`, and "
                 f"{export.source} keeps it from the jobs; give {key}: {{export: '{whole}'}}"
                 for name in missing
             ]
-        return found
+        return problems
 
     def allocation_of(self, shape: TaskResources) -> TaskAllocation:
-        """What a task of this shape will hold at most.
-
-        Raises:
-            ClusterUnavailable: The controller did not answer.
-        """
-        return holding(self._site, self._request, shape, self._scripts.asked(shape))
+        return holding(self._site, self._request, shape, self._scripts.task_options(shape))
 
     def tick_warning(self) -> str:
-        """That the jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
-
-        Raises:
-            ClusterUnavailable: The controller did not answer.
-        """
         asked = own_options(self._scripts.tick_script("tick", Path("/check")))
         return tick_warning(self._site, request_from_options(asked, gpu_type=None), asked)
 
@@ -307,111 +258,62 @@ class SlurmCluster(ProbeCluster):
     # ------------------------------------------------------------------ following
 
     def find(self, name: str) -> str | None:
-        """Job id of the batch with this name: from squeue, else from the database if there is one.
-
-        Raises:
-            ClusterUnavailable: squeue failed, so nothing is known.
-        """
-        return self._queue.find(Identity(name, "", Path(), workdir=self._options.workdir))
+        return self.find_batch(name, folder=Path(), since=0.0)
 
     def find_batch(self, name: str, *, folder: Path, since: float) -> str | None:
-        """As `find`, also by folder and comment: a site may have renamed the job.
-
-        Raises:
-            ClusterUnavailable: squeue failed, so nothing is known.
-        """
         return self._queue.find(Identity(name, "", folder, since=since, workdir=self._options.workdir))
 
     def shown_name(self, batch: SubmittedBatch) -> str | None:
-        """The job name under which the last poll showed the batch, None if it did not."""
         names = self._queue.shown.get(batch.name, {})
         return names.get(batch.job) or next(iter(names.values()), None)
 
     def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState] | None:
-        """Every task of these batches that Slurm shows, by one squeue; None: squeue failed."""
         return self._queue.poll(live)
 
     def has_failed(self, node: str) -> bool:
-        """Whether Slurm calls the node down or failed; False where it does not answer."""
+        argv = ["sinfo", "-h", "-N", "-n", node, "-o", "%T"]
         try:
-            states = programs.check_output(
-                ["sinfo", "-h", "-N", "-n", node, "-o", "%T"], timeout_s=programs.QUERY_S
-            )
+            states = programs.check_output(argv, timeout_s=programs.QUERY_S)
         except ClusterUnavailable:
             return False
         return any(word in states for word in ("down", "fail", "unknown"))
 
     def find_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
-        """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
-
-        Raises:
-            ClusterUnavailable: squeue failed, so nothing is known.
-        """
         return self._queue.find_jobs(folder, names=names, known=known)
 
     # ------------------------------------------------------------------ steering
 
     def warn(self, batch: SubmittedBatch, task: int) -> None:
-        """Send this task's script the signal that comes before its time limit.
-
-        Raises:
-            ClusterUnavailable: Slurm did not take it.
-        """
         argv = ["scancel", "--batch", "--signal=USR2", f"{batch.job}_{task}"]
         programs.check_output(argv, timeout_s=programs.QUERY_S)
 
     def cancel_jobs(self, *, names: Sequence[str], jobs: Sequence[str]) -> None:
-        """Cancel the user's jobs of these names and ids; silent where Slurm does not answer."""
         for which in [*(f"--name={name}" for name in names), *jobs]:
             with contextlib.suppress(ClusterUnavailable):
                 programs.run(["scancel", f"--user={os.getuid()}", which], timeout_s=programs.QUERY_S)
 
     def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
-        """Let at most `tasks` tasks of the batch run at a time from now on; at least one.
-
-        Raises:
-            ClusterUnavailable: Slurm did not take it.
-        """
         # 0 would mean no limit at all.
         for job in self._queue.jobs_of(batch):
-            argv = ["scontrol", "update", f"jobid={job}", f"ArrayTaskThrottle={max(1, tasks)}"]
-            _steer(argv)
+            _control_jobs(["scontrol", "update", f"jobid={job}", f"ArrayTaskThrottle={max(1, tasks)}"])
 
     def release(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
-        """Let tasks go that Slurm put back into the queue and holds.
-
-        Raises:
-            ClusterUnavailable: Slurm did not take it.
-        """
         names = ",".join(f"{job}_{task}" for job in self._queue.jobs_of(batch) for task in tasks)
-        _steer(["scontrol", "release", names])
+        _control_jobs(["scontrol", "release", names])
 
     def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
-        """Cancel these tasks; those that have ended are passed over.
-
-        Raises:
-            ClusterUnavailable: Slurm did not take it.
-        """
         parts = programs.ranges(tasks)
         starts = range(0, len(parts), CANCEL_RANGES)
         for job, start in itertools.product(self._queue.jobs_of(batch), starts):
             indices = ",".join(parts[start : start + CANCEL_RANGES])
-            _steer(["scancel", f"{job}_[{indices}]"])
+            _control_jobs(["scancel", f"{job}_[{indices}]"])
 
 
-def _steer(argv: Sequence[str]) -> None:
+def _control_jobs(argv: Sequence[str]) -> None:
     """Have scancel or scontrol do something to jobs, some of which may have ended."""
     answer = programs.run(argv, timeout_s=programs.QUERY_S)
     if answer.code != 0 and not programs.only_ended(answer):
         raise ClusterUnavailable(f"{argv[0]}: {answer.message}")
-
-
-def _nodes_of(site: SlurmSite, request: ResourceRequest) -> list[Node]:
-    """The nodes of the partitions where the tasks may run."""
-    found = {
-        node.name: node for each in wanted_partitions(site, request) for node in site.nodes_of(each.name)
-    }
-    return list(found.values())
 
 
 def _with_variable(problem: str, options: SlurmOptions) -> str:
@@ -423,7 +325,7 @@ def _with_variable(problem: str, options: SlurmOptions) -> str:
     return problem
 
 
-def _refuse_words_of_submitit(options: SlurmOptions) -> None:
+def _refuse_submitit_options(options: SlurmOptions) -> None:
     """Refuse options that only submitit knows: people bring them along, and sbatch would not."""
     ours = {
         "setup": "cluster.setup",
@@ -434,11 +336,11 @@ def _refuse_words_of_submitit(options: SlurmOptions) -> None:
     beyond_sbatch = {"teardown", "stderr_to_stdout", "additional_parameters", "srun_args", "use_srun", *ours}
     names = submitit.SlurmExecutor._valid_parameters() & beyond_sbatch
     wrong = [key for key in options.options if key.lstrip("-").replace("-", "_") in names]
-    hints = [f"; here it is {ours[key]}" if key in ours else "" for key in wrong]
+    hints = {key: f"; here it is {name}" for key, name in ours.items()}
     if wrong:
         raise SpecError(
             *(
-                f"cluster.options.{key}: a word of submitit, not of sbatch{hint}"
-                for key, hint in zip(wrong, hints, strict=True)
+                f"cluster.options.{key}: a word of submitit, not of sbatch{hints.get(key, '')}"
+                for key in wrong
             )
         )

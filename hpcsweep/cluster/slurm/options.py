@@ -259,13 +259,7 @@ class SbatchOptions(NamedTuple):
 
 
 def canonical(given: Mapping[str, OptionValue], *, key: str, ticks: bool = False) -> SbatchOptions:
-    """The options by their long names, less those that are not the user's to set.
-
-    Args:
-        given: As the user wrote them.
-        key: Of the spec, for the problems: one line each.
-        ticks: Whether they are for the jobs that tick, and not for those that train.
-    """
+    """The options by their long names, less those that are not the user's to set."""
     values: dict[str, OptionValue] = {}
     problems: list[str] = []
     for name, value in given.items():
@@ -338,13 +332,7 @@ def gpus_asked(name: str, value: OptionValue) -> int | None:
 
 
 def gpu_problems(options: Mapping[str, OptionValue], gpus: int, *, where: Callable[[str], str]) -> list[str]:
-    """Why the options ask for other GPUs than `resources.gpus`, one line each.
-
-    Args:
-        options: By their long names.
-        gpus: Of `resources.gpus`, all runs of a task together.
-        where: The place at which an option is given.
-    """
+    """Why the options ask for other GPUs than `resources.gpus`, one line each."""
     asked = {
         name: gpus_asked(name, options[name]) for name in GPU_FORMS if options.get(name) not in (None, False)
     }

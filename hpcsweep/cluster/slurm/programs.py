@@ -149,9 +149,6 @@ def submission_environment(*, drop: Container[str] = ()) -> dict[str, str]:
     """For sbatch, which hands it on to the jobs: the user's own, the language included.
 
     What sbatch says is the same in every language.
-
-    Args:
-        drop: Variables that would override the script.
     """
     ours = _without_our_job(os.environ)
     return {key: value for key, value in ours.items() if key not in drop and not key.startswith(_OWN)}
@@ -178,11 +175,7 @@ def _without_repeats(paths: str) -> str:
 
 
 def overriding_variables(options: Container[str] = ()) -> frozenset[str]:
-    """The variables of sbatch that our submissions do not see.
-
-    Args:
-        options: What the script sets itself, by long names: the script has the last word there.
-    """
+    """The variables of sbatch that our submissions do not see."""
     names = {name for name in os.environ if name.startswith("SBATCH_")}
     ours = {name for name in names if name.removeprefix("SBATCH_").lower().replace("_", "-") in options}
     timed = {"SBATCH_TIMELIMIT"} if "time" in options else set()
@@ -202,12 +195,7 @@ class Export(NamedTuple):
 
 
 def export_of(options: Mapping[str, OptionValue], *, dropped: Container[str]) -> Export:
-    """What `--export` means as sbatch will see it.
-
-    Args:
-        options: Of the script, all of them, by long names.
-        dropped: Variables that sbatch does not see.
-    """
+    """What `--export` means as sbatch will see it."""
     value = options.get("export")
     source, export = "--export", "ALL" if value in (None, False) else str(value)
     if "SBATCH_EXPORT" in os.environ and "SBATCH_EXPORT" not in dropped:
@@ -266,13 +254,7 @@ _ID: Final = re.compile(r"^(\d+)(?:;\S*)?\s*$", re.MULTILINE)
 
 
 def submit(script: Path | str, *, cwd: Path, drop: Container[str] = ()) -> tuple[str, str]:
-    """Submit the script, a file or its text; the job id, and what sbatch warned of.
-
-    Raises:
-        SubmitRefused: It was refused for certain, with sbatch's own words.
-        SubmitLimited: It was refused for certain, and may be accepted later or in smaller pieces.
-        SubmitUncertain: It may have been accepted.
-    """
+    """Submit the script, a file or its text; the job id, and what sbatch warned of."""
     argv = ["sbatch", "--parsable", *([str(script)] if isinstance(script, Path) else [])]
     text = "" if isinstance(script, Path) else script
     try:
@@ -303,12 +285,7 @@ def job_id(text: str) -> str:
 
 
 def try_submitting(script: str, name: str) -> str:
-    """Submit the script as a job that is held, look at it, and cancel it; why not, empty if all went well.
-
-    Args:
-        script: The script's file.
-        name: The job name in it.
-    """
+    """Submit the script as a job that is held, look at it, and cancel it; why not, empty if all went well."""
     try:
         answer = run(["sbatch", "--parsable", "--hold", script], timeout_s=HELD_S)
         if answer.code != 0:

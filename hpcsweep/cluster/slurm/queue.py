@@ -106,9 +106,6 @@ class SlurmQueue:
         """Job id of the array of this batch, from squeue, else from the database if there is one.
 
         Where there are two, the one that is still active.
-
-        Raises:
-            ClusterUnavailable: squeue failed, so nothing is known.
         """
         rows = [row for row in self._squeue() if row.array and row.task >= 0 and batch.owns(row)]
         accepted = [row for row in rows if not row.never_accepted]
@@ -273,11 +270,7 @@ class SlurmQueue:
         return max((count for count in reported if count is not None), default=None)
 
     def find_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
-        """Ids of the user's active jobs: these ids, what bears a name of these, what starts below the folder.
-
-        Raises:
-            ClusterUnavailable: squeue failed, so nothing is known.
-        """
+        """Ids of the user's active jobs: these ids, these names, or a start below the folder."""
         return list(
             dict.fromkeys(
                 row.array
@@ -289,11 +282,7 @@ class SlurmQueue:
         )
 
     def jobs(self, user: str, *, timeout_s: float) -> list[QueuedJob]:
-        """What waits or runs of this user; of an array its own id.
-
-        Raises:
-            ClusterUnavailable: squeue is not there, failed, or did not answer in time.
-        """
+        """What waits or runs of this user; of an array its own id."""
         rows = self._squeue(f"--user={user}", timeout_s=timeout_s)
         return [
             QueuedJob(row.array or str(row.job), row.name, row.state, row.reason, row.begins, row.folder)

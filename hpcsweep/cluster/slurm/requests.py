@@ -48,12 +48,7 @@ class ResourceRequest(msgspec.Struct, frozen=True):
 
 
 def request_from_options(asked: Mapping[str, object], *, gpu_type: str | None) -> ResourceRequest:
-    """What a batch with these sbatch options asks for, the user's own defaults counted.
-
-    Args:
-        asked: Every option of a batch by its long name.
-        gpu_type: None takes any.
-    """
+    """What a batch with these sbatch options asks for, the user's own defaults counted."""
 
     def given(option: str, variable: str) -> str | None:
         return str(asked.get(option) or os.environ.get(variable) or "") or None
@@ -89,17 +84,23 @@ def wanted_partitions(site: SlurmSite, request: ResourceRequest) -> list[Partiti
     return [partition for partition in site.partitions if partition.default]
 
 
+def wanted_nodes(site: SlurmSite, request: ResourceRequest) -> list[Node]:
+    """The nodes of those partitions."""
+    partitions = wanted_partitions(site, request)
+    nodes = {node.name: node for partition in partitions for node in site.nodes_of(partition.name)}
+    return list(nodes.values())
+
+
 def limits_of(site: SlurmSite, request: ResourceRequest) -> Limits:
     """What the driver has to know."""
     partitions = wanted_partitions(site, request)
     submits = [site.max_jobs, *(_submits(site, request, partition) for partition in partitions)]
     times = [_time_s(site, request, partition, TaskResources()) for partition in partitions]
-    nodes = {node.name: node for partition in partitions for node in site.nodes_of(partition.name)}
     return Limits(
         array_tasks=site.max_array_size,
         queued_tasks=_smallest(submits),
         time_s=None if not times or None in times else max(time for time in times if time is not None),
-        nodes=tuple(name for name, node in nodes.items() if may_be_used(node, request)),
+        nodes=tuple(node.name for node in wanted_nodes(site, request) if may_be_used(node, request)),
     )
 
 
@@ -286,14 +287,7 @@ def _least(n: int, limit: int | None) -> int:
 def holding(
     site: SlurmSite, request: ResourceRequest, shape: TaskResources, options: Mapping[str, OptionValue]
 ) -> TaskAllocation:
-    """What one task of this shape will hold at most; what it asks for where the nodes are not known.
-
-    Args:
-        site: As Slurm describes it.
-        request: Where the tasks may run.
-        shape: What a task asks for.
-        options: Every sbatch option of the batch, those of the template with them.
-    """
+    """What one task of this shape will hold at most; what it asks for where the nodes are not known."""
     option = takes_whole_nodes(options)
     nodes: dict[str, Node] = {}
     reason = ""
@@ -321,13 +315,7 @@ def holding(
 
 
 def tick_warning(site: SlurmSite, request: ResourceRequest, options: Mapping[str, OptionValue]) -> str:
-    """That the small jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none.
-
-    Args:
-        site: As Slurm describes it.
-        request: Where they run.
-        options: Every sbatch option of such a job.
-    """
+    """That the small jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none."""
     held = holding(site, request, TaskResources(), options)
     if not held.gpus:
         return ""

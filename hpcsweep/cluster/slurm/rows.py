@@ -84,9 +84,6 @@ def squeue_rows(text: str) -> list[Row]:
 
     Takes lines that a wrapper has cut, arrays that it shows in one line, and squeue's own layout where
     a wrapper passes ours over. Other lines are passed over.
-
-    Raises:
-        ClusterUnavailable: There are lines, and none can be read: what they say is no absence.
     """
     lines = [line for line in text.split("\n") if line.strip()]
     rows = [row for line in lines for row in _squeue_line(line)]

@@ -58,7 +58,7 @@ class SlurmScripts:
     def _import_from(self) -> Path | None:
         return package_folder(self._options.python)
 
-    def asked(self, shape: TaskResources) -> dict[str, OptionValue]:
+    def task_options(self, shape: TaskResources) -> dict[str, OptionValue]:
         """Every sbatch option of such a task by its long name, those of the template with them."""
         return own_options(self.render(example_batch(shape), self._options))
 
@@ -85,15 +85,7 @@ class SlurmScripts:
     def tick_script(
         self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, own_log: bool = False
     ) -> str:
-        """The script of such a job; writes nothing.
-
-        Args:
-            name: The job name.
-            folder: The results folder.
-            after: Job that has to end first.
-            delay_s: It starts no earlier than so much later.
-            own_log: It opens its log itself.
-        """
+        """The script of such a job; writes nothing."""
         options = tick_options(name, folder, self._options, after=after, delay_s=delay_s, own_log=own_log)
         tick = module_command(self._options.python, "hpcsweep.tick", folder, import_from=self._import_from)
         command = f'{tick} --job "$SLURM_JOB_ID"'
@@ -196,16 +188,7 @@ def tick_options(
     delay_s: float = 0.0,
     own_log: bool = False,
 ) -> dict[str, str | int | float | bool]:
-    """Every sbatch option of a job that ticks: the site's partition and account, and next to nothing else.
-
-    Args:
-        name: The job name.
-        folder: The results folder.
-        site: What the sweep wants of Slurm.
-        after: Job that has to end first.
-        delay_s: It starts no earlier than so much later.
-        own_log: It opens its log itself, and is told before its time limit; see `slurm_guard`.
-    """
+    """Every sbatch option of a job that ticks: the site's partition and account, and next to nothing else."""
     log = "/dev/null" if own_log else _plain_path(Layout(folder).tick_log)
     ours: dict[str, OptionValue] = {
         "job-name": name,
@@ -235,11 +218,7 @@ def _plain_path(path: Path) -> str:
 
 
 def header(options: Mapping[str, str | int | float | bool]) -> str:
-    """The `#SBATCH` lines, one for each option, quoted the way sbatch reads them.
-
-    Raises:
-        SpecError: A value holds a line break.
-    """
+    """The `#SBATCH` lines, one for each option, quoted the way sbatch reads them."""
     lines = []
     for key, value in options.items():
         text = str(value)
@@ -265,19 +244,7 @@ def render(
     setup_failed: str = "exit 1",
     options: Mapping[str, str | int | float | bool] | None = None,
 ) -> str:
-    """The script of the batch. Its length does not depend on the number of tasks.
-
-    Args:
-        template: The site's.
-        batch: What the template may ask for.
-        site: What the sweep wants of Slurm.
-        command: What the script is to become.
-        setup_failed: See `setup_lines`.
-        options: sbatch options other than those of the batch.
-
-    Raises:
-        SpecError: The template is wrong, or sbatch would refuse the script or pass its options over.
-    """
+    """The script of the batch. Its length does not depend on the number of tasks."""
     options = options or sbatch_options(batch, site)
     lines = header(options)
     text = render_template(

@@ -351,9 +351,6 @@ def read_site() -> SlurmSite:
 
     Where there is no database, or it does not answer, accounts and QOS are empty: sbatch then
     tells what they allow.
-
-    Raises:
-        ClusterUnavailable: The controller did not answer.
     """
     site = read_config(_ask("scontrol", "show", "config", timeout_s=CONFIG_S))
     # -a: hidden partitions too.

@@ -88,15 +88,7 @@ exit "$$code"
 def add_resubmission(
     script: str, *, folder: Path, log: Path | None, programs: str, unset: Iterable[str]
 ) -> str:
-    """The script of a tick job that is followed by another where it fails; unchanged for an unusual shell.
-
-    Args:
-        script: Rendered; begins with `#!`.
-        folder: The results folder.
-        log: Where the job appends what it prints, if it can; None: where Slurm puts it.
-        programs: Folder of sbatch and scontrol, for jobs that start with another PATH.
-        unset: Variables by which sbatch would override the script.
-    """
+    """The script of a tick job that is followed by another where it fails; unchanged for an unusual shell."""
     if not _SHELL.match(script):
         return script
     lines = script.split("\n")
