@@ -20,8 +20,7 @@ from numpy.random import default_rng
 
 from benchmarks.problems import PROBLEMS
 from hpcsweep.core.history import History
-from hpcsweep.searchers.gp import GP
-from hpcsweep.searchers.gp_pool import Features
+from hpcsweep.searchers.gp import GP, Features
 from hpcsweep.searchers.random import config_key
 
 #: To be reached, in seconds.

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import hpcsweep
 from hpcsweep.cli.dashboard import Dashboard
-from hpcsweep.cli.eta import plan_of
+from hpcsweep.cli.progress import plan_of
 from hpcsweep.cli.watch import LiveQueue
 from hpcsweep.core.models import RunStatus
 from hpcsweep.spec import load_spec

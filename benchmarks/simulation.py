@@ -36,7 +36,7 @@ from hpcsweep.driver import Driver, DriverConfig
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.synchronous import Hyperband
 from hpcsweep.searchers.random import Random
-from hpcsweep.simulation.recorder import Recorder, SimulationResult
+from hpcsweep.simulation.simulate import Recorder, SimulationResult
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from hpcsweep import rerun
 from hpcsweep.cli import app
-from hpcsweep.cli.rerun import _record_at
+from hpcsweep.cli.status import _record_at
 from hpcsweep.rerun import plan_rerun
 from hpcsweep.views.folder import ResultsFolder, best_of
 

@@ -23,11 +23,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hpcsweep.cli.dashboard import Dashboard, draw
-from hpcsweep.cli.eta import Plan, RemainingWork, format_eta, format_throughput, plan_of, remaining_work
-from hpcsweep.cli.sanitize import sanitize
+from hpcsweep.cli.dashboard import ASCII, UNICODE, Dashboard, draw, sparkline
+from hpcsweep.cli.progress import Plan, RemainingWork, format_eta, format_throughput, plan_of, remaining_work
+from hpcsweep.cli.terminal import sanitize
 from hpcsweep.cli.watch import LiveQueue
-from hpcsweep.cli.widgets import ASCII, UNICODE, sparkline
 from hpcsweep.core.cluster_protocol import Phase, QueuedJob, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,

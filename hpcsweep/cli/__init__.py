@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hpcsweep.cli.sanitize import SanitizedGroup
+from hpcsweep.cli.terminal import SanitizedGroup
 from hpcsweep.exports import EXPORTS
 
 app = typer.Typer(
@@ -133,7 +133,7 @@ def best(
 ) -> None:
     """Print the best trial's value and configuration, or how to train it again."""
     if rerun:
-        from hpcsweep.cli.rerun import rerun as run_rerun
+        from hpcsweep.cli.status import rerun as run_rerun
 
         if json:
             raise typer.BadParameter("--json and --rerun exclude each other")
@@ -153,7 +153,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Explain why a trial was started, promoted or dropped, and at which rung against which trials."""
-    from hpcsweep.cli.explain import explain as run
+    from hpcsweep.cli.trial import explain as run
 
     run(folder, trial, json=json)
 
@@ -168,7 +168,7 @@ def logs(
     ] = None,
 ) -> None:
     """Print the logs of a trial's attempts."""
-    from hpcsweep.cli.logs import logs as run
+    from hpcsweep.cli.trial import logs as run
 
     run(folder, trial, rung=rung, tail=tail)
 
@@ -181,7 +181,7 @@ def stop(
     ] = None,
 ) -> None:
     """Stop a sweep and cancel its jobs (launch again to resume), or stop one trial."""
-    from hpcsweep.cli.stop import stop as run
+    from hpcsweep.cli.requests import stop as run
 
     run(folder, trial)
 
@@ -195,7 +195,7 @@ def enqueue(
     ],
 ) -> None:
     """Try a configuration next, before any that the searcher proposes."""
-    from hpcsweep.cli.enqueue import enqueue as run
+    from hpcsweep.cli.requests import enqueue as run
 
     run(folder, values)
 
@@ -216,7 +216,7 @@ def retry(
     ] = None,
 ) -> None:
     """Retry failed runs; resume a paused sweep."""
-    from hpcsweep.cli.retry import retry as run
+    from hpcsweep.cli.requests import retry as run
 
     run(folder, trial, set_ or [])
 
@@ -304,7 +304,7 @@ def doctor(
     """Check this site: Slurm, its limits and partitions, the filesystem, and what a compute node sees."""
     from hpcsweep.cli.doctor import doctor as run
 
-    run(spec, results=results, overrides=set_ or [], canary=canary, wait_s=wait, json=json)
+    run(spec, results=results, overrides=set_ or [], probe=canary, wait_s=wait, json=json)
 
 
 @app.command()
@@ -358,6 +358,6 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare sweeps: best values, also at equal cost, with confidence intervals over repeats."""
-    from hpcsweep.cli.compare import compare as run
+    from hpcsweep.cli.report import compare as run
 
     run(folders, output=output, json=json)

@@ -8,8 +8,7 @@ from typing import Any
 
 import typer
 
-from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.sanitize import json_text
+from hpcsweep.cli.terminal import errors_exit, json_text
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import AnyEvent, CheckpointsDropped, CheckpointsRemoved
 from hpcsweep.core.state import SweepState
@@ -33,14 +32,7 @@ from hpcsweep.views.format import listing, size
 
 
 def clean(path: Path, *, yes: bool, best: bool, json: bool) -> None:
-    """Show which checkpoints would be removed and which kept; with `yes`, remove them.
-
-    Args:
-        path: The results folder.
-        yes: Whether to remove.
-        best: Of trials that were trained to the end, keep only the best one's.
-        json: Print JSON.
-    """
+    """Show which checkpoints would be removed and which kept; with `yes`, remove them."""
     with errors_exit():
         folder = ResultsFolder(path)
         if not folder.layout.spec.exists():
@@ -94,11 +86,7 @@ def _summarise(held: Mapping[int, DiskUsage], removable: Sequence[int]) -> dict[
 def _remove(
     spec: SweepSpec, journal: Journal, held: Mapping[int, DiskUsage], *, best: bool
 ) -> dict[str, Any]:
-    """Remove what is no longer needed by the newest events; returns what to add to the summary.
-
-    Raises:
-        HeldError: A driver has started meanwhile.
-    """
+    """Remove what is no longer needed by the newest events; returns what to add to the summary."""
     try:
         journal.acquire()
         layout, events = journal.layout, journal.events
@@ -122,11 +110,7 @@ def _remove(
 
 
 def _run_task(layout: Layout, order: CompactionTask) -> CompactionResult:
-    """Run a compaction task in a process of its own.
-
-    Raises:
-        FolderError: It failed.
-    """
+    """Run a compaction task in a process of its own."""
     worker = make_compactor(layout)
     try:
         worker.begin(order)

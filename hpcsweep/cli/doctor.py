@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import typer
 
-from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, NO_VALUE, errors_exit, prefix_errors
-from hpcsweep.cli.sanitize import json_text
+from hpcsweep.cli.terminal import DONE, INTERRUPTED, NO_VALUE, errors_exit, json_text, prefix_errors
 from hpcsweep.doctor.checks import Doctor
+from hpcsweep.doctor.probe_job import handle_signals
 from hpcsweep.errors import Finding, Level
 from hpcsweep.session.preparation import validate
 from hpcsweep.spec import load_spec
@@ -27,15 +27,11 @@ def doctor(
     *,
     results: Path | None,
     overrides: Sequence[str],
-    canary: bool | None,
+    probe: bool | None,
     wait_s: float,
     json: bool,
 ) -> None:
-    """Print the findings as they come, or all of them as one JSON object.
-
-    Raises:
-        typer.Exit: Always: 0, or 1 where there is a failure.
-    """
+    """Print the findings as they come, or all of them as one JSON object."""
     with errors_exit():
         spec = None if spec_path is None else load_spec(spec_path, overrides)
         if spec_path is not None and spec is not None:
@@ -45,8 +41,8 @@ def doctor(
         found: list[Finding] = []
         try:
             with (
-                _interruptible(),
-                contextlib.closing(_findings(checks, canary, wait_s, json)) as findings,
+                handle_signals(_interrupt, signal.SIGTERM, signal.SIGHUP),
+                contextlib.closing(_findings(checks, probe, wait_s, json)) as findings,
             ):
                 for finding in findings:
                     found.append(finding)
@@ -61,29 +57,19 @@ def doctor(
 
 
 def _findings(
-    checks: Doctor, canary: bool | None, wait_s: float, json: bool
+    checks: Doctor, probe: bool | None, wait_s: float, json: bool
 ) -> Generator[Finding, None, None]:
     yield from checks.findings()
     if not checks.can_probe:
         return
-    if canary is None and not json and sys.stdin.isatty():
-        canary = typer.confirm(QUESTION, default=False)
-    if canary:
+    if probe is None and not json and sys.stdin.isatty():
+        probe = typer.confirm(QUESTION, default=False)
+    if probe:
         yield from checks.probe_findings(wait_s=wait_s)
     else:
         yield checks.no_probe()
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     """TERM and HUP act like Ctrl-C: the test job is removed."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from hpcsweep.cli.exit_codes import errors_exit
+from hpcsweep.cli.terminal import errors_exit
 from hpcsweep.core.text import plural, shell_quote, suggest_name
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.exports import EXPORTS, Export

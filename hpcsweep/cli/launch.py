@@ -13,9 +13,17 @@ from typing import Final, Literal
 
 import typer
 
-from hpcsweep.cli.exit_codes import DONE, INTERRUPTED, LEFT_RUNNING, NO_VALUE, errors_exit, prefix_errors
 from hpcsweep.cli.progress import Progress, progress
-from hpcsweep.cli.sanitize import hide, sanitize
+from hpcsweep.cli.terminal import (
+    DONE,
+    INTERRUPTED,
+    LEFT_RUNNING,
+    NO_VALUE,
+    errors_exit,
+    hide,
+    prefix_errors,
+    sanitize,
+)
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.state import SweepState
@@ -57,11 +65,7 @@ def launch(
     detach: bool,
     quiet: bool,
 ) -> None:
-    """Drive the sweep until it ends, or for one tick, or leave it to its jobs.
-
-    Raises:
-        typer.Exit: Always; see `exit_codes`.
-    """
+    """Drive the sweep until it ends, or for one tick, or leave it to its jobs."""
     mode: Literal["stay", "once", "detach"] = "detach" if detach else "once" if once else "stay"
     with errors_exit(), tell_slow_programs(_tell_slow):
         spec = load_spec(spec_path, overrides)
@@ -117,13 +121,7 @@ def _headlines(session: Session, *, starts_tasks: bool, detach: bool) -> Iterato
 
 
 class _Loop:
-    """Drives the sweep, with one driver after another where the folder is unavailable for a while.
-
-    Args:
-        session: Of the sweep.
-        spec_path: Its spec, for messages.
-        mode: `stay` until it has ended, `once` for one tick, `detach`.
-    """
+    """Drives the sweep, with one driver after another where the folder is unavailable for a while."""
 
     def __init__(
         self,
@@ -145,11 +143,7 @@ class _Loop:
         self._retry_s = RETRY_S
 
     def run(self) -> SweepState:
-        """Drive; the state at the end.
-
-        Raises:
-            FolderUnavailable: The folder failed before the first tick, or in a mode that does not stay.
-        """
+        """Drive; the state at the end."""
         try:
             return self._drive(first=True)
         except BrokenPipeError:  # nobody reads what is printed: that is no fault of the folder
@@ -174,11 +168,7 @@ class _Loop:
                 failure = error
 
     def _check_there(self) -> None:
-        """Check that the sweep is still in its folder: a new one must not begin in its place.
-
-        Raises:
-            FolderUnavailable: It is not; the file system may not be mounted.
-        """
+        """Check that the sweep is still in its folder: a new one must not begin in its place."""
         folder = self._session.folder
         if read_journal(Layout(folder)).tail is None:
             raise FolderUnavailable(f"{folder}: its journal is gone: bring it back, or end this launch")
@@ -242,11 +232,7 @@ class _Loop:
 
 
 def _detach(driver: Driver, clock: SystemClock) -> None:
-    """Submit, then tick once more: what can never start is reported at once.
-
-    Raises:
-        ClusterError: No job can drive the sweep; nothing was submitted.
-    """
+    """Submit, then tick once more: what can never start is reported at once."""
     try:
         driver.detach()
     except ClusterError as error:
@@ -279,13 +265,7 @@ def _print_search(session: Session, state: SweepState) -> None:
 
 
 def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) -> str:
-    """That the sweep has ended, and what would extend it.
-
-    Args:
-        state: Of the sweep.
-        trials: Its `budget.trials`.
-        enqueued: How many configurations wait.
-    """
+    """That the sweep has ended, and what would extend it."""
     scheduler = state.started.identity.get("scheduler", {}) if state.started else {}
     growing = [f"scheduler.{key}" for key in scheduler_traits(scheduler.get("name", "")).extendable]
     # Its first word is the key of a budget that is used up.
@@ -314,11 +294,11 @@ def _from_scratch(trials: Sequence[int]) -> str:
 
 def _command(spec_path: Path, *, results: Path | None, cluster: str | None, overrides: Sequence[str]) -> str:
     """The command line that resumes the sweep."""
-    words = ["hpcsweep", "launch", str(spec_path)]
-    words += ["--results", str(results)] if results else []
-    words += ["--cluster", cluster] if cluster else []
-    words += [word for override in overrides for word in ("--set", override)]
-    return shell_join(words)
+    argv = ["hpcsweep", "launch", str(spec_path)]
+    argv += ["--results", str(results)] if results else []
+    argv += ["--cluster", cluster] if cluster else []
+    argv += [argument for override in overrides for argument in ("--set", override)]
+    return shell_join(argv)
 
 
 def _print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:

@@ -10,8 +10,7 @@ from typing import Final
 import msgspec
 import typer
 
-from hpcsweep.cli.exit_codes import errors_exit, prefix_errors
-from hpcsweep.cli.sanitize import hide
+from hpcsweep.cli.terminal import errors_exit, hide, prefix_errors
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.protocols import BracketPlan, SchedulerPlan
 from hpcsweep.core.state import SweepState

@@ -1,30 +1,35 @@
-"""What `launch` shows while it runs: a live table on a terminal, plain lines elsewhere."""
+"""What `launch` shows while it runs: a live table or plain lines, and when the sweep will end."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from hpcsweep.cli.sanitize import raw, sanitize
+from hpcsweep.cli.terminal import raw, sanitize
 from hpcsweep.core.cluster_protocol import Phase
 from hpcsweep.core.events import AnyEvent, RunFinished, RunRetried
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import FACTS
+from hpcsweep.core.protocols import BracketPlan, SchedulerPlan
 from hpcsweep.core.text import plural
+from hpcsweep.session.algorithms import make_scheduler
+from hpcsweep.spec import SweepSpec
 from hpcsweep.views.format import (
     best_text,
     bracket_text,
     config_text,
     cost,
+    duration,
     runs_text,
     warning_lines,
 )
-from hpcsweep.views.progress import RungCounts, journal_counts
+from hpcsweep.views.progress import RungCount, RungCounts, SweepProgress, journal_counts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,31 +43,20 @@ LOG_INTERVAL_S = 2.0
 NEWEST_SHOWN = 8
 
 
-class Progress(Protocol):
-    """Receives every event, and the driver after each tick."""
+class Progress:
+    """Receives every event, and the driver after each tick; shows nothing itself."""
 
-    def event(self, event: AnyEvent) -> None: ...
-    def tick(self, driver: Driver) -> None: ...
+    def event(self, event: AnyEvent) -> None:
+        """Take note of an event."""
+
+    def tick(self, driver: Driver) -> None:
+        """Show how the sweep stands."""
 
     def restart(self) -> None:
         """All events will come again."""
-        ...
 
 
-class Quiet:
-    """Shows nothing."""
-
-    def event(self, event: AnyEvent) -> None:
-        """Nothing to show."""
-
-    def tick(self, driver: Driver) -> None:
-        """Nothing to show."""
-
-    def restart(self) -> None:
-        """Nothing to show."""
-
-
-class LogDisplay:
+class LogDisplay(Progress):
     """A line for each change, and one for each new warning; for logs and pipes."""
 
     def __init__(self) -> None:
@@ -109,7 +103,7 @@ class LogDisplay:
         typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {line}"))
 
 
-class LiveDisplay:
+class LiveDisplay(Progress):
     """A table of brackets and rungs, refreshed after each tick."""
 
     def __init__(self, live: Live) -> None:
@@ -161,7 +155,7 @@ def _failure(run: RunFinished) -> str:
 def progress(*, quiet: bool) -> Iterator[Progress]:
     """The display that fits where standard output goes."""
     if quiet:
-        yield Quiet()
+        yield Progress()
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.live import Live
@@ -170,3 +164,123 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
             yield LiveDisplay(live)
     else:
         yield LogDisplay()
+
+
+class Plan(NamedTuple):
+    """What a sweep is to do: as its scheduler plans it, within its budget."""
+
+    scheduler: SchedulerPlan
+    repeats: int = 1
+    gpu_hours: float | None = None
+    time_s: float | None = None
+
+
+class RemainingWork(NamedTuple):
+    """Work that is left at most: runs, and units of resource."""
+
+    runs: int
+    units: int
+
+
+def plan_of(spec: SweepSpec) -> Plan:
+    """The plan of a spec."""
+    budget = spec.budget
+    return Plan(make_scheduler(spec).plan(budget.trials), spec.repeats, budget.gpu_hours, budget.time)
+
+
+def remaining_work(plan: Plan, progress: SweepProgress) -> RemainingWork | None:
+    """What is left at most; None if that is open-ended.
+
+    A bracket that starts no more trials shrinks with those that it has, and a run without a value
+    is not promoted to the next rung.
+    """
+    final = progress.state.no_more_trials is not None
+    scheduler = plan.scheduler
+    if scheduler.population or not all(bracket.sizes for bracket in scheduler.brackets):
+        return None
+    if not scheduler.brackets or (scheduler.iterations is None and scheduler.starts is None and not final):
+        return None
+    runs = units = 0
+    brackets = progress.rungs.brackets()
+    for index, bracket in enumerate(_planned(scheduler)):
+        counts = brackets.pop(index, [])
+        if final:
+            bracket = bracket.shrunk(counts[0].runs // plan.repeats if counts else 0, eta=scheduler.eta)
+        of_bracket = _remaining_in(bracket, counts, repeats=plan.repeats)
+        runs, units = runs + of_bracket.runs, units + of_bracket.units
+        if final and not brackets:
+            break
+    return RemainingWork(runs, units)
+
+
+def _planned(plan: SchedulerPlan) -> Iterator[BracketPlan]:
+    """Each bracket, in order, until the last one."""
+    starts = plan.starts
+    for index in count():
+        if plan.iterations is not None and index >= plan.iterations * len(plan.brackets):
+            return
+        bracket = plan.brackets[index % len(plan.brackets)]
+        if starts is not None:
+            bracket = bracket.shrunk(starts, eta=plan.eta)
+            starts -= bracket.sizes[0]
+        yield bracket
+        if starts == 0:
+            return
+
+
+def _remaining_in(bracket: BracketPlan, counts: Sequence[RungCount], *, repeats: int) -> RemainingWork:
+    runs = units = below = 0
+    most_below: int | None = None
+    for rung, (size, resource) in enumerate(zip(bracket.sizes, bracket.resources, strict=True)):
+        now = counts[rung] if rung < len(counts) else RungCount(resource)
+        most = size * repeats if most_below is None else min(size * repeats, most_below)
+        most = max(most, now.runs)
+        runs += most - now.ended
+        units += (most - now.ended) * (resource - below)
+        most_below, below = most - now.failed - now.stopped, resource
+    return RemainingWork(runs, units)
+
+
+def format_throughput(progress: SweepProgress, *, now: float) -> str:
+    """For example `3634 runs/h`; empty while unknown."""
+    recent = progress.throughput(now=now)
+    if recent is None:
+        return ""
+    hourly = recent.runs * 3600
+    return f"{hourly:,.0f} runs/h" if hourly >= 100 else f"{hourly:.3g} runs/h"
+
+
+def format_eta(plan: Plan | None, progress: SweepProgress, *, now: float) -> str:
+    """What is left and when it will end, in words; empty once it has ended."""
+    state = progress.state
+    if state.ended is not None:
+        return ""
+    if state.stopping is not None or state.pausing is not None:
+        return "when the runs under way have ended"
+    if plan is None:
+        return "unknown: the folder's sweep.yaml cannot be read"
+    recent = progress.throughput(now=now)
+    work = remaining_work(plan, progress)
+    what = "open-ended"
+    if work is not None:
+        what = f"{plural(work.runs, 'run')} left"
+        what = f"about {what}" if plan.scheduler.estimated else f"at most {what}"
+    ends: list[tuple[float, str]] = []
+    if work is not None and recent is not None and recent.units > 0:
+        ends.append((work.units / recent.units, ""))
+    if plan.time_s is not None and state.started is not None:
+        ends.append((max(0.0, state.started.at + plan.time_s - now), " by budget.time"))
+    if plan.gpu_hours is not None and recent is not None and recent.gpu_s > 0:
+        seconds = (plan.gpu_hours * 3600 - state.spent_gpu_s) / recent.gpu_s
+        ends.append((max(0.0, seconds), " by budget.gpu_hours"))
+    if not ends:
+        return what
+    seconds, why = min(ends)
+    return f"in about {duration(round(seconds))}, {_clock(now + seconds, now=now)}{why}; {what}"
+
+
+def _clock(at: float, *, now: float) -> str:
+    """The time of the day, with the day if that is another one."""
+    then, today = time.localtime(at), time.localtime(now)
+    other = (then.tm_year, then.tm_yday) != (today.tm_year, today.tm_yday)
+    return time.strftime("%a %d %b %H:%M" if other else "%H:%M", then)

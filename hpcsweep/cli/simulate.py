@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from hpcsweep.cli.exit_codes import NO_VALUE, errors_exit, prefix_errors
-from hpcsweep.cli.sanitize import json_text, raw, sanitize
+from hpcsweep.cli.terminal import NO_VALUE, errors_exit, json_text, prefix_errors, print_table, raw, sanitize
 from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
 from hpcsweep.options import format_duration
@@ -29,7 +28,7 @@ from hpcsweep.simulation import (
     simulate,
     synthetic_curve,
 )
-from hpcsweep.simulation.plot import write_plot
+from hpcsweep.simulation.comparison import write_plot
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.files import is_stdout
 from hpcsweep.views.format import config_text, number
@@ -60,11 +59,7 @@ class SimulateOptions(NamedTuple):
 
 
 def run(spec_path: Path, options: SimulateOptions, *, json: bool) -> None:
-    """Simulate the sweep, or variants of it, and print what it took.
-
-    Raises:
-        typer.Exit: Code 1 if no value came, 2 if the request or the spec is wrong.
-    """
+    """Simulate the sweep, or variants of it, and print what it took."""
     with errors_exit():
         if options.objective is not None and options.curves is not None:
             raise SpecError("--curves: give either it or --objective")
@@ -74,24 +69,24 @@ def run(spec_path: Path, options: SimulateOptions, *, json: bool) -> None:
             raise SpecError("--results: holds a single sweep: not with --compare or --repeat")
         chosen = _make_variants(spec_path, options)
         with prefix_errors(spec_path):
-            for one in chosen:
-                validate(one.spec)
+            for variant in chosen:
+                validate(variant.spec)
         spec = chosen[0].spec
         curve = _curve(options)
         with prefix_errors(spec_path):
-            found = _compare(chosen, curve, options, quiet=json)
+            comparison = _compare(chosen, curve, options, quiet=json)
         output = options.output
         if options.comparisons and output is None:
             output = Path(f"{spec.name}-compared.html")
         if output is not None:
-            write_plot(found, output)
+            write_plot(comparison, output)
         if json:
-            typer.echo(_json(found, output))
+            typer.echo(_json(comparison, output))
         elif output is None or not is_stdout(output):
-            _print(found, spec, options)
+            _print(comparison, spec, options)
             if output is not None:
                 typer.echo(f"plot: {output}")
-        if all(row.value is None for row in found.rows):
+        if all(row.value is None for row in comparison.rows):
             raise typer.Exit(NO_VALUE)
 
 
@@ -119,8 +114,8 @@ def _compare(
     first = chosen[0].spec
     seed = first.searcher.seed if options.seed is None else options.seed
     if options.results is not None:
-        one = simulate(first, curve(first), seed=seed, folder=options.results)
-        return compare_results(first, {chosen[0].name: [one]})
+        result = simulate(first, curve(first), seed=seed, folder=options.results)
+        return compare_results(first, {chosen[0].name: [result]})
     show = sys.stderr.isatty() and not quiet
 
     def progress(name: str, seed: int) -> None:
@@ -144,16 +139,16 @@ def _show_on_one_line(text: str) -> None:
 # --------------------------------------------------------------------------- what is printed
 
 
-def _print(found: Comparison, spec: SweepSpec, options: SimulateOptions) -> None:
-    runs = found.rows[0].runs
+def _print(comparison: Comparison, spec: SweepSpec, options: SimulateOptions) -> None:
+    runs = comparison.rows[0].runs
     seeds = f"seed {runs[0].seed}" if len(runs) == 1 else f"seeds {runs[0].seed} to {runs[-1].seed}"
     typer.echo(f"{spec.name}: {_objective(options)}; {seeds}; {runs[0].places} {_places(runs[0])}")
     if options.comparisons:
-        _print_table(found)
+        _print_table(comparison)
     elif len(runs) > 1:
-        _print_medians(runs, found.metric)
+        _print_medians(runs, comparison.metric)
     else:
-        _print_one(runs[0], found.metric)
+        _print_one(runs[0], comparison.metric)
 
 
 def _objective(options: SimulateOptions) -> str:
@@ -217,25 +212,28 @@ def _print_medians(runs: Sequence[SimulationResult], metric: str) -> None:
             typer.echo(f"  {name:<17} {middle} ({shown(min(numbers))} to {shown(max(numbers))})")
 
 
-def _print_table(found: Comparison) -> None:
-    head = ("", f"best {found.metric}", "time to target", "makespan", _hours(found.rows[0].runs[0]), "idle")
-    lines = [head]
-    for row in found.rows:
-        lines.append(
-            (
-                row.name,
-                "none" if row.value is None else number(row.value),
-                "none" if row.target_s is None else _time(row.target_s),
-                _time(row.makespan_s),
-                f"{row.hours:.4g}",
-                f"{row.idle:.1%}",
-            )
+def _print_table(comparison: Comparison) -> None:
+    head = (
+        "",
+        f"best {comparison.metric}",
+        "time to target",
+        "makespan",
+        _hours(comparison.rows[0].runs[0]),
+        "idle",
+    )
+    rows = [
+        (
+            row.name,
+            "none" if row.value is None else number(row.value),
+            "none" if row.target_s is None else _time(row.target_s),
+            _time(row.makespan_s),
+            f"{row.hours:.4g}",
+            f"{row.idle:.1%}",
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for name, *others in lines:
-        cells = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
-        typer.echo("  ".join([name.ljust(widths[0]), *cells]))
-    count = len(found.rows[0].runs)
+        for row in comparison.rows
+    ]
+    print_table([head, *rows])
+    count = len(comparison.rows[0].runs)
     each = f"medians of {count} seeds; " if count > 1 else ""
     typer.echo(f"{each}the target of a seed is the worst final value of all variants")
 
@@ -248,14 +246,14 @@ def _time(seconds: float) -> str:
     return format_duration(round(seconds))
 
 
-def _json(found: Comparison, plot: Path | None) -> str:
+def _json(comparison: Comparison, plot: Path | None) -> str:
     rows: list[dict[str, Any]] = []
-    for row in found.rows:
+    for row in comparison.rows:
         medians = {field: getattr(row, field) for field in row.__struct_fields__ if field != "runs"}
         rows.append(medians | {"simulations": [run.plain() for run in row.runs]})
     document = {
-        "metric": found.metric,
-        "mode": "min" if found.minimise else "max",
+        "metric": comparison.metric,
+        "mode": "min" if comparison.minimise else "max",
         "variants": rows,
         "plot": None if plot is None else str(plot),
     }

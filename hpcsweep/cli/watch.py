@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.live import Live
 
 from hpcsweep.cli.dashboard import Dashboard
-from hpcsweep.cli.eta import Plan, plan_of
-from hpcsweep.cli.exit_codes import INTERRUPTED, errors_exit
-from hpcsweep.cli.sanitize import raw
+from hpcsweep.cli.progress import Plan, plan_of
 from hpcsweep.cli.status import ask_liveness, queue_of, status
+from hpcsweep.cli.terminal import INTERRUPTED, errors_exit, raw
 from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
 from hpcsweep.core.cluster_protocol import SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.core.models import BatchState
@@ -37,11 +36,7 @@ _LIVENESS_S: Final = 30.0
 
 
 def watch(path: Path, *, every: float) -> None:
-    """Show the dashboard until the sweep has ended, then print what `status` prints.
-
-    Raises:
-        typer.Exit: Code 2 if there is no terminal to draw on or no sweep to see, 130 at Ctrl-C.
-    """
+    """Show the dashboard until the sweep has ended, then print what `status` prints."""
     with errors_exit():
         console = Console(file=raw(sys.stdout))
         if not sys.stdout.isatty() or console.is_dumb_terminal:
@@ -106,11 +101,7 @@ class LiveQueue:
         log.propagate = False
 
     def __call__(self, batches: Sequence[BatchState]) -> Mapping[TaskId, TaskState]:
-        """What the queues show of their tasks.
-
-        Raises:
-            ClusterUnavailable: One is not there, or did not answer.
-        """
+        """What the queues show of their tasks."""
         shown: dict[TaskId, TaskState] = {}
         for name in dict.fromkeys(batch.cluster for batch in batches):
             queue = self._queue(name)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shlex
+import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,8 +19,7 @@ from hpcsweep.cluster import CLUSTERS, FALLBACK
 from hpcsweep.cluster.backend import Backend, SweepRequest, find_backend, options_of
 from hpcsweep.core.cluster_protocol import Cluster, TaskResources
 from hpcsweep.core.text import plural, shell_join, shell_quote
-from hpcsweep.doctor.filesystem import filesystem_findings, nearest_folder
-from hpcsweep.doctor.probe_checks import probe_findings
+from hpcsweep.doctor.probe_job import probe_findings
 from hpcsweep.errors import (
     ClusterUnavailable,
     Finding,
@@ -31,6 +34,7 @@ from hpcsweep.errors import (
 from hpcsweep.session.preparation import check_training_code
 from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.spec import SweepSpec
+from hpcsweep.store.files import fsync_dir, rename, write_all
 
 #: Variables set by hand that decide which Slurm and which package are found.
 _KEPT_VARIABLES: Final = ("SLURM_CONF", "PYTHONPATH")
@@ -88,11 +92,11 @@ class Doctor:
         if self._spec is None:
             self._cluster = backend.connect(SweepRequest(), options).cluster
             return
-        place, findings = resolve_findings(self._spec, name=name)
+        target, findings = resolve_findings(self._spec, name=name)
         yield from findings
         yield training_code_finding(self._spec)
-        if place is not None and not any(finding.level is Level.FAILURE for finding in findings):
-            self._cluster = place.cluster
+        if target is not None and not any(finding.level is Level.FAILURE for finding in findings):
+            self._cluster = target.cluster
 
     def probe_findings(self, *, wait_s: float) -> Iterator[Finding]:
         """What only a test job can find out; nothing of it remains."""
@@ -135,7 +139,7 @@ def crontab_line(spec: Path | None, *, results: Path, overrides: Sequence[str]) 
     """
     argv = [sys.executable, "-m", "hpcsweep", "launch", "SPEC" if spec is None else str(spec.absolute())]
     argv += ["--results", str(results.absolute()), "--once", "--quiet"]
-    argv += [word for override in overrides for word in ("--set", override)]
+    argv += [argument for override in overrides for argument in ("--set", override)]
     kept = [f"{name}={shell_quote(os.environ[name])}" for name in _KEPT_VARIABLES if os.environ.get(name)]
     command = f"cd {shell_quote(os.getcwd())} && {' '.join([*kept, shell_join(argv)])}"
     # cron ends the command at a bare % sign.
@@ -145,27 +149,27 @@ def crontab_line(spec: Path | None, *, results: Path, overrides: Sequence[str]) 
 def resolve_findings(spec: SweepSpec, *, name: str) -> tuple[Target | None, list[Finding]]:
     """Where the sweep runs (None if it cannot), with findings on template and resources."""
     try:
-        place = resolve_target(spec, name=name)
+        target = resolve_target(spec, name=name)
     except SpecError as error:
         return None, [failure("spec", problem, FIX) for problem in error.problems]
-    found = []
-    if place.cluster.template:
-        found.append(good("template", f"{place.cluster.template} renders"))
+    findings = []
+    if target.cluster.template:
+        findings.append(good("template", f"{target.cluster.template} renders"))
     try:
-        problems = place.problems(max_gpus=spec.cluster.max_gpus)
+        problems = target.problems(max_gpus=spec.cluster.max_gpus)
     except ClusterUnavailable as error:
-        return place, [*found, failure("resources", one_line(str(error)), "try again when Slurm answers")]
+        return target, [*findings, failure("resources", one_line(str(error)), "try again when Slurm answers")]
     if problems:
-        return place, [*found, *(failure("resources", problem, FIX) for problem in problems)]
-    found.append(good("resources", f"{format_resources(place.shape)} of one task: fits"))
-    held = place.allocation()
+        return target, [*findings, *(failure("resources", problem, FIX) for problem in problems)]
+    findings.append(good("resources", f"{format_resources(target.shape)} of one task: fits"))
+    held = target.allocation()
     if held.why:
         advice = "max_gpus and budget.gpu_hours count what is held"
-        found.append(warning("whole nodes", place.allocation_note(held), advice))
-    ticks, _, advice = place.tick_note().partition("; ")
+        findings.append(warning("whole nodes", target.allocation_note(held), advice))
+    ticks, _, advice = target.tick_note().partition("; ")
     if ticks:
-        found.append(warning("tick jobs", f"with --detach, {ticks}", advice))
-    return place, found
+        findings.append(warning("tick jobs", f"with --detach, {ticks}", advice))
+    return target, findings
 
 
 def training_code_finding(spec: SweepSpec) -> Finding:
@@ -186,3 +190,132 @@ def format_resources(shape: TaskResources) -> str:
     parts += [] if shape.mem_mib is None else [f"{shape.mem_mib} MiB"]
     parts += [] if shape.time_s is None else [f"{shape.time_s / 60:g} min"]
     return ", ".join(parts)
+
+
+#: Seen by every node that mounts them.
+SHARED: Final = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "wekafs", "panfs", "afs", "9p")
+#: Where node-local scratch is, whatever its filesystem.
+LOCAL_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+SLOW_S: Final = 1.0
+LOW_GIB, LEAST_GIB = 5.0, 0.1
+LOW_FILES, LEAST_FILES = 50_000, 1_000
+ELSEWHERE: Final = "give another folder with --results"
+
+
+def nearest_folder(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def filesystem_findings(folder: Path, *, nodes: bool) -> Iterator[Finding]:
+    """Findings about the filesystem of this existing folder, which other machines see if `nodes`."""
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=".hpcsweep-doctor-", dir=folder))
+    except OSError as error:
+        yield failure("results", f"{folder} cannot be written: {error.strerror}", ELSEWHERE)
+        return
+    try:
+        yield good("results", f"{folder} can be written")
+        yield type_finding(folder, nodes=nodes)
+        yield _space_finding(folder)
+        yield from _operation_findings(scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def type_finding(folder: Path, *, nodes: bool) -> Finding:
+    kind = filesystem_type(folder)
+    if not nodes:
+        return good("filesystem", kind)
+    if kind.startswith(SHARED):
+        return good("filesystem", f"{kind}, a network filesystem")
+    resolved = folder.resolve()
+    local = next((top for top in LOCAL_FOLDERS if resolved.is_relative_to(top)), None)
+    what = f"{kind}, below {local}" if local else f"{kind}, a local filesystem"
+    return warning("filesystem", f"{what}: compute nodes may not see it", f"make sure, or {ELSEWHERE}")
+
+
+def filesystem_type(folder: Path) -> str:
+    """Its type as the kernel names it, `unknown` where that cannot be read."""
+    path, found = folder.resolve(), ("", "unknown")
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return found[1]
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        # Blanks in a mount point are written as \040; a later mount hides an earlier one.
+        point = fields.split()[4].replace("\\040", " ")
+        if path.is_relative_to(point) and len(point) >= len(found[0]):
+            found = (point, rest.split()[0])
+    return found[1]
+
+
+def _space_finding(folder: Path) -> Finding:
+    """Of the filesystem as a whole: quotas do not show here but in what writing says."""
+    stat = os.statvfs(folder)
+    gib, files = stat.f_bavail * stat.f_frsize / 2**30, stat.f_favail
+    counted = stat.f_files > 0  # some filesystems have no fixed number of inodes
+    message = f"{gib:.1f} GiB free" + (f", {files} files" if counted else "")
+    if gib < LEAST_GIB or (counted and files < LEAST_FILES):
+        return failure("space", message, f"free some, or {ELSEWHERE}")
+    if gib < LOW_GIB or (counted and files < LOW_FILES):
+        advice = "checkpoints may fill that: lower train.keep_checkpoints, or free some"
+        return warning("space", message, advice)
+    return good("space", f"{message} (your own quota may be less)")
+
+
+def _operation_findings(scratch: Path) -> Iterator[Finding]:
+    """What every journal and every result relies on, tried."""
+    done = []
+    for what, action in (
+        ("rename over a file", _rename_over),
+        ("exclusive create", _create_exclusively),
+        ("fsync", _fsync),
+    ):
+        began = time.monotonic()
+        try:
+            problem = action(scratch)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        seconds = time.monotonic() - began
+        if problem:
+            yield failure("files", f"{what} does not work here: {problem}", ELSEWHERE)
+        elif seconds > SLOW_S:
+            advice = f"every event of a sweep waits so long; {ELSEWHERE}"
+            yield warning("files", f"{what} took {seconds:.1f} s", advice)
+        else:
+            done.append(what)
+    if done:
+        yield good("files", f"{', '.join(done)}: as they must be")
+
+
+def _rename_over(scratch: Path) -> str:
+    old, new = scratch / "renamed", scratch / "new"
+    old.write_bytes(b"old")
+    new.write_bytes(b"new")
+    rename(new, old)
+    return "the old file is still there" if old.read_bytes() != b"new" or new.exists() else ""
+
+
+def _create_exclusively(scratch: Path) -> str:
+    path = scratch / "exclusive"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+    os.close(os.open(path, flags, 0o644))
+    try:
+        os.close(os.open(path, flags, 0o644))
+    except OSError as error:
+        return "" if error.errno == errno.EEXIST else error.strerror or str(error)
+    return "a second one succeeds too"
+
+
+def _fsync(scratch: Path) -> str:
+    fd = os.open(scratch / "synced", os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        write_all(fd, b"x" * 4096)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fsync_dir(scratch)
+    return ""

@@ -1,4 +1,4 @@
-"""`python -m hpcsweep.doctor.probe BATCH_FOLDER`: the test job, which reports what a compute node sees.
+"""`python -m hpcsweep.doctor.probe BATCH_FOLDER`: the test job, and what its report from a node means.
 
 It answers each `ping` file in the batch's results folder with a `pong`, and records the signals that reach
 it, until it is cancelled or its time is over. Imports little, as it runs on a compute node.
@@ -14,15 +14,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 import hpcsweep
 from hpcsweep.bootstrap import use_utf8
 from hpcsweep.cluster.local.cluster import nvidia_gpus
+from hpcsweep.errors import Finding, failure, good, one_line, warning
 from hpcsweep.store.files import read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 
@@ -180,6 +182,100 @@ def _import_problem(module: str) -> str:
         return f"importing it took longer than {IMPORT_S:.0f} s"
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return lines[-1] if done.returncode else ""
+
+
+# --------------------------------------------------------------------------- findings of its report
+
+#: Clock differences up to this do not matter.
+CLOCK_S: Final = 10.0
+
+
+class RoundTrip(NamedTuple):
+    """The time of a file to the node and the answer back.
+
+    Attributes:
+        seconds: Both ways, by the local clock.
+        ahead_s: How far the node's clock is ahead, with an error of half of `seconds`.
+    """
+
+    seconds: float
+    ahead_s: float
+
+
+def name_finding(asked: str, shown: str) -> Finding:
+    """Whether jobs keep the names that they were submitted with."""
+    if shown == asked:
+        return good("job names", "squeue shows jobs by the name that they were submitted with")
+    message = f"asked for {asked}, and squeue shows {shown or 'no name'}"
+    advice = "sweeps go by job id and folder, and run all the same; look for their jobs by id or folder (%Z)"
+    return warning("job names", f"{message}: this site changes names", advice)
+
+
+def interpreter_finding(report: ProbeReport) -> Finding:
+    message = f"{report.node} has Python {report.python}, hpcsweep {report.version}"
+    if report.version == hpcsweep.__version__:
+        return good("interpreter", f"{message} as here")
+    advice = "install the same version there, or give another cluster.python"
+    return failure(
+        "interpreter", f"{message} from {report.package}, and here is {hpcsweep.__version__}", advice
+    )
+
+
+def files_findings(report: ProbeReport, trips: Sequence[RoundTrip], *, grace_s: float) -> Iterator[Finding]:
+    """Whether both sides see each other's files, how soon, and how far their clocks differ."""
+    if not trips:
+        message = f"{report.node} wrote its report, but then did not answer within the time"
+        yield failure(
+            "shared files", message, "run it again; if it stays so, give another folder with --results"
+        )
+        return
+    slowest = max(trip.seconds for trip in trips)
+    message = f"a file from here to {report.node} and its answer back took at most {_format_seconds(slowest)}"
+    if report.late_s > 1:
+        message += f"; one from before the job was seen {_format_seconds(report.late_s)} late"
+    if slowest > grace_s:
+        advice = f"set cluster.grace: {round(2 * slowest)}, or results are taken for lost that only come late"
+        yield failure("shared files", message, advice)
+    elif slowest > grace_s / 4:
+        yield warning("shared files", message, f"set cluster.grace: {round(4 * slowest)} to be sure")
+    else:
+        yield good("shared files", message)
+    best = min(trips, key=lambda trip: trip.seconds)
+    certain = abs(best.ahead_s) - best.seconds / 2
+    if certain > CLOCK_S:
+        way = "ahead of" if best.ahead_s > 0 else "behind"
+        message = f"that of {report.node} is {_format_seconds(abs(best.ahead_s))} {way} this one"
+        yield warning("clock", message, "tell the admins; times in reports are off by so much")
+
+
+def gpus_finding(report: ProbeReport, *, gpus: int) -> Finding:
+    visible = None if report.devices is None else [name for name in report.devices.split(",") if name.strip()]
+    seen = len(report.gpus) if visible is None else len(visible)
+    devices = "is not set" if visible is None else f"is {report.devices!r}"
+    listed = ", ".join(report.gpus) or "none"
+    message = f"asked for {gpus}; CUDA_VISIBLE_DEVICES {devices}, nvidia-smi lists {listed}"
+    if seen < gpus:
+        return failure(
+            "GPUs on the node", message, "ask the admins how GPUs are asked for; cluster.options passes it on"
+        )
+    return good("GPUs on the node", message)
+
+
+def submission_finding(report: ProbeReport, *, cron: str) -> Finding:
+    """Whether jobs can drive a sweep, without a process that stays."""
+    if not report.submits and not report.drives:
+        return good("submitting from nodes", f"{report.node} may submit: `launch --detach` works")
+    why = (
+        f"{report.node} may not submit ({one_line(report.submits)})"
+        if report.submits
+        else f"the package cannot be used on {report.node} ({report.drives})"
+    )
+    advice = f"keep `launch` running under nohup or tmux, or put this into {cron}"
+    return warning("submitting from nodes", f"{why}: `launch --detach` will not work here", advice)
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 if __name__ == "__main__":

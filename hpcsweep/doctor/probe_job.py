@@ -1,4 +1,4 @@
-"""Submits one small test job through the sweep's own template, talks to it by files, and removes it."""
+"""Runs one small test job, submitted through the sweep's own template, and turns its report into findings."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import Final, cast
 
 import msgspec
 
 from hpcsweep.core.cluster_protocol import (
     Batch,
     BlockKind,
+    Cluster,
     Phase,
     ProbeCluster,
     SubmittedBatch,
@@ -25,8 +26,19 @@ from hpcsweep.core.cluster_protocol import (
     TaskResources,
     TaskState,
 )
-from hpcsweep.doctor.probe import ROOT_PREFIX, ProbeFiles, ProbeReport, ProbeTask
-from hpcsweep.errors import ClusterError, ClusterUnavailable
+from hpcsweep.doctor.probe import (
+    ROOT_PREFIX,
+    ProbeFiles,
+    ProbeReport,
+    ProbeTask,
+    RoundTrip,
+    files_findings,
+    gpus_finding,
+    interpreter_finding,
+    name_finding,
+    submission_finding,
+)
+from hpcsweep.errors import ClusterError, ClusterUnavailable, Finding, failure, good, one_line, warning
 from hpcsweep.store.batch import read_excerpt
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
@@ -61,18 +73,6 @@ class ProbeFailed(Exception):
         self.waited = waited
 
 
-class RoundTrip(NamedTuple):
-    """The time of a file to the node and the answer back.
-
-    Attributes:
-        seconds: Both ways, by the local clock.
-        ahead_s: How far the node's clock is ahead, with an error of half of `seconds`.
-    """
-
-    seconds: float
-    ahead_s: float
-
-
 class ProbeJob:
     """A test job; made and removed by `run_probe`."""
 
@@ -91,11 +91,7 @@ class ProbeJob:
         return self._batch.folder
 
     def start(self) -> None:
-        """Write its task and submit it.
-
-        Raises:
-            ClusterError: Slurm does not take it; the message has its words.
-        """
+        """Write its task and submit it."""
         batch, files = self._batch, self._files
         make_dirs(files.folder)
         script = batch.folder / "held.sbatch"
@@ -115,11 +111,7 @@ class ProbeJob:
         )
 
     def wait_for_report(self, *, wait_s: float) -> ProbeReport:
-        """Wait for its report.
-
-        Raises:
-            ProbeFailed: It still waits after `wait_s`, or ended without a readable report.
-        """
+        """Wait for its report."""
         began = time.monotonic()
         started = ended = stuck = 0.0
         while self._files.report.name not in self._files.names():
@@ -127,9 +119,8 @@ class ProbeJob:
             state = self._poll()
             if state is None:
                 if now - began > wait_s:
-                    raise ProbeFailed(
-                        f"Slurm does not show it, {wait_s:g} s after it was submitted", waited=True
-                    )
+                    why = f"Slurm does not show it, {wait_s:g} s after it was submitted"
+                    raise ProbeFailed(why, waited=True)
             elif state.phase is Phase.PENDING:
                 stuck = (stuck or now) if state.block is BlockKind.IMPOSSIBLE else 0.0
                 if stuck and now - stuck >= NEVER_S:
@@ -198,14 +189,12 @@ class ProbeJob:
         self._poll()
         return self._cluster.shown_name(self._live)
 
-    def remaining_jobs(self) -> list[str]:
-        """Ids of its active jobs, whatever their names.
-
-        Raises:
-            ClusterUnavailable: Slurm did not answer.
-        """
+    def remaining_jobs(self) -> list[str] | None:
+        """Ids of its active jobs, whatever their names; None if Slurm does not answer."""
         known = [self._live.job] if self._live is not None else []
-        return self._cluster.find_jobs(self._batch.folder, names=(self._batch.name,), known=known)
+        with contextlib.suppress(ClusterUnavailable):
+            return self._cluster.find_jobs(self._batch.folder, names=(self._batch.name,), known=known)
+        return None
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """Cancel these jobs and all with its names; does nothing if Slurm does not answer."""
@@ -252,13 +241,7 @@ class ProbeNotRemoved(ClusterError):
 
 @contextlib.contextmanager
 def run_probe(cluster: ProbeCluster, backend: str, below: Path, *, gpus: int) -> Iterator[ProbeJob]:
-    """A test job, not yet submitted; its jobs and files are removed when the block ends.
-
-    Args:
-        cluster: As the sweep uses it.
-        backend: The name of its backend.
-        below: An existing folder on the filesystem of the results.
-        gpus: GPUs of its task.
+    """A test job, not yet submitted, with its files `below`; all of it is removed when the block ends.
 
     Raises:
         ProbeNotRemoved: It could not be removed.
@@ -271,14 +254,14 @@ def run_probe(cluster: ProbeCluster, backend: str, below: Path, *, gpus: int) ->
     try:
         yield job
     finally:
-        with _ignore_signals():
+        with handle_signals(lambda number, frame: None, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             _remove(job, root)
 
 
 def _remove(job: ProbeJob, root: Path) -> None:
     deadline = time.monotonic() + REMOVAL_S
     job.cancel([])
-    while (left := _remaining_jobs(job)) != [] and time.monotonic() < deadline:
+    while (left := job.remaining_jobs()) != [] and time.monotonic() < deadline:
         job.cancel(left or [])
         time.sleep(0.5)
     if left != []:
@@ -291,25 +274,77 @@ def _remove(job: ProbeJob, root: Path) -> None:
         time.sleep(REMOVAL_POLL_S)
 
 
-def _remaining_jobs(job: ProbeJob) -> list[str] | None:
-    """Ids of the remaining jobs, None if Slurm does not answer."""
-    with contextlib.suppress(ClusterUnavailable):
-        return job.remaining_jobs()
-    return None
-
-
 @contextlib.contextmanager
-def _ignore_signals() -> Iterator[None]:
-    """Ignore Ctrl-C, TERM and HUP until the block ends."""
-
-    def ignore(signum: int, frame: FrameType | None) -> None:
-        return
-
-    before = {
-        number: signal.signal(number, ignore) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+def handle_signals(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """Have these signals handled so until the block ends."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def probe_findings(
+    probe_cluster: Cluster, name: str, below: Path, *, gpus: int, wait_s: float, crontab_line: str
+) -> Iterator[Finding]:
+    """Run a test job for at most `wait_s` in the queue; nothing of it remains after the last finding."""
+    cluster = cast("ProbeCluster", probe_cluster)
+    cron = f"{cluster.crontabs}: {crontab_line}"
+    with run_probe(cluster, name, below, gpus=gpus) as job:
+        began = time.monotonic()
+        try:
+            job.start()
+            report = job.wait_for_report(wait_s=wait_s)
+        except ProbeFailed as error:
+            yield _failed_finding(error, folder=job.folder)
+            return
+        except ClusterError as error:
+            message = f"could not be submitted: {one_line(str(error))}"
+            yield failure("canary", message, "fix this first: sweeps are submitted in the same way")
+            return
+        seconds = time.monotonic() - began
+        yield good("canary", f"ran on {report.node}, and reported {seconds:.0f} s after its submission")
+        shown = job.shown_name
+        if shown is not None:
+            yield name_finding(job.name, shown)
+        yield interpreter_finding(report)
+        trips = job.measure_trips()
+        yield from files_findings(report, trips, grace_s=cluster.grace_s)
+        if gpus:
+            yield gpus_finding(report, gpus=gpus)
+        yield submission_finding(report, cron=cron)
+        yield signals_finding(job, trip_s=max((trip.seconds for trip in trips), default=0.0))
+
+
+def _failed_finding(error: ProbeFailed, *, folder: Path) -> Finding:
+    if error.state is not None and error.state.block is BlockKind.IMPOSSIBLE:
+        return failure(
+            "canary", str(error), "change cluster or resources in the spec: a sweep would wait as long"
+        )
+    if error.waited:
+        advice = "it was cancelled; try again with a longer --wait, or when the queue is shorter"
+        return warning("canary", f"test job did not run: {error}", advice)
+    see = folder.parent.parent.parent
+    advice = f"make sure that nodes see {see}, have cluster.python and start it by the template"
+    return failure("canary", str(error), advice)
+
+
+def signals_finding(job: ProbeJob, *, trip_s: float) -> Finding:
+    """Whether signals before the end reach runs; cancels the test job."""
+    lost = []
+    try:
+        lost += [] if job.passes_warning(trip_s=trip_s) else ["USR2 (before a time limit)"]
+        lost += [] if job.passes_termination(trip_s=trip_s) else ["TERM (preemption, scancel)"]
+    except ClusterError as error:
+        return warning("signals", f"not tried: {one_line(str(error))}", "run doctor again")
+    if lost:
+        message = (
+            f"{' and '.join(lost)} did not reach the worker: runs lose what came after their last checkpoint"
+        )
+        return warning(
+            "signals",
+            message,
+            "end the template with {{ command }}, or hand signals on as default.sbatch shows",
+        )
+    return good("signals", "USR2 (before a time limit) and TERM (preemption, scancel) reach the worker")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 from hpcsweep.core.events import (
     AnyEvent,
@@ -29,14 +29,13 @@ from hpcsweep.core.protocols import (
     Promote,
     SchedulerPlan,
     Start,
-    Stop,
     fewest,
 )
 from hpcsweep.schedulers.asha_brackets import PromotionBracket, StoppingBracket
 from hpcsweep.schedulers.rungs import (
     check_resources,
     halving_bracket,
-    hyperband_bracket,
+    hyperband_brackets,
     max_asha_runs,
     rungs_refusal,
 )
@@ -44,47 +43,7 @@ from hpcsweep.schedulers.rungs import (
 #: Beyond so many trials nobody counts how many of them each bracket will have.
 _COUNTED: Final = 100_000
 
-
-class Bracket(Protocol):
-    """How the trials of one bracket go on.
-
-    Attributes:
-        first: Resource of a trial's first run.
-        dropped: Trials that will never be promoted, however others do; `trained`: those at the last rung.
-    """
-
-    first: int
-    dropped: list[int]
-    trained: list[int]
-
-    def limit(self, trials: int) -> None:
-        """No more than so many trials start in it, those that have started included."""
-        ...
-
-    def reset_dropped(self) -> None:
-        """More trials may start than was known: `dropped` begins anew, empty."""
-        ...
-
-    def apply(self, event: AnyEvent) -> None:
-        """Take note of what happened to one of its trials."""
-        ...
-
-    def promotions(self, limit: int) -> list[Promote]:
-        """At most `limit` promotions that can be made now, the most advanced rung first."""
-        ...
-
-    def stops(self) -> list[Stop]:
-        """Running trials that are to end now."""
-        ...
-
-    def extend(self, resources: tuple[int, ...]) -> None:
-        """Go on with these rungs, the first of which are its own."""
-        ...
-
-    @property
-    def open(self) -> bool:
-        """Whether a run that goes on may lead to a promotion or a stop."""
-        ...
+Bracket: TypeAlias = PromotionBracket | StoppingBracket
 
 
 class ASHA:
@@ -300,7 +259,5 @@ class ASHA:
 
 def _hyperband_weights(top: int, eta: int) -> list[int]:
     """For each rung, how many trials Hyperband starts there; `top` is the number of the last rung."""
-    return [
-        hyperband_bracket(top - rung, min_resource=1, max_resource=eta**top, eta=eta).sizes[0]
-        for rung in range(top + 1)
-    ]
+    brackets = hyperband_brackets(min_resource=1, max_resource=eta**top, eta=eta)
+    return [bracket.sizes[0] for bracket in brackets]

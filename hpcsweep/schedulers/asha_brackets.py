@@ -17,7 +17,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.protocols import Promote, Stop
-from hpcsweep.schedulers.bracket import PromotionCandidates
+from hpcsweep.schedulers.rungs import PromotionCandidates
 
 
 class PromotionBracket:
@@ -37,6 +37,7 @@ class PromotionBracket:
         self._running: list[int] = []
         #: How many trials start in it at most; None while that is open.
         self._most: int | None = None
+        #: Trials that will never be promoted, however others do; `trained`: those at the last rung.
         self.dropped: list[int] = []
         self.trained: list[int] = []
         self.extend(resources)
@@ -102,6 +103,7 @@ class PromotionBracket:
             most = contenders.promoted + len(contenders) + max(0, most - contenders.with_value)
 
     def promotions(self, limit: int) -> list[Promote]:
+        """At most `limit` promotions that can be made now, the most advanced rung first."""
         found: list[Promote] = []
         for rung in range(len(self._rungs) - 2, -1, -1):
             best = self._rungs[rung].promotable(limit - len(found))

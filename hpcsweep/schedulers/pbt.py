@@ -306,7 +306,7 @@ def perturb(
     """A valid configuration near `config` (the explore step of Jaderberg et al., 2017).
 
     Each parameter is drawn anew with probability `resample`, else moved by a random one of the
-    factors and clipped to its domain, see `moved`. What becomes active is drawn, what becomes
+    factors and clipped to its domain, see `perturb_value`. What becomes active is drawn, what becomes
     inactive goes. If nothing satisfies the constraints after `TRIES`, it is `config` itself.
     """
     for _ in range(TRIES):

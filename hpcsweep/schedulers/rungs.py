@@ -1,4 +1,4 @@
-"""Rung arithmetic and top-k, shared by the schedulers. Integers only.
+"""Rungs: their arithmetic, who may be promoted out of one, and a synchronous bracket of them. Integers only.
 
 `floor(log(243) / log(3))` is 4 in floats and loses a rung; here one multiplies up instead. Symbols
 are the papers': R the largest resource, eta the reduction factor, s a bracket, n its trials.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
-from hpcsweep.core.protocols import BracketPlan
+from hpcsweep.core.protocols import BracketPlan, Promote
 
 #: Configurations in one rung at most: they start piece by piece, but in the end all are in memory.
 MAX_RUNG: Final = 10_000_000
@@ -87,11 +88,7 @@ def top_k(values: Mapping[int, float | None], k: int, *, minimise: bool) -> list
 
 
 def check_resources(*, min_resource: int, max_resource: int, eta: int) -> None:
-    """Whether these make rungs.
-
-    Raises:
-        ValueError: They do not; the message begins with the option's name.
-    """
+    """Whether these make rungs."""
     if eta < 2:
         raise ValueError(f"eta: must be at least 2, got {eta}")
     if min_resource < 1:
@@ -101,12 +98,7 @@ def check_resources(*, min_resource: int, max_resource: int, eta: int) -> None:
 
 
 def rungs_refusal(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Why raising `max_resource` would move rungs that trials stand on; empty if it only adds some above.
-
-    Args:
-        before: Options of the scheduler so far.
-        now: And from now on.
-    """
+    """Why raising `max_resource` would move rungs that trials stand on; empty if it only adds some above."""
     old, new = (
         halving_bracket(
             min_resource=o["min_resource"], max_resource=o["max_resource"], eta=o["eta"]
@@ -116,3 +108,216 @@ def rungs_refusal(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if new[: len(old)] == old:
         return ""
     return f"{old[-1]} was a rung, and would be none of {' > '.join(map(str, new))}"
+
+
+class PromotionCandidates:
+    """The best trials of a rung, ties to the older one; as many as can reach the next rung at most.
+
+    More results only worsen a place, so whoever is not among them is dropped for good, but where the user
+    takes out a better one. Those that were promoted keep their places.
+
+    Args:
+        places: How many can reach the next rung at most; None while that is open.
+    """
+
+    def __init__(self, places: int | None = None) -> None:
+        self._places = places
+        #: Negated value, to be minimised, and negated trial: the worst one first.
+        self._best: list[tuple[float, int]] = []
+        self._waiting: set[int] = set()
+        self._closed = False
+        #: Trials that ended the rung with a value; `promoted`: that went on.
+        self.with_value = 0
+        self.promoted = 0
+
+    def __len__(self) -> int:
+        """How many may still be promoted."""
+        return len(self._waiting)
+
+    def add(self, trial: int, value: float) -> list[int]:
+        """A trial ended the rung with this value, to be minimised; who is dropped by that."""
+        self.with_value += 1
+        if self._closed:
+            return [trial]
+        self._waiting.add(trial)
+        heappush(self._best, (-value, -trial))
+        return self._dropped()
+
+    def promote(self, trial: int) -> None:
+        """The trial has gone on."""
+        self._waiting.discard(trial)
+        self.promoted += 1
+
+    def remove(self, trial: int) -> None:
+        """The trial's run here has not ended after all, or it goes no further; its place comes free."""
+        if any(-negated == trial for _, negated in self._best):
+            self._best = [entry for entry in self._best if -entry[1] != trial]
+            heapify(self._best)
+            self.with_value -= 1
+        self._waiting.discard(trial)
+
+    def limit(self, places: int | None) -> list[int]:
+        """No more than so many can reach the next rung; who is dropped by that."""
+        if places is None or (self._places is not None and places >= self._places):
+            return []
+        self._places = places
+        return self._dropped()
+
+    def close(self) -> list[int]:
+        """Nobody else goes on from now on; who is dropped by that."""
+        self._closed = True
+        dropped = sorted(self._waiting)
+        self._waiting.clear()
+        self._best.clear()
+        return dropped
+
+    def _dropped(self) -> list[int]:
+        dropped = []
+        while self._places is not None and len(self._best) > self._places:
+            trial = -heappop(self._best)[1]
+            if trial in self._waiting:
+                self._waiting.discard(trial)
+                dropped.append(trial)
+        return dropped
+
+
+class Bracket:
+    """The state of one bracket: who is in each rung, and how each one's run ended.
+
+    Attributes:
+        ladder: Smaller than `whole` once no more trials start than there are.
+        values: For each rung, trial -> value, None for a run without one; finished runs only.
+        members: For each rung, the trials that are or were trained up to it.
+        filled: No further trial will start in it.
+        dropped: Trials with a value that will never be promoted; `trained`: those of the last rung.
+    """
+
+    def __init__(self, index: int, ladder: BracketPlan, *, eta: int, minimise: bool = True) -> None:
+        self.index = index
+        self.whole = ladder
+        self.ladder = ladder
+        self.eta = eta
+        self.filled = False
+        self.members: list[set[int]] = [set() for _ in ladder.sizes]
+        self.values: list[dict[int, float | None]] = [{} for _ in ladder.sizes]
+        self._with_value = [0] * len(ladder.sizes)
+        self.dropped: list[int] = []
+        self.trained: list[int] = []
+        self._sign = 1 if minimise else -1
+        self._contenders = [PromotionCandidates(places) for places in ladder.sizes[1:]]
+
+    @property
+    def missing(self) -> int:
+        """Trials that it may still start."""
+        return 0 if self.filled else self.ladder.sizes[0] - len(self.members[0])
+
+    def start(self, trial: int) -> None:
+        self.members[0].add(trial)
+        if len(self.members[0]) == self.ladder.sizes[0]:
+            self.filled = True
+
+    def extend(self, ladder: BracketPlan) -> None:
+        """Go on as a bracket of this ladder, whose first rungs are its own; who is where stays there."""
+        self.whole = self.ladder = ladder
+        self.filled = len(self.members[0]) >= ladder.sizes[0]
+        for _ in range(len(ladder.sizes) - len(self.members)):
+            self.members.append(set())
+            self.values.append({})
+            self._with_value.append(0)
+        self.reset_dropped()
+
+    def reset_dropped(self) -> None:
+        """Find out again who will never be promoted."""
+        self.dropped = []
+        self._contenders = [PromotionCandidates(places) for places in self.ladder.sizes[1:]]
+        for rung, contenders in enumerate(self._contenders):
+            above = self.members[rung + 1]
+            for trial, value in self.values[rung].items():
+                if value is not None:
+                    self.dropped += contenders.add(trial, self._sign * value)
+            for trial in above:
+                contenders.promote(trial)
+            self.dropped = [trial for trial in self.dropped if trial not in above]
+        self.trained = [trial for trial, value in self.values[-1].items() if value is not None]
+        self._close_full_rungs()
+
+    def finish(self, trial: int, rung: int, value: float | None) -> None:
+        before = self.values[rung].get(trial)
+        self.values[rung][trial] = value
+        self._with_value[rung] += (value is not None) - (before is not None)
+        if value is not None and before is None:
+            if rung < len(self._contenders):
+                self.dropped += self._contenders[rung].add(trial, self._sign * value)
+            else:
+                self.trained.append(trial)
+
+    def promote(self, trial: int, rung: int) -> None:
+        self.members[rung].add(trial)
+        self._contenders[rung - 1].promote(trial)
+        self._close_full_rungs()
+
+    def stop(self, trial: int) -> None:
+        """The trial goes no further; if it does not run, it leaves its rung without a value."""
+        rung = max(rung for rung, members in enumerate(self.members) if trial in members)
+        if self.values[rung].get(trial) is not None and rung < len(self._contenders):
+            self.finish(trial, rung, None)
+            self._contenders[rung].remove(trial)
+
+    def _close_full_rungs(self) -> None:
+        above = zip(self._contenders, self.members[1:], self.ladder.sizes[1:], strict=True)
+        for contenders, members, size in above:
+            if len(members) >= size:
+                self.dropped += contenders.close()
+
+    def retry(self, trial: int, rung: int) -> None:
+        """The run of a trial that was not promoted goes on: its rung waits for it if a place is left."""
+        above = rung + 1
+        if above < len(self.members) and len(self.members[above]) == self.ladder.sizes[above]:
+            return
+        self._with_value[rung] -= self.values[rung].pop(trial) is not None
+        if rung < len(self._contenders):
+            self._contenders[rung].remove(trial)
+
+    def fill(self) -> None:
+        """Close rung 0 with the trials that it has: the rungs above shrink with it."""
+        if not self.filled:
+            self.filled = True
+            self.ladder = self.ladder.shrunk(len(self.members[0]), eta=self.eta)
+            for contenders, places in zip(self._contenders, self.ladder.sizes[1:], strict=True):
+                self.dropped += contenders.limit(places)
+            self._close_full_rungs()
+
+    def promotions(self, *, minimise: bool) -> list[Promote]:
+        """The promotions out of complete rungs that are not made yet, best first."""
+        found: list[Promote] = []
+        for rung in range(len(self.members) - 1):
+            if not self._complete(rung):
+                break
+            above = self.members[rung + 1]
+            places = self._places(rung + 1) - len(above)
+            if not places:
+                continue
+            left = {trial: value for trial, value in self.values[rung].items() if trial not in above}
+            for trial in top_k(left, places, minimise=minimise):
+                found.append(Promote(trial, rung + 1, self.ladder.resources[rung + 1]))
+        return found
+
+    def _complete(self, rung: int) -> bool:
+        """Whether every run of the rung has ended and none will join it."""
+        if not self.filled or len(self.values[rung]) < len(self.members[rung]):
+            return False
+        return rung == 0 or len(self.members[rung]) == self._places(rung)
+
+    def _places(self, rung: int) -> int:
+        """How many trials reach a rung above 0: no more than have a value below it."""
+        return min(self.ladder.sizes[rung], self._with_value[rung - 1])
+
+    @property
+    def done(self) -> bool:
+        return all(self._complete(rung) for rung in range(len(self.members)))
+
+    @property
+    def full(self) -> bool:
+        """Whether every place above rung 0 is taken: what is retried can change nothing."""
+        above = zip(self.members[1:], self.ladder.sizes[1:], strict=True)
+        return all(len(members) == size for members, size in above)

@@ -32,9 +32,9 @@ from hpcsweep.core.protocols import (
     UpTo10000,
     fewest,
 )
-from hpcsweep.schedulers.bracket import Bracket
 from hpcsweep.schedulers.rungs import (
     MAX_RUNG,
+    Bracket,
     check_resources,
     floor_log,
     halving_bracket,
@@ -98,7 +98,9 @@ class SynchronousHalving:
     def plan(self, trials: int | None = None) -> SchedulerPlan:
         """Its brackets, exactly: no rung depends on the order of the results."""
         iterations = self._iterations
-        planned = None if iterations is None else iterations * sum(one.sizes[0] for one in self._plans)
+        planned = (
+            None if iterations is None else iterations * sum(bracket.sizes[0] for bracket in self._plans)
+        )
         return SchedulerPlan(
             self._plans,
             iterations,
@@ -248,7 +250,7 @@ class SynchronousHalving:
             self._open = dict(sorted((self._open | {bracket.index: bracket}).items()))
 
     def _extend(self, options: Mapping[str, Any]) -> None:
-        """Continue with the options of an extended sweep; see `spec.changes`."""
+        """Continue with the options of an extended sweep; see `spec.sweep.changes`."""
 
     def _go_on(self, brackets: Sequence[BracketPlan], *, iterations: int | None) -> None:
         """Go on with brackets whose first rungs are those of the ones before, or with more iterations."""
@@ -307,9 +309,8 @@ class Halving(SynchronousHalving):
 
 def _check_prefact(prefact: float, *, min_resource: int, max_resource: int, eta: int) -> None:
     """The first rung has at least one trial and no more than fit into memory."""
-    top = 0  # rungs above the first one: integers, as logarithms of floats lose some
-    while min_resource * eta**top < max_resource:
-        top += 1
+    rungs = halving_bracket(min_resource=min_resource, max_resource=max_resource, eta=eta).resources
+    top = len(rungs) - 1
     first = Fraction(str(prefact)) * eta**top
     if first < 1:
         raise ValueError(f"prefact: must leave at least one trial in the first rung, got {prefact}")

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 SEARCHERS: Final[Mapping[str, str]] = {
     "auto": "hpcsweep.searchers.auto:Auto",
     "random": "hpcsweep.searchers.random:Random",
-    "grid": "hpcsweep.searchers.grid:Grid",
-    "sobol": "hpcsweep.searchers.sobol:Sobol",
+    "grid": "hpcsweep.searchers.sequences:Grid",
+    "sobol": "hpcsweep.searchers.sequences:Sobol",
     "tpe": "hpcsweep.searchers.tpe:TPE",
     "gp": "hpcsweep.searchers.gp:GP",
-    "cmaes": "hpcsweep.searchers.cmaes:CMAES",
+    "cmaes": "hpcsweep.searchers.evolution:CMAES",
     "evolution": "hpcsweep.searchers.evolution:Evolution",
     "optuna": "hpcsweep.searchers.optuna:OptunaSampler",
 }

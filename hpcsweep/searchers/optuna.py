@@ -14,7 +14,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
-from hpcsweep.searchers.random import Random
+from hpcsweep.searchers.random import RandomFallback
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -37,7 +37,7 @@ REFUSED: Final = {
 #: Packages that Optuna does not bring along.
 NEEDS: Final = {"CmaEsSampler": ("cmaes",), "GPSampler": ("scipy", "torch"), "QMCSampler": ("scipy",)}
 
-_WORDS: Final = {
+_TYPES: Final = {
     "int": (int, "an integer"),
     "float": (float, "a number"),
     "bool": (bool, "true or false"),
@@ -46,7 +46,7 @@ _WORDS: Final = {
 }
 
 
-class OptunaSampler:
+class OptunaSampler(RandomFallback):
     """Asks a sampler of Optuna, one configuration after the other, of a study rebuilt from the history.
 
     Optuna is told the true values of numbers and the index of listed values; failures as failed and
@@ -69,10 +69,10 @@ class OptunaSampler:
     adaptive = True
 
     def __init__(self, *, sampler: str = "TPESampler", seed: int = 0, **arguments: Any) -> None:
+        super().__init__()
         self._name = sampler
         self._arguments = arguments
         self._seed = seed
-        self._random = Random()
         self._study: Study | None = None
 
     def problems(self, space: Space) -> list[str]:
@@ -80,11 +80,7 @@ class OptunaSampler:
         if find_spec("optuna") is None:
             need = "'optuna' needs Optuna, which is not installed; pip install 'hpcsweep[optuna]'"
             return [f"searcher.name: {need}"]
-        return self._sampler_problems() or self._random.problems(space)
-
-    def is_exhaustible(self, space: Space) -> bool:
-        """Whether the space is finite."""
-        return self._random.is_exhaustible(space)
+        return self._sampler_problems() or super().problems(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` configurations, see `core.protocols.Searcher`.
@@ -93,7 +89,7 @@ class OptunaSampler:
             SpecError: Next to nothing of an infinite space satisfies the constraints.
         """
         if n <= 0 or not history.space.columns:
-            return self._random.ask(n, history, rng)
+            return self.complete([], n, history, rng)
         from hpcsweep.searchers.optuna_study import Study, quiet
 
         seed = int(rng.integers(2**31))
@@ -103,7 +99,7 @@ class OptunaSampler:
                 self._study = Study(history.space, replayed=again)
             self._study.catch_up(history)
             given = self._study.ask(n, history, self._sampler(seed))
-        return self._random.complete(given, n, history, rng)
+        return self.complete(given, n, history, rng)
 
     def _sampler(self, seed: int) -> BaseSampler:
         import optuna
@@ -148,10 +144,10 @@ class OptunaSampler:
             name: re.findall(r"\w+", str(parameter.annotation))
             for name, parameter in inspect.signature(cls).parameters.items()
         }
-        plain = [name for name, words in types.items() if name not in REFUSED and set(words) <= set(_WORDS)]
+        plain = [name for name, parts in types.items() if name not in REFUSED and set(parts) <= set(_TYPES)]
         problems = []
         for name, value in self._arguments.items():
-            expected = [_WORDS[word] for word in types[name]] if name in plain else []
+            expected = [_TYPES[each] for each in types[name]] if name in plain else []
             if name in REFUSED and name in types:
                 problems.append(f"{name}: {REFUSED[name]}")
             elif name not in types:
@@ -159,8 +155,8 @@ class OptunaSampler:
             elif not expected:
                 problems.append(f"{name}: is a Python object for {self._name}, leave it out")
             elif not any(_is(value, wanted) for wanted, _ in expected):
-                format_condition = " or ".join(words for _, words in expected)
-                problems.append(f"{name}: must be {format_condition}, got {format_value(value)}")
+                types_text = " or ".join(text for _, text in expected)
+                problems.append(f"{name}: must be {types_text}, got {format_value(value)}")
         return [f"searcher.{problem}" for problem in problems]
 
 

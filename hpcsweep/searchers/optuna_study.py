@@ -60,22 +60,22 @@ class Study:
         self._units: Floats = np.empty((0, len(space.columns)))
 
     def precedes(self, history: History) -> bool:
-        """Whether all that it has seen is the beginning of the history."""
-        seen = len(self._of)
+        """Whether all that it knows is the beginning of the history."""
+        known = len(self._of)
         return (
             history.space is self.space
-            and history.observed >= seen
-            and np.array_equal(history.trials[:seen], self._of)
-            and np.array_equal(history.values[:seen], self._values, equal_nan=True)
-            and np.array_equal(history.X[:seen], self._units, equal_nan=True)
+            and history.observed >= known
+            and np.array_equal(history.trials[:known], self._of)
+            and np.array_equal(history.values[:known], self._values, equal_nan=True)
+            and np.array_equal(history.X[:known], self._units, equal_nan=True)
         )
 
     def catch_up(self, history: History) -> None:
         """See the observations that are new; a configuration's newest value replaces the one before."""
-        seen = len(self._of)
+        known = len(self._of)
         self._of, self._values, self._units = history.trials, history.values, history.X
         for index, value, unit in zip(
-            self._of[seen:].tolist(), self._values[seen:].tolist(), self._units[seen:], strict=True
+            self._of[known:].tolist(), self._values[known:].tolist(), self._units[known:], strict=True
         ):
             if index in self._numbers:
                 self._storage.replace(self._numbers[index], value)

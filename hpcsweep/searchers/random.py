@@ -24,13 +24,12 @@ FRUITLESS: Final = 200
 _CHUNK: Final = 4096
 
 
-class Random:
-    """Never proposes a configuration twice; gives fewer once the space is exhausted.
+class RandomFallback:
+    """Base of searchers that fall back on random configurations where they have none of their own.
 
-    Also a space that is infinite only in some branches is gone through once in its finite ones.
+    No configuration is proposed twice. A space that is infinite only in some branches is gone through
+    once in its finite ones.
     """
-
-    adaptive = False
 
     def __init__(self) -> None:
         self._seen = SeenConfigs()
@@ -50,14 +49,6 @@ class Random:
     def is_exhaustible(self, space: Space) -> bool:
         """Whether the space is finite."""
         return space.size is not None
-
-    def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
-        """`n` random configurations, see `core.protocols.Searcher`.
-
-        Raises:
-            SpecError: Next to nothing of an infinite space satisfies the constraints.
-        """
-        return self.complete([], n, history, rng)
 
     def complete(self, given: Sequence[Config], n: int, history: History, rng: Generator) -> list[Config]:
         """Those of `given` that are valid and new, and random ones up to `n` in all.
@@ -148,6 +139,20 @@ class Random:
         if space.size <= KEPT:
             self._kept = (space, configs)
         return configs
+
+
+class Random(RandomFallback):
+    """Never proposes a configuration twice; gives fewer once the space is exhausted."""
+
+    adaptive = False
+
+    def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
+        """`n` random configurations, see `core.protocols.Searcher`.
+
+        Raises:
+            SpecError: Next to nothing of an infinite space satisfies the constraints.
+        """
+        return self.complete([], n, history, rng)
 
 
 def _take(

@@ -9,16 +9,12 @@ from typing import Final
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from hpcsweep.core.events import Config
-from hpcsweep.core.history import History
-from hpcsweep.core.space import Space
+from hpcsweep.core.history import Floats, History, Ints
 from hpcsweep.core.text import format_value
-from hpcsweep.searchers.random import Random, SeenConfigs, config_key
-from hpcsweep.searchers.tpe_density import Columns, Floats, ParzenEstimator, Points, normal_cdf
-
-Ints = NDArray[np.int64]
+from hpcsweep.searchers.random import RandomFallback, config_key
+from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points, normal_cdf
 
 #: Good observations at most.
 MOST_GOOD: Final = 25
@@ -34,7 +30,7 @@ MOST_CANDIDATES: Final = 8192
 MOST_DRAWS: Final = 64
 
 
-class TPE:
+class TPE(RandomFallback):
     """Tree-structured Parzen estimator (Bergstra et al. 2011), multivariate as in BOHB (Falkner et al. 2018).
 
     The best observations make the density l, everything else that was proposed the density g. Each
@@ -69,6 +65,7 @@ class TPE:
     def __init__(
         self, *, startup: int = 10, good: float = 0.15, candidates: int = 24, random: float = 1 / 3
     ) -> None:
+        super().__init__()
         if startup < 1:
             raise ValueError(f"startup: must be at least 1, got {format_value(startup)}")
         if not 0 < good < 1:
@@ -81,16 +78,6 @@ class TPE:
         self._good = good
         self._candidates = candidates
         self._share = random
-        self._random = Random()
-        self._seen = SeenConfigs()
-
-    def problems(self, space: Space) -> list[str]:
-        """Why there is nothing to draw in this space, each line beginning with the key path at fault."""
-        return self._random.problems(space)
-
-    def is_exhaustible(self, space: Space) -> bool:
-        """Whether the space is finite."""
-        return self._random.is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """`n` configurations, see `core.protocols.Searcher`; random ones before there is a model.
@@ -100,7 +87,7 @@ class TPE:
         """
         first = max(0, self._startup - history.known)
         if n <= first or not history.space.columns or history.observed < LEAST_RESULTS:
-            return self._random.ask(n, history, rng)
+            return self.complete([], n, history, rng)
         columns = Columns(history.space)
         good, bad, largest = self._densities(columns, history)
         modelled = n - first
@@ -108,7 +95,7 @@ class TPE:
             modelled -= int(rng.binomial(modelled, self._share))
         candidates = self._drawn(modelled, good, history, rng) if modelled else []
         if not candidates:
-            return self._random.ask(n, history, rng)
+            return self.complete([], n, history, rng)
         unit = history.space.to_unit(candidates)
         points = Points(columns, unit)
         log_good, log_bad = good.log_density(points), bad.log_density(points) + math.log(bad.total)
@@ -117,7 +104,7 @@ class TPE:
         else:
             repulsion = LocalPenalisation(columns, unit, bad.typical_widths())
             chosen = select_batch(modelled, log_good, log_bad, repulsion)
-        return self._random.complete([candidates[index] for index in chosen], n, history, rng)
+        return self.complete([candidates[index] for index in chosen], n, history, rng)
 
     def _densities(self, columns: Columns, history: History) -> tuple[ParzenEstimator, ParzenEstimator, bool]:
         """The good density, the bad one, and whether they are of the largest resource."""

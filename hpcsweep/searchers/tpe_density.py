@@ -20,10 +20,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from hpcsweep.core.history import Floats, Ints
 from hpcsweep.core.space import Choice, Float, Int, Space
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 #: Least bandwidth. Cells narrower than a quarter of it are points: the integral changes nothing.

@@ -17,7 +17,7 @@ from hpcsweep.driver.planner import RepeatAdapter
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, WithStoppingRules
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.spec import SweepSpec
-from hpcsweep.spec.named_options import NamedOptions
+from hpcsweep.spec.models import NamedOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

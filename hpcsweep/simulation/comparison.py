@@ -1,4 +1,4 @@
-"""Compares sweeps: every combination of some values of the spec, over several seeds."""
+"""Compares sweeps (every combination of some values of the spec, over several seeds) and plots them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from hpcsweep.cluster.simulated.task import Curve
+from hpcsweep.core.history import Floats
+from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
+from hpcsweep.html.page import render, write_page
+from hpcsweep.html.plotting import LEGEND_BELOW, quantile_band
+from hpcsweep.html.sections import Figure, Section
 from hpcsweep.schedulers import scheduler_class
-from hpcsweep.simulation.recorder import SimulationResult
-from hpcsweep.simulation.simulate import simulate
+from hpcsweep.simulation.simulate import SimulationResult, simulate
 from hpcsweep.spec import SweepSpec, load_spec
+from hpcsweep.views.format import number
 
 #: Options that another scheduler takes over from that of the spec, if both have them.
 SHARED_OPTIONS = ("min_resource", "max_resource", "eta")
@@ -122,17 +128,7 @@ def compare(
     *,
     progress: Callable[[str, int], None] = lambda name, seed: None,
 ) -> Comparison:
-    """Simulate each variant with each seed.
-
-    Args:
-        chosen: The variants, at least one.
-        curve: Makes the learning curves for a spec.
-        seeds: At least one, the same for every variant.
-        progress: Called before each simulation with the variant's name and the seed.
-
-    Raises:
-        SpecError: See `simulate`.
-    """
+    """Simulate each variant with each seed, at least one of both; `progress` is called before each."""
     done: dict[str, list[SimulationResult]] = {}
     for variant in chosen:
         for seed in seeds:
@@ -180,3 +176,41 @@ def median(values: Iterable[float | None]) -> float | None:
     """The median of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+#: Points of each line.
+POINTS = 400
+
+
+def write_plot(comparison: Comparison, path: Path) -> None:
+    """Plot each variant's best value over virtual time: median and quartiles over the seeds."""
+    html = render(f"Best {comparison.metric}, simulated", [_section(comparison)])
+    write_page(path, html)
+
+
+def _section(comparison: Comparison) -> Section:
+    hours = np.linspace(0, max(run.makespan_s for row in comparison.rows for run in row.runs), POINTS) / 3600
+    figure = Figure(
+        "best-over-time",
+        [
+            trace
+            for index, row in enumerate(comparison.rows)
+            for trace in quantile_band(row.name, hours, best_values(row, hours * 3600), index)
+        ],
+        {
+            "xaxis": {"title": {"text": "hours of virtual time"}},
+            "yaxis": {"title": {"text": f"best {comparison.metric} so far (median and quartiles)"}},
+            "legend": LEGEND_BELOW,
+        },
+        f"Median of {plural(len(comparison.rows[0].runs), 'seed')}, in the band of the quartiles.",
+        "; ".join(
+            f"{row.name} ends with {'no value' if row.value is None else number(row.value)}"
+            for row in comparison.rows
+        ),
+    )
+    return Section("progress", "Best value over time", [figure])
+
+
+def best_values(row: Row, seconds: Floats) -> Floats:
+    """Each seed's best value `(k, n)` at the given times `(n,)`; NaN before its first result."""
+    return np.array([[run.value_at(at) for at in seconds] for run in row.runs], dtype=float)

@@ -125,10 +125,6 @@ class _TrialCurve(NamedTuple):
     values: list[float]
     unit_s: float | None
 
-    @property
-    def last(self) -> int:
-        return self.steps[-1]
-
 
 class RecordedCurves:
     """Values and times of the nearest configuration in an earlier results folder.
@@ -163,7 +159,7 @@ class RecordedCurves:
         self._space = space
         self._recordings = recordings
         self._units = space.to_unit([recording.config for recording in recordings])
-        self._last = np.array([recording.last for recording in recordings])
+        self._last = np.array([recording.steps[-1] for recording in recordings])
         self._timed = np.array([recording.unit_s is not None for recording in recordings])
 
     def __call__(self, config: Config, step: int, seed: int) -> float:

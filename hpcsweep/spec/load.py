@@ -23,27 +23,26 @@ from hpcsweep.options import Section
 from hpcsweep.schedulers import make_scheduler
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import checks
+from hpcsweep.spec.checks import Problems
 from hpcsweep.spec.models import (
-    Budget,
-    Cluster,
-    Objective,
-    Resources,
-    Retries,
-    Train,
-    cluster_model,
-    cluster_problems,
-)
-from hpcsweep.spec.named_options import (
     SCHEDULER,
     SEARCHER,
     STOP_RULE,
+    Budget,
+    Cluster,
     NamedOptions,
+    Objective,
+    Resources,
+    Retries,
     SearcherChoice,
+    Train,
+    cluster_model,
+    cluster_problems,
+    read_named,
     read_options,
     split_name,
 )
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.problems import Problems
 from hpcsweep.spec.sweep import SweepSpec
 from hpcsweep.spec.yaml_io import apply_overrides, read_yaml
 
@@ -130,7 +129,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
     if data.get("space") is not None:
         space = read_space(data["space"], data.get("constraints"), problems)
     searcher = _read_searcher(data.get("searcher"), problems)
-    scheduler = _read_scheduler(data.get("scheduler"), problems)
+    scheduler = read_named(data.get("scheduler"), "scheduler", SCHEDULER, problems)
     stop = _read_stop(data.get("stop"), problems)
     repeats = _read_repeats(data.get("repeats"), problems)
     warm_start = _read_warm_start(data.get("warm_start"), problems)
@@ -153,11 +152,12 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
         if instance is not None and budget is not None and resources is not None:
             checks.check_end(instance, ends=ends, budget=budget, resources=resources, problems=problems)
     if cluster is not None:
-        _check_known("cluster.name", cluster.name, ["auto", *cluster_names()], problems)
+        known = ["auto", *cluster_names()]
+        if cluster.name not in known:
+            problems.add("cluster.name", suggest_name(cluster.name, known, kind=f"name {cluster.name!r}"))
         if space is not None:
             for problem in cluster_problems(cluster, space):
-                path, _, rest = problem.partition(": ")
-                problems.add(path, rest)
+                problems.add_line(problem)
         if resources is not None:
             checks.check_cluster(cluster, resources, problems)
     if (
@@ -205,8 +205,7 @@ def _read_cluster(data: Mapping[str, Any], problems: Problems) -> Cluster | None
     try:
         model = cluster_model(name if isinstance(name, str) else "")
     except SpecError as error:
-        path, _, problem = str(error).partition(": ")
-        problems.add(path, problem)
+        problems.add_line(str(error))
         return None
     if not isinstance(raw, Mapping):
         return _section(model, data, "cluster", problems)
@@ -230,13 +229,6 @@ def _read_name(name: Any, stem: str, problems: Problems) -> str:
         problems.add("name", f"{expected}, got {format_value(given)}{source}")
         return ""
     return given
-
-
-def _check_known(path: str, name: str, known: Sequence[str], problems: Problems) -> bool:
-    if name in known:
-        return True
-    problems.add(path, suggest_name(name, known, kind=f"name {name!r}"))
-    return False
 
 
 def _read_searcher(raw: Any, problems: Problems) -> SearcherChoice | None:
@@ -283,30 +275,16 @@ def _searcher_ends(searcher: SearcherChoice, space: Space, problems: Problems) -
         if not wrong:
             return instance.is_exhaustible(space)
     for problem in wrong:
-        path, _, rest = problem.partition(": ")
-        problems.add(path, rest)
+        problems.add_line(problem)
     return True
-
-
-def _read_scheduler(raw: Any, problems: Problems) -> NamedOptions | None:
-    named = split_name(raw, "scheduler", SCHEDULER, problems)
-    options = None if named is None else read_options(*named, "scheduler", SCHEDULER, problems)
-    return None if named is None or options is None else NamedOptions(name=named[0], options=options)
 
 
 def _make_scheduler(scheduler: NamedOptions, problems: Problems) -> Scheduler | None:
     """The scheduler; None after adding the problems of its options."""
     try:
-        return make_scheduler(
-            scheduler.name,
-            options=scheduler.options,
-            minimise=True,
-            space=None,
-            seed=0,
-        )
+        return make_scheduler(scheduler.name, options=scheduler.options, minimise=True, space=None, seed=0)
     except ValueError as error:
-        option, _, problem = str(error).partition(": ")
-        problems.add(f"scheduler.{option}", problem)
+        problems.add_line(str(error), section="scheduler")
         return None
 
 
@@ -331,8 +309,7 @@ def _read_enqueue(raw: Any, space: Space | None, problems: Problems) -> tuple[Co
                 complete_config(space, config, default_rng(0))
             except SpecError as error:
                 for problem in error.problems:
-                    name, _, rest = problem.partition(": ")
-                    problems.add(f"{path}.{name}", rest)
+                    problems.add_line(problem, section=path)
             found.append(config)
     return tuple(found)
 
@@ -378,14 +355,12 @@ def _read_rule(raw: Any, path: str, problems: Problems) -> NamedOptions | None:
     if not isinstance(raw, str) and not (isinstance(raw, dict) and isinstance(raw.get("name"), str)):
         problems.add(path, f"must be a rule's name or a mapping with a name, got {format_value(raw)}")
         return None
-    named = split_name(raw, path, STOP_RULE, problems)
-    options = None if named is None else read_options(*named, path, STOP_RULE, problems)
-    if named is None or options is None:
+    rule = read_named(raw, path, STOP_RULE, problems)
+    if rule is None:
         return None
     try:
-        STOP_RULE.load(named[0])(**options)
+        STOP_RULE.load(rule.name)(**rule.options)
     except ValueError as error:
-        option, _, problem = str(error).partition(": ")
-        problems.add(f"{path}.{option}", problem)
+        problems.add_line(str(error), section=path)
         return None
-    return NamedOptions(name=named[0], options=options)
+    return rule

@@ -1,17 +1,22 @@
-"""The sections of a spec. The docstring below a field is its description in the schema and the docs."""
+"""The sections of a spec, and searchers, schedulers and stopping rules by name with their options.
+
+The docstring below a field is its description in the schema and the docs.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from hpcsweep import schedulers, searchers
 from hpcsweep.cluster import CLUSTERS
 from hpcsweep.cluster.backend import cluster_names, find_backend, options_of
 from hpcsweep.core.outcomes import FAIL_FAST
 from hpcsweep.core.space import Space
+from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.options import (
     Environment,
     Hundreds,
@@ -28,7 +33,12 @@ from hpcsweep.options import (
     Texts,
     TimeLimit,
     Whole,
+    options_model,
 )
+from hpcsweep.schedulers.stopping_rules import STOP_RULES
+
+if TYPE_CHECKING:
+    from hpcsweep.spec.checks import Problems
 
 
 class Train(Section):
@@ -144,9 +154,6 @@ def cluster_model(name: str) -> type[Cluster]:
 
     Its keys are those of all clusters, its own, and those of the clusters of this package: a sweep for Slurm
     may be tried on this machine or simulated.
-
-    Raises:
-        SpecError: It cannot be imported.
     """
     names = [*([name] if name in cluster_names() and name not in CLUSTERS else []), *CLUSTERS]
     return _cluster_model(tuple(find_backend(each).options for each in names))
@@ -174,3 +181,93 @@ def cluster_problems(section: Cluster, space: Space) -> Iterator[str]:
         problems = getattr(options, "problems", None)
         if problems is not None:
             yield from problems(space)
+
+
+class Kind(NamedTuple):
+    """One kind of things that a spec names.
+
+    Attributes:
+        names: All names, those of installed packages included; the first one is the default.
+        load: The class of a name.
+        supplied: Parameters of its constructor that are not options.
+    """
+
+    names: Callable[[], list[str]]
+    load: Callable[[str], Callable[..., Any]]
+    supplied: tuple[str, ...]
+
+    def model(self, name: str) -> type[BaseModel]:
+        """The options of the class of that name."""
+        return options_model(self.load(name), self.supplied)
+
+
+SEARCHER: Final = Kind(searchers.searcher_names, searchers.searcher_class, searchers.SUPPLIED)
+SCHEDULER: Final = Kind(schedulers.scheduler_names, schedulers.scheduler_class, schedulers.SUPPLIED)
+STOP_RULE: Final = Kind(lambda: list(STOP_RULES), STOP_RULES.__getitem__, ("minimise",))
+
+
+class NamedOptions(BaseModel):
+    """A searcher, scheduler or stopping rule by name, with all its options."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As written in YAML."""
+        return {"name": self.name, **self.options}
+
+
+class SearcherChoice(NamedOptions):
+    """A searcher by name, with its seed and all its options."""
+
+    seed: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """As written in YAML."""
+        return {"name": self.name, "seed": self.seed, **self.options}
+
+
+def split_name(raw: Any, path: str, kind: Kind, problems: Problems) -> tuple[str, dict[str, Any]] | None:
+    """Name and options of a section that may be a name alone; None after adding a problem."""
+    if raw is None or isinstance(raw, str):
+        raw = {"name": raw} if raw else {}
+    if not isinstance(raw, Mapping):
+        problems.add(path, f"must be a name or a mapping with a name, got {format_value(raw)}")
+        return None
+    options = {str(option): value for option, value in raw.items()}
+    name = options.pop("name", kind.names()[0])
+    if not isinstance(name, str):
+        problems.add(f"{path}.name", f"must be text, got {format_value(name)}")
+        return None
+    if name not in kind.names():
+        problems.add(f"{path}.name", suggest_name(name, kind.names(), kind=f"name {name!r}"))
+        return None
+    return name, options
+
+
+def read_options(
+    name: str,
+    options: Mapping[str, Any],
+    path: str,
+    kind: Kind,
+    problems: Problems,
+    *,
+    other_keys: tuple[str, ...] = (),
+) -> dict[str, Any] | None:
+    """All options, defaults included; None after adding problems."""
+    try:
+        model = kind.model(name)
+    except Exception as error:  # another package's code
+        problems.add(f"{path}.name", f"{name!r} cannot be imported: {type(error).__name__}: {error}")
+        return None
+    section = problems.validated(model, options, path=path, also_known=("name", *other_keys))
+    return None if section is None else section.model_dump()
+
+
+def read_named(raw: Any, path: str, kind: Kind, problems: Problems) -> NamedOptions | None:
+    """A section that may be a name alone, with all options; None after adding problems."""
+    named = split_name(raw, path, kind, problems)
+    options = None if named is None else read_options(*named, path, kind, problems)
+    return None if named is None or options is None else NamedOptions(name=named[0], options=options)

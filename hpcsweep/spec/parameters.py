@@ -13,7 +13,7 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
 from hpcsweep.core.text import format_value, json_problem, suggest_name
 from hpcsweep.options import Section, Whole
-from hpcsweep.spec.problems import Problems
+from hpcsweep.spec.checks import Problems
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -10,8 +10,19 @@ from pydantic import BaseModel
 from hpcsweep.cluster import ENTRY_POINTS
 from hpcsweep.options import Section
 from hpcsweep.spec.load import KEYS
-from hpcsweep.spec.models import Budget, Cluster, Objective, Resources, Retries, Train, cluster_model
-from hpcsweep.spec.named_options import SCHEDULER, SEARCHER, STOP_RULE, Kind
+from hpcsweep.spec.models import (
+    SCHEDULER,
+    SEARCHER,
+    STOP_RULE,
+    Budget,
+    Cluster,
+    Kind,
+    Objective,
+    Resources,
+    Retries,
+    Train,
+    cluster_model,
+)
 from hpcsweep.spec.parameters import PARAMETER_MODELS
 
 _DESCRIPTIONS: Final = {
@@ -119,13 +130,7 @@ def _parameter() -> dict[str, Any]:
 
 
 def _named(kind: Kind, *, default: str = "", **common: Any) -> dict[str, Any]:
-    """A name alone, or a mapping with the options of that name.
-
-    Args:
-        kind: Of the section.
-        default: The name that may be left out; empty if there is none.
-        common: Keys of every mapping beside the name.
-    """
+    """A name alone, or a mapping with the options of that name."""
     alone, forms = [], []
     for name in kind.names():
         try:

@@ -134,11 +134,7 @@ _Representer.add_representer(str, _Representer.represent_str)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        SpecError: It cannot be read, is not YAML or not a mapping.
-    """
+    """The mapping in a YAML file."""
     try:
         text = _read_text(path)
     except OSError as error:
@@ -155,12 +151,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
-    """The file's text; pipes of the shell (`<(...)`, /dev/stdin) are read, other special files refused.
-
-    Raises:
-        SpecError: It is too large.
-        OSError: It cannot be read.
-    """
+    """The file's text; pipes of the shell (`<(...)`, /dev/stdin) are read, other special files refused."""
     if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)  # a device may have no end

@@ -109,8 +109,8 @@ class Results:
     @cached_property
     def space(self) -> Space:
         """The parameters with their domains and conditions."""
+        from hpcsweep.spec.checks import Problems
         from hpcsweep.spec.parameters import read_space
-        from hpcsweep.spec.problems import Problems
 
         problems = Problems(str(self.path), {})
         space = read_space(self.identity.get("space", {}), self.identity.get("constraints", []), problems)

@@ -14,8 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 from hpcsweep.cli import app
-from hpcsweep.cli.logs import _coloured
-from hpcsweep.cli.sanitize import hide, json_text, sanitized_output
+from hpcsweep.cli.terminal import hide, json_text, sanitized_output
+from hpcsweep.cli.trial import _coloured
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.provenance import list_records
 

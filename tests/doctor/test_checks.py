@@ -1,4 +1,4 @@
-"""`doctor`, with stand-ins for Slurm's programs on the PATH; the canary is a real process."""
+"""`doctor`, with stand-ins for Slurm's programs on the PATH; the test job is a real process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from typer.testing import CliRunner, Result
 import hpcsweep
 from hpcsweep.cli import app
 from hpcsweep.cluster.local import backend
-from hpcsweep.doctor import filesystem as filesystem_module
-from hpcsweep.doctor import probe as canary_module
+from hpcsweep.doctor import checks, probe
 from hpcsweep.doctor.checks import crontab_line
 
 SPEC = """\
@@ -139,7 +138,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "trainer.py").write_text("def train(trial):\n    return trial.config['lr']\n")
     (tmp_path / "lr.yaml").write_text(SPEC)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(filesystem_module, "filesystem_type", lambda path: "nfs4")
+    monkeypatch.setattr(checks, "filesystem_type", lambda path: "nfs4")
     figures = SimpleNamespace(f_bavail=2**20, f_frsize=2**20, f_files=10**7, f_favail=10**6)
     monkeypatch.setattr(os, "statvfs", lambda path: figures)
     for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "CUDA_VISIBLE"))]:
@@ -152,7 +151,7 @@ def slurm(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneTaskSlurm]
     slurm = OneTaskSlurm(here.parent)
     monkeypatch.setenv("PATH", f"{slurm.bin}:/usr/bin:/bin")
     yield slurm
-    assert slurm.process() is None, "the canary is still there"
+    assert slurm.process() is None, "the test job is still there"
     assert list(here.iterdir()) == []
 
 
@@ -297,14 +296,14 @@ def test_a_controller_that_is_down_fails_and_is_not_asked_again(here: Path, slur
     assert slurm.calls("sbatch") == ["--version"]
 
 
-# --------------------------------------------------------------------------- the canary
+# --------------------------------------------------------------------------- the test job
 
 
 def test_a_test_job_for_a_sweep_reports_a_good_site(here: Path, slurm: OneTaskSlurm) -> None:
     result = run("../lr.yaml", "--canary")
     sweep = SWEEP.format(folder=here.parent)
-    flown = FLOWN + GPUS + SUBMITS + SIGNALS
-    assert measured(result.output) == slurm_here(here) + ACCOUNTING + SITE + sweep + flown
+    submitted = FLOWN + GPUS + SUBMITS + SIGNALS
+    assert measured(result.output) == slurm_here(here) + ACCOUNTING + SITE + sweep + submitted
     assert result.exit_code == 0
     held = [call for call in slurm.calls("sbatch") if "--hold" in call]
     assert len(held) == 1
@@ -441,15 +440,13 @@ def test_a_renamed_pending_test_job_is_cancelled_by_its_id(here: Path, slurm: On
 def test_an_orphaned_test_job_ends_and_removes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(canary_module, "LIFE_S", 0.0)
-    monkeypatch.setattr(canary_module, "_report", lambda errand, late_s: {})
+    monkeypatch.setattr(probe, "LIFE_S", 0.0)
+    monkeypatch.setattr(probe, "_report", lambda task, late_s: {})
     folder = tmp_path / ".hpcsweep-doctor-x" / "batches" / "b"
     (folder / "results").mkdir(parents=True)
-    (folder / "manifest.jsonl").write_bytes(
-        msgspec.json.encode(canary_module.ProbeTask("t", "slurm", "s", "n"))
-    )
+    (folder / "manifest.jsonl").write_bytes(msgspec.json.encode(probe.ProbeTask("t", "slurm", "s", "n")))
     with restored_signals():
-        assert canary_module.main(folder) == 0
+        assert probe.main(folder) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -481,8 +478,8 @@ def test_json_is_one_object_with_all_findings(here: Path, slurm: OneTaskSlurm) -
     assert result.exit_code == 1
 
 
-@pytest.mark.parametrize(("answer", "flown"), [("y", True), ("n", False), ("", False)])
-def test_on_a_terminal_doctor_asks_before_the_test_job(slurm: OneTaskSlurm, answer: str, flown: bool) -> None:
+@pytest.mark.parametrize(("answer", "submitted"), [("y", True), ("n", False), ("", False)])
+def test_on_a_terminal_doctor_asks_first(slurm: OneTaskSlurm, answer: str, submitted: bool) -> None:
     ours, theirs = pty.openpty()
     argv = [sys.executable, "-m", "hpcsweep", "doctor"]
     root = str(Path(hpcsweep.__file__).parent.parent)
@@ -494,8 +491,8 @@ def test_on_a_terminal_doctor_asks_before_the_test_job(slurm: OneTaskSlurm, answ
     os.close(ours)
     os.close(theirs)
     assert "Submit one small test job (1 CPU, 5 minutes at most) to check a compute node? [y/N]" in out
-    assert ("good     canary: ran on n1" in out) is flown
-    assert ("run doctor with --canary" in out) is not flown
+    assert ("good     canary: ran on n1" in out) is submitted
+    assert ("run doctor with --canary" in out) is not submitted
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

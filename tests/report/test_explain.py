@@ -15,8 +15,8 @@ import typer
 from numpy.random import Generator
 
 import tests.driver.sweeps as sweeps
-from hpcsweep.cli.explain import explain as print_explanation
-from hpcsweep.cli.explain import explanation_lines
+from hpcsweep.cli.trial import explain as print_explanation
+from hpcsweep.cli.trial import explanation_lines
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,

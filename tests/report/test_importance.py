@@ -21,8 +21,8 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.html.parameters import importance
 from hpcsweep.html.sections import Figure, Text
+from hpcsweep.spec.checks import Problems
 from hpcsweep.spec.parameters import read_space
-from hpcsweep.spec.problems import Problems
 from hpcsweep.views.importance import MOST, Analysis, analysis, importances, values_of
 from hpcsweep.views.results import Results
 

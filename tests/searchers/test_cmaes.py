@@ -12,7 +12,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.searchers.cmaes import CMAES
+from hpcsweep.searchers.evolution import CMAES
 
 SQUARE = Space((Parameter("x", Float(0.0, 1.0)), Parameter("y", Float(0.0, 1.0))))
 NAN = float("nan")
@@ -210,7 +210,7 @@ def test_says_what_it_cannot_search(monkeypatch: pytest.MonkeyPatch) -> None:
         "searcher.name: 'cmaes' needs a float, int or ordinal parameter, got none; use 'tpe'"
     ]
     assert CMAES().problems(SQUARE) == []
-    monkeypatch.setattr("hpcsweep.searchers.cmaes.find_spec", lambda name: None)
+    monkeypatch.setattr("hpcsweep.searchers.evolution.find_spec", lambda name: None)
     assert CMAES().problems(SQUARE) == [
         "searcher.name: 'cmaes' needs cmaes, which is not installed; pip install 'hpcsweep[cmaes]'"
     ]

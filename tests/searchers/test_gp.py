@@ -18,16 +18,18 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
 from hpcsweep.core.text import json_key
-from hpcsweep.searchers.gp import GP, MOST_ROWS
-from hpcsweep.searchers.gp_batch import (
+from hpcsweep.searchers.gp import GP, MOST_ROWS, Features, neighbours
+from hpcsweep.searchers.gp_model import (
     SAMPLES,
     Candidates,
+    Model,
     PosteriorSamples,
+    align_resources,
+    fit_model,
     log_improvement,
     optimise_candidates,
+    transform_values,
 )
-from hpcsweep.searchers.gp_model import Model, align_resources, fit_model, transform_values
-from hpcsweep.searchers.gp_pool import Features, neighbours
 from tests.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -411,8 +413,8 @@ def test_a_long_history_is_thinned() -> None:
 
 
 def test_a_batch_beyond_the_pool_is_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpcsweep.searchers.gp_pool.RANDOM", 10)
-    monkeypatch.setattr("hpcsweep.searchers.gp_pool.JOINING", 10)
+    monkeypatch.setattr("hpcsweep.searchers.gp.RANDOM", 10)
+    monkeypatch.setattr("hpcsweep.searchers.gp.JOINING", 10)
     known = evaluated(MIXED, MIXED.sample(10, default_rng(0)), lambda c: c["x"])
     batch = GP().ask(100, known, default_rng(0))
     assert len({json_key(config) for config in batch}) == 100

@@ -12,7 +12,7 @@ from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Parameter, Space
 from hpcsweep.core.text import json_key
 from hpcsweep.errors import SpecError
-from hpcsweep.searchers.sobol import Sobol
+from hpcsweep.searchers.sequences import Sobol
 
 SQUARE = Space((Parameter("x", Float(0.0, 1.0)), Parameter("y", Float(0.0, 1.0))))
 BRANCHES = Space(

@@ -13,7 +13,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.history import History
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter, Space
-from hpcsweep.searchers.random import Random, config_key
+from hpcsweep.searchers.random import Random, RandomFallback, config_key
 from hpcsweep.searchers.tpe import MISMATCH, TPE, LocalPenalisation
 from hpcsweep.searchers.tpe_density import Columns, ParzenEstimator, Points, normal_cdf
 
@@ -263,15 +263,15 @@ def test_configurations_known_at_other_resources_repel() -> None:
 
 def random_share(searcher: TPE, history: History, monkeypatch: pytest.MonkeyPatch) -> float:
     """Of 600 proposals in batches of 6, how many are random."""
-    complete, proposals, modelled = Random.complete, 0, 0
+    complete, proposals, modelled = RandomFallback.complete, 0, 0
 
-    def counted(self: Random, given: Any, n: int, history: History, rng: Generator) -> list[Config]:
+    def counted(self: RandomFallback, given: Any, n: int, history: History, rng: Generator) -> list[Config]:
         nonlocal proposals, modelled
         proposals, modelled = proposals + n, modelled + len(given)
         return complete(self, given, n, history, rng)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Random, "complete", counted)
+        patch.setattr(RandomFallback, "complete", counted)
         for call in range(100):
             searcher.ask(6, history, default_rng(call))
     return 1 - modelled / proposals

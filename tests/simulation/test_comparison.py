@@ -12,7 +12,7 @@ import pytest
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.html.plotting import quartiles
 from hpcsweep.simulation import SimulationResult, compare, compare_results, make_variants
-from hpcsweep.simulation.plot import best_values, write_plot
+from hpcsweep.simulation.comparison import best_values, write_plot
 from tests.simulation.specs import falling, spec_of, write_spec
 
 

@@ -1,4 +1,4 @@
-"""`doctor` on real daemons: what the canary sees, and that nothing of it is left."""
+"""`doctor` on real daemons: what the test job reports, and that nothing of it remains."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 import hpcsweep
-from hpcsweep.doctor.checks import crontab_line
-from hpcsweep.doctor.filesystem import type_finding
+from hpcsweep.doctor.checks import crontab_line, type_finding
 
 from .fixture import PrivateSlurm
 
@@ -77,7 +76,7 @@ SHORT_NOTICE = (
 NOTHING: tuple[list[str], list[str]] = ([], ["sweep.yaml", "trainer.py"])
 
 
-def test_a_whole_examination_with_a_canary(slurm: PrivateSlurm, spec: Path) -> None:
+def test_doctor_with_a_test_job_reports_a_real_site(slurm: PrivateSlurm, spec: Path) -> None:
     code, out = doctor(str(spec), "--canary")
     node = line_of(out, "canary").split()[4].rstrip(",")
     assert re.fullmatch("n[1-4]", node)
@@ -143,7 +142,7 @@ def test_nodes_without_sbatch_are_found_out_and_the_crontab_line_drives_the_swee
     assert any(row.name.startswith("free-") for row in slurm.squeue())
 
 
-def test_a_canary_without_room_is_cancelled_and_slurm_s_reason_told(slurm: PrivateSlurm, spec: Path) -> None:
+def test_a_pending_test_job_is_cancelled_and_slurm_s_reason_reported(slurm: PrivateSlurm, spec: Path) -> None:
     for _ in range(4):
         slurm.run("sbatch", "-p", "urgent", "--exclusive", "--wrap", "sleep 600", "-o", "/dev/null")
     code, out = doctor(str(spec), "--canary", "--wait", "3")
@@ -170,7 +169,7 @@ def test_interrupted_while_it_flies_nothing_is_left(slurm: PrivateSlurm, spec: P
     assert left(slurm, spec) == NOTHING
 
 
-def test_a_controller_that_is_down_is_a_failure_and_no_canary_flies(slurm: PrivateSlurm, spec: Path) -> None:
+def test_no_test_job_is_submitted_to_a_controller_that_is_down(slurm: PrivateSlurm, spec: Path) -> None:
     slurm.stop_controller()
     code, out = doctor(str(spec), "--canary")
     assert code == 1

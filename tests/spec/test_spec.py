@@ -23,7 +23,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.options import format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.spec import SweepSpec, difference, json_schema, load_spec
-from hpcsweep.spec.named_options import NamedOptions
+from hpcsweep.spec.models import NamedOptions
 from hpcsweep.spec.yaml_io import dump_yaml, parse_yaml
 from tests.effort import examples
 

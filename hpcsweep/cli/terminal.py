@@ -1,4 +1,4 @@
-"""Safe terminal output: what configurations and logs contain is shown, never interpreted.
+"""Safe terminal output, and exit codes: what configurations and logs contain is shown, never interpreted.
 
 Names, values, error messages and file names may hold escape sequences, and characters that change the
 direction of text. Everything that the command line prints goes through `sanitized_output`, so that
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, TextIO, cast
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO, cast
 
+import typer
 from typer.core import TyperGroup
 
 from hpcsweep.core.text import mask_values, sanitize, sanitize_lines, secret_arguments
+from hpcsweep.errors import HeldError, HpcsweepError, SpecError, SupersededError
 
 __all__ = ["SanitizedGroup", "hide", "json_text", "raw", "sanitize", "sanitize_lines", "sanitized_output"]
 
@@ -93,3 +97,50 @@ class SanitizedGroup(TyperGroup):
         with sanitized_output():
             hide(secret_arguments(sys.argv[1:] if given is None else given))
             return super().main(*args, **kwargs)
+
+
+def print_table(lines: Sequence[Sequence[str]]) -> None:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, *others in lines:
+        cells = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
+        typer.echo("  ".join([name.ljust(widths[0]), *cells]).rstrip())
+
+
+DONE: Final = 0
+NO_VALUE: Final = 1
+WRONG: Final = 2
+LEFT_RUNNING: Final = 3
+INTERRUPTED: Final = 130
+
+
+@contextlib.contextmanager
+def prefix_errors(source: Path) -> Iterator[None]:
+    """Prefix each problem of a spec with its file."""
+    try:
+        yield
+    except SpecError as error:
+        raise type(error)(*(f"{source}: {problem}" for problem in error.problems)) from error
+
+
+@contextlib.contextmanager
+def errors_exit() -> Iterator[None]:
+    """Print an error of hpcsweep or of the operating system and exit with its code.
+
+    Other errors keep their traceback.
+    """
+    try:
+        yield
+    except (HeldError, SupersededError) as error:
+        typer.echo(f"hpcsweep: {error}", err=True)
+        raise typer.Exit(LEFT_RUNNING) from None
+    except HpcsweepError as error:
+        typer.echo(f"hpcsweep: {error}", err=True)
+        raise typer.Exit(WRONG) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more: no complaint about it at exit, either
+        raise typer.Exit(DONE) from None
+    except OSError as error:
+        path = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        typer.echo(f"hpcsweep: {path}{error.strerror or error}", err=True)
+        raise typer.Exit(WRONG) from None

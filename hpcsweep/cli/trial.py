@@ -1,8 +1,10 @@
-"""`explain`: why a trial was started, promoted or dropped, from the journal alone."""
+"""`explain` and `logs`: why a trial was started, promoted or dropped, and what its attempts printed."""
 
 from __future__ import annotations
 
 import itertools
+import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,11 +13,11 @@ from typing import Any
 import msgspec
 import typer
 
-from hpcsweep.cli.exit_codes import errors_exit
-from hpcsweep.cli.sanitize import json_text, sanitize
+from hpcsweep.cli.terminal import errors_exit, json_text, raw, sanitize, sanitize_lines
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
+from hpcsweep.errors import SpecError
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import (
     Attempt,
@@ -27,7 +29,7 @@ from hpcsweep.views.explanation import (
     Rung,
     Verdict,
 )
-from hpcsweep.views.folder import ResultsFolder
+from hpcsweep.views.folder import LogReader, ResultsFolder, attempt_logs
 from hpcsweep.views.format import (
     config_text,
     location,
@@ -42,11 +44,11 @@ def explain(path: Path, trial: int, *, json: bool) -> None:
     """Print the explanation of one trial."""
     with errors_exit():
         folder = ResultsFolder(path)
-        found = explanation_of(folder.events, folder.state, trial)
+        explanation = explanation_of(folder.events, folder.state, trial)
         if json:
-            typer.echo(json_text(found))
+            typer.echo(json_text(explanation))
             return
-        for line in explanation_lines(found):
+        for line in explanation_lines(explanation):
             typer.echo(line)
         last = folder.state.trials[trial].runs[-1]
         batch = folder.state.live.get(last.batch)
@@ -55,20 +57,20 @@ def explain(path: Path, trial: int, *, json: bool) -> None:
                 typer.echo(sanitize(f"it waits: {trouble}"))
 
 
-def explanation_lines(found: Explanation) -> list[str]:
+def explanation_lines(explanation: Explanation) -> list[str]:
     """For people: a few lines for the creation, for each rung and its attempts, and one for the end."""
-    lines = [f"trial {found.trial}: {config_text(found.config)}"]
-    if found.repeats > 1:
-        last = found.first + found.repeats - 1
+    lines = [f"trial {explanation.trial}: {config_text(explanation.config)}"]
+    if explanation.repeats > 1:
+        last = explanation.first + explanation.repeats - 1
         lines.append(
-            f"repeat {found.repeat + 1} of {found.repeats} of its configuration: "
-            f"trials {found.first} to {last}, compared by their mean and named by the first"
+            f"repeat {explanation.repeat + 1} of {explanation.repeats} of its configuration: "
+            f"trials {explanation.first} to {last}, compared by their mean and named by the first"
         )
-    lines += _creation(found.creation)
-    for rung in found.rungs:
-        lines += _rung(found, rung)
-    lines.append(_end(found))
-    if found.checkpoint_removed:
+    lines += _creation(explanation.creation)
+    for rung in explanation.rungs:
+        lines += _rung(explanation, rung)
+    lines.append(_end(explanation))
+    if explanation.checkpoint_removed:
         lines.append("its checkpoint was removed: it could go no further, and it was not the best")
     return lines
 
@@ -114,8 +116,8 @@ def _value(value: Any) -> str:
 # --------------------------------------------------------------------------- its rungs
 
 
-def _rung(found: Explanation, rung: Rung) -> list[str]:
-    lines = [f"rung {rung.rung}, resource {rung.resource}: {_ending(found, rung)}"]
+def _rung(explanation: Explanation, rung: Rung) -> list[str]:
+    lines = [f"rung {rung.rung}, resource {rung.resource}: {_ending(explanation, rung)}"]
     if rung.from_scratch:
         lines.append("  trained from scratch: its checkpoint had been removed (train.keep: all keeps them)")
     lines += [_attempt(attempt) for attempt in _earlier(rung)]
@@ -125,9 +127,9 @@ def _rung(found: Explanation, rung: Rung) -> list[str]:
         )
         mean = f"; mean {number(rung.mean)}" if rung.mean is not None else ""
         lines.append(f"  repeats: {values}{mean}")
-    lines.append(f"  {_verdict(found, rung)}")
+    lines.append(f"  {_verdict(explanation, rung)}")
     if rung.comparison is not None and len(rung.comparison.named) > 1:
-        own = found.trial if rung.verdict is Verdict.STOPPED else found.first
+        own = explanation.trial if rung.verdict is Verdict.STOPPED else explanation.first
         lines += [f"    {line}" for line in _peers(rung.comparison, own)]
     return lines
 
@@ -149,7 +151,7 @@ def _attempt(attempt: Attempt) -> str:
     return f"  attempt {attempt.attempt + 1}{restart}: {FACTS[how].label}{where}{message}{then}"
 
 
-def _ending(found: Explanation, rung: Rung) -> str:
+def _ending(explanation: Explanation, rung: Rung) -> str:
     where = f" in attempt {rung.batches}" if rung.batches > 1 else ""
     if rung.attempts:
         where += location(rung.node, rung.attempts[-1].job, rung.attempts[-1].seconds)
@@ -157,30 +159,30 @@ def _ending(found: Explanation, rung: Rung) -> str:
         case RunStatus.WAITING:
             return "waits to be submitted"
         case RunStatus.SUBMITTED:
-            words = f"; cannot start: {rung.hindered}" if rung.hindered else ""
-            return f"submitted, attempt {rung.batches}{words}"
+            blocked = f"; cannot start: {rung.hindered}" if rung.hindered else ""
+            return f"submitted, attempt {rung.batches}{blocked}"
         case RunStatus.COMPLETED:
             assert rung.value is not None
-            return f"completed{where} with {found.metric} {number(rung.value)}"
+            return f"completed{where} with {explanation.metric} {number(rung.value)}"
         case RunStatus.STOPPED:
-            value = "" if rung.value is None else f" with {found.metric} {number(rung.value)}"
+            value = "" if rung.value is None else f" with {explanation.metric} {number(rung.value)}"
             return f"stopped early at step {rung.step}{where}{value}"
         case RunStatus.FAILED:
             how = rung.failure or rung.outcome
             return f"{FACTS[how].label if how is not None else 'failed'}{where}: {rung.message}"
 
 
-def _verdict(found: Explanation, rung: Rung) -> str:
+def _verdict(explanation: Explanation, rung: Rung) -> str:
     """What followed, and why."""
     why, after = (f": {rung.reason}", f"; {rung.reason}") if rung.reason else ("", "")
     comparison = rung.comparison
     if comparison is None:
-        words = {
+        undecided = {
             Verdict.UNDER_WAY: f"under way{why}",
             Verdict.NO_VALUE: f"never considered, without a value{after}",
         }
-        return words.get(rung.verdict, f"{rung.verdict.value}{why}")
-    where = "in the sweep" if found.pooled else f"in bracket {found.creation.bracket}"
+        return undecided.get(rung.verdict, f"{rung.verdict.value}{why}")
+    where = "in the sweep" if explanation.pooled else f"in bracket {explanation.creation.bracket}"
     without = f" ({comparison.without_value} without a value)" if comparison.without_value else ""
     rank = "without a place" if comparison.place is None else ordinal(comparison.place)
     place = f"{rank} of {comparison.ended} ended at resource {comparison.resource} {where}{without}"
@@ -227,20 +229,20 @@ def _listed(peers: Sequence[RankedTrial], gaps: Sequence[int], own: int) -> str:
 # --------------------------------------------------------------------------- its end
 
 
-def _end(found: Explanation) -> str:
-    best = found.best
+def _end(explanation: Explanation) -> str:
+    best = explanation.best
     if best is None:
         return "no run of the sweep has given a value yet"
     where = f"trial {best.trial}: {number(best.value)} at resource {best.resource}"
-    if found.value is None or best.behind is None:
+    if explanation.value is None or best.behind is None:
         return f"it has no value; the best is {where}"
-    if best.trial == found.first:
-        return f"it is the best of the sweep: {number(found.value)} at resource {found.resource}"
-    value = f"{number(found.value)} at resource {found.resource}"
+    if best.trial == explanation.first:
+        return f"it is the best of the sweep: {number(explanation.value)} at resource {explanation.resource}"
+    value = f"{number(explanation.value)} at resource {explanation.resource}"
     return f"it has {value}, {number(best.behind)} worse than the best, {where}"
 
 
-# --------------------------------------------------------------------------- words
+# --------------------------------------------------------------------------- ordinals
 
 
 def ordinal(place: int) -> str:
@@ -248,3 +250,52 @@ def ordinal(place: int) -> str:
     if place % 100 in (11, 12, 13):
         return f"{place}th"
     return f"{place}" + {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+
+
+#: What sets colours and weights, and nothing else.
+_COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
+
+
+def logs(path: Path, trial: int, *, rung: int | None, tail: int | None) -> None:
+    """Print the log of each attempt, oldest first, under a line that says which it is."""
+    with errors_exit():
+        folder = ResultsFolder(path)
+        found = attempt_logs(folder.events, folder.layout, trial)
+        wanted = [each for each in found if rung in (None, each.rung)]
+        if not wanted:
+            there = ", ".join(str(number) for number in sorted({each.rung for each in found}))
+            raise SpecError(f"--rung: expected one that was submitted ({there}), got {rung}")
+        logs = LogReader(folder.layout, folder.events)
+        for each in wanted:
+            try:
+                path, data = logs.read(each)
+            except OSError as error:
+                typer.echo(f"hpcsweep: {each.path}: cannot be read: {error.strerror}", err=True)
+                continue
+            typer.echo(f"==> trial {trial} rung {each.rung} attempt {each.attempt}: {path} <==")
+            _show(data, tail)
+
+
+def _coloured(text: str) -> str:
+    """Neutral but for colours, which end with the text."""
+    lines = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")  # a progress bar: each state on its own line
+    parts = _COLOUR.split(lines)
+    shown = "".join(part if index % 2 else sanitize_lines(part) for index, part in enumerate(parts))
+    return shown + ("\x1b[0m" if len(parts) > 1 else "") + ("" if shown.endswith("\n") else "\n")
+
+
+def _show(data: bytes | None, tail: int | None) -> None:
+    """On a terminal as text with its colours, which nothing else may change; elsewhere byte for byte."""
+    if data is None:
+        typer.echo("nothing was printed yet")
+        return
+    if tail is not None:
+        data = b"".join(data.splitlines(keepends=True)[-tail:])
+    if sys.stdout.isatty():
+        terminal = raw(sys.stdout)
+        terminal.write(_coloured(data.decode(errors="replace")))
+        terminal.flush()
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data if data.endswith(b"\n") or not data else data + b"\n")
+    sys.stdout.buffer.flush()
