@@ -50,10 +50,9 @@ _log = logging.getLogger(__name__)
 
 
 class CompactionManager:
-    """Decides what is compacted next, one task at a time. Pure.
+    """Decides what is compacted next, one task at a time: about `at` raw files, at the end all. Pure.
 
-    As soon as about `at` raw files are ready, a part is made of them; at the end of the sweep of
-    whatever is. Without `retention` all checkpoints stay.
+    Without `retention` all checkpoints stay.
     """
 
     def __init__(
@@ -90,11 +89,8 @@ class CompactionManager:
     ) -> Step:
         """What is due now: at most one `Compact`.
 
-        Args:
-            segment: Number of the journal's segment, which no other driver has.
-            remove_at: Number of trials with useless checkpoints from which on these are removed.
-            uncleared: Parts beside which there still are raw files; read where `needs_parts`.
-            has_tables: The final tables are there and readable.
+        `remove_at` is the number of trials with useless checkpoints from which on these are removed.
+        `uncleared` parts still have raw files beside them; read where `needs_parts`.
         """
         if self._failed:
             return Step()
@@ -116,18 +112,18 @@ class CompactionManager:
             return Step() if has_tables else Step(effects=(Compact(WriteTables()),))
         return Step()
 
-    def completed(self, task: CompactionTask, answer: CompactionResult) -> Step:
+    def completed(self, task: CompactionTask, result: CompactionResult) -> Step:
         """What follows from a task that was executed."""
-        if answer.error:  # nothing depends on it: the files stay as they are
+        if result.error:  # nothing depends on it: the files stay as they are
             self._failed = True
-            _log.warning("%s: finished parts are not compacted: %s", self._layout.root, answer.error)
+            _log.warning("%s: finished parts are not compacted: %s", self._layout.root, result.error)
         elif isinstance(task, WritePart):
-            self._late = {candidate.run for candidate in task.runs}.difference(answer.runs)
-            if answer.runs or task.batches or task.replaces:
+            self._late = {run.run for run in task.runs}.difference(result.runs)
+            if result.runs or task.batches or task.replaces:
                 self._to_clear = [*(self._to_clear or ()), task.part]
-                return Step((FilesCompacted(task.part, answer.runs, task.batches, task.replaces),))
+                return Step((FilesCompacted(task.part, result.runs, task.batches, task.replaces),))
         elif isinstance(task, RemoveCheckpoints):
-            left = set(task.trials).difference(answer.trials)
+            left = set(task.trials).difference(result.trials)
             if left:
                 self._stuck |= left
                 _log.warning(
@@ -136,17 +132,17 @@ class CompactionManager:
                     len(left),
                     ", ".join(map(str, sorted(left)[:10])),
                 )
-            if answer.trials:
-                return Step(
-                    (CheckpointsRemoved(answer.trials, answer.had, files=answer.files, bytes=answer.bytes),)
+            if result.trials:
+                removed = CheckpointsRemoved(
+                    result.trials, result.had, files=result.files, bytes=result.bytes
                 )
+                return Step((removed,))
         return Step()
 
     def _remove_checkpoints(self, least: int) -> Step:
         """First what an earlier session dropped and may not have removed, then what is dropped now.
 
-        It is in the journal before anything is removed: the next driver knows that these checkpoints
-        may be gone, or half gone.
+        It is in the journal first: the next driver knows that these checkpoints may be gone, or half gone.
         """
         due = [trial for trial in self._state.dropping if trial not in self._stuck]
         if due:
@@ -188,20 +184,17 @@ class Compaction:
     task: CompactionTask | None = None
 
     def step(self, *, wait_s: float = 0.0, remove_at: int = 1) -> bool:
-        """Take in what the compactor has done, and have it begin with what is due; whether it is at work.
-
-        Waits for `wait_s` at most; `remove_at` is that of `CompactionManager.next`.
-        """
+        """Take in what the compactor has done, and have it begin with what is due; whether it is at work."""
         if self.compactor is None:
             return False
         if self.task is not None:
-            answer = self.compactor.answer(wait_s)
-            if answer is None:
+            result = self.compactor.answer(wait_s)
+            if result is None:
                 return True
             task, self.task = self.task, None
-            if answer.error:
+            if result.error:
                 self.compactor.close()
-            self.committer.do(self.manager.completed(task, answer))
+            self.committer.do(self.manager.completed(task, result))
         step = self.manager.next(
             segment=self.sweep.journal.number,
             remove_at=remove_at,

@@ -55,13 +55,9 @@ class DriverConfig(msgspec.Struct, frozen=True):
 
 
 class HostTask(NamedTuple):
-    """The task or job that a driver runs in; its slot is free as soon as the driver is done.
+    """The task or job that a driver runs in; its slot is free as soon as the driver is done."""
 
-    Attributes:
-        batch: Whose task it is; empty for a job that only ticks.
-    """
-
-    batch: str
+    batch: str  # empty for a job that only ticks
     task: int
     job: str
 

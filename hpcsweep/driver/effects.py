@@ -6,7 +6,7 @@ Events go into the journal first, then effects are executed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, assert_never
 
@@ -89,15 +89,12 @@ class Release(msgspec.Struct, frozen=True):
 
 
 class SubmitTick(msgspec.Struct, frozen=True):
-    """Submit a small job that ticks a detached sweep, at `due` at the earliest.
-
-    With a `batch`, whose job is `after`, it ticks once all tasks of that have ended.
-    """
+    """Submit a job that ticks a detached sweep, from `due` on and once the job `after` has ended."""
 
     name: str
     due: float
     delay_s: float = 0.0
-    batch: str = ""
+    batch: str = ""  # whose job `after` is
     after: str = ""
 
 
@@ -169,40 +166,31 @@ class Compactor(Protocol):
 
 @dataclass
 class Committer:
-    """Commits what collaborators decide, then has it executed: intent is on disk before effect.
-
-    Attributes:
-        appliers: Called with each event once it is committed, in this order.
-        observers: Called with each effect and what came of it.
-        commits: How many commits there were.
-    """
+    """Commits what collaborators decide, then has it executed: intent is on disk before effect."""
 
     sweep: SweepContext
     executor: Executor
+    #: Called with each event once it is committed, in this order.
     appliers: Sequence[Callable[[AnyEvent], None]]
+    #: Called with each effect and what came of it.
     observers: Sequence[Callable[[Effect, EffectResult], None]]
     commits: int = 0
 
     def replay(self) -> None:
         """Apply the events of earlier sessions."""
-        for event in self.sweep.journal.events:
-            self._apply(event)
+        self._apply(self.sweep.journal.events)
 
     def commit(self, events: Sequence[AnyEvent]) -> None:
-        """Make these events true, all or none; nothing happens without any.
-
-        Raises:
-            SupersededError: A newer driver took over: nothing was written.
-        """
+        """Make these events true, all or none; SupersededError if a newer driver took over."""
         if events:
             self.sweep.journal.commit(events)
             self.commits += 1
-            for event in events:
-                self._apply(event)
+            self._apply(events)
 
-    def _apply(self, event: AnyEvent) -> None:
-        for apply in self.appliers:
-            apply(event)
+    def _apply(self, events: Iterable[AnyEvent]) -> None:
+        for event in events:
+            for apply in self.appliers:
+                apply(event)
 
     def do(self, step: Step) -> None:
         """Commit the events, then carry out the effects."""
@@ -224,32 +212,20 @@ class Committer:
     def note_query(self, operation: Operation, error: str = "") -> None:
         """Record how a query of the cluster went; `error` is empty if it succeeded."""
         state, now = self.sweep.state, self.sweep.now
-        if error:
-            self.commit(call_failed(state, operation, error, now=now))
-        else:
-            self.commit(call_succeeded(state, operation, now=now))
+        succeeded = call_succeeded(state, operation, now=now)
+        self.commit(call_failed(state, operation, error, now=now) if error else succeeded)
 
 
 @dataclass
 class Executor:
-    """Executes effects, one at a time.
-
-    Attributes:
-        submitted: Gives a live batch as the cluster knows it.
-        compactor: None where nothing is compacted.
-    """
+    """Executes effects, one at a time; `submitted` gives a live batch as the cluster knows it."""
 
     sweep: SweepContext
     submitted: Callable[[str], SubmittedBatch]
     compactor: Compactor | None = None
 
     def execute(self, effect: Effect) -> EffectResult:
-        """Execute one effect; its intent is committed, what comes of it is for the caller to commit.
-
-        Raises:
-            SupersededError: A newer driver took over; nothing was submitted.
-            FolderError: The results folder cannot be written.
-        """
+        """Execute one effect; its intent is committed, what comes of it is for the caller to commit."""
         match effect:
             case Submit():
                 return self._submit(effect)
@@ -293,8 +269,11 @@ class Executor:
         except SubmitLimited as error:
             return EffectResult(error=error)
         except (SubmitRefused, SubmitUncertain, ClusterUnavailable, SpecError) as error:
-            refused = isinstance(error, SubmitRefused | SpecError)
-            refused = refused or (isinstance(error, SubmitUncertain) and error.refused)
+            refused = (
+                error.refused
+                if isinstance(error, SubmitUncertain)
+                else not isinstance(error, ClusterUnavailable)
+            )
             return EffectResult(self._failed("submit", error, batch=name, refused=refused), error)
         return EffectResult((BatchSubmitted(name, job, self.sweep.now),))
 
@@ -340,10 +319,6 @@ class Executor:
 
 
 def submit_tick(cluster: Cluster, layout: Layout, effect: SubmitTick) -> TickSubmitted:
-    """Submit a job that ticks the sweep.
-
-    Raises:
-        ClusterError: The cluster takes no such job, or not now.
-    """
+    """Submit a job that ticks the sweep; ClusterError if the cluster does not take it."""
     job = cluster.submit_tick(effect.name, layout.root, after=effect.after, delay_s=effect.delay_s)
     return TickSubmitted(job, effect.due, effect.batch)

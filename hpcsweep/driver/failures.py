@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import (
@@ -56,11 +56,9 @@ def excluded(state: SweepState, *, now: float) -> tuple[str, ...]:
 def check_health(
     state: SweepState, *, now: float, nodes: Sequence[str], fail_fast: int = 0, longest_s: float = 0.0
 ) -> list[NodeExcluded | PauseRequested | PauseEnded]:
-    """What follows from failures that are not the fault of configurations.
+    """Which nodes to exclude, and whether to pause the sweep; `longest_s` is the age of the oldest run.
 
-    No node is excluded where it is unknown on which ones the sweep may run, and never all. The first
-    `fail_fast` trials pause the sweep if all fail alike within seconds, unless the oldest running run
-    has lasted `longest_s`.
+    No node is excluded where the sweep's `nodes` are unknown, and never all.
     """
     events: list[NodeExcluded | PauseRequested | PauseEnded] = []
     out = set(excluded(state, now=now))
@@ -134,11 +132,7 @@ def killed_for_memory(lines: str) -> str:
 def classify_interruption(
     batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool, stopping: bool
 ) -> Interruption:
-    """Why an attempt was interrupted.
-
-    `result` is of its worker, or what is known without one; `requeued` says that the cluster runs the
-    task again by itself, `stopping` that the whole sweep stops.
-    """
+    """Why an attempt was interrupted; `result` is its worker's, or what is known without one."""
     if stopping:
         return Interruption.SWEEP_STOPPED
     started = result.started is not None or result.interrupted in (None, Interruption.WORKER_DIED)
@@ -172,11 +166,6 @@ def retries_exhausted(run: Run, result: Result, why: Interruption, *, settings: 
     return f"given up after {run.faults_without_progress + 1} interruptions without progress"
 
 
-def outcome_of(run: Run, why: Interruption) -> Outcome:
-    """Outcome of a run that is not retried."""
-    return Outcome.CANCELLED if why is Interruption.CANCELLED and run.cancels else Outcome.LOST
-
-
 def interruption(
     batch: BatchState, result: Result, why: Interruption, *, requeued: bool = False
 ) -> RunInterrupted:
@@ -185,19 +174,11 @@ def interruption(
         result.trial,
         result.rung,
         why,
-        attempt=result.attempt,
-        restart=result.restart,
         batch=batch.name,
-        task=result.task,
         start=None if result.started is None else result.start,
         requeued=requeued,
         progressed=result.progressed,
-        step=result.step,
-        seconds=result.seconds,
-        gpu_seconds=result.gpu_seconds,
-        node=result.node,
-        job=result.job,
-        message=result.message,
+        **_copied_fields(result),
     )
 
 
@@ -209,17 +190,15 @@ def finished(batch: BatchState, result: Result) -> RunFinished:
         result.rung,
         result.outcome,
         value=result.value,
-        step=result.step,
-        start=None if result.started is None and result.outcome is not Outcome.COMPLETED else result.start,
-        attempt=result.attempt,
-        restart=result.restart,
         batch=batch.name,
-        task=result.task,
-        seconds=result.seconds,
-        gpu_seconds=result.gpu_seconds,
+        start=None if result.started is None and result.outcome is not Outcome.COMPLETED else result.start,
         started=result.started,
-        node=result.node,
-        job=result.job,
-        message=result.message,
         failure=result.failure,
+        **_copied_fields(result),
     )
+
+
+def _copied_fields(result: Result) -> dict[str, Any]:
+    """The fields of a result that both kinds of ending have."""
+    names = ("attempt", "restart", "task", "step", "seconds", "gpu_seconds", "node", "job", "message")
+    return {name: getattr(result, name) for name in names}

@@ -22,10 +22,9 @@ WATCH_S: Final = 3600.0
 
 
 class ArrayUsage(NamedTuple):
-    """One live array: tasks that may still run, and how many of them at a time.
+    """One live array: tasks that may still run, how many at a time, and slots that each of them takes.
 
-    A task takes more than one of the `slots` where it asks for more GPUs than a task of now, because
-    the resources were changed since it was submitted.
+    More than one slot where the resources were lowered since it was submitted.
     """
 
     open: int
@@ -44,15 +43,12 @@ class ArrayUsage(NamedTuple):
 
 
 def free_slots(cap: int, usages: Sequence[ArrayUsage]) -> int:
-    """Slots that could be taken beyond what may be taken now; negative where too many may be."""
+    """Slots that no task may take now; negative where too many may be taken."""
     return cap - sum(usage.used for usage in usages)
 
 
 def raise_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
-    """New throttles that hand free slots to arrays with more open tasks, oldest first.
-
-    Only what is free is handed out, so that at no moment more than `cap` slots may be taken.
-    """
+    """New throttles that hand free slots, and no more, to arrays with more open tasks, oldest first."""
     free = free_slots(cap, usages)
     throttles = []
     for usage in usages:
@@ -74,14 +70,7 @@ def lower_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
 
 
 class ThrottleManager:
-    """Counts the slots taken by the live arrays, and hands free ones from array to array.
-
-    The throttle of `unconfirmed` batches on the cluster may differ from the one in the journal.
-
-    Attributes:
-        cluster_slots: Tasks that the cluster runs at a time; None where that is not fixed.
-        expected_gpus: GPUs that a task will hold as the cluster says; 0 before it was asked.
-    """
+    """Counts the slots taken by the live arrays, and hands free ones from array to array."""
 
     def __init__(
         self,
@@ -96,13 +85,16 @@ class ThrottleManager:
         self._settings = settings
         self._monitor = monitor
         self._host = host
+        #: Batches whose throttle on the cluster may differ from the one in the journal.
         self._unconfirmed = set(unconfirmed)
+        #: Tasks that the cluster runs at a time; None where that is not fixed.
         self.cluster_slots: int | None = None
+        #: GPUs that a task will hold as the cluster says; 0 before it was asked.
         self.expected_gpus = 0
 
     @property
     def free(self) -> int:
-        """Slots that a new array could take, that of the task which this driver runs in included."""
+        """Slots that a new array could take, with that of the task which this driver runs in."""
         return free_slots(self._cap, self._usages(host=False))
 
     @property
@@ -183,10 +175,9 @@ class Cancellations:
         self._stopped: set[tuple[str, RunId]] = set()
 
     def tasks_to_cancel(self) -> list[Cancel | StopRun]:
-        """Cancel, once, tasks whose trials were all stopped or given up.
+        """Cancel, once, tasks whose trials were all stopped; stop single runs of the other tasks.
 
-        A task that runs although all its runs have ended is about to leave by itself. In one of which
-        other runs are wanted, the unwanted runs are stopped one by one.
+        A task that runs although all its runs have ended is about to leave by itself.
         """
         effects: list[Cancel | StopRun] = []
         for (name, task), state in self._monitor.states.items():
@@ -205,13 +196,12 @@ class Cancellations:
         """Cancel, once, all tasks that have not started; their runs wait until the sweep is resumed."""
         effects = []
         for name, batch in self._state.live.items():
-            ids = [TaskId(name, task) for task in range(len(batch.tasks))]
             pending = tuple(
-                each.task
-                for each in ids
-                if (state := self._monitor.states.get(each)) is not None
+                task.task
+                for task in (TaskId(name, index) for index in range(len(batch.tasks)))
+                if (state := self._monitor.states.get(task)) is not None
                 and state.phase is Phase.PENDING
-                and each not in self._cancelled
+                and task not in self._cancelled
             )
             if batch.job is not None and pending:
                 effects.append(Cancel(name, pending, pending=True))
@@ -235,13 +225,10 @@ class Cancellations:
 
     def pause(self, *, now: float) -> list[PauseRequested]:
         """Pause the sweep where tasks can never start."""
-        if (
-            not self._monitor.blocked.impossible
-            or self._state.pausing is not None
-            or self._state.stopping is not None
-        ):
+        impossible = self._monitor.blocked.impossible
+        if not impossible or self._state.pausing is not None or self._state.stopping is not None:
             return []
-        reason = self._state.live[next(iter(self._monitor.blocked.impossible))].blocked_reason
+        reason = self._state.live[next(iter(impossible))].blocked_reason
         return [PauseRequested(now, f"its jobs can never start ({reason}): fix the spec, then launch again")]
 
     def note(self, effect: Effect, result: EffectResult) -> None:
@@ -254,25 +241,19 @@ class Cancellations:
 
 
 class TickScheduler:
-    """Makes sure that a detached sweep gets another tick once this driver has left.
-
-    Attributes:
-        jobs: Ids and names of the user's jobs at the last poll; None: unknown.
-        error: Why the last tick job was not accepted, empty if it was.
-    """
+    """Makes sure that a detached sweep gets another tick once this driver has left."""
 
     def __init__(self, state: SweepState) -> None:
         self._state = state
+        #: Ids and names of the user's jobs at the last poll; None: unknown.
         self.jobs: Mapping[str, str] | None = None
+        #: Why the last tick job was not accepted, empty if it was.
         self.error = ""
         #: When this session submitted a job behind a batch.
         self._submitted_at: dict[str, float] = {}
 
     def behind_arrays(self, *, now: float, active: Container[str] = ()) -> Step:
-        """A job behind each array that has none, or whose job is gone from the queue before its time.
-
-        Batches with tasks that wait or run are `active`: the jobs behind them cannot have started.
-        """
+        """A job behind each array that has none, or whose job is gone although the batch is `active`."""
         effects: list[SubmitTick] = []
         for batch in self._state.live.values():
             name = f"{batch.name}-tick"
@@ -285,11 +266,7 @@ class TickScheduler:
         return Step(effects=tuple(effects))
 
     def later(self, *, soon: bool, now: float) -> Step:
-        """A tick job after a while, unless another one runs by then.
-
-        `soon` means that something is to be done which no job will trigger; if not, the job is only a
-        safeguard against the loss of the others.
-        """
+        """A tick job after a while, unless another one runs by then; not `soon`: only as a safeguard."""
         delay_s = LOOK_AGAIN_S if soon else WATCH_S
         due = self._state.tick_due
         if now < due <= now + delay_s:
@@ -320,8 +297,7 @@ class TickScheduler:
 def needs_attention(state: SweepState, *, undecided: bool, host_job: str = "") -> bool:
     """Whether something is to be done soon that no job will trigger.
 
-    `undecided` says that the next poll decides something. A tick job behind an array runs once, and
-    the driver's own `host_job` may be it.
+    A tick job behind an array runs once, and the driver's own `host_job` may be it.
     """
     if state.ended is not None:
         return False

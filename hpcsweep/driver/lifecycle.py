@@ -40,8 +40,7 @@ _log = logging.getLogger(__name__)
 class GpuBudget:
     """`budget.gpu_hours` as a hard cap: what was submitted counts with its whole time limit.
 
-    Each new task counts with `task_gpus`. `default_time_s` is the cluster's time limit of a task that
-    asks for none, None where unknown.
+    `default_time_s` is the cluster's time limit of a task that asks for none, None where unknown.
 
     Raises:
         SpecError: There is a cap, and nothing limits the time of a task.
@@ -49,7 +48,7 @@ class GpuBudget:
 
     def __init__(self, settings: DriverConfig, *, default_time_s: int | None) -> None:
         self._max_gpu_s = settings.max_gpu_s
-        self.task_gpus = settings.shape.gpus
+        self.task_gpus = settings.shape.gpus  # of a new task
         time_s = settings.shape.time_s or default_time_s
         if self.cap_s is not None and time_s is None:
             raise SpecError(
@@ -76,8 +75,7 @@ class GpuBudget:
     ) -> int | None:
         """How many more tasks may be submitted now; None: any number.
 
-        Of a live batch, `open_tasks` may still run, and the others took `unbooked_gpu_s` beyond
-        `state.spent_gpu_s`.
+        Of a live batch `open_tasks` may still run; the others took more than the journal has.
         """
         if self.cap_s is None:
             return None  # without a cap nothing has to be counted
@@ -123,7 +121,7 @@ def can_resume(
     verbs: Container[str] = (),
     now: float,
 ) -> bool:
-    """Whether an ended sweep can resume: a budget was raised, or a waiting request has one of these verbs."""
+    """Whether an ended sweep can resume: a budget was raised, or a request with one of these verbs waits."""
     if state.ended is None:
         return False
     if "retry" in verbs:
@@ -147,7 +145,7 @@ def confirm_time_over(
 ) -> tuple[bool, TimeUp | None]:
     """Whether the wall clock is to be trusted about `budget.time`, and an event if its verdict changed.
 
-    It must agree for `confirm_s`; a session that began (`since`) that long ago has seen the time pass.
+    It must agree for `confirm_s`, or the session have begun (`since`) that long ago.
     """
     over = is_time_over(state, settings, now=now)
     if not settings.confirm_s or (over and now - since >= settings.confirm_s):
@@ -175,11 +173,9 @@ def sweep_end(
         return None
     if outcome is SweepOutcome.FINISHED and state.best is None:
         outcome = SweepOutcome.FAILED
-        failure = state.last_failure
-        if failure is not None:
-            reason = f"no run gave a value; the last failure: {failure.message}"
-        else:
-            reason = f"no run gave a value; {reason}"
+        if state.last_failure is not None:
+            reason = f"the last failure: {state.last_failure.message}"
+        reason = f"no run gave a value; {reason}"
     return SweepEnded(now, outcome, reason)
 
 
@@ -195,7 +191,7 @@ def handle_request(
 ) -> list[AnyEvent]:
     """What follows from a request; nothing from one that makes no sense.
 
-    The journal knows by its file name that it was handled. A trial that `is_over` cannot be stopped.
+    A trial that `is_over` cannot be stopped.
     """
     match request.verb:
         case "stop":
@@ -234,10 +230,7 @@ def _stop_trial(
 
 
 def _retry(name: str, request: Request, *, state: SweepState, now: float) -> list[AnyEvent]:
-    """Failed runs are tried again, those of one trial or all; and a pause is over.
-
-    What its user cancelled for good stays so unless it is asked for by its number.
-    """
+    """Retry failed runs and end a pause; what its user cancelled for good is retried only by its number."""
     wanted = request.arguments.get("trial")
     runs = [
         trial.runs[-1]
@@ -246,6 +239,5 @@ def _retry(name: str, request: Request, *, state: SweepState, now: float) -> lis
         and not trial.stopped
         and (wanted == trial.trial or (wanted is None and not needs_name(trial.runs[-1].outcome)))
     ]
-    paused = state.pausing is not None and state.stopping is None
-    resumed = [SweepResumed(now)] if paused else []
+    resumed = [SweepResumed(now)] if state.pausing is not None and state.stopping is None else []
     return [*resumed, *(RunRetried(run.trial, run.rung, name) for run in runs)]

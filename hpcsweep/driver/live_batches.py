@@ -35,27 +35,23 @@ HOST_SKEW_S: Final = 600.0
 
 
 class BatchWatch:
-    """Open tasks of a batch, and what is known of them.
-
-    Attributes:
-        open: Tasks not yet seen gone from the cluster.
-        gone_at: When a task with unfinished runs was first seen gone.
-        interrupted: Results of interrupted runs by task, until it shows whether the cluster requeues it.
-        seen_at: When tasks were last seen waiting or running.
-        ends: When runs of each task ended, in order.
-        silent: Tasks with a start that the cluster ended and requeued and that left no result: since
-            when, and how it ended.
-        cancelled_pending: Tasks that this session cancelled before they started.
-    """
+    """Open tasks of a batch, and what is known of them."""
 
     def __init__(self, batch: BatchState) -> None:
+        #: Tasks not yet seen gone from the cluster.
         self.open: set[int] = set(range(len(batch.tasks)))
+        #: When a task with unfinished runs was first seen gone.
         self.gone_at: dict[int, float] = {}
+        #: Results of interrupted runs by task, until it shows whether the cluster requeues it.
         self.interrupted: dict[int, list[Result]] = {}
         self.nodes: dict[int, str] = {}
+        #: When tasks were last seen waiting or running.
         self.seen_at: dict[int, float] = {}
+        #: Tasks requeued after a start that left no result: since when, and how it ended.
         self.silent: dict[int, tuple[float, TaskState]] = {}
+        #: When runs of each task ended, in order.
         self.ends: dict[int, list[float]] = {}
+        #: Tasks that this session cancelled before they started.
         self.cancelled_pending: set[int] = set()
         self.usage = UsageAccounting(batch.gpus, batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
         for ending in batch.endings:
@@ -68,7 +64,7 @@ class BatchWatch:
             self.ends.setdefault(ending.task, []).append(at)
 
     def begun_at(self, task: int, run: int, *, since: float, lanes: int) -> float:
-        """When the task's n-th run began: it begins them in order, the next one whenever one has ended."""
+        """When the task's n-th run began: a task begins its runs in order, one whenever one has ended."""
         ends = self.ends.get(task, [])
         before = run - lanes
         return max(since, ends[before]) if 0 <= before < len(ends) else since
@@ -87,25 +83,21 @@ def _ended_at(ending: RunFinished | RunInterrupted) -> float | None:
 
 
 class _Suspicions:
-    """What this session has seen of one batch.
-
-    Attributes:
-        polled: A poll has shown its tasks.
-        since: Since when each poll has shown that a task may wait in vain.
-        tasks: Those whose reason is recorded, or believed, if it persists.
-    """
+    """Tasks of one batch that may wait in vain."""
 
     def __init__(self) -> None:
-        self.polled = False
+        self.polled = False  # whether a poll has shown its tasks
+        #: Since when each poll has shown that a task may wait in vain.
         self.since: dict[int, float] = {}
+        #: Those whose reason is recorded, or believed, if it persists.
         self.tasks: set[int] = set()
 
 
 class BlockedTasks:
-    """Tells what keeps tasks from starting, beside their turn; `held` and `impossible` are by batch.
+    """What keeps tasks from starting, besides their turn; `held` and `impossible` are by batch.
 
-    Slurm says some of it in passing. So what is not sure to stay is recorded after a while, and that a
-    task can never start is concluded after minutes in which each poll has shown it.
+    Slurm says some of it in passing: what may pass is recorded after a while, and that a task can never
+    start is concluded after minutes in which each poll has shown it.
     """
 
     def __init__(self) -> None:
@@ -133,10 +125,7 @@ class BlockedTasks:
         running: bool,
         now: float,
     ) -> list[BatchBlocked]:
-        """What keeps open tasks of a live batch from starting; an event when it changes.
-
-        `running` says whether any task of the sweep runs.
-        """
+        """An event when what keeps open tasks of a live batch from starting changes."""
         suspicions = self._suspicions.setdefault(batch.name, _Suspicions())
         # A session that polls for the first time what was submitted long ago may poll only once.
         old = not suspicions.polled and now - batch.planned_at >= RECORDED_AFTER_S
@@ -203,11 +192,9 @@ def clip_duration(seconds: float, *, at_most_s: float) -> float:
 class UsageAccounting:
     """Compares what the runs of a task reported with how long the cluster says it ran, over all its starts.
 
-    Each result counts as soon as it is there; what the cluster counts beyond (starting up, ticks,
-    idle lanes, starts that left no result) is added when the batch is closed.
-
-    No clock is trusted: a count grows by no more than the time that has passed here, and no start
-    counts for more than its time limit `limit_s` (0: unknown) allows, or began before `since`.
+    What the cluster counts beyond results (starting up, ticks, idle lanes, starts that left no result) is
+    added when the batch is closed. No clock is trusted: a count grows by no more than the time that has
+    passed here, and no start counts for more than its time limit allows, or began before `since`.
     """
 
     def __init__(
@@ -250,7 +237,7 @@ class UsageAccounting:
         return seconds
 
     def observe(self, task: int, state: TaskState, *, now: float | None = None) -> None:
-        """Add what the cluster showed of the task; `now` is Unix time here."""
+        """Add what the cluster showed of the task."""
         if state.seconds is not None:
             possible = self._possible(task, state.seconds, now)
             state = msgspec.structs.replace(state, seconds=possible)
@@ -288,13 +275,11 @@ class UsageAccounting:
         return max(0.0, sum(present) - (reported[max(reported)] if reported else 0.0))
 
     def unaccounted(self, tasks: Iterable[int]) -> tuple[float, float]:
-        """Seconds and GPU-seconds of these tasks beyond what their runs reported; they have ended.
-
-        The cluster's count is the one that accounts go by, so it may be a little less as well.
-        """
+        """Seconds and GPU-seconds of these ended tasks beyond what their runs reported."""
         seconds = gpu_s = 0.0
         for task in tasks:
             starts = [start for start in self._starts[task] if start]
+            # The cluster's count is the one that accounts go by, so it may be a little less as well.
             slack = ROUNDING_S if len(starts) == 1 and task in self._ended else 0.0
             seconds += _unaccounted(starts, self._seconds[task], slack=slack)
             gpu_s += _unaccounted(
@@ -306,10 +291,9 @@ class UsageAccounting:
 
 
 def _unaccounted(starts: Sequence[float], reported: Mapping[int, float], *, slack: float) -> float:
-    """Time of the observed starts beyond what as many of them reported.
+    """Time of the observed starts beyond what the newest of them reported.
 
-    Which start reported what need not be known: none reports more than it took. If more starts
-    reported than were observed, the oldest ones were before this session.
+    Which start reported what need not be known: none reports more than it took.
     """
     newest = [reported[restart] for restart in sorted(reported, reverse=True)[: len(starts)]]
     pairs = zip_longest(sorted(starts, reverse=True), sorted(newest, reverse=True), fillvalue=0.0)
@@ -317,10 +301,7 @@ def _unaccounted(starts: Sequence[float], reported: Mapping[int, float], *, slac
 
 
 def charge(result: Result, batch: BatchState, *, lanes: int) -> Result:
-    """The result with what it costs as far as that can be true, by the GPUs that its task holds.
-
-    Its worker knows only how many were asked for.
-    """
+    """The result with what it can have cost, by the GPUs that its task holds (not known to its worker)."""
     most = at_most(batch.time_s)
     started = result.started
     seconds = clip_duration(result.seconds, at_most_s=most)

@@ -39,20 +39,13 @@ from hpcsweep.store.requests import new_requests, remove_request
 
 
 class Driver:
-    """Drives one sweep as long as it holds the journal.
+    """Drives one sweep as long as it holds the journal, whose events are replayed here.
 
     It keeps nothing that is not in the journal or can be observed again, so a driver killed at any
     instant is followed by one that continues as if nothing had happened.
 
     Args:
-        layout: The results folder.
-        journal: Open; its events are replayed here.
-        space: What the searcher searches.
-        searcher: Proposes configurations.
         scheduler: Fresh; it is brought up to date here.
-        cluster: Where batches run.
-        clock: The time.
-        settings: Caps and shapes.
         host: The task that this driver runs in, which ends as soon as it has ticked.
         observers: Called with every event, those of the past first.
         compactor: Compacts what has ended; None: it stays as it is.
@@ -77,25 +70,22 @@ class Driver:
         self.compaction_state = CompactionState()
         self.retention = Retention(self.state, scheduler)
         self.scheduler = scheduler
-        self.cluster = cluster
         self.settings = settings
         self.layout = layout
-        self._journal = journal
-        self._clock = clock
         self._space = space
         self._host = host
         self._began = clock.time()
-        self._skipped = Skipped()
-        list_segments(layout.journal, self._skipped)
-        #: Stray files of the journal's folder, found once: the journal itself was read already.
-        self._strays = self._skipped.lines(layout.root)
+        skipped = Skipped()
+        list_segments(layout.journal, skipped)
+        #: Stray files of the journal's folder, listed once: the journal itself was read already.
+        self._strays = skipped.lines(layout.root)
         #: Requests that were handled: one that cannot be removed is not handled again.
         self._handled: set[str] = set()
 
         state = self.state
-        context = SweepContext(state, settings, layout, journal, cluster, clock, self._skipped)
+        self._sweep = context = SweepContext(state, settings, layout, journal, cluster, clock, skipped)
         self._observer = Observer(context)
-        self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=self._skipped)
+        self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=skipped)
         asks = settings.max_gpu_s is not None and settings.shape.time_s is None
         default_time_s = self._observer.limits.time_s if asks else None
         self._budget = GpuBudget(settings, default_time_s=default_time_s)
@@ -121,14 +111,8 @@ class Driver:
         self._committer = Committer(
             context,
             Executor(context, self.monitor.submitted, compactor),
-            appliers=(
-                state.apply,
-                self.compaction_state.apply,
-                planner.apply,
-                self.retention.apply,
-                *observers,
-            ),
-            observers=[part.note for part in noting],
+            (state.apply, self.compaction_state.apply, planner.apply, self.retention.apply, *observers),
+            [part.note for part in noting],
         )
         self._committer.replay()
         retention = None if settings.keep_all else self.retention
@@ -151,16 +135,12 @@ class Driver:
     # ------------------------------------------------------------------ the loop
 
     def acquire(self) -> None:
-        """Become the driver now, even if there is nothing to write.
-
-        Raises:
-            HeldError: Another process became it since the journal was read.
-        """
-        self._journal.acquire()
+        """Become the driver now, even if there is nothing to write; HeldError if another process did."""
+        self._sweep.journal.acquire()
 
     def run(self, on_tick: Callable[[Driver], None] | None = None) -> None:
         """Tick until the sweep has ended. The time between ticks adapts to what happens."""
-        shortest, longest = self.cluster.poll_s
+        shortest, longest = self._sweep.cluster.poll_s
         delay = shortest
         while True:
             changed = self.tick()
@@ -170,9 +150,9 @@ class Driver:
                 self.compact()
                 return
             self._compaction.step()
-            self._journal.heartbeat()
+            self._sweep.journal.heartbeat()
             delay = shortest if changed else min(longest, delay * 1.5)
-            self._clock.sleep(delay)
+            self._sweep.clock.sleep(delay)
 
     def tick(self) -> bool:
         """Process what has happened and act on it; True if anything changed.
@@ -182,13 +162,13 @@ class Driver:
             SupersededError: A newer driver took over.
         """
         before, state = self._committer.commits, self.state
-        self._skipped.clear()
+        self._sweep.skipped.clear()
         self._reconcile()
         self._keep_ticking()  # before anything that may fail: an adopted array has no tick job yet
         self._committer.commit(self._observe())
         self._committer.execute_all(self._cancellations.tasks_to_cancel())
         self._committer.execute_all(self._cancellations.tasks_to_release())
-        self._committer.commit(self._cancellations.pause(now=self._clock.time()))
+        self._committer.commit(self._cancellations.pause(now=self._sweep.now))
         self._handle_requests()
         self._check_health()
         if state.stopping is not None:
@@ -198,7 +178,7 @@ class Driver:
             if state.pausing.is_fail_fast:
                 self._committer.execute_all(self._cancellations.pending_to_cancel())
         else:
-            self._throttle.cluster_slots = self.cluster.slots
+            self._throttle.cluster_slots = self._sweep.cluster.slots
             self._committer.do(self._throttle.rethrottle())
             try:
                 self._submission.run()
@@ -216,15 +196,12 @@ class Driver:
             self._compaction.finish()
 
     def start(self, *events: AnyEvent, extension: Sequence[AnyEvent] = ()) -> None:
-        """Begin a new sweep with these events; resume one that has ended if there is work left.
-
-        `extension` is added to a sweep that is not new.
-        """
+        """Begin a new sweep with these events; extend an old one, and resume it if there is work left."""
         if self.state.started is None:
             self._committer.commit(events)
             return
         self._committer.commit(extension)
-        now = self._clock.time()
+        now = self._sweep.now
         requests = list(new_requests(self.layout, ()))
         verbs = {request.verb for _, request in requests} if self.state.ended is not None else set()
         if can_resume(self.state, self.scheduler, self.settings, self._budget, verbs=verbs, now=now):
@@ -234,8 +211,8 @@ class Driver:
             self._committer.commit([SweepResumed(now)])
 
     def _observe(self) -> list[AnyEvent]:
-        submitted = [batch.name for batch in self.state.live.values() if batch.job is not None]
-        observation = self._observer.observe([self.monitor.submitted(name) for name in submitted])
+        batches = [batch.name for batch in self.state.live.values() if batch.job is not None]
+        observation = self._observer.observe([self.monitor.submitted(name) for name in batches])
         events = self.monitor.observe(observation)
         if observation.poll_error is not None:
             self._committer.note_query("poll", observation.poll_error)
@@ -247,7 +224,7 @@ class Driver:
     @property
     def skipped_files(self) -> list[str]:
         """What the last tick skipped in the results folder, one line for each file."""
-        return [*self._strays, *self._skipped.lines(self.layout.root)]
+        return [*self._strays, *self._sweep.skipped.lines(self.layout.root)]
 
     @property
     def phases(self) -> Counter[Phase]:
@@ -257,7 +234,7 @@ class Driver:
     # ------------------------------------------------------------------ requests
 
     def _handle_requests(self) -> None:
-        for name, request in list(new_requests(self.layout, self._handled, self._skipped)):
+        for name, request in list(new_requests(self.layout, self._handled, self._sweep.skipped)):
             if name not in self.state.requests:
                 events = handle_request(
                     name,
@@ -265,7 +242,7 @@ class Driver:
                     state=self.state,
                     space=self._space,
                     seed=self.settings.seed,
-                    now=self._clock.time(),
+                    now=self._sweep.now,
                     is_over=self.retention.is_final,
                 )
                 stopped = [event.trial for event in events if isinstance(event, TrialStopped)]
@@ -290,7 +267,7 @@ class Driver:
 
     def _reconcile(self) -> None:
         """Settle the batches that were planned and never acknowledged."""
-        now = self._clock.time()
+        now, settle_s = self._sweep.now, self._sweep.cluster.settle_s
         for batch in [batch for batch in self.state.live.values() if batch.job is None]:
             try:
                 sighting = self._observer.sighting(batch)
@@ -299,24 +276,17 @@ class Driver:
                 continue
             if not sighting.abandoned:
                 self._committer.note_query("find")
-            self._committer.do(
-                self._submitter.reconcile(batch, sighting, now=now, settle_s=self.cluster.settle_s)
-            )
+            self._committer.do(self._submitter.reconcile(batch, sighting, now=now, settle_s=settle_s))
 
     def _check_health(self) -> None:
         nodes: tuple[str, ...] = ()
         if self.state.node_faults:
             with contextlib.suppress(ClusterUnavailable):
                 nodes = self._observer.limits.nodes
-        now = self._clock.time()
+        now = self._sweep.now
+        fail_fast, longest_s = self.settings.fail_fast, self.monitor.longest_s(now)
         self._committer.commit(
-            check_health(
-                self.state,
-                now=now,
-                nodes=nodes,
-                fail_fast=self.settings.fail_fast,
-                longest_s=self.monitor.longest_s(now),
-            )
+            check_health(self.state, now=now, nodes=nodes, fail_fast=fail_fast, longest_s=longest_s)
         )
 
     # ------------------------------------------------------------------ who ticks next
@@ -327,16 +297,12 @@ class Driver:
         Raises:
             ClusterError: The cluster takes no tick jobs; nothing has changed.
         """
-        if not self._detached:
+        if not self.state.is_detached(self.settings.cluster):
             self.acquire()
-            now = self._clock.time()
+            now = self._sweep.now
             # The effect first, for once: the sweep is not detached where this is refused.
-            submitted = submit_tick(self.cluster, self.layout, self._ticks.first(now=now))
+            submitted = submit_tick(self._sweep.cluster, self.layout, self._ticks.first(now=now))
             self._committer.commit([SweepDetached(now, self.settings.cluster), submitted])
-
-    @property
-    def _detached(self) -> bool:
-        return self.state.is_detached(self.settings.cluster)
 
     @property
     def has_unread(self) -> bool:
@@ -351,26 +317,30 @@ class Driver:
         return needs_attention(self.state, undecided=undecided, host_job=self._host.job if self._host else "")
 
     def _keep_ticking(self) -> None:
-        if self._detached and self.state.ended is None:
+        if self._needs_ticks:
             active = {task.batch for task, state in self.monitor.states.items() if state.phase.active}
-            self._ticks.jobs = self.cluster.known_jobs
-            self._committer.do(self._ticks.behind_arrays(now=self._clock.time(), active=active))
+            self._ticks.jobs = self._sweep.cluster.known_jobs
+            self._committer.do(self._ticks.behind_arrays(now=self._sweep.now, active=active))
 
     def schedule_successor(self) -> None:
         """Make sure that a detached sweep gets another tick: soon where no job will trigger one."""
-        if self._detached and self.state.ended is None:
-            self._ticks.jobs = self.cluster.known_jobs
-            self._committer.do(self._ticks.later(soon=self.needs_attention, now=self._clock.time()))
+        if self._needs_ticks:
+            self._ticks.jobs = self._sweep.cluster.known_jobs
+            self._committer.do(self._ticks.later(soon=self.needs_attention, now=self._sweep.now))
 
     @property
     def unattended(self) -> str:
         """Why no tick job could be submitted, empty if one was or none is needed."""
-        return self._ticks.error if self._detached and self.state.ended is None else ""
+        return self._ticks.error if self._needs_ticks else ""
+
+    @property
+    def _needs_ticks(self) -> bool:
+        return self.state.is_detached(self.settings.cluster) and self.state.ended is None
 
     # ------------------------------------------------------------------ budgets and the end
 
     def _end_if_done(self) -> None:
-        state, now = self.state, self._clock.time()
+        state, now = self.state, self._sweep.now
         if state.ended is not None or state.live:
             return
         exhausted = exhausted_budget(state, self.settings, self._budget, now=now)

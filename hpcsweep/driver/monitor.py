@@ -28,20 +28,13 @@ from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
 from hpcsweep.driver.live_batches import BatchWatch, BlockedTasks, charge
-from hpcsweep.driver.observer import Evidence, Observation
+from hpcsweep.driver.observer import Evidence, Observation, next_restart
 from hpcsweep.store.batch import Result, label_excerpt
 from hpcsweep.store.layout import Layout
 
 
 class JobMonitor:
-    """Turns observations into events. Holds nothing that a new session could not see again.
-
-    `grace_s` is how long a result may stay invisible after its task has ended.
-
-    Attributes:
-        states: What the last successful poll showed of the open tasks.
-        blocked: What keeps pending tasks from starting.
-    """
+    """Turns observations into events. Holds nothing that a new session could not see again."""
 
     def __init__(
         self, state: SweepState, *, layout: Layout, settings: DriverConfig, grace_s: float, evidence: Evidence
@@ -49,9 +42,11 @@ class JobMonitor:
         self._state = state
         self._layout = layout
         self._settings = settings
+        #: How long a result may stay invisible after its task has ended.
         self._grace_s = grace_s
         self._evidence = evidence
         self._watches: dict[str, BatchWatch] = {}
+        #: What the last successful poll showed of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
         self.blocked = BlockedTasks()
         #: Since when each running task has run, as far as this session knows.
@@ -179,7 +174,7 @@ class JobMonitor:
                 continue
             result = charge(result, batch, lanes=self._settings.shape.lanes)
             if result.task in watch.silent:
-                if result.restart == self._next_restart(self._state.run(run_id)):
+                if result.restart == next_restart(self._state.run(run_id)):
                     del watch.silent[result.task]  # it was only late
                 else:
                     yield from self._silent_start(batch, result.task, ended)
@@ -217,10 +212,10 @@ class JobMonitor:
         )
 
     def _is_tried_again(self, result: Result) -> bool:
-        failed = result.outcome is not None and FACTS[result.outcome].fault is Fault.CONFIGURATION
+        assert result.outcome is not None
         run = self._state.run(RunId(result.trial, result.rung))
         return (
-            failed
+            FACTS[result.outcome].fault is Fault.CONFIGURATION
             and run.errors < self._settings.max_errors
             and not self._state.trials[result.trial].stopped
             and self._state.stopping is None
@@ -308,7 +303,7 @@ class JobMonitor:
                 continue
             run = self._state.run(run_id)
             result = Result(
-                *run_id, attempt=run.attempts - 1, restart=self._next_restart(run), task=task, node=state.node
+                *run_id, attempt=run.attempts - 1, restart=next_restart(run), task=task, node=state.node
             )
             result = self._with_progress(run, result)
             reported = young and self._evidence.has_reported(
@@ -320,11 +315,6 @@ class JobMonitor:
             if isinstance(event, RunFinished):
                 ended.add(run_id)
             yield event
-
-    @staticmethod
-    def _next_restart(run: Run) -> int:
-        """Number of the first start of its present attempt that is not taken into account."""
-        return run.last_counted[1] + 1 if run.last_counted[0] == run.attempts - 1 else 0
 
     def _with_progress(self, run: Run, result: Result) -> Result:
         """The result with the progress that the checkpoints show."""
@@ -343,7 +333,7 @@ class JobMonitor:
             run.trial,
             run.rung,
             attempt=run.attempts - 1,
-            restart=self._next_restart(run),
+            restart=next_restart(run),
             task=task,
             seconds=seconds,
             gpu_seconds=seconds * batch.gpus_of(task),
@@ -381,7 +371,8 @@ class JobMonitor:
             return failures.finished(batch, self._as_stopped(result, stopped))
         exhausted = failures.retries_exhausted(run, result, why, settings=self._settings)
         if exhausted and decides:
+            cancelled = why is Interruption.CANCELLED and run.cancels
+            outcome = Outcome.CANCELLED if cancelled else Outcome.LOST
             message = f"{exhausted}; the last: {message}"
-            outcome = failures.outcome_of(run, why)
             return failures.finished(batch, msgspec.structs.replace(result, outcome=outcome, message=message))
         return failures.interruption(batch, result, why, requeued=requeued)

@@ -23,18 +23,14 @@ from hpcsweep.store.run_files import Report, metrics_files, read_reports
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """What was seen of the sweep's batches at one moment.
-
-    Attributes:
-        at: Unix time.
-        results: New results by batch, in the order in which they count; read before the poll.
-        tasks: The tasks that the cluster shows; None: no information.
-        poll_error: Why there is no information; empty if there is, None if nothing was to be asked.
-    """
+    """What was seen of the sweep's batches at one moment."""
 
     at: float
+    #: New results by batch, in the order in which they count; read before the poll.
     results: Mapping[str, Sequence[Result]] = {}
+    #: The tasks that the cluster shows; None: no information.
     tasks: Mapping[TaskId, TaskState] | None = None
+    #: Why there is no information; empty if there is, None if nothing was to be asked.
     poll_error: str | None = None
 
 
@@ -55,15 +51,11 @@ class Evidence(Protocol):
 
 
 class Sighting(NamedTuple):
-    """What there is of a batch that was planned and never acknowledged.
-
-    The script is written just before the cluster is called; the job is known from the cluster or from
-    results of its tasks.
-    """
+    """What there is of a batch that was planned and never acknowledged."""
 
     abandoned: bool = False
-    job: str | None = None
-    has_script: bool = False
+    job: str | None = None  # known from the cluster or from results of its tasks
+    has_script: bool = False  # it is written just before the cluster is called
 
 
 class Observer:
@@ -86,9 +78,8 @@ class Observer:
         except ClusterUnavailable as error:
             return Observation(now, results, None, str(error))
         if tasks is None:
-            return Observation(
-                now, results, None, self._sweep.cluster.poll_error or "the cluster does not answer"
-            )
+            reason = self._sweep.cluster.poll_error or "the cluster does not answer"
+            return Observation(now, results, None, reason)
         return Observation(now, results, tasks, "")
 
     def _new_results(self, name: str) -> list[Result]:
@@ -119,11 +110,7 @@ class Observer:
         return self._sweep.cluster.limits()
 
     def sighting(self, batch: BatchState) -> Sighting:
-        """What there is of a batch that was planned and never acknowledged.
-
-        Raises:
-            ClusterUnavailable: The cluster does not answer.
-        """
+        """What there is of the batch; ClusterUnavailable if the cluster does not answer."""
         files = self._sweep.layout.batch(batch.name)
         if files.abandoned_marker.exists():
             return Sighting(abandoned=True)
@@ -175,7 +162,7 @@ class MetricsPoller:
 
     def before_endings(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
         """The same events, each end of a run preceded by its reports that were not read yet."""
-        found: list[AnyEvent] = []
+        with_reports: list[AnyEvent] = []
         for event in events:
             if isinstance(event, RunFinished):
                 run = self._state.run(event.run)
@@ -188,16 +175,13 @@ class MetricsPoller:
                 }
                 late = self._event(run, reports)
                 if late is not None:
-                    found.append(late)
+                    with_reports.append(late)
                 self._sizes.pop(event.run, None)
-            found.append(event)
-        return found
+            with_reports.append(event)
+        return with_reports
 
     def _new(self, run: Run) -> RunReported | None:
-        attempt, restart = run.attempts - 1, 0
-        if run.last_counted[0] == attempt:  # the cluster has requeued it
-            restart = run.last_counted[1] + 1
-        path = self._layout.trial(run.trial).metrics(run.rung, attempt, restart)
+        path = self._layout.trial(run.trial).metrics(run.rung, run.attempts - 1, next_restart(run))
         try:
             size = path.stat().st_size
         except FileNotFoundError:
@@ -219,17 +203,22 @@ class MetricsPoller:
             return []
 
     def _event(self, run: Run, reports: dict[int, dict[str, float]]) -> RunReported | None:
-        seen, best = run.last_report or (0, None)
+        last_step, best = run.last_report or (0, None)
         if best is None and run.rung:
             best = self._state.trials[run.trial].runs[run.rung - 1].value
         new: list[tuple[int, float]] = []
         for step, metrics in sorted(reports.items()):
             value = metrics.get(self._metric, math.nan)
-            if seen < step <= run.resource and math.isfinite(value):
+            if last_step < step <= run.resource and math.isfinite(value):
                 if self._better is not None:
                     value = best = value if best is None else self._better(value, best)
                 new.append((step, value))
         return RunReported(run.trial, run.rung, tuple(new)) if new else None
+
+
+def next_restart(run: Run) -> int:
+    """Number of the first start of its present attempt that is not taken into account."""
+    return run.last_counted[1] + 1 if run.last_counted[0] == run.attempts - 1 else 0
 
 
 def running_runs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Final, assert_never
 
 import msgspec
@@ -53,25 +54,26 @@ class Planner:
 
     def apply(self, event: AnyEvent) -> None:
         """Tell scheduler and searcher what happened; the state has it already."""
-        seen = self._repeats.translate(event)
-        if seen is None:
+        translated = self._repeats.translate(event)
+        if translated is None:
             return
-        self._scheduler.apply(seen)
-        match seen:
-            case TrialCreated():
-                self._history.add(seen.config)
-            case RunFinished():
-                value = float("nan") if seen.value is None else self._sign * seen.value
-                stopped = seen.outcome is Outcome.STOPPED and seen.value is not None
-                run = self._state.trials[seen.trial * self._repeats.count].runs[seen.rung]
-                self._history.observe(seen.trial, value, seen.step if stopped else run.resource)
-            case WarmStartLoaded():
-                for config, results in seen.results:
-                    self._history.add_prior(
-                        config, [(at, float("nan") if v is None else self._sign * v) for at, v in results]
-                    )
+        self._scheduler.apply(translated)
+        match translated:
+            case TrialCreated(config=config):
+                self._history.add(config)
+            case RunFinished(trial=trial, rung=rung, outcome=outcome, value=value, step=step):
+                stopped = outcome is Outcome.STOPPED and value is not None
+                run = self._state.trials[trial * self._repeats.count].runs[rung]
+                self._history.observe(trial, self._minimised(value), step if stopped else run.resource)
+            case WarmStartLoaded(results=results):
+                for config, values in results:
+                    self._history.add_prior(config, [(at, self._minimised(value)) for at, value in values])
             case _:
                 pass
+
+    def _minimised(self, value: float | None) -> float:
+        """The value as the searcher has it; NaN without one."""
+        return math.nan if value is None else self._sign * value
 
     def decide(self, slots: int) -> list[AnyEvent]:
         """The scheduler's decisions as events, with configurations for the trials to start."""
@@ -139,21 +141,18 @@ class Planner:
                 new += self._repeats.created(config, start, index=self._history.add(config))
             missing -= len(configs)
         if missing:
-            total = self._history.proposed
-            return new, TrialsExhausted(
-                f"the search space is exhausted after {total} configurations", "space"
-            )
+            reason = f"the search space is exhausted after {self._history.proposed} configurations"
+            return new, TrialsExhausted(reason, "space")
         if count < wanted:
             return new, TrialsExhausted(f"budget.trials {most} is reached", "budget")
         return new, None
 
 
 class RepeatAdapter:
-    """Translates between trials and configurations, each of which has `count` trials in a row.
+    """Translates between trials and configurations, which scheduler and searcher number like trials.
 
-    Scheduler and searcher number configurations as if they were trials: configuration `c` has the
-    trials `c * count` to `c * count + count - 1`. Its run at a rung has ended when all of its
-    trials have; its value is the mean of theirs.
+    Configuration `c` has the trials `c * count` to `c * count + count - 1`. Its run at a rung has ended when
+    all of theirs have; its value is the mean of theirs.
     """
 
     def __init__(self, state: SweepState) -> None:
@@ -205,15 +204,8 @@ class RepeatAdapter:
     ) -> list[TrialCreated]:
         """The trials of configuration number `index`."""
         return [
-            TrialCreated(
-                index * self.count + repeat,
-                config,
-                start.bracket,
-                start.resource,
-                origin=origin,
-                repeat=repeat,
-            )
-            for repeat in range(self.count)
+            TrialCreated(trial, config, start.bracket, start.resource, origin=origin, repeat=repeat)
+            for repeat, trial in enumerate(range(index * self.count, (index + 1) * self.count))
         ]
 
     def promoted(self, decision: Promote) -> list[TrialPromoted]:

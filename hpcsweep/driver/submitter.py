@@ -50,10 +50,7 @@ SHARE: Final = 8
 
 
 class Submitter:
-    """Brings runs to the cluster in batches, each once.
-
-    `clones` says whether trials start from checkpoints of others.
-    """
+    """Brings runs to the cluster in batches, each once."""
 
     def __init__(
         self,
@@ -72,7 +69,7 @@ class Submitter:
         self._budget = budget
         # What the cluster would run again by itself could carry the sweep beyond its budget.
         self._requeue = budget.cap_s is None
-        self._clones = clones
+        self._clones = clones  # whether trials start from checkpoints of others
         self._numbers = itertools.count(1)
         #: How often the cluster answered that it does not know the batch.
         self._not_found: Counter[str] = Counter()
@@ -82,10 +79,7 @@ class Submitter:
     # ------------------------------------------------------------------ batches without an answer
 
     def reconcile(self, batch: BatchState, sighting: Sighting, *, now: float, settle_s: float) -> Step:
-        """What became of a batch that was planned and never acknowledged.
-
-        A submission without an answer may still turn up for `settle_s`.
-        """
+        """What became of a batch that was never acknowledged; its submission may turn up for `settle_s`."""
         if not sighting.abandoned:
             if sighting.job is not None:
                 return Step((BatchSubmitted(batch.name, sighting.job, now),))
@@ -139,14 +133,9 @@ class Submitter:
     def plan(
         self, runs: Sequence[RunId], *, segment: int, free: int, array_tasks: int | None, now: float
     ) -> list[BatchPlanned]:
-        """Arrays that carry these runs in order, as far as there are slots for one task of each.
+        """Arrays of at most `array_tasks` that carry these runs in order, while there are free slots.
 
-        Args:
-            runs: In the order in which they are to start.
-            segment: The journal's, which no other driver has: it makes the names unique.
-            free: Slots that may be taken.
-            array_tasks: Tasks of one array at most, None for any number.
-            now: Unix time.
+        The number of the journal's segment, which no other driver has, makes their names unique.
         """
         planned: list[BatchPlanned] = []
         shape, gpus = self._settings.shape, self._budget.task_gpus
@@ -241,7 +230,7 @@ def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
 
 @dataclass
 class Submission:
-    """Starts runs: has them decided, plans arrays within caps, budgets and limits, and submits these."""
+    """Starts runs: has them decided, plans arrays, and submits these."""
 
     sweep: SweepContext
     committer: Committer
@@ -260,11 +249,7 @@ class Submission:
             self._backoff.refused(tasks, open_tasks=others, now=at)
 
     def run(self) -> None:
-        """Start what there is to start.
-
-        Raises:
-            SubmitRefused: The cluster refused a batch, with this message. The runs wait.
-        """
+        """Start what there is to start; SubmitRefused if the cluster refused a batch: its runs wait."""
         per_task = self.sweep.settings.shape.runs
         self.budget.task_gpus = self.throttle.task_gpus
         free, affordable = self.throttle.free, self._affordable
@@ -346,11 +331,7 @@ class Submission:
         )
 
     def _submit(self, planned: Sequence[BatchPlanned]) -> int:
-        """Submit batches in order; the size of one that a submit limit refused, after which none is tried.
-
-        Raises:
-            SubmitRefused: For another reason. The runs wait.
-        """
+        """Submit batches in order; the size of one that a submit limit refused, after which none is tried."""
         for index, batch in enumerate(planned):
             after = self.throttle.dependency
             submission = self.submitter.submission(batch, now=self.sweep.now, after=after)
@@ -367,10 +348,7 @@ class Submission:
 
 
 class SubmitBackoff:
-    """Submit limits: how many tasks may be submitted now, and when to try again after a refusal.
-
-    Remembers the refusals of this session; a new one simply tries.
-    """
+    """Submit limits: how many tasks may be submitted now, and when to try again after a refusal."""
 
     def __init__(self) -> None:
         #: How many of ours fit, as far as refusals tell; None before any.
@@ -384,8 +362,7 @@ class SubmitBackoff:
     ) -> int:
         """How many of the `wanted` tasks to submit now.
 
-        `queued` tasks of the user waited or ran when we last looked, and the site allows `limit`; None
-        where unknown. `open_tasks` of them are ours.
+        The user had `queued` tasks at the last poll, `open_tasks` of them ours, and may have `limit`.
         """
         bounds = []
         if limit:  # a limit of 0 is reported by the refusal

@@ -71,7 +71,7 @@ def ended(driver: Driver, most: int = 60) -> Driver:
         driver.tick()
         if driver.state.ended is not None:
             break
-        driver._clock.sleep(1.0)
+        driver._sweep.clock.sleep(1.0)
     assert SweepState.replay(events(driver.layout.root)).trials == driver.state.trials
     return driver
 
@@ -252,7 +252,7 @@ def test_settle_handles_requests_and_submits_nothing(root: Path, site: HoldingCl
     ask(root, 0)
     for _ in range(4):
         driver.settle()
-        driver._clock.sleep(1.0)
+        driver._sweep.clock.sleep(1.0)
     journal.release()
     assert driver.state.trials[0].runs[0].status is RunStatus.STOPPED
     assert site.batches() == batches
