@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcsweep import schedulers, searchers
 from hpcsweep.core.events import AnyEvent, SweepStarted
-from hpcsweep.core.protocols import (
-    Scheduler,
-    Searcher,
-)
+from hpcsweep.core.protocols import Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.planner import RepeatAdapter
@@ -24,12 +21,7 @@ if TYPE_CHECKING:
 
 
 def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
-    """A fresh scheduler as the spec asks for it, with its stopping rules.
-
-    Args:
-        spec: Of the sweep.
-        adaptive: Whether the searcher learns from results; if not, trials may start far ahead.
-    """
+    """A fresh scheduler with its stopping rules; without an `adaptive` searcher trials start far ahead."""
     minimise = spec.objective.mode == "min"
     scheduler = schedulers.make_scheduler(
         spec.scheduler.name,
@@ -49,12 +41,7 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
 
 
 def make_searcher(spec: SweepSpec, *, resolved: str = "") -> Searcher:
-    """The searcher of the spec.
-
-    Args:
-        spec: Of the sweep.
-        resolved: The searcher that `auto` chose when the sweep began; empty for a new sweep.
-    """
+    """The searcher of the spec; `resolved` is the one that `auto` chose when the sweep began."""
     searcher = spec.searcher
     return searchers.make_searcher(
         searcher.name,

@@ -20,14 +20,12 @@ from numpy.random import default_rng
 from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
-    Config,
     ConfigsEnqueued,
     SweepExtended,
     SweepStarted,
     WarmStartLoaded,
 )
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
 from hpcsweep.errors import FolderError, SpecError, TrainerError
@@ -44,10 +42,6 @@ from hpcsweep.worker.training_function import check_trainer
 
 def validate(spec: SweepSpec, *, state: SweepState | None = None) -> list[AnyEvent]:
     """Check that the sweep could run by this spec; returns the initial events that it adds.
-
-    Args:
-        spec: As it was read.
-        state: Of the sweep to be resumed; None for a new one.
 
     Raises:
         SpecError: It could not; all problems at once.
@@ -69,7 +63,7 @@ def validate(spec: SweepSpec, *, state: SweepState | None = None) -> list[AnyEve
 
 
 def _check_workdir(spec: SweepSpec, state: SweepState | None) -> None:
-    """The folder where training code runs; a sweep with its own copy of the code no longer needs it."""
+    """The folder where training code runs; a sweep with a snapshot no longer needs it."""
     if state is not None and spec.train.snapshot:
         return
     folder = Path(spec.train.workdir or ".")
@@ -130,12 +124,7 @@ def current_start(events: Sequence[AnyEvent]) -> SweepStarted | None:
 
 
 def find_changes(spec: SweepSpec, folder: Path, started: SweepStarted | None) -> Sequence[Change]:
-    """How the spec extends the sweep that the folder holds.
-
-    Args:
-        spec: As it was read.
-        folder: The results folder.
-        started: The sweep's start, with the identity that it has now.
+    """How the spec extends the sweep that the folder holds; `started` has its present identity.
 
     Raises:
         FolderError: The folder holds something else, or a sweep that cannot go on by this spec.
@@ -146,8 +135,8 @@ def find_changes(spec: SweepSpec, folder: Path, started: SweepStarted | None) ->
         if not ours and folder.is_dir() and any(folder.iterdir()):
             raise FolderError(f"{folder}: is not empty and holds no sweep; give another with --results")
         return []
-    found = changes(started.identity, spec.identity())
-    refused = [change for change in found if change.refused]
+    changed = changes(started.identity, spec.identity())
+    refused = [change for change in changed if change.refused]
     if refused:
         raise FolderError(
             f"{folder}: belongs to another sweep ({started.name!r}); since it was started "
@@ -157,7 +146,7 @@ def find_changes(spec: SweepSpec, folder: Path, started: SweepStarted | None) ->
             f"`warm_start: [{folder}]` lets the searcher learn from the results of this one. "
             "budget, cluster and resources may change at any time."
         )
-    return found
+    return changed
 
 
 def running_program(spec: SweepSpec, layout: Layout) -> Program:
@@ -178,8 +167,6 @@ def create_snapshot(spec: SweepSpec, layout: Layout) -> Iterator[Journal]:
     Raises:
         SpecError: There is too much code, or it cannot be read; nothing was written.
         TrainerError: The copy cannot be imported or called; the sweep has not begun.
-        FolderError: The folder cannot be written.
-        HeldError: Another driver is at work.
     """
     listing = list_code(spec.program(), layout.root)
     journal = Journal.open(layout)
@@ -195,11 +182,7 @@ def create_snapshot(spec: SweepSpec, layout: Layout) -> Iterator[Journal]:
 
 
 def check_training_code(spec: SweepSpec, layout: Layout | None = None) -> None:
-    """Import the trainer in a process of its own, so that no torch enters the driver.
-
-    Args:
-        spec: Of the sweep.
-        layout: The results folder, which may have a snapshot; None: there is none yet.
+    """Import the training function, from the snapshot if there is a results folder with one.
 
     Raises:
         TrainerError: It cannot be imported or called.
@@ -211,16 +194,11 @@ def check_training_code(spec: SweepSpec, layout: Layout | None = None) -> None:
     try:
         check_trainer(program, spec.cluster.python or sys.executable)
     except TrainerError as error:
-        key = "train.function" if spec.train.function else "train.command"
-        raise TrainerError(f"{key}: {error}") from error
+        raise TrainerError(f"train.function: {error}") from error
 
 
 def initial_events(spec: SweepSpec, *, identity: Mapping[str, Any] | None = None) -> list[AnyEvent]:
-    """The `WarmStartLoaded` and `ConfigsEnqueued` that a spec adds.
-
-    Args:
-        spec: Of the sweep.
-        identity: Of the sweep that is extended: what it has already is left out. None: a new sweep.
+    """Earlier results and enqueued configurations that a spec adds to the sweep; no identity: a new one.
 
     Raises:
         SpecError: A folder of `warm_start` holds no sweep, or measured something else.
@@ -241,11 +219,7 @@ def initial_events(spec: SweepSpec, *, identity: Mapping[str, Any] | None = None
 
 
 def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
-    """The folder's results whose configurations are in this sweep's space.
-
-    Raises:
-        SpecError: It holds no sweep, or one that measured something else.
-    """
+    """The folder's results whose configurations are in this sweep's space."""
     try:
         state = SweepState.replay(read_journal(Layout(folder)).events)
     except FolderError as error:
@@ -263,11 +237,10 @@ def load_results(spec: SweepSpec, folder: Path, *, key: str) -> WarmStartLoaded:
             skipped["no result yet"] += 1
             continue
         config = spec.space.canonicalise(trial.config)
-        problem = _problem(spec.space, config)
-        if problem is None:
-            results.append((config, observations))
+        if problems := spec.space.check(config):
+            skipped[problems[0].partition(", got ")[0]] += 1
         else:
-            skipped[problem] += 1
+            results.append((config, observations))
     return WarmStartLoaded(str(folder), tuple(results), dict(skipped))
 
 
@@ -278,12 +251,6 @@ def _observations(state: SweepState, trial: int) -> Iterator[tuple[int, float | 
             yield (run.step if run.status is RunStatus.STOPPED else run.resource), value
         elif run.status is RunStatus.FAILED:
             yield run.resource, None
-
-
-def _problem(space: Space, config: Config) -> str | None:
-    """Why the configuration is outside the space, worded alike for all that fail alike."""
-    problems = space.check(config)
-    return problems[0].partition(", got ")[0] if problems else None
 
 
 def describe_warm_start(loaded: Sequence[WarmStartLoaded]) -> list[str]:

@@ -66,10 +66,9 @@ def make_compactor(layout: Layout) -> Compactor:
 class Session:
     """One opening of a sweep: by `launch`, a request (`retry`, `stop`), a tick or a simulation.
 
-    State, target and earlier results are found out once. Nothing is written before `acquire` and `open`.
+    State, target and earlier results are read once. Nothing is written before `acquire` and `open`.
 
     Args:
-        spec: Of the sweep.
         folder: The results folder, as the user gave it.
         state: The state before; None for a new sweep.
         cluster: A name that overrides `cluster.name`.
@@ -98,20 +97,12 @@ class Session:
 
     @classmethod
     def for_launch(cls, spec: SweepSpec, folder: Path, *, cluster: str | None = None) -> Session:
-        """To start the sweep in this folder, or to resume it there.
-
-        Raises:
-            FolderError: See `check_folder`.
-        """
+        """To start the sweep in this folder, or to resume it there; see `check_folder`."""
         return cls(spec, folder, state=check_folder(spec, folder), cluster=cluster)
 
     @classmethod
     def for_request(cls, layout: Layout, state: SweepState, *, overrides: Sequence[str] = ()) -> Session:
-        """To carry out a request (`retry`, `stop`) by the spec that the results folder keeps.
-
-        Raises:
-            SpecError: The stored spec or an override is wrong.
-        """
+        """To carry out a request (`retry`, `stop`) by the spec that the results folder keeps."""
         return cls(load_spec(layout.spec, overrides), layout.root, state=state)
 
     @classmethod
@@ -124,11 +115,7 @@ class Session:
 
     @cached_property
     def target(self) -> Target:
-        """Where batches run.
-
-        Raises:
-            SpecError: See `resolve_target`.
-        """
+        """Where batches run; see `resolve_target`."""
         return self._target or resolve_target(self.spec, name=self._cluster, state=self.state)
 
     @property
@@ -176,19 +163,11 @@ class Session:
         _ = self.target
 
     def check_target(self) -> None:
-        """Check that a task can run on the target.
-
-        Raises:
-            SpecError: It never can.
-        """
+        """Check that a task can run on the target; see `Target.check`."""
         self.target.check(max_gpus=self.spec.cluster.max_gpus, folder=self.folder)
 
     def check_training_code(self) -> None:
-        """Check the code that the sweep runs, unless it has ended.
-
-        Raises:
-            TrainerError: It cannot be imported or called.
-        """
+        """Check the code that the sweep runs, unless it has ended; see `check_training_code`."""
         if self.state is None or self.state.ended is None:
             check_training_code(self.spec, self.layout if self.state else None)
 
@@ -207,7 +186,6 @@ class Session:
         the journal for moments, so a command waits for its turn.
 
         Raises:
-            SpecError: See `create_snapshot`.
             HeldError: Another driver holds it, also after a while.
         """
         if self.copies_code:
@@ -285,17 +263,12 @@ class Session:
             journal.release()
 
     def record_launch(self) -> None:
-        """Record who launched the sweep, where and with which code; see `store.provenance`.
-
-        Raises:
-            FolderError: The folder cannot be written.
-        """
+        """Record who launched the sweep, where and with which code; see `store.provenance`."""
         spec, layout = self.spec, self.layout
         program = running_program(spec, layout)
+        python, cluster = spec.cluster.python, self.target.name
         with wrap_oserror(layout.provenance):
-            record_launch(
-                layout, program, spec.resolved(), cluster=self.target.name, python=spec.cluster.python
-            )
+            record_launch(layout, program, spec.resolved(), cluster=cluster, python=python)
 
     # ------------------------------------------------------------------ its parts
 
@@ -310,10 +283,9 @@ class Session:
         return self._initial[1]
 
     def _new_start(self, *, at: float) -> SweepStarted:
-        spec = self.spec
-        name, reason = resolve_searcher(spec)
-        resolved = name if reason else ""
-        return SweepStarted(secrets.token_hex(3), spec.name, at, spec.identity(), resolved_searcher=resolved)
+        name, reason = resolve_searcher(self.spec)
+        identity, resolved = self.spec.identity(), name if reason else ""
+        return SweepStarted(secrets.token_hex(3), self.spec.name, at, identity, resolved_searcher=resolved)
 
     def _extension(
         self, changed: Sequence[Change], started: SweepStarted | None, *, at: float

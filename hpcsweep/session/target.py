@@ -18,22 +18,14 @@ from hpcsweep.store.layout import Layout
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where a sweep runs.
-
-    Attributes:
-        name: Of the cluster.
-        why: One sentence for the user.
-        shape: What a task requests.
-        max_tasks: The cap on tasks at a time; None if there is none.
-        simulated: Whether nothing is really run there, in virtual time.
-    """
+    """Where a sweep runs."""
 
     name: str
-    why: str
+    why: str  # one sentence for the user
     cluster: Cluster
-    shape: TaskResources
-    max_tasks: int | None
-    simulated: bool = False
+    shape: TaskResources  # of a task
+    max_tasks: int | None  # at a time
+    simulated: bool = False  # nothing is really run there, in virtual time
 
     def allocation(self) -> TaskAllocation:
         """What a task holds there; what it requests if the cluster does not answer."""
@@ -67,9 +59,6 @@ class Target(msgspec.Struct, frozen=True):
     def problems(self, *, max_gpus: int | None) -> list[str]:
         """Why no task can ever run there, one line each; empty if one can.
 
-        Args:
-            max_gpus: The cap on GPUs held at a time.
-
         Raises:
             ClusterUnavailable: The cluster did not answer.
         """
@@ -83,11 +72,7 @@ class Target(msgspec.Struct, frozen=True):
         return [f"cluster.max_gpus: must be at least {held.gpus}, got {max_gpus}: {note}"]
 
     def check(self, *, max_gpus: int | None, folder: Path) -> None:
-        """Refuse what can never run there, before anything is submitted.
-
-        Args:
-            max_gpus: The cap on GPUs held at a time.
-            folder: The results folder, which the batch script names.
+        """Refuse what can never run there, before anything is submitted to the results folder.
 
         Raises:
             SpecError: All problems at once.
@@ -173,22 +158,15 @@ def set_variables(environment: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def check_inherited(spec: SweepSpec, environ: Mapping[str, str]) -> None:
-    """Check that the variables that jobs inherit from `launch` are set.
-
-    Raises:
-        SpecError: One line for each that is not.
-    """
-    missing = [
-        name for name, value in spec.cluster.environment.items() if value is None and name not in environ
+    """Check that the variables that jobs inherit from `launch` are set; SpecError for those that are not."""
+    problems = [
+        f"cluster.environment.{name}: null takes it from the environment of `launch`, where it is "
+        f"not set; export {name} first"
+        for name, value in spec.cluster.environment.items()
+        if value is None and name not in environ
     ]
-    if missing:
-        raise SpecError(
-            *(
-                f"cluster.environment.{name}: null takes it from the environment of `launch`, where it is "
-                f"not set; export {name} first"
-                for name in missing
-            )
-        )
+    if problems:
+        raise SpecError(*problems)
 
 
 def max_tasks(spec: SweepSpec, shape: TaskResources) -> int | None:

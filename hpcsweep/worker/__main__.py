@@ -89,7 +89,7 @@ def _submitted_before(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def tick(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str], signals: Signals) -> None:
-    """Tick the sweep in a child process if the manifest asks for it; errors change nothing for this task."""
+    """Tick the sweep in a child process if the manifest asks for it; errors do not fail this task."""
     try:
         header, _ = read_task(batch, task)
         if header.tick and not batch.abandoned_marker.exists():
@@ -106,10 +106,9 @@ def _run_tick(
     argv += ["--batch", batch.root.name, "--task", str(task), "--job", job]
     try:
         log = open_append(layout.tick_log)
-    except OSError as error:  # then the task's own log has what the tick says
-        print(
-            f"hpcsweep: {layout.tick_log}: cannot be written: {error.strerror}", file=sys.stderr, flush=True
-        )
+    except OSError as error:  # then the task's own log has the output of the tick
+        message = f"hpcsweep: {layout.tick_log}: cannot be written: {error.strerror}"
+        print(message, file=sys.stderr, flush=True)
         log = os.dup(2)
     try:
         env = {**environ, TICK_VARIABLE: secrets.token_hex(8)}

@@ -41,21 +41,8 @@ PLACEHOLDERS: Final = (
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
 #: Messages of shells and env about a script with carriage returns.
-_CR_WORDS: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
+_CR_MESSAGE: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
 _HEAD: Final = 4096
-_OWN = (
-    "HPCSWEEP_RUN",
-    "HPCSWEEP_TRIAL",
-    "HPCSWEEP_RUNG",
-    "HPCSWEEP_RESOURCE",
-    "HPCSWEEP_START",
-    "HPCSWEEP_SEED",
-    "HPCSWEEP_CHECKPOINT_DIR",
-    "HPCSWEEP_RESUME_FROM",
-    "HPCSWEEP_STOP_FILE",
-    "HPCSWEEP_PYTHON",
-    "HPCSWEEP_WORKDIR",
-)
 #: Of the task and of its tick; not for training code.
 _TASK: Final = frozenset(
     {"HPCSWEEP_JOB", "HPCSWEEP_NODE", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"}
@@ -66,9 +53,6 @@ def arguments(template: str, values: Mapping[str, Any], *, known: Collection[str
     """The arguments of a command such as `python train.py --lr {lr}`; `{{` and `}}` are plain braces.
 
     Values are never split and never seen by a shell. Placeholders in `known` are empty without a value.
-
-    Raises:
-        TrainerError: The template cannot be split, or has an unknown placeholder.
     """
     try:
         tokens = shlex.split(template)
@@ -80,11 +64,7 @@ def arguments(template: str, values: Mapping[str, Any], *, known: Collection[str
 
 
 def shell_line(template: str, values: Mapping[str, Any], *, known: Collection[str] = ()) -> str:
-    """The line for a shell, each value quoted.
-
-    Raises:
-        TrainerError: The template has an unknown placeholder.
-    """
+    """The line for a shell, each value quoted."""
     return _fill(template, values, known, lambda value: shlex.quote(as_text(value)))
 
 
@@ -99,18 +79,8 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
     if program.command is None:
         child = [python, "-P", "-m", "hpcsweep.worker.entrypoint", program.function or "", str(ending)]
         return child + ([program.snapshot.root, program.snapshot.code] if program.snapshot else [])
-    values = {
-        "trial": file.trial,
-        "rung": file.rung,
-        "resource": file.resource,
-        "start": file.start,
-        "resume_from": file.resume_from,
-        "checkpoint_dir": file.checkpoint_dir,
-        "seed": file.seed,
-        "python": python,
-        **dict.fromkeys(program.parameters),
-        **file.config,
-    }
+    values = {name: getattr(file, name) for name in PLACEHOLDERS if name != "python"}
+    values |= {"python": python, **dict.fromkeys(program.parameters), **file.config}
     if program.shell:
         return [shutil.which("bash") or "/bin/sh", "-c", shell_line(program.command, values)]
     return arguments(program.command, values)
@@ -127,11 +97,7 @@ def check_template(template: str, *, shell: bool, parameters: Collection[str]) -
 
 
 def as_text(value: Any) -> str:
-    """A value as text for arguments and the environment.
-
-    Strings unchanged, numbers so that they read back exactly, `true` and `false`, lists and mappings as
-    JSON, empty for an absent value.
-    """
+    """A value as text for arguments and the environment: numbers read back exactly, None is empty."""
     match value:
         case None:
             return ""
@@ -167,7 +133,7 @@ def _fill(text: str, values: Mapping[str, Any], known: Collection[str], render: 
 
 def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str]) -> str:
     """Why the program could not be started; empty if unknown."""
-    path = _found(argv[0], workdir=workdir, environ=environ)
+    path = _which(argv[0], workdir=workdir, environ=environ)
     if path is None:
         return ""
     first = _head(path).split(b"\n", 1)[0]
@@ -181,14 +147,14 @@ def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str
     return ""
 
 
-def line_ending_problem(argv: Sequence[str], words: str, *, workdir: str) -> str:
+def line_ending_problem(argv: Sequence[str], message: str, *, workdir: str) -> str:
     """A script of the failed command with Windows line endings, as a message; empty if none is found."""
     for script in _scripts(argv):
         path = os.path.join(workdir, script)
         head = _head(path)
         if b"\0" not in head and head.split(b"\n", 1)[0].endswith(b"\r"):
             return _windows(script)
-    if _CR_WORDS.search(words):
+    if _CR_MESSAGE.search(message):
         return "a script with Windows line ends (CRLF)? `sed -i 's/\\r$//' SCRIPT` fixes it"
     return ""
 
@@ -207,13 +173,13 @@ def _scripts(argv: Sequence[str]) -> Iterator[str]:
             argv = shlex.split(argv[2])
         except ValueError:
             argv = argv[2].split()
-    for index, word in enumerate(argv):
+    for index, argument in enumerate(argv):
         before = os.path.basename(argv[index - 1]) if index else ""
-        if os.path.sep in word or _SHELLS.fullmatch(before) or word.endswith((".sh", ".bash")):
-            yield word
+        if os.path.sep in argument or _SHELLS.fullmatch(before) or argument.endswith((".sh", ".bash")):
+            yield argument
 
 
-def _found(program: str, *, workdir: str, environ: Mapping[str, str]) -> str | None:
+def _which(program: str, *, workdir: str, environ: Mapping[str, str]) -> str | None:
     if os.path.sep in program:
         path = os.path.join(workdir, program)
         return path if os.path.isfile(path) else None
@@ -231,24 +197,17 @@ def _head(path: str) -> bytes:
 
 
 class TaskContext(msgspec.Struct, frozen=True):
-    """One start of a task.
-
-    Attributes:
-        restart: The cluster's count of this task's earlier starts.
-        scratch: A private folder of this node.
-        environ: The environment of the task.
-        modules: See `modules_folder`.
-    """
+    """One start of a task."""
 
     batch: BatchLayout
     header: Header
     task: int
-    restart: int
+    restart: int  # the cluster's count of this task's earlier starts
     job: str
     node: str
-    scratch: Path
+    scratch: Path  # a private folder of this node
     environ: Mapping[str, str]
-    modules: Path | None = None
+    modules: Path | None = None  # see `modules_folder`
 
 
 def run_environment(
@@ -264,14 +223,8 @@ def run_environment(
     """The environment of one run's process; docs/environment.md describes it.
 
     `base` is the task's environment; variables of tasks and other runs are left out. `devices` are the GPUs
-    that the run may see, None for those of the task. `python` becomes HPCSWEEP_PYTHON. `modules` is put on
-    PYTHONPATH.
+    that the run may see, None for those of the task. `modules` is put on PYTHONPATH.
     """
-    environ = {
-        name: value
-        for name, value in base.items()
-        if name not in _OWN and name not in _TASK and not name.startswith("HPCSWEEP_PARAM_")
-    }
     values: dict[str, Any] = {
         "HPCSWEEP_RUN": str(run_file),
         "HPCSWEEP_TRIAL": run.trial,
@@ -284,6 +237,11 @@ def run_environment(
         "HPCSWEEP_STOP_FILE": run.stop_file,
         "HPCSWEEP_PYTHON": python,
         "HPCSWEEP_WORKDIR": program.snapshot.workdir if program.snapshot else program.workdir,
+    }
+    environ = {
+        name: value
+        for name, value in base.items()
+        if name not in values and name not in _TASK and not name.startswith("HPCSWEEP_PARAM_")
     }
     values |= {parameter_variable(name): value for name, value in run.config.items()}
     environ |= {name: as_text(value) for name, value in values.items()}
@@ -300,10 +258,7 @@ def run_environment(
 
 
 def parameter_variable(name: str) -> str:
-    """The variable of a parameter: upper case, `_` for all but ASCII letters and digits.
-
-    `lr` is `HPCSWEEP_PARAM_LR`, `optimizer.beta-1` is `HPCSWEEP_PARAM_OPTIMIZER_BETA_1`.
-    """
+    """The variable of a parameter; that of `optimizer.beta-1` is `HPCSWEEP_PARAM_OPTIMIZER_BETA_1`."""
     return "HPCSWEEP_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
@@ -314,10 +269,7 @@ def snapshot_paths(paths: Sequence[str], copied: CodeSnapshot) -> list[str]:
 
 
 def modules_folder(folder: Path) -> Path | None:
-    """A new folder with this package alone, for PYTHONPATH; None if the interpreter finds the package anyway.
-
-    A checkout on PYTHONPATH would show whatever lies beside the package.
-    """
+    """A new folder with this package alone, for PYTHONPATH; None if the interpreter finds it anyway."""
     if not bootstrap.was_needed():
         return None
     folder.mkdir()
@@ -329,8 +281,7 @@ def modules_folder(folder: Path) -> Path | None:
 def lane_devices(visible: str | None, *, gpus: int, lanes: int) -> list[list[str] | None]:
     """The GPUs of each lane, disjoint unless there are more lanes than GPUs; None: those of the task.
 
-    The entries of `visible` (`CUDA_VISIBLE_DEVICES`, which may be numbers, UUIDs or MIG names) are divided
-    by position; without them `gpus` are numbered from 0.
+    Those of `visible` (`CUDA_VISIBLE_DEVICES`: numbers, UUIDs or MIG names), else `gpus` from 0 on.
     """
     names = [name.strip() for name in (visible or "").split(",") if name.strip()]
     names = names or [str(position) for position in range(gpus)]

@@ -21,7 +21,7 @@ MESSAGE_LENGTH: Final = 500
 
 
 class ChildError(msgspec.Struct, frozen=True):
-    """Content of the ending file: type names of the exception and its bases, and its message in one line."""
+    """Content of the file ENDING: type names of the exception and its bases, and its message in one line."""
 
     types: tuple[str, ...]
     message: str

@@ -28,23 +28,14 @@ _OWN_FAULTS: Final = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, er
 
 
 class ProcessExit(msgspec.Struct, frozen=True):
-    """How a run's process ended.
+    """How a run's process ended."""
 
-    Attributes:
-        returncode: Negative for the signal that ended it.
-        signal: The signal that asked the worker to stop during the run, or None.
-        types: Names of the exception's type and its bases, if Python training code raised.
-        message: Its one-line message, else the last informative lines of the log.
-        oom_kills: Processes of the task that the kernel killed for lack of memory meanwhile.
-        alone: No other run shared the task, so those were this run's.
-    """
-
-    returncode: int
-    signal: str | None = None
-    types: tuple[str, ...] = ()
-    message: str = ""
-    oom_kills: int = 0
-    alone: bool = True
+    returncode: int  # negative for the signal that ended it
+    signal: str | None = None  # what asked the worker to stop during the run
+    types: tuple[str, ...] = ()  # names of the exception's type and its bases, if Python training code raised
+    message: str = ""  # that of the exception, else the last informative lines of the log
+    oom_kills: int = 0  # processes of the task that the kernel killed for lack of memory meanwhile
+    alone: bool = True  # no other run shared the task, so those were this run's
 
 
 class RunOutcome(msgspec.Struct, frozen=True):
@@ -103,10 +94,7 @@ def _with_line(text: str, process: ProcessExit) -> str:
 
 
 def classify_worker_error(error: Exception, trial: Path) -> RunOutcome:
-    """The outcome of a run that made the worker fail: an interruption, unless the run broke its own files.
-
-    A worker without access to files in the trial's folder was locked out by training code.
-    """
+    """The outcome of a run that made the worker fail: an interruption, unless the run broke its own files."""
     if isinstance(error, OSError) and error.errno in _OWN_FAULTS and error.filename is not None:
         path = os.fsdecode(error.filename)
         if path.startswith(f"{trial}/"):
@@ -116,23 +104,14 @@ def classify_worker_error(error: Exception, trial: Path) -> RunOutcome:
 
 
 class ObjectiveReading(NamedTuple):
-    """The objective as reported.
+    """The objective as reported."""
 
-    Attributes:
-        value: The objective, finite; None if there is none.
-        problem: Why there is none.
-        reached: The highest step reported, at most the resource; 0 if none.
-        fresh: This attempt reported the objective for a step that it trained itself.
-        complete: The objective was reported for the last step.
-        failure: Kind of the problem.
-    """
-
-    value: float | None
-    problem: str
-    reached: int
-    fresh: bool
-    complete: bool
-    failure: FailureKind | None = None
+    value: float | None  # finite
+    problem: str  # why there is no value
+    reached: int  # the highest step reported, at most the resource; 0 if none
+    fresh: bool  # this attempt reported the objective for a step that it trained itself
+    complete: bool  # the objective was reported for the last step
+    failure: FailureKind | None = None  # kind of the problem
 
     def with_stdout_problem(self, problem: str) -> ObjectiveReading:
         """The same with this problem, if it is not empty and there is no value."""
@@ -147,11 +126,9 @@ def read_objective(
     """Read the objective at `run.resource`: the last value or the best so far.
 
     Reports of the run's earlier attempts count up to `start`, the step of the checkpoint that this attempt
-    (start number `restart`) resumed from; later steps were trained again. Lower rungs may be compacted by
-    now; of them only the best value counts, if it is asked for and this attempt resumed from their
-    training.
+    resumed from. Lower rungs may be compacted by now: their best value is in `run`.
     """
-    seen: dict[str, None] = {}
+    reported: dict[str, None] = {}
     values: dict[int, float] = {}
     reached, beyond, fresh = 0, 0, False
     unlisted = Skipped()
@@ -172,27 +149,24 @@ def read_objective(
                 continue
             if not own and step > start:
                 continue
-            seen |= dict.fromkeys(metrics)
+            reported |= dict.fromkeys(metrics)
             reached = max(reached, step)
             if program.metric in metrics:
                 values[step] = metrics[program.metric]
                 fresh = fresh or (own and step >= min(start + 1, run.resource))
     value, problem = _objective(values, program, earlier=run.best if start else None)
     failure = FailureKind.NOT_FINITE if problem else None
-    went_on = bool(run.rung) and 0 < start < run.resource
+    resumed = bool(run.rung) and 0 < start < run.resource
     if unreadable and not fresh:
         value, problem, failure = None, unreadable, FailureKind.UNREADABLE
-    elif not values and (seen or beyond or not went_on):
+    elif not values and (reported or beyond or not resumed):
         failure = FailureKind.NEVER_REPORTED
-        problem = _never(program, seen=list(seen), beyond=beyond, resource=run.resource)
+        problem = _never_reported(program, reported=list(reported), beyond=beyond, resource=run.resource)
     elif not fresh and start < run.resource:
-        failure = FailureKind.NEVER_REPORTED
-        value, problem = (
-            None,
-            (
-                f"metric {program.metric!r} was not reported after step {start}, where this run went on from "
-                f"a checkpoint, up to step {run.resource}"
-            ),
+        value, failure = None, FailureKind.NEVER_REPORTED
+        problem = (
+            f"metric {program.metric!r} was not reported after step {start}, where this run went on from "
+            f"a checkpoint, up to step {run.resource}"
         )
     return ObjectiveReading(value, problem, reached, fresh, run.resource in values, failure)
 
@@ -200,7 +174,7 @@ def read_objective(
 def _objective(
     values: dict[int, float], program: Program, *, earlier: float | None
 ) -> tuple[float | None, str]:
-    """The value, or why there is none. `values` are by step, `earlier` is the best one before them."""
+    """The value, or why there is none; `earlier` is the best one before those in `values`."""
     if not values:
         return None, ""
     last = max(values)
@@ -214,15 +188,15 @@ def _objective(
     return (min if program.mode == "min" else max)(finite), ""
 
 
-def _never(program: Program, *, seen: list[str], beyond: int, resource: int) -> str:
+def _never_reported(program: Program, *, reported: list[str], beyond: int, resource: int) -> str:
     if beyond:
         return (
             f"metric {program.metric!r} was reported only for steps beyond the resource {resource}, first "
             f"for {beyond}: steps count in the unit of the resource, 1 to {resource}"
         )
     what = f"metric {program.metric!r} was never reported; "
-    if seen:
-        return what + "reported were " + ", ".join(repr(name) for name in seen)
+    if reported:
+        return what + "reported were " + ", ".join(map(repr, reported))
     if program.metrics:
         return what + "no printed line matched train.metrics"
     return what + "nothing was"

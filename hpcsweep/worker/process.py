@@ -31,17 +31,14 @@ _VANISH_S = 5.0
 
 
 class RunLog:
-    """Appends one run's output to the log; earlier starts of the task may have written to it.
-
-    At most `limit` bytes of the process's output are kept, its beginning and its end; None: all.
-    """
+    """Appends one run's output to the log of its task: at most `limit` bytes, the beginning and the end."""
 
     def __init__(self, path: Path, *, limit: int | None = None) -> None:
         make_dirs(path.parent)
         self.path = path
         self.fd = open_append(path, flags=os.O_RDWR)
         self._begin = os.fstat(self.fd).st_size
-        self._limit = limit
+
         self._end_size = _END if limit is None else min(_END, limit // 2)
         self._room = None if limit is None else limit - self._end_size
         self._end = bytearray()
@@ -50,8 +47,8 @@ class RunLog:
     def note(self, text: str) -> None:
         """Write one line of our own."""
         size = os.fstat(self.fd).st_size
-        glue = b"" if size == 0 or os.pread(self.fd, 1, size - 1) == b"\n" else b"\n"
-        write_all(self.fd, glue + f"{OURS} {text}\n".encode(errors="replace"))
+        newline = b"" if size == 0 or os.pread(self.fd, 1, size - 1) == b"\n" else b"\n"
+        write_all(self.fd, newline + f"{OURS} {text}\n".encode(errors="replace"))
 
     def write(self, data: bytes) -> None:
         """Write output of the process, as far as the limit allows; a full disk is ignored."""
@@ -100,7 +97,7 @@ class RunLog:
 
 
 class StdoutMetrics:
-    """Finds reports in printed output.
+    """Parses reports from printed output.
 
     A pattern's named groups are metrics, its group `step` is the step. Without one the matches of each
     metric are counted, starting after the checkpoint's step. Carriage returns end lines too, as in progress
@@ -223,7 +220,7 @@ class Child:
 
     @property
     def exited(self) -> bool:
-        """Whether the child itself has ended. It stays a zombie until `kill_all`, so its pid stays taken."""
+        """Whether the child itself has ended. It stays a zombie, which keeps its pid, until `kill_all`."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     @property
@@ -259,10 +256,7 @@ class Child:
         self._send_group(signal.SIGTERM)
 
     def kill_all(self) -> int:
-        """Kill everything that is left; the child's exit code, negative for the signal that ended it.
-
-        Until this returns the child is not reaped, so its pid cannot belong to another process.
-        """
+        """Kill everything that is left; the child's exit code, negative for the signal that ended it."""
         self._send_group(signal.SIGKILL)
         deadline = time.monotonic() + _VANISH_S
         while True:
@@ -334,7 +328,7 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 
 def _counters(root: Path) -> list[Path]:
     """Files that may hold the counter: of cgroup v2, then of v1."""
-    found: list[Path] = []
+    files: list[Path] = []
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -343,7 +337,7 @@ def _counters(root: Path) -> list[Path]:
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if hierarchy == "0":
-            found.insert(0, root / "sys/fs/cgroup" / path.lstrip("/") / "memory.events")
+            files.insert(0, root / "sys/fs/cgroup" / path.lstrip("/") / "memory.events")
         elif "memory" in controllers.split(","):
-            found.append(root / "sys/fs/cgroup/memory" / path.lstrip("/") / "memory.oom_control")
-    return found
+            files.append(root / "sys/fs/cgroup/memory" / path.lstrip("/") / "memory.oom_control")
+    return files

@@ -73,24 +73,16 @@ class Attempt:
         self._file: RunFile | None = None
         self._argv: list[str] = []
         self._child: Child | None = None
-        self._pipe: int | None = None
+        #: Descriptor that is readable when the process prints.
+        self.output: int | None = None
         self._stdout_metrics: StdoutMetrics | None = None
         self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, context.restart))
         self._oom_kills = oom_kills()
         self._signal: signal.Signals | None = None
-        self._deadline: float | None = None
+        #: When `advance` must be called at the latest, on the monotonic clock.
+        self.deadline: float | None = None
         self._terminated = False
         self._stopped = False  # by request, while its task goes on
-
-    @property
-    def output(self) -> int | None:
-        """Descriptor that is readable when the process prints."""
-        return self._pipe
-
-    @property
-    def deadline(self) -> float | None:
-        """When `advance` must be called at the latest, on the monotonic clock."""
-        return self._deadline
 
     def begin(self) -> None:
         """Start the process, or set the result at once if nothing is left to do."""
@@ -98,11 +90,9 @@ class Attempt:
         self._checkpoint = self._newest(self.run.resource)
         if self._checkpoint is not None and self._checkpoint.step == self.run.resource:
             # An earlier attempt was killed between its last checkpoint and its result.
-            reading = self._read_objective()
+            reading, resource = self._read_objective(), self.run.resource
             if reading.complete:
-                self._finish(
-                    classify(ProcessExit(0), reading, resource=self.run.resource, reached=self.run.resource)
-                )
+                self._finish(classify(ProcessExit(0), reading, resource=resource, reached=resource))
                 return
         self._launch()
 
@@ -116,10 +106,10 @@ class Attempt:
         deadline = time.monotonic() + seconds
         if self._signal is None:
             self._signal = signum
-            self._deadline = deadline
+            self.deadline = deadline
             self._log.note(f"{signum.name}: training is told to stop, it has {seconds:g} s")
-        elif not self._terminated and self._deadline is not None:  # SIGTERM may cut a notice short
-            self._deadline = min(self._deadline, deadline)
+        elif not self._terminated and self.deadline is not None:  # SIGTERM may cut a notice short
+            self.deadline = min(self.deadline, deadline)
         self._child.forward_signal(signum)
 
     def stop(self) -> None:
@@ -134,7 +124,7 @@ class Attempt:
         self._drain()
         if self._child.exited and not self._keeps_waiting(self._child):
             self._end()
-        elif self._deadline is not None and time.monotonic() >= self._deadline:
+        elif self.deadline is not None and time.monotonic() >= self.deadline:
             self._escalate()
 
     def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
@@ -198,24 +188,23 @@ class Attempt:
             self._fail_start(error, environ)
 
     def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> Child:
-        self._pipe, output = os.pipe()
-        os.set_blocking(self._pipe, False)
+        self.output, write_end = os.pipe()
+        os.set_blocking(self.output, False)
         if self._program.metrics:
             self._stdout_metrics = StdoutMetrics(
                 self._program.metrics, start=self._start_step, report=self._metrics.write
             )
         try:
-            return Child(argv, env=environ, mark="HPCSWEEP_RUN", cwd=self._program.workdir, output=output)
+            return Child(argv, env=environ, mark="HPCSWEEP_RUN", cwd=self._program.workdir, output=write_end)
         finally:
-            os.close(output)
+            os.close(write_end)
 
     def _fail_start(self, error: Exception, environ: Mapping[str, str]) -> None:
-        what = self._program.command or self._program.function
-        workdir = self._program.workdir
+        program, workdir = self._program.command or self._program.function, self._program.workdir
         text = str(error)
         if not isinstance(error, TrainerError):
-            wrong = unrunnable_reason(self._argv, workdir=workdir, environ=environ) if self._argv else ""
-            text = f"{what}: cannot be started: {wrong or error}"
+            reason = unrunnable_reason(self._argv, workdir=workdir, environ=environ) if self._argv else ""
+            text = f"{program}: cannot be started: {reason or error}"
         outcome = RunOutcome(Outcome.FAILED, message=text)
         if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
             text = f"the worker: there is no working directory {workdir}"
@@ -232,9 +221,9 @@ class Attempt:
         the training that it started writes its checkpoint. And a child that died of a signal that we did
         not get may have got it a moment before us: Slurm signals all processes of a task one after another.
         """
-        if self._signal is None and self._deadline is None and child.exit_signal in _STOP_SIGNALS:
-            self._deadline = time.monotonic() + LINGER_S
-        if self._deadline is None or time.monotonic() >= self._deadline:
+        if self._signal is None and self.deadline is None and child.exit_signal in _STOP_SIGNALS:
+            self.deadline = time.monotonic() + LINGER_S
+        if self.deadline is None or time.monotonic() >= self.deadline:
             return False
         return self._signal is None or bool(child.running)
 
@@ -243,21 +232,18 @@ class Attempt:
         assert self._child is not None
         if self._signal is not None and not self._terminated:
             self._terminated = True
-            self._deadline = time.monotonic() + TERM_S
+            self.deadline = time.monotonic() + TERM_S
             self._child.terminate()
         else:
             self._end()
 
     def _drain(self) -> None:
-        """Copy printed output into the log, and look for metrics in it.
-
-        Stops after some pieces, so that a program that prints without end cannot starve signals and limits.
-        """
-        for _ in range(_MOST_READS):
-            if self._pipe is None:
+        """Copy printed output into the log, and look for metrics in it."""
+        for _ in range(_MOST_READS):  # a program that prints without end must not starve signals and limits
+            if self.output is None:
                 return
             try:
-                data = os.read(self._pipe, 1 << 16)
+                data = os.read(self.output, 1 << 16)
             except BlockingIOError:
                 return
             if not data:
@@ -268,22 +254,22 @@ class Attempt:
                 self._stdout_metrics.feed(data)
 
     def _close_pipe(self) -> None:
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
+        if self.output is not None:
+            os.close(self.output)
+            self.output = None
 
     def _end(self) -> None:
         assert self._child is not None
         assert self._file is not None
         returncode = self._child.kill_all()
-        while self._pipe is not None and select.select([self._pipe], [], [], 0)[0]:
+        while self.output is not None and select.select([self.output], [], [], 0)[0]:
             self._drain()
         self._close_pipe()
         self._log.finish()
         if self._stdout_metrics is not None:
             self._stdout_metrics.finish()
         self._child = None
-        self._deadline = None
+        self.deadline = None
         self._metrics.sync_and_close()
         reading = self._read_objective()
         if self._stdout_metrics is not None:
@@ -322,10 +308,9 @@ class Attempt:
 
     def _last_message(self) -> str:
         """The last lines that the program printed, and known causes."""
-        words = self._log.excerpt()
-        workdir = self._program.workdir
-        hint = line_ending_problem(self._argv, words, workdir=workdir) if self._program.command else ""
-        return "; ".join(filter(None, [words, hint]))
+        excerpt, workdir = self._log.excerpt(), self._program.workdir
+        hint = line_ending_problem(self._argv, excerpt, workdir=workdir) if self._program.command else ""
+        return "; ".join(filter(None, [excerpt, hint]))
 
     def _checkpoint_working_folder(self, step: int) -> None:
         """Make the content of the working folder the checkpoint of `step`."""
@@ -373,10 +358,9 @@ class Attempt:
         if outcome.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
             with contextlib.suppress(OSError, NewerFormatError):
                 checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
-        newest = None
+        newest, context, header = None, self._context, self._context.header
         with contextlib.suppress(OSError, NewerFormatError):
             newest = checkpoints.newest(self._trial, at_most=self.run.resource)
-        context, header = self._context, self._context.header
         self.result = Result(
             trial=self.run.trial,
             rung=self.run.rung,

@@ -46,8 +46,7 @@ STOP_CHECK_S = 8.0
 #: How long an existing file may stay invisible on another node.
 VISIBLE_S = 60.0
 
-#: Fail-fast considers only this long after the first failure: later there may be long runs without a result
-#: yet, which only the driver knows.
+#: How long after the first failure fail-fast applies: long runs, which may come later, only the driver knows.
 _BURST_S = 300.0
 
 #: SIGALRM is the local cluster's SIGUSR2: the time is nearly over.
@@ -55,10 +54,7 @@ _STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM,
 
 
 class Signals:
-    """Records signals to this process and wakes up whoever waits on `wakeup`.
-
-    Made as early as possible: before that, SIGUSR2 kills the worker.
-    """
+    """Records signals to this process and wakes up whoever waits on `wakeup`; before that they kill it."""
 
     def __init__(self) -> None:
         self._received: deque[signal.Signals] = deque()
@@ -82,21 +78,17 @@ class Signals:
         return taken
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        polite = signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-        told = signal.SIGUSR2 if polite else signal.SIGTERM
-        self.first = self.first or told
-        self._received.append(told)
+        early = signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+        forwarded = signal.SIGUSR2 if early else signal.SIGTERM
+        self.first = self.first or forwarded
+        self._received.append(forwarded)
 
     def _ignore(self, signum: int, frame: FrameType | None) -> None:
         """A handler must exist for SIGCHLD to wake us up."""
 
 
 def ignore_signals() -> None:
-    """Let nothing stop this process on its way out.
-
-    Python removes its handlers when it exits: a signal then would kill it, and Slurm would call a task
-    failed that has done its work.
-    """
+    """Let no signal kill this process once Python removes its handlers at exit: its work is done."""
     for signum in _STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
@@ -108,10 +100,9 @@ class SetupFailure(NamedTuple):
     line: str
 
     def message(self, log: Path) -> str:
-        words = read_excerpt(log)
-        return f"cluster.setup: {self.line.strip()!r} failed with exit status {self.status}" + (
-            f": {words}" if words else ""
-        )
+        excerpt = read_excerpt(log)
+        text = f"cluster.setup: {self.line.strip()!r} failed with exit status {self.status}"
+        return f"{text}: {excerpt}" if excerpt else text
 
 
 def run_task(
@@ -126,9 +117,6 @@ def run_task(
     setup_failed: SetupFailure | None = None,
 ) -> bool:
     """Run what the manifest says; True if every run that was started has its result on disk.
-
-    A task of an abandoned batch does nothing. Runs that ended for good in an earlier start of this task are
-    not repeated. After a failed set-up none begins.
 
     Raises:
         FolderError: There is no such manifest or task.
@@ -182,8 +170,9 @@ class _Lanes:
         )
         header = context.header
         visible = context.environ.get("CUDA_VISIBLE_DEVICES")
-        self._lanes = deque(enumerate(lane_devices(visible, gpus=header.gpus, lanes=header.lanes)))
-        self._active: dict[int, tuple[Attempt, tuple[int, list[str] | None]]] = {}
+        #: The GPUs of each free lane.
+        self._lanes = deque(lane_devices(visible, gpus=header.gpus, lanes=header.lanes))
+        self._active: dict[int, tuple[Attempt, list[str] | None]] = {}
         self._all_written = True
         self._fail_fast = FailFast(context.batch, header.fail_fast)
         #: Runs that are to end, and when to look for more of them, on the monotonic clock.
@@ -202,11 +191,11 @@ class _Lanes:
             for signum in self._signals.take():
                 for attempt, _ in self._active.values():
                     _guard(attempt, functools.partial(attempt.forward_signal, signum))
-            for n, (attempt, lane) in list(self._active.items()):
+            for n, (attempt, devices) in list(self._active.items()):
                 _guard(attempt, attempt.advance)
                 if attempt.result is not None:
                     del self._active[n]
-                    self._lanes.append(lane)
+                    self._lanes.append(devices)
                     self._write(attempt.result, n)
         return self._all_written
 
@@ -215,9 +204,8 @@ class _Lanes:
         if not self._waiting or not self._lanes:
             return
         batch = self._context.batch
-        if (
-            batch.abandoned_marker.exists() or not batch.manifest.exists()
-        ):  # an abandoned one may be compacted by now
+        # An abandoned batch may be compacted by now.
+        if batch.abandoned_marker.exists() or not batch.manifest.exists():
             self._waiting.clear()
         elif self._signals.first is not None:
             self.leave("the task was told to stop before this run began")
@@ -239,10 +227,8 @@ class _Lanes:
             if RunId(run.trial, run.rung) not in self._stopped:
                 self._waiting.append((n, run))
                 continue
-            result = _not_started(
-                self._context, run, why=Interruption.NOT_STARTED, message="stopped before it began"
-            )
-            self._write(msgspec.structs.replace(result, outcome=Outcome.STOPPED, interrupted=None), n)
+            result = _not_started(self._context, run, why=None, message="stopped before it began")
+            self._write(msgspec.structs.replace(result, outcome=Outcome.STOPPED), n)
 
     def leave(self, message: str, *, why: Interruption = Interruption.NOT_STARTED) -> None:
         """Begin none of the waiting runs; each gets a result that says why."""
@@ -251,17 +237,16 @@ class _Lanes:
         self._waiting.clear()
 
     def _begin(self, n: int, run: ManifestRun) -> None:
-        lane = self._lanes.popleft()
-        context = self._context
+        devices, context = self._lanes.popleft(), self._context
         log = context.batch.log(context.task, n if self._several else None)
         try:
-            attempt = Attempt(context, run, log=log, devices=lane[1])
+            attempt = Attempt(context, run, log=log, devices=devices)
         except OSError as error:
-            self._lanes.append(lane)
+            self._lanes.append(devices)
             message = f"the worker: {type(error).__name__}: {error}"
             self._write(_not_started(context, run, why=Interruption.WORKER_DIED, message=message), n)
             return
-        self._active[n] = attempt, lane
+        self._active[n] = attempt, devices
         _guard(attempt, attempt.begin)
 
     def _wait(self) -> None:
@@ -270,7 +255,7 @@ class _Lanes:
         if any(attempt.result is not None for attempt in attempts):
             return
         deadlines = [attempt.deadline for attempt in attempts if attempt.deadline is not None]
-        # What a child leaves behind ends without telling: under a deadline it is looked after.
+        # The end of what a child leaves behind wakes nobody: under a deadline it is polled.
         pause = min(max(min(deadlines) - time.monotonic(), 0.0), 0.1) if deadlines else 60.0
         if self._several:
             pause = min(pause, max(self._next_check - time.monotonic(), 0.0))
@@ -287,20 +272,17 @@ class _Lanes:
                 write_result(self._context.batch, result, n=n)
                 return
             except OSError as error:
-                print(
-                    f"hpcsweep: the result of run {n} cannot be written: {error}", file=sys.stderr, flush=True
-                )
+                message = f"hpcsweep: the result of run {n} cannot be written: {error}"
+                print(message, file=sys.stderr, flush=True)
             if pause is not None:
                 time.sleep(pause)
         self._all_written = False
 
 
 class FailFast:
-    """Whether the first runs of the batch all fail at once with the same error.
+    """Whether the first `trials` of the batch all fail at once with the same error; 0: off.
 
-    The driver pauses the sweep then, but polls rarely: a queue of runs that fail within seconds would be
-    through before it does. Each result is read once, and none after a run did better. `trials` must have
-    failed; 0: off.
+    The driver pauses the sweep then, but polls rarely: all runs of a task may have failed before it does.
     """
 
     def __init__(self, batch: BatchLayout, trials: int) -> None:
@@ -330,10 +312,7 @@ class FailFast:
 
 
 def is_finished(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
-    """Whether the task's `n`-th run has nothing left to do in this start.
-
-    It ended for good in an earlier one, or was interrupted in this very start.
-    """
+    """Whether the task's `n`-th run ended for good in an earlier start, or was interrupted in this one."""
     for earlier in range(restart, -1, -1):
         try:
             result = read_result(batch.result(task, earlier, n))
@@ -353,13 +332,7 @@ def _guard(attempt: Attempt, action: Callable[[], None]) -> None:
         attempt.abandon(error)
 
 
-def _not_started(
-    context: TaskContext,
-    run: ManifestRun,
-    *,
-    why: Interruption,
-    message: str,
-) -> Result:
+def _not_started(context: TaskContext, run: ManifestRun, *, why: Interruption | None, message: str) -> Result:
     return Result(
         trial=run.trial,
         rung=run.rung,

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import re
 import subprocess
 import sys
 import traceback
@@ -32,35 +31,14 @@ IMPORT_LIMIT_S = 300.0
 
 
 def check_trainer(program: Program, python: str) -> None:
-    """Check that the training function can be imported and called by `python`, or the command be built.
+    """Check that the training function can be imported and called by `python`; a command is not checked.
 
     Raises:
         TrainerError: It cannot; the message is one line.
     """
-    from hpcsweep.worker.command import check_template
-
-    for pattern in program.metrics:
-        _check_pattern(pattern)
-    if program.command is not None:
-        check_template(program.command, shell=program.shell, parameters=program.parameters)
-    if program.function is not None:
-        _check_function(program, program.function, python=python)
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise TrainerError(f"train.metrics: {pattern!r} is not a regular expression: {error}") from error
-    if not set(groups) - {"step"}:
-        raise TrainerError(
-            f"train.metrics: {pattern!r} names no metric; "
-            r"name its group as in 'val_error=(?P<val_error>\S+)'"
-        )
-
-
-def _check_function(program: Program, function: str, *, python: str) -> None:
-    workdir = program.workdir
+    function, workdir = program.function, program.workdir
+    if function is None:
+        return
     copied = [program.snapshot.root, program.snapshot.code] if program.snapshot else []
     try:
         done = subprocess.run(
@@ -110,38 +88,34 @@ def main(function: str, *copied: str) -> int:
 
 
 def load_trainer(function: str) -> Callable[[Any], object]:
-    """Import the training function; it is callable with one argument.
+    """Import the training function; TrainerError if there is none that is callable with one argument.
 
     The file's folder, or the working directory for a module, comes first on `sys.path`, as for a script.
-    Errors of the import are passed on.
-
-    Raises:
-        TrainerError: There is no such file, or no such callable in it.
     """
     source, colon, name = function.rpartition(":")
     if not (colon and source and name):
         raise TrainerError(f"{function}: write FILE.py:NAME or package.module:NAME")
     module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
-    found: Any = module
+    trainer: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(trainer, part):
             raise TrainerError(f"{source}: has no {name!r}{_hint(module, name)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise TrainerError(f"{source}: {name!r} is not a function but {type(found).__name__}")
+        trainer = getattr(trainer, part)
+    if not callable(trainer):
+        raise TrainerError(f"{source}: {name!r} is not a function but {type(trainer).__name__}")
     try:
-        inspect.signature(found).bind(None)
+        inspect.signature(trainer).bind(None)
     except TypeError as error:
         raise TrainerError(
             f"{source}: {name!r} must be callable with one argument, the trial ({error})"
         ) from error
     except ValueError:
-        pass  # a built-in that does not tell its signature
-    return found  # type: ignore[no-any-return]
+        pass  # a built-in without a signature
+    return trainer  # type: ignore[no-any-return]
 
 
 def search_snapshot(*copied: str) -> None:
-    """Search modules in the snapshot instead of the original; `copied` is its root and copy, or empty."""
+    """Search modules in the snapshot, if there is one, instead of the original."""
     if copied:
         root, code = copied
         sys.path[:] = snapshot_paths(sys.path, CodeSnapshot(root, code, ""))
@@ -168,7 +142,7 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise TrainerError(f"{path}: there is no such file")
     sys.path.insert(0, str(path.parent))
-    # Known by its plain name, so that spawned data loader workers can unpickle what it defines.
+    # Under its plain name, so that spawned data loader workers can unpickle what it defines.
     name = path.stem if path.stem not in sys.modules else f"hpcsweep_trainer_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -190,8 +164,7 @@ def _hint(module: ModuleType, name: str) -> str:
         for key, value in vars(module).items()
         if callable(value) and not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
     ]
-    near = difflib.get_close_matches(name, own, n=1)
-    if near:
+    if near := difflib.get_close_matches(name, own, n=1):
         return f"; did you mean {near[0]!r}?"
     return f"; it defines {', '.join(own)}" if own else "; it defines no function"
 

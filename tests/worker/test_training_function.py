@@ -67,15 +67,6 @@ def test_anything_else_is_refused_in_one_line(folder: Path, function: str, messa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [("(", "is not a regular expression"), ("x", "names no metric"), ("(?P<step>x)", "names no metric")],
-)
-def test_a_pattern_without_a_metric_is_refused(folder: Path, pattern: str, message: str) -> None:
-    with pytest.raises(TrainerError, match=message):
-        check(folder, command="train", metrics=(pattern,))
-
-
 def test_an_interpreter_that_is_not_there_is_named(folder: Path) -> None:
     program = Program(workdir=str(folder), metric="x", function="train:train")
     with pytest.raises(TrainerError, match="by /no/python: No such file"):
