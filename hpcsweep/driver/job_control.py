@@ -216,8 +216,8 @@ class Cancellations:
 
     def all_to_cancel(self) -> list[Cancel]:
         names = [batch.name for batch in self._state.live.values() if batch.job is not None]
-        cancels = [Cancel(name, tuple(self._monitor.submitted(name).open_tasks)) for name in names]
-        return [cancel for cancel in cancels if cancel.tasks]
+        batches = [self._monitor.submitted(name) for name in names]
+        return [Cancel(batch.name, tuple(batch.open_tasks)) for batch in batches if batch.open_tasks]
 
     def tasks_to_release(self) -> list[Release]:
         """Release, once, the tasks that the cluster requeued and holds."""

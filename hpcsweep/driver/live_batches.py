@@ -53,7 +53,7 @@ class BatchWatch:
         self.ends: dict[int, list[float]] = {}
         #: Tasks that this session cancelled before they started.
         self.cancelled_pending: set[int] = set()
-        self.usage = UsageAccounting(batch.gpus, batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
+        self.usage = UsageAccounting(batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
         for ending in batch.endings:
             self.note(ending, at=_ended_at(ending) or batch.planned_at)
 
@@ -197,15 +197,8 @@ class UsageAccounting:
     passed here, and no start counts for more than its time limit allows, or began before `since`.
     """
 
-    def __init__(
-        self,
-        gpus: int,
-        gpus_of: Callable[[int], int] | None = None,
-        *,
-        limit_s: float = 0.0,
-        since: float | None = None,
-    ) -> None:
-        self._gpus_of = gpus_of or (lambda _: gpus)
+    def __init__(self, gpus_of: Callable[[int], int], *, limit_s: float, since: float) -> None:
+        self._gpus_of = gpus_of
         self._at_most_s = at_most(limit_s)
         self._since = since
         #: When each task was seen last.
@@ -224,25 +217,20 @@ class UsageAccounting:
             restarts = of[ending.task]
             restarts[ending.restart] = restarts.get(ending.restart, 0.0) + amount
 
-    def _possible(self, task: int, seconds: float, now: float | None) -> float:
+    def _possible(self, task: int, seconds: float, now: float) -> float:
         """The cluster's count of the present start, as far as it can be true."""
         seconds = clip_duration(seconds, at_most_s=self._at_most_s)
-        if now is None:
-            return seconds
         starts, before = self._starts[task], self._seen_at.get(task)
         if before is not None and starts:
             return min(seconds, starts[-1] + max(0.0, now - before) + CLOCK_SKEW_S)
-        if self._since is not None:
-            return min(seconds, max(0.0, now - self._since) + HOST_SKEW_S)
-        return seconds
+        return min(seconds, max(0.0, now - self._since) + HOST_SKEW_S)
 
-    def observe(self, task: int, state: TaskState, *, now: float | None = None) -> None:
+    def observe(self, task: int, state: TaskState, *, now: float) -> None:
         """Add what the cluster showed of the task."""
         if state.seconds is not None:
             possible = self._possible(task, state.seconds, now)
             state = msgspec.structs.replace(state, seconds=possible)
-        if now is not None:
-            self._seen_at[task] = now
+        self._seen_at[task] = now
         starts = self._starts[task]
         if not state.phase.active and state.seconds is not None:
             self._ended.add(task)
@@ -282,11 +270,9 @@ class UsageAccounting:
             # The cluster's count is the one that accounts go by, so it may be a little less as well.
             slack = ROUNDING_S if len(starts) == 1 and task in self._ended else 0.0
             seconds += _unaccounted(starts, self._seconds[task], slack=slack)
-            gpu_s += _unaccounted(
-                [start * self._gpus_of(task) for start in starts],
-                self._gpu_s[task],
-                slack=slack * self._gpus_of(task),
-            )
+            gpus = self._gpus_of(task)
+            gpu_starts = [start * gpus for start in starts]
+            gpu_s += _unaccounted(gpu_starts, self._gpu_s[task], slack=slack * gpus)
         return round(seconds, 3), round(gpu_s, 3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -434,14 +435,22 @@ def reported(
     )
 
 
+#: So long after one another that clocks bound nothing.
+LATER = itertools.count(1e6, 1e6)
+
+
+def usage_of(gpus: int, *, limit_s: float = 0.0, since: float = 0.0) -> UsageAccounting:
+    return UsageAccounting(lambda task: gpus, limit_s=limit_s, since=since)
+
+
 def charged(*happened: TaskState | RunInterrupted) -> UsageAccounting:
     """Of task 0, in the order in which it came to be known."""
-    usage = UsageAccounting(GPUS)
+    usage = usage_of(GPUS)
     for each in happened:
         if isinstance(each, RunInterrupted):
             usage.add_reported(each)
         else:
-            usage.observe(0, each)
+            usage.observe(0, each, now=next(LATER))
     return usage
 
 
@@ -493,9 +502,9 @@ def test_idle_lanes_cost_gpu_seconds_and_no_time() -> None:
 
 
 def test_tasks_are_counted_each_on_its_own() -> None:
-    usage = UsageAccounting(GPUS)
+    usage = usage_of(GPUS)
     for task, seconds in enumerate((11.0, 7.0, 5.0)):
-        usage.observe(task, exited(seconds))
+        usage.observe(task, exited(seconds), now=next(LATER))
     usage.add_reported(reported(9.0, task=0))
     usage.add_reported(reported(9.0, task=1))
     assert usage.unaccounted(range(3)) == (7.0, 14.0)
@@ -532,15 +541,15 @@ def test_all_starts_together_cost_what_the_cluster_counts(
     starts: list[tuple[int, float | None]], late: bool
 ) -> None:
     """Each start ends with or without a word, which is seen at once or after the last one."""
-    usage = UsageAccounting(GPUS)
+    usage = usage_of(GPUS)
     results = [
         reported(elapsed * share, restart=restart)
         for restart, (elapsed, share) in enumerate(starts)
         if share is not None
     ]
     for restart, (elapsed, _) in enumerate(starts):
-        usage.observe(0, PENDING)
-        usage.observe(0, running(float(elapsed)))
+        usage.observe(0, PENDING, now=next(LATER))
+        usage.observe(0, running(float(elapsed)), now=next(LATER))
         for result in results:
             if result.restart == restart and not late:
                 usage.add_reported(result)
@@ -554,8 +563,8 @@ def test_all_starts_together_cost_what_the_cluster_counts(
 
 
 def test_a_vanished_task_is_charged_the_most_it_can_have_taken() -> None:
-    usage = UsageAccounting(GPUS)
-    usage.observe(0, TaskState(Phase.RUNNING, seconds=20.0))
+    usage = usage_of(GPUS)
+    usage.observe(0, TaskState(Phase.RUNNING, seconds=20.0), now=next(LATER))
     usage.assume(0, 15.0, at_most_s=60.0)
     usage.assume(1, 500.0, at_most_s=60.0)  # never seen at all
     assert [usage.unreported_s(task) for task in (0, 1)] == [35.0, 60.0]
@@ -584,7 +593,7 @@ def observed_at(usage: UsageAccounting, *happened: tuple[float, TaskState]) -> f
 
 
 def test_an_elapsed_time_that_jumps_for_a_moment_costs_next_to_nothing() -> None:
-    usage = UsageAccounting(GPUS, limit_s=36_000.0, since=1000.0)
+    usage = usage_of(GPUS, limit_s=36_000.0, since=1000.0)
     seconds = observed_at(
         usage,
         (1100.0, running(60.0)),
@@ -597,14 +606,14 @@ def test_an_elapsed_time_that_jumps_for_a_moment_costs_next_to_nothing() -> None
 
 @pytest.mark.parametrize("run_s", [1e9, 7200.0, float("nan"), -5.0, float("inf")])
 def test_no_start_costs_more_than_its_limit_or_less_than_nothing(run_s: float) -> None:
-    usage = UsageAccounting(GPUS, limit_s=LIMIT_S, since=0.0)
+    usage = usage_of(GPUS, limit_s=LIMIT_S, since=0.0)
     seconds = observed_at(usage, (1e6, running(run_s)), (2e6, exited(run_s)))
     assert 0.0 <= seconds <= LIMIT_S + OVERRUN_S
     assert 0.0 <= clip_duration(run_s, at_most_s=at_most(LIMIT_S)) <= LIMIT_S + OVERRUN_S
 
 
 def test_the_first_elapsed_time_is_bounded_by_the_time_since_the_batch_was_planned() -> None:
-    usage = UsageAccounting(GPUS, since=1000.0)
+    usage = usage_of(GPUS, since=1000.0)
     assert observed_at(usage, (1010.0, running(36_000.0))) <= 10.0 + HOST_SKEW_S
 
 
@@ -616,7 +625,7 @@ def test_the_first_elapsed_time_is_bounded_by_the_time_since_the_batch_was_plann
 def test_each_observed_start_stays_within_its_limit_under_any_clocks(
     steps: list[tuple[float, float | None]],
 ) -> None:
-    usage = UsageAccounting(1, limit_s=LIMIT_S, since=0.0)
+    usage = usage_of(1, limit_s=LIMIT_S, since=0.0)
     for now, seconds in steps:
         usage.observe(0, running(seconds), now=now)
     assert all(0.0 <= start <= LIMIT_S + OVERRUN_S for start in usage._starts[0])
