@@ -23,7 +23,14 @@ GROUPS = {
     "training/": "training",
 }
 #: What takes longest begins first.
-FIRST = (*GROUPS, "driver/test_kill", "docs/", "simulation/test_faults", "test_local_sweeps", "test_readme")
+FIRST = (
+    *GROUPS,
+    "driver/test_kill",
+    "docs/",
+    "simulation/test_faults",
+    "cluster/test_local_sweeps",
+    "test_readme",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
