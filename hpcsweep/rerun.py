@@ -47,24 +47,16 @@ _ONLY_FOR_TRIALS: Final = ("HPCSWEEP_RUN", "HPCSWEEP_STOP_FILE")
 
 
 class RerunPlan(msgspec.Struct, frozen=True):
-    """What is trained again, and how.
-
-    Attributes:
-        folder: The sweep's.
-        spec: As it was last launched.
-        program: How it is run here.
-        trial: As the sweep knows it.
-        run: From scratch to the resource of the best value; for a trial named by the user, to that of its
-            highest rung with a value, else of its last rung.
-        value: Its value there; None if it has none.
-    """
+    """What is trained again, and how."""
 
     folder: ResultsFolder
     spec: SweepSpec
     program: Program
     trial: Trial
+    #: From scratch to the resource of the best value; for a trial named by the user, to that of its
+    #: highest rung with a value, else of its last rung.
     run: ManifestRun
-    value: float | None
+    value: float | None  # in the sweep
 
     @property
     def python(self) -> str:
@@ -101,12 +93,7 @@ class RerunPlan(msgspec.Struct, frozen=True):
 
 
 def plan_rerun(folder: ResultsFolder, number: int | None) -> RerunPlan | None:
-    """How the trial is trained again, by default the best one; None if no trial has a value yet.
-
-    Raises:
-        SpecError: There is no such trial.
-        FolderError: The folder lacks what is needed for it.
-    """
+    """How the trial is trained again, by default the best one; None if no trial has a value yet."""
     state, layout = folder.state, folder.layout
     rung = None
     if number is None:
@@ -138,11 +125,7 @@ def arguments(plan: RerunPlan, output: Path) -> list[str]:
 
 
 def shell_command(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> str:
-    """A shell command that trains it.
-
-    A program that only prints is run directly, in its folder and with its variables. Code that reports
-    to hpcsweep is run by `arguments`.
-    """
+    """A shell command that trains it: a program that only prints directly, other code by `arguments`."""
     program = plan.program
     if program.command is None or not program.metrics:
         return shell_join(arguments(plan, output))
@@ -159,12 +142,7 @@ def shell_command(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> 
 
 
 def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
-    """Train, printing reports as they come, then the result; 0 if there is a value, else 1.
-
-    Raises:
-        SpecError: The output folder is not empty.
-        OSError: It cannot be written, or the program not be started.
-    """
+    """Train, printing reports as they come, then the result; 0 if there is a value, else 1."""
     output = output.absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SpecError(f"--output: expected a new or an empty folder, {output} is not; give another one")
@@ -182,16 +160,16 @@ def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
     )
     argv = program_arguments(program, file, ending=output / ".ending.json", python=sys.executable)
     returncode, unread = _run_training(program, argv, environ, Path(file.metrics_file))
-    measured = read_objective(layout, plan.run, program, restart=0, start=0).with_stdout_problem(unread)
+    reading = read_objective(layout, plan.run, program, restart=0, start=0).with_stdout_problem(unread)
     _checkpoint_working_folder(Path(file.checkpoint_dir), layout, plan.run.resource)
     for name in (".stop", ".ending.json"):
         (output / name).unlink(missing_ok=True)
-    if returncode or measured.value is None:
-        ended = f"training ended with exit code {returncode}" if returncode else measured.problem
-        print(f"no value: {ended}; its output is in {output}", flush=True)
+    if returncode or reading.value is None:
+        problem = f"training ended with exit code {returncode}" if returncode else reading.problem
+        print(f"no value: {problem}; its output is in {output}", flush=True)
         return NO_VALUE
     sweep = "" if plan.value is None else f"; in the sweep it was {plan.value:.6g}"
-    print(f"{program.metric} {measured.value:.6g} at {plan.run.resource}{sweep}")
+    print(f"{program.metric} {reading.value:.6g} at {plan.run.resource}{sweep}")
     newest = checkpoints.newest(layout)
     print(f"metrics: {file.metrics_file}" + (f"\ncheckpoint: {newest.path}" if newest else ""), flush=True)
     return DONE

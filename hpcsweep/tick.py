@@ -79,14 +79,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
 
 
 def tick_task(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -> None:
-    """Tick until no more results come; leave at once if another driver is at work.
-
-    Args:
-        layout: The results folder.
-        batch: The batch of this task; empty if this is none.
-        task: Its array index.
-        job: Its job id.
-    """
+    """Tick until no more results come, in this task if any; leave at once if another driver is at work."""
     deadline = time.monotonic() + TASK_S
     while time.monotonic() < deadline:
         try:
@@ -110,12 +103,7 @@ def tick_task(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") 
 
 
 def tick_job(layout: Layout, *, job: str) -> None:
-    """Drive while something is to be done that no other job will report; wait for a driver at work.
-
-    Args:
-        layout: The results folder.
-        job: The id of this job.
-    """
+    """Drive while something is to be done that no other job will report; wait for a driver at work."""
     deadline = time.monotonic() + JOB_S
 
     def leave_when_done(driver: Driver) -> None:
@@ -173,12 +161,7 @@ class _Done(Exception):
 
 
 def _acquire(layout: Layout) -> Journal | None:
-    """The journal, held by this process; None if there is nothing left to drive.
-
-    Raises:
-        HeldError: Another driver is at work.
-        FolderError: It is no detached sweep.
-    """
+    """The journal, held by this process; None if there is nothing left to drive."""
     journal = Journal.open(layout)
     state = SweepState.replay(journal.events)
     if state.detached is None:
@@ -191,7 +174,7 @@ def _acquire(layout: Layout) -> Journal | None:
 
 @contextlib.contextmanager
 def _open(layout: Layout, journal: Journal, *, batch: str = "", task: int = 0, job: str) -> Iterator[Driver]:
-    """The driver, by a process that holds the journal; releases it at the end."""
+    """A driver on this journal, which is released at the end."""
     try:
         from hpcsweep.driver import HostTask
         from hpcsweep.session.session import Session
@@ -204,11 +187,7 @@ def _open(layout: Layout, journal: Journal, *, batch: str = "", task: int = 0, j
 
 
 def _check_attended(driver: Driver) -> None:
-    """Fail if no job could be submitted that ticks again: what follows a failed tick then does.
-
-    Raises:
-        UnattendedError: None could.
-    """
+    """UnattendedError if no job could be submitted that ticks again: then what follows a failed tick does."""
     if driver.unattended:
         raise UnattendedError(f"no job that looks again could be submitted: {driver.unattended}")
 
@@ -229,10 +208,7 @@ def _submit_successor(layout: Layout, events: Sequence[AnyEvent]) -> None:
 
 
 def _ensure_tick_job(layout: Layout, batch: str) -> None:
-    """Submit a job that ticks again, unless the queue shows one of this sweep.
-
-    It does what it can: a task must not fail for it.
-    """
+    """Submit a job that ticks again, unless the queue shows one of this sweep; errors are only logged."""
     try:
         events = read_journal(layout).events
         cluster = _cluster(layout, events)

@@ -216,11 +216,11 @@ def _stop_trial(
     name: str, request: Request, *, state: SweepState, is_over: Callable[[int], bool]
 ) -> list[AnyEvent]:
     """The trial goes no further, nor do the other repeats of its configuration."""
-    wanted = request.arguments.get("trial")
-    if not isinstance(wanted, int) or not 0 <= wanted < len(state.trials):
-        _log.warning("%s: the request is skipped: there is no trial %r", name, wanted)
+    number = request.arguments.get("trial")
+    if not isinstance(number, int) or not 0 <= number < len(state.trials):
+        _log.warning("%s: the request is skipped: there is no trial %r", name, number)
         return []
-    first = wanted - state.trials[wanted].repeat
+    first = number - state.trials[number].repeat
     reason = f"stopped by {request.user}"
     return [
         TrialStopped(trial.trial, reason, name)
@@ -231,13 +231,13 @@ def _stop_trial(
 
 def _retry(name: str, request: Request, *, state: SweepState, now: float) -> list[AnyEvent]:
     """Retry failed runs and end a pause; what its user cancelled for good is retried only by its number."""
-    wanted = request.arguments.get("trial")
+    number = request.arguments.get("trial")
     runs = [
         trial.runs[-1]
         for trial in state.trials
         if trial.runs[-1].status is RunStatus.FAILED
         and not trial.stopped
-        and (wanted == trial.trial or (wanted is None and not needs_name(trial.runs[-1].outcome)))
+        and (number == trial.trial or (number is None and not needs_name(trial.runs[-1].outcome)))
     ]
     resumed = [SweepResumed(now)] if state.pausing is not None and state.stopping is None else []
     return [*resumed, *(RunRetried(run.trial, run.rung, name) for run in runs)]

@@ -92,16 +92,15 @@ def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepStat
     Raises:
         SpecError: There is no such cluster, it cannot run this sweep, or `auto` meets an outage.
     """
-    wanted = name or spec.cluster.name
-    why = "as asked for"
-    if wanted == "auto" and state is not None and state.live:
-        wanted, why = next(iter(state.live.values())).cluster, "where its jobs are"
-    if wanted == "auto":
-        wanted, why = _detect()
-    backend = find_backend(wanted)
+    name, why = name or spec.cluster.name, "as asked for"
+    if name == "auto" and state is not None and state.live:
+        name, why = next(iter(state.live.values())).cluster, "where its jobs are"
+    if name == "auto":
+        name, why = _detect()
+    backend = find_backend(name)
     connection = backend.connect(sweep_request(spec), options_of(backend.options, spec.cluster))
     shape = connection.shape
-    return Target(wanted, f"{connection.where} ({why})", connection.cluster, shape, max_tasks(spec, shape))
+    return Target(name, f"{connection.where} ({why})", connection.cluster, shape, max_tasks(spec, shape))
 
 
 def _detect() -> tuple[str, str]:

@@ -56,7 +56,7 @@ class SweepCallback(Checkpoint):
         self._unit = unit
         self._validated = False
         self._handler: Any = None
-        self._kept: int | None = None
+        self._saved_step: int | None = None
         self._due: list[tuple[int, float]] = []
 
     @property
@@ -104,9 +104,9 @@ class SweepCallback(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._validated = True
-        if self._unit == "step" and self._kept != trainer.global_step:
+        if self._unit == "step" and self._saved_step != trainer.global_step:
             self._report(trainer, trainer.global_step)
-            self._keep(trainer, trainer.global_step)
+            self._save(trainer, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Checkpoint and stop, if steps count and the trial is told to stop."""
@@ -115,7 +115,7 @@ class SweepCallback(Checkpoint):
             # Lightning now validates in any case. It goes on from here with the next batch, so that a
             # validation that belongs to this step comes first, and one that does not counts for nothing.
             if not _is_to_validate(trainer):
-                self._keep(trainer, trainer.global_step)
+                self._save(trainer, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, checkpoint, and stop if the trial is told to, if epochs count."""
@@ -124,7 +124,7 @@ class SweepCallback(Checkpoint):
         epoch = trainer.current_epoch + 1
         if self._validated or not trainer.enable_validation:
             self._report(trainer, epoch)
-        self._keep(trainer, epoch)
+        self._save(trainer, epoch)
         if any_should_stop(self._trial):
             trainer.should_stop = True
 
@@ -141,24 +141,24 @@ class SweepCallback(Checkpoint):
 
     def _report(self, trainer: Trainer, step: int) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
-        wanted = self._trial.metric
-        if wanted is not None and wanted not in metrics:
+        objective = self._trial.metric
+        if objective is not None and objective not in metrics:
             raise ValueError(
-                f"objective.metric {wanted!r} was not logged up to {self._unit} {step}; logged were "
-                f"{', '.join(map(repr, metrics)) or 'none'}. Log it with self.log({wanted!r}, ...)"
+                f"objective.metric {objective!r} was not logged up to {self._unit} {step}; logged were "
+                f"{', '.join(map(repr, metrics)) or 'none'}. Log it with self.log({objective!r}, ...)"
             )
         if metrics:
             self._trial.report(step, **metrics)
         self._validated = False
 
-    def _keep(self, trainer: Trainer, step: int) -> None:
-        self._due = self._waiting(trainer)
+    def _save(self, trainer: Trainer, step: int) -> None:
+        self._due = self._waiting_schedulers(trainer)
         with self._trial.checkpoint(step) as folder:
             # All processes write into the folder of the first, if the strategy has each write its share.
             trainer.save_checkpoint(trainer.strategy.broadcast(str(folder / FILE)), weights_only=False)
-        self._kept = step
+        self._saved_step = step
 
-    def _waiting(self, trainer: Trainer) -> list[tuple[int, float]]:
+    def _waiting_schedulers(self, trainer: Trainer) -> list[tuple[int, float]]:
         """Schedulers that get their metric only after this, which Lightning's checkpoint forgets."""
         count = trainer.current_epoch + 1 if self._unit == "epoch" else trainer.fit_loop.batch_idx + 1
         return [

@@ -95,9 +95,9 @@ class TorchState:
         """
         path = Path(folder) / FILE
         saved = _read(path)
-        there, wanted = saved["parts"], self._parts
-        if there.keys() != wanted.keys():
-            missing, left = _names(wanted.keys() - there.keys()), _names(there.keys() - wanted.keys())
+        states, parts = saved["parts"], self._parts
+        if states.keys() != parts.keys():
+            missing, left = _names(parts.keys() - states.keys()), _names(states.keys() - parts.keys())
             raise CheckpointError(
                 f"{path}: "
                 + "; ".join(
@@ -106,9 +106,9 @@ class TorchState:
                 )
                 + ". Give TorchState the same names when it saves and when it loads"
             )
-        for name, part in wanted.items():
+        for name, part in parts.items():
             try:
-                part.load_state_dict(there[name])
+                part.load_state_dict(states[name])
             except (RuntimeError, ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(
                     f"{path}: the state of {name!r} does not fit {type(part).__name__}: {error}"
@@ -175,10 +175,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def random_states() -> list[dict[str, Any]]:
-    """States of Python, NumPy, torch and CUDA by rank; every process must call it.
-
-    All values have types that `torch.load(weights_only=True)` reads.
-    """
+    """States of Python, NumPy, torch and CUDA by rank, in types that are safe to load; all must call it."""
     # A process that has not touched CUDA so far is not made to: a context costs GPU memory.
     uses_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return gather(
@@ -212,7 +209,6 @@ def plain(state: Any) -> Any:
 
 
 def is_distributed() -> bool:
-    """Whether this process has joined others in a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -231,15 +227,10 @@ def gather(value: T) -> list[T]:
 
 
 def wait_for_all() -> None:
-    """Barrier of all processes."""
     if is_distributed():
         dist.barrier()
 
 
 def any_should_stop(trial: Trial) -> bool:
-    """Whether any process of the training was told to stop; every process must call it.
-
-    All get the same answer. Processes that looked for themselves could leave at different steps, and wait
-    for each other forever.
-    """
+    """Whether any process was told to stop, so that all leave at the same step; all must call it."""
     return any(gather(trial.should_stop))

@@ -50,7 +50,7 @@ class SweepCallback(TrainerCallback):
     def __init__(self, trial: Trial, *, unit: Literal["epoch", "step"] = "epoch") -> None:
         self._trial = trial
         self._unit = unit
-        self._seen: dict[str, None] = {}
+        self._reported: dict[str, None] = {}
         self._evaluated = False
 
     @property
@@ -126,7 +126,7 @@ class SweepCallback(TrainerCallback):
         metrics: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Report what was found."""
+        """Report the metrics of an evaluation."""
         self._evaluated = True
         self._report(state, metrics or {})
 
@@ -163,16 +163,17 @@ class SweepCallback(TrainerCallback):
             if isinstance(value, int | float) and name not in ("epoch", "step")
         }
         if step is not None and numbers:
-            self._seen |= dict.fromkeys(numbers)
+            self._reported |= dict.fromkeys(numbers)
             self._trial.report(step, **numbers)
 
     def _check_objective(self) -> None:
         """Complain after the first evaluation, not after the last."""
-        wanted = self._trial.metric or ""
-        if self._evaluated and wanted.startswith("eval_") and wanted not in self._seen:
+        objective = self._trial.metric or ""
+        if self._evaluated and objective.startswith("eval_") and objective not in self._reported:
+            evaluated = ", ".join(map(repr, self._reported))
             raise ValueError(
-                f"objective.metric {wanted!r} was not evaluated; evaluated were "
-                f"{', '.join(map(repr, self._seen))}. What compute_metrics returns as 'name' is 'eval_name'"
+                f"objective.metric {objective!r} was not evaluated; evaluated were {evaluated}. "
+                "What compute_metrics returns as 'name' is 'eval_name'"
             )
 
 
