@@ -223,7 +223,7 @@ class SubprocessCompactor:
         self._read = b""
         self._problem = ""
 
-    def begin(self, order: CompactionTask) -> None:
+    def begin(self, task: CompactionTask) -> None:
         self._problem = ""
         try:
             if self._child is None:
@@ -237,7 +237,7 @@ class SubprocessCompactor:
                     start_new_session=True,
                 )
             assert self._child.stdin is not None
-            self._child.stdin.write(msgspec.json.encode(order) + b"\n")
+            self._child.stdin.write(msgspec.json.encode(task) + b"\n")
             self._child.stdin.flush()
         except OSError as error:
             self._problem = f"{type(error).__name__}: {error}"

@@ -154,7 +154,7 @@ class EffectResult(NamedTuple):
 class Compactor(Protocol):
     """Executes one compaction task at a time."""
 
-    def begin(self, order: CompactionTask) -> None:
+    def begin(self, task: CompactionTask) -> None:
         """Begin with a task; the one before is done."""
 
     def answer(self, wait_s: float) -> CompactionResult | None:

@@ -290,7 +290,7 @@ def test_a_new_session_gives_a_vanished_task_its_grace_again(watched: Watched) -
     assert len(watched.observe()) == 2
 
 
-def test_a_lost_run_is_never_concluded_from_one_look_even_without_a_grace(watched: Watched) -> None:
+def test_run_is_never_lost_after_one_poll_even_without_a_grace(watched: Watched) -> None:
     watched.grace_s = 0.0
     watched.restart()
     watched.shows(None)

@@ -121,7 +121,7 @@ def test_a_result_of_another_batch_is_skipped_with_a_message(sweep: Sweep) -> No
     assert line.endswith("batches/b1/results/0.0.0.json: is the result of a run of another batch")
 
 
-def test_results_that_came_after_the_last_look_are_unread(sweep: Sweep) -> None:
+def test_results_that_came_after_the_last_tick_are_unread(sweep: Sweep) -> None:
     sweep.state.apply(BatchSubmitted("b1", "4711", 100.0))
     sweep.observe()
     assert not sweep.observer.has_unread

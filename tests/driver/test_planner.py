@@ -74,7 +74,7 @@ def test_configurations_of_the_spec_start_first_and_count_for_the_budget(
     assert list(driver.state.enqueued) == []
 
 
-def test_a_request_comes_next_is_completed_and_is_taken_up_once(root: Path, controller: Path) -> None:
+def test_enqueued_configuration_is_completed_and_started_once(root: Path, controller: Path) -> None:
     cluster = FolderCluster(controller, per_poll=1)
     scheduler = Fifo(max_resource=1, trials=9)
     driver, journal = make_driver(root, cluster, scheduler=scheduler, max_tasks=2)

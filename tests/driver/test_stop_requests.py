@@ -227,9 +227,7 @@ def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(
     assert {trial.runs[0].status for trial in driver.state.trials} == {RunStatus.STOPPED}
 
 
-def test_a_run_stopped_by_an_order_that_the_journal_does_not_know_is_retried(
-    root: Path, site: HoldingCluster
-) -> None:
+def test_run_stopped_by_a_superseded_driver_is_retried(root: Path, site: HoldingCluster) -> None:
     site.hold(1)
     driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
     driver.tick()

@@ -210,7 +210,7 @@ def test_a_batch_planned_by_a_clock_that_was_ahead_waits_no_longer() -> None:
     assert steps == [Step(), ABANDON]
 
 
-def test_of_refused_batches_only_the_first_met_the_limit() -> None:
+def test_only_the_first_refused_batch_counts_as_limited() -> None:
     batches = [planned("b1", [0]), planned("b2", [1])]
     assert Submitter.abandon(batches, "QOSMaxSubmitJobPerUserLimit", limited=True) == Step(
         effects=(

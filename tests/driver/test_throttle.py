@@ -254,7 +254,7 @@ def test_the_pause_doubles_as_long_as_trying_again_fails() -> None:
     assert allowed(backoff, 50, beside=20, now=now + FIRST_PAUSE_S) == 50, "it went well for a long time"
 
 
-def test_the_pause_starts_from_its_least_again_once_something_was_accepted() -> None:
+def test_accepted_array_resets_the_pause() -> None:
     backoff, now = SubmitBackoff(), 1000.0
     for _ in range(5):
         backoff.refused(1, open_tasks=20, now=now)

@@ -123,7 +123,7 @@ def test_every_generator_of_numpy_goes_on_where_it_was(tmp_path: Path, kind: str
     assert (generator.integers(1 << 30, size=100, dtype=np.int32) == expected).all()
 
 
-def test_the_file_holds_nothing_that_could_be_run(tmp_path: Path) -> None:
+def test_checkpoint_holds_no_code(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     pytorch.TorchState(model=model, optimizer=torch.optim.SGD(model.parameters())).save(tmp_path)
     saved = torch.load(tmp_path / pytorch.FILE, weights_only=True)
@@ -173,7 +173,7 @@ def test_a_state_that_could_not_be_loaded_is_refused_when_it_is_saved(tmp_path: 
         ),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_error_names_the_state_that_does_not_fit(
     tmp_path: Path, parts: Callable[[], dict[str, Any]], message: str
 ) -> None:
     pytorch.TorchState(model=nn.Linear(2, 2), order=torch.Generator()).save(tmp_path)
@@ -182,7 +182,7 @@ def test_what_does_not_fit_is_named(
     assert str(raised.value).startswith(f"{tmp_path / pytorch.FILE}: ")
 
 
-def test_files_of_others_are_refused_and_never_run(tmp_path: Path) -> None:
+def test_foreign_files_are_refused_and_never_executed(tmp_path: Path) -> None:
     state = pytorch.TorchState(model=nn.Linear(1, 1))
     with pytest.raises(CheckpointError, match="there is no such file: this checkpoint was not made with"):
         state.load(tmp_path)
@@ -197,7 +197,7 @@ def test_files_of_others_are_refused_and_never_run(tmp_path: Path) -> None:
         state.load(tmp_path)
 
 
-def test_only_what_has_a_state_is_taken() -> None:
+def test_parts_without_state_dict_are_refused() -> None:
     with pytest.raises(TypeError, match="TorchState keeps what it is given"):
         pytorch.TorchState()
     with pytest.raises(TypeError, match=r"TorchState\(epoch=...\): must have state_dict and .*; got int"):

@@ -239,14 +239,14 @@ def test_a_metric_that_is_missing_is_named_beside_those_that_are_there(tmp_path:
         ({"save_only_model": True}, r"save_strategy='epoch', save_only_model=True\): a trial goes on from"),
     ],
 )
-def test_arguments_that_do_not_fit_the_run_are_told_so(
+def test_training_arguments_that_do_not_fit_the_run_are_refused(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         train(run(tmp_path), **options)
 
 
-def test_training_that_forgets_its_checkpoint_is_told_so(tmp_path: Path) -> None:
+def test_training_that_does_not_resume_from_its_checkpoint_is_refused(tmp_path: Path) -> None:
     train(run(tmp_path, resource=1))
     with pytest.raises(
         ValueError, match=r"starts after epoch 0, the trial after 1: write trainer.train\(resume_"

@@ -63,7 +63,7 @@ def test_values_are_put_into_arguments_after_they_were_split(template: str, expe
         ({"a": 1}, '{"a":1}'),
     ],
 )
-def test_values_as_text(value: Any, text: str) -> None:
+def test_values_are_rendered_as_text(value: Any, text: str) -> None:
     assert as_text(value) == text
 
 
@@ -125,7 +125,7 @@ def test_hostile_values_reach_the_program_unchanged(bench: Bench, shell: bool) -
 @pytest.mark.parametrize(
     ("name", "variable"), [("lr", "LR"), ("optimizer.beta-1", "OPTIMIZER_BETA_1"), ("grün", "GR_N")]
 )
-def test_the_variable_of_a_parameter(name: str, variable: str) -> None:
+def test_environment_variable_of_a_parameter(name: str, variable: str) -> None:
     assert parameter_variable(name) == f"HPCSWEEP_PARAM_{variable}"
 
 

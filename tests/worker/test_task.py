@@ -236,7 +236,7 @@ def test_no_further_run_begins_once_the_abandoned_batch_was_compacted(bench: Ben
     assert [result.trial for result in bench.results()] == [0]
 
 
-def test_a_start_with_a_result_writes_no_other(bench: Bench) -> None:
+def test_start_that_has_its_results_trains_nothing_again(bench: Bench) -> None:
     bench.plan_python(SHOW, bench.run(trial=0))
     first = bench.work()
     assert bench.work() == first

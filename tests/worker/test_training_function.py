@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["train", "Trainer", "Trainer.fit"])
-def test_a_callable_that_takes_a_trial_is_accepted(folder: Path, name: str) -> None:
+def test_callable_that_takes_a_trial_is_accepted(folder: Path, name: str) -> None:
     check(folder, function=f"{folder}/train.py:{name}")
     check(folder, function=f"train:{name}")
 
@@ -61,7 +61,7 @@ def test_a_callable_that_takes_a_trial_is_accepted(folder: Path, name: str) -> N
         ("train.py", r"write FILE.py:NAME or package.module:NAME$"),
     ],
 )
-def test_anything_else_is_refused_in_one_line(folder: Path, function: str, message: str) -> None:
+def test_wrong_training_function_is_refused_in_one_line(folder: Path, function: str, message: str) -> None:
     with pytest.raises(TrainerError, match=message) as caught:
         check(folder, function=f"{folder}/{function}")
     assert "\n" not in str(caught.value)
