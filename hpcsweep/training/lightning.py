@@ -19,9 +19,8 @@ try:
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import Checkpoint
 except ImportError as error:
-    raise ImportError(
-        "hpcsweep.training.lightning needs lightning: pip install 'hpcsweep[lightning]'"
-    ) from error
+    need = "hpcsweep.training.lightning needs lightning: pip install 'hpcsweep[lightning]'"
+    raise ImportError(need) from error
 
 from hpcsweep.training.pytorch import any_should_stop, random_states, restore_random_states
 from hpcsweep.trial import Trial

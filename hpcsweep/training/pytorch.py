@@ -39,11 +39,9 @@ T = TypeVar("T")
 class Stateful(Protocol):
     """Modules, optimisers, learning rate schedulers, gradient scalers, samplers and many more."""
 
-    def state_dict(self) -> Any:
-        """The state."""
+    def state_dict(self) -> Any: ...
 
-    def load_state_dict(self, state_dict: Any, /) -> Any:
-        """Restore it."""
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 class TorchState:
@@ -98,14 +96,10 @@ class TorchState:
         states, parts = saved["parts"], self._parts
         if states.keys() != parts.keys():
             missing, left = _names(parts.keys() - states.keys()), _names(states.keys() - parts.keys())
-            raise CheckpointError(
-                f"{path}: "
-                + "; ".join(
-                    [f"has no state of {missing}"] * bool(missing)
-                    + [f"has the state of {left}, which nobody asks for"] * bool(left)
-                )
-                + ". Give TorchState the same names when it saves and when it loads"
-            )
+            problems = [f"has no state of {missing}"] if missing else []
+            problems += [f"has the state of {left}, which nobody asks for"] if left else []
+            advice = "Give TorchState the same names when it saves and when it loads"
+            raise CheckpointError(f"{path}: {'; '.join(problems)}. {advice}")
         for name, part in parts.items():
             try:
                 part.load_state_dict(states[name])

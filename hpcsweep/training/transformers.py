@@ -146,8 +146,6 @@ class SweepCallback(TrainerCallback):
         if self._trial.rank == 0 and not args.load_best_model_at_end:
             shutil.rmtree(source, ignore_errors=True)
 
-    # ------------------------------------------------------------------ what it does
-
     def _step(self, state: TrainerState) -> int | None:
         """Epochs or steps that were trained; None in the middle of an epoch, where epochs count."""
         if self._unit == "step":
