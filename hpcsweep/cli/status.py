@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import typer
@@ -18,11 +18,9 @@ from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.errors import ClusterUnavailable
-from hpcsweep.rerun import RerunPlan, arguments, plan_rerun, shell_command
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.provenance import current_record
 from hpcsweep.views.folder import SIMULATION, ResultsFolder, best_of, beyond_budget, changes, read_provenance
 from hpcsweep.views.format import (
     attempt_text,
@@ -39,6 +37,9 @@ from hpcsweep.views.format import (
     warning_lines,
 )
 from hpcsweep.views.health import Liveness, clusters_to_ask, liveness
+
+if TYPE_CHECKING:
+    from hpcsweep.rerun import RerunPlan
 
 #: The queue is given so long to answer.
 QUEUE_S: Final = 10.0
@@ -169,6 +170,8 @@ def ask_liveness(
 
 def rerun(path: Path, *, trial: int | None, output: Path | None, start: bool) -> None:
     """Print the command on standard output and notes on standard error; or run it."""
+    from hpcsweep.rerun import arguments, plan_rerun, shell_command  # slow to import
+
     with errors_exit():
         plan = plan_rerun(ResultsFolder(path), trial)
         if plan is None:
@@ -206,6 +209,8 @@ def _notes(plan: RerunPlan) -> list[str]:
 
 def _differences(plan: RerunPlan) -> list[str]:
     """What has changed since it was trained, as far as that is recorded."""
+    from hpcsweep.store.provenance import current_record
+
     records = read_provenance(plan.folder.layout)
     if not records:
         return []
