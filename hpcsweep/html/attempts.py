@@ -228,7 +228,7 @@ def kind_of(ending: str, failure: object, final: bool) -> Ending:
 def _by_kind(bad: pd.DataFrame, follows: Mapping[str, str], *, gpus: bool) -> Table:
     cost, column = ("GPU-hours", "gpu_seconds") if gpus else ("run-hours", "seconds")
     rows: list[Sequence[str | int | float | None]] = []
-    for kind in _kinds(bad):
+    for kind in _most_frequent(bad["kind"]):
         of_kind = bad[bad["kind"] == kind]
         spent = hours(float(of_kind[column].sum()))
         rows.append([kind, len(of_kind), of_kind["trial"].nunique(), spent, follows[kind]])
@@ -239,16 +239,15 @@ def _by_kind(bad: pd.DataFrame, follows: Mapping[str, str], *, gpus: bool) -> Ta
 def _by_node(attempts: pd.DataFrame, bad: pd.DataFrame) -> list[Block]:
     """The nodes with most of them; nothing where no node is known."""
     known = bad[bad["node"] != ""]
-    nodes = known["node"].value_counts().index.tolist()
+    nodes = _most_frequent(known["node"])
     if not nodes:
         return []
     shown, all_there = nodes[:NODES], attempts["node"].value_counts()
     more = f" Of {len(nodes):,} nodes with failures, the {NODES} with most of them." if nodes[NODES:] else ""
-    kinds = _kinds(known)
+    kinds = _most_frequent(known["kind"])
     by_node = {kind: known[known["kind"] == kind]["node"].value_counts() for kind in kinds}
-    rows = [
-        [node, int(all_there[node]), *(int(by_node[kind].get(node, 0)) for kind in kinds)] for node in shown
-    ]
+    counts = {kind: [int(by_node[kind].get(node, 0)) for node in shown] for kind in kinds}
+    rows = [[node, int(all_there[node]), *row] for node, *row in zip(shown, *counts.values(), strict=True)]
     table = Table(["node", "attempts", *kinds], rows, f"Attempts on each node, and how they ended.{more}")
     traces: list[dict[str, Any]] = [
         {
@@ -256,7 +255,7 @@ def _by_node(attempts: pd.DataFrame, bad: pd.DataFrame) -> list[Block]:
             "orientation": "h",
             "name": kind,
             "y": shown,
-            "x": [int(by_node[kind].get(node, 0)) for node in shown],
+            "x": counts[kind],
             "marker": {"color": f"@{at % COLOURS + 1}"},
         }
         for at, kind in enumerate(kinds)
@@ -286,7 +285,6 @@ def _newest(bad: pd.DataFrame) -> Table:
     return Table(columns, rows, f"The newest {plural(len(rows), 'message')}, newest first")
 
 
-def _kinds(bad: pd.DataFrame) -> list[str]:
-    """The most frequent first."""
-    found: list[str] = bad["kind"].value_counts().index.tolist()
-    return found
+def _most_frequent(values: pd.Series) -> list[str]:
+    """Each value once, the most frequent first."""
+    return list(values.value_counts().index)

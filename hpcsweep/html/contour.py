@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from hpcsweep.html.plotting import (
 from hpcsweep.html.sections import Figure, Section
 from hpcsweep.views.configurations import FailedConfigurations, failed_configurations, valued_configurations
 from hpcsweep.views.format import number
+from hpcsweep.views.importance import Values, importances, values_of
 from hpcsweep.views.results import Results
 
 #: Fewer points give no picture.
@@ -45,39 +46,27 @@ _REACH: Final = 2.5
 _NONE: Final[Floats] = np.empty((0, 2))
 
 
-class _Values(NamedTuple):
-    """Values at one resource."""
-
-    resource: int
-    trials: NDArray[np.int64]
-    values: Floats
-
-
 def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | None:
     """The values over two parameters, by default the most important ones: a surface, and the trials on it."""
     if len(results.space.columns) < 2:
         return None
     if pair is None:
-        from hpcsweep.views.importance import importances
-
         names = [importance.name for importance in importances(results)]
         if len(names) < 2:
             return None
         pair = (names[0], names[1])
-    level = _values(results)
+    level = values_of(results)
     state = results.folder.state
-    found = _axes(results, pair, [state.trials[trial].config for trial in level.trials])
-    both = _both_active(found)
+    both, (x, y) = _both_active(results, pair, level.configs)
     if len(both) < LEAST:
         return None
-    level = _Values(level.resource, level.trials[both], level.values[both])
-    x, y = _at(found, both)
-    lost = failed_configurations(state, excluding=set(level.trials.tolist()))
-    of_lost = _axes(results, pair, lost.configs)
-    both = _both_active(of_lost)
-    lost, of_lost = lost.take(both), _at(of_lost, both)
-    others = _axes(results, pair, _others(results, excluding=set(level.trials.tolist())))
-    others = _at(others, _both_active(others))
+    level = level._replace(trials=level.trials[both], values=level.values[both])
+    valued = set(level.trials.tolist())
+    lost = failed_configurations(state, excluding=valued)
+    both, of_lost = _both_active(results, pair, lost.configs)
+    lost = lost.take(both)
+    other_configs = [best.config for best in valued_configurations(state) if best.trial not in valued]
+    _, others = _both_active(results, pair, other_configs)
     order = np.argsort(level.values if results.minimise else -level.values, kind="stable")
     drawn = order[subsample(len(order), best=MOST // 4, most=MOST)][::-1]
     best = [] if results.best is None else _ring(results, pair)
@@ -103,30 +92,22 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
     return Section("contour", f"{x.name} and {y.name} together", [figure])
 
 
-def _others(results: Results, *, excluding: set[int]) -> list[Config]:
-    """Configurations that have a value, except those with a first trial in `excluding`."""
-    return [
-        best.config for best in valued_configurations(results.folder.state) if best.trial not in excluding
-    ]
-
-
 def _axes(results: Results, pair: tuple[str, str], configs: Sequence[Config]) -> tuple[Dimension, Dimension]:
     found = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
     return found[pair[0]], found[pair[1]]
 
 
-def _both_active(axes: tuple[Dimension, Dimension]) -> NDArray[np.int64]:
-    """Indices of the configurations that have both parameters."""
-    return np.flatnonzero(axes[0].active & axes[1].active)
-
-
-def _at(axes: tuple[Dimension, Dimension], indices: NDArray[np.int64]) -> tuple[Dimension, Dimension]:
-    x, y = axes
-    return x._replace(values=x.values[indices]), y._replace(values=y.values[indices])
+def _both_active(
+    results: Results, pair: tuple[str, str], configs: Sequence[Config]
+) -> tuple[NDArray[np.int64], tuple[Dimension, Dimension]]:
+    """Indices of the configurations that have both parameters, and these parameters of those."""
+    x, y = _axes(results, pair, configs)
+    both = np.flatnonzero(x.active & y.active)
+    return both, (x._replace(values=x.values[both]), y._replace(values=y.values[both]))
 
 
 def _caption(
-    results: Results, x: Dimension, y: Dimension, level: _Values, *, drawn: int, lost: int, ring: bool
+    results: Results, x: Dimension, y: Dimension, level: Values, *, drawn: int, lost: int, ring: bool
 ) -> str:
     what, total = noun(results.folder.state), len(level.trials)
     points = "drawn as points" if drawn == total else f"{drawn:,} of them drawn as points"
@@ -144,16 +125,6 @@ def _caption(
         best = results.best
         text += f" The ring is the best of the sweep, trial {best['trial']} at step {best['resource']:,}."
     return text
-
-
-def _values(results: Results) -> _Values:
-    """The values that the importances are of."""
-    from hpcsweep.views.importance import values_of
-
-    found = values_of(results)
-    return _Values(
-        found.resource, np.array(found.trials, dtype=np.int64), np.array(found.values, dtype=float)
-    )
 
 
 # ---------------------------------------------------------------------- the surface
@@ -201,7 +172,7 @@ def _surface(
     results: Results,
     x: Dimension,
     y: Dimension,
-    level: _Values,
+    level: Values,
     *,
     failed: tuple[Dimension, ...],
     others: tuple[Dimension, ...],
@@ -240,8 +211,7 @@ def _surface(
 
 def _unit(axis: Dimension, scaled: Floats) -> Floats:
     low, high = axis.ends
-    unit: Floats = (scaled - low) / (high - low)
-    return unit
+    return np.asarray((scaled - low) / (high - low))
 
 
 def _positions(axis: Dimension) -> Floats:
@@ -252,9 +222,7 @@ def _positions(axis: Dimension) -> Floats:
 
 
 def _bar(metric: str, means: Floats, *, log: bool) -> dict[str, Any]:
-    if not log:
-        return colour_bar(metric, y=-0.18)
-    if np.isnan(means).all():
+    if not log or np.isnan(means).all():
         return colour_bar(metric, y=-0.18)
     ticks = log_ticks(10 ** float(np.nanmin(means)), 10 ** float(np.nanmax(means)))
     return colour_bar(metric, np.log10(ticks), [number(tick) for tick in ticks], y=-0.18)
@@ -263,7 +231,7 @@ def _bar(metric: str, means: Floats, *, log: bool) -> dict[str, Any]:
 # ---------------------------------------------------------------------- the points
 
 
-def _points(x: Dimension, y: Dimension, level: _Values, drawn: NDArray[np.int64]) -> dict[str, Any]:
+def _points(x: Dimension, y: Dimension, level: Values, drawn: NDArray[np.int64]) -> dict[str, Any]:
     """The trials, the best ones last."""
     return markers(
         *(_spread(axis, level.trials)[drawn] for axis in (x, y)),
@@ -298,12 +266,11 @@ def _spread(axis: Dimension, trials: NDArray[np.int64]) -> Floats:
     """Points of one listed value stand side by side."""
     if not axis.listed:
         return axis.values
-    spread: Floats = axis.values + jitter(trials)
-    return spread
+    return np.asarray(axis.values + jitter(trials))
 
 
 def _summary(
-    results: Results, x: Dimension, y: Dimension, level: _Values, order: NDArray[np.int64], *, lost: int
+    results: Results, x: Dimension, y: Dimension, level: Values, order: NDArray[np.int64], *, lost: int
 ) -> str:
     """Where the best tenth lies."""
     best = order[: max(1, len(order) // 10)]

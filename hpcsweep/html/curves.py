@@ -50,18 +50,15 @@ def curves(results: Results) -> Section | None:
     groups = group_brackets(results.folder.state)
     traces, group_of_trace = _traces(results, groups, shown)
     best = _best_trace(results, reports)
+    brackets = [_choice(groups, group_of_trace, others=len(best))] if len(groups) > 1 else []
     layout = {
         "xaxis": _steps_axis(groups, shown),
         "yaxis": axis.layout,
         "hovermode": "closest",
         "legend": LEGEND_BELOW,
         "shapes": [dotted_line(resource) for resource in _rung_resources(groups)],
+        "updatemenus": [*brackets, *axis.menus],
     }
-    menus = [axis.menu] if axis.menu else []
-    if len(groups) > 1:
-        menus.insert(0, _choice(groups, group_of_trace, others=len(best)))
-    if menus:
-        layout["updatemenus"] = menus
     drawn = plural(total, "curve")
     if len(kept) < total:
         drawn = (
@@ -154,7 +151,7 @@ def _traces(
 
 
 def _name(what: RunFate, *, last: bool) -> str:
-    """Of what followed; from the last rung nobody goes on."""
+    """From the last rung nobody goes on."""
     return "fully trained" if last and what is RunFate.WENT_ON else _STYLES[what][0]
 
 
@@ -229,8 +226,7 @@ def _choice(groups: Sequence[BracketGroup], group_of_trace: Sequence[int], *, ot
     """All brackets, or those of one group; the best curve always stays."""
 
     def button(name: str, chosen: Sequence[bool]) -> dict[str, Any]:
-        seen = [*chosen, *(True for _ in range(others))]
-        return {"label": name, "method": "restyle", "args": [{"visible": seen}]}
+        return {"label": name, "method": "restyle", "args": [{"visible": [*chosen, *[True] * others]}]}
 
     buttons = [button("all brackets", [True] * len(group_of_trace))]
     for index, group in enumerate(groups):
@@ -240,8 +236,7 @@ def _choice(groups: Sequence[BracketGroup], group_of_trace: Sequence[int], *, ot
 
 def _legend_text(results: Results) -> str:
     state = results.folder.state
-    rungs = max(len(trial.runs) for trial in state.trials)
-    if rungs == 1:
+    if all(len(trial.runs) == 1 for trial in state.trials):
         return "."
     so_far = "" if state.ended else " so far"
     return (

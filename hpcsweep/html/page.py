@@ -11,7 +11,7 @@ import hashlib
 import math
 import numbers
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -69,11 +69,7 @@ _HERE: Final = Path(__file__).parent
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """One page: the sections in their order, links to them, and plotly where there is a figure.
-
-    All text is escaped, that in figures too (see `encoding`). The page forbids itself any request, and
-    any script but its own.
-    """
+    """One page; it forbids itself any request, and any script but its own. All text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -82,7 +78,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         finalize=_sanitise,
     )
-    environment.filters |= {"cell": _cell, "figure_json": _figure_json, "numeric": _numeric}
+    environment.filters |= {"cell": _cell, "figure_json": figure_json, "numeric": _numeric}
     environment.globals["kind"] = lambda block: type(block).__name__.lower()
     drawn = any(isinstance(block, Figure) for section in sections for block in section.blocks)
     scripts = {
@@ -114,21 +110,14 @@ def _plotly() -> str:
     return str(get_plotlyjs()).replace("</script", r"<\/script")
 
 
-def _policy(scripts: Any) -> str:
-    """What the page may do: run these scripts, no others; load nothing.
-
-    plotly makes functions from text for what it draws by WebGL.
-    """
+def _policy(scripts: Iterable[str]) -> str:
+    """What the page may do; plotly makes functions from text for what it draws by WebGL."""
     hashes = (hashlib.sha256(script.encode()).digest() for script in scripts if script)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
     return (
         f"default-src 'none'; script-src 'unsafe-eval' {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _figure_json(figure: Figure) -> Markup:
-    return Markup(figure_json(figure))
 
 
 def _numeric(table: Table) -> frozenset[int]:
@@ -168,59 +157,38 @@ def write_page(target: Path, html: str, *, hint: str = "") -> None:
     write_output(target, html.encode(errors="replace"), hint=hint)
 
 
-#: Categories after Okabe and Ito, distinct for colour-blind readers. Every colour has enough contrast against
-#: the page: text 4.5 to 1, what is drawn 3 to 1.
-LIGHT: Final[Mapping[str, str]] = {
-    "page": "#ffffff",
-    "surface": "#f4f6f8",
-    "border": "#d5dae1",
-    "text": "#1b1f24",
-    "quiet": "#59626d",
-    "link": "#005f99",
-    "warning": "#fff3dc",
-    "mark": "#e4f1fb",
-    "1": "#0072b2",
-    "2": "#c65500",
-    "3": "#00875f",
-    "4": "#b4518a",
-    "5": "#a36c00",
-    "6": "#2389bf",
-    "7": "#7a6a00",
-    "8": "#3b3f46",
-    "good": "#00875f",
-    "bad": "#c23b00",
-    "muted": "#868e99",
-}
-DARK: Final[Mapping[str, str]] = {
-    "page": "#14171b",
-    "surface": "#1e2329",
-    "border": "#3a424c",
-    "text": "#e6e9ed",
-    "quiet": "#a7b0bb",
-    "link": "#7cc4f2",
-    "warning": "#3b2f14",
-    "mark": "#173349",
-    "1": "#4fa8de",
-    "2": "#f07f32",
-    "3": "#2dbe94",
-    "4": "#de95be",
-    "5": "#e6a817",
-    "6": "#9ad1f2",
-    "7": "#f0e442",
-    "8": "#c9ced6",
-    "good": "#2dbe94",
-    "bad": "#f5713d",
-    "muted": "#7d8793",
+#: Colours of the light and the dark theme. Categories after Okabe and Ito, distinct for colour-blind
+#: readers. All have enough contrast against the page: text 4.5 to 1, what is drawn 3 to 1.
+COLOURS: Final[Mapping[str, tuple[str, str]]] = {
+    "page": ("#ffffff", "#14171b"),
+    "surface": ("#f4f6f8", "#1e2329"),
+    "border": ("#d5dae1", "#3a424c"),
+    "text": ("#1b1f24", "#e6e9ed"),
+    "quiet": ("#59626d", "#a7b0bb"),
+    "link": ("#005f99", "#7cc4f2"),
+    "warning": ("#fff3dc", "#3b2f14"),
+    "mark": ("#e4f1fb", "#173349"),
+    "1": ("#0072b2", "#4fa8de"),
+    "2": ("#c65500", "#f07f32"),
+    "3": ("#00875f", "#2dbe94"),
+    "4": ("#b4518a", "#de95be"),
+    "5": ("#a36c00", "#e6a817"),
+    "6": ("#2389bf", "#9ad1f2"),
+    "7": ("#7a6a00", "#f0e442"),
+    "8": ("#3b3f46", "#c9ced6"),
+    "good": ("#00875f", "#2dbe94"),
+    "bad": ("#c23b00", "#f5713d"),
+    "muted": ("#868e99", "#7d8793"),
 }
 
 
 def style_sheet() -> str:
     """Both themes as custom properties: `--text`, `--1`."""
-    themes = {":root": ("light", LIGHT), ':root[data-theme="dark"]': ("dark", DARK)}
-    return "\n".join(
-        f"{where} {{ color-scheme: {name}; " + " ".join(f"--{k}: {v};" for k, v in colours.items()) + " }"
-        for where, (name, colours) in themes.items()
-    )
+    lines = []
+    for index, (name, selector) in enumerate({"light": ":root", "dark": ':root[data-theme="dark"]'}.items()):
+        properties = " ".join(f"--{key}: {colours[index]};" for key, colours in COLOURS.items())
+        lines.append(f"{selector} {{ color-scheme: {name}; {properties} }}")
+    return "\n".join(lines)
 
 
 #: Beyond this, digits are kept as they are: dates in milliseconds, counts.
@@ -238,23 +206,15 @@ _IN_HTML: Final = str.maketrans(
 )
 
 
-def figure_json(figure: Figure) -> str:
-    """Traces, layout and what menus change, fit to stand in a script element of type `application/json`.
-
-    The names in the menus are not among it: the page has them as HTML.
-    """
+def figure_json(figure: Figure) -> Markup:
+    """Traces, layout and what menus change, for a script element; names in menus are in the page's HTML."""
     layout = dict(figure.layout)
     menus = [
         [{"method": button["method"], "args": button["args"]} for button in menu["buttons"]]
         for menu in layout.pop("updatemenus", ())
     ]
     content = {"traces": list(figure.traces), "layout": layout, "menus": menus}
-    return for_html(msgspec.json.encode(plain(content)).decode())
-
-
-def for_html(json: str) -> str:
-    """The same JSON, without a character that means something to an HTML parser."""
-    return json.translate(_IN_HTML)
+    return Markup(msgspec.json.encode(plain(content)).decode().translate(_IN_HTML))
 
 
 def plain(value: Any, key: str = "") -> Any:
@@ -269,7 +229,8 @@ def plain(value: Any, key: str = "") -> Any:
     """
     match value:
         case str():
-            return _colour(value) if _is_colour(key) else _text(value, key)
+            is_colour = key.endswith(("color", "colors", "colorscale", "colorway"))
+            return _colour(value) if is_colour else _text(value, key)
         case None | bool() | int():
             return value
         case float():
@@ -289,20 +250,16 @@ def plain(value: Any, key: str = "") -> Any:
 def _rounded(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
     """Of 7 significant digits. numpy divides by a power of ten, so the text of each number is short."""
     with np.errstate(all="ignore"):
-        found = np.asarray(array, dtype=float)
-        size = np.abs(found)
+        exact = np.asarray(array, dtype=float)
+        size = np.abs(exact)
         scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(size)))
-        touched = np.isfinite(scale) & (size < _LARGE) & (scale > 0)
-        return np.where(touched, np.round(found * np.where(touched, scale, 1.0)) / scale, found)
-
-
-def _is_colour(key: str) -> bool:
-    return key.endswith(("color", "colors", "colorscale", "colorway"))
+        rounds = np.isfinite(scale) & (size < _LARGE) & (scale > 0)
+        return np.where(rounds, np.round(exact * np.where(rounds, scale, 1.0)) / scale, exact)
 
 
 def _colour(text: str) -> Any:
-    found = _COLOUR.fullmatch(text)
-    return {"@": found[1], "opacity": float(found[2] or 1)} if found else text
+    match = _COLOUR.fullmatch(text)
+    return {"@": match[1], "opacity": float(match[2] or 1)} if match else text
 
 
 def _text(text: str, key: str) -> str:

@@ -31,7 +31,7 @@ from hpcsweep.html.plotting import (
 from hpcsweep.html.sections import Block, Figure, Section, Text
 from hpcsweep.views.configurations import Configurations, FailedConfigurations, configurations
 from hpcsweep.views.format import label, number
-from hpcsweep.views.importance import LEAST, Analysis, Importance, analysis, values_of
+from hpcsweep.views.importance import LEAST, Analysis, Importance, analysis, importances, values_of
 from hpcsweep.views.results import Results
 
 #: So many trials are drawn for one parameter, and points for all of them together; the best are kept.
@@ -44,8 +44,6 @@ _FAILED: Final = 500
 
 def slices(results: Results) -> Section | None:
     """One parameter at a time, chosen from a list with the most important first; colour: the resource."""
-    from hpcsweep.views.importance import importances
-
     found = configurations(results.folder.state)
     if not len(found.trials) or not results.space.columns:
         return None
@@ -115,7 +113,7 @@ def _slices_layout(
         "showlegend": failed,
         "legend": LEGEND_ABOVE,
         "hovermode": "closest",
-        "updatemenus": [*menus, *([axis.menu] if axis.menu else [])],
+        "updatemenus": [*menus, *axis.menus],
     }
     if failed:  # a strip at the worse side
         plot, strip = ([0.0, 0.88], [0.91, 1.0]) if results.minimise else ([0.12, 1.0], [0.0, 0.09])
@@ -210,8 +208,7 @@ def _slices_summary(results: Results, found: Configurations) -> str:
 def _parts(parameter: Dimension, parts: int) -> Floats:
     """In which of the equal parts of the domain each value lies `(n,)`; NaN where inactive."""
     low, high = parameter.ends
-    part: Floats = np.clip(np.floor((parameter.scaled - low) / (high - low) * parts), 0, parts - 1)
-    return part
+    return np.clip(np.floor((parameter.scaled - low) / (high - low) * parts), 0, parts - 1)
 
 
 #: So many parameters have a bar.
@@ -232,7 +229,7 @@ def importance(results: Results) -> Section | None:
 def _too_few_values(results: Results) -> str:
     values = values_of(results)
     if len(values.values) < LEAST:
-        at = f" at resource {values.resource}" if values.values else ""
+        at = f" at resource {values.resource}" if len(values.values) else ""
         return (
             f"Too few values: {LEAST} configurations with a value at the same resource are needed, "
             f"there are {len(values.values)}{at}."

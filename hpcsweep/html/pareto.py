@@ -15,9 +15,11 @@ from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
+    HOVER,
     LEGEND_BELOW,
     drawn_text,
     error_bars,
+    markers,
     menu,
     noun,
     subsample,
@@ -36,6 +38,17 @@ if TYPE_CHECKING:
 MOST_METRICS: Final = 8
 MOST_POINTS: Final = 1500
 MOST_ROWS: Final = 40
+_TRIALS: Final = {
+    "mode": "markers",
+    "name": "trials",
+    "marker": {"color": "@muted", "size": 6, "opacity": 0.5},
+}
+_FRONT: Final = {
+    "mode": "lines+markers",
+    "name": "Pareto front",
+    "line": {"color": "@1", "width": 1.5, "dash": "dot"},
+    "marker": {"color": "@1", "size": 9},
+}
 
 
 def pareto(results: Results, modes: Mapping[str, Mode] = MappingProxyType({})) -> Section | None:
@@ -88,7 +101,7 @@ def _figure(
             "range": axis.layout.get("range"),
             "autorange": axis.cut is None,
         }
-        pair = [_trials(rows, name, metric), _front(front, name, metric)]
+        pair = [_points(rows, name, metric) | _TRIALS, _points(front, name, metric) | _FRONT]
         if reports.low is not None and reports.high is not None:
             for key, column in (("error_x", name), ("error_y", metric)):
                 values = (frame.loc[front["trial"], column] for frame in (reports.low, reports.high))
@@ -115,7 +128,7 @@ def _figure(
             "yaxis": objective.layout,
             "legend": LEGEND_BELOW,
             "hovermode": "closest",
-            "updatemenus": [*menus, *([objective.menu] if objective.menu else [])],
+            "updatemenus": [*menus, *objective.menus],
         },
         f"{metric} against another metric, at each trial's last report{mean}; the line joins the "
         f"Pareto-optimal {what}s.{drawn_text(drawn, total, f'{what}s')} "
@@ -127,31 +140,12 @@ def _figure(
 
 def _points(rows: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
     """What the traces have in common."""
-    hover = "trial %{customdata[0]} at step %{customdata[1]}: %{y:.6~g}, %{x:.6~g}<extra></extra>"
-    return {
-        "type": "scatter",
-        "x": rows[name].to_numpy(),
-        "y": rows[objective].to_numpy(),
-        "customdata": rows[["trial", "step"]].to_numpy(dtype=np.int64),
-        "hovertemplate": hover,
-    }
-
-
-def _trials(rows: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
-    return _points(rows, name, objective) | {
-        "mode": "markers",
-        "name": "trials",
-        "marker": {"color": "@muted", "size": 6, "opacity": 0.5},
-    }
-
-
-def _front(front: pd.DataFrame, name: str, objective: str) -> dict[str, Any]:
-    return _points(front, name, objective) | {
-        "mode": "lines+markers",
-        "name": "Pareto front",
-        "line": {"color": "@1", "width": 1.5, "dash": "dot"},
-        "marker": {"color": "@1", "size": 9},
-    }
+    return markers(
+        rows[name].to_numpy(),
+        rows[objective].to_numpy(),
+        customdata=rows[["trial", "step"]].to_numpy(dtype=np.int64),
+        hovertemplate=HOVER.replace("<extra>", ", %{x:.6~g}<extra>"),
+    )
 
 
 def _table(

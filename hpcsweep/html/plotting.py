@@ -34,34 +34,32 @@ class ValueAxis(NamedTuple):
 
     Attributes:
         layout: The axis as plotly takes it.
-        log: Whether it is a log scale.
-        menu: The choice of the scale, for `layout.updatemenus`; None where there is none.
+        menus: The choice of the scale, for `layout.updatemenus`; empty where there is none.
         note: Says that some values are outside the initial view; empty if none is.
         cut: The worst value in the initial view; None if all are in it.
     """
 
     layout: dict[str, Any]
-    log: bool
-    menu: dict[str, Any] | None
-    note: str
-    cut: float | None
+    menus: list[dict[str, Any]]
+    note: str = ""
+    cut: float | None = None
 
 
 def value_axis(title: str, values: Floats, *, minimise: bool) -> ValueAxis:
     """A log scale for positive values of several magnitudes; else a linear one whose view omits outliers."""
     layout: dict[str, Any] = {"title": {"text": title}, "exponentformat": "power"}
     if is_log_range(values):
-        return ValueAxis(layout | {"type": "log"}, True, _scales(active=1), "", None)
+        return ValueAxis(layout | {"type": "log"}, [_scales(active=1)])
     cut = outlier_cutoff(values, minimise=minimise)
-    menu = _scales(active=0) if is_log_range(values, _OFFERED) else None
+    menus = [_scales(active=0)] if is_log_range(values, _OFFERED) else []
     if cut is None:
-        return ValueAxis(layout | {"type": "linear"}, False, menu, "", None)
+        return ValueAxis(layout | {"type": "linear"}, menus)
     best = float(values.min() if minimise else values.max())
     ends = sorted((best - 0.05 * (cut - best), cut))
     side, beyond = ("above", values > cut) if minimise else ("below", values < cut)
     outliers, verb = int(beyond.sum()), "is" if beyond.sum() == 1 else "are"
     note = f" {plural(outliers, 'outlier')} {side} {number(cut)} {verb} outside the initial view."
-    return ValueAxis(layout | {"type": "linear", "range": ends}, False, menu, note, cut)
+    return ValueAxis(layout | {"type": "linear", "range": ends}, menus, note, cut)
 
 
 def is_log_range(values: Floats, magnitudes: float = _SPAN) -> bool:
@@ -106,12 +104,10 @@ def colour_bar(
 
 
 class Dimension(NamedTuple):
-    """One parameter of many configurations.
+    """One parameter of many configurations, and the ends of its domain.
 
     Attributes:
         values: `(n,)`: numbers as they are, of listed values the index in the list; NaN where inactive.
-        low: Lower end of the domain on the same scale; `high`: upper end.
-        whole: Whether it has whole numbers only.
         listed: Labels of the listed values; empty for numbers.
     """
 
@@ -124,8 +120,7 @@ class Dimension(NamedTuple):
     listed: tuple[str, ...] = ()
 
     @property
-    def active(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Where the parameter is active."""
+    def active(self) -> NDArray[np.bool_]:
         return ~np.isnan(self.values)
 
     @property
@@ -298,15 +293,11 @@ def line_style(index: int) -> dict[str, Any]:
 
 def quartiles(values: Floats) -> Floats:
     """Lower quartile, median, upper quartile of the columns of `(k, n)`, `(3, n)`; NaN where one is."""
-    found: Floats = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
-    return found
+    return np.asarray(np.quantile(values, (0.25, 0.5, 0.75), axis=0))
 
 
 def quantile_band(name: str, x: Floats, values: Floats, index: int) -> list[dict[str, Any]]:
-    """The median of `values` `(k, n)` of k repeats at `x` `(n,)` in the band of its quartiles.
-
-    It begins where all repeats have a value.
-    """
+    """The median of `values` `(k, n)` at `x` `(n,)` in its quartiles' band, where all k have a value."""
     low, middle, high = quartiles(values)
     known = ~np.isnan(middle)
     line = line_style(index)

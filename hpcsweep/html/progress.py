@@ -61,14 +61,13 @@ def _figure(
     axis = value_axis(results.metric, values, minimise=results.minimise)
     order = np.argsort(values if results.minimise else -values, kind="stable")
     kept = np.sort(order[subsample(len(order), best=_BEST_RUNS, most=MOST_RUNS)])
-    layout: dict[str, Any] = {
+    layout = {
         "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
         "yaxis": axis.layout,
         "legend": LEGEND_BELOW,
         "hovermode": "closest",
+        "updatemenus": axis.menus,
     }
-    if axis.menu:
-        layout["updatemenus"] = [axis.menu]
     sign = 1 if results.minimise else -1
     worse = any(sign * after.value > sign * before.value for before, after in pairwise(steps))
     name = "best at the time" if worse else "best so far"

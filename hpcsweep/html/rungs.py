@@ -64,8 +64,9 @@ def rungs(results: Results) -> Section | None:
 
 
 def _no_rungs(only: RungResult) -> str:
-    if stopped := only.counts.stopped:
-        return f"Every trial trains towards {only.resource:,}; {plural(stopped, 'run')} stopped early."
+    if only.counts.stopped:
+        early = plural(only.counts.stopped, "run")
+        return f"Every trial trains towards {only.resource:,}; {early} stopped early."
     return f"There are no rungs: every trial is trained up to {only.resource:,} without a comparison."
 
 
@@ -94,12 +95,10 @@ def _table(results: Results, bracket: BracketGroup, found: Sequence[RungResult])
             del columns[name]
     copied = Counter((trial.start, trial.parent) for trial in bracket.trials if trial.parent is not None)
     if copied:
-        columns["copied by clones"] = [
-            listing(
-                [f"{parent} (×{n})" for (start, parent), n in copied.most_common() if start == rung.resource]
-            )
-            for rung in shown
-        ]
+        clones: dict[int, list[str]] = {}
+        for (start, parent), count in copied.most_common():
+            clones.setdefault(start, []).append(f"{parent} (×{count})")
+        columns["copied by clones"] = [listing(clones.get(rung.resource, [])) for rung in shown]
     best = results.best or {"trial": -1, "resource": 0}
     marked = frozenset(
         row
@@ -145,10 +144,8 @@ def _figure(results: Results, groups: _Rungs) -> Figure | None:
     traces = [_strip(fate, points) for fate, points in drawn.items() if points]
     ends = [x for column in range(len(columns)) for x in (column - 0.42, column + 0.42, None)]
     if any(cut is not None for cut in cuts):
-        line = {"color": "@2", "width": 2}
-        traces.append(
-            {"type": "scatter", "mode": "lines", "name": "cut-off", "x": ends, "y": cuts, "line": line}
-        )
+        style = {"name": "cut-off", "line": {"color": "@2", "width": 2}}
+        traces.append({"type": "scatter", "mode": "lines", "x": ends, "y": cuts} | style)
     layout: dict[str, Any] = {
         "xaxis": {
             "title": {"text": "resource of the rung"},
@@ -161,18 +158,17 @@ def _figure(results: Results, groups: _Rungs) -> Figure | None:
         "yaxis": axis.layout,
         "hovermode": "closest",
         "legend": LEGEND_BELOW,
+        "updatemenus": axis.menus,
     }
     if len(groups) > 1:
         layout |= _names(groups)
         layout["xaxis"]["title"] = {"text": "resource of the rung, by bracket"}
-    if axis.menu:
-        layout["updatemenus"] = [axis.menu]
-    thinned = drawn_text(shown, total, "values")
+    left_out = drawn_text(shown, total, "values")
     return Figure(
         "rungs-values",
         traces,
         layout,
-        f"{results.metric} at each rung; the line is the worst that went on.{thinned}{axis.note}",
+        f"{results.metric} at each rung; the line is the worst that went on.{left_out}{axis.note}",
         _summary(results.metric, groups),
         height=460,
         width=_ROOM * len(columns),
@@ -197,25 +193,15 @@ def _names(groups: _Rungs) -> dict[str, Any]:
     """Lines between brackets, and their numbers above them."""
     shapes: list[dict[str, Any]] = []
     names: list[dict[str, Any]] = []
+    style = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
     at = 0
-    for bracket, found in groups:
+    for bracket, results in groups:
         if at:
             shapes.append(dotted_line(at - 0.5, top=1.05))
         text = f"#{bracket.brackets[0]}" if len(bracket.brackets) == 1 else f"{len(bracket.brackets):,} ×"
-        middle = at + (len(found) - 1) / 2
-        names.append(
-            {
-                "text": text,
-                "x": middle,
-                "yref": "paper",
-                "y": 1,
-                "yanchor": "bottom",
-                "showarrow": False,
-                "yshift": 13 * (len(names) % 2),  # side by side they would run into each other
-                "font": {"size": 11},
-            }
-        )
-        at += len(found)
+        shift = 13 * (len(names) % 2)  # side by side they would run into each other
+        names.append({"text": text, "x": at + (len(results) - 1) / 2, "yshift": shift} | style)
+        at += len(results)
     return {"shapes": shapes, "annotations": names, "margin": {"t": 40}}
 
 

@@ -32,20 +32,13 @@ class RankedValue(NamedTuple):
 
 
 class RungResult(NamedTuple):
-    """One rung of one or several brackets.
-
-    Attributes:
-        runs: With the trial of each.
-        ranked: Configurations with a value, best first.
-        promoted: First trials of those that went on, best first.
-        cutoff: The worst value that was promoted; None if none was.
-    """
+    """One rung of one or several brackets; configurations go by their first trial, best first."""
 
     resource: int
     runs: Sequence[tuple[Trial, Run]]
     ranked: Sequence[RankedValue]
     promoted: Sequence[int]
-    cutoff: float | None
+    cutoff: float | None  # the worst value that was promoted
 
     @property
     def counts(self) -> RungCount:
@@ -59,16 +52,10 @@ class RungResult(NamedTuple):
 
 
 class BracketGroup(NamedTuple):
-    """Brackets that go through the same resources.
+    """Brackets that go through the same resources."""
 
-    Attributes:
-        brackets: Their numbers, ascending; none for a population.
-        resources: Of the rungs, ascending.
-        trials: All that started in them.
-    """
-
-    brackets: tuple[int, ...]
-    resources: tuple[int, ...]
+    brackets: tuple[int, ...]  # their numbers, ascending; none for a population
+    resources: tuple[int, ...]  # ascending
     trials: Sequence[Trial]
 
     @property
@@ -166,8 +153,7 @@ def top_resource(state: SweepState) -> int:
 
 def scheduler_options(state: SweepState) -> dict[str, Any]:
     """The scheduler's section of the spec, its name included; empty before the sweep has started."""
-    options: dict[str, Any] = state.started.identity.get("scheduler", {}) if state.started else {}
-    return options
+    return dict(state.started.identity.get("scheduler", {})) if state.started else {}
 
 
 def traits_of(state: SweepState) -> SchedulerTraits:

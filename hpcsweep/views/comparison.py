@@ -35,24 +35,15 @@ class Estimate(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Sweeps that differ in nothing but the seed.
-
-    Attributes:
-        values: For each of the budgets; None as long as a sweep has no value.
-    """
+    """Sweeps that differ in nothing but the seed."""
 
     label: str
     sweeps: tuple[SweepSummary, ...]
-    values: tuple[Estimate | None, ...]
+    values: tuple[Estimate | None, ...]  # for each of the budgets; None while a sweep has no value
 
 
 class Pair(NamedTuple):
-    """Mean of `first` minus that of `second` at the largest budget.
-
-    Attributes:
-        low: Lower end of the interval, None where one of the two is a single sweep; so is `high`.
-        single: Those that are.
-    """
+    """Mean of `first` minus that of `second` at the largest budget; no interval where one is `single`."""
 
     first: str
     second: str
@@ -69,21 +60,15 @@ class Pair(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """All of it.
-
-    Attributes:
-        unit: `GPU-hours`, or `run-hours` where a sweep uses no GPU.
-        budgets: At which the groups are compared, in `unit`; empty while a sweep has cost nothing.
-        notes: What makes them less comparable than they look.
-    """
+    """Groups of sweeps, compared at `budgets` in `unit`; no budgets while a sweep has cost nothing."""
 
     metric: str
     minimise: bool
-    unit: str
+    unit: str  # `GPU-hours`, or `run-hours` where a sweep uses no GPU
     groups: tuple[Group, ...]
     budgets: tuple[float, ...]
     pairs: tuple[Pair, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what makes them less comparable than they look
 
     @property
     def sweeps(self) -> list[SweepSummary]:
@@ -100,62 +85,59 @@ def compare(folders: Sequence[Path]) -> Comparison:
     """
     if len(folders) < 2:
         raise SpecError(f"DIR: give at least two results folders to compare, got {len(folders)}")
-    found = [load(folder) for folder in folders]
-    _check(found)
-    gpus = all(results.folder.state.spent_gpu_s > 0 or not results.folder.state.spent_s for results in found)
-    sweeps = [summarise(results, gpus=gpus) for results in found]
+    loaded = [load(folder) for folder in folders]
+    _check(loaded)
+    states = [results.folder.state for results in loaded]
+    gpus = all(state.spent_gpu_s > 0 or not state.spent_s for state in states)
+    sweeps = [summarise(results, gpus=gpus) for results in loaded]
     least = min(sweep.cost for sweep in sweeps)
     budgets = tuple(share * least for share in SHARES) if least > 0 else ()
     together: dict[bytes, list[SweepSummary]] = {}
     for sweep in sweeps:
         together.setdefault(sweep.settings, []).append(sweep)
+    repeats = list(together.values())
     groups = tuple(
-        Group(label, tuple(same), _estimates(same, budgets))
-        for label, same in zip(_labels(list(together.values())), together.values(), strict=True)
+        Group(label, tuple(same), tuple(_estimate(_values(same, hours)) for hours in budgets))
+        for label, same in zip(_labels(repeats), repeats, strict=True)
     )
-    minimise = found[0].minimise
+    minimise = loaded[0].minimise
     return Comparison(
-        metric=found[0].metric,
+        metric=loaded[0].metric,
         minimise=minimise,
         unit="GPU-hours" if gpus else "run-hours",
         groups=groups,
         budgets=budgets,
         pairs=_pairs(groups, budgets, minimise=minimise) if budgets else (),
-        notes=tuple(_notes(found, sweeps)),
+        notes=tuple(_notes(loaded, sweeps)),
     )
 
 
-def _check(found: Sequence[Results]) -> None:
-    for one, other in itertools.combinations(found, 2):
-        if one.path.resolve() == other.path.resolve():
-            raise SpecError(f"{other.path}: is given twice; name each results folder once")
-        ids = {
-            results.folder.state.started and results.folder.state.started.sweep for results in (one, other)
-        }
-        if len(ids) == 1 and None not in ids:
-            raise SpecError(f"{other.path}: is a copy of {one.path}, the same sweep; name one of the two")
-    measured = [(results.metric, "min" if results.minimise else "max") for results in found]
+def _check(loaded: Sequence[Results]) -> None:
+    for first, second in itertools.combinations(loaded, 2):
+        if first.path.resolve() == second.path.resolve():
+            raise SpecError(f"{second.path}: is given twice; name each results folder once")
+        started, other = first.folder.state.started, second.folder.state.started
+        if started and other and started.sweep == other.sweep:
+            raise SpecError(f"{second.path}: is a copy of {first.path}, the same sweep; name one of the two")
+    measured = [f"{results.metric} ({'min' if results.minimise else 'max'})" for results in loaded]
     if len(set(measured)) > 1:
         raise SpecError(
             "must have the same objective to be compared; leave out what measured something else, got "
-            + ", ".join(
-                f"{metric} ({mode}) in {results.path}"
-                for results, (metric, mode) in zip(found, measured, strict=True)
-            )
+            + ", ".join(f"{what} in {results.path}" for what, results in zip(measured, loaded, strict=True))
         )
 
 
-def _notes(found: Sequence[Results], sweeps: Sequence[SweepSummary]) -> Iterable[str]:
-    simulated = [sweep.label for results, sweep in zip(found, sweeps, strict=True) if results.simulated]
+def _notes(loaded: Sequence[Results], sweeps: Sequence[SweepSummary]) -> Iterable[str]:
+    simulated = [str(results.path) for results in loaded if results.simulated]
     if simulated:
         yield f"Simulated, with nothing trained: {', '.join(simulated)}."
-    ways = {str(results.identity.get("objective", {}).get("at", "last")) for results in found}
+    ways = {str(results.identity.get("objective", {}).get("at", "last")) for results in loaded}
     if len(ways) > 1:
         yield "Not all take the value at the same step: objective.at is last in some, best in others."
     resources = sorted({sweep.best["resource"] for sweep in sweeps if sweep.best})
     if len(resources) > 1:
         yield f"The best values are of different resources: {', '.join(map(str, resources))}."
-    spaces = {msgspec.json.encode(results.identity.get("space"), order="sorted") for results in found}
+    spaces = {msgspec.json.encode(results.identity.get("space"), order="sorted") for results in loaded}
     if len(spaces) > 1:
         yield "They searched different spaces."
     seeds = [(sweep.settings, sweep.seed) for sweep in sweeps]
@@ -179,10 +161,6 @@ def _labels(groups: Sequence[Sequence[SweepSummary]]) -> list[str]:
 
 def _values(sweeps: Sequence[SweepSummary], hours: float) -> Floats:
     return np.array([sweep.curve.at(np.array([hours]), "cost")[0] for sweep in sweeps])
-
-
-def _estimates(sweeps: Sequence[SweepSummary], budgets: Sequence[float]) -> tuple[Estimate | None, ...]:
-    return tuple(_estimate(_values(sweeps, hours)) for hours in budgets)
 
 
 def _estimate(values: Floats) -> Estimate | None:
@@ -261,8 +239,7 @@ class SweepSummary(NamedTuple):
     """One results folder.
 
     Attributes:
-        state: `running`, or how it ended.
-        best: As of `Results`. `error`: standard error of its value where that is a mean of repeats.
+        error: Standard error of the best value where that is a mean of repeats.
         cost: All GPU-hours, or run-hours where no GPU is used; `time`: hours, as in `BestCurve`.
         settings: Equal for sweeps that repeat each other: everything but the seed.
     """

@@ -17,12 +17,7 @@ from hpcsweep.core.state import SweepState
 
 
 class FailedConfigurations(NamedTuple):
-    """Configurations that failed and have no value.
-
-    Attributes:
-        trials: The first trial of each `(n,)`.
-        runs: Of each the run that failed.
-    """
+    """Configurations that failed and have no value: first trial, failed run and values of each `(n,)`."""
 
     trials: NDArray[np.int64]
     runs: Sequence[Run]
@@ -39,9 +34,7 @@ class Configurations(NamedTuple):
 
     Attributes:
         trials: The first trial of each `(n,)`.
-        values: The newest one, the mean where it is trained several times `(n,)`; `resources`: at
-            which `(n,)`.
-        low: The least of the values that the mean is of `(n,)`; `high`: the largest.
+        values: The newest one at `resources`, the mean of the repeats; from `low` to `high`, all `(n,)`.
         failed: Those that have no value because they failed.
     """
 

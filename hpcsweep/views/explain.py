@@ -52,20 +52,20 @@ def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explan
         SpecError: There is no such trial.
     """
     check_trial(state, trial)
-    retracing = TrialReplay(events, state, trial)
+    replay = TrialReplay(events, state, trial)
     own = state.trials[trial]
-    rungs = tuple(_rung(retracing, state, run) for run in own.runs)
+    rungs = tuple(_rung(replay, state, run) for run in own.runs)
     newest = next((rung for rung in reversed(rungs) if rung.mean is not None), None)
     return Explanation(
         trial,
-        retracing.first,
+        replay.first,
         own.repeat,
         state.repeats,
         own.config,
         metric=state.metric,
         mode="min" if state.minimise else "max",
-        pooled=retracing.pooled,
-        creation=_creation(retracing, state, own),
+        pooled=replay.pooled,
+        creation=_creation(replay, state, own),
         rungs=rungs,
         value=newest.mean if newest else None,
         resource=own.runs[newest.rung].achieved_resource if newest else None,
@@ -82,26 +82,26 @@ def _best(state: SweepState, value: float | None) -> BestSoFar | None:
     return BestSoFar(best.trial, best.value, best.resource, behind)
 
 
-def _creation(retracing: TrialReplay, state: SweepState, own: Trial) -> Creation:
+def _creation(replay: TrialReplay, state: SweepState, own: Trial) -> Creation:
     identity = state.started.identity if state.started else {}
-    creation = Creation(own.bracket, own.runs[0].resource, retracing.submitted.get(0), own.origin)
+    creation = Creation(own.bracket, own.runs[0].resource, replay.submitted.get(0), own.origin)
     if own.parent is not None:
         return msgspec.structs.replace(
             creation,
             parent=own.parent,
             start=own.start,
             changes=_changes(state.trials[own.parent].config, own.config),
-            replaces=retracing.replaces,
+            replaces=replay.replaces,
         )
-    if retracing.ask is None:
-        return msgspec.structs.replace(creation, request=retracing.request)
+    if replay.ask is None:
+        return msgspec.structs.replace(creation, request=replay.request)
     return msgspec.structs.replace(
         creation,
         searcher=identity.get("searcher", {}).get("name", ""),
         picked=state.started.resolved_searcher if state.started else "",
-        asked=retracing.ask.asked,
-        observations=retracing.ask.observations,
-        pending=retracing.ask.pending,
+        asked=replay.ask.asked,
+        observations=replay.ask.observations,
+        pending=replay.ask.pending,
     )
 
 
@@ -113,14 +113,15 @@ def _changes(before: Config, after: Config) -> tuple[Change, ...]:
     return tuple(change for change in changed if change.before != change.after)
 
 
-def _rung(retracing: TrialReplay, state: SweepState, run: Run) -> Rung:
-    repeats = state.trials[retracing.first : retracing.first + state.repeats]
+def _rung(replay: TrialReplay, state: SweepState, run: Run) -> Rung:
+    repeats = state.trials[replay.first : replay.first + state.repeats]
     runs = [trial.runs[run.rung] for trial in repeats]
-    verdict, reason, comparison = _verdict(retracing, state, runs)
+    verdict, reason, comparison = _verdict(replay, state, runs)
+    batch = state.live.get(run.batch)
     return Rung(
         run.rung,
         run.resource,
-        retracing.submitted.get(run.rung),
+        replay.submitted.get(run.rung),
         run.status,
         run.outcome,
         run.value,
@@ -128,46 +129,41 @@ def _rung(retracing: TrialReplay, state: SweepState, run: Run) -> Rung:
         run.node,
         run.message,
         run.attempts,
-        tuple(retracing.attempts.get(run.rung, ())),
+        tuple(replay.attempts.get(run.rung, ())),
         tuple(Repeat(r.trial, r.status, r.value) for r in runs) if len(runs) > 1 else (),
-        state.value_of(retracing.first, run.rung),
+        state.value_of(replay.first, run.rung),
         verdict,
         reason,
         comparison,
-        _hindered(state, run),
+        batch.blocked_reason if batch is not None and run.status is RunStatus.SUBMITTED else "",
         run.failure_kind,
         run.id in state.from_scratch,
     )
 
 
-def _hindered(state: SweepState, run: Run) -> str:
-    batch = state.live.get(run.batch)
-    return batch.blocked_reason if batch is not None and run.status is RunStatus.SUBMITTED else ""
-
-
 def _verdict(
-    retracing: TrialReplay, state: SweepState, runs: list[Run]
+    replay: TrialReplay, state: SweepState, runs: list[Run]
 ) -> tuple[Verdict, str, RankComparison | None]:
     """What followed from the configuration's runs at one rung, why, and against whom."""
-    first = retracing.first
-    level = retracing.levels[runs[0].resource]
+    first = replay.first
+    level = replay.levels[runs[0].resource]
     if first in level.went_on:
         return Verdict.PROMOTED, "", level.compare(first, level.went_on[first])
     replaced = []
-    if retracing.replaced is not None:
-        clone, _ = retracing.replaced
+    if replay.replaced is not None:
+        clone, _ = replay.replaced
         replaced = [f"trial {clone}, a clone of trial {state.trials[clone].parent}, took its place"]
     stopped = next((trial.stopped for trial in state.trials[first : first + len(runs)] if trial.stopped), "")
     if stopped:
-        return Verdict.STOPPED, "; ".join([stopped, *replaced]), _reported(retracing, state)
+        return Verdict.STOPPED, "; ".join([stopped, *replaced]), _reported(replay, state)
     ended = sum(run.status.ended for run in runs)
     if ended < len(runs):
         return Verdict.UNDER_WAY, f"{ended} of {len(runs)} repeats have ended" if len(runs) > 1 else "", None
     if state.value_of(first, runs[0].rung) is None:
         failed = [f"trial {run.trial} failed" for run in runs if len(runs) > 1 and run.value is None]
         return Verdict.NO_VALUE, "; ".join([*failed, *replaced]), None
-    if retracing.replaced is not None:
-        return Verdict.DROPPED, replaced[0], level.compare(first, retracing.replaced[1])
+    if replay.replaced is not None:
+        return Verdict.DROPPED, replaced[0], level.compare(first, replay.replaced[1])
     return _unpromoted(state, level, first, rung=runs[0].rung)
 
 
@@ -198,16 +194,16 @@ def _unpromoted(
     return Verdict.OPEN, f"all {now.ended} so far have ended", now
 
 
-def _reported(retracing: TrialReplay, state: SweepState) -> RankComparison | None:
+def _reported(replay: TrialReplay, state: SweepState) -> RankComparison | None:
     """What the trial and its peers had reported at its newest step when it was told to stop."""
-    steps = [event.reports[-1][0] for event in retracing.reports if event.trial == retracing.trial]
+    steps = [event.reports[-1][0] for event in replay.reports if event.trial == replay.trial]
     if not steps:
         return None
     objective = state.started.identity.get("objective", {}) if state.started else {}
     better = (min if state.minimise else max) if objective.get("at") == "best" else None
     level = RungRanking(steps[-1], minimise=state.minimise)
     newest: dict[int, float] = {}
-    for event in retracing.reports:
+    for event in replay.reports:
         for step, value in event.reports:
             if step > level.resource:
                 break
@@ -215,19 +211,13 @@ def _reported(retracing: TrialReplay, state: SweepState) -> RankComparison | Non
                 value = better(value, newest.get(event.trial, value))
             newest[event.trial] = value
             if step == level.resource:
-                level.join(event.trial, 0)
+                level.joined[event.trial] = 0
                 level.end(event.trial, 0, value)
-    return level.compare(retracing.trial)
+    return level.compare(replay.trial)
 
 
 class SearcherCall(msgspec.Struct):
-    """What a searcher was asked, and what it knew.
-
-    Attributes:
-        asked: How many configurations it proposed together.
-        observations: Values of configurations, failures among them, earlier sweeps' included.
-        pending: Configurations that had given none yet.
-    """
+    """How many configurations a searcher proposed together, and what it knew; see `Creation`."""
 
     asked: int
     observations: int
@@ -272,9 +262,8 @@ class TrialReplay:
         self._requests: deque[str] = deque()
         self._observations = 0
         self._unobserved: set[int] = set()
-        self._asking: tuple[tuple[int, int], SearcherCall] | None = (
-            None  # bracket and resource, and the ask under way
-        )
+        #: Bracket and resource, and the call under way for them.
+        self._asking: tuple[tuple[int, int], SearcherCall] | None = None
         for event in events:
             self._apply(event)
 
@@ -335,7 +324,7 @@ class TrialReplay:
         if event.bracket == self._bracket:
             self._last_of_line = event.trial
         if event.resource in self.levels and self._is_peer(event.trial):
-            self.levels[event.resource].join(event.trial, self._moment)
+            self.levels[event.resource].joined[event.trial] = self._moment
 
     def _trial_promoted(self, event: TrialPromoted) -> None:
         trial = self._state.trials[event.trial]
@@ -343,9 +332,9 @@ class TrialReplay:
             return
         below = trial.runs[event.rung - 1].resource
         if below in self.levels:
-            self.levels[below].promote(event.trial, self._moment)
+            self.levels[below].went_on[event.trial] = self._moment
         if event.resource in self.levels:
-            self.levels[event.resource].join(event.trial, self._moment)
+            self.levels[event.resource].joined[event.trial] = self._moment
 
     def _run_ended(self, event: RunFinished) -> None:
         first, runs = self._repeats(event)

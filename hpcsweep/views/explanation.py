@@ -16,18 +16,12 @@ BEST_NAMED: Final = 5
 
 
 class RankedTrial(msgspec.Struct, frozen=True, gc=False):
-    """A configuration in a comparison.
+    """A configuration in a comparison."""
 
-    Attributes:
-        trial: The first one of its configuration.
-        place: By value, from 1.
-        went_on: Whether it had been promoted from there by then.
-    """
-
-    trial: int
-    place: int
+    trial: int  # the first one
+    place: int  # by value, from 1
     value: float
-    went_on: bool
+    went_on: bool  # it had been promoted from there by then
 
 
 class RankComparison(msgspec.Struct, frozen=True):
@@ -75,10 +69,6 @@ class RungRanking:
         self._values: dict[int, float] = {}
         self._sign = 1 if minimise else -1
 
-    def join(self, trial: int, moment: int) -> None:
-        """It was started there, or promoted to there."""
-        self.joined[trial] = moment
-
     def end(self, trial: int, moment: int, value: float | None) -> None:
         """Its run ended; None takes no place."""
         self.ended[trial] = moment
@@ -94,10 +84,6 @@ class RungRanking:
         """Whose run had ended at this moment, as far as anybody knew."""
         ended = {trial for trial, when in self.ended.items() if when <= moment}
         return ended | {trial for trial, since, until in self._before if since <= moment <= until}
-
-    def promote(self, trial: int, moment: int) -> None:
-        """It was promoted from there."""
-        self.went_on[trial] = moment
 
     @property
     def at_once(self) -> bool:
@@ -161,7 +147,6 @@ class Creation(msgspec.Struct, frozen=True):
     """How a trial came to be.
 
     Attributes:
-        resource: Of its first run.
         submitted: When the first batch that carried it was planned, in Unix seconds.
         origin: `searcher`, `enqueued` or `clone`.
         searcher: Name in the spec; `picked` is the one that `auto` stands for.
@@ -196,8 +181,6 @@ class Attempt(msgspec.Struct, frozen=True):
     Attributes:
         attempt: From 0; `restart` counts the cluster's own requeues of it.
         step: That the trial had reached, 0 where unknown.
-        seconds: How long it took.
-        failure: What was wrong if it failed for good.
         retried: Somebody asked for another try after it; `request`: by this control request.
     """
 
@@ -217,18 +200,11 @@ class Attempt(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, event: RunFinished | RunInterrupted) -> Attempt:
         """The attempt that ended with this event."""
-        return cls(
-            event.attempt,
-            event.restart,
-            event.outcome if isinstance(event, RunFinished) else None,
-            event.interruption if isinstance(event, RunInterrupted) else None,
-            event.step,
-            event.node,
-            event.job,
-            event.seconds,
-            event.message,
-            failure=event.failure_kind if isinstance(event, RunFinished) else None,
-        )
+        names = ("attempt", "restart", "step", "node", "job", "seconds", "message")
+        shared = {name: getattr(event, name) for name in names}
+        if isinstance(event, RunFinished):
+            return cls(outcome=event.outcome, interruption=None, failure=event.failure_kind, **shared)
+        return cls(outcome=None, interruption=event.interruption, **shared)
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -244,10 +220,6 @@ class Rung(msgspec.Struct, frozen=True):
 
     Attributes:
         submitted: When its first batch was planned, in Unix seconds.
-        value: Of this run.
-        step: That it reached.
-        message: Last line of its error.
-        failure: What was wrong if it failed for good.
         batches: In how many it has been submitted.
         attempts: Those that have ended, the newest last.
         repeats: All trainings of its configuration at this rung; empty where there is one.
@@ -276,22 +248,17 @@ class Rung(msgspec.Struct, frozen=True):
     reason: str
     comparison: RankComparison | None
     hindered: str = ""
-
     failure: FailureKind | None = None
     from_scratch: bool = False
 
 
 class BestSoFar(msgspec.Struct, frozen=True):
-    """The sweep's best configuration, by its first trial, and how far this one is behind it.
-
-    Attributes:
-        behind: How much worse, 0 for the best itself; None for a trial without a value.
-    """
+    """The sweep's best configuration, by its first trial, and how far this one is behind it."""
 
     trial: int
     value: float
     resource: int
-    behind: float | None
+    behind: float | None  # 0 for the best itself; None for a trial without a value
 
 
 class Explanation(msgspec.Struct, frozen=True):

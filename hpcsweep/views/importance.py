@@ -81,9 +81,9 @@ class Values(NamedTuple):
     """Configurations with a value at one resource, by first trial, and how many have one at any."""
 
     resource: int
-    trials: list[int]
+    trials: NDArray[np.int64]
     configs: list[Config]
-    values: list[float]
+    values: Floats
     configurations: int
 
 
@@ -123,7 +123,8 @@ def values_of(results: Results) -> Values:
     resource = max(enough) if enough else counts.most_common(1)[0][0] if counts else 0
     values = values_at.get(resource, {})
     configs = [state.trials[trial].config for trial in values]
-    return Values(resource, list(values), configs, list(values.values()), total)
+    trials = np.array(list(values), dtype=np.int64)
+    return Values(resource, trials, configs, np.array(list(values.values()), dtype=float), total)
 
 
 def _analysis(results: Results) -> Analysis | None:
@@ -136,7 +137,7 @@ def _analysis(results: Results) -> Analysis | None:
     if count > MOST:
         rows = np.sort(np.random.default_rng(0).choice(count, MOST, replace=False))
     unit = space.to_unit([found.configs[row] for row in rows])
-    raw = np.array(found.values)[rows] * (1 if results.minimise else -1)
+    raw = found.values[rows] * (1 if results.minimise else -1)
     raw /= np.abs(raw).max() or 1.0  # shares have no scale, and squares of 1e200 are no numbers
     at = spread(space)
     # Those beyond the fence count as much as the worst that is not.
