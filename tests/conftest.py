@@ -19,7 +19,7 @@ GROUPS = {
     "slurm/test_survival": "slurm with faults",
     "slurm/test_accounting": "slurm with faults",
     "slurm/": "slurm",
-    "report/test_page_browser": "browser",
+    "html/test_page_browser": "browser",
     "training/": "training",
 }
 #: What takes longest begins first.

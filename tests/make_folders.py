@@ -4,8 +4,8 @@
 
 Each becomes `OUT/<name>.zip`: the sweep file, its training code, the results folder, and in `expected/` what
 this version printed of it. A `*-running` sweep was killed half-way: `expected/end-*.csv` are its tables once
-this version had carried it on. Needs root, for a namespace of its own: what is recorded of paths, host and
-user then says nothing of this machine.
+this version had carried it on; of the others `OUT/<name>-report.json` is what their report shows. Needs root,
+for a namespace of its own: what is recorded of paths, host and user then says nothing of this machine.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ from typing import Any, Final, get_args
 import msgspec
 
 from hpcsweep.core.events import AnyEvent
+from hpcsweep.html.page import SECTIONS, plain
+from hpcsweep.html.sections import Block, Figure
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.views.results import load
 
 #: Where the folders are made: a path that says nothing of this machine.
 ROOT: Final = Path("/srv/sweeps")
@@ -281,6 +284,24 @@ class Folder:
         journal.release()
 
 
+def report_data(root: Path) -> dict[str, Any]:
+    """What the report of the sweep in this folder shows: texts, tables and the points of its figures."""
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    results = load(root / "results")
+    sections = [section for make in SECTIONS if (section := make(results)) is not None]
+    data = {section.id: [_block_data(block) for block in section.blocks] for section in sections}
+    text = json.dumps(plain(data), ensure_ascii=False).replace(str(root), str(ROOT / root.name))
+    return dict(json.loads(text))
+
+
+def _block_data(block: Block) -> dict[str, Any]:
+    if not isinstance(block, Figure):
+        return {name: value for name, value in block._asdict().items() if name != "marked"}
+    points = [{name: trace[name] for name in ("name", "x", "y") if name in trace} for trace in block.traces]
+    return {"figure": block.id, "caption": block.caption, "summary": block.summary, "points": points}
+
+
 def _environment() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "100", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -432,7 +453,12 @@ def main(target: Path, names: Sequence[str]) -> None:
     tags = sorted(kind.__struct_config__.tag for kind in get_args(AnyEvent))
     (target / "events.txt").write_text("".join(f"{tag}\n" for tag in tags))
     for name in names or FOLDERS:
-        archive(FOLDERS[name](), target / f"{name}.zip")
+        folder = FOLDERS[name]()
+        archive(folder, target / f"{name}.zip")
+        if not name.endswith("-running"):
+            (target / f"{name}-report.json").write_text(
+                json.dumps(report_data(folder.root), ensure_ascii=False)
+            )
 
 
 #: A private host name and a private /srv.

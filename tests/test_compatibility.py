@@ -20,7 +20,7 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from tests.make_folders import FOLDERS, ROOT, TABLES
+from tests.make_folders import FOLDERS, ROOT, TABLES, report_data
 
 FIXTURES = Path(__file__).parent / "fixtures" / "folders"
 VERSIONS = sorted(path.name for path in FIXTURES.iterdir())
@@ -120,6 +120,15 @@ def test_an_earlier_folder_gives_the_tables_that_its_version_gave(tmp_path: Path
     assert json.loads(hpcsweep(root, "best", "results", "--json")) == best
     hpcsweep(root, "report", "results")
     assert f"{best['value']:.6g}" in (root / "results" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("archive", FINISHED)
+def test_an_earlier_folder_gives_the_report_that_was_recorded(
+    tmp_path: Path, archive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    recorded = json.loads((FIXTURES / f"{archive}-report.json").read_text())
+    assert report_data(unpack(tmp_path, archive)) == recorded
 
 
 @pytest.mark.parametrize("archive", RUNNING)

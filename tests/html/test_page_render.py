@@ -106,7 +106,7 @@ def test_a_page_runs_its_own_scripts_only_and_may_load_nothing() -> None:
     assert not re.search(r"<(link|script|img|iframe)[^>]+(href|src)=.(?!data:,)", body(html))
 
 
-def test_figures_have_names_and_words_for_who_cannot_see_them() -> None:
+def test_figures_have_accessible_names_and_summaries() -> None:
     html = body(render("lr", [Section("s", "S", [figure({"x": [1]}, id_="progress")])]))
     assert 'role="img" aria-label="what is seen" aria-describedby="progress-words"' in html
     assert "<figcaption>what is seen</figcaption>" in html
@@ -172,7 +172,7 @@ def test_labels_along_parallel_coordinates_are_verbatim_as_plotly_does_not_read_
     }
 
 
-def test_colours_of_the_theme_are_told_from_text_that_looks_like_them() -> None:
+def test_only_colour_keys_turn_theme_names_into_colours() -> None:
     trace = {
         "x": ["@1", "@good"],
         "text": "@bad",

@@ -20,7 +20,7 @@ from hpcsweep.cli import app
 from hpcsweep.core.events import AnyEvent, BatchClosed, SweepEnded, SweepOutcome
 from hpcsweep.store.layout import Layout
 from tests.compacted import compact
-from tests.report.exported import EVENTS, exported
+from tests.exports.exported import EVENTS, exported
 
 #: Read a results folder, and write nothing in it but what was asked for.
 VERBS: Final = (
@@ -161,7 +161,7 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_no_verb_that_reads_traces_back_or_waits(
+def test_no_reading_verb_has_a_traceback_or_hangs(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     draw = random.Random(seed)

@@ -17,7 +17,7 @@ import hpcsweep
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated
 from hpcsweep.errors import FolderError
 from hpcsweep.exports.tensorboard import write_tensorboard
-from tests.report.exported import (
+from tests.exports.exported import (
     CONFIGS,
     EVENTS,
     SHOWN_NAMES,
@@ -204,7 +204,7 @@ def test_a_second_export_replaces_the_first_and_nothing_else(tmp_path: Path) -> 
     assert len(shown.groups()) == 5
 
 
-def test_trials_that_the_folder_has_no_more_are_gone_from_it(tmp_path: Path) -> None:
+def test_trials_no_longer_in_the_folder_are_removed_from_an_export(tmp_path: Path) -> None:
     output = tmp_path / "tb"
     for name, events in (("many", EVENTS), ("few", TRIALS[:2])):
         (tmp_path / name).mkdir()
@@ -212,7 +212,7 @@ def test_trials_that_the_folder_has_no_more_are_gone_from_it(tmp_path: Path) -> 
     assert sorted(path.name for path in output.iterdir() if path.is_dir()) == ["trial-00000", "trial-00001"]
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_export_is_not_replaced(tmp_path: Path) -> None:
     output = tmp_path / "tb"
     output.mkdir()
     (output / "thesis.tex").write_text("words")
@@ -225,7 +225,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     assert (output / "thesis.tex").read_text() == "words"
 
 
-def test_a_sweep_without_trials_is_told(tmp_path: Path) -> None:
+def test_a_sweep_without_trials_is_an_error(tmp_path: Path) -> None:
     folder = exported(tmp_path, events=())
     with pytest.raises(FolderError, match="nothing to export: no trial has been started yet"):
         write_tensorboard(hpcsweep.load(folder), tmp_path / "tb")

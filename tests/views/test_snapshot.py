@@ -125,7 +125,7 @@ def runs_of(view: StatusSnapshot) -> list[int]:
 # --------------------------------------------------------------------------- what runs and what waits
 
 
-def test_the_queue_tells_what_runs_where_since_when_and_why_the_others_wait(sweep: Sweep) -> None:
+def test_the_queue_gives_node_time_and_pending_reason(sweep: Sweep) -> None:
     sweep.queue.shown = {
         0: TaskState(Phase.RUNNING, node="n1", seconds=65.0),
         1: TaskState(Phase.PENDING, "Priority"),
@@ -144,7 +144,7 @@ def test_the_queue_tells_what_runs_where_since_when_and_why_the_others_wait(swee
     assert (view.ended, view.problem) == ({"preempted": 2}, "")
 
 
-def test_a_queue_that_does_not_answer_is_told_and_changes_nothing(sweep: Sweep) -> None:
+def test_an_unavailable_queue_is_reported_and_changes_nothing(sweep: Sweep) -> None:
     sweep.queue.shown = {task: TaskState(Phase.PENDING, "Priority") for task in range(1, 5)}
     sweep.queue.shown[0] = TaskState(Phase.RUNNING, node="n1", seconds=5.0)
     sweep.add(*BEGUN)
@@ -155,7 +155,7 @@ def test_a_queue_that_does_not_answer_is_told_and_changes_nothing(sweep: Sweep) 
     assert (after.running, after.shown, after.pending) == (before.running, before.shown, {"Priority": 4})
 
 
-def test_without_any_answer_the_files_tell_what_runs(sweep: Sweep) -> None:
+def test_without_a_queue_files_show_what_runs(sweep: Sweep) -> None:
     sweep.queue.shown = None
     sweep.add(*BEGUN)
     sweep.begin(0, 1, 4)
@@ -165,7 +165,7 @@ def test_without_any_answer_the_files_tell_what_runs(sweep: Sweep) -> None:
     assert (runs_of(view), dict(view.pending), view.ended) == ([1, 4], {"": 2}, {"": 2})
 
 
-def test_a_task_that_was_put_back_and_runs_again_is_not_taken_for_ended(sweep: Sweep) -> None:
+def test_a_requeued_task_that_runs_again_is_not_counted_as_ended(sweep: Sweep) -> None:
     sweep.queue.shown = None
     sweep.add(*BEGUN, RunInterrupted(0, 0, Interruption.PREEMPTED, batch="a", requeued=True))
     sweep.begin(0)
@@ -175,7 +175,7 @@ def test_a_task_that_was_put_back_and_runs_again_is_not_taken_for_ended(sweep: S
     assert (runs_of(sweep.poll()), sweep.poll().ended) == ([], {"": 1})
 
 
-def test_a_preempted_task_waits_although_its_result_of_before_was_not_taken_in(sweep: Sweep) -> None:
+def test_a_preempted_task_is_pending_despite_an_earlier_unread_result(sweep: Sweep) -> None:
     sweep.queue.shown = {
         0: TaskState(Phase.PENDING, "BeginTime"),
         1: TaskState(Phase.RUNNING),
@@ -224,7 +224,7 @@ def test_runs_of_high_rungs_are_shown_and_the_others_only_counted(sweep: Sweep) 
     assert [one.run.trial for one in view.shown] == [5, 0]
 
 
-def test_files_that_vanish_tell_nothing_and_break_nothing(sweep: Sweep) -> None:
+def test_vanishing_files_are_no_error(sweep: Sweep) -> None:
     sweep.queue.shown = {0: TaskState(Phase.RUNNING)}
     sweep.add(*BEGUN)
     sweep.begin(0, 1)
@@ -237,9 +237,7 @@ def test_files_that_vanish_tell_nothing_and_break_nothing(sweep: Sweep) -> None:
     assert dict(view.pending) == {"": 4}
 
 
-def test_nothing_of_a_trial_that_does_not_run_is_touched(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_trials_that_do_not_run_are_not_read(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep.queue.shown = {1: TaskState(Phase.RUNNING)}
     sweep.add(*BEGUN, finished(0, 0.5, batch="a"))
     for trial in range(6):
@@ -274,7 +272,7 @@ def test_the_newest_report_is_that_of_the_newest_attempt_at_the_rung(sweep: Swee
     assert newest_report(trial, 1, "loss") is None
 
 
-def test_of_a_long_metrics_file_only_the_end_is_read_and_torn_lines_are_passed_over(sweep: Sweep) -> None:
+def test_only_the_end_of_a_long_metrics_file_is_read_and_torn_lines_are_skipped(sweep: Sweep) -> None:
     path = sweep.report(3, *[number / 10 for number in range(5000)])
     with path.open("ab") as file:
         file.write(b'{"step": 5001, "accuracy": 1}\n{"step": 50')
@@ -287,13 +285,13 @@ def test_of_a_long_metrics_file_only_the_end_is_read_and_torn_lines_are_passed_o
 # --------------------------------------------------------------------------- the folder
 
 
-def test_what_is_no_results_folder_is_an_error_at_the_first_look(tmp_path: Path) -> None:
+def test_a_folder_without_a_journal_is_an_error_at_the_first_poll(tmp_path: Path) -> None:
     for path, words in ((tmp_path, "is not a results folder"), (tmp_path / "no", "does not exist")):
         with pytest.raises(FolderError, match=words):
             StatusPoller(path, Queue()).poll(now=0.0, shown=1)
 
 
-def test_a_folder_that_cannot_be_read_for_a_while_is_told_and_keeps_what_was_seen(sweep: Sweep) -> None:
+def test_a_temporarily_unreadable_folder_is_reported_and_keeps_its_state(sweep: Sweep) -> None:
     sweep.queue.shown = {}
     sweep.add(*BEGUN)
     sweep.poll()
@@ -332,7 +330,7 @@ def told(progress: SweepProgress) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_looking_often_sees_what_looking_once_sees_and_what_status_tells(sweep: Sweep, seed: int) -> None:
+def test_many_polls_show_what_one_poll_and_status_show(sweep: Sweep, seed: int) -> None:
     drawn = random.Random(seed)
     sweep.queue.shown = {}
     events: list[AnyEvent] = [STARTED]
@@ -388,7 +386,7 @@ def test_the_best_so_far_is_kept_with_the_time_of_each_change() -> None:
     assert best_values(progress) == [(1100.0, 0.5), (1103.0, 0.2), (1103.0, 0.5)]
 
 
-def test_the_pace_is_that_of_the_last_hour_from_the_start_on() -> None:
+def test_throughput_is_that_of_the_last_hour() -> None:
     ends = [finished(trial, 0.5, at=1100.0, batch="a") for trial in range(4)]
     progress = progress_of(*BEGUN, *ends)
     assert progress.throughput(now=1200.0) == Throughput(runs=4 / 200, units=12 / 200, gpu_s=200 / 200)
@@ -398,7 +396,7 @@ def test_the_pace_is_that_of_the_last_hour_from_the_start_on() -> None:
     assert progress.throughput(now=50_400.0) == Throughput(runs=20 / 3600, units=60 / 3600, gpu_s=1000 / 3600)
 
 
-def test_the_pace_of_long_runs_is_that_of_as_many_hours_as_it_takes_and_none_at_first() -> None:
+def test_throughput_of_long_runs_uses_a_longer_window() -> None:
     assert progress_of(*BEGUN).throughput(now=1200.0) is None
     ends = [finished(trial, 0.5, at=1000.0 + 9000 * trial, batch="a") for trial in range(4)]
     throughput = progress_of(*BEGUN, *ends).throughput(now=31_000.0)
@@ -406,7 +404,7 @@ def test_the_pace_of_long_runs_is_that_of_as_many_hours_as_it_takes_and_none_at_
     assert throughput.runs == pytest.approx(4 / 30_000)
 
 
-def test_a_sweep_that_was_carried_on_has_the_pace_since_then() -> None:
+def test_throughput_of_a_resumed_sweep_starts_at_the_resumption() -> None:
     ends = [finished(trial, 0.5, at=1100.0, batch="a") for trial in range(3)]
     end: list[AnyEvent] = [SweepEnded(1150.0, SweepOutcome.STOPPED, "asked"), SweepResumed(9000.0)]
     progress = progress_of(*BEGUN, *ends, *end)
@@ -418,7 +416,7 @@ def test_a_sweep_that_was_carried_on_has_the_pace_since_then() -> None:
     assert throughput.runs == 2 / 100
 
 
-def test_a_batch_that_closed_is_no_refusal_and_one_that_was_refused_is_until_the_next() -> None:
+def test_a_refusal_is_shown_until_the_next_submission() -> None:
     progress = progress_of(*BEGUN, BatchClosed("a"))
     assert progress.refusal is None
     progress = progress_of(*BEGUN[:-2], planned("b", [0]), BatchAbandoned("b", "invalid account"))

@@ -80,7 +80,7 @@ def test_differences_are_those_of_code_and_packages(other: Record, told: list[st
     assert changes(plain(RECORD), plain(other)) == told
 
 
-def test_the_code_is_told_in_one_line() -> None:
+def test_the_code_is_described_in_one_line() -> None:
     assert code_line(plain(RECORD)) == "commit 1234567890 on main, with uncommitted changes"
     none = REPLACE(RECORD, code=GitState("/x", problem="git is not installed"))
     assert code_line(plain(none)) == "git is not installed"
@@ -117,7 +117,7 @@ def test_one_launch_is_shown_without_a_table_and_without_a_warning(tmp_path: Pat
     assert command == Text("python -m hpcsweep launch 'my sweep.yaml'", "code")
 
 
-def test_launches_that_ran_something_else_are_warned_of_and_listed_in_order(tmp_path: Path) -> None:
+def test_launches_of_other_code_are_a_warning_and_listed_in_order(tmp_path: Path) -> None:
     records = [REPLACE(RECORD, at=RECORD.at + n, packages={"torch": f"2.{n}"}) for n in range(11)]
     section = provenance(results(tmp_path, *records))
     assert section is not None

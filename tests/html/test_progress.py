@@ -10,9 +10,8 @@ import pytest
 
 from hpcsweep.core.events import Interruption, RunFinished, RunInterrupted, RunRetried
 from hpcsweep.html.progress import MOST_RUNS, progress
-
-from .by_hand import HALVING, Ran, events, figure, sweep, trace
-from .folders import written
+from tests.html.hand_made_sweeps import HALVING, Ran, events, figure, sweep, trace
+from tests.views.folders import written
 
 
 def test_the_line_is_the_best_of_the_newest_values_and_lasts_until_now(tmp_path: Path) -> None:
@@ -36,7 +35,7 @@ def test_points_are_the_runs_that_gave_a_value(tmp_path: Path) -> None:
     assert points["customdata"].tolist()[-1] == [1, 9]
 
 
-def test_gpu_time_adds_up_in_the_order_of_ending_failed_and_interrupted_attempts_too(tmp_path: Path) -> None:
+def test_cost_includes_failed_and_interrupted_attempts_in_order(tmp_path: Path) -> None:
     journal = events(HALVING[:3])
     lost = RunInterrupted(2, 0, Interruption.PREEMPTED, seconds=600.0, gpu_seconds=1200.0)
     # It is known after trial 0 had ended; its start is not known, so it ends with the one before.
@@ -133,7 +132,7 @@ def test_values_of_several_magnitudes_are_on_a_log_scale_that_may_be_left(tmp_pa
     assert (menu["active"], [button["label"] for button in menu["buttons"]]) == (1, ["linear", "log"])
 
 
-def test_a_value_far_out_does_not_press_the_others_together(tmp_path: Path) -> None:
+def test_outliers_are_outside_the_initial_view(tmp_path: Path) -> None:
     runs = [Ran(trial, 1, trial / 10 - 1, trial + 1) for trial in range(20)] + [Ran(20, 1, 1e9, 21)]
     found = figure(progress(sweep(tmp_path / "r", runs)))
     low, high = found.layout["yaxis"]["range"]
@@ -147,6 +146,6 @@ def test_without_a_value_there_is_no_progress(tmp_path: Path) -> None:
     assert progress(sweep(tmp_path / "empty", [])) is None
 
 
-def test_a_single_value_is_told_as_such(tmp_path: Path) -> None:
+def test_the_summary_of_a_single_value_says_so(tmp_path: Path) -> None:
     found = figure(progress(sweep(tmp_path / "r", [Ran(0, 1, 0.5)])))
     assert found.summary.endswith("Nothing better came until 60 seconds since the start.")

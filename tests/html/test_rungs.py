@@ -9,9 +9,8 @@ import pytest
 from hpcsweep.core.events import Outcome, TrialCreated
 from hpcsweep.html.rungs import MOST_TABLES, rungs
 from hpcsweep.html.sections import Table, Text
-
-from .by_hand import ENDED, HALVING, Ran, events, figure, sweep, table, trace
-from .folders import written
+from tests.html.hand_made_sweeps import ENDED, HALVING, Ran, events, figure, sweep, table, trace
+from tests.views.folders import written
 
 
 def test_the_table_of_a_bracket_tells_who_was_promoted_and_where_the_cut_was(tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_the_number_of_tables_is_bounded_whatever_the_scheduler(tmp_path: Path) 
     assert table(section, MOST_TABLES).caption.startswith("Bracket 30: ")
 
 
-def test_a_population_is_one_ladder_that_names_who_was_copied(tmp_path: Path) -> None:
+def test_a_population_is_one_table_that_names_copied_trials(tmp_path: Path) -> None:
     runs = [Ran(trial, 2, 0.5 + trial, bracket=trial) for trial in range(4)]
     runs += [Ran(trial, 4, 0.2 + trial, bracket=trial) for trial in range(3)]
     journal = events(runs, scheduler={"name": "pbt", "max_resource": 4})
@@ -130,7 +129,7 @@ def test_repeats_are_one_configuration_with_its_mean(tmp_path: Path) -> None:
     assert found.caption.startswith("Bracket 0: 2 configurations.")
 
 
-def test_sweeps_without_trials_and_without_values_are_no_matter(tmp_path: Path) -> None:
+def test_sweeps_without_trials_have_no_section_and_failed_runs_no_values(tmp_path: Path) -> None:
     assert rungs(sweep(tmp_path / "empty", [])) is None
     found = table(rungs(sweep(tmp_path / "failed", [Ran(0, 1, None), Ran(1, 1, None)])))
     assert list(found.rows[0]) == [1, 2, 0, 2, None, None, 0, ""]

@@ -154,7 +154,7 @@ HYPERBAND: list[AnyEvent] = [
 ]
 
 
-def test_a_promotion_is_told_with_its_place_and_its_peers() -> None:
+def test_a_promotion_shows_its_place_and_its_peers() -> None:
     second = of(HYPERBAND, 3).rungs[0]
     assert (second.verdict, second.submitted, second.value, second.mean) == (
         Verdict.PROMOTED,
@@ -183,7 +183,7 @@ def test_a_promotion_is_told_with_its_place_and_its_peers() -> None:
     )
 
 
-def test_a_drop_is_told_with_who_went_on_in_its_stead() -> None:
+def test_a_drop_shows_which_trials_were_promoted_instead() -> None:
     dropped = of(HYPERBAND, 0).rungs[-1]
     assert (dropped.verdict, dropped.reason, dropped.node) == (Verdict.DROPPED, "", "n1")
     assert dropped.comparison is not None
@@ -213,11 +213,11 @@ def test_a_failed_run_is_never_considered() -> None:
     assert (failed.value, failed.best) == (None, BestSoFar(9, 0.01, 3, None))
 
 
-def test_the_last_rung_is_no_drop() -> None:
+def test_completing_the_last_rung_is_no_drop() -> None:
     assert verdicts(HYPERBAND, 3) == [Verdict.PROMOTED, Verdict.PROMOTED, Verdict.LAST]
 
 
-def test_what_is_not_decided_says_what_it_waits_for() -> None:
+def test_an_open_decision_says_what_it_waits_for() -> None:
     some = BEGUN + ended(0, {0: 0.9, 1: 0.2, 4: None})
     waiting = of(some, 1).rungs[0]
     assert (waiting.verdict, waiting.reason) == (Verdict.OPEN, "3 of 9 have ended")
@@ -227,7 +227,7 @@ def test_what_is_not_decided_says_what_it_waits_for() -> None:
     assert verdicts(everybody, 0) == [Verdict.OPEN]
 
 
-def test_a_place_outside_of_one_in_eta_stays_outside_when_no_trial_starts_any_more() -> None:
+def test_a_place_beyond_one_in_eta_is_dropped_once_no_trial_starts_any_more() -> None:
     closed = [*BEGUN, *ended(0, RUNG_0), TrialsExhausted("budget.trials 9 is reached", "budget")]
     assert verdicts(closed, 8) == [Verdict.OPEN]
     fourth = of(closed, 2).rungs[0]
@@ -235,7 +235,7 @@ def test_a_place_outside_of_one_in_eta_stays_outside_when_no_trial_starts_any_mo
     assert fourth.reason == "one in 3 goes on, and no trial starts any more (budget.trials 9 is reached)"
 
 
-def test_the_end_of_the_sweep_drops_whoever_waits() -> None:
+def test_the_end_of_the_sweep_drops_undecided_trials() -> None:
     end = SweepEnded(900.0, SweepOutcome.STOPPED, "stopped by ada")
     rung = of([*BEGUN, *ended(0, {0: 0.9, 1: 0.2}), end], 0).rungs[0]
     assert (rung.verdict, rung.reason) == (Verdict.DROPPED, "the sweep ended (stopped by ada)")
@@ -248,7 +248,7 @@ def test_without_a_known_largest_resource_the_largest_of_a_finished_sweep_is_the
     assert verdicts(events[:-1], 3)[-1] is Verdict.OPEN
 
 
-def test_the_distance_to_the_best() -> None:
+def test_an_explanation_has_the_distance_to_the_best() -> None:
     assert of(HYPERBAND, 9).best == BestSoFar(9, 0.01, 3, 0.0)
     eighth = of(HYPERBAND, 8)
     assert (eighth.value, eighth.resource) == (0.35, 3)
@@ -267,7 +267,7 @@ def test_large_values_lead_where_the_objective_is_maximised() -> None:
 # --------------------------------------------------------------------------- its beginning
 
 
-def test_what_the_searcher_knew_when_it_was_asked() -> None:
+def test_creation_counts_what_the_searcher_had_observed() -> None:
     assert of(HYPERBAND, 5).creation == Creation(
         0, 1, 200.0, "searcher", searcher="auto", picked="tpe", asked=9
     )
@@ -277,7 +277,7 @@ def test_what_the_searcher_knew_when_it_was_asked() -> None:
     assert (late.observations, late.pending) == (2 + 3, 6)
 
 
-def test_one_ask_ends_where_the_bracket_or_the_origin_changes() -> None:
+def test_a_searcher_call_ends_where_the_bracket_or_the_origin_changes() -> None:
     events = [
         started(),
         ConfigsEnqueued(({"x": 0.0}, {"x": 0.1})),
@@ -316,7 +316,7 @@ class Noting(Random):
         return configs
 
 
-def test_a_driven_sweep_is_told_as_the_searcher_saw_it(
+def test_counts_agree_with_what_the_searcher_of_a_driven_sweep_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searcher = Noting()
@@ -494,7 +494,7 @@ POPULATION: list[AnyEvent] = [
 ]
 
 
-def test_a_clone_tells_its_parent_its_changes_and_whose_place_it_took() -> None:
+def test_a_clone_shows_its_parent_its_changes_and_which_trial_it_replaced() -> None:
     creation = of(POPULATION, 4).creation
     assert creation == Creation(
         0,
@@ -530,7 +530,7 @@ def test_a_population_is_compared_as_a_whole_at_the_same_resource() -> None:
     assert verdicts(POPULATION, 1) == [Verdict.PROMOTED, Verdict.LAST]
 
 
-def test_rounds_of_one_trial_each_are_brackets_and_no_population() -> None:
+def test_brackets_of_one_trial_each_without_clones_are_no_population() -> None:
     begun = started(scheduler={"name": "halving", "max_resource": 10, "rounds": 3})
     rounds = [TrialCreated(trial, {"x": 0.0}, trial, 10) for trial in range(3)]
     events = [begun, *rounds, *ended(0, {0: 0.1, 1: 0.2, 2: 0.3})]
@@ -545,7 +545,7 @@ def test_the_population_of_pbt_is_one_before_its_first_clone() -> None:
     assert is_population(SweepState.replay(events))
 
 
-def test_a_clone_beside_other_trials_of_its_bracket_took_nobody_s_place() -> None:
+def test_a_clone_beside_other_trials_of_its_bracket_replaces_none() -> None:
     events = [started(), *created(range(3)), *ended(0, {0: 0.1, 1: 0.2, 2: 0.3})]
     events.append(TrialCreated(3, {"x": 0.0}, 0, 20, parent=1, start=1, origin="clone"))
     assert of(events, 3).creation.replaces is None
@@ -567,7 +567,7 @@ WATCHED: list[AnyEvent] = [
 ]
 
 
-def test_a_stopped_trial_tells_the_rule_and_what_others_had_reported_there() -> None:
+def test_a_stopped_trial_shows_the_rule_and_its_peers_reports() -> None:
     for begin, values in ((started(), (0.4, 0.5, 0.9)), (started(at="best"), (0.3, 0.4, 0.8))):
         rung = of([begin, *WATCHED], 2).rungs[0]
         assert (rung.verdict, rung.status, rung.step) == (Verdict.STOPPED, RunStatus.STOPPED, 2)
@@ -626,7 +626,7 @@ TRIED: list[AnyEvent] = [
 ]
 
 
-def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> None:
+def test_every_attempt_shows_its_outcome_node_and_duration() -> None:
     rung = of(TRIED, 0).rungs[0]
     assert rung.attempts == (
         Attempt(0, 0, None, Interruption.PREEMPTED, 7, "n1", "11_0", 12.0, "preempted (n1)"),
@@ -710,7 +710,7 @@ def test_every_attempt_is_told_with_how_it_ended_where_and_for_how_long() -> Non
         (Outcome.FAILED, "crashed"),
     ],
 )
-def test_every_end_has_words_of_its_own(ending: Outcome | Interruption, words: str) -> None:
+def test_every_outcome_has_its_own_text(ending: Outcome | Interruption, words: str) -> None:
     if isinstance(ending, Interruption):
         events = [*BEGUN, RunInterrupted(0, 0, ending, node="n1", message="why")]
         assert text(events, 0).splitlines()[4] == f"  attempt 1: {words} on n1: why"
@@ -719,7 +719,7 @@ def test_every_end_has_words_of_its_own(ending: Outcome | Interruption, words: s
         assert text(events, 0).splitlines()[3] == f"rung 0, resource 1: {words} on n1: why"
 
 
-def test_what_failed_and_was_tried_again_before_its_rung_was_decided_takes_its_place_there() -> None:
+def test_a_run_retried_before_the_decision_is_ranked_in_it() -> None:
     retried = [*BEGUN, *ended(0, {4: None}), RunRetried(4, 0)]
     assert of(retried, 4).rungs[0].verdict is Verdict.UNDER_WAY
     begun = retried + ended(0, {trial: value for trial, value in RUNG_0.items() if trial != 4})
@@ -730,7 +730,7 @@ def test_what_failed_and_was_tried_again_before_its_rung_was_decided_takes_its_p
     assert compared(decided, 0).others == (4, 1, 3)
 
 
-def test_what_is_tried_again_after_its_rung_was_decided_changes_no_place_of_then() -> None:
+def test_a_run_retried_after_the_decision_does_not_change_past_places() -> None:
     before = compared(HYPERBAND, 0)
     for events in (
         [*HYPERBAND, RunRetried(4, 0)],
@@ -797,7 +797,7 @@ def test_an_explanation_survives_json(events: list[AnyEvent]) -> None:
         assert msgspec.json.decode(msgspec.json.encode(found), type=Explanation) == found
 
 
-def test_a_repeat_that_is_tried_again_is_waited_for_with_the_others() -> None:
+def test_a_retried_repeat_is_awaited_with_the_others() -> None:
     events = [*repeated(0.1, None, 0.4, None, 0.7, 0.6), RunRetried(1, 0)]
     waiting = of(events, 0).rungs[0]
     assert (waiting.verdict, waiting.reason) == (Verdict.UNDER_WAY, "1 of 2 repeats have ended")
@@ -878,7 +878,7 @@ def test_the_verb_prints_text_and_json(folder: Path, capsys: pytest.CaptureFixtu
     assert printed["rungs"][1]["verdict"] == "dropped"
 
 
-def test_an_unknown_trial_is_told_with_those_that_exist() -> None:
+def test_an_unknown_trial_is_an_error_that_names_the_valid_range() -> None:
     for number in (11, -1):
         with pytest.raises(SpecError, match=f"TRIAL: expected one of 0 to 10, got {number}"):
             of(HYPERBAND, number)

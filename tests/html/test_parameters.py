@@ -19,8 +19,7 @@ from hpcsweep.html.parameters import slices
 from hpcsweep.html.plotting import dimensions, linear_ticks, log_ticks, outlier_cutoff
 from hpcsweep.views.importance import Importance
 from hpcsweep.views.results import Results
-
-from .by_hand import HALVING, Ran, figure, sweep, trace
+from tests.html.hand_made_sweeps import HALVING, Ran, figure, sweep, trace
 
 HOSTILE = "<script>alert(1)</script>"
 SPACE: dict[str, Any] = {
@@ -79,7 +78,7 @@ def test_ticks_are_round_and_few() -> None:
     assert log_ticks(16, 17) == [16, 17]
 
 
-def test_only_the_bad_end_is_cut_off() -> None:
+def test_only_bad_outliers_are_cut_off() -> None:
     values = np.array([*range(10), 1e6])
     assert outlier_cutoff(values, minimise=True) == pytest.approx(13.5)
     assert outlier_cutoff(values, minimise=False) is None
@@ -90,7 +89,7 @@ def test_only_the_bad_end_is_cut_off() -> None:
 # --------------------------------------------------------------------------- parallel coordinates
 
 
-def test_lines_have_their_places_and_inactive_parameters_one_below_their_axis(tmp_path: Path) -> None:
+def test_inactive_parameters_have_a_point_below_their_axis(tmp_path: Path) -> None:
     found = figure(parallel(results_of(tmp_path / "r", [0.4, 0.1, 0.3, 0.2])))
     (only,) = found.traces
     lr, layers, optimizer, momentum, value = only["dimensions"]

@@ -25,8 +25,7 @@ from hpcsweep.spec.checks import Problems
 from hpcsweep.spec.parameters import read_space
 from hpcsweep.views.importance import MOST, Analysis, analysis, importances, values_of
 from hpcsweep.views.results import Results
-
-from .folders import identity, planned, written
+from tests.views.folders import identity, planned, written
 
 ADDITIVE: dict[str, Any] = {
     "lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
@@ -138,7 +137,7 @@ def errors(results: Results, truth: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("space", "objective", "truth"), KNOWN)
-def test_shares_that_are_known_are_found_by_500_random_trials(
+def test_known_shares_are_recovered_from_500_random_trials(
     tmp_path: Path,
     space: dict[str, Any],
     objective: Callable[[Config], float],
@@ -156,7 +155,7 @@ def test_shares_that_are_known_are_found_by_500_random_trials(
 
 
 @pytest.mark.parametrize(("space", "objective", "truth"), KNOWN)
-def test_intervals_hold_the_truth_where_values_are_noisy(
+def test_intervals_contain_the_true_shares_of_noisy_values(
     tmp_path: Path, space: dict[str, Any], objective: Callable[[Config], float], truth: dict[str, float]
 ) -> None:
     inside, widths = [], []
@@ -179,7 +178,7 @@ def test_parameters_that_only_matter_together_have_no_share_alone(tmp_path: Path
     assert max(p.low for p in found.parameters) < 0.05
 
 
-def test_failures_and_outliers_do_not_decide(tmp_path: Path) -> None:
+def test_failures_and_outliers_do_not_change_the_shares(tmp_path: Path) -> None:
     configs = drawn(ADDITIVE, 500)
     values: list[float | None] = [additive(config) for config in configs]
     values[::50] = [None] * 10
@@ -199,7 +198,7 @@ def test_what_is_maximised_gives_the_same_shares(tmp_path: Path) -> None:
     assert importances(most) == importances(least)
 
 
-def test_a_searcher_that_stays_where_it_is_good_makes_no_outliers_of_the_rest(tmp_path: Path) -> None:
+def test_a_concentrated_search_does_not_make_the_other_values_outliers(tmp_path: Path) -> None:
     spread = drawn(ADDITIVE, 100)
     near = [config | {"lr": 0.01, "dropout": 0.0, "layers": 1, "activation": "relu"} for config in spread]
     configs = [*spread, *near, *near]
@@ -207,7 +206,7 @@ def test_a_searcher_that_stays_where_it_is_good_makes_no_outliers_of_the_rest(tm
     assert found.clipped == 0
 
 
-def test_values_are_those_of_the_highest_resource_that_many_reached(tmp_path: Path) -> None:
+def test_importance_uses_the_highest_resource_that_many_reached(tmp_path: Path) -> None:
     configs = drawn(ADDITIVE, 100)
     low, middle, high = [0.0] * 100, [additive(config) for config in configs[:30]], [9.0] * 10
     results = sweep(tmp_path, ADDITIVE, configs, low, middle, high)
@@ -226,7 +225,7 @@ def test_a_configuration_that_is_trained_several_times_counts_once_with_its_mean
     assert values_of(results).values == [2 * at + 0.5 for at in range(30)]
 
 
-def test_very_many_trials_are_thinned_and_the_page_says_so(tmp_path: Path) -> None:
+def test_very_many_trials_are_subsampled_and_the_caption_says_so(tmp_path: Path) -> None:
     configs = drawn(ADDITIVE, MOST + 500)
     results = sweep(tmp_path, ADDITIVE, configs, [additive(config) for config in configs])
     assert analysed(results).used == MOST
@@ -260,7 +259,7 @@ def test_the_section_has_a_bar_with_its_interval_for_each_parameter(tmp_path: Pa
     assert "R² of 1.00" in figure.caption
 
 
-def test_a_model_that_knows_little_is_told(tmp_path: Path) -> None:
+def test_a_poor_model_is_reported(tmp_path: Path) -> None:
     configs = drawn(ADDITIVE, 60)
     noise = np.random.default_rng(0).normal(size=60).tolist()
     section = importance(sweep(tmp_path, ADDITIVE, configs, noise))
@@ -278,9 +277,7 @@ def test_a_model_that_knows_little_is_told(tmp_path: Path) -> None:
         (20, 0.5, "All 20 configurations at resource 1 have the same loss"),
     ],
 )
-def test_where_nothing_can_be_told_the_page_says_why(
-    tmp_path: Path, count: int, value: float, words: str
-) -> None:
+def test_without_importances_the_page_says_why(tmp_path: Path, count: int, value: float, words: str) -> None:
     results = sweep(tmp_path, ADDITIVE, drawn(ADDITIVE, count), [value] * count)
     assert importances(results) == ()
     section = importance(results)

@@ -116,7 +116,7 @@ def raw_files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root / "trials/0000")) for path in root.glob("trials/*/*/*"))
 
 
-def test_reports_of_the_newest_attempt_count_and_columns_come_as_rows_bring_them_up(root: Path) -> None:
+def test_metrics_of_the_newest_attempt_count_in_the_order_of_their_first_rows(root: Path) -> None:
     nan, inf = math.nan, math.inf
     expected = {
         "trial": [0, 0, 0, 1, 1, 3, 4],
@@ -131,7 +131,7 @@ def test_reports_of_the_newest_attempt_count_and_columns_come_as_rows_bring_them
     pd.testing.assert_frame_equal(load(root).metrics, pd.DataFrame(expected))
 
 
-def test_settings_come_back_exactly_as_they_are_in_the_journal(root: Path) -> None:
+def test_configurations_keep_their_types_in_the_tables(root: Path) -> None:
     for compacted in (False, True):
         if compacted:
             compact(root, tables=True)
@@ -147,7 +147,7 @@ def test_settings_come_back_exactly_as_they_are_in_the_journal(root: Path) -> No
         assert list(trials["config.m"].isna()) == [False, True, True, False, False]
 
 
-def test_a_folder_that_is_compacted_bit_by_bit_gives_the_same_frames_at_every_stage(root: Path) -> None:
+def test_frames_are_the_same_at_every_stage_of_compaction(root: Path) -> None:
     expected = load(root)
     frames(expected)
     for most in (1, 2, None):
@@ -161,7 +161,7 @@ def test_a_folder_that_is_compacted_bit_by_bit_gives_the_same_frames_at_every_st
     assert found.folder.state.trials[3].config == CONFIGS[3]
 
 
-def test_null_in_a_part_is_what_was_not_reported(root: Path) -> None:
+def test_null_in_a_part_means_not_reported(root: Path) -> None:
     compact(root)
     (part,) = root.glob("compacted/metrics-*.parquet")
     table = tables.read_part(part)
@@ -182,7 +182,7 @@ def test_a_sweep_without_reports_and_one_without_trials_have_empty_frames_of_the
     assert_same(load(tmp_path), expected)
 
 
-def test_tables_of_a_sweep_that_goes_on_do_not_count_any_more(root: Path) -> None:
+def test_compacted_tables_are_ignored_once_the_sweep_continues(root: Path) -> None:
     compact(root, tables=True)
     commit(root, [SweepResumed(10.0), TrialCreated(5, {"lr": 0.3}, 0, 2)])
     found = load(root)
@@ -207,7 +207,7 @@ def during(monkeypatch: pytest.MonkeyPatch, name: str, *actions: Callable[[], No
 
 
 @pytest.mark.parametrize("most", [1, None])
-def test_what_is_compacted_while_it_is_read_is_read_from_where_it_is_now(
+def test_files_compacted_during_a_read_are_read_from_their_part(
     root: Path, monkeypatch: pytest.MonkeyPatch, most: int | None
 ) -> None:
     expected = load(root)
@@ -217,7 +217,7 @@ def test_what_is_compacted_while_it_is_read_is_read_from_where_it_is_now(
     assert_same(found, expected)
 
 
-def test_a_part_that_is_replaced_while_it_is_read_is_read_from_its_successor(
+def test_a_part_replaced_during_a_read_is_read_from_its_successor(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = load(root)
@@ -228,7 +228,7 @@ def test_a_part_that_is_replaced_while_it_is_read_is_read_from_its_successor(
     assert_same(found, expected)
 
 
-def test_tables_that_go_while_they_are_read_are_done_without(root: Path) -> None:
+def test_tables_removed_after_the_load_are_rebuilt_from_the_journal(root: Path) -> None:
     compact(root, tables=True)
     expected = load(root)
     frames(expected)
@@ -238,7 +238,7 @@ def test_tables_that_go_while_they_are_read_are_done_without(root: Path) -> None
     assert_same(found, expected)
 
 
-def test_a_part_that_nobody_will_ever_tell_of_is_passed_over(root: Path) -> None:
+def test_a_part_that_the_journal_does_not_record_is_ignored(root: Path) -> None:
     expected = load(root)
     frames(expected)
     (root / "compacted").mkdir()
@@ -246,7 +246,7 @@ def test_a_part_that_nobody_will_ever_tell_of_is_passed_over(root: Path) -> None
     assert_same(load(root), expected)
 
 
-def test_a_part_that_is_missing_is_told(root: Path) -> None:
+def test_a_missing_part_is_an_error(root: Path) -> None:
     compact(root)
     (part,) = root.glob("compacted/metrics-*.parquet")
     part.unlink()

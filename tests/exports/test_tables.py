@@ -14,8 +14,8 @@ import hpcsweep
 from hpcsweep.core.events import Outcome, SweepStarted
 from hpcsweep.exports.tables import TABLES, encoded, table
 from hpcsweep.views.results import Results
-from tests.report.exported import CONFIGS, EVENTS, exported, simulated
-from tests.report.folders import created, failed, identity, planned, written
+from tests.exports.exported import CONFIGS, EVENTS, exported, simulated
+from tests.views.folders import created, failed, identity, planned, written
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_table_without_rows_has_its_columns(tmp_path: Path) -> None:
     assert encoded(table(results, "attempts"), "json") == b"[]\n"
 
 
-def test_failures_are_told_apart_in_every_table(tmp_path: Path) -> None:
+def test_every_table_has_the_kind_of_failure(tmp_path: Path) -> None:
     messages = [
         "ValueError: odd",
         "metric 'loss' is nan at step 10",
@@ -103,7 +103,7 @@ def test_failures_are_told_apart_in_every_table(tmp_path: Path) -> None:
     assert results.folder.status(now=0.0)["failed_by"] == dict.fromkeys(expected, 1)
 
 
-def test_tables_of_an_earlier_version_tell_failures_apart_too(
+def test_tables_of_an_earlier_version_get_the_kind_of_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def old(self: Results, name: str, made: Any) -> Any:

@@ -18,7 +18,7 @@ import hpcsweep
 from hpcsweep.core.events import AnyEvent, Outcome, RunFinished, TrialCreated
 from hpcsweep.errors import FolderError
 from hpcsweep.exports.optuna import write_optuna
-from tests.report.exported import CONFIGS, SHOWN_NAMES, exported, oddly_named, simulated
+from tests.exports.exported import CONFIGS, SHOWN_NAMES, exported, oddly_named, simulated
 
 
 def storage(file: Path) -> JournalStorage:
@@ -139,7 +139,7 @@ def test_times_are_those_of_the_attempts(study: optuna.Study) -> None:
     assert times == expected
 
 
-def test_optuna_goes_on_from_it(study: optuna.Study) -> None:
+def test_optuna_can_continue_the_study(study: optuna.Study) -> None:
     study.sampler = optuna.samplers.TPESampler(n_startup_trials=1, seed=0)
     trial = study.ask(study.trials[0].distributions)
     assert set(trial.params) == set(CONFIGS[0]) - {"data"}
@@ -175,7 +175,7 @@ def test_a_second_export_replaces_the_first(tmp_path: Path, file: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lr.yaml", "optuna.log", "s"]
 
 
-def test_a_study_that_somebody_went_on_with_is_left_alone(tmp_path: Path, study: optuna.Study) -> None:
+def test_a_study_changed_by_others_is_not_replaced(tmp_path: Path, study: optuna.Study) -> None:
     file = tmp_path / "optuna.log"
     study.set_user_attr("mine", 1)
     before = file.read_bytes()
@@ -185,7 +185,7 @@ def test_a_study_that_somebody_went_on_with_is_left_alone(tmp_path: Path, study:
 
 
 @pytest.mark.parametrize("text", ["words\n", "", "{}\n", "[1]\n", '{"op_code": 0, "worker_id": "a"}\n'])
-def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_export_is_not_replaced(tmp_path: Path, text: str) -> None:
     file = tmp_path / "o.log"
     file.write_text(text)
     with pytest.raises(FolderError, match="exists, and is no export"):
@@ -193,7 +193,7 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, text: str) 
     assert file.read_text() == text
 
 
-def test_a_sweep_without_trials_is_told(tmp_path: Path) -> None:
+def test_a_sweep_without_trials_is_an_error(tmp_path: Path) -> None:
     folder = exported(tmp_path, events=())
     with pytest.raises(FolderError, match="nothing to export: no trial has been started yet"):
         write_optuna(hpcsweep.load(folder), tmp_path / "o.log")

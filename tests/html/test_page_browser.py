@@ -20,9 +20,8 @@ from hpcsweep.simulation.curves import load_curve
 from hpcsweep.simulation.simulate import simulate
 from hpcsweep.spec import load_spec
 from hpcsweep.views.results import load
-
-from .browser import Browser
-from .folders import ENDED, failed, finished, identity, planned, written
+from tests.html.browser import Browser
+from tests.views.folders import ENDED, failed, finished, identity, planned, written
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 INTERACTIVE_MS = 3000

@@ -26,12 +26,11 @@ from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.html.comparison import comparison_page, sections, verdict
 from hpcsweep.html.sections import Figure, Table, Text
 from hpcsweep.views.comparison import Comparison, Estimate, Pair, compare
-
-from .exported import simulated
-from .folders import identity, planned, written
+from tests.exports.exported import simulated
+from tests.views.folders import identity, planned, written
 
 if TYPE_CHECKING:
-    from .browser import Browser
+    from tests.html.browser import Browser
 
 HOUR = 3600.0
 
@@ -147,7 +146,7 @@ def test_sweeps_that_differ_in_the_seed_alone_are_repeats(tmp_path: Path) -> Non
     assert verdict(pair, minimise=True) == "tpe/fifo is better"
 
 
-def test_a_difference_within_the_spread_of_the_repeats_is_left_open(tmp_path: Path) -> None:
+def test_a_difference_within_the_spread_of_the_repeats_is_undecided(tmp_path: Path) -> None:
     finals = {"random": [1.0, 2.0], "tpe": [0.9, 1.9]}
     folders = [
         sweep(tmp_path / f"{name}{seed}", [value], seed=seed, searcher=name)
@@ -205,7 +204,7 @@ def test_the_larger_value_is_the_better_one_where_it_is_maximised(tmp_path: Path
     assert table.marked == {1}
 
 
-def test_what_makes_sweeps_less_comparable_is_told(tmp_path: Path) -> None:
+def test_notes_say_what_makes_sweeps_less_comparable(tmp_path: Path) -> None:
     a, b = sweep(tmp_path / "a", [0.1]), sweep(tmp_path / "b", [0.1])
     c = sweep(tmp_path / "c", [0.1], at="best")
     assert [note.split(":")[0] for note in compare([a, b, c]).notes] == [
@@ -214,12 +213,12 @@ def test_what_makes_sweeps_less_comparable_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_that_sweeps_were_simulated_is_told(tmp_path: Path) -> None:
+def test_a_note_says_that_sweeps_were_simulated(tmp_path: Path) -> None:
     a, b = sweep(tmp_path / "a", [0.1]), simulated(tmp_path)
     assert f"Simulated, with nothing trained: {b}." in compare([a, b]).notes
 
 
-def test_what_cannot_be_compared_says_which_folder_and_what_to_do(tmp_path: Path) -> None:
+def test_errors_name_the_folder_and_what_to_do(tmp_path: Path) -> None:
     a, b = sweep(tmp_path / "a", [0.1]), sweep(tmp_path / "b", [0.1], mode="max")
     c = sweep(tmp_path / "c", [0.1], metric="error")
     with pytest.raises(SpecError, match="at least two results folders to compare, got 1"):

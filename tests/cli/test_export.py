@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
 from hpcsweep.store.layout import Layout
-from tests.report.exported import exported
+from tests.exports.exported import exported
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("argv", REFUSED)
-def test_what_cannot_be_is_told_with_what_to_do_and_nothing_is_written(here: Path, argv: str) -> None:
+def test_wrong_requests_say_what_to_do_and_write_nothing(here: Path, argv: str) -> None:
     before = sorted(here.rglob("*"))
     result = run("s", *argv.split())
     assert result.stderr == f"hpcsweep: {REFUSED[argv]}\n"
@@ -114,7 +114,7 @@ def test_what_cannot_be_is_told_with_what_to_do_and_nothing_is_written(here: Pat
 
 
 @pytest.mark.parametrize("format_", ["tensorboard", "optuna"])
-def test_a_package_that_is_missing_is_told_with_the_extra_that_brings_it(
+def test_a_missing_package_is_reported_with_its_extra(
     here: Path, format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpcsweep.cli.export.find_spec", lambda name: None)
@@ -127,7 +127,7 @@ def test_a_package_that_is_missing_is_told_with_the_extra_that_brings_it(
 
 
 @pytest.mark.parametrize("format_", ["tensorboard", "optuna"])
-def test_a_sweep_that_has_not_begun_has_nothing_to_show(tmp_path: Path, format_: str) -> None:
+def test_exporting_a_sweep_without_trials_is_an_error(tmp_path: Path, format_: str) -> None:
     folder = exported(tmp_path, events=())
     result = run(str(folder), "--format", format_)
     assert result.exit_code == 2
@@ -156,7 +156,7 @@ def test_output_follows_links_and_writes_into_pipes(here: Path, argv: list[str])
 
 
 @pytest.mark.parametrize("argv", OUTPUTS.values(), ids=OUTPUTS)
-def test_a_dash_is_standard_output_and_nothing_else_comes_there(here: Path, argv: list[str]) -> None:
+def test_a_dash_writes_to_standard_output_alone(here: Path, argv: list[str]) -> None:
     whole = CliRunner().invoke(app, [*argv, "--output", "file"])
     piped = CliRunner().invoke(app, [*argv, "--output", "-"])
     assert (whole.exit_code, piped.exit_code) == (0, 0)
@@ -166,7 +166,7 @@ def test_a_dash_is_standard_output_and_nothing_else_comes_there(here: Path, argv
 
 
 @pytest.mark.parametrize("argv", [["export", "s", "--table", "metrics"], ["report", "s"]])
-def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_there(here: Path, argv: list[str]) -> None:
+def test_an_unreadable_file_is_named_and_the_rest_is_shown(here: Path, argv: list[str]) -> None:
     trial = Layout(here / "s").trial(0)
     file = trial.root / "metrics-0.9.0.jsonl"
     os.mkfifo(file)

@@ -122,7 +122,7 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
+def test_status_shows_everything_that_blocks_a_detached_sweep(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = written(tmp_path / "a sweep", TROUBLED, spec="budget: {gpu_hours: 20}\n")
@@ -150,7 +150,7 @@ def test_all_that_stands_in_the_way_of_a_detached_sweep_is_told(
     ]
 
 
-def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_json_of_a_blocked_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path / "s", TROUBLED, spec="budget: {gpu_hours: 20}\n")
     status(folder, json=True)
     assert json.loads(capsys.readouterr().out) == {
@@ -240,7 +240,7 @@ def test_a_paused_sweep_says_why_and_how_to_go_on(tmp_path: Path, capsys: pytest
     ]
 
 
-def test_an_undisturbed_sweep_tells_nothing_of_that(
+def test_status_of_an_undisturbed_sweep_has_no_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert told(written(tmp_path / "s", BEGUN, spec="budget: {trials: 9}\n"), capsys) == [
@@ -253,7 +253,7 @@ def test_an_undisturbed_sweep_tells_nothing_of_that(
     ]
 
 
-def test_the_newest_few_are_listed_without_those_that_nobody_need_look_into(
+def test_only_the_newest_failures_and_unexpected_interruptions_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events: list[AnyEvent] = [STARTED, *(TrialCreated(t, {"x": 0.0}, 0, 1) for t in range(20))]
@@ -297,7 +297,7 @@ def driven(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return lines[1 : lines.index("bracket 0: 1/9x3")]
 
 
-def test_a_detached_sweep_of_which_no_job_lives_is_driven_by_nobody(
+def test_a_detached_sweep_without_jobs_has_no_driver(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
     folder = written(tmp_path / "s", DETACHED)
@@ -319,7 +319,7 @@ def test_a_detached_sweep_of_which_no_job_lives_is_driven_by_nobody(
     assert json.loads(capsys.readouterr().out)["liveness"]["driven"] is False
 
 
-def test_a_tick_job_under_a_new_id_is_known_by_its_name_and_a_renamed_array_by_its_id(
+def test_jobs_are_recognised_by_name_folder_or_id(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
     folder = written(tmp_path / "s", DETACHED)
@@ -332,7 +332,7 @@ def test_a_tick_job_under_a_new_id_is_known_by_its_name_and_a_renamed_array_by_i
     assert driven(folder, capsys) == [jobs, "no tick job is in the queue: its tasks drive it as they end"]
 
 
-def test_ticks_that_fail_are_told_of_until_one_works_again(
+def test_failing_ticks_are_reported_until_one_works_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
     folder = written(tmp_path / "s", DETACHED)
@@ -356,7 +356,7 @@ def test_ticks_that_fail_are_told_of_until_one_works_again(
     assert driven(folder, capsys) == [jobs]
 
 
-def test_a_queue_that_does_not_answer_is_told_of_and_nothing_concluded(
+def test_an_unavailable_queue_is_reported_and_nothing_concluded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
     folder = written(tmp_path / "s", DETACHED)
@@ -369,7 +369,7 @@ def test_a_queue_that_does_not_answer_is_told_of_and_nothing_concluded(
     assert json.loads(capsys.readouterr().out)["liveness"]["driven"] is None
 
 
-def test_a_sweep_whose_launch_is_gone_tells_that_its_arrays_train_on(
+def test_a_sweep_without_driver_says_that_its_arrays_continue(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], queue: list[tuple[str, ...] | str]
 ) -> None:
     folder = written(tmp_path / "s", BEGUN)
@@ -380,9 +380,7 @@ def test_a_sweep_whose_launch_is_gone_tells_that_its_arrays_train_on(
     ]
 
 
-def test_a_driver_without_a_sign_of_life_is_told_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_silent_driver_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(tmp_path / "s")
     journal = Journal.open(layout)
     journal.commit(BEGUN)
@@ -397,7 +395,7 @@ def test_a_driver_without_a_sign_of_life_is_told_of(
 # --------------------------------------------------------------------------- clocks
 
 
-def test_nodes_whose_clocks_are_off_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nodes_with_skewed_clocks_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(trial: int, node: str, started: float) -> RunFinished:
         done = Outcome.COMPLETED
         return RunFinished(trial, 0, done, 0.5, 3, batch="a", seconds=60.0, started=started, node=node)

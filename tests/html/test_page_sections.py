@@ -27,8 +27,17 @@ from hpcsweep.html.attempts import failures, gpu_time, gpu_time_breakdown, queue
 from hpcsweep.html.page import page
 from hpcsweep.html.sections import Block, Figure, KeyValues, Section, Table, Text
 from hpcsweep.html.summary import summary
-
-from .folders import ENDED, TROUBLED, created, failed, finished, identity, interrupted, planned, written
+from tests.views.folders import (
+    ENDED,
+    TROUBLED,
+    created,
+    failed,
+    finished,
+    identity,
+    interrupted,
+    planned,
+    written,
+)
 
 STARTED = SweepStarted("cafe01", "lr", 50.0, identity())
 #: A sweep at every stage: nothing yet, a start, trials in the queue, no value, no end, an end.
@@ -55,7 +64,7 @@ def facts(section: Section, nth: int = 0) -> dict[str, str]:
 # --------------------------------------------------------------------------- summary
 
 
-def test_the_summary_tells_how_the_sweep_stands_and_how_to_train_its_best_again(tmp_path: Path) -> None:
+def test_the_summary_has_the_state_and_how_to_retrain_the_best(tmp_path: Path) -> None:
     folder = tmp_path / "it's here"
     results = written(folder, [*TROUBLED, ENDED])
     (folder / "sweep.yaml").write_text("budget: {gpu_hours: 40}\n")
@@ -101,7 +110,7 @@ def test_the_summary_counts_configurations_against_the_budget(tmp_path: Path) ->
     assert trials("clones", [STARTED, *created(2), clone]) == "3, 2 of 4 configurations"
 
 
-def test_a_sweep_that_ended_without_a_value_awaits_none(tmp_path: Path) -> None:
+def test_an_ended_sweep_without_a_value_does_not_say_yet(tmp_path: Path) -> None:
     events = [STARTED, *created(1), *planned("a", (0, 0)), failed(0, "odd"), ENDED]
     assert facts(summary(written(tmp_path / "r", events)))["Best loss"] == "no value"
 
@@ -131,7 +140,7 @@ def test_the_summary_warns_of_what_stopped_a_sweep_and_of_a_refusal(tmp_path: Pa
 # --------------------------------------------------------------------------- failures
 
 
-def test_failures_are_told_by_kind_by_node_and_in_their_own_words(tmp_path: Path) -> None:
+def test_failures_are_counted_by_kind_and_node_with_their_messages(tmp_path: Path) -> None:
     section = failures(written(tmp_path / "r", TROUBLED))
     told = "3 attempts of 6 (50%) failed or were interrupted; 1 run failed for good. "
     assert block(section, Text).text.startswith(told)
@@ -177,7 +186,7 @@ def test_a_sweep_in_which_all_went_well_says_so(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- GPU time
 
 
-def test_gpu_time_is_put_down_to_what_it_was_spent_on(tmp_path: Path) -> None:
+def test_gpu_time_is_split_by_what_it_was_spent_on(tmp_path: Path) -> None:
     results = written(tmp_path / "r", TROUBLED)
     spent = gpu_time_breakdown(results, gpus=True)
     # Of the preempted attempt 6 of 8 steps were kept; of the one on the lost node, none.
@@ -208,12 +217,12 @@ def test_a_run_that_failed_in_the_end_makes_all_its_attempts_failed_time(tmp_pat
     }
 
 
-def test_lost_time_of_every_ending_that_is_not_well_has_a_name() -> None:
+def test_every_bad_ending_names_its_lost_time() -> None:
     for ending in [*Outcome, *Interruption]:
         assert bool(FACTS[ending].lost_time) is not FACTS[ending].ended_well
 
 
-def test_waits_are_from_submission_to_the_first_start_of_each_task(tmp_path: Path) -> None:
+def test_queue_waits_are_from_submission_to_the_first_start_of_each_task(tmp_path: Path) -> None:
     events = [STARTED, *created(4), *planned("a", (0, 0), (1, 0), (2, 0), (3, 0))]
     events += [
         finished(0, started=170.0),

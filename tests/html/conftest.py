@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .browser import Browser
+    from tests.html.browser import Browser
 
 #: `required` turns a missing Chromium into a failure, `off` skips without looking.
 SWITCH = "HPCSWEEP_TEST_BROWSER"
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """The session's browser."""
-    from .browser import missing, started
+    from tests.html.browser import missing, started
 
     switch = os.environ.get(SWITCH, "")
     if switch == "off":

@@ -23,8 +23,7 @@ from hpcsweep.html.sections import Block, Figure, Section, Table
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.results import Results
-
-from .folders import written
+from tests.views.folders import written
 
 #: When each sweep began.
 BEGAN = 1000.0

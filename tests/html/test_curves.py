@@ -11,8 +11,7 @@ import numpy as np
 from hpcsweep.core.events import Outcome
 from hpcsweep.html.curves import MOST_CURVES, MOST_POINTS, curves
 from hpcsweep.views.results import Results
-
-from .by_hand import ENDED, HALVING, Ran, figure, report, sweep, trace
+from tests.html.hand_made_sweeps import ENDED, HALVING, Ran, figure, report, sweep, trace
 
 
 def stretches(found: dict[str, Any]) -> list[list[tuple[int, float, float]]]:
@@ -38,7 +37,7 @@ def halving(folder: Path) -> Results:
     return results
 
 
-def test_each_stretch_tells_whether_its_trial_went_on_from_its_end(tmp_path: Path) -> None:
+def test_each_stretch_shows_whether_its_trial_was_promoted_at_its_end(tmp_path: Path) -> None:
     found = figure(curves(halving(tmp_path / "r")))
     went_on, dropped = trace(found, "went on"), trace(found, "dropped")
     first, second = stretches(went_on)
@@ -65,7 +64,7 @@ def test_rungs_are_marked_and_what_is_not_finite_is_left_out(tmp_path: Path) -> 
     assert found.summary.startswith("The best, trial 1, went from 0.5 at step 1 to 0.1 at step 9.")
 
 
-def test_failed_stopped_and_running_ones_are_told_apart(tmp_path: Path) -> None:
+def test_failed_stopped_and_running_trials_differ_in_style(tmp_path: Path) -> None:
     runs = [
         Ran(0, 9, None),
         Ran(1, 9, 0.5, outcome=Outcome.STOPPED, step=2),
@@ -132,7 +131,7 @@ def test_brackets_are_chosen_from_a_list_and_the_best_curve_stays(tmp_path: Path
     assert {int(trial) for line in seen[:-1] for trial in line["customdata"]} == {1}
 
 
-def test_the_places_of_a_population_are_one_group(tmp_path: Path) -> None:
+def test_the_members_of_a_population_are_one_group(tmp_path: Path) -> None:
     runs = [Ran(trial, 2, 0.5 + trial, bracket=trial) for trial in range(12)]
     runs += [Ran(trial, 4, 0.2 + trial, bracket=trial) for trial in range(12)]
     found = figure(curves(sweep(tmp_path / "r", runs, scheduler={"name": "pbt", "max_resource": 4})))

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from hpcsweep.html.pareto import MOST_POINTS, MOST_ROWS, guess_direction, non_dominated, pareto
 from hpcsweep.views.results import Results
-
-from .by_hand import ENDED, Ran, figure, report, sweep, table, trace
+from tests.html.hand_made_sweeps import ENDED, Ran, figure, report, sweep, table, trace
 
 
 @given(st.integers(1, 4).flatmap(lambda d: st.lists(st.lists(st.integers(0, 3), min_size=d, max_size=d))))
-def test_the_front_is_what_no_other_beats(rows: list[list[int]]) -> None:
+def test_the_front_is_what_no_point_dominates(rows: list[list[int]]) -> None:
     def beats(a: list[int], b: list[int]) -> bool:
         return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
@@ -40,7 +39,7 @@ def test_the_front_is_what_no_other_beats(rows: list[list[int]]) -> None:
         ("space", "min"),
     ],
 )
-def test_the_good_end_of_a_metric_is_judged_by_its_name(name: str, mode: str) -> None:
+def test_directions_are_guessed_from_metric_names(name: str, mode: str) -> None:
     assert guess_direction(name) == mode
 
 
@@ -61,7 +60,7 @@ ROWS = [
 ]
 
 
-def test_the_front_joins_those_that_none_beats_at_their_last_reports(tmp_path: Path) -> None:
+def test_the_front_joins_pareto_optimal_trials_at_their_last_reports(tmp_path: Path) -> None:
     found = figure(pareto(measured(tmp_path / "r", ROWS)))
     against_ms, front_ms, against_acc, front_acc = found.traces
     assert front_ms["customdata"].tolist() == [[0, 9], [1, 9]]
@@ -76,7 +75,7 @@ def test_the_front_joins_those_that_none_beats_at_their_last_reports(tmp_path: P
     )
 
 
-def test_the_table_lists_all_fronts_and_marks_who_is_not_beaten_in_all_metrics(tmp_path: Path) -> None:
+def test_the_table_lists_all_fronts_and_marks_trials_optimal_in_all_metrics(tmp_path: Path) -> None:
     found = table(pareto(measured(tmp_path / "r", ROWS)))
     assert list(found.columns) == ["trial", "step", "loss", "ms", "acc"]
     assert found.rows == [
@@ -109,7 +108,7 @@ def test_the_report_of_the_highest_rung_counts(tmp_path: Path) -> None:
     assert table(pareto(results)).rows == [[0, 3, 0.3, 5.0], [1, 1, 0.4, 3.0]]
 
 
-def test_one_metric_or_one_that_never_changes_is_no_trade_off(tmp_path: Path) -> None:
+def test_a_single_or_constant_metric_has_no_section(tmp_path: Path) -> None:
     assert pareto(measured(tmp_path / "one", [{"loss": 0.1}, {"loss": 0.2}])) is None
     assert pareto(measured(tmp_path / "same", [{"loss": 0.1, "gb": 4}, {"loss": 0.2, "gb": 4}])) is None
     assert pareto(sweep(tmp_path / "empty", [])) is None
@@ -117,7 +116,7 @@ def test_one_metric_or_one_that_never_changes_is_no_trade_off(tmp_path: Path) ->
     assert pareto(measured(tmp_path / "nan", nan)) is None
 
 
-def test_many_trials_are_thinned_and_long_fronts_are_cut_and_both_is_said(tmp_path: Path) -> None:
+def test_the_caption_says_that_trials_are_subsampled_and_fronts_are_cut(tmp_path: Path) -> None:
     count = MOST_POINTS + 100
     rows = [{"loss": 1.0 + trial, "ms": float(count - trial)} for trial in range(count)]
     section = pareto(measured(tmp_path / "r", rows))
@@ -148,7 +147,7 @@ def test_the_front_is_of_means_over_repeats(tmp_path: Path) -> None:
     assert "the mean over the repeats of a configuration" in found.caption
 
 
-def test_what_a_failed_run_reported_is_on_no_front(tmp_path: Path) -> None:
+def test_reports_of_failed_runs_are_on_no_front(tmp_path: Path) -> None:
     results = sweep(tmp_path / "r", [Ran(0, 1, 0.5), Ran(1, 1, 0.4), Ran(0, 3, None), Ran(2, 1, None)])
     report(results, 0, 0, {1: {"loss": 0.5, "time": 3.0}})
     report(results, 1, 0, {1: {"loss": 0.4, "time": 4.0}})
