@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"cluster", "core", "errors", "store"},
     "views": {"core", "errors", "schedulers", "store"},
     "html": {"core", "errors", "schedulers", "store", "views"},
-    "exports": {"core", "errors", "store", "views"},
+    "exports": {"core", "errors", "searchers", "store", "views"},
     "driver": {"core", "errors", "store"},
     "spec": {"cluster", "core", "errors", "options", "plugins", "schedulers", "searchers", "store", "worker"},
     "session": {

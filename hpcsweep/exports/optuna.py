@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpcsweep.core.models import RunStatus
-from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, Ordinal
+from hpcsweep.core.space import Choice, Ordinal
 from hpcsweep.errors import FolderError
 from hpcsweep.exports.timeline import TrialTimeline, labels, printable, stories
+from hpcsweep.searchers import optuna_study
 from hpcsweep.store.files import is_stdout, write_output
 from hpcsweep.views.folder import SIMULATION
 
@@ -59,7 +58,7 @@ def write_optuna(results: Results, file: Path) -> int:
             "remove it, or give another file with --output"
         )
     memory = _Memory()
-    with _quiet():
+    with optuna_study.quiet():
         study = optuna.create_study(
             storage=JournalStorage(memory),
             study_name=results.name,
@@ -92,39 +91,16 @@ def _is_ours(file: Path) -> bool:
         return False
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Meanwhile Optuna logs errors only, and does not warn that names of metrics are experimental."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
-
-
 # --------------------------------------------------------------------------- parameters
 
 
 def distributions(results: Results) -> dict[str, BaseDistribution]:
-    """Of all parameters that are not constants, with their true values."""
-    return {p.name: _distribution(p.domain) for p in results.space.columns}
-
-
-def _distribution(domain: Domain) -> BaseDistribution:
-    match domain:
-        case Float(low, high, log, step):
-            return FloatDistribution(low, high if step is None else domain.nearest(high), log=log, step=step)
-        case Int(low, high, log, step):
-            return IntDistribution(low, domain.nearest(high), log=log, step=step or 1)
-        case Ordinal(values) | Choice(values):
-            return CategoricalDistribution(tuple(map(_plain, values)))
-        case Constant():
-            raise AssertionError("a constant is no column")
-        case _:
-            assert_never(domain)
+    """Of all parameters that are not constants, with their true values, those of lists too."""
+    found = optuna_study.distributions(results.space)
+    for parameter in results.space.columns:
+        if isinstance(parameter.domain, Ordinal | Choice):
+            found[parameter.name] = CategoricalDistribution(tuple(map(_plain, parameter.domain.values)))
+    return found
 
 
 def _plain(value: Any) -> Any:

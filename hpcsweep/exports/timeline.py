@@ -15,33 +15,21 @@ if TYPE_CHECKING:
 
 
 class Report(NamedTuple):
-    """What was reported at one step; metrics that were not, and those that are NaN, are absent.
-
-    Attributes:
-        at: Unix time, between the run's beginning and its end in proportion to the steps: training
-            code reports no times.
-    """
+    """What was reported at one step; metrics that were not, and those that are NaN, are absent."""
 
     step: int
-    at: float
+    at: float  # Unix time, interpolated between the run's start and end: training reports no times
     metrics: dict[str, float]
 
 
 class TrialTimeline(NamedTuple):
-    """One trial from its first start to its last ending.
-
-    Attributes:
-        began: Unix time; while nothing of it has ended, that of its submission.
-        ended: None while a run of it waits or is under way.
-        reports: By step, each step once: where several rungs went through it, the highest counts.
-        values: The objective at the end of each run that gave a value: resource, Unix time, value.
-    """
+    """One trial from its first start to its last ending."""
 
     trial: Trial
-    began: float
-    ended: float | None
-    reports: list[Report]
-    values: list[tuple[int, float, float]]
+    began: float  # Unix time; while nothing of it has ended, that of its submission
+    ended: float | None  # None while a run of it waits or is under way
+    reports: list[Report]  # each step once: where several rungs went through it, the highest counts
+    values: list[tuple[int, float, float]]  # resource, Unix time and value of each run that gave one
 
 
 class _Span(NamedTuple):

@@ -23,28 +23,30 @@ _SPAN: Final = 10.0
 _Cells: TypeAlias = Sequence[str | int | float | None]
 
 
-def comparison_page(found: Comparison) -> str:
+def comparison_page(comparison: Comparison) -> str:
     """The whole page as HTML."""
-    return render(f"{len(found.sweeps)} sweeps compared by {found.metric}", sections(found))
+    return render(f"{len(comparison.sweeps)} sweeps compared by {comparison.metric}", sections(comparison))
 
 
-def sections(found: Comparison) -> list[Section]:
+def sections(comparison: Comparison) -> list[Section]:
     """Sweeps, best values over cost and time, differences."""
     return [
-        Section("sweeps", "Sweeps", [*(Text(note, "warning") for note in found.notes), *_tables(found)]),
-        Section("progress", "Best value over cost and time", _figures(found)),
-        Section("equal-cost", f"At equal {found.unit}", _equal(found)),
+        Section(
+            "sweeps", "Sweeps", [*(Text(note, "warning") for note in comparison.notes), *_tables(comparison)]
+        ),
+        Section("progress", "Best value over cost and time", _figures(comparison)),
+        Section("equal-cost", f"At equal {comparison.unit}", _equal(comparison)),
     ]
 
 
 # ---------------------------------------------------------------------- tables
 
 
-def _tables(found: Comparison) -> list[Table]:
+def _tables(comparison: Comparison) -> list[Table]:
     rows: list[_Cells] = []
     configs: list[_Cells] = []
-    repeats = any(sweep.error is not None for sweep in found.sweeps)
-    for group in found.groups:
+    repeats = any(sweep.error is not None for sweep in comparison.sweeps)
+    for group in comparison.groups:
         for sweep in group.sweeps:
             rows.append([group.label, *_row(sweep, repeats=repeats)])
             if sweep.best:
@@ -52,15 +54,15 @@ def _tables(found: Comparison) -> list[Table]:
                 configs.append([sweep.label, config])
     error = ["± standard error"] if repeats else []
     columns = ["sweep", "folder", "searcher", "scheduler", "seed", "state", "trials"]
-    columns += [f"best {found.metric}", *error, "at", found.unit, "hours"]
+    columns += [f"best {comparison.metric}", *error, "at", comparison.unit, "hours"]
     caption = (
-        f"Each sweep with its best (the {'smallest' if found.minimise else 'largest'}) {found.metric} and "
-        "its resource. Hours are from start to end, pauses excluded."
+        f"Each sweep with its best (the {'smallest' if comparison.minimise else 'largest'}) "
+        f"{comparison.metric} and its resource. Hours are from start to end, pauses excluded."
     )
     if repeats:
         caption += " The standard error is over the repeats of the best configuration."
     return [
-        Table(columns, rows, caption, _best_rows(found)),
+        Table(columns, rows, caption, _best_rows(comparison)),
         Table(["folder", "configuration"], configs, "The best configuration of each sweep."),
     ]
 
@@ -73,42 +75,42 @@ def _row(sweep: SweepSummary, *, repeats: bool) -> list[str | int | float | None
     return [*about, best.get("value"), *error, best.get("resource"), *cost]
 
 
-def _best_rows(found: Comparison) -> frozenset[int]:
+def _best_rows(comparison: Comparison) -> frozenset[int]:
     """Where the best value of all is."""
-    values = {at: sweep.best["value"] for at, sweep in enumerate(found.sweeps) if sweep.best}
-    best = (min if found.minimise else max)(values.values(), default=None)
+    values = {at: sweep.best["value"] for at, sweep in enumerate(comparison.sweeps) if sweep.best}
+    best = (min if comparison.minimise else max)(values.values(), default=None)
     return frozenset(at for at, value in values.items() if value == best)
 
 
-def _equal(found: Comparison) -> list[Table | Text]:
-    if not found.budgets:
+def _equal(comparison: Comparison) -> list[Table | Text]:
+    if not comparison.budgets:
         return [Text("One of the sweeps has cost nothing so far: there is no equal cost to compare at.")]
-    heads = [f"{short(hours)} {found.unit}" for hours in found.budgets]
+    heads = [f"{short(hours)} {comparison.unit}" for hours in comparison.budgets]
     rows: list[_Cells] = [
         [group.label, len(group.sweeps), *(estimate_text(value) for value in group.values)]
-        for group in found.groups
+        for group in comparison.groups
     ]
     table = Table(
         ["sweep", "repeats", *heads],
         rows,
-        f"The best {found.metric} so far at equal cost, up to the total of the cheapest sweep. For sweeps "
-        f"that differ only in the seed: their mean, its {CONFIDENCE:.0%} interval by Student's t, and the "
-        "median.",
+        f"The best {comparison.metric} so far at equal cost, up to the total of the cheapest sweep. For "
+        f"sweeps that differ only in the seed: their mean, its {CONFIDENCE:.0%} interval by Student's t, and "
+        "the median.",
     )
-    return [table, *_differences(found)]
+    return [table, *_differences(comparison)]
 
 
-def _differences(found: Comparison) -> list[Table | Text]:
-    if not found.pairs:
+def _differences(comparison: Comparison) -> list[Table | Text]:
+    if not comparison.pairs:
         return []
     rows: list[_Cells] = [
-        [pair_text(pair), *_difference(pair, minimise=found.minimise)] for pair in found.pairs
+        [pair_text(pair), *_difference(pair, minimise=comparison.minimise)] for pair in comparison.pairs
     ]
     return [
         Table(
-            ["pair", f"difference in {found.metric}", f"{CONFIDENCE:.0%} interval", "result"],
+            ["pair", f"difference in {comparison.metric}", f"{CONFIDENCE:.0%} interval", "result"],
             rows,
-            f"Means at {short(found.budgets[-1])} {found.unit}, the first minus the second; "
+            f"Means at {short(comparison.budgets[-1])} {comparison.unit}, the first minus the second; "
             "intervals by Welch's t, not corrected for the number of pairs.",
         )
     ]
@@ -150,38 +152,42 @@ def short(value: float) -> str:
 # ---------------------------------------------------------------------- figures
 
 
-def _figures(found: Comparison) -> list[Figure | Text]:
-    if not any(len(sweep.curve.value) for sweep in found.sweeps):
+def _figures(comparison: Comparison) -> list[Figure | Text]:
+    if not any(len(sweep.curve.value) for sweep in comparison.sweeps):
         return [Text("No sweep has a value yet.")]
-    return [_figure(found, "cost", found.unit), _figure(found, "time", "hours since the start")]
+    return [
+        _figure(comparison, "cost", comparison.unit),
+        _figure(comparison, "time", "hours since the start"),
+    ]
 
 
-def _figure(found: Comparison, axis: Axis, title: str) -> Figure:
-    values = np.concatenate([sweep.curve.value for sweep in found.sweeps])
-    traces = [trace for index, group in enumerate(found.groups) for trace in _lines(group, axis, index)]
-    scale, note = _scale(found, values)
+def _figure(comparison: Comparison, axis: Axis, title: str) -> Figure:
+    values = np.concatenate([sweep.curve.value for sweep in comparison.sweeps])
+    traces = [trace for index, group in enumerate(comparison.groups) for trace in _lines(group, axis, index)]
+    scale, note = _scale(comparison, values)
     layout = {
         "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
         "yaxis": scale,
         "legend": LEGEND_BELOW,
     }
-    repeated = any(len(group.sweeps) > 1 for group in found.groups)
+    repeated = any(len(group.sweeps) > 1 for group in comparison.groups)
     bands = " Repeats are shown as their median in the band of their quartiles." if repeated else ""
     return Figure(
         f"best-over-{axis}",
         traces,
         layout,
-        f"The best {found.metric} so far over {title}.{bands} A sweep that has ended keeps its value.{note}",
-        "; ".join(_summary(group, axis, title) for group in found.groups),
+        f"The best {comparison.metric} so far over {title}.{bands} A sweep that has ended keeps its value."
+        f"{note}",
+        "; ".join(_summary(group, axis, title) for group in comparison.groups),
     )
 
 
-def _scale(found: Comparison, values: Floats) -> tuple[dict[str, Any], str]:
+def _scale(comparison: Comparison, values: Floats) -> tuple[dict[str, Any], str]:
     """The axis of the values, and a note on outliers."""
-    title = f"best {found.metric} so far"
+    title = f"best {comparison.metric} so far"
     if values.min() > 0 and values.max() >= _SPAN * values.min():
         return {"title": {"text": title}, "type": "log", "exponentformat": "power"}, ""
-    axis = value_axis(title, values, minimise=found.minimise)
+    axis = value_axis(title, values, minimise=comparison.minimise)
     return axis.layout, axis.note
 
 

@@ -141,16 +141,9 @@ def smooth(
 ) -> Floats:
     """Weighted means of the values with a Gaussian kernel (Nadaraya, Watson, 1964), within their range.
 
-    Args:
-        at: Where the values are, `(n, 2)`.
-        values: `(n,)`.
-        grid: Where the means are wanted: along the first axis `(a,)`, and along the second `(b,)`.
-        width: Of the kernel along each axis `(2,)`.
-        failed: Where trials failed, `(m, 2)`.
-        others: Where trials have a value that is not among these, `(k, 2)`.
-
-    Returns:
-        `(b, a)`; NaN far from all of `at`, and where those that failed weigh more than all others.
+    Of `values` `(n,)` at `at` `(n, 2)`, wanted along the first axis of the grid `(a,)` and the second `(b,)`:
+    `(b, a)`, NaN far from all of `at`, and where those that failed weigh more than all others, which have
+    a value that is not among these.
     """
     across, up = _kernels(at, grid, width)
     weights = up @ across.T

@@ -15,13 +15,13 @@ from hpcsweep.html.plotting import (
     LEGEND_ABOVE,
     Dimension,
     ValueAxis,
+    axis_menu,
     colour_bar,
     crosses,
     dimensions,
     error_bars,
     jitter,
     markers,
-    menu,
     noun,
     ring,
     subsample,
@@ -101,12 +101,8 @@ def _slices_caption(
 def _slices_layout(
     results: Results, parameters: list[Dimension], axis: ValueAxis, *, failed: bool
 ) -> dict[str, Any]:
-    buttons = []
-    for index, parameter in enumerate(parameters):
-        visible = [owner == index for owner in range(len(parameters)) for _ in range(3 if failed else 2)]
-        changes = {f"xaxis.{key}": value for key, value in parameter.axis.items()}
-        buttons.append({"label": parameter.name, "method": "update", "args": [{"visible": visible}, changes]})
-    menus = [menu("Parameter", buttons)] if len(buttons) > 1 else []
+    axes = {parameter.name: parameter.axis for parameter in parameters}
+    menus = axis_menu("Parameter", axes, traces=3 if failed else 2)
     layout: dict[str, Any] = {
         "xaxis": unflatten(parameters[0].axis),
         "yaxis": axis.layout,

@@ -17,10 +17,10 @@ from hpcsweep.core.text import plural
 from hpcsweep.html.plotting import (
     HOVER,
     LEGEND_BELOW,
+    axis_menu,
     drawn_text,
     error_bars,
     markers,
-    menu,
     noun,
     subsample,
     unflatten,
@@ -109,12 +109,6 @@ def _figure(
                 style = {"color": "@1/0.5", "thickness": 1, "width": 3}
                 pair[-1][key] = error_bars(front[column].to_numpy(dtype=float), low, high, **style)
         traces += [trace | {"visible": name == first} for trace in pair]
-    buttons = []
-    for name in fronts:
-        visible = [other == name for other in fronts for _ in range(2)]
-        changes = {f"xaxis.{key}": value for key, value in axes[name].items()}
-        buttons.append({"label": name, "method": "update", "args": [{"visible": visible}, changes]})
-    menus = [menu("Metric", buttons)] if len(buttons) > 1 else []
     what = noun(results.folder.state)
     mean = "" if reports.low is None else ", the mean over the repeats of a configuration"
     directions = ", ".join(
@@ -128,7 +122,7 @@ def _figure(
             "yaxis": objective.layout,
             "legend": LEGEND_BELOW,
             "hovermode": "closest",
-            "updatemenus": [*menus, *objective.menus],
+            "updatemenus": [*axis_menu("Metric", axes, traces=2), *objective.menus],
         },
         f"{metric} against another metric, at each trial's last report{mean}; the line joins the "
         f"Pareto-optimal {what}s.{drawn_text(drawn, total, f'{what}s')} "
@@ -196,51 +190,21 @@ def _summary(results: Results, fronts: Mapping[str, pd.DataFrame]) -> str:
 
 Mode: TypeAlias = Literal["min", "max"]
 
-#: Words in the name of a metric that is maximised ...
-_MAXIMISED: Final = frozenset(
-    (
-        "acc",
-        "accuracy",
-        "ap",
-        "auc",
-        "auprc",
-        "auroc",
-        "bleu",
-        "dice",
-        "f1",
-        "fps",
-        "iou",
-        "kappa",
-        "map",
-        "mcc",
-        "miou",
-        "ndcg",
-        "precision",
-        "psnr",
-        "r2",
-        "recall",
-        "return",
-        "reward",
-        "rouge",
-        "score",
-        "sensitivity",
-        "specificity",
-        "speedup",
-        "ssim",
-        "success",
-        "throughput",
-        "top1",
-        "top5",
-    )
+#: Words in the name of a metric that is maximised, ...
+_MAXIMISED: Final = re.compile(
+    "acc|accuracy|ap|auc|auprc|auroc|bleu|dice|f1|fps|iou|kappa|map|"
+    "mcc|miou|ndcg|precision|psnr|r2|recall|return|reward|rouge|score|"
+    "sensitivity|specificity|speedup|ssim|success|throughput|top1|top5"
 )
 #: ... unless one of these is in it as well.
-_MINIMISED: Final = frozenset(("err", "error", "loss", "cost", "regret"))
+_MINIMISED: Final = re.compile("err|error|loss|cost|regret")
 
 
 def guess_direction(name: str) -> Mode:
     """Whether a metric of this name is minimised or maximised."""
-    words = set(re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
-    return "max" if words & _MAXIMISED and not words & _MINIMISED else "min"
+    parts = re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
+    maximised, minimised = (any(map(words.fullmatch, parts)) for words in (_MAXIMISED, _MINIMISED))
+    return "max" if maximised and not minimised else "min"
 
 
 def non_dominated(points: Floats) -> NDArray[np.bool_]:
@@ -263,10 +227,8 @@ def non_dominated(points: Floats) -> NDArray[np.bool_]:
 class LastReports(NamedTuple):
     """The last report of each trial, or of each configuration by its first trial: the means over its repeats.
 
-    Attributes:
-        means: Columns trial, step and the metrics; NaN where a value is not finite.
-        low: The least of the values that the means are of, by trial; None without repeats.
-        high: The largest.
+    Columns are trial, step and the metrics, NaN where a value is not finite. With repeats, the means are of
+    values from `low` to `high`.
     """
 
     means: pd.DataFrame
@@ -275,11 +237,7 @@ class LastReports(NamedTuple):
 
 
 def last_reports(results: Results) -> LastReports:
-    """Of each trial the last report at its highest rung that did not fail.
-
-    Where each configuration is trained several times, the mean over its repeats at the rung of its
-    newest value.
-    """
+    """Of each trial at its highest rung that did not fail; of repeats the mean at the newest value's."""
     state = results.folder.state
     metrics = results.metrics.sort_values(["trial", "rung", "step"], kind="stable", ignore_index=True)
     failed = {run.id for trial in state.trials for run in trial.runs if run.status is RunStatus.FAILED}

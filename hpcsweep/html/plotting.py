@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -89,6 +89,16 @@ def _scales(*, active: int) -> dict[str, Any]:
 def menu(name: str, buttons: Sequence[dict[str, Any]], *, active: int = 0) -> dict[str, Any]:
     """A choice above the figure, for `layout.updatemenus`."""
     return {"name": name, "buttons": list(buttons), "active": active}
+
+
+def axis_menu(name: str, axes: Mapping[str, dict[str, Any]], *, traces: int) -> list[dict[str, Any]]:
+    """A choice among x axes, each with so many traces of its own; empty where there is only one."""
+    buttons = []
+    for chosen, axis in axes.items():
+        visible = [other == chosen for other in axes for _ in range(traces)]
+        changes = {f"xaxis.{key}": value for key, value in axis.items()}
+        buttons.append({"label": chosen, "method": "update", "args": [{"visible": visible}, changes]})
+    return [menu(name, buttons)] if len(buttons) > 1 else []
 
 
 def colour_bar(

@@ -146,29 +146,19 @@ def provenance(results: Results) -> Section | None:
     blocks: list[Block] = []
     differences = list(dict.fromkeys(line for record in records for line in changes(first, record)))
     if differences:
-        blocks.append(
-            Text(
-                "Later launches differ from the first: values of earlier and later runs may not be "
-                f"comparable: {'; '.join(differences[:MOST_LISTED])}"
-                + ("; and more, see below." if len(differences) > MOST_LISTED else "."),
-                "warning",
-            )
+        more = "; and more, see below" if len(differences) > MOST_LISTED else ""
+        text = (
+            "Later launches differ from the first: values of earlier and later runs may not be "
+            f"comparable: {'; '.join(differences[:MOST_LISTED])}{more}."
         )
+        blocks.append(Text(text, "warning"))
     blocks += [KeyValues([row for row in rows if row[1]]), Text(shell_join(first["argv"]), "code")]
     if len(records) > 1:
-        blocks.append(
-            Table(
-                ["Launched", "By", "Code", "Differs from the first in"],
-                [
-                    [
-                        timestamp(record["at"]),
-                        f"{record['user']} on {record['host']}",
-                        code_line(record),
-                        "; ".join(changes(first, record)),
-                    ]
-                    for record in records
-                ],
-                "Launches that differ from the one before in command line, spec, code or packages.",
-            )
-        )
+        columns = ["Launched", "By", "Code", "Differs from the first in"]
+        launches = [
+            [timestamp(r["at"]), f"{r['user']} on {r['host']}", code_line(r), "; ".join(changes(first, r))]
+            for r in records
+        ]
+        caption = "Launches that differ from the one before in command line, spec, code or packages."
+        blocks.append(Table(columns, launches, caption))
     return Section("provenance", "Provenance", blocks)

@@ -80,12 +80,10 @@ class ResultsFolder:
 
     @property
     def events(self) -> Sequence[AnyEvent]:
-        """All that the journal holds."""
         return self.journal.events
 
     @property
     def state(self) -> SweepState:
-        """After these events."""
         return self.progress.state
 
     @property
@@ -128,10 +126,6 @@ class ResultsFolder:
         """Number of runs in each state."""
         return run_counts(self.state, running=self.running())
 
-    def enqueued(self) -> int:
-        """Enqueued configurations that have not started."""
-        return count_enqueued(self.layout, self.state)
-
     def checkpoints(self) -> dict[str, int]:
         """What all checkpoints take now, by a walk, and of how many trials they were removed."""
         held = disk_usage_by_trial(self.layout)
@@ -164,7 +158,7 @@ class ResultsFolder:
                 for event in excluded_nodes(state, now=now)
             ],
             "trials": len(state.trials),
-            "enqueued": self.enqueued(),
+            "enqueued": count_enqueued(self.layout, state),
             "runs": self.run_counts(),
             "failed_by": failure_counts(state),
             "checkpoints": self.checkpoints(),
@@ -211,8 +205,8 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
     best = state.best
     if best is None:
         return None
-    found = {"trial": best.trial, "value": best.value, "resource": best.resource, "config": best.config}
-    return found | ({"repeats": best.repeats} if best.repeats > 1 else {})
+    shown = {"trial": best.trial, "value": best.value, "resource": best.resource, "config": best.config}
+    return shown | ({"repeats": best.repeats} if best.repeats > 1 else {})
 
 
 def failure_counts(state: SweepState) -> dict[str, int]:
@@ -258,8 +252,8 @@ def attempt_logs(events: Sequence[AnyEvent], layout: Layout, trial: int) -> list
         SpecError: There is no such trial, or nothing of it was submitted yet.
     """
     abandoned = {event.batch for event in events if isinstance(event, BatchAbandoned)}
-    found: list[AttemptLog] = []
-    tried: dict[int, int] = {}
+    logs: list[AttemptLog] = []
+    tried: Counter[int] = Counter()
     for event in events:
         if not isinstance(event, BatchPlanned) or event.batch in abandoned:
             continue
@@ -267,13 +261,13 @@ def attempt_logs(events: Sequence[AnyEvent], layout: Layout, trial: int) -> list
             for n, run in enumerate(runs):
                 if run.trial == trial:
                     path = layout.batch(event.batch).log(task, n if len(runs) > 1 else None)
-                    found.append(AttemptLog(run.rung, tried.get(run.rung, 0), event.batch, task, path))
-                    tried[run.rung] = tried.get(run.rung, 0) + 1
-    if not found:
+                    logs.append(AttemptLog(run.rung, tried[run.rung], event.batch, task, path))
+                    tried[run.rung] += 1
+    if not logs:
         raise SpecError(
             f"TRIAL: expected one of which a run was submitted, got {trial}; see `hpcsweep status`"
         )
-    return found
+    return logs
 
 
 class LogReader:
@@ -320,18 +314,17 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = (msgspec.convert(record, Record) for record in (old, new))
     lines = []
     if not after.copied:  # else what runs is the copy, whatever the original has become
-        one, other = before.code, after.code
-        if one.commit and other.commit and one.commit != other.commit:
-            lines.append(f"commit {one.commit[:10]} -> {other.commit[:10]}")
-        elif one.commit == other.commit and one.diff_sha256 != other.diff_sha256:
+        first, then = before.code, after.code
+        if first.commit and then.commit and first.commit != then.commit:
+            lines.append(f"commit {first.commit[:10]} -> {then.commit[:10]}")
+        elif first.commit == then.commit and first.diff_sha256 != then.diff_sha256:
             lines.append("uncommitted changes")
         same = before.files.keys() & after.files.keys()
         lines += [f"{path} changed" for path in sorted(same) if before.files[path] != after.files[path]]
-    one_python, other_python = before.python, after.python
-    if one_python.version != other_python.version:
-        lines.append(f"Python {one_python.version} -> {other_python.version}")
-    if one_python.trials != other_python.trials:
-        names = (python.trials or "the same" for python in (one_python, other_python))
+    if before.python.version != after.python.version:
+        lines.append(f"Python {before.python.version} -> {after.python.version}")
+    if before.python.trials != after.python.trials:
+        names = (record.python.trials or "the same" for record in (before, after))
         lines.append(f"interpreter of trials: {' -> '.join(names)}")
     if before.hpcsweep != after.hpcsweep:
         lines.append(f"hpcsweep {before.hpcsweep} -> {after.hpcsweep}")

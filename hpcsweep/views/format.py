@@ -142,15 +142,10 @@ def cost(state: SweepState, budget: float | None = None) -> str:
 
 
 def runs_text(counts: Mapping[str, int], failed_by: Mapping[str, int] | None = None) -> str:
-    """For example `17 runs completed, 2 failed, 9 running, 3 pending`; states without runs are left out.
-
-    Args:
-        counts: Number of runs by state.
-        failed_by: Failed runs by kind; named unless all crashed.
-    """
-    words = {"stopped": "stopped early", "submitted": "under way"}
+    """For example `17 runs completed, 2 failed, 9 running`; failures by kind are named unless all crashed."""
+    labels = {"stopped": "stopped early", "submitted": "under way"}
     others = [
-        f"{counts[state]:,} {words.get(state, state)}"
+        f"{counts[state]:,} {labels.get(state, state)}"
         for state in ("failed", "stopped", "running", "submitted", "pending", "waiting")
         if counts.get(state)
     ]
@@ -220,23 +215,20 @@ def warning_lines(state: SweepState, *, now: float) -> list[str]:
     """What holds up a sweep that has not ended; one line for each."""
     if state.ended is not None:
         return []
-    lines = [f"cannot start: {found['reason']}" for found in blocked_batches(state)]
-    lines += [
-        f"{found['means']} (since {timestamp(found['at'])}): {found['words']}"
-        for found in cluster_errors(state)
-    ]
+    lines = [f"cannot start: {batch['reason']}" for batch in blocked_batches(state)]
+    for error in cluster_errors(state):
+        lines.append(f"{error['means']} (since {timestamp(error['at'])}): {error['words']}")
     if state.submit_limit:
         lines.append(f"waits for its turn: {state.submit_limit}")
     lines += [
         f"excluded: {out.node} until {timestamp(out.until)}: {out.reason}"
         for out in excluded_nodes(state, now=now)
     ]
-    again = trials_from_scratch(state)
-    if again:
-        one = len(again) == 1
+    if again := trials_from_scratch(state):
+        single = len(again) == 1
         lines.append(
-            f"trained from scratch: trial{'' if one else 's'} {listing(again)}, "
-            f"whose checkpoint{' was' if one else 's were'} removed before (train.keep: all keeps them)"
+            f"trained from scratch: trial{'' if single else 's'} {listing(again)}, "
+            f"whose checkpoint{' was' if single else 's were'} removed before (train.keep: all keeps them)"
         )
     if state.pausing is not None:
         lines.append(f"pausing, nothing more is submitted: {state.pausing.reason}")

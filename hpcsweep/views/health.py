@@ -33,22 +33,14 @@ LINES: Final = 3
 
 
 class Liveness(msgspec.Struct, frozen=True):
-    """Who drives a sweep that has not ended.
-
-    Attributes:
-        driven: False: nobody does; None: not known.
-        arrays: Arrays of the sweep in the queue; `tick_jobs`: its tick jobs there. None: not known.
-        unknown: Why the queue could not be asked.
-        lines: For people, what is to be known beside who drives it.
-        advice: The command that goes on.
-    """
+    """Whether anybody drives a sweep that has not ended, and its jobs in the queue; None where not known."""
 
     driven: bool | None
     arrays: tuple[QueuedJob, ...] | None = None
     tick_jobs: tuple[QueuedJob, ...] | None = None
-    unknown: str = ""
-    lines: tuple[str, ...] = ()
-    advice: str = ""
+    unknown: str = ""  # why the queue could not be asked
+    lines: tuple[str, ...] = ()  # for people, beside who drives it
+    advice: str = ""  # the command that resumes the sweep
 
 
 def clusters_to_ask(state: SweepState, driver: ProcessId | None) -> list[str]:
@@ -69,16 +61,15 @@ def liveness(
     jobs: Mapping[str, QueuedJob] | None = None,
     unknown: str = "",
 ) -> Liveness:
-    """Who drives the sweep, and where nobody does: why, and what to do.
+    """Who drives a sweep that has not ended, and where nobody does: why, and what to do.
 
     Args:
         layout: The results folder.
-        state: Of the sweep, which has not ended.
+        state: Of the sweep.
         driver: Of the journal, while it lives.
         silent_s: Since the driver's last sign of life.
-        jobs: What the queue shows of the user who launched it, by job id; None: it was not asked, or
-            did not answer.
-        unknown: Why it did not.
+        jobs: What the queue shows of the user who launched it, by job id; None: `unknown` says why not.
+        unknown: Why there is no answer of the queue.
     """
     if driver is not None:
         silent = silent_s > SILENT_S
@@ -113,7 +104,7 @@ def liveness(
         ticks,
         lines=(
             "nobody drives this sweep: no task or tick job of it is in the queue, and no launch is at work",
-            *_last_words(layout),
+            *_ends_of_logs(layout),
             f"to go on: {advice}",
         ),
         advice=advice,
@@ -130,7 +121,7 @@ def _is_of(job: QueuedJob, state: SweepState, layout: Layout) -> bool:
 
 def _failing(layout: Layout) -> list[str]:
     """What its ticks printed last, where the newest one failed and no other has written since."""
-    lines = _said(layout.tick_log)
+    lines = _last_lines(layout.tick_log)
     if not lines or not _FAILED.search(lines[-1]):
         return []
     try:
@@ -142,18 +133,16 @@ def _failing(layout: Layout) -> list[str]:
     return ["its ticks fail, so nobody promotes or submits", *(f"ticks.log: {line}" for line in lines)]
 
 
-def _last_words(layout: Layout) -> list[str]:
+def _ends_of_logs(layout: Layout) -> list[str]:
     """What its ticks and its newest task printed last."""
-    logs = (layout.tick_log, _newest_log(layout))
-    found = [
-        f"{log.relative_to(layout.root)}: {line}" for log in logs if log is not None for line in _said(log)
-    ]
-    return found or ["its logs say nothing: see cluster.setup and the template"]
+    logs = [log for log in (layout.tick_log, _newest_log(layout)) if log is not None]
+    lines = [f"{log.relative_to(layout.root)}: {line}" for log in logs for line in _last_lines(log)]
+    return lines or ["its logs say nothing: see cluster.setup and the template"]
 
 
-def _said(log: Path) -> list[str]:
-    words = read_excerpt(log, lines=LINES)
-    return words.split(SEPARATOR) if words else []
+def _last_lines(log: Path) -> list[str]:
+    text = read_excerpt(log, lines=LINES)
+    return text.split(SEPARATOR) if text else []
 
 
 def _newest_log(layout: Layout) -> Path | None:

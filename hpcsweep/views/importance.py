@@ -52,24 +52,15 @@ class Importance(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """The shares of all parameters, and what they are of.
-
-    Attributes:
-        parameters: The most important one first.
-        resource: That of the values. `values`: how many there are, one for each configuration.
-        configurations: How many have a value at any resource.
-        used: So many of the values, drawn at random, went into the model.
-        clipped: So many of those are outliers; they count as the worst of the others.
-        explained: Share of the variance of values that the model had not seen which it predicts (R²).
-    """
+    """The shares of all parameters, the most important one first, and what they are of."""
 
     parameters: tuple[Importance, ...]
     resource: int
-    values: int
-    configurations: int
-    used: int
-    clipped: int
-    explained: float
+    values: int  # one for each configuration with a value at that resource
+    configurations: int  # with a value at any resource
+    used: int  # values, drawn at random, that went into the model
+    clipped: int  # outliers among these, which count as the worst of the others
+    explained: float  # R² on values that the model had not seen
 
     @property
     def interactions(self) -> float:
@@ -92,8 +83,8 @@ _KNOWN: WeakKeyDictionary[Results, Analysis | None] = WeakKeyDictionary()
 
 def importances(results: Results) -> tuple[Importance, ...]:
     """The shares of all parameters but constants, the most important first; empty if unknown."""
-    found = analysis(results)
-    return () if found is None else found.parameters
+    known = analysis(results)
+    return () if known is None else known.parameters
 
 
 def analysis(results: Results) -> Analysis | None:
@@ -184,10 +175,9 @@ def _fence(space: Space, unit: Floats, values: Floats, at: Floats) -> float:
 def _shares(space: Space, at: Floats, values: Floats) -> Floats:
     """First-order shares `(d,)` of the variance of `values` `(m,)` at evenly spread positions `(m, d)`."""
     total = values.var()
-    found = [
-        _explained(column, parameter, values) for column, parameter in zip(at.T, space.columns, strict=True)
-    ]
-    return np.array(found) / total if total > 0 else np.zeros(len(found))
+    columns = zip(at.T, space.columns, strict=True)
+    variances = [_explained(column, parameter, values) for column, parameter in columns]
+    return np.array(variances) / total if total > 0 else np.zeros(len(variances))
 
 
 def _explained(column: Floats, parameter: Parameter, values: Floats) -> float:
@@ -228,17 +218,10 @@ _PENALTIES: Final = np.logspace(-8, 1, 19)
 
 
 class Fitted(NamedTuple):
-    """The bagged model at positions that are spread evenly over the space.
+    """The bagged model: each replicate at `m` positions, and each trial by those that have not seen it."""
 
-    Attributes:
-        unit: The positions `(m, d)`, NaN where inactive.
-        replicates: Prediction of each replicate `(b, m)`.
-        held_out: Prediction for each trial `(n,)` by the replicates that have not seen it.
-    """
-
-    unit: Floats
-    replicates: Floats
-    held_out: Floats
+    replicates: Floats  # (b, m)
+    held_out: Floats  # (n,)
 
 
 def spread(space: Space) -> Floats:
@@ -280,7 +263,7 @@ def fit(space: Space, unit: Floats, values: Floats, at: Floats) -> Fitted:
     # With 24 replicates one trial in 60,000 is in all of them: the mean stands for it.
     held_out = np.where(times > 0, total / np.maximum(times, 1), values.mean())
     low, high = values.min(), values.max()
-    return Fitted(at, np.clip(replicates, low, high), np.clip(held_out, low, high))
+    return Fitted(np.clip(replicates, low, high), np.clip(held_out, low, high))
 
 
 def numbers(space: Space, unit: Floats) -> Floats:

@@ -40,13 +40,7 @@ def uses_gpus(state: SweepState) -> bool:
 
 
 def run_counts(state: SweepState, *, running: int, unread: int = 0) -> dict[str, int]:
-    """Number of runs in each state.
-
-    Args:
-        state: Of the sweep.
-        running: Submitted runs that train now.
-        unread: Submitted runs that have ended, of which the driver does not know yet.
-    """
+    """Number of runs in each state; `unread` runs have ended and the driver does not know it yet."""
     counts = journal_counts(state)
     pending = counts.pop("submitted") - running - unread
     return {"waiting": counts.pop("waiting"), "pending": pending, "running": running} | counts
@@ -72,11 +66,9 @@ class RungCount:
 
     @property
     def ended(self) -> int:
-        """Runs that have ended for good."""
         return self.completed + self.failed + self.stopped
 
     def add_outcome(self, outcome: Outcome) -> None:
-        """One of its runs has ended."""
         match outcome:
             case Outcome.COMPLETED:
                 self.completed += 1
@@ -143,36 +135,23 @@ class RungCounts:
 
 
 class EndedRun(NamedTuple):
-    """An ending of a run.
-
-    Attributes:
-        at: Unix time.
-        step: That it reached.
-        units: Of resource that need not be trained any more.
-        spent_s: Run time that the sweep had spent by then; `spent_gpu_s`: GPU time.
-    """
+    """An ending of a run, and what the sweep had spent by then."""
 
     at: float
     run: RunId
     value: float | None
     step: int
-    units: int
+    units: int  # of resource that need not be trained any more
     spent_s: float
     spent_gpu_s: float
 
 
 class BestChange(NamedTuple):
-    """From `at` on, this was the best value.
-
-    Attributes:
-        at: Unix time. `active_s`: time since the start, pauses between an end and a resumption left out.
-        trial: The first one of its configuration.
-        spent_s: Run time that the sweep had spent by then; `spent_gpu_s`: GPU time.
-    """
+    """From `at` on, this was the best value; what the sweep had spent by then."""
 
     at: float
-    active_s: float
-    trial: int
+    active_s: float  # as in `SweepProgress`
+    trial: int  # the first one of its configuration
     value: float
     spent_s: float
     spent_gpu_s: float
@@ -210,14 +189,12 @@ class SweepProgress:
 
     @classmethod
     def replay(cls, events: Iterable[AnyEvent]) -> SweepProgress:
-        """The progress after these events."""
         progress = cls()
         for event in events:
             progress.apply(event)
         return progress
 
     def apply(self, event: AnyEvent) -> None:
-        """Take one event in."""
         self.state.apply(event)
         self.rungs.apply(event)
         match event:

@@ -18,7 +18,7 @@ from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
 from hpcsweep.store.files import open_regular
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.journal.tail import JournalTail
-from hpcsweep.store.layout import BatchLayout, Layout, Skipped, TrialLayout
+from hpcsweep.store.layout import Layout, Skipped, TrialLayout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.run_files import Report, metrics_files, parse_reports
 from hpcsweep.views.folder import missing_folder
@@ -33,31 +33,22 @@ Queue = Callable[[Sequence[BatchState]], Mapping[TaskId, TaskState]]
 
 
 class RunningRun(NamedTuple):
-    """A run under way.
-
-    Attributes:
-        step: Of its newest report, `value`: the objective there; None while there is none.
-        node: Empty where unknown.
-        seconds: Since its task began, None where unknown.
-    """
+    """A run under way, with step and objective of its newest report; None or empty where unknown."""
 
     run: Run
     step: int | None
     value: float | None
     node: str
-    seconds: float | None
+    seconds: float | None  # since its task began
 
 
 class StatusSnapshot(NamedTuple):
     """A sweep at one moment.
 
     Attributes:
-        at: Unix time.
-        driver: The process that drives the sweep.
-        running: The runs under way, those of high rungs first; the first few of them are in `shown`,
-            with their newest reports.
+        running: The runs under way, those of high rungs first; the first few of them are in `shown`.
         pending: Number of tasks in the queue by reason, in the queue's words; empty where unknown.
-        ended: Runs that have ended and that no driver has noticed yet, by how the queue says they
+        ended: Number of runs that have ended and that no driver has noticed yet, by how the queue says they
             ended; empty where there is a result.
         problem: Why the queue or the folder could not be read this time; empty if it could.
         liveness: Whether anybody drives the sweep, where the queue had to be asked for that.
@@ -122,7 +113,7 @@ class StatusPoller:
     def _read_journal(self) -> str:
         """Read what is new in the journal; why that was not possible this time, else empty."""
         try:
-            news = self._journal.poll()
+            update = self._journal.poll()
         except JournalError:
             raise
         except FolderError as error:
@@ -131,9 +122,9 @@ class StatusPoller:
             return str(error)
         if self._journal.empty:
             raise missing_folder(self._path)
-        if news.anew:
+        if update.anew:
             self._progress = SweepProgress()
-        for event in news.events:
+        for event in update.events:
             self._progress.apply(event)
         return ""
 
@@ -158,7 +149,9 @@ class _LiveTasks:
     def add(self, batch: BatchState) -> None:
         """Sort the runs of a batch that have no ending yet."""
         files = self._layout.batch(batch.name)
-        begun, results = _tasks_with_log(files), _results(files)
+        begun = {numbers[0] for numbers in _leading_numbers(files.logs) if numbers}
+        # Task, restart and index in its task of each run that has a result.
+        results = {numbers for numbers in _leading_numbers(files.results) if len(numbers) == 3}
         waiting: dict[int, str] = {}
         for run_id in batch.unfinished:
             run = self._progress.state.run(run_id)
@@ -186,15 +179,6 @@ def _restart(run: Run) -> int:
     """How often the cluster has requeued the task of the run's newest attempt, as far as is known."""
     attempt, restart = run.last_counted
     return restart + 1 if attempt == run.attempts - 1 else 0
-
-
-def _tasks_with_log(batch: BatchLayout) -> set[int]:
-    return {numbers[0] for numbers in _leading_numbers(batch.logs) if numbers}
-
-
-def _results(batch: BatchLayout) -> set[tuple[int, ...]]:
-    """Task, restart and index in its task of each run that has a result."""
-    return {numbers for numbers in _leading_numbers(batch.results) if len(numbers) == 3}
 
 
 def _leading_numbers(folder: Path) -> list[tuple[int, ...]]:

@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 TABLES: Final = ("trials", "runs", "metrics")
 
 #: Marks a column whose values are JSON text, because they are of several types.
@@ -60,15 +57,15 @@ def trials_table(state: SweepState) -> pa.Table:
     trials = state.trials
     last = [trial.last_completed for trial in trials]
     columns = {
-        "trial": _int64([trial.trial for trial in trials]),
-        "status": _text([trial_status(trial) for trial in trials]),
-        "failure": _text([failure_kind(trial.runs[-1]) for trial in trials]),
-        "value": _float64([run.value if run else None for run in last]),
-        "resource": _int64([run.achieved_resource if run else None for run in last]),
-        "bracket": _int64([trial.bracket for trial in trials]),
-        "parent": _int64([trial.parent for trial in trials]),
-        "origin": _text([trial.origin for trial in trials]),
-        "repeat": _int64([trial.repeat for trial in trials]),
+        "trial": _array([trial.trial for trial in trials], "int64"),
+        "status": _array([trial_status(trial) for trial in trials], "string"),
+        "failure": _array([failure_kind(trial.runs[-1]) for trial in trials], "string"),
+        "value": _array([run.value if run else None for run in last], "float64"),
+        "resource": _array([run.achieved_resource if run else None for run in last], "int64"),
+        "bracket": _array([trial.bracket for trial in trials], "int64"),
+        "parent": _array([trial.parent for trial in trials], "int64"),
+        "origin": _array([trial.origin for trial in trials], "string"),
+        "repeat": _array([trial.repeat for trial in trials], "int64"),
     }
     names = dict.fromkeys(name for trial in trials for name in trial.config)
     settings = {f"config.{name}": [trial.config.get(name, _ABSENT) for trial in trials] for name in names}
@@ -81,20 +78,22 @@ def runs_table(state: SweepState) -> pa.Table:
     brackets = [trial.bracket for trial in state.trials for _ in trial.runs]
     return _table(
         {
-            "trial": _int64([run.trial for run in runs]),
-            "bracket": _int64(brackets),
-            "rung": _int64([run.rung for run in runs]),
-            "resource": _int64([run.resource for run in runs]),
-            "start_resource": _int64([run.start if run.status.ended else None for run in runs]),
-            "outcome": _text([run.outcome.value if run.outcome else None for run in runs]),
-            "failure": _text([failure_kind(run) for run in runs]),
-            "value": _float64([run.value for run in runs]),
-            "attempts": _int64([run.attempts for run in runs]),
-            "seconds": _float64([run.seconds for run in runs]),
-            "gpu_seconds": _float64([run.gpu_seconds for run in runs]),
-            "job": _text([run.job for run in runs]),
-            "node": _text([run.node for run in runs]),
-            "message": _text([run.message if run.status is not RunStatus.COMPLETED else "" for run in runs]),
+            "trial": _array([run.trial for run in runs], "int64"),
+            "bracket": _array(brackets, "int64"),
+            "rung": _array([run.rung for run in runs], "int64"),
+            "resource": _array([run.resource for run in runs], "int64"),
+            "start_resource": _array([run.start if run.status.ended else None for run in runs], "int64"),
+            "outcome": _array([run.outcome.value if run.outcome else None for run in runs], "string"),
+            "failure": _array([failure_kind(run) for run in runs], "string"),
+            "value": _array([run.value for run in runs], "float64"),
+            "attempts": _array([run.attempts for run in runs], "int64"),
+            "seconds": _array([run.seconds for run in runs], "float64"),
+            "gpu_seconds": _array([run.gpu_seconds for run in runs], "float64"),
+            "job": _array([run.job for run in runs], "string"),
+            "node": _array([run.node for run in runs], "string"),
+            "message": _array(
+                [run.message if run.status is not RunStatus.COMPLETED else "" for run in runs], "string"
+            ),
         }
     )
 
@@ -107,8 +106,7 @@ def trial_status(trial: Trial) -> str:
 
 def failure_kind(run: Run) -> str | None:
     """What was wrong with it: `crashed`, `not_finite`, `never_reported`, `unreadable`, ...."""
-    kind = run.failure_kind
-    return kind.value if kind else None
+    return run.failure_kind.value if run.failure_kind else None
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -136,7 +134,7 @@ def _table(columns: dict[str, pa.Array], settings: dict[str, list[Any]] | None =
     for name, values in (settings or {}).items():
         array = _typed(values)
         json = array is None
-        arrays.append(_text([_json(value) for value in values]) if json else array)
+        arrays.append(_array([_json(value) for value in values], "string") if json else array)
         fields.append(pa.field(name, arrays[-1].type, metadata=_JSON if json else None))
     return pa.table(arrays, schema=pa.schema(fields))
 
@@ -148,11 +146,11 @@ def _typed(values: Sequence[Any]) -> pa.Array | None:
     if kinds <= {int, float}:
         most = max((abs(value) for value in known if type(value) is int), default=0)
         if most <= _EXACT:
-            return _float64(known) if float in kinds else _int64(known)
+            return _array(known, "float64" if float in kinds else "int64")
     elif kinds == {str}:
-        return _text(known)
+        return _array(known, "string")
     elif kinds == {bool} and None not in known:  # pandas has no room for a missing one
-        return _array(known, "bool_")
+        return _array(known, "bool")
     return None
 
 
@@ -160,22 +158,10 @@ def _json(value: Any) -> str | None:
     return None if value is _ABSENT else msgspec.json.encode(value).decode()
 
 
-def _int64(values: Sequence[int | None]) -> pa.Array:
-    return _array(values, "int64")
-
-
-def _float64(values: Sequence[float | None]) -> pa.Array:
-    return _array(values, "float64")
-
-
-def _text(values: Sequence[str | None]) -> pa.Array:
-    return _array(values, "string")
-
-
 def _array(values: Sequence[Any], kind: str) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array(values, getattr(pa, kind)())
+    return pa.array(values, kind)
 
 
 # --------------------------------------------------------------------------- attempts
@@ -200,43 +186,32 @@ def attempts_table(events: Iterable[AnyEvent]) -> pd.DataFrame:
         match event:
             case BatchPlanned() | BatchSubmitted():
                 submitted[event.batch] = event.at
-            case RunFinished(outcome=outcome, started=started):
-                more = {"ending": outcome.value, "final": True, "started": started}
-                rows.append(_row(event, submitted, event.failure_kind, **more))
-            case RunInterrupted(interruption=interruption):
-                retried = Outcome.FAILED if interruption is Interruption.TRAINING_ERROR else None
+            case RunFinished():
+                row = {"ending": event.outcome.value, "final": True, "started": event.started}
+                rows.append(row | _attempt(event, event.failure_kind, submitted))
+            case RunInterrupted():
+                retried = Outcome.FAILED if event.interruption is Interruption.TRAINING_ERROR else None
                 failure = classify_failure(retried, None, event.message)
-                rows.append(
-                    _row(event, submitted, failure, ending=interruption.value, final=False, started=None)
-                )
+                row = {"ending": event.interruption.value, "final": False}
+                rows.append(row | _attempt(event, failure, submitted))
             case _:
                 pass
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
     return frame.astype({"submitted_at": float, "started": float})
 
 
-def _row(
-    event: RunFinished | RunInterrupted,
-    submitted: Mapping[str, float],
-    failure: FailureKind | None,
-    **more: Any,
+def _attempt(
+    event: RunFinished | RunInterrupted, failure: FailureKind | None, submitted: Mapping[str, float]
 ) -> dict[str, Any]:
     row = {name: getattr(event, name) for name in (*_SAME, *_COST)}
-    row["failure"] = failure.value if failure else None
-    return row | {"submitted_at": submitted.get(event.batch)} | more
+    kind = failure.value if failure else None
+    return row | {"failure": kind, "submitted_at": submitted.get(event.batch)}
 
 
 KEYS: Final = ("trial", "rung", "step")
 #: No training counts so far, and no column holds more.
 _MOST: Final = 2**63
 _TRIES: Final = 5
-
-
-class RawFile(NamedTuple):
-    """One metrics file as it was read."""
-
-    name: str
-    data: bytes
 
 
 def metrics_table(layout: Layout, events: Sequence[AnyEvent], skipped: Skipped | None = None) -> pa.Table:
@@ -269,10 +244,7 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent], skipped: Skipped |
 
 
 def whole_table(
-    layout: Layout,
-    parts: Iterable[str],
-    raw: Sequence[RunId],
-    skipped: Skipped | None = None,
+    layout: Layout, parts: Iterable[str], raw: Sequence[RunId], skipped: Skipped | None = None
 ) -> pa.Table:
     """What is in these parts and in the raw files of these runs.
 
@@ -292,6 +264,11 @@ def read_raw(layout: Layout, runs: Sequence[RunId], skipped: Skipped | None = No
         for run in group:
             reports.add(run, [file.data for file in files.get(run.rung, ())])
     return reports.table()
+
+
+class RawFile(NamedTuple):
+    name: str
+    data: bytes
 
 
 def raw_files(layout: Layout, trial: int, skipped: Skipped | None = None) -> dict[int, list[RawFile]]:
@@ -356,7 +333,6 @@ class ReportColumns:
                 column.values.append(value)
 
     def table(self) -> pa.Table:
-        """The table."""
         import numpy as np
         import pyarrow as pa
 
