@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Choice, Ordinal
 from hpcsweep.errors import FolderError
-from hpcsweep.exports.timeline import TrialTimeline, labels, printable, stories
+from hpcsweep.exports.timeline import TrialTimeline, labels, printable, trial_timelines
 from hpcsweep.searchers import optuna_study
 from hpcsweep.store.files import is_stdout, write_output
 from hpcsweep.views.folder import SIMULATION
@@ -51,7 +51,7 @@ def write_optuna(results: Results, file: Path) -> int:
     Raises:
         FolderError: There is nothing to write, the file is something else or cannot be written.
     """
-    told = list(stories(results))
+    timelines = list(trial_timelines(results))
     if (file.is_file() or file.is_dir()) and not is_stdout(file) and not _is_ours(file):
         raise FolderError(
             f"{file}: exists, and is no export or was written to by others since: "
@@ -71,14 +71,14 @@ def write_optuna(results: Results, file: Path) -> int:
             study.set_user_attr("simulated", SIMULATION)
         study.set_metric_names([printable(results.metric)])
         known = distributions(results)
-        top = max(run.resource for story in told for run in story.trial.runs)
-        study.add_trials(_trial(story, known, metric=results.metric, top=top) for story in told)
+        top = max(run.resource for timeline in timelines for run in timeline.trial.runs)
+        study.add_trials(_trial(timeline, known, metric=results.metric, top=top) for timeline in timelines)
     with tempfile.TemporaryDirectory(prefix="hpcsweep-") as folder:
         partial = Path(folder, "journal.log")
         JournalFileBackend(str(partial)).append_logs(memory.logs)
         data = partial.read_bytes()
     write_output(file, data, hint=": give another place with --output")
-    return len(told)
+    return len(timelines)
 
 
 def _is_ours(file: Path) -> bool:
@@ -112,31 +112,31 @@ def _plain(value: Any) -> Any:
 
 
 def _trial(
-    story: TrialTimeline, known: Mapping[str, BaseDistribution], *, metric: str, top: int
+    timeline: TrialTimeline, known: Mapping[str, BaseDistribution], *, metric: str, top: int
 ) -> FrozenTrial:
-    config = story.trial.config
+    config = timeline.trial.config
     params = {name: _plain(config[name]) for name in known if name in config}
-    state = _state(story, top)
-    last = story.trial.last_completed
+    state = _state(timeline, top)
+    last = timeline.trial.last_completed
     valued = state in (TrialState.COMPLETE, TrialState.PRUNED)
     trial = create_trial(
         state=state,
         value=last.value if last and valued else None,
         params=params,
         distributions={name: known[name] for name in params},
-        intermediate_values=_intermediate(story, metric),
-        user_attrs=_attributes(story, known, metric),
+        intermediate_values=_intermediate(timeline, metric),
+        user_attrs=_attributes(timeline, known, metric),
     )
-    trial.datetime_start = datetime.fromtimestamp(story.began)
+    trial.datetime_start = datetime.fromtimestamp(timeline.began)
     if state.is_finished():
-        assert story.ended is not None
-        trial.datetime_complete = datetime.fromtimestamp(story.ended)
+        assert timeline.ended is not None
+        trial.datetime_complete = datetime.fromtimestamp(timeline.ended)
     return trial
 
 
-def _state(story: TrialTimeline, top: int) -> TrialState:
+def _state(timeline: TrialTimeline, top: int) -> TrialState:
     """`PRUNED` for a trial that was stopped, or that no run brings beyond a lower rung, now at least."""
-    run = story.trial.runs[-1]
+    run = timeline.trial.runs[-1]
     match run.status:
         case RunStatus.WAITING | RunStatus.SUBMITTED:
             return TrialState.RUNNING
@@ -150,19 +150,23 @@ def _state(story: TrialTimeline, top: int) -> TrialState:
             assert_never(run.status)
 
 
-def _intermediate(story: TrialTimeline, metric: str) -> dict[int, float]:
+def _intermediate(timeline: TrialTimeline, metric: str) -> dict[int, float]:
     """The objective's metric by step; values at the ends of runs where it was not reported."""
-    ends = {step: value for step, _, value in story.values}
-    reported = {report.step: report.metrics[metric] for report in story.reports if metric in report.metrics}
+    ends = {step: value for step, _, value in timeline.values}
+    reported = {
+        report.step: report.metrics[metric] for report in timeline.reports if metric in report.metrics
+    }
     return dict(sorted((ends | reported).items()))
 
 
-def _attributes(story: TrialTimeline, known: Mapping[str, BaseDistribution], metric: str) -> dict[str, Any]:
+def _attributes(
+    timeline: TrialTimeline, known: Mapping[str, BaseDistribution], metric: str
+) -> dict[str, Any]:
     """Constants as `config.NAME`, the newest of the other metrics as `metrics.NAME`, and where it stands."""
-    trial = story.trial
+    trial = timeline.trial
     run = trial.runs[-1]
     newest: dict[str, float] = {}
-    for report in story.reports:
+    for report in timeline.reports:
         newest |= report.metrics
     newest.pop(metric, None)
     found: dict[str, Any] = {

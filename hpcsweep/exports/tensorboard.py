@@ -33,7 +33,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.space import Domain, Float, Int, Parameter
 from hpcsweep.errors import FolderError
-from hpcsweep.exports.timeline import TrialTimeline, labels, printable, stories
+from hpcsweep.exports.timeline import TrialTimeline, labels, printable, trial_timelines
 from hpcsweep.store.files import write_atomic
 from hpcsweep.views.folder import SIMULATION
 
@@ -67,22 +67,22 @@ def write_tensorboard(results: Results, folder: Path) -> int:
         FolderError: There is nothing to write, or the folder holds something else.
         OSError: It cannot be written.
     """
-    told = list(stories(results))
+    timelines = list(trial_timelines(results))
     known = _earlier(folder)
     name = f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}.hpcsweep"
     folder.mkdir(parents=True, exist_ok=True)
     # First of all, so that whatever a kill leaves behind is known as ours.
-    write_atomic(folder / name, _file(told[0].began, [_experiment(results)]))
+    write_atomic(folder / name, _file(timelines[0].began, [_experiment(results)]))
     for path in known:
         if path != folder / name:
             _remove(path, folder)
     types = {parameter.name: _type(parameter.domain) for parameter in results.space.parameters}
     tags = _tags(results)
-    for story in told:
-        run = folder / run_name(story.trial.trial)
+    for timeline in timelines:
+        run = folder / run_name(timeline.trial.trial)
         run.mkdir(exist_ok=True)
-        write_atomic(run / name, _file(story.began, _events(story, types, tags)))
-    return len(told)
+        write_atomic(run / name, _file(timeline.began, _events(timeline, types, tags)))
+    return len(timelines)
 
 
 def run_name(trial: int) -> str:
@@ -138,21 +138,21 @@ def _tags(results: Results) -> dict[str, str]:
     return labels(names, taken=_TAKEN)
 
 
-def _events(story: TrialTimeline, types: Mapping[str, int], tags: Mapping[str, str]) -> list[Event]:
-    first = story.trial.trial - story.trial.repeat
-    start = SessionStartInfo(group_name=run_name(first), start_time_secs=story.began)
-    for name, value in story.trial.config.items():
+def _events(timeline: TrialTimeline, types: Mapping[str, int], tags: Mapping[str, str]) -> list[Event]:
+    first = timeline.trial.trial - timeline.trial.repeat
+    start = SessionStartInfo(group_name=run_name(first), start_time_secs=timeline.began)
+    for name, value in timeline.trial.config.items():
         _set(start.hparams[name], value, types[name])
-    events = [_plugin_event(story.began, metadata.SESSION_START_INFO_TAG, session_start_info=start)]
-    for report in story.reports:
+    events = [_plugin_event(timeline.began, metadata.SESSION_START_INFO_TAG, session_start_info=start)]
+    for report in timeline.reports:
         shown = {tags[name]: value for name, value in report.metrics.items()}
         events.append(_scalars(report.step, report.at, shown))
-    events += [_scalars(step, at, {VALUE: value, RESOURCE: step}) for step, at, value in story.values]
-    if story.ended is not None:
-        failed = story.trial.runs[-1].status is RunStatus.FAILED
+    events += [_scalars(step, at, {VALUE: value, RESOURCE: step}) for step, at, value in timeline.values]
+    if timeline.ended is not None:
+        failed = timeline.trial.runs[-1].status is RunStatus.FAILED
         status = STATUS_FAILURE if failed else STATUS_SUCCESS
-        end = SessionEndInfo(status=status, end_time_secs=story.ended)
-        events.append(_plugin_event(story.ended, metadata.SESSION_END_INFO_TAG, session_end_info=end))
+        end = SessionEndInfo(status=status, end_time_secs=timeline.ended)
+        events.append(_plugin_event(timeline.ended, metadata.SESSION_END_INFO_TAG, session_end_info=end))
     return events
 
 

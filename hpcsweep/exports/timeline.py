@@ -37,7 +37,7 @@ class _Span(NamedTuple):
     ended: float
 
 
-def stories(results: Results) -> Iterator[TrialTimeline]:
+def trial_timelines(results: Results) -> Iterator[TrialTimeline]:
     """All trials in the order of their numbers.
 
     Raises:
@@ -117,23 +117,18 @@ def printable(text: str) -> str:
 
 
 def labels(names: Iterable[str], *, taken: Container[str] = ()) -> dict[str, str]:
-    """What each name is shown as: printable, and none twice.
-
-    Args:
-        names: Any text. What is printable and not taken stays as it is.
-        taken: Labels that mean something else.
-    """
+    """What each name is shown as: printable, none twice, and none of those taken for something else."""
     names = list(dict.fromkeys(names))
-    found: dict[str, str] = {}
+    shown: dict[str, str] = {}
     used = {name for name in names if name and name.isprintable() and name not in taken}
     for name in names:
         if name in used:
-            found[name] = name
+            shown[name] = name
             continue
         plain = label = printable(name) or NO_NAME
         number = 2
         while label in used or label in taken:
             label, number = f"{plain} ({number})", number + 1
         used.add(label)
-        found[name] = label
-    return found
+        shown[name] = label
+    return shown

@@ -92,16 +92,12 @@ def contour(results: Results, pair: tuple[str, str] | None = None) -> Section | 
     return Section("contour", f"{x.name} and {y.name} together", [figure])
 
 
-def _axes(results: Results, pair: tuple[str, str], configs: Sequence[Config]) -> tuple[Dimension, Dimension]:
-    found = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
-    return found[pair[0]], found[pair[1]]
-
-
 def _both_active(
     results: Results, pair: tuple[str, str], configs: Sequence[Config]
 ) -> tuple[NDArray[np.int64], tuple[Dimension, Dimension]]:
     """Indices of the configurations that have both parameters, and these parameters of those."""
-    x, y = _axes(results, pair, configs)
+    axes = {dimension.name: dimension for dimension in dimensions(results.space, configs)}
+    x, y = (axes[name] for name in pair)
     both = np.flatnonzero(x.active & y.active)
     return both, (x._replace(values=x.values[both]), y._replace(values=y.values[both]))
 
@@ -248,8 +244,8 @@ def _crosses(axes: Sequence[Dimension], failed: FailedConfigurations) -> list[di
 def _ring(results: Results, pair: tuple[str, str]) -> list[dict[str, Any]]:
     """Around the best of the sweep; none where it does not have both parameters."""
     assert results.best is not None
-    axes = _axes(results, pair, [results.best["config"]])
-    if not all(axis.active.all() for axis in axes):
+    both, axes = _both_active(results, pair, [results.best["config"]])
+    if not len(both):
         return []
     x, y = (_spread(axis, np.array([results.best["trial"]])) for axis in axes)
     return [ring(x, y, color="#d1495b", line={"width": 3}) | {"name": "best"}]

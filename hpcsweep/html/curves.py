@@ -257,18 +257,17 @@ def _summary(results: Results, groups: Sequence[BracketGroup], reports: pd.DataF
                 f"The best, {name}, went from {number(first['value'])} at step "
                 f"{first['step']:.0f} to {number(last['value'])} at step {last['step']:.0f}."
             )
-    for group in groups[:1]:
-        for resource in group.resources[:_MARKED]:
-            values: dict[RunFate, list[float]] = {}
-            for trial in group.trials:
-                for run in trial.runs:
-                    if run.resource == resource and run.value is not None:
-                        values.setdefault(fate(trial, run, top=top), []).append(run.value)
-            counts = [
-                f"{len(found):,} {_name(what, last=resource >= top)} "
-                f"(median {number(float(np.median(found)))})"
-                for what, found in sorted(values.items(), key=lambda item: item[0].value, reverse=True)
-            ]
-            if counts:
-                sentences.append(f"In {group.name}, at resource {resource:,}: {', '.join(counts)}.")
+    group = groups[0]
+    for resource in group.resources[:_MARKED]:
+        values: dict[RunFate, list[float]] = {}
+        for trial in group.trials:
+            for run in trial.runs:
+                if run.resource == resource and run.value is not None:
+                    values.setdefault(fate(trial, run, top=top), []).append(run.value)
+        counts = [
+            f"{len(each):,} {_name(what, last=resource >= top)} (median {number(float(np.median(each)))})"
+            for what, each in sorted(values.items(), key=lambda item: item[0].value, reverse=True)
+        ]
+        if counts:
+            sentences.append(f"In {group.name}, at resource {resource:,}: {', '.join(counts)}.")
     return " ".join(sentences) or "No trial has a value yet."

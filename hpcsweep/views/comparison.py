@@ -174,10 +174,9 @@ def _estimate(values: Floats) -> Estimate | None:
 
 
 def _margin(*samples: Floats) -> float:
-    """Half of the interval of the sum (or difference) of the samples' means.
+    """Half of the interval of the sum (or difference) of the samples' means: Welch (1947).
 
-    Student's t with the degrees of freedom of Welch (1947). A bootstrap would promise too much of the few
-    repeats that sweeps have: of 3 normal values its 95 % are 74 %.
+    A bootstrap would promise too much of few repeats: of 3 normal values its 95 % are 74 %.
     """
     from scipy.stats import t
 

@@ -228,16 +228,12 @@ class TrialReplay:
     """One pass over the events for one trial, together with the repeats of its configuration.
 
     Attributes:
-        first: First trial of its configuration.
         pooled: Whether it is compared with the whole sweep and not with its bracket alone: in a population.
         levels: By resource, for each of the trial's runs.
-        ask: Which proposed it; None where no searcher did.
-        request: Of the request that enqueued it.
         replaces: The trial whose line of a population it carries on as a clone.
         replaced: The clone that carries on its line, and the moment at which it was made.
-        submitted: By rung, when its first batch was planned.
-        attempts: By rung, those that have ended.
-        reports: What its peers and itself had reported when it was told to stop; otherwise empty.
+        submitted: By rung, when its first batch was planned; `attempts`: those that have ended.
+        reports: What its peers and itself had reported when it was stopped.
     """
 
     def __init__(self, events: Iterable[AnyEvent], state: SweepState, trial: int) -> None:

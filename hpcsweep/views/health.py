@@ -201,11 +201,11 @@ def cluster_errors(state: SweepState) -> list[dict[str, Any]]:
 
 
 def clock_skews(events: Sequence[AnyEvent]) -> dict[str, float]:
-    """Nodes whose clocks differ from that of who submitted: by how many seconds they are ahead at least.
+    """By how many seconds the clocks of nodes are ahead of the submitting one at least, negative: behind.
 
     A run cannot start before its batch is planned, nor end after the driver has read its result.
     """
-    found: dict[str, float] = {}
+    skews: dict[str, float] = {}
     planned: dict[str, float] = {}
     unread: list[RunFinished] = []
     for event in events:
@@ -216,14 +216,14 @@ def clock_skews(events: Sequence[AnyEvent]) -> dict[str, float]:
             unread.append(event)
             early = planned.get(event.batch, event.started) - event.started
             if early > MAX_CLOCK_SKEW_S:
-                found[event.node] = min(found.get(event.node, 0.0), -early)
+                skews[event.node] = min(skews.get(event.node, 0.0), -early)
         elif isinstance(at, float) and not isinstance(event, TickSubmitted):
             for run in unread:
                 late = (run.started or 0.0) + run.seconds - at
                 if late > MAX_CLOCK_SKEW_S:
-                    found[run.node] = max(found.get(run.node, 0.0), late)
+                    skews[run.node] = max(skews.get(run.node, 0.0), late)
             unread.clear()
-    return {node: round(seconds, 1) for node, seconds in sorted(found.items())}
+    return {node: round(seconds, 1) for node, seconds in sorted(skews.items())}
 
 
 def excluded_nodes(state: SweepState, *, now: float) -> list[NodeExcluded]:
