@@ -191,7 +191,7 @@ def _unit(longest: float) -> tuple[str, float]:
     return ("minutes", 60.0) if longest < 7200 else ("hours", 3600.0)
 
 
-#: So many nodes and messages are shown, and kinds told apart by colour.
+#: So many nodes and messages are shown, and kinds have a colour.
 NODES: Final = 20
 MESSAGES: Final = 20
 COLOURS: Final = 8

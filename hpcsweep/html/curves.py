@@ -78,26 +78,26 @@ def _reports(results: Results) -> pd.DataFrame:
 
     metrics = results.metrics
     if results.metric in metrics and len(metrics):
-        found = metrics[["trial", "rung", "step"]].assign(value=metrics[results.metric].astype(float))
-        found = found.sort_values(["trial", "step", "rung"], kind="stable", ignore_index=True)
-        return found.drop_duplicates(["trial", "step"], keep="last")
+        reports = metrics[["trial", "rung", "step"]].assign(value=metrics[results.metric].astype(float))
+        reports = reports.sort_values(["trial", "step", "rung"], kind="stable", ignore_index=True)
+        return reports.drop_duplicates(["trial", "step"], keep="last")
     rows = [
         (trial.trial, run.rung, run.achieved_resource, run.value)
         for trial in results.folder.state.trials
         for run in trial.runs
         if run.value is not None
     ]
-    found = pd.DataFrame(rows, columns=["trial", "rung", "step", "value"])
-    return found.astype({"value": float})
+    reports = pd.DataFrame(rows, columns=["trial", "rung", "step", "value"])
+    return reports.astype({"value": float})
 
 
 def _kept(results: Results, reported: set[int]) -> set[int]:
     """The trials whose curves are drawn."""
-    found, repeats = configurations(results.folder.state), results.folder.state.repeats
+    configs, repeats = configurations(results.folder.state), results.folder.state.repeats
     # All repeats of the best configuration, then those of the next one.
-    trials = (found.trials[:, None] + np.arange(repeats)).ravel()
+    trials = (configs.trials[:, None] + np.arange(repeats)).ravel()
     there = np.isin(trials, list(reported))
-    valued, resources = trials[there].tolist(), np.repeat(found.resources, repeats)[there]
+    valued, resources = trials[there].tolist(), np.repeat(configs.resources, repeats)[there]
     order = [*valued, *sorted(reported - set(valued))]
     in_full = np.flatnonzero(resources >= top_resource(results.folder.state))
     chosen = set(range(min(_BEST, len(order))))
@@ -208,8 +208,8 @@ def _best_trace(results: Results, reports: pd.DataFrame) -> list[dict[str, Any]]
 
 def _rung_resources(groups: Sequence[BracketGroup]) -> list[int]:
     """Resources of all rungs; none where there is only one, or too many."""
-    found = sorted({resource for group in groups for resource in group.resources})
-    return found if 1 < len(found) <= _MARKED else []
+    resources = sorted({resource for group in groups for resource in group.resources})
+    return resources if 1 < len(resources) <= _MARKED else []
 
 
 def _steps_axis(groups: Sequence[BracketGroup], shown: pd.DataFrame) -> dict[str, Any]:

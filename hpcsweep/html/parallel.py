@@ -41,12 +41,12 @@ _ROOM: Final = 90
 
 def parallel(results: Results) -> Section | None:
     """Parallel coordinates over parameters, resource and value; the colour is the value."""
-    found = configurations(results.folder.state)
-    if len(found.trials) < 2 or not results.space.columns:
+    valued = configurations(results.folder.state)
+    if len(valued.trials) < 2 or not results.space.columns:
         return None
     # The best are drawn last, on top of the others.
-    shown = found.take(subsample(len(found.trials), best=BEST, most=MOST)[::-1])
-    failed = found.failed.take(subsample(len(found.failed.trials), best=0, most=FAILED))
+    shown = valued.take(subsample(len(valued.trials), best=BEST, most=MOST)[::-1])
+    failed = valued.failed.take(subsample(len(valued.failed.trials), best=0, most=FAILED))
     resources = np.array([run.resource for run in failed.runs], dtype=np.int64)
     parameters = dimensions(results.space, [*failed.configs, *shown.configs])
     axes = [_parameter(dimension) for dimension in parameters[:MOST_PARAMETERS]]
@@ -70,25 +70,25 @@ def parallel(results: Results) -> Section | None:
         "parallel-all",
         [trace],
         layout,
-        _caption(results, found, drawn=len(shown.trials), parameters=len(parameters)),
-        _summary(results, found),
+        _caption(results, valued, drawn=len(shown.trials), parameters=len(parameters)),
+        _summary(results, valued),
         height=480,
         width=_ROOM * len(axes),
     )
     return Section("parallel", "All parameters at once", [figure])
 
 
-def _caption(results: Results, found: Configurations, *, drawn: int, parameters: int) -> str:
-    what, failed = noun(results.folder.state), len(found.failed.trials)
+def _caption(results: Results, valued: Configurations, *, drawn: int, parameters: int) -> str:
+    what, failed = noun(results.folder.state), len(valued.failed.trials)
     by = f"mean {results.metric}" if what != "trial" else results.metric
     text = f"Each line is a {what}; by {by} the best are orange, good ones blue, the others grey."
     if failed:
         some = f", {FAILED} of them drawn" if failed > FAILED else ""
         text += f" Pink: {plural(failed, what)} that failed{some}."
     text += " Drag along an axis to pick a range."
-    if drawn < len(found.trials):
+    if drawn < len(valued.trials):
         text += (
-            f" {drawn:,} of {len(found.trials):,} {what}s with a value are drawn: the best {BEST:,}, and an "
+            f" {drawn:,} of {len(valued.trials):,} {what}s with a value are drawn: the best {BEST:,}, and an "
             "even spread over the others."
         )
     if parameters > MOST_PARAMETERS:
@@ -206,12 +206,12 @@ def _colours(results: Results, values: Floats, *, failed: int) -> dict[str, Any]
     }
 
 
-def _summary(results: Results, found: Configurations) -> str:
+def _summary(results: Results, valued: Configurations) -> str:
     """What the best tenth have in common."""
-    what, failed = noun(results.folder.state), len(found.failed.trials)
-    count = max(1, len(found.trials) // 10)
+    what, failed = noun(results.folder.state), len(valued.failed.trials)
+    count = max(1, len(valued.trials) // 10)
     parts = []
-    for dimension in dimensions(results.space, found.configs[:count])[:MOST_PARAMETERS]:
+    for dimension in dimensions(results.space, valued.configs[:count])[:MOST_PARAMETERS]:
         values = dimension.values[dimension.active]
         if not len(values):
             parts.append(f"{dimension.name} is never active")

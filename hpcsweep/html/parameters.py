@@ -44,13 +44,13 @@ _FAILED: Final = 500
 
 def slices(results: Results) -> Section | None:
     """One parameter at a time, chosen from a list with the most important first; colour: the resource."""
-    found = configurations(results.folder.state)
-    if not len(found.trials) or not results.space.columns:
+    valued = configurations(results.folder.state)
+    if not len(valued.trials) or not results.space.columns:
         return None
     most = max(_BEST, min(MOST, _ALL // len(results.space.columns)))
     # The best are drawn last, on top of the others.
-    shown = found.take(subsample(len(found.trials), best=_BEST, most=most)[::-1])
-    failed = found.failed.take(subsample(len(found.failed.trials), best=0, most=min(most, _FAILED)))
+    shown = valued.take(subsample(len(valued.trials), best=_BEST, most=most)[::-1])
+    failed = valued.failed.take(subsample(len(valued.failed.trials), best=0, most=min(most, _FAILED)))
     parameters = [each for each in dimensions(results.space, shown.configs) if each.active.any()]
     of_failed = {each.name: each for each in dimensions(results.space, failed.configs)}
     rank = {importance.name: rank for rank, importance in enumerate(importances(results))}
@@ -65,15 +65,15 @@ def slices(results: Results) -> Section | None:
         "slices-one",
         traces,
         _slices_layout(results, parameters, axis, failed=len(failed.trials) > 0),
-        _slices_caption(results, found, shown, failed) + axis.note,
-        _slices_summary(results, found),
+        _slices_caption(results, valued, shown, failed) + axis.note,
+        _slices_summary(results, valued),
         height=500,
     )
     return Section("slices", "Each parameter", [figure])
 
 
 def _slices_caption(
-    results: Results, found: Configurations, shown: Configurations, failed: FailedConfigurations
+    results: Results, valued: Configurations, shown: Configurations, failed: FailedConfigurations
 ) -> str:
     what = noun(results.folder.state)
     text = f"{results.metric} of each {what} against one parameter, chosen above."
@@ -83,15 +83,15 @@ def _slices_caption(
             "Lines reach from the least to the largest value of its repeats."
         )
     active = ", where it has the parameter" if any(p.when for p in results.space.columns) else ""
-    text += f" The ring is the best of the sweep, trial {found.trials[0]}{active}."
+    text += f" The ring is the best of the sweep, trial {valued.trials[0]}{active}."
     if len(set(shown.resources)) > 1:
         text += " Blue points were trained for longest."
-    if len(shown.trials) < len(found.trials):
+    if len(shown.trials) < len(valued.trials):
         text += (
-            f" {len(shown.trials):,} of {len(found.trials):,} {what}s are drawn: the best {_BEST}, and an "
+            f" {len(shown.trials):,} of {len(valued.trials):,} {what}s are drawn: the best {_BEST}, and an "
             "even spread over the others."
         )
-    if total := len(found.failed.trials):
+    if total := len(valued.failed.trials):
         some = f", {len(failed.trials):,} of them drawn" if len(failed.trials) < total else ""
         have = "has" if total == 1 else "have"
         text += f" Crosses: {plural(total, what)} that failed and {have} no value{some}."
@@ -182,17 +182,17 @@ def _colours(resources: NDArray[np.int64], active: NDArray[np.int64]) -> dict[st
     }
 
 
-def _slices_summary(results: Results, found: Configurations) -> str:
+def _slices_summary(results: Results, valued: Configurations) -> str:
     """Medians in the thirds of each domain, or for each listed value, and how many failed there."""
-    own = ", each at the resource of its newest value" if len(set(found.resources)) > 1 else ""
+    own = ", each at the resource of its newest value" if len(set(valued.resources)) > 1 else ""
     sentences = [f"Medians of {results.metric}{own}."]
-    of_failed = dimensions(results.space, found.failed.configs)
-    for parameter, failed in zip(dimensions(results.space, found.configs), of_failed, strict=True):
+    of_failed = dimensions(results.space, valued.failed.configs)
+    for parameter, failed in zip(dimensions(results.space, valued.configs), of_failed, strict=True):
         names = parameter.listed or ("lowest third", "middle third", "highest third")
         part, part_failed = _parts(parameter, len(names)), _parts(failed, len(names))
         texts = []
         for index, name in enumerate(names):
-            here, lost = found.values[part == index], int((part_failed == index).sum())
+            here, lost = valued.values[part == index], int((part_failed == index).sum())
             if len(here) or lost:
                 median = number(float(np.median(here))) if len(here) else "no value"
                 texts.append(f"{name} {median}" + (f" ({lost:,} failed)" if lost else ""))
@@ -217,8 +217,8 @@ def importance(results: Results) -> Section | None:
     """A bar for each parameter; words where there are too few values, None without parameters."""
     if not results.space.columns:
         return None
-    found = analysis(results)
-    blocks = [Text(_too_few_values(results))] if found is None else _importance_blocks(results, found)
+    result = analysis(results)
+    blocks = [Text(_too_few_values(results))] if result is None else _importance_blocks(results, result)
     return Section("importance", "Which parameters matter", blocks)
 
 
@@ -236,19 +236,19 @@ def _too_few_values(results: Results) -> str:
     )
 
 
-def _importance_blocks(results: Results, found: Analysis) -> list[Block]:
+def _importance_blocks(results: Results, result: Analysis) -> list[Block]:
     metric = results.metric
     blocks: list[Block] = [
         Text(
             f"A share is the part of the variance of {metric} over the whole space that is due to this "
             "parameter alone, whatever the others are; a conditional parameter counts where it is active. "
-            f"{_percent(found.interactions)} is due to interactions."
+            f"{_percent(result.interactions)} is due to interactions."
         )
     ]
     if results.space.constraints:
         blocks.append(Text("Constraints tie parameters together: shares may overlap.", "note"))
-    if found.explained < _POOR:
-        explained = max(0.0, found.explained)
+    if result.explained < _POOR:
+        explained = max(0.0, result.explained)
         blocks.append(
             Text(
                 f"Unreliable: the model behind these shares predicts only {_percent(explained)} of the "
@@ -257,7 +257,7 @@ def _importance_blocks(results: Results, found: Analysis) -> list[Block]:
                 "warning",
             )
         )
-    figure = _importance_figure(found)
+    figure = _importance_figure(result)
     lost = len(configurations(results.folder.state).failed.trials)
     if lost:
         left_out = (
@@ -267,8 +267,8 @@ def _importance_blocks(results: Results, found: Analysis) -> list[Block]:
     return [*blocks, figure]
 
 
-def _importance_figure(found: Analysis) -> Figure:
-    shown = found.parameters[:MOST_BARS]
+def _importance_figure(result: Analysis) -> Figure:
+    shown = result.parameters[:MOST_BARS]
     bars = shown[::-1]  # plotly begins at the bottom
     bounds = (np.array(each) for each in zip(*((bar.share, bar.low, bar.high) for bar in bars), strict=True))
     trace = {
@@ -301,29 +301,29 @@ def _importance_figure(found: Analysis) -> Figure:
         "importance",
         [trace],
         layout,
-        _importance_caption(found),
+        _importance_caption(result),
         _importance_summary(shown),
         height=140 + 30 * len(bars),
     )
 
 
-def _importance_caption(found: Analysis) -> str:
+def _importance_caption(result: Analysis) -> str:
     """Which values, how the shares were computed, how certain they are, what was left out."""
-    configurations = plural(found.values, "configuration")
-    text = f"Functional ANOVA of {configurations} with a value at resource {found.resource}"
-    if found.values < found.configurations:
-        text += f", the highest that many of {found.configurations:,} reached; more training may change it"
-    if found.used < found.values:
-        text += f". Computed from {found.used:,} of them, drawn at random"
-    if found.clipped:
-        count = "counts" if found.clipped == 1 else "count"
-        text += f". {plural(found.clipped, 'outlier')} {count} as the worst of the others"
+    configurations = plural(result.values, "configuration")
+    text = f"Functional ANOVA of {configurations} with a value at resource {result.resource}"
+    if result.values < result.configurations:
+        text += f", the highest that many of {result.configurations:,} reached; more training may change it"
+    if result.used < result.values:
+        text += f". Computed from {result.used:,} of them, drawn at random"
+    if result.clipped:
+        count = "counts" if result.clipped == 1 else "count"
+        text += f". {plural(result.clipped, 'outlier')} {count} as the worst of the others"
     text += (
-        f". The model (polynomials and trees) has an R² of {found.explained:.2f} on configurations that it "
+        f". The model (polynomials and trees) has an R² of {result.explained:.2f} on configurations that it "
         "has not seen. Lines: intervals of about 90%, from models of resampled configurations."
     )
-    if len(found.parameters) > MOST_BARS:
-        text += f" The {len(found.parameters) - MOST_BARS} smallest have no bar."
+    if len(result.parameters) > MOST_BARS:
+        text += f" The {len(result.parameters) - MOST_BARS} smallest have no bar."
     return text
 
 

@@ -59,7 +59,7 @@ def rungs(results: Results) -> Section | None:
     else:
         figure = _figure(results, groups)
         blocks += [figure] if figure else []
-    blocks += [_table(results, bracket, found) for bracket, found in groups]
+    blocks += [_table(results, bracket, levels) for bracket, levels in groups]
     return Section("rungs", "Rungs", blocks)
 
 
@@ -74,8 +74,8 @@ def _holds_best(bracket: BracketGroup, results: Results) -> bool:
     return results.best is not None and any(t.trial == results.best["trial"] for t in bracket.trials)
 
 
-def _table(results: Results, bracket: BracketGroup, found: Sequence[RungResult]) -> Table:
-    shown = [found[index] for index in subsample(len(found), best=1, most=MOST_RUNGS)]
+def _table(results: Results, bracket: BracketGroup, levels: Sequence[RungResult]) -> Table:
+    shown = [levels[index] for index in subsample(len(levels), best=1, most=MOST_RUNGS)]
     counts = [rung.counts for rung in shown]
     top = top_resource(results.folder.state)
     columns: dict[str, list[str | int | float | None]] = {
@@ -107,8 +107,8 @@ def _table(results: Results, bracket: BracketGroup, found: Sequence[RungResult])
     )
     configs = sum(not trial.repeat for trial in bracket.trials)
     caption = f"{bracket.name.capitalize()}: {plural(configs, 'configuration')}."
-    if len(shown) < len(found):
-        caption += f" {len(shown)} of {len(found):,} rungs."
+    if len(shown) < len(levels):
+        caption += f" {len(shown)} of {len(levels):,} rungs."
     if marked:
         caption += " The best of the sweep is in the marked row."
     return Table(list(columns), list(zip(*columns.values(), strict=True)), caption, marked)
@@ -123,7 +123,7 @@ def _promoted_text(rung: RungResult, *, top: int) -> str | None:
 
 def _figure(results: Results, groups: _Rungs) -> Figure | None:
     """Values side by side, a column for each rung; None where there are no values, or too many rungs."""
-    columns = [(bracket, rung) for bracket, found in groups for rung in found]
+    columns = [(bracket, rung) for bracket, levels in groups for rung in levels]
     if len(columns) > _DRAWN:
         return None
     drawn: dict[RunFate, list[tuple[float, float, int]]] = {RunFate.DROPPED: [], RunFate.WENT_ON: []}
@@ -207,9 +207,9 @@ def _names(groups: _Rungs) -> dict[str, Any]:
 
 def _summary(metric: str, groups: _Rungs) -> str:
     sentences = [f"{metric} by rung."]
-    for bracket, found in groups:
+    for bracket, levels in groups:
         parts = []
-        for rung in found[:MOST_RUNGS]:
+        for rung in levels[:MOST_RUNGS]:
             if rung.ranked:
                 best = number(rung.ranked[0][0])
                 parts.append(f"at resource {rung.resource:,} the best of {len(rung.ranked):,} is {best}")

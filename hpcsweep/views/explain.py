@@ -195,7 +195,7 @@ def _unpromoted(
 
 
 def _reported(replay: TrialReplay, state: SweepState) -> RankComparison | None:
-    """What the trial and its peers had reported at its newest step when it was told to stop."""
+    """What the trial and its peers had reported at its newest step when it was stopped."""
     steps = [event.reports[-1][0] for event in replay.reports if event.trial == replay.trial]
     if not steps:
         return None

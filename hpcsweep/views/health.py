@@ -24,7 +24,7 @@ from hpcsweep.store.batch import SEPARATOR, read_excerpt
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 
-#: A driver that gives no sign of life for so long is told of.
+#: A driver that gives no sign of life for so long is reported.
 SILENT_S: Final = 300.0
 #: What the shell code around a tick job writes where its work failed.
 _FAILED: Final = re.compile(r"tick job \S+: failed \(.*looks again in")
@@ -84,13 +84,13 @@ def liveness(
         return Liveness(driven, unknown=unknown, lines=lines, advice=advice)
     tick_ids = state.tick_ids
     known = tick_ids | {batch.job for batch in state.live.values() if batch.job}
-    found = [job for job in jobs.values() if job.job in known or _is_of(job, state, layout)]
+    own_jobs = [job for job in jobs.values() if job.job in known or _is_of(job, state, layout)]
     ticks = tuple(
         job
-        for job in found
+        for job in own_jobs
         if job.name.endswith("-tick") or job.job in tick_ids or job.folder == str(layout.root)
     )
-    arrays = tuple(job for job in found if job not in ticks)
+    arrays = tuple(job for job in own_jobs if job not in ticks)
     if not detached:
         queue = plural(len(arrays), "array")
         live = f"{queue} of it in the queue: what is there trains on, nobody promotes or submits"

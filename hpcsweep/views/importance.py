@@ -119,16 +119,16 @@ def values_of(results: Results) -> Values:
 
 
 def _analysis(results: Results) -> Analysis | None:
-    found = values_of(results)
+    sample = values_of(results)
     space = results.space
-    count = len(found.values)
+    count = len(sample.values)
     if count < LEAST or not space.columns:
         return None
     rows = np.arange(count)
     if count > MOST:
         rows = np.sort(np.random.default_rng(0).choice(count, MOST, replace=False))
-    unit = space.to_unit([found.configs[row] for row in rows])
-    raw = found.values[rows] * (1 if results.minimise else -1)
+    unit = space.to_unit([sample.configs[row] for row in rows])
+    raw = sample.values[rows] * (1 if results.minimise else -1)
     raw /= np.abs(raw).max() or 1.0  # shares have no scale, and squares of 1e200 are no numbers
     at = spread(space)
     # Those beyond the fence count as much as the worst that is not.
@@ -150,9 +150,9 @@ def _analysis(results: Results) -> Analysis | None:
     )
     return Analysis(
         tuple(sorted(parameters, key=lambda parameter: -parameter.share)),
-        resource=found.resource,
+        resource=sample.resource,
         values=count,
-        configurations=found.configurations,
+        configurations=sample.configurations,
         used=len(rows),
         clipped=clipped,
         explained=float(1 - np.mean((values - fitted.held_out) ** 2) / values.var()),

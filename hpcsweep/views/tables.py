@@ -275,7 +275,7 @@ def raw_files(layout: Layout, trial: int, skipped: Skipped | None = None) -> dic
     """The trial's metrics files by rung, oldest attempt first; one readdir."""
     skipped = Skipped() if skipped is None else skipped
     root = os.fspath(layout.trial(trial).root)
-    found: dict[int, list[RawFile]] = {}
+    files: dict[int, list[RawFile]] = {}
     for name, rung in metrics_names(root, skipped):
         path = f"{root}/{name}"
         try:
@@ -285,8 +285,8 @@ def raw_files(layout: Layout, trial: int, skipped: Skipped | None = None) -> dic
         except OSError as error:
             skipped.note(path, error)
             continue
-        found.setdefault(rung, []).append(RawFile(name, data))
-    return found
+        files.setdefault(rung, []).append(RawFile(name, data))
+    return files
 
 
 class _Column(NamedTuple):
@@ -310,21 +310,21 @@ class ReportColumns:
 
     def add(self, run: RunId, files: Iterable[bytes]) -> None:
         """What a run has reported, oldest attempt first; runs come in order."""
-        found: dict[int, dict[str, float]] = {}
+        metrics_at: dict[int, dict[str, float]] = {}
         for data in files:
             for step, metrics in parse_reports(data):
-                if step in found:
-                    found[step].update(metrics)
+                if step in metrics_at:
+                    metrics_at[step].update(metrics)
                 elif step < _MOST:
-                    found[step] = metrics
+                    metrics_at[step] = metrics
         trials, rungs, steps = self._keys
         columns = self._columns
-        for step in sorted(found):
+        for step in sorted(metrics_at):
             row = len(steps)
             trials.append(run.trial)
             rungs.append(run.rung)
             steps.append(step)
-            for name, value in found[step].items():
+            for name, value in metrics_at[step].items():
                 column = columns.get(name)
                 if column is None:
                     column = columns[name] = _Column(array("d"), array("q"))
