@@ -9,19 +9,14 @@ from typing import Final, NamedTuple
 class Export(NamedTuple):
     """A format that takes the whole sweep; see `tables` for the others.
 
-    Attributes:
-        writer: `module:function`, imported when it is used. The function takes `Results` and a path, and
-            returns the number of trials that it wrote.
-        target: Where it writes in the results folder, unless another place is given.
-        opener: The command that opens it.
-        needs: The package that it imports, which is also the name of our extra for it; empty if none.
-        is_folder: Whether it writes a folder with several files.
+    The writer is `module:function`, imported when it is used. The function takes `Results` and a path, and
+    returns the number of trials that it wrote.
     """
 
     writer: str
-    target: str
-    opener: str
-    needs: str = ""
+    target: str  # where it writes in the results folder, unless another place is given
+    opener: str  # the command that opens it
+    needs: str = ""  # the package that it imports, which is also the name of our extra for it
     is_folder: bool = False
 
 

@@ -91,11 +91,7 @@ def run_name(trial: int) -> str:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """The files of an earlier export.
-
-    Raises:
-        FolderError: The folder is not empty and holds none.
-    """
+    """The files of an earlier export; a FolderError if the folder is not empty and holds none."""
     if not folder.exists():
         return []
     if not folder.is_dir():

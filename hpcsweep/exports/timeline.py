@@ -38,11 +38,7 @@ class _Span(NamedTuple):
 
 
 def trial_timelines(results: Results) -> Iterator[TrialTimeline]:
-    """All trials in the order of their numbers.
-
-    Raises:
-        FolderError: There is none.
-    """
+    """All trials in the order of their numbers; a FolderError if there is none."""
     state = results.folder.state
     if not state.trials:
         raise FolderError(f"{results.path}: nothing to export: no trial has been started yet")

@@ -171,11 +171,7 @@ def _waiting(results: Results) -> list[Block]:
 
 
 def queue_waits(results: Results) -> Floats:
-    """Seconds from the submission of an array to the start of each of its tasks, where both are known.
-
-    Requeues by the cluster are left out (when they were put back is not known), and all runs of
-    a task but its first.
-    """
+    """Seconds from an array's submission to the first start of each of its tasks, where both are known."""
     attempts = results.attempts
     known = attempts[
         (attempts["restart"] == 0) & attempts["started"].notna() & attempts["submitted_at"].notna()

@@ -139,15 +139,10 @@ def _cell(value: object) -> str:
 
 
 def write_page(target: Path, html: str, *, hint: str = "") -> None:
-    """Write the page; see `write_output`. Folders above a new file are made.
-
-    Args:
-        target: The file, or what else `--output` may name.
-        html: A lone surrogate in it becomes `?`.
-        hint: Ends the message of an error.
+    """Write the page to what `--output` names; folders above a new file are made.
 
     Raises:
-        FolderError: It cannot be written.
+        FolderError: It cannot be written; `hint` ends the message.
     """
     if target != STDOUT:
         try:
@@ -218,14 +213,10 @@ def figure_json(figure: Figure) -> Markup:
 
 
 def plain(value: Any, key: str = "") -> Any:
-    """The value as JSON has it.
+    """The value as JSON has it; `key` is the nearest name that it stands under.
 
     Numbers are rounded to 7 digits where they are below a million; NaN becomes null. A colour of the
     theme, `@1` or `@1/0.2` with its opacity, becomes an object, which no text can be taken for.
-
-    Args:
-        value: Of numbers, text, arrays, sequences and mappings.
-        key: The nearest name that it stands under.
     """
     match value:
         case str():

@@ -30,19 +30,12 @@ _OUTLIER: Final = 5.0
 
 
 class ValueAxis(NamedTuple):
-    """How values are shown.
+    """How values are shown."""
 
-    Attributes:
-        layout: The axis as plotly takes it.
-        menus: The choice of the scale, for `layout.updatemenus`; empty where there is none.
-        note: Says that some values are outside the initial view; empty if none is.
-        cut: The worst value in the initial view; None if all are in it.
-    """
-
-    layout: dict[str, Any]
-    menus: list[dict[str, Any]]
-    note: str = ""
-    cut: float | None = None
+    layout: dict[str, Any]  # the axis as plotly takes it
+    menus: list[dict[str, Any]]  # the choice of the scale, for `layout.updatemenus`; may be empty
+    note: str = ""  # says that some values are outside the initial view; empty if none is
+    cut: float | None = None  # the worst value in the initial view; None if all are in it
 
 
 def value_axis(title: str, values: Floats, *, minimise: bool) -> ValueAxis:
@@ -114,20 +107,15 @@ def colour_bar(
 
 
 class Dimension(NamedTuple):
-    """One parameter of many configurations, and the ends of its domain.
-
-    Attributes:
-        values: `(n,)`: numbers as they are, of listed values the index in the list; NaN where inactive.
-        listed: Labels of the listed values; empty for numbers.
-    """
+    """One parameter of many configurations, and the ends of its domain."""
 
     name: str
-    values: Floats
+    values: Floats  # (n,): numbers as they are, of listed values the index; NaN where inactive
     low: float
     high: float
     log: bool = False
     whole: bool = False
-    listed: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()  # labels of the listed values; empty for numbers
 
     @property
     def active(self) -> NDArray[np.bool_]:

@@ -23,18 +23,12 @@ class KeyValues(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table.
-
-    Attributes:
-        columns: Headings; `rows` have as many cells each. A cell that is a number is set to the right.
-        marked: Indices of the rows that stand out, such as those that were promoted.
-        caption: Says what it shows, for screen readers too.
-    """
+    """A table; columns of numbers are set to the right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | int | float | None]]
-    caption: str
-    marked: frozenset[int] = frozenset()
+    caption: str  # what it shows, for screen readers too
+    marked: frozenset[int] = frozenset()  # indices of rows that stand out
 
 
 class Figure(NamedTuple):

@@ -217,15 +217,10 @@ Axis: TypeAlias = Literal["cost", "time"]
 
 
 class BestCurve(NamedTuple):
-    """The best value so far, each time that it changed, `(n,)`.
+    """The best value so far, each time that it changed, `(n,)`."""
 
-    Attributes:
-        time: Hours since the start, pauses between an end and a resumption left out.
-        cost: GPU-hours by then, or run-hours where no GPU is used.
-    """
-
-    time: Floats
-    cost: Floats
+    time: Floats  # hours since the start, pauses between an end and a resumption left out
+    cost: Floats  # GPU-hours by then, or run-hours where no GPU is used
     value: Floats
 
     def at(self, hours: Floats, axis: Axis) -> Floats:
@@ -235,13 +230,7 @@ class BestCurve(NamedTuple):
 
 
 class SweepSummary(NamedTuple):
-    """One results folder.
-
-    Attributes:
-        error: Standard error of the best value where that is a mean of repeats.
-        cost: All GPU-hours, or run-hours where no GPU is used; `time`: hours, as in `BestCurve`.
-        settings: Equal for sweeps that repeat each other: everything but the seed.
-    """
+    """One results folder."""
 
     path: Path
     name: str
@@ -251,11 +240,11 @@ class SweepSummary(NamedTuple):
     state: str
     trials: int
     best: dict[str, Any] | None
-    error: float | None
-    cost: float
-    time: float
+    error: float | None  # standard error of the best value where that is a mean of repeats
+    cost: float  # all GPU-hours, or run-hours where no GPU is used
+    time: float  # hours, as in `BestCurve`
     curve: BestCurve
-    settings: bytes
+    settings: bytes  # everything but the seed: equal for sweeps that repeat each other
 
     @property
     def label(self) -> str:

@@ -25,31 +25,19 @@ class RankedTrial(msgspec.Struct, frozen=True, gc=False):
 
 
 class RankComparison(msgspec.Struct, frozen=True):
-    """A configuration among those that were at the same resource, at one moment.
-
-    Attributes:
-        members: How many had been brought there by then; `ended` of them had ended, and of these
-            `without_value` had no value to compare: failed, stopped or lost.
-        place: By value, from 1; None for a configuration without one.
-        went_on: How many had been promoted from there by then, itself included.
-        worse: How many of these have a worse value than it.
-        others: Those of these other than itself, best first.
-        cut: The worst that went on.
-        first_out: The best that did not.
-        named: The best ones, itself, the cut and the first out, best first.
-    """
+    """A configuration among those that were at the same resource, at one moment."""
 
     resource: int
-    members: int
-    ended: int
-    without_value: int
-    place: int | None
-    went_on: int
-    worse: int
-    others: tuple[int, ...]
-    cut: RankedTrial | None
-    first_out: RankedTrial | None
-    named: tuple[RankedTrial, ...]
+    members: int  # brought there by then
+    ended: int  # of the members
+    without_value: int  # of those that ended: failed, stopped or lost
+    place: int | None  # by value, from 1; None for a configuration without one
+    went_on: int  # promoted from there by then, itself included
+    worse: int  # promoted although their value is worse
+    others: tuple[int, ...]  # promoted ones other than itself, best first
+    cut: RankedTrial | None  # the worst that went on
+    first_out: RankedTrial | None  # the best that did not
+    named: tuple[RankedTrial, ...]  # the best ones, itself, the cut and the first out, best first
 
 
 class RungRanking:
@@ -144,57 +132,38 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Creation(msgspec.Struct, frozen=True):
-    """How a trial came to be.
-
-    Attributes:
-        submitted: When the first batch that carried it was planned, in Unix seconds.
-        origin: `searcher`, `enqueued` or `clone`.
-        searcher: Name in the spec; `picked` is the one that `auto` stands for.
-        asked: How many configurations were proposed together with it, itself included.
-        observations: Values that the searcher knew then, failures and earlier sweeps' included.
-        pending: Configurations whose first value it did not know then.
-        request: Control request that enqueued it; empty for the sweep file.
-        parent: A clone goes on from this trial's checkpoint of step `start`.
-        changes: A clone's configuration against its parent's.
-        replaces: Trial whose place in the population a clone took.
-    """
+    """How a trial came to be."""
 
     bracket: int
-    resource: int
-    submitted: float | None
-    origin: str
-    searcher: str = ""
-    picked: str = ""
-    asked: int = 0
-    observations: int = 0
-    pending: int = 0
-    request: str = ""
-    parent: int | None = None
+    resource: int  # of its first run
+    submitted: float | None  # when the first batch that carried it was planned, in Unix seconds
+    origin: str  # `searcher`, `enqueued` or `clone`
+    searcher: str = ""  # name in the spec
+    picked: str = ""  # the one that `auto` stands for
+    asked: int = 0  # configurations proposed together with it, itself included
+    observations: int = 0  # values that the searcher knew then, failures and earlier sweeps' included
+    pending: int = 0  # configurations whose first value it did not know then
+    request: str = ""  # control request that enqueued it; empty for the sweep file
+    parent: int | None = None  # of a clone, which starts from its checkpoint of step `start`
     start: int = 0
-    changes: tuple[Change, ...] = ()
-    replaces: int | None = None
+    changes: tuple[Change, ...] = ()  # of a clone against its parent
+    replaces: int | None = None  # trial whose place in the population a clone took
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One try at a run, and how it ended: by an outcome or an interruption.
+    """One try at a run, and how it ended: by an outcome or an interruption."""
 
-    Attributes:
-        attempt: From 0; `restart` counts the cluster's own requeues of it.
-        step: That the trial had reached, 0 where unknown.
-        retried: Somebody asked for another try after it; `request`: by this control request.
-    """
-
-    attempt: int
-    restart: int
+    attempt: int  # from 0
+    restart: int  # the cluster's own requeues of it
     outcome: Outcome | None
     interruption: Interruption | None
-    step: int
+    step: int  # that the trial had reached, 0 where unknown
     node: str
     job: str
     seconds: float
     message: str
-    retried: bool = False
-    request: str = ""
+    retried: bool = False  # somebody asked for another try after it
+    request: str = ""  # by this control request
     failure: FailureKind | None = None
 
     @classmethod
@@ -219,9 +188,6 @@ class Rung(msgspec.Struct, frozen=True):
     """One run of the trial and what followed from it.
 
     Attributes:
-        submitted: When its first batch was planned, in Unix seconds.
-        batches: In how many it has been submitted.
-        attempts: Those that have ended, the newest last.
         repeats: All trainings of its configuration at this rung; empty where there is one.
         mean: Of the repeats, by which they are compared; None until all have ended, and if one failed.
         reason: Why the verdict, as far as places do not tell.
@@ -233,15 +199,15 @@ class Rung(msgspec.Struct, frozen=True):
 
     rung: int
     resource: int
-    submitted: float | None
+    submitted: float | None  # when its first batch was planned, in Unix seconds
     status: RunStatus
     outcome: Outcome | None
     value: float | None
     step: int
     node: str
     message: str
-    batches: int
-    attempts: tuple[Attempt, ...]
+    batches: int  # in how many it has been submitted
+    attempts: tuple[Attempt, ...]  # those that have ended, the newest last
     repeats: tuple[Repeat, ...]
     mean: float | None
     verdict: Verdict
@@ -262,27 +228,19 @@ class BestSoFar(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """A trial from its creation to now.
-
-    Attributes:
-        repeat: Which training of its configuration it is, from 0, of `repeats`.
-        first: First trial of its configuration; by this number peers are named.
-        pooled: Its peers are all of the sweep at the same resource, a population, not of one bracket.
-        value: Newest of its configuration, at `resource`: the mean where it is trained several times.
-        checkpoint_removed: Its checkpoints are gone, for nothing could need them any more.
-    """
+    """A trial from its creation to now."""
 
     trial: int
-    first: int
-    repeat: int
+    first: int  # first trial of its configuration; by this number peers are named
+    repeat: int  # which training of its configuration it is, from 0
     repeats: int
     config: Config
     metric: str
     mode: str
-    pooled: bool
+    pooled: bool  # its peers are all of the sweep at the same resource, a population, not of one bracket
     creation: Creation
     rungs: tuple[Rung, ...]
-    value: float | None
-    resource: int | None
+    value: float | None  # newest of its configuration, the mean where it is trained several times
+    resource: int | None  # of this value
     best: BestSoFar | None
-    checkpoint_removed: bool = False
+    checkpoint_removed: bool = False  # nothing could need its checkpoints any more

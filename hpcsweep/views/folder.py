@@ -54,11 +54,7 @@ def missing_folder(path: Path) -> FolderError:
 
 
 def check_trial(state: SweepState, number: int, *, argument: str = "TRIAL") -> None:
-    """Check that the sweep has a trial of this number.
-
-    Raises:
-        SpecError: It has not.
-    """
+    """Raises a SpecError if the sweep has no trial of this number."""
     if not 0 <= number < len(state.trials):
         valid = f"one of 0 to {len(state.trials) - 1}" if state.trials else "none, no trial was started yet"
         raise SpecError(f"{argument}: expected {valid}, got {number}")
@@ -108,10 +104,7 @@ class ResultsFolder:
         return budget if isinstance(budget, dict) else {}
 
     def running(self) -> int:
-        """Submitted runs that have begun and have no result yet, by their files.
-
-        Two readdirs for each live batch; nobody but the filesystem is asked.
-        """
+        """Submitted runs that have begun and have no result yet: two readdirs for each live batch."""
         count = 0
         for batch in self.state.live.values():
             files = self.layout.batch(batch.name)
@@ -172,10 +165,7 @@ class ResultsFolder:
         }
 
     def skipped_files(self) -> list[str]:
-        """Files that a driver would skip: not ours, or not readable; one line for each.
-
-        The results of runs whose ending the journal knows are not opened.
-        """
+        """Files that a driver would skip, one line each; results that the journal knows are not opened."""
         skipped = Skipped()
         list_segments(self.layout.journal, skipped)
         list_records(self.layout, skipped)

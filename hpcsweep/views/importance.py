@@ -235,10 +235,7 @@ def spread(space: Space) -> Floats:
 
 
 def fit(space: Space, unit: Floats, values: Floats, at: Floats) -> Fitted:
-    """The model of `values` `(n,)` at `unit` `(n, d)`, evaluated at `at` `(m, d)`.
-
-    What it predicts stays within the range of the values.
-    """
+    """The model of `values` `(n,)` at `unit` `(n, d)`, evaluated at `at` `(m, d)`, within their range."""
     from sklearn.ensemble import ExtraTreesRegressor
     from sklearn.linear_model import RidgeCV
     from threadpoolctl import threadpool_limits

@@ -166,20 +166,14 @@ class Throughput(NamedTuple):
 
 
 class SweepProgress:
-    """What is known of a sweep at one moment; an event costs no more in a long sweep than in a short one.
-
-    Attributes:
-        ended: Every ending of a run, in the order in which the driver learned of it.
-        best_changes: Each change of the best value, in the order of time.
-        now: Unix time of the newest event.
-    """
+    """What is known of a sweep at one moment; an event costs no more in a long sweep than in a short one."""
 
     def __init__(self) -> None:
         self.state = SweepState()
         self.rungs = RungCounts()
-        self.ended: list[EndedRun] = []
-        self.best_changes: list[BestChange] = []
-        self.now = 0.0
+        self.ended: list[EndedRun] = []  # in the order in which the driver learned of them
+        self.best_changes: list[BestChange] = []  # in the order of time
+        self.now = 0.0  # Unix time of the newest event
         self._interruptions: deque[RunInterrupted] = deque(maxlen=NEWEST_SHOWN)
         self._failures: dict[RunId, RunFinished] = {}
         self._newest_answer: BatchAbandoned | BatchSubmitted | None = None

@@ -46,23 +46,19 @@ class StatusSnapshot(NamedTuple):
     """A sweep at one moment.
 
     Attributes:
-        running: The runs under way, those of high rungs first; the first few of them are in `shown`.
         pending: Number of tasks in the queue by reason, in the queue's words; empty where unknown.
-        ended: Number of runs that have ended and that no driver has noticed yet, by how the queue says they
-            ended; empty where there is a result.
-        problem: Why the queue or the folder could not be read this time; empty if it could.
-        liveness: Whether anybody drives the sweep, where the queue had to be asked for that.
+        ended: Number of runs that no driver knows to have ended, by the queue; empty where there is a result.
     """
 
     at: float
     progress: SweepProgress
     driver: ProcessId | None
-    running: tuple[Run, ...]
-    shown: tuple[RunningRun, ...]
+    running: tuple[Run, ...]  # those of high rungs first
+    shown: tuple[RunningRun, ...]  # the first few of them
     pending: Mapping[str, int]
     ended: Mapping[str, int]
-    problem: str
-    liveness: Liveness | None = None
+    problem: str  # why the queue or the folder could not be read this time; empty if it could
+    liveness: Liveness | None = None  # where the queue had to be asked for that
 
 
 class StatusPoller:
@@ -192,10 +188,7 @@ def _leading_numbers(folder: Path) -> list[tuple[int, ...]]:
 
 
 def newest_report(trial: TrialLayout, rung: int, metric: str) -> tuple[int, float | None] | None:
-    """Step and value of the newest report that a trial's run at a rung made; None if it made none.
-
-    Where the newest lacks the metric, the value is that of the newest one that has it.
-    """
+    """Step of a run's newest report, and the newest value of the metric; None without any report."""
     newest: int | None = None
     for file in reversed([file for file in metrics_files(trial, Skipped()) if file.rung == rung]):
         for report in reversed(_last_reports(file.path)):

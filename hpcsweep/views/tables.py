@@ -246,12 +246,7 @@ def metrics_table(layout: Layout, events: Sequence[AnyEvent], skipped: Skipped |
 def whole_table(
     layout: Layout, parts: Iterable[str], raw: Sequence[RunId], skipped: Skipped | None = None
 ) -> pa.Table:
-    """What is in these parts and in the raw files of these runs.
-
-    Raises:
-        FileNotFoundError: A part is not there.
-        FolderError: A part is damaged.
-    """
+    """What is in these parts, read by `read_part`, and in the raw files of these runs."""
     reports = read_raw(layout, raw, skipped)
     return concat_tables([*(read_part(layout.reports_part(part)) for part in parts), reports])
 
