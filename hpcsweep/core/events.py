@@ -7,7 +7,9 @@ An event says what is true from now on. Times are Unix seconds, durations second
 from __future__ import annotations
 
 import enum
-from typing import Any, Final, TypeAlias
+import re
+from collections.abc import Iterable
+from typing import Any, Final, Self, TypeAlias, get_args
 
 import msgspec
 
@@ -51,6 +53,7 @@ __all__ = [
     "Config",
     "ConfigsEnqueued",
     "Event",
+    "EventFold",
     "FailureKind",
     "FilesCompacted",
     "Interruption",
@@ -313,3 +316,34 @@ AnyEvent: TypeAlias = (
     | CheckpointsDropped
     | CheckpointsRemoved
 )
+
+#: The method of an `EventFold` for each event.
+_METHODS: Final = {
+    event: "_" + re.sub("(?<=[a-z])(?=[A-Z])", "_", event.__name__).lower() for event in get_args(AnyEvent)
+}
+
+
+class EventFold:
+    """A state that events change: each goes to the method of its name, `BatchPlanned` to `_batch_planned`.
+
+    Events without a method are ignored.
+    """
+
+    def __init__(self) -> None:
+        self._handlers = {
+            event: getattr(self, name) for event, name in _METHODS.items() if hasattr(self, name)
+        }
+
+    @classmethod
+    def replay(cls, events: Iterable[AnyEvent]) -> Self:
+        """The state after these events."""
+        state = cls()
+        for event in events:
+            state.apply(event)
+        return state
+
+    def apply(self, event: AnyEvent) -> None:
+        """Take one event in."""
+        handle = self._handlers.get(type(event))
+        if handle is not None:
+            handle(event)

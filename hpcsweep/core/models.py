@@ -13,6 +13,7 @@ import msgspec
 from hpcsweep.core.events import (
     ClusterMessage,
     Config,
+    EventFold,
     Interruption,
     NodeExcluded,
     PauseRequested,
@@ -230,7 +231,7 @@ def mean_value(runs: Sequence[Run]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-class SweepFacts:
+class SweepFacts(EventFold):
     """All that is known of a sweep.
 
     Attributes:
@@ -261,6 +262,7 @@ class SweepFacts:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.started: SweepStarted | None = None
         self.ended: SweepEnded | None = None
         self.stopping: StopRequested | None = None

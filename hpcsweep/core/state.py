@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -75,55 +72,9 @@ def without_numbers(words: str) -> str:
 class SweepState(SweepFacts):
     """All that is known of a sweep. `apply` is its only way to change."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._apply: dict[type[Any], Callable[[Any], None]] = {
-            SweepStarted: self._sweep_started,
-            SweepExtended: self._sweep_extended,
-            SweepResumed: self._sweep_resumed,
-            SweepEnded: partial(setattr, self, "ended"),
-            TimeUp: self._time_up,
-            StopRequested: partial(setattr, self, "stopping"),
-            PauseRequested: partial(setattr, self, "pausing"),
-            PauseEnded: self._pause_ended,
-            SweepDetached: partial(setattr, self, "detached"),
-            TrialsExhausted: partial(setattr, self, "no_more_trials"),
-            TrialCreated: self._trial_created,
-            TrialPromoted: self._trial_promoted,
-            TrialStopped: self._trial_stopped,
-            ConfigsEnqueued: lambda event: self.enqueued.extend(event.configs),
-            WarmStartLoaded: self.warm_starts.append,
-            RunReported: self._run_reported,
-            BatchPlanned: self._batch_planned,
-            BatchSubmitted: self._batch_submitted,
-            TasksAllocated: self._tasks_allocated,
-            BatchThrottled: self._batch_throttled,
-            BatchAbandoned: self._batch_abandoned,
-            BatchBlocked: self._batch_blocked,
-            ClusterMessage: self._cluster_message,
-            BatchClosed: self._batch_closed,
-            TasksReleased: self._tasks_released,
-            TickSubmitted: self._tick_submitted,
-            NodeExcluded: self._node_excluded,
-            RunFinished: self._run_finished,
-            RunInterrupted: self._run_interrupted,
-            RunRetried: self._run_retried,
-            FilesCompacted: lambda _: None,  # where files are changes nothing of the sweep
-            CheckpointsDropped: self._checkpoints_dropped,
-            CheckpointsRemoved: self._checkpoints_removed,
-        }
-
-    @classmethod
-    def replay(cls, events: Iterable[AnyEvent]) -> SweepState:
-        """The state after these events."""
-        state = cls()
-        for event in events:
-            state.apply(event)
-        return state
-
     def apply(self, event: AnyEvent) -> None:
         """Take one event in."""
-        self._apply[type(event)](event)
+        self._handlers[type(event)](event)
         if request := getattr(event, "request", ""):
             self.requests.add(request)
 
@@ -154,13 +105,34 @@ class SweepState(SweepFacts):
         for batch in (each for each in self.live.values() if each.task_gpus != each.gpus):
             self._note_gpus_held(batch.gpus, batch.task_gpus)
 
+    def _sweep_ended(self, event: SweepEnded) -> None:
+        self.ended = event
+
     def _time_up(self, event: TimeUp) -> None:
         self.time_up = event.at if event.up else None
+
+    def _stop_requested(self, event: StopRequested) -> None:
+        self.stopping = event
+
+    def _pause_requested(self, event: PauseRequested) -> None:
+        self.pausing = event
 
     def _pause_ended(self, event: PauseEnded) -> None:
         self.pausing = None
         if not self.first_errors.over:
             self.first_errors = FirstErrors()
+
+    def _sweep_detached(self, event: SweepDetached) -> None:
+        self.detached = event
+
+    def _trials_exhausted(self, event: TrialsExhausted) -> None:
+        self.no_more_trials = event
+
+    def _configs_enqueued(self, event: ConfigsEnqueued) -> None:
+        self.enqueued.extend(event.configs)
+
+    def _warm_start_loaded(self, event: WarmStartLoaded) -> None:
+        self.warm_starts.append(event)
 
     def _trial_created(self, event: TrialCreated) -> None:
         assert event.trial == len(self.trials), "trial numbers have no gaps"
@@ -384,6 +356,9 @@ class SweepState(SweepFacts):
         self.dropping.pop(trial, None)
         self.dropped.discard(trial)
         self.without_checkpoint.discard(trial)
+
+    def _files_compacted(self, event: FilesCompacted) -> None:
+        """Where files are changes nothing of the sweep."""
 
     def _checkpoints_dropped(self, event: CheckpointsDropped) -> None:
         self.dropping.update(dict.fromkeys(event.trials))

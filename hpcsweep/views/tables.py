@@ -32,11 +32,11 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import Run, RunStatus, Trial
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import FolderError
-from hpcsweep.store.compaction import existing_parts
+from hpcsweep.store.compaction import PARQUET_VERSION, existing_parts
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.files import open_regular, read_bytes
 from hpcsweep.store.journal.segments import read_journal
-from hpcsweep.store.layout import Layout, Skipped
+from hpcsweep.store.layout import Layout, Skipped, check_version
 from hpcsweep.store.run_files import metrics_names, parse_reports
 
 if TYPE_CHECKING:
@@ -351,6 +351,7 @@ def read_part(path: Path) -> pa.Table:
 
     Raises:
         FileNotFoundError: It was replaced by another one.
+        NewerFormatError: A newer hpcsweep wrote it.
         FolderError: It is damaged.
     """
     import pyarrow as pa
@@ -358,10 +359,12 @@ def read_part(path: Path) -> pa.Table:
 
     try:
         with open(open_regular(path), "rb") as file, pq.ParquetFile(file) as part:
-            return part.read()
+            metadata = part.schema_arrow.metadata or {}
+            check_version(int(metadata.get(PARQUET_VERSION, b"1")), path)
+            return part.read().replace_schema_metadata(None)
     except FileNotFoundError:
         raise
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FolderError(
             f"{path}: cannot be read: {why}; restore it from a backup or snapshot of the filesystem"

@@ -271,7 +271,7 @@ class FaultRun:
 
 def contents(fold: SweepState | CompactionState) -> dict[str, object]:
     """All that a fold knows; candidates for the best are looked through only when it is asked for."""
-    found = {key: value for key, value in vars(fold).items() if key not in ("_apply", "_best")}
+    found = {key: value for key, value in vars(fold).items() if key not in ("_handlers", "_best")}
     return found | ({"best": fold.best} if isinstance(fold, SweepState) else {})
 
 

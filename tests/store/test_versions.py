@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 
-from hpcsweep.core.events import Outcome, StopRequested
+from hpcsweep.core.events import Outcome, RunId, StopRequested
 from hpcsweep.errors import NewerFormatError
 from hpcsweep.store import checkpoints, snapshot
 from hpcsweep.store.batch import (
@@ -26,13 +27,17 @@ from hpcsweep.store.batch import (
     write_result,
 )
 from hpcsweep.store.compaction import (
+    PARQUET_VERSION,
+    CompactableRun,
     PartIndex,
     Tables,
+    WritePart,
     read_tables,
     remove_raw_files,
     write_index,
     write_tables,
 )
+from hpcsweep.store.compaction.worker import run_compaction_task
 from hpcsweep.store.git import GitState
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import checksum_at, encode_line, read_journal
@@ -40,8 +45,9 @@ from hpcsweep.store.journal.tail import JournalTail
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.provenance import Python, Record, list_records
 from hpcsweep.store.requests import Request, new_requests, write_request
-from hpcsweep.store.run_files import RunFile, read_run_file
+from hpcsweep.store.run_files import MetricsWriter, RunFile, read_run_file
 from hpcsweep.store.snapshot import SnapshotSource, use_snapshot
+from hpcsweep.views.tables import read_part
 
 RUN = ManifestRun(trial=0, rung=0, bracket=0, resource=3, attempt=0, seed=1, config={})
 
@@ -255,6 +261,33 @@ def test_tables_without_a_version_load_as_version_1(layout: Layout) -> None:
     path = write_some_tables(layout)
     set_version(path, None)
     assert read_tables(layout) == tables(layout)
+
+
+def write_a_part(layout: Layout) -> Path:
+    metrics = MetricsWriter(layout.trial(0).metrics(0, 0, 0))
+    metrics.write(1, {"loss": 0.5})
+    metrics.sync_and_close()
+    task = WritePart("000001-1", (CompactableRun(0, 0, 0, 0),))
+    assert run_compaction_task(layout, task, now=0.0).runs == (RunId(0, 0),)
+    return layout.reports_part("000001-1")
+
+
+def test_a_parquet_file_of_a_newer_version_is_refused_in_words(layout: Layout) -> None:
+    path = write_a_part(layout)
+    table = pq.read_table(path)
+    assert table.schema.metadata == {PARQUET_VERSION: b"1"}
+    pq.write_table(table.replace_schema_metadata({PARQUET_VERSION: b"2"}), path)
+    with pytest.raises(NewerFormatError) as raised:
+        read_part(path)
+    assert str(raised.value) == refusal(path)
+
+
+def test_a_parquet_file_without_a_version_loads_as_version_1(layout: Layout) -> None:
+    path = write_a_part(layout)
+    expected = read_part(path)
+    pq.write_table(expected, path)
+    assert pq.read_table(path).schema.metadata is None
+    assert read_part(path).equals(expected, check_metadata=True)
 
 
 @pytest.mark.parametrize("read", [read_journal, lambda layout: JournalTail(layout).poll()])

@@ -24,7 +24,7 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -35,6 +35,9 @@ from hpcsweep.store.journal.segments import Position, ends_at
 from hpcsweep.store.layout import Layout, decode, version_field
 
 _NAME = re.compile(r"\.?(?:metrics|batches|taken)-((\d+)-\d+)\.(?:parquet|zip|json)(?:\.[0-9a-f]+\.tmp)?\Z")
+
+#: Where a Parquet file has its format version: in the metadata of its schema.
+PARQUET_VERSION: Final = b"hpcsweep.version"
 
 # --------------------------------------------------------------------------- what is asked for
 

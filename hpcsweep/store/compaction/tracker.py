@@ -6,14 +6,11 @@ failed or wait stay raw: their next attempt may read what the ones before have r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
-
 from hpcsweep.core.events import (
-    AnyEvent,
     BatchAbandoned,
     BatchClosed,
     BatchPlanned,
+    EventFold,
     FilesCompacted,
     RunFinished,
     RunId,
@@ -22,7 +19,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.outcomes import FACTS
 
 
-class CompactionState:
+class CompactionState(EventFold):
     """What is raw, what is ready to be compacted, and what is compacted.
 
     Attributes:
@@ -37,6 +34,7 @@ class CompactionState:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.raw: dict[RunId, RunFinished | None] = {}
         self.ready: dict[RunId, RunFinished] = {}
         self.batches: dict[str, int] = {}
@@ -46,28 +44,6 @@ class CompactionState:
         self._live: dict[str, BatchPlanned] = {}
         #: In how many live batches a run is: in two where a given-up attempt told its end late.
         self._busy: dict[RunId, int] = {}
-        self._apply: dict[type[Any], Callable[[Any], None]] = {
-            BatchPlanned: self._batch_planned,
-            BatchAbandoned: self._batch_left,
-            BatchClosed: self._batch_left,
-            RunFinished: self._run_finished,
-            RunRetried: self._run_retried,
-            FilesCompacted: self._compacted,
-        }
-
-    @classmethod
-    def replay(cls, events: Iterable[AnyEvent]) -> CompactionState:
-        """The state after these events."""
-        state = cls()
-        for event in events:
-            state.apply(event)
-        return state
-
-    def apply(self, event: AnyEvent) -> None:
-        """Take one event in."""
-        handle = self._apply.get(type(event))
-        if handle is not None:
-            handle(event)
 
     def _batch_planned(self, event: BatchPlanned) -> None:
         self._live[event.batch] = event
@@ -76,7 +52,7 @@ class CompactionState:
                 self._busy[run] = self._busy.get(run, 0) + 1
                 self.raw.setdefault(run)
 
-    def _batch_left(self, event: BatchAbandoned | BatchClosed) -> None:
+    def _batch_closed(self, event: BatchAbandoned | BatchClosed) -> None:
         batch = self._live.pop(event.batch)
         runs = [run for task in batch.tasks for run in task]
         # The manifest and the script; of each task a log, of each run a result.
@@ -88,6 +64,9 @@ class CompactionState:
                 self._busy[run] = left
             else:
                 self._look(run)
+
+    def _batch_abandoned(self, event: BatchAbandoned) -> None:
+        self._batch_closed(event)
 
     def _run_finished(self, event: RunFinished) -> None:
         run = event.run
@@ -108,7 +87,7 @@ class CompactionState:
             self.ready[run] = ending
             self.files += 1
 
-    def _compacted(self, event: FilesCompacted) -> None:
+    def _files_compacted(self, event: FilesCompacted) -> None:
         for run in event.runs:
             del self.raw[run]
             self.files -= self.ready.pop(run, None) is not None

@@ -22,6 +22,7 @@ from hpcsweep.core.events import RunId
 from hpcsweep.core.state import SweepState
 from hpcsweep.store import checkpoints
 from hpcsweep.store.compaction import (
+    PARQUET_VERSION,
     CleanUpPart,
     CompactableRun,
     CompactionResult,
@@ -147,7 +148,7 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     with atomic_file(path) as file:
-        pq.write_table(table, file)
+        pq.write_table(table.replace_schema_metadata({PARQUET_VERSION: b"1"}), file)
 
 
 def main(arguments: list[str], source: BinaryIO, target: BinaryIO) -> int:
