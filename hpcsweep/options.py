@@ -40,11 +40,7 @@ _LARGEST_MIB: Final = 2**40
 
 
 def parse_memory(value: Any) -> int:
-    """MiB of a text such as `16G`, `500M` or `1.5T`, rounded up; units are powers of 1024, as in Slurm.
-
-    Raises:
-        ValueError: It is none, has no unit or is zero.
-    """
+    """MiB of a text such as `16G`, `500M` or `1.5T`, rounded up, as in Slurm; ValueError without a unit."""
     match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"must be a size with its unit such as 500M or 16G, got {format_value(value)}")
@@ -66,11 +62,7 @@ def format_memory(mib: int) -> str:
 
 
 def parse_duration(value: Any) -> float:
-    """Seconds of a text such as `90s`, `30m`, `1d12h`, `01:30:00` or `1-12:00:00`.
-
-    Raises:
-        ValueError: It is none or has no unit.
-    """
+    """Seconds of a text such as `90s`, `30m`, `1d12h`, `01:30:00` or `1-12:00:00`."""
     text = value.strip().lower() if isinstance(value, str) else ""
     match = _CLOCK.fullmatch(text) or _UNITS.fullmatch(text)
     if not text or match is None:

@@ -10,17 +10,7 @@ from hpcsweep.errors import SpecError
 
 
 def find_class(table: Mapping[str, str], name: str, *, group: str, key: str) -> Any:
-    """The class of that name; entry points are read only if it is none of the table.
-
-    Args:
-        table: Name -> `module:class`.
-        name: What the spec says.
-        group: Entry point group of other packages' classes.
-        key: Key path in the spec, for the message.
-
-    Raises:
-        SpecError: There is none of that name.
-    """
+    """The class of that name in `table` (name -> `module:class`), else in the entry point `group`."""
     from importlib import import_module
     from importlib.metadata import entry_points
 

@@ -55,11 +55,7 @@ def _families(space: Space) -> list[list[Parameter]]:
 
 
 def _count_family(space: Space, family: Sequence[Parameter]) -> int | None:
-    """Configurations of parameters that conditions tie together; None if they cannot be counted.
-
-    Parameter by parameter: how many ways there are to come to each state, which is what the
-    parameters that follow need to know of those before.
-    """
+    """Configurations of parameters that conditions tie together; None if they cannot be counted."""
     asked_for: dict[str, dict[Hashable, Any]] = {}
     last_asked: dict[str, int] = {}
     for index, parameter in enumerate(family):

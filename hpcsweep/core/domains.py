@@ -117,11 +117,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
         return np.clip(values, self.low, self.high).tolist()  # type: ignore[no-any-return]
 
     def points(self, count: int | None) -> Sequence[float]:
-        """At most `count` distinct values, ascending, evenly spread, the ends among them.
-
-        Raises:
-            ValueError: There are infinitely many values and no count is given.
-        """
+        """At most `count` distinct values, ascending, evenly spread, the ends among them."""
         if self.size is None and count is None:
             raise ValueError("is continuous")
         if self.size is not None and count is None and self.size > MAX_LISTED:

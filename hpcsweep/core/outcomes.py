@@ -261,13 +261,7 @@ _SAME: Final = {
 def classify_failure(
     outcome: Outcome | None, failure: FailureKind | None, message: str
 ) -> FailureKind | None:
-    """What was wrong with a run; None if it did not fail.
-
-    Args:
-        outcome: Of the run.
-        failure: As its worker recorded it; None from earlier versions: then the message decides.
-        message: Last line of the error.
-    """
+    """What was wrong with a run; None if it did not fail. Without `failure` the message decides."""
     if outcome is not Outcome.FAILED:
         return None if outcome is None else _SAME.get(outcome)
     if failure is not None:
@@ -297,6 +291,11 @@ def error_key(message: str) -> str:
     return _DIFFERS.sub("#", message.rpartition(" | ")[2]).strip()
 
 
+def without_numbers(message: str) -> str:
+    """The message with each number replaced: by that alone two refusals may differ."""
+    return re.sub(r"\d+", "#", message)
+
+
 def failed_at_once(
     *,
     outcome: Outcome | None = None,
@@ -304,14 +303,7 @@ def failed_at_once(
     seconds: float = 0.0,
     valued: bool = False,
 ) -> bool | None:
-    """Whether an attempt shows that training fails at once (True), that it does not, or nothing (None).
-
-    Args:
-        outcome: How its run ended for good, if it did.
-        why: Else why the attempt was interrupted.
-        seconds: How long it took.
-        valued: It has a value.
-    """
+    """Whether an attempt shows that training fails at once (True), that it does not, or nothing (None)."""
     ending = outcome or why
     if ending is not None and FACTS[ending].broken_training:
         return seconds <= AT_ONCE_S

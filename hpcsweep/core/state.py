@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import re
 
 import msgspec
 
@@ -57,16 +56,12 @@ from hpcsweep.core.models import (
     SweepFacts,
     Trial,
 )
-from hpcsweep.core.outcomes import FACTS, Fault, FirstErrors, failed_at_once
+from hpcsweep.core.outcomes import FACTS, Fault, FirstErrors, failed_at_once, without_numbers
 
-_NUMBERS = re.compile(r"\d+")
+#: Others fail.
+_STATUS = {Outcome.COMPLETED: RunStatus.COMPLETED, Outcome.STOPPED: RunStatus.STOPPED}
 #: A small job may wait so long in the queue beyond its time.
 _LATE_S = 6 * 3600.0
-
-
-def without_numbers(words: str) -> str:
-    """The words with each number replaced: by that alone two refusals may differ."""
-    return _NUMBERS.sub("#", words)
 
 
 class SweepState(SweepFacts):
@@ -137,26 +132,16 @@ class SweepState(SweepFacts):
     def _trial_created(self, event: TrialCreated) -> None:
         assert event.trial == len(self.trials), "trial numbers have no gaps"
         run = Run(event.trial, 0, event.resource)
-        self.trials.append(
-            Trial(
-                event.trial,
-                event.config,
-                event.bracket,
-                event.parent,
-                event.origin,
-                [run],
-                start=event.start,
-                repeat=event.repeat,
-            )
-        )
+        trial = Trial(event.trial, event.config, event.bracket, event.parent, event.origin, [run])
+        trial.start, trial.repeat = event.start, event.repeat
+        self.trials.append(trial)
         if not event.repeat:
             self.configurations += event.origin != "clone"
             if event.parent is not None:
                 self._clones_in_first_run[event.trial] = None
             if event.origin == "enqueued":
                 self.enqueued.popleft()
-        self.waiting[run.id] = None
-        self.counts[RunStatus.WAITING] += 1
+        self._add_waiting(run)
 
     def _trial_promoted(self, event: TrialPromoted) -> None:
         trial = self.trials[event.trial]
@@ -164,6 +149,9 @@ class SweepState(SweepFacts):
         self._continue_trial(RunId(event.trial, event.rung))
         run = Run(event.trial, event.rung, event.resource)
         trial.runs.append(run)
+        self._add_waiting(run)
+
+    def _add_waiting(self, run: Run) -> None:
         self.waiting[run.id] = None
         self.counts[RunStatus.WAITING] += 1
 
@@ -284,14 +272,9 @@ class SweepState(SweepFacts):
         run.step = event.step
         run.message = event.message
         run.failure = event.failure
-        match event.outcome:
-            case Outcome.COMPLETED:
-                self._move(run, RunStatus.COMPLETED)
-            case Outcome.STOPPED:
-                self._move(run, RunStatus.STOPPED)
-            case _:
-                self._move(run, RunStatus.FAILED)
-                self.last_failure = run
+        self._move(run, _STATUS.get(event.outcome, RunStatus.FAILED))
+        if run.status is RunStatus.FAILED:
+            self.last_failure = run
         if event.rung == 0:
             self._clones_in_first_run.pop(event.trial, None)
         if run.value is not None or self.repeats > 1:

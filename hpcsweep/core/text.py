@@ -200,10 +200,7 @@ def text_problem(text: str) -> str | None:
 
 
 def format_value(value: Any) -> str:
-    """The value as a message shows it: `true`, `null` and lists as in YAML, texts quoted, long ones cut.
-
-    It costs the same however large the value is.
-    """
+    """The value as a message shows it: `true`, `null` and lists as in YAML, texts quoted, long ones cut."""
     return truncate(_as_yaml(value, room=MAX_SHOWN + 1))
 
 

@@ -18,8 +18,8 @@ from hpcsweep.core.events import (
     RunInterrupted,
 )
 from hpcsweep.core.models import BatchState, Run
-from hpcsweep.core.outcomes import AT_ONCE_S, FACTS
-from hpcsweep.core.state import SweepState, without_numbers
+from hpcsweep.core.outcomes import AT_ONCE_S, FACTS, without_numbers
+from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.store.batch import SEPARATOR, Result
 

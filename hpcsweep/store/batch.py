@@ -150,12 +150,7 @@ def write_manifest(batch: BatchLayout, header: Header, tasks: Iterable[Sequence[
 
 
 def read_task(batch: BatchLayout, task: int) -> tuple[Header, ManifestTask]:
-    """The header and one task.
-
-    Raises:
-        NewerFormatError: A newer hpcsweep wrote the manifest.
-        FolderError: There is no such manifest or no such task in it.
-    """
+    """The header and one task; FolderError if there are none or they are of a newer version."""
     try:
         with open(open_regular(batch.manifest), "rb") as file:
             header = decode(file.readline(), _header_decoder, batch.manifest)
@@ -251,11 +246,7 @@ _STOP_NAME: Final = re.compile(r"stop-(\d{1,9})-(\d{1,4})")
 
 
 def request_stop(batch: BatchLayout, run: RunId) -> None:
-    """Have the worker end this run; idempotent.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Have the worker end this run; idempotent."""
     write_atomic(batch.stop(run.trial, run.rung), b"")
 
 

@@ -65,11 +65,7 @@ def newest(trial: TrialLayout, *, at_most: int | None = None) -> Checkpoint | No
 
 
 def is_complete(path: Path, step: int) -> bool:
-    """Whether the list is there, is of this step, and every file has its size.
-
-    Raises:
-        NewerFormatError: A newer hpcsweep wrote it.
-    """
+    """Whether the list is there, is of this step, and every file has its size; or NewerFormatError."""
     try:
         manifest = decode(read_bytes(path / MANIFEST), _decoder, path / MANIFEST)
         return manifest.step == step and all(
@@ -214,10 +210,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def hide_all(trial: TrialLayout) -> None:
-    """Make all checkpoints of the trial absent at once, unless the folder is a link.
-
-    `remove_all` deletes the files.
-    """
+    """Make all checkpoints of the trial absent at once, unless it is a link; `remove_all` deletes them."""
     if trial.checkpoints.is_symlink():
         return
     with contextlib.suppress(FileNotFoundError):
@@ -225,11 +218,7 @@ def hide_all(trial: TrialLayout) -> None:
 
 
 def remove_all(trial: TrialLayout) -> tuple[DiskUsage, bool]:
-    """Remove all checkpoints of the trial, and the rest of an earlier removal that was killed. Idempotent.
-
-    Returns:
-        What was removed, and whether nothing is left.
-    """
+    """Remove all checkpoints of the trial; what was removed, and whether nothing is left. Idempotent."""
     hide_all(trial)
     files = size = 0
     for trash in _trash(trial):

@@ -87,11 +87,7 @@ def file_kind(mode: int) -> str:
 
 
 def open_regular(path: Path | str) -> int:
-    """Open a regular file for reading; never blocks on a pipe or device.
-
-    Raises:
-        OSError: It is not a regular file, or cannot be opened.
-    """
+    """Open a regular file for reading; never blocks on a pipe or device."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         mode = os.fstat(fd).st_mode
@@ -120,11 +116,7 @@ def open_new(path: Path, *, mode: int = 0o644, flags: int = 0) -> int:
 
 
 def open_append(path: Path, *, flags: int = os.O_WRONLY) -> int:
-    """Open a file for appending; a new one gets the permissions of `open_new`.
-
-    Raises:
-        OSError: It is a link or no regular file, or cannot be opened.
-    """
+    """Open a regular file for appending; a new one gets the permissions of `open_new`."""
     flags |= os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
         fd = os.open(path, flags)
@@ -157,10 +149,7 @@ def _share(fd: int, folder: Path, *, private: bool = False) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A new file to write into; when the block ends it is at `path`, durable.
-
-    If the block raises, nothing changes.
-    """
+    """A file to write into; once the block ends it is at `path`, durable. If it raises, nothing changes."""
     temporary = temporary_name(path)
     try:
         with open(open_new(temporary, mode=mode), "wb") as file:
@@ -181,39 +170,17 @@ def temporary_name(path: Path) -> Path:
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` at `path`, complete and durable, or leave what was there. `mode` as in `open_new`.
+    """Put `data` at `path`, complete and durable, or leave what was there. `mode` as in `open_new`."""
 
-    Writes a temporary file beside it, syncs, renames, and syncs the folder. A rename that reports an error
-    after it has succeeded (NFS retransmission) counts as done.
-    """
-    temporary = retry_once(lambda: _written_beside(path, data, mode))
-    try:
-        rename(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    fsync_dir(path.parent)
+    def write() -> None:
+        with atomic_file(path, mode=mode) as file:
+            write_all(file.fileno(), data)
 
-
-def _written_beside(path: Path, data: bytes, mode: int) -> Path:
-    """The data in a new file beside the path, durable; its name."""
-    temporary = temporary_name(path)
-    fd = open_new(temporary, mode=mode)
-    try:
-        write_all(fd, data)
-        os.fsync(fd)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    finally:
-        os.close(fd)
-    return temporary
+    retry_once(write)
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename; an error after which the target exists and the source does not counts as success."""
+    """Rename; an error (NFS retransmission) after which the target exists and the source does not is none."""
     try:
         os.rename(source, target)
     except OSError:
@@ -222,11 +189,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def read_bytes(path: Path | str, *, at_most: int | None = None) -> bytes:
-    """The content of a regular file, read again once if the handle went stale.
-
-    Raises:
-        OSError: It is not a regular file, is larger than `at_most` bytes, or cannot be read.
-    """
+    """The content of a regular file of `at_most` bytes, read again once if the handle went stale."""
     return retry_once(lambda: _read(path, at_most))
 
 
@@ -339,23 +302,14 @@ def _write_output(target: Path, data: bytes) -> None:
 
 def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
     """Put a new file there, with owner and permissions of the previous one."""
-    temporary = temporary_name(path)
-    fd = open_new(temporary)
-    try:
-        try:
-            if before is not None:
-                info = os.fstat(fd)
-                if (info.st_uid, info.st_gid) != (before.st_uid, before.st_gid):
-                    os.fchown(fd, before.st_uid, before.st_gid)
-                os.fchmod(fd, stat.S_IMODE(before.st_mode))
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        fd = file.fileno()
+        if before is not None:
+            info = os.fstat(fd)
+            if (info.st_uid, info.st_gid) != (before.st_uid, before.st_gid):
+                os.fchown(fd, before.st_uid, before.st_gid)
+            os.fchmod(fd, stat.S_IMODE(before.st_mode))
+        write_all(fd, data)
 
 
 def _write_into(path: Path, data: bytes, *, truncate: bool) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -65,36 +65,29 @@ class GitState(msgspec.Struct, frozen=True, omit_defaults=True):
 def repository_state(folder: Path) -> tuple[GitState, bytes]:
     """State of the folder's repository, and its diff against the commit (at most `DIFF_BYTES`)."""
     deadline = time.monotonic() + PATIENCE_S
-    found = GitState(str(folder))
+    facts: dict[str, Any] = {}
     diff = b""
     try:
         root = toplevel(folder, patience_s=PATIENCE_S)
-        found = msgspec.structs.replace(found, root=str(root))
+        facts["root"] = str(root)
         status = _run_git(root, ["status", "--porcelain=v2", "--branch", "-z"], deadline=deadline)
-        found = _with_status(found, status.decode(errors="replace"))
+        facts |= _parse_status(status.decode(errors="replace"))
         with contextlib.suppress(GitError):
             url = _run_git(root, ["config", "--get", "remote.origin.url"], deadline=deadline)
-            found = msgspec.structs.replace(
-                found, remote=strip_credentials(url.decode(errors="replace").strip())
-            )
-        if not found.commit:
-            found = msgspec.structs.replace(found, problem="the repository has no commit yet")
-        elif found.dirty:
+            facts["remote"] = strip_credentials(url.decode(errors="replace").strip())
+        if not facts["commit"]:
+            facts["problem"] = "the repository has no commit yet"
+        elif facts["dirty"]:
             wanted = ["diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"]
             diff = _run_git(root, wanted, deadline=deadline, limit=DIFF_BYTES)
-            found = msgspec.structs.replace(found, diff_sha256=hashlib.sha256(diff).hexdigest())
+            facts["diff_sha256"] = hashlib.sha256(diff).hexdigest()
     except GitError as error:
-        found = msgspec.structs.replace(found, problem=str(error))
-    return found, diff
+        facts["problem"] = str(error)
+    return GitState(str(folder), **facts), diff
 
 
 def toplevel(folder: Path, *, patience_s: float) -> Path:
-    """The root of the repository that the folder is in.
-
-    Raises:
-        NotARepository: There is none, or no git.
-        GitError: Git does not answer.
-    """
+    """The root of the repository that the folder is in; GitError if there is none or git does not answer."""
     answer = _run_git(folder, ["rev-parse", "--show-toplevel"], deadline=time.monotonic() + patience_s)
     if not answer.strip():
         raise NotARepository("a repository without a working tree")
@@ -102,11 +95,7 @@ def toplevel(folder: Path, *, patience_s: float) -> Path:
 
 
 def list_code_files(root: Path, *, patience_s: float) -> list[str]:
-    """Paths below `root` that are tracked, or untracked and not ignored; a nested repository is one path.
-
-    Raises:
-        GitError: Git does not answer.
-    """
+    """Paths below `root` that are tracked, or untracked and not ignored; a nested repository is one path."""
     wanted = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     answer = _run_git(root, wanted, deadline=time.monotonic() + patience_s)
     return list(dict.fromkeys(os.fsdecode(name).rstrip("/") for name in answer.split(b"\0") if name))
@@ -117,7 +106,8 @@ def strip_credentials(url: str) -> str:
     return re.sub(r"^([a-z0-9+.-]+://)[^/]*@", r"\1", re.sub(r"(?<=://)([^?#]*).*", r"\1", url, flags=re.I))
 
 
-def _with_status(state: GitState, status: str) -> GitState:
+def _parse_status(status: str) -> dict[str, Any]:
+    """Fields of `GitState`."""
     facts: dict[str, str] = {}
     dirty, untracked = False, []
     entries = iter(status.split("\0"))
@@ -134,21 +124,16 @@ def _with_status(state: GitState, status: str) -> GitState:
                 if kind == "2":
                     next(entries, None)  # the name before it was renamed
     commit, branch = facts.get("branch.oid", ""), facts.get("branch.head", "")
-    return msgspec.structs.replace(
-        state,
-        commit="" if commit == "(initial)" else commit,
-        branch="" if branch == "(detached)" else branch,
-        dirty=dirty,
-        untracked=tuple(untracked[:NAMED]),
-    )
+    return {
+        "commit": "" if commit == "(initial)" else commit,
+        "branch": "" if branch == "(detached)" else branch,
+        "dirty": dirty,
+        "untracked": tuple(untracked[:NAMED]),
+    }
 
 
 def _run_git(folder: Path, arguments: list[str], *, deadline: float, limit: int = 2**26) -> bytes:
-    """The first `limit` bytes of git's output.
-
-    Raises:
-        GitError: Git is missing, fails, or takes too long.
-    """
+    """The first `limit` bytes of git's output; GitError if it is missing, fails, or takes too long."""
     environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     environ |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     with tempfile.TemporaryFile() as words:

@@ -185,12 +185,7 @@ def version_field(version: int = 1) -> Any:
 
 
 def decode(data: bytes, decoder: msgspec.json.Decoder[T], path: Path | str, *, newest: int = 1) -> T:
-    """Decode a file that has a version; `path` is for messages, `newest` the newest readable version.
-
-    Raises:
-        NewerFormatError: It has a newer version, whether or not it fits the struct.
-        msgspec.MsgspecError: It is damaged.
-    """
+    """Decode a file that has a version; `path` is for messages. NewerFormatError comes before damage."""
     check_version(_version_decoder.decode(data).version, path, newest=newest)
     return decoder.decode(data)
 

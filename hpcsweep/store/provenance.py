@@ -88,13 +88,7 @@ def record_launch(
     cluster: str,
     python: str | None,
 ) -> Path | None:
-    """Record this launch; the new file, or None if the newest record says the same.
-
-    `spec` is resolved and JSON-able; `python` runs trials, None for this interpreter.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Record this launch (`spec` is resolved); the new file, or None if the newest record says the same."""
     newest = next(reversed(list_records(layout)), None)
     record, diff = current_record(program, spec, cluster=cluster, python=python, first=newest is None)
     if newest is not None and _essence(newest[1]) == _essence(record):

@@ -78,11 +78,7 @@ def _make_folder(layout: Layout) -> None:
 
 
 def _let_read(path: Path) -> None:
-    """Let others read the request.
-
-    Raises:
-        FolderError: The folder does not let them in.
-    """
+    """Let others read the request; FolderError if the folder does not let them in."""
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | 0o044)
     mode = os.stat(path.parent).st_mode
     if not mode & 0o011:
@@ -96,10 +92,7 @@ def _let_read(path: Path) -> None:
 def new_requests(
     layout: Layout, seen: Container[str], skipped: Skipped | None = None
 ) -> Iterator[tuple[str, Request]]:
-    """Requests by file name, oldest first, without those in `seen`; one readdir.
-
-    Files that cannot be read as requests are noted in `skipped`.
-    """
+    """Requests by file name, oldest first, without those in `seen`; others go to `skipped`; one readdir."""
     skipped = Skipped() if skipped is None else skipped
     for name in sorted(name for name, _ in regular_files(layout.control, _NAME, skipped, besides=seen)):
         path = layout.control / name

@@ -100,10 +100,7 @@ def parse_reports(data: bytes) -> Iterator[Report]:
 
 
 def metrics_files(trial: TrialLayout, skipped: Skipped | None = None) -> list[MetricsFile]:
-    """The trial's metrics files, oldest attempt first: for the same step the later one counts.
-
-    A folder that cannot be listed is noted in `skipped`; without `skipped` it is an OSError.
-    """
+    """The trial's metrics files, oldest attempt first: for the same step the later one counts."""
     folder = os.fspath(trial.root)
     return [MetricsFile(*numbers, trial.root / name) for numbers, name in _listed(folder, skipped)]
 
@@ -209,11 +206,7 @@ _run_file_decoder = msgspec.json.Decoder(RunFile)
 
 
 def read_run_file(path: str) -> RunFile:
-    """Read the file that `HPCSWEEP_RUN` names.
-
-    Raises:
-        HpcsweepError: It is missing or damaged.
-    """
+    """Read the file that `HPCSWEEP_RUN` names; HpcsweepError if it is missing or damaged."""
     try:
         return _decode_paths(decode(Path(path).read_bytes(), _run_file_decoder, path))
     except (OSError, msgspec.MsgspecError) as error:

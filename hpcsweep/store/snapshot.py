@@ -112,11 +112,7 @@ def list_code(program: Program, results: Path) -> CodeListing:
 
 
 def _check_copy_is_run(program: Program, listing: CodeListing) -> None:
-    """Check that the copy is what would run.
-
-    Raises:
-        SpecError: The file or module is not copied, or a command names a copied file by its absolute path.
-    """
+    """Raise SpecError if what would run is not copied."""
     file, workdir = training_file(program), Path(program.workdir)
     if file is not None:
         path = os.path.relpath(os.path.join(os.path.realpath(file.parent), file.name), listing.root)
@@ -259,12 +255,7 @@ def _copy(path: Path, target: Path, *, root: Path, copied: frozenset[str]) -> No
 
 
 def use_snapshot(program: Program, layout: Layout) -> Program:
-    """The program as it runs from the snapshot.
-
-    Raises:
-        FolderError: There is no snapshot.
-        SpecError: The code to run is not in it.
-    """
+    """The program as it runs from the snapshot; FolderError or SpecError if it is not in there."""
     record = layout.code / _RECORD
     try:
         source = decode(read_bytes(record), _source_decoder, record)

@@ -265,10 +265,7 @@ def _remove_trial(layout: Layout, trial: int, files: dict[str, int]) -> None:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Files below the folder with their sizes; -1 for what cannot be archived.
-
-    That is no regular file, an unreadable folder, or a name that is not UTF-8.
-    """
+    """Files below the folder with their sizes; -1 for what cannot be archived or read."""
     found: dict[str, int] = {}
     unread: list[OSError] = []
     for root, _, names in os.walk(folder, onerror=unread.append):

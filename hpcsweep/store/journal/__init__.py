@@ -79,23 +79,13 @@ class Journal:
 
     @classmethod
     def open(cls, layout: Layout) -> Journal:
-        """Read the journal in order to drive; writes nothing yet.
-
-        Raises:
-            HeldError: Another driver is alive.
-            JournalError: The journal is damaged.
-        """
+        """Read the journal in order to drive; writes nothing yet. HeldError if another driver is alive."""
         reading = read_journal(layout)
         _check_not_held(reading, writes=True)
         return cls(layout, reading)
 
     def acquire(self) -> None:
-        """Become the driver of this folder, unless this is it already.
-
-        Raises:
-            HeldError: Another process became it since the journal was read.
-            FolderUnavailable: The folder cannot be written.
-        """
+        """Become the driver of this folder, unless this is it already; HeldError if another became it."""
         if self._fd >= 0:
             return
         if self._failed:  # its number is taken, by itself: only a new reading can go on
@@ -253,10 +243,7 @@ def _join(files: list[tuple[SegmentFile, int]], folder: Path) -> Path:
 
 
 def _check_not_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
-    """Raise HeldError if another driver is alive.
-
-    With `writes` it may write a file to learn the file server's time.
-    """
+    """Raise HeldError if another driver is alive. With `writes` it may ask the file server for its time."""
     tail = reading.tail
     if tail is None or tail.released or tail.path in _RELEASED:
         return

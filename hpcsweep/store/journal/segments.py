@@ -121,13 +121,7 @@ class JournalSnapshot(NamedTuple):
 
 
 def read_journal(layout: Layout) -> JournalSnapshot:
-    """Read the whole journal; changes nothing and may run beside a driver.
-
-    Raises:
-        JournalError: A line other than a torn last one is damaged.
-        NewerFormatError: A newer hpcsweep wrote it.
-        FolderUnavailable: The folder cannot be read.
-    """
+    """Read the whole journal; changes nothing and may run beside a driver. JournalError if it is damaged."""
     try:
         for _ in range(5):
             # A file may be merged and removed between our listing and our reading.
@@ -229,11 +223,7 @@ def is_unchanged(layout: Layout, reading: JournalSnapshot, *, before: int) -> bo
 
 
 def list_segments(folder: Path, skipped: Skipped | None = None) -> list[SegmentFile]:
-    """The journal's files, oldest first; one readdir.
-
-    Raises:
-        OSError: The folder cannot be listed.
-    """
+    """The journal's files, oldest first; one readdir."""
     skipped = Skipped() if skipped is None else skipped
     found = [
         SegmentFile(first, int(match[2] or first), folder / name)

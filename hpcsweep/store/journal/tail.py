@@ -76,12 +76,7 @@ class JournalTail:
         self._headers: dict[Path, Header] = {}
 
     def poll(self) -> Update:
-        """Events committed since the last poll.
-
-        Raises:
-            JournalError: The journal is damaged.
-            FolderError: The folder cannot be read.
-        """
+        """Events committed since the last poll."""
         try:
             for tries_left in reversed(range(_TRIES)):
                 try:
