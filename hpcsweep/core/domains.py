@@ -54,7 +54,7 @@ class Float(msgspec.Struct, frozen=True, dict=True):
     step: float | None = None
 
     def __post_init__(self) -> None:
-        problems = _range_problems(self, log_above=0)
+        problems = _range_problems(self)
         if not problems and not math.isfinite(float(self.high) - float(self.low)):
             problems.append(("high", f"must be less than 1.8e308 above low ({self.low}), got {self.high}"))
         if not problems and self.step is not None and (self.high - self.low) / self.step > MAX_STEPS:
@@ -165,7 +165,7 @@ class Int(msgspec.Struct, frozen=True, dict=True):
                 problems.append((key, f"must be an integer, got {format_value(value)}"))
             elif abs(value) > MAX_INT:
                 problems.append((key, f"must be within -2**40 .. 2**40, got {value}"))
-        problems = problems or _range_problems(self, log_above=0)
+        problems = problems or _range_problems(self)
         if problems:
             raise InvalidDomain(problems)
 
@@ -315,7 +315,7 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _range_problems(domain: Float | Int, *, log_above: int) -> list[tuple[str, str]]:
+def _range_problems(domain: Float | Int) -> list[tuple[str, str]]:
     low, high, step = domain.low, domain.high, domain.step
     problems = [
         (key, f"must be a finite number, got {format_value(value)}")
@@ -324,17 +324,11 @@ def _range_problems(domain: Float | Int, *, log_above: int) -> list[tuple[str, s
     ]
     if problems:
         return problems
-    if domain.log and low <= log_above:
-        problems.append(("low", f"must be > {log_above} on a log scale, got {format_value(low)}"))
-    if low > high:
-        problems.append(("low", f"must be < high ({format_value(high)}), got {format_value(low)}"))
-    elif low == high:
-        problems.append(
-            (
-                "low",
-                f"must be < high ({format_value(high)}), got {format_value(low)}; one value is a constant",
-            )
-        )
+    if domain.log and low <= 0:
+        problems.append(("low", f"must be > 0 on a log scale, got {format_value(low)}"))
+    if low >= high:
+        hint = "; one value is a constant" if low == high else ""
+        problems.append(("low", f"must be < high ({format_value(high)}), got {format_value(low)}{hint}"))
     if step is not None:
         if not _is_number(step) or step <= 0:
             problems.append(("step", f"must be a number > 0, got {format_value(step)}"))

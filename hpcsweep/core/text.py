@@ -9,6 +9,15 @@ import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+#: Characters of a value that a message shows.
+MAX_SHOWN: Final = 200
+#: Lists and mappings within each other, in a value of a parameter and in a whole spec.
+MAX_NESTING: Final = 50
+#: What a JSON reader anywhere takes as an integer: 64 bits.
+_INT_RANGE: Final = (-(2**63), 2**64 - 1)
+#: Names among which the nearest is looked for, and that are listed.
+_COMPARED: Final = 2000
+_LISTED: Final = 20
 #: What stands in the place of a secret.
 MASK: Final = "***"
 #: Values that are shorter are no secrets, and would be found everywhere.
@@ -131,24 +140,6 @@ def suggest_name(name: str, known: Sequence[str], *, kind: str) -> str:
         return f"unknown {kind}; did you mean {near[0]!r}?"
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     return f"unknown {kind}; expected one of: {', '.join(known[:_LISTED])}{more}"
-
-
-#: Names among which the nearest is looked for, and that are listed.
-_COMPARED: Final = 2000
-
-
-_LISTED: Final = 20
-
-
-MAX_SHOWN: Final = 200
-
-
-#: Lists and mappings within each other, in a value of a parameter and in a whole spec.
-MAX_NESTING: Final = 50
-
-
-#: What a JSON reader anywhere takes as an integer: 64 bits.
-_INT_RANGE: Final = (-(2**63), 2**64 - 1)
 
 
 def json_key(value: Any) -> Hashable:

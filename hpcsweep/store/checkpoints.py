@@ -175,15 +175,16 @@ class DiskUsage(NamedTuple):
     bytes: int
 
 
-def disk_usage(folder: Path) -> DiskUsage:
-    """Disk usage of everything in the folder; zero if it does not exist."""
+def disk_usage(*folders: Path) -> DiskUsage:
+    """Disk usage of everything in the folders; zero if they do not exist."""
     files = size = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                info = os.lstat(os.path.join(root, name))
-                if stat.S_ISREG(info.st_mode):
-                    files, size = files + 1, size + info.st_size
+    for folder in folders:
+        for root, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    info = os.lstat(os.path.join(root, name))
+                    if stat.S_ISREG(info.st_mode):
+                        files, size = files + 1, size + info.st_size
     return DiskUsage(files, size)
 
 
@@ -194,8 +195,7 @@ def disk_usage_by_trial(layout: Layout) -> dict[int, DiskUsage]:
         for folder in _subfolders(shard):
             if folder.name.isdecimal():
                 trial = TrialLayout(folder)
-                parts = [disk_usage(part) for part in (trial.checkpoints, *_trash(trial))]
-                total = DiskUsage(sum(part.files for part in parts), sum(part.bytes for part in parts))
+                total = disk_usage(trial.checkpoints, *_trash(trial))
                 if total.files:
                     found[int(folder.name)] = total
     return dict(sorted(found.items()))
@@ -220,15 +220,14 @@ def hide_all(trial: TrialLayout) -> None:
 def remove_all(trial: TrialLayout) -> tuple[DiskUsage, bool]:
     """Remove all checkpoints of the trial; what was removed, and whether nothing is left. Idempotent."""
     hide_all(trial)
-    files = size = 0
-    for trash in _trash(trial):
-        found = disk_usage(trash)
-        files, size = files + found.files, size + found.bytes
-        shutil.rmtree(trash, ignore_errors=True)
+    trash = _trash(trial)
+    removed = disk_usage(*trash)
+    for folder in trash:
+        shutil.rmtree(folder, ignore_errors=True)
     gone = not _trash(trial)
     with contextlib.suppress(OSError):  # its reports are there
         os.rmdir(trial.root)
-    return DiskUsage(files, size), gone
+    return removed, gone
 
 
 def _trash(trial: TrialLayout) -> list[Path]:

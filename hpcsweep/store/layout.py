@@ -184,9 +184,9 @@ def version_field(version: int = 1) -> Any:
     return msgspec.field(default_factory=lambda: version)
 
 
-def decode(data: bytes, decoder: msgspec.json.Decoder[T], path: Path | str, *, newest: int = 1) -> T:
+def decode(data: bytes, decoder: msgspec.json.Decoder[T], path: Path | str) -> T:
     """Decode a file that has a version; `path` is for messages. NewerFormatError comes before damage."""
-    check_version(_version_decoder.decode(data).version, path, newest=newest)
+    check_version(_version_decoder.decode(data).version, path)
     return decoder.decode(data)
 
 
