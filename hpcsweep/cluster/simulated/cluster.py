@@ -109,9 +109,9 @@ class SimulatedCluster(Cluster):
         # As sbatch: the script is there before the cluster is asked.
         BatchLayout(batch.folder).script.write_text("#!/bin/sh\n", encoding="utf-8")
         outage = self._is_out()
-        reply = self._faults.reply(number, outage=outage)
-        if not reply.given:
-            self._get_through(number, batch, reply.arrives_s)
+        arrives_s = self._faults.lost_reply(number, outage=outage)
+        if arrives_s is not None:
+            self._arrive_later(number, batch, arrives_s)
             now = self.clock.time()
             self.clock.wake(now)
             self.clock.wake(now + self.settle_s)
@@ -190,7 +190,7 @@ class SimulatedCluster(Cluster):
             )
         return None
 
-    def _get_through(self, number: int, batch: Batch, seconds: float) -> None:
+    def _arrive_later(self, number: int, batch: Batch, seconds: float) -> None:
         """Let the submission arrive so much later, unless it never does or a limit keeps it out."""
 
         def arrive() -> bool:

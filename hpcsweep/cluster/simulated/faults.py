@@ -40,18 +40,6 @@ class RunFaults(NamedTuple):
     fails_after: float | None = None
 
 
-class Reply(NamedTuple):
-    """What comes back of a submission.
-
-    Attributes:
-        given: Whether anything does.
-        arrives_s: Seconds until the submission gets through; infinite if never.
-    """
-
-    given: bool = True
-    arrives_s: float = 0.0
-
-
 class FaultSampler:
     """Everything random of one site.
 
@@ -105,16 +93,19 @@ class FaultSampler:
             yield float(gap), float(length)
         yield math.inf, 0.0
 
-    def reply(self, submission: int, *, outage: bool) -> Reply:
-        """What comes back of the so-many-th submission; in an outage nothing does."""
+    def lost_reply(self, submission: int, *, outage: bool) -> float | None:
+        """None if this submission is answered, as none is in an outage; else seconds until it arrives.
+
+        Infinite if it never does.
+        """
         if not self._options.lost_replies and not outage:
-            return Reply()
+            return None
         lost, sent, late, seconds = self._rng(_About.REPLY, submission).random(4)
         if lost >= self._options.lost_replies and not outage:
-            return Reply()
+            return None
         if sent >= 0.5:
-            return Reply(given=False, arrives_s=math.inf)
-        return Reply(given=False, arrives_s=float(2 * self._settle_s * seconds) if late < 0.5 else 0.0)
+            return math.inf
+        return float(2 * self._settle_s * seconds) if late < 0.5 else 0.0
 
     def late(self, run: ManifestRun, restart: int) -> float:
         """Seconds until the run's result can be seen."""

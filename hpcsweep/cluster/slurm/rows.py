@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -12,31 +13,27 @@ from hpcsweep.errors import ClusterUnavailable
 
 #: Between the fields of squeue and sacct: a character that is in no name and no reason.
 SEPARATOR: Final = "\x1f"
+#: Fields of squeue, for -O and for a squeue that only takes -o, which cannot tell what tasks were given.
 #: What matters most comes first: a site's wrapper may cut lines.
-SQUEUE_FORMAT: Final = ",".join(
-    f"{field}:{SEPARATOR}"
-    for field in (
-        "ArrayJobID",
-        "ArrayTaskID",
-        "JobID",
-        "State",
-        "NodeList",
-        "TimeUsed",
-        "Reason",
-        "Name",
-        "UserID",
-        "SubmitTime",
-        "NumCPUs",
-        "tres-alloc",
-        "StartTime",
-        "WorkDir",
-        "Comment",
-    )
-)
-#: The same for a squeue that does not take that; it cannot tell what tasks were given.
-SQUEUE_SHORT_FORMAT: Final = SEPARATOR.join(
-    ["%F", "%K", "%A", "%T", "%N", "%M", "%r", "%j", "%U", "%V", "%C", "", "%S", "%Z", "%k"]
-)
+_SQUEUE_FIELDS: Final = {
+    "ArrayJobID": "%F",
+    "ArrayTaskID": "%K",
+    "JobID": "%A",
+    "State": "%T",
+    "NodeList": "%N",
+    "TimeUsed": "%M",
+    "Reason": "%r",
+    "Name": "%j",
+    "UserID": "%U",
+    "SubmitTime": "%V",
+    "NumCPUs": "%C",
+    "tres-alloc": "",
+    "StartTime": "%S",
+    "WorkDir": "%Z",
+    "Comment": "%k",
+}
+SQUEUE_FORMAT: Final = ",".join(f"{field}:{SEPARATOR}" for field in _SQUEUE_FIELDS)
+SQUEUE_SHORT_FORMAT: Final = SEPARATOR.join(_SQUEUE_FIELDS.values())
 SACCT_FORMAT: Final = "JobID,State,NodeList,ElapsedRaw,JobName,WorkDir,AllocTRES,Comment"
 #: By it a line of squeue is known as the header of `SQUEUE_FORMAT`.
 _HEADER: Final = "ARRAY_JOB_ID"
@@ -99,46 +96,26 @@ def _squeue_line(line: str) -> Iterator[Row]:
         return
     if fields[0].startswith(_HEADER[:8]):
         return
-    (
-        array,
-        task,
-        job,
-        state,
-        node,
-        elapsed,
-        reason,
-        name,
-        user,
-        submitted,
-        cpus,
-        tres,
-        begins,
-        folder,
-        comment,
-    ) = [
-        *fields[:14],
-        *[""] * (14 - len(fields)),
-        SEPARATOR.join(fields[14:]).removesuffix(SEPARATOR),
-    ]
+    comment = SEPARATOR.join(fields[14:]).removesuffix(SEPARATOR)
+    shown = defaultdict(str, zip(_SQUEUE_FIELDS, fields[:14], strict=False))
     # The last field of a line that was cut may be a part of one.
-    if len(fields) == 6:
-        elapsed = ""
-    for index in indices_of(task) or [-1]:
+    elapsed = "" if len(fields) == 6 else shown["TimeUsed"]
+    for index in indices_of(shown["ArrayTaskID"]) or [-1]:
         yield Row(
-            array=array if array.isdecimal() else "",
+            array=shown["ArrayJobID"] if shown["ArrayJobID"].isdecimal() else "",
             task=index,
-            job=int(job) if job.isdecimal() else -1,
-            state=state,
-            node=node,
+            job=int(shown["JobID"]) if shown["JobID"].isdecimal() else -1,
+            state=shown["State"],
+            node=shown["NodeList"],
             seconds=seconds_of(elapsed),
-            reason="" if reason == "None" else reason,
-            name=name,
-            user=int(user) if user.isdecimal() else None,
-            submitted=_unix_time(submitted),
-            cpus=int(cpus) if cpus.isdecimal() else None,
-            tres=tres,
-            begins=begins,
-            folder=folder,
+            reason="" if shown["Reason"] == "None" else shown["Reason"],
+            name=shown["Name"],
+            user=int(shown["UserID"]) if shown["UserID"].isdecimal() else None,
+            submitted=_unix_time(shown["SubmitTime"]),
+            cpus=int(shown["NumCPUs"]) if shown["NumCPUs"].isdecimal() else None,
+            tres=shown["tres-alloc"],
+            begins=shown["StartTime"],
+            folder=shown["WorkDir"],
             comment="" if comment == "(null)" else comment,
         )
 
@@ -215,26 +192,25 @@ _FIELD: Final = re.compile(r"([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)")
 def shown_jobs(text: str) -> Iterator[Row]:
     """The array tasks in the output of `scontrol -o show job`; what is no such line is passed over."""
     for line in text.splitlines():
-        fields: dict[str, str] = {}
-        for name, value in _FIELD.findall(line):
-            fields.setdefault(name, value)
-        job, user = fields.get("JobId", ""), re.search(r"\((\d+)\)", fields.get("UserId", ""))
-        reason, node = fields.get("Reason", ""), fields.get("NodeList", "")
-        for index in indices_of(fields.get("ArrayTaskId", "")):
+        # Of a field that stands twice the first counts.
+        fields = defaultdict(str, reversed(_FIELD.findall(line)))
+        job, user = fields["JobId"], re.search(r"\((\d+)\)", fields["UserId"])
+        reason, node = fields["Reason"], fields["NodeList"]
+        for index in indices_of(fields["ArrayTaskId"]):
             yield Row(
-                array=fields.get("ArrayJobId", ""),
+                array=fields["ArrayJobId"],
                 task=index,
                 job=int(job) if job.isdecimal() else -1,
-                state=fields.get("JobState", ""),
+                state=fields["JobState"],
                 node="" if node == "(null)" else node,
-                seconds=seconds_of(fields.get("RunTime", "")),
+                seconds=seconds_of(fields["RunTime"]),
                 reason="" if reason == "None" else reason,
-                name=fields.get("JobName", ""),
+                name=fields["JobName"],
                 user=int(user[1]) if user else None,
-                submitted=_unix_time(fields.get("SubmitTime", "")),
-                folder=fields.get("WorkDir", ""),
-                comment=fields.get("Comment", ""),
-                tres=fields.get("TRES", ""),
+                submitted=_unix_time(fields["SubmitTime"]),
+                folder=fields["WorkDir"],
+                comment=fields["Comment"],
+                tres=fields["TRES"],
             )
 
 
