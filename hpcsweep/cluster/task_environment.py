@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -78,6 +79,17 @@ def task_variables(*, task: int | str, restart: int | str, job: str, node: str =
         "HPCSWEEP_JOB": job,
         "HPCSWEEP_NODE": node,
     }
+
+
+def alarm_after(time_s: int | None, *, signal_s: int) -> float:
+    """Seconds after which a task is told that its time is nearly over, not in its first half; 0 for never."""
+    return 0.0 if time_s is None else max(time_s / 2, time_s - signal_s)
+
+
+def set_alarm(seconds: float) -> None:
+    """Have this process get SIGALRM after so many seconds; 0 is never."""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # until the worker takes it up
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def run_in_task(arguments: list[str], variables: Mapping[str, str]) -> None:

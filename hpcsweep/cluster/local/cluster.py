@@ -1,7 +1,7 @@
 """This machine as a cluster: one task for each GPU or CPU slot, as plain processes.
 
 The processes are sessions of their own and outlive the driver. A driver that comes back finds
-them by their claims (see `local_task`).
+them by their claims (see `local.task`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,9 @@ from pathlib import Path
 import msgspec
 
 from hpcsweep import bootstrap
+from hpcsweep.cluster import processes
 from hpcsweep.cluster.local.task import TaskLock, claim_path
-from hpcsweep.cluster.task_environment import task_variables, without_launcher
+from hpcsweep.cluster.task_environment import alarm_after, task_variables, without_launcher
 from hpcsweep.core.cluster_protocol import (
     Batch,
     Cluster,
@@ -30,7 +30,6 @@ from hpcsweep.core.cluster_protocol import (
     Phase,
     SubmittedBatch,
     TaskId,
-    TaskResources,
     TaskState,
 )
 from hpcsweep.errors import FolderError, SubmitRefused, one_line
@@ -222,11 +221,12 @@ class LocalCluster(Cluster):
         command = bootstrap.command(
             self._python, "hpcsweep.cluster.local.task", str(batch.folder), str(index)
         )
+        alarm_s = alarm_after(batch.shape.time_s, signal_s=self._signal_s)
         log = open_append(files.log(index))
         try:
             pid = os.posix_spawnp(
                 self._python,
-                [*command, ",".join(devices), f"{self._told_after(batch.shape):g}"],
+                [*command, ",".join(devices), f"{alarm_s:g}"],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -238,12 +238,6 @@ class LocalCluster(Cluster):
         finally:
             os.close(log)
         return _Task(pid, devices)
-
-    def _told_after(self, shape: TaskResources) -> float:
-        """After how many seconds a task is told that its time is nearly over; 0 for never."""
-        if shape.time_s is None:
-            return 0.0
-        return max(shape.time_s / 2, shape.time_s - self._signal_s)
 
     def _free_devices(self) -> list[str]:
         holders = (task for task in self._tasks.values() if not task.over and task.alive())
@@ -305,21 +299,15 @@ def local_cpus() -> int:
 def nvidia_gpus() -> tuple[list[str], str]:
     """The GPUs that nvidia-smi lists, and what it complains of; both empty where there is none."""
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=SMI_S,
-            check=False,
-        )
+        answer = processes.run_process(["nvidia-smi", "-L"], timeout_s=SMI_S)
     except FileNotFoundError:
         return [], ""
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return [], one_line(str(error))
-    if done.returncode:
-        return [], one_line(done.stderr or done.stdout) or f"exit status {done.returncode}"
-    lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("GPU ")]
+    if answer.code is None:
+        return [], f"no answer within {SMI_S:g} s"
+    if answer.code:
+        return [], one_line(answer.message)
+    lines = [line.strip() for line in answer.out.splitlines() if line.startswith("GPU ")]
     # GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c1f...)
     return [line.partition(": ")[2].partition(" (UUID")[0] for line in lines], ""

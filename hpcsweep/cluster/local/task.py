@@ -8,13 +8,13 @@ noting it finds it again, and of two processes started for one task only one wor
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 import msgspec
 
 from hpcsweep.bootstrap import use_utf8
+from hpcsweep.cluster.task_environment import set_alarm
 from hpcsweep.store.files import open_new
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.process_id import ProcessId
@@ -44,8 +44,7 @@ def main() -> int:
         file.write(msgspec.json.encode(claim))
     from hpcsweep.worker.__main__ import main as work
 
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # until the worker takes it up
-    signal.setitimer(signal.ITIMER_REAL, float(seconds))  # 0: never
+    set_alarm(float(seconds))
     return work([folder])
 
 

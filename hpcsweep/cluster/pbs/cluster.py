@@ -29,6 +29,7 @@ from hpcsweep.cluster.script import (
     setup_lines,
     worker_command,
 )
+from hpcsweep.cluster.task_environment import alarm_after
 from hpcsweep.core.cluster_protocol import (
     Batch,
     BlockKind,
@@ -91,7 +92,7 @@ class PbsCluster(Cluster):
 
     def script(self, batch: Batch) -> str:
         shape = batch.shape
-        alarm_s = 0.0 if shape.time_s is None else max(shape.time_s / 2, shape.time_s - self._sweep.signal_s)
+        alarm_s = alarm_after(shape.time_s, signal_s=self._sweep.signal_s)
         command = worker_command(
             self._python, batch.folder, launcher=f"{LAUNCHER} {alarm_s:g}", import_from=self._import_from
         )

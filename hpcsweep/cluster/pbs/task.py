@@ -7,16 +7,14 @@ that is no array is task 0. PBS runs no task a second time (`-r n`).
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
-from hpcsweep.cluster.task_environment import run_in_task, task_variables
+from hpcsweep.cluster.task_environment import run_in_task, set_alarm, task_variables
 
 
 def main(arguments: list[str]) -> None:
     seconds, *rest = arguments
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # until the worker takes it up
-    signal.setitimer(signal.ITIMER_REAL, float(seconds))
+    set_alarm(float(seconds))
     variables = task_variables(
         task=os.environ.get("PBS_ARRAY_INDEX") or 0, restart=0, job=os.environ.get("PBS_JOBID", "")
     )
