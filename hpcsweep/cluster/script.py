@@ -198,7 +198,7 @@ def _line_of(error: Exception, template: Template) -> int:
 
 
 def script_problems(template: Template, text: str, *, header: str, command: str, program: str) -> list[str]:
-    """Why the program would refuse the script, or pass its options over in silence."""
+    """Why the program would refuse the script, pass its options over in silence, or not keep it."""
     parts = {"header": header, "command": command}
     problems = [f"{template.path}:1: uses no {{{{ {k} }}}}" for k, v in parts.items() if v not in text]
     if not text.startswith("#!"):
@@ -210,10 +210,6 @@ def script_problems(template: Template, text: str, *, header: str, command: str,
         problems.append(
             f"{template.path}:1: {program} reads no options after a command: {{{{ header }}}} goes first"
         )
-    return problems
-
-
-def check_length(template: Template, text: str) -> None:
-    """Refuse a script that the cluster would not keep."""
     if len(text.encode()) > SCRIPT_BYTES:
-        raise SpecError(f"{template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
+        problems.append(f"{template.path}: gives a script of more than {SCRIPT_BYTES // 1024} kB")
+    return problems

@@ -20,7 +20,6 @@ from hpcsweep.cluster.backend import SweepRequest
 from hpcsweep.cluster.pbs.backend import PbsSection
 from hpcsweep.cluster.processes import ProcessResult
 from hpcsweep.cluster.script import (
-    check_length,
     exports,
     package_folder,
     read_template,
@@ -112,7 +111,6 @@ class PbsCluster(Cluster):
         problems = script_problems(self._template, text, header=lines, command=command, program="qsub")
         if problems:
             raise SpecError(*problems)
-        check_length(self._template, text)
         return text
 
     def _header(self, batch: Batch) -> str:

@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final
 
 from hpcsweep.cluster.backend import Backend, Connection, Presence, SweepRequest
@@ -14,7 +14,7 @@ from hpcsweep.cluster.slurm import programs
 from hpcsweep.cluster.slurm.options import SlurmOptions, SlurmSection
 from hpcsweep.cluster.slurm.programs import overriding_variables, try_submitting
 from hpcsweep.cluster.slurm.queue import SlurmQueue
-from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite, read_site
+from hpcsweep.cluster.slurm.site import Association, Node, Partition, SlurmSite, read_site
 from hpcsweep.core.text import plural
 from hpcsweep.errors import ClusterUnavailable, Finding, Level, failure, good, one_line, warning
 from hpcsweep.store.batch import Program
@@ -206,25 +206,31 @@ def _accounts(site: SlurmSite) -> Iterator[Finding]:
     if not site.associations:
         yield warning("accounts", "Slurm's database shows no account of yours", "ask the admins for one")
         return
-    for one in site.associations:
-        limits = [f"{one.max_submit} jobs of yours"] if one.max_submit is not None else []
-        limits += [f"{one.group_submit} jobs of the account"] if one.group_submit is not None else []
-        limits += [f"jobs of {_time(one.max_time_s)}"] if one.max_time_s is not None else []
-        where = f" in {one.partition}" if one.partition else ""
-        mark = " (default)" if one.default else ""
-        yield good("accounts", f"{one.account}{mark}{where}: {_at_most(limits)}")
-    used = {one.qos for one in site.associations} | {one.qos for one in site.partitions}
+    for account in site.associations:
+        counts = {"jobs of yours": account.max_submit, "jobs of the account": account.group_submit}
+        where = f" in {account.partition}" if account.partition else ""
+        limits = _limits(counts, account.max_time_s) or "no limits of its own"
+        yield good("accounts", f"{account.account}{_default(account)}{where}: {limits}")
+    used = {account.qos for account in site.associations} | {each.qos for each in site.partitions}
     for qos in site.qos:
-        limits = [f"{qos.max_submit} jobs of yours"] if qos.max_submit is not None else []
-        limits += [f"{qos.account_submit} of an account"] if qos.account_submit is not None else []
-        limits += [f"{qos.group_submit} of all"] if qos.group_submit is not None else []
-        limits += [f"jobs of {_time(qos.max_time_s)}"] if qos.max_time_s is not None else []
+        counts = {
+            "jobs of yours": qos.max_submit,
+            "of an account": qos.account_submit,
+            "of all": qos.group_submit,
+        }
+        limits = _limits(counts, qos.max_time_s)
         if qos.name in used and limits:
-            yield good("QOS", f"{qos.name}: {_at_most(limits)}")
+            yield good("QOS", f"{qos.name}: {limits}")
 
 
-def _at_most(limits: Sequence[str]) -> str:
-    return f"at most {', '.join(limits)}" if limits else "no limits of its own"
+def _limits(counts: Mapping[str, int | None], time_s: int | None) -> str:
+    limits = [f"{count} {what}" for what, count in counts.items() if count is not None]
+    limits += [f"jobs of {_time(time_s)}"] if time_s is not None else []
+    return f"at most {', '.join(limits)}" if limits else ""
+
+
+def _default(each: Association | Partition) -> str:
+    return " (default)" if each.default else ""
 
 
 def _partitions(site: SlurmSite, wanted: str | None) -> Iterator[Finding]:
@@ -232,35 +238,35 @@ def _partitions(site: SlurmSite, wanted: str | None) -> Iterator[Finding]:
     names = wanted.split(",") if wanted else []
     others = []
     unseen = []
-    for one in site.partitions:
-        nodes = site.nodes_of(one.name)
-        if not nodes and one.total_nodes != 0:
-            unseen.append(one.name + (" (default)" if one.default else ""))
-        elif one.name in names or any(node.gpus for node in nodes):
-            yield _partition(one, nodes, whole=one.exclusive or site.whole_nodes)
+    for partition in site.partitions:
+        nodes = site.nodes_of(partition.name)
+        if not nodes and partition.total_nodes != 0:
+            unseen.append(partition.name + _default(partition))
+        elif partition.name in names or any(node.gpus for node in nodes):
+            yield _partition(partition, nodes, whole=partition.exclusive or site.whole_nodes)
         else:
-            others.append(one.name + (" (default)" if one.default else ""))
+            others.append(partition.name + _default(partition))
     if unseen:
         words = f"the nodes of {', '.join(unseen)} are not shown to you, so their GPUs are not known"
         yield warning("partitions", words, "ask the admins (PrivateData=nodes?); Slurm judges what fits")
     if others:
         yield good("partitions", f"without GPUs: {', '.join(others)}")
-    if not names and not any(one.default for one in site.partitions):
+    if not names and not any(partition.default for partition in site.partitions):
         yield warning("partitions", "none is the default", "name one in the spec, as cluster.partition")
 
 
-def _partition(one: Partition, nodes: Sequence[Node], *, whole: bool) -> Finding:
+def _partition(partition: Partition, nodes: Sequence[Node], *, whole: bool) -> Finding:
     kinds = Counter(_gpus(node) for node in nodes)
     what = ", ".join(f"{plural(number, 'node')} of {kind}" for kind, number in sorted(kinds.items()))
-    longest = "of any length" if one.max_time_s is None else f"of at most {_time(one.max_time_s)}"
-    usual = one.default_time_s if one.default_time_s is not None else one.max_time_s
-    words = f"{one.name}{' (default)' if one.default else ''}: {what or 'no nodes'}; jobs {longest}"
+    longest = "of any length" if partition.max_time_s is None else f"of at most {_time(partition.max_time_s)}"
+    usual = partition.default_time_s if partition.default_time_s is not None else partition.max_time_s
+    words = f"{partition.name}{_default(partition)}: {what or 'no nodes'}; jobs {longest}"
     words += f", of {_time(usual)} unless they say" if usual is not None else ""
     words += "; each job gets whole nodes" if whole else ""
     up = sum(node.up for node in nodes)
-    if one.state != "UP":
+    if partition.state != "UP":
         return warning(
-            "partition", f"{words}; it is {one.state}", "nothing starts there until the admins open it"
+            "partition", f"{words}; it is {partition.state}", "nothing starts there until the admins open it"
         )
     if up == 0:
         return warning("partition", f"{words}; no node is up", "ask the admins, or take another one")
@@ -277,18 +283,19 @@ def _preemption(site: SlurmSite) -> Iterator[Finding]:
         yield good("preemption", "jobs of some QOS give way to those of others (preempt/qos)")
     if site.preempts != "partition_prio":
         return
-    for one in site.partitions:
-        nodes = {node.name for node in site.nodes_of(one.name)}
+    for partition in site.partitions:
+        nodes = {node.name for node in site.nodes_of(partition.name)}
         above = [
             other.name
             for other in site.partitions
-            if other.tier > one.tier and not nodes.isdisjoint(node.name for node in site.nodes_of(other.name))
+            if other.tier > partition.tier
+            and not nodes.isdisjoint(node.name for node in site.nodes_of(other.name))
         ]
-        if not above or one.preempt_mode == "OFF":
+        if not above or partition.preempt_mode == "OFF":
             continue
-        words = f"jobs in {one.name} give way to those in {', '.join(above)} ({one.preempt_mode})"
-        words += f", GraceTime {_time(one.grace_s)}"
-        if one.grace_s and not site.warns_preempted:
+        words = f"jobs in {partition.name} give way to those in {', '.join(above)} ({partition.preempt_mode})"
+        words += f", GraceTime {_time(partition.grace_s)}"
+        if partition.grace_s and not site.warns_preempted:
             advice = (
                 "the worker is not told of it: ask the admins for PreemptParameters=send_user_signal,"
                 " or write checkpoints often"

@@ -39,8 +39,8 @@ def only_ended(answer: ProcessResult) -> bool:
     return bool(lines) and all(_ENDED.search(line) for line in lines)
 
 
-def ranges(numbers: Sequence[int]) -> list[str]:
-    """Ascending indices as Slurm writes them: `[0, 1, 2, 7]` -> `["0-2", "7"]`."""
+def ranges(numbers: Sequence[int], *, width: int = 0) -> list[str]:
+    """Numbers as Slurm writes them, filled up with zeros: `[0, 1, 2, 7]` -> `["0-2", "7"]`."""
     parts: list[str] = []
     first = last = -2
     for number in [*sorted(set(numbers)), None]:
@@ -48,7 +48,8 @@ def ranges(numbers: Sequence[int]) -> list[str]:
             last = number
             continue
         if last >= 0:
-            parts.append(str(first) if first == last else f"{first}-{last}")
+            end = "" if first == last else f"-{last:0{width}}"
+            parts.append(f"{first:0{width}}{end}")
         if number is not None:
             first = last = number
     return parts

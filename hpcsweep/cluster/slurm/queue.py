@@ -109,9 +109,8 @@ class SlurmQueue:
         """
         rows = [row for row in self._squeue() if row.array and row.task >= 0 and batch.owns(row)]
         accepted = [row for row in rows if not row.never_accepted]
-        accepted.sort(key=lambda row: phase_of(row.state).active, reverse=True)
-        for row in accepted:
-            return row.array
+        if accepted:
+            return max(accepted, key=lambda row: phase_of(row.state).active).array
         # By name it is cheap to ask for all that there ever was; another name has only what is recent.
         recent = [f"--starttime={_slurm_time(batch.since)}"] if batch.since else []
         for words in ([f"--name={batch.name}"], recent):
@@ -190,13 +189,12 @@ class SlurmQueue:
 
         Also of those that were cancelled: squeue does not say by whom.
         """
-        jobs = {batch.name: batch.job for batch in live}
         batches = {batch.name: batch for batch in live}
         known = [self.identity(batch) for batch in live]
         open_tasks = (TaskId(batch.name, task) for batch in live for task in batch.open_tasks)
         gone = {task for task in open_tasks if task not in shown or shown[task].phase is Phase.CANCELLED}
         self._ended = {task: state for task, state in self._ended.items() if task in gone}
-        asked = sorted({jobs[task.batch] for task in gone - self._ended.keys()})
+        asked = sorted({batches[task.batch].job for task in gone - self._ended.keys()})
         if asked and time.monotonic() >= self._next_sacct:
             self._next_sacct = time.monotonic() + SACCT_EVERY_S
             for row in self._sacct(f"--jobs={','.join(asked)}"):
@@ -271,15 +269,13 @@ class SlurmQueue:
 
     def find_jobs(self, folder: Path, *, names: Sequence[str], known: Sequence[str]) -> list[str]:
         """Ids of the user's active jobs: these ids, these names, or a start below the folder."""
-        return list(
-            dict.fromkeys(
-                row.array
-                for row in self._squeue()
-                if row.array
-                and phase_of(row.state).active
-                and (row.array in known or Path(row.folder).is_relative_to(folder) or has_name(row, names))
-            )
-        )
+        active = [row for row in self._squeue() if row.array and phase_of(row.state).active]
+        found = [
+            row.array
+            for row in active
+            if row.array in known or Path(row.folder).is_relative_to(folder) or has_name(row, names)
+        ]
+        return list(dict.fromkeys(found))
 
     def jobs(self, user: str, *, timeout_s: float) -> list[QueuedJob]:
         """What waits or runs of this user; of an array its own id."""
@@ -344,27 +340,27 @@ class Identity(msgspec.Struct, frozen=True):
 
     def owns(self, row: Row) -> bool:
         """Whether the row is of this batch."""
-        if row.name == self.name or _names(row.comment, self.name):
+        if row.name == self.name or _contains(row.comment, self.name):
             return True
-        place = self._place(row)
-        if place is _Fits.YES:
+        folder = self._folder_fits(row)
+        if folder is _Fits.YES:
             return True
-        name = self._name(row)
-        if name is _Fits.YES and place is not _Fits.NO:
+        name = self._name_fits(row)
+        if name is _Fits.YES and folder is not _Fits.NO:
             return True
         if not self.job or row.array != self.job:
             return False
         other_user = row.user is not None and row.user != os.getuid()
         older = row.submitted is not None and row.submitted < self.since - CLOCKS_S
-        return name is not _Fits.NO or not (place is _Fits.NO or other_user or older)
+        return name is not _Fits.NO or not (folder is _Fits.NO or other_user or older)
 
-    def _name(self, row: Row) -> _Fits:
-        if _names(row.name, self.name):
+    def _name_fits(self, row: Row) -> _Fits:
+        if _contains(row.name, self.name):
             return _Fits.YES
-        ours, shown = _plain(self.name), _plain(row.name)
+        ours, shown = _normalised(self.name), _normalised(row.name)
         return _Fits.UNKNOWN if ours.startswith(shown) else _Fits.NO  # cut, or not shown at all
 
-    def _place(self, row: Row) -> _Fits:
+    def _folder_fits(self, row: Row) -> _Fits:
         if self.name in Path(row.folder).parts:
             return _Fits.YES
         if not self.workdir and self.folder == Path():  # not known here
@@ -391,14 +387,14 @@ def owner(row: Row, batches: Sequence[Identity]) -> str | None:
 
 def has_name(row: Row, names: Iterable[str]) -> bool:
     """Whether the row's name or comment holds one of these names, which are long enough to be unique."""
-    return any(_names(text, name) for name in names for text in (row.name, row.comment))
+    return any(_contains(text, name) for name in names for text in (row.name, row.comment))
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     """The name as a site may have rewritten it: case and punctuation do not count."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def _names(text: str, name: str) -> bool:
+def _contains(text: str, name: str) -> bool:
     """Whether the text holds the name, whatever stands around it; `s-1` is not in `s-11`."""
-    return bool(re.search(rf"{re.escape(_plain(name))}(?!\d)", _plain(text)))
+    return bool(re.search(rf"{re.escape(_normalised(name))}(?!\d)", _normalised(text)))

@@ -123,10 +123,10 @@ def resource_problems(site: SlurmSite, request: ResourceRequest, shape: TaskReso
     """
     if not site.partitions:
         return []
-    known = _listed(partition.name for partition in site.partitions if partition.takes_jobs)
+    known = ", ".join(partition.name for partition in site.partitions if partition.takes_jobs)
     unknown = [name for name in request.partitions if name not in {each.name for each in site.partitions}]
     if unknown:
-        return [f"cluster.partition: there is no {_listed(unknown)}; there are {known}"]
+        return [f"cluster.partition: there is no {', '.join(unknown)}; there are {known}"]
     partitions = wanted_partitions(site, request)
     if not partitions:
         return [f"cluster.partition: this site has no default partition, so name one of {known}"]
@@ -138,7 +138,7 @@ def _partition_misfits(
     site: SlurmSite, request: ResourceRequest, shape: TaskResources, partition: Partition
 ) -> list[str]:
     if not partition.takes_jobs:
-        taking = _listed(one.name for one in site.partitions if one.takes_jobs)
+        taking = ", ".join(one.name for one in site.partitions if one.takes_jobs)
         return [f"cluster.partition: {partition.name} is {partition.state} and takes no jobs; use {taking}"]
     nodes = site.nodes_of(partition.name)
     time = _time_misfits(site, request, shape, partition)
@@ -230,7 +230,7 @@ def _node_misfits(
     where = f"the nodes of partition {partition.name}"
     types = sorted({kind for node in nodes for kind in node.gpus if kind})
     if shape.gpus and request.gpu_type is not None and request.gpu_type not in types:
-        have = f"have {_listed(types)}" if types else "have no GPUs of a type"
+        have = f"have {', '.join(types)}" if types else "have no GPUs of a type"
         yield f"cluster.gpu_type: {where} {have}, got {request.gpu_type}"
         return
     kind = f"{request.gpu_type} GPUs" if request.gpu_type else "GPUs"
@@ -248,7 +248,7 @@ def _node_misfits(
             got += f" for {shape.lanes} runs at once" if shape.lanes > 1 else ""
             yield f"resources.{key}: {where} have {words(most)} at most, got {got}"
     if fits and not any(all(has(node) >= amount for _, amount, has, _ in asked) for node in nodes):
-        together = _listed(words(amount) for _, amount, _, words in asked if amount)
+        together = ", ".join(words(amount) for _, amount, _, words in asked if amount)
         yield f"resources: none of {where} has {together} together"
 
 
@@ -270,10 +270,6 @@ def duration(seconds: int) -> str:
 def memory(mib: int) -> str:
     """`64G`, or `1000M` where it is no whole number of GiB."""
     return f"{mib // 1024}G" if mib and mib % 1024 == 0 else f"{mib}M"
-
-
-def _listed(names: Iterator[str] | Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def _smallest(limits: Sequence[int | None]) -> int | None:
@@ -304,14 +300,10 @@ def holding(
         nodes |= {
             n.name: n for n in site.nodes_of(partition.name) if may_be_used(n, request) and _fits(n, shape)
         }
-    gpus = max((sum(node.gpus.values()) for node in nodes.values()), default=shape.gpus)
-    cpus = max((node.cpus for node in nodes.values()), default=shape.cpus)
-    held = TaskAllocation(max(gpus, shape.gpus), max(cpus, shape.cpus), reason)
-    return (
-        held
-        if held != TaskAllocation(shape.gpus, shape.cpus, reason)
-        else TaskAllocation(shape.gpus, shape.cpus)
-    )
+    gpus = max([shape.gpus, *(sum(node.gpus.values()) for node in nodes.values())])
+    cpus = max([shape.cpus, *(node.cpus for node in nodes.values())])
+    more = (gpus, cpus) != (shape.gpus, shape.cpus)
+    return TaskAllocation(gpus, cpus, reason if more else "")
 
 
 def tick_warning(site: SlurmSite, request: ResourceRequest, options: Mapping[str, OptionValue]) -> str:

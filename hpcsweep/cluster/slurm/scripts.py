@@ -12,7 +12,6 @@ from typing import Final
 from hpcsweep.cluster.script import (
     WORKER,
     Template,
-    check_length,
     exports,
     module_command,
     package_folder,
@@ -78,9 +77,7 @@ class SlurmScripts:
         failed = "exit 1"
         if site.module == WORKER:
             failed = f'{command} --setup-failed "$1" "$hpcsweep_line"'
-        text = render(self.template, batch, site=site, command=command, setup_failed=failed)
-        check_length(self.template, text)
-        return text
+        return render(self.template, batch, site=site, command=command, setup_failed=failed)
 
     def tick_script(
         self, name: str, folder: Path, *, after: str = "", delay_s: float = 0.0, own_log: bool = False

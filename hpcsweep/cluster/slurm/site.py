@@ -248,17 +248,8 @@ def host_list(names: Iterable[str]) -> str:
 
 
 def _bracketed(prefix: str, width: int, numbers: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    words = [
-        f"{first:0{width}}" if first == last else f"{first:0{width}}-{last:0{width}}" for first, last in runs
-    ]
-    several = len(numbers) > 1
-    return f"{prefix}[{','.join(words)}]" if several else prefix + words[0]
+    ranges = programs.ranges(numbers, width=width)
+    return f"{prefix}[{','.join(ranges)}]" if len(numbers) > 1 else prefix + ranges[0]
 
 
 def _numbers(ranges: str) -> Iterator[str]:
