@@ -57,14 +57,7 @@ def run_process(
     """Run a program to its end or its time limit; whatever it left behind is ended then too.
 
     Runs in a session of its own: Ctrl-C at the terminal ends us, not a submission on its way.
-
-    Args:
-        argv: The program and its arguments.
-        timeout_s: Its time limit.
-        cwd: Where it runs.
-        env: Its environment; by default this process's.
-        stdin: What it reads.
-        until: It is ended at once when it has said this on stderr.
+    It is also ended as soon as it has said `until` on stderr.
 
     Raises:
         OSError: It could not be started, so it did nothing.
@@ -99,14 +92,14 @@ def _collect(
     """Read what it says until it ends, has said `until`, or its time is over."""
     assert process.stdout is not None
     assert process.stderr is not None
-    said = {process.stdout: bytearray(), process.stderr: bytearray()}
+    output = {process.stdout: bytearray(), process.stderr: bytearray()}
     silent_at = time.monotonic()  # all that it had said by then has been read
     deadline = silent_at + timeout_s
     slow = silent_at + SLOW_S
     stopped = False
     with selectors.DefaultSelector() as selector:
-        for stream in said:
-            selector.register(stream, selectors.EVENT_READ, said[stream])
+        for stream in output:
+            selector.register(stream, selectors.EVENT_READ, output[stream])
         while selector.get_map() and not stopped and (now := time.monotonic()) < deadline:
             if now >= slow:
                 slow = deadline
@@ -114,7 +107,7 @@ def _collect(
                     on_slow(_name_of(process), SLOW_S)
             if not _read(selector, LOOK_S if until else min(deadline, max(slow, now + LOOK_S)) - now):
                 silent_at = now
-            stopped = until is not None and bool(until.search(_text(said[process.stderr])))
+            stopped = until is not None and bool(until.search(_text(output[process.stderr])))
         code: int | None = None
         if not stopped and not selector.get_map():
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -126,7 +119,7 @@ def _collect(
         if stopped:
             code = process.wait()
     age_s = time.monotonic() - silent_at if stopped else None
-    return ProcessResult(code, _text(said[process.stdout]), _text(said[process.stderr]), age_s)
+    return ProcessResult(code, _text(output[process.stdout]), _text(output[process.stderr]), age_s)
 
 
 def _name_of(process: subprocess.Popen[bytes]) -> str:

@@ -44,10 +44,10 @@ class PbsBackend(Backend):
 
     def check_site(self, options: PbsSection) -> Generator[Finding, None, bool]:
         try:
-            words = processes.check_output(["qstat", "-B"], timeout_s=30)
+            output = processes.check_output(["qstat", "-B"], timeout_s=30)
         except ClusterUnavailable as error:
             yield failure(self.title, one_line(str(error)), "ask the admins how this host reaches PBS")
             return False
-        server = words.split()[-1:] and words.splitlines()[-1].split()[0]
+        server = output.split()[-1:] and output.splitlines()[-1].split()[0]
         yield good(self.title, f"the server answers ({server})")
         return True

@@ -16,7 +16,7 @@ from hpcsweep.store.batch import ManifestRun
 _HOUR_S = 3600.0
 
 
-class _About(enum.IntEnum):
+class _Stream(enum.IntEnum):
     """Keeps the draws apart; none is 0, which would be as good as not there."""
 
     RUN = 1
@@ -41,13 +41,7 @@ class RunFaults(NamedTuple):
 
 
 class FaultSampler:
-    """Everything random of one site.
-
-    Args:
-        options: How often what happens.
-        seed: Of the simulation.
-        grace_s: How late a result may be and still be waited for; `settle_s`: a submission.
-    """
+    """Everything random of one site; `grace_s` and `settle_s` are those of `Cluster`."""
 
     def __init__(self, options: SimulatedOptions, *, seed: int, grace_s: float, settle_s: float) -> None:
         self._options = options
@@ -60,7 +54,7 @@ class FaultSampler:
         options = self._options
         if options.spread == 1 and not options.failures:
             return RunFaults()
-        spread, fails, after = self._rng(_About.RUN, run.trial, run.rung).random(3)
+        spread, fails, after = self._rng(_Stream.RUN, run.trial, run.rung).random(3)
         return RunFaults(float(options.spread**spread), float(after) if fails < options.failures else None)
 
     def wait(self, first: ManifestRun, restart: int) -> float:
@@ -69,25 +63,25 @@ class FaultSampler:
         if not isinstance(wait, Sequence):
             return float(wait)
         shares, seconds = zip(*wait, strict=True)
-        return float(np.interp(self._of(_About.WAIT, first, restart).random(), shares, seconds))
+        return float(np.interp(self._of(_Stream.WAIT, first, restart).random(), shares, seconds))
 
     def preempted_after(self, first: ManifestRun, restart: int) -> float:
         """Seconds after its start, infinite if never."""
         if not self._options.preemptions:
             return math.inf
-        hours = self._of(_About.PREEMPTION, first, restart).exponential(1 / self._options.preemptions)
+        hours = self._of(_Stream.PREEMPTION, first, restart).exponential(1 / self._options.preemptions)
         return float(hours) * _HOUR_S
 
     def node_failures(self, node: int) -> Iterator[float]:
         """Seconds from each failure of the node to the next one, the first since the beginning."""
-        rng = self._rng(_About.NODE, node)
+        rng = self._rng(_Stream.NODE, node)
         while self._options.node_failures:
             yield float(rng.exponential(1 / self._options.node_failures)) * _HOUR_S
         yield math.inf
 
     def outages(self) -> Iterator[tuple[float, float]]:
         """Seconds from the end of each outage to the next one, and how long that takes."""
-        rng = self._rng(_About.OUTAGE)
+        rng = self._rng(_Stream.OUTAGE)
         while self._options.outages:
             gap, length = rng.exponential((_HOUR_S / self._options.outages, self._options.outage))
             yield float(gap), float(length)
@@ -100,7 +94,7 @@ class FaultSampler:
         """
         if not self._options.lost_replies and not outage:
             return None
-        lost, sent, late, seconds = self._rng(_About.REPLY, submission).random(4)
+        lost, sent, late, seconds = self._rng(_Stream.REPLY, submission).random(4)
         if lost >= self._options.lost_replies and not outage:
             return None
         if sent >= 0.5:
@@ -111,10 +105,10 @@ class FaultSampler:
         """Seconds until the run's result can be seen."""
         if not self._options.late_results:
             return 0.0
-        late, seconds = self._of(_About.RESULT, run, restart).random(2)
+        late, seconds = self._of(_Stream.RESULT, run, restart).random(2)
         return float(2 * self._grace_s * seconds) if late < self._options.late_results else 0.0
 
-    def _of(self, about: _About, run: ManifestRun, restart: int) -> Generator:
+    def _of(self, about: _Stream, run: ManifestRun, restart: int) -> Generator:
         return self._rng(about, run.trial, run.rung, run.attempt, restart)
 
     def _rng(self, *what: int) -> Generator:

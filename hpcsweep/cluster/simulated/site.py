@@ -279,11 +279,7 @@ class Queue:
 
 
 class Nodes:
-    """GPUs and CPU slots of equal nodes. Tasks are packed onto the first node with room.
-
-    Args:
-        count: Nodes; `gpus` and `slots` are those of each.
-    """
+    """GPUs and CPU slots of equal nodes. Tasks are packed onto the first node with room."""
 
     def __init__(self, count: int, *, gpus: int, slots: int) -> None:
         self._gpus = [gpus] * count
@@ -309,12 +305,7 @@ class Nodes:
 
 
 class Failures:
-    """When a node fails; asked for only while something runs there, so that idle time costs nothing.
-
-    Args:
-        gaps: Seconds from each failure to the next one.
-        start: Unix seconds, from which the first gap counts.
-    """
+    """When a node fails; asked for only while something runs there, so that idle time costs nothing."""
 
     def __init__(self, gaps: Iterator[float], start: float) -> None:
         self._gaps = gaps
@@ -336,12 +327,7 @@ class Failures:
 
 
 class Outages:
-    """When the controller does not answer.
-
-    Args:
-        times: Seconds from the end of each outage to the next one, and how long that takes.
-        start: Unix seconds, from which the first one counts.
-    """
+    """When the controller does not answer."""
 
     def __init__(self, times: Iterator[tuple[float, float]], start: float) -> None:
         self._times = times

@@ -27,7 +27,7 @@ class ArrayContext(msgspec.Struct, frozen=True):
 
     Attributes:
         reports: Whether metrics are written while a run goes on.
-        untold: Tasks of which a result is missing, or not visible yet.
+        unreported: Tasks of which a result is missing, or not visible yet.
     """
 
     clock: VirtualClock
@@ -258,15 +258,7 @@ class Training(msgspec.Struct):
 
 
 class TrainingModel:
-    """All trainings of a site: they share the checkpoints of the trials.
-
-    Args:
-        options: Speed and checkpoints.
-        curve: What the objective is.
-        unit_seconds: How long a unit takes.
-        draws: Stragglers and failures.
-        reached: Newest checkpoint of each trial that was trained before this simulation.
-    """
+    """All trainings of a site: they share the checkpoints of the trials, `reached` from the start."""
 
     def __init__(
         self,
@@ -285,13 +277,13 @@ class TrainingModel:
 
     def begin(self, run: ManifestRun, now: float) -> Training:
         """Start it from the trial's newest checkpoint, or from that of the trial that it is a clone of."""
-        luck = self._faults.run(run)
+        faults = self._faults.run(run)
         start = self._reached.get(run.trial, run.parent_step)
-        unit_s = self._unit_seconds(run.config) * luck.factor
+        unit_s = self._unit_seconds(run.config) * faults.factor
         ready = now + self._options.startup
-        share = 1.0 if luck.fails_after is None else luck.fails_after
+        share = 1.0 if faults.fails_after is None else faults.fails_after
         ends = ready + max(0, run.resource - start) * unit_s * share
-        failure = "" if luck.fails_after is None else "simulated failure"
+        failure = "" if faults.fails_after is None else "simulated failure"
         return Training(run, now, ready, ends, start, unit_s, failure, start)
 
     def leave(self, training: Training, now: float) -> int:

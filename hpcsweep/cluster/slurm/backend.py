@@ -41,10 +41,10 @@ class SlurmBackend(Backend):
         try:
             out = programs.check_output(["scontrol", "ping"], timeout_s=PING_S)
         except ClusterUnavailable as error:
-            words = str(error)
-            if _UNCONFIGURED.search(words):
+            text = str(error)
+            if _UNCONFIGURED.search(text):
                 return Presence.ABSENT, "sbatch is on the PATH, but no Slurm cluster is configured"
-            first = words.splitlines()[0]
+            first = text.splitlines()[0]
             return Presence.SILENT, f"sbatch is on the PATH, but no Slurm controller answers ({first})"
         line = next((line.strip() for line in out.splitlines() if line.rstrip().endswith("UP")), None)
         if line is None:
@@ -106,19 +106,19 @@ def check_site(presence: tuple[Presence, str], *, partition: str | None) -> Gene
 def check_version() -> Finding:
     """Slurm's version."""
     try:
-        words = programs.check_output(["sbatch", "--version"], timeout_s=programs.QUERY_S).strip()
+        text = programs.check_output(["sbatch", "--version"], timeout_s=programs.QUERY_S).strip()
     except ClusterUnavailable as error:
         return failure("Slurm", one_line(str(error)), "ask the admins how this host reaches Slurm")
-    match = re.search(r"(\d+)\.(\d+)", words)
+    match = re.search(r"(\d+)\.(\d+)", text)
     if match is None or (int(match[1]), int(match[2])) < OLDEST:
-        return warning("Slurm", words, "hpcsweep is tested with 22.05 and later: try a small sweep first")
-    return good("Slurm", words)
+        return warning("Slurm", text, "hpcsweep is tested with 22.05 and later: try a small sweep first")
+    return good("Slurm", text)
 
 
-def check_controller(presence: Presence, words: str) -> Finding:
+def check_controller(presence: Presence, text: str) -> Finding:
     """Whether it answers from here, and how long a squeue takes."""
     if presence is not Presence.ANSWERS:
-        return failure("controller", one_line(words), "try again later, or ask the admins")
+        return failure("controller", one_line(text), "try again later, or ask the admins")
     began = time.monotonic()
     try:
         programs.check_output(["squeue", "--me", "-h"], timeout_s=programs.QUERY_S)
@@ -127,20 +127,20 @@ def check_controller(presence: Presence, words: str) -> Finding:
             "controller", one_line(str(error)), "ask the admins: without squeue nothing can be followed"
         )
     seconds = time.monotonic() - began
-    words = f"{words}; squeue took {seconds:.2f} s"
+    text = f"{text}; squeue took {seconds:.2f} s"
     if seconds > SLOW_S:
         return warning(
-            "controller", words, "it is busy: set cluster.poll: 120, so that it is asked less often"
+            "controller", text, "it is busy: set cluster.poll: 120, so that it is asked less often"
         )
-    return good("controller", words)
+    return good("controller", text)
 
 
 def check_environment() -> Iterator[Finding]:
     """Variables of sbatch that sweeps do not go by."""
     names = sorted(overriding_variables())
     if names:
-        words = f"{', '.join(names)} could change what a task holds: not passed on to sbatch"
-        yield warning("environment", words, "say what a run needs in the spec: resources, cluster")
+        text = f"{', '.join(names)} could change what a task holds: not passed on to sbatch"
+        yield warning("environment", text, "say what a run needs in the spec: resources, cluster")
 
 
 def check_accounting() -> Finding:
@@ -185,18 +185,18 @@ def _arrays(site: SlurmSite) -> Finding:
 def _ends(site: SlurmSite) -> Finding:
     """What is told of a job before and after its end."""
     shown, notice = site.min_job_age_s, site.kill_wait_s
-    words = f"TERM comes {_time(notice)} before KILL (KillWait), and squeue shows jobs"
-    words += f" for {_time(shown)} after their end (MinJobAge)"
+    text = f"TERM comes {_time(notice)} before KILL (KillWait), and squeue shows jobs"
+    text += f" for {_time(shown)} after their end (MinJobAge)"
     if notice is not None and notice < NOTICE_S:
         advice = (
             f"training code gets {NOTICE_S:g} s where it may: write checkpoints often, or a run that is "
             "preempted loses what came after the last one"
         )
-        return warning("ends of jobs", words, advice)
+        return warning("ends of jobs", text, advice)
     if shown is not None and shown < SHORT_AGE_S and not site.accounting:
         advice = "without accounting either, tasks that end without a result are taken for lost and repeated"
-        return warning("ends of jobs", words, advice)
-    return good("ends of jobs", words)
+        return warning("ends of jobs", text, advice)
+    return good("ends of jobs", text)
 
 
 def _accounts(site: SlurmSite) -> Iterator[Finding]:
@@ -247,8 +247,8 @@ def _partitions(site: SlurmSite, wanted: str | None) -> Iterator[Finding]:
         else:
             others.append(partition.name + _default(partition))
     if unseen:
-        words = f"the nodes of {', '.join(unseen)} are not shown to you, so their GPUs are not known"
-        yield warning("partitions", words, "ask the admins (PrivateData=nodes?); Slurm judges what fits")
+        text = f"the nodes of {', '.join(unseen)} are not shown to you, so their GPUs are not known"
+        yield warning("partitions", text, "ask the admins (PrivateData=nodes?); Slurm judges what fits")
     if others:
         yield good("partitions", f"without GPUs: {', '.join(others)}")
     if not names and not any(partition.default for partition in site.partitions):
@@ -260,17 +260,17 @@ def _partition(partition: Partition, nodes: Sequence[Node], *, whole: bool) -> F
     what = ", ".join(f"{plural(number, 'node')} of {kind}" for kind, number in sorted(kinds.items()))
     longest = "of any length" if partition.max_time_s is None else f"of at most {_time(partition.max_time_s)}"
     usual = partition.default_time_s if partition.default_time_s is not None else partition.max_time_s
-    words = f"{partition.name}{_default(partition)}: {what or 'no nodes'}; jobs {longest}"
-    words += f", of {_time(usual)} unless they say" if usual is not None else ""
-    words += "; each job gets whole nodes" if whole else ""
+    text = f"{partition.name}{_default(partition)}: {what or 'no nodes'}; jobs {longest}"
+    text += f", of {_time(usual)} unless they say" if usual is not None else ""
+    text += "; each job gets whole nodes" if whole else ""
     up = sum(node.up for node in nodes)
     if partition.state != "UP":
         return warning(
-            "partition", f"{words}; it is {partition.state}", "nothing starts there until the admins open it"
+            "partition", f"{text}; it is {partition.state}", "nothing starts there until the admins open it"
         )
     if up == 0:
-        return warning("partition", f"{words}; no node is up", "ask the admins, or take another one")
-    return good("partition", f"{words}; {'all' if up == len(nodes) else up} up")
+        return warning("partition", f"{text}; no node is up", "ask the admins, or take another one")
+    return good("partition", f"{text}; {'all' if up == len(nodes) else up} up")
 
 
 def _gpus(node: Node) -> str:
@@ -293,16 +293,16 @@ def _preemption(site: SlurmSite) -> Iterator[Finding]:
         ]
         if not above or partition.preempt_mode == "OFF":
             continue
-        words = f"jobs in {partition.name} give way to those in {', '.join(above)} ({partition.preempt_mode})"
-        words += f", GraceTime {_time(partition.grace_s)}"
+        text = f"jobs in {partition.name} give way to those in {', '.join(above)} ({partition.preempt_mode})"
+        text += f", GraceTime {_time(partition.grace_s)}"
         if partition.grace_s and not site.warns_preempted:
             advice = (
                 "the worker is not told of it: ask the admins for PreemptParameters=send_user_signal,"
                 " or write checkpoints often"
             )
-            yield warning("preemption", words, advice)
+            yield warning("preemption", text, advice)
         else:
-            yield good("preemption", words)
+            yield good("preemption", text)
 
 
 def _time(seconds: int | None) -> str:

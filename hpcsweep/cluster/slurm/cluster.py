@@ -209,10 +209,12 @@ class SlurmCluster(ProbeCluster):
             return [f"cluster.nodelist: partition {names} has none of these nodes, got {request.nodelist}"]
         batch = example_batch(shape)
         drop = overriding_variables(sbatch_options(batch, self._options))
-        words = refusal(self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop)
+        message = refusal(
+            self.script(batch), all_nodes_up=bool(nodes) and all(n.up for n in nodes), drop=drop
+        )
         set_here = passed_variables(drop)
-        words = f"{words}; your environment sets {set_here}" if words and set_here else words
-        return [f"cluster: Slurm would never take such a task: {words}"] if words else []
+        message = f"{message}; your environment sets {set_here}" if message and set_here else message
+        return [f"cluster: Slurm would never take such a task: {message}"] if message else []
 
     def _unexported_variables(self, shape: TaskResources) -> list[str]:
         """Variables that tasks, or the jobs that submit the next ones, would silently be without."""
@@ -240,8 +242,8 @@ class SlurmCluster(ProbeCluster):
         return holding(self._site, self._request, shape, self._scripts.task_options(shape))
 
     def tick_warning(self) -> str:
-        asked = own_options(self._scripts.tick_script("tick", Path("/check")))
-        return tick_warning(self._site, request_from_options(asked, gpu_type=None), asked)
+        options = own_options(self._scripts.tick_script("tick", Path("/check")))
+        return tick_warning(self._site, request_from_options(options, gpu_type=None), options)
 
     def _node_gpus(self, batch: SubmittedBatch, row: Row) -> int | None:
         """GPUs of the task's node where it was given all of that, which its CPUs show."""

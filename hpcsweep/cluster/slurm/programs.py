@@ -318,24 +318,24 @@ def refusal(text: str, *, all_nodes_up: bool, drop: Container[str] = ()) -> str 
         answer = processes.run_process(argv, timeout_s=TEST_S, env=env, stdin=text, until=_RETRYING)
     except OSError as error:
         return f"sbatch: cannot be run: {error.strerror}"
-    words = answer.message
-    if not answer.code or answer.code < 0 or _OPEN.search(words) or _PASSING.search(words):
+    message = answer.message
+    if not answer.code or answer.code < 0 or _OPEN.search(message) or _PASSING.search(message):
         return None
-    if submit_limited(words) or (_CONFIGURATION in words and not all_nodes_up):
+    if submit_limited(message) or (_CONFIGURATION in message and not all_nodes_up):
         return None
-    return " ".join(words.split())
+    return " ".join(message.split())
 
 
 def _kind(answer: ProcessResult) -> type[SubmitRefused | SubmitUncertain]:
     """The error of an sbatch that did not exit with 0."""
     assert answer.code is not None
-    words = f"{answer.err}\n{answer.out}"
+    message = f"{answer.err}\n{answer.out}"
     if answer.stopped_s is not None and not _ID.search(answer.out):
         # Ended in its sleep: for certain only if it cannot have woken up.
         return SubmitLimited if answer.stopped_s < SLEEP_S else SubmitUncertain
-    if answer.code < 0 or _OPEN.search(words) or not _REFUSAL.search(words):
+    if answer.code < 0 or _OPEN.search(message) or not _REFUSAL.search(message):
         return SubmitUncertain
-    return SubmitLimited if submit_limited(words) else SubmitRefused
+    return SubmitLimited if submit_limited(message) else SubmitRefused
 
 
 def _is_own_words(answer: ProcessResult) -> bool:
@@ -344,6 +344,6 @@ def _is_own_words(answer: ProcessResult) -> bool:
     return ended and not _OPEN.search(f"{answer.err}\n{answer.out}")
 
 
-def submit_limited(words: str) -> bool:
+def submit_limited(message: str) -> bool:
     """Whether sbatch speaks of how many jobs there may be, and not of the job itself."""
-    return bool(_LIMIT.search(words)) or (_POLICY in words and not _REASON.search(words))
+    return bool(_LIMIT.search(message)) or (_POLICY in message and not _REASON.search(message))

@@ -139,7 +139,7 @@ class SlurmQueue:
         batches = {batch.name: batch for batch in live}
         known = [self.identity(batch) for batch in live]
         best: dict[TaskId, tuple[tuple[bool, bool, int], TaskState]] = {}
-        indistinct: dict[str, TaskState] = {}
+        without_index: dict[str, TaskState] = {}
         self.shown = {}
         self._foreign = set()
         for row in rows:
@@ -150,7 +150,7 @@ class SlurmQueue:
             ours = row.array == batches[name].job
             if row.task < 0:
                 if ours and phase_of(row.state).active:
-                    indistinct[name] = TaskState(
+                    without_index[name] = TaskState(
                         Phase.UNKNOWN, reason=f"{row.state} {row.reason}, index not shown by squeue"
                     )
                 continue
@@ -163,7 +163,7 @@ class SlurmQueue:
                 best[task] = (rank, state)
         shown = {task: state for task, (_, state) in best.items()}
         # Of a job whose index is not shown, any task may be the one that lives.
-        for name, state in indistinct.items():
+        for name, state in without_index.items():
             for index in batches[name].open_tasks:
                 shown.setdefault(TaskId(name, index), state)
         shown |= self._endings(live, shown=shown)
@@ -343,33 +343,33 @@ class Identity(msgspec.Struct, frozen=True):
         if row.name == self.name or _contains(row.comment, self.name):
             return True
         folder = self._folder_fits(row)
-        if folder is _Fits.YES:
+        if folder is _Match.YES:
             return True
         name = self._name_fits(row)
-        if name is _Fits.YES and folder is not _Fits.NO:
+        if name is _Match.YES and folder is not _Match.NO:
             return True
         if not self.job or row.array != self.job:
             return False
         other_user = row.user is not None and row.user != os.getuid()
         older = row.submitted is not None and row.submitted < self.since - CLOCKS_S
-        return name is not _Fits.NO or not (folder is _Fits.NO or other_user or older)
+        return name is not _Match.NO or not (folder is _Match.NO or other_user or older)
 
-    def _name_fits(self, row: Row) -> _Fits:
+    def _name_fits(self, row: Row) -> _Match:
         if _contains(row.name, self.name):
-            return _Fits.YES
+            return _Match.YES
         ours, shown = _normalised(self.name), _normalised(row.name)
-        return _Fits.UNKNOWN if ours.startswith(shown) else _Fits.NO  # cut, or not shown at all
+        return _Match.UNKNOWN if ours.startswith(shown) else _Match.NO  # cut, or not shown at all
 
-    def _folder_fits(self, row: Row) -> _Fits:
+    def _folder_fits(self, row: Row) -> _Match:
         if self.name in Path(row.folder).parts:
-            return _Fits.YES
+            return _Match.YES
         if not self.workdir and self.folder == Path():  # not known here
-            return _Fits.UNKNOWN
+            return _Match.UNKNOWN
         # A shared folder proves nothing, nor one that was cut.
-        return _Fits.UNKNOWN if (self.workdir or str(self.folder)).startswith(row.folder) else _Fits.NO
+        return _Match.UNKNOWN if (self.workdir or str(self.folder)).startswith(row.folder) else _Match.NO
 
 
-class _Fits(enum.Enum):
+class _Match(enum.Enum):
     YES = enum.auto()
     NO = enum.auto()
     UNKNOWN = enum.auto()

@@ -138,7 +138,7 @@ def _partition_misfits(
     site: SlurmSite, request: ResourceRequest, shape: TaskResources, partition: Partition
 ) -> list[str]:
     if not partition.takes_jobs:
-        taking = ", ".join(one.name for one in site.partitions if one.takes_jobs)
+        taking = ", ".join(each.name for each in site.partitions if each.takes_jobs)
         return [f"cluster.partition: {partition.name} is {partition.state} and takes no jobs; use {taking}"]
     nodes = site.nodes_of(partition.name)
     time = _time_misfits(site, request, shape, partition)

@@ -325,15 +325,15 @@ _GROUP: Final = re.compile(r"(Assoc|QOS)Grp", re.IGNORECASE)
 
 def block_kind_of(reason: str) -> BlockKind | None:
     """Why a pending task with this reason may wait in vain; None if it need only wait for its turn."""
-    words = reason.replace("_", " ").strip().lower()
-    if not words or words in HARMLESS or _OWN_LIMIT.fullmatch(words):
+    text = reason.replace("_", " ").strip().lower()
+    if not text or text in HARMLESS or _OWN_LIMIT.fullmatch(text):
         return None
-    known = next((kind for known, kind in BLOCK_KINDS.items() if known.lower() in words), None)
+    known = next((kind for known, kind in BLOCK_KINDS.items() if known.lower() in text), None)
     if known is not None:
         return known
-    if _RAISED.search(words):
+    if _RAISED.search(text):
         return BlockKind.BLOCKED
-    return BlockKind.LIMITED if _GROUP.search(words) else BlockKind.UNKNOWN
+    return BlockKind.LIMITED if _GROUP.search(text) else BlockKind.UNKNOWN
 
 
 def phase_of(state: str) -> Phase:

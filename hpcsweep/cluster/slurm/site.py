@@ -181,22 +181,22 @@ def read_partitions(text: str) -> tuple[Partition, ...]:
     """The partitions, from `scontrol -a -o show partition`."""
     return tuple(
         Partition(
-            name=one["PartitionName"],
-            default=one.get("Default") == "YES",
-            state=one.get("State", "UP"),
-            max_time_s=seconds_of_limit(one.get("MaxTime", "")),
-            default_time_s=seconds_of_limit(one.get("DefaultTime", "")),
-            max_cpus=_leading(one.get("MaxCPUsPerNode", "")),
-            max_mem_mib=_leading(one.get("MaxMemPerNode", "")),
-            qos="" if one.get("QoS") in (None, "N/A") else one["QoS"],
-            tier=_leading(one.get("PriorityTier", "")) or 1,
-            preempt_mode=one.get("PreemptMode", "OFF"),
-            grace_s=_leading(one.get("GraceTime", "")) or 0,
-            total_nodes=_leading(one.get("TotalNodes", "")),
-            exclusive=one.get("OverSubscribe", "").upper().startswith("EXCL"),
+            name=fields["PartitionName"],
+            default=fields.get("Default") == "YES",
+            state=fields.get("State", "UP"),
+            max_time_s=seconds_of_limit(fields.get("MaxTime", "")),
+            default_time_s=seconds_of_limit(fields.get("DefaultTime", "")),
+            max_cpus=_leading(fields.get("MaxCPUsPerNode", "")),
+            max_mem_mib=_leading(fields.get("MaxMemPerNode", "")),
+            qos="" if fields.get("QoS") in (None, "N/A") else fields["QoS"],
+            tier=_leading(fields.get("PriorityTier", "")) or 1,
+            preempt_mode=fields.get("PreemptMode", "OFF"),
+            grace_s=_leading(fields.get("GraceTime", "")) or 0,
+            total_nodes=_leading(fields.get("TotalNodes", "")),
+            exclusive=fields.get("OverSubscribe", "").upper().startswith("EXCL"),
         )
         for line in text.splitlines()
-        if "PartitionName" in (one := dict(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))
+        if "PartitionName" in (fields := dict(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))
     )
 
 

@@ -51,7 +51,7 @@ look_again() {
   echo "$$now tick job $$SLURM_JOB_ID: failed ($$1, $$failures in a row); looks again in $$delay s"
   # While the controller is away neither way is open.
   for n in 1 2 3 4 5 6 7 8 9 10; do
-    told=$$(
+    reply=$$(
       PATH="$$PATH:"$programs
       # What this job was given must not reach the next one.
       for name in $$(env | sed -n 's/^\\(SLURM[A-Z0-9_]*\\)=.*/\\1/p') CUDA_VISIBLE_DEVICES $unset; do
@@ -63,7 +63,7 @@ look_again() {
       sed -e '/^#SBATCH --dependency=/d' -e '/^#SBATCH --begin=/d' \\
         -e "s/^failures=[0-9]*$$/failures=$$failures/" "$$0" | sbatch --parsable --begin=now+$$delay 2>&1
     ) && return
-    echo "hpcsweep: tick job $$SLURM_JOB_ID: cannot submit the next one, is requeued: $$told"
+    echo "hpcsweep: tick job $$SLURM_JOB_ID: cannot submit the next one, is requeued: $$reply"
     trap '' TERM
     (PATH="$$PATH:"$programs; scontrol requeue "$$SLURM_JOB_ID") && return
     sleep $first
