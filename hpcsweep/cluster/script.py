@@ -91,24 +91,10 @@ def setup_lines(lines: Sequence[str], *, failed: str) -> str:
     return _SETUP.format(ours=OURS, failed=failed, lines="\n".join(lines))
 
 
-def worker_command(
-    python: str,
-    folder: Path,
-    *,
-    launcher: str,
-    import_from: Path | None = None,
-    module: str = WORKER,
-) -> str:
-    """The shell command by which the script's shell becomes the worker.
-
-    `-P`: no module in the folder where the script starts can take the place of one of Python's.
-    """
-    other = "" if module == WORKER else f" --module {module}"
-    return module_command(python, f"{launcher}{other}", folder, import_from=import_from)
-
-
 def module_command(python: str, module: str, folder: Path, *, import_from: Path | None = None) -> str:
     """The shell command that runs a module of ours with this folder.
+
+    `-P`: no module in the folder where the script starts can take the place of one of Python's.
 
     Args:
         python: Absolute path of the interpreter.

@@ -55,7 +55,7 @@ def read_template(name: str, *, spec_dir: Path) -> Template:
 
 def worker_command(python: str, folder: Path, *, import_from: Path | None = None) -> str:
     launcher = "hpcsweep.cluster.slurm.task"
-    return template_module.worker_command(python, folder, launcher=launcher, import_from=import_from)
+    return template_module.module_command(python, launcher, folder, import_from=import_from)
 
 
 def script(text: str, *, site: SlurmOptions = SITE, batch: Batch = BATCH) -> str:

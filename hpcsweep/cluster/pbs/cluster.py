@@ -21,12 +21,12 @@ from hpcsweep.cluster.pbs.backend import PbsSection
 from hpcsweep.cluster.processes import ProcessResult
 from hpcsweep.cluster.script import (
     exports,
+    module_command,
     package_folder,
     read_template,
     render_template,
     script_problems,
     setup_lines,
-    worker_command,
 )
 from hpcsweep.cluster.task_environment import alarm_after
 from hpcsweep.core.cluster_protocol import (
@@ -92,9 +92,8 @@ class PbsCluster(Cluster):
     def script(self, batch: Batch) -> str:
         shape = batch.shape
         alarm_s = alarm_after(shape.time_s, signal_s=self._sweep.signal_s)
-        command = worker_command(
-            self._python, batch.folder, launcher=f"{LAUNCHER} {alarm_s:g}", import_from=self._import_from
-        )
+        launcher = f"{LAUNCHER} {alarm_s:g}"
+        command = module_command(self._python, launcher, batch.folder, import_from=self._import_from)
         lines = self._header(batch)
         text = render_template(
             self._template,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import string
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,6 @@ from hpcsweep.cluster.script import (
     render_template,
     script_problems,
     setup_lines,
-    worker_command,
 )
 from hpcsweep.cluster.slurm.options import (
     DEFAULT_TEMPLATE,
@@ -67,13 +67,8 @@ class SlurmScripts:
         return f"cluster.options.{option}" if option in mine else f"{self.template.path}: --{option}"
 
     def render(self, batch: Batch, site: SlurmOptions) -> str:
-        command = worker_command(
-            site.python,
-            batch.folder,
-            launcher=LAUNCHER,
-            import_from=self._import_from,
-            module=site.module,
-        )
+        launcher = LAUNCHER if site.module == WORKER else f"{LAUNCHER} --module {site.module}"
+        command = module_command(site.python, launcher, batch.folder, import_from=self._import_from)
         failed = "exit 1"
         if site.module == WORKER:
             failed = f'{command} --setup-failed "$1" "$hpcsweep_line"'
@@ -115,7 +110,7 @@ _MAX_SIGNAL_S: Final = 65535
 #: What a job that ticks asks for: it replays a journal and calls sbatch, then ends.
 TICK_MIB: Final = 1024
 TICK_MINUTES: Final = 15
-_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,=@%+*-")
+_PLAIN: Final = frozenset(f"{string.ascii_letters}{string.digits}_./:,=@%+*-")
 
 
 def sbatch_options(batch: Batch, site: SlurmOptions) -> dict[str, str | int | float | bool]:
