@@ -174,9 +174,8 @@ class ScheduledSweep:
         self.make = make
         self.scheduler = make()
         self.events: list[AnyEvent] = []
-        #: For each trial the resources of its runs, and where it started.
+        #: For each trial the resources of its runs.
         self.resources: list[list[int]] = []
-        self.starts: list[int] = []
         self.running: list[RunId] = []
         self.reported: dict[int, int] = {}
         self.stopped: set[int] = set()
@@ -243,7 +242,6 @@ class ScheduledSweep:
     ) -> None:
         trial = len(self.resources)
         self.resources.append([resource])
-        self.starts.append(start)
         self.reported[trial] = start
         self.running.append(RunId(trial, 0))
         self.happen(TrialCreated(trial, config, bracket, resource, parent=parent, start=start))

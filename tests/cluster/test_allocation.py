@@ -7,7 +7,7 @@ import pytest
 
 from hpcsweep.cluster.slurm.cluster import SlurmCluster
 from hpcsweep.cluster.slurm.options import OptionValue
-from hpcsweep.cluster.slurm.requests import ResourceRequest, holding, tick_warning
+from hpcsweep.cluster.slurm.requests import ResourceRequest, task_allocation, tick_warning
 from hpcsweep.cluster.slurm.site import Node, Partition, SlurmSite, read_config, read_partitions
 from hpcsweep.core.cluster_protocol import Batch, Phase, TaskAllocation, TaskId, TaskResources, TaskState
 
@@ -66,7 +66,7 @@ def test_task_on_whole_nodes_holds_the_largest_that_it_may_get(
     held: TaskAllocation,
 ) -> None:
     wish = ResourceRequest(partitions=tuple(partitions.split(",")) if partitions else ())
-    assert holding(site, wish, shape, options) == held
+    assert task_allocation(site, wish, shape, options) == held
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_jobs_that_tick_on_whole_nodes_are_told_of_with_where_they_could_go(
 
 def test_nodes_that_may_not_be_used_do_not_count() -> None:
     wish = ResourceRequest(partitions=("whole",), gpu_type="a100")
-    assert holding(SITE, wish, ONE, {}) == TaskAllocation(4, 16, WHOLE)
+    assert task_allocation(SITE, wish, ONE, {}) == TaskAllocation(4, 16, WHOLE)
     wish = ResourceRequest(partitions=("whole",), exclude="n2")
-    assert holding(SITE, wish, ONE, {}).gpus == 4
+    assert task_allocation(SITE, wish, ONE, {}).gpus == 4
 
 
 def test_whole_nodes_are_read_from_slurm_s_configuration() -> None:

@@ -171,9 +171,9 @@ def test_states_are_read_as_phases(job: dict[str, object], state: TaskState) -> 
 
 
 def test_ids_are_read() -> None:
-    assert job_id("12[3].pbs") == JobId("12", 3, ".pbs")
-    assert job_id("12[].pbs") == JobId("12", None, ".pbs")
-    assert job_id("12.pbs") == JobId("12", None, ".pbs")
+    assert job_id("12[3].pbs") == JobId("12", 3)
+    assert job_id("12[].pbs") == JobId("12", None)
+    assert job_id("12.pbs") == JobId("12", None)
     assert job_id("Job id") is None
     assert seconds_of("unknown") is None
 

@@ -46,7 +46,6 @@ PARTITIONS = (
 
 def test_configuration_is_read() -> None:
     assert read_config(CONFIG) == SlurmSite(
-        version="22.05.8",
         cluster="private",
         max_array_size=1001,
         max_jobs=10000,

@@ -241,7 +241,7 @@ def _only_gone(answer: ProcessResult) -> bool:
     return bool(lines) and all(_GONE.search(line) for line in lines)
 
 
-_ID: Final = re.compile(r"^(\d+)(\[(\d*)\])?(\.\S+)?$")
+_ID: Final = re.compile(r"^(\d+)(\[(\d*)\])?(?:\.\S+)?$")
 #: Letters of qstat; F and X are ends, told apart by the exit status.
 PHASES: Final[Mapping[str, Phase]] = {
     "Q": Phase.PENDING,
@@ -266,15 +266,12 @@ class JobId(NamedTuple):
 
     number: str
     task: int | None
-    server: str
 
 
 def job_id(text: str) -> JobId | None:
     """The id in its parts; None if it is none."""
     match = _ID.fullmatch(text.strip())
-    if match is None:
-        return None
-    return JobId(match[1], int(match[3]) if match[3] else None, match[4] or "")
+    return JobId(match[1], int(match[3]) if match[3] else None) if match else None
 
 
 def subjob(job: str, task: int) -> str:

@@ -20,10 +20,10 @@ from hpcsweep.cluster.slurm.programs import export_of, overriding_variables, pas
 from hpcsweep.cluster.slurm.queue import Identity, SlurmQueue
 from hpcsweep.cluster.slurm.requests import (
     ResourceRequest,
-    holding,
     limits_of,
     request_from_options,
     resource_problems,
+    task_allocation,
     tick_warning,
     wanted_nodes,
     wanted_partitions,
@@ -239,7 +239,7 @@ class SlurmCluster(ProbeCluster):
         return problems
 
     def allocation_of(self, shape: TaskResources) -> TaskAllocation:
-        return holding(self._site, self._request, shape, self._scripts.task_options(shape))
+        return task_allocation(self._site, self._request, shape, self._scripts.task_options(shape))
 
     def tick_warning(self) -> str:
         options = own_options(self._scripts.tick_script("tick", Path("/check")))

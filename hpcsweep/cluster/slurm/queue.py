@@ -30,7 +30,7 @@ from hpcsweep.cluster.slurm.rows import (
     gpus_of_tres,
     phase_of,
     sacct_rows,
-    shown_jobs,
+    scontrol_rows,
     squeue_rows,
 )
 from hpcsweep.core.cluster_protocol import Phase, QueuedJob, SubmittedBatch, TaskId, TaskState
@@ -243,7 +243,7 @@ class SlurmQueue:
         if answer.code != 0 and not programs.only_ended(answer):
             self._no_show_until = time.monotonic() + MUTE_S
             _log.info("going on by squeue alone: %s", answer.message)
-        return [row for row in shown_jobs(answer.out) if phase_of(row.state).active]
+        return [row for row in scontrol_rows(answer.out) if phase_of(row.state).active]
 
     def _state(self, row: Row, batch: SubmittedBatch) -> TaskState:
         phase = phase_of(row.state)

@@ -47,11 +47,11 @@ class ResourceRequest(msgspec.Struct, frozen=True):
     time_s: int | None = None
 
 
-def request_from_options(asked: Mapping[str, object], *, gpu_type: str | None) -> ResourceRequest:
+def request_from_options(requested: Mapping[str, object], *, gpu_type: str | None) -> ResourceRequest:
     """What a batch with these sbatch options asks for, the user's own defaults counted."""
 
     def given(option: str, variable: str) -> str | None:
-        return str(asked.get(option) or os.environ.get(variable) or "") or None
+        return str(requested.get(option) or os.environ.get(variable) or "") or None
 
     partitions = (given("partition", "SBATCH_PARTITION") or "").split(",")
     return ResourceRequest(
@@ -105,7 +105,7 @@ def limits_of(site: SlurmSite, request: ResourceRequest) -> Limits:
 
 
 def may_be_used(node: Node, request: ResourceRequest) -> bool:
-    """Whether the wish leaves this node, as far as it can be told."""
+    """Whether the request leaves this node, as far as it can be told."""
     # Where the constraint is more than a list of features, any node may do.
     features = request.constraint.split("&") if re.fullmatch(r"[\w.&-]+", request.constraint) else []
     return (
@@ -130,25 +130,25 @@ def resource_problems(site: SlurmSite, request: ResourceRequest, shape: TaskReso
     partitions = wanted_partitions(site, request)
     if not partitions:
         return [f"cluster.partition: this site has no default partition, so name one of {known}"]
-    each = [_partition_misfits(site, request, shape, partition) for partition in partitions]
+    each = [_partition_problems(site, request, shape, partition) for partition in partitions]
     return [] if [] in each else list(dict.fromkeys(line for lines in each for line in lines))
 
 
-def _partition_misfits(
+def _partition_problems(
     site: SlurmSite, request: ResourceRequest, shape: TaskResources, partition: Partition
 ) -> list[str]:
     if not partition.takes_jobs:
         taking = ", ".join(each.name for each in site.partitions if each.takes_jobs)
         return [f"cluster.partition: {partition.name} is {partition.state} and takes no jobs; use {taking}"]
     nodes = site.nodes_of(partition.name)
-    time = _time_misfits(site, request, shape, partition)
-    return [*time, *(_node_misfits(request, shape, partition, nodes) if nodes else [])]
+    time = _time_problems(site, request, shape, partition)
+    return [*time, *(_node_problems(request, shape, partition, nodes) if nodes else [])]
 
 
 # --------------------------------------------------------------------------- time and submits
 
 
-def _time_misfits(
+def _time_problems(
     site: SlurmSite, request: ResourceRequest, shape: TaskResources, partition: Partition
 ) -> Iterator[str]:
     time_s = _time_s(site, request, partition, shape)
@@ -170,9 +170,9 @@ def _time_s(
     site: SlurmSite, request: ResourceRequest, partition: Partition, shape: TaskResources
 ) -> int | None:
     """The time limit that a task gets there; None if none."""
-    asked = shape.time_s or request.time_s or partition.default_time_s
+    requested = shape.time_s or request.time_s or partition.default_time_s
     # Without a default of the partition Slurm takes the account's limit, even one beyond the partition's.
-    return asked or _wall(site, request, partition)[0] or partition.max_time_s
+    return requested or _wall(site, request, partition)[0] or partition.max_time_s
 
 
 def _wall(site: SlurmSite, request: ResourceRequest, partition: Partition) -> tuple[int | None, str]:
@@ -224,7 +224,7 @@ def _accounts(
 # --------------------------------------------------------------------------- nodes
 
 
-def _node_misfits(
+def _node_problems(
     request: ResourceRequest, shape: TaskResources, partition: Partition, nodes: Sequence[Node]
 ) -> Iterator[str]:
     where = f"the nodes of partition {partition.name}"
@@ -234,21 +234,21 @@ def _node_misfits(
         yield f"cluster.gpu_type: {where} {have}, got {request.gpu_type}"
         return
     kind = f"{request.gpu_type} GPUs" if request.gpu_type else "GPUs"
-    asked: list[tuple[str, int, Callable[[Node], int], Callable[[int], str]]] = [
+    requested: list[tuple[str, int, Callable[[Node], int], Callable[[int], str]]] = [
         ("gpus", shape.gpus, lambda node: _gpus(node, request), lambda n: f"{n} {kind}"),
         ("cpus", shape.cpus, lambda node: _least(node.cpus, partition.max_cpus), lambda n: f"{n} CPUs"),
         ("mem", shape.mem_mib or 0, lambda node: _least(node.mem_mib, partition.max_mem_mib), memory),
     ]
     fits = True
-    for key, amount, has, words in asked:
+    for key, amount, has, words in requested:
         most = max(has(node) for node in nodes)
         if amount > most:
             fits = False
             got = words(amount) if key == "mem" else str(amount)
             got += f" for {shape.lanes} runs at once" if shape.lanes > 1 else ""
             yield f"resources.{key}: {where} have {words(most)} at most, got {got}"
-    if fits and not any(all(has(node) >= amount for _, amount, has, _ in asked) for node in nodes):
-        together = ", ".join(words(amount) for _, amount, _, words in asked if amount)
+    if fits and not any(all(has(node) >= amount for _, amount, has, _ in requested) for node in nodes):
+        together = ", ".join(words(amount) for _, amount, _, words in requested if amount)
         yield f"resources: none of {where} has {together} together"
 
 
@@ -280,7 +280,7 @@ def _least(n: int, limit: int | None) -> int:
     return n if limit is None else min(n, limit)
 
 
-def holding(
+def task_allocation(
     site: SlurmSite, request: ResourceRequest, shape: TaskResources, options: Mapping[str, OptionValue]
 ) -> TaskAllocation:
     """What one task of this shape will hold at most; what it asks for where the nodes are not known."""
@@ -308,7 +308,7 @@ def holding(
 
 def tick_warning(site: SlurmSite, request: ResourceRequest, options: Mapping[str, OptionValue]) -> str:
     """That the small jobs that tick a detached sweep hold GPUs, and what to do; empty if they hold none."""
-    held = holding(site, request, TaskResources(), options)
+    held = task_allocation(site, request, TaskResources(), options)
     if not held.gpus:
         return ""
     others = [
@@ -316,7 +316,7 @@ def tick_warning(site: SlurmSite, request: ResourceRequest, options: Mapping[str
         for partition in site.partitions
         if partition.state == "UP"
         and site.nodes_of(partition.name)
-        and not holding(site, ResourceRequest(partitions=(partition.name,)), TaskResources(), {}).gpus
+        and not task_allocation(site, ResourceRequest(partitions=(partition.name,)), TaskResources(), {}).gpus
     ]
     # Best where there are no GPUs at all, which others wait for.
     others.sort(key=lambda name: any(node.gpus for node in site.nodes_of(name)))

@@ -189,7 +189,7 @@ def sacct_rows(text: str) -> Iterator[Row]:
 _FIELD: Final = re.compile(r"([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)")
 
 
-def shown_jobs(text: str) -> Iterator[Row]:
+def scontrol_rows(text: str) -> Iterator[Row]:
     """The array tasks in the output of `scontrol -o show job`; what is no such line is passed over."""
     for line in text.splitlines():
         # Of a field that stands twice the first counts.

@@ -131,7 +131,6 @@ class SlurmSite(msgspec.Struct, frozen=True):
         whole_nodes: Whether every job gets whole nodes (SelectType=select/linear).
     """
 
-    version: str = ""
     cluster: str = ""
     max_array_size: int | None = None
     max_jobs: int | None = None
@@ -162,7 +161,6 @@ def read_config(text: str) -> SlurmSite:
     config = {key.strip(): value.strip() for key, _, value in pairs}
     enforced = config.get("AccountingStorageEnforce", "").split(",")
     return SlurmSite(
-        version=config.get("SLURM_VERSION", ""),
         cluster=config.get("ClusterName", ""),
         max_array_size=_leading(config.get("MaxArraySize", "")),
         max_jobs=_leading(config.get("MaxJobCount", "")),
