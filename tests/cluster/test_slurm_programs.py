@@ -65,7 +65,9 @@ def test_package_that_the_interpreter_does_not_find_is_named_by_its_path(
     bare.chmod(0o755)
     script = SlurmCluster(SlurmOptions(python=str(bare))).script(batch)
     assert "PYTHONPATH" not in script
-    argv = shlex.split(script.splitlines()[-1].replace("hpcsweep.cluster.slurm.task", "hpcsweep.errors"))
+    argv = shlex.split(
+        script.splitlines()[-1].replace("hpcsweep.cluster.slurm.task", "hpcsweep.cluster.task_environment")
+    )
     assert argv[:3] == ["exec", str(bare), "-P"]
     subprocess.run([sys.executable, "-P", "-S", *argv[3:]], cwd="/", check=True)
 

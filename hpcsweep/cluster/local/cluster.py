@@ -307,7 +307,7 @@ def nvidia_gpus() -> tuple[list[str], str]:
     if answer.code is None:
         return [], f"no answer within {SMI_S:g} s"
     if answer.code:
-        return [], one_line(answer.message)
+        return [], one_line(answer.err or answer.out) or f"exit status {answer.code}"
     lines = [line.strip() for line in answer.out.splitlines() if line.startswith("GPU ")]
     # GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c1f...)
     return [line.partition(": ")[2].partition(" (UUID")[0] for line in lines], ""
