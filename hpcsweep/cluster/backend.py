@@ -11,7 +11,6 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
@@ -28,7 +27,7 @@ from hpcsweep.core.cluster_protocol import (
 )
 from hpcsweep.errors import Finding, SpecError
 from hpcsweep.options import Section, options_model
-from hpcsweep.plugins import find_class
+from hpcsweep.plugins import entry_points, find_class
 
 M = TypeVar("M", bound=BaseModel)
 

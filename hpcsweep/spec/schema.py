@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
 from hpcsweep.cluster import ENTRY_POINTS
 from hpcsweep.options import Section
+from hpcsweep.plugins import entry_points
 from hpcsweep.spec.load import KEYS
 from hpcsweep.spec.models import (
     SCHEDULER,
