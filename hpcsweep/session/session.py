@@ -250,7 +250,7 @@ class Session:
                 compactor=compacting,
             )
             self._check_cluster(driver.state)
-            text = spec.dump_yaml().encode()
+            text = spec.yaml.encode()
             if _content(layout.spec) != text:
                 journal.acquire()
                 with wrap_oserror(layout.root):

@@ -99,7 +99,8 @@ class SweepSpec:
             "retries": self.retries.plain(),
         }
 
-    def dump_yaml(self) -> str:
+    @functools.cached_property
+    def yaml(self) -> str:
         """YAML text that `load_spec` reads back to an equal spec."""
         return dump_yaml(self.resolved())
 

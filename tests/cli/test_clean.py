@@ -185,7 +185,7 @@ def test_clean_is_refused_while_a_driver_runs(here: Path) -> None:
     layout = Layout(here / "results/lr")
     journal = Journal.open(layout)
     journal.commit([SweepStarted("cafe01", "lr", 100.0, spec.identity())])
-    layout.spec.write_text(spec.dump_yaml())
+    layout.spec.write_text(spec.yaml)
     try:
         refused = run("clean", "results/lr", "--yes")
     finally:

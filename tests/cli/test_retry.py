@@ -129,7 +129,7 @@ def written(here: Path, *more: AnyEvent) -> Path:
     journal = Journal.open(layout)
     journal.commit(events)
     journal.release()
-    layout.spec.write_text(spec.dump_yaml())
+    layout.spec.write_text(spec.yaml)
     return layout.root
 
 

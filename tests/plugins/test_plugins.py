@@ -73,7 +73,7 @@ def test_their_options_are_those_of_the_spec_and_read_back(spec: Path, tmp_path:
     assert found.scheduler.plain() == {"name": "threshold", "max_resource": 9, "threshold": 0.25}
     assert resolve_target(found).why.startswith("rack r7, 3 runs at a time")
     again = tmp_path / "again.yaml"
-    again.write_text(found.dump_yaml())
+    again.write_text(found.yaml)
     assert load_spec(again).resolved() == found.resolved()
 
 

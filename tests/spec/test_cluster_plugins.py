@@ -55,7 +55,7 @@ def test_the_cluster_is_made_with_what_its_section_says(spec: Path) -> None:
 def test_the_spec_reads_back_with_the_cluster_s_own_keys(spec: Path, tmp_path: Path) -> None:
     first = load_spec(spec)
     again = tmp_path / "again.yaml"
-    again.write_text(first.dump_yaml())
+    again.write_text(first.yaml)
     assert load_spec(again).cluster == first.cluster
     assert (
         first.resolved()["cluster"].items() >= {"name": "farm", "farm_queue": "night", "priority": 3}.items()

@@ -91,7 +91,7 @@ def test_options_are_those_of_the_constructors(spec: Path, tmp_path: Path) -> No
     assert found.searcher.plain() == {"name": "spiral", "seed": 0, "turns": 10}
     assert found.starts == 3
     again = tmp_path / "again.yaml"
-    again.write_text(found.dump_yaml())
+    again.write_text(found.yaml)
     assert reread(again) == (found.scheduler, found.searcher)
 
 

@@ -175,7 +175,7 @@ def test_only_given_keys_of_a_simulated_site_are_kept(load: Load) -> None:
         "requeue": False,
     }
     assert spec.resolved()["cluster"]["simulated"] == site
-    assert load(spec.dump_yaml()) == spec
+    assert load(spec.yaml) == spec
     jsonschema.validate(json.loads(json.dumps(spec.resolved())), json_schema())
 
 
@@ -212,7 +212,7 @@ def test_every_kind_of_parameter(load: Load) -> None:
 
 def test_a_resolved_spec_with_all_that_it_starts_with_reads_back_to_an_equal_one(load: Load) -> None:
     spec = load(DOCUMENTED, *BEFOREHAND)
-    assert load(spec.dump_yaml()) == spec
+    assert load(spec.yaml) == spec
     jsonschema.validate(json.loads(json.dumps(spec.resolved())), json_schema())
 
 
@@ -232,9 +232,9 @@ def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None
         "budget.trials=7",
     )
     spec = load(text, *overrides)
-    again = load(spec.dump_yaml())
+    again = load(spec.yaml)
     assert again == spec
-    assert again.dump_yaml() == spec.dump_yaml()
+    assert again.yaml == spec.yaml
     assert again.identity() == json.loads(json.dumps(spec.identity())) == spec.identity()
     assert json.loads(json.dumps(spec.resolved())) == spec.resolved()
     assert list(again.space.names) == list(spec.space.names)
@@ -1035,7 +1035,7 @@ def test_arguments_of_a_sampler_of_optuna_are_options_of_the_searcher(load: Load
     spec = load(DOCUMENTED, "searcher={name: optuna, sampler: NSGAIISampler, population_size: 20}")
     plain = {"name": "optuna", "seed": 0, "sampler": "NSGAIISampler", "population_size": 20}
     assert spec.searcher.plain() == plain
-    assert load(spec.dump_yaml()) == spec
+    assert load(spec.yaml) == spec
     jsonschema.validate(json.loads(json.dumps(spec.resolved())), json_schema())
     (problem,) = problems(DOCUMENTED, "searcher={name: optuna, sampler: NSGAIISampler, population: 20}")
     assert "searcher.population: unknown argument of NSGAIISampler; did you mean" in problem
