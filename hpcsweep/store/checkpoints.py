@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Collection, Iterator
@@ -214,7 +213,7 @@ def hide_all(trial: TrialLayout) -> None:
     if trial.checkpoints.is_symlink():
         return
     with contextlib.suppress(FileNotFoundError):
-        os.rename(trial.checkpoints, trial.root / f"{_TRASH}{secrets.token_hex(4)}")
+        os.rename(trial.checkpoints, trial.root / f"{_TRASH}{os.urandom(4).hex()}")
 
 
 def remove_all(trial: TrialLayout) -> tuple[DiskUsage, bool]:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 import sys
 import time
@@ -166,7 +165,7 @@ def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 def temporary_name(path: Path) -> Path:
     """A hidden, unpredictable name beside the file."""
-    return path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{os.urandom(8).hex()}.tmp")
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -237,7 +236,7 @@ def _make(path: Path) -> None:
 
 def file_server_time(folder: Path) -> float:
     """Unix time by the clock that stamps the folder's files, the file server's; else by this machine's."""
-    path = folder / f".time.{secrets.token_hex(8)}.tmp"
+    path = folder / f".time.{os.urandom(8).hex()}.tmp"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import select
 import socket
 import sys
@@ -111,7 +110,7 @@ def _run_tick(
         print(message, file=sys.stderr, flush=True)
         log = os.dup(2)
     try:
-        env = {**environ, TICK_VARIABLE: secrets.token_hex(8)}
+        env = {**environ, TICK_VARIABLE: os.urandom(8).hex()}
         child = Child(argv, env=env, mark=TICK_VARIABLE, cwd=str(layout.root), output=log)
     finally:
         os.close(log)
