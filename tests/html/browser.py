@@ -120,7 +120,7 @@ def started(profile: Path) -> Iterator[Browser]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(180)
         yield Browser(driver)
     finally:
         driver.quit()

@@ -1,4 +1,4 @@
-"""One browser for all tests of pages."""
+"""One browser for each module with tests of pages."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The session's browser."""
+    """The browser of a module's tests: open pages take time from whatever runs after them."""
     from tests.html.browser import missing, started
 
     switch = os.environ.get(SWITCH, "")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hpcsweep.html.parameters
 import hpcsweep.views.importance
 from hpcsweep.core.events import Config
 from hpcsweep.core.space import Choice, Float, Int, Ordinal, Parameter, Space
@@ -139,7 +140,8 @@ def momentum_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if momentum and then lr mattered the most."""
     shares = {"momentum": 0.5, "lr": 0.3, "layers": 0.1, "optimizer": 0.0}
     known = tuple(Importance(name, share, 0.0, 1.0) for name, share in shares.items())
-    monkeypatch.setattr(hpcsweep.views.importance, "importances", lambda _: known)
+    for module in (hpcsweep.views.importance, hpcsweep.html.parameters):
+        monkeypatch.setattr(module, "importances", lambda _: known)
 
 
 @pytest.mark.usefixtures("momentum_first")

@@ -222,7 +222,7 @@ def test_importance_uses_the_highest_resource_that_many_reached(tmp_path: Path) 
 def test_a_configuration_that_is_trained_several_times_counts_once_with_its_mean(tmp_path: Path) -> None:
     configs = [config for config in drawn(ADDITIVE, 30) for _ in range(2)]
     results = sweep(tmp_path, ADDITIVE, configs, [float(trial) for trial in range(60)], repeats=2)
-    assert values_of(results).values == [2 * at + 0.5 for at in range(30)]
+    assert list(values_of(results).values) == [2 * at + 0.5 for at in range(30)]
 
 
 def test_very_many_trials_are_subsampled_and_the_caption_says_so(tmp_path: Path) -> None:
