@@ -94,10 +94,10 @@ def _origin(creation: Creation) -> str:
         )
     if creation.origin == "enqueued":
         return f"enqueued by {f'the request {creation.request}' if creation.request else 'the sweep file'}"
-    picked = f" ({creation.picked}, chosen by it)" if creation.picked else ""
+    resolved = f" ({creation.resolved_searcher}, chosen by it)" if creation.resolved_searcher else ""
     others = f" with {plural(creation.asked - 1, 'other')}" if creation.asked > 1 else ""
     return (
-        f"proposed{others} by {creation.searcher or 'the searcher'}{picked}, "
+        f"proposed{others} by {creation.searcher or 'the searcher'}{resolved}, "
         f"which knew {plural(creation.observations, 'observation')} "
         f"and {plural(creation.pending, 'pending configuration')}"
     )
@@ -159,7 +159,7 @@ def _ending(explanation: Explanation, rung: Rung) -> str:
         case RunStatus.WAITING:
             return "waits to be submitted"
         case RunStatus.SUBMITTED:
-            blocked = f"; cannot start: {rung.hindered}" if rung.hindered else ""
+            blocked = f"; cannot start: {rung.blocked_reason}" if rung.blocked_reason else ""
             return f"submitted, attempt {rung.batches}{blocked}"
         case RunStatus.COMPLETED:
             assert rung.value is not None

@@ -85,17 +85,17 @@ class CompactionManager:
         return self._to_clear is None
 
     def next(
-        self, *, segment: int, remove_at: int = 1, uncleared: Iterable[str] = (), has_tables: bool = False
+        self, *, segment: int, remove_at: int = 1, pending: Iterable[str] = (), has_tables: bool = False
     ) -> Step:
         """What is due now: at most one `Compact`.
 
         `remove_at` is the number of trials with useless checkpoints from which on these are removed.
-        `uncleared` parts still have raw files beside them; read where `needs_parts`.
+        `pending` parts still have raw files beside them; read where `needs_parts`.
         """
         if self._failed:
             return Step()
         if self._to_clear is None:
-            self._to_clear = [part for part in uncleared if part in self._compaction_state.recorded]
+            self._to_clear = [part for part in pending if part in self._compaction_state.recorded]
         if self._to_clear:
             return Step(effects=(Compact(CleanUpPart(self._to_clear.pop(0))),))
         ended = self._state.ended is not None
@@ -198,7 +198,7 @@ class Compaction:
         step = self.manager.next(
             segment=self.sweep.journal.number,
             remove_at=remove_at,
-            uncleared=pending_cleanup(self.sweep.layout) if self.manager.needs_parts else (),
+            pending=pending_cleanup(self.sweep.layout) if self.manager.needs_parts else (),
             has_tables=self.sweep.state.ended is not None and read_tables(self.sweep.layout) is not None,
         )
         self.committer.do(step)

@@ -59,8 +59,8 @@ def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
     else:
         rows.append(("Began", timestamp(started.at)))
     rows.append(("Objective", f"{'minimise' if results.minimise else 'maximise'} {results.metric}"))
-    picked = f", which chose {started.resolved_searcher}" if started.resolved_searcher else ""
-    rows.append(("Searcher", _with_options(identity.get("searcher", {})) + picked))
+    resolved = f", which chose {started.resolved_searcher}" if started.resolved_searcher else ""
+    rows.append(("Searcher", _with_options(identity.get("searcher", {})) + resolved))
     rows.append(("Scheduler", _with_options(identity.get("scheduler", {}))))
     return rows
 

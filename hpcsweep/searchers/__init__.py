@@ -3,7 +3,7 @@
 A searcher is a class that fulfils `core.protocols.Searcher`. The keyword parameters of its
 constructor are its options in the spec, but for those that it is given if it has them: `seed`, the
 sweep's seed; `trials`, how many configurations the sweep will start (None if unknown); and
-`picked`, what `auto` stood for when the sweep began (None for a new one).
+`resolved`, what `auto` stood for when the sweep began (None for a new one).
 
 Nothing is imported before a searcher is asked for by name.
 """
@@ -32,7 +32,7 @@ SEARCHERS: Final[Mapping[str, str]] = {
 }
 ENTRY_POINTS: Final = "hpcsweep.searchers"
 #: Constructor parameters that are no options of the spec.
-SUPPLIED: Final = ("seed", "trials", "picked")
+SUPPLIED: Final = ("seed", "trials", "resolved")
 
 
 def searcher_names() -> list[str]:
@@ -55,7 +55,7 @@ def make_searcher(
     seed: int,
     options: Mapping[str, Any],
     trials: int | None = None,
-    picked: str | None = None,
+    resolved: str | None = None,
 ) -> Searcher:
     """The searcher with its options, and with what it has use for.
 
@@ -67,5 +67,5 @@ def make_searcher(
 
     cls = searcher_class(name)
     wanted = signature(cls).parameters
-    supplied = {"seed": seed, "trials": trials, "picked": picked}
+    supplied = {"seed": seed, "trials": trials, "resolved": resolved}
     return cls(**{key: value for key, value in supplied.items() if key in wanted}, **options)

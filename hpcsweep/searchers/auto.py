@@ -14,7 +14,7 @@ from hpcsweep.core.space import Space
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import Searcher
 
-#: A Gaussian process is picked for so many dimensions at most: it needs results in proportion.
+#: A Gaussian process is chosen for so many dimensions at most: it needs results in proportion.
 MOST_DIMENSIONS: Final = 20
 #: Configurations, results and pending ones together, from which on `tpe` takes over from `gp`: the time
 #: of an `ask` grows with their cube.
@@ -24,36 +24,36 @@ MOST_CONFIGS: Final = 300
 class Auto:
     """Delegates to a searcher chosen from the space, the budget and the installed packages.
 
-    | where | picked |
+    | where | chosen |
     | --- | --- |
     | the budget covers a finite space | `random`, which goes through all of it |
     | BoTorch is installed, at most 20 dimensions | `gp`; `tpe` from 300 configurations on |
     | else | `tpe` |
 
-    A sweep keeps its searcher: a resumed sweep passes it as `picked`.
+    A sweep keeps its searcher: a resumed sweep passes it as `resolved`.
 
     Args:
         seed: Of the sweep.
         trials: How many configurations the sweep will start, None if unknown.
-        picked: What was picked when the sweep began, None for a new one.
+        resolved: What was chosen when the sweep began, None for a new one.
     """
 
-    def __init__(self, *, seed: int = 0, trials: int | None = None, picked: str | None = None) -> None:
+    def __init__(self, *, seed: int = 0, trials: int | None = None, resolved: str | None = None) -> None:
         self._seed = seed
         self._trials = trials
-        self._given = picked
-        self._picked = picked
+        self._given = resolved
+        self._resolved = resolved
         self._delegates: dict[str, Searcher] = {}
 
     @property
     def adaptive(self) -> bool:
-        """Whether the picked searcher learns; True as long as nothing was picked."""
-        return self._picked is None or self._delegate(self._picked).adaptive
+        """Whether the chosen searcher learns; True as long as none was chosen."""
+        return self._resolved is None or self._delegate(self._resolved).adaptive
 
-    def pick(self, space: Space) -> tuple[str, str]:
+    def resolve(self, space: Space) -> tuple[str, str]:
         """Name of the searcher for this space, and why, in a few words."""
         name, reason = self._rule(space)
-        self._picked = name
+        self._resolved = name
         return name, reason
 
     def _rule(self, space: Space) -> tuple[str, str]:
@@ -69,20 +69,20 @@ class Auto:
         return "gp", f"few dimensions ({dimensions}); switches to tpe at {MOST_CONFIGS} configurations"
 
     def problems(self, space: Space) -> list[str]:
-        """Those of the picked searcher, each line beginning with the key path at fault."""
-        name, reason = self.pick(space)
+        """Those of the chosen searcher, each line beginning with the key path at fault."""
+        name, reason = self.resolve(space)
         return [
             line.replace("searcher.name: ", f"searcher.name: 'auto' is {name!r} here, {reason}: ", 1)
             for line in self._delegate(name).problems(space)
         ]
 
     def is_exhaustible(self, space: Space) -> bool:
-        """Whether the picked searcher runs out of proposals by itself."""
-        return self._delegate(self.pick(space)[0]).is_exhaustible(space)
+        """Whether the chosen searcher runs out of proposals by itself."""
+        return self._delegate(self.resolve(space)[0]).is_exhaustible(space)
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
-        """`n` configurations by the picked searcher, see `core.protocols.Searcher`."""
-        name, _ = self.pick(history.space)
+        """`n` configurations by the chosen searcher, see `core.protocols.Searcher`."""
+        name, _ = self.resolve(history.space)
         if name == "gp" and int(history.newest.sum()) + len(history.pending) >= MOST_CONFIGS:
             name = "tpe"
         return self._delegate(name).ask(n, history, rng)

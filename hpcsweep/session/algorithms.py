@@ -48,7 +48,7 @@ def make_searcher(spec: SweepSpec, *, resolved: str = "") -> Searcher:
         seed=searcher.seed,
         options=searcher.options,
         trials=spec.starts,
-        picked=resolved or None,
+        resolved=resolved or None,
     )
 
 

@@ -256,11 +256,11 @@ def summarise(results: Results, *, gpus: bool) -> SweepSummary:
     progress, identity = results.folder.progress, results.identity
     state = progress.state
     searcher = dict(identity.get("searcher", {}))
-    name, picked = str(searcher.get("name", "?")), state.started.resolved_searcher if state.started else ""
+    name, resolved = str(searcher.get("name", "?")), state.started.resolved_searcher if state.started else ""
     return SweepSummary(
         path=results.path,
         name=results.name,
-        searcher=f"{name} ({picked})" if picked else name,
+        searcher=f"{name} ({resolved})" if resolved else name,
         scheduler=str(identity.get("scheduler", {}).get("name", "?")),
         seed=searcher.pop("seed", None),
         state=progress.status,
@@ -271,7 +271,7 @@ def summarise(results: Results, *, gpus: bool) -> SweepSummary:
         time=progress.active_s / 3600,
         curve=_best_curve(progress, gpus=gpus),
         settings=msgspec.json.encode(
-            [identity | {"searcher": searcher}, picked, _training(results)], order="sorted"
+            [identity | {"searcher": searcher}, resolved, _training(results)], order="sorted"
         ),
     )
 

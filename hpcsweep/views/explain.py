@@ -98,7 +98,7 @@ def _creation(replay: TrialReplay, state: SweepState, own: Trial) -> Creation:
     return msgspec.structs.replace(
         creation,
         searcher=identity.get("searcher", {}).get("name", ""),
-        picked=state.started.resolved_searcher if state.started else "",
+        resolved_searcher=state.started.resolved_searcher if state.started else "",
         asked=replay.ask.asked,
         observations=replay.ask.observations,
         pending=replay.ask.pending,

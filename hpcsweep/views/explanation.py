@@ -139,7 +139,7 @@ class Creation(msgspec.Struct, frozen=True):
     submitted: float | None  # when the first batch that carried it was planned, in Unix seconds
     origin: str  # `searcher`, `enqueued` or `clone`
     searcher: str = ""  # name in the spec
-    picked: str = ""  # the one that `auto` stands for
+    resolved_searcher: str = msgspec.field(default="", name="picked")  # that `auto` stands for
     asked: int = 0  # configurations proposed together with it, itself included
     observations: int = 0  # values that the searcher knew then, failures and earlier sweeps' included
     pending: int = 0  # configurations whose first value it did not know then
@@ -193,7 +193,7 @@ class Rung(msgspec.Struct, frozen=True):
         reason: Why the verdict, as far as places do not tell.
         comparison: With its peers: at the moment of the promotion or drop, else by now. For a stopped
             trial by what had been reported at its newest step when it was stopped.
-        hindered: Why tasks of its array cannot start; empty if nothing but their turn is awaited.
+        blocked_reason: Why tasks of its array cannot start; empty if nothing but their turn is awaited.
         from_scratch: The trial's checkpoint had been removed before it went on.
     """
 
@@ -213,7 +213,7 @@ class Rung(msgspec.Struct, frozen=True):
     verdict: Verdict
     reason: str
     comparison: RankComparison | None
-    hindered: str = ""
+    blocked_reason: str = msgspec.field(default="", name="hindered")
     failure: FailureKind | None = None
     from_scratch: bool = False
 

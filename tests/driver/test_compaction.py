@@ -405,7 +405,7 @@ def test_parts_of_a_killed_driver_are_cleared_only_if_the_journal_knows_them(roo
     sweep = Sweep(root)
     sweep.apply(COMPACTED)
     assert sweep.manager.needs_parts
-    step = sweep.next(uncleared=[PART.part, "000002-1"])
+    step = sweep.next(pending=[PART.part, "000002-1"])
     assert step == Step(effects=(Compact(CleanUpPart(PART.part)),))
     assert not sweep.manager.needs_parts
     assert sweep.next() == Step()

@@ -811,10 +811,10 @@ def test_a_task_without_a_result_is_recorded_with_its_last_log_lines(
 def test_why_tasks_cannot_start_is_recorded_once_and_again_when_it_changes() -> None:
     watched = Watched([[0], [1], [2]])
 
-    def pend(*hindered: str) -> list[AnyEvent]:
+    def pend(*reasons: str) -> list[AnyEvent]:
         watched.says = {
             task: TaskState(Phase.PENDING, words, block=BlockKind.BLOCKED if words else None)
-            for task, words in enumerate(hindered)
+            for task, words in enumerate(reasons)
         }
         return watched.observe()
 

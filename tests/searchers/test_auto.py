@@ -60,7 +60,7 @@ def asked(one: Auto, history: History) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("space", "trials", "botorch", "picked", "reason"),
+    ("space", "trials", "botorch", "resolved", "reason"),
     [
         (FLOATS, None, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
         (FLOATS, 30, True, "gp", "few dimensions (2); switches to tpe at 300 configurations"),
@@ -82,12 +82,12 @@ def test_picks_by_space_budget_and_what_is_installed(
     space: Space,
     trials: int | None,
     botorch: bool,
-    picked: str,
+    resolved: str,
     reason: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_botorch(monkeypatch, there=botorch)
-    assert Auto(trials=trials).pick(space) == (picked, reason)
+    assert Auto(trials=trials).resolve(space) == (resolved, reason)
 
 
 def test_goes_over_to_tpe_as_a_function_of_the_history() -> None:
@@ -107,25 +107,25 @@ def test_goes_over_to_tpe_as_a_function_of_the_history() -> None:
 
 def test_stays_with_what_was_picked_when_the_sweep_began(monkeypatch: pytest.MonkeyPatch) -> None:
     with_botorch(monkeypatch, there=False)
-    assert Auto(picked="gp").pick(FLOATS) == ("gp", "as when the sweep began")
-    assert asked(Auto(picked="gp"), History(FLOATS)) == "gp"
-    assert Auto(picked="tpe", trials=99).pick(FINITE) == ("tpe", "as when the sweep began")
+    assert Auto(resolved="gp").resolve(FLOATS) == ("gp", "as when the sweep began")
+    assert asked(Auto(resolved="gp"), History(FLOATS)) == "gp"
+    assert Auto(resolved="tpe", trials=99).resolve(FINITE) == ("tpe", "as when the sweep began")
 
 
 def test_says_that_the_library_of_its_pick_is_gone() -> None:
-    assert Auto(picked="gp").problems(FLOATS) == [
+    assert Auto(resolved="gp").problems(FLOATS) == [
         "searcher.name: 'auto' is 'gp' here, as when the sweep began: 'gp' needs what is not here"
     ]
 
 
 def test_learns_where_its_pick_does() -> None:
     one = Auto(trials=20)
-    assert one.adaptive  # nothing is picked yet
-    one.pick(FINITE)
+    assert one.adaptive  # nothing is chosen yet
+    one.resolve(FINITE)
     assert not one.adaptive
-    one.pick(FLOATS)
+    one.resolve(FLOATS)
     assert one.adaptive
-    assert not Auto(picked="random").adaptive
+    assert not Auto(resolved="random").adaptive
 
 
 def test_ends_where_its_pick_ends() -> None:

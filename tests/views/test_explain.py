@@ -269,7 +269,7 @@ def test_large_values_lead_where_the_objective_is_maximised() -> None:
 
 def test_creation_counts_what_the_searcher_had_observed() -> None:
     assert of(HYPERBAND, 5).creation == Creation(
-        0, 1, 200.0, "searcher", searcher="auto", picked="tpe", asked=9
+        0, 1, 200.0, "searcher", searcher="auto", resolved_searcher="tpe", asked=9
     )
     known = WarmStartLoaded("/old", (({"x": 0.5}, ((1, 0.4), (3, None))),))
     late = of([BEGUN[0], known, *HYPERBAND[1:]], 10).creation
