@@ -29,7 +29,7 @@ from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, Hpcsweep
 from hpcsweep.store.journal import Journal, current_driver
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.worker.__main__ import TICK_VARIABLE
+from hpcsweep.worker.tick_process import TICK_VARIABLE
 
 if TYPE_CHECKING:
     from hpcsweep.core.cluster_protocol import Cluster
@@ -52,6 +52,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     parser.add_argument("folder", type=Path, help="the results folder")
     parser.add_argument("--batch", default="", help="the batch whose task this is, if it is one")
     parser.add_argument("--task", type=int, default=0, help="its array index")
+    parser.add_argument("--goes-on", action="store_true", help="this task takes more runs afterwards")
     # Tick jobs that version 0.1 queued do not pass --job.
     parser.add_argument("--job", default=environ.get("SLURM_JOB_ID", ""), help="its job id")
     request = parser.parse_args(arguments)
@@ -61,7 +62,8 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     environ.pop(TICK_VARIABLE, None)  # jobs inherit the environment of those that submit them
     try:
         if request.batch:
-            tick_task(layout, batch=request.batch, task=request.task, job=request.job)
+            host = "" if request.goes_on else request.batch
+            tick_task(layout, batch=host, task=request.task, job=request.job)
         else:
             tick_job(layout, job=request.job)
     except SupersededError:

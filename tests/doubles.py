@@ -20,6 +20,15 @@ from hpcsweep.core.cluster_protocol import (
 )
 from hpcsweep.core.events import Config, Outcome
 from hpcsweep.store import checkpoints
+from hpcsweep.store.assignments import (
+    StartId,
+    TaskDeparture,
+    TaskStart,
+    announce_departure,
+    announce_start,
+    list_inbox,
+    read_assignment,
+)
 from hpcsweep.store.batch import ManifestRun, Program, Result, read_task, write_result
 from hpcsweep.store.compaction import CompactionResult, CompactionTask
 from hpcsweep.store.compaction.worker import run_compaction_task
@@ -121,6 +130,13 @@ class FolderCluster(Cluster):
             started = 0
             for task in batch.open_tasks:
                 done = self.controller / batch.name / str(task)
+                if read_task(BatchLayout(batch.folder), task)[0].reuse is not None:
+                    if not done.exists():
+                        left -= self.go_on(batch, task, left)
+                        started += 1
+                    phase = Phase.COMPLETED if done.exists() else Phase.RUNNING
+                    states[TaskId(batch.name, task)] = TaskState(phase)
+                    continue
                 if not done.exists() and left > 0 and started < batch.throttle:
                     self.run(batch, task)
                     left -= 1
@@ -131,19 +147,42 @@ class FolderCluster(Cluster):
         self.most_running = max(self.most_running, running)
         return states
 
+    def go_on(self, batch: SubmittedBatch, task: int, most: int) -> int:
+        """A task that keeps its GPUs begins, does up to so many runs or leaves; how many it did."""
+        files, start = BatchLayout(batch.folder), StartId(task, 0)
+        taken = self.controller / batch.name / f"{task} taken"
+        if not taken.exists():
+            announce_start(files, start, TaskStart(f"job_{task}", at=1_000_000.0))
+            taken.touch()
+            return 0
+        before = number = taken.stat().st_size
+        inbox = list_inbox(files, start)
+        while number in inbox.numbers and number < before + most:
+            assignment = read_assignment(files, start, number)
+            self.train_run(files, assignment.run, task, number, files.assigned_log(task, 0, number))
+            number += 1
+            taken.write_bytes(b"." * number)
+        if inbox.leave and number not in inbox.numbers:
+            announce_departure(files, start, TaskDeparture(number))
+            (self.controller / batch.name / str(task)).touch()
+        return number - before
+
     def run(self, batch: SubmittedBatch, task: int) -> None:
         files = BatchLayout(batch.folder)
         if files.abandoned_marker.exists():
             return
-        header, found = read_task(files, task)
+        _, found = read_task(files, task)
         for n, run in enumerate(found.runs):
-            self.note(run)
-            if self.reports:
-                self.tell(files, run, files.log(task, n if len(found.runs) > 1 else None))
-            if self.checkpoints:
-                self.checkpoint(Layout.of_batch(files.root), run)
-            write_result(files, self.result(run, task, header.gpus), n=n)
+            self.train_run(files, run, task, n, files.log(task, n if len(found.runs) > 1 else None))
         (self.controller / batch.name / str(task)).touch()
+
+    def train_run(self, files: BatchLayout, run: ManifestRun, task: int, n: int, log: Path) -> None:
+        self.note(run)
+        if self.reports:
+            self.tell(files, run, log)
+        if self.checkpoints:
+            self.checkpoint(Layout.of_batch(files.root), run)
+        write_result(files, self.result(run, task, read_task(files, task)[0].gpus), n=n)
 
     def tell(self, files: BatchLayout, run: ManifestRun, log: Path) -> None:
         """What a run prints and reports."""

@@ -221,8 +221,8 @@ class Folder:
     def launch(self, *, check: bool = True) -> None:
         self.hpcsweep("launch", "sweep.yaml", "--results", "results", "--quiet", check=check)
 
-    def launch_and_kill(self, *, finished: int) -> None:
-        """Launch, and kill the driver with all its tasks once so many runs have finished."""
+    def launch_and_kill(self, *, finished: int, tasks: bool = True) -> None:
+        """Launch, and kill the driver, with all its tasks if asked for, once so many runs have finished."""
         driver = subprocess.Popen(
             [sys.executable, "-m", "hpcsweep", "launch", "sweep.yaml", "--results", "results", "--quiet"],
             cwd=self.root,
@@ -231,7 +231,7 @@ class Folder:
         self.wait_for(finished)
         driver.kill()
         driver.wait()
-        for folder in Path("/proc").iterdir():
+        for folder in Path("/proc").iterdir() if tasks else ():
             with contextlib.suppress(OSError):
                 if folder.name.isdecimal() and os.readlink(folder / "cwd").startswith(str(self.root)):
                     os.kill(int(folder.name), signal.SIGKILL)
@@ -385,6 +385,28 @@ def stopping_finished() -> Folder:
     return folder
 
 
+def reuse_finished() -> Folder:
+    """Tasks that keep their GPUs for run after run."""
+    folder = Folder("reuse-finished", _reusing(HYPERBAND))
+    folder.launch()
+    folder.record()
+    return folder
+
+
+def reuse_running() -> Folder:
+    folder = Folder("reuse-running", _reusing(HYPERBAND))
+    folder.launch_and_kill(finished=5, tasks=False)
+    while not list(folder.root.rglob("tasks/*.left.json")):  # the task does what it has, and leaves
+        time.sleep(0.1)
+    folder.record()
+    folder.record_end()
+    return folder
+
+
+def _reusing(spec: dict[str, Any]) -> dict[str, Any]:
+    return spec | {"cluster": spec["cluster"] | {"reuse": True, "idle": 2}}
+
+
 def every_event() -> Folder:
     """A finished sweep with the events that only a cluster brings."""
     folder = Folder("every-event", ASHA | {"budget": {"trials": 9}})
@@ -404,6 +426,8 @@ FOLDERS: Final[dict[str, Callable[[], Folder]]] = {
         command_finished,
         command_running,
         stopping_finished,
+        reuse_finished,
+        reuse_running,
         every_event,
     )
 }

@@ -27,7 +27,7 @@ from tests.make_folders import FOLDERS, ROOT, TABLES, report_data
 
 FIXTURES = Path(__file__).parent / "fixtures" / "folders"
 VERSIONS = sorted(path.name for path in FIXTURES.iterdir())
-ARCHIVES = [f"{version}/{name}" for version in VERSIONS for name in FOLDERS]
+ARCHIVES = [f"{path.parent.name}/{path.stem}" for path in sorted(FIXTURES.glob("*/*.zip"))]
 RUNNING = [archive for archive in ARCHIVES if archive.endswith("-running")]
 FINISHED = [archive for archive in ARCHIVES if not archive.endswith("-running")]
 
@@ -84,14 +84,14 @@ def tags(root: Path) -> set[str]:
     return {event.__struct_config__.tag for event in read_journal(layout).events}  # type: ignore[misc]
 
 
-def test_every_version_has_all_folders() -> None:
-    for version in VERSIONS:
-        assert sorted(path.stem for path in (FIXTURES / version).glob("*.zip")) == sorted(FOLDERS)
+def test_the_newest_version_has_all_folders() -> None:
+    assert sorted(path.stem for path in (FIXTURES / VERSIONS[-1]).glob("*.zip")) == sorted(FOLDERS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_event_of_a_version_is_in_its_folders(tmp_path: Path, version: str) -> None:
-    present = set[str]().union(*(tags(unpack(tmp_path, f"{version}/{name}")) for name in FOLDERS))
+    names = [path.stem for path in (FIXTURES / version).glob("*.zip")]
+    present = set[str]().union(*(tags(unpack(tmp_path, f"{version}/{name}")) for name in names))
     assert sorted(present) == (FIXTURES / version / "events.txt").read_text().split()
 
 

@@ -116,9 +116,9 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
     if most_trials is not None and (found.iterations is None or most_trials < trials):
         typer.echo(f"budget.trials ends it after {plural(most_trials, 'trial')}")
     shape = target.shape
-    if shape.time_s is not None:
+    if spec.resources.time is not None:
         gpus = max(spec.resources.gpus, -(-held_gpus // shape.lanes))
-        hours = runs * (gpus or 1) * (spec.resources.time or 0) / 3600
+        hours = runs * (gpus or 1) * spec.resources.time / 3600
         unit = "GPU-hours" if gpus else "run-hours"
         typer.echo(f"{each}{hours:g} {unit} if every run takes its whole time limit, once")
     most = [target.max_tasks] if target.max_tasks is not None else []
@@ -126,6 +126,9 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
         most.append(spec.cluster.max_gpus // held_gpus)
     if most:
         typer.echo(f"at most {plural(min(most), 'task')} at a time")
+    if spec.cluster.reuse:
+        limit = f", for {duration(shape.time_s)} at most" if shape.time_s is not None else ""
+        typer.echo(f"each task does run after run{limit}, and leaves after {spec.cluster.idle} s without one")
 
 
 def _format_bracket(bracket: BracketPlan) -> str:
@@ -148,11 +151,25 @@ def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
         typer.echo(f"budget.gpu_hours {hours:g}: nothing is spent of it, as no run has a GPU")
         return
     settings = DriverConfig(
-        spec.name, target.name, spec.program(), shape, spec.searcher.seed, max_gpu_s=hours * 3600
+        spec.name,
+        target.name,
+        spec.program(),
+        shape,
+        spec.searcher.seed,
+        max_gpu_s=hours * 3600,
+        idle_s=spec.cluster.idle if spec.cluster.reuse else None,
+        run_time_s=spec.resources.time,
     )
     default_time_s = None if shape.time_s else target.cluster.limits().time_s
-    budget = GpuBudget(settings, default_time_s=default_time_s)
+    start_up_s = target.cluster.start_up_s
+    budget = GpuBudget(settings, default_time_s=default_time_s, start_up_s=start_up_s)
     budget.task_gpus = held_gpus
+    if spec.cluster.reuse:
+        first = budget.reused_tasks_left(SweepState(), reserved_gpu_s=lambda _: 0.0, coming=0)
+        assert first is not None  # there is a budget
+        each = f"each at most {duration(budget.idle_s)} without a run and {duration(budget.run_s)} with each"
+        typer.echo(f"budget.gpu_hours {hours:g}: {plural(first, 'task')} at first, {each}")
+        return
     tasks = budget.tasks_left(SweepState(), open_tasks=lambda _: 0, unbooked_gpu_s=lambda _: 0.0)
     assert tasks is not None  # there is a budget
     each = f"{plural(held_gpus, 'GPU')} for {duration(budget.time_s)}"
@@ -164,6 +181,8 @@ def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
 def _script(spec: SweepSpec, target: Target, *, runs: int) -> None:
     """The script of a batch as it would be sent, on a cluster that has scripts."""
     tasks = -(-runs // target.shape.runs)
+    if spec.cluster.reuse:
+        tasks = min(tasks, target.max_tasks or tasks)
     name = f"{spec.name}-SWEEP-1-1"
     folder = Path("results").resolve() / spec.name / "batches" / name
     capped = spec.budget.gpu_hours is not None and target.shape.gpus > 0

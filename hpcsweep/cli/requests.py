@@ -121,7 +121,7 @@ def _shares_task(state: SweepState, number: int) -> bool:
     """Whether its run shares a task with others, so that it cannot be cancelled alone."""
     run = state.trials[number].runs[-1]
     batch = state.live.get(run.batch)
-    return batch is not None and len(batch.tasks[run.task]) > 1
+    return batch is not None and (batch.reuse or len(batch.tasks[run.task]) > 1)
 
 
 def _drive_until_ended(folder: ResultsFolder, trial: int | None = None) -> SweepState:

@@ -52,6 +52,7 @@ class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):
         python: The interpreter on the nodes; None is the one that runs this.
         signal_s: Runs are told so long before their time limit.
         poll_s: Time between two polls; None, as of `settle_s` and `grace_s`, is the cluster's default.
+        reuse: Tasks keep their GPUs and are given run after run.
         spec: The whole `SweepSpec`, for clusters of other packages; None in checks without a sweep.
     """
 
@@ -65,6 +66,7 @@ class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):
     poll_s: float | None = None
     settle_s: float | None = None
     grace_s: float | None = None
+    reuse: bool = False
     spec: Any = None
 
     @property

@@ -184,6 +184,8 @@ class Cluster(Protocol):
     #: invisible after its task has ended.
     settle_s: float
     grace_s: float
+    #: How long a task may take from its start until it takes runs.
+    start_up_s: float = 300.0
     #: Shortest and longest time between two polls.
     poll_s: tuple[float, float]
 

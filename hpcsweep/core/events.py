@@ -30,6 +30,9 @@ from hpcsweep.core.run_events import (
     RunInterrupted,
     RunReported,
     RunRetried,
+    RunsAssigned,
+    TaskBegan,
+    TaskLeft,
     TasksAllocated,
     TasksReleased,
     TickSubmitted,
@@ -66,6 +69,7 @@ __all__ = [
     "RunInterrupted",
     "RunReported",
     "RunRetried",
+    "RunsAssigned",
     "StopRequested",
     "SweepDetached",
     "SweepEnded",
@@ -73,6 +77,8 @@ __all__ = [
     "SweepOutcome",
     "SweepResumed",
     "SweepStarted",
+    "TaskBegan",
+    "TaskLeft",
     "TasksAllocated",
     "TasksReleased",
     "TickSubmitted",
@@ -299,6 +305,9 @@ AnyEvent: TypeAlias = (
     | TrialsExhausted
     | BatchPlanned
     | BatchSubmitted
+    | TaskBegan
+    | RunsAssigned
+    | TaskLeft
     | TasksAllocated
     | BatchThrottled
     | BatchAbandoned

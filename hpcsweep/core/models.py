@@ -24,6 +24,7 @@ from hpcsweep.core.events import (
     SweepDetached,
     SweepEnded,
     SweepStarted,
+    TaskLeft,
     TrialsExhausted,
     WarmStartLoaded,
 )
@@ -35,6 +36,8 @@ INSTANT_S = 30.0
 SIMULATED: Final = "simulated"
 #: When the first sweep of a simulation begins; no real one began in the ten years after it.
 SIMULATION_BEGINS_S: Final = 1_000_000_000.0
+#: How many of the newest queue waits are kept.
+RECENT_WAITS: Final = 100
 
 
 class RunStatus(enum.Enum):
@@ -144,10 +147,41 @@ class Best(msgspec.Struct, frozen=True):
     repeats: int = 1
 
 
+class AssignedRun(NamedTuple):
+    """Which start of a task was given a run, as its `number`-th; `at` is Unix time."""
+
+    task: int
+    restart: int
+    number: int
+    at: float = 0.0
+
+
+class StartedTask(NamedTuple):
+    """The newest start of a task that keeps its GPUs.
+
+    Attributes:
+        began: When it was noticed. `started`: when it began by its own clock, and `ends`: when its time
+            limit ends.
+        left: What it told when it left; None while it takes runs.
+    """
+
+    restart: int
+    began: float
+    started: float
+    ends: float | None
+    node: str
+    left: TaskLeft | None = None
+
+
 class BatchState(msgspec.Struct):
     """A batch that is planned or on the cluster.
 
     Attributes:
+        tasks: Runs of each task; where they are assigned late, those that it still has to do.
+        reuse: Its tasks keep their GPUs, and runs are assigned to them once they have begun.
+        assigned: Of the unfinished runs of such a batch, who was given them.
+        starts: Of such tasks, the newest start of each that has begun.
+        given: How many runs each start of such a task was given, by task and restart.
         job: None while the cluster has not acknowledged it.
         unfinished: Its runs that have no ending in it yet.
         made_progress: A run of it went on for longer than a moment, or came to a value.
@@ -163,7 +197,7 @@ class BatchState(msgspec.Struct):
 
     name: str
     planned_at: float
-    tasks: tuple[tuple[RunId, ...], ...]
+    tasks: list[list[RunId]]
     gpus: int
     throttle: int
     cluster: str
@@ -180,6 +214,31 @@ class BatchState(msgspec.Struct):
     gpus_held: int = 0
     allocated: dict[int, int] = msgspec.field(default_factory=dict)
     submit_message: str = ""
+    reuse: bool = False
+    lanes: int = 1
+    assigned: dict[RunId, AssignedRun] = msgspec.field(default_factory=dict)
+    starts: dict[int, StartedTask] = msgspec.field(default_factory=dict)
+    given: dict[tuple[int, int], int] = msgspec.field(default_factory=dict)
+
+    @property
+    def begun(self) -> list[RunId]:
+        """The assigned runs that their tasks work on; the others are assigned ahead."""
+        by_task: dict[int, int] = {}
+        begun = []
+        for run, given in self.assigned.items():  # in the order in which they were given
+            by_task[given.task] = by_task.get(given.task, 0) + 1
+            if by_task[given.task] <= self.lanes:
+                begun.append(run)
+        return begun
+
+    def restart_of(self, task: int) -> int:
+        """The newest start of a task that keeps its GPUs; -1 if it has not begun."""
+        return self.starts[task].restart if task in self.starts else -1
+
+    def departure(self, task: int, restart: int) -> TaskLeft | None:
+        """What this start of the task told when it left; None if it has not, or is not the newest."""
+        start = self.starts.get(task)
+        return start.left if start is not None and start.restart == restart else None
 
     def gpus_of(self, task: int) -> int:
         """GPUs that this task holds, which is what it costs."""
@@ -251,6 +310,7 @@ class SweepFacts(EventFold):
         dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
         without_checkpoint: Those of them that had files; `checkpoint_bytes_removed`: how much that was.
         from_scratch: Runs that go on, or went on, without the checkpoint that their trial had.
+        queue_waits: How long tasks that keep their GPUs waited in the queue, newest last; in seconds.
         held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
         cluster_messages: What the cluster said last, by what it was asked for, where it does not do that.
         refusals: Submissions that were refused since one was accepted, and in which words the last.
@@ -281,6 +341,7 @@ class SweepFacts(EventFold):
         #: How often each configuration is trained.
         self.repeats = 1
         self.held_gpus: dict[int, int] = {}
+        self.queue_waits: list[float] = []
         self.pausing: PauseRequested | None = None
         self.detached: SweepDetached | None = None
         self.interrupted: Counter[Interruption] = Counter()

@@ -19,6 +19,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunRetried,
+    RunsAssigned,
     SweepExtended,
     SweepResumed,
     TrialCreated,
@@ -73,6 +74,9 @@ class Retention:
                 runs = {run for task in event.tasks for run in task}
                 self._open[event.batch] = runs
                 self._busy.update(run.trial for run in runs)
+            case RunsAssigned():
+                self._open[event.batch].update(event.runs)
+                self._busy.update(run.trial for run in event.runs)
             case BatchAbandoned() | BatchClosed():
                 for run in self._open.pop(event.batch, ()):
                     self._leave(run.trial)

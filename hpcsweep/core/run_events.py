@@ -177,6 +177,8 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         cluster: Name of the cluster that it is meant for.
         time_s: Time limit of one task; 0 where unknown.
         gpus_held: GPUs that one task will hold where that is more than it asks for, else 0.
+        reuse: Its tasks keep their GPUs and are assigned runs once they have begun; `tasks` names none.
+        lanes: Of such tasks: how many runs each does at a time.
     """
 
     batch: str
@@ -187,6 +189,61 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     cluster: str = ""
     time_s: int = 0
     gpus_held: int = msgspec.field(default=0, name="held")
+    reuse: bool = False
+    lanes: int = 1
+
+
+class RunsAssigned(Event, frozen=True, tag="runs_assigned", gc=False):
+    """A task that has begun is given runs, which it trains in this order.
+
+    Attributes:
+        restart: Which start of the task is meant.
+        number: The first one's number among all that this start is given.
+    """
+
+    batch: str
+    at: float
+    task: int
+    runs: tuple[RunId, ...]
+    restart: int = 0
+    number: int = 0
+
+
+class TaskBegan(Event, frozen=True, tag="task_began", gc=False):
+    """A task that keeps its GPUs has begun and takes runs.
+
+    Attributes:
+        at: When it was noticed; Unix time.
+        restart: How often the cluster has started the task before.
+        started: When it began by its own clock.
+        ends: When its time limit ends by that clock; None where nothing limits it.
+    """
+
+    batch: str
+    at: float
+    task: int
+    restart: int = 0
+    started: float = 0.0
+    ends: float | None = None
+    node: str = ""
+    job: str = ""
+
+
+class TaskLeft(Event, frozen=True, tag="task_left", gc=False):
+    """A task that keeps its GPUs takes no more runs.
+
+    Attributes:
+        taken: How many assignments this start has taken; it begins none of the later ones.
+        left: When it left by its own clock.
+    """
+
+    batch: str
+    at: float
+    task: int
+    restart: int = 0
+    taken: int = 0
+    left: float = 0.0
+    reason: str = ""
 
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
@@ -278,11 +335,13 @@ class BatchClosed(Event, frozen=True, tag="batch_closed", gc=False):
     Attributes:
         gpu_seconds: What its tasks took by the cluster's count beyond what their runs reported: start-up,
             ticks, idle lanes. `seconds` is the same without the factor of the GPUs.
+        message: Why no task came to take a run; empty where one did.
     """
 
     batch: str
     seconds: float = 0.0
     gpu_seconds: float = 0.0
+    message: str = ""
 
 
 #: Clocks of the hosts that drive may differ by so much, in seconds.

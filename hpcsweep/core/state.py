@@ -29,12 +29,15 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunReported,
     RunRetried,
+    RunsAssigned,
     StopRequested,
     SweepDetached,
     SweepEnded,
     SweepExtended,
     SweepResumed,
     SweepStarted,
+    TaskBegan,
+    TaskLeft,
     TasksAllocated,
     TasksReleased,
     TickSubmitted,
@@ -47,10 +50,13 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import (
     INSTANT_S,
+    RECENT_WAITS,
     SIMULATED,
+    AssignedRun,
     BatchState,
     Run,
     RunStatus,
+    StartedTask,
     SubmitLimitHit,
     SubmitRefusals,
     SweepFacts,
@@ -165,19 +171,43 @@ class SweepState(SweepFacts):
         runs = {run for task in event.tasks for run in task}
         self.gpus = event.gpus
         self.simulated = self.simulated or event.cluster == SIMULATED
+        tasks = [list(task) for task in event.tasks]
         self.live[event.batch] = BatchState(
-            event.batch, event.at, event.tasks, event.gpus, event.throttle, event.cluster, runs, event.time_s
+            event.batch, event.at, tasks, event.gpus, event.throttle, event.cluster, runs, event.time_s
         )
-        self.live[event.batch].gpus_held = event.gpus_held
+        self.live[event.batch].gpus_held, self.live[event.batch].reuse = event.gpus_held, event.reuse
+        self.live[event.batch].lanes = event.lanes
         if event.gpus_held:
             self._note_gpus_held(event.gpus, event.gpus_held)
         for index, task in enumerate(event.tasks):
             for run_id in task:
-                run = self.run(run_id)
-                run.batch, run.task = event.batch, index
-                run.attempts += 1
-                del self.waiting[run_id]
-                self._move(run, RunStatus.SUBMITTED)
+                self._submitted(run_id, event.batch, index)
+
+    def _submitted(self, run_id: RunId, batch: str, task: int) -> None:
+        run = self.run(run_id)
+        run.batch, run.task = batch, task
+        run.attempts += 1
+        del self.waiting[run_id]
+        self._move(run, RunStatus.SUBMITTED)
+
+    def _task_began(self, event: TaskBegan) -> None:
+        start = StartedTask(event.restart, event.at, event.started, event.ends, event.node)
+        self.live[event.batch].starts[event.task] = start
+        wait_s = event.at - self.live[event.batch].planned_at
+        self.queue_waits = [*self.queue_waits[1 - RECENT_WAITS :], wait_s]
+
+    def _task_left(self, event: TaskLeft) -> None:
+        starts = self.live[event.batch].starts
+        starts[event.task] = starts[event.task]._replace(left=event)
+
+    def _runs_assigned(self, event: RunsAssigned) -> None:
+        batch = self.live[event.batch]
+        for number, run_id in enumerate(event.runs, start=event.number):
+            self._submitted(run_id, event.batch, event.task)
+            batch.unfinished.add(run_id)
+            batch.assigned[run_id] = AssignedRun(event.task, event.restart, number, event.at)
+            batch.tasks[event.task].append(run_id)
+        batch.given[event.task, event.restart] = event.number + len(event.runs)
 
     def _batch_submitted(self, event: BatchSubmitted) -> None:
         self.live[event.batch].job = event.job
@@ -253,9 +283,9 @@ class SweepState(SweepFacts):
         self.spent_gpu_s += event.gpu_seconds
         if batch.made_progress:
             self.failed_batches_in_a_row = 0
-        else:
+        elif event.message or batch.endings or not batch.reuse:
             self.failed_batches_in_a_row += 1
-            self.last_batch_failure = batch.last_message
+            self.last_batch_failure = event.message or batch.last_message
 
     def _run_finished(self, event: RunFinished) -> None:
         run = self.run(event.run)
@@ -319,6 +349,8 @@ class SweepState(SweepFacts):
             batch.last_message = event.message or batch.last_message
         if batch is not None and not (isinstance(event, RunInterrupted) and event.requeued):
             batch.unfinished.discard(run.id)
+            if batch.assigned.pop(run.id, None) is not None:
+                batch.tasks[event.task].remove(run.id)
 
     def _run_retried(self, event: RunRetried) -> None:
         run = self.run(event.run)

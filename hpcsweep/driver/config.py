@@ -35,6 +35,13 @@ class DriverConfig(msgspec.Struct, frozen=True):
     fail_fast: int = 0  # first trials that pause the sweep if all fail alike within seconds; 0: none
     compact_at: int = 2000  # raw files of ended runs, about, that are compacted while the sweep runs
     keep_all: bool = False  # checkpoints stay even where nothing can need them any more
+    idle_s: float | None = None  # for which a task may hold GPUs without a run; None: it is given none
+    run_time_s: int | None = None  # of a run, where a task does run after run; None: as long as its task
+
+    @property
+    def reuse(self) -> bool:
+        """Whether tasks keep their GPUs for run after run."""
+        return self.idle_s is not None
 
 
 class HostTask(NamedTuple):

@@ -34,10 +34,17 @@ from hpcsweep.errors import (
     SubmitUncertain,
 )
 from hpcsweep.store import checkpoints
+from hpcsweep.store.assignments import (
+    Assignment,
+    StartId,
+    remove_hand_over,
+    request_leave,
+    write_assignment,
+)
 from hpcsweep.store.batch import Header, ManifestRun, request_stop, write_manifest
 from hpcsweep.store.compaction import CompactionResult, CompactionTask, WriteTables
 from hpcsweep.store.files import make_dirs, wrap_oserror, write_atomic
-from hpcsweep.store.layout import Layout
+from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.requests import remove_request
 
 _log = logging.getLogger(__name__)
@@ -79,6 +86,30 @@ class Throttle(msgspec.Struct, frozen=True):
 
     batch: str
     tasks: int
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """Hand a run to a start of a task, as its `number`-th."""
+
+    batch: str
+    start: StartId
+    number: int
+    assignment: Assignment
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """Have a start of a task take no more runs."""
+
+    batch: str
+    start: StartId
+
+
+class RemoveHandOver(msgspec.Struct, frozen=True):
+    """Remove the assignment and the result of a run whose end is in the journal."""
+
+    batch: str
+    start: StartId
+    number: int
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -128,6 +159,9 @@ Effect: TypeAlias = (
     | Cancel
     | StopRun
     | Throttle
+    | Assign
+    | Leave
+    | RemoveHandOver
     | Release
     | SubmitTick
     | CancelTicks
@@ -247,6 +281,9 @@ class Executor:
             case StopRun():
                 with wrap_oserror(self.sweep.layout.root):
                     request_stop(self.sweep.layout.batch(effect.batch), effect.run)
+            case Assign() | Leave() | RemoveHandOver():
+                with wrap_oserror(self.sweep.layout.root):
+                    _hand_over(self.sweep.layout.batch(effect.batch), effect)
             case DiscardCheckpoints():
                 checkpoints.hide_all(self.sweep.layout.trial(effect.trial))
             case RemoveRequest():
@@ -316,6 +353,16 @@ class Executor:
         except ClusterError as error:  # finishing tasks tick as well, and the next tick tries again
             _log.warning("no job that ticks could be submitted: %s", error)
             return EffectResult(error=error)
+
+
+def _hand_over(batch: BatchLayout, effect: Assign | Leave | RemoveHandOver) -> None:
+    match effect:
+        case Assign():
+            write_assignment(batch, effect.start, effect.number, effect.assignment)
+        case Leave():
+            request_leave(batch, effect.start)
+        case RemoveHandOver():
+            remove_hand_over(batch, effect.start, effect.number)
 
 
 def submit_tick(cluster: Cluster, layout: Layout, effect: SubmitTick) -> TickSubmitted:

@@ -186,7 +186,7 @@ class Cancellations:
                 continue
             runs = [run for run in batch.tasks[task] if run in batch.unfinished]
             stopped = [run for run in runs if self._state.trials[run.trial].stopped]
-            if len(stopped) < len(runs):
+            if batch.reuse or len(stopped) < len(runs):
                 effects += [StopRun(name, run) for run in stopped if (name, run) not in self._stopped]
             elif (runs or state.phase is Phase.PENDING) and TaskId(name, task) not in self._cancelled:
                 effects.append(Cancel(name, (task,)))

@@ -31,6 +31,7 @@ from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.live_batches import LEAVING_S
 from hpcsweep.errors import SpecError
 from hpcsweep.store.requests import Request
 
@@ -46,7 +47,9 @@ class GpuBudget:
         SpecError: There is a cap, and nothing limits the time of a task.
     """
 
-    def __init__(self, settings: DriverConfig, *, default_time_s: int | None) -> None:
+    def __init__(
+        self, settings: DriverConfig, *, default_time_s: int | None, start_up_s: float = 0.0
+    ) -> None:
         self._max_gpu_s = settings.max_gpu_s
         self.task_gpus = settings.shape.gpus  # of a new task
         time_s = settings.shape.time_s or default_time_s
@@ -56,10 +59,15 @@ class GpuBudget:
             )
         # Slurm counts in minutes.
         self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
+        self._reuse = settings.reuse
+        #: What one run may take, and a task without any until it is gone; each at most its task's time.
+        self.run_s = min(self.time_s, (settings.run_time_s or self.time_s) + LEAVING_S)
+        self.idle_s = min(self.time_s, (settings.idle_s or 0.0) + start_up_s + LEAVING_S)
 
     @property
-    def _task_gpu_s(self) -> int:
-        return self.time_s * self.task_gpus
+    def _task_gpu_s(self) -> float:
+        """What one more task may take: its whole time limit, or with reuse until it has done one run."""
+        return self.task_gpus * (self.run_s + self.idle_s if self._reuse else self.time_s)
 
     @property
     def cap_s(self) -> float | None:
@@ -84,6 +92,29 @@ class GpuBudget:
             for batch in state.live.values()
         )
         return self._tasks_within(self.cap_s, state.spent_gpu_s + reserved)
+
+    def _unreserved_gpu_s(self, state: SweepState, reserved_gpu_s: Callable[[BatchState], float]) -> float:
+        assert self.cap_s is not None
+        return self.cap_s - state.spent_gpu_s - sum(map(reserved_gpu_s, state.live.values()))
+
+    def runs_left(self, state: SweepState, *, reserved_gpu_s: Callable[[BatchState], float]) -> int | None:
+        """How many more runs may be given to tasks that have begun; None: any number.
+
+        `reserved_gpu_s` is what the tasks of a live batch may take beyond `state.spent_gpu_s`.
+        """
+        if self.cap_s is None:
+            return None
+        left = self._unreserved_gpu_s(state, reserved_gpu_s)
+        return max(0, int(left // (self.run_s * self.task_gpus)))
+
+    def reused_tasks_left(
+        self, state: SweepState, *, reserved_gpu_s: Callable[[BatchState], float], coming: int
+    ) -> int | None:
+        """How many more tasks may be submitted, each to do a run, as may those that are `coming`."""
+        if self.cap_s is None:
+            return None
+        left = self._unreserved_gpu_s(state, reserved_gpu_s) - coming * self.run_s * self.task_gpus
+        return max(0, int(left // self._task_gpu_s))
 
     def _tasks_within(self, cap_s: float, gpu_s: float) -> int:
         """How many tasks fit below the cap beside what is spent and reserved."""

@@ -17,7 +17,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
 )
-from hpcsweep.core.models import BatchState
+from hpcsweep.core.models import AssignedRun, BatchState
 from hpcsweep.store.batch import Result
 
 #: How long the cluster must give a reason that may pass before it is recorded.
@@ -30,6 +30,8 @@ CLOCK_SKEW_S: Final = 5.0
 ROUNDING_S: Final = 1.0
 #: How much longer than its time limit a task may run: sites let tasks finish, and clean-up takes time.
 OVERRUN_S: Final = 600.0
+#: How long a task or a run takes to end once it is told to.
+LEAVING_S: Final = 10.0
 #: Clock skew between the hosts of two drivers.
 HOST_SKEW_S: Final = 600.0
 
@@ -53,6 +55,8 @@ class BatchWatch:
         self.ends: dict[int, list[float]] = {}
         #: Tasks that this session cancelled before they started.
         self.cancelled_pending: set[int] = set()
+        #: When the start that was given a run was first seen to be over without a result of it.
+        self.over_since: dict[AssignedRun, float] = {}
         self.usage = UsageAccounting(batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
         for ending in batch.endings:
             self.note(ending, at=_ended_at(ending) or batch.planned_at)
@@ -255,6 +259,14 @@ class UsageAccounting:
     def last_finished_s(self, task: int) -> float:
         """How long the last of those ran."""
         return self._starts[task][-2]
+
+    def unreported_gpu_s(self, task: int, *, now: float) -> float:
+        """GPU-seconds that the present start of an open task has taken and no run has reported."""
+        if not self._starts[task]:
+            return 0.0
+        elapsed = self._starts[task][-1] + max(0.0, now - self._seen_at.get(task, now))
+        reported = self._gpu_s[task]
+        return max(0.0, elapsed * self._gpus_of(task) - (reported[max(reported)] if reported else 0.0))
 
     def unreported_s(self, task: int) -> float:
         """Seconds of the present start of the task that no run has reported."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
-from hpcsweep.core.cluster_protocol import Cluster, Phase
+from hpcsweep.core.cluster_protocol import Cluster, Phase, SubmittedBatch
 from hpcsweep.core.events import AnyEvent, BatchThrottled, SweepDetached, SweepResumed, TrialStopped
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.protocols import Clock, Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver.assigner import Assigner, ReusingSubmission
 from hpcsweep.driver.compaction import Compaction, CompactionManager
 from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
 from hpcsweep.driver.effects import CancelTicks, Committer, Compactor, Executor, RemoveRequest, submit_tick
@@ -27,7 +29,7 @@ from hpcsweep.driver.lifecycle import (
     sweep_end,
 )
 from hpcsweep.driver.monitor import JobMonitor
-from hpcsweep.driver.observer import MetricsPoller, Observer, running_runs
+from hpcsweep.driver.observer import MetricsPoller, Observation, Observer, running_runs
 from hpcsweep.driver.planner import Planner
 from hpcsweep.driver.submitter import Submission, Submitter
 from hpcsweep.errors import ClusterUnavailable, HeldError, SubmitRefused, SupersededError
@@ -36,6 +38,9 @@ from hpcsweep.store.journal import Journal
 from hpcsweep.store.journal.segments import list_segments
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.requests import new_requests, remove_request
+
+#: Time between two looks for results of tasks that wait for their next run.
+LOOK_S: Final = 1.0
 
 
 class Driver:
@@ -88,7 +93,7 @@ class Driver:
         self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=skipped)
         asks = settings.max_gpu_s is not None and settings.shape.time_s is None
         default_time_s = self._observer.limits.time_s if asks else None
-        self._budget = GpuBudget(settings, default_time_s=default_time_s)
+        self._budget = GpuBudget(settings, default_time_s=default_time_s, start_up_s=cluster.start_up_s)
         self.monitor = JobMonitor(
             state, layout=layout, settings=settings, grace_s=cluster.grace_s, evidence=self._observer
         )
@@ -107,7 +112,10 @@ class Driver:
             clones=scheduler.clones,
         )
         self._ticks = TickScheduler(state)
-        noting = (self.monitor, self._cancellations, self._throttle, self._ticks)
+        assigner = Assigner(
+            state, settings=settings, monitor=self.monitor, manifest_run=self._submitter.manifest_run
+        )
+        noting = (self.monitor, self._cancellations, self._throttle, self._ticks, assigner)
         self._committer = Committer(
             context,
             Executor(context, self.monitor.submitted, compactor),
@@ -120,7 +128,7 @@ class Driver:
             state, self.compaction_state, retention, layout=layout, at=settings.compact_at
         )
         self._compaction = Compaction(context, manager, compactor, self._committer)
-        self._submission = Submission(
+        parts = (
             context,
             self._committer,
             self._observer,
@@ -131,6 +139,7 @@ class Driver:
             self._submitter,
             self._budget,
         )
+        self._submission = ReusingSubmission(assigner, *parts) if settings.reuse else Submission(*parts)
 
     # ------------------------------------------------------------------ the loop
 
@@ -152,7 +161,29 @@ class Driver:
             self._compaction.step()
             self._sweep.journal.heartbeat()
             delay = shortest if changed else min(longest, delay * 1.5)
-            self._sweep.clock.sleep(delay)
+            self._wait(delay, on_tick)
+
+    def _wait(self, seconds: float, on_tick: Callable[[Driver], None] | None) -> None:
+        """Sleep until the next tick, but take up what tasks that keep their GPUs have done meanwhile."""
+        clock = self._sweep.clock
+        until = clock.time() + seconds
+        while (left := until - clock.time()) > 0:
+            if not any(batch.reuse for batch in self.state.live.values()):
+                clock.sleep(left)
+                return
+            clock.sleep(min(left, LOOK_S))
+            if self._observer.has_unread and self.look() and on_tick is not None:
+                on_tick(self)
+
+    def look(self) -> bool:
+        """Take in new results and hand over the next runs, without asking the cluster; True on a change."""
+        before = self._committer.commits
+        self._sweep.skipped.clear()
+        self._take_in(self._observer.observe_files(self._submitted))
+        self._check_health()
+        if self.state.stopping is None and self.state.pausing is None:
+            self._submission.hand_over()
+        return self._committer.commits > before
 
     def tick(self) -> bool:
         """Process what has happened and act on it; True if anything changed.
@@ -165,7 +196,7 @@ class Driver:
         self._sweep.skipped.clear()
         self._reconcile()
         self._keep_ticking()  # before anything that may fail: an adopted array has no tick job yet
-        self._committer.commit(self._observe())
+        self._observe()
         self._committer.execute_all(self._cancellations.tasks_to_cancel())
         self._committer.execute_all(self._cancellations.tasks_to_release())
         self._committer.commit(self._cancellations.pause(now=self._sweep.now))
@@ -210,16 +241,24 @@ class Driver:
                     remove_request(self.layout, name)
             self._committer.commit([SweepResumed(now)])
 
-    def _observe(self) -> list[AnyEvent]:
+    @property
+    def _submitted(self) -> list[SubmittedBatch]:
         batches = [batch.name for batch in self.state.live.values() if batch.job is not None]
-        observation = self._observer.observe([self.monitor.submitted(name) for name in batches])
-        events = self.monitor.observe(observation)
+        return [self.monitor.submitted(name) for name in batches]
+
+    def _observe(self) -> None:
+        observation = self._observer.observe(self._submitted)
+        self._take_in(observation)
         if observation.poll_error is not None:
             self._committer.note_query("poll", observation.poll_error)
-        if not self.scheduler.needs_reports:
-            return events
-        events = self._metrics.before_endings(events)
-        return [*events, *self._metrics.running(running_runs(self.state, self.monitor.states, events))]
+
+    def _take_in(self, observation: Observation) -> None:
+        events = self.monitor.observe(observation)
+        if self.scheduler.needs_reports:
+            events = self._metrics.before_endings(events)
+            events += self._metrics.running(running_runs(self.state, self.monitor.states, events))
+        self._committer.commit(events)
+        self._committer.execute_all(self._observer.settled_hand_overs())
 
     @property
     def skipped_files(self) -> list[str]:
@@ -260,7 +299,7 @@ class Driver:
     def settle(self) -> None:
         """Process results and requests and cancel unwanted tasks; submit nothing."""
         self._reconcile()
-        self._committer.commit(self._observe())
+        self._observe()
         self._handle_requests()
         self._committer.execute_all(self._cancellations.tasks_to_cancel())
         self._committer.commit(self._submitter.stopped_while_waiting())

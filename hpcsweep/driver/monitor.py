@@ -19,16 +19,19 @@ from hpcsweep.core.events import (
     RunFinished,
     RunId,
     RunInterrupted,
+    TaskBegan,
+    TaskLeft,
     TasksAllocated,
 )
-from hpcsweep.core.models import INSTANT_S, BatchState, Run
+from hpcsweep.core.models import INSTANT_S, AssignedRun, BatchState, Run
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
-from hpcsweep.driver.live_batches import BatchWatch, BlockedTasks, charge
+from hpcsweep.driver.live_batches import LEAVING_S, BatchWatch, BlockedTasks, charge
 from hpcsweep.driver.observer import Evidence, Observation, next_restart
+from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart
 from hpcsweep.store.batch import Result, label_excerpt
 from hpcsweep.store.layout import Layout
 
@@ -83,6 +86,24 @@ class JobMonitor:
         watch = self._watch(batch)
         return watch.usage.unaccounted(set(range(len(batch.tasks))) - watch.open)[1]
 
+    def reserved_gpu_s(self, batch: BatchState, *, now: float, run_s: float, idle_s: float) -> float:
+        """GPU-seconds that the tasks of a batch may take beyond what the journal holds, if given no more.
+
+        A run takes at most `run_s`, a task without any is gone after `idle_s`.
+        """
+        watch, reserved = self._watch(batch), self.unbooked_gpu_s(batch)
+        begun: dict[int, float] = {}
+        for given in batch.assigned.values():
+            begun[given.task] = max(begun.get(given.task, given.at), given.at)
+        for task in watch.open:
+            left_s = idle_s
+            if task in begun:
+                left_s += max(0.0, begun[task] + run_s - now)
+            if batch.time_s:
+                left_s = min(left_s, batch.time_s)
+            reserved += watch.usage.unreported_gpu_s(task, now=now) + left_s * batch.gpus_of(task)
+        return reserved
+
     def is_open(self, batch: BatchState, task: int) -> bool:
         """Whether the task may still hold or take GPUs."""
         return task in self._watch(batch).open
@@ -121,6 +142,9 @@ class JobMonitor:
         batches = [batch for batch in self._state.live.values() if batch.job is not None]
         events: list[AnyEvent] = []
         ended: set[RunId] = set()
+        for name, announcements in observation.announcements.items():
+            batch = self._state.live[name]
+            events += self._note_endings(batch, self._announced(batch, announcements, ended, now), now)
         for batch in batches:
             results = observation.results.get(batch.name, ())
             events += self._note_endings(batch, self._results(batch, results, ended), now)
@@ -140,10 +164,11 @@ class JobMonitor:
             events += self._allocations(batch)
             for task in sorted(watch.open):
                 state = states.get(TaskId(batch.name, task))
-                events += self._note_endings(batch, self._task(batch, task, state, ended, now), now)
+                look = self._reused_task if batch.reuse else self._task
+                events += self._note_endings(batch, look(batch, task, state, ended, now), now)
             if not watch.open and batch.unfinished <= ended:
                 usage = watch.usage.unaccounted(range(len(batch.tasks)))
-                events.append(BatchClosed(batch.name, *usage))
+                events.append(BatchClosed(batch.name, *usage, message=self._why_nothing_began(batch)))
                 del self._watches[batch.name]
         return events
 
@@ -173,7 +198,7 @@ class JobMonitor:
             if run_id not in batch.unfinished or run_id in ended:
                 continue
             result = charge(result, batch, lanes=self._settings.shape.lanes)
-            if result.task in watch.silent:
+            if not batch.reuse and result.task in watch.silent:
                 if result.restart == next_restart(self._state.run(run_id)):
                     del watch.silent[result.task]  # it was only late
                 else:
@@ -185,6 +210,10 @@ class JobMonitor:
             # A later start of the same run shows that the cluster took it back after the one before.
             for earlier in watch.take_interrupted(run_id, result.task):
                 yield self._interrupted(batch, earlier, None, requeued=True)
+            if batch.reuse and self._run_alone_ended(batch, result):
+                ended.add(run_id)
+                yield self._interrupted(batch, result, None, requeued=False)
+                continue
             if result.outcome is None:
                 watch.interrupted.setdefault(result.task, []).append(result)
                 continue
@@ -276,6 +305,122 @@ class JobMonitor:
                 yield self._ended_without_result(batch, task, self._state.run(run_id), state)
         watch.open.discard(task)
 
+    # ------------------------------------------------------------------ tasks that keep their GPUs
+
+    def _announced(
+        self,
+        batch: BatchState,
+        announcements: Iterable[tuple[StartId, TaskStart | TaskDeparture]],
+        ended: set[RunId],
+        now: float,
+    ) -> Iterator[AnyEvent]:
+        """What tasks told newly; of an earlier start than the newest one nothing counts any more."""
+        newest = {task: start.restart for task, start in batch.starts.items()}
+        # The start of a task comes before its departure.
+        for (task, restart), message in sorted(
+            announcements, key=lambda each: isinstance(each[1], TaskDeparture)
+        ):
+            if isinstance(message, TaskStart):
+                if restart > newest.get(task, -1):
+                    newest[task] = restart
+                    yield TaskBegan(
+                        batch.name, now, task, restart, message.at, message.ends, message.node, message.job
+                    )
+            elif restart == newest.get(task) and batch.departure(task, restart) is None:
+                yield TaskLeft(batch.name, now, task, restart, message.taken, message.at, message.reason)
+                for run_id, given in batch.assigned.items():
+                    if given[:2] == (task, restart) and given.number >= message.taken:
+                        ended.add(run_id)
+                        result = self._not_taken(self._state.run(run_id), given)
+                        yield failures.interruption(batch, result, Interruption.NOT_STARTED)
+
+    def _run_alone_ended(self, batch: BatchState, result: Result) -> bool:
+        """Whether only the run was interrupted, and not its task as well."""
+        departed = batch.departure(result.task, result.restart) is not None
+        return result.interrupted is not None and not departed
+
+    def _reused_task(
+        self, batch: BatchState, task: int, state: TaskState | None, ended: set[RunId], now: float
+    ) -> Iterator[AnyEvent]:
+        """One open task that is given run after run, as the cluster shows it now; None if it does not."""
+        watch = self._watch(batch)
+        if state is not None:
+            watch.usage.observe(task, state, now=now)
+            if state.node:
+                watch.nodes[task] = state.node
+        active = state is not None and state.phase.active
+        newest = batch.restart_of(task)
+        if active:
+            watch.seen_at[task] = now
+        elif task not in watch.gone_at and (state is None or state.seconds is None):
+            self._assume_usage(batch, task, now)
+        # A start is over once the task is gone, waits again or has told of a later start.
+        over = newest if not active or (state is not None and state.phase is Phase.PENDING) else newest - 1
+        results = {RunId(each.trial, each.rung): each for each in watch.interrupted.get(task, ())}
+        silent = False
+        for run_id, given in list(batch.assigned.items()):
+            if given.task != task or run_id in ended:
+                continue
+            run = self._state.run(run_id)
+            if given.restart <= over or not active:
+                result = results.get(run_id)
+                since = watch.over_since.setdefault(given, now)
+                grace = 0.0 if self._state.stopping else self._grace_s
+                if result is None and (since == now or now - since < grace):
+                    silent = True  # its result may just not be visible yet
+                    continue
+                ended.add(run_id)
+                if result is not None:
+                    yield self._interrupted(batch, result, state, requeued=active)
+                elif not active:
+                    yield self._ended_without_result(batch, task, run, state)
+                else:
+                    yield self._interrupted(
+                        batch, self._silent_result(run, given, watch), state, requeued=True
+                    )
+        watch.interrupted[task] = [
+            result for run_id, result in results.items() if run_id in batch.assigned and run_id not in ended
+        ]
+        if active:
+            watch.gone_at.pop(task, None)
+        elif not silent:
+            first_seen = watch.gone_at.setdefault(task, now)
+            if state is not None or now - first_seen >= self._grace_s or self._state.stopping:
+                watch.open.discard(task)
+
+    def _assume_usage(self, batch: BatchState, task: int, now: float) -> None:
+        """Under a cap, charge a task that is gone and of which the cluster does not tell."""
+        if self._settings.max_gpu_s is None:
+            return
+        watch = self._watch(batch)
+        departure = batch.departure(task, batch.restart_of(task))
+        until = now if departure is None else min(now, departure.left + LEAVING_S)
+        unseen_s = max(0.0, until - watch.seen_at.get(task, batch.planned_at))
+        watch.usage.assume(task, unseen_s, at_most_s=batch.time_s)
+
+    def _not_taken(self, run: Run, given: AssignedRun) -> Result:
+        return Result(
+            run.trial,
+            run.rung,
+            attempt=run.attempts - 1,
+            restart=given.restart,
+            task=given.task,
+            message="its task left before this run began",
+        )
+
+    def _silent_result(self, run: Run, given: AssignedRun, watch: BatchWatch) -> Result:
+        """Of a run whose start is over and left nothing, while the cluster runs the task again."""
+        result = msgspec.structs.replace(
+            self._not_taken(run, given), node=watch.nodes.get(given.task, ""), message=""
+        )
+        return self._with_progress(run, result)
+
+    def _why_nothing_began(self, batch: BatchState) -> str:
+        """Of a batch whose tasks all ended before they could take a run: what the last one printed."""
+        if not batch.reuse or batch.starts:
+            return ""
+        return self._evidence.last_lines(batch.name, len(batch.tasks) - 1) or "no log output"
+
     def _never_began(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
         """Whether it was cancelled before it began, because the first runs all failed alike."""
         if watch.nodes.get(task) or (
@@ -366,7 +511,7 @@ class JobMonitor:
         stopped = self._state.trials[run.trial].stopped
         # Of a requeued task that runs again, or has already left a later result, that start decides.
         current = None if state is None else self.states.get(TaskId(batch.name, result.task))
-        decides = not requeued or (current is not None and current.phase is Phase.PENDING)
+        decides = batch.reuse or not requeued or (current is not None and current.phase is Phase.PENDING)
         if stopped and decides:
             return failures.finished(batch, self._as_stopped(result, stopped))
         exhausted = failures.retries_exhausted(run, result, why, settings=self._settings)
@@ -375,4 +520,4 @@ class JobMonitor:
             outcome = Outcome.CANCELLED if cancelled else Outcome.LOST
             message = f"{exhausted}; the last: {message}"
             return failures.finished(batch, msgspec.structs.replace(result, outcome=outcome, message=message))
-        return failures.interruption(batch, result, why, requeued=requeued)
+        return failures.interruption(batch, result, why, requeued=requeued and not batch.reuse)

@@ -15,8 +15,10 @@ from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunInterrupted, R
 from hpcsweep.core.models import BatchState, Run
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import SweepContext
+from hpcsweep.driver.effects import RemoveHandOver
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
+from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, new_announcements
 from hpcsweep.store.batch import Program, Result, new_results, read_excerpt
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.run_files import Report, metrics_files, read_reports
@@ -32,6 +34,8 @@ class Observation(msgspec.Struct, frozen=True):
     tasks: Mapping[TaskId, TaskState] | None = None
     #: Why there is no information; empty if there is, None if nothing was to be asked.
     poll_error: str | None = None
+    #: What tasks that keep their GPUs told newly, by batch.
+    announcements: Mapping[str, Sequence[tuple[StartId, TaskStart | TaskDeparture]]] = {}
 
 
 class Evidence(Protocol):
@@ -65,44 +69,83 @@ class Observer:
         self._sweep = sweep
         #: Names of the result files that were read, by live batch.
         self._read: dict[str, set[str]] = {}
+        self._heard: dict[str, set[str]] = {}
 
     def observe(self, submitted: Sequence[SubmittedBatch]) -> Observation:
         """New results, then one poll: one readdir for each of these batches, and one query."""
-        now = self._sweep.now
-        self._read = {name: read for name, read in self._read.items() if name in self._sweep.state.live}
-        results = {batch.name: self._new_results(batch.name) for batch in submitted}
+        seen = self.observe_files(submitted)
         if not submitted:
-            return Observation(now, results, {})
+            return msgspec.structs.replace(seen, tasks={})
         try:
             tasks = self._sweep.cluster.poll(submitted)
         except ClusterUnavailable as error:
-            return Observation(now, results, None, str(error))
+            return msgspec.structs.replace(seen, poll_error=str(error))
         if tasks is None:
             reason = self._sweep.cluster.poll_error or "the cluster does not answer"
-            return Observation(now, results, None, reason)
-        return Observation(now, results, tasks, "")
+            return msgspec.structs.replace(seen, poll_error=reason)
+        return msgspec.structs.replace(seen, tasks=tasks, poll_error="")
+
+    def observe_files(self, submitted: Sequence[SubmittedBatch]) -> Observation:
+        """New results and announcements alone: one or two readdirs for each of these batches."""
+        now, live = self._sweep.now, self._sweep.state.live
+        for known in (self._read, self._heard):
+            for name in known.keys() - live.keys():
+                del known[name]
+        reused = [batch.name for batch in submitted if live[batch.name].reuse]
+        # Announcements first: a start must be known before a result of it.
+        announcements = {name: self._new_announcements(name) for name in reused}
+        results = {batch.name: self._new_results(batch.name) for batch in submitted}
+        return Observation(now, results, announcements=announcements)
+
+    def _new_announcements(self, name: str) -> list[tuple[StartId, TaskStart | TaskDeparture]]:
+        heard = self._heard.setdefault(name, set())
+        found = list(new_announcements(self._sweep.layout.batch(name), heard, self._sweep.skipped))
+        heard.update(file for file, _, _ in found)
+        return [(start, message) for _, start, message in found]
 
     def _new_results(self, name: str) -> list[Result]:
-        tasks, files = self._sweep.state.live[name].tasks, self._sweep.layout.batch(name)
+        batch, files = self._sweep.state.live[name], self._sweep.layout.batch(name)
+        tasks = batch.tasks
         read = self._read.setdefault(name, set())
         results = []
         for file, result in new_results(files, read, self._sweep.skipped):
             read.add(file)
-            if result.task < len(tasks) and RunId(result.trial, result.rung) in tasks[result.task]:
+            if batch.reuse:  # of an earlier session's, whose file it could not remove any more
+                given = batch.assigned.get(RunId(result.trial, result.rung))
+                if given is not None and given[:2] == (result.task, result.restart):
+                    results.append(result)
+            elif result.task < len(tasks) and RunId(result.trial, result.rung) in tasks[result.task]:
                 results.append(result)
             else:
                 self._sweep.skipped.note(files.results / file, "is the result of a run of another batch")
         return results
 
+    def settled_hand_overs(self) -> list[RemoveHandOver]:
+        """Files of assigned runs that were read and whose end is in the journal; each is given once."""
+        settled = []
+        for name, read in self._read.items():
+            batch = self._sweep.state.live.get(name)
+            if batch is None or not batch.reuse:
+                continue
+            open_files = {f"{a.task}.{a.restart}.{a.number}.json" for a in batch.assigned.values()}
+            for file in read - open_files:
+                task, restart, number = map(int, file.split(".")[:3])
+                settled.append(RemoveHandOver(name, StartId(task, restart), number))
+                read.discard(file)
+        return settled
+
     @property
     def has_unread(self) -> bool:
-        """Whether results have come that were not read yet."""
-        batches = [batch.name for batch in self._sweep.state.live.values() if batch.job is not None]
-        return any(
-            True
-            for name in batches
-            for _ in new_results(self._sweep.layout.batch(name), self._read.get(name, ()))
-        )
+        """Whether results or announcements have come that were not read yet."""
+        for batch in self._sweep.state.live.values():
+            if batch.job is None:
+                continue
+            files = self._sweep.layout.batch(batch.name)
+            if any(True for _ in new_results(files, self._read.get(batch.name, ()))):
+                return True
+            if batch.reuse and any(True for _ in new_announcements(files, self._heard.get(batch.name, ()))):
+                return True
+        return False
 
     @cached_property
     def limits(self) -> Limits:

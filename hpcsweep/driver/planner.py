@@ -108,6 +108,20 @@ class Planner:
             self._history.drop(self._history.proposed - created)
         return events
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing will be started any more."""
+        return self._scheduler.done
+
+    def count(self, slots: int) -> int:
+        """How many runs `decide` would start or promote in so many slots, as far as that is known before."""
+        decisions = self._scheduler.decide(-(-min(slots, MOST_DECISIONS) // self._repeats.count))
+        starts = sum(isinstance(decision, Start) for decision in decisions)
+        others = sum(isinstance(decision, Promote | Clone) for decision in decisions)
+        if self._settings.max_trials is not None:
+            starts = min(starts, max(0, self._settings.max_trials - self._state.configurations))
+        return (starts + others) * self._repeats.count
+
     def _clone(self, decision: Clone) -> TrialCreated:
         trial = self._history.add(decision.config)
         return TrialCreated(

@@ -39,7 +39,7 @@ from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observer, Sighting
 from hpcsweep.driver.planner import Planner
 from hpcsweep.errors import ClusterUnavailable, SpecError, SubmitLimited, SubmitRefused
-from hpcsweep.store.batch import Header, ManifestRun, trial_seed
+from hpcsweep.store.batch import Header, ManifestRun, Reuse, trial_seed
 from hpcsweep.store.layout import Layout
 
 #: How long to respect a limit learned from a refusal; then more is tried, for it may have been raised.
@@ -113,7 +113,12 @@ class Submitter:
     def _is_held_back(self, run: RunId) -> bool:
         """Whether its batch seems to fail at once: then its runs are submitted again together."""
         batch = self._state.live.get(self._state.run(run).batch)
-        return batch is not None and not batch.made_progress and not self._monitor.has_run(batch)
+        return (
+            batch is not None
+            and not batch.reuse
+            and not batch.made_progress
+            and not self._monitor.has_run(batch)
+        )
 
     def stopped_while_waiting(self, events: Sequence[AnyEvent] = ()) -> list[RunFinished]:
         """The endings of waiting runs whose trials are stopped, by these events or before."""
@@ -138,27 +143,46 @@ class Submitter:
         The number of the journal's segment, which no other driver has, makes their names unique.
         """
         planned: list[BatchPlanned] = []
-        shape, gpus = self._settings.shape, self._budget.task_gpus
-        assert self._state.started is not None
-        for chunk in _chunks(runs, array_tasks * shape.runs if array_tasks else max(1, len(runs))):
+        runs_per_task = self._settings.shape.runs
+        for chunk in _chunks(runs, array_tasks * runs_per_task if array_tasks else max(1, len(runs))):
             if free <= 0:
                 break
-            tasks = tuple(_chunks(chunk, shape.runs))
+            tasks = tuple(_chunks(chunk, runs_per_task))
             throttle = min(free, len(tasks))
             free -= throttle
-            planned.append(
-                BatchPlanned(
-                    f"{self._settings.name}-{self._state.started.sweep}-{segment}-{next(self._numbers)}",
-                    now,
-                    tasks,
-                    gpus=shape.gpus,
-                    throttle=throttle,
-                    cluster=self._settings.cluster,
-                    time_s=self._budget.time_s,
-                    gpus_held=gpus if gpus != shape.gpus else 0,
-                )
-            )
+            planned.append(self._planned(tasks, throttle, segment=segment, now=now))
         return planned
+
+    def plan_tasks(
+        self, tasks: int, *, segment: int, array_tasks: int | None, now: float
+    ) -> list[BatchPlanned]:
+        """Arrays of so many tasks that are given their runs once they have begun; see `plan`."""
+        sizes = [min(array_tasks or tasks, tasks - first) for first in range(0, tasks, array_tasks or tasks)]
+        return [self._planned(((),) * size, size, segment=segment, now=now, reuse=True) for size in sizes]
+
+    def _planned(
+        self,
+        tasks: tuple[tuple[RunId, ...], ...],
+        throttle: int,
+        *,
+        segment: int,
+        now: float,
+        reuse: bool = False,
+    ) -> BatchPlanned:
+        shape, gpus = self._settings.shape, self._budget.task_gpus
+        assert self._state.started is not None
+        return BatchPlanned(
+            f"{self._settings.name}-{self._state.started.sweep}-{segment}-{next(self._numbers)}",
+            now,
+            tasks,
+            gpus=shape.gpus,
+            throttle=throttle,
+            cluster=self._settings.cluster,
+            time_s=self._budget.time_s,
+            gpus_held=gpus if gpus != shape.gpus else 0,
+            reuse=reuse,
+            lanes=shape.lanes if reuse else 1,
+        )
 
     def submission(self, planned: BatchPlanned, *, now: float, after: str = "") -> Submit:
         """The array of a planned batch with its manifest; `after` is a job that has to end first."""
@@ -182,9 +206,10 @@ class Submitter:
                 gpus=shape.gpus,
                 lanes=shape.lanes,
                 tick=self._state.is_detached(self._settings.cluster),
-                fail_fast=0 if self._state.first_errors.over else self._settings.fail_fast,
+                fail_fast=0 if planned.reuse or self._state.first_errors.over else self._settings.fail_fast,
+                reuse=self._reuse if planned.reuse else None,
             ),
-            tuple(tuple(self._manifest_run(run) for run in task) for task in planned.tasks),
+            tuple(tuple(self.manifest_run(run) for run in task) for task in planned.tasks),
         )
 
     @staticmethod
@@ -197,7 +222,12 @@ class Submitter:
             )
         )
 
-    def _manifest_run(self, run_id: RunId) -> ManifestRun:
+    @property
+    def _reuse(self) -> Reuse:
+        assert self._settings.idle_s is not None
+        return Reuse(self._settings.idle_s, self._budget.time_s)
+
+    def manifest_run(self, run_id: RunId) -> ManifestRun:
         trial = self._state.trials[run_id.trial]
         run = trial.runs[run_id.rung]
         return ManifestRun(
@@ -243,10 +273,13 @@ class Submission:
     budget: GpuBudget
 
     def __post_init__(self) -> None:
-        self._backoff, state = SubmitBackoff(), self.sweep.state
+        self.backoff, state = SubmitBackoff(), self.sweep.state
         if state.submit_limit:
             tasks, others, at = state.submit_limit_hit
-            self._backoff.refused(tasks, open_tasks=others, now=at)
+            self.backoff.refused(tasks, open_tasks=others, now=at)
+
+    def hand_over(self) -> None:
+        """Give runs to tasks that have begun; here each was submitted with its own."""
 
     def run(self) -> None:
         """Start what there is to start; SubmitRefused if the cluster refused a batch: its runs wait."""
@@ -258,22 +291,28 @@ class Submission:
         events = self.planner.decide(max(0, new - waiting) * per_task)
         events += self.submitter.stopped_while_waiting(events)
         runs = self.submitter.queue(events)
-        if runs and not self._fits_max_gpus():
+        if runs and not self.fits_max_gpus():
             runs = []
         free, affordable = self.throttle.free, self._affordable
-        most = self._allowed(-(-len(runs) // per_task), affordable)
+        most = self.allowed(-(-len(runs) // per_task), affordable)
         planned = self._plan(runs[: most * per_task], free)
+        self.before_decisions(events)
+        self.committer.commit([*events, *planned])
+        self.after_decisions(events)
+        while refused := self.submit(planned):
+            self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
+            planned = self._plan(self.submitter.queue()[: refused // 2 * per_task], free)
+            self.committer.commit(planned)
+
+    def before_decisions(self, events: Sequence[AnyEvent]) -> None:
         # A scheduler changed its mind: checkpoints that are half removed are of no use.
         for event in events:
             if isinstance(event, TrialPromoted) and event.trial in self.sweep.state.dropping:
                 self.committer.execute(DiscardCheckpoints(event.trial))
-        self.committer.commit([*events, *planned])
+
+    def after_decisions(self, events: Sequence[AnyEvent]) -> None:
         if any(isinstance(event, TrialStopped) for event in events):
             self.committer.execute_all(self.cancellations.tasks_to_cancel())
-        while refused := self._submit(planned):
-            self._backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
-            planned = self._plan(self.submitter.queue()[: refused // 2 * per_task], free)
-            self.committer.commit(planned)
 
     @property
     def _affordable(self) -> int | None:
@@ -284,7 +323,7 @@ class Submission:
         exhausted = exhausted_budget(self.sweep.state, self.sweep.settings, self.budget, now=self.sweep.now)
         return affordable if exhausted is None else 0  # runs may still be stopped
 
-    def _fits_max_gpus(self) -> bool:
+    def fits_max_gpus(self) -> bool:
         """Whether one task fits below `max_gpus`, by what the cluster says it will hold."""
         if not self.throttle.expected_gpus:
             with contextlib.suppress(ClusterUnavailable):
@@ -297,7 +336,7 @@ class Submission:
         self.committer.commit([PauseRequested(self.sweep.now, reason)])
         return False
 
-    def _allowed(self, wanted: int, affordable: int | None) -> int:
+    def allowed(self, wanted: int, affordable: int | None) -> int:
         """How many tasks to submit now: what budget and submit limits allow."""
         if affordable is not None:
             wanted = min(wanted, affordable)
@@ -309,7 +348,7 @@ class Submission:
                 self.committer.note_query("limits", str(error))
                 return 0
             self.committer.note_query("limits")
-        allowed = self._backoff.allowed(
+        allowed = self.backoff.allowed(
             wanted=wanted,
             open_tasks=self.throttle.open_tasks,
             queued=self.sweep.cluster.queued_tasks,
@@ -330,14 +369,14 @@ class Submission:
             runs, segment=self.sweep.journal.number, free=free, array_tasks=array_tasks, now=self.sweep.now
         )
 
-    def _submit(self, planned: Sequence[BatchPlanned]) -> int:
+    def submit(self, planned: Sequence[BatchPlanned]) -> int:
         """Submit batches in order; the size of one that a submit limit refused, after which none is tried."""
         for index, batch in enumerate(planned):
             after = self.throttle.dependency
             submission = self.submitter.submission(batch, now=self.sweep.now, after=after)
             error = self.committer.execute(submission).error
             if error is None:
-                self._backoff.accepted()
+                self.backoff.accepted()
             elif isinstance(error, SubmitRefused | SpecError):
                 limited = isinstance(error, SubmitLimited)
                 self.committer.do(self.submitter.abandon(planned[index:], str(error), limited=limited))

@@ -328,6 +328,8 @@ class Session:
             fail_fast=retries.fail_fast,
             minimise=spec.objective.mode == "min",
             keep_all=spec.train.keep == "all",
+            idle_s=spec.cluster.idle if spec.cluster.reuse else None,
+            run_time_s=spec.resources.time if spec.cluster.reuse else None,
         )
 
 

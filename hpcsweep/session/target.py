@@ -136,6 +136,7 @@ def sweep_request(spec: SweepSpec) -> SweepRequest:
         poll_s=section.poll,
         settle_s=section.settle,
         grace_s=section.grace,
+        reuse=section.reuse,
         spec=spec,
     )
 

@@ -22,6 +22,7 @@ from hpcsweep.core.expressions import Expression
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
+from hpcsweep.driver.loop import LOOK_S
 from hpcsweep.errors import SpecError
 from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, make_compactor
@@ -133,6 +134,7 @@ def simulated_target(
         seed=spec.searcher.seed,
         start=start,
         reached=reached,
+        look_s=LOOK_S if spec.cluster.reuse else None,
         **{key: value for key, value in times.items() if value is not None},
     )
     kind = f"{options.gpus} GPUs" if shape.gpus else f"{options.places(shape)} CPU slots"

@@ -95,7 +95,7 @@ def check_end(
 
 def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) -> None:
     """Check that a task fits the caps."""
-    if cluster.concurrent > cluster.runs_per_task:
+    if not cluster.reuse and cluster.concurrent > cluster.runs_per_task:
         expected = f"must be <= runs_per_task ({cluster.runs_per_task})"
         problems.add("cluster.concurrent", f"{expected}, got {cluster.concurrent}")
     gpus = resources.gpus * cluster.concurrent

@@ -113,6 +113,12 @@ class Cluster(Section):
     """How long a result may appear after its task ended, such as `1m`. Default: depends on the cluster."""
     runs_per_task: Hundreds = 1
     """Number of runs per array task."""
+    reuse: bool = False
+    """Whether a task keeps its GPUs and does run after run, until its time is over or nothing is left."""
+    task_time: TimeLimit = None
+    """Time limit of a task with `reuse`. Default: enough for the longest run, and at least an hour."""
+    idle: Whole = Field(default=120, ge=1, le=86_400)
+    """Seconds for which a task with `reuse` may hold its GPUs without a run."""
     concurrent: Hundreds = 1
     """Number of runs of a task that run at the same time and share its GPUs."""
     signal: Whole = Field(default=60, ge=0, le=65_535)

@@ -29,6 +29,10 @@ from hpcsweep.store.batch import Program
 
 #: Seconds between signal and time limit that the worker keeps for itself.
 RESULT_S = 5.0
+#: Time limit of a task that does run after run, where its runs need no more.
+TASK_TIME_S: Final = 3600
+#: What a task may take before its first run begins.
+START_UP_S: Final = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +126,14 @@ class SweepSpec:
             notice_s=max(1.0, self.cluster.signal - RESULT_S),
         )
 
+    def _task_time(self, runs: int) -> int | None:
+        """Time limit of one task that does so many runs one after another."""
+        if not self.cluster.reuse:
+            return None if self.resources.time is None else self.resources.time * runs
+        if self.cluster.task_time is not None or self.resources.time is None:
+            return self.cluster.task_time
+        return max(TASK_TIME_S, self.resources.time + START_UP_S)
+
     def task_shape(self) -> TaskResources:
         """Resources of one array task: those of a run times the lanes, and time for all its runs."""
         runs, lanes, run = self.cluster.runs_per_task, self.cluster.concurrent, self.resources
@@ -129,7 +141,7 @@ class SweepSpec:
             gpus=run.gpus * lanes,
             cpus=run.cpus * lanes,
             mem_mib=None if run.mem is None else run.mem * lanes,
-            time_s=None if run.time is None else run.time * -(-runs // lanes),
+            time_s=self._task_time(-(-runs // lanes)),
             runs=runs,
             lanes=lanes,
         )

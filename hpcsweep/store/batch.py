@@ -85,10 +85,23 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     log_limit_mib: int | None = None
 
 
+class Reuse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the tasks of a batch keep their GPUs for run after run; see `store.assignments`.
+
+    Attributes:
+        idle_s: How long a task may hold GPUs without a run.
+        time_s: Time limit of a task; 0 where unknown.
+    """
+
+    idle_s: float
+    time_s: int = 0
+
+
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     """First line of the manifest.
 
     Attributes:
+        reuse: Set if its tasks are given their runs once they have begun; then the manifest names none.
         gpus: Of one task; shared evenly by `lanes` runs at a time.
         tick: A task that has finished ticks the sweep.
         fail_fast: No run begins once so many trials of the batch failed at once with one error; 0: off.
@@ -102,6 +115,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int = version_field()
     tick: bool = False
     fail_fast: int = 0
+    reuse: Reuse | None = None
 
 
 class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):

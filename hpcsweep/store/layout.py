@@ -137,6 +137,20 @@ class BatchLayout:
         """Result of the task's `n`-th run in its `restart`-th start."""
         return self.results / f"{task}.{restart}.{n}.json"
 
+    @cached_property
+    def tasks(self) -> Path:
+        """What tasks that keep their GPUs tell the driver; see `store.assignments`."""
+        return self.root / "tasks"
+
+    @cached_property
+    def assignments(self) -> Path:
+        """Runs that the driver hands to such tasks."""
+        return self.root / "assignments"
+
+    def assignment(self, task: int, restart: int, number: int) -> Path:
+        """The `number`-th run that is handed to the `restart`-th start of the task."""
+        return self.assignments / f"{task}.{restart}.{number}.json"
+
     @property
     def logs(self) -> Path:
         return self.root / "logs"
@@ -144,6 +158,10 @@ class BatchLayout:
     def log(self, task: int, n: int | None = None) -> Path:
         """Output of the task; of its `n`-th run if it has several."""
         return self.logs / (f"{task}.log" if n is None else f"{task}.{n}.log")
+
+    def assigned_log(self, task: int, restart: int, number: int) -> Path:
+        """Output of an assigned run."""
+        return self.logs / f"{task}.{restart}.{number}.log"
 
     @property
     def claims(self) -> Path:

@@ -18,9 +18,11 @@ from hpcsweep.core.events import (
     Config,
     ConfigsEnqueued,
     RunFinished,
+    RunId,
     RunInterrupted,
     RunReported,
     RunRetried,
+    RunsAssigned,
     SweepOutcome,
     TrialCreated,
     TrialPromoted,
@@ -283,7 +285,9 @@ class TrialReplay:
             case TrialPromoted():
                 self._trial_promoted(event)
             case BatchPlanned():
-                self._batch_planned(event)
+                self._submitted((run for task in event.tasks for run in task), event.at)
+            case RunsAssigned():
+                self._submitted(event.runs, event.at)
             case TrialStopped():
                 if self.first <= event.trial < self.first + self._state.repeats:
                     self.reports = list(self._gathered)
@@ -360,10 +364,9 @@ class TrialReplay:
         trials = self._so_far.trials[first : first + self._state.repeats]
         return first, [trial.runs[event.rung] for trial in trials]
 
-    def _batch_planned(self, event: BatchPlanned) -> None:
+    def _submitted(self, runs: Iterable[RunId], at: float) -> None:
         own = self._state.trials[self.trial].runs
         if len(self.submitted) < len(own):
-            for task in event.tasks:
-                for run in task:
-                    if run.trial == self.trial:
-                        self.submitted.setdefault(run.rung, event.at)
+            for run in runs:
+                if run.trial == self.trial:
+                    self.submitted.setdefault(run.rung, at)

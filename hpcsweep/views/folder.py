@@ -8,14 +8,21 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from hpcsweep.core.events import AnyEvent, BatchAbandoned, BatchPlanned, FilesCompacted
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchAbandoned,
+    BatchPlanned,
+    FilesCompacted,
+    RunId,
+    RunsAssigned,
+)
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import mask_arguments
@@ -26,7 +33,7 @@ from hpcsweep.store.compaction import read_archived
 from hpcsweep.store.files import read_bytes
 from hpcsweep.store.journal import current_driver
 from hpcsweep.store.journal.segments import JournalSnapshot, list_segments, read_journal
-from hpcsweep.store.layout import Layout, Skipped, regular_files
+from hpcsweep.store.layout import BatchLayout, Layout, Skipped, regular_files
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.provenance import Record, list_records
 from hpcsweep.store.requests import new_requests
@@ -107,6 +114,9 @@ class ResultsFolder:
         """Submitted runs that have begun and have no result yet: two readdirs for each live batch."""
         count = 0
         for batch in self.state.live.values():
+            if batch.reuse:
+                count += len(batch.begun)
+                continue
             files = self.layout.batch(batch.name)
             begun, results = _files_by_task(files.logs, _LOG), _files_by_task(files.results, _RESULT)
             ended = sum(
@@ -245,19 +255,28 @@ def attempt_logs(events: Sequence[AnyEvent], layout: Layout, trial: int) -> list
     logs: list[AttemptLog] = []
     tried: Counter[int] = Counter()
     for event in events:
-        if not isinstance(event, BatchPlanned) or event.batch in abandoned:
+        if not isinstance(event, BatchPlanned | RunsAssigned) or event.batch in abandoned:
             continue
-        for task, runs in enumerate(event.tasks):
-            for n, run in enumerate(runs):
-                if run.trial == trial:
-                    path = layout.batch(event.batch).log(task, n if len(runs) > 1 else None)
-                    logs.append(AttemptLog(run.rung, tried[run.rung], event.batch, task, path))
-                    tried[run.rung] += 1
+        for task, run, path in _logs_of(event, layout.batch(event.batch)):
+            if run.trial == trial:
+                logs.append(AttemptLog(run.rung, tried[run.rung], event.batch, task, path))
+                tried[run.rung] += 1
     if not logs:
         raise SpecError(
             f"TRIAL: expected one of which a run was submitted, got {trial}; see `hpcsweep status`"
         )
     return logs
+
+
+def _logs_of(event: BatchPlanned | RunsAssigned, batch: BatchLayout) -> Iterator[tuple[int, RunId, Path]]:
+    """Task, run and log of each run that the event gives to a task."""
+    if isinstance(event, RunsAssigned):
+        for number, run in enumerate(event.runs, start=event.number):
+            yield event.task, run, batch.assigned_log(event.task, event.restart, number)
+        return
+    for task, runs in enumerate(event.tasks):
+        for n, run in enumerate(runs):
+            yield task, run, batch.log(task, n if len(runs) > 1 else None)
 
 
 class LogReader:

@@ -144,6 +144,9 @@ class _LiveTasks:
 
     def add(self, batch: BatchState) -> None:
         """Sort the runs of a batch that have no ending yet."""
+        if batch.reuse:
+            self._add_reused(batch)
+            return
         files = self._layout.batch(batch.name)
         begun = {numbers[0] for numbers in _leading_numbers(files.logs) if numbers}
         # Task, restart and index in its task of each run that has a result.
@@ -169,6 +172,14 @@ class _LiveTasks:
                 case state:
                     self.ended["" if has_result else state.phase.value] += 1
         self.pending.update(waiting.values())
+
+    def _add_reused(self, batch: BatchState) -> None:
+        """Of tasks that keep their GPUs: what they are at, and those that have not begun."""
+        self.running += [self._progress.state.run(run) for run in batch.begun]
+        for task in range(len(batch.tasks)):
+            state = self._queued.get(TaskId(batch.name, task))
+            if task not in batch.starts and (state is None or state.phase.active):
+                self.pending["" if state is None else state.reason] += 1
 
 
 def _restart(run: Run) -> int:

@@ -52,10 +52,19 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, 
 
 
 class Attempt:
-    """A run in progress: call `begin`, then `advance` after every event until there is a `result`."""
+    """A run in progress: call `begin`, then `advance` after every event until there is a `result`.
+
+    `time_s` is its time limit, of which it is told like Slurm tells a task.
+    """
 
     def __init__(
-        self, context: TaskContext, run: ManifestRun, *, log: Path, devices: Sequence[str] | None
+        self,
+        context: TaskContext,
+        run: ManifestRun,
+        *,
+        log: Path,
+        devices: Sequence[str] | None,
+        time_s: float | None = None,
     ) -> None:
         layout = Layout.of_batch(context.batch.root)
         self.run = run
@@ -81,6 +90,10 @@ class Attempt:
         self._signal: signal.Signals | None = None
         #: When `advance` must be called at the latest, on the monotonic clock.
         self.deadline: float | None = None
+        #: When `advance` must be called to tell the run that its time limit is near, if it goes on.
+        self.warn_at: float | None = None
+        if time_s is not None:
+            self.warn_at = self._start_clock + max(time_s / 2, time_s - self._program.notice_s)
         self._terminated = False
         self._stopped = False  # by request, while its task goes on
 
@@ -122,6 +135,11 @@ class Attempt:
         if self._child is None:
             return
         self._drain()
+        if self.warn_at is not None and time.monotonic() >= self.warn_at:
+            self.warn_at = None
+            if self._signal is None and not self._child.exited:
+                self._log.note("its time limit is near")
+                self.forward_signal(signal.SIGUSR2)
         if self._child.exited and not self._keeps_waiting(self._child):
             self._end()
         elif self.deadline is not None and time.monotonic() >= self.deadline:

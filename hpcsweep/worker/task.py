@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
 import selectors
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -16,13 +14,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.core.outcomes import FirstErrors, failed_at_once
+from hpcsweep.errors import FolderError
 from hpcsweep.store.batch import (
     ManifestRun,
     Result,
@@ -34,8 +32,11 @@ from hpcsweep.store.batch import (
     write_result,
 )
 from hpcsweep.store.layout import BatchLayout
+from hpcsweep.worker.assigned import AssignedRuns
 from hpcsweep.worker.command import TaskContext, lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt
+from hpcsweep.worker.signals import Signals
+from hpcsweep.worker.tick_process import TickProcess
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
 _RETRY_S = (0.2, 1.0, 3.0, 6.0)
@@ -48,49 +49,6 @@ VISIBLE_S = 60.0
 
 #: How long after the first failure fail-fast applies: long runs, which may come later, only the driver knows.
 _BURST_S = 300.0
-
-#: SIGALRM is the local cluster's SIGUSR2: the time is nearly over.
-_STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
-
-
-class Signals:
-    """Records signals to this process and wakes up whoever waits on `wakeup`; before that they kill it."""
-
-    def __init__(self) -> None:
-        self._received: deque[signal.Signals] = deque()
-        self.first: signal.Signals | None = None
-        self.wakeup, write = os.pipe()
-        os.set_blocking(self.wakeup, False)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for signum in _STOP_SIGNALS:
-            signal.signal(signum, self._note)
-        signal.signal(signal.SIGCHLD, self._ignore)
-
-    def take(self) -> list[signal.Signals]:
-        """Signals since the last call, as training code gets them."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self.wakeup, 4096):
-                pass
-        taken = []
-        while self._received:
-            taken.append(self._received.popleft())
-        return taken
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        early = signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-        forwarded = signal.SIGUSR2 if early else signal.SIGTERM
-        self.first = self.first or forwarded
-        self._received.append(forwarded)
-
-    def _ignore(self, signum: int, frame: FrameType | None) -> None:
-        """A handler must exist for SIGCHLD to wake us up."""
-
-
-def ignore_signals() -> None:
-    """Let no signal kill this process once Python removes its handlers at exit: its work is done."""
-    for signum in _STOP_SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
 
 
 class SetupFailure(NamedTuple):
@@ -114,9 +72,10 @@ def run_task(
     node: str,
     environ: Mapping[str, str],
     signals: Signals,
+    ends: float | None = None,
     setup_failed: SetupFailure | None = None,
 ) -> bool:
-    """Run what the manifest says; True if every run that was started has its result on disk.
+    """Run what the manifest says, or what the driver assigns; True if every result is on disk.
 
     Raises:
         FolderError: There is no such manifest or task.
@@ -139,7 +98,10 @@ def run_task(
             scratch=scratch,
             environ=environ,
             modules=modules_folder(scratch / "python"),
+            ends=ends,
         )
+        if setup_failed is not None and header.reuse is not None:
+            raise FolderError(setup_failed.message(batch.log(task)))
         lanes = _Lanes(context, work.runs, signals)
         if setup_failed is not None:
             lanes.leave(setup_failed.message(batch.log(task)), why=Interruption.WORKER_DIED)
@@ -162,7 +124,8 @@ class _Lanes:
     def __init__(self, context: TaskContext, runs: tuple[ManifestRun, ...], signals: Signals) -> None:
         self._context = context
         self._signals = signals
-        self._several = len(runs) > 1
+        self._assigned = AssignedRuns(context, reuse) if (reuse := context.header.reuse) else None
+        self._several = len(runs) > 1 or self._assigned is not None
         self._waiting = deque(
             (n, run)
             for n, run in enumerate(runs)
@@ -173,22 +136,30 @@ class _Lanes:
         #: The GPUs of each free lane.
         self._lanes = deque(lane_devices(visible, gpus=header.gpus, lanes=header.lanes))
         self._active: dict[int, tuple[Attempt, list[str] | None]] = {}
+        self._time_s: dict[int, float | None] = {}
         self._all_written = True
         self._fail_fast = FailFast(context.batch, header.fail_fast)
         #: Runs that are to end, and when to look for more of them, on the monotonic clock.
         self._stopped: set[RunId] = set()
         self._next_check = time.monotonic()
+        #: A tick is due: this task takes runs now, or one has ended.
+        self._tick_due = header.tick and self._assigned is not None
+        self._tick: TickProcess | None = None
 
     def run(self) -> bool:
         """Run until every run has its result; whether all results could be written."""
-        while self._waiting or self._active:
+        while self._waiting or self._active or self._tick or not self._is_closed:
+            self._keep_ticking()
             self._check_early_end()
             self._check_stop_requests()
+            self._take_assignment()
             while self._waiting and self._lanes:
                 self._begin(*self._waiting.popleft())
-            if self._active:
+            if self._active or self._tick or not self._is_closed:
                 self._wait()
             for signum in self._signals.take():
+                if self._tick is not None:
+                    self._tick.hurry()
                 for attempt, _ in self._active.values():
                     _guard(attempt, functools.partial(attempt.forward_signal, signum))
             for n, (attempt, devices) in list(self._active.items()):
@@ -197,19 +168,54 @@ class _Lanes:
                     del self._active[n]
                     self._lanes.append(devices)
                     self._write(attempt.result, n)
+                    if self._assigned is not None:
+                        self._tick_due = self._context.header.tick
+                        self._assigned.rest(time.monotonic())
         return self._all_written
+
+    def _keep_ticking(self) -> None:
+        """Tick a detached sweep while the task goes on; another driver at work sees to it as well."""
+        if self._tick is not None and self._tick.over:
+            self._tick = None
+        if self._tick is not None or not self._tick_due or self._is_closed:
+            return
+        self._tick_due = False
+        context = self._context
+        try:
+            self._tick = TickProcess(
+                context.batch, task=context.task, job=context.job, environ=context.environ, goes_on=True
+            )
+        except OSError as error:
+            print(f"hpcsweep: this task does not tick: {error}", file=sys.stderr, flush=True)
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether no runs come beside those that wait."""
+        return self._assigned is None or self._assigned.closed
+
+    def _take_assignment(self) -> None:
+        """Take a run for a free lane, if the driver has assigned one."""
+        if self._assigned is None or self._waiting or not self._lanes:
+            return
+        taken = self._assigned.take(idle=not self._active)
+        if taken is not None:
+            n, assignment = taken
+            self._time_s[n] = assignment.time_s
+            self._waiting.append((n, assignment.run))
 
     def _check_early_end(self) -> None:
         """Begin no more runs if the task was told to stop, the batch was abandoned or fails fast."""
-        if not self._waiting or not self._lanes:
+        if not self._lanes or (not self._waiting and self._is_closed):
             return
         batch = self._context.batch
         # An abandoned batch may be compacted by now.
         if batch.abandoned_marker.exists() or not batch.manifest.exists():
             self._waiting.clear()
+            self._close("its batch was abandoned")
         elif self._signals.first is not None:
+            self._close(f"told to stop by {self._signals.first.name}")
             self.leave("the task was told to stop before this run began")
-        elif self._fail_fast.reached():
+        elif self._waiting and self._fail_fast.reached():
             self.leave("not begun: the first runs all failed at once with the same error")
 
     def _check_stop_requests(self) -> None:
@@ -230,6 +236,10 @@ class _Lanes:
             result = _not_started(self._context, run, why=None, message="stopped before it began")
             self._write(msgspec.structs.replace(result, outcome=Outcome.STOPPED), n)
 
+    def _close(self, reason: str) -> None:
+        if self._assigned is not None:
+            self._assigned.close(reason)
+
     def leave(self, message: str, *, why: Interruption = Interruption.NOT_STARTED) -> None:
         """Begin none of the waiting runs; each gets a result that says why."""
         for n, run in self._waiting:
@@ -238,9 +248,12 @@ class _Lanes:
 
     def _begin(self, n: int, run: ManifestRun) -> None:
         devices, context = self._lanes.popleft(), self._context
-        log = context.batch.log(context.task, n if self._several else None)
+        if self._assigned is not None:
+            log = context.batch.assigned_log(context.task, context.restart, n)
+        else:
+            log = context.batch.log(context.task, n if self._several else None)
         try:
-            attempt = Attempt(context, run, log=log, devices=devices)
+            attempt = Attempt(context, run, log=log, devices=devices, time_s=self._time_s.pop(n, None))
         except OSError as error:
             self._lanes.append(devices)
             message = f"the worker: {type(error).__name__}: {error}"
@@ -259,6 +272,13 @@ class _Lanes:
         pause = min(max(min(deadlines) - time.monotonic(), 0.0), 0.1) if deadlines else 60.0
         if self._several:
             pause = min(pause, max(self._next_check - time.monotonic(), 0.0))
+        if self._tick is not None:
+            pause = min(pause, max(self._tick.deadline - time.monotonic(), 0.0))
+        warnings = [attempt.warn_at for attempt in attempts if attempt.warn_at is not None]
+        if warnings:
+            pause = min(pause, max(min(warnings) - time.monotonic(), 0.0))
+        if self._assigned is not None and not self._assigned.closed and self._lanes:
+            pause = min(pause, max(self._assigned.look_at - time.monotonic(), 0.0))
         with selectors.DefaultSelector() as selector:
             selector.register(self._signals.wakeup, selectors.EVENT_READ)
             for attempt in attempts:

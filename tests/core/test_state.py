@@ -32,6 +32,7 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunReported,
     RunRetried,
+    RunsAssigned,
     StopRequested,
     SweepDetached,
     SweepEnded,
@@ -39,6 +40,8 @@ from hpcsweep.core.events import (
     SweepOutcome,
     SweepResumed,
     SweepStarted,
+    TaskBegan,
+    TaskLeft,
     TasksAllocated,
     TasksReleased,
     TickSubmitted,
@@ -80,6 +83,7 @@ def snapshot(state: SweepState) -> dict[str, Any]:
         "from_scratch": list(state.from_scratch),
         "waiting": list(state.waiting),
         "best": state.best,
+        "live": {name: _plain_batch(batch) for name, batch in state.live.items()},
         "requests": sorted(state.requests),
         "interrupted": {why.value: count for why, count in state.interrupted.items()},
     }
@@ -87,6 +91,11 @@ def snapshot(state: SweepState) -> dict[str, Any]:
         {name: value for name, value in known.items() if name != "counts"}
         | {"counts": {status.value: count for status, count in state.counts.items()}}
     )
+
+
+def _plain_batch(batch: BatchState) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(batch)
+    return fields | {key: list(fields[key].items()) for key in ("assigned", "given")}
 
 
 def counts(state: SweepState) -> dict[str, int]:
@@ -152,6 +161,7 @@ def test_a_new_state_is_empty() -> None:
         "configurations": 0,
         "repeats": 1,
         "held_gpus": {},
+        "queue_waits": [],
         "gpus": None,
         "simulated": False,
     }
@@ -168,7 +178,7 @@ def test_a_run_goes_from_waiting_to_submitted_to_completed() -> None:
 
     state.apply(planned("b", [(0, 0)], throttle=3))
     run = Run(0, 0, 1, status=RunStatus.SUBMITTED, attempts=1, batch="b")
-    batch = BatchState("b", 5.0, ((RunId(0, 0),),), 2, 3, "here", {RunId(0, 0)})
+    batch = BatchState("b", 5.0, [[RunId(0, 0)]], 2, 3, "here", {RunId(0, 0)})
     assert (state.run(RunId(0, 0)), list(state.waiting), state.live) == (run, [], {"b": batch})
     assert counts(state) == {"submitted": 1}
 
@@ -615,6 +625,13 @@ def story() -> list[AnyEvent]:
         SweepExtended(8.75, started().identity, ("scheduler.iterations: 1 -> 2",)),
         PauseRequested(7.5, "why"),
         TrialPromoted(1, 1, 3),
+        BatchPlanned("r", 7.75, ((), ()), 2, 2, "here", reuse=True),
+        BatchSubmitted("r", "3", 7.75),
+        TaskBegan("r", 8.0, 1, started=7.9, node="n2"),
+        RunsAssigned("r", 8.0, 1, (RunId(1, 1),)),
+        TaskLeft("r", 8.25, 1, taken=0),
+        RunInterrupted(1, 1, Interruption.NOT_STARTED, batch="r", task=1),
+        BatchClosed("r"),
         StopRequested(8.0, "stopped by ada", "r.json"),
         SweepEnded(9.0, SweepOutcome.STOPPED, "stopped by ada"),
         SweepResumed(10.0),
@@ -647,6 +664,6 @@ def test_counts_and_costs_of_a_whole_sweep_add_up() -> None:
     state = SweepState.replay(story())
     assert counts(state) == {"completed": 3, "stopped": 1}
     assert (state.live, list(state.waiting), state.outstanding) == ({}, [], 0)
-    assert (state.spent_s, state.spent_gpu_s, state.interruptions) == (6.0, 10.0, 2)
+    assert (state.spent_s, state.spent_gpu_s, state.interruptions) == (6.0, 10.0, 3)
     assert state.best is not None
     assert (state.best.trial, state.best.rung) == (1, 1)

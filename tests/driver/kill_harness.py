@@ -6,7 +6,8 @@ each submission and before each file operation of the store, which is after the 
 It forks, so it starts no threads.
 
 The sweep is `whole`, of 22 runs, or `compacted`, of 6 runs that are compacted bit by bit meanwhile, and
-whose checkpoints are removed as they become useless.
+whose checkpoints are removed as they become useless. In `reused` and `reused-compacted` tasks keep their
+GPUs and do run after run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ import pandas  # noqa: F401 -- once, and not in every process anew
 import pyarrow.parquet  # noqa: F401
 
 from hpcsweep import load
-from hpcsweep.core.cluster_protocol import SubmittedBatch
 from hpcsweep.core.events import AnyEvent, TrialCreated
 from hpcsweep.driver import compaction
 from hpcsweep.schedulers.synchronous import Hyperband
@@ -71,7 +71,7 @@ class Killer:
         return wrapped
 
 
-def session(folder: Path, at: int | None, *, compact: bool) -> int:
+def session(folder: Path, at: int | None, *, compact: bool, reuse: bool) -> int:
     """One driver session; the number of points that it passed."""
     killer = Killer(at)
     cluster = FolderCluster(
@@ -83,17 +83,21 @@ def session(folder: Path, at: int | None, *, compact: bool) -> int:
         checkpoints=compact,
     )
     before = {name: getattr(os, name) for name in OPERATIONS}
-    run = cluster.run
 
-    def unwatched(batch: SubmittedBatch, task: int) -> None:  # a worker's doing, not the driver's
-        now = {name: getattr(os, name) for name in OPERATIONS}
-        for name in OPERATIONS:
-            setattr(os, name, before[name])
-        run(batch, task)
-        for name in OPERATIONS:
-            setattr(os, name, now[name])
+    def unwatched(work: Callable[..., Any]) -> Callable[..., Any]:  # a worker's doing, not the driver's
+        def wrapped(*args: Any) -> Any:
+            now = {name: getattr(os, name) for name in OPERATIONS}
+            for name in OPERATIONS:
+                setattr(os, name, before[name])
+            done = work(*args)
+            for name in OPERATIONS:
+                setattr(os, name, now[name])
+            return done
 
-    cluster.run = unwatched  # type: ignore[method-assign]
+        return wrapped
+
+    cluster.run = unwatched(cluster.run)  # type: ignore[method-assign]
+    cluster.go_on = unwatched(cluster.go_on)  # type: ignore[method-assign]
     for name in OPERATIONS:
         setattr(os, name, killer.around(before[name]))
     try:
@@ -103,6 +107,7 @@ def session(folder: Path, at: int | None, *, compact: bool) -> int:
             scheduler=Hyperband(max_resource=3 if compact else 9),
             compact=compact,
             compact_at=COMPACT_AT,
+            idle_s=60.0 if reuse else None,
         )
     finally:
         for name in OPERATIONS:
@@ -120,18 +125,20 @@ class Trial:
     Args:
         folder: Of one sweep.
         compact: Whether it is compacted.
+        reuse: Whether its tasks keep their GPUs.
     """
 
-    def __init__(self, folder: Path, *, compact: bool) -> None:
+    def __init__(self, folder: Path, *, compact: bool, reuse: bool) -> None:
         self._folder = folder
         self._compact = compact
+        self._reuse = reuse
 
     def session(self, at: int | None) -> bool:
         """True if it ended by itself, and left what came of the sweep."""
         pid = os.fork()
         if pid == 0:
             try:
-                points = session(self._folder, at, compact=self._compact)
+                points = session(self._folder, at, compact=self._compact, reuse=self._reuse)
                 found = {"points": points} | outcome(self._folder)
                 (self._folder / "outcome.json").write_text(json.dumps(found))
             except BaseException as error:
@@ -212,9 +219,9 @@ def main(root: Path, sweep: str) -> dict[str, Any]:
     gc.freeze()
     gc.disable()
     root.mkdir(exist_ok=True)
-    compact = sweep == "compacted"
+    options = {"compact": "compacted" in sweep, "reuse": "reused" in sweep}
     compaction.MERGE_ABOVE = MERGE_ABOVE  # type: ignore[misc]
-    reference = Trial(root / "reference", compact=compact)
+    reference = Trial(root / "reference", **options)
     reference.session(None)
     expected = reference.outcome
     points = expected.pop("points")
@@ -227,14 +234,14 @@ def main(root: Path, sweep: str) -> dict[str, Any]:
                 differing[what] = f"{key} differs: {found[key]}"
 
     for at in range(points):
-        trial = Trial(root / str(at), compact=compact)
+        trial = Trial(root / str(at), **options)
         if trial.session(at):
             differing[str(at)] = "was not killed"
         trial.session(None)
         compare(trial, str(at))
     chosen = random.Random(0)
     for number in range(20):  # killed again and again
-        trial = Trial(root / f"many-{number}", compact=compact)
+        trial = Trial(root / f"many-{number}", **options)
         while not trial.session(chosen.randrange(points // 3)):
             pass
         compare(trial, f"many-{number}")

@@ -33,6 +33,13 @@ def test_a_driver_killed_at_every_point_leads_to_the_same_sweep(tmp_path: Path) 
     assert (found["runs"], found["parts"]) == (22, [])
 
 
+def test_a_driver_killed_at_every_point_of_a_hand_over_gives_each_run_to_one_task(tmp_path: Path) -> None:
+    found = killed_everywhere(tmp_path, "reused")
+    assert found["differing"] == {}
+    assert found["points"] > 150
+    assert (found["runs"], found["parts"]) == (22, [])
+
+
 def test_a_driver_killed_at_every_point_of_a_compaction_loses_no_result_report_log_or_useful_checkpoint(
     tmp_path: Path,
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.random import default_rng
 
 from hpcsweep.cluster.simulated.site import Site
-from hpcsweep.cluster.simulated.task import Curve, Training, TrainingModel
+from hpcsweep.cluster.simulated.task import Curve, Task, Training, TrainingModel
 from hpcsweep.core.cluster_protocol import Batch
 from hpcsweep.core.events import (
     AnyEvent,
@@ -30,7 +30,7 @@ from hpcsweep.errors import FolderUnavailable
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.session import Session
 from hpcsweep.simulation.simulate import simulated_target
-from hpcsweep.store.batch import ManifestRun
+from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -62,14 +62,16 @@ class Oracle:
         accepted: Names of the arrays that it took, in order.
         training: What goes on now, by trial.
         reported: What was written into each metrics file, by trial and the name of the file.
+        results: What the tasks of each batch told, late results included.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.accepted: list[str] = []
         self.training: dict[int, Training] = {}
         self.reported: dict[tuple[int, str], list[tuple[int, dict[str, float]]]] = {}
+        self.results: dict[str, list[Result]] = {}
         self._completed: dict[int, int] = {}
-        write = MetricsWriter.write
+        write, tell = MetricsWriter.write, Task._write
         accept, begin, leave = Site.accept, TrainingModel.begin, TrainingModel.leave
 
         def accepting(site: Site, number: int, batch: Batch, *, reports: bool) -> None:
@@ -96,7 +98,12 @@ class Oracle:
             key = int(writer.path.parent.name), writer.path.name
             self.reported.setdefault(key, []).append((step, dict(metrics)))
 
+        def telling(task: Task, n: int, result: Result) -> None:
+            tell(task, n, result)
+            self.results.setdefault(task._shared.header.batch, []).append(result)
+
         patch.setattr(MetricsWriter, "write", writing)
+        patch.setattr(Task, "_write", telling)
         patch.setattr(Site, "accept", accepting)
         patch.setattr(TrainingModel, "begin", beginning)
         patch.setattr(TrainingModel, "leave", leaving)

@@ -20,6 +20,7 @@ from hpcsweep.core.events import (
     RunFinished,
     RunId,
     RunRetried,
+    RunsAssigned,
     TrialCreated,
     TrialPromoted,
 )
@@ -28,12 +29,10 @@ from hpcsweep.core.protocols import BracketPlan
 from hpcsweep.core.state import SweepState
 from hpcsweep.schedulers.rungs import halving_bracket, hyperband_brackets, top_k
 from hpcsweep.simulation import simulate
-from hpcsweep.store.batch import Result
 from hpcsweep.store.compaction import read_tables
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.views.tables import metrics_table, whole_table
-from tests.compacted import batch_files
 from tests.simulation.fault_run import FaultRun
 from tests.simulation.specs import falling
 
@@ -59,9 +58,9 @@ def no_result_is_lost(fault_run: FaultRun) -> None:
     """
     state = fault_run.driver.state
     assert state.ended is not None
-    results = _results(fault_run)
+    results = fault_run.oracle.results
     for batch in fault_run.cluster.submitted:
-        for result in results[batch.name]:
+        for result in results.get(batch.name, ()):
             run = state.trials[result.trial].runs[result.rung]
             if result.outcome is Outcome.COMPLETED and run.status is RunStatus.WAITING:
                 assert "budget" in state.ended.reason, f"{run.id} came to its end and waits"
@@ -89,10 +88,10 @@ def each_intent_is_submitted_once(fault_run: FaultRun) -> None:
     assert set(submitted) | set(abandoned) == set(planned)
     assert not set(submitted) & set(abandoned)
     assert set(submitted) <= set(accepted)
-    results = _results(fault_run)
+    results = fault_run.oracle.results
     for name in abandoned:
         # A site that forgets can have hidden the batch until all of it was over.
-        for result in results[name]:
+        for result in results.get(name, ()):
             assert _site(fault_run).forgets is not None, f"{name} is void, yet it trained"
             assert result.started is None or result.started < fault_run.abandoned[name]
 
@@ -187,6 +186,8 @@ def no_checkpoint_is_removed_that_is_needed(fault_run: FaultRun) -> None:
                 assert event.parent not in dropped, f"trial {event.trial} is a clone of nothing"
             case BatchPlanned():
                 assert not dropped & {run.trial for task in event.tasks for run in task}
+            case RunsAssigned():
+                assert not dropped & {run.trial for run in event.runs}
             case _:
                 pass
     state = fault_run.driver.state
@@ -248,16 +249,6 @@ ALWAYS = (
 )
 
 _QUIET = ("cluster.simulated={nodes: 4, gpus: 4}", "resources.time=null", "budget.gpu_hours=null")
-
-
-def _results(fault_run: FaultRun) -> dict[str, list[Result]]:
-    """What the tasks of each batch told, in its folder or in a part."""
-    found: dict[str, list[Result]] = collections.defaultdict(list)
-    for name, data in batch_files(fault_run.layout.root).items():
-        batch, folder, _ = name.split("/", 2) if name.count("/") > 1 else (name, "", "")
-        if folder == "results":
-            found[batch].append(msgspec.json.decode(data, type=Result))
-    return found
 
 
 def _last_table(fault_run: FaultRun) -> pa.Table:

@@ -127,6 +127,7 @@ class KillableCluster(Cluster):
     def __init__(self, site: SimulatedCluster, kills: KillSchedule, faults: FileFaults) -> None:
         self._faults = faults
         self.settle_s, self.grace_s, self.poll_s = site.settle_s, site.grace_s, site.poll_s
+        self.start_up_s = site.start_up_s
         self.submitted: list[Batch] = []
         self._site = site
         self._kills = kills

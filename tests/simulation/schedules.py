@@ -73,6 +73,7 @@ def schedule_of(seed: int) -> Schedule:
             overrides.append(f"budget.gpu_hours={chance.one_of(0.05, 0.2, 0.5)}")
     if chance(0.05):
         overrides.append(f"budget.time={chance.one_of('2m', '10m')}")
+    overrides += _reuse(_Chance(default_rng([seed, 12])))
     return Schedule(
         seed,
         tuple(overrides),
@@ -84,6 +85,13 @@ def schedule_of(seed: int) -> Schedule:
         compact_at=(None, 5, None, 20)[seed % 4],
         **_file_faults(_Chance(default_rng([seed, 8]))),
     )
+
+
+def _reuse(chance: _Chance) -> list[str]:
+    """Drawn apart from the rest as well; in half of the schedules tasks keep their GPUs."""
+    if chance(0.5):
+        return []
+    return ["cluster.reuse=true", "cluster.runs_per_task=1", f"cluster.idle={chance.one_of(5, 20, 120)}"]
 
 
 def _file_faults(chance: _Chance) -> dict[str, int]:

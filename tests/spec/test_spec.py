@@ -157,6 +157,8 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "options": {},
             "tick_options": {},
             "runs_per_task": 1,
+            "reuse": False,
+            "idle": 120,
             "concurrent": 1,
             "signal": 60,
         },

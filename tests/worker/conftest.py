@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from hpcsweep.store import checkpoints
-from hpcsweep.store.batch import Header, ManifestRun, Program, Result, new_results, write_manifest
+from hpcsweep.store.batch import (
+    Header,
+    ManifestRun,
+    Program,
+    Result,
+    Reuse,
+    new_results,
+    write_manifest,
+)
 from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
 
 
@@ -39,12 +47,24 @@ class Bench:
         return ManifestRun(trial=trial, resource=resource, **{**defaults, **fields})
 
     def plan(
-        self, *tasks: Sequence[ManifestRun], gpus: int = 0, lanes: int = 1, fail_fast: int = 0, **program: Any
+        self,
+        *tasks: Sequence[ManifestRun],
+        gpus: int = 0,
+        lanes: int = 1,
+        fail_fast: int = 0,
+        reuse: Reuse | None = None,
+        **program: Any,
     ) -> None:
         """Write the manifest; each argument is one task's runs."""
         program = {"workdir": str(self.workdir), "metric": "val_error", "parameters": ("lr",), **program}
         header = Header(
-            batch="b1", sweep="s", program=Program(**program), gpus=gpus, lanes=lanes, fail_fast=fail_fast
+            batch="b1",
+            sweep="s",
+            program=Program(**program),
+            gpus=gpus,
+            lanes=lanes,
+            fail_fast=fail_fast,
+            reuse=reuse,
         )
         write_manifest(self.batch, header, tasks)
 

@@ -49,7 +49,8 @@ class LocalBackend(Backend):
             environment=sweep.variables,
             **given,
         )
-        shape = TaskResources(gpus=gpus, cpus=sweep.run.cpus, time_s=sweep.run.time_s)
+        time_s = sweep.task.time_s if sweep.reuse else sweep.run.time_s
+        shape = TaskResources(gpus=gpus, cpus=sweep.run.cpus, time_s=time_s)
         return Connection(cluster, shape, f"{self.title}, {what}")
 
     def check_site(self, options: LocalSection) -> Generator[Finding, None, bool]:

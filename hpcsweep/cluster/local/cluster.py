@@ -247,12 +247,11 @@ class LocalCluster(Cluster):
 
 def _refuse_elsewhere(files: BatchLayout, task: int, claim: TaskLock) -> None:
     """Of a process on another machine nothing can be known, so its task must not start here."""
-    host = claim.owner.host
-    try:
-        told = any(name.startswith(f"{task}.") for name in os.listdir(files.results))
-    except OSError:
-        told = False
-    if host != socket.gethostname() and not told:
+    host, over = claim.owner.host, False
+    for folder, end in ((files.results, ".json"), (files.tasks, ".left.json")):
+        with contextlib.suppress(OSError):
+            over = over or any(n.startswith(f"{task}.") and n.endswith(end) for n in os.listdir(folder))
+    if host != socket.gethostname() and not over:
         raise FolderError(
             f"{files.root}: task {task} was started on {host} and has no result yet; launch there, or if "
             f"that machine is gone for good, remove {claim_path(files, task)}"

@@ -49,6 +49,8 @@ class SimulatedOptions(Section):
     """Seconds of one unit of resource, or an expression over parameters; recorded ones or 10 if not given."""
     startup: Seconds = 0.0
     """Time before the first unit of each start of a run."""
+    hand_over: Seconds = 1.0
+    """Time from the assignment of a run until a task that keeps its GPUs begins it."""
     spread: float = Field(default=1.0, ge=1, le=1000, allow_inf_nan=False)
     """Durations of runs are multiplied by factors between 1 and this, drawn log-uniformly."""
     checkpoint_every: Positive = 1

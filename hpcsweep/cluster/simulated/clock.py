@@ -32,6 +32,8 @@ class VirtualClock:
         self._longest_s = longest_s
         self._events: list[tuple[float, int, Action]] = []
         self._order = itertools.count()
+        #: Called before somebody sleeps.
+        self.before_sleep: Callable[[], None] = lambda: None
 
     def time(self) -> float:
         return self._now
@@ -46,6 +48,7 @@ class VirtualClock:
 
     def sleep(self, seconds: float) -> None:
         """Let time pass: `seconds`, or up to the poll that sees something."""
+        self.before_sleep()
         until, delay = self._now + seconds, seconds
         seen = self._play(until)
         while not seen and self.unfinished and self._events:

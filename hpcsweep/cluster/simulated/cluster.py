@@ -58,6 +58,8 @@ class SimulatedCluster(Cluster):
         ends: How often tasks were interrupted, and by what.
     """
 
+    start_up_s = 10.0
+
     def __init__(
         self,
         options: SimulatedOptions,
@@ -72,10 +74,11 @@ class SimulatedCluster(Cluster):
         settle_s: float = 150.0,
         grace_s: float = 60.0,
         poll_s: tuple[float, float] = (5.0, 60.0),
+        look_s: float | None = None,
     ) -> None:
         self.settle_s, self.grace_s, self.poll_s = settle_s, grace_s, poll_s
         self.reports = reports
-        self.clock = VirtualClock(start, longest_s=poll_s[1])
+        self.clock = VirtualClock(start, longest_s=look_s or poll_s[1])
         self._options = options
         self._slots = options.nodes * options.places(shape)
         self._faults = FaultSampler(options, seed=seed, grace_s=grace_s, settle_s=settle_s)
@@ -83,6 +86,7 @@ class SimulatedCluster(Cluster):
             options, curve=curve, unit_seconds=unit_seconds, faults=self._faults, reached=reached or {}
         )
         self._site = Site(options, clock=self.clock, faults=self._faults, trainings=trainings)
+        self.clock.before_sleep = self._site.hand_over
         self.usage, self.ends = self._site.usage, self._site.ends
         self._outages = Outages(self._faults.outages(), start)
         self._numbers = itertools.count(1)

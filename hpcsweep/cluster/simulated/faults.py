@@ -57,19 +57,19 @@ class FaultSampler:
         spread, fails, after = self._rng(_Stream.RUN, run.trial, run.rung).random(3)
         return RunFaults(float(options.spread**spread), float(after) if fails < options.failures else None)
 
-    def wait(self, first: ManifestRun, restart: int) -> float:
-        """Seconds in the queue, for each start of a task: it is known by its first run."""
+    def wait(self, task: tuple[int, ...], restart: int) -> float:
+        """Seconds in the queue, for each start of a task."""
         wait = self._options.wait
         if not isinstance(wait, Sequence):
             return float(wait)
         shares, seconds = zip(*wait, strict=True)
-        return float(np.interp(self._of(_Stream.WAIT, first, restart).random(), shares, seconds))
+        return float(np.interp(self._rng(_Stream.WAIT, *task, restart).random(), shares, seconds))
 
-    def preempted_after(self, first: ManifestRun, restart: int) -> float:
+    def preempted_after(self, task: tuple[int, ...], restart: int) -> float:
         """Seconds after its start, infinite if never."""
         if not self._options.preemptions:
             return math.inf
-        hours = self._of(_Stream.PREEMPTION, first, restart).exponential(1 / self._options.preemptions)
+        hours = self._rng(_Stream.PREEMPTION, *task, restart).exponential(1 / self._options.preemptions)
         return float(hours) * _HOUR_S
 
     def node_failures(self, node: int) -> Iterator[float]:
@@ -105,11 +105,9 @@ class FaultSampler:
         """Seconds until the run's result can be seen."""
         if not self._options.late_results:
             return 0.0
-        late, seconds = self._of(_Stream.RESULT, run, restart).random(2)
+        rng = self._rng(_Stream.RESULT, run.trial, run.rung, run.attempt, restart)
+        late, seconds = rng.random(2)
         return float(2 * self._grace_s * seconds) if late < self._options.late_results else 0.0
-
-    def _of(self, about: _Stream, run: ManifestRun, restart: int) -> Generator:
-        return self._rng(about, run.trial, run.rung, run.attempt, restart)
 
     def _rng(self, *what: int) -> Generator:
         return default_rng([self._seed, *what])

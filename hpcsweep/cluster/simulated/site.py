@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import heapq
 import math
+import os
 from array import array as packed_array
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.faults import FaultSampler
+from hpcsweep.cluster.simulated.reused_task import ReusedTask
 from hpcsweep.cluster.simulated.task import ArrayContext, Task, TrainingModel
 from hpcsweep.core.cluster_protocol import Batch, Phase, TaskResources, TaskState
 from hpcsweep.store.batch import Header, ManifestTask
@@ -78,10 +80,28 @@ class Site:
         )
         array = self.arrays[batch.name] = Array(number, batch, shared)
         for index, line in enumerate(lines):
-            runs = _task_decoder.decode(line).runs
-            array.tasks[index] = Task(shared, index, runs, functools.partial(self._completed, array))
+            runs, ended = _task_decoder.decode(line).runs, functools.partial(self._completed, array)
+            reuse = shared.header.reuse
+            array.tasks[index] = (
+                Task(shared, index, list(runs), ended)
+                if reuse is None
+                else ReusedTask(shared, index, ended, reuse=reuse, hand_over_s=self._options.hand_over)
+            )
         self._clock.unfinished += len(lines)
         self._wait(array, array.tasks.values())
+
+    def hand_over(self) -> None:
+        """Let tasks that wait for a run look for one: the driver has just been at work."""
+        for array in self.arrays.values():
+            waiting = [task for task in array.tasks.values() if isinstance(task, ReusedTask) and task.waits]
+            if waiting:
+                names = (
+                    frozenset(os.listdir(array.shared.files.assignments))
+                    if array.shared.files.assignments.exists()
+                    else frozenset()
+                )
+                for task in waiting:
+                    task.look(names)
 
     def throttle(self, array: Array, tasks: int) -> None:
         """At most so many of its tasks at a time from now on."""
@@ -104,7 +124,7 @@ class Site:
         """Let them wait for as long as each has to."""
         waits: dict[float, list[Task]] = {}
         for task in tasks:
-            waits.setdefault(self._faults.wait(task.runs[0], task.restart), []).append(task)
+            waits.setdefault(self._faults.wait(task.draws, task.restart), []).append(task)
         for wait_s, group in waits.items():
             self._clock.at(self._clock.time() + wait_s, functools.partial(self._waited, array, group))
 
@@ -132,9 +152,9 @@ class Site:
             self.usage.last_first = now
         self._on_node[node][array.number, task.index] = array, task
         array.states[task.index] = TaskState(Phase.RUNNING, node=self.nodes[node])
-        task.start(node, self.nodes[node])
-        preempted_s = self._faults.preempted_after(task.runs[0], task.restart)
         limit_s = array.shape.time_s or self._options.time_limit or math.inf
+        task.start(node, self.nodes[node], ends=now + limit_s)
+        preempted_s = self._faults.preempted_after(task.draws, task.restart)
         phase = Phase.PREEMPTED if preempted_s < limit_s else Phase.TIMEOUT
         if min(preempted_s, limit_s) < math.inf:
             interrupt = functools.partial(self._interrupt, array, task, task.restart, phase)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -50,7 +50,7 @@ class Task:
     """
 
     def __init__(
-        self, shared: ArrayContext, index: int, runs: Sequence[ManifestRun], ended: Callable[[Task], None]
+        self, shared: ArrayContext, index: int, runs: list[ManifestRun], ended: Callable[[Task], None]
     ) -> None:
         self.index = index
         self.runs = runs
@@ -65,7 +65,13 @@ class Task:
         self._going: dict[int, Training] = {}
         self._writers: dict[int, MetricsWriter] = {}
 
-    def start(self, node: int, name: str) -> None:
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """By what chance knows the task."""
+        first = self.runs[0]
+        return first.trial, first.rung, first.attempt
+
+    def start(self, node: int, name: str, *, ends: float = math.inf) -> None:
         """Begin on this node, unless the batch was abandoned: then it leaves at once."""
         self.node, self._name, self.began = node, name, self._shared.clock.time()
         if self._shared.files.manifest.exists() and not self._shared.files.abandoned_marker.exists():
@@ -107,12 +113,15 @@ class Task:
     def _begin_next(self) -> None:
         if not self._todo:
             return
-        n = self._todo.popleft()
+        self._begin(self._todo.popleft())
+
+    def _begin(self, n: int) -> Training:
         training = self._shared.trainings.begin(self.runs[n], self._shared.clock.time())
         self._going[n] = training
         self._shared.clock.at(training.ends, functools.partial(self._end, n, training))
         if self._shared.reports:
             self._expect_report(n, training)
+        return training
 
     def _end(self, n: int, training: Training) -> bool:
         if self._going.get(n) is not training:
@@ -132,6 +141,9 @@ class Task:
         outcome = Outcome.FAILED if value is None else Outcome.COMPLETED
         self._write(n, msgspec.structs.replace(result, outcome=outcome, value=value))
         self._settled.add(n)
+        self._run_ended(n)
+
+    def _run_ended(self, n: int) -> None:
         del self._going[n]
         if n in self._writers:
             self._writers.pop(n).close()

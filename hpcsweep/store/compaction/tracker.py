@@ -6,6 +6,8 @@ failed or wait stay raw: their next attempt may read what the ones before have r
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hpcsweep.core.events import (
     BatchAbandoned,
     BatchClosed,
@@ -14,7 +16,9 @@ from hpcsweep.core.events import (
     FilesCompacted,
     RunFinished,
     RunId,
+    RunInterrupted,
     RunRetried,
+    RunsAssigned,
 )
 from hpcsweep.core.outcomes import FACTS
 
@@ -44,6 +48,9 @@ class CompactionState(EventFold):
         self._live: dict[str, BatchPlanned] = {}
         #: In how many live batches a run is: in two where a given-up attempt told its end late.
         self._busy: dict[RunId, int] = {}
+        #: Runs that a task works on which keeps its GPUs; their batches go on without them.
+        self._assigned: set[RunId] = set()
+        self._logs: Counter[str] = Counter()
 
     def _batch_planned(self, event: BatchPlanned) -> None:
         self._live[event.batch] = event
@@ -52,18 +59,37 @@ class CompactionState(EventFold):
                 self._busy[run] = self._busy.get(run, 0) + 1
                 self.raw.setdefault(run)
 
+    def _runs_assigned(self, event: RunsAssigned) -> None:
+        self._logs[event.batch] += len(event.runs)
+        for run in event.runs:
+            self._assigned.add(run)
+            self._busy[run] = self._busy.get(run, 0) + 1
+            self.raw.setdefault(run)
+
+    def _leave(self, run: RunId) -> None:
+        left = self._busy.pop(run) - 1
+        if left:
+            self._busy[run] = left
+        else:
+            self._look(run)
+
+    def _leave_task(self, run: RunId) -> None:
+        if run in self._assigned:
+            self._assigned.discard(run)
+            self._leave(run)
+
+    def _run_interrupted(self, event: RunInterrupted) -> None:
+        if not event.requeued:
+            self._leave_task(event.run)
+
     def _batch_closed(self, event: BatchAbandoned | BatchClosed) -> None:
         batch = self._live.pop(event.batch)
         runs = [run for task in batch.tasks for run in task]
         # The manifest and the script; of each task a log, of each run a result.
-        self.batches[event.batch] = 2 + len(batch.tasks) + len(runs)
+        self.batches[event.batch] = 2 + len(batch.tasks) + len(runs) + self._logs.pop(event.batch, 0)
         self.files += self.batches[event.batch]
         for run in runs:
-            left = self._busy.pop(run) - 1
-            if left:
-                self._busy[run] = left
-            else:
-                self._look(run)
+            self._leave(run)
 
     def _batch_abandoned(self, event: BatchAbandoned) -> None:
         self._batch_closed(event)
@@ -74,6 +100,7 @@ class CompactionState(EventFold):
             self.raw[run] = event
             if run not in self._busy:
                 self._look(run)
+        self._leave_task(run)
 
     def _run_retried(self, event: RunRetried) -> None:
         run = RunId(event.trial, event.rung)

@@ -1,0 +1,222 @@
+"""Tasks that keep their GPUs: what the monitor makes of what they tell, and who is given what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
+from hpcsweep.core.events import (
+    AnyEvent,
+    BatchClosed,
+    BatchPlanned,
+    BatchSubmitted,
+    Interruption,
+    Outcome,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+    RunsAssigned,
+    TaskBegan,
+    TaskLeft,
+)
+from hpcsweep.core.models import RunStatus
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver.assigner import Assigner
+from hpcsweep.driver.monitor import JobMonitor
+from hpcsweep.driver.observer import Observation
+from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart
+from hpcsweep.store.batch import ManifestRun, Result
+from tests.doubles import FolderCluster
+from tests.driver.states import LAYOUT, SETTINGS, NoEvidence, sweep_of
+from tests.driver.sweeps import decided, drive, events, of_kind, undisturbed
+
+REUSING = msgspec.structs.replace(SETTINGS, idle_s=60.0)
+GRACE_S = 10.0
+
+
+class Stage:
+    """A sweep of six trials with one batch of three tasks, which have begun."""
+
+    def __init__(self, *happened: AnyEvent, tasks: int = 3) -> None:
+        self.state = sweep_of(
+            6,
+            BatchPlanned("b", 0.0, ((),) * tasks, gpus=1, throttle=tasks, reuse=True),
+            BatchSubmitted("b", "4711", 1.0),
+            *happened,
+        )
+        self.monitor = JobMonitor(
+            self.state, layout=LAYOUT, settings=REUSING, grace_s=GRACE_S, evidence=NoEvidence()
+        )
+        self.assigner = Assigner(
+            self.state, settings=REUSING, monitor=self.monitor, manifest_run=self.manifest_run
+        )
+
+    @staticmethod
+    def manifest_run(run: RunId) -> ManifestRun:
+        return ManifestRun(run.trial, run.rung, 0, 9, 0, 7, {"x": 0.5})
+
+    def look(
+        self,
+        at: float = 2.0,
+        *,
+        phases: Sequence[Phase | None] = (Phase.RUNNING,) * 3,
+        results: Sequence[Result] = (),
+        told: Sequence[tuple[StartId, TaskStart | TaskDeparture]] = (),
+    ) -> list[AnyEvent]:
+        """What follows from what is seen then; it is true from then on."""
+        tasks = {TaskId("b", n): TaskState(phase) for n, phase in enumerate(phases) if phase is not None}
+        seen = Observation(at, {"b": results}, tasks, announcements={"b": told})
+        found = self.monitor.observe(seen if self.state.live else Observation(at, {}, {}))
+        for event in found:
+            self.state.apply(event)
+        return found
+
+    def assign(self, *runs: int, at: float = 3.0) -> list[RunsAssigned]:
+        waiting = [RunId(trial, 0) for trial in runs]
+        given = self.assigner.assign(waiting, self.assigner.free_tasks(now=at), now=at)
+        for event in given:
+            self.state.apply(event)
+        return given
+
+
+def result(trial: int, task: int, **fields: Any) -> Result:
+    return Result(
+        trial, 0, 0, 0, task, **{"outcome": Outcome.COMPLETED, "value": 1.0, "started": 3.0, **fields}
+    )
+
+
+def started(*tasks: int, restart: int = 0) -> list[tuple[StartId, TaskStart | TaskDeparture]]:
+    return [(StartId(task, restart), TaskStart("j", f"n{task}", at=2.0)) for task in tasks]
+
+
+def test_only_tasks_that_have_begun_are_given_runs() -> None:
+    stage = Stage()
+    assert stage.assign(0, 1, 2) == []
+    stage.look(told=started(1))
+    assert stage.assign(0, 1, 2) == [RunsAssigned("b", 3.0, 1, (RunId(0, 0),))]
+    assert stage.assigner.unstarted == 2
+
+
+def test_a_task_is_given_its_next_run_when_the_one_before_has_ended_and_each_is_numbered() -> None:
+    stage = Stage()
+    stage.look(told=started(0))
+    assert [event.number for event in stage.assign(0, 1)] == [0]
+    assert stage.assign(1) == []
+    [ended] = stage.look(4.0, results=[result(0, 0, seconds=100.0)])
+    assert isinstance(ended, RunFinished)
+    assert [(event.number, event.runs) for event in stage.assign(1)] == [(1, (RunId(1, 0),))]
+
+
+def test_short_runs_are_assigned_one_ahead_once_nobody_is_free() -> None:
+    stage = Stage()
+    stage.look(told=started(0, 1))
+    stage.assign(0, 1)
+    stage.look(4.0, results=[result(0, 0, seconds=1.0)])
+    assert [(event.task, event.runs) for event in stage.assign(2, 3, 4)] == [
+        (0, (RunId(2, 0), RunId(3, 0))),
+        (1, (RunId(4, 0),)),
+    ]
+    assert stage.state.live["b"].begun == [RunId(1, 0), RunId(2, 0)]
+
+
+def test_what_a_task_did_not_take_before_it_left_waits_again_and_counts_nothing() -> None:
+    stage = Stage()
+    stage.look(told=started(0))
+    stage.assign(0)
+    told = [(StartId(0, 0), TaskDeparture(0, "no run for 60 s"))]
+    left, interrupted = stage.look(4.0, told=told)
+    assert isinstance(left, TaskLeft)
+    assert isinstance(interrupted, RunInterrupted)
+    assert interrupted.interruption is Interruption.NOT_STARTED
+    run = stage.state.run(RunId(0, 0))
+    assert (run.status, run.faults_without_progress) == (RunStatus.WAITING, 0)
+    assert stage.assign(0) == [], "no other task has begun"
+
+
+def test_a_later_start_shows_that_the_one_before_is_over() -> None:
+    stage = Stage()
+    stage.look(told=started(0))
+    stage.assign(0)
+    stage.look(4.0, told=started(0, restart=1))
+    assert stage.look(5.0) == [], "its result may come late"
+    [interrupted] = stage.look(6.0 + GRACE_S)
+    assert isinstance(interrupted, RunInterrupted)
+    assert (interrupted.restart, interrupted.requeued) == (0, False)
+    given = stage.assign(0, at=7.0 + GRACE_S)
+    assert [(event.restart, event.number) for event in given] == [(1, 0)]
+
+
+@pytest.mark.parametrize("phase", [Phase.PREEMPTED, Phase.NODE_FAIL, None])
+def test_runs_of_a_task_that_is_gone_wait_again_and_a_result_in_time_counts(phase: Phase | None) -> None:
+    stage = Stage(tasks=2)
+    stage.look(told=started(0, 1), phases=[Phase.RUNNING] * 2)
+    stage.assign(0, 1)
+    assert stage.look(4.0, phases=[phase, Phase.RUNNING]) == []
+    [late] = stage.look(4.0 + GRACE_S / 2, phases=[phase, Phase.RUNNING], results=[result(0, 0)])
+    assert isinstance(late, RunFinished)
+    assert stage.look(9.0 + GRACE_S, phases=[phase, phase]) == []
+    ends = [end for at in (40.0, 60.0) for end in stage.look(at, phases=[phase, phase])]
+    assert [type(event) for event in ends] == [RunInterrupted, BatchClosed]
+    assert list(stage.state.waiting) == [RunId(trial, 0) for trial in (2, 3, 4, 5, 1)]
+
+
+def test_a_run_that_reached_its_own_limit_goes_on_while_its_task_takes_others() -> None:
+    stage = Stage()
+    stage.look(told=started(0))
+    stage.assign(0)
+    timeout = result(0, 0, outcome=None, value=None, interrupted=Interruption.TIMEOUT, progressed=True)
+    [interrupted] = stage.look(4.0, results=[timeout])
+    assert isinstance(interrupted, RunInterrupted)
+    assert interrupted.interruption is Interruption.TIMEOUT
+    assert stage.state.run(RunId(0, 0)).timeouts == 1
+    assert [event.number for event in stage.assign(0)] == [1]
+
+
+def test_a_batch_whose_tasks_all_ended_before_they_began_is_a_failure_and_an_idle_one_is_not() -> None:
+    never = Stage(tasks=1)
+    for at in (2.0, 3.0 + GRACE_S):
+        never.look(at, phases=[Phase.FAILED])
+    assert never.state.failed_batches_in_a_row == 1
+    assert never.state.last_batch_failure == "no log output"
+    idle = Stage(tasks=1)
+    idle.look(told=started(0), phases=[Phase.RUNNING])
+    for at in (3.0, 4.0 + GRACE_S):
+        idle.look(at, phases=[Phase.COMPLETED], told=[(StartId(0, 0), TaskDeparture(0))])
+    assert (idle.state.live, idle.state.failed_batches_in_a_row) == ({}, 0)
+
+
+def test_tasks_near_the_end_of_their_time_are_given_nothing_and_told_to_leave() -> None:
+    stage = Stage(TaskBegan("b", 2.0, 0, ends=100.0), TaskBegan("b", 2.0, 1, ends=1000.0))
+    settings = msgspec.structs.replace(REUSING, run_time_s=200)
+    stage.assigner = Assigner(
+        stage.state, settings=settings, monitor=stage.monitor, manifest_run=stage.manifest_run
+    )
+    assert [task.id.task for task in stage.assigner.free_tasks(now=3.0)] == [1]
+    [leave] = stage.assigner.to_leave(wanted=True, now=3.0)
+    assert leave.start == StartId(0, 0)
+
+
+def test_all_assigned_files_are_written_again_by_the_next_session() -> None:
+    stage = Stage()
+    stage.look(told=started(0, 2))
+    stage.assign(0, 1)
+    again = stage.assigner.all_assigned()
+    assert [(each.start, each.number, each.assignment.run.trial) for each in again] == [
+        (StartId(0, 0), 0, 0),
+        (StartId(2, 0), 0, 1),
+    ]
+
+
+def test_the_same_is_decided_with_fewer_tasks_and_nothing_of_the_hand_over_is_left(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    drive(root, FolderCluster(tmp_path / "controller", per_poll=3), idle_s=60.0)
+    assert decided(events(root)) == undisturbed(tmp_path)
+    [batch] = of_kind(root, BatchPlanned)
+    assert len(batch.tasks) == 4
+    assert [path for path in (root / "batches").rglob("*.json") if path.parent.name != "tasks"] == []
+    assert SweepState.replay(events(root)).live == {}
