@@ -66,7 +66,8 @@ class Assigner:
     @property
     def _runs_are_short(self) -> bool:
         """Whether runs end so soon that a task is to have the next one already."""
-        ended = [end.seconds for batch in self._state.live.values() for end in batch.endings[-RECENT:]]
+        endings = (end for batch in self._state.live.values() for end in batch.endings[-RECENT:])
+        ended = [end.seconds for end in endings if end.seconds]
         return bool(ended) and statistics.median(ended) < SHORT_S
 
     def _fits(self, task: OpenTask, now: float) -> bool:
@@ -83,7 +84,7 @@ class Assigner:
                 if (
                     start.left is None
                     and self._monitor.is_open(batch, index)
-                    and not self._is_pending(task)
+                    and not self._is_pending(batch, index)
                     and (task, start.restart) not in self._leaving
                 ):
                     yield OpenTask(task, start, len(batch.tasks[index]))
@@ -141,16 +142,18 @@ class Assigner:
     def unstarted(self) -> int:
         """Tasks that are submitted and do not take runs yet."""
         return sum(
-            task not in batch.starts or self._is_pending(TaskId(batch.name, task))
+            task not in batch.starts or self._is_pending(batch, task)
             for batch in self._state.live.values()
             if batch.reuse
             for task in range(len(batch.tasks))
             if self._monitor.is_open(batch, task)
         )
 
-    def _is_pending(self, task: TaskId) -> bool:
-        state = self._monitor.states.get(task)
-        return state is not None and state.phase is Phase.PENDING
+    def _is_pending(self, batch: BatchState, task: int) -> bool:
+        """Whether the last poll showed a task waiting, and it has told of no start since."""
+        state = self._monitor.states.get(TaskId(batch.name, task))
+        told_since = task in batch.starts and batch.starts[task].began >= self._monitor.polled_at
+        return state is not None and state.phase is Phase.PENDING and not told_since
 
 
 class ReusingSubmission(Submission):
@@ -185,6 +188,9 @@ class ReusingSubmission(Submission):
         self.after_decisions(events)
         wanted = affordable != 0 and not (self.planner.done and not state.waiting)
         self.committer.execute_all(self.assigner.to_leave(wanted=wanted, now=now))
+
+    def dismiss(self) -> None:
+        self.committer.execute_all(self.assigner.to_leave(wanted=False, now=self.sweep.now))
 
     def _submit_tasks(self) -> None:
         """Submit as many tasks more as could be busy.

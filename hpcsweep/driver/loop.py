@@ -205,6 +205,7 @@ class Driver:
         if state.stopping is not None:
             self._committer.execute_all(self._cancellations.all_to_cancel())
         elif state.pausing is not None:
+            self._submission.dismiss()
             self._committer.execute_all(self._cancellations.impossible_to_cancel())
             if state.pausing.is_fail_fast:
                 self._committer.execute_all(self._cancellations.pending_to_cancel())

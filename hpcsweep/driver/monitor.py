@@ -51,6 +51,8 @@ class JobMonitor:
         self._watches: dict[str, BatchWatch] = {}
         #: What the last successful poll showed of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
+        #: When that was; Unix time.
+        self.polled_at = 0.0
         self.blocked = BlockedTasks()
         #: Since when each running task has run, as far as this session knows.
         self._running_since: dict[TaskId, float] = {}
@@ -119,6 +121,9 @@ class JobMonitor:
         for (name, task), since in self._running_since.items():
             if (batch := self._state.live.get(name)) is None:
                 continue
+            if batch.reuse:
+                begun += [given.at for run in batch.begun if (given := batch.assigned[run]).task == task]
+                continue
             unfinished = [n for n, run in enumerate(batch.tasks[task]) if run in batch.unfinished]
             if unfinished:
                 lanes = self._settings.shape.lanes
@@ -150,7 +155,7 @@ class JobMonitor:
             events += self._note_endings(batch, self._results(batch, results, ended), now)
         if states is None:
             return events
-        self.states = states
+        self.states, self.polled_at = states, now
         self._running_since = {
             task: self._running_since.get(task, now - (state.seconds or 0.0))
             for task, state in states.items()

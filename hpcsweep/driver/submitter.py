@@ -281,6 +281,9 @@ class Submission:
     def hand_over(self) -> None:
         """Give runs to tasks that have begun; here each was submitted with its own."""
 
+    def dismiss(self) -> None:
+        """Have tasks leave that have no run: nothing will be given to them."""
+
     def run(self) -> None:
         """Start what there is to start; SubmitRefused if the cluster refused a batch: its runs wait."""
         per_task = self.sweep.settings.shape.runs

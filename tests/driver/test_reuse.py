@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunsAssigned,
+    SweepOutcome,
     TaskBegan,
     TaskLeft,
 )
@@ -100,6 +101,19 @@ def test_only_tasks_that_have_begun_are_given_runs() -> None:
     stage.look(told=started(1))
     assert stage.assign(0, 1, 2) == [RunsAssigned("b", 3.0, 1, (RunId(0, 0),))]
     assert stage.assigner.unstarted == 2
+
+
+def test_a_task_that_begins_between_two_polls_is_given_a_run_at_once_and_one_that_was_put_back_is_not() -> (
+    None
+):
+    stage = Stage()
+    stage.look(2.0, phases=[Phase.PENDING] * 3)
+    told = Observation(3.0, {}, None, announcements={"b": started(0)})
+    for event in stage.monitor.observe(told):
+        stage.state.apply(event)
+    assert [event.task for event in stage.assign(0)] == [0]
+    stage.look(8.0, phases=[Phase.PENDING] * 3)
+    assert stage.assign(1) == []
 
 
 def test_a_task_is_given_its_next_run_when_the_one_before_has_ended_and_each_is_numbered() -> None:
@@ -188,6 +202,26 @@ def test_a_batch_whose_tasks_all_ended_before_they_began_is_a_failure_and_an_idl
     for at in (3.0, 4.0 + GRACE_S):
         idle.look(at, phases=[Phase.COMPLETED], told=[(StartId(0, 0), TaskDeparture(0))])
     assert (idle.state.live, idle.state.failed_batches_in_a_row) == ({}, 0)
+
+
+def test_how_long_the_oldest_run_has_lasted_counts_from_its_assignment_and_not_from_its_task() -> None:
+    stage = Stage()
+    stage.look(told=started(0, 1))
+    stage.assign(0, at=500.0)
+    stage.assign(1, at=700.0)
+    stage.look(1000.0)
+    assert stage.monitor.longest_s(1000.0) == 500.0
+    stage.look(1001.0, results=[result(0, 0), result(1, 1)])
+    assert stage.monitor.longest_s(1001.0) == 0.0
+
+
+def test_a_sweep_that_pauses_gives_its_idle_tasks_back_at_once(tmp_path: Path) -> None:
+    """As where the first runs all fail alike; the tasks of this cluster never leave by themselves."""
+    root = tmp_path / "results"
+    cluster = FolderCluster(tmp_path / "controller", per_poll=3, objective=lambda config, resource: None)
+    driver = drive(root, cluster, idle_s=60.0, fail_fast=3)
+    assert driver.state.ended is not None
+    assert driver.state.ended.outcome is SweepOutcome.PAUSED
 
 
 def test_tasks_near_the_end_of_their_time_are_given_nothing_and_told_to_leave() -> None:

@@ -137,7 +137,7 @@ class FaultRun:
         driver: The last one; its sweep has ended.
         cluster: What it spoke to; `site` is behind it.
         abandoned: When each batch was that was.
-        given_up: When a run was taken for lost, by the batch in which it was.
+        given_up: When an attempt was taken for lost, by its batch and run.
     """
 
     def __init__(self, schedule: Schedule, folder: Path, oracle: Oracle, patch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ class FaultRun:
         self.cluster = KillableCluster(self.site, self.kills, self.faults)
         self.place = msgspec.structs.replace(place, cluster=self.cluster)
         self.abandoned: dict[str, float] = {}
-        self.given_up: dict[tuple[str, RunId], float] = {}
+        self.given_up: dict[tuple[str, RunId, int], float] = {}
         self.launches = 0
         #: Sessions that ended because a file operation failed.
         self.failures = 0
@@ -252,7 +252,7 @@ class FaultRun:
             if isinstance(event, BatchAbandoned):
                 self.abandoned[event.batch] = self.site.clock.time()
             if isinstance(event, RunInterrupted) and not event.requeued and event.interruption in _SILENT:
-                self.given_up[event.batch, event.run] = self.site.clock.time()
+                self.given_up[event.batch, event.run, event.attempt] = self.site.clock.time()
             if isinstance(event, RunFinished) or (isinstance(event, RunInterrupted) and not event.requeued):
                 assert event.trial not in self.oracle.training, f"is trained at this moment: {event}"
 

@@ -64,7 +64,7 @@ def no_result_is_lost(fault_run: FaultRun) -> None:
             run = state.trials[result.trial].runs[result.rung]
             if result.outcome is Outcome.COMPLETED and run.status is RunStatus.WAITING:
                 assert "budget" in state.ended.reason, f"{run.id} came to its end and waits"
-            when = fault_run.given_up.get((batch.name, run.id))
+            when = fault_run.given_up.get((batch.name, run.id, result.attempt))
             if when is not None and result.started is not None and result.outcome is not None:
                 late_s = when - result.started - result.seconds
                 assert late_s >= fault_run.site.grace_s, f"{run.id} was given up {late_s} s after its end"
