@@ -106,6 +106,7 @@ class FolderCluster(Cluster):
         self.array_tasks = array_tasks
         self.point = point
         self.polls = 0
+        self.reused: dict[str, bool] = {}
         self.most_running = 0
         self.throttled: list[tuple[str, int]] = []
         make_dirs(controller)
@@ -116,6 +117,7 @@ class FolderCluster(Cluster):
         self.point("before sbatch")
         make_dirs(self.controller / batch.name)
         self.point("after sbatch")
+        self.is_reused(batch)
         return f"job-{batch.name}"
 
     def find(self, name: str) -> str | None:
@@ -130,7 +132,7 @@ class FolderCluster(Cluster):
             started = 0
             for task in batch.open_tasks:
                 done = self.controller / batch.name / str(task)
-                if read_task(BatchLayout(batch.folder), task)[0].reuse is not None:
+                if self.is_reused(batch):
                     if not done.exists():
                         left -= self.go_on(batch, task, left)
                         started += 1
@@ -146,6 +148,11 @@ class FolderCluster(Cluster):
             running += started
         self.most_running = max(self.most_running, running)
         return states
+
+    def is_reused(self, batch: Batch | SubmittedBatch) -> bool:
+        if batch.name not in self.reused:
+            self.reused[batch.name] = read_task(BatchLayout(batch.folder), 0)[0].reuse is not None
+        return self.reused[batch.name]
 
     def go_on(self, batch: SubmittedBatch, task: int, most: int) -> int:
         """A task that keeps its GPUs begins, does up to so many runs or leaves; how many it did."""

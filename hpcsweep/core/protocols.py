@@ -27,7 +27,7 @@ class Searcher(Protocol):
 
     adaptive: bool
 
-    # A searcher that stands for another one has a method `pick(space)`: the other's name, and why.
+    # A searcher that stands for another one has a method `resolve(space)`: the other's name, and why.
 
     def ask(self, n: int, history: History, rng: Generator) -> list[Config]:
         """Propose `n` configurations in one call, a whole rung at a time.

@@ -54,8 +54,8 @@ def make_searcher(spec: SweepSpec, *, resolved: str = "") -> Searcher:
 
 def resolve_searcher(spec: SweepSpec, *, resolved: str = "") -> tuple[str, str]:
     """The searcher's name, and why it was chosen; no reason where the spec names it."""
-    pick = getattr(make_searcher(spec, resolved=resolved), "pick", None)
-    choice: tuple[str, str] = pick(spec.space) if pick else (spec.searcher.name, "")
+    resolve = getattr(make_searcher(spec, resolved=resolved), "resolve", None)
+    choice: tuple[str, str] = resolve(spec.space) if resolve else (spec.searcher.name, "")
     return choice
 
 
