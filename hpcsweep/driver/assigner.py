@@ -124,6 +124,7 @@ class Assigner:
             Assign(batch.name, StartId(given.task, given.restart), given.number, self._assignment(run))
             for batch in self._state.live.values()
             for run, given in batch.assigned.items()
+            if not self._state.trials[run.trial].stopped  # its worker is told to end it
         ]
 
     def _assignment(self, run: RunId) -> Assignment:

@@ -121,8 +121,10 @@ def new_announcements(
 
 
 def write_assignment(batch: BatchLayout, start: StartId, number: int, assignment: Assignment) -> None:
-    """Hand the `number`-th run to a start of a task; idempotent."""
+    """Hand the `number`-th run to a start of a task; idempotent. An earlier stop of the run is over."""
     make_dirs(batch.assignments)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(batch.stop(assignment.run.trial, assignment.run.rung))
     write_atomic(batch.assignment(*start, number), _encoder.encode(assignment))
 
 

@@ -201,6 +201,7 @@ class _Lanes:
         if taken is not None:
             n, assignment = taken
             self._time_s[n] = assignment.time_s
+            self._stopped.discard(RunId(assignment.run.trial, assignment.run.rung))
             self._waiting.append((n, assignment.run))
 
     def _check_early_end(self) -> None:

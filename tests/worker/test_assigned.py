@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpcsweep.core.events import Interruption, Outcome
+from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.store.assignments import (
     Assignment,
     StartId,
@@ -21,7 +21,7 @@ from hpcsweep.store.assignments import (
     request_leave,
     write_assignment,
 )
-from hpcsweep.store.batch import Reuse, read_result
+from hpcsweep.store.batch import Reuse, read_result, request_stop
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -149,6 +149,18 @@ def test_a_task_that_is_told_to_stop_leaves_before_its_run_has_ended(
     assert departure(bench).taken == 1
     assert read_result(bench.batch.result(0, 0, 0)).interrupted is Interruption.PREEMPTED
     assert not bench.batch.result(0, 0, 1).exists()
+
+
+def test_a_run_that_was_stopped_and_is_given_again_is_trained(
+    bench: Bench, begin: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    request_stop(bench.batch, RunId(0, 0))
+    worker = begin()
+    give(bench, 0, 0)
+    wait_for(ended(bench, 0))
+    assert read_result(bench.batch.result(0, 0, 0)).outcome is Outcome.COMPLETED
+    request_leave(bench.batch, START)
+    assert worker.wait(30) == 0
 
 
 def test_lanes_do_runs_beside_each_other(bench: Bench, begin: Callable[..., subprocess.Popen[bytes]]) -> None:
