@@ -171,12 +171,19 @@ class SweepState(SweepFacts):
         runs = {run for task in event.tasks for run in task}
         self.gpus = event.gpus
         self.simulated = self.simulated or event.cluster == SIMULATED
-        tasks = [list(task) for task in event.tasks]
         self.live[event.batch] = BatchState(
-            event.batch, event.at, tasks, event.gpus, event.throttle, event.cluster, runs, event.time_s
+            event.batch,
+            event.at,
+            [list(task) for task in event.tasks],
+            event.gpus,
+            event.throttle,
+            event.cluster,
+            runs,
+            event.time_s,
+            gpus_held=event.gpus_held,
+            reuse=event.reuse,
+            lanes=event.lanes,
         )
-        self.live[event.batch].gpus_held, self.live[event.batch].reuse = event.gpus_held, event.reuse
-        self.live[event.batch].lanes = event.lanes
         if event.gpus_held:
             self._note_gpus_held(event.gpus, event.gpus_held)
         for index, task in enumerate(event.tasks):

@@ -52,7 +52,6 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
             node=environ.get("HPCSWEEP_NODE") or socket.gethostname(),
             environ=environ,
             signals=signals,
-            ends=_number(environ, "HPCSWEEP_ENDS"),
             setup_failed=request.setup_failed and SetupFailure(*request.setup_failed),
         )
         if written and signals.first is None:

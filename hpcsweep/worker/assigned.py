@@ -43,7 +43,7 @@ class AssignedRuns:
         self._start = StartId(context.task, context.restart)
         self._idle_s = reuse.idle_s
         began = time.time()
-        self._ends = context.ends or (began + reuse.time_s if reuse.time_s else None)
+        self._ends = began + reuse.time_s if reuse.time_s else None
         self.taken = 0
         self.closed = False
         self._pause_s = _SHORTEST_S

@@ -45,14 +45,7 @@ _CR_MESSAGE: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
 _HEAD: Final = 4096
 #: Of the task and of its tick; not for training code.
 _TASK: Final = frozenset(
-    {
-        "HPCSWEEP_ENDS",
-        "HPCSWEEP_JOB",
-        "HPCSWEEP_NODE",
-        "HPCSWEEP_RESTART",
-        "HPCSWEEP_TASK",
-        "HPCSWEEP_TICK",
-    }
+    {"HPCSWEEP_JOB", "HPCSWEEP_NODE", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"}
 )
 
 
@@ -215,7 +208,6 @@ class TaskContext(msgspec.Struct, frozen=True):
     scratch: Path  # a private folder of this node
     environ: Mapping[str, str]
     modules: Path | None = None  # see `modules_folder`
-    ends: float | None = None  # when its time ends, as the cluster says; Unix time
 
 
 def run_environment(

@@ -72,7 +72,6 @@ def run_task(
     node: str,
     environ: Mapping[str, str],
     signals: Signals,
-    ends: float | None = None,
     setup_failed: SetupFailure | None = None,
 ) -> bool:
     """Run what the manifest says, or what the driver assigns; True if every result is on disk.
@@ -98,7 +97,6 @@ def run_task(
             scratch=scratch,
             environ=environ,
             modules=modules_folder(scratch / "python"),
-            ends=ends,
         )
         if setup_failed is not None and header.reuse is not None:
             raise FolderError(setup_failed.message(batch.log(task)))

@@ -57,7 +57,7 @@ class ReusedTask(Task):
         job = f"{self._shared.job}_{self.index}"
         ends = self._ends if math.isfinite(self._ends) else None
         write_plainly(self._shared.files, self._id, TaskStart(job, self._name, self.began, ends))
-        self._rest()
+        self._go_on()
         return True
 
     @property
@@ -98,13 +98,8 @@ class ReusedTask(Task):
         self._run_ended(n)
         return True
 
-    def _run_ended(self, n: int) -> None:
-        del self._going[n]
-        if n in self._writers:
-            self._writers.pop(n).close()
-        self._rest()
-
-    def _rest(self) -> None:
+    def _go_on(self) -> None:
+        """Wait for a run, for a while."""
         now = self._idle_since = self._shared.clock.time()
         expire = functools.partial(self._expire, self.restart, now)
         self._shared.clock.at(now + self._idle_s, expire)

@@ -147,6 +147,10 @@ class Task:
         del self._going[n]
         if n in self._writers:
             self._writers.pop(n).close()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """A run has ended: the next one begins, or the task leaves."""
         self._begin_next()
         if not self._going:
             self._leave()
