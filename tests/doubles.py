@@ -24,8 +24,7 @@ from hpcsweep.store.assignments import (
     StartId,
     TaskDeparture,
     TaskStart,
-    announce_departure,
-    announce_start,
+    announce,
     list_inbox,
     read_assignment,
 )
@@ -159,7 +158,7 @@ class FolderCluster(Cluster):
         files, start = BatchLayout(batch.folder), StartId(task, 0)
         taken = self.controller / batch.name / f"{task} taken"
         if not taken.exists():
-            announce_start(files, start, TaskStart(f"job_{task}", at=1_000_000.0))
+            announce(files, start, TaskStart(f"job_{task}", at=1_000_000.0))
             taken.touch()
             return 0
         before = number = taken.stat().st_size
@@ -170,7 +169,7 @@ class FolderCluster(Cluster):
             number += 1
             taken.write_bytes(b"." * number)
         if inbox.leave and number not in inbox.numbers:
-            announce_departure(files, start, TaskDeparture(number))
+            announce(files, start, TaskDeparture(number))
             (self.controller / batch.name / str(task)).touch()
         return number - before
 

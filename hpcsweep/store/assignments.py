@@ -80,26 +80,17 @@ _MESSAGE_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.(start|left)\.json")
 _ASSIGNMENT_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.(?:([0-9]+)\.json|leave)")
 
 
-def announce_start(batch: BatchLayout, start: StartId, message: TaskStart) -> None:
-    """Tell the driver that a task takes runs; complete and durable."""
-    _announce(batch, start, "start", message)
-
-
-def announce_departure(batch: BatchLayout, start: StartId, message: TaskDeparture) -> None:
-    """Tell the driver that a task takes no more runs; complete and durable."""
-    _announce(batch, start, "left", message)
-
-
-def _announce(batch: BatchLayout, start: StartId, kind: str, message: TaskStart | TaskDeparture) -> None:
-    make_dirs(batch.tasks)
-    write_atomic(batch.tasks / f"{start.task}.{start.restart}.{kind}.json", _encoder.encode(message))
-
-
-def write_plainly(batch: BatchLayout, start: StartId, message: TaskStart | TaskDeparture) -> None:
-    """Announce it without making it durable: nothing of a simulation need survive a power cut."""
+def announce(
+    batch: BatchLayout, start: StartId, message: TaskStart | TaskDeparture, *, durable: bool = True
+) -> None:
+    """Tell the driver that a task takes runs, or no more; a simulation need not survive a power cut."""
     kind = "start" if isinstance(message, TaskStart) else "left"
+    path, data = batch.tasks / f"{start.task}.{start.restart}.{kind}.json", _encoder.encode(message)
     make_dirs(batch.tasks)
-    (batch.tasks / f"{start.task}.{start.restart}.{kind}.json").write_bytes(_encoder.encode(message))
+    if durable:
+        write_atomic(path, data)
+    else:
+        path.write_bytes(data)
 
 
 def new_announcements(

@@ -14,8 +14,7 @@ from hpcsweep.store.assignments import (
     StartId,
     TaskDeparture,
     TaskStart,
-    announce_departure,
-    announce_start,
+    announce,
     list_inbox,
     read_assignment,
 )
@@ -48,9 +47,7 @@ class AssignedRuns:
         self.closed = False
         self._pause_s = _SHORTEST_S
         self.look_at = self._idle_since = time.monotonic()
-        announce_start(
-            self._batch, self._start, TaskStart(context.job, context.node, at=began, ends=self._ends)
-        )
+        announce(self._batch, self._start, TaskStart(context.job, context.node, at=began, ends=self._ends))
 
     def take(self, *, idle: bool) -> tuple[int, Assignment] | None:
         """The next assignment with its number, if there is one yet.
@@ -90,7 +87,7 @@ class AssignedRuns:
         self.closed = True
         departure = TaskDeparture(self.taken, reason, at=time.time())
         try:
-            announce_departure(self._batch, self._start, departure)
+            announce(self._batch, self._start, departure)
         except OSError as error:  # the driver sees the task gone all the same, only later
             print(f"hpcsweep: its departure cannot be written: {error}", file=sys.stderr, flush=True)
         print(f"hpcsweep: takes no more runs after {self.taken}: {reason}", flush=True)

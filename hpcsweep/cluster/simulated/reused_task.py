@@ -10,7 +10,7 @@ import msgspec
 
 from hpcsweep.cluster.simulated.task import ArrayContext, Task, Training
 from hpcsweep.core.events import Interruption
-from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, read_assignment, write_plainly
+from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, announce, read_assignment
 from hpcsweep.store.batch import Reuse
 
 
@@ -56,7 +56,7 @@ class ReusedTask(Task):
             return False
         job = f"{self._shared.job}_{self.index}"
         ends = self._ends if math.isfinite(self._ends) else None
-        write_plainly(self._shared.files, self._id, TaskStart(job, self._name, self.began, ends))
+        announce(self._shared.files, self._id, TaskStart(job, self._name, self.began, ends), durable=False)
         self._go_on()
         return True
 
@@ -117,7 +117,7 @@ class ReusedTask(Task):
 
     def _tell_departure(self) -> None:
         departure = TaskDeparture(len(self.runs), at=self._shared.clock.time())
-        write_plainly(self._shared.files, self._id, departure)
+        announce(self._shared.files, self._id, departure, durable=False)
 
     def interrupt(self) -> None:
         if not self._shared.files.root.exists():
