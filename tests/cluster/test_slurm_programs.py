@@ -372,6 +372,22 @@ def test_task_that_another_user_id_cancelled_is_told_apart(
     }
 
 
+def test_who_cancelled_is_asked_at_once_however_short_ago_the_database_was_asked(
+    cluster: SlurmCluster, programs: Programs, batch: Batch
+) -> None:
+    programs.rows(account("70_0", "COMPLETED"), account("70_1", "RUNNING"), program="sacct")
+    programs.rows(row("1", "RUNNING"))
+    watched = [live(batch, open_tasks=(0, 1))]
+    assert cluster.poll(watched) is not None
+    programs.rows(account("70_1", f"CANCELLED by {os.getuid() + 1}"), program="sacct")
+    programs.rows(row("1", "CANCELLED"))
+    for _ in range(3):
+        shown = cluster.poll(watched)
+        assert shown is not None
+        assert shown[TaskId("s-1", 1)].foreign
+    assert len(programs.calls("sacct")) == 2
+
+
 def test_pending_task_that_cannot_start_says_why_and_a_running_one_does_not(
     cluster: SlurmCluster, programs: Programs, batch: Batch
 ) -> None:

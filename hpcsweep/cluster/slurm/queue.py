@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 #: The database is asked for so long back at most: job ids are used again after years.
 SACCT_SINCE: Final = "now-90days"
 SACCT_S: Final = 30.0
-#: Not more often than that, whatever is missing.
+#: Not more often than that for tasks that are not shown any more.
 SACCT_EVERY_S: Final = 30.0
 #: After a failure: there may be no database at all, or it may be down for a while.
 MUTE_S: Final = 600.0
@@ -74,10 +74,11 @@ class SlurmQueue:
         self.shown: dict[str, dict[str, str]] = {}
         #: Ids that the last poll showed for jobs that are none of our batches.
         self._foreign: set[str] = set()
-        self._next_sacct = 0.0
-        self._mute_until = 0.0
+        self._next_sacct = self._mute_until = 0.0
         self._counted = (0, -COUNTED_S)
         self._ended: dict[TaskId, TaskState] = {}
+        #: Those that squeue shows as cancelled: sacct was asked by whom.
+        self._cancelled: set[TaskId] = set()
         self._no_show_until = 0.0
         #: By job that squeue did not show: when the controller is asked again, and what it says.
         self._asked: dict[str, tuple[float, list[Row]]] = {}
@@ -140,8 +141,7 @@ class SlurmQueue:
         known = [self.identity(batch) for batch in live]
         best: dict[TaskId, tuple[tuple[bool, bool, int], TaskState]] = {}
         without_index: dict[str, TaskState] = {}
-        self.shown = {}
-        self._foreign = set()
+        self.shown, self._foreign = {}, set()
         for row in rows:
             name = owner(row, known)
             if name is None or row.task >= batches[name].tasks:
@@ -187,19 +187,19 @@ class SlurmQueue:
     ) -> dict[TaskId, TaskState]:
         """How open tasks ended that squeue shows no more; at most one sacct, never an active state.
 
-        Also of those that were cancelled: squeue does not say by whom.
+        Also of those that were cancelled: squeue does not say by whom, so that is asked at once.
         """
         batches = {batch.name: batch for batch in live}
-        known = [self.identity(batch) for batch in live]
         open_tasks = (TaskId(batch.name, task) for batch in live for task in batch.open_tasks)
         gone = {task for task in open_tasks if task not in shown or shown[task].phase is Phase.CANCELLED}
         self._ended = {task: state for task, state in self._ended.items() if task in gone}
         asked = sorted({batches[task.batch].job for task in gone - self._ended.keys()})
-        if asked and time.monotonic() >= self._next_sacct:
+        before, self._cancelled = self._cancelled, gone & shown.keys()
+        if asked and (time.monotonic() >= self._next_sacct or self._cancelled - before):
             self._next_sacct = time.monotonic() + SACCT_EVERY_S
+            known = [self.identity(batch) for batch in live]
             for row in self._sacct(f"--jobs={','.join(asked)}"):
-                name = owner(row, known)
-                if name is None:
+                if (name := owner(row, known)) is None:
                     continue
                 task, state = TaskId(name, row.task), self._state(row, batches[name])
                 # It may lag, and tell of an earlier start.
