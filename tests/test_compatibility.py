@@ -126,7 +126,8 @@ def test_an_earlier_folder_gives_the_tables_that_its_version_gave(tmp_path: Path
         (root / "expected" / "status.json").read_text().replace(str(ROOT / root.name), str(root))
     )
     status["excluded"] = [node for node in status["excluded"] if node["until"] > time.time()]
-    assert json.loads(reading(root, "status", "results", "--json")) == status
+    shown = json.loads(reading(root, "status", "results", "--json"))
+    assert {key: shown[key] for key in status} == status, "later versions only add keys"
     best = json.loads((root / "expected" / "best.json").read_text())
     assert json.loads(reading(root, "best", "results", "--json")) == best
     reading(root, "report", "results")

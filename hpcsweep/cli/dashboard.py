@@ -28,10 +28,13 @@ from hpcsweep.views.format import (
     location,
     number,
     runs_text,
+    tasks_text,
+    waits_text,
     warning_lines,
 )
 from hpcsweep.views.progress import RungCount, run_counts
 from hpcsweep.views.snapshot import RunningRun, StatusSnapshot
+from hpcsweep.views.tasks import Activity, LiveTask, activity_counts, queue_waits
 
 #: Columns of what stands before each line.
 LABEL: Final = 12
@@ -175,7 +178,10 @@ def _summary(view: StatusSnapshot, plan: Plan | None, width: int, glyphs: Glyphs
         lines += [Text(" " * LABEL + line) for line in wrapped]
     unread = sum(view.ended.values())
     lines.append(labelled("runs", runs_text(run_counts(state, running=len(view.running), unread=unread))))
+    waits = queue_waits(state)
     texts = {
+        "tasks": tasks_text(activity_counts(view.tasks)),
+        "queue waits": waits_text(waits) if waits else "",
         "recent pace": format_throughput(progress, now=view.at),
         "end": format_eta(plan, progress, now=view.at),
     }
@@ -217,7 +223,9 @@ def _running_line(shown: RunningRun) -> Text:
 
 
 def _pending(view: StatusSnapshot) -> list[Text]:
-    lines = [
+    free = [task for task in view.tasks if not task.runs and task.activity is not Activity.PENDING]
+    lines = [labelled(task.activity.value, _task(task, view.at)) for task in free]
+    lines += [
         labelled("pending", plural(tasks, "task") + (f": {reason}" if reason else ""))
         for reason, tasks in sorted(view.pending.items(), key=lambda item: (-item[1], item[0]))
     ]
@@ -226,6 +234,12 @@ def _pending(view: StatusSnapshot) -> list[Text]:
         lines.append(labelled("ended", f"{plural(runs, 'run')}{how}, not processed yet"))
     waiting = view.progress.state.counts[RunStatus.WAITING]
     return [*lines, labelled("waiting", f"{plural(waiting, 'run')}, not submitted yet")] if waiting else lines
+
+
+def _task(task: LiveTask, now: float) -> str:
+    """A task without a run: which it is, and since when."""
+    where = location(task.node, task.job, round(max(0.0, now - task.since)))
+    return f"task {task.id.task}{where}"
 
 
 def _failures(view: StatusSnapshot) -> list[Text]:

@@ -27,9 +27,11 @@ from hpcsweep.views.format import (
     cost,
     duration,
     runs_text,
+    tasks_text,
     warning_lines,
 )
 from hpcsweep.views.progress import RungCount, RungCounts, SweepProgress, journal_counts
+from hpcsweep.views.tasks import activity_counts, live_tasks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -134,6 +136,8 @@ class LiveDisplay(Progress):
             table.add_row(str(bracket), bracket_text(counts))
         phases = driver.phases
         under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
+        tasks = activity_counts(live_tasks(state, now=time.time(), shown=driver.monitor.states))
+        under_way = f"tasks: {tasks_text(tasks)}" if any(tasks.values()) else under_way
         lines: list[RenderableType] = [
             table,
             Text(f"{plural(state.counts[RunStatus.COMPLETED], 'run')} completed, {under_way}, {cost(state)}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.folder import SIMULATION, ResultsFolder, best_of, beyond_budget, changes, read_provenance
 from hpcsweep.views.format import (
+    MOST_LISTED,
     attempt_text,
     best_text,
     bracket_text,
@@ -34,9 +36,13 @@ from hpcsweep.views.format import (
     mean_text,
     number,
     runs_text,
+    task_text,
+    tasks_text,
+    waits_text,
     warning_lines,
 )
 from hpcsweep.views.health import Liveness, clusters_to_ask, liveness
+from hpcsweep.views.tasks import Activity
 
 if TYPE_CHECKING:
     from hpcsweep.rerun import RerunPlan
@@ -76,6 +82,10 @@ def status(path: Path, *, json: bool) -> None:
             _echo(f"clock: {clock_text(node, seconds)}; start times in tables are by its clock")
         for bracket, rungs in progress.rungs.brackets().items():
             _echo(f"bracket {bracket}: {bracket_text(rungs)}")
+        for line in _tasks(summary["tasks"], now=folder.progress.now if state.simulated else now):
+            _echo(line)
+        if summary["queue_waits"]:
+            _echo(f"queue waits: {waits_text(summary['queue_waits'])}")
         if summary["enqueued"]:
             _echo(f"enqueued: {_enqueued(folder, summary['enqueued'])}")
         runs = runs_text(summary["runs"], summary["failed_by"])
@@ -102,6 +112,18 @@ def status(path: Path, *, json: bool) -> None:
 def _echo(text: str) -> None:
     """Print a line; the terminal does not obey what it holds of configurations and logs."""
     typer.echo(sanitize(text))
+
+
+def _tasks(tasks: dict[str, Any] | None, *, now: float) -> Iterator[str]:
+    """How many tasks do what, and what the first few that have begun are at."""
+    if tasks is None:
+        return
+    yield f"tasks: {tasks_text(tasks) or 'none'}"
+    begun = [task for task in tasks["each"] if task["state"] != Activity.PENDING.value]
+    for task in begun[:MOST_LISTED]:
+        yield f"  {task_text(task, now=now)}"
+    if len(begun) > MOST_LISTED:
+        yield f"  and {len(begun) - MOST_LISTED:,} more"
 
 
 def _enqueued(folder: ResultsFolder, count: int) -> str:

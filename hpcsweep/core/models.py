@@ -163,6 +163,7 @@ class StartedTask(NamedTuple):
         began: When it was noticed. `started`: when it began by its own clock, and `ends`: when its time
             limit ends.
         left: What it told when it left; None while it takes runs.
+        job: As the cluster names the task.
     """
 
     restart: int
@@ -171,6 +172,7 @@ class StartedTask(NamedTuple):
     ends: float | None
     node: str
     left: TaskLeft | None = None
+    job: str = ""
 
 
 class BatchState(msgspec.Struct):

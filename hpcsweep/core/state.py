@@ -198,10 +198,11 @@ class SweepState(SweepFacts):
         self._move(run, RunStatus.SUBMITTED)
 
     def _task_began(self, event: TaskBegan) -> None:
-        start = StartedTask(event.restart, event.at, event.started, event.ends, event.node)
+        start = StartedTask(event.restart, event.at, event.started, event.ends, event.node, job=event.job)
         self.live[event.batch].starts[event.task] = start
-        wait_s = event.at - self.live[event.batch].planned_at
-        self.queue_waits = [*self.queue_waits[1 - RECENT_WAITS :], wait_s]
+        if not event.restart:  # since when one that is started again has waited is not known
+            wait_s = event.at - self.live[event.batch].planned_at
+            self.queue_waits = [*self.queue_waits[1 - RECENT_WAITS :], wait_s]
 
     def _task_left(self, event: TaskLeft) -> None:
         starts = self.live[event.batch].starts

@@ -45,6 +45,7 @@ from hpcsweep.views.health import (
     interruption_counts,
 )
 from hpcsweep.views.progress import SweepProgress, run_counts
+from hpcsweep.views.tasks import activity_counts, live_tasks, queue_waits, task_record
 
 #: Names of a task's files: the task comes first.
 _LOG: Final = re.compile(r"([0-9]+)(?:\.[0-9]+)?\.log")
@@ -140,6 +141,16 @@ class ResultsFolder:
             "removed_bytes": self.state.checkpoint_bytes_removed,
         }
 
+    def tasks(self, *, now: float) -> dict[str, Any] | None:
+        """What tasks do that keep their GPUs, counted and each; None where no live batch has any."""
+        state = self.state
+        if not any(batch.reuse for batch in state.live.values()):
+            return None
+        tasks = live_tasks(state, now=self.progress.now if state.simulated else now)
+        return activity_counts(tasks) | {
+            "each": [task_record(task, self.layout, state.metric) for task in tasks]
+        }
+
     def status(self, *, now: float) -> dict[str, Any]:
         """The summary that `status --json` prints."""
         state, progress, driver = self.state, self.progress, self.driver
@@ -163,6 +174,8 @@ class ResultsFolder:
             "trials": len(state.trials),
             "enqueued": count_enqueued(self.layout, state),
             "runs": self.run_counts(),
+            "tasks": self.tasks(now=now),
+            "queue_waits": queue_waits(state),
             "failed_by": failure_counts(state),
             "checkpoints": self.checkpoints(),
             "best": best_of(state),

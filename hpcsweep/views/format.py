@@ -20,6 +20,7 @@ from hpcsweep.views.health import (
     trials_from_scratch,
 )
 from hpcsweep.views.progress import RungCount, uses_gpus
+from hpcsweep.views.tasks import Activity
 
 #: So many items of a list are named.
 MOST_LISTED: Final = 10
@@ -195,6 +196,33 @@ def driver_text(state: SweepState, driver: ProcessId | None, liveness: Liveness 
     ticks = [batch.tick_job for batch in state.live.values() if batch.tick_job]
     jobs = f", then tick jobs {', '.join(ticks)}" if ticks else ""
     return f"its jobs on {state.detached.cluster}: tasks as they finish{jobs}"
+
+
+def tasks_text(counts: Mapping[str, int]) -> str:
+    """For example `30 running, 2 idle, 1 pending`; empty without tasks."""
+    return ", ".join(
+        f"{counts[activity.value]:,} {activity.value}"
+        for activity in (Activity.RUNNING, Activity.IDLE, Activity.LEAVING, Activity.PENDING)
+        if counts[activity.value]
+    )
+
+
+def task_text(task: Mapping[str, Any], *, now: float) -> str:
+    """For example `11_3 on n1: trial 5 rung 1, step 4/9, for 2.5 min`, `11_4 on n2: idle for 12 s`."""
+    runs = " and ".join(
+        f"trial {run['trial']} rung {run['rung']}, "
+        + ("no report yet" if run["step"] is None else f"step {run['step']}/{run['resource']}")
+        for run in task["runs"]
+    )
+    where = (task["job"] or f"task {task['task']}") + (f" on {task['node']}" if task["node"] else "")
+    since = duration(round(max(0.0, now - task["since"])))
+    return f"{where}: {runs}, for {since}" if runs else f"{where}: {task['state']} for {since}"
+
+
+def waits_text(waits: Mapping[str, float]) -> str:
+    """For example `31 min in the median, 12 min the last (34 tasks)`."""
+    median, last = duration(waits["median"]), duration(waits["last"])
+    return f"{median} in the median, {last} the last ({plural(int(waits['tasks']), 'task')})"
 
 
 def location(node: str, job: str, seconds: float = 0.0) -> str:

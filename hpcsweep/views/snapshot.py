@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.models import BatchState, Run
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
-from hpcsweep.store.files import open_regular
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.journal.tail import JournalTail
-from hpcsweep.store.layout import Layout, Skipped, TrialLayout
+from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
-from hpcsweep.store.run_files import Report, metrics_files, parse_reports
 from hpcsweep.views.folder import missing_folder
 from hpcsweep.views.health import Liveness
 from hpcsweep.views.progress import SweepProgress
-
-#: Bytes at the end of a metrics file in which its newest report is sought.
-_TAIL_BYTES: Final = 1 << 14
+from hpcsweep.views.tasks import Activity, LiveTask, live_tasks, newest_report
 
 #: What the queue shows of these batches, by one query; raises ClusterUnavailable.
 Queue = Callable[[Sequence[BatchState]], Mapping[TaskId, TaskState]]
@@ -39,7 +35,7 @@ class RunningRun(NamedTuple):
     step: int | None
     value: float | None
     node: str
-    seconds: float | None  # since its task began
+    seconds: float | None  # since its task began, or was given it
 
 
 class StatusSnapshot(NamedTuple):
@@ -47,6 +43,7 @@ class StatusSnapshot(NamedTuple):
 
     Attributes:
         pending: Number of tasks in the queue by reason, in the queue's words; empty where unknown.
+        tasks: Those that keep their GPUs.
         ended: Number of runs that no driver knows to have ended, by the queue; empty where there is a result.
     """
 
@@ -56,6 +53,7 @@ class StatusSnapshot(NamedTuple):
     running: tuple[Run, ...]  # those of high rungs first
     shown: tuple[RunningRun, ...]  # the first few of them
     pending: Mapping[str, int]
+    tasks: Sequence[LiveTask]
     ended: Mapping[str, int]
     problem: str  # why the queue or the folder could not be read this time; empty if it could
     liveness: Liveness | None = None  # where the queue had to be asked for that
@@ -91,17 +89,22 @@ class StatusPoller:
             self._queued = self._queue(queued) if queued else {}
         except ClusterUnavailable as error:  # no information is no change
             problem = problem or str(error)
+        reused = live_tasks(self._progress.state, now=now, shown=self._queued)
         tasks = _LiveTasks(self._progress, self.layout, self._queued)
+        tasks.add_reused(reused)
         for batch in live:
-            tasks.add(batch)
+            if not batch.reuse:
+                tasks.add(batch)
         running = sorted(tasks.running, key=lambda run: (-run.resource, run.trial))
+        at_work = {run.id: task for task in reused for run in task.runs}
         return StatusSnapshot(
             at=now,
             progress=self._progress,
             driver=self._journal.driver,
             running=tuple(running),
-            shown=tuple(self._newest_report(run) for run in running[:shown]),
+            shown=tuple(self._newest_report(run, at_work.get(run.id), now) for run in running[:shown]),
             pending=tasks.pending,
+            tasks=reused,
             ended=tasks.ended,
             problem=problem,
         )
@@ -124,10 +127,12 @@ class StatusPoller:
             self._progress.apply(event)
         return ""
 
-    def _newest_report(self, run: Run) -> RunningRun:
+    def _newest_report(self, run: Run, at_work: LiveTask | None, now: float) -> RunningRun:
         task = self._queued.get(TaskId(run.batch, run.task))
         layout, metric = self.layout.trial(run.trial), self._progress.state.metric
         step, value = newest_report(layout, run.rung, metric) or (None, None)
+        if at_work is not None:
+            return RunningRun(run, step, value, at_work.node, max(0.0, now - at_work.since))
         return RunningRun(run, step, value, task.node if task else "", task.seconds if task else None)
 
 
@@ -143,10 +148,7 @@ class _LiveTasks:
         self.ended: Counter[str] = Counter()
 
     def add(self, batch: BatchState) -> None:
-        """Sort the runs of a batch that have no ending yet."""
-        if batch.reuse:
-            self._add_reused(batch)
-            return
+        """Sort the runs of a batch that have no ending yet; each task has its own."""
         files = self._layout.batch(batch.name)
         begun = {numbers[0] for numbers in _leading_numbers(files.logs) if numbers}
         # Task, restart and index in its task of each run that has a result.
@@ -173,13 +175,12 @@ class _LiveTasks:
                     self.ended["" if has_result else state.phase.value] += 1
         self.pending.update(waiting.values())
 
-    def _add_reused(self, batch: BatchState) -> None:
-        """Of tasks that keep their GPUs: what they are at, and those that have not begun."""
-        self.running += [self._progress.state.run(run) for run in batch.begun]
-        for task in range(len(batch.tasks)):
-            state = self._queued.get(TaskId(batch.name, task))
-            if task not in batch.starts and (state is None or state.phase.active):
-                self.pending["" if state is None else state.reason] += 1
+    def add_reused(self, tasks: Iterable[LiveTask]) -> None:
+        """Of tasks that keep their GPUs: the runs that they are at, and those that have not begun."""
+        for task in tasks:
+            self.running += task.runs
+            if task.activity is Activity.PENDING:
+                self.pending[task.reason] += 1
 
 
 def _restart(run: Run) -> int:
@@ -196,24 +197,3 @@ def _leading_numbers(folder: Path) -> list[tuple[int, ...]]:
         return []
     parts = (name.split(".")[:-1] for name in names)
     return [tuple(int(part) for part in each if part.isdecimal()) for each in parts]
-
-
-def newest_report(trial: TrialLayout, rung: int, metric: str) -> tuple[int, float | None] | None:
-    """Step of a run's newest report, and the newest value of the metric; None without any report."""
-    newest: int | None = None
-    for file in reversed([file for file in metrics_files(trial, Skipped()) if file.rung == rung]):
-        for report in reversed(_last_reports(file.path)):
-            newest = report.step if newest is None else newest
-            if metric in report.metrics:
-                return newest, report.metrics[metric]
-    return None if newest is None else (newest, None)
-
-
-def _last_reports(path: Path) -> list[Report]:
-    """The last whole lines of a metrics file, in order; none where it is gone."""
-    try:
-        with open(open_regular(path), "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return list(parse_reports(file.read()))
-    except OSError:
-        return []

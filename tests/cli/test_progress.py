@@ -56,7 +56,12 @@ class Played:
         for event in events:
             self.state.apply(event)
             self.show.event(event)
-        driver: Any = SimpleNamespace(state=self.state, phases=Counter(), skipped_files=self.skipped_files)
+        driver: Any = SimpleNamespace(
+            state=self.state,
+            phases=Counter(),
+            monitor=SimpleNamespace(states={}),
+            skipped_files=self.skipped_files,
+        )
         self.show.tick(driver)
 
 

@@ -39,6 +39,8 @@ from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout
+from hpcsweep.store.run_files import MetricsWriter
+from tests.views.test_tasks import BUSY, began, events
 
 #: What the queue shows where a test says nothing else: the live array of `TROUBLED`, and its tick job.
 ALIVE = [("13", "b", "RUNNING", "", "N/A", "/w"), ("14", "b-tick", "PENDING", "Dependency", "N/A", "/w")]
@@ -172,6 +174,8 @@ def test_status_json_of_a_blocked_sweep(tmp_path: Path, capsys: pytest.CaptureFi
         "trials": 9,
         "enqueued": 0,
         "runs": {"waiting": 4, "pending": 2, "running": 0, "completed": 1, "failed": 2, "stopped": 0},
+        "tasks": None,
+        "queue_waits": None,
         "failed_by": {"out_of_memory": 1, "crashed": 1},
         "checkpoints": {"trials": 0, "files": 0, "bytes": 0, "removed_trials": 0, "removed_bytes": 0},
         "best": {"trial": 0, "value": 0.5, "resource": 3, "config": {"x": 0.0}},
@@ -284,6 +288,76 @@ def test_escapes_and_line_breaks_in_what_others_wrote_do_not_reach_the_terminal(
     events = [*BEGUN, RunFinished(1, 0, Outcome.FAILED, batch="a", task=1, node=words, message=words)]
     shown = "?[2J[bold] new ?31m"
     assert told(written(tmp_path / "s", events), capsys)[-2] == f"crashed: trial 1 rung 0 on {shown}: {shown}"
+
+
+# --------------------------------------------------------------------------- tasks that keep their GPUs
+
+
+@pytest.fixture
+def at_1100(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcsweep.cli.status.time.time", lambda: 1100.0)
+
+
+@pytest.mark.usefixtures("at_1100")
+def test_status_shows_what_each_task_is_at_and_how_long_the_queue_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(tmp_path / "s", BUSY)
+    writer = MetricsWriter(Layout(folder).trial(1).metrics(0, 0, 0))
+    writer.write(2, {"loss": 0.7})
+    writer.close()
+    lines = told(folder, capsys)
+    assert lines[lines.index("bracket 0: 3/9x3") + 1 : -2] == [
+        "tasks: 1 running, 1 idle, 1 leaving, 2 pending",
+        "  70_1 on n1: idle for 36 s",
+        "  70_2 on n2: leaving for 40 s",
+        "  70_0 on n0: trial 1 rung 0, step 2/3, for 57 s",
+        "queue waits: 11.5 s in the median, 13 s the last (4 tasks)",
+        "9 trials; 3 runs completed, 1 running, 5 waiting; 0 GPU-hours",
+        "best: loss 0.5 (trial 0 at step 3)",
+        "      x=0.5",
+    ]
+
+
+@pytest.mark.usefixtures("at_1100")
+def test_status_json_of_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status(written(tmp_path / "s", BUSY), json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["queue_waits"] == {"tasks": 4, "median": 11.5, "last": 13.0}
+    tasks = shown["tasks"]
+    each = tasks.pop("each")
+    assert tasks == {"running": 1, "idle": 1, "leaving": 1, "pending": 2}
+    assert [task["task"] for task in each] == [1, 2, 0, 4, 5]
+    assert each[2:4] == [
+        {
+            "batch": "a",
+            "task": 0,
+            "job": "70_0",
+            "node": "n0",
+            "state": "running",
+            "since": 1043.0,
+            "runs": [{"trial": 1, "rung": 0, "resource": 3, "step": None}],
+        },
+        {"batch": "a", "task": 4, "job": "", "node": "", "state": "pending", "since": 1000.0, "runs": []},
+    ]
+
+
+@pytest.mark.usefixtures("at_1100")
+def test_of_a_thousand_tasks_the_first_few_are_listed_and_all_are_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle = [began(task, 1000.0 + task / 100) for task in range(1000)]
+    folder = written(tmp_path / "s", events(*idle, tasks=1000))
+    lines = told(folder, capsys)
+    first = lines.index("tasks: 1,000 idle")
+    assert lines[first + 1] == "  70_0 on n0: idle for 100 s"
+    assert lines[first + 10 : first + 13] == [
+        "  70_9 on n9: idle for 100 s",
+        "  and 990 more",
+        "queue waits: 9.5 s in the median, 10 s the last (100 tasks)",
+    ]
+    status(folder, json=True)
+    assert len(json.loads(capsys.readouterr().out)["tasks"]["each"]) == 1000
 
 
 # --------------------------------------------------------------------------- who drives it

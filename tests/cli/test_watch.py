@@ -55,6 +55,7 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.views.progress import SweepProgress
 from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
 from tests.cluster.programs import Programs, row
+from tests.views.test_tasks import BUSY
 
 #: 1970-01-01 01:00 in UTC.
 START = 3600.0
@@ -203,6 +204,37 @@ crashed: trial 4 rung 0: odd
 preempted: trial 10 rung 0 on n2: preempted
 """.splitlines()
     )
+
+
+def test_tasks_that_keep_their_gpus_are_counted_and_idle_ones_named(tmp_path: Path) -> None:
+    journal = Journal.open(Layout(tmp_path / "s"))
+    journal.commit(BUSY)
+    journal.release()
+    queue = {TaskId("a", 3): TaskState(Phase.PENDING, "BeginTime")}
+    view = StatusPoller(tmp_path / "s", lambda batches: queue).poll(now=1100.0, shown=20)
+    assert lines(view, None, 90, 30)[2:] == [
+        "best        loss 0.5 (trial 0 at step 3)",
+        "            x=0.5",
+        "runs        3 runs completed, 1 running, 5 waiting",
+        "tasks       1 running, 1 idle, 1 leaving, 3 pending",
+        "queue waits 11.5 s in the median, 13 s the last (4 tasks)",
+        "recent pace 54 runs/h",
+        "end         unknown: the folder's sweep.yaml cannot be read",
+        "cost        0 GPU-hours",
+        "",
+        "bracket 0   3 ███████████====··················· 3/9 1 running",
+        "",
+        "running     trial 1 rung 0: no report yet on n0 (57 s)",
+        "",
+        "idle        task 1 on n1 (job 70_1, 36 s)",
+        "leaving     task 2 on n2 (job 70_2, 40 s)",
+        "pending     2 tasks",
+        "pending     1 task: BeginTime",
+        "waiting     5 runs, not submitted yet",
+        "",
+        "interrupted 1 preempted",
+        "preempted: trial 4 rung 0:",
+    ]
 
 
 def test_a_small_terminal_shows_the_same_in_its_lines(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.views.folder import ResultsFolder
 from hpcsweep.views.progress import SweepProgress, Throughput
-from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot, newest_report
+from hpcsweep.views.snapshot import StatusPoller, StatusSnapshot
+from hpcsweep.views.tasks import newest_report
 
 STARTED = SweepStarted("cafe01", "lr", 1000.0, {"objective": {"metric": "loss", "mode": "min"}})
 
