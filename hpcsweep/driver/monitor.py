@@ -483,7 +483,7 @@ class JobMonitor:
             run.trial,
             run.rung,
             attempt=run.attempts - 1,
-            restart=next_restart(run),
+            restart=batch.assigned[run.id].restart if batch.reuse else next_restart(run),
             task=task,
             seconds=seconds,
             gpu_seconds=seconds * batch.gpus_of(task),

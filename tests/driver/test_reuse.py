@@ -66,11 +66,16 @@ class Stage:
         at: float = 2.0,
         *,
         phases: Sequence[Phase | None] = (Phase.RUNNING,) * 3,
+        seconds: float | None = None,
         results: Sequence[Result] = (),
         told: Sequence[tuple[StartId, TaskStart | TaskDeparture]] = (),
     ) -> list[AnyEvent]:
         """What follows from what is seen then; it is true from then on."""
-        tasks = {TaskId("b", n): TaskState(phase) for n, phase in enumerate(phases) if phase is not None}
+        tasks = {
+            TaskId("b", n): TaskState(phase, seconds=seconds)
+            for n, phase in enumerate(phases)
+            if phase is not None
+        }
         seen = Observation(at, {"b": results}, tasks, announcements={"b": told})
         found = self.monitor.observe(seen if self.state.live else Observation(at, {}, {}))
         for event in found:
@@ -177,6 +182,26 @@ def test_runs_of_a_task_that_is_gone_wait_again_and_a_result_in_time_counts(phas
     ends = [end for at in (40.0, 60.0) for end in stage.look(at, phases=[phase, phase])]
     assert [type(event) for event in ends] == [RunInterrupted, BatchClosed]
     assert list(stage.state.waiting) == [RunId(trial, 0) for trial in (2, 3, 4, 5, 1)]
+
+
+def test_a_requeued_task_costs_what_the_cluster_counts_though_its_last_run_left_no_result() -> None:
+    stage = Stage(tasks=1)
+    stage.look(10.0, phases=[Phase.RUNNING], seconds=8.0, told=started(0))
+    stage.assign(0, at=10.0)
+    first = result(0, 0, seconds=60.0, gpu_seconds=60.0)
+    stage.look(102.0, phases=[Phase.RUNNING], seconds=100.0, results=[first])
+    stage.look(110.0, phases=[Phase.PENDING], seconds=0.0)
+    stage.look(120.0, phases=[Phase.RUNNING], seconds=5.0, told=started(0, restart=1))
+    stage.assign(1, at=120.0)
+    again = msgspec.structs.replace(result(1, 0, seconds=30.0, gpu_seconds=30.0), restart=1)
+    stage.look(160.0, phases=[Phase.RUNNING], seconds=45.0, results=[again])
+    stage.assign(2, at=160.0)
+    assert stage.look(315.0, phases=[Phase.NODE_FAIL], seconds=200.0) == []
+    lost, closed = stage.look(316.0 + GRACE_S, phases=[Phase.NODE_FAIL], seconds=200.0)
+    assert isinstance(lost, RunInterrupted)
+    assert (lost.run, lost.restart, lost.gpu_seconds) == (RunId(2, 0), 1, 170.0)
+    assert closed == BatchClosed("b", 40.0, 40.0)
+    assert (stage.state.spent_s, stage.state.spent_gpu_s) == (300.0, 300.0)
 
 
 def test_a_run_that_reached_its_own_limit_goes_on_while_its_task_takes_others() -> None:

@@ -15,7 +15,15 @@ from typing import NamedTuple
 
 import pytest
 
-from hpcsweep.core.events import BatchAbandoned, Interruption, RunInterrupted, SweepEnded, SweepOutcome
+from hpcsweep.core.events import (
+    BatchAbandoned,
+    Interruption,
+    RunFinished,
+    RunInterrupted,
+    SweepEnded,
+    SweepOutcome,
+    TaskBegan,
+)
 from tests.compacted import batch_files
 
 from .fixture import ACCOUNT, AccountRow, PrivateSlurm
@@ -180,6 +188,26 @@ def test_cost_agrees_with_the_accounts_requeued_and_cancelled_starts_included(
     assert sorted(row.state for row in rows) == ["CANCELLED by 0", *["COMPLETED"] * 6, "REQUEUED"]
     assert why_interrupted(sweep) == {requeued: Interruption.PREEMPTED, cancelled: Interruption.CANCELLED}
     assert told_gpu_s(sweep) == pytest.approx(gpu_s(rows), rel=0.02)
+
+
+def test_cost_of_tasks_that_keep_their_gpus_agrees_with_the_accounts(
+    accounts: PrivateSlurm, tmp_path: Path
+) -> None:
+    keeps = ("cluster.reuse=true", "cluster.idle=10", "resources.gpus=2", "cluster.max_gpus=6")
+    with trials(accounts, tmp_path / "sweep", "budget.trials=12", *keeps, epochs=6) as sweep:
+        driver = sweep.launch()
+        requeued, cancelled, *_ = running(sweep, 3, driver=driver)
+        wait_until("two runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
+        accounts.run("scontrol", "requeue", requeued)
+        accounts.run("scancel", cancelled)
+        finish(driver)
+        rows = accounted(sweep)
+        assert {row.state for row in rows if row.task == requeued} == {"REQUEUED", "COMPLETED"}
+        assert [row.state for row in rows if row.task == cancelled] == ["CANCELLED by 0"]
+        assert list(sweep.runs["outcome"]) == ["completed"] * 12
+        assert {event.restart for event in sweep.of_kind(TaskBegan) if event.job == requeued} == {0, 1}
+        assert len(rows) < 12, "a task does several runs"
+        assert told_gpu_s(sweep) == pytest.approx(gpu_s(rows), rel=0.02)
 
 
 def test_cost_of_tasks_that_are_forgotten_before_anybody_looks_is_asked_of_the_accounts(
