@@ -32,6 +32,7 @@ from hpcsweep.views.explanation import (
 from hpcsweep.views.folder import LogReader, ResultsFolder, attempt_logs
 from hpcsweep.views.format import (
     config_text,
+    duration,
     location,
     number,
     timestamp,
@@ -120,7 +121,10 @@ def _rung(explanation: Explanation, rung: Rung) -> list[str]:
     lines = [f"rung {rung.rung}, resource {rung.resource}: {_ending(explanation, rung)}"]
     if rung.from_scratch:
         lines.append("  trained from scratch: its checkpoint had been removed (train.keep: all keeps them)")
-    lines += [_attempt(attempt) for attempt in _earlier(rung)]
+    for attempt in _earlier(rung):
+        lines += [_attempt(attempt), *_hand_over(attempt)]
+    if rung.status.ended and rung.attempts:
+        lines += _hand_over(rung.attempts[-1])
     if rung.repeats:
         values = ", ".join(
             f"trial {r.trial} {r.status.value if r.value is None else number(r.value)}" for r in rung.repeats
@@ -149,6 +153,13 @@ def _attempt(attempt: Attempt) -> str:
     where = f" at step {attempt.step}" if attempt.step else ""
     where += location(attempt.node, attempt.job, attempt.seconds)
     return f"  attempt {attempt.attempt + 1}{restart}: {FACTS[how].label}{where}{message}{then}"
+
+
+def _hand_over(attempt: Attempt) -> Iterator[str]:
+    """For how long its task held GPUs without a run before, where it keeps them."""
+    if attempt.idle_s is not None:
+        since = "its task did" if attempt.first_of_task else "the previous run of its task ended"
+        yield f"  began {duration(round(attempt.idle_s, 1))} after {since}"
 
 
 def _ending(explanation: Explanation, rung: Rung) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from hpcsweep.core.events import BatchClosed
+from hpcsweep.core.events import BatchClosed, TaskBegan
 from hpcsweep.core.history import Floats
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import FACTS, Ending, Facts, FailureKind, Outcome, ending_of
@@ -17,6 +17,7 @@ from hpcsweep.html.sections import Block, Figure, Section, Table, Text
 from hpcsweep.views.format import duration, hours, hours_text, share
 from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
+from hpcsweep.views.task_times import Overhead, TaskTimes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +26,20 @@ COUNTED: Final = "useful training"
 FAILED: Final = FACTS[Outcome.FAILED].lost_time
 INTERRUPTED: Final = "interrupted, to be resumed"
 OVERHEAD: Final = "overhead"
+BETWEEN: Final = "between runs"
+START_UP: Final = "start-up of tasks"
 _HOW: Final = (
     "Of an interrupted attempt, the share of steps that the next one did not repeat counts as useful "
     "training; the rest is lost. Where the steps are unknown, all of it is lost, unless the next attempt "
     "started from a later step. Attempts of runs that finally failed count as failed runs. Overhead is "
     "start-up, ticks and idle lanes, as billed by the cluster. Unfinished runs are not included."
 )
+_REUSED: Final = (
+    " Tasks that keep their GPUs hold them between runs as well (hand-over, and waiting for a run), from "
+    "when they take runs until they take no more; what they hold them for before and after is start-up."
+)
 BINS: Final = 40
-_COLOURS: Final = {COUNTED: "@good", OVERHEAD: "@muted", INTERRUPTED: "@muted"}
+_COLOURS: Final = {COUNTED: "@good"} | dict.fromkeys((OVERHEAD, BETWEEN, START_UP, INTERRUPTED), "@muted")
 
 
 def gpu_time(results: Results) -> Section | None:
@@ -59,7 +66,8 @@ def gpu_time(results: Results) -> Section | None:
         height=90 + 40 * len(spent),
     )
     table = Table(["where it went", f"{what}-hours", "share"], rows, f"Where the {what}-hours went")
-    blocks: list[Block] = [figure, table, Text(_HOW, "note"), *_waiting(results)]
+    how = _HOW + (_REUSED if {BETWEEN, START_UP} & spent.keys() else "")
+    blocks: list[Block] = [figure, table, Text(how, "note"), *_waiting(results)]
     return Section("gpu-time", f"Where the {what} time went", blocks)
 
 
@@ -113,8 +121,13 @@ def gpu_time_breakdown(results: Results, *, gpus: bool) -> dict[str, float]:
             spend(useful, seconds * useful_share)
             if useful_share < 1:
                 spend(attempt.facts.lost_time, seconds * (1 - useful_share))
+    times = TaskTimes()
     for event in results.folder.events:
-        if isinstance(event, BatchClosed):
+        known = times.apply(event)
+        if isinstance(known, Overhead):
+            spend(BETWEEN, known.between_gpu_s if gpus else known.between_s)
+            spend(START_UP, known.start_up_gpu_s if gpus else known.start_up_s)
+        elif isinstance(event, BatchClosed):
             spend(OVERHEAD, event.gpu_seconds if gpus else event.seconds)
     first, *others = spent.items()
     return dict([first, *sorted(others, key=lambda item: -item[1])])
@@ -177,6 +190,10 @@ def queue_waits(results: Results) -> Floats:
         (attempts["restart"] == 0) & attempts["started"].notna() & attempts["submitted_at"].notna()
     ]
     first = known.groupby(["batch", "task"])[["submitted_at", "started"]].min()
+    # A task that keeps its GPUs tells itself when it began, and may have waited for its first run since.
+    for event in results.folder.events:
+        if isinstance(event, TaskBegan) and not event.restart and (event.batch, event.task) in first.index:
+            first.loc[(event.batch, event.task), "started"] = event.started
     waits: Floats = (first["started"] - first["submitted_at"]).to_numpy(dtype=float).clip(min=0.0)
     return waits
 

@@ -45,6 +45,7 @@ from hpcsweep.views.explanation import (
     Verdict,
 )
 from hpcsweep.views.folder import check_trial
+from hpcsweep.views.task_times import HandOver, TaskTimes
 
 
 def explain(events: Iterable[AnyEvent], state: SweepState, trial: int) -> Explanation:
@@ -257,6 +258,7 @@ class TrialReplay:
         self._last_of_line: int | None = None
         self._moment = 0
         self._so_far = SweepState()
+        self._times = TaskTimes()
         self._requests: deque[str] = deque()
         self._observations = 0
         self._unobserved: set[int] = set()
@@ -269,8 +271,10 @@ class TrialReplay:
         if self._asking is not None and not isinstance(event, TrialCreated):
             self._asking = None
         self._so_far.apply(event)
+        known = self._times.apply(event)
         if isinstance(event, RunFinished | RunInterrupted) and event.trial == self.trial:
-            self.attempts.setdefault(event.rung, []).append(Attempt.of(event))
+            attempt = Attempt.of(event, known if isinstance(known, HandOver) else None)
+            self.attempts.setdefault(event.rung, []).append(attempt)
         match event:
             case RunFinished():
                 self._moment += 1

@@ -10,6 +10,7 @@ import msgspec
 
 from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunFinished, RunInterrupted
 from hpcsweep.core.models import RunStatus
+from hpcsweep.views.task_times import HandOver
 
 #: So many of the best are named in a comparison.
 BEST_NAMED: Final = 5
@@ -165,12 +166,18 @@ class Attempt(msgspec.Struct, frozen=True):
     retried: bool = False  # somebody asked for another try after it
     request: str = ""  # by this control request
     failure: FailureKind | None = None
+    assigned: float | None = None  # when a task that keeps its GPUs was given it, in Unix seconds
+    idle_s: float | None = None  # how long that task had held its GPUs without a run before
+    first_of_task: bool = False  # since it began, else since its run before
 
     @classmethod
-    def of(cls, event: RunFinished | RunInterrupted) -> Attempt:
+    def of(cls, event: RunFinished | RunInterrupted, hand_over: HandOver | None = None) -> Attempt:
         """The attempt that ended with this event."""
         names = ("attempt", "restart", "step", "node", "job", "seconds", "message")
         shared = {name: getattr(event, name) for name in names}
+        if hand_over is not None:
+            assigned, idle_s, first = hand_over
+            shared |= {"assigned": assigned, "idle_s": idle_s, "first_of_task": first}
         if isinstance(event, RunFinished):
             return cls(outcome=event.outcome, interruption=None, failure=event.failure_kind, **shared)
         return cls(outcome=None, interruption=event.interruption, **shared)

@@ -14,12 +14,18 @@ from hpcsweep.cli import app
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
+    BatchClosed,
     BatchPlanned,
+    BatchSubmitted,
     Interruption,
     Outcome,
+    RunId,
+    RunsAssigned,
     SweepEnded,
     SweepOutcome,
     SweepStarted,
+    TaskBegan,
+    TaskLeft,
     TrialCreated,
 )
 from hpcsweep.core.outcomes import FACTS
@@ -199,6 +205,32 @@ def test_gpu_time_is_split_by_what_it_was_spent_on(tmp_path: Path) -> None:
     }
     assert sum(spent.values()) == results.folder.state.spent_gpu_s
     assert gpu_time_breakdown(results, gpus=False)["overhead"] == 100.0
+
+
+def test_of_tasks_that_keep_their_gpus_the_time_between_runs_is_told_from_their_start_up(
+    tmp_path: Path,
+) -> None:
+    events = [
+        STARTED,
+        *created(1),
+        BatchPlanned("a", 100.0, ((),), 2, 1, "slurm", reuse=True),
+        BatchSubmitted("a", "7", 100.0),
+        TaskBegan("a", 410.0, 0, 0, 405.0),
+        RunsAssigned("a", 411.0, 0, (RunId(0, 0),)),
+        finished(0, started=425.0, task=0),
+        TaskLeft("a", 4031.0, 0, 0, 1, 4030.0),
+        BatchClosed("a", 40.0, 80.0),
+    ]
+    results = written(tmp_path / "r", events)
+    assert gpu_time_breakdown(results, gpus=True) == {
+        "useful training": 7200.0,
+        "between runs": 50.0,  # 3625 s held, 3600 of them trained
+        "start-up of tasks": 30.0,
+    }
+    assert queue_waits(results).tolist() == [305.0], "it began before its first run did"
+    section = gpu_time(results)
+    assert section is not None
+    assert "what they hold them for before and after is start-up" in block(section, Text).text
 
 
 def test_a_run_that_failed_in_the_end_makes_all_its_attempts_failed_time(tmp_path: Path) -> None:

@@ -30,9 +30,11 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunReported,
     RunRetried,
+    RunsAssigned,
     SweepEnded,
     SweepOutcome,
     SweepStarted,
+    TaskBegan,
     TrialCreated,
     TrialPromoted,
     TrialsExhausted,
@@ -692,6 +694,28 @@ def test_every_attempt_shows_its_outcome_node_and_duration() -> None:
     }
     for count, lines in in_this_order.items():
         assert text(TRIED[:count], 0).splitlines() == [*begin, *lines]
+
+
+def test_the_time_that_a_task_held_its_gpus_without_a_run_is_shown_before_each_of_its_runs() -> None:
+    one, two = RunId(0, 0), RunId(1, 0)
+    events = [
+        started(),
+        *created(range(2)),
+        BatchPlanned("b", 1000.0, ((),), 1, 1, "slurm", reuse=True),
+        TaskBegan("b", 1300.0, 0, 0, 1299.0),
+        RunsAssigned("b", 1300.0, 0, (one,)),
+        RunFinished(0, 0, Outcome.COMPLETED, 0.5, 1, batch="b", seconds=60.0, started=1302.5, node="n1"),
+        RunsAssigned("b", 1364.0, 0, (two,), number=1),
+        RunFinished(1, 0, Outcome.COMPLETED, 0.4, 1, batch="b", seconds=60.0, started=1365.75, node="n1"),
+    ]
+    (first,), (second,) = (of(events, trial).rungs[0].attempts for trial in (0, 1))
+    assert (first.assigned, first.idle_s, first.first_of_task) == (1300.0, 3.5, True)
+    assert (second.assigned, second.idle_s, second.first_of_task) == (1364.0, 3.25, False)
+    assert text(events, 0).splitlines()[3:5] == [
+        "rung 0, resource 1: completed on n1 (60 s) with loss 0.5",
+        "  began 3.5 s after its task did",
+    ]
+    assert "  began 3.2 s after the previous run of its task ended" in text(events, 1).splitlines()
 
 
 @pytest.mark.parametrize(
