@@ -92,7 +92,7 @@ class Site:
         self.root = root / "results"
         self.layout = Layout(self.root)
         self.cluster = JobCluster(root / "controller")
-        self.place = Target("jobs", "for the test", self.cluster, SHAPE, max_tasks=4)
+        self.place = Target("jobs", "for the test", self.cluster, SHAPE, reuse=False, max_tasks=4)
         with Session(load_spec(self.spec), self.root, target=self.place).open() as driver:
             driver.detach()
             driver.tick()

@@ -126,7 +126,7 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
         most.append(spec.cluster.max_gpus // held_gpus)
     if most:
         typer.echo(f"at most {plural(min(most), 'task')} at a time")
-    if spec.cluster.reuse:
+    if target.reuse:
         limit = f", for {duration(shape.time_s)} at most" if shape.time_s is not None else ""
         typer.echo(f"each task does run after run{limit}, and leaves after {spec.cluster.idle} s without one")
 
@@ -157,14 +157,14 @@ def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
         shape,
         spec.searcher.seed,
         max_gpu_s=hours * 3600,
-        idle_s=spec.cluster.idle if spec.cluster.reuse else None,
-        run_time_s=spec.resources.time,
+        idle_s=spec.cluster.idle if target.reuse else None,
+        run=spec.run_shape(),
     )
     default_time_s = None if shape.time_s else target.cluster.limits().time_s
     start_up_s = target.cluster.start_up_s
     budget = GpuBudget(settings, default_time_s=default_time_s, start_up_s=start_up_s)
     budget.task_gpus = held_gpus
-    if spec.cluster.reuse:
+    if target.reuse:
         first = budget.reused_tasks_left(SweepState(), reserved_gpu_s=lambda _: 0.0, coming=0)
         assert first is not None  # there is a budget
         each = f"each at most {duration(budget.idle_s)} without a run and {duration(budget.run_s)} with each"
@@ -180,8 +180,8 @@ def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
 
 def _script(spec: SweepSpec, target: Target, *, runs: int) -> None:
     """The script of a batch as it would be sent, on a cluster that has scripts."""
-    tasks = -(-runs // target.shape.runs)
-    if spec.cluster.reuse:
+    tasks = -(-runs // target.shape.lanes)
+    if target.reuse:
         tasks = min(tasks, target.max_tasks or tasks)
     name = f"{spec.name}-SWEEP-1-1"
     folder = Path("results").resolve() / spec.name / "batches" / name

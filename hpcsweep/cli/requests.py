@@ -100,7 +100,7 @@ def _names(folder: ResultsFolder, path: Path, number: int) -> str:
         raise SpecError(f"TRIAL: trial {number} has been stopped already: {trial.stopped}")
     if state.ended is not None and state.ended.outcome not in (SweepOutcome.STOPPED, SweepOutcome.PAUSED):
         raise FolderError(f"{path}: has ended already ({folder.progress.status}): no trial is running")
-    *_, retention = replay_sweep(load_spec(folder.layout.spec), folder.events)
+    *_, retention = replay_sweep(load_spec(folder.layout.spec, stored=True), folder.events)
     if retention.is_final(number):
         raise SpecError(
             f"TRIAL: expected one that runs, waits or may be promoted; trial {number} {_end(trial)}: "
@@ -162,7 +162,7 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
         _check_spec(folder, "`launch SPEC` writes it")
         config = _configuration(values)
         try:
-            spec = load_spec(folder.layout.spec)
+            spec = load_spec(folder.layout.spec, stored=True)
             complete_config(spec.space, config, default_rng(0))
         except SpecError as error:
             raise SpecError(*(f"enqueue: {problem}" for problem in error.problems)) from None

@@ -160,7 +160,7 @@ class _Plans:
             found = os.stat(self._spec)
             written = found.st_mtime_ns, found.st_size
             if written != self._written:
-                self._plan, self._written = plan_of(load_spec(self._spec)), written
+                self._plan, self._written = plan_of(load_spec(self._spec, stored=True)), written
         except (OSError, SpecError):
             self._plan, self._written = None, None
         return self._plan

@@ -45,7 +45,7 @@ class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         run: What one run needs.
-        task: What one array task needs, all its runs together.
+        task: What one array task needs, for all runs that it does at a time.
         workdir: Where training code runs.
         environment: Variables of the runs; None takes the value from the environment of `launch`.
         setup: Shell lines before training.
@@ -130,6 +130,7 @@ class Backend:
             file, relative to the spec. The model may have a method `problems(space)`: what does not fit
             together, each line beginning with the key path.
         automatic: Whether `cluster.name: auto` looks for it.
+        reuses: Whether tasks keep their GPUs for run after run where the spec does not say.
         remote: Whether tasks run on other machines, which have to see the results folder.
         driver_module: What a driver imports for it.
     """
@@ -137,6 +138,7 @@ class Backend:
     title: str = ""
     options: ClassVar[type[BaseModel]] = Section
     automatic: bool = False
+    reuses: bool = False
     remote: bool = True
     driver_module: str = __name__
 

@@ -153,7 +153,6 @@ def render_template(
         "cpus": batch.shape.cpus,
         "mem_mib": batch.shape.mem_mib,
         "time_s": batch.shape.time_s,
-        "runs": batch.shape.runs,
         "lanes": batch.shape.lanes,
         **facts,
     }

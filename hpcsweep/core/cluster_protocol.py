@@ -71,22 +71,29 @@ class TaskState(msgspec.Struct, frozen=True):
 
 
 class TaskResources(msgspec.Struct, frozen=True):
-    """What one task asks of the cluster, all its runs together.
+    """What one task asks of the cluster, for all the runs that it does at a time; or what one run needs.
 
     Attributes:
         gpus: 0 for a CPU task.
         mem_mib: None leaves it to the cluster's default.
         time_s: Time limit; None leaves it to the cluster's default.
-        runs: Runs that one task carries at most.
-        lanes: How many of them at a time; `gpus` and `cpus` are divided evenly among lanes.
+        lanes: Runs at a time; `gpus`, `cpus` and `mem_mib` are divided evenly among lanes.
+        least_time_s: Where the site does not allow `time_s`, so much would do; None: nothing less.
     """
 
     gpus: int = 0
     cpus: int = 1
     mem_mib: int | None = None
     time_s: int | None = None
-    runs: int = 1
     lanes: int = 1
+    least_time_s: int | None = None
+
+    def within(self, limits_s: Sequence[int]) -> TaskResources:
+        """The same with a time limit that all of these limits allow that allow `least_time_s`."""
+        if self.time_s is None or self.least_time_s is None:
+            return self
+        enough = [limit for limit in limits_s if limit >= self.least_time_s]
+        return msgspec.structs.replace(self, time_s=min([self.time_s, *enough]))
 
 
 class TaskAllocation(msgspec.Struct, frozen=True):
@@ -149,6 +156,7 @@ class Limits(msgspec.Struct, frozen=True):
         slots: Tasks that can run at a time, for a cluster of fixed size such as this machine.
         queued_tasks: Tasks that may wait or run at a time, all of the user's jobs together.
         time_s: Time limit of a task that asks for none.
+        most_times_s: The longest time limit of each partition that a task may run in; empty where unknown.
         nodes: Names of the nodes that the sweep may run on; empty where unknown.
     """
 
@@ -156,6 +164,7 @@ class Limits(msgspec.Struct, frozen=True):
     slots: int | None = None
     queued_tasks: int | None = None
     time_s: int | None = None
+    most_times_s: tuple[int, ...] = ()
     nodes: tuple[str, ...] = ()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
+from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import (
     ClusterMessage,
     Config,
@@ -180,6 +182,8 @@ class BatchState(msgspec.Struct):
 
     Attributes:
         tasks: Runs of each task; where they are assigned late, those that it still has to do.
+        lanes: Runs of a task at a time. `cpus`: of a task, 0 where unknown. `mem_mib`: None if it asked for
+            none.
         reuse: Its tasks keep their GPUs, and runs are assigned to them once they have begun.
         assigned: Of the unfinished runs of such a batch, who was given them.
         starts: Of such tasks, the newest start of each that has begun.
@@ -218,9 +222,23 @@ class BatchState(msgspec.Struct):
     submit_message: str = ""
     reuse: bool = False
     lanes: int = 1
+    cpus: int = 0
+    mem_mib: int | None = None
     assigned: dict[RunId, AssignedRun] = msgspec.field(default_factory=dict)
     starts: dict[int, StartedTask] = msgspec.field(default_factory=dict)
     given: dict[tuple[int, int], int] = msgspec.field(default_factory=dict)
+
+    @property
+    def shape(self) -> TaskResources:
+        """What one of its tasks asked for."""
+        return TaskResources(self.gpus, self.cpus or 1, self.mem_mib, self.time_s or None, self.lanes)
+
+    def fits(self, run: TaskResources) -> bool:
+        """Whether each lane of its tasks has what such a run needs, its time aside."""
+        needed = [(run.gpus, self.gpus), (run.cpus, self.cpus or math.inf)]
+        if run.mem_mib is not None and self.mem_mib is not None:
+            needed.append((run.mem_mib, self.mem_mib))
+        return all(each * self.lanes <= there for each, there in needed)
 
     @property
     def begun(self) -> list[RunId]:

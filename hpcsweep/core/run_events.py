@@ -178,7 +178,8 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
         time_s: Time limit of one task; 0 where unknown.
         gpus_held: GPUs that one task will hold where that is more than it asks for, else 0.
         reuse: Its tasks keep their GPUs and are assigned runs once they have begun; `tasks` names none.
-        lanes: Of such tasks: how many runs each does at a time.
+        lanes: How many runs each task does at a time.
+        cpus: CPU cores of one task, 0 where unknown. `mem_mib`: its memory, None where it asks for none.
     """
 
     batch: str
@@ -191,6 +192,8 @@ class BatchPlanned(Event, frozen=True, tag="batch_planned", gc=False):
     gpus_held: int = msgspec.field(default=0, name="held")
     reuse: bool = False
     lanes: int = 1
+    cpus: int = 0
+    mem_mib: int | None = None
 
 
 class RunsAssigned(Event, frozen=True, tag="runs_assigned", gc=False):

@@ -183,6 +183,8 @@ class SweepState(SweepFacts):
             gpus_held=event.gpus_held,
             reuse=event.reuse,
             lanes=event.lanes,
+            cpus=event.cpus,
+            mem_mib=event.mem_mib,
         )
         if event.gpus_held:
             self._note_gpus_held(event.gpus, event.gpus_held)

@@ -26,11 +26,19 @@ RECENT: Final = 16
 
 
 class OpenTask(NamedTuple):
-    """A task that takes runs; `assigned` have been given to it and have not ended."""
+    """A task that takes runs.
+
+    Attributes:
+        assigned: How many have been given to it and have not ended.
+        lanes: How many it does at a time.
+        large_enough: Whether it has the resources of a run.
+    """
 
     id: TaskId
     start: StartedTask
     assigned: int
+    lanes: int
+    large_enough: bool
 
 
 class Assigner:
@@ -57,11 +65,12 @@ class Assigner:
     def free_tasks(self, *, now: float) -> list[OpenTask]:
         """Tasks that could be given a run, once for each; those that would begin it at once come first."""
         nodes = set(excluded(self._state, now=now))
-        tasks = [
-            task for task in self._open_tasks() if task.start.node not in nodes and self._fits(task, now)
+        tasks = [task for task in self._open_tasks() if self._is_usable(task, nodes, now)]
+        ahead = int(self._runs_are_short)
+        most = max((task.lanes for task in tasks), default=0) + ahead
+        return [
+            task for depth in range(most) for task in tasks if task.assigned <= depth < task.lanes + ahead
         ]
-        most = self._settings.shape.lanes + self._runs_are_short
-        return [task for depth in range(most) for task in tasks if task.assigned <= depth]
 
     @property
     def _runs_are_short(self) -> bool:
@@ -70,15 +79,17 @@ class Assigner:
         ended = [end.seconds for end in endings if end.seconds]
         return bool(ended) and statistics.median(ended) < SHORT_S
 
-    def _fits(self, task: OpenTask, now: float) -> bool:
-        """Whether a run would end before the task's time does, as far as limits tell."""
-        ends, run_s = task.start.ends, self._settings.run_time_s
-        return ends is None or now + (run_s or 0.0) <= ends
+    def _is_usable(self, task: OpenTask, bad_nodes: set[str], now: float) -> bool:
+        """Whether a run fits into it and would end before the task's time does, as far as limits tell."""
+        ends, run_s = task.start.ends, self._settings.run.time_s
+        in_time = ends is None or now + (run_s or 0.0) <= ends
+        return task.large_enough and in_time and task.start.node not in bad_nodes
 
     def _open_tasks(self) -> Iterator[OpenTask]:
         for batch in self._state.live.values():
             if not batch.reuse or batch.job is None:
                 continue
+            large_enough = batch.fits(self._settings.run)
             for index, start in batch.starts.items():
                 task = TaskId(batch.name, index)
                 if (
@@ -87,7 +98,7 @@ class Assigner:
                     and not self._is_pending(batch, index)
                     and (task, start.restart) not in self._leaving
                 ):
-                    yield OpenTask(task, start, len(batch.tasks[index]))
+                    yield OpenTask(task, start, len(batch.tasks[index]), batch.lanes, large_enough)
 
     def note(self, effect: Effect, result: EffectResult) -> None:
         if isinstance(effect, Leave) and result.error is None:
@@ -128,7 +139,7 @@ class Assigner:
         ]
 
     def _assignment(self, run: RunId) -> Assignment:
-        return Assignment(self._manifest_run(run), self._settings.run_time_s)
+        return Assignment(self._manifest_run(run), self._settings.run.time_s)
 
     def to_leave(self, *, wanted: bool, now: float) -> list[Leave]:
         """Idle tasks that nothing is left for (not `wanted`), that nothing fits into or whose node is bad."""
@@ -136,7 +147,7 @@ class Assigner:
         return [
             Leave(task.id.batch, StartId(task.id.task, task.start.restart))
             for task in self._open_tasks()
-            if task.assigned == 0 and (not wanted or task.start.node in nodes or not self._fits(task, now))
+            if task.assigned == 0 and not (wanted and self._is_usable(task, nodes, now))
         ]
 
     @property
@@ -145,7 +156,7 @@ class Assigner:
         return sum(
             task not in batch.starts or self._is_pending(batch, task)
             for batch in self._state.live.values()
-            if batch.reuse
+            if batch.reuse and batch.fits(self._settings.run)
             for task in range(len(batch.tasks))
             if self._monitor.is_open(batch, task)
         )
@@ -213,7 +224,7 @@ class ReusingSubmission(Submission):
             planned = self.submitter.plan_tasks(
                 tasks,
                 segment=self.sweep.journal.number,
-                array_tasks=self.observer.limits.array_tasks,
+                limits=self.observer.limits,
                 now=self.sweep.now,
             )
             self.committer.commit(planned)

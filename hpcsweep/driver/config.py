@@ -20,7 +20,7 @@ class DriverConfig(msgspec.Struct, frozen=True):
     name: str  # of the sweep; batch names begin with it
     cluster: str  # its name, kept with each batch
     program: Program
-    shape: TaskResources
+    shape: TaskResources  # of a new task
     seed: int
     max_tasks: int | None = None  # that may hold GPUs at a time, over all batches
     max_gpus: int | None = None  # that may be held at a time, over all batches
@@ -36,7 +36,7 @@ class DriverConfig(msgspec.Struct, frozen=True):
     compact_at: int = 2000  # raw files of ended runs, about, that are compacted while the sweep runs
     keep_all: bool = False  # checkpoints stay even where nothing can need them any more
     idle_s: float | None = None  # for which a task may hold GPUs without a run; None: it is given none
-    run_time_s: int | None = None  # of a run, where a task does run after run; None: as long as its task
+    run: TaskResources = TaskResources()  # what one run needs, with its time limit
 
     @property
     def reuse(self) -> bool:

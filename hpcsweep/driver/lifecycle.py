@@ -38,6 +38,11 @@ from hpcsweep.store.requests import Request
 _log = logging.getLogger(__name__)
 
 
+def minutes(time_s: float) -> int:
+    """Seconds of the time limit that Slurm makes of this one: it counts in minutes."""
+    return 60 * math.ceil(time_s / 60)
+
+
 class GpuBudget:
     """`budget.gpu_hours` as a hard cap: what was submitted counts with its whole time limit.
 
@@ -57,11 +62,10 @@ class GpuBudget:
             raise SpecError(
                 "budget.gpu_hours: needs resources.time: without a time limit nothing can be held to it"
             )
-        # Slurm counts in minutes.
-        self.time_s = 60 * math.ceil(time_s / 60) if time_s else 0
+        self.time_s = minutes(time_s) if time_s else 0
         self._reuse = settings.reuse
         #: What one run may take, and a task without any until it is gone; each at most its task's time.
-        self.run_s = min(self.time_s, (settings.run_time_s or self.time_s) + LEAVING_S)
+        self.run_s = min(self.time_s, (settings.run.time_s or self.time_s) + LEAVING_S)
         self.idle_s = min(self.time_s, (settings.idle_s or 0.0) + start_up_s + LEAVING_S)
 
     @property

@@ -298,7 +298,7 @@ def _unaccounted(starts: Sequence[float], reported: Mapping[int, float], *, slac
     return sum(start - amount for start, amount in pairs if start > amount - slack)
 
 
-def charge(result: Result, batch: BatchState, *, lanes: int) -> Result:
+def charge(result: Result, batch: BatchState) -> Result:
     """The result with what it can have cost, by the GPUs that its task holds (not known to its worker)."""
     most = at_most(batch.time_s)
     started = result.started
@@ -306,7 +306,7 @@ def charge(result: Result, batch: BatchState, *, lanes: int) -> Result:
     gpu_s = clip_duration(result.gpu_seconds, at_most_s=most * max(1, batch.gpus))
     held = batch.gpus_of(result.task)
     if held != batch.gpus:
-        gpu_s = round(gpu_s * held / batch.gpus if batch.gpus else seconds * held / max(1, lanes), 3)
+        gpu_s = round(gpu_s * held / batch.gpus if batch.gpus else seconds * held / batch.lanes, 3)
     return msgspec.structs.replace(
         result,
         seconds=seconds,

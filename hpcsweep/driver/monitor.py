@@ -74,7 +74,7 @@ class JobMonitor:
             self._layout.batch(name).root,
             len(batch.tasks),
             batch.throttle,
-            self._settings.shape,
+            batch.shape if batch.cpus else self._settings.shape,  # of an earlier version
             sorted(self._watch(batch).open),
             batch.planned_at,
         )
@@ -126,8 +126,8 @@ class JobMonitor:
                 continue
             unfinished = [n for n, run in enumerate(batch.tasks[task]) if run in batch.unfinished]
             if unfinished:
-                lanes = self._settings.shape.lanes
-                begun.append(self._watch(batch).begun_at(task, unfinished[0], since=since, lanes=lanes))
+                watch = self._watch(batch)
+                begun.append(watch.begun_at(task, unfinished[0], since=since, lanes=batch.lanes))
         return now - min(begun, default=now)
 
     def note(self, effect: Effect, result: EffectResult) -> None:
@@ -202,7 +202,7 @@ class JobMonitor:
             run_id = RunId(result.trial, result.rung)
             if run_id not in batch.unfinished or run_id in ended:
                 continue
-            result = charge(result, batch, lanes=self._settings.shape.lanes)
+            result = charge(result, batch)
             if not batch.reuse and result.task in watch.silent:
                 if result.restart == next_restart(self._state.run(run_id)):
                     del watch.silent[result.task]  # it was only late
@@ -293,7 +293,7 @@ class JobMonitor:
             yield self._interrupted(batch, result, state, requeued=False)
         silent = [run for run in batch.tasks[task] if run in batch.unfinished and run not in ended]
         unknown = task not in watch.gone_at and (state is None or state.seconds is None)
-        if unknown and (silent or self._settings.shape.lanes > 1) and self._settings.max_gpu_s is not None:
+        if unknown and (silent or batch.lanes > 1) and self._settings.max_gpu_s is not None:
             # A cap that is to hold counts what a task, or its idle lanes, may have taken.
             unseen_s = now - watch.seen_at.get(task, batch.planned_at)
             watch.usage.assume(task, unseen_s, at_most_s=batch.time_s)

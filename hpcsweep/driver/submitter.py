@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hpcsweep.core.cluster_protocol import Batch
+from hpcsweep.core.cluster_protocol import Batch, Limits
 from hpcsweep.core.events import (
     AnyEvent,
     BatchPlanned,
@@ -34,7 +34,7 @@ from hpcsweep.driver.effects import (
 )
 from hpcsweep.driver.failures import excluded
 from hpcsweep.driver.job_control import Cancellations, ThrottleManager
-from hpcsweep.driver.lifecycle import GpuBudget, exhausted_budget
+from hpcsweep.driver.lifecycle import GpuBudget, exhausted_budget, minutes
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observer, Sighting
 from hpcsweep.driver.planner import Planner
@@ -65,6 +65,8 @@ class Submitter:
         self._state = state
         self._layout = layout
         self._settings = settings
+        #: Of a new task, as far as the site allows it.
+        self._shape = settings.shape
         self._monitor = monitor
         self._budget = budget
         # What the cluster would run again by itself could carry the sweep beyond its budget.
@@ -143,21 +145,21 @@ class Submitter:
         The number of the journal's segment, which no other driver has, makes their names unique.
         """
         planned: list[BatchPlanned] = []
-        runs_per_task = self._settings.shape.runs
-        for chunk in _chunks(runs, array_tasks * runs_per_task if array_tasks else max(1, len(runs))):
+        size = array_tasks or max(1, len(runs))
+        for first in range(0, len(runs), size):
             if free <= 0:
                 break
-            tasks = tuple(_chunks(chunk, runs_per_task))
+            tasks = tuple((run,) for run in runs[first : first + size])
             throttle = min(free, len(tasks))
             free -= throttle
             planned.append(self._planned(tasks, throttle, segment=segment, now=now))
         return planned
 
-    def plan_tasks(
-        self, tasks: int, *, segment: int, array_tasks: int | None, now: float
-    ) -> list[BatchPlanned]:
+    def plan_tasks(self, tasks: int, *, segment: int, limits: Limits, now: float) -> list[BatchPlanned]:
         """Arrays of so many tasks that are given their runs once they have begun; see `plan`."""
-        sizes = [min(array_tasks or tasks, tasks - first) for first in range(0, tasks, array_tasks or tasks)]
+        self._shape = self._settings.shape.within(limits.most_times_s)
+        most = limits.array_tasks or tasks
+        sizes = [min(most, tasks - first) for first in range(0, tasks, most)]
         return [self._planned(((),) * size, size, segment=segment, now=now, reuse=True) for size in sizes]
 
     def _planned(
@@ -169,7 +171,7 @@ class Submitter:
         now: float,
         reuse: bool = False,
     ) -> BatchPlanned:
-        shape, gpus = self._settings.shape, self._budget.task_gpus
+        shape, gpus = self._shape, self._budget.task_gpus
         assert self._state.started is not None
         return BatchPlanned(
             f"{self._settings.name}-{self._state.started.sweep}-{segment}-{next(self._numbers)}",
@@ -178,15 +180,17 @@ class Submitter:
             gpus=shape.gpus,
             throttle=throttle,
             cluster=self._settings.cluster,
-            time_s=self._budget.time_s,
+            time_s=minutes(shape.time_s) if shape.time_s else self._budget.time_s,
             gpus_held=gpus if gpus != shape.gpus else 0,
             reuse=reuse,
-            lanes=shape.lanes if reuse else 1,
+            lanes=shape.lanes,
+            cpus=shape.cpus,
+            mem_mib=shape.mem_mib,
         )
 
     def submission(self, planned: BatchPlanned, *, now: float, after: str = "") -> Submit:
         """The array of a planned batch with its manifest; `after` is a job that has to end first."""
-        shape = self._settings.shape
+        shape = self._shape
         assert self._state.started is not None
         return Submit(
             Batch(
@@ -207,7 +211,7 @@ class Submitter:
                 lanes=shape.lanes,
                 tick=self._state.is_detached(self._settings.cluster),
                 fail_fast=0 if planned.reuse or self._state.first_errors.over else self._settings.fail_fast,
-                reuse=self._reuse if planned.reuse else None,
+                reuse=Reuse(self._settings.idle_s or 0.0, planned.time_s) if planned.reuse else None,
             ),
             tuple(tuple(self.manifest_run(run) for run in task) for task in planned.tasks),
         )
@@ -221,11 +225,6 @@ class Submitter:
                 for index, batch in enumerate(planned)
             )
         )
-
-    @property
-    def _reuse(self) -> Reuse:
-        assert self._settings.idle_s is not None
-        return Reuse(self._settings.idle_s, self._budget.time_s)
 
     def manifest_run(self, run_id: RunId) -> ManifestRun:
         trial = self._state.trials[run_id.trial]
@@ -252,10 +251,6 @@ class Submitter:
         if run.rung:
             steps.add(trial.runs[run.rung - 1].resource)
         return tuple(sorted(steps))
-
-
-def _chunks(items: Sequence[RunId], size: int) -> list[tuple[RunId, ...]]:
-    return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
 
 
 @dataclass
@@ -286,25 +281,22 @@ class Submission:
 
     def run(self) -> None:
         """Start what there is to start; SubmitRefused if the cluster refused a batch: its runs wait."""
-        per_task = self.sweep.settings.shape.runs
         self.budget.task_gpus = self.throttle.task_gpus
         free, affordable = self.throttle.free, self._affordable
         new = max(0, free if affordable is None else min(free, affordable))
-        waiting = -(-len(self.sweep.state.waiting) // per_task)
-        events = self.planner.decide(max(0, new - waiting) * per_task)
+        events = self.planner.decide(max(0, new - len(self.sweep.state.waiting)))
         events += self.submitter.stopped_while_waiting(events)
         runs = self.submitter.queue(events)
         if runs and not self.fits_max_gpus():
             runs = []
         free, affordable = self.throttle.free, self._affordable
-        most = self.allowed(-(-len(runs) // per_task), affordable)
-        planned = self._plan(runs[: most * per_task], free)
+        planned = self._plan(runs[: self.allowed(len(runs), affordable)], free)
         self.before_decisions(events)
         self.committer.commit([*events, *planned])
         self.after_decisions(events)
         while refused := self.submit(planned):
             self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
-            planned = self._plan(self.submitter.queue()[: refused // 2 * per_task], free)
+            planned = self._plan(self.submitter.queue()[: refused // 2], free)
             self.committer.commit(planned)
 
     def before_decisions(self, events: Sequence[AnyEvent]) -> None:

@@ -103,13 +103,13 @@ class Session:
     @classmethod
     def for_request(cls, layout: Layout, state: SweepState, *, overrides: Sequence[str] = ()) -> Session:
         """To carry out a request (`retry`, `stop`) by the spec that the results folder keeps."""
-        return cls(load_spec(layout.spec, overrides), layout.root, state=state)
+        return cls(load_spec(layout.spec, overrides, stored=True), layout.root, state=state)
 
     @classmethod
     def for_tick(cls, layout: Layout, events: Sequence[AnyEvent]) -> Session:
         """To tick a detached sweep from one of its jobs, where `auto` may mean another cluster."""
         cluster = next(event.cluster for event in reversed(events) if isinstance(event, SweepDetached))
-        return cls(load_spec(layout.spec), layout.root, cluster=cluster)
+        return cls(load_spec(layout.spec, stored=True), layout.root, cluster=cluster)
 
     # ------------------------------------------------------------------ what is known before
 
@@ -328,8 +328,8 @@ class Session:
             fail_fast=retries.fail_fast,
             minimise=spec.objective.mode == "min",
             keep_all=spec.train.keep == "all",
-            idle_s=spec.cluster.idle if spec.cluster.reuse else None,
-            run_time_s=spec.resources.time if spec.cluster.reuse else None,
+            idle_s=spec.cluster.idle if target.reuse else None,
+            run=spec.run_shape(),
         )
 
 

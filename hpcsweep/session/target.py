@@ -24,6 +24,7 @@ class Target(msgspec.Struct, frozen=True):
     why: str  # one sentence for the user
     cluster: Cluster
     shape: TaskResources  # of a task
+    reuse: bool  # tasks keep their GPUs for run after run
     max_tasks: int | None  # at a time
     simulated: bool = False  # nothing is really run there, in virtual time
 
@@ -45,8 +46,7 @@ class Target(msgspec.Struct, frozen=True):
             got, asked, each = f"{held.cpus} CPUs", shape.cpus, held.cpus // (shape.cpus // shape.lanes or 1)
         note = f"a task asks for {asked} and holds {got}: {held.why}"
         if each > shape.lanes:
-            sharing = f"cluster.concurrent: {each} (with cluster.runs_per_task: {each})"
-            note += f"; {sharing} shares them among {each} runs"
+            note += f"; cluster.concurrent: {each} shares them among {each} runs"
         return note
 
     def tick_note(self) -> str:
@@ -98,9 +98,13 @@ def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepStat
     if name == "auto":
         name, why = _detect()
     backend = find_backend(name)
-    connection = backend.connect(sweep_request(spec), options_of(backend.options, spec.cluster))
+    asked = spec.cluster.reuse
+    reuse = backend.reuses if asked is None else asked
+    connection = backend.connect(sweep_request(spec, reuse=reuse), options_of(backend.options, spec.cluster))
     shape = connection.shape
-    return Target(name, f"{connection.where} ({why})", connection.cluster, shape, max_tasks(spec, shape))
+    return Target(
+        name, f"{connection.where} ({why})", connection.cluster, shape, reuse, max_tasks(spec, shape)
+    )
 
 
 def _detect() -> tuple[str, str]:
@@ -122,12 +126,12 @@ def _detect() -> tuple[str, str]:
     return FALLBACK, why
 
 
-def sweep_request(spec: SweepSpec) -> SweepRequest:
+def sweep_request(spec: SweepSpec, *, reuse: bool) -> SweepRequest:
     """What a cluster needs to know of the sweep."""
-    section, run = spec.cluster, spec.resources
+    section = spec.cluster
     return SweepRequest(
-        run=TaskResources(gpus=run.gpus, cpus=run.cpus, mem_mib=run.mem, time_s=run.time),
-        task=spec.task_shape(),
+        run=spec.run_shape(),
+        task=spec.task_shape(reuse=reuse),
         workdir=spec.train.workdir,
         environment=section.environment,
         setup=section.setup,
@@ -136,7 +140,7 @@ def sweep_request(spec: SweepSpec) -> SweepRequest:
         poll_s=section.poll,
         settle_s=section.settle,
         grace_s=section.grace,
-        reuse=section.reuse,
+        reuse=reuse,
         spec=spec,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from hpcsweep.cluster.backend import options_of
-from hpcsweep.cluster.simulated.backend import SimulatedOptions, SimulatedSection
+from hpcsweep.cluster.simulated.backend import SimulatedBackend, SimulatedOptions, SimulatedSection
 from hpcsweep.cluster.simulated.cluster import EPOCH_S, SimulatedCluster
 from hpcsweep.cluster.simulated.task import Curve, UnitSeconds
 from hpcsweep.core.cluster_protocol import TaskResources
@@ -120,7 +120,9 @@ def simulated_target(
     Raises:
         SpecError: `cluster.simulated` is not valid, or no task fits a node.
     """
-    section, shape = spec.cluster, spec.task_shape()
+    section = spec.cluster
+    reuse = SimulatedBackend.reuses if section.reuse is None else section.reuse
+    shape = spec.task_shape(reuse=reuse)
     cap = max_tasks(spec, shape)
     options = _options(spec, shape, cap)
     times: dict[str, Any] = {"settle_s": section.settle, "grace_s": section.grace}
@@ -134,12 +136,12 @@ def simulated_target(
         seed=spec.searcher.seed,
         start=start,
         reached=reached,
-        look_s=LOOK_S if spec.cluster.reuse else None,
+        look_s=LOOK_S if reuse else None,
         **{key: value for key, value in times.items() if value is not None},
     )
     kind = f"{options.gpus} GPUs" if shape.gpus else f"{options.places(shape)} CPU slots"
     why = f"{options.nodes} simulated nodes with {kind} each"
-    return Target("simulated", why, cluster, shape, cap, simulated=True), cluster
+    return Target("simulated", why, cluster, shape, reuse, cap, simulated=True), cluster
 
 
 def _options(spec: SweepSpec, shape: TaskResources, cap: int | None) -> SimulatedOptions:

@@ -61,18 +61,14 @@ def check_early_stopping(
     *,
     stop: bool,
     repeats: int,
-    cluster: Cluster | None,
     problems: Problems,
 ) -> None:
-    """Stopping a run cancels its task, so that it must be alone there; repeats are compared by their mean."""
+    """Repeats are compared by their mean, so that none of them can end early."""
     early = "stop" if stop else ""
     traits = schedulers.scheduler_traits(scheduler.name)
     if instance is not None and instance.needs_reports:
         option = traits.reports_option
         early = early or (f"scheduler.{option}" if option else f"scheduler: {scheduler.name}")
-    if early and cluster is not None and cluster.runs_per_task > 1:
-        expected = f"must be 1 with {early}, which cancels the tasks of single runs"
-        problems.add("cluster.runs_per_task", f"{expected}, got {cluster.runs_per_task}")
     if traits.population:
         early = f"scheduler: {scheduler.name}"
     if repeats > 1 and early:
@@ -95,8 +91,8 @@ def check_end(
 
 def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) -> None:
     """Check that a task fits the caps."""
-    if not cluster.reuse and cluster.concurrent > cluster.runs_per_task:
-        expected = f"must be <= runs_per_task ({cluster.runs_per_task})"
+    if cluster.reuse is False and cluster.concurrent > 1:
+        expected = "must be 1 with reuse: false, where a task does one run"
         problems.add("cluster.concurrent", f"{expected}, got {cluster.concurrent}")
     gpus = resources.gpus * cluster.concurrent
     if cluster.max_gpus is not None and cluster.max_gpus < gpus:

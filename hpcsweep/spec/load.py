@@ -68,27 +68,44 @@ _EXPECTED: Final = {
     "objective": "what to search for: metric and mode",
     "space": "the parameters",
 }
+#: Keys of `cluster:` in earlier versions, and what replaced them.
+_REPLACED: Final = {
+    "runs_per_task": (
+        "was replaced by reuse: a task does run after run until its time is over, and concurrent says how "
+        "many at a time; remove the key"
+    )
+}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 S = TypeVar("S", bound=Section)
 
 
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+def load_spec(path: Path, overrides: Sequence[str] = (), *, stored: bool = False) -> SweepSpec:
     """The valid spec in a file, with absolute paths.
 
     Args:
         path: The sweep file; messages show it as given.
         overrides: `key.path=value` texts, the value in YAML.
+        stored: It is the one that a results folder keeps, perhaps of an earlier version.
 
     Raises:
         SpecError: It is not valid; lists all problems.
     """
     data = read_yaml(path)
+    if stored:
+        _upgrade(data)
     problems = Problems(str(path), apply_overrides(data, overrides))
     spec = _read(data, stem=path.stem, problems=problems)
     problems.raise_if_any()
     assert spec is not None
     return _absolute_paths(spec, Path(os.path.abspath(path)).parent)
+
+
+def _upgrade(data: dict[Any, Any]) -> None:
+    """Change what an earlier version wrote into what says the same now."""
+    cluster = data.get("cluster")
+    if isinstance(cluster, dict) and cluster.pop("runs_per_task", 1) != 1:
+        cluster.pop("reuse", None)  # tasks that do several runs are given them one after another
 
 
 def _absolute_paths(spec: SweepSpec, folder: Path) -> SweepSpec:
@@ -146,9 +163,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
         ends = _searcher_ends(searcher, space, problems)
     instance = None if scheduler is None else _make_scheduler(scheduler, problems)
     if scheduler is not None:
-        checks.check_early_stopping(
-            scheduler, instance, stop=bool(stop), repeats=repeats, cluster=cluster, problems=problems
-        )
+        checks.check_early_stopping(scheduler, instance, stop=bool(stop), repeats=repeats, problems=problems)
         if instance is not None and budget is not None and resources is not None:
             checks.check_end(instance, ends=ends, budget=budget, resources=resources, problems=problems)
     if cluster is not None:
@@ -215,7 +230,9 @@ def _read_cluster(data: Mapping[str, Any], problems: Problems) -> Cluster | None
         for kind in get_args(field.annotation)
         if raw.get(key) is not None and isinstance(kind, type) and issubclass(kind, Section)
     }
-    others = {key: value for key, value in raw.items() if key not in inner}
+    others = {key: value for key, value in raw.items() if key not in inner and key not in _REPLACED}
+    for key in _REPLACED.keys() & raw.keys():
+        problems.add(f"cluster.{key}", _REPLACED[key])
     cluster = problems.validated(model, others, path="cluster")
     sections = {key: problems.validated(kind, raw[key], path=f"cluster.{key}") for key, kind in inner.items()}
     return None if cluster is None else cluster.model_copy(update=sections)

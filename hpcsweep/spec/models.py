@@ -111,12 +111,12 @@ class Cluster(Section):
     """How long an unanswered submission may still appear, such as `2m`. Default: depends on the cluster."""
     grace: Seconds | None = None
     """How long a result may appear after its task ended, such as `1m`. Default: depends on the cluster."""
-    runs_per_task: Hundreds = 1
-    """Number of runs per array task."""
-    reuse: bool = False
-    """Whether a task keeps its GPUs and does run after run, until its time is over or nothing is left."""
+    reuse: bool | None = None
+    """Whether a task keeps its GPUs and does run after run; else it does one. Default: true where jobs wait
+    in a queue, as on Slurm, false on this machine."""
     task_time: TimeLimit = None
-    """Time limit of a task with `reuse`. Default: enough for the longest run, and at least an hour."""
+    """Time limit of a task with `reuse`. Default: enough for the longest run, and at least an hour where the
+    site allows that."""
     idle: Whole = Field(default=120, ge=1, le=86_400)
     """Seconds for which a task with `reuse` may hold its GPUs without a run."""
     concurrent: Hundreds = 1

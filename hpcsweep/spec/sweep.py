@@ -126,24 +126,25 @@ class SweepSpec:
             notice_s=max(1.0, self.cluster.signal - RESULT_S),
         )
 
-    def _task_time(self, runs: int) -> int | None:
-        """Time limit of one task that does so many runs one after another."""
-        if not self.cluster.reuse:
-            return None if self.resources.time is None else self.resources.time * runs
-        if self.cluster.task_time is not None or self.resources.time is None:
-            return self.cluster.task_time
-        return max(TASK_TIME_S, self.resources.time + START_UP_S)
+    def run_shape(self) -> TaskResources:
+        """Resources of one run."""
+        run = self.resources
+        return TaskResources(gpus=run.gpus, cpus=run.cpus, mem_mib=run.mem, time_s=run.time)
 
-    def task_shape(self) -> TaskResources:
-        """Resources of one array task: those of a run times the lanes, and time for all its runs."""
-        runs, lanes, run = self.cluster.runs_per_task, self.cluster.concurrent, self.resources
+    def task_shape(self, *, reuse: bool) -> TaskResources:
+        """Resources of one array task: those of a run, or with `reuse` of as many as it does at a time."""
+        run = self.run_shape()
+        if not reuse:
+            return run
+        lanes, asked_s = self.cluster.concurrent, self.cluster.task_time
+        long_s = None if run.time_s is None else max(TASK_TIME_S, run.time_s + START_UP_S)
         return TaskResources(
             gpus=run.gpus * lanes,
             cpus=run.cpus * lanes,
-            mem_mib=None if run.mem is None else run.mem * lanes,
-            time_s=self._task_time(-(-runs // lanes)),
-            runs=runs,
+            mem_mib=None if run.mem_mib is None else run.mem_mib * lanes,
+            time_s=asked_s or long_s,
             lanes=lanes,
+            least_time_s=asked_s or run.time_s,
         )
 
 

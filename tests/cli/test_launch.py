@@ -41,7 +41,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of 4 runs, then 2, then 1; one of them is done at each poll."""
     launch = importlib.import_module("hpcsweep.cli.launch")  # its function has the same name
     cluster = FolderCluster(tmp_path / "controller", per_poll=1)
-    place = Target("jobs", "a test", cluster, SHAPE, max_tasks=4)
+    place = Target("jobs", "a test", cluster, SHAPE, reuse=False, max_tasks=4)
     monkeypatch.setattr("hpcsweep.session.session.resolve_target", lambda spec, name, state: place)
     monkeypatch.setattr(launch, "RETRY_S", 0.01)
     monkeypatch.chdir(tmp_path)

@@ -194,7 +194,7 @@ def test_stop_works_without_a_driver(spec: Path) -> None:
 def test_stopping_a_trial_leaves_others_of_its_task_running(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     shared = ["scheduler={name: fifo, max_resource: 100}", "budget.trials=3", "cluster.slots=1"]
-    shared += ["cluster.runs_per_task=3", "cluster.concurrent=2"]
+    shared += ["cluster.reuse=true", "cluster.concurrent=2"]
     options = [word for override in shared for word in ("--set", override)]
     assert run(spec, "launch", spec, "--once", *options, STEP_S="0.1").returncode == 3
     wait_until(lambda: any(folder.rglob("metrics-*.jsonl")))

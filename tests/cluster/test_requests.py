@@ -46,7 +46,7 @@ LIMITED = msgspec.structs.replace(
 
 def test_limits_of_the_default_partition() -> None:
     assert limits_of(SITE, ResourceRequest()) == Limits(
-        array_tasks=1001, queued_tasks=10000, time_s=3600, nodes=("g1", "g2")
+        array_tasks=1001, queued_tasks=10000, time_s=3600, most_times_s=(DAY,), nodes=("g1", "g2")
     )
 
 
@@ -163,8 +163,13 @@ def test_what_fits_has_no_problem(wish: ResourceRequest, shape: TaskResources) -
         ),
         (
             ResourceRequest(),
-            TaskResources(time_s=DAY + 1, runs=8),
-            ["resources.time: partition gpu allows 1-00:00:00 at most, got 1-00:01:00 for 8 runs of a task"],
+            TaskResources(time_s=2 * DAY, least_time_s=DAY + 1),
+            ["resources.time: partition gpu allows 1-00:00:00 at most, got 1-00:01:00"],
+        ),
+        (
+            ResourceRequest(),
+            TaskResources(time_s=2 * DAY, least_time_s=DAY),
+            [],
         ),
         (
             ResourceRequest(),

@@ -258,7 +258,7 @@ def test_a_wait_is_drawn_between_the_quantiles(tmp_path: Path) -> None:
 
 
 def test_lanes_share_a_task(tmp_path: Path) -> None:
-    site = Site(tmp_path, shape=TaskResources(gpus=2, runs=3, lanes=2))
+    site = Site(tmp_path, shape=TaskResources(gpus=2, lanes=2))
     site.submit([run(0), run(1, resource=4), run(2)])
     site.wait(14.0)
     assert site.times() == [(0, 0.0, 10.0), (1, 0.0, 4.0), (2, 4.0, 10.0)]
@@ -427,7 +427,7 @@ def test_without_requeue_a_preempted_task_is_over(tmp_path: Path) -> None:
 
 
 def test_preempted_lanes_tell_of_the_runs_that_did_not_begin(tmp_path: Path) -> None:
-    site = Site(tmp_path, shape=TaskResources(gpus=1, runs=2), preemptions=OFTEN, requeue=False)
+    site = Site(tmp_path, shape=TaskResources(gpus=1), preemptions=OFTEN, requeue=False)
     site.submit([run(0, resource=1000), run(1, resource=1000)])
     site.wait(2000.0)
     assert [(r.interrupted, r.started) for r in site.results()] == [

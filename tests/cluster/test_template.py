@@ -29,7 +29,7 @@ BATCH = Batch(
     folder=Path("/r/batches/a1b2-7"),
     tasks=81,
     throttle=16,
-    shape=TaskResources(gpus=2, cpus=8, mem_mib=16384, time_s=1801, runs=1, lanes=1),
+    shape=TaskResources(gpus=2, cpus=8, mem_mib=16384, time_s=1801),
 )
 SITE = SlurmOptions(partition="gpu", account="acc", gpu_type="a100", signal_s=90)
 
@@ -259,11 +259,11 @@ def test_script_is_the_same_length_for_one_task_and_five_thousand() -> None:
 
 
 def test_facts_are_there_for_a_site_s_own_conditions() -> None:
-    facts = ["name", "folder", "tasks", "throttle", "gpus", "cpus", "mem_mib", "time_s", "runs", "lanes"]
+    facts = ["name", "folder", "tasks", "throttle", "gpus", "cpus", "mem_mib", "time_s", "lanes"]
     facts += ["partition", "account", "qos", "constraint", "gpu_type"]
     line = " ".join(f"{{{{ {fact} }}}}" for fact in facts)
     text = script(f"#!/bin/bash\n{{{{ header }}}}\n# {line} {{{{ options.time }}}}\n{{{{ command }}}}\n")
-    assert "# a1b2-7 /r/batches/a1b2-7 81 16 2 8 16384 1801 1 1 gpu acc None None a100 31\n" in text
+    assert "# a1b2-7 /r/batches/a1b2-7 81 16 2 8 16384 1801 1 gpu acc None None a100 31\n" in text
 
 
 @pytest.mark.parametrize(

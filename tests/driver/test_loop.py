@@ -326,16 +326,6 @@ def test_arrays_are_split_at_the_site_s_limit(root: Path, controller: Path) -> N
     assert decided(events(root)) == undisturbed(root.parent)
 
 
-def test_several_runs_are_packed_into_one_task(root: Path, controller: Path) -> None:
-    shape = TaskResources(gpus=1, runs=4, lanes=2)
-    cluster = FolderCluster(controller)
-    drive(root, cluster, shape=shape, max_tasks=3)
-    tasks = [[len(task) for task in batch.tasks] for batch in of_kind(root, BatchPlanned)]
-    assert tasks[0] == [4, 4, 4, 2]  # 9 and 5 together: slots were left for the second bracket
-    assert len(cluster.trained()) == len(set(cluster.trained())) == 22
-    assert decided(events(root)) == undisturbed(root.parent)
-
-
 def test_batch_names_are_unique_over_all_sessions(root: Path, controller: Path) -> None:
     ticks(root, lambda: FolderCluster(controller, per_poll=2))
     names = [batch.batch for batch in of_kind(root, BatchPlanned)]

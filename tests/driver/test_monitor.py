@@ -989,9 +989,7 @@ def test_a_run_has_lasted_since_the_one_before_it_ended_in_its_task(anew: bool) 
 
 def test_with_several_lanes_the_oldest_run_counts() -> None:
     watched = Watched([(0, 1, 2, 3)])
-    watched.settings = msgspec.structs.replace(
-        SETTINGS, shape=msgspec.structs.replace(SHAPE, runs=4, lanes=2)
-    )
+    watched.state.live["b1"].lanes = 2
     watched.restart()
     watched.says = {0: TaskState(Phase.RUNNING, seconds=1.0)}
     watched.observe()

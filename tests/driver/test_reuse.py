@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
+from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskResources, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
@@ -251,7 +251,7 @@ def test_a_sweep_that_pauses_gives_its_idle_tasks_back_at_once(tmp_path: Path) -
 
 def test_tasks_near_the_end_of_their_time_are_given_nothing_and_told_to_leave() -> None:
     stage = Stage(TaskBegan("b", 2.0, 0, ends=100.0), TaskBegan("b", 2.0, 1, ends=1000.0))
-    settings = msgspec.structs.replace(REUSING, run_time_s=200)
+    settings = msgspec.structs.replace(REUSING, run=TaskResources(time_s=200))
     stage.assigner = Assigner(
         stage.state, settings=settings, monitor=stage.monitor, manifest_run=stage.manifest_run
     )

@@ -11,6 +11,7 @@ import pytest
 
 from hpcsweep.core.cluster_protocol import SubmittedBatch
 from hpcsweep.core.events import (
+    BatchPlanned,
     Outcome,
     RunFinished,
     RunId,
@@ -23,6 +24,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import Driver
+from hpcsweep.driver.submitter import Submitter
 from hpcsweep.schedulers.asha import ASHA
 from hpcsweep.schedulers.fifo import Fifo
 from hpcsweep.schedulers.synchronous import Halving
@@ -30,7 +32,7 @@ from hpcsweep.store.batch import Result, read_task, requested_stops, write_resul
 from hpcsweep.store.layout import BatchLayout, Layout
 from hpcsweep.store.requests import Request, write_request
 from hpcsweep.store.run_files import MetricsWriter
-from tests.doubles import SHAPE, FolderCluster
+from tests.doubles import FolderCluster
 from tests.driver.sweeps import STARTED, end_of, events, make_driver, of_kind
 
 REASON = "stopped by ada"
@@ -166,7 +168,19 @@ def test_a_trial_that_cannot_be_stopped_is_skipped(root: Path, site: HoldingClus
     journal.release()
 
 
-SHARED = msgspec.structs.replace(SHAPE, runs=3, lanes=2)
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task carries all runs, two at a time, as in earlier versions, whose tasks may still be queued."""
+    plan = Submitter.plan
+
+    def packed(submitter: Submitter, *args: Any, **kwargs: Any) -> list[BatchPlanned]:
+        batches = plan(submitter, *args, **kwargs)
+        return [
+            msgspec.structs.replace(batch, tasks=(sum(batch.tasks, ()),), throttle=1, lanes=2)
+            for batch in batches
+        ]
+
+    monkeypatch.setattr(Submitter, "plan", packed)
 
 
 def write_stopped_result(files: BatchLayout, trial: int, n: int) -> None:
@@ -174,11 +188,12 @@ def write_stopped_result(files: BatchLayout, trial: int, n: int) -> None:
     write_result(files, result, n=n)
 
 
+@pytest.mark.usefixtures("shared")
 def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
     root: Path, site: HoldingCluster
 ) -> None:
     site.hold(1)
-    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3))
     driver.tick()
     driver.tick()
     (batch,) = driver.state.live
@@ -192,7 +207,7 @@ def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
     driver.tick()
     assert requested_stops(files) == {RunId(0, 0), RunId(2, 0)}
     journal.release()
-    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3))
     write_stopped_result(files, 0, 0)
     write_stopped_result(files, 2, 2)
     driver.tick()
@@ -209,11 +224,12 @@ def test_a_run_that_shares_its_task_is_ended_by_its_worker_and_the_others_go_on(
     assert end_of(root) == (SweepOutcome.FINISHED, "all trials are done")
 
 
+@pytest.mark.usefixtures("shared")
 def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(
     root: Path, site: HoldingCluster
 ) -> None:
     site.hold(1)
-    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3))
     driver.tick()
     driver.tick()
     ask(root, 0)
@@ -227,9 +243,10 @@ def test_the_whole_task_is_cancelled_once_nobody_wants_any_of_its_runs(
     assert {trial.runs[0].status for trial in driver.state.trials} == {RunStatus.STOPPED}
 
 
+@pytest.mark.usefixtures("shared")
 def test_run_stopped_by_a_superseded_driver_is_retried(root: Path, site: HoldingCluster) -> None:
     site.hold(1)
-    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3), shape=SHARED)
+    driver, journal = make_driver(root, site, scheduler=Fifo(max_resource=4, trials=3))
     driver.tick()
     driver.tick()
     (batch,) = driver.state.live

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from hpcsweep.core.cluster_protocol import Batch, BlockKind, Limits, Phase, SubmittedBatch, TaskId, TaskState
@@ -44,8 +43,8 @@ from tests.driver.sweeps import decided, drive, end_of, events, make_driver, of_
 SETTLE_S = 150.0
 
 
-def submitter_of(state: SweepState, *, runs: int = 1, clones: bool = False) -> Submitter:
-    settings = msgspec.structs.replace(SETTINGS, shape=msgspec.structs.replace(SHAPE, runs=runs))
+def submitter_of(state: SweepState, *, clones: bool = False) -> Submitter:
+    settings = SETTINGS
     monitor = monitor_of(state, settings)
     return Submitter(
         state,
@@ -77,25 +76,26 @@ def test_one_array_takes_all_runs_and_lets_as_many_tasks_run_as_there_are_slots(
             throttle=2,
             cluster="fake",
             time_s=60,
+            cpus=SHAPE.cpus,
+            mem_mib=SHAPE.mem_mib,
         )
     ]
 
 
 @pytest.mark.parametrize(
-    ("runs", "array_tasks", "free", "arrays"),
+    ("array_tasks", "free", "arrays"),
     [
-        (1, 2, 9, [([1, 1], 2), ([1, 1], 2), ([1], 1)]),
-        (1, 2, 3, [([1, 1], 2), ([1, 1], 1)]),  # an array without a slot is not submitted
-        (2, None, 9, [([2, 2, 1], 3)]),
-        (2, 2, 9, [([2, 2], 2), ([1], 1)]),
-        (1, None, 0, []),
+        (2, 9, [(2, 2), (2, 2), (1, 1)]),
+        (2, 3, [(2, 2), (2, 1)]),  # an array without a slot is not submitted
+        (None, 9, [(5, 5)]),
+        (None, 0, []),
     ],
 )
 def test_arrays_are_as_large_as_the_site_allows(
-    runs: int, array_tasks: int | None, free: int, arrays: list[tuple[list[int], int]]
+    array_tasks: int | None, free: int, arrays: list[tuple[int, int]]
 ) -> None:
-    found = plan(submitter_of(sweep_of(5), runs=runs), 5, free=free, array_tasks=array_tasks)
-    assert [([len(task) for task in each.tasks], each.throttle) for each in found] == arrays
+    found = plan(submitter_of(sweep_of(5)), 5, free=free, array_tasks=array_tasks)
+    assert [(len(each.tasks), each.throttle) for each in found] == arrays
     assert len({each.batch for each in found}) == len(found)
 
 

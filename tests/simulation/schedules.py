@@ -57,10 +57,11 @@ def schedule_of(seed: int) -> Schedule:
         f"retries.training={chance.one_of(0, 0, 1, 2)}",
         f"cluster.simulated={msgspec.json.encode(_site(chance)).decode()}",
     ]
-    lanes = 1
-    if chance(0.25) and kind not in (_median, _asha_stopping):  # those cancel single runs
-        runs, lanes = chance.one_of((3, 1), (4, 2), (2, 2))
-        overrides += [f"cluster.runs_per_task={runs}", f"cluster.concurrent={lanes}"]
+    reuse, lanes = _reuse(_Chance(default_rng([seed, 12]))), 1
+    overrides += reuse
+    if chance(0.25) and "cluster.reuse=true" in reuse:
+        lanes = chance.one_of(2, 2, 3)
+        overrides.append(f"cluster.concurrent={lanes}")
     if chance(0.15):
         overrides += ["resources.gpus=0", "cluster.max_gpus=null", f"cluster.max_tasks={chance.one_of(1, 3)}"]
     else:
@@ -73,7 +74,6 @@ def schedule_of(seed: int) -> Schedule:
             overrides.append(f"budget.gpu_hours={chance.one_of(0.05, 0.2, 0.5)}")
     if chance(0.05):
         overrides.append(f"budget.time={chance.one_of('2m', '10m')}")
-    overrides += _reuse(_Chance(default_rng([seed, 12])))
     return Schedule(
         seed,
         tuple(overrides),
@@ -90,8 +90,8 @@ def schedule_of(seed: int) -> Schedule:
 def _reuse(chance: _Chance) -> list[str]:
     """Drawn apart from the rest as well; in half of the schedules tasks keep their GPUs."""
     if chance(0.5):
-        return []
-    return ["cluster.reuse=true", "cluster.runs_per_task=1", f"cluster.idle={chance.one_of(5, 20, 120)}"]
+        return ["cluster.reuse=false"]
+    return ["cluster.reuse=true", f"cluster.idle={chance.one_of(5, 20, 120)}"]
 
 
 def _file_faults(chance: _Chance) -> dict[str, int]:

@@ -18,6 +18,7 @@ scheduler: {name: hyperband, max_resource: 9}
 resources: {gpus: 1}
 cluster:
   max_gpus: 4
+  reuse: false
   poll: 1
   grace: 5
   settle: 20

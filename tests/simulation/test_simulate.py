@@ -100,9 +100,11 @@ TROUBLE = {
 }
 
 
+@pytest.mark.parametrize("reuse", ["true", "false"])
 @pytest.mark.parametrize("site", TROUBLE.values(), ids=list(TROUBLE))
-def test_every_sweep_ends_with_all_its_runs(tmp_path: Path, site: str) -> None:
-    found = simulate(spec_of(tmp_path, f"cluster.simulated={site}"), falling)
+def test_every_sweep_ends_with_all_its_runs(tmp_path: Path, site: str, reuse: str) -> None:
+    spec = spec_of(tmp_path, f"cluster.simulated={site}", f"cluster.reuse={reuse}")
+    found = simulate(spec, falling)
     assert (found.ending, found.trials, found.runs, found.failures) == ("finished", 17, 22, 0)
 
 
@@ -111,7 +113,7 @@ SCHEDULERS: dict[str, list[str]] = {
     "asha that stops": ["scheduler={name: asha, max_resource: 9, stopping: true}", "budget.trials=20"],
     "pbt": ["scheduler={name: pbt, population: 6, interval: 3, max_resource: 9}"],
     "median": ["scheduler={name: fifo, max_resource: 9}", "stop=[median]", "budget.trials=20"],
-    "lanes": ["cluster.runs_per_task=4", "cluster.concurrent=2", "cluster.max_gpus=8"],
+    "lanes": ["cluster.reuse=true", "cluster.concurrent=2", "cluster.max_gpus=8"],
     "cpus": ["resources.gpus=0", "cluster.max_gpus=null", "cluster.slots=3"],
 }
 

@@ -38,7 +38,7 @@ space: {x: {type: float, low: 0.0, high: 1.0}, pause: %g}
 searcher: random
 scheduler: {name: hyperband, max_resource: %d}
 resources: {gpus: 1, cpus: 1, time: 10m}
-cluster: {name: slurm, max_gpus: %d, poll: 1, grace: 5, settle: 5}
+cluster: {name: slurm, max_gpus: %d, reuse: false, poll: 1, grace: 5, settle: 5}
 """
 COMMAND = (sys.executable, "-m", "hpcsweep")
 

@@ -546,7 +546,7 @@ def test_pending_for_a_reason_that_is_not_known_is_told_in_slurm_s_words(
 def test_whole_nodes_are_told_of_capped_and_charged(slurm: PrivateSlurm, folder: Path) -> None:
     held = (
         "a task asks for 1 and holds 4 GPUs: partition whole gives whole nodes (OverSubscribe=EXCLUSIVE); "
-        "cluster.concurrent: 4 (with cluster.runs_per_task: 4) shares them among 4 runs"
+        "cluster.concurrent: 4 shares them among 4 runs"
     )
     with Sweep(slurm, folder, *fifo(4, 1), "cluster.partition=whole", pause=2.0, max_gpus=8) as sweep:
         refused = sweep.launch("--set", "cluster.max_gpus=3")

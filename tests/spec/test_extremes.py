@@ -81,7 +81,7 @@ VALUES = {
     "resources.gpus=1e12": "resources.gpus: must be at most 10000, got 1000000000000",
     "cluster.poll=0": "cluster.poll: must be >= 0.01, got 0",
     "cluster.max_tasks=1e12": "cluster.max_tasks: must be at most 1000000",
-    "cluster.runs_per_task=1e12": "cluster.runs_per_task: must be at most 10000",
+    "cluster.concurrent=1e12": "cluster.concurrent: must be at most 10000",
     "cluster.simulated.nodes=1e12": "cluster.simulated.nodes: must be at most 10000",
     "cluster.simulated={nodes: 10000, gpus: 10000}": "cluster.simulated.nodes: must be such that nodes times",
     "cluster.simulated.preemptions=1e300": "cluster.simulated.preemptions: must be at most 3600",

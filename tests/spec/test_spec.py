@@ -96,6 +96,12 @@ BEFOREHAND = (
 )
 
 
+REPLACED = (
+    "was replaced by reuse: a task does run after run until its time is over, and concurrent says how many "
+    "at a time; remove the key"
+)
+
+
 def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> None:
     spec = load(DOCUMENTED)
     assert spec.name == "digits-hyperband"
@@ -107,7 +113,8 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
     )
     options = {"min_resource": 1, "max_resource": 27, "eta": 3, "iterations": 1}
     assert spec.scheduler == NamedOptions(name="hyperband", options=options)
-    assert spec.task_shape() == TaskResources(gpus=1, cpus=4, mem_mib=16384, time_s=1800, runs=1, lanes=1)
+    run = TaskResources(gpus=1, cpus=4, mem_mib=16384, time_s=1800)
+    assert spec.run_shape() == spec.task_shape(reuse=False) == run
     assert spec.identity() == {
         "objective": {"metric": "val_error", "mode": "min", "at": "last"},
         "space": {
@@ -156,8 +163,6 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "environment": {},
             "options": {},
             "tick_options": {},
-            "runs_per_task": 1,
-            "reuse": False,
             "idle": 120,
             "concurrent": 1,
             "signal": 60,
@@ -277,10 +282,35 @@ def test_paths_are_absolute_from_the_folder_of_the_spec_file(load: Load, tmp_pat
     assert load(DOCUMENTED, "cluster.template=site.sbatch").cluster.template == str(folder / "site.sbatch")
 
 
-def test_task_shape_multiplies_by_lanes_and_time_by_turns(load: Load) -> None:
-    spec = load(DOCUMENTED, "cluster.runs_per_task=5", "cluster.concurrent=2")
-    assert spec.task_shape() == TaskResources(gpus=2, cpus=8, mem_mib=32768, time_s=5400, runs=5, lanes=2)
-    assert load(SHORT).task_shape() == TaskResources()
+def test_a_task_that_does_run_after_run_has_time_for_them_and_the_resources_of_its_lanes(load: Load) -> None:
+    spec = load(DOCUMENTED, "cluster.concurrent=2")
+    hour = TaskResources(gpus=2, cpus=8, mem_mib=32768, time_s=3600, lanes=2, least_time_s=1800)
+    assert spec.task_shape(reuse=True) == hour
+    long = load(DOCUMENTED, "resources.time=2h").task_shape(reuse=True)
+    assert (long.time_s, long.least_time_s) == (7500, 7200)
+    given = load(DOCUMENTED, "cluster.task_time=8h").task_shape(reuse=True)
+    assert (given.time_s, given.least_time_s) == (28800, 28800)
+    assert load(SHORT).task_shape(reuse=True) == TaskResources()
+
+
+@pytest.mark.parametrize(
+    ("limits", "time_s"),
+    [((), 7500), ((86400,), 7500), ((7200, 86400), 7200), ((3600, 86400), 7500), ((3600,), 7500)],
+)
+def test_a_task_s_time_limit_is_what_every_partition_allows_that_allows_a_run(
+    limits: tuple[int, ...], time_s: int
+) -> None:
+    assert TaskResources(time_s=7500, least_time_s=7200).within(limits).time_s == time_s
+
+
+@pytest.mark.parametrize(("runs_per_task", "reuse"), [(1, False), (4, None)])
+def test_a_stored_spec_may_say_how_many_runs_a_task_does(
+    tmp_path: Path, load: Load, runs_per_task: int, reuse: bool | None
+) -> None:
+    stored = tmp_path / "sweep.yaml"
+    text = load(DOCUMENTED, "cluster.reuse=false").yaml
+    stored.write_text(text.replace("reuse: false", f"reuse: false\n  runs_per_task: {runs_per_task}"))
+    assert load_spec(stored, stored=True).cluster.reuse is reuse
 
 
 def test_enqueue_warm_start_repeats_and_stop_are_part_of_the_identity_if_given(
@@ -481,11 +511,8 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["stop[0].x: unknown key; expected one of: name, min_trials, min_step, interval"],
         ),
         (
-            ["stop=plateau", "repeats=2", "cluster.runs_per_task=2"],
-            [
-                "cluster.runs_per_task: must be 1 with stop, which cancels the tasks of single runs, got 2",
-                "repeats: must be 1 with stop, got 2",
-            ],
+            ["stop=plateau", "repeats=2"],
+            ["repeats: must be 1 with stop, got 2"],
         ),
         (
             ["scheduler={name: asha, max_resource: 9, stopping: true}", "repeats=2"],
@@ -586,10 +613,17 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
         (["resources.gpus=true"], ["resources.gpus: must be an integer, got true"]),
         (["cluster.name=slrum"], ["cluster.name: unknown name 'slrum'; did you mean 'slurm'?"]),
         (
-            ["cluster.max_gpus=3", "cluster.runs_per_task=4", "cluster.concurrent=4"],
+            ["cluster.max_gpus=3", "cluster.concurrent=4"],
             ["cluster.max_gpus: must be at least the 4 of one task (resources.gpus x concurrent), got 3"],
         ),
-        (["cluster.concurrent=2"], ["cluster.concurrent: must be <= runs_per_task (1), got 2"]),
+        (
+            ["cluster.concurrent=2", "cluster.reuse=false"],
+            ["cluster.concurrent: must be 1 with reuse: false, where a task does one run, got 2"],
+        ),
+        (
+            ["cluster.runs_per_task=4"],
+            [f"cluster.runs_per_task: {REPLACED}"],
+        ),
         (
             ["cluster.signal=1800"],
             ["cluster.signal: must be less than resources.time (1800 seconds), got 1800"],

@@ -26,7 +26,7 @@ class LocalBackend(Backend):
     remote = False
 
     def connect(self, sweep: SweepRequest, options: LocalSection) -> Connection:
-        """One task for each run, whatever `runs_per_task` says: there is no queue to wait in."""
+        """One run of a task at a time, whatever `concurrent` says: there are as many slots as fit."""
         gpus = sweep.run.gpus
         here = local_gpus() if gpus else []
         if here:
@@ -49,8 +49,7 @@ class LocalBackend(Backend):
             environment=sweep.variables,
             **given,
         )
-        time_s = sweep.task.time_s if sweep.reuse else sweep.run.time_s
-        shape = TaskResources(gpus=gpus, cpus=sweep.run.cpus, time_s=time_s)
+        shape = TaskResources(gpus=gpus, cpus=sweep.run.cpus, time_s=sweep.task.time_s)
         return Connection(cluster, shape, f"{self.title}, {what}")
 
     def check_site(self, options: LocalSection) -> Generator[Finding, None, bool]:

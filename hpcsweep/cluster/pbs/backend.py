@@ -31,6 +31,7 @@ class PbsSection(Section):
 class PbsBackend(Backend):
     title = "PBS"
     options = PbsSection
+    reuses = True
     driver_module = "hpcsweep.cluster.pbs.cluster"
 
     def missing(self) -> str:

@@ -166,6 +166,7 @@ def _are_quantiles(pairs: Sequence[Sequence[float]]) -> bool:
 class SimulatedBackend(Backend):
     title = "a simulated cluster"
     options = SimulatedSection
+    reuses = True
     remote = False
 
     def connect(self, sweep: SweepRequest, options: SimulatedSection) -> Connection:

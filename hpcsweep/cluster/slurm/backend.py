@@ -30,6 +30,7 @@ class SlurmBackend(Backend):
     title = "Slurm"
     options = SlurmSection
     automatic = True
+    reuses = True
     driver_module = "hpcsweep.cluster.slurm.cluster"
 
     def missing(self) -> str:

@@ -96,10 +96,12 @@ def limits_of(site: SlurmSite, request: ResourceRequest) -> Limits:
     partitions = wanted_partitions(site, request)
     submits = [site.max_jobs, *(_submits(site, request, partition) for partition in partitions)]
     times = [_time_s(site, request, partition, TaskResources()) for partition in partitions]
+    most = [(each.max_time_s, _wall(site, request, each)[0]) for each in partitions if each.takes_jobs]
     return Limits(
         array_tasks=site.max_array_size,
         queued_tasks=_smallest(submits),
         time_s=None if not times or None in times else max(time for time in times if time is not None),
+        most_times_s=tuple(sorted({min(filter(None, each)) for each in most if any(each)})),
         nodes=tuple(node.name for node in wanted_nodes(site, request) if may_be_used(node, request)),
     )
 
@@ -154,13 +156,11 @@ def _time_problems(
     time_s = _time_s(site, request, partition, shape)
     if time_s is None:
         return
-    time_s = 60 * math.ceil(time_s / 60)
+    time_s = 60 * math.ceil((shape.least_time_s or time_s) / 60)
     wall_s, whose = _wall(site, request, partition)
     got = f"got {duration(time_s)}"
     if shape.time_s is None:
         got = f"and a task that asks for none gets {duration(time_s)}"
-    elif shape.runs > shape.lanes:
-        got += f" for {shape.runs} runs of a task"
     for limit_s, who in [(partition.max_time_s, f"partition {partition.name}"), (wall_s, whose)]:
         if limit_s is not None and time_s > limit_s:
             yield f"resources.time: {who} allows {duration(limit_s)} at most, {got}"
