@@ -60,8 +60,8 @@ def schedule_of(seed: int) -> Schedule:
     reuse, lanes = _reuse(_Chance(default_rng([seed, 12]))), 1
     overrides += reuse
     if chance(0.25) and "cluster.reuse=true" in reuse:
-        lanes = chance.one_of(2, 2, 3)
-        overrides.append(f"cluster.concurrent={lanes}")
+        lanes = 2
+        overrides.append("cluster.concurrent=2")
     if chance(0.15):
         overrides += ["resources.gpus=0", "cluster.max_gpus=null", f"cluster.max_tasks={chance.one_of(1, 3)}"]
     else:
