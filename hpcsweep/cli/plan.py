@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 import typer
 
+from hpcsweep.cli.progress import plan_of, remaining_work
 from hpcsweep.cli.terminal import errors_exit, hide, prefix_errors
 from hpcsweep.core.cluster_protocol import Batch
-from hpcsweep.core.protocols import BracketPlan, SchedulerPlan
+from hpcsweep.core.protocols import BracketPlan, SchedulerPlan, fewest
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, secret_values
 from hpcsweep.driver import DriverConfig
@@ -25,6 +26,7 @@ from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target, check_inherited
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
 from hpcsweep.views.format import duration
+from hpcsweep.views.progress import SweepProgress
 
 #: Rungs of a ladder that are shown at each end.
 ENDS_SHOWN: Final = 10
@@ -58,16 +60,18 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
         typer.echo(f"searcher: {name}" + (f", chosen by auto: {reason}" if reason else ""))
         for line in describe_warm_start(session.warm_start):
             typer.echo(line)
-        largest = _brackets(spec, target, held_gpus=held.gpus)
+        found = make_scheduler(spec).plan(spec.budget.trials)
+        largest = _brackets(spec, target, found, held_gpus=held.gpus)
+        if target.reuse:
+            _tasks(spec, target, found, held_gpus=held.gpus)
         with prefix_errors(spec_path):
             _reservation(spec, target, held_gpus=held.gpus)
         _script(spec, target, runs=largest)
 
 
-def _brackets(spec: SweepSpec, target: Target, *, held_gpus: int) -> int:
+def _brackets(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: int) -> int:
     """Print what the scheduler would do; the runs of the largest array."""
     size, repeats = spec.space.size, spec.repeats
-    found = make_scheduler(spec).plan(spec.budget.trials)
     typer.echo("")
     typer.echo(f"search space: {'infinite' if size is None else plural(size, 'configuration')}")
     for index, bracket in enumerate(found.brackets):
@@ -121,14 +125,38 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
         hours = runs * (gpus or 1) * spec.resources.time / 3600
         unit = "GPU-hours" if gpus else "run-hours"
         typer.echo(f"{each}{hours:g} {unit} if every run takes its whole time limit, once")
-    most = [target.max_tasks] if target.max_tasks is not None else []
-    if spec.cluster.max_gpus is not None and held_gpus:
-        most.append(spec.cluster.max_gpus // held_gpus)
-    if most:
-        typer.echo(f"at most {plural(min(most), 'task')} at a time")
-    if target.reuse:
-        limit = f", for {duration(shape.time_s)} at most" if shape.time_s is not None else ""
-        typer.echo(f"each task does run after run{limit}, and leaves after {spec.cluster.idle} s without one")
+    most = _most_tasks(spec, target, held_gpus=held_gpus)
+    if most is not None and not target.reuse:
+        typer.echo(f"at most {plural(most, 'task')} at a time")
+
+
+def _most_tasks(spec: SweepSpec, target: Target, *, held_gpus: int) -> int | None:
+    """How many tasks the spec allows at a time; None where it sets no limit."""
+    max_gpus = spec.cluster.max_gpus
+    return fewest(target.max_tasks, max_gpus // held_gpus if max_gpus is not None and held_gpus else None)
+
+
+def _tasks(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: int) -> None:
+    """Print how many tasks keep their GPUs, for how long, and what waits in the queue do to the sweep."""
+    shape, run_s = target.shape, spec.resources.time
+    busy = None if found.starts is None else -(-found.starts * spec.repeats // shape.lanes)
+    tasks = fewest(_most_tasks(spec, target, held_gpus=held_gpus), target.cluster.slots, busy)
+    many = "" if tasks is None else f"at most {plural(tasks, 'task')} at a time; "
+    limit = f", for {duration(shape.time_s)} at most" if shape.time_s is not None else ""
+    typer.echo(f"{many}each does run after run{limit}, and leaves after {spec.cluster.idle} s without one")
+    work = remaining_work(plan_of(spec), SweepProgress())
+    if tasks is None or work is None:
+        return
+    runs, lanes = work.runs, tasks * shape.lanes
+    rungs = max(len(bracket.resources) for bracket in found.brackets)
+    row = f", {rungs} in a row up to the last rung" if rungs > 1 else ""
+    then = f", then about {-(-runs // lanes):,} runs one after another" if runs > lanes else ""
+    typer.echo(f"queue waits: one for each task{then} (with cluster.reuse: false one for each run{row})")
+    if shape.time_s is not None and run_s is not None:
+        needed = -(-runs // (shape.time_s // run_s * shape.lanes))
+        if needed > tasks:
+            taken = f"{plural(runs, 'run')} take {plural(needed, 'task')}"
+            typer.echo(f"if every run takes its whole time limit, {taken}: those that end are replaced")
 
 
 def _format_bracket(bracket: BracketPlan) -> str:

@@ -178,6 +178,29 @@ def test_plan_of_repeats_counts_each_of_them(here: Path) -> None:
     assert "51 trials, 66 runs at most\n" in result.stdout
 
 
+def test_plan_of_tasks_that_keep_their_gpus_says_how_many_for_how_long_and_what_waits_do(here: Path) -> None:
+    def told(*sets: str) -> list[str]:
+        options = ("cluster.reuse=true", "cluster.idle=60", "cluster.slots=8", *sets)
+        out = run("plan", "lr.yaml", *(word for each in options for word in ("--set", each))).stdout
+        return out.splitlines()
+
+    each = "each does run after run, for 60 min at most, and leaves after 60 s without one"
+    waits = "queue waits: one for each task, then about 3 runs one after another"
+    assert told("resources.time=25m")[-3:] == [
+        f"at most 8 tasks at a time; {each}",
+        f"{waits} (with cluster.reuse: false one for each run, 3 in a row up to the last rung)",
+        "if every run takes its whole time limit, 22 runs take 11 tasks: those that end are replaced",
+    ]
+    assert told("scheduler={name: fifo, max_resource: 3}", "budget.trials=5")[-2:] == [
+        "at most 5 tasks at a time; each does run after run, and leaves after 60 s without one",
+        "queue waits: one for each task (with cluster.reuse: false one for each run)",
+    ]
+    assert told("scheduler={name: asha, max_resource: 27}", "budget.time=1h")[-2:] == [
+        "trials: until the budget ends",
+        "at most 8 tasks at a time; each does run after run, and leaves after 60 s without one",
+    ]
+
+
 def test_plan_prints_how_many_tasks_a_gpu_hours_budget_allows_in_the_queue(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
