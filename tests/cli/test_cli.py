@@ -357,6 +357,8 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "interrupted": {},
         "newest_interruptions": [],
         "failures": [],
+        "tasks": None,
+        "queue_waits": None,
         "failed_by": {},
         "passed_over": [],
     }
