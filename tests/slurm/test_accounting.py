@@ -194,7 +194,7 @@ def test_cost_of_tasks_that_keep_their_gpus_agrees_with_the_accounts(
     accounts: PrivateSlurm, tmp_path: Path
 ) -> None:
     keeps = ("cluster.reuse=true", "cluster.idle=10", "resources.gpus=2", "cluster.max_gpus=6")
-    with trials(accounts, tmp_path / "sweep", "budget.trials=12", *keeps, epochs=6) as sweep:
+    with trials(accounts, tmp_path / "sweep", "budget.trials=12", *keeps, epochs=12) as sweep:
         driver = sweep.launch()
         requeued, cancelled, *_ = running(sweep, 3, driver=driver)
         wait_until("two runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
