@@ -57,6 +57,8 @@ class BatchWatch:
         self.cancelled_pending: set[int] = set()
         #: When the start that was given a run was first seen to be over without a result of it.
         self.over_since: dict[AssignedRun, float] = {}
+        #: When the newest starts of tasks that keep their GPUs told that they leave.
+        self.left = {task: start.left.left for task, start in batch.starts.items() if start.left}
         self.usage = UsageAccounting(batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
         for ending in batch.endings:
             self.note(ending, at=_ended_at(ending) or batch.planned_at)
@@ -229,17 +231,20 @@ class UsageAccounting:
             return min(seconds, starts[-1] + max(0.0, now - before) + CLOCK_SKEW_S)
         return min(seconds, max(0.0, now - self._since) + HOST_SKEW_S)
 
-    def observe(self, task: int, state: TaskState, *, now: float) -> None:
-        """Add what the cluster showed of the task."""
+    def observe(self, task: int, state: TaskState, *, now: float, left: float | None = None) -> None:
+        """Add what the cluster showed of the task; `left` is when its start told that it leaves."""
         if state.seconds is not None:
             possible = self._possible(task, state.seconds, now)
             state = msgspec.structs.replace(state, seconds=possible)
+        before = self._seen_at.get(task, now)
         self._seen_at[task] = now
         starts = self._starts[task]
         if not state.phase.active and state.seconds is not None:
             self._ended.add(task)
         if state.phase is Phase.PENDING:
             if starts and starts[-1]:  # it was put back
+                grown = min(max(0.0, (left or before) - before), now - before)
+                starts[-1] = min(starts[-1] + grown, self._at_most_s)
                 starts.append(0.0)
         elif state.seconds is not None:
             if starts and state.seconds >= starts[-1] - CLOCK_SKEW_S:

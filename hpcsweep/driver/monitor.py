@@ -320,7 +320,7 @@ class JobMonitor:
         now: float,
     ) -> Iterator[AnyEvent]:
         """What tasks told newly; of an earlier start than the newest one nothing counts any more."""
-        newest = {task: start.restart for task, start in batch.starts.items()}
+        watch, newest = self._watch(batch), {task: start.restart for task, start in batch.starts.items()}
         # The start of a task comes before its departure.
         for (task, restart), message in sorted(
             announcements, key=lambda each: isinstance(each[1], TaskDeparture)
@@ -328,10 +328,12 @@ class JobMonitor:
             if isinstance(message, TaskStart):
                 if restart > newest.get(task, -1):
                     newest[task] = restart
+                    watch.left.pop(task, None)
                     yield TaskBegan(
                         batch.name, now, task, restart, message.at, message.ends, message.node, message.job
                     )
             elif restart == newest.get(task) and batch.departure(task, restart) is None:
+                watch.left[task] = message.at
                 yield TaskLeft(batch.name, now, task, restart, message.taken, message.at, message.reason)
                 for run_id, given in batch.assigned.items():
                     if given[:2] == (task, restart) and given.number >= message.taken:
@@ -350,7 +352,7 @@ class JobMonitor:
         """One open task that is given run after run, as the cluster shows it now; None if it does not."""
         watch = self._watch(batch)
         if state is not None:
-            watch.usage.observe(task, state, now=now)
+            watch.usage.observe(task, state, now=now, left=watch.left.get(task))
             if state.node:
                 watch.nodes[task] = state.node
         active = state is not None and state.phase.active

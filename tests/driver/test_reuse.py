@@ -204,6 +204,21 @@ def test_a_requeued_task_costs_what_the_cluster_counts_though_its_last_run_left_
     assert (stage.state.spent_s, stage.state.spent_gpu_s) == (300.0, 300.0)
 
 
+@pytest.mark.parametrize(("left", "closed_s"), [(None, 40.0), (108.0, 46.0), (300.0, 48.0), (50.0, 40.0)])
+def test_a_task_that_told_when_it_left_is_charged_until_then_once_the_cluster_requeues_it(
+    left: float | None, closed_s: float
+) -> None:
+    """The last poll saw it at 102 s, running for 100 s; it trained for 60 s of them."""
+    stage = Stage(tasks=1)
+    stage.look(10.0, phases=[Phase.RUNNING], seconds=8.0, told=started(0))
+    stage.assign(0, at=10.0)
+    first = result(0, 0, seconds=60.0, gpu_seconds=60.0)
+    stage.look(102.0, phases=[Phase.RUNNING], seconds=100.0, results=[first])
+    told = [] if left is None else [(StartId(0, 0), TaskDeparture(1, "requeued", at=left))]
+    stage.look(110.0, phases=[Phase.PENDING], seconds=0.0, told=told)
+    assert stage.look(200.0, phases=[Phase.CANCELLED]) == [BatchClosed("b", closed_s, closed_s)]
+
+
 def test_a_run_that_reached_its_own_limit_goes_on_while_its_task_takes_others() -> None:
     stage = Stage()
     stage.look(told=started(0))
