@@ -94,6 +94,7 @@ class LogDisplay(Progress):
         )
         parts = [
             runs_text(journal_counts(driver.state)),
+            _tasks(driver),
             f"best {best_text(driver.state)}",
             cost(driver.state),
             open_rungs,
@@ -136,8 +137,7 @@ class LiveDisplay(Progress):
             table.add_row(str(bracket), bracket_text(counts))
         phases = driver.phases
         under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
-        tasks = activity_counts(live_tasks(state, now=time.time(), shown=driver.monitor.states))
-        under_way = f"tasks: {tasks_text(tasks)}" if any(tasks.values()) else under_way
+        under_way = _tasks(driver) or under_way
         lines: list[RenderableType] = [
             table,
             Text(f"{plural(state.counts[RunStatus.COMPLETED], 'run')} completed, {under_way}, {cost(state)}"),
@@ -149,6 +149,14 @@ class LiveDisplay(Progress):
         lines += [Text(sanitize(warning), style="yellow") for warning in warnings]
         lines += [Text(sanitize(_failure(run)), style="red") for run in self._failures]
         self._live.update(Group(*lines))
+
+
+def _tasks(driver: Driver) -> str:
+    """What the tasks do that keep their GPUs; empty where there are none."""
+    tasks = tasks_text(
+        activity_counts(live_tasks(driver.state, now=time.time(), shown=driver.monitor.states))
+    )
+    return f"tasks: {tasks}" if tasks else ""
 
 
 def _failure(run: RunFinished) -> str:

@@ -30,6 +30,7 @@ from hpcsweep.core.events import (
     TrialCreated,
 )
 from hpcsweep.core.state import SweepState
+from tests.views.test_tasks import BUSY
 
 LATER = 4_102_444_800.0
 BEGUN: list[AnyEvent] = [
@@ -63,6 +64,14 @@ class Played:
             skipped_files=self.skipped_files,
         )
         self.show.tick(driver)
+
+
+def text(renderable: Any) -> list[str]:
+    """What a terminal shows of it."""
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as captured:
+        console.print(renderable)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def test_a_log_has_a_line_for_each_trouble_when_it_comes_however_soon(
@@ -100,12 +109,6 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
         played.tick([BatchBlocked("b", ""), SweepResumed(204.0), RunRetried(0, 0)])
         later = live.get_renderable()
 
-    def text(renderable: Any) -> list[str]:
-        console = Console(file=io.StringIO(), width=100)
-        with console.capture() as captured:
-            console.print(renderable)
-        return [line.rstrip() for line in captured.get().splitlines()]
-
     head = ["bracket  rungs (runs x resource)"]
     assert text(shown) == [
         *head,
@@ -122,6 +125,18 @@ def test_a_terminal_shows_the_troubles_of_the_moment_and_what_failed_last() -> N
         "0 runs completed, 0 running, 0 pending, 0 GPU-hours",
         "best no value yet",
     ]
+
+
+def test_tasks_that_keep_their_gpus_are_counted_by_what_they_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcsweep.cli.progress.time.time", lambda: 1100.0)
+    Played(LogDisplay()).tick(BUSY)
+    tasks = "tasks: 1 running, 1 idle, 1 leaving, 2 pending"
+    assert tasks in capsys.readouterr().out.split(" | ")
+    with Live(console=Console(file=io.StringIO(), width=100), auto_refresh=False) as live:
+        Played(LiveDisplay(live)).tick(BUSY)
+        assert f"3 runs completed, {tasks}, 0 GPU-hours" in text(live.get_renderable())
 
 
 def test_a_log_names_what_was_passed_over_once(capsys: pytest.CaptureFixture[str]) -> None:
