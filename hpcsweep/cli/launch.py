@@ -191,9 +191,7 @@ class _Loop:
                     _detach(driver, self._signals.clock)
                     self._show.tick(driver)
                 case "once":
-                    # On this machine it is the next tick that starts what one has planned.
-                    if driver.tick():
-                        driver.tick()
+                    driver.tick_once()
                     self._show.tick(driver)
                     driver.compact()
                 case "stay":

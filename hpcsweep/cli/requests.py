@@ -237,9 +237,7 @@ def _tick(session: Session, path: Path) -> SweepState:
     with session.acquire(SystemClock()) as journal, session.open(journal=journal) as driver:
         session.record_launch()
         try:
-            # On this machine it is the next tick that starts what one has planned.
-            if driver.tick():
-                driver.tick()
+            driver.tick_once()
         except SubmitRefused as refusal:
             again = f"Nothing is lost; fix it and resume with: {_launch_command(session.layout, path)}"
             raise SubmitRefused(f"{refusal}\n{again}") from None

@@ -379,7 +379,7 @@ class SweepFacts(EventFold):
         self.tick_due = 0.0
         self.tick_jobs: dict[str, float] = {}
         #: Nodes that did well at least once, and the trials that failed at each node for its own
-        #: reasons since it last did.
+        #: reasons since it last did; a task that could take no run counts as a number below 0.
         self.good_nodes: set[str] = set()
         self.node_faults: dict[str, dict[int, str]] = {}
         self.last_failure: Run | None = None

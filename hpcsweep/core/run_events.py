@@ -238,6 +238,7 @@ class TaskLeft(Event, frozen=True, tag="task_left", gc=False):
     Attributes:
         taken: How many assignments this start has taken; it begins none of the later ones.
         left: When it left by its own clock.
+        failed: It could not take any, for this reason.
     """
 
     batch: str
@@ -247,6 +248,7 @@ class TaskLeft(Event, frozen=True, tag="task_left", gc=False):
     taken: int = 0
     left: float = 0.0
     reason: str = ""
+    failed: bool = False
 
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):

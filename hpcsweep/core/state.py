@@ -208,7 +208,10 @@ class SweepState(SweepFacts):
 
     def _task_left(self, event: TaskLeft) -> None:
         starts = self.live[event.batch].starts
-        starts[event.task] = starts[event.task]._replace(left=event)
+        starts[event.task] = start = starts[event.task]._replace(left=event)
+        if event.failed and start.node:
+            faults = self.node_faults.setdefault(start.node, {})
+            faults[-1 - len(faults)] = event.reason
 
     def _runs_assigned(self, event: RunsAssigned) -> None:
         batch = self.live[event.batch]
@@ -293,6 +296,8 @@ class SweepState(SweepFacts):
         self.spent_gpu_s += event.gpu_seconds
         if batch.made_progress:
             self.failed_batches_in_a_row = 0
+        elif any(other.made_progress for other in self.live.values()):
+            pass  # others do well with the same
         elif event.message or batch.endings or not batch.reuse:
             self.failed_batches_in_a_row += 1
             self.last_batch_failure = event.message or batch.last_message

@@ -62,11 +62,16 @@ class Assigner:
         #: Starts that this session told to leave.
         self._leaving: set[tuple[TaskId, int]] = set()
 
-    def free_tasks(self, *, now: float) -> list[OpenTask]:
-        """Tasks that could be given a run, once for each; those that would begin it at once come first."""
+    def free_tasks(self, *, now: float, leaves: bool = False) -> list[OpenTask]:
+        """Tasks that could be given a run, once for each; those that would begin it at once come first.
+
+        Where the driver `leaves`, nobody hands anything over for a while: each task is given one run ahead,
+        those included that have not begun.
+        """
         nodes = set(excluded(self._state, now=now))
         tasks = [task for task in self._open_tasks() if self._is_usable(task, nodes, now)]
-        ahead = int(self._runs_are_short)
+        tasks += self._tasks_to_come() if leaves else []
+        ahead = int(leaves or self._runs_are_short)
         most = max((task.lanes for task in tasks), default=0) + ahead
         return [
             task for depth in range(most) for task in tasks if task.assigned <= depth < task.lanes + ahead
@@ -99,6 +104,17 @@ class Assigner:
                     and (task, start.restart) not in self._leaving
                 ):
                     yield OpenTask(task, start, len(batch.tasks[index]), batch.lanes, large_enough)
+
+    def _tasks_to_come(self) -> Iterator[OpenTask]:
+        """Tasks that are submitted and have never begun."""
+        for batch in self._state.live.values():
+            if batch.reuse and batch.job is not None and batch.fits(self._settings.run):
+                for index in range(len(batch.tasks)):
+                    if index not in batch.starts and self._monitor.is_open(batch, index):
+                        first = StartedTask(0, 0.0, 0.0, None, "")
+                        yield OpenTask(
+                            TaskId(batch.name, index), first, len(batch.tasks[index]), batch.lanes, True
+                        )
 
     def note(self, effect: Effect, result: EffectResult) -> None:
         if isinstance(effect, Leave) and result.error is None:
@@ -179,6 +195,8 @@ class ReusingSubmission(Submission):
     def run(self) -> None:
         self.hand_over()
         self._submit_tasks()
+        if self.leaves:
+            self.hand_over()
 
     def hand_over(self) -> None:
         """Give runs to tasks that are free, and tell those to leave that nothing is left for."""
@@ -188,7 +206,7 @@ class ReusingSubmission(Submission):
             self.committer.execute_all(self.assigner.all_assigned())
         self.budget.task_gpus = self.throttle.task_gpus
         affordable = self._affordable_runs
-        free = self.assigner.free_tasks(now=now)
+        free = self.assigner.free_tasks(now=now, leaves=self.leaves)
         free = free if affordable is None else free[:affordable]
         events = self.planner.decide(max(0, len(free) - len(state.waiting)))
         events += self.submitter.stopped_while_waiting(events)

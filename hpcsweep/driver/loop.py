@@ -222,6 +222,12 @@ class Driver:
         self._keep_ticking()
         return self._committer.commits > before
 
+    def tick_once(self) -> None:
+        """Tick, for a driver that leaves and that nobody follows at once, such as one that cron starts."""
+        self._submission.leaves = not self.state.is_detached(self.settings.cluster)
+        if self.tick():
+            self.tick()  # on this machine it is the next tick that starts what one has planned
+
     def compact(self) -> None:
         """Compact what is ready; for a driver that leaves the sweep after its tick."""
         with contextlib.suppress(SupersededError, HeldError):  # then it is for the other one to do

@@ -334,7 +334,16 @@ class JobMonitor:
                     )
             elif restart == newest.get(task) and batch.departure(task, restart) is None:
                 watch.left[task] = message.at
-                yield TaskLeft(batch.name, now, task, restart, message.taken, message.at, message.reason)
+                yield TaskLeft(
+                    batch.name,
+                    now,
+                    task,
+                    restart,
+                    message.taken,
+                    message.at,
+                    message.reason,
+                    message.failed,
+                )
                 for run_id, given in batch.assigned.items():
                     if given[:2] == (task, restart) and given.number >= message.taken:
                         ended.add(run_id)
@@ -424,7 +433,9 @@ class JobMonitor:
 
     def _why_nothing_began(self, batch: BatchState) -> str:
         """Of a batch whose tasks all ended before they could take a run: what the last one printed."""
-        if not batch.reuse or batch.starts:
+        if not batch.reuse or any(
+            start.left is None or not start.left.failed for start in batch.starts.values()
+        ):
             return ""
         return self._evidence.last_lines(batch.name, len(batch.tasks) - 1) or "no log output"
 

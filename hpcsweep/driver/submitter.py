@@ -267,6 +267,9 @@ class Submission:
     submitter: Submitter
     budget: GpuBudget
 
+    #: The driver leaves after this tick, and no other one comes at once.
+    leaves: bool = False
+
     def __post_init__(self) -> None:
         self.backoff, state = SubmitBackoff(), self.sweep.state
         if state.submit_limit:

@@ -50,11 +50,13 @@ class TaskDeparture(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         taken: How many assignments it has taken; it begins none of the later ones.
         at: Unix time.
+        failed: It could not take any, and says why.
     """
 
     taken: int
     reason: str = ""
     at: float = 0.0
+    failed: bool = False
     version: int = version_field()
 
 

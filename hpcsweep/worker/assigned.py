@@ -28,6 +28,13 @@ _LONGEST_S: Final = 1.0
 _MARGIN_S: Final = 30.0
 
 
+def announce_failure(context: TaskContext, message: str) -> None:
+    """Tell the driver that this task can take no run."""
+    start, now = StartId(context.task, context.restart), time.time()
+    announce(context.batch, start, TaskStart(context.job, context.node, at=now))
+    announce(context.batch, start, TaskDeparture(0, message, at=now, failed=True))
+
+
 class AssignedRuns:
     """Assignments of one start of a task, each taken once, in order.
 

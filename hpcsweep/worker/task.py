@@ -32,7 +32,7 @@ from hpcsweep.store.batch import (
     write_result,
 )
 from hpcsweep.store.layout import BatchLayout
-from hpcsweep.worker.assigned import AssignedRuns
+from hpcsweep.worker.assigned import AssignedRuns, announce_failure
 from hpcsweep.worker.command import TaskContext, lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt
 from hpcsweep.worker.signals import Signals
@@ -99,7 +99,9 @@ def run_task(
             modules=modules_folder(scratch / "python"),
         )
         if setup_failed is not None and header.reuse is not None:
-            raise FolderError(setup_failed.message(batch.log(task)))
+            message = setup_failed.message(batch.log(task))
+            announce_failure(context, message)
+            raise FolderError(message)
         lanes = _Lanes(context, work.runs, signals)
         if setup_failed is not None:
             lanes.leave(setup_failed.message(batch.log(task)), why=Interruption.WORKER_DIED)

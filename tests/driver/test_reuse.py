@@ -21,6 +21,7 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
     RunsAssigned,
+    SweepEnded,
     SweepOutcome,
     TaskBegan,
     TaskLeft,
@@ -34,7 +35,7 @@ from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart
 from hpcsweep.store.batch import ManifestRun, Result
 from tests.doubles import FolderCluster
 from tests.driver.states import LAYOUT, SETTINGS, NoEvidence, sweep_of
-from tests.driver.sweeps import decided, drive, events, of_kind, undisturbed
+from tests.driver.sweeps import decided, drive, events, make_driver, of_kind, undisturbed
 
 REUSING = msgspec.structs.replace(SETTINGS, idle_s=60.0)
 GRACE_S = 10.0
@@ -294,3 +295,54 @@ def test_the_same_is_decided_with_fewer_tasks_and_nothing_of_the_hand_over_is_le
     assert len(batch.tasks) == 4
     assert [path for path in (root / "batches").rglob("*.json") if path.parent.name != "tasks"] == []
     assert SweepState.replay(events(root)).live == {}
+
+
+def test_a_driver_that_leaves_gives_a_run_ahead_to_each_task_also_to_one_that_has_not_begun() -> None:
+    stage = Stage()
+    stage.look(told=started(1))
+    free = stage.assigner.free_tasks(now=3.0, leaves=True)
+    assert sorted(task.id.task for task in free) == [0, 0, 1, 1, 2, 2]
+    for event in stage.assigner.assign([RunId(trial, 0) for trial in range(4)], free, now=3.0):
+        stage.state.apply(event)
+    assert sorted(len(runs) for runs in stage.state.live["b"].tasks) == [1, 1, 2]
+    assert stage.look(4.0, told=started(0)) == [TaskBegan("b", 4.0, 0, started=2.0, node="n0", job="j")]
+    # Put back before it had begun, the third one's start is not the one that was given the run.
+    [began] = stage.look(5.0, told=started(2, restart=1))
+    assert isinstance(began, TaskBegan)
+    assert stage.look(6.0) == []
+    [lost] = stage.look(6.0 + GRACE_S)
+    assert isinstance(lost, RunInterrupted)
+    assert lost.task == 2
+
+
+def test_a_sweep_is_driven_by_ticks_that_leave(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    ticks = 0
+    while not (ended := of_kind(root, SweepEnded)):
+        cluster = FolderCluster(tmp_path / "controller", per_poll=3)
+        driver, journal = make_driver(root, cluster, idle_s=60.0)
+        driver.tick_once()
+        journal.release()
+        ticks += 1
+    assert ended[0].outcome is SweepOutcome.FINISHED
+    assert ticks < 20
+    assert decided(events(root)) == undisturbed(root.parent)
+    assert len(of_kind(root, BatchPlanned)) == 1
+
+
+def test_a_node_on_which_tasks_can_take_no_run_is_suspected_and_the_sweep_goes_on() -> None:
+    stage = Stage()
+    stage.look(told=started(0))
+    no_module = TaskDeparture(0, "cluster.setup: no module cuda", at=3.0, failed=True)
+    told = [*started(2), (StartId(2, 0), no_module)]
+    stage.look(3.0, phases=[Phase.RUNNING, Phase.RUNNING, Phase.FAILED], told=told)
+    assert stage.state.node_faults == {"n2": {-1: "cluster.setup: no module cuda"}}
+
+
+def test_a_batch_whose_tasks_can_take_no_run_is_a_failure() -> None:
+    stage = Stage(tasks=1)
+    failed = TaskDeparture(0, "cluster.setup: no module cuda", at=3.0, failed=True)
+    for at in (2.0, 3.0 + GRACE_S):
+        stage.look(at, phases=[Phase.FAILED], told=[*started(0), (StartId(0, 0), failed)])
+    assert stage.state.live == {}
+    assert stage.state.failed_batches_in_a_row == 1

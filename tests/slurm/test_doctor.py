@@ -105,7 +105,7 @@ def test_doctor_with_a_test_job_reports_a_real_site(slurm: PrivateSlurm, spec: P
         f"good     partition: urgent: {gpus}",
         "good     preemption: jobs in gpu give way to those in urgent (REQUEUE), GraceTime 0 s",
         "good     template: default.sbatch renders",
-        "good     resources: 2 GPUs, 1 CPU, 10 min of one task: fits",
+        "good     resources: 2 GPUs, 1 CPU, 60 min of one task: fits",
         f"good     training code: {folder}/trainer.py:train can be run",
         f"good     canary: ran on {node}, and reported N s after its submission",
         "good     job names: squeue shows jobs by the name that they were submitted with",

@@ -92,5 +92,5 @@ def test_an_error_in_every_trial_and_a_set_up_that_fails_cost_a_handful_of_runs(
     setup = ("name=y", 'cluster.setup=["module() { echo no $2 >&2; return 1; }", "module load cuda/99.9"]')
     code, out = launch(tmp_path, slurm, *setup)
     assert code == 1
-    assert "cluster.setup: 'module load cuda/99.9' failed with exit status 1: no cuda/99.9. Fix it" in out
+    assert "cluster.setup: 'module load cuda/99.9' failed with exit status 1: no cuda/99.9" in out
     assert hpcsweep.load(tmp_path / "results" / "y").runs["outcome"].isna().all()
