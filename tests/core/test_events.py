@@ -159,6 +159,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             8,
             reuse=True,
             lanes=2,
+            cpus=16,
+            mem_mib=4096,
         ),
         {
             "event": "batch_planned",
@@ -172,6 +174,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "held": 8,
             "reuse": True,
             "lanes": 2,
+            "cpus": 16,
+            "mem_mib": 4096,
         },
     ),
     (BatchSubmitted("b", "4711", 6.5), {"event": "batch_submitted", "batch": "b", "job": "4711", "at": 6.5}),
@@ -202,7 +206,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         },
     ),
     (
-        TaskLeft("b", 7.5, 1, 2, taken=6, left=7.25, reason="no run for 120 s"),
+        TaskLeft("b", 7.5, 1, 2, taken=6, left=7.25, reason="no run for 120 s", failed=True),
         {
             "event": "task_left",
             "batch": "b",
@@ -212,6 +216,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "taken": 6,
             "left": 7.25,
             "reason": "no run for 120 s",
+            "failed": True,
         },
     ),
     (
