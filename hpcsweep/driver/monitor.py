@@ -1,4 +1,4 @@
-"""Results and the cluster's answers become events: here alone is decided what an ending means. Pure.
+"""Results and the cluster's answers become events. Pure.
 
 Result files come first: a run is given up only when a *successful* poll does not show its task as
 active, the grace for late files is over, and no result has come. A failed poll says nothing.
@@ -19,20 +19,18 @@ from hpcsweep.core.events import (
     RunFinished,
     RunId,
     RunInterrupted,
-    TaskBegan,
-    TaskLeft,
     TasksAllocated,
 )
-from hpcsweep.core.models import INSTANT_S, AssignedRun, BatchState, Run
-from hpcsweep.core.outcomes import FACTS, Fault
+from hpcsweep.core.models import INSTANT_S, BatchState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
-from hpcsweep.driver.live_batches import LEAVING_S, BatchWatch, BlockedTasks, charge
+from hpcsweep.driver.endings import Endings
+from hpcsweep.driver.live_batches import BatchWatch, BlockedTasks, charge
 from hpcsweep.driver.observer import Evidence, Observation, next_restart
-from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart
-from hpcsweep.store.batch import Result, label_excerpt
+from hpcsweep.driver.reused_tasks import ReusedTasks
+from hpcsweep.store.batch import Result
 from hpcsweep.store.layout import Layout
 
 
@@ -48,6 +46,8 @@ class JobMonitor:
         #: How long a result may stay invisible after its task has ended.
         self._grace_s = grace_s
         self._evidence = evidence
+        self._endings = Endings(state, settings=settings, evidence=evidence)
+        self._reused = ReusedTasks(state, settings=settings, grace_s=grace_s, endings=self._endings)
         self._watches: dict[str, BatchWatch] = {}
         #: What the last successful poll showed of the open tasks.
         self.states: Mapping[TaskId, TaskState] = {}
@@ -149,7 +149,9 @@ class JobMonitor:
         ended: set[RunId] = set()
         for name, announcements in observation.announcements.items():
             batch = self._state.live[name]
-            events += self._note_endings(batch, self._announced(batch, announcements, ended, now), now)
+            events += self._note_endings(
+                batch, self._reused.announced(batch, self._watch(batch), announcements, ended, now), now
+            )
         for batch in batches:
             results = observation.results.get(batch.name, ())
             events += self._note_endings(batch, self._results(batch, results, ended), now)
@@ -169,8 +171,8 @@ class JobMonitor:
             events += self._allocations(batch)
             for task in sorted(watch.open):
                 state = states.get(TaskId(batch.name, task))
-                look = self._reused_task if batch.reuse else self._task
-                events += self._note_endings(batch, look(batch, task, state, ended, now), now)
+                look = self._reused.look if batch.reuse else self._task
+                events += self._note_endings(batch, look(batch, watch, task, state, ended, now), now)
             if not watch.open and batch.unfinished <= ended:
                 usage = watch.usage.unaccounted(range(len(batch.tasks)))
                 events.append(BatchClosed(batch.name, *usage, message=self._why_nothing_began(batch)))
@@ -214,10 +216,10 @@ class JobMonitor:
                 continue
             # A later start of the same run shows that the cluster took it back after the one before.
             for earlier in watch.take_interrupted(run_id, result.task):
-                yield self._interrupted(batch, earlier, None, requeued=True)
+                yield self._endings.interrupted(batch, earlier, None, requeued=True)
             if batch.reuse and self._run_alone_ended(batch, result):
                 ended.add(run_id)
-                yield self._interrupted(batch, result, None, requeued=False)
+                yield self._endings.interrupted(batch, result, None, requeued=False)
                 continue
             if result.outcome is None:
                 watch.interrupted.setdefault(result.task, []).append(result)
@@ -227,33 +229,15 @@ class JobMonitor:
             if stopped and result.outcome is Outcome.COMPLETED:  # it was quicker than its end
                 result = msgspec.structs.replace(result, outcome=Outcome.STOPPED, message=stopped)
             elif stopped and result.outcome is Outcome.STOPPED:  # by its worker, which trains the other runs
-                result = self._as_stopped(result, stopped)
+                result = self._endings.as_stopped(result, stopped)
             elif result.outcome is Outcome.STOPPED:
                 # Ordered by a driver that had been superseded: the journal does not know of it.
                 yield failures.interruption(batch, result, Interruption.NOT_STARTED)
                 continue
-            elif self._is_tried_again(result):
+            elif self._endings.is_tried_again(result):
                 yield failures.interruption(batch, result, Interruption.TRAINING_ERROR)
                 continue
             yield failures.finished(batch, result)
-
-    def _as_stopped(self, result: Result, reason: str) -> Result:
-        """The result of a run that was stopped: its value is the last one that it reported."""
-        run = self._state.run(RunId(result.trial, result.rung))
-        step, value = run.last_report or (result.step, None)
-        return msgspec.structs.replace(
-            result, outcome=Outcome.STOPPED, step=step, value=value, message=reason
-        )
-
-    def _is_tried_again(self, result: Result) -> bool:
-        assert result.outcome is not None
-        run = self._state.run(RunId(result.trial, result.rung))
-        return (
-            FACTS[result.outcome].fault is Fault.CONFIGURATION
-            and run.errors < self._settings.max_errors
-            and not self._state.trials[result.trial].stopped
-            and self._state.stopping is None
-        )
 
     def _all_interrupted(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[Result]:
         """The results that waited for what becomes of the task, without those of runs that have ended."""
@@ -265,10 +249,15 @@ class JobMonitor:
     # ------------------------------------------------------------------ tasks
 
     def _task(
-        self, batch: BatchState, task: int, state: TaskState | None, ended: set[RunId], now: float
+        self,
+        batch: BatchState,
+        watch: BatchWatch,
+        task: int,
+        state: TaskState | None,
+        ended: set[RunId],
+        now: float,
     ) -> Iterator[AnyEvent]:
         """One open task, as the cluster shows it now; None if it does not."""
-        watch = self._watch(batch)
         if state is not None:
             before = watch.usage.finished_starts(task)
             watch.usage.observe(task, state, now=now)
@@ -281,7 +270,7 @@ class JobMonitor:
             watch.gone_at.pop(task, None)
             if state.phase is Phase.PENDING:  # the cluster took it back to run it again
                 for result in self._all_interrupted(batch, task, ended):
-                    event = self._interrupted(batch, result, state, requeued=True)
+                    event = self._endings.interrupted(batch, result, state, requeued=True, waits=True)
                     if isinstance(event, RunFinished):
                         ended.add(event.run)
                     yield event
@@ -290,7 +279,7 @@ class JobMonitor:
             return
         for result in self._all_interrupted(batch, task, ended):
             ended.add(RunId(result.trial, result.rung))
-            yield self._interrupted(batch, result, state, requeued=False)
+            yield self._endings.interrupted(batch, result, state, requeued=False)
         silent = [run for run in batch.tasks[task] if run in batch.unfinished and run not in ended]
         unknown = task not in watch.gone_at and (state is None or state.seconds is None)
         if unknown and (silent or batch.lanes > 1) and self._settings.max_gpu_s is not None:
@@ -302,134 +291,18 @@ class JobMonitor:
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.
             grace = 0.0 if self._state.stopping else self._grace_s
             # Of one that the cluster calls cancelled without a node no result can come.
-            unbegun = state is not None and self._never_began(watch, task, state)
+            unbegun = state is not None and self._endings.never_began(watch, task, state)
             if not unbegun and (first_seen == now or now - first_seen < grace):
                 return  # its result file may just not be visible yet
             for run_id in silent:
                 ended.add(run_id)
-                yield self._ended_without_result(batch, task, self._state.run(run_id), state)
+                yield self._endings.without_result(batch, watch, task, self._state.run(run_id), state)
         watch.open.discard(task)
-
-    # ------------------------------------------------------------------ tasks that keep their GPUs
-
-    def _announced(
-        self,
-        batch: BatchState,
-        announcements: Iterable[tuple[StartId, TaskStart | TaskDeparture]],
-        ended: set[RunId],
-        now: float,
-    ) -> Iterator[AnyEvent]:
-        """What tasks told newly; of an earlier start than the newest one nothing counts any more."""
-        watch, newest = self._watch(batch), {task: start.restart for task, start in batch.starts.items()}
-        # The start of a task comes before its departure.
-        for (task, restart), message in sorted(
-            announcements, key=lambda each: isinstance(each[1], TaskDeparture)
-        ):
-            if isinstance(message, TaskStart):
-                if restart > newest.get(task, -1):
-                    newest[task] = restart
-                    watch.left.pop(task, None)
-                    yield TaskBegan(
-                        batch.name, now, task, restart, message.at, message.ends, message.node, message.job
-                    )
-            elif restart == newest.get(task) and batch.departure(task, restart) is None:
-                watch.left[task] = message.at
-                yield TaskLeft(
-                    batch.name,
-                    now,
-                    task,
-                    restart,
-                    message.taken,
-                    message.at,
-                    message.reason,
-                    message.failed,
-                )
-                for run_id, given in batch.assigned.items():
-                    if given[:2] == (task, restart) and given.number >= message.taken:
-                        ended.add(run_id)
-                        result = self._not_taken(self._state.run(run_id), given)
-                        yield failures.interruption(batch, result, Interruption.NOT_STARTED)
 
     def _run_alone_ended(self, batch: BatchState, result: Result) -> bool:
         """Whether only the run was interrupted, and not its task as well."""
         departed = batch.departure(result.task, result.restart) is not None
         return result.interrupted is not None and not departed
-
-    def _reused_task(
-        self, batch: BatchState, task: int, state: TaskState | None, ended: set[RunId], now: float
-    ) -> Iterator[AnyEvent]:
-        """One open task that is given run after run, as the cluster shows it now; None if it does not."""
-        watch = self._watch(batch)
-        if state is not None:
-            watch.usage.observe(task, state, now=now, left=watch.left.get(task))
-            if state.node:
-                watch.nodes[task] = state.node
-        active = state is not None and state.phase.active
-        newest = batch.restart_of(task)
-        if active:
-            watch.seen_at[task] = now
-        elif task not in watch.gone_at and (state is None or state.seconds is None):
-            self._assume_usage(batch, task, now)
-        # A start is over once the task is gone, waits again or has told of a later start.
-        over = newest if not active or (state is not None and state.phase is Phase.PENDING) else newest - 1
-        results = {RunId(each.trial, each.rung): each for each in watch.interrupted.get(task, ())}
-        silent = False
-        for run_id, given in list(batch.assigned.items()):
-            if given.task != task or run_id in ended:
-                continue
-            run = self._state.run(run_id)
-            if given.restart <= over or not active:
-                result = results.get(run_id)
-                since = watch.over_since.setdefault(given, now)
-                grace = 0.0 if self._state.stopping else self._grace_s
-                if result is None and (since == now or now - since < grace):
-                    silent = True  # its result may just not be visible yet
-                    continue
-                ended.add(run_id)
-                if result is not None:
-                    yield self._interrupted(batch, result, state, requeued=active)
-                elif not active:
-                    yield self._ended_without_result(batch, task, run, state)
-                else:
-                    yield self._interrupted(
-                        batch, self._silent_result(run, given, watch), state, requeued=True
-                    )
-        watch.interrupted[task] = [
-            result for run_id, result in results.items() if run_id in batch.assigned and run_id not in ended
-        ]
-        if active:
-            watch.gone_at.pop(task, None)
-        elif not silent:
-            first_seen = watch.gone_at.setdefault(task, now)
-            if state is not None or now - first_seen >= self._grace_s or self._state.stopping:
-                watch.open.discard(task)
-
-    def _assume_usage(self, batch: BatchState, task: int, now: float) -> None:
-        """Under a cap, charge a task that is gone and of which the cluster does not tell."""
-        if self._settings.max_gpu_s is None:
-            return
-        watch = self._watch(batch)
-        departure = batch.departure(task, batch.restart_of(task))
-        until = now if departure is None else min(now, departure.left + LEAVING_S)
-        unseen_s = max(0.0, until - watch.seen_at.get(task, batch.planned_at))
-        watch.usage.assume(task, unseen_s, at_most_s=batch.time_s)
-
-    def _not_taken(self, run: Run, given: AssignedRun) -> Result:
-        return Result(
-            run.trial,
-            run.rung,
-            attempt=run.attempts - 1,
-            restart=given.restart,
-            task=given.task,
-            message="its task left before this run began",
-        )
-
-    def _silent_result(self, run: Run, given: AssignedRun, watch: BatchWatch) -> Result:
-        """Of a run whose start is over and left nothing, while the cluster runs the task again."""
-        result = msgspec.structs.replace(
-            self._not_taken(run, given), node=watch.nodes.get(given.task, ""), message=""
-        )
-        return self._with_progress(run, result)
 
     def _why_nothing_began(self, batch: BatchState) -> str:
         """Of a batch whose tasks all ended before they could take a run: what the last one printed."""
@@ -438,16 +311,6 @@ class JobMonitor:
         ):
             return ""
         return self._evidence.last_lines(batch.name, len(batch.tasks) - 1) or "no log output"
-
-    def _never_began(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
-        """Whether it was cancelled before it began, because the first runs all failed alike."""
-        if watch.nodes.get(task) or (
-            state is not None and (state.node or state.phase is not Phase.CANCELLED)
-        ):
-            return False
-        # A session that did not cancel it itself goes by the pause. Slurm forgets such tasks at once.
-        pausing = self._state.pausing
-        return task in watch.cancelled_pending or (pausing is not None and pausing.is_fail_fast)
 
     def _end_of_start(self, watch: BatchWatch, task: int) -> TaskState:
         """How a requeued start ended whose worker left no result."""
@@ -459,6 +322,8 @@ class JobMonitor:
     def _silent_start(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[AnyEvent]:
         """A start that is over and left no result; the cluster runs the task again."""
         _, state = self._watch(batch).silent.pop(task)
+        current = self.states.get(TaskId(batch.name, task))
+        waits = current is not None and current.phase is Phase.PENDING
         # Preempted while it was starting up, it did not begin the run: nobody's fault.
         young = state.phase is Phase.PREEMPTED and (state.seconds or 0.0) < INSTANT_S
         for run_id in batch.tasks[task]:
@@ -468,74 +333,13 @@ class JobMonitor:
             result = Result(
                 *run_id, attempt=run.attempts - 1, restart=next_restart(run), task=task, node=state.node
             )
-            result = self._with_progress(run, result)
+            result = self._endings.with_progress(run, result)
             reported = young and self._evidence.has_reported(
                 run_id, attempt=result.attempt, restart=result.restart
             )
             if young and not result.progressed and not reported:
                 result = msgspec.structs.replace(result, interrupted=Interruption.NOT_STARTED)
-            event = self._interrupted(batch, result, state, requeued=True)
+            event = self._endings.interrupted(batch, result, state, requeued=True, waits=waits)
             if isinstance(event, RunFinished):
                 ended.add(run_id)
             yield event
-
-    def _with_progress(self, run: Run, result: Result) -> Result:
-        """The result with the progress that the checkpoints show."""
-        step = self._evidence.newest_step(run)
-        trial = self._state.trials[run.trial]
-        before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)
-        return msgspec.structs.replace(result, step=step, progressed=step > before)
-
-    def _ended_without_result(
-        self, batch: BatchState, task: int, run: Run, state: TaskState | None
-    ) -> RunFinished | RunInterrupted:
-        """A run whose task is gone and that left no result."""
-        watch = self._watch(batch)
-        seconds = watch.usage.unreported_s(task) if len(batch.tasks[task]) == 1 else 0.0
-        result = Result(
-            run.trial,
-            run.rung,
-            attempt=run.attempts - 1,
-            restart=batch.assigned[run.id].restart if batch.reuse else next_restart(run),
-            task=task,
-            seconds=seconds,
-            gpu_seconds=seconds * batch.gpus_of(task),
-            node=watch.nodes.get(task, ""),
-            message=self._evidence.last_lines(batch.name, task),
-            interrupted=Interruption.NOT_STARTED if self._never_began(watch, task, state) else None,
-        )
-        result = self._with_progress(run, result)
-        phase = state.phase if state is not None else None
-        killed = failures.killed_for_memory(result.message)
-        if phase is Phase.OUT_OF_MEMORY or killed:
-            message = killed or result.message or "killed: out of memory"
-            result = msgspec.structs.replace(result, outcome=Outcome.OUT_OF_MEMORY, message=message)
-            return failures.finished(batch, result)
-        return self._interrupted(batch, result, state, requeued=False)
-
-    def _interrupted(
-        self, batch: BatchState, result: Result, state: TaskState | None, *, requeued: bool
-    ) -> RunFinished | RunInterrupted:
-        run = self._state.run(RunId(result.trial, result.rung))
-        why = failures.classify_interruption(
-            batch, result, state, requeued=requeued, stopping=self._state.stopping is not None
-        )
-        node = result.node or (state.node if state else "")
-        message = result.message
-        if result.interrupted is None or not message:  # at most the last lines of its log
-            text = FACTS[why].message + (f" ({node})" if node else "")
-            message = f"{text}; its {label_excerpt(message)}" if message else text
-        result = msgspec.structs.replace(result, node=node, message=message)
-        stopped = self._state.trials[run.trial].stopped
-        # Of a requeued task that runs again, or has already left a later result, that start decides.
-        current = None if state is None else self.states.get(TaskId(batch.name, result.task))
-        decides = batch.reuse or not requeued or (current is not None and current.phase is Phase.PENDING)
-        if stopped and decides:
-            return failures.finished(batch, self._as_stopped(result, stopped))
-        exhausted = failures.retries_exhausted(run, result, why, settings=self._settings)
-        if exhausted and decides:
-            cancelled = why is Interruption.CANCELLED and run.cancels
-            outcome = Outcome.CANCELLED if cancelled else Outcome.LOST
-            message = f"{exhausted}; the last: {message}"
-            return failures.finished(batch, msgspec.structs.replace(result, outcome=outcome, message=message))
-        return failures.interruption(batch, result, why, requeued=requeued and not batch.reuse)

@@ -1,0 +1,143 @@
+"""What an ending of a run means: an event, by its result, its task's state and its checkpoints. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpcsweep.core.cluster_protocol import Phase, TaskState
+from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunId, RunInterrupted
+from hpcsweep.core.models import AssignedRun, BatchState, Run
+from hpcsweep.core.outcomes import FACTS, Fault
+from hpcsweep.core.state import SweepState
+from hpcsweep.driver import failures
+from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.live_batches import BatchWatch
+from hpcsweep.driver.observer import Evidence, next_restart
+from hpcsweep.store.batch import Result, label_excerpt
+
+
+class Endings:
+    """Decides what becomes of a run that has ended, or whose start has."""
+
+    def __init__(self, state: SweepState, *, settings: DriverConfig, evidence: Evidence) -> None:
+        self._state = state
+        self._settings = settings
+        self._evidence = evidence
+
+    def as_stopped(self, result: Result, reason: str) -> Result:
+        """The result of a run that was stopped: its value is the last one that it reported."""
+        run = self._state.run(RunId(result.trial, result.rung))
+        step, value = run.last_report or (result.step, None)
+        return msgspec.structs.replace(
+            result, outcome=Outcome.STOPPED, step=step, value=value, message=reason
+        )
+
+    def is_tried_again(self, result: Result) -> bool:
+        assert result.outcome is not None
+        run = self._state.run(RunId(result.trial, result.rung))
+        return (
+            FACTS[result.outcome].fault is Fault.CONFIGURATION
+            and run.errors < self._settings.max_errors
+            and not self._state.trials[result.trial].stopped
+            and self._state.stopping is None
+        )
+
+    def with_progress(self, run: Run, result: Result) -> Result:
+        """The result with the progress that the checkpoints show."""
+        step = self._evidence.newest_step(run)
+        trial = self._state.trials[run.trial]
+        before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)
+        return msgspec.structs.replace(result, step=step, progressed=step > before)
+
+    def not_taken(self, run: Run, given: AssignedRun) -> Result:
+        return Result(
+            run.trial,
+            run.rung,
+            attempt=run.attempts - 1,
+            restart=given.restart,
+            task=given.task,
+            message="its task left before this run began",
+        )
+
+    def silent(self, run: Run, given: AssignedRun, watch: BatchWatch) -> Result:
+        """Of a run whose start is over and left nothing, while the cluster runs the task again."""
+        result = msgspec.structs.replace(
+            self.not_taken(run, given), node=watch.nodes.get(given.task, ""), message=""
+        )
+        return self.with_progress(run, result)
+
+    def never_began(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
+        """Whether it was cancelled before it began, because the first runs all failed alike."""
+        if watch.nodes.get(task) or (
+            state is not None and (state.node or state.phase is not Phase.CANCELLED)
+        ):
+            return False
+        # A session that did not cancel it itself goes by the pause. Slurm forgets such tasks at once.
+        pausing = self._state.pausing
+        return task in watch.cancelled_pending or (pausing is not None and pausing.is_fail_fast)
+
+    def without_result(
+        self, batch: BatchState, watch: BatchWatch, task: int, run: Run, state: TaskState | None
+    ) -> RunFinished | RunInterrupted:
+        """A run whose task is gone and that left no result."""
+        seconds = watch.usage.unreported_s(task) if len(batch.tasks[task]) == 1 else 0.0
+        result = Result(
+            run.trial,
+            run.rung,
+            attempt=run.attempts - 1,
+            restart=batch.assigned[run.id].restart if batch.reuse else next_restart(run),
+            task=task,
+            seconds=seconds,
+            gpu_seconds=seconds * batch.gpus_of(task),
+            node=watch.nodes.get(task, ""),
+            message=self._evidence.last_lines(batch.name, task),
+            interrupted=Interruption.NOT_STARTED if self.never_began(watch, task, state) else None,
+        )
+        result = self.with_progress(run, result)
+        phase = state.phase if state is not None else None
+        killed = failures.killed_for_memory(result.message)
+        if phase is Phase.OUT_OF_MEMORY or killed:
+            message = killed or result.message or "killed: out of memory"
+            result = msgspec.structs.replace(result, outcome=Outcome.OUT_OF_MEMORY, message=message)
+            return failures.finished(batch, result)
+        return self.interrupted(batch, result, state, requeued=False)
+
+    def interrupted(
+        self,
+        batch: BatchState,
+        result: Result,
+        state: TaskState | None,
+        *,
+        requeued: bool,
+        waits: bool = False,
+    ) -> RunFinished | RunInterrupted:
+        """A run whose attempt ended while it could go on, or for good if it may not.
+
+        Args:
+            batch: Its batch.
+            result: What its worker left, or what is known without that.
+            state: How its task ended, or what the cluster shows of it; None where nothing is known.
+            requeued: The cluster runs its task again.
+            waits: That task still waits; one that runs again, or has left a later result, decides itself.
+        """
+        run = self._state.run(RunId(result.trial, result.rung))
+        why = failures.classify_interruption(
+            batch, result, state, requeued=requeued, stopping=self._state.stopping is not None
+        )
+        node = result.node or (state.node if state else "")
+        message = result.message
+        if result.interrupted is None or not message:  # at most the last lines of its log
+            text = FACTS[why].message + (f" ({node})" if node else "")
+            message = f"{text}; its {label_excerpt(message)}" if message else text
+        result = msgspec.structs.replace(result, node=node, message=message)
+        stopped = self._state.trials[run.trial].stopped
+        decides = batch.reuse or not requeued or waits
+        if stopped and decides:
+            return failures.finished(batch, self.as_stopped(result, stopped))
+        exhausted = failures.retries_exhausted(run, result, why, settings=self._settings)
+        if exhausted and decides:
+            cancelled = why is Interruption.CANCELLED and run.cancels
+            outcome = Outcome.CANCELLED if cancelled else Outcome.LOST
+            message = f"{exhausted}; the last: {message}"
+            return failures.finished(batch, msgspec.structs.replace(result, outcome=outcome, message=message))
+        return failures.interruption(batch, result, why, requeued=requeued and not batch.reuse)
