@@ -242,7 +242,7 @@ def _problem(error: ErrorDetails, field: FieldInfo | None, known: Sequence[str])
             most = context["le"]
             return f"must be at most {most if isinstance(most, int) else format(most, 'g')}, got {found}"
         case "literal_error":
-            return f"must be {context['expected']}, got {found}"
+            return f"must be {context['expected'].replace('False', 'false')}, got {found}"
         case "model_type" | "dict_type" | "mapping_type" | "model_attributes_type":
             return f"must be a mapping, got {found}"
         case "tuple_type" | "list_type":

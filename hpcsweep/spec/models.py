@@ -62,6 +62,9 @@ class Train(Section):
     """Size limit of an attempt's log; beginning and end of a longer one are kept. null keeps everything."""
     check: bool = True
     """Import `function`, or look up the program of `command`, before the sweep is started."""
+    warm: Literal["auto", False] = "auto"
+    """Whether a task with `cluster.reuse` may import `function` once and fork each run from that process.
+    `auto`: where that is safe."""
     snapshot: bool = False
     """Copy the code into the results folder when the sweep starts, and run this copy for the whole sweep."""
 

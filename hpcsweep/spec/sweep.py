@@ -123,6 +123,7 @@ class SweepSpec:
             log_limit_mib=self.train.log_limit,
             keep_checkpoints=self.train.keep_checkpoints,
             parameters=self.space.names,
+            warm=self.train.warm == "auto",
             notice_s=max(1.0, self.cluster.signal - RESULT_S),
         )
 

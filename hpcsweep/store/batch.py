@@ -66,6 +66,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         keep_checkpoints: How many of a trial's newest complete checkpoints stay.
         notice_s: Time for training code to checkpoint and leave after SIGUSR2.
         grace_s: The same after SIGTERM.
+        warm: Whether a task that keeps its GPUs may fork runs of `function` from one process.
         snapshot: Set if `function` and `workdir` are those of a copy.
     """
 
@@ -83,6 +84,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     parameters: tuple[str, ...] = ()
     snapshot: CodeSnapshot | None = msgspec.field(default=None, name="copied")
     log_limit_mib: int | None = None
+    warm: bool = True
 
 
 class Reuse(msgspec.Struct, frozen=True, omit_defaults=True):

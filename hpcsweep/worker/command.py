@@ -47,6 +47,25 @@ _HEAD: Final = 4096
 _TASK: Final = frozenset(
     {"HPCSWEEP_JOB", "HPCSWEEP_NODE", "HPCSWEEP_TASK", "HPCSWEEP_RESTART", "HPCSWEEP_TICK"}
 )
+#: Path of the run's file; no other run's process has the same value.
+RUN_VARIABLE: Final = "HPCSWEEP_RUN"
+_PARAMETER: Final = "HPCSWEEP_PARAM_"
+_RUN: Final = frozenset(
+    {RUN_VARIABLE}
+    | {
+        f"HPCSWEEP_{name}"
+        for name in (
+            "TRIAL",
+            "RUNG",
+            "RESOURCE",
+            "START",
+            "SEED",
+            "CHECKPOINT_DIR",
+            "RESUME_FROM",
+            "STOP_FILE",
+        )
+    }
+)
 
 
 def arguments(template: str, values: Mapping[str, Any], *, known: Collection[str] = ()) -> list[str]:
@@ -77,13 +96,18 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
         TrainerError: The command is wrong.
     """
     if program.command is None:
-        child = [python, "-P", "-m", "hpcsweep.worker.entrypoint", program.function or "", str(ending)]
-        return child + ([program.snapshot.root, program.snapshot.code] if program.snapshot else [])
+        return function_arguments(program, str(ending), python=python)
     values = {name: getattr(file, name) for name in PLACEHOLDERS if name != "python"}
     values |= {"python": python, **dict.fromkeys(program.parameters), **file.config}
     if program.shell:
         return [shutil.which("bash") or "/bin/sh", "-c", shell_line(program.command, values)]
     return arguments(program.command, values)
+
+
+def function_arguments(program: Program, ending: str, *, python: str) -> list[str]:
+    """The arguments of the process of a function; see `worker.entrypoint`."""
+    child = [python, "-P", "-m", "hpcsweep.worker.entrypoint", program.function or "", ending]
+    return child + ([program.snapshot.root, program.snapshot.code] if program.snapshot else [])
 
 
 def check_template(template: str, *, shell: bool, parameters: Collection[str]) -> None:
@@ -222,11 +246,16 @@ def run_environment(
 ) -> dict[str, str]:
     """The environment of one run's process; docs/environment.md describes it.
 
-    `base` is the task's environment; variables of tasks and other runs are left out. `devices` are the GPUs
-    that the run may see, None for those of the task. `modules` is put on PYTHONPATH.
+    The arguments are those of `shared_environment` and `run_variables`.
     """
+    shared = shared_environment(base, program, devices=devices, python=python, modules=modules)
+    return shared | run_variables(run, run_file)
+
+
+def run_variables(run: RunFile, run_file: Path) -> dict[str, str]:
+    """The variables that differ from run to run."""
     values: dict[str, Any] = {
-        "HPCSWEEP_RUN": str(run_file),
+        RUN_VARIABLE: str(run_file),
         "HPCSWEEP_TRIAL": run.trial,
         "HPCSWEEP_RUNG": run.rung,
         "HPCSWEEP_RESOURCE": run.resource,
@@ -235,16 +264,31 @@ def run_environment(
         "HPCSWEEP_CHECKPOINT_DIR": run.checkpoint_dir,
         "HPCSWEEP_RESUME_FROM": run.resume_from,
         "HPCSWEEP_STOP_FILE": run.stop_file,
-        "HPCSWEEP_PYTHON": python,
-        "HPCSWEEP_WORKDIR": program.snapshot.workdir if program.snapshot else program.workdir,
     }
+    values |= {parameter_variable(name): value for name, value in run.config.items()}
+    return {name: as_text(value) for name, value in values.items()}
+
+
+def shared_environment(
+    base: Mapping[str, str],
+    program: Program,
+    *,
+    devices: Sequence[str] | None,
+    python: str,
+    modules: Path | None = None,
+) -> dict[str, str]:
+    """What the environments of all runs of a lane have in common.
+
+    `base` is the task's environment; variables of tasks and other runs are left out. `devices` are the GPUs
+    that the runs may see, None for those of the task. `modules` is put on PYTHONPATH.
+    """
     environ = {
         name: value
         for name, value in base.items()
-        if name not in values and name not in _TASK and not name.startswith("HPCSWEEP_PARAM_")
+        if name not in _RUN and name not in _TASK and not name.startswith(_PARAMETER)
     }
-    values |= {parameter_variable(name): value for name, value in run.config.items()}
-    environ |= {name: as_text(value) for name, value in values.items()}
+    environ["HPCSWEEP_PYTHON"] = python
+    environ["HPCSWEEP_WORKDIR"] = program.snapshot.workdir if program.snapshot else program.workdir
     if devices is not None:
         environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     # A log that is written block by block shows nothing while training runs, and loses its end.
@@ -259,7 +303,7 @@ def run_environment(
 
 def parameter_variable(name: str) -> str:
     """The variable of a parameter; that of `optimizer.beta-1` is `HPCSWEEP_PARAM_OPTIMIZER_BETA_1`."""
-    return "HPCSWEEP_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+    return _PARAMETER + re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
 def snapshot_paths(paths: Sequence[str], copied: CodeSnapshot) -> list[str]:

@@ -1,15 +1,17 @@
 """The child process of a function: `python -P -m hpcsweep.worker.entrypoint FILE.py:NAME ENDING [ROOT COPY]`.
 
 Imports the function, calls it with the trial, and reports what it returns. After an exception the traceback
-is in the log and a one-line summary in the file ENDING. ROOT and COPY are those of a snapshot.
+is in the log and a one-line summary in the file ENDING. ROOT and COPY are those of a snapshot. If ENDING is
+`-`, this is a warm process: see `worker.warm_process`.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +20,8 @@ from hpcsweep.trial import current_trial
 
 #: Longer messages are cut; the log has them whole.
 MESSAGE_LENGTH: Final = 500
+#: In place of ENDING.
+WARM: Final = "-"
 
 
 class ChildError(msgspec.Struct, frozen=True):
@@ -29,12 +33,19 @@ class ChildError(msgspec.Struct, frozen=True):
 
 def main(function: str, ending: Path, *copied: str) -> int:
     """Train; 0 if the function returned, 1 if anything raised."""
+    trainer: Callable[[Any], object] | None = None
+    if str(ending) == WARM:
+        from hpcsweep.worker.warm_process import become_run
+
+        trainer, ending = become_run(function, *copied)
     trial = current_trial()  # first of all: from here on signals raise the stop flag
     try:
-        from hpcsweep.worker.training_function import load_trainer, search_snapshot
+        if trainer is None:
+            from hpcsweep.worker.training_function import load_trainer, search_snapshot
 
-        search_snapshot(*copied)
-        trial.finish(load_trainer(function)(trial))
+            search_snapshot(*copied)
+            trainer = load_trainer(function)
+        trial.finish(trainer(trial))
     except Exception as error:
         traceback.print_exc()
         ending.write_bytes(msgspec.json.encode(_failure(error)))

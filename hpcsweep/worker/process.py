@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hpcsweep.store.batch import excerpt
@@ -25,6 +25,7 @@ _LONGEST = 1 << 20
 _SHOWN = 60
 _LINE_END = re.compile(rb"[\r\n]+")
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 #: How long to wait for killed processes; one that sleeps in a dead filesystem never goes.
 _VANISH_S = 5.0
@@ -187,6 +188,7 @@ class Child:
             process group (a daemon that called setsid).
         cwd: Where it runs.
         output: Descriptor for standard output and standard error.
+        stdin: Descriptor for standard input.
 
     Raises:
         OSError: It cannot be started.
@@ -194,13 +196,20 @@ class Child:
     """
 
     def __init__(
-        self, argv: Sequence[str], *, env: Mapping[str, str], mark: str, cwd: str, output: int
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        mark: str,
+        cwd: str,
+        output: int,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         worker = os.getpid()
 
         def die_with_worker() -> None:
             # A worker that is killed must not leave training behind that nobody watches.
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            die_with_parent()
             if os.getppid() != worker:
                 os._exit(1)
 
@@ -210,7 +219,7 @@ class Child:
             list(argv),
             env=dict(env),
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -266,6 +275,9 @@ class Child:
             for pid in strays:
                 _send(pid, signal.SIGKILL)
             time.sleep(0.01)
+        return self._reap()
+
+    def _reap(self) -> int:
         return self._process.wait()
 
     def _send_group(self, signum: signal.Signals) -> None:
@@ -281,6 +293,21 @@ class Child:
             return self._mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return False
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process as soon as its parent has ended."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def adopting() -> Iterator[None]:
+    """Meanwhile processes whose parent ends become children of this one, their next ancestor that adopts."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _processes() -> list[int]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,17 +16,11 @@ from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import CheckpointError, NewerFormatError, TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
-from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.run_files import MetricsWriter, RunFile
-from hpcsweep.worker.command import (
-    TaskContext,
-    line_ending_problem,
-    program_arguments,
-    run_environment,
-    unrunnable_reason,
-)
+from hpcsweep.store.run_files import MetricsWriter
+from hpcsweep.worker.command import TaskContext, line_ending_problem
 from hpcsweep.worker.entrypoint import ChildError
+from hpcsweep.worker.launch import Launch
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
     ProcessExit,
@@ -38,6 +30,7 @@ from hpcsweep.worker.outcome import (
     read_objective,
 )
 from hpcsweep.worker.process import Child, RunLog, StdoutMetrics, oom_kills
+from hpcsweep.worker.warm import FutureChild, WarmProcess
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
@@ -54,7 +47,8 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, 
 class Attempt:
     """A run in progress: call `begin`, then `advance` after every event until there is a `result`.
 
-    `time_s` is its time limit, of which it is told like Slurm tells a task.
+    `time_s` is its time limit, of which it is told like Slurm tells a task. `warm` is what its process is
+    forked from where that can be.
     """
 
     def __init__(
@@ -65,6 +59,7 @@ class Attempt:
         log: Path,
         devices: Sequence[str] | None,
         time_s: float | None = None,
+        warm: WarmProcess | None = None,
     ) -> None:
         layout = Layout.of_batch(context.batch.root)
         self.run = run
@@ -72,15 +67,14 @@ class Attempt:
         self._context = context
         self._program = context.header.program
         self._devices = devices
+        self._warm = warm
         self._trial = layout.trial(run.trial)
         self._parent = layout.trial(run.parent) if run.parent is not None else None
         limit = self._program.log_limit_mib
         self._log = RunLog(log, limit=None if limit is None else limit << 20)
-        self._folder = context.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
         self._start_clock, self._start_time = time.monotonic(), time.time()
         self._checkpoint: checkpoints.Checkpoint | None = None
-        self._file: RunFile | None = None
-        self._argv: list[str] = []
+        self._launch: Launch | None = None
         self._child: Child | None = None
         #: Descriptor that is readable when the process prints.
         self.output: int | None = None
@@ -107,13 +101,13 @@ class Attempt:
             if reading.complete:
                 self._finish(classify(ProcessExit(0), reading, resource=resource, reached=resource))
                 return
-        self._launch()
+        self._prepare()
 
     def forward_signal(self, signum: signal.Signals) -> None:
         """Tell training to stop: the stop file first, then the signal, then a time limit."""
-        if self._child is None or self._file is None:
+        if self._child is None or self._launch is None:
             return
-        Path(self._file.stop_file).touch()
+        self._launch.stop_file.touch()
         early = signum is signal.SIGUSR2
         seconds = self._program.notice_s if early else self._program.grace_s
         deadline = time.monotonic() + seconds
@@ -134,6 +128,10 @@ class Attempt:
         """Process what has happened; sets `result` once the run has ended."""
         if self._child is None:
             return
+        if self._launch is not None and isinstance(self._child, FutureChild):
+            self._start(self._launch)
+            if self._child is None:
+                return
         self._drain()
         if self.warn_at is not None and time.monotonic() >= self.warn_at:
             self.warn_at = None
@@ -155,74 +153,52 @@ class Attempt:
     def _start_step(self) -> int:
         return self._checkpoint.step if self._checkpoint else 0
 
-    def _launch(self) -> None:
+    def _prepare(self) -> None:
         run, program = self.run, self._program
-        shutil.rmtree(self._folder, ignore_errors=True)
-        os.makedirs(self._folder, mode=0o700)
-        file = RunFile(
-            trial=run.trial,
-            rung=run.rung,
-            bracket=run.bracket,
-            resource=run.resource,
-            attempt=run.attempt,
-            restart=self._context.restart,
-            seed=run.seed,
-            config=run.config,
-            start=self._start_step,
-            resume_from=str(self._checkpoint.path) if self._checkpoint else None,
-            checkpoint_dir=str(
-                self._trial.checkpoints / f".work-{run.rung}-{run.attempt}-{self._context.restart}"
-            ),
-            stop_file=str(self._folder / "stop"),
-            trial_folder=str(self._trial.root),
-            metrics_file=str(self._metrics.path),
-            metric=program.metric,
-            keep_checkpoints=program.keep_checkpoints,
-            keep_steps=run.keep,
+        self._launch = Launch(
+            self._context,
+            run,
+            trial=self._trial,
+            checkpoint=self._checkpoint,
+            metrics_file=self._metrics.path,
+            devices=self._devices,
+            warm=self._warm,
         )
-        self._file = file
-        checkpoints.remove(Path(file.checkpoint_dir))
-        make_dirs(Path(file.checkpoint_dir))
-        run_file = self._folder / "run.json"
-        run_file.write_bytes(msgspec.json.encode(file))
         source = f"from step {self._start_step}" if self._checkpoint else "from scratch"
         self._log.note(
             f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {run.trial} rung {run.rung} attempt {run.attempt}"
             f".{self._context.restart} on {self._context.node}: {source} to step {run.resource}"
         )
-        environ = run_environment(
-            self._context.environ,
-            file,
-            program,
-            run_file=run_file,
-            devices=self._devices,
-            python=sys.executable,
-            modules=self._context.modules,
-        )
-        try:
-            self._argv = program_arguments(program, file, ending=self._error_file, python=sys.executable)
-            self._child = self._spawn(self._argv, environ)
-        except (TrainerError, OSError, ValueError) as error:
-            self._fail_start(error, environ)
+        if program.metrics:
+            self._stdout_metrics = StdoutMetrics(
+                program.metrics, start=self._start_step, report=self._metrics.write
+            )
+        self._child = FutureChild()
+        self._start(self._launch)
 
-    def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> Child:
+    def _start(self, launch: Launch) -> None:
+        """Start the process, if that can be done yet."""
+        if not launch.ready:
+            return
         self.output, write_end = os.pipe()
         os.set_blocking(self.output, False)
-        if self._program.metrics:
-            self._stdout_metrics = StdoutMetrics(
-                self._program.metrics, start=self._start_step, report=self._metrics.write
-            )
         try:
-            return Child(argv, env=environ, mark="HPCSWEEP_RUN", cwd=self._program.workdir, output=write_end)
+            child = launch.start(write_end)
+        except (TrainerError, OSError, ValueError) as error:
+            self._fail_start(launch.explain(error))
+            return
         finally:
             os.close(write_end)
+        if child is None:
+            self._close_pipe()
+            return
+        self._child = child
+        if launch.how:
+            self._log.note(launch.how)
 
-    def _fail_start(self, error: Exception, environ: Mapping[str, str]) -> None:
-        program, workdir = self._program.command or self._program.function, self._program.workdir
-        text = str(error)
-        if not isinstance(error, TrainerError):
-            reason = unrunnable_reason(self._argv, workdir=workdir, environ=environ) if self._argv else ""
-            text = f"{program}: cannot be started: {reason or error}"
+    def _fail_start(self, text: str) -> None:
+        self._child = None
+        workdir = self._program.workdir
         outcome = RunOutcome(Outcome.FAILED, message=text)
         if not os.path.isdir(workdir):  # moved, or not mounted here: no fault of the configuration
             text = f"the worker: there is no working directory {workdir}"
@@ -278,7 +254,6 @@ class Attempt:
 
     def _end(self) -> None:
         assert self._child is not None
-        assert self._file is not None
         returncode = self._child.kill_all()
         while self.output is not None and select.select([self.output], [], [], 0)[0]:
             self._drain()
@@ -295,7 +270,7 @@ class Attempt:
         if self._lost_last_report(returncode, reading.fresh or reading.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
-            self._launch()
+            self._prepare()
             return
         ended = self._process_exit(returncode)
         reached = min(max(reading.reached, self._start_step), self.run.resource)
@@ -311,9 +286,10 @@ class Attempt:
         return returncode == 0 and at_end and not reported and self._signal is None
 
     def _process_exit(self, returncode: int) -> ProcessExit:
+        assert self._launch is not None
         failure = ChildError((), "")
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            failure = msgspec.json.decode(self._error_file.read_bytes(), type=ChildError)
+            failure = msgspec.json.decode(self._launch.ending.read_bytes(), type=ChildError)
         before, after = self._oom_kills, oom_kills()
         return ProcessExit(
             returncode,
@@ -327,13 +303,14 @@ class Attempt:
     def _last_message(self) -> str:
         """The last lines that the program printed, and known causes."""
         excerpt, workdir = self._log.excerpt(), self._program.workdir
-        hint = line_ending_problem(self._argv, excerpt, workdir=workdir) if self._program.command else ""
+        argv = self._launch.argv if self._launch and self._program.command else []
+        hint = line_ending_problem(argv, excerpt, workdir=workdir) if argv else ""
         return "; ".join(filter(None, [excerpt, hint]))
 
     def _checkpoint_working_folder(self, step: int) -> None:
         """Make the content of the working folder the checkpoint of `step`."""
-        assert self._file is not None
-        folder = Path(self._file.checkpoint_dir)
+        assert self._launch is not None
+        folder = self._launch.checkpoint_dir
         newest = checkpoints.newest(self._trial, at_most=step)
         if step == 0 or (newest is not None and newest.step == step):
             return
@@ -349,14 +326,9 @@ class Attempt:
             self._trial, self.run, self._program, restart=self._context.restart, start=self._start_step
         )
 
-    @property
-    def _error_file(self) -> Path:
-        return self._folder / "ending.json"
-
     def _clean_up(self) -> None:
-        if self._file is not None:
-            checkpoints.remove(Path(self._file.checkpoint_dir))
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._launch is not None:
+            self._launch.clean_up()
 
     def abandon(self, error: Exception) -> None:
         """End the run after the worker itself failed (a full disk, say)."""

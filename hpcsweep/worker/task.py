@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from hpcsweep.worker.command import TaskContext, lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt
 from hpcsweep.worker.signals import Signals
 from hpcsweep.worker.tick_process import TickProcess
+from hpcsweep.worker.warm import WarmProcess
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
 _RETRY_S = (0.2, 1.0, 3.0, 6.0)
@@ -105,7 +106,10 @@ def run_task(
         lanes = _Lanes(context, work.runs, signals)
         if setup_failed is not None:
             lanes.leave(setup_failed.message(batch.log(task)), why=Interruption.WORKER_DIED)
-        return lanes.run()
+        try:
+            return lanes.run()
+        finally:
+            lanes.close()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -135,6 +139,12 @@ class _Lanes:
         visible = context.environ.get("CUDA_VISIBLE_DEVICES")
         #: The GPUs of each free lane.
         self._lanes = deque(lane_devices(visible, gpus=header.gpus, lanes=header.lanes))
+        #: By the GPUs of a lane: what its processes are forked from.
+        self._warm: dict[tuple[str, ...] | None, WarmProcess] = {}
+        if self._assigned is not None and header.program.function is not None and header.program.warm:
+            for devices in self._lanes:
+                if (key := _key(devices)) not in self._warm:
+                    self._warm[key] = WarmProcess(context, devices, name=f"warm-{len(self._warm)}")
         self._active: dict[int, tuple[Attempt, list[str] | None]] = {}
         self._time_s: dict[int, float | None] = {}
         self._all_written = True
@@ -172,6 +182,11 @@ class _Lanes:
                         self._tick_due = self._context.header.tick
                         self._assigned.rest(time.monotonic())
         return self._all_written
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        for warm in self._warm.values():
+            warm.close()
 
     def _keep_ticking(self) -> None:
         """Tick a detached sweep while the task goes on; another driver at work sees to it as well."""
@@ -254,7 +269,14 @@ class _Lanes:
         else:
             log = context.batch.log(context.task, n if self._several else None)
         try:
-            attempt = Attempt(context, run, log=log, devices=devices, time_s=self._time_s.pop(n, None))
+            attempt = Attempt(
+                context,
+                run,
+                log=log,
+                devices=devices,
+                time_s=self._time_s.pop(n, None),
+                warm=self._warm.get(_key(devices)),
+            )
         except OSError as error:
             self._lanes.append(devices)
             message = f"the worker: {type(error).__name__}: {error}"
@@ -275,6 +297,9 @@ class _Lanes:
             pause = min(pause, max(self._next_check - time.monotonic(), 0.0))
         if self._tick is not None:
             pause = min(pause, max(self._tick.deadline - time.monotonic(), 0.0))
+        importing = [warm for warm in self._warm.values() if warm.importing]
+        for warm in importing:
+            pause = min(pause, warm.left_s)
         warnings = [attempt.warn_at for attempt in attempts if attempt.warn_at is not None]
         if warnings:
             pause = min(pause, max(min(warnings) - time.monotonic(), 0.0))
@@ -285,7 +310,11 @@ class _Lanes:
             for attempt in attempts:
                 if attempt.output is not None:
                     selector.register(attempt.output, selectors.EVENT_READ)
+            for warm in importing:
+                selector.register(warm.descriptor, selectors.EVENT_READ)
             selector.select(pause)
+        for warm in importing:
+            warm.poll()
 
     def _write(self, result: Result, n: int) -> None:
         for pause in (*_RETRY_S, None):
@@ -342,6 +371,10 @@ def is_finished(batch: BatchLayout, task: int, restart: int, n: int) -> bool:
         if result.outcome is not None or earlier == restart:
             return True
     return False
+
+
+def _key(devices: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if devices is None else tuple(devices)
 
 
 def _guard(attempt: Attempt, action: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from .doc_runner import DOCS
 
-ENTRY = re.compile(r"^\| ([a-z]+) \| ([^|]+) \| `([\w.]+)` \|$", re.MULTILINE)
+ENTRY = re.compile(r"^\| ([a-z ]+) \| ([^|]+) \| `([\w.]+)` \|$", re.MULTILINE)
 ENTRIES = {word: (meaning, name) for word, meaning, name in ENTRY.findall((DOCS / "glossary.md").read_text())}
 
 WORDS = {

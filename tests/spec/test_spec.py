@@ -150,6 +150,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "keep": "survivors",
             "log_limit": "100M",
             "check": True,
+            "warm": "auto",
             "snapshot": False,
         },
         **spec.identity(),
@@ -498,6 +499,7 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ],
         ),
         (["train.check=yes"], ["train.check: must be true or false, got 'yes'"]),
+        (["train.warm=true"], ["train.warm: must be 'auto' or false, got true"]),
         (
             ["train.shell=true"],
             ["train.shell: must not be true for a function, only a command can have a shell"],
@@ -981,6 +983,11 @@ def test_fail_fast_that_is_neither_a_number_nor_off_is_refused(
 ) -> None:
     (problem,) = problems(DOCUMENTED, f"retries.fail_fast={text}")
     assert "retries.fail_fast: must be " + words in problem
+
+
+@pytest.mark.parametrize(("text", "warm"), [("auto", True), ("false", False)])
+def test_the_program_says_whether_runs_may_be_forked(load: Load, text: str, warm: bool) -> None:
+    assert load(DOCUMENTED, f"train.warm={text}").program().warm is warm
 
 
 @pytest.mark.parametrize(("text", "mib"), [("1G", 1024), ("5M", 5), ("null", None)])

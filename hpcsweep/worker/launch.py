@@ -1,0 +1,143 @@
+"""How the process of a run is started: as a fork of a warm process, or afresh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from hpcsweep.errors import TrainerError
+from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import ManifestRun
+from hpcsweep.store.checkpoints import Checkpoint
+from hpcsweep.store.files import make_dirs
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.run_files import RunFile
+from hpcsweep.worker.command import (
+    RUN_VARIABLE,
+    TaskContext,
+    program_arguments,
+    run_environment,
+    run_variables,
+    unrunnable_reason,
+)
+from hpcsweep.worker.process import Child
+from hpcsweep.worker.warm import WarmProcess
+
+
+class Launch:
+    """The start of one run's process, and the files that it is given.
+
+    Args:
+        context: Of its task.
+        run: What to train.
+        trial: The trial's folder.
+        checkpoint: Where it goes on from; None: from scratch.
+        metrics_file: Where it reports.
+        devices: The GPUs that it may see; None: those of the task.
+        warm: What it is forked from where that can be.
+
+    Attributes:
+        checkpoint_dir: Its working folder.
+        stop_file: Tells it to stop.
+        ending: Where its entrypoint writes how the function failed.
+        argv: The arguments of a fresh process; empty if the command is wrong.
+        how: For the log, once it was started; empty if there was no choice.
+    """
+
+    def __init__(
+        self,
+        context: TaskContext,
+        run: ManifestRun,
+        *,
+        trial: TrialLayout,
+        checkpoint: Checkpoint | None,
+        metrics_file: Path,
+        devices: Sequence[str] | None,
+        warm: WarmProcess | None,
+    ) -> None:
+        program = context.header.program
+        self._folder = context.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
+        self.checkpoint_dir = trial.checkpoints / f".work-{run.rung}-{run.attempt}-{context.restart}"
+        self.stop_file = self._folder / "stop"
+        self.ending = self._folder / "ending.json"
+        self.argv: list[str] = []
+        self.how = ""
+        self._program = program
+        self._warm = warm
+        self._file = RunFile(
+            trial=run.trial,
+            rung=run.rung,
+            bracket=run.bracket,
+            resource=run.resource,
+            attempt=run.attempt,
+            restart=context.restart,
+            seed=run.seed,
+            config=run.config,
+            start=checkpoint.step if checkpoint else 0,
+            resume_from=str(checkpoint.path) if checkpoint else None,
+            checkpoint_dir=str(self.checkpoint_dir),
+            stop_file=str(self.stop_file),
+            trial_folder=str(trial.root),
+            metrics_file=str(metrics_file),
+            metric=program.metric,
+            keep_checkpoints=program.keep_checkpoints,
+            keep_steps=run.keep,
+        )
+        run_file = self._folder / "run.json"
+        self._variables = run_variables(self._file, run_file)
+        self._environ = run_environment(
+            context.environ,
+            self._file,
+            program,
+            run_file=run_file,
+            devices=devices,
+            python=sys.executable,
+            modules=context.modules,
+        )
+        self.clean_up()
+        os.makedirs(self._folder, mode=0o700)
+        make_dirs(self.checkpoint_dir)
+        run_file.write_bytes(msgspec.json.encode(self._file))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process can be started now: its warm process, if it has one, has ended its import."""
+        return self._warm is None or not self._warm.importing
+
+    def start(self, output: int) -> Child | None:
+        """The process, which prints to this descriptor; None: the warm process was begun anew, ask `ready`.
+
+        Raises:
+            TrainerError: The command is wrong.
+            OSError: It cannot be started.
+            ValueError: An argument or a variable holds a null byte.
+        """
+        if self._warm is not None and not self._warm.why_not:
+            child = self._warm.fork(self._variables, ending=self.ending, output=output)
+            if child is not None:
+                self.how = "a fork of the warm process"
+                return child
+            if not self._warm.why_not:
+                return None
+        if self._warm is not None:
+            self.how = f"a fresh process, not a fork of the warm one: {self._warm.why_not}"
+        self.argv = program_arguments(self._program, self._file, ending=self.ending, python=sys.executable)
+        cwd = self._program.workdir
+        return Child(self.argv, env=self._environ, mark=RUN_VARIABLE, cwd=cwd, output=output)
+
+    def explain(self, error: Exception) -> str:
+        """The message of an error of `start`."""
+        if isinstance(error, TrainerError):
+            return str(error)
+        reason = unrunnable_reason(self.argv, workdir=self._program.workdir, environ=self._environ)
+        return f"{self._program.command or self._program.function}: cannot be started: {reason or error}"
+
+    def clean_up(self) -> None:
+        """Remove what only this start needed."""
+        checkpoints.remove(self.checkpoint_dir)
+        shutil.rmtree(self._folder, ignore_errors=True)
