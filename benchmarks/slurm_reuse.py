@@ -202,7 +202,7 @@ def short(slurm: PrivateSlurm, folder: Path, *, trials: int, tasks: int, warm: s
         with FileCount(sweep.root) as files, cpu_share(cpu):
             finish(sweep.launch(), timeout_s=3600)
         wall_s = time.monotonic() - began
-        wait_until("its tasks have left", lambda: not slurm.squeue(states="pending,running"))
+        wait_until("its tasks have left", lambda: not slurm.squeue(states="pending,running,completing"))
         busy = report_short(sweep, calls, train_s=float(trials), cpu=cpu[0], wall_s=wall_s)
         left = files.for_each_trial
         print(f"  {left:.2f} files left by each trial before compaction")
@@ -224,6 +224,7 @@ def detached(slurm: PrivateSlurm, folder: Path, *, trials: int = 200, tasks: int
             sweep.launch("--detach").communicate(timeout=120)
             wait_until("it has ended", lambda: bool(sweep.of_kind(SweepEnded)), 3600)
         wall_s = time.monotonic() - began
+        wait_until("its jobs are over", lambda: not slurm.squeue(states="pending,running,completing"))
         report_short(sweep, calls, train_s=float(trials), cpu=cpu[0], wall_s=wall_s)
         print(f"  at most one squeue in {POLL_S:g} s: {verdict(calls.most_within('squeue', POLL_S) <= 1)}")
         print((sweep.root / "ticks.log").read_text(), end="", flush=True)

@@ -1,8 +1,10 @@
 """`python -m hpcsweep.tick FOLDER`: drive a detached sweep from inside one of its jobs.
 
 A task that has written its results (`--batch`) holds GPUs: it takes in what has come, and leaves at
-once if another driver is at work. A job that only ticks, behind an array or after a while, waits for
-its turn, and stays while something is to be done that no other job will report.
+once if another driver is at work. A task that goes on (`--goes-on`) trains meanwhile: its tick stays for
+some seconds, hands over runs as others end, and asks the cluster no oftener than all such ticks together
+may. A job that only ticks, behind an array or after a while, waits for its turn, and stays while something
+is to be done that no other job will report.
 
 Whoever meets a driver at work relies on it. So a driver looks once more after it has let go: a result
 that was written meanwhile may have nobody else. Little is imported before that is clear.
@@ -26,6 +28,7 @@ from hpcsweep.bootstrap import use_utf8
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
+from hpcsweep.store.files import write_atomic
 from hpcsweep.store.journal import Journal, current_driver
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
@@ -43,6 +46,17 @@ JOB_S: Final = 600.0
 RETRY_S: Final = 60.0
 #: How often a tick job checks whether another driver is done.
 CHECK_S: Final = 3.0
+#: Time between two polls of the cluster by tasks that go on, over all of them.
+POLL_S: Final = 5.0
+#: A tick of a task that goes on stays so long at least while runs keep ending. With one poll more, it fits
+#: into `TICK_NOTICE_S`, which a task that is told to stop leaves it.
+STAY_S: Final = 4.0
+#: Such a tick has nothing to wait for when nothing has come for so long.
+QUIET_S: Final = 2.0
+#: For how long ticks of such tasks let others take over after each of them: commands wait for their turn.
+STAND_BACK_S: Final = 1.0
+#: Time between two looks of it.
+LOOK_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +77,8 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     try:
         if request.batch:
             host = "" if request.goes_on else request.batch
-            tick_task(layout, batch=host, task=request.task, job=request.job)
+            goes_on = request.goes_on
+            tick_task(layout, batch=host, task=request.task, job=request.job, goes_on=goes_on)
         else:
             tick_job(layout, job=request.job)
     except SupersededError:
@@ -80,10 +95,17 @@ def main(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -
     return 0
 
 
-def tick_task(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") -> None:
-    """Tick until no more results come, in this task if any; leave at once if another driver is at work."""
+def tick_task(
+    layout: Layout, *, batch: str = "", task: int = 0, job: str = "", goes_on: bool = False
+) -> None:
+    """Tick until no more results come, in this task if any; leave at once if another driver is at work.
+
+    With `goes_on` it costs no GPU: the tick may stay for some seconds.
+    """
     deadline = time.monotonic() + TASK_S
     while time.monotonic() < deadline:
+        if goes_on:
+            _stand_back(layout)
         try:
             journal = _acquire(layout)
         except HeldError:
@@ -95,8 +117,12 @@ def tick_task(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") 
         if journal is None:
             return
         with _open(layout, journal, batch=batch, task=task, job=job) as driver:
-            while driver.tick() and driver.has_unread and time.monotonic() < deadline:
-                pass
+            if goes_on:
+                _stay(driver)
+            elif not _others_go_on(driver):
+                _note_poll(layout)
+                while driver.tick() and driver.has_unread and time.monotonic() < deadline:
+                    pass
             driver.schedule_successor()
             driver.compact()
         _check_attended(driver)
@@ -104,14 +130,70 @@ def tick_task(layout: Layout, *, batch: str = "", task: int = 0, job: str = "") 
             return
 
 
+def _stay(driver: Driver) -> None:
+    """Hand over runs as others end, without asking the cluster; after a change tick in full, in its time."""
+    began = heard_at = time.monotonic()
+    changed = owes = False
+    first = True
+    while driver.state.ended is None:
+        if (first or owes) and _poll_is_due(driver.layout):
+            _note_poll(driver.layout)
+            changed, owes = driver.tick(), False
+        elif first or driver.has_unread:
+            changed = driver.look()
+            owes = owes or changed or driver.has_unread
+        first, now = False, time.monotonic()
+        if changed:
+            heard_at, changed = now, False
+        over = now - began > STAY_S or now - heard_at > QUIET_S
+        if (over and not owes) or now - began > STAY_S + POLL_S:
+            return
+        time.sleep(LOOK_S)
+
+
+def _others_go_on(driver: Driver) -> bool:
+    """Whether it is enough that this task, which leaves, has looked: the cluster was asked just now."""
+    batches = driver.state.live.values()
+    if _poll_is_due(driver.layout) or not any(batch.starts for batch in batches):
+        return False
+    driver.look()
+    return any(start.left is None for batch in batches for start in batch.starts.values())
+
+
+def _poll_is_due(layout: Layout) -> bool:
+    """Whether no tick has asked the cluster for a while."""
+    try:
+        return not 0.0 <= time.time() - layout.last_poll.stat().st_mtime < POLL_S
+    except OSError:
+        return True
+
+
+def _note_poll(layout: Layout) -> None:
+    now = time.time()
+    with contextlib.suppress(OSError):
+        write_atomic(layout.last_poll, b"")
+        os.utime(layout.last_poll, (now, now))
+
+
+def _stand_back(layout: Layout) -> None:
+    """Wait while the journal was written a moment ago, so that commands get their turn."""
+    with contextlib.suppress(OSError):
+        newest = max(entry.stat().st_mtime for entry in os.scandir(layout.journal))
+        left_s = newest + STAND_BACK_S - time.time()
+        time.sleep(min(max(0.0, left_s), STAND_BACK_S))
+
+
 def tick_job(layout: Layout, *, job: str) -> None:
     """Drive while something is to be done that no other job will report; wait for a driver at work."""
     deadline = time.monotonic() + JOB_S
 
     def leave_when_done(driver: Driver) -> None:
+        _note_poll(layout)
         if not driver.needs_attention or time.monotonic() > deadline:
             raise _Done
 
+    if not _poll_is_due(layout):
+        time.sleep(POLL_S)
     while True:
         try:
             journal = _acquire(layout)

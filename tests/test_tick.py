@@ -85,14 +85,14 @@ class JobCluster(FolderCluster):
 class Site:
     """A detached sweep of three rungs, 4 runs, 2 and 1, whose first rung is on the cluster."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, reuse: bool = False) -> None:
         self.spec = root / "sweep.yaml"
         self.spec.write_text(SPEC)
         (root / "trainer.py").write_text("def train(trial): ...\n")
         self.root = root / "results"
         self.layout = Layout(self.root)
         self.cluster = JobCluster(root / "controller")
-        self.place = Target("jobs", "for the test", self.cluster, SHAPE, reuse=False, max_tasks=4)
+        self.place = Target("jobs", "for the test", self.cluster, SHAPE, reuse=reuse, max_tasks=4)
         with Session(load_spec(self.spec), self.root, target=self.place).open() as driver:
             driver.detach()
             driver.tick()

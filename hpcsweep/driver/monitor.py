@@ -19,6 +19,8 @@ from hpcsweep.core.events import (
     RunFinished,
     RunId,
     RunInterrupted,
+    TaskBegan,
+    TaskLeft,
     TasksAllocated,
 )
 from hpcsweep.core.models import INSTANT_S, BatchState
@@ -62,7 +64,11 @@ class JobMonitor:
     @property
     def undecided(self) -> bool:
         """Whether the next poll decides something: of a task that is gone, or that can never start."""
-        gone = any(watch.gone_at.keys() & watch.open for watch in self._watches.values())
+        gone = any(
+            watch.gone_at.keys() & watch.open
+            or not watch.over_since.keys().isdisjoint(self._state.live[name].assigned.values())
+            for name, watch in self._watches.items()
+        )
         return gone or self.blocked.undecided
 
     def submitted(self, name: str) -> SubmittedBatch:
@@ -157,6 +163,9 @@ class JobMonitor:
             events += self._note_endings(batch, self._results(batch, results, ended), now)
         if states is None:
             return events
+        told = {
+            TaskId(event.batch, event.task) for event in events if isinstance(event, TaskBegan | TaskLeft)
+        }
         self.states, self.polled_at = states, now
         self._running_since = {
             task: self._running_since.get(task, now - (state.seconds or 0.0))
@@ -173,6 +182,7 @@ class JobMonitor:
                 state = states.get(TaskId(batch.name, task))
                 look = self._reused.look if batch.reuse else self._task
                 events += self._note_endings(batch, look(batch, watch, task, state, ended, now), now)
+            events += self._reused.silent_departures(batch, watch, states, told, now)
             if not watch.open and batch.unfinished <= ended:
                 usage = watch.usage.unaccounted(range(len(batch.tasks)))
                 events.append(BatchClosed(batch.name, *usage, message=self._why_nothing_began(batch)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 
-from hpcsweep.core.cluster_protocol import Phase, TaskState
+from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, Interruption, RunId, TaskBegan, TaskLeft
 from hpcsweep.core.models import BatchState
 from hpcsweep.core.state import SweepState
@@ -118,6 +118,25 @@ class ReusedTasks:
             first_seen = watch.gone_at.setdefault(task, now)
             if state is not None or now - first_seen >= self._grace_s or self._state.stopping:
                 watch.open.discard(task)
+
+    def silent_departures(
+        self,
+        batch: BatchState,
+        watch: BatchWatch,
+        states: Mapping[TaskId, TaskState],
+        told: Container[TaskId],
+        now: float,
+    ) -> Iterator[TaskLeft]:
+        """Starts that are over, as the cluster shows, and left no word: nobody gives them a run any more.
+
+        Those that `told` something just now are not looked at.
+        """
+        for task, start in batch.starts.items():
+            id_ = TaskId(batch.name, task)
+            waits = (state := states.get(id_)) is not None and state.phase is Phase.PENDING
+            if start.left is None and id_ not in told and (waits or task not in watch.open):
+                taken = batch.given.get((task, start.restart), 0)
+                yield TaskLeft(batch.name, now, task, start.restart, taken, now, "the cluster ended it")
 
     def _assume_usage(self, batch: BatchState, watch: BatchWatch, task: int, now: float) -> None:
         """Under a cap, charge a task that is gone and of which the cluster does not tell."""

@@ -67,6 +67,11 @@ class Layout:
         return self.root / "ticks.log"
 
     @property
+    def last_poll(self) -> Path:
+        """Empty; was written when a tick last asked the cluster (detached sweeps)."""
+        return self.root / "ticks.polled"
+
+    @property
     def code(self) -> Path:
         """The snapshot of the training code (`train.snapshot`)."""
         return self.root / "code"

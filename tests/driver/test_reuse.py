@@ -177,12 +177,42 @@ def test_runs_of_a_task_that_is_gone_wait_again_and_a_result_in_time_counts(phas
     stage.look(told=started(0, 1), phases=[Phase.RUNNING] * 2)
     stage.assign(0, 1)
     assert stage.look(4.0, phases=[phase, Phase.RUNNING]) == []
-    [late] = stage.look(4.0 + GRACE_S / 2, phases=[phase, Phase.RUNNING], results=[result(0, 0)])
-    assert isinstance(late, RunFinished)
-    assert stage.look(9.0 + GRACE_S, phases=[phase, phase]) == []
+    late = stage.look(4.0 + GRACE_S / 2, phases=[phase, Phase.RUNNING], results=[result(0, 0)])
+    late += stage.look(9.0 + GRACE_S, phases=[phase, phase])
+    assert [(type(event), event.task) for event in late if isinstance(event, RunFinished | TaskLeft)] == [
+        (RunFinished, 0),
+        (TaskLeft, 0),
+    ]
     ends = [end for at in (40.0, 60.0) for end in stage.look(at, phases=[phase, phase])]
-    assert [type(event) for event in ends] == [RunInterrupted, BatchClosed]
+    assert [type(event) for event in ends] == [RunInterrupted, TaskLeft, BatchClosed]
     assert list(stage.state.waiting) == [RunId(trial, 0) for trial in (2, 3, 4, 5, 1)]
+
+
+def test_a_start_that_ended_without_a_word_is_given_nothing_by_a_later_driver_either() -> None:
+    stage = Stage(tasks=1)
+    stage.look(told=started(0), phases=[Phase.RUNNING])
+    assert stage.look(4.0, phases=[Phase.PENDING]) == [
+        TaskLeft("b", 4.0, 0, left=4.0, reason="the cluster ended it")
+    ]
+    stage.monitor = JobMonitor(
+        stage.state, layout=LAYOUT, settings=REUSING, grace_s=GRACE_S, evidence=NoEvidence()
+    )
+    stage.assigner = Assigner(
+        stage.state, settings=REUSING, monitor=stage.monitor, manifest_run=stage.manifest_run
+    )
+    assert stage.assign(0) == []
+    stage.look(6.0, told=started(0, restart=1), phases=[Phase.RUNNING])
+    assert [event.restart for event in stage.assign(0)] == [1]
+
+
+def test_a_run_whose_task_is_gone_is_undecided_until_its_result_must_have_come() -> None:
+    stage = Stage(tasks=1)
+    stage.look(told=started(0), phases=[Phase.RUNNING])
+    stage.assign(0)
+    stage.look(4.0, phases=[Phase.PENDING])
+    assert stage.monitor.undecided
+    stage.look(5.0 + GRACE_S, phases=[Phase.PENDING])
+    assert not stage.monitor.undecided
 
 
 def test_a_requeued_task_costs_what_the_cluster_counts_though_its_last_run_left_no_result() -> None:
@@ -198,8 +228,9 @@ def test_a_requeued_task_costs_what_the_cluster_counts_though_its_last_run_left_
     stage.look(160.0, phases=[Phase.RUNNING], seconds=45.0, results=[again])
     stage.assign(2, at=160.0)
     assert stage.look(315.0, phases=[Phase.NODE_FAIL], seconds=200.0) == []
-    lost, closed = stage.look(316.0 + GRACE_S, phases=[Phase.NODE_FAIL], seconds=200.0)
+    lost, left, closed = stage.look(316.0 + GRACE_S, phases=[Phase.NODE_FAIL], seconds=200.0)
     assert isinstance(lost, RunInterrupted)
+    assert isinstance(left, TaskLeft)
     assert (lost.run, lost.restart, lost.gpu_seconds) == (RunId(2, 0), 1, 170.0)
     assert closed == BatchClosed("b", 40.0, 40.0)
     assert (stage.state.spent_s, stage.state.spent_gpu_s) == (300.0, 300.0)
