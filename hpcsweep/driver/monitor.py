@@ -310,9 +310,13 @@ class JobMonitor:
         watch.open.discard(task)
 
     def _run_alone_ended(self, batch: BatchState, result: Result) -> bool:
-        """Whether only the run was interrupted, and not its task as well."""
-        departed = batch.departure(result.task, result.restart) is not None
-        return result.interrupted is not None and not departed
+        """Whether only the run was interrupted, and not its task as well.
+
+        A worker that is told to stop writes its departure after the results of its runs.
+        """
+        told_to_stop = result.interrupted is Interruption.PREEMPTED
+        departed = result.task in self._watch(batch).left and result.restart == batch.restart_of(result.task)
+        return result.interrupted is not None and not told_to_stop and not departed
 
     def _why_nothing_began(self, batch: BatchState) -> str:
         """Of a batch whose tasks all ended before they could take a run: what the last one printed."""

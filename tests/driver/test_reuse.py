@@ -215,6 +215,31 @@ def test_a_run_whose_task_is_gone_is_undecided_until_its_result_must_have_come()
     assert not stage.monitor.undecided
 
 
+@pytest.mark.parametrize(
+    ("phase", "why"),
+    [
+        (Phase.CANCELLED, Interruption.CANCELLED),
+        (Phase.NODE_FAIL, Interruption.NODE_FAIL),
+        (Phase.PENDING, Interruption.PREEMPTED),
+        (None, Interruption.PREEMPTED),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_why_a_task_was_told_to_stop_is_what_the_cluster_says_of_it(
+    phase: Phase | None, why: Interruption, at_once: bool
+) -> None:
+    """Its worker writes the result of its run first, and then that it leaves."""
+    stage = Stage(tasks=1)
+    stage.look(told=started(0), phases=[Phase.RUNNING])
+    stage.assign(0)
+    ended = result(0, 0, outcome=None, value=None, interrupted=Interruption.PREEMPTED, seconds=5.0)
+    leaves = [(StartId(0, 0), TaskDeparture(1, "told to stop by SIGTERM", at=8.0))]
+    first = stage.look(8.0, phases=[Phase.RUNNING], results=[ended], told=leaves if at_once else ())
+    assert [type(event) for event in first] == [TaskLeft] * at_once
+    later = stage.look(9.0, phases=[phase], told=() if at_once else leaves)
+    assert [event.interruption for event in later if isinstance(event, RunInterrupted)] == [why]
+
+
 def test_a_requeued_task_costs_what_the_cluster_counts_though_its_last_run_left_no_result() -> None:
     stage = Stage(tasks=1)
     stage.look(10.0, phases=[Phase.RUNNING], seconds=8.0, told=started(0))

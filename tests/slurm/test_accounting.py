@@ -197,7 +197,8 @@ def test_cost_of_tasks_that_keep_their_gpus_agrees_with_the_accounts(
     with trials(accounts, tmp_path / "sweep", "budget.trials=12", *keeps, epochs=12) as sweep:
         driver = sweep.launch()
         requeued, cancelled, *_ = running(sweep, 3, driver=driver)
-        wait_until("two runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 2)
+        wait_until("three runs have ended", lambda: len(sweep.of_kind(RunFinished)) >= 3)
+        time.sleep(4)  # each has its second run, which takes 12 s
         accounts.run("scontrol", "requeue", requeued)
         accounts.run("scancel", cancelled)
         finish(driver)
@@ -205,6 +206,8 @@ def test_cost_of_tasks_that_keep_their_gpus_agrees_with_the_accounts(
         assert {row.state for row in rows if row.task == requeued} == {"REQUEUED", "COMPLETED"}
         assert [row.state for row in rows if row.task == cancelled] == ["CANCELLED by 0"]
         assert list(sweep.runs["outcome"]) == ["completed"] * 12
+        why = why_interrupted(sweep)
+        assert (why[requeued], why[cancelled]) == (Interruption.PREEMPTED, Interruption.CANCELLED)
         assert {event.restart for event in sweep.of_kind(TaskBegan) if event.job == requeued} == {0, 1}
         assert len(rows) < 12, "a task does several runs"
         assert told_gpu_s(sweep) == pytest.approx(gpu_s(rows), rel=0.02)
