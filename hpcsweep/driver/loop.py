@@ -174,6 +174,8 @@ class Driver:
             clock.sleep(min(left, LOOK_S))
             if self._observer.has_unread and self.look() and on_tick is not None:
                 on_tick(self)
+            if self.monitor.awaits_poll:
+                until = min(until, clock.time() + self._sweep.cluster.poll_s[0])
 
     def look(self) -> bool:
         """Take in new results and hand over the next runs, without asking the cluster; True on a change."""

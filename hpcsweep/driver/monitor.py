@@ -71,6 +71,11 @@ class JobMonitor:
         )
         return gone or self.blocked.undecided
 
+    @property
+    def awaits_poll(self) -> bool:
+        """Whether runs were interrupted with their tasks, and a poll is to tell why."""
+        return any(any(watch.interrupted.values()) for watch in self._watches.values())
+
     def submitted(self, name: str) -> SubmittedBatch:
         """The live batch of this name as the cluster knows it."""
         batch = self._state.live[name]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskResources, TaskState
+from hpcsweep.core.cluster_protocol import Phase, SubmittedBatch, TaskId, TaskResources, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchClosed,
@@ -31,9 +31,10 @@ from hpcsweep.core.state import SweepState
 from hpcsweep.driver.assigner import Assigner
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
-from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart
-from hpcsweep.store.batch import ManifestRun, Result
-from tests.doubles import FolderCluster
+from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, announce
+from hpcsweep.store.batch import ManifestRun, Result, write_result
+from hpcsweep.store.layout import BatchLayout
+from tests.doubles import FakeClock, FolderCluster
 from tests.driver.states import LAYOUT, SETTINGS, NoEvidence, sweep_of
 from tests.driver.sweeps import decided, drive, events, make_driver, of_kind, undisturbed
 
@@ -236,8 +237,46 @@ def test_why_a_task_was_told_to_stop_is_what_the_cluster_says_of_it(
     leaves = [(StartId(0, 0), TaskDeparture(1, "told to stop by SIGTERM", at=8.0))]
     first = stage.look(8.0, phases=[Phase.RUNNING], results=[ended], told=leaves if at_once else ())
     assert [type(event) for event in first] == [TaskLeft] * at_once
+    assert stage.monitor.awaits_poll
     later = stage.look(9.0, phases=[phase], told=() if at_once else leaves)
     assert [event.interruption for event in later if isinstance(event, RunInterrupted)] == [why]
+    assert not stage.monitor.awaits_poll
+
+
+class EndOfTest(Exception):
+    pass
+
+
+def test_the_cluster_is_asked_soon_why_a_task_was_told_to_stop(tmp_path: Path) -> None:
+    """Polls are a minute apart, as nothing else happens, when the task leaves."""
+    polls: list[float] = []
+    begin, leave = 1_000_000.0, 1_000_200.0
+
+    class Site(FolderCluster):
+        poll_s = (5.0, 60.0)
+
+        def poll(self, live: Sequence[SubmittedBatch]) -> dict[TaskId, TaskState]:
+            polls.append(clock.now)
+            for batch in live:
+                self.files = BatchLayout(batch.folder)
+                announce(self.files, StartId(0, 0), TaskStart("j", "n0", at=begin))
+            if clock.now > leave:
+                raise EndOfTest
+            return {TaskId(batch.name, 0): TaskState(Phase.RUNNING) for batch in live}
+
+    class Time(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            before, self.now = self.now, self.now + seconds
+            if before < leave <= self.now:
+                ended = result(0, 0, outcome=None, value=None, interrupted=Interruption.PREEMPTED)
+                write_result(site.files, ended, n=0)
+                announce(site.files, StartId(0, 0), TaskDeparture(1, "told to stop", at=leave))
+
+    clock, site = Time(), Site(tmp_path / "controller")
+    with pytest.raises(EndOfTest):
+        drive(tmp_path / "s", site, clock=clock, idle_s=600.0, max_tasks=1)
+    assert polls[-2] < leave
+    assert polls[-1] <= leave + 1.0 + 5.0 + 1.0
 
 
 def test_a_requeued_task_costs_what_the_cluster_counts_though_its_last_run_left_no_result() -> None:
