@@ -361,7 +361,7 @@ class Driver:
     @property
     def needs_attention(self) -> bool:
         """Whether something is to be done soon that no job will trigger."""
-        undecided = self.monitor.undecided or self.scheduler.needs_reports
+        undecided = self.monitor.undecided or self.monitor.awaits_poll or self.scheduler.needs_reports
         return needs_attention(self.state, undecided=undecided, host_job=self._host.job if self._host else "")
 
     def _keep_ticking(self) -> None:

@@ -73,8 +73,11 @@ class JobMonitor:
 
     @property
     def awaits_poll(self) -> bool:
-        """Whether runs were interrupted with their tasks, and a poll is to tell why."""
-        return any(any(watch.interrupted.values()) for watch in self._watches.values())
+        """Whether runs were interrupted with tasks that keep their GPUs, and a poll is to tell why."""
+        return any(
+            self._state.live[name].reuse and any(watch.interrupted.values())
+            for name, watch in self._watches.items()
+        )
 
     def submitted(self, name: str) -> SubmittedBatch:
         """The live batch of this name as the cluster knows it."""
