@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
-from hpcsweep.core.events import Interruption, RunFinished, RunId, RunInterrupted
+from hpcsweep.core.events import RunFinished, RunId
 from hpcsweep.core.models import BatchState, Run
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.files import open_regular
@@ -23,12 +23,6 @@ from hpcsweep.store.run_files import Report, metrics_files, parse_reports
 _TAIL_BYTES: Final = 1 << 14
 #: How long a task that takes no more runs is shown where no queue tells whether it is gone.
 LEAVING_S: Final = 60.0
-#: Interruptions that take the task with them: it is gone, or the cluster starts it again.
-_WITH_ITS_TASK: Final = frozenset(Interruption) - {
-    Interruption.TIMEOUT,
-    Interruption.TRAINING_ERROR,
-    Interruption.NOT_STARTED,
-}
 
 
 class Activity(enum.Enum):
@@ -107,7 +101,7 @@ def _tasks_of(batch: BatchState, state: SweepState, shown: Mapping[TaskId, TaskS
             since = max(given, named.since) if batch.lanes == 1 else given
             trained = tuple(state.run(run) for run in runs[index])
             yield named._replace(activity=Activity.RUNNING, since=since, runs=trained)
-        elif not (isinstance(last, RunInterrupted) and last.interruption in _WITH_ITS_TASK):
+        else:
             yield named
 
 

@@ -48,7 +48,7 @@ def events(*more: AnyEvent, tasks: int = 6, lanes: int = 1) -> list[AnyEvent]:
     ]
 
 
-#: Task 0 trains its second run, 1 idles, 2 has left, 3 was preempted, 4 and 5 have not begun.
+#: Task 0 trains its second run, 1 idles, 2 has left, 3 was preempted before, 4 and 5 have not begun.
 BUSY = events(
     *(began(task, 1010.0 + task) for task in range(4)),
     given(0, 1012.0, 0, 1),
@@ -59,6 +59,7 @@ BUSY = events(
     finished(2, 1, started=1014.0, seconds=50.0),
     finished(3, 2, started=1015.0, seconds=40.0),
     TaskLeft("a", 1061.0, 2, 0, 1, 1060.0),
+    TaskLeft("a", 1031.0, 3, 0, 1, 1030.0),
     RunInterrupted(4, 0, Interruption.PREEMPTED, batch="a", task=3),
 )
 
