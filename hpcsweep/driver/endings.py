@@ -66,6 +66,18 @@ class Endings:
         )
         return self.with_progress(run, result)
 
+    def of_requeued_start(self, node: str, *, seconds: float | None = None) -> TaskState:
+        """How a start ended whose worker left no result, and whose task the cluster runs again."""
+        failed = bool(node) and self._evidence.node_failed(node)
+        return TaskState(Phase.NODE_FAIL if failed else Phase.PREEMPTED, node=node, seconds=seconds)
+
+    def left_traces(self, run: Run, given: AssignedRun) -> bool:
+        """Whether a run that was given ahead has begun after all: it has reported, or left a checkpoint."""
+        result = self.with_progress(run, self.not_taken(run, given))
+        return result.progressed or self._evidence.has_reported(
+            run.id, attempt=result.attempt, restart=result.restart
+        )
+
     def never_began(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
         """Whether it was cancelled before it began, because the first runs all failed alike."""
         if watch.nodes.get(task) or (

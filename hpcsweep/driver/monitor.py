@@ -280,7 +280,12 @@ class JobMonitor:
             before = watch.usage.finished_starts(task)
             watch.usage.observe(task, state, now=now)
             if watch.usage.finished_starts(task) > before and not watch.interrupted.get(task):
-                watch.silent[task] = now, self._end_of_start(watch, task)
+                watch.silent[task] = (
+                    now,
+                    self._endings.of_requeued_start(
+                        watch.nodes.get(task, ""), seconds=watch.usage.last_finished_s(task)
+                    ),
+                )
             if state.node:
                 watch.nodes[task] = state.node
         if state is not None and state.phase.active:
@@ -333,13 +338,6 @@ class JobMonitor:
         ):
             return ""
         return self._evidence.last_lines(batch.name, len(batch.tasks) - 1) or "no log output"
-
-    def _end_of_start(self, watch: BatchWatch, task: int) -> TaskState:
-        """How a requeued start ended whose worker left no result."""
-        node = watch.nodes.get(task, "")
-        failed = bool(node) and self._evidence.node_failed(node)
-        seconds = watch.usage.last_finished_s(task)
-        return TaskState(Phase.NODE_FAIL if failed else Phase.PREEMPTED, node=node, seconds=seconds)
 
     def _silent_start(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[AnyEvent]:
         """A start that is over and left no result; the cluster runs the task again."""

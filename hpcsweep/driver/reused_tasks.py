@@ -88,11 +88,12 @@ class ReusedTasks:
         # A start is over once the task is gone, waits again or has told of a later start.
         over = newest if not active or (state is not None and state.phase is Phase.PENDING) else newest - 1
         results = {RunId(each.trial, each.rung): each for each in watch.interrupted.get(task, ())}
-        silent = False
+        silent, before = False, 0
         for run_id, given in list(batch.assigned.items()):
             if given.task != task or run_id in ended:
                 continue
-            run = self._state.run(run_id)
+            run, ahead = self._state.run(run_id), before >= batch.lanes
+            before += 1
             if given.restart <= over or not active:
                 result = results.get(run_id)
                 since = watch.over_since.setdefault(given, now)
@@ -103,12 +104,15 @@ class ReusedTasks:
                 ended.add(run_id)
                 if result is not None:
                     yield self._endings.interrupted(batch, result, state, requeued=active)
+                elif ahead and not self._endings.left_traces(run, given):
+                    result = self._endings.not_taken(run, given)
+                    yield failures.interruption(batch, result, Interruption.NOT_STARTED)
                 elif not active:
                     yield self._endings.without_result(batch, watch, task, run, state)
                 else:
-                    yield self._endings.interrupted(
-                        batch, self._endings.silent(run, given, watch), state, requeued=True
-                    )
+                    result = self._endings.silent(run, given, watch)
+                    end = self._endings.of_requeued_start(result.node)
+                    yield self._endings.interrupted(batch, result, end, requeued=True)
         watch.interrupted[task] = [
             result for run_id, result in results.items() if run_id in batch.assigned and run_id not in ended
         ]

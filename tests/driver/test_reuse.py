@@ -189,6 +189,24 @@ def test_runs_of_a_task_that_is_gone_wait_again_and_a_result_in_time_counts(phas
     assert list(stage.state.waiting) == [RunId(trial, 0) for trial in (2, 3, 4, 5, 1)]
 
 
+@pytest.mark.parametrize("phase", [Phase.OUT_OF_MEMORY, Phase.PENDING])
+def test_a_run_that_was_given_ahead_does_not_share_the_fate_of_the_one_before_it(phase: Phase) -> None:
+    stage = Stage(tasks=1)
+    stage.look(told=started(0), phases=[Phase.RUNNING])
+    stage.state.apply(RunsAssigned("b", 3.0, 0, (RunId(0, 0), RunId(1, 0))))
+    stage.look(4.0, phases=[phase])
+    first, second, *_ = stage.look(5.0 + GRACE_S, phases=[phase])
+    if phase is Phase.PENDING:
+        assert isinstance(first, RunInterrupted)
+        assert first.interruption is Interruption.PREEMPTED
+    else:
+        assert isinstance(first, RunFinished)
+        assert first.outcome is Outcome.OUT_OF_MEMORY
+    assert isinstance(second, RunInterrupted)
+    assert (second.run, second.interruption) == (RunId(1, 0), Interruption.NOT_STARTED)
+    assert stage.state.run(RunId(1, 0)).faults_without_progress == 0
+
+
 def test_a_start_that_ended_without_a_word_is_given_nothing_by_a_later_driver_either() -> None:
     stage = Stage(tasks=1)
     stage.look(told=started(0), phases=[Phase.RUNNING])

@@ -91,7 +91,7 @@ def ended(
         return {
             item.name: pool.submit(_play, *_scenarios[item.name], tmp_path_factory.mktemp("survival"))
             for item in request.session.items
-            if item.name in _scenarios
+            if item.name in _scenarios and item.path == request.path
         }
 
 
