@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import random
 import signal
@@ -73,6 +74,10 @@ def become_run(function: str, *copied: str) -> tuple[Callable[[Any], object], Pa
     if reason or trainer is None:
         os._exit(0)
     printed = os.fstat(1).st_size
+    # What was imported stays: a fork that collects garbage, as it does at its end, does not go through it,
+    # which would copy its memory and take longer than many a run.
+    gc.collect()
+    gc.freeze()
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, _REQUEST_BYTES, 2)
         if not message:
