@@ -33,10 +33,10 @@ class WarmTask:
         self.worker: subprocess.Popen[bytes] | None = None
 
     def begin(self, code: str, *, visible: str = "", **plan: Any) -> None:
-        """Start the worker with the `train` of this code."""
-        plan.setdefault("function", self.bench.code(code) + ":train")
-        plan.setdefault("notice_s", 1.0)
-        self.bench.plan((), reuse=Reuse(60.0), **plan)
+        """Start the worker with the `train` of this code, else with `function`."""
+        if code:
+            plan["function"] = self.bench.code(code) + ":train"
+        self.bench.plan((), reuse=Reuse(60.0), **{"notice_s": 1.0, **plan})
         self.worker = self.bench.start(CUDA_VISIBLE_DEVICES=visible)
         wait_for(lambda: bool(list(new_announcements(self.bench.batch, ()))))
 
@@ -438,9 +438,11 @@ def test_a_run_outlives_the_warm_process(task: WarmTask) -> None:
     task.leave()
 
 
-def test_code_that_has_changed_is_imported_again(task: WarmTask) -> None:
+@pytest.mark.parametrize("function", ["train.py:train", "train:train"])
+def test_code_that_has_changed_is_imported_again(task: WarmTask, function: str) -> None:
     task.bench.code("VALUE = 1\n", "part.py")
-    task.begin("import part\ndef train(trial):\n    return part.VALUE\n")
+    code = task.bench.code("import part\ndef train(trial):\n    return part.VALUE\n")
+    task.begin("", function=function.replace("train.py", code))
     assert task.do(0).value == 1.0
     task.bench.code("VALUE = 22\n", "part.py")
     assert task.do(1).value == 22.0
