@@ -16,7 +16,9 @@ import pytest
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.store.assignments import Assignment, StartId, new_announcements, request_leave, write_assignment
-from hpcsweep.store.batch import Result, Reuse, read_result, request_stop
+from hpcsweep.store.batch import Header, Program, Result, Reuse, read_result, request_stop
+from hpcsweep.worker.command import TaskContext
+from hpcsweep.worker.warm import WarmProcess
 from tests.worker.conftest import Bench
 from tests.worker.test_assigned import wait_for
 
@@ -98,11 +100,11 @@ class WarmTask:
 
 @pytest.fixture
 def task(bench: Bench) -> Iterator[WarmTask]:
-    warm = WarmTask(bench)
-    yield warm
-    if warm.worker is not None and warm.worker.poll() is None:
-        warm.worker.kill()
-        warm.worker.wait()
+    begun = WarmTask(bench)
+    yield begun
+    if begun.worker is not None and begun.worker.poll() is None:
+        begun.worker.kill()
+        begun.worker.wait()
 
 
 def test_a_module_is_imported_once_and_each_run_is_a_process_of_its_own(task: WarmTask) -> None:
@@ -314,16 +316,67 @@ def test_what_forks_would_share_or_miss_makes_fresh_processes(
     task.leave()
 
 
-def test_an_import_that_fails_fails_the_run_as_ever(task: WarmTask) -> None:
-    task.begin("import no_such_module\n")
+@pytest.mark.parametrize(
+    ("code", "message", "reason"),
+    [
+        (
+            "import no_such_module",
+            "ModuleNotFoundError: No module named 'no_such_module'",
+            "its import fails (ModuleNotFoundError)",
+        ),
+        ("import os; os._exit(3)", "exit code 3, and nothing was printed", "it ended during its import"),
+    ],
+)
+def test_an_import_that_fails_fails_the_run_as_ever(
+    task: WarmTask, code: str, message: str, reason: str
+) -> None:
+    task.begin(code)
     result = task.do(0)
     task.leave()
-    assert (result.outcome, result.message) == (
-        Outcome.FAILED,
-        "ModuleNotFoundError: No module named 'no_such_module'",
+    assert (result.outcome, result.message) == (Outcome.FAILED, message)
+    assert reason in task.log(0)
+
+
+def test_a_process_that_cannot_fork_is_given_up(task: WarmTask) -> None:
+    task.begin(
+        """
+        import os
+        forks = []
+        def end():
+            forks.append(1)
+            if len(forks) > 1:
+                os._exit(1)
+        os.register_at_fork(before=end)
+        def train(trial):
+            return trial.id
+        """
     )
-    assert "its import fails (ModuleNotFoundError)" in task.log(0)
-    assert "Traceback" in task.log(0)
+    assert [task.do(trial).value for trial in (1, 2)] == [1.0, 2.0]
+    task.leave()
+    for number in (0, 1):
+        assert "not a fork of the warm one: it ended again and again" in task.log(number)
+
+
+def test_an_import_that_takes_too_long_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcsweep.worker.warm.IMPORT_S", 0.2)
+    program = Program(
+        str(bench.workdir), "loss", function=bench.code("import time\ntime.sleep(600)") + ":train"
+    )
+    context = TaskContext(
+        batch=bench.batch,
+        header=Header("b", "s", program, gpus=0),
+        task=0,
+        restart=0,
+        job="",
+        node="",
+        scratch=bench.temporary,
+        environ=dict(os.environ),
+    )
+    process = WarmProcess(context, None, name="warm")
+    assert process.importing
+    while process.importing:
+        process.poll()
+    assert process.why_not == "its import takes longer than 0.2 s"
 
 
 STRAYS = """
