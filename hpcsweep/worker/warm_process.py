@@ -15,11 +15,13 @@ import contextlib
 import ctypes
 import gc
 import os
+import pickle
 import random
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,14 +72,14 @@ def become_run(function: str, *copied: str) -> tuple[Callable[[Any], object], Pa
     sources = _sources()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     reason = watch.hindrance or mark.hindrance or _thread_hindrance()
-    channel.send(reason.encode() if reason else READY)
-    if reason or trainer is None:
-        os._exit(0)
-    printed = os.fstat(1).st_size
     # What was imported stays: a fork that collects garbage, as it does at its end, does not go through it,
     # which would copy its memory and take longer than many a run.
     gc.collect()
     gc.freeze()
+    channel.send(reason.encode() if reason else READY)
+    if reason or trainer is None:
+        os._exit(0)
+    printed = os.fstat(1).st_size
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, _REQUEST_BYTES, 2)
         if not message:
@@ -111,7 +113,6 @@ def become_run(function: str, *copied: str) -> tuple[Callable[[Any], object], Pa
 def _channel() -> socket.socket:
     """The connection to the worker, which comes as standard input; that is /dev/null from now on."""
     channel = socket.socket(fileno=os.dup(0))
-    os.set_inheritable(channel.fileno(), False)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -210,7 +211,7 @@ def _forked(check: Callable[[], bool], problem: str) -> str:
 
 def _thread_hindrance() -> str:
     """Threads that are left although this process has forked before."""
-    names = []
+    names = [thread.name for thread in threading.enumerate()[1:]]
     for thread in os.listdir("/proc/self/task"):
         if int(thread) != os.getpid():
             names.append(Path(f"/proc/self/task/{thread}/comm").read_text(errors="replace").strip())
@@ -248,6 +249,8 @@ class _Watch:
             self.note("sets up shared memory")
         if _uses_cuda():
             self.note("uses a GPU")
+        if _draws_from_numpy():
+            self.note("uses random numbers of NumPy that have no seed")
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             self.note("leaves a process behind")
@@ -256,23 +259,11 @@ class _Watch:
         """In a fork: numbers that the import has seeded are as it left them, others are seeded anew."""
         if self._random is not None:  # Python itself seeds them in each fork
             random.setstate(self._random)
-        with contextlib.suppress(AttributeError, KeyError):  # numpy.random is not there, or another one
-            numpy_random = sys.modules["numpy.random"]
-            generator = numpy_random.mtrand._rand._bit_generator
-            fresh, now = type(generator)(generator.seed_seq).state["state"], generator.state["state"]
-            # seed_seq is None once it was seeded.
-            if (
-                generator.seed_seq is not None
-                and fresh["pos"] == now["pos"]
-                and all(fresh["key"] == now["key"])
-            ):
-                numpy_random.seed()
-        with contextlib.suppress(AttributeError, KeyError):
-            generator = sys.modules[
-                "torch"
-            ].default_generator  # that of CUDA starts with the same seed always
-            if generator.initial_seed() >= _CHOSEN_SEED:
-                generator.seed()
+        if _numpy_generator() is not None:
+            sys.modules["numpy.random"].seed()
+        generator = getattr(sys.modules.get("torch"), "default_generator", None)
+        if generator is not None and generator.initial_seed() >= _CHOSEN_SEED:
+            generator.seed()  # that of CUDA begins with the same seed in each process
 
     def note(self, what: str) -> None:
         """Something that forbids it; what came first is told."""
@@ -318,6 +309,20 @@ def _watched_environ(note: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         environ.__class__ = before
+
+
+def _numpy_generator() -> Any:
+    """What makes the global random numbers of NumPy, if nothing but NumPy has seeded it."""
+    numpy_random = sys.modules.get("numpy.random")
+    generator = numpy_random and numpy_random.mtrand._rand._bit_generator
+    return None if generator is None or generator._seed_seq is None else generator
+
+
+def _draws_from_numpy() -> bool:
+    generator = _numpy_generator()
+    if generator is None:
+        return False
+    return pickle.dumps(generator.state) != pickle.dumps(type(generator)(generator._seed_seq).state)
 
 
 def _open_files() -> set[str]:

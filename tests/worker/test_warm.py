@@ -16,7 +16,7 @@ import pytest
 
 from hpcsweep.core.events import Interruption, Outcome, RunId
 from hpcsweep.store.assignments import Assignment, StartId, new_announcements, request_leave, write_assignment
-from hpcsweep.store.batch import Header, Program, Result, Reuse, read_result, request_stop
+from hpcsweep.store.batch import CodeSnapshot, Header, Program, Result, Reuse, read_result, request_stop
 from hpcsweep.worker.command import TaskContext
 from hpcsweep.worker.warm import WarmProcess
 from tests.worker.conftest import Bench
@@ -273,7 +273,10 @@ def test_random_numbers_that_the_import_has_seeded_are_those_of_a_fresh_process(
 @pytest.mark.parametrize(
     ("imported", "reason"),
     [
-        ("threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", "leaves a thread behind"),
+        (
+            "threading.Thread(target=time.sleep, args=(600,), name='mine', daemon=True).start()",
+            "leaves a thread behind (mine)",
+        ),
         (
             "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', os.getcwd()])",
             "leaves a process behind",
@@ -291,6 +294,7 @@ def test_random_numbers_that_the_import_has_seeded_are_those_of_a_fresh_process(
         ("environ = os.environ.copy()", "copies os.environ"),
         ("shared = mmap.mmap(-1, 4096)", "sets up shared memory"),
         ("import torch", "uses a GPU"),
+        ("import numpy; numpy.random.random()", "uses random numbers of NumPy that have no seed"),
     ],
 )
 def test_what_forks_would_share_or_miss_makes_fresh_processes(
@@ -499,6 +503,19 @@ def test_code_that_has_changed_is_imported_again(task: WarmTask, function: str) 
     assert task.do(0).value == 1.0
     task.bench.code("VALUE = 22\n", "part.py")
     assert task.do(1).value == 22.0
+    task.leave()
+    assert FORKED in task.log(1)
+
+
+def test_a_snapshot_is_what_is_imported(task: WarmTask) -> None:
+    root, copy = task.bench.workdir, task.bench.workdir / "copy"
+    copy.mkdir()
+    for folder, value in ((root, 1), (copy, 2)):
+        (folder / "part.py").write_text(f"VALUE = {value}\n")
+    (copy / "train.py").write_text("def train(trial):\n    import part\n    return part.VALUE\n")
+    snapshot = CodeSnapshot(str(root), str(copy), str(root))
+    task.begin("", function=f"{copy}/train.py:train", workdir=str(copy), snapshot=snapshot)
+    assert [task.do(trial).value for trial in (0, 1)] == [2.0, 2.0]
     task.leave()
     assert FORKED in task.log(1)
 
