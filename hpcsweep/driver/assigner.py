@@ -1,21 +1,20 @@
-"""Hands runs to tasks that keep their GPUs, submits such tasks, and has those leave that are too many."""
+"""Who of the tasks that keep their GPUs is given which run, and who leaves. Pure."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import Phase, TaskId
 from hpcsweep.core.events import RunId, RunsAssigned
 from hpcsweep.core.models import BatchState, StartedTask
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
-from hpcsweep.driver.effects import Assign, Effect, EffectResult, Leave
+from hpcsweep.driver.effects import Assign, Cancel, Effect, EffectResult, Leave
 from hpcsweep.driver.failures import excluded
-from hpcsweep.driver.lifecycle import exhausted_budget
 from hpcsweep.driver.monitor import JobMonitor
-from hpcsweep.driver.submitter import Submission
 from hpcsweep.store.assignments import Assignment, StartId
 from hpcsweep.store.batch import ManifestRun
 
@@ -23,13 +22,15 @@ from hpcsweep.store.batch import ManifestRun
 SHORT_S: Final = 30.0
 #: How many of the newest ends of each batch tell that.
 RECENT: Final = 16
+#: A run may take so many times as long as the longest of the newest.
+MARGIN: Final = 1.5
 
 
 class OpenTask(NamedTuple):
     """A task that takes runs.
 
     Attributes:
-        assigned: How many have been given to it and have not ended.
+        assigned: How many have been given to it and have not ended. `given`: to this start in all.
         lanes: How many it does at a time.
         large_enough: Whether it has the resources of a run.
     """
@@ -37,6 +38,7 @@ class OpenTask(NamedTuple):
     id: TaskId
     start: StartedTask
     assigned: int
+    given: int
     lanes: int
     large_enough: bool
 
@@ -61,6 +63,8 @@ class Assigner:
         self._manifest_run = manifest_run
         #: Starts that this session told to leave.
         self._leaving: set[tuple[TaskId, int]] = set()
+        #: Tasks that this session cancelled.
+        self._cancelled: set[TaskId] = set()
 
     def free_tasks(self, *, now: float, leaves: bool = False) -> list[OpenTask]:
         """Tasks that could be given a run, once for each; those that would begin it at once come first.
@@ -71,23 +75,19 @@ class Assigner:
         nodes = set(excluded(self._state, now=now))
         tasks = [task for task in self._open_tasks() if self._is_usable(task, nodes, now)]
         tasks += self._tasks_to_come() if leaves else []
-        ahead = int(leaves or self._runs_are_short)
+        recent_s = self._recent_s
+        ahead = int(leaves or (bool(recent_s) and statistics.median(recent_s) < SHORT_S))
         most = max((task.lanes for task in tasks), default=0) + ahead
         return [
             task for depth in range(most) for task in tasks if task.assigned <= depth < task.lanes + ahead
         ]
 
-    @property
-    def _runs_are_short(self) -> bool:
-        """Whether runs end so soon that a task is to have the next one already."""
-        endings = (end for batch in self._state.live.values() for end in batch.endings[-RECENT:])
-        ended = [end.seconds for end in endings if end.seconds]
-        return bool(ended) and statistics.median(ended) < SHORT_S
-
     def _is_usable(self, task: OpenTask, bad_nodes: set[str], now: float) -> bool:
-        """Whether a run fits into it and would end before the task's time does, as far as limits tell."""
-        ends, run_s = task.start.ends, self._settings.run.time_s
-        in_time = ends is None or now + (run_s or 0.0) <= ends
+        """Whether a run fits into it and would end before the task's time does, as far as that is known.
+
+        Its first run is given to it in any case: no task offers more time, and checkpoints carry it on.
+        """
+        in_time = task.given == 0 or task.start.ends is None or now + self._expected_run_s <= task.start.ends
         return task.large_enough and in_time and task.start.node not in bad_nodes
 
     def _open_tasks(self) -> Iterator[OpenTask]:
@@ -96,29 +96,53 @@ class Assigner:
                 continue
             large_enough = batch.fits(self._settings.run)
             for index, start in batch.starts.items():
-                task = TaskId(batch.name, index)
                 if (
                     start.left is None
                     and self._monitor.is_open(batch, index)
                     and not self._is_pending(batch, index)
-                    and (task, start.restart) not in self._leaving
+                    and not self._is_leaving(batch, index)
                 ):
-                    yield OpenTask(task, start, len(batch.tasks[index]), batch.lanes, large_enough)
+                    task = TaskId(batch.name, index)
+                    given = batch.given.get((index, start.restart), 0)
+                    yield OpenTask(task, start, len(batch.tasks[index]), given, batch.lanes, large_enough)
 
     def _tasks_to_come(self) -> Iterator[OpenTask]:
-        """Tasks that are submitted and have never begun."""
-        for batch in self._state.live.values():
-            if batch.reuse and batch.job is not None and batch.fits(self._settings.run):
-                for index in range(len(batch.tasks)):
-                    if index not in batch.starts and self._monitor.is_open(batch, index):
-                        first = StartedTask(0, 0.0, 0.0, None, "")
-                        yield OpenTask(
-                            TaskId(batch.name, index), first, len(batch.tasks[index]), batch.lanes, True
-                        )
+        """Tasks that the throttle lets through and that have never begun."""
+        for batch in self._suitable():
+            first = StartedTask(0, 0.0, 0.0, None, "")
+            for index in self._coming(batch):
+                if index not in batch.starts and batch.job is not None:
+                    id_ = TaskId(batch.name, index)
+                    yield OpenTask(id_, first, len(batch.tasks[index]), 0, batch.lanes, True)
+
+    def _suitable(self) -> Iterator[BatchState]:
+        """Live batches whose tasks are given runs as they are now."""
+        return (
+            batch for batch in self._state.live.values() if batch.reuse and batch.fits(self._settings.run)
+        )
+
+    def _waiting(self, batch: BatchState) -> list[int]:
+        """Its tasks that do not take runs yet."""
+        return [
+            task
+            for task in range(len(batch.tasks))
+            if self._monitor.is_open(batch, task)
+            and (task not in batch.starts or self._is_pending(batch, task))
+        ]
+
+    def _coming(self, batch: BatchState) -> list[int]:
+        """Those of them that the throttle lets through; the others take the place of tasks that end."""
+        waiting = self._waiting(batch)
+        begun = self._monitor.open_tasks(batch) - len(waiting)
+        return waiting[: max(0, batch.throttle - begun)]
 
     def note(self, effect: Effect, result: EffectResult) -> None:
-        if isinstance(effect, Leave) and result.error is None:
+        if result.error is not None:
+            return
+        if isinstance(effect, Leave):
             self._leaving.add((TaskId(effect.batch, effect.start.task), effect.start.restart))
+        elif isinstance(effect, Cancel):
+            self._cancelled.update(TaskId(effect.batch, task) for task in effect.tasks)
 
     def assign(self, runs: Sequence[RunId], tasks: Sequence[OpenTask], *, now: float) -> list[RunsAssigned]:
         """One event for each of these tasks that is given runs, first come first served."""
@@ -157,116 +181,88 @@ class Assigner:
     def _assignment(self, run: RunId) -> Assignment:
         return Assignment(self._manifest_run(run), self._settings.run.time_s)
 
-    def to_leave(self, *, wanted: bool, now: float) -> list[Leave]:
-        """Idle tasks that nothing is left for (not `wanted`), that nothing fits into or whose node is bad."""
+    def to_leave(self, *, wanted: bool, now: float, surplus: int = 0) -> list[Leave]:
+        """Idle tasks that nothing is left for (not `wanted`), that nothing fits into or whose node is bad.
+
+        So many tasks hold GPUs beyond the cap as `surplus` says: that many leave at once, idle ones first.
+        """
         nodes = set(excluded(self._state, now=now))
+        tasks = sorted(self._open_tasks(), key=lambda task: task.assigned)
+        surplus -= self._leaving_tasks
         return [
-            Leave(task.id.batch, StartId(task.id.task, task.start.restart))
-            for task in self._open_tasks()
-            if task.assigned == 0 and not (wanted and self._is_usable(task, nodes, now))
+            Leave(task.id.batch, StartId(task.id.task, task.start.restart), at_once=n < surplus)
+            for n, task in enumerate(tasks)
+            if n < surplus or (task.assigned == 0 and not (wanted and self._is_usable(task, nodes, now)))
         ]
 
+    def to_cancel(self, *, wanted: bool) -> list[Cancel]:
+        """Tasks that wait in the queue and would find nothing to do, once each."""
+        cancelled = []
+        for batch in self._state.live.values():
+            if batch.reuse and batch.job is not None and not (wanted and batch.fits(self._settings.run)):
+                ids = [TaskId(batch.name, task) for task in self._waiting(batch) if not batch.tasks[task]]
+                shown = {id_ for id_ in ids if self._is_shown_pending(id_)} - self._cancelled
+                if shown:
+                    tasks = tuple(sorted(id_.task for id_ in shown))
+                    cancelled.append(Cancel(batch.name, tasks, pending=True))
+        return cancelled
+
     @property
-    def unstarted(self) -> int:
-        """Tasks that are submitted and do not take runs yet."""
+    def _leaving_tasks(self) -> int:
+        """Tasks that hold GPUs and have left, or were told to."""
         return sum(
-            task not in batch.starts or self._is_pending(batch, task)
+            self._monitor.holds(batch, task) and (start.left is not None or self._is_leaving(batch, task))
             for batch in self._state.live.values()
-            if batch.reuse and batch.fits(self._settings.run)
-            for task in range(len(batch.tasks))
+            for task, start in batch.starts.items()
             if self._monitor.is_open(batch, task)
         )
 
+    def _is_leaving(self, batch: BatchState, task: int) -> bool:
+        return (TaskId(batch.name, task), batch.restart_of(task)) in self._leaving
+
+    @property
+    def coming(self) -> int:
+        """Tasks that are submitted and will take runs once they have begun."""
+        return sum(len(self._coming(batch)) for batch in self._suitable())
+
+    @property
+    def spares(self) -> int:
+        """Tasks that wait to take the place of those that end."""
+        return sum(len(self._waiting(batch)) for batch in self._suitable()) - self.coming
+
+    @property
+    def busy(self) -> int:
+        """Runs that tasks have been given and that have not ended."""
+        return sum(len(batch.assigned) for batch in self._state.live.values())
+
+    def time_left_s(self, *, now: float) -> float:
+        """Seconds that tasks which take runs still have, over their lanes, as far as they have a limit."""
+        ends = ((task.start.ends, task.lanes) for task in self._open_tasks())
+        return sum(max(0.0, end - now) * lanes for end, lanes in ends if end is not None)
+
+    @property
+    def longest_run_s(self) -> float | None:
+        """How long the longest of the newest runs took; None if none has ended."""
+        return max(self._recent_s, default=None)
+
+    @property
+    def _recent_s(self) -> list[float]:
+        endings = (end for batch in self._state.live.values() for end in batch.endings[-RECENT:])
+        return [end.seconds for end in endings if end.seconds]
+
+    @property
+    def _expected_run_s(self) -> float:
+        """What the next run may take: well more than the longest of the newest, at most its limit."""
+        limit_s = self._settings.run.time_s
+        if (longest_s := self.longest_run_s) is None:
+            return limit_s or 0.0
+        return min(MARGIN * longest_s, math.inf if limit_s is None else limit_s)
+
+    def _is_shown_pending(self, task: TaskId) -> bool:
+        state = self._monitor.states.get(task)
+        return state is not None and state.phase is Phase.PENDING
+
     def _is_pending(self, batch: BatchState, task: int) -> bool:
         """Whether the last poll showed a task waiting, and it has told of no start since."""
-        state = self._monitor.states.get(TaskId(batch.name, task))
         told_since = task in batch.starts and batch.starts[task].began >= self._monitor.polled_at
-        return state is not None and state.phase is Phase.PENDING and not told_since
-
-
-class ReusingSubmission(Submission):
-    """Gives runs to the tasks that are there, and submits as many tasks as could be busy."""
-
-    def __init__(self, assigner: Assigner, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.assigner = assigner
-        self._first = True
-
-    def run(self) -> None:
-        self.hand_over()
-        self._submit_tasks()
-        if self.leaves:
-            self.hand_over()
-
-    def hand_over(self) -> None:
-        """Give runs to tasks that are free, and tell those to leave that nothing is left for."""
-        now, state = self.sweep.now, self.sweep.state
-        if self._first:  # the session before may have been killed between commit and file
-            self._first = False
-            self.committer.execute_all(self.assigner.all_assigned())
-        self.budget.task_gpus = self.throttle.task_gpus
-        affordable = self._affordable_runs
-        free = self.assigner.free_tasks(now=now, leaves=self.leaves)
-        free = free if affordable is None else free[:affordable]
-        events = self.planner.decide(max(0, len(free) - len(state.waiting)))
-        events += self.submitter.stopped_while_waiting(events)
-        assigned = self.assigner.assign(self.submitter.queue(events), free, now=now)
-        self.before_decisions(events)
-        self.committer.commit([*events, *assigned])
-        for event in assigned:
-            self.committer.execute_all(self.assigner.hand_over(event))
-        self.after_decisions(events)
-        wanted = affordable != 0 and not (self.planner.done and not state.waiting)
-        self.committer.execute_all(self.assigner.to_leave(wanted=wanted, now=now))
-
-    def dismiss(self) -> None:
-        self.committer.execute_all(self.assigner.to_leave(wanted=False, now=self.sweep.now))
-
-    def _submit_tasks(self) -> None:
-        """Submit as many tasks more as could be busy.
-
-        Raises:
-            SubmitRefused: The cluster refused a batch, with this message.
-        """
-        coming, room = self.assigner.unstarted, self.throttle.free
-        waiting = len(self.submitter.queue())
-        lanes = self.sweep.settings.shape.lanes
-        most = (coming + max(0, room)) * lanes
-        runs = waiting + self.planner.count(max(0, most - waiting))
-        tasks = min(room, -(-runs // lanes) - coming)
-        if tasks <= 0 or not self.fits_max_gpus():
-            return
-        tasks = self.allowed(tasks, self._affordable_tasks)
-        while tasks > 0:
-            self.sweep.journal.acquire()
-            planned = self.submitter.plan_tasks(
-                tasks,
-                segment=self.sweep.journal.number,
-                limits=self.observer.limits,
-                now=self.sweep.now,
-            )
-            self.committer.commit(planned)
-            refused = self.submit(planned)
-            if refused:
-                self.backoff.refused(refused, open_tasks=self.throttle.open_tasks, now=self.sweep.now)
-            tasks = refused // 2
-
-    @property
-    def _affordable_runs(self) -> int | None:
-        """How many runs the budgets allow to be given to tasks now; None: any number."""
-        runs = self.budget.runs_left(self.sweep.state, reserved_gpu_s=self._reserved)
-        exhausted = exhausted_budget(self.sweep.state, self.sweep.settings, self.budget, now=self.sweep.now)
-        return runs if exhausted is None else 0
-
-    @property
-    def _affordable_tasks(self) -> int | None:
-        """How many tasks more the budgets allow, each with a run; None: any number."""
-        exhausted = exhausted_budget(self.sweep.state, self.sweep.settings, self.budget, now=self.sweep.now)
-        coming = self.assigner.unstarted
-        tasks = self.budget.reused_tasks_left(self.sweep.state, reserved_gpu_s=self._reserved, coming=coming)
-        return tasks if exhausted is None else 0
-
-    def _reserved(self, batch: BatchState) -> float:
-        return self.monitor.reserved_gpu_s(
-            batch, now=self.sweep.now, run_s=self.budget.run_s, idle_s=self.budget.idle_s
-        )
+        return self._is_shown_pending(TaskId(batch.name, task)) and not told_since

@@ -98,10 +98,11 @@ class Assign(msgspec.Struct, frozen=True):
 
 
 class Leave(msgspec.Struct, frozen=True):
-    """Have a start of a task take no more runs."""
+    """Have a start of a task take no more runs, and with `at_once` interrupt those that it is at."""
 
     batch: str
     start: StartId
+    at_once: bool = False
 
 
 class RemoveHandOver(msgspec.Struct, frozen=True):
@@ -360,7 +361,7 @@ def _hand_over(batch: BatchLayout, effect: Assign | Leave | RemoveHandOver) -> N
         case Assign():
             write_assignment(batch, effect.start, effect.number, effect.assignment)
         case Leave():
-            request_leave(batch, effect.start)
+            request_leave(batch, effect.start, at_once=effect.at_once)
         case RemoveHandOver():
             remove_hand_over(batch, effect.start, effect.number)
 

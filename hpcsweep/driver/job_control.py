@@ -22,19 +22,23 @@ WATCH_S: Final = 3600.0
 
 
 class ArrayUsage(NamedTuple):
-    """One live array: tasks that may still run, how many at a time, and slots that each of them takes.
+    """One live array.
 
-    More than one slot where the resources were lowered since it was submitted.
+    Attributes:
+        open: Tasks that may still run. `throttle`: how many of them at a time.
+        slots: That each of them takes; more than one where the resources were lowered since.
+        held: Tasks that hold GPUs, which may be more than the throttle after that was lowered.
     """
 
     open: int
     throttle: int
     slots: int = 1
+    held: int = 0
 
     @property
     def running(self) -> int:
         """Tasks that it may have running at this moment."""
-        return min(self.open, self.throttle)
+        return max(self.held, min(self.open, self.throttle))
 
     @property
     def used(self) -> int:
@@ -52,9 +56,9 @@ def raise_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
     free = free_slots(cap, usages)
     throttles = []
     for usage in usages:
-        more = max(0, min(free // usage.slots, usage.open - usage.throttle))
+        more = max(0, min(free // usage.slots, usage.open - usage.running))
         free -= more * usage.slots
-        throttles.append(usage.throttle + more)
+        throttles.append(max(usage.throttle, min(usage.open, usage.running) + more))
     return throttles
 
 
@@ -115,15 +119,25 @@ class ThrottleManager:
         requested = self._settings.shape.gpus
         return max(self.expected_gpus, self._state.held_gpus.get(requested, requested))
 
-    def rethrottle(self) -> Step:
+    def rethrottle(self, wanted: int | None = None) -> Step:
         """Hand the slots of arrays that run out to arrays that could use them.
+
+        Only so many tasks are `wanted`, None: all that there are. Of an array that has more, none begins then
+        in the place of one that leaves.
 
         A higher throttle is in the journal before it holds on the cluster, a lower one after: so the
         journal never counts fewer tasks than may run.
         """
         usages = self._usages()
         over = free_slots(self._cap, usages) < 0
-        throttles = lower_throttles(self._cap, usages) if over else raise_throttles(self._cap, usages)
+        most = self._cap if wanted is None else min(self._cap, max(1, wanted))
+        if over:
+            throttles = lower_throttles(self._cap, usages)
+        elif free_slots(most, usages) >= 0:
+            throttles = raise_throttles(most, usages)
+        else:
+            lowered = zip(usages, lower_throttles(most, usages), strict=True)
+            throttles = [each if usage.open > usage.running else usage.throttle for usage, each in lowered]
         raised: list[BatchThrottled] = []
         effects: list[Throttle] = []
         for batch, throttle in zip(self._state.live.values(), throttles, strict=True):
@@ -141,20 +155,35 @@ class ThrottleManager:
             self._unconfirmed.discard(effect.batch)
 
     @property
+    def surplus(self) -> int:
+        """Tasks that hold GPUs beyond the cap."""
+        return max(0, sum(usage.held * usage.slots for usage in self._usages()) - self._cap)
+
+    @property
+    def cap(self) -> int | None:
+        """Tasks that may hold GPUs at a time; None if nothing caps them."""
+        return self._cap if self._caps else None
+
+    @property
     def _cap(self) -> int:
+        return min(self._caps, default=MOST_TASKS)
+
+    @property
+    def _caps(self) -> list[int]:
         caps = [cap for cap in (self._settings.max_tasks, self.cluster_slots) if cap is not None]
         if self._settings.max_gpus is not None and self.task_gpus:
             caps.append(self._settings.max_gpus // self.task_gpus)
-        return min(caps, default=MOST_TASKS)
+        return caps
 
     def _usages(self, *, host: bool = True) -> list[ArrayUsage]:
         """What the live batches may take, with or without the task that this driver runs in."""
-        gpus = self.task_gpus or 1
+        gpus = self.task_gpus or 1  # of a slot
         return [
             ArrayUsage(
                 self._monitor.open_tasks(batch) - (not host and self._is_host(batch)),
                 batch.throttle,
                 max(1, -(-batch.task_gpus // gpus)),
+                self._monitor.held_tasks(batch) - (not host and self._is_host(batch)) if batch.reuse else 0,
             )
             for batch in self._state.live.values()
         ]

@@ -14,7 +14,7 @@ from hpcsweep.core.protocols import Clock, Scheduler, Searcher
 from hpcsweep.core.retention import Retention
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
-from hpcsweep.driver.assigner import Assigner, ReusingSubmission
+from hpcsweep.driver.assigner import Assigner
 from hpcsweep.driver.compaction import Compaction, CompactionManager
 from hpcsweep.driver.config import DriverConfig, HostTask, SweepContext
 from hpcsweep.driver.effects import CancelTicks, Committer, Compactor, Executor, RemoveRequest, submit_tick
@@ -31,6 +31,7 @@ from hpcsweep.driver.lifecycle import (
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import MetricsPoller, Observation, Observer, running_runs
 from hpcsweep.driver.planner import Planner
+from hpcsweep.driver.reusing_submission import ReusingSubmission
 from hpcsweep.driver.submitter import Submission, Submitter
 from hpcsweep.errors import ClusterUnavailable, HeldError, SubmitRefused, SupersededError
 from hpcsweep.store.compaction.tracker import CompactionState
@@ -213,7 +214,6 @@ class Driver:
                 self._committer.execute_all(self._cancellations.pending_to_cancel())
         else:
             self._throttle.cluster_slots = self._sweep.cluster.slots
-            self._committer.do(self._throttle.rethrottle())
             try:
                 self._submission.run()
             except SubmitRefused:  # the last one pauses now: whoever launches next has fixed the cause

@@ -64,10 +64,11 @@ class JobMonitor:
     @property
     def undecided(self) -> bool:
         """Whether the next poll decides something: of a task that is gone, or that can never start."""
+        watched = [(batch, self._watch(batch)) for batch in self._state.live.values()]
         gone = any(
             watch.gone_at.keys() & watch.open
-            or not watch.over_since.keys().isdisjoint(self._state.live[name].assigned.values())
-            for name, watch in self._watches.items()
+            or not watch.over_since.keys().isdisjoint(batch.assigned.values())
+            for batch, watch in watched
         )
         return gone or self.blocked.undecided
 
@@ -75,8 +76,8 @@ class JobMonitor:
     def awaits_poll(self) -> bool:
         """Whether runs were interrupted with tasks that keep their GPUs, and a poll is to tell why."""
         return any(
-            self._state.live[name].reuse and any(watch.interrupted.values())
-            for name, watch in self._watches.items()
+            batch.reuse and any(self._watch(batch).interrupted.values())
+            for batch in self._state.live.values()
         )
 
     def submitted(self, name: str) -> SubmittedBatch:
@@ -119,6 +120,17 @@ class JobMonitor:
                 left_s = min(left_s, batch.time_s)
             reserved += watch.usage.unreported_gpu_s(task, now=now) + left_s * batch.gpus_of(task)
         return reserved
+
+    def held_tasks(self, batch: BatchState) -> int:
+        """How many of its tasks that keep their GPUs hold some, as far as that was seen."""
+        return sum(self.holds(batch, task) for task in self._watch(batch).open)
+
+    def holds(self, batch: BatchState, task: int) -> bool:
+        """Whether such a task holds GPUs: it was seen to run, or has begun since the last poll."""
+        state = self.states.get(TaskId(batch.name, task))
+        if task in batch.starts and batch.starts[task].began >= self.polled_at:
+            return True
+        return state is not None and state.phase.active and state.phase is not Phase.PENDING
 
     def is_open(self, batch: BatchState, task: int) -> bool:
         """Whether the task may still hold or take GPUs."""

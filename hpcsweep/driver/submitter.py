@@ -155,12 +155,23 @@ class Submitter:
             planned.append(self._planned(tasks, throttle, segment=segment, now=now))
         return planned
 
-    def plan_tasks(self, tasks: int, *, segment: int, limits: Limits, now: float) -> list[BatchPlanned]:
-        """Arrays of so many tasks that are given their runs once they have begun; see `plan`."""
+    def plan_tasks(
+        self, tasks: int, *, spares: int = 0, segment: int, limits: Limits, now: float
+    ) -> list[BatchPlanned]:
+        """Arrays of so many tasks that are given their runs once they have begun; see `plan`.
+
+        As far as they fit into one array, `spares` wait behind its throttle.
+        """
         self._shape = self._settings.shape.within(limits.most_times_s)
-        most = limits.array_tasks or tasks
-        sizes = [min(most, tasks - first) for first in range(0, tasks, most)]
-        return [self._planned(((),) * size, size, segment=segment, now=now, reuse=True) for size in sizes]
+        most = limits.array_tasks or tasks + spares
+        if tasks <= most:
+            sizes = [(min(tasks + spares, most), tasks)]
+        else:
+            sizes = [(min(most, tasks - first),) * 2 for first in range(0, tasks, most)]
+        return [
+            self._planned(((),) * size, throttle, segment=segment, now=now, reuse=True)
+            for size, throttle in sizes
+        ]
 
     def _planned(
         self,
@@ -284,6 +295,7 @@ class Submission:
 
     def run(self) -> None:
         """Start what there is to start; SubmitRefused if the cluster refused a batch: its runs wait."""
+        self.committer.do(self.throttle.rethrottle())
         self.budget.task_gpus = self.throttle.task_gpus
         free, affordable = self.throttle.free, self._affordable
         new = max(0, free if affordable is None else min(free, affordable))

@@ -79,7 +79,7 @@ _decoders: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "left": msgspec.json.Decoder(TaskDeparture),
 }
 _MESSAGE_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.(start|left)\.json")
-_ASSIGNMENT_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.(?:([0-9]+)\.json|leave)")
+_ASSIGNMENT_NAME: Final = re.compile(r"([0-9]+)\.([0-9]+)\.(?:([0-9]+)\.json|(leave(?:-now)?))")
 
 
 def announce(
@@ -128,10 +128,11 @@ def remove_hand_over(batch: BatchLayout, start: StartId, number: int) -> None:
             os.unlink(path)
 
 
-def request_leave(batch: BatchLayout, start: StartId) -> None:
-    """Have a start take no more runs; idempotent."""
+def request_leave(batch: BatchLayout, start: StartId, *, at_once: bool = False) -> None:
+    """Have a start take no more runs, and with `at_once` interrupt those that it is at; idempotent."""
     make_dirs(batch.assignments)
-    write_atomic(batch.assignments / f"{start.task}.{start.restart}.leave", b"")
+    how = "leave-now" if at_once else "leave"
+    write_atomic(batch.assignments / f"{start.task}.{start.restart}.{how}", b"")
 
 
 class Inbox(NamedTuple):
@@ -140,15 +141,17 @@ class Inbox(NamedTuple):
     Attributes:
         numbers: Of the assignments that are there.
         leave: It should take no more.
+        at_once: And interrupt what it is at.
     """
 
     numbers: frozenset[int]
     leave: bool
+    at_once: bool = False
 
 
 def list_inbox(batch: BatchLayout, start: StartId) -> Inbox:
     """What there is for this start; one readdir, which has NFS look again for new files."""
-    numbers, leave = set(), False
+    numbers, leaves = set(), set()
     try:
         names = os.listdir(batch.assignments)
     except FileNotFoundError:
@@ -157,10 +160,10 @@ def list_inbox(batch: BatchLayout, start: StartId) -> Inbox:
         if match is None or (int(match[1]), int(match[2])) != start:
             continue
         if match[3] is None:
-            leave = True
+            leaves.add(match[4])
         else:
             numbers.add(int(match[3]))
-    return Inbox(frozenset(numbers), leave)
+    return Inbox(frozenset(numbers), bool(leaves), "leave-now" in leaves)
 
 
 def read_assignment(batch: BatchLayout, start: StartId, number: int) -> Assignment:

@@ -82,6 +82,11 @@ class AssignedRuns:
             self.close("its time is over")
         return None
 
+    @property
+    def must_leave(self) -> bool:
+        """Whether the driver has it leave at once; costs a readdir."""
+        return not self.closed and list_inbox(self._batch, self._start).at_once
+
     def rest(self, now: float) -> None:
         """A run was taken or has ended: the next one may come at any moment."""
         self._pause_s = _SHORTEST_S

@@ -7,6 +7,7 @@ import math
 import os
 import selectors
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -239,6 +240,10 @@ class _Lanes:
         if not self._several or time.monotonic() < self._next_check:
             return
         self._next_check = time.monotonic() + STOP_CHECK_S
+        if self._assigned is not None and self._assigned.must_leave:
+            self._close("the driver has it leave at once")
+            for attempt, _ in self._active.values():
+                _guard(attempt, functools.partial(attempt.forward_signal, signal.SIGTERM))
         new = requested_stops(self._context.batch) - self._stopped
         self._stopped |= new
         for attempt, _ in self._active.values():

@@ -15,6 +15,7 @@ from hpcsweep.core.events import (
     BatchClosed,
     BatchPlanned,
     BatchSubmitted,
+    BatchThrottled,
     Interruption,
     Outcome,
     RunFinished,
@@ -29,6 +30,7 @@ from hpcsweep.core.events import (
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.assigner import Assigner
+from hpcsweep.driver.effects import Cancel, EffectResult
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
 from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, announce
@@ -107,7 +109,7 @@ def test_only_tasks_that_have_begun_are_given_runs() -> None:
     assert stage.assign(0, 1, 2) == []
     stage.look(told=started(1))
     assert stage.assign(0, 1, 2) == [RunsAssigned("b", 3.0, 1, (RunId(0, 0),))]
-    assert stage.assigner.unstarted == 2
+    assert stage.assigner.coming == 2
 
 
 def test_a_task_that_begins_between_two_polls_is_given_a_run_at_once_and_one_that_was_put_back_is_not() -> (
@@ -378,15 +380,58 @@ def test_a_sweep_that_pauses_gives_its_idle_tasks_back_at_once(tmp_path: Path) -
     assert driver.state.ended.outcome is SweepOutcome.PAUSED
 
 
-def test_tasks_near_the_end_of_their_time_are_given_nothing_and_told_to_leave() -> None:
+def test_a_task_near_the_end_of_its_time_is_given_its_first_run_and_no_further_one() -> None:
     stage = Stage(TaskBegan("b", 2.0, 0, ends=100.0), TaskBegan("b", 2.0, 1, ends=1000.0))
     settings = msgspec.structs.replace(REUSING, run=TaskResources(time_s=200))
     stage.assigner = Assigner(
         stage.state, settings=settings, monitor=stage.monitor, manifest_run=stage.manifest_run
     )
-    assert [task.id.task for task in stage.assigner.free_tasks(now=3.0)] == [1]
-    [leave] = stage.assigner.to_leave(wanted=True, now=3.0)
-    assert leave.start == StartId(0, 0)
+    assert [event.task for event in stage.assign(0, 1)] == [0, 1]
+    stage.look(4.0, results=[result(0, 0, seconds=90.0), result(1, 1, seconds=40.0)])
+    assert stage.assigner.longest_run_s == 90.0
+    assert [task.id.task for task in stage.assigner.free_tasks(now=5.0)] == [1]
+    [leave] = stage.assigner.to_leave(wanted=True, now=5.0)
+    assert (leave.start, leave.at_once) == (StartId(0, 0), False)
+    # Runs take less than their limit, so that more of them fit.
+    assert [task.id.task for task in stage.assigner.free_tasks(now=860.0)] == [1]
+    assert stage.assigner.free_tasks(now=870.0) == []
+
+
+def test_tasks_beyond_the_cap_leave_at_once_idle_ones_first() -> None:
+    stage = Stage()
+    stage.look(told=started(0, 1, 2))
+    stage.assign(0, 1)
+    leaving = stage.assigner.to_leave(wanted=True, now=4.0, surplus=2)
+    assert [(leave.start.task, leave.at_once) for leave in leaving] == [(2, True), (0, True)]
+    for leave in leaving:
+        stage.assigner.note(leave, EffectResult())
+    assert stage.assigner.to_leave(wanted=True, now=5.0, surplus=2) == [], "both are on their way"
+
+
+def test_of_an_array_with_more_tasks_than_its_throttle_the_others_take_the_place_of_those_that_end() -> None:
+    stage = Stage(BatchThrottled("b", 2), tasks=4)
+    pending = [Phase.PENDING] * 4
+    stage.look(phases=pending)
+    assert (stage.assigner.coming, stage.assigner.spares) == (2, 2)
+    stage.look(3.0, phases=[Phase.RUNNING, Phase.RUNNING, *pending[2:]], told=started(0, 1))
+    assert (stage.assigner.coming, stage.assigner.spares) == (0, 2)
+    assert stage.assigner.to_cancel(wanted=True) == []
+    [cancel] = stage.assigner.to_cancel(wanted=False)
+    assert cancel == Cancel("b", (2, 3), pending=True)
+    stage.assigner.note(cancel, EffectResult())
+    assert stage.assigner.to_cancel(wanted=False) == []
+
+
+def test_tasks_that_are_too_small_for_a_run_are_given_none_and_leave() -> None:
+    stage = Stage(tasks=2)
+    stage.look(phases=[Phase.RUNNING, Phase.PENDING], told=started(0))
+    settings = msgspec.structs.replace(REUSING, run=TaskResources(gpus=2))
+    assigner = Assigner(
+        stage.state, settings=settings, monitor=stage.monitor, manifest_run=stage.manifest_run
+    )
+    assert (assigner.free_tasks(now=3.0), assigner.coming) == ([], 0)
+    assert [leave.start.task for leave in assigner.to_leave(wanted=True, now=3.0)] == [0]
+    assert assigner.to_cancel(wanted=True) == [Cancel("b", (1,), pending=True)]
 
 
 def test_all_assigned_files_are_written_again_by_the_next_session() -> None:

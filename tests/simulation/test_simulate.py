@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.events import Config
+from hpcsweep.core.events import BatchPlanned, Config, TaskBegan, TaskLeft
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.simulation import simulate
 from hpcsweep.views.folder import ResultsFolder
@@ -201,3 +202,30 @@ def test_a_killed_simulation_resumes_without_loss(tmp_path: Path, count: int) ->
     # What was under way was not counted, and is trained again; nothing else is.
     assert ResultsFolder(folder).state.spent_s == pytest.approx(whole.busy_s)
     assert found.busy_s <= whole.busy_s
+
+
+def held_at_most(folder: Path) -> int:
+    """How many tasks held GPUs at a time, by what they told."""
+    changes = []
+    for event in ResultsFolder(folder).events:
+        if isinstance(event, TaskBegan):
+            changes.append((event.started, 1))
+        elif isinstance(event, TaskLeft):
+            changes.append((event.left, -1))
+    held = itertools.accumulate(change for _, change in sorted(changes))
+    return max(held)
+
+
+def test_the_place_of_a_task_whose_time_is_over_is_taken_without_another_wait_in_the_queue(
+    tmp_path: Path,
+) -> None:
+    overrides = ["scheduler={name: fifo, max_resource: 6}", "budget.trials=64", "cluster.reuse=true"]
+    overrides += ["cluster.task_time=10m", "resources.time=5m", "cluster.simulated.wait=10m"]
+    folder = tmp_path / "results"
+    found = simulate(spec_of(tmp_path, *overrides), falling, folder=folder)
+    assert (found.ending, found.runs, found.failures) == ("finished", 64, 0)
+    # 64 runs of a minute on 4 GPUs; each task does nine.
+    assert 600 + 16 * 60 < found.makespan_s < 600 + 20 * 60
+    assert held_at_most(folder) == 4
+    planned = [event for event in ResultsFolder(folder).events if isinstance(event, BatchPlanned)]
+    assert [(len(batch.tasks), batch.throttle) for batch in planned] == [(16, 4)]

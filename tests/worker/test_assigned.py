@@ -151,6 +151,18 @@ def test_a_task_that_is_told_to_stop_leaves_before_its_run_has_ended(
     assert not bench.batch.result(0, 0, 1).exists()
 
 
+def test_a_task_that_is_to_leave_at_once_interrupts_its_run(
+    bench: Bench, begin: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    worker = begin()
+    give(bench, 0, 3)
+    wait_for(lambda: bench.batch.assigned_log(0, 0, 0).exists())
+    request_leave(bench.batch, START, at_once=True)
+    assert worker.wait(60) == 0
+    assert (departure(bench).taken, departure(bench).reason) == (1, "the driver has it leave at once")
+    assert read_result(bench.batch.result(0, 0, 0)).interrupted is Interruption.PREEMPTED
+
+
 def test_a_run_that_was_stopped_and_is_given_again_is_trained(
     bench: Bench, begin: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
