@@ -187,6 +187,7 @@ class BatchState(msgspec.Struct):
         reuse: Its tasks keep their GPUs, and runs are assigned to them once they have begun.
         assigned: Of the unfinished runs of such a batch, who was given them.
         starts: Of such tasks, the newest start of each that has begun.
+        earlier_starts: Of such tasks, how long each earlier start lasted that told when it left; in seconds.
         given: How many runs each start of such a task was given, by task and restart.
         job: None while the cluster has not acknowledged it.
         unfinished: Its runs that have no ending in it yet.
@@ -226,6 +227,7 @@ class BatchState(msgspec.Struct):
     mem_mib: int | None = None
     assigned: dict[RunId, AssignedRun] = msgspec.field(default_factory=dict)
     starts: dict[int, StartedTask] = msgspec.field(default_factory=dict)
+    earlier_starts: dict[int, list[float]] = msgspec.field(default_factory=dict)
     given: dict[tuple[int, int], int] = msgspec.field(default_factory=dict)
 
     @property

@@ -250,6 +250,11 @@ class TaskLeft(Event, frozen=True, tag="task_left", gc=False):
     reason: str = ""
     failed: bool = False
 
+    @property
+    def announced(self) -> bool:
+        """Whether the task itself told so; else the driver found it gone, at this time."""
+        return self.left != self.at
+
 
 class BatchSubmitted(Event, frozen=True, tag="batch_submitted", gc=False):
     """The cluster accepted the batch as `job`."""

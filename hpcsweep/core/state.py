@@ -200,10 +200,15 @@ class SweepState(SweepFacts):
         self._move(run, RunStatus.SUBMITTED)
 
     def _task_began(self, event: TaskBegan) -> None:
+        batch = self.live[event.batch]
+        before = batch.starts.get(event.task)
+        if before is not None and before.left is not None and before.left.announced:
+            lasted = min(before.left.left - before.started, event.at - batch.planned_at)
+            batch.earlier_starts.setdefault(event.task, []).append(lasted)
         start = StartedTask(event.restart, event.at, event.started, event.ends, event.node, job=event.job)
-        self.live[event.batch].starts[event.task] = start
+        batch.starts[event.task] = start
         if not event.restart:  # since when one that is started again has waited is not known
-            wait_s = event.at - self.live[event.batch].planned_at
+            wait_s = event.at - batch.planned_at
             self.queue_waits = [*self.queue_waits[1 - RECENT_WAITS :], wait_s]
 
     def _task_left(self, event: TaskLeft) -> None:

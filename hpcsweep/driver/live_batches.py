@@ -60,6 +60,9 @@ class BatchWatch:
         #: When the newest starts of tasks that keep their GPUs told that they leave.
         self.left = {task: start.left.left for task, start in batch.starts.items() if start.left}
         self.usage = UsageAccounting(batch.gpus_of, limit_s=batch.time_s, since=batch.planned_at)
+        for task, starts in batch.earlier_starts.items():
+            for seconds in starts:
+                self.usage.add_earlier(task, seconds)
         for ending in batch.endings:
             self.note(ending, at=_ended_at(ending) or batch.planned_at)
 
@@ -222,6 +225,12 @@ class UsageAccounting:
         for of, amount in ((self._seconds, ending.seconds), (self._gpu_s, ending.gpu_seconds)):
             restarts = of[ending.task]
             restarts[ending.restart] = restarts.get(ending.restart, 0.0) + amount
+
+    def add_earlier(self, task: int, seconds: float) -> None:
+        """Add a start that was over before anybody looked, by what it told itself."""
+        seconds = clip_duration(seconds, at_most_s=self._at_most_s)
+        starts = self._starts[task] or [0.0]
+        self._starts[task] = [*starts[:-1], seconds, starts[-1]]
 
     def _possible(self, task: int, seconds: float, now: float) -> float:
         """The cluster's count of the present start, as far as it can be true."""

@@ -36,14 +36,17 @@ class ReusedTasks:
     ) -> Iterator[AnyEvent]:
         """What tasks told newly; of an earlier start than the newest one nothing counts any more."""
         newest = {task: start.restart for task, start in batch.starts.items()}
-        # The start of a task comes before its departure.
+        started = {task: start.started for task, start in batch.starts.items()}
+        # The start of a task comes before its departure, and that before a later start.
         for (task, restart), message in sorted(
-            announcements, key=lambda each: isinstance(each[1], TaskDeparture)
+            announcements, key=lambda each: (each[0].restart, isinstance(each[1], TaskDeparture))
         ):
             if isinstance(message, TaskStart):
                 if restart > newest.get(task, -1):
-                    newest[task] = restart
-                    watch.left.pop(task, None)
+                    left = watch.left.pop(task, None)
+                    if left is not None and task not in watch.seen_at:
+                        watch.usage.add_earlier(task, min(left - started[task], now - batch.planned_at))
+                    newest[task], started[task] = restart, message.at
                     yield TaskBegan(
                         batch.name, now, task, restart, message.at, message.ends, message.node, message.job
                     )

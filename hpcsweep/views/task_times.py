@@ -79,7 +79,7 @@ class TaskTimes:
             case TaskBegan():
                 began = event.started or event.at
                 self._starts[event.batch][event.task, event.restart] = _Start(began, began)
-            case TaskLeft():
+            case TaskLeft() if event.announced:
                 start = self._starts[event.batch][event.task, event.restart]
                 start.ended = max(start.ended, event.left)
             case RunsAssigned():

@@ -54,6 +54,10 @@ class Stage:
             BatchSubmitted("b", "4711", 1.0),
             *happened,
         )
+        self.drive_anew()
+
+    def drive_anew(self) -> None:
+        """Another driver takes over, which knows what the journal does."""
         self.monitor = JobMonitor(
             self.state, layout=LAYOUT, settings=REUSING, grace_s=GRACE_S, evidence=NoEvidence()
         )
@@ -215,12 +219,7 @@ def test_a_start_that_ended_without_a_word_is_given_nothing_by_a_later_driver_ei
     assert stage.look(4.0, phases=[Phase.PENDING]) == [
         TaskLeft("b", 4.0, 0, left=4.0, reason="the cluster ended it")
     ]
-    stage.monitor = JobMonitor(
-        stage.state, layout=LAYOUT, settings=REUSING, grace_s=GRACE_S, evidence=NoEvidence()
-    )
-    stage.assigner = Assigner(
-        stage.state, settings=REUSING, monitor=stage.monitor, manifest_run=stage.manifest_run
-    )
+    stage.drive_anew()
     assert stage.assign(0) == []
     stage.look(6.0, told=started(0, restart=1), phases=[Phase.RUNNING])
     assert [event.restart for event in stage.assign(0)] == [1]
@@ -333,6 +332,35 @@ def test_a_task_that_told_when_it_left_is_charged_until_then_once_the_cluster_re
     told = [] if left is None else [(StartId(0, 0), TaskDeparture(1, "requeued", at=left))]
     stage.look(110.0, phases=[Phase.PENDING], seconds=0.0, told=told)
     assert stage.look(200.0, phases=[Phase.CANCELLED]) == [BatchClosed("b", closed_s, closed_s)]
+
+
+def requeued(stage: Stage) -> list[AnyEvent]:
+    """What is known once the second start of the only task has begun; it trains run 1 for 30 s of 45."""
+    stage.look(120.0, phases=[Phase.RUNNING], seconds=5.0, told=started(0, restart=1))
+    stage.assign(1, at=120.0)
+    again = msgspec.structs.replace(result(1, 0, seconds=30.0, gpu_seconds=30.0), restart=1)
+    stage.look(160.0, phases=[Phase.RUNNING], seconds=45.0, results=[again])
+    return stage.look(170.0, phases=[Phase.COMPLETED], seconds=45.0)
+
+
+@pytest.mark.parametrize("noted", ["by the driver before", "by this one"])
+def test_a_start_that_was_over_before_a_driver_looked_is_charged_by_what_it_told(noted: str) -> None:
+    stage = Stage(tasks=1)
+    stage.look(10.0, phases=[Phase.RUNNING], seconds=8.0, told=started(0))
+    stage.assign(0, at=10.0)
+    trained = result(0, 0, seconds=60.0, gpu_seconds=60.0)
+    stage.look(102.0, phases=[Phase.RUNNING], seconds=100.0, results=[trained])
+    left = [(StartId(0, 0), TaskDeparture(1, "told to stop", at=107.0))]
+    if noted == "by the driver before":
+        stage.look(110.0, phases=[Phase.PENDING], seconds=0.0, told=left)
+        stage.look(111.0, phases=[Phase.PENDING], seconds=0.0, told=started(0, restart=1))
+    stage.drive_anew()
+    if noted == "by this one":
+        stage.look(111.0, phases=[Phase.PENDING], seconds=0.0, told=[*started(0, restart=1), *left])
+    # 105 s from 2 to 107, of which it trained for 60, and 15 s beyond the run of the second start.
+    closed = requeued(stage)[-1]
+    assert closed == BatchClosed("b", 60.0, 60.0)
+    assert stage.state.spent_gpu_s == 105.0 + 45.0
 
 
 def test_a_run_that_reached_its_own_limit_goes_on_while_its_task_takes_others() -> None:
