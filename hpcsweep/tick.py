@@ -17,8 +17,10 @@ import contextlib
 import logging
 import os
 import random
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
@@ -57,6 +59,8 @@ QUIET_S: Final = 2.0
 STAND_BACK_S: Final = 1.0
 #: Time between two looks of it.
 LOOK_S: Final = 0.5
+#: Set once this process is told to end: it leaves after what it is at, so that another driver can go on.
+_told_to_leave = threading.Event()
 _log = logging.getLogger(__name__)
 
 
@@ -103,7 +107,7 @@ def tick_task(
     With `goes_on` it costs no GPU: the tick may stay for some seconds.
     """
     deadline = time.monotonic() + TASK_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not _told_to_leave.is_set():
         if goes_on:
             _stand_back(layout)
         try:
@@ -122,12 +126,19 @@ def tick_task(
             elif not _others_go_on(driver):
                 _note_poll(layout)
                 while driver.tick() and driver.has_unread and time.monotonic() < deadline:
-                    pass
+                    if _told_to_leave.is_set():
+                        break
             driver.schedule_successor()
-            driver.compact()
+            if not _told_to_leave.is_set():
+                driver.compact()
         _check_attended(driver)
         if driver.state.ended is not None or not driver.has_unread:
             return
+
+
+def leave_soon(*_: object) -> None:
+    """As a handler of signals: have this process let go of the journal, and end, after what it is at."""
+    _told_to_leave.set()
 
 
 def _stay(driver: Driver) -> None:
@@ -146,7 +157,7 @@ def _stay(driver: Driver) -> None:
         if changed:
             heard_at, changed = now, False
         over = now - began > STAY_S or now - heard_at > QUIET_S
-        if (over and not owes) or now - began > STAY_S + POLL_S:
+        if (over and not owes) or now - began > STAY_S + POLL_S or _told_to_leave.is_set():
             return
         time.sleep(LOOK_S)
 
@@ -189,7 +200,7 @@ def tick_job(layout: Layout, *, job: str) -> None:
 
     def leave_when_done(driver: Driver) -> None:
         _note_poll(layout)
-        if not driver.needs_attention or time.monotonic() > deadline:
+        if not driver.needs_attention or time.monotonic() > deadline or _told_to_leave.is_set():
             raise _Done
 
     if not _poll_is_due(layout):
@@ -310,5 +321,6 @@ def _ensure_tick_job(layout: Layout, batch: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, leave_soon)
     use_utf8()
     sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.session import session as session_module
 from hpcsweep.session.target import Target
+from hpcsweep.store.journal import current_driver
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.requests import Request, write_request
 from tests.doubles import SHAPE
 from tests.test_tick import Site, Time
@@ -134,6 +137,25 @@ def test_tasks_that_leave_one_after_another_need_not_ask_the_cluster_each(
     assert site.tick(site.batch.name, 1) == 0
     assert site.cluster.polls == before + 1
     assert site.kinds(TaskLeft) == 0
+
+
+def test_a_tick_that_is_told_to_end_lets_go_of_the_journal_at_once(
+    site: ReusingSite, passing: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine nobody would know that it is gone."""
+    monkeypatch.setattr(tick, "_told_to_leave", threading.Event())
+    site.go_on(0, 1, 2, 3)
+    site.tick_beside()
+    site.go_on(0, 1, 2)
+    passing.then[passing.sleeps + 2] = tick.leave_soon
+    passing.then[passing.sleeps + 3] = lambda: site.go_on(3)
+    site.tick_beside()
+    assert site.state.counts[RunStatus.COMPLETED] == 3
+    assert current_driver(read_journal(site.layout)) is None
+    monkeypatch.setattr(tick, "_told_to_leave", threading.Event())
+    site.go_on(3)
+    site.tick_beside()
+    assert site.state.counts[RunStatus.COMPLETED] == 4
 
 
 def test_a_tick_loads_no_tables_no_figures_and_no_models() -> None:

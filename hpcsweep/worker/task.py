@@ -37,7 +37,7 @@ from hpcsweep.worker.assigned import AssignedRuns, announce_failure
 from hpcsweep.worker.command import TaskContext, lane_devices, modules_folder
 from hpcsweep.worker.run import Attempt
 from hpcsweep.worker.signals import Signals
-from hpcsweep.worker.tick_process import TickProcess
+from hpcsweep.worker.tick_process import TicksBeside
 from hpcsweep.worker.warm import WarmProcess
 
 #: Waits between tries to write a result: a run of hours must not be lost to a filesystem's hiccup.
@@ -153,24 +153,21 @@ class _Lanes:
         #: Runs that are to end, and when to look for more of them, on the monotonic clock.
         self._stopped: set[RunId] = set()
         self._next_check = time.monotonic()
-        #: A tick is due: this task takes runs now, or one has ended.
-        self._tick_due = header.tick and self._assigned is not None
-        self._tick: TickProcess | None = None
+        self._ticks = TicksBeside(context, enabled=header.tick and self._assigned is not None)
 
     def run(self) -> bool:
         """Run until every run has its result; whether all results could be written."""
-        while self._waiting or self._active or self._tick or not self._is_closed:
-            self._keep_ticking()
+        while self._waiting or self._active or self._ticks.process or not self._is_closed:
+            self._ticks.keep(idle=not self._active, closed=self._is_closed)
             self._check_early_end()
             self._check_stop_requests()
             self._take_assignment()
             while self._waiting and self._lanes:
                 self._begin(*self._waiting.popleft())
-            if self._active or self._tick or not self._is_closed:
+            if self._active or self._ticks.process or not self._is_closed:
                 self._wait()
             for signum in self._signals.take():
-                if self._tick is not None:
-                    self._tick.hurry()
+                self._ticks.hurry()
                 for attempt, _ in self._active.values():
                     _guard(attempt, functools.partial(attempt.forward_signal, signum))
             for n, (attempt, devices) in list(self._active.items()):
@@ -179,8 +176,8 @@ class _Lanes:
                     del self._active[n]
                     self._lanes.append(devices)
                     self._write(attempt.result, n)
+                    self._ticks.due = True
                     if self._assigned is not None:
-                        self._tick_due = self._context.header.tick
                         self._assigned.rest(time.monotonic())
         return self._all_written
 
@@ -188,21 +185,6 @@ class _Lanes:
         """Leave no process behind."""
         for warm in self._warm.values():
             warm.close()
-
-    def _keep_ticking(self) -> None:
-        """Tick a detached sweep while the task goes on; another driver at work sees to it as well."""
-        if self._tick is not None and self._tick.over:
-            self._tick = None
-        if self._tick is not None or not self._tick_due or self._is_closed:
-            return
-        self._tick_due = False
-        context = self._context
-        try:
-            self._tick = TickProcess(
-                context.batch, task=context.task, job=context.job, environ=context.environ, goes_on=True
-            )
-        except OSError as error:
-            print(f"hpcsweep: this task does not tick: {error}", file=sys.stderr, flush=True)
 
     @property
     def _is_closed(self) -> bool:
@@ -300,8 +282,8 @@ class _Lanes:
         pause = min(max(min(deadlines) - time.monotonic(), 0.0), 0.1) if deadlines else 60.0
         if self._several:
             pause = min(pause, max(self._next_check - time.monotonic(), 0.0))
-        if self._tick is not None:
-            pause = min(pause, max(self._tick.deadline - time.monotonic(), 0.0))
+        if self._ticks.process is not None:
+            pause = min(pause, max(self._ticks.process.deadline - time.monotonic(), 0.0))
         importing = [warm for warm in self._warm.values() if warm.importing]
         for warm in importing:
             pause = min(pause, warm.left_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from hpcsweep import bootstrap
 from hpcsweep.store.batch import read_task
 from hpcsweep.store.files import open_append
 from hpcsweep.store.layout import BatchLayout, Layout
+from hpcsweep.worker.command import TaskContext
 from hpcsweep.worker.process import Child
 from hpcsweep.worker.signals import Signals
 
@@ -22,6 +24,8 @@ TICK_VARIABLE: Final = "HPCSWEEP_TICK"
 LONGEST_S: Final = 180.0
 #: How long a tick may finish when the task must stop: an interrupted submission costs more.
 TICK_NOTICE_S: Final = 10.0
+#: Seconds between ticks by a task that waits for a run.
+IDLE_TICK_S: Final = 20.0
 
 
 class TickProcess:
@@ -60,6 +64,7 @@ class TickProcess:
             os.close(log)
         #: When it is killed, on the monotonic clock.
         self.deadline = time.monotonic() + LONGEST_S
+        self._hurries = False
 
     @property
     def over(self) -> bool:
@@ -70,8 +75,56 @@ class TickProcess:
         return True
 
     def hurry(self) -> None:
-        """The task is told to stop: the tick may finish what it is at."""
-        self.deadline = min(self.deadline, time.monotonic() + TICK_NOTICE_S)
+        """The task is told to stop, or takes no more runs: the tick may finish what it is at."""
+        if not self._hurries and not self._child.exited:
+            self._hurries = True
+            self.deadline = min(self.deadline, time.monotonic() + TICK_NOTICE_S)
+            self._child.forward_signal(signal.SIGTERM)
+
+
+class TicksBeside:
+    """Ticks of a task that goes on, one at a time; none unless `enabled`.
+
+    Attributes:
+        due: This task takes runs now, or one has ended.
+        process: The tick that is under way.
+    """
+
+    def __init__(self, context: TaskContext, *, enabled: bool) -> None:
+        self._context = context
+        self._enabled = self.due = enabled
+        self.process: TickProcess | None = None
+        self._idle_tick_at = time.monotonic() + IDLE_TICK_S
+
+    def keep(self, *, idle: bool, closed: bool) -> None:
+        """Begin a tick where one is due; another driver that is at work sees to it as well.
+
+        Args:
+            idle: The task waits for a run: then nobody may drive.
+            closed: It takes no more runs, and leaves once its tick has ended.
+        """
+        if self.process is not None and self.process.over:
+            self.process = None
+        if closed:
+            self.hurry()
+            return
+        now = time.monotonic()
+        self.due = self._enabled and (self.due or (idle and now >= self._idle_tick_at))
+        if self.process is not None or not self.due:
+            return
+        self.due, self._idle_tick_at = False, now + IDLE_TICK_S
+        task = self._context
+        try:
+            self.process = TickProcess(
+                task.batch, task=task.task, job=task.job, environ=task.environ, goes_on=True
+            )
+        except OSError as error:
+            print(f"hpcsweep: this task does not tick: {error}", file=sys.stderr, flush=True)
+
+    def hurry(self) -> None:
+        """See `TickProcess.hurry`."""
+        if self.process is not None:
+            self.process.hurry()
 
 
 def tick(batch: BatchLayout, *, task: int, job: str, environ: Mapping[str, str], signals: Signals) -> None:

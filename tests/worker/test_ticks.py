@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import pytest
 
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.store.batch import read_task, write_manifest
+from hpcsweep.worker import tick_process
+from hpcsweep.worker.command import TaskContext
+from hpcsweep.worker.tick_process import TicksBeside
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -88,3 +91,61 @@ def test_a_worker_that_is_told_to_stop_or_killed_takes_its_tick_along(
     while tick.exists() and tick.read_text() == "sleep\n":
         assert time.monotonic() < end, f"the tick lives on: {os.listdir(tick.parent)}"
         time.sleep(0.02)
+
+
+class FakeTick:
+    """A tick that ends when a test says so."""
+
+    begun: ClassVar[list[FakeTick]] = []
+
+    def __init__(self, *_: object, **how: object) -> None:
+        assert how["goes_on"] is True
+        self.over = self.hurried = False
+        self.begun.append(self)
+
+    def hurry(self) -> None:
+        self.hurried = True
+
+
+@pytest.fixture
+def beside(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> TicksBeside:
+    plan(bench, "true")
+    header, _ = read_task(bench.batch, 0)
+    context = TaskContext(
+        bench.batch, header, 0, restart=0, job="7_0", node="n1", scratch=bench.workdir, environ={}
+    )
+    monkeypatch.setattr(tick_process, "TickProcess", FakeTick)
+    monkeypatch.setattr(FakeTick, "begun", [])
+    return TicksBeside(context, enabled=True)
+
+
+def test_a_task_that_goes_on_ticks_when_a_run_ended_and_now_and_then_while_it_waits(
+    beside: TicksBeside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    beside.keep(idle=True, closed=False)
+    assert len(FakeTick.begun) == 1, "it has begun"
+    beside.due = True
+    beside.keep(idle=False, closed=False)
+    assert len(FakeTick.begun) == 1, "one at a time"
+    FakeTick.begun[0].over = True
+    beside.keep(idle=False, closed=False)
+    assert len(FakeTick.begun) == 2
+    FakeTick.begun[1].over = True
+    now[0] += tick_process.IDLE_TICK_S
+    beside.keep(idle=False, closed=False)
+    assert len(FakeTick.begun) == 2, "it trains"
+    beside.keep(idle=True, closed=False)
+    beside.keep(idle=True, closed=False)
+    assert len(FakeTick.begun) == 3, "whoever drove may be dead"
+
+
+def test_a_task_that_takes_no_more_runs_has_its_tick_hurry(beside: TicksBeside) -> None:
+    beside.keep(idle=True, closed=False)
+    beside.keep(idle=True, closed=True)
+    (tick,) = FakeTick.begun
+    assert tick.hurried
+    tick.over = True
+    beside.keep(idle=True, closed=True)
+    assert beside.process is None
