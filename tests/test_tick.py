@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from hpcsweep import load, tick
 from hpcsweep.cli import app
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Batch, Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import FilesCompacted, RunFinished, SweepEnded, SweepOutcome, SweepResumed
-from hpcsweep.core.models import BatchState, RunStatus
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, HeldError, SubmitRefused
 from hpcsweep.session import session as session_module

@@ -21,8 +21,8 @@ from hpcsweep.cli.progress import Plan, plan_of
 from hpcsweep.cli.status import ask_liveness, queue_of, status
 from hpcsweep.cli.terminal import INTERRUPTED, errors_exit, raw
 from hpcsweep.cluster.backend import Queue, cluster_names, find_backend
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import SubmittedBatch, TaskId, TaskResources, TaskState
-from hpcsweep.core.models import BatchState
 from hpcsweep.errors import ClusterUnavailable, SpecError
 from hpcsweep.spec import load_spec
 from hpcsweep.store.layout import Layout

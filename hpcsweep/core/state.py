@@ -6,14 +6,9 @@ import heapq
 
 import msgspec
 
+from hpcsweep.core.batch_fold import BatchFold
 from hpcsweep.core.events import (
     AnyEvent,
-    BatchAbandoned,
-    BatchBlocked,
-    BatchClosed,
-    BatchPlanned,
-    BatchSubmitted,
-    BatchThrottled,
     CheckpointsDropped,
     CheckpointsRemoved,
     ClusterMessage,
@@ -29,18 +24,12 @@ from hpcsweep.core.events import (
     RunInterrupted,
     RunReported,
     RunRetried,
-    RunsAssigned,
     StopRequested,
     SweepDetached,
     SweepEnded,
     SweepExtended,
     SweepResumed,
     SweepStarted,
-    TaskBegan,
-    TaskLeft,
-    TasksAllocated,
-    TasksReleased,
-    TickSubmitted,
     TimeUp,
     TrialCreated,
     TrialPromoted,
@@ -50,27 +39,18 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import (
     INSTANT_S,
-    RECENT_WAITS,
-    SIMULATED,
-    AssignedRun,
-    BatchState,
     Run,
     RunStatus,
-    StartedTask,
-    SubmitLimitHit,
     SubmitRefusals,
-    SweepFacts,
     Trial,
 )
 from hpcsweep.core.outcomes import FACTS, Fault, FirstErrors, failed_at_once, without_numbers
 
 #: Others fail.
 _STATUS = {Outcome.COMPLETED: RunStatus.COMPLETED, Outcome.STOPPED: RunStatus.STOPPED}
-#: A small job may wait so long in the queue beyond its time.
-_LATE_S = 6 * 3600.0
 
 
-class SweepState(SweepFacts):
+class SweepState(BatchFold):
     """All that is known of a sweep. `apply` is its only way to change."""
 
     def apply(self, event: AnyEvent) -> None:
@@ -167,107 +147,6 @@ class SweepState(SweepFacts):
     def _run_reported(self, event: RunReported) -> None:
         self.run(event.run).last_report = event.reports[-1]
 
-    def _batch_planned(self, event: BatchPlanned) -> None:
-        runs = {run for task in event.tasks for run in task}
-        self.gpus = event.gpus
-        self.simulated = self.simulated or event.cluster == SIMULATED
-        self.live[event.batch] = BatchState(
-            event.batch,
-            event.at,
-            [list(task) for task in event.tasks],
-            event.gpus,
-            event.throttle,
-            event.cluster,
-            runs,
-            event.time_s,
-            gpus_held=event.gpus_held,
-            reuse=event.reuse,
-            lanes=event.lanes,
-            cpus=event.cpus,
-            mem_mib=event.mem_mib,
-        )
-        if event.gpus_held:
-            self._note_gpus_held(event.gpus, event.gpus_held)
-        for index, task in enumerate(event.tasks):
-            for run_id in task:
-                self._submitted(run_id, event.batch, index)
-
-    def _submitted(self, run_id: RunId, batch: str, task: int) -> None:
-        run = self.run(run_id)
-        run.batch, run.task = batch, task
-        run.attempts += 1
-        del self.waiting[run_id]
-        self._move(run, RunStatus.SUBMITTED)
-
-    def _task_began(self, event: TaskBegan) -> None:
-        batch = self.live[event.batch]
-        before = batch.starts.get(event.task)
-        if before is not None and before.left is not None and before.left.announced:
-            lasted = min(before.left.left - before.started, event.at - batch.planned_at)
-            batch.earlier_starts.setdefault(event.task, []).append(lasted)
-        start = StartedTask(event.restart, event.at, event.started, event.ends, event.node, job=event.job)
-        batch.starts[event.task] = start
-        if not event.restart:  # since when one that is started again has waited is not known
-            wait_s = event.at - batch.planned_at
-            self.queue_waits = [*self.queue_waits[1 - RECENT_WAITS :], wait_s]
-
-    def _task_left(self, event: TaskLeft) -> None:
-        starts = self.live[event.batch].starts
-        starts[event.task] = start = starts[event.task]._replace(left=event)
-        if event.failed and start.node:
-            faults = self.node_faults.setdefault(start.node, {})
-            faults[-1 - len(faults)] = event.reason
-
-    def _runs_assigned(self, event: RunsAssigned) -> None:
-        batch = self.live[event.batch]
-        for number, run_id in enumerate(event.runs, start=event.number):
-            self._submitted(run_id, event.batch, event.task)
-            batch.unfinished.add(run_id)
-            batch.assigned[run_id] = AssignedRun(event.task, event.restart, number, event.at)
-            batch.tasks[event.task].append(run_id)
-        batch.given[event.task, event.restart] = event.number + len(event.runs)
-
-    def _batch_submitted(self, event: BatchSubmitted) -> None:
-        self.live[event.batch].job = event.job
-        self.submit_limit = ""
-        self.cluster_messages.pop("submit", None)
-        self.refusals = SubmitRefusals("", 0, 0)
-
-    def _tasks_allocated(self, event: TasksAllocated) -> None:
-        batch = self.live[event.batch]
-        batch.allocated.update(dict.fromkeys(event.tasks, event.gpus))
-        self._note_gpus_held(batch.gpus, event.gpus)
-
-    def _note_gpus_held(self, asked: int, held: int) -> None:
-        """A task that asks for so many GPUs may hold so many."""
-        self.held_gpus[asked] = max(self.held_gpus.get(asked, 0), held)
-
-    def _batch_throttled(self, event: BatchThrottled) -> None:
-        self.live[event.batch].throttle = event.throttle
-
-    def _batch_abandoned(self, event: BatchAbandoned) -> None:
-        batch = self.live.pop(event.batch)
-        if event.over_limit:
-            others = sum(
-                any(run in other.unfinished for run in task)
-                for other in self.live.values()
-                for task in other.tasks
-            )
-            self.submit_limit = event.reason
-            self.submit_limit_hit = SubmitLimitHit(len(batch.tasks), others, batch.planned_at)
-        for task in batch.tasks:
-            for run_id in task:
-                run = self.run(run_id)
-                run.attempts -= 1
-                run.batch, run.task = "", 0
-                self._wait(run)
-
-    def _batch_blocked(self, event: BatchBlocked) -> None:
-        batch = self.live[event.batch]
-        if not event.reason or not batch.blocked_reason:
-            batch.blocked_since = event.at if event.reason else 0.0
-        batch.blocked_reason = event.reason
-
     def _cluster_message(self, event: ClusterMessage) -> None:
         if event.message:
             self.cluster_messages[event.operation] = event
@@ -280,32 +159,9 @@ class SweepState(SweepFacts):
             times = self.refusals.in_a_row + 1 if again else 1
             self.refusals = SubmitRefusals(event.message, times, self.refusals.total + 1)
 
-    def _tasks_released(self, event: TasksReleased) -> None:
-        self.live[event.batch].released.update(event.tasks)
-
-    def _tick_submitted(self, event: TickSubmitted) -> None:
-        if event.batch:
-            self.live[event.batch].tick_job = event.job
-        else:
-            self.tick_due = event.at
-            recent = {job: at for job, at in self.tick_jobs.items() if at > event.at - _LATE_S}
-            self.tick_jobs = {**recent, event.job: event.at}
-
     def _node_excluded(self, event: NodeExcluded) -> None:
         self.excluded[event.node] = event
         self.node_faults.pop(event.node, None)
-
-    def _batch_closed(self, event: BatchClosed) -> None:
-        batch = self.live.pop(event.batch)
-        self.spent_s += event.seconds
-        self.spent_gpu_s += event.gpu_seconds
-        if batch.made_progress:
-            self.failed_batches_in_a_row = 0
-        elif any(other.made_progress for other in self.live.values()):
-            pass  # others do well with the same
-        elif event.message or batch.endings or not batch.reuse:
-            self.failed_batches_in_a_row += 1
-            self.last_batch_failure = event.message or batch.last_message
 
     def _run_finished(self, event: RunFinished) -> None:
         run = self.run(event.run)
@@ -427,12 +283,3 @@ class SweepState(SweepFacts):
             return True
         # Where nothing has ever come to a value, training code that fails at once is broken.
         return event.value is not None or self.counts[RunStatus.COMPLETED] > 0
-
-    def _wait(self, run: Run) -> None:
-        self.waiting[run.id] = None
-        self._move(run, RunStatus.WAITING)
-
-    def _move(self, run: Run, status: RunStatus) -> None:
-        self.counts[run.status] -= 1
-        self.counts[status] += 1
-        run.status = status

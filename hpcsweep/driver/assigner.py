@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from hpcsweep.core.batches import BatchState, StartedTask
 from hpcsweep.core.cluster_protocol import Phase, TaskId
 from hpcsweep.core.events import RunId, RunsAssigned
-from hpcsweep.core.models import BatchState, StartedTask
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Assign, Cancel, Effect, EffectResult, Leave

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from hpcsweep.core.batches import AssignedRun, BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunId, RunInterrupted
-from hpcsweep.core.models import AssignedRun, BatchState, Run
+from hpcsweep.core.models import Run
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import failures

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskState
 from hpcsweep.core.events import (
     ClusterMessage,
@@ -17,7 +18,7 @@ from hpcsweep.core.events import (
     RunFinished,
     RunInterrupted,
 )
-from hpcsweep.core.models import BatchState, Run
+from hpcsweep.core.models import Run
 from hpcsweep.core.outcomes import AT_ONCE_S, FACTS, without_numbers
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId
 from hpcsweep.core.events import BatchThrottled, PauseRequested, RunId
-from hpcsweep.core.models import BatchState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig, HostTask
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult, Release, Step, StopRun, SubmitTick, Throttle

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 
 from numpy.random import default_rng
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
@@ -25,7 +26,7 @@ from hpcsweep.core.events import (
     TimeUp,
     TrialStopped,
 )
-from hpcsweep.core.models import BatchState, RunStatus
+from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import needs_name
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Space

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from hpcsweep.core.batches import AssignedRun, BatchState
 from hpcsweep.core.cluster_protocol import BlockKind, Phase, TaskId, TaskState
 from hpcsweep.core.events import (
     BatchBlocked,
@@ -17,7 +18,6 @@ from hpcsweep.core.events import (
     RunId,
     RunInterrupted,
 )
-from hpcsweep.core.models import AssignedRun, BatchState
 from hpcsweep.store.batch import Result
 
 #: How long the cluster must give a reason that may pass before it is recorded.

@@ -32,7 +32,8 @@ from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import MetricsPoller, Observation, Observer, running_runs
 from hpcsweep.driver.planner import Planner
 from hpcsweep.driver.reusing_submission import ReusingSubmission
-from hpcsweep.driver.submitter import Submission, Submitter
+from hpcsweep.driver.submission import Submission
+from hpcsweep.driver.submitter import Submitter
 from hpcsweep.errors import ClusterUnavailable, HeldError, SubmitRefused, SupersededError
 from hpcsweep.store.compaction.tracker import CompactionState
 from hpcsweep.store.journal import Journal
@@ -90,36 +91,32 @@ class Driver:
 
         state = self.state
         self._sweep = context = SweepContext(state, settings, layout, journal, cluster, clock, skipped)
-        self._observer = Observer(context)
+        observer = self._observer = Observer(context)
         self._metrics = MetricsPoller(state, layout=layout, program=settings.program, skipped=skipped)
         asks = settings.max_gpu_s is not None and settings.shape.time_s is None
-        default_time_s = self._observer.limits.time_s if asks else None
-        self._budget = GpuBudget(settings, default_time_s=default_time_s, start_up_s=cluster.start_up_s)
-        self.monitor = JobMonitor(
-            state, layout=layout, settings=settings, grace_s=cluster.grace_s, evidence=self._observer
+        default_time_s = observer.limits.time_s if asks else None
+        start_up_s = cluster.start_up_s
+        budget = GpuBudget(settings, default_time_s=default_time_s, start_up_s=start_up_s)
+        self._budget = budget
+        monitor = self.monitor = JobMonitor(
+            state, layout=layout, settings=settings, grace_s=cluster.grace_s, evidence=observer
         )
         planner = Planner(state, scheduler=scheduler, searcher=searcher, space=space, settings=settings)
-        self._cancellations = Cancellations(state, self.monitor)
+        cancellations = self._cancellations = Cancellations(state, monitor)
         unconfirmed = (event.batch for event in journal.events if isinstance(event, BatchThrottled))
-        self._throttle = ThrottleManager(
-            state, settings=settings, monitor=self.monitor, host=host, unconfirmed=unconfirmed
+        throttle = self._throttle = ThrottleManager(
+            state, settings=settings, monitor=monitor, host=host, unconfirmed=unconfirmed
         )
-        self._submitter = Submitter(
-            state,
-            layout=layout,
-            settings=settings,
-            monitor=self.monitor,
-            budget=self._budget,
-            clones=scheduler.clones,
+        clones = scheduler.clones
+        submitter = self._submitter = Submitter(
+            state, layout=layout, settings=settings, monitor=monitor, budget=budget, clones=clones
         )
         self._ticks = TickScheduler(state)
-        assigner = Assigner(
-            state, settings=settings, monitor=self.monitor, manifest_run=self._submitter.manifest_run
-        )
-        noting = (self.monitor, self._cancellations, self._throttle, self._ticks, assigner)
-        self._committer = Committer(
+        assigner = Assigner(state, settings=settings, monitor=monitor, manifest_run=submitter.manifest_run)
+        noting = (monitor, self._cancellations, self._throttle, self._ticks, assigner)
+        committer = self._committer = Committer(
             context,
-            Executor(context, self.monitor.submitted, compactor),
+            Executor(context, monitor.submitted, compactor),
             (state.apply, self.compaction_state.apply, planner.apply, self.retention.apply, *observers),
             [part.note for part in noting],
         )
@@ -129,17 +126,7 @@ class Driver:
             state, self.compaction_state, retention, layout=layout, at=settings.compact_at
         )
         self._compaction = Compaction(context, manager, compactor, self._committer)
-        parts = (
-            context,
-            self._committer,
-            self._observer,
-            self.monitor,
-            planner,
-            self._cancellations,
-            self._throttle,
-            self._submitter,
-            self._budget,
-        )
+        parts = (context, committer, observer, monitor, planner, cancellations, throttle, submitter, budget)
         self._submission = ReusingSubmission(assigner, *parts) if settings.reuse else Submission(*parts)
 
     # ------------------------------------------------------------------ the loop

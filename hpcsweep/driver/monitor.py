@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
@@ -23,7 +24,7 @@ from hpcsweep.core.events import (
     TaskLeft,
     TasksAllocated,
 )
-from hpcsweep.core.models import INSTANT_S, BatchState
+from hpcsweep.core.models import INSTANT_S
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig

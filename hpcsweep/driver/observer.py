@@ -10,9 +10,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Limits, Phase, SubmittedBatch, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, RunFinished, RunId, RunInterrupted, RunReported
-from hpcsweep.core.models import BatchState, Run
+from hpcsweep.core.models import Run
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import SweepContext
 from hpcsweep.driver.effects import RemoveHandOver

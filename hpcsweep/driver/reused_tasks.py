@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.events import AnyEvent, Interruption, RunId, TaskBegan, TaskLeft
-from hpcsweep.core.models import BatchState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig

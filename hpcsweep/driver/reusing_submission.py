@@ -6,11 +6,11 @@ import math
 import statistics
 from typing import Any, Final
 
-from hpcsweep.core.models import BatchState
+from hpcsweep.core.batches import BatchState
 from hpcsweep.driver.assigner import Assigner
 from hpcsweep.driver.job_control import MOST_TASKS
 from hpcsweep.driver.lifecycle import exhausted_budget
-from hpcsweep.driver.submitter import Submission
+from hpcsweep.driver.submission import Submission
 
 #: An array has at most so many tasks for each that may run at a time: one after another takes its place.
 GENERATIONS: Final = 4

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
-from hpcsweep.core.models import BatchState, Run
+from hpcsweep.core.models import Run
 from hpcsweep.errors import ClusterUnavailable, FolderError, JournalError
 from hpcsweep.store.journal.segments import LastSegment
 from hpcsweep.store.journal.tail import JournalTail

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.events import RunFinished, RunId
-from hpcsweep.core.models import BatchState, Run
+from hpcsweep.core.models import Run
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.files import open_regular
 from hpcsweep.store.layout import Layout, Skipped, TrialLayout

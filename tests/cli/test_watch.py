@@ -27,6 +27,7 @@ from hpcsweep.cli.dashboard import ASCII, UNICODE, Dashboard, draw, sparkline
 from hpcsweep.cli.progress import Plan, RemainingWork, format_eta, format_throughput, plan_of, remaining_work
 from hpcsweep.cli.terminal import sanitize
 from hpcsweep.cli.watch import LiveQueue
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, QueuedJob, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
@@ -47,7 +48,6 @@ from hpcsweep.core.events import (
     TrialPromoted,
     TrialsExhausted,
 )
-from hpcsweep.core.models import BatchState
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal import Journal

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.events import (
     AnyEvent,
     BatchAbandoned,
@@ -52,7 +53,7 @@ from hpcsweep.core.events import (
     TrialStopped,
     WarmStartLoaded,
 )
-from hpcsweep.core.models import INSTANT_S, BatchState, Best, Run, RunStatus
+from hpcsweep.core.models import INSTANT_S, Best, Run, RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.views.format import warning_lines
 

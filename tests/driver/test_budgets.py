@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskResources, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
@@ -31,7 +32,6 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialsExhausted,
 )
-from hpcsweep.core.models import BatchState
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.lifecycle import GpuBudget, can_resume, confirm_time_over, exhausted_budget, sweep_end

@@ -20,7 +20,7 @@ from hpcsweep.driver.job_control import (
     lower_throttles,
     raise_throttles,
 )
-from hpcsweep.driver.submitter import FIRST_PAUSE_S, LONGEST_PAUSE_S, SubmitBackoff
+from hpcsweep.driver.submission import FIRST_PAUSE_S, LONGEST_PAUSE_S, SubmitBackoff
 from hpcsweep.errors import ClusterUnavailable
 from tests.driver.states import SETTINGS, monitor_of, planned, submitted, sweep_of
 

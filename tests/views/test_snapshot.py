@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hpcsweep.core.batches import BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskId, TaskState
 from hpcsweep.core.events import (
     AnyEvent,
@@ -31,7 +32,6 @@ from hpcsweep.core.events import (
     TrialCreated,
     TrialPromoted,
 )
-from hpcsweep.core.models import BatchState
 from hpcsweep.errors import ClusterUnavailable, FolderError
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout

@@ -16,7 +16,8 @@ import msgspec
 from hpcsweep.cluster.simulated.backend import SimulatedOptions
 from hpcsweep.cluster.simulated.clock import VirtualClock
 from hpcsweep.cluster.simulated.faults import FaultSampler
-from hpcsweep.cluster.simulated.site import Array, Outages, Site
+from hpcsweep.cluster.simulated.nodes import Outages
+from hpcsweep.cluster.simulated.site import Array, Site
 from hpcsweep.cluster.simulated.task import Curve, TrainingModel, UnitSeconds
 from hpcsweep.core.cluster_protocol import (
     Batch,
