@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hpcsweep.core.events import BatchPlanned, BatchSubmitted, RunFinished, SweepEnded, TaskBegan, TaskLeft
+from hpcsweep.core.events import BatchSubmitted, RunFinished, SweepEnded, TaskBegan, TaskLeft
 from hpcsweep.spec.models import Train
 from tests.driver.sweeps import TABLE_81, rung_table
 from tests.slurm.fixture import PrivateSlurm, missing
@@ -180,7 +180,7 @@ def report_short(sweep: Sweep, calls: Calls, *, train_s: float, cpu: float, wall
     )
     finished = sweep.of_kind(RunFinished)
     runs_s = sum(event.seconds for event in finished)
-    tasks = sum(len(event.tasks) for event in sweep.of_kind(BatchPlanned))
+    tasks = len({(event.batch, event.task) for event in sweep.of_kind(TaskBegan)})
     print(
         f"  {len(finished)} runs on {tasks} tasks in {wall_s:.0f} s: of the tasks' time "
         f"{100 * train_s / held_s:.0f} % in training, {100 * runs_s / held_s:.0f} % in runs and their start; "
