@@ -31,7 +31,7 @@ from hpcsweep.core.events import AnyEvent
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterUnavailable, FolderError, HeldError, HpcsweepError, SupersededError
 from hpcsweep.store.files import write_atomic
-from hpcsweep.store.journal import Journal, current_driver
+from hpcsweep.store.journal import Journal, current_driver, driver_at_work
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.worker.tick_process import TICK_VARIABLE
@@ -108,6 +108,8 @@ def tick_task(
     """
     deadline = time.monotonic() + TASK_S
     while time.monotonic() < deadline and not _told_to_leave.is_set():
+        if driver_at_work(layout) is not None:
+            return
         if goes_on:
             _stand_back(layout)
         try:

@@ -213,6 +213,13 @@ def test_task_leaves_at_once_if_a_driver_runs_and_imports_nothing_heavy(site: Si
     assert site.finished() == 0
 
 
+def test_task_that_meets_a_driver_does_not_read_the_whole_journal(
+    site: Site, held: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "open", lambda layout: pytest.fail("it is read"))
+    assert site.tick(site.work(0), 0) == 0
+
+
 def test_result_written_while_the_driver_releases_is_read(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

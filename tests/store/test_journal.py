@@ -21,7 +21,7 @@ from hpcsweep.errors import FolderError, HeldError, JournalError, SupersededErro
 from hpcsweep.store import files as files_module
 from hpcsweep.store import journal as journals
 from hpcsweep.store import process_id as owner_module
-from hpcsweep.store.journal import MERGE_ABOVE, Journal, current_driver
+from hpcsweep.store.journal import MERGE_ABOVE, Journal, current_driver, driver_at_work
 from hpcsweep.store.journal import segments as segments_module
 from hpcsweep.store.journal.segments import (
     Commit,
@@ -299,10 +299,21 @@ def test_a_live_driver_refuses_others_with_its_identity(layout: Layout) -> None:
         Journal.open(layout)
     assert str(caught.value).startswith(f"{layout.root}: {ProcessId.me()} is driving this sweep since 2")
     assert str(ProcessId.me()).startswith(f"process {os.getpid()} of ")
-    assert current_driver(read_journal(layout)) == ProcessId.me()
+    assert current_driver(read_journal(layout)) == driver_at_work(layout) == ProcessId.me()
     first.commit(notes(1))  # being asked for does not disturb it
     first.release()
     assert current_driver(read_journal(layout)) is None
+    assert driver_at_work(layout) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"not a header\n"])
+def test_newest_segment_that_has_no_header_yet_shows_no_driver(layout: Layout, data: bytes) -> None:
+    assert driver_at_work(layout) is None
+    journal = Journal.open(layout)
+    journal.commit(notes(1))
+    (layout.journal / "000002.jsonl").write_bytes(data)
+    assert driver_at_work(layout) is None
+    journal.release()
 
 
 def test_after_a_release_the_next_driver_starts_at_once(layout: Layout) -> None:

@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from hpcsweep.core.events import AnyEvent
 from hpcsweep.errors import FolderError, FolderUnavailable, HeldError, SupersededError
 from hpcsweep.store.files import (
@@ -37,6 +39,7 @@ from hpcsweep.store.journal.segments import (
     Commit,
     Header,
     JournalSnapshot,
+    LastSegment,
     Position,
     Released,
     SegmentFile,
@@ -81,7 +84,7 @@ class Journal:
     def open(cls, layout: Layout) -> Journal:
         """Read the journal in order to drive; writes nothing yet. HeldError if another driver is alive."""
         reading = read_journal(layout)
-        _check_not_held(reading, writes=True)
+        _check_not_held(reading.tail, writes=True)
         return cls(layout, reading)
 
     def acquire(self) -> None:
@@ -242,9 +245,8 @@ def _join(files: list[tuple[SegmentFile, int]], folder: Path) -> Path:
     return target
 
 
-def _check_not_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
+def _check_not_held(tail: LastSegment | None, *, writes: bool = False) -> None:
     """Raise HeldError if another driver is alive. With `writes` it may ask the file server for its time."""
-    tail = reading.tail
     if tail is None or tail.released or tail.path in _RELEASED:
         return
     owner = tail.header.owner
@@ -260,9 +262,30 @@ def _check_not_held(reading: JournalSnapshot, *, writes: bool = False) -> None:
 
 def current_driver(reading: JournalSnapshot) -> ProcessId | None:
     """The current driver, None if there is none."""
+    return _owner_at_work(reading.tail)
+
+
+def driver_at_work(layout: Layout) -> ProcessId | None:
+    """The current driver as far as the newest segment alone shows it, which is quick to read.
+
+    None says little: only a reading of the journal tells that there is no driver.
+    """
     try:
-        _check_not_held(reading)
+        newest = max(list_segments(layout.journal), key=lambda file: file.last)
+        first, *rest = split_lines(read_bytes(newest.path))
+        header = parse_header(first)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+    released = bool(rest) and rest[-1].startswith(b'{"released"')
+    return _owner_at_work(
+        LastSegment(header, newest.path, released or newest.merged, Position(newest.last, 0))
+    )
+
+
+def _owner_at_work(tail: LastSegment | None) -> ProcessId | None:
+    try:
+        _check_not_held(tail)
     except HeldError:
-        assert reading.tail is not None
-        return reading.tail.header.owner
+        assert tail is not None
+        return tail.header.owner
     return None
