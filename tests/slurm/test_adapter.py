@@ -244,7 +244,9 @@ def test_largest_array_is_what_limits_says(make: Make) -> None:
 
 def test_limits_are_those_of_the_site(make: Make) -> None:
     cluster, _ = make()
-    assert cluster.limits() == Limits(array_tasks=1001, queued_tasks=10_000, time_s=3600, nodes=NODES)
+    assert cluster.limits() == Limits(
+        array_tasks=1001, queued_tasks=10_000, time_s=3600, most_times_s=(86400,), nodes=NODES
+    )
 
 
 @pytest.mark.parametrize(
