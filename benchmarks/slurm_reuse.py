@@ -97,7 +97,8 @@ class FileCount:
         if not self._counts:
             return math.nan
         (before, few), (trials, many) = self._counts[0], max(self._counts, key=lambda each: each[1])
-        return (many - few) / (trials - before) if trials > before else math.nan
+        # Of fewer trials what is under way at these two moments would tell most.
+        return (many - few) / (trials - before) if trials - before >= 2 * FIRST_COUNT else math.nan
 
     def __enter__(self) -> FileCount:
         self._thread.start()
@@ -205,11 +206,13 @@ def short(slurm: PrivateSlurm, folder: Path, *, trials: int, tasks: int, warm: s
         wait_until("its tasks have left", lambda: not slurm.squeue(states="pending,running,completing"))
         busy = report_short(sweep, calls, train_s=float(trials), cpu=cpu[0], wall_s=wall_s)
         left = files.for_each_trial
-        print(f"  {left:.2f} files left by each trial before compaction")
+        if not math.isnan(left):
+            aim = verdict(round(left, 1) <= MOST_FILES)
+            print(f"  {left:.2f} files left by each trial before compaction, at most {MOST_FILES:g}: {aim}")
         print(f"  busy for {LEAST_BUSY:.0%}: {verdict(busy >= LEAST_BUSY)}")
         print(f"  at most {MOST_SBATCH} sbatch: {verdict(len(calls.times('sbatch')) <= MOST_SBATCH)}")
-        print(f"  at most one squeue in {POLL_S:g} s: {verdict(calls.most_within('squeue', POLL_S) <= 1)}")
-        print(f"  at most {MOST_FILES:g} files: {verdict(round(left, 1) <= MOST_FILES)}", flush=True)
+        one = calls.most_within("squeue", POLL_S) <= 1
+        print(f"  at most one squeue in {POLL_S:g} s: {verdict(one)}", flush=True)
 
 
 def detached(slurm: PrivateSlurm, folder: Path, *, trials: int = 200, tasks: int = 8) -> None:

@@ -125,8 +125,8 @@ def tick_task(
         with _open(layout, journal, batch=batch, task=task, job=job) as driver:
             if goes_on:
                 _stay(driver)
-            elif not _others_go_on(driver):
-                _note_poll(layout)
+            elif not _look_is_enough(driver):
+                note_poll(layout)
                 while driver.tick() and driver.has_unread and time.monotonic() < deadline:
                     if _told_to_leave.is_set():
                         break
@@ -150,7 +150,7 @@ def _stay(driver: Driver) -> None:
     first = True
     while driver.state.ended is None:
         if (first or owes) and _poll_is_due(driver.layout):
-            _note_poll(driver.layout)
+            note_poll(driver.layout)
             changed, owes = driver.tick(), False
         elif first or driver.has_unread:
             changed = driver.look()
@@ -164,13 +164,17 @@ def _stay(driver: Driver) -> None:
         time.sleep(LOOK_S)
 
 
-def _others_go_on(driver: Driver) -> bool:
-    """Whether it is enough that this task, which leaves, has looked: the cluster was asked just now."""
+def _look_is_enough(driver: Driver) -> bool:
+    """Whether a task that leaves has only looked, as the cluster was asked just now: others do the rest.
+
+    They are the tasks that go on and, where nothing is left to start, the tick job behind the array.
+    """
     batches = driver.state.live.values()
     if _poll_is_due(driver.layout) or not any(batch.starts for batch in batches):
         return False
     driver.look()
-    return any(start.left is None for batch in batches for start in batch.starts.values())
+    others = any(start.left is None for batch in batches for start in batch.starts.values())
+    return others or (driver.scheduler.done and not driver.state.waiting)
 
 
 def _poll_is_due(layout: Layout) -> bool:
@@ -181,7 +185,8 @@ def _poll_is_due(layout: Layout) -> bool:
         return True
 
 
-def _note_poll(layout: Layout) -> None:
+def note_poll(layout: Layout) -> None:
+    """The cluster is asked now: ticks beside training need not ask it for a while."""
     now = time.time()
     with contextlib.suppress(OSError):
         write_atomic(layout.last_poll, b"")
@@ -201,7 +206,7 @@ def tick_job(layout: Layout, *, job: str) -> None:
     deadline = time.monotonic() + JOB_S
 
     def leave_when_done(driver: Driver) -> None:
-        _note_poll(layout)
+        note_poll(layout)
         if not driver.needs_attention or time.monotonic() > deadline or _told_to_leave.is_set():
             raise _Done
 

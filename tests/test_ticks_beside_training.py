@@ -29,7 +29,6 @@ class ReusingSite(Site):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, reuse=True)
-        self.polls = self.cluster.polls
 
     def go_on(self, *tasks: int, runs: int = 1) -> None:
         """Tasks begin, or do so many of the runs that they were given, or leave."""
@@ -137,6 +136,23 @@ def test_tasks_that_leave_one_after_another_need_not_ask_the_cluster_each(
     assert site.tick(site.batch.name, 1) == 0
     assert site.cluster.polls == before + 1
     assert site.kinds(TaskLeft) == 0
+
+
+def test_the_last_task_that_leaves_leaves_the_end_to_the_job_behind_its_array(
+    site: ReusingSite, passing: Time
+) -> None:
+    site.go_on(0, 1, 2, 3)
+    while site.state.counts[RunStatus.COMPLETED] < 7:
+        tick.note_poll(site.layout)
+        assert site.tick(site.batch.name, 0) == 0
+        site.go_on(0, 1, 2, 3)
+    polls = site.cluster.polls
+    tick.note_poll(site.layout)
+    assert site.tick(site.batch.name, 0) == 0
+    assert (site.kinds(TaskLeft), site.cluster.polls) == (4, polls)
+    assert site.state.ended is None
+    assert site.tick(job=site.batch.tick_job) == 0
+    assert site.state.ended is not None
 
 
 def test_a_tick_that_is_told_to_end_lets_go_of_the_journal_at_once(

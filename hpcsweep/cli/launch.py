@@ -37,7 +37,7 @@ from hpcsweep.session.target import check_inherited, tell_slow_programs
 from hpcsweep.spec import load_spec
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from hpcsweep.tick import finish_unread
+from hpcsweep.tick import finish_unread, note_poll
 from hpcsweep.views.folder import count_enqueued
 from hpcsweep.views.format import (
     best_text,
@@ -238,6 +238,7 @@ def _detach(driver: Driver, clock: SystemClock) -> None:
     driver.tick()
     if driver.state.ended is None:
         clock.sleep(SECOND_TICK_S)
+        note_poll(driver.layout)
         driver.tick()
 
 
