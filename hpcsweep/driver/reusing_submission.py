@@ -55,6 +55,8 @@ class ReusingSubmission(Submission):
             self.committer.execute_all(self.assigner.hand_over(event))
         self.after_decisions(events)
         self._has_work = affordable != 0 and not (self.planner.done and not state.waiting)
+        if not self._has_work:  # before those leave whose place they would take
+            self.committer.execute_all(self.assigner.to_cancel(wanted=False))
         leaving = self.assigner.to_leave(wanted=self._has_work, now=now, surplus=self.throttle.surplus)
         self.committer.execute_all(leaving)
 

@@ -37,7 +37,8 @@ def test_a_sweep_of_four_rungs_waits_in_the_queue_once(slurm: PrivateSlurm, tmp_
         nothing_is_left_in_the_queue(sweep)
         check_whole(sweep)
         [batch] = sweep.of_kind(BatchPlanned)
-        assert (batch.reuse, len(batch.tasks)) == (True, 4)
+        assert (batch.reuse, batch.throttle) == (True, 4)
+        assert len(batch.tasks) >= 4, "some wait to take the place of others"
         assert len(sweep.of_kind(TaskBegan)) == 4
         assert sweep.of_kind(RunInterrupted) == []
 
