@@ -154,7 +154,8 @@ class Driver:
     def _wait(self, seconds: float, on_tick: Callable[[Driver], None] | None) -> None:
         """Sleep until the next tick, but take up what tasks that keep their GPUs have done meanwhile."""
         clock = self._sweep.clock
-        until = clock.time() + seconds
+        began = clock.time()
+        until = began + seconds
         while (left := until - clock.time()) > 0:
             if not any(batch.reuse for batch in self.state.live.values()):
                 clock.sleep(left)
@@ -162,8 +163,8 @@ class Driver:
             clock.sleep(min(left, LOOK_S))
             if self._observer.has_unread and self.look() and on_tick is not None:
                 on_tick(self)
-            if self.monitor.awaits_poll:
-                until = min(until, clock.time() + self._sweep.cluster.poll_s[0])
+            if self.monitor.awaits_poll or self.monitor.all_have_left:
+                until = min(until, began + self._sweep.cluster.poll_s[0])
 
     def look(self) -> bool:
         """Take in new results and hand over the next runs, without asking the cluster; True on a change."""

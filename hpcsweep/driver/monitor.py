@@ -81,6 +81,20 @@ class JobMonitor:
             for batch in self._state.live.values()
         )
 
+    @property
+    def all_have_left(self) -> bool:
+        """Whether all tasks of a batch that keep their GPUs have told that they leave: a poll may end it."""
+        return any(
+            batch.reuse
+            and not batch.unfinished
+            and all(
+                task in self._watch(batch).cancelled_pending
+                or (task in batch.starts and batch.starts[task].left is not None)
+                for task in self._watch(batch).open
+            )
+            for batch in self._state.live.values()
+        )
+
     def submitted(self, name: str) -> SubmittedBatch:
         """The live batch of this name as the cluster knows it."""
         batch = self._state.live[name]

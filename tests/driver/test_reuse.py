@@ -195,6 +195,16 @@ def test_runs_of_a_task_that_is_gone_wait_again_and_a_result_in_time_counts(phas
     assert list(stage.state.waiting) == [RunId(trial, 0) for trial in (2, 3, 4, 5, 1)]
 
 
+def test_once_all_tasks_have_told_that_they_leave_a_poll_is_due() -> None:
+    stage = Stage(tasks=2)
+    stage.look(told=started(0, 1), phases=[Phase.RUNNING] * 2)
+    assert not stage.monitor.all_have_left
+    stage.look(3.0, told=[(StartId(0, 0), TaskDeparture(0))], phases=[Phase.RUNNING] * 2)
+    assert not stage.monitor.all_have_left
+    stage.look(4.0, told=[(StartId(1, 0), TaskDeparture(0))], phases=[Phase.RUNNING] * 2)
+    assert stage.monitor.all_have_left
+
+
 @pytest.mark.parametrize("phase", [Phase.OUT_OF_MEMORY, Phase.PENDING])
 def test_a_run_that_was_given_ahead_does_not_share_the_fate_of_the_one_before_it(phase: Phase) -> None:
     stage = Stage(tasks=1)

@@ -154,7 +154,7 @@ def test_a_task_s_time_that_ends_in_the_middle_of_a_run_costs_nothing_but_a_new_
     with Sweep(slurm, folder / "s", *REUSING, *limits, **SAME, max_gpus=4, pause=1.5) as sweep:
         sweep.finish()
         check(sweep, folder)
-        assert len(sweep.of_kind(BatchPlanned)) >= 2
+        assert len(sweep.of_kind(TaskBegan)) > 4
         assert {event.interruption for event in sweep.of_kind(RunInterrupted)} & {
             Interruption.TIMEOUT,
             Interruption.PREEMPTED,
