@@ -91,7 +91,7 @@ class BatchFold(SweepFacts):
         for number, run_id in enumerate(event.runs, start=event.number):
             self._submitted(run_id, event.batch, event.task)
             batch.unfinished.add(run_id)
-            batch.assigned[run_id] = AssignedRun(event.task, event.restart, number, event.at)
+            batch.assigned[run_id] = AssignedRun(event.task, event.restart, number, event.at, event.time_s)
             batch.tasks[event.task].append(run_id)
         batch.given[event.task, event.restart] = event.number + len(event.runs)
 

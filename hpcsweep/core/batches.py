@@ -12,12 +12,18 @@ from hpcsweep.core.events import RunFinished, RunId, RunInterrupted, TaskLeft
 
 
 class AssignedRun(NamedTuple):
-    """Which start of a task was given a run, as its `number`-th; `at` is Unix time."""
+    """Which start of a task was given a run, as its `number`-th.
+
+    Attributes:
+        at: Unix time.
+        time_s: Its time limit; 0: the one that all runs have.
+    """
 
     task: int
     restart: int
     number: int
     at: float = 0.0
+    time_s: int = 0
 
 
 class StartedTask(NamedTuple):

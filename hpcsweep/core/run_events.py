@@ -202,6 +202,7 @@ class RunsAssigned(Event, frozen=True, tag="runs_assigned", gc=False):
     Attributes:
         restart: Which start of the task is meant.
         number: The first one's number among all that this start is given.
+        time_s: Time limit of each; 0: the one that all runs have.
     """
 
     batch: str
@@ -210,6 +211,7 @@ class RunsAssigned(Event, frozen=True, tag="runs_assigned", gc=False):
     runs: tuple[RunId, ...]
     restart: int = 0
     number: int = 0
+    time_s: int = 0
 
 
 class TaskBegan(Event, frozen=True, tag="task_began", gc=False):

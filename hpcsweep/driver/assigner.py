@@ -87,7 +87,7 @@ class Assigner:
 
         Its first run is given to it in any case: no task offers more time, and checkpoints carry it on.
         """
-        in_time = task.given == 0 or task.start.ends is None or now + self._expected_run_s <= task.start.ends
+        in_time = task.given == 0 or task.start.ends is None or now + self.expected_run_s <= task.start.ends
         return task.large_enough and in_time and task.start.node not in bad_nodes
 
     def _open_tasks(self) -> Iterator[OpenTask]:
@@ -144,8 +144,10 @@ class Assigner:
         elif isinstance(effect, Cancel):
             self._cancelled.update(TaskId(effect.batch, task) for task in effect.tasks)
 
-    def assign(self, runs: Sequence[RunId], tasks: Sequence[OpenTask], *, now: float) -> list[RunsAssigned]:
-        """One event for each of these tasks that is given runs, first come first served."""
+    def assign(
+        self, runs: Sequence[RunId], tasks: Sequence[OpenTask], *, now: float, time_s: int = 0
+    ) -> list[RunsAssigned]:
+        """One event for each of these tasks that is given runs, first come first served; see its `time_s`."""
         given: dict[TaskId, tuple[OpenTask, list[RunId]]] = {}
         for run, task in zip(runs, tasks, strict=False):
             given.setdefault(task.id, (task, []))[1].append(run)
@@ -157,6 +159,7 @@ class Assigner:
                 tuple(mine),
                 task.start.restart,
                 self._state.live[id_.batch].given.get((id_.task, task.start.restart), 0),
+                time_s,
             )
             for id_, (task, mine) in given.items()
         ]
@@ -165,21 +168,21 @@ class Assigner:
         """The files of an assignment that is in the journal."""
         start = StartId(event.task, event.restart)
         return [
-            Assign(event.batch, start, number, self._assignment(run))
+            Assign(event.batch, start, number, self._assignment(run, event.time_s))
             for number, run in enumerate(event.runs, start=event.number)
         ]
 
     def all_assigned(self) -> list[Assign]:
         """The files of all assignments whose runs have not ended: the last session may have written none."""
         return [
-            Assign(batch.name, StartId(given.task, given.restart), given.number, self._assignment(run))
+            Assign(batch.name, StartId(task, restart), number, self._assignment(run, time_s))
             for batch in self._state.live.values()
-            for run, given in batch.assigned.items()
+            for run, (task, restart, number, _, time_s) in batch.assigned.items()
             if not self._state.trials[run.trial].stopped  # its worker is told to end it
         ]
 
-    def _assignment(self, run: RunId) -> Assignment:
-        return Assignment(self._manifest_run(run), self._settings.run.time_s)
+    def _assignment(self, run: RunId, time_s: int) -> Assignment:
+        return Assignment(self._manifest_run(run), time_s or self._settings.run.time_s)
 
     def to_leave(self, *, wanted: bool, now: float, surplus: int = 0) -> list[Leave]:
         """Idle tasks that nothing is left for (not `wanted`), that nothing fits into or whose node is bad.
@@ -251,7 +254,7 @@ class Assigner:
         return [end.seconds for end in endings if end.seconds]
 
     @property
-    def _expected_run_s(self) -> float:
+    def expected_run_s(self) -> float:
         """What the next run may take: well more than the longest of the newest, at most its limit."""
         limit_s = self._settings.run.time_s
         if (longest_s := self.longest_run_s) is None:

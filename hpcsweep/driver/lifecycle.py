@@ -68,11 +68,18 @@ class GpuBudget:
         #: What one run may take, and a task without any until it is gone; each at most its task's time.
         self.run_s = min(self.time_s, (settings.run.time_s or self.time_s) + LEAVING_S)
         self.idle_s = min(self.time_s, (settings.idle_s or 0.0) + start_up_s + LEAVING_S)
+        #: With reuse: a limit that a run may be given where its own does not fit any more; 0: unknown.
+        self.short_s = 0
+
+    @property
+    def _shortest_s(self) -> float:
+        """What one run may take where it is given the shorter limit, if there is one."""
+        return min(self.run_s, self.short_s + LEAVING_S) if self.short_s else self.run_s
 
     @property
     def _task_gpu_s(self) -> float:
         """What one more task may take: its whole time limit, or with reuse until it has done one run."""
-        return self.task_gpus * (self.run_s + self.idle_s if self._reuse else self.time_s)
+        return self.task_gpus * (self._shortest_s + self.idle_s if self._reuse else self.time_s)
 
     @property
     def cap_s(self) -> float | None:
@@ -102,15 +109,20 @@ class GpuBudget:
         assert self.cap_s is not None
         return self.cap_s - state.spent_gpu_s - sum(map(reserved_gpu_s, state.live.values()))
 
-    def runs_left(self, state: SweepState, *, reserved_gpu_s: Callable[[BatchState], float]) -> int | None:
-        """How many more runs may be given to tasks that have begun; None: any number.
+    def runs_left(
+        self, state: SweepState, *, reserved_gpu_s: Callable[[BatchState], float]
+    ) -> tuple[int | None, int]:
+        """How many more runs may be given to tasks that have begun, and with which limit.
 
-        `reserved_gpu_s` is what the tasks of a live batch may take beyond `state.spent_gpu_s`.
+        None is any number, a limit of 0 that of all runs. `reserved_gpu_s` is what the tasks of a live batch
+        may take beyond `state.spent_gpu_s`.
         """
         if self.cap_s is None:
-            return None
+            return None, 0
         left = self._unreserved_gpu_s(state, reserved_gpu_s)
-        return max(0, int(left // (self.run_s * self.task_gpus)))
+        if (runs := int(left // (self.run_s * self.task_gpus))) > 0:
+            return runs, 0
+        return max(0, int(left // (self._shortest_s * self.task_gpus))), self.short_s
 
     def reused_tasks_left(
         self, state: SweepState, *, reserved_gpu_s: Callable[[BatchState], float], coming: int
@@ -118,7 +130,7 @@ class GpuBudget:
         """How many more tasks may be submitted, each to do a run, as may those that are `coming`."""
         if self.cap_s is None:
             return None
-        left = self._unreserved_gpu_s(state, reserved_gpu_s) - coming * self.run_s * self.task_gpus
+        left = self._unreserved_gpu_s(state, reserved_gpu_s) - coming * self._shortest_s * self.task_gpus
         return max(0, int(left // self._task_gpu_s))
 
     def _tasks_within(self, cap_s: float, gpu_s: float) -> int:

@@ -30,7 +30,7 @@ from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.effects import Cancel, Effect, EffectResult
 from hpcsweep.driver.endings import Endings
-from hpcsweep.driver.live_batches import BatchWatch, BlockedTasks, charge
+from hpcsweep.driver.live_batches import LEAVING_S, BatchWatch, BlockedTasks, charge
 from hpcsweep.driver.observer import Evidence, Observation, next_restart
 from hpcsweep.driver.reused_tasks import ReusedTasks
 from hpcsweep.store.batch import Result
@@ -121,16 +121,17 @@ class JobMonitor:
     def reserved_gpu_s(self, batch: BatchState, *, now: float, run_s: float, idle_s: float) -> float:
         """GPU-seconds that the tasks of a batch may take beyond what the journal holds, if given no more.
 
-        A run takes at most `run_s`, a task without any is gone after `idle_s`.
+        A run without a limit of its own takes at most `run_s`, a task without any is gone after `idle_s`.
         """
         watch, reserved = self._watch(batch), self.unbooked_gpu_s(batch)
-        begun: dict[int, float] = {}
+        ends: dict[int, float] = {}
         for given in batch.assigned.values():
-            begun[given.task] = max(begun.get(given.task, given.at), given.at)
+            end = given.at + (given.time_s + LEAVING_S if given.time_s else run_s)
+            ends[given.task] = max(ends.get(given.task, end), end)
         for task in watch.open:
             left_s = idle_s
-            if task in begun:
-                left_s += max(0.0, begun[task] + run_s - now)
+            if task in ends:
+                left_s += max(0.0, ends[task] - now)
             if batch.time_s:
                 left_s = min(left_s, batch.time_s)
             reserved += watch.usage.unreported_gpu_s(task, now=now) + left_s * batch.gpus_of(task)

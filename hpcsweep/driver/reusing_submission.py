@@ -43,12 +43,13 @@ class ReusingSubmission(Submission):
             self._first = False
             self.committer.execute_all(self.assigner.all_assigned())
         self.budget.task_gpus = self.throttle.task_gpus
-        affordable = self._affordable_runs
+        self.budget.short_s = self._short_s
+        affordable, time_s = self._affordable_runs
         free = self.assigner.free_tasks(now=now, leaves=self.leaves)
         free = free if affordable is None else free[:affordable]
         events = self.planner.decide(max(0, len(free) - len(state.waiting)))
         events += self.submitter.stopped_while_waiting(events)
-        assigned = self.assigner.assign(self.submitter.queue(events), free, now=now)
+        assigned = self.assigner.assign(self.submitter.queue(events), free, now=now, time_s=time_s)
         self.before_decisions(events)
         self.committer.commit([*events, *assigned])
         for event in assigned:
@@ -117,11 +118,16 @@ class ReusingSubmission(Submission):
         return min(math.ceil(work_s / (limit_s * lanes)), GENERATIONS * cap) - self.assigner.spares
 
     @property
-    def _affordable_runs(self) -> int | None:
-        """How many runs the budgets allow to be given to tasks now; None: any number."""
-        runs = self.budget.runs_left(self.sweep.state, reserved_gpu_s=self._reserved)
+    def _short_s(self) -> int:
+        """A limit that runs are expected to keep, in seconds; 0 while none has ended."""
+        return 0 if self.assigner.longest_run_s is None else math.ceil(self.assigner.expected_run_s)
+
+    @property
+    def _affordable_runs(self) -> tuple[int | None, int]:
+        """How many runs the budgets allow to be given to tasks now, and with which limit; see `GpuBudget`."""
+        runs, time_s = self.budget.runs_left(self.sweep.state, reserved_gpu_s=self._reserved)
         exhausted = exhausted_budget(self.sweep.state, self.sweep.settings, self.budget, now=self.sweep.now)
-        return runs if exhausted is None else 0
+        return (runs, time_s) if exhausted is None else (0, 0)
 
     @property
     def _affordable_tasks(self) -> int | None:

@@ -194,7 +194,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
         },
     ),
     (
-        RunsAssigned("b", 6.5, 1, (RunId(3, 1), RunId(4, 0)), restart=2, number=5),
+        RunsAssigned("b", 6.5, 1, (RunId(3, 1), RunId(4, 0)), restart=2, number=5, time_s=60),
         {
             "event": "runs_assigned",
             "batch": "b",
@@ -203,6 +203,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "runs": [[3, 1], [4, 0]],
             "restart": 2,
             "number": 5,
+            "time_s": 60,
         },
     ),
     (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.events import BatchPlanned, Config, TaskBegan, TaskLeft
+from hpcsweep.core.events import BatchPlanned, Config, RunsAssigned, TaskBegan, TaskLeft
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.simulation import simulate
 from hpcsweep.views.folder import ResultsFolder
@@ -229,3 +229,23 @@ def test_the_place_of_a_task_whose_time_is_over_is_taken_without_another_wait_in
     assert held_at_most(folder) == 4
     planned = [event for event in ResultsFolder(folder).events if isinstance(event, BatchPlanned)]
     assert [(len(batch.tasks), batch.throttle) for batch in planned] == [(16, 4)]
+
+
+@pytest.mark.parametrize("reuse", ["true", "false"])
+def test_a_hard_budget_is_kept_and_with_tasks_that_do_run_after_run_used_although_limits_are_long(
+    tmp_path: Path, reuse: str
+) -> None:
+    cap_s = 0.4 * 3600  # a third of 72 runs of a minute
+    overrides = ["scheduler={name: fifo, max_resource: 6}", "budget.trials=72", "resources.time=10m"]
+    overrides += ["budget.gpu_hours=0.4", "cluster.idle=10", f"cluster.reuse={reuse}"]
+    folder = tmp_path / "results"
+    found = simulate(spec_of(tmp_path, *overrides), falling, folder=folder)
+    assert found.reason.startswith("budget.gpu_hours 0.4 is used up")
+    used_s = ResultsFolder(folder).state.spent_gpu_s
+    assert used_s == pytest.approx(found.hours * 3600)
+    assert used_s <= cap_s
+    if reuse == "true":
+        assert used_s > 0.9 * cap_s
+        given = [event.time_s for event in ResultsFolder(folder).events if isinstance(event, RunsAssigned)]
+        assert given[0] == 0
+        assert given[-1] == 90, "a run is expected to take at most one and a half minutes"
