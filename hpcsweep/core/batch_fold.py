@@ -116,11 +116,7 @@ class BatchFold(SweepFacts):
     def _batch_abandoned(self, event: BatchAbandoned) -> None:
         batch = self.live.pop(event.batch)
         if event.over_limit:
-            others = sum(
-                any(run in other.unfinished for run in task)
-                for other in self.live.values()
-                for task in other.tasks
-            )
+            others = sum(other.open_tasks for other in self.live.values())
             self.submit_limit = event.reason
             self.submit_limit_hit = SubmitLimitHit(len(batch.tasks), others, batch.planned_at)
         for task in batch.tasks:

@@ -111,6 +111,13 @@ class BatchState(msgspec.Struct):
         return all(each * self.lanes <= there for each, there in needed)
 
     @property
+    def open_tasks(self) -> int:
+        """Tasks that may still wait or run, as far as the journal tells."""
+        if self.reuse:
+            return len(self.tasks) - sum(start.left is not None for start in self.starts.values())
+        return sum(any(run in self.unfinished for run in task) for task in self.tasks)
+
+    @property
     def begun(self) -> list[RunId]:
         """The assigned runs that their tasks work on; the others are assigned ahead."""
         by_task: dict[int, int] = {}

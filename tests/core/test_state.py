@@ -326,6 +326,18 @@ def test_a_submit_limit_is_shown_until_a_batch_is_accepted() -> None:
     assert state.submit_limit == ""
 
 
+def test_tasks_that_keep_their_gpus_count_for_a_submit_limit_until_they_have_left() -> None:
+    events = [
+        BatchPlanned("a", 1.0, ((), (), ()), gpus=1, throttle=3, reuse=True),
+        TaskBegan("a", 2.0, 0),
+        TaskBegan("a", 2.0, 1),
+        TaskLeft("a", 3.0, 0),
+        BatchPlanned("b", 4.0, ((), ()), gpus=1, throttle=2, reuse=True),
+        BatchAbandoned("b", "QOSMaxSubmitJobPerUserLimit", over_limit=True),
+    ]
+    assert SweepState.replay(events).submit_limit_hit == (2, 2, 4.0)
+
+
 def test_errors_that_are_retried_and_time_limits_are_counted() -> None:
     state = SweepState.replay(created(0))
     for attempt, why in enumerate([Interruption.TRAINING_ERROR, Interruption.TIMEOUT, Interruption.TIMEOUT]):
