@@ -138,7 +138,7 @@ def _most_tasks(spec: SweepSpec, target: Target, *, held_gpus: int) -> int | Non
 
 def _tasks(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: int) -> None:
     """Print how many tasks keep their GPUs, for how long, and what waits in the queue do to the sweep."""
-    shape, run_s = target.shape, spec.resources.time
+    shape, run_s = target.submitted_shape, spec.resources.time
     busy = None if found.starts is None else -(-found.starts * spec.repeats // shape.lanes)
     tasks = fewest(_most_tasks(spec, target, held_gpus=held_gpus), target.cluster.slots, busy)
     many = "" if tasks is None else f"at most {plural(tasks, 'task')} at a time; "
@@ -215,7 +215,8 @@ def _script(spec: SweepSpec, target: Target, *, runs: int) -> None:
     folder = Path("results").resolve() / spec.name / "batches" / name
     capped = spec.budget.gpu_hours is not None and target.shape.gpus > 0
     throttle = min(tasks, target.max_tasks or tasks)
-    script = target.cluster.script(Batch(name, folder, tasks, throttle, target.shape, requeue=not capped))
+    batch = Batch(name, folder, tasks, throttle, target.submitted_shape, requeue=not capped)
+    script = target.cluster.script(batch)
     if script is not None:
         typer.echo("")
         typer.echo(script)

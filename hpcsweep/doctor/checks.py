@@ -161,7 +161,7 @@ def resolve_findings(spec: SweepSpec, *, name: str) -> tuple[Target | None, list
         return target, [*findings, failure("resources", one_line(str(error)), "try again when Slurm answers")]
     if problems:
         return target, [*findings, *(failure("resources", problem, FIX) for problem in problems)]
-    findings.append(good("resources", f"{format_resources(target.shape)} of one task: fits"))
+    findings.append(good("resources", f"{format_resources(target.submitted_shape)} of one task: fits"))
     held = target.allocation()
     if held.why:
         advice = "max_gpus and budget.gpu_hours count what is held"

@@ -191,7 +191,7 @@ class Assigner:
         """
         nodes = set(excluded(self._state, now=now))
         tasks = sorted(self._open_tasks(), key=lambda task: task.assigned)
-        surplus -= self._leaving_tasks
+        surplus -= self._leaving_tasks if surplus else 0
         return [
             Leave(task.id.batch, StartId(task.id.task, task.start.restart), at_once=n < surplus)
             for n, task in enumerate(tasks)

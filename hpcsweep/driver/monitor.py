@@ -159,12 +159,14 @@ class JobMonitor:
 
     def longest_s(self, now: float) -> float:
         """How long the oldest running run has lasted."""
-        begun = []
+        begun = [
+            given.at
+            for batch in self._state.live.values()
+            for given in (batch.assigned[run] for run in batch.begun)
+            if (batch.name, given.task) in self._running_since
+        ]
         for (name, task), since in self._running_since.items():
-            if (batch := self._state.live.get(name)) is None:
-                continue
-            if batch.reuse:
-                begun += [given.at for run in batch.begun if (given := batch.assigned[run]).task == task]
+            if (batch := self._state.live.get(name)) is None or batch.reuse:
                 continue
             unfinished = [n for n, run in enumerate(batch.tasks[task]) if run in batch.unfinished]
             if unfinished:

@@ -26,9 +26,13 @@ class ReusingSubmission(Submission):
         self.assigner = assigner
         self._first = True
         self._has_work = True
+        #: Tasks that hold GPUs beyond the cap, counted once a tick.
+        self._surplus = 0
 
     def run(self) -> None:
+        self._surplus = self.throttle.surplus
         self.hand_over()
+        self._surplus = 0
         runs, lanes = self._startable, self.sweep.settings.shape.lanes
         self.committer.do(self.throttle.rethrottle(-(-(self.assigner.busy + runs) // lanes)))
         self._submit_tasks(runs, lanes=lanes)
@@ -58,7 +62,7 @@ class ReusingSubmission(Submission):
         self._has_work = affordable != 0 and not (self.planner.done and not state.waiting)
         if not self._has_work:  # before those leave whose place they would take
             self.committer.execute_all(self.assigner.to_cancel(wanted=False))
-        leaving = self.assigner.to_leave(wanted=self._has_work, now=now, surplus=self.throttle.surplus)
+        leaving = self.assigner.to_leave(wanted=self._has_work, now=now, surplus=self._surplus)
         self.committer.execute_all(leaving)
 
     def dismiss(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
 from hpcsweep.cluster.backend import Presence, SweepRequest, find_backend, options_of
 from hpcsweep.core.cluster_protocol import Batch, Cluster, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
-from hpcsweep.errors import ClusterUnavailable, SpecError
+from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.layout import Layout
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, dict=True):
     """Where a sweep runs."""
 
     name: str
@@ -27,6 +28,14 @@ class Target(msgspec.Struct, frozen=True):
     reuse: bool  # tasks keep their GPUs for run after run
     max_tasks: int | None  # at a time
     simulated: bool = False  # nothing is really run there, in virtual time
+
+    @functools.cached_property
+    def submitted_shape(self) -> TaskResources:
+        """What a task asks for within the site's limits, as far as the cluster tells them."""
+        try:
+            return self.shape.within(self.cluster.limits().most_times_s)
+        except ClusterError:
+            return self.shape
 
     def allocation(self) -> TaskAllocation:
         """What a task holds there; what it requests if the cluster does not answer."""

@@ -60,7 +60,9 @@ def put_site(programs: Programs, *, enforce: str = "none", storage: str = "none"
 
 def test_limits_are_the_site_s_and_asked_once(cluster: SlurmCluster, programs: Programs) -> None:
     put_site(programs)
-    expected = Limits(array_tasks=1001, queued_tasks=10000, time_s=3600, nodes=("g1", "g2"))
+    expected = Limits(
+        array_tasks=1001, queued_tasks=10000, time_s=3600, most_times_s=(86400,), nodes=("g1", "g2")
+    )
     assert cluster.limits() == expected
     assert cluster.limits() == expected
     assert programs.calls() == ALL
@@ -119,7 +121,8 @@ def test_controller_that_does_not_answer_leaves_limits_unknown_and_problems_unsa
 def test_nodes_that_cannot_be_asked_for_are_unknown(cluster: SlurmCluster, programs: Programs) -> None:
     put_site(programs)
     programs.put("sinfo", "exit 1")
-    assert cluster.limits() == Limits(array_tasks=1001, queued_tasks=10000, time_s=3600)
+    limits = Limits(array_tasks=1001, queued_tasks=10000, time_s=3600, most_times_s=(86400,))
+    assert cluster.limits() == limits
     assert read_site().nodes == ()
 
 

@@ -327,7 +327,7 @@ def test_a_submit_limit_is_shown_until_a_batch_is_accepted() -> None:
 
 
 def test_tasks_that_keep_their_gpus_count_for_a_submit_limit_until_they_have_left() -> None:
-    events = [
+    events: list[AnyEvent] = [
         BatchPlanned("a", 1.0, ((), (), ()), gpus=1, throttle=3, reuse=True),
         TaskBegan("a", 2.0, 0),
         TaskBegan("a", 2.0, 1),

@@ -195,7 +195,7 @@ run doctor with --canary
 """
 SWEEP = """\
 good     template: default.sbatch renders
-good     resources: 2 GPUs, 4 CPUs, 8192 MiB, 30 min of one task: fits
+good     resources: 2 GPUs, 4 CPUs, 8192 MiB, 60 min of one task: fits
 good     training code: {folder}/trainer.py:train can be run
 """
 FLOWN = f"""\

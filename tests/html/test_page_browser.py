@@ -62,7 +62,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of 5,000 simulated trials of Hyperband, with preemptions and failures."""
     folder = tmp_path_factory.mktemp("large")
     # Few long ticks: how well the site is used does not matter here.
-    settings = ("scheduler.iterations=35", "budget.trials=5000", "cluster.max_gpus=1024", "cluster.poll=300")
+    settings = ["scheduler.iterations=35", "budget.trials=5000", "cluster.max_gpus=1024"]
+    settings += ["cluster.poll=300", "cluster.reuse=false"]
     spec = load_spec(SWEEPS / "simulated.yaml", settings)
     simulate(spec, load_curve(f"{SWEEPS / 'curves.py'}:curve"), folder=folder / "results")
     results = load(folder / "results")
