@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.core.events import BatchPlanned, RunFinished, RunInterrupted, SweepEnded, TaskBegan
+from hpcsweep.core.events import BatchPlanned, RunFinished, RunInterrupted, SweepEnded, TaskBegan, TaskLeft
 from tests.driver.sweeps import TABLE_27, rung_table
 
 from .fixture import PrivateSlurm
 from .sweeps import Sweep, finish, wait_until
+from .test_accounting import TRAINER as CHECKPOINTS
 
 REUSING = ("cluster.reuse=true", "cluster.idle=60")
 
@@ -79,3 +80,34 @@ def test_a_detached_sweep_is_driven_by_its_tasks_while_they_go_on(
         [batch] = sweep.of_kind(BatchPlanned)
         assert len(batch.tasks) == 4 // lanes
         assert (sweep.root / "ticks.log").read_text() == ""
+
+
+def test_a_lowered_cap_frees_gpus_within_seconds_and_a_raised_one_takes_them_again(
+    slurm: PrivateSlurm, tmp_path: Path
+) -> None:
+    sets = (*REUSING, "scheduler={name: fifo, max_resource: 40}", "budget.trials=8", "cluster.signal=5")
+    with Sweep(slurm, tmp_path / "s", *sets, max_gpus=4, pause=0.5, trainer=CHECKPOINTS) as sweep:
+
+        def running() -> int:
+            return len(sweep.slurm.squeue(states="running"))
+
+        driver = sweep.launch()
+        wait_until("all train", lambda: running() == 4)
+        time.sleep(3.0)
+        driver.send_signal(signal.SIGINT)
+        driver.wait()
+        driver = sweep.launch("--set", "cluster.max_gpus=2")
+        wait_until("two have left", lambda: running() == 2, timeout_s=40)
+        driver.send_signal(signal.SIGINT)
+        driver.wait()
+        driver = sweep.launch("--set", "cluster.max_gpus=4")
+        wait_until("all train again", lambda: running() == 4, timeout_s=60)
+        finish(driver)
+        nothing_is_left_in_the_queue(sweep)
+        assert set(sweep.runs["outcome"]) == {"completed"}
+        reasons = [event.reason for event in sweep.of_kind(TaskLeft)]
+        assert reasons.count("the driver has it leave at once") == 2
+        interrupted = sweep.of_kind(RunInterrupted)
+        assert len(interrupted) == 2
+        # What was trained before is not trained again.
+        assert all(event.progressed and event.step > 1 for event in interrupted)
