@@ -91,7 +91,10 @@ def _reuse(chance: _Chance) -> list[str]:
     """Drawn apart from the rest as well; in half of the schedules tasks keep their GPUs."""
     if chance(0.5):
         return ["cluster.reuse=false"]
-    return ["cluster.reuse=true", f"cluster.idle={chance.one_of(5, 20, 120)}"]
+    options = ["cluster.reuse=true", f"cluster.idle={chance.one_of(5, 20, 120)}"]
+    if chance(0.5):
+        options.append(f"cluster.task_time={chance.one_of('2m', '3m', '10m')}")
+    return options
 
 
 def _file_faults(chance: _Chance) -> dict[str, int]:
