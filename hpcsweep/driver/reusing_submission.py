@@ -34,6 +34,8 @@ class ReusingSubmission(Submission):
         self.hand_over()
         self._surplus = 0
         runs, lanes = self._startable, self.sweep.settings.shape.lanes
+        if not runs and not self.planner.done:  # no task need ask for a trial that the budget does not allow
+            self.committer.commit(self.planner.decide(1))
         self.committer.do(self.throttle.rethrottle(-(-(self.assigner.busy + runs) // lanes)))
         self._submit_tasks(runs, lanes=lanes)
         self.committer.execute_all(self.assigner.to_cancel(wanted=self._has_work))

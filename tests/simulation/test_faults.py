@@ -79,3 +79,12 @@ def plain(events: list[AnyEvent]) -> Iterator[str]:
     started = next(event for event in events if isinstance(event, SweepStarted))
     for event in events:
         yield re.sub(rf'(?<=[-"]){started.sweep}(?=[-"])', "cafe01", msgspec.json.encode(event).decode())
+
+
+#: No task was free to ask for the trial that the budget did not allow, so the sweep went on without work.
+ONCE_FAILED = (7860, 9321)
+
+
+@pytest.mark.parametrize("seed", ONCE_FAILED)
+def test_a_schedule_that_once_failed_holds(tmp_path: Path, seed: int) -> None:
+    check(seed, tmp_path)
