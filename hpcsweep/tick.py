@@ -20,7 +20,6 @@ import random
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
@@ -59,8 +58,6 @@ QUIET_S: Final = 2.0
 STAND_BACK_S: Final = 1.0
 #: Time between two looks of it.
 LOOK_S: Final = 0.5
-#: Set once this process is told to end: it leaves after what it is at, so that another driver can go on.
-_told_to_leave = threading.Event()
 _log = logging.getLogger(__name__)
 
 
@@ -107,7 +104,7 @@ def tick_task(
     With `goes_on` it costs no GPU: the tick may stay for some seconds.
     """
     deadline = time.monotonic() + TASK_S
-    while time.monotonic() < deadline and not _told_to_leave.is_set():
+    while time.monotonic() < deadline:
         if driver_at_work(layout) is not None:
             return
         if goes_on:
@@ -128,19 +125,21 @@ def tick_task(
             elif not _look_is_enough(driver):
                 note_poll(layout)
                 while driver.tick() and driver.has_unread and time.monotonic() < deadline:
-                    if _told_to_leave.is_set():
-                        break
+                    pass
             driver.schedule_successor()
-            if not _told_to_leave.is_set():
-                driver.compact()
+            driver.compact()
         _check_attended(driver)
         if driver.state.ended is not None or not driver.has_unread:
             return
 
 
-def leave_soon(*_: object) -> None:
-    """As a handler of signals: have this process let go of the journal, and end, after what it is at."""
-    _told_to_leave.set()
+def leave_at_once(*_: object) -> None:
+    """As a handler of SIGTERM: end as by a kill, but let go of the journal, so that another driver can go on.
+
+    Nothing is submitted any more: whoever cancels all jobs of a sweep means it.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit
 
 
 def _stay(driver: Driver) -> None:
@@ -159,7 +158,7 @@ def _stay(driver: Driver) -> None:
         if changed:
             heard_at, changed = now, False
         over = now - began > STAY_S or now - heard_at > QUIET_S
-        if (over and not owes) or now - began > STAY_S + POLL_S or _told_to_leave.is_set():
+        if (over and not owes) or now - began > STAY_S + POLL_S:
             return
         time.sleep(LOOK_S)
 
@@ -207,7 +206,7 @@ def tick_job(layout: Layout, *, job: str) -> None:
 
     def leave_when_done(driver: Driver) -> None:
         note_poll(layout)
-        if not driver.needs_attention or time.monotonic() > deadline or _told_to_leave.is_set():
+        if not driver.needs_attention or time.monotonic() > deadline:
             raise _Done
 
     if not _poll_is_due(layout):
@@ -328,6 +327,6 @@ def _ensure_tick_job(layout: Layout, batch: str) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, leave_soon)
+    signal.signal(signal.SIGTERM, leave_at_once)
     use_utf8()
     sys.exit(main(sys.argv[1:]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,20 +155,21 @@ def test_the_last_task_that_leaves_leaves_the_end_to_the_job_behind_its_array(
     assert site.state.ended is not None
 
 
-def test_a_tick_that_is_told_to_end_lets_go_of_the_journal_at_once(
+def test_a_tick_that_is_told_to_end_lets_go_of_the_journal_and_submits_nothing(
     site: ReusingSite, passing: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On another machine nobody would know that it is gone."""
-    monkeypatch.setattr(tick, "_told_to_leave", threading.Event())
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of the tests' own process
     site.go_on(0, 1, 2, 3)
     site.tick_beside()
     site.go_on(0, 1, 2)
-    passing.then[passing.sleeps + 2] = tick.leave_soon
-    passing.then[passing.sleeps + 3] = lambda: site.go_on(3)
-    site.tick_beside()
+    called = len(site.cluster.called)
+    passing.then[passing.sleeps + 2] = tick.leave_at_once
+    with pytest.raises(SystemExit):
+        site.tick_beside()
     assert site.state.counts[RunStatus.COMPLETED] == 3
+    assert len(site.cluster.called) == called
     assert current_driver(read_journal(site.layout)) is None
-    monkeypatch.setattr(tick, "_told_to_leave", threading.Event())
     site.go_on(3)
     site.tick_beside()
     assert site.state.counts[RunStatus.COMPLETED] == 4
