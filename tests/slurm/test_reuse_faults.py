@@ -69,7 +69,7 @@ def check(sweep: Sweep, folder: Path) -> None:
 
 
 def reaches_run(sweep: Sweep, number: int) -> tuple[str, int]:
-    """Waits until a task is in the middle of its run of this number, from 0 on; batch and task."""
+    """Waits until a task has done so many runs and is in the middle of another; batch and task."""
     found: list[tuple[str, int]] = []
 
     def is_there() -> bool:
@@ -78,15 +78,13 @@ def reaches_run(sweep: Sweep, number: int) -> tuple[str, int]:
         for event in sweep.of_kind(RunsAssigned):
             given.setdefault((event.batch, event.task), []).extend(event.runs)
         trained = {trial for trial, _ in sweep.epochs()}
-        found.extend(
-            task
-            for task, runs in given.items()
-            if set(runs[:number]) <= over and runs[number:] and runs[number] not in over
-            if runs[number].trial in trained
-        )
+        for task, runs in given.items():
+            under_way = [run for run in runs if run not in over and run.trial in trained]
+            if len(over.intersection(runs)) >= number and under_way:
+                found.append(task)
         return bool(found)
 
-    wait_until(f"a task is at run {number}", is_there)
+    wait_until(f"a task has done {number} runs", is_there)
     return found[0]
 
 
