@@ -6,6 +6,7 @@ active, the grace for late files is over, and no result has come. A failed poll 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
@@ -124,14 +125,14 @@ class JobMonitor:
         A run without a limit of its own takes at most `run_s`, a task without any is gone after `idle_s`.
         """
         watch, reserved = self._watch(batch), self.unbooked_gpu_s(batch)
-        ends: dict[int, float] = {}
+        #: Of each task when its lanes are free at the latest: one takes the next run once another has ended.
+        lanes: dict[int, list[float]] = {}
         for given in batch.assigned.values():
-            end = given.at + (given.time_s + LEAVING_S if given.time_s else run_s)
-            ends[given.task] = max(ends.get(given.task, end), end)
+            free = lanes.setdefault(given.task, [0.0] * batch.lanes)
+            limit_s = given.time_s + LEAVING_S if given.time_s else run_s
+            heapq.heapreplace(free, max(free[0], given.at) + limit_s)
         for task in watch.open:
-            left_s = idle_s
-            if task in ends:
-                left_s += max(0.0, ends[task] - now)
+            left_s = idle_s + max(0.0, max(lanes[task]) - now if task in lanes else 0.0)
             if batch.time_s:
                 left_s = min(left_s, batch.time_s)
             reserved += watch.usage.unreported_gpu_s(task, now=now) + left_s * batch.gpus_of(task)

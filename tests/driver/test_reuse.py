@@ -472,6 +472,21 @@ def test_tasks_that_are_too_small_for_a_run_are_given_none_and_leave() -> None:
     assert assigner.to_cancel(wanted=True) == [Cancel("b", (1,), pending=True)]
 
 
+def test_a_run_that_was_given_ahead_is_reserved_after_the_one_before_it() -> None:
+    stage = Stage(tasks=1)
+    stage.look(phases=[Phase.RUNNING], seconds=0.0, told=started(0))
+    runs = (RunId(0, 0), RunId(1, 0))
+    stage.state.apply(RunsAssigned("b", 3.0, 0, runs))
+
+    def reserved(now: float) -> float:
+        batch = stage.state.live["b"]
+        return stage.monitor.reserved_gpu_s(batch, now=now, run_s=100.0, idle_s=10.0)
+
+    assert reserved(3.0) == 1.0 + 200.0 + 10.0
+    stage.state.live["b"].lanes = 2
+    assert reserved(3.0) == 1.0 + 100.0 + 10.0
+
+
 def test_all_assigned_files_are_written_again_by_the_next_session() -> None:
     stage = Stage()
     stage.look(told=started(0, 2))

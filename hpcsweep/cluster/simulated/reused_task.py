@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import msgspec
 
@@ -31,6 +31,8 @@ class ReusedTask(Task):
         self._hand_over_s = hand_over_s
         self._ends = math.inf
         self._coming = False
+        #: Whether it takes runs, and since when it has had none.
+        self._announced = False
         self._idle_since: float | None = None
 
     @property
@@ -44,7 +46,7 @@ class ReusedTask(Task):
     def start(self, node: int, name: str, *, ends: float = math.inf) -> None:
         self.node, self._name, self.began, self._ends = node, name, self._shared.clock.time(), ends
         self.runs.clear()
-        self._coming = False
+        self._coming = self._announced = False
         if not self._shared.files.manifest.exists() or self._shared.files.abandoned_marker.exists():
             self._shared.clock.at(self.began, self._leave)
             return
@@ -57,23 +59,29 @@ class ReusedTask(Task):
         job = f"{self._shared.job}_{self.index}"
         ends = self._ends if math.isfinite(self._ends) else None
         announce(self._shared.files, self._id, TaskStart(job, self._name, self.began, ends), durable=False)
+        self._announced = True
         self._go_on()
         return True
 
     @property
     def waits(self) -> bool:
         """Whether it would begin a run."""
-        return self._idle_since is not None and not self._coming
+        return self._announced and not self._coming and len(self._going) < self._shared.header.lanes
 
-    def look(self, names: Container[str]) -> None:
+    def look(self, names: frozenset[str]) -> None:
         """See whether the driver has given it a run, or told it to leave; `names` are the driver's files."""
         number = len(self.runs)
         if f"{self.index}.{self.restart}.{number}.json" in names:
             self._coming = True
             at = self._shared.clock.time() + self._hand_over_s
             self._shared.clock.at(at, functools.partial(self._take, self.restart))
-        elif f"{self.index}.{self.restart}.leave" in names:
+        elif not self._going and not names.isdisjoint(self._leave_names):
             self._shared.clock.at(self._shared.clock.time(), functools.partial(self._depart, self.restart))
+
+    @property
+    def _leave_names(self) -> tuple[str, str]:
+        name = f"{self.index}.{self.restart}.leave"
+        return name, f"{name}-now"
 
     def _take(self, restart: int) -> bool:
         if self.node is None or self.restart != restart or not self._coming:
@@ -99,7 +107,9 @@ class ReusedTask(Task):
         return True
 
     def _go_on(self) -> None:
-        """Wait for a run, for a while."""
+        """Wait for a run, for a while if it has none."""
+        if self._going:
+            return
         now = self._idle_since = self._shared.clock.time()
         expire = functools.partial(self._expire, self.restart, now)
         self._shared.clock.at(now + self._idle_s, expire)
@@ -110,7 +120,13 @@ class ReusedTask(Task):
         return self._depart(restart)
 
     def _depart(self, restart: int) -> bool:
-        if self.node is None or self.restart != restart or self._idle_since is None or self._coming:
+        if (
+            self.node is None
+            or self.restart != restart
+            or self._idle_since is None
+            or self._coming
+            or self._going
+        ):
             return False
         self._tell_departure()
         return self._leave()
@@ -127,4 +143,5 @@ class ReusedTask(Task):
 
     def _clear(self) -> None:
         super()._clear()
-        self._coming, self._idle_since = False, None
+        self._coming = self._announced = False
+        self._idle_since = None
