@@ -136,8 +136,8 @@ class LiveDisplay(Progress):
         for bracket, counts in self._counts.current(newest=NEWEST_SHOWN).items():
             table.add_row(str(bracket), bracket_text(counts))
         phases = driver.phases
-        under_way = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
-        under_way = _tasks(driver) or under_way
+        shown = f"{phases[Phase.RUNNING]} running, {phases[Phase.PENDING]} pending"
+        under_way = _tasks(driver) or shown
         lines: list[RenderableType] = [
             table,
             Text(f"{plural(state.counts[RunStatus.COMPLETED], 'run')} completed, {under_way}, {cost(state)}"),

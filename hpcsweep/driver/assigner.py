@@ -12,7 +12,7 @@ from hpcsweep.core.cluster_protocol import Phase, TaskId
 from hpcsweep.core.events import RunId, RunsAssigned
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
-from hpcsweep.driver.effects import Assign, Cancel, Effect, EffectResult, Leave
+from hpcsweep.driver.effects import Assign, Effect, EffectResult, Leave
 from hpcsweep.driver.failures import excluded
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.store.assignments import Assignment, StartId
@@ -63,8 +63,6 @@ class Assigner:
         self._manifest_run = manifest_run
         #: Starts that this session told to leave.
         self._leaving: set[tuple[TaskId, int]] = set()
-        #: Tasks that this session cancelled.
-        self._cancelled: set[TaskId] = set()
 
     def free_tasks(self, *, now: float, leaves: bool = False) -> list[OpenTask]:
         """Tasks that could be given a run, once for each; those that would begin it at once come first.
@@ -137,12 +135,8 @@ class Assigner:
         return waiting[: max(0, batch.throttle - begun)]
 
     def note(self, effect: Effect, result: EffectResult) -> None:
-        if result.error is not None:
-            return
-        if isinstance(effect, Leave):
+        if isinstance(effect, Leave) and result.error is None:
             self._leaving.add((TaskId(effect.batch, effect.start.task), effect.start.restart))
-        elif isinstance(effect, Cancel):
-            self._cancelled.update(TaskId(effect.batch, task) for task in effect.tasks)
 
     def assign(
         self, runs: Sequence[RunId], tasks: Sequence[OpenTask], *, now: float, time_s: int = 0
@@ -198,17 +192,15 @@ class Assigner:
             if n < surplus or (task.assigned == 0 and not (wanted and self._is_usable(task, nodes, now)))
         ]
 
-    def to_cancel(self, *, wanted: bool) -> list[Cancel]:
-        """Tasks that wait in the queue and would find nothing to do, once each."""
-        cancelled = []
-        for batch in self._state.live.values():
-            if batch.reuse and batch.job is not None and not (wanted and batch.fits(self._settings.run)):
-                ids = [TaskId(batch.name, task) for task in self._waiting(batch) if not batch.tasks[task]]
-                shown = {id_ for id_ in ids if self._is_shown_pending(id_)} - self._cancelled
-                if shown:
-                    tasks = tuple(sorted(id_.task for id_ in shown))
-                    cancelled.append(Cancel(batch.name, tasks, pending=True))
-        return cancelled
+    def useless(self, *, wanted: bool) -> list[TaskId]:
+        """Tasks without a run that have not begun, and would find nothing to do."""
+        return [
+            TaskId(batch.name, task)
+            for batch in self._state.live.values()
+            if batch.reuse and not (wanted and batch.fits(self._settings.run))
+            for task in self._waiting(batch)
+            if not batch.tasks[task]
+        ]
 
     @property
     def _leaving_tasks(self) -> int:
@@ -261,11 +253,8 @@ class Assigner:
             return limit_s or 0.0
         return min(MARGIN * longest_s, math.inf if limit_s is None else limit_s)
 
-    def _is_shown_pending(self, task: TaskId) -> bool:
-        state = self._monitor.states.get(task)
-        return state is not None and state.phase is Phase.PENDING
-
     def _is_pending(self, batch: BatchState, task: int) -> bool:
         """Whether the last poll showed a task waiting, and it has told of no start since."""
         told_since = task in batch.starts and batch.starts[task].began >= self._monitor.polled_at
-        return self._is_shown_pending(TaskId(batch.name, task)) and not told_since
+        state = self._monitor.states.get(TaskId(batch.name, task))
+        return state is not None and state.phase is Phase.PENDING and not told_since

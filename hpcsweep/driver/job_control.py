@@ -58,7 +58,7 @@ def raise_throttles(cap: int, usages: Sequence[ArrayUsage]) -> list[int]:
     for usage in usages:
         more = max(0, min(free // usage.slots, usage.open - usage.running))
         free -= more * usage.slots
-        throttles.append(max(usage.throttle, min(usage.open, usage.running) + more))
+        throttles.append(max(usage.throttle, usage.running + more))
     return throttles
 
 
@@ -221,20 +221,21 @@ class Cancellations:
                 effects.append(Cancel(name, (task,)))
         return effects
 
-    def pending_to_cancel(self) -> list[Cancel]:
-        """Cancel, once, all tasks that have not started; their runs wait until the sweep is resumed."""
-        effects = []
-        for name, batch in self._state.live.items():
-            pending = tuple(
-                task.task
-                for task in (TaskId(name, index) for index in range(len(batch.tasks)))
-                if (state := self._monitor.states.get(task)) is not None
-                and state.phase is Phase.PENDING
-                and task not in self._cancelled
-            )
-            if batch.job is not None and pending:
-                effects.append(Cancel(name, pending, pending=True))
-        return effects
+    def pending_to_cancel(self, tasks: Iterable[TaskId] | None = None) -> list[Cancel]:
+        """Cancel, once, those of these tasks (None: of all) that have not started.
+
+        Their runs wait until the sweep is resumed.
+        """
+        live = self._state.live
+        if tasks is None:
+            tasks = (TaskId(name, task) for name, batch in live.items() for task in range(len(batch.tasks)))
+        pending: dict[str, list[int]] = {}
+        for id_ in tasks:
+            state = self._monitor.states.get(id_)
+            shown = state is not None and state.phase is Phase.PENDING
+            if shown and id_ not in self._cancelled and live[id_.batch].job is not None:
+                pending.setdefault(id_.batch, []).append(id_.task)
+        return [Cancel(name, tuple(indices), pending=True) for name, indices in pending.items()]
 
     def impossible_to_cancel(self) -> list[Cancel]:
         return [

@@ -72,6 +72,11 @@ class BatchWatch:
         if isinstance(ending, RunFinished) or not ending.requeued:
             self.ends.setdefault(ending.task, []).append(at)
 
+    def charge_unseen(self, task: int, batch: BatchState, *, until: float) -> None:
+        """Charge a task that is gone, and of which the cluster does not tell, since it was last seen."""
+        unseen_s = until - self.seen_at.get(task, batch.planned_at)
+        self.usage.assume(task, unseen_s, at_most_s=batch.time_s)
+
     def begun_at(self, task: int, run: int, *, since: float, lanes: int) -> float:
         """When the task's n-th run began: a task begins its runs in order, one whenever one has ended."""
         ends = self.ends.get(task, [])

@@ -338,8 +338,7 @@ class JobMonitor:
         unknown = task not in watch.gone_at and (state is None or state.seconds is None)
         if unknown and (silent or batch.lanes > 1) and self._settings.max_gpu_s is not None:
             # A cap that is to hold counts what a task, or its idle lanes, may have taken.
-            unseen_s = now - watch.seen_at.get(task, batch.planned_at)
-            watch.usage.assume(task, unseen_s, at_most_s=batch.time_s)
+            watch.charge_unseen(task, batch, until=now)
         if silent:
             first_seen = watch.gone_at.setdefault(task, now)
             # A task that the user's stop cancelled need not be waited for; its checkpoint stays.

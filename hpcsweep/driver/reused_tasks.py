@@ -84,10 +84,14 @@ class ReusedTasks:
                 watch.nodes[task] = state.node
         active = state is not None and state.phase.active
         newest = batch.restart_of(task)
+        unknown = task not in watch.gone_at and (state is None or state.seconds is None)
         if active:
             watch.seen_at[task] = now
-        elif task not in watch.gone_at and (state is None or state.seconds is None):
-            self._assume_usage(batch, watch, task, now)
+        elif unknown and self._settings.max_gpu_s is not None:
+            # A cap that is to hold counts what it may have taken.
+            departure = batch.departure(task, newest)
+            until = now if departure is None else min(now, departure.left + LEAVING_S)
+            watch.charge_unseen(task, batch, until=until)
         # A start is over once the task is gone, waits again or has told of a later start.
         over = newest if not active or (state is not None and state.phase is Phase.PENDING) else newest - 1
         results = {RunId(each.trial, each.rung): each for each in watch.interrupted.get(task, ())}
@@ -144,12 +148,3 @@ class ReusedTasks:
             if start.left is None and id_ not in told and (waits or task not in watch.open):
                 taken = batch.given.get((task, start.restart), 0)
                 yield TaskLeft(batch.name, now, task, start.restart, taken, now, "the cluster ended it")
-
-    def _assume_usage(self, batch: BatchState, watch: BatchWatch, task: int, now: float) -> None:
-        """Under a cap, charge a task that is gone and of which the cluster does not tell."""
-        if self._settings.max_gpu_s is None:
-            return
-        departure = batch.departure(task, batch.restart_of(task))
-        until = now if departure is None else min(now, departure.left + LEAVING_S)
-        unseen_s = max(0.0, until - watch.seen_at.get(task, batch.planned_at))
-        watch.usage.assume(task, unseen_s, at_most_s=batch.time_s)

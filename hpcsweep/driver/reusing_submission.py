@@ -25,25 +25,22 @@ class ReusingSubmission(Submission):
         super().__init__(*parts)
         self.assigner = assigner
         self._first = True
-        self._has_work = True
-        #: Tasks that hold GPUs beyond the cap, counted once a tick.
-        self._surplus = 0
 
     def run(self) -> None:
-        self._surplus = self.throttle.surplus
-        self.hand_over()
-        self._surplus = 0
+        self.hand_over(surplus=self.throttle.surplus)
         runs, lanes = self._startable, self.sweep.settings.shape.lanes
         if not runs and not self.planner.done:  # no task need ask for a trial that the budget does not allow
             self.committer.commit(self.planner.decide(1))
         self.committer.do(self.throttle.rethrottle(-(-(self.assigner.busy + runs) // lanes)))
         self._submit_tasks(runs, lanes=lanes)
-        self.committer.execute_all(self.assigner.to_cancel(wanted=self._has_work))
         if self.leaves:
             self.hand_over()
 
-    def hand_over(self) -> None:
-        """Give runs to tasks that are free, and tell those to leave that nothing is left for."""
+    def hand_over(self, *, surplus: int = 0) -> None:
+        """Give runs to tasks that are free, and tell those to leave that nothing is left for.
+
+        So many tasks as `surplus` says hold GPUs beyond the cap.
+        """
         now, state = self.sweep.now, self.sweep.state
         if self._first:  # the session before may have been killed between commit and file
             self._first = False
@@ -61,15 +58,18 @@ class ReusingSubmission(Submission):
         for event in assigned:
             self.committer.execute_all(self.assigner.hand_over(event))
         self.after_decisions(events)
-        self._has_work = affordable != 0 and not (self.planner.done and not state.waiting)
-        if not self._has_work:  # before those leave whose place they would take
-            self.committer.execute_all(self.assigner.to_cancel(wanted=False))
-        leaving = self.assigner.to_leave(wanted=self._has_work, now=now, surplus=self._surplus)
-        self.committer.execute_all(leaving)
+        wanted = affordable != 0 and not (self.planner.done and not state.waiting)
+        self._give_back(wanted=wanted, surplus=surplus)
 
     def dismiss(self) -> None:
-        self.committer.execute_all(self.assigner.to_leave(wanted=False, now=self.sweep.now))
-        self.committer.execute_all(self.assigner.to_cancel(wanted=False))
+        self._give_back(wanted=False)
+
+    def _give_back(self, *, wanted: bool, surplus: int = 0) -> None:
+        """Cancel tasks that wait for nothing, before those leave whose place they would take."""
+        useless = self.assigner.useless(wanted=wanted)
+        self.committer.execute_all(self.cancellations.pending_to_cancel(useless))
+        leaving = self.assigner.to_leave(wanted=wanted, now=self.sweep.now, surplus=surplus)
+        self.committer.execute_all(leaving)
 
     @property
     def _startable(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
-from hpcsweep.cluster.backend import Presence, SweepRequest, find_backend, options_of
+from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, find_backend, options_of
 from hpcsweep.core.cluster_protocol import Batch, Cluster, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
@@ -107,13 +107,17 @@ def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepStat
     if name == "auto":
         name, why = _detect()
     backend = find_backend(name)
-    asked = spec.cluster.reuse
-    reuse = backend.reuses if asked is None else asked
+    reuse = keeps_gpus(spec, backend)
     connection = backend.connect(sweep_request(spec, reuse=reuse), options_of(backend.options, spec.cluster))
     shape = connection.shape
     return Target(
         name, f"{connection.where} ({why})", connection.cluster, shape, reuse, max_tasks(spec, shape)
     )
+
+
+def keeps_gpus(spec: SweepSpec, backend: Backend | type[Backend]) -> bool:
+    """Whether tasks do run after run there: as the spec says, else as the cluster does by default."""
+    return backend.reuses if spec.cluster.reuse is None else spec.cluster.reuse
 
 
 def _detect() -> tuple[str, str]:

@@ -26,7 +26,7 @@ from hpcsweep.driver.loop import LOOK_S
 from hpcsweep.errors import SpecError
 from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, make_compactor
-from hpcsweep.session.target import Target, max_tasks
+from hpcsweep.session.target import Target, keeps_gpus, max_tasks
 from hpcsweep.simulation.curves import RecordedCurves
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.batch import new_results
@@ -121,7 +121,7 @@ def simulated_target(
         SpecError: `cluster.simulated` is not valid, or no task fits a node.
     """
     section = spec.cluster
-    reuse = SimulatedBackend.reuses if section.reuse is None else section.reuse
+    reuse = keeps_gpus(spec, SimulatedBackend)
     shape = spec.task_shape(reuse=reuse)
     cap = max_tasks(spec, shape)
     options = _options(spec, shape, cap)

@@ -21,8 +21,8 @@ from hpcsweep.worker.command import (
     RUN_VARIABLE,
     TaskContext,
     program_arguments,
-    run_environment,
     run_variables,
+    shared_environment,
     unrunnable_reason,
 )
 from hpcsweep.worker.process import Child
@@ -90,15 +90,10 @@ class Launch:
         )
         run_file = self._folder / "run.json"
         self._variables = run_variables(self._file, run_file)
-        self._environ = run_environment(
-            context.environ,
-            self._file,
-            program,
-            run_file=run_file,
-            devices=devices,
-            python=sys.executable,
-            modules=context.modules,
+        shared = shared_environment(
+            context.environ, program, devices=devices, python=sys.executable, modules=context.modules
         )
+        self._environ = shared | self._variables
         self.clean_up()
         os.makedirs(self._folder, mode=0o700)
         make_dirs(self.checkpoint_dir)

@@ -31,6 +31,7 @@ from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.assigner import Assigner
 from hpcsweep.driver.effects import Cancel, EffectResult
+from hpcsweep.driver.job_control import Cancellations
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
 from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, announce
@@ -453,11 +454,12 @@ def test_of_an_array_with_more_tasks_than_its_throttle_the_others_take_the_place
     assert (stage.assigner.coming, stage.assigner.spares) == (2, 2)
     stage.look(3.0, phases=[Phase.RUNNING, Phase.RUNNING, *pending[2:]], told=started(0, 1))
     assert (stage.assigner.coming, stage.assigner.spares) == (0, 2)
-    assert stage.assigner.to_cancel(wanted=True) == []
-    [cancel] = stage.assigner.to_cancel(wanted=False)
+    cancellations = Cancellations(stage.state, stage.monitor)
+    assert cancellations.pending_to_cancel(stage.assigner.useless(wanted=True)) == []
+    [cancel] = cancellations.pending_to_cancel(stage.assigner.useless(wanted=False))
     assert cancel == Cancel("b", (2, 3), pending=True)
-    stage.assigner.note(cancel, EffectResult())
-    assert stage.assigner.to_cancel(wanted=False) == []
+    cancellations.note(cancel, EffectResult())
+    assert cancellations.pending_to_cancel(stage.assigner.useless(wanted=False)) == []
 
 
 def test_tasks_that_are_too_small_for_a_run_are_given_none_and_leave() -> None:
@@ -469,7 +471,9 @@ def test_tasks_that_are_too_small_for_a_run_are_given_none_and_leave() -> None:
     )
     assert (assigner.free_tasks(now=3.0), assigner.coming) == ([], 0)
     assert [leave.start.task for leave in assigner.to_leave(wanted=True, now=3.0)] == [0]
-    assert assigner.to_cancel(wanted=True) == [Cancel("b", (1,), pending=True)]
+    cancellations = Cancellations(stage.state, stage.monitor)
+    cancels = cancellations.pending_to_cancel(assigner.useless(wanted=True))
+    assert cancels == [Cancel("b", (1,), pending=True)]
 
 
 def test_a_run_that_was_given_ahead_is_reserved_after_the_one_before_it() -> None:
