@@ -28,6 +28,10 @@ class TrainerError(SpecError):
     """The training code cannot be found, imported or called."""
 
 
+class SweepFailed(HpcsweepError):
+    """A sweep that was launched from Python has ended or paused without any value."""
+
+
 class FolderError(HpcsweepError):
     """The results folder cannot be used: not writable, of another sweep, or not a sweep."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import typer
 
@@ -48,6 +49,8 @@ from hpcsweep.views.format import (
 )
 from hpcsweep.views.progress import journal_counts
 
+#: Stay with the sweep until it ends, for one tick, or leave it to its jobs.
+Mode: TypeAlias = Literal["stay", "once", "detach"]
 #: Delay of the second tick of a detached launch: what can never start is reported at once.
 SECOND_TICK_S: Final = 1.0
 #: First and longest delay before the driver tries again where the results folder cannot be read or written.
@@ -66,40 +69,55 @@ def launch(
     quiet: bool,
 ) -> None:
     """Drive the sweep until it ends, or for one tick, or leave it to its jobs."""
-    mode: Literal["stay", "once", "detach"] = "detach" if detach else "once" if once else "stay"
-    with errors_exit(), tell_slow_programs(_tell_slow):
+    mode: Mode = "detach" if detach else "once" if once else "stay"
+    with errors_exit(), tell_slow_programs(tell_slow):
         spec = load_spec(spec_path, overrides)
         hide(secret_values(spec.cluster.environment))
         folder = results or Path("results") / spec.name
         session = Session.for_launch(spec, folder, cluster=cluster)
-        starts_tasks = session.state is None or not once
-        with prefix_errors(spec_path):
-            session.validate()
-            check_inherited(spec, os.environ)
-            if starts_tasks:
-                session.check_target()
-            if not session.copies_code:
-                session.check_training_code()
         again = _command(spec_path, results=results, cluster=cluster, overrides=overrides)
         try:
-            with _Signals() as signals, progress(quiet=quiet) as show:
-                if not quiet:
-                    for line in _headlines(session, starts_tasks=starts_tasks, detach=detach):
-                        typer.echo(line)
-                loop = _Loop(session, spec_path, show=show, signals=signals, mode=mode, quiet=quiet)
-                state = loop.run()
-        except _Interrupted as interrupted:
+            state = check_and_drive(session, spec_path, mode=mode, quiet=quiet)
+        except Interrupted as interrupted:
             typer.echo(f"\nInterrupted; jobs keep running. Resume with: {again}", err=True)
             raise typer.Exit(interrupted.code) from None
         except SubmitRefused as refusal:
             raise SubmitRefused(f"{refusal}\nNothing is lost; fix it and resume with: {again}") from None
-        code = _print_outcome(state, folder, quiet=quiet)
+        code = print_outcome(state, folder, quiet=quiet)
         if detach and code == LEFT_RUNNING:
-            _print_detached(state, folder)
+            print_detached(state, folder)
         raise typer.Exit(code)
 
 
-def _tell_slow(message: str) -> None:
+def check_and_drive(session: Session, source: Path | str, *, mode: Mode, quiet: bool) -> SweepState:
+    """Check the sweep, then drive it as the mode says; the state at the end.
+
+    Args:
+        session: Of the sweep, for a launch.
+        source: Where its spec comes from, for messages.
+        mode: Drive until it ends, for one tick, or leave it to its jobs.
+        quiet: Print nothing.
+
+    Raises:
+        HpcsweepError: It cannot run, or its cluster or folder does not let it.
+        Interrupted: By a signal; jobs keep running.
+    """
+    starts_tasks = session.state is None or mode != "once"
+    with prefix_errors(source):
+        session.validate()
+        check_inherited(session.spec, os.environ)
+        if starts_tasks:
+            session.check_target()
+        if not session.copies_code:
+            session.check_training_code()
+    with _Signals() as signals, progress(quiet=quiet) as show:
+        if not quiet:
+            for line in _headlines(session, starts_tasks=starts_tasks, detach=mode == "detach"):
+                typer.echo(line)
+        return _Loop(session, source, show=show, signals=signals, mode=mode, quiet=quiet).run()
+
+
+def tell_slow(message: str) -> None:
     typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {message}"), err=True)
 
 
@@ -126,15 +144,15 @@ class _Loop:
     def __init__(
         self,
         session: Session,
-        spec_path: Path,
+        source: Path | str,
         *,
         show: Progress,
         signals: _Signals,
-        mode: Literal["stay", "once", "detach"],
+        mode: Mode,
         quiet: bool,
     ) -> None:
         self._session = session
-        self._spec_path = spec_path
+        self._source = source
         self._show = show
         self._signals = signals
         self._mode = mode
@@ -208,14 +226,14 @@ class _Loop:
             journal = None
             # `--once` does not wait for its turn: cron comes again.
             if first and (self._mode != "once" or self._session.copies_code):
-                with prefix_errors(self._spec_path):
+                with prefix_errors(self._source):
                     journal = stack.enter_context(self._session.acquire(clock))
             driver = stack.enter_context(
                 self._session.open(observers=[self._show.event], clock=clock, journal=journal)
             )
             try:
                 yield driver
-            except _Interrupted as error:
+            except Interrupted as error:
                 interrupted = error
             driver.schedule_successor()
         finish_unread(driver)
@@ -242,7 +260,7 @@ def _detach(driver: Driver, clock: SystemClock) -> None:
         driver.tick()
 
 
-def _print_detached(state: SweepState, folder: Path) -> None:
+def print_detached(state: SweepState, folder: Path) -> None:
     """Print what a detached sweep has on the cluster, and how to follow it."""
     for batch in state.live.values():
         job = batch.blocked_reason or (f"as job {batch.job}" if batch.job else "not confirmed yet")
@@ -300,7 +318,7 @@ def _command(spec_path: Path, *, results: Path | None, cluster: str | None, over
     return shell_join(argv)
 
 
-def _print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
+def print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     """Print how the sweep stands; returns the exit code."""
     if state.ended is None:
         typer.echo(f"{runs_text(journal_counts(state))}; best {best_text(state)}")
@@ -317,7 +335,9 @@ def _print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     return NO_VALUE if state.ended.outcome in (SweepOutcome.FAILED, SweepOutcome.PAUSED) else DONE
 
 
-class _Interrupted(BaseException):
+class Interrupted(BaseException):
+    """A signal has ended this process's part in the sweep; `code` is the exit code for it."""
+
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.code = INTERRUPTED if signum == signal.SIGINT else 128 + signum
@@ -337,7 +357,9 @@ class _Signals:
         self._received: int | None = None
 
     def __enter__(self) -> _Signals:
-        self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
+        # Other threads of a program, and its notebook, leave signals to the main thread.
+        ours = self.NUMBERS if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._handle) for number in ours}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -346,9 +368,9 @@ class _Signals:
 
     def raise_if_received(self) -> None:
         if self._received is not None:
-            raise _Interrupted(self._received)
+            raise Interrupted(self._received)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.clock.sleeping or self._received is not None:
-            raise _Interrupted(number)
+            raise Interrupted(number)
         self._received = number

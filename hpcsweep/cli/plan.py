@@ -42,31 +42,42 @@ def plan(spec_path: Path | None, *, cluster: str | None, overrides: Sequence[str
             raise SpecError("plan: expected a sweep file, or --schema")
         spec = load_spec(spec_path, overrides)
         hide(secret_values(spec.cluster.environment))
-        with prefix_errors(spec_path):
-            session = Session(spec, Path("results") / spec.name, cluster=cluster)
-            session.validate()
-            check_inherited(spec, os.environ)
-            session.check_target()
-            session.check_training_code()
-        target = session.target
-        typer.echo(f"{spec.name}: on {target.why}")
-        held = target.allocation()
-        if held.why:
-            typer.echo(f"note: {target.allocation_note(held)}")
-        ticks = target.tick_note()
-        if ticks:
-            typer.echo(f"note: with --detach, {ticks}")
-        name, reason = session.searcher
-        typer.echo(f"searcher: {name}" + (f", chosen by auto: {reason}" if reason else ""))
-        for line in describe_warm_start(session.warm_start):
-            typer.echo(line)
-        found = make_scheduler(spec).plan(spec.budget.trials)
-        largest = _brackets(spec, target, found, held_gpus=held.gpus)
-        if target.reuse:
-            _tasks(spec, target, found, held_gpus=held.gpus)
-        with prefix_errors(spec_path):
-            _reservation(spec, target, held_gpus=held.gpus)
-        _script(spec, target, runs=largest)
+        session = Session(spec, Path("results") / spec.name, cluster=cluster)
+        print_plan(session, spec_path)
+
+
+def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
+    """Print what the sweep would do and cost; gives the scheduler's part of it.
+
+    Raises:
+        HpcsweepError: It cannot run; a problem of the spec begins with `source`.
+    """
+    spec = session.spec
+    with prefix_errors(source):
+        session.validate()
+        check_inherited(spec, os.environ)
+        session.check_target()
+        session.check_training_code()
+    target = session.target
+    typer.echo(f"{spec.name}: on {target.why}")
+    held = target.allocation()
+    if held.why:
+        typer.echo(f"note: {target.allocation_note(held)}")
+    ticks = target.tick_note()
+    if ticks:
+        typer.echo(f"note: with --detach, {ticks}")
+    name, reason = session.searcher
+    typer.echo(f"searcher: {name}" + (f", chosen by auto: {reason}" if reason else ""))
+    for line in describe_warm_start(session.warm_start):
+        typer.echo(line)
+    found = make_scheduler(spec).plan(spec.budget.trials)
+    largest = _brackets(spec, target, found, held_gpus=held.gpus)
+    if target.reuse:
+        _tasks(spec, target, found, held_gpus=held.gpus)
+    with prefix_errors(source):
+        _reservation(spec, target, held_gpus=held.gpus)
+    _script(spec, target, runs=largest)
+    return found
 
 
 def _brackets(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: int) -> int:

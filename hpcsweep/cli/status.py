@@ -54,16 +54,8 @@ QUEUE_S: Final = 10.0
 def status(path: Path, *, json: bool) -> None:
     """Print how the sweep stands."""
     with errors_exit():
-        folder = ResultsFolder(path)
+        folder, alive, summary = read_status(path)
         now = time.time()
-        alive = _liveness(folder)
-        if alive is not None and alive.driven is False and folder.state.detached is not None:
-            folder = ResultsFolder(path)  # it may have ended, or a driver begun, since it was read
-            alive = _liveness(folder)
-        gpu_hours = folder.budget.get("gpu_hours")
-        budget = float(gpu_hours) if isinstance(gpu_hours, int | float) else None
-        summary = folder.status(now=now) | {"budget_gpu_hours": budget}
-        summary["liveness"] = None if alive is None else msgspec.to_builtins(alive)
         if json:
             typer.echo(json_text(summary))
             return
@@ -89,7 +81,7 @@ def status(path: Path, *, json: bool) -> None:
         if summary["enqueued"]:
             _echo(f"enqueued: {_enqueued(folder, summary['enqueued'])}")
         runs = runs_text(summary["runs"], summary["failed_by"])
-        _echo(f"{plural(len(state.trials), 'trial')}; {runs}; {cost(state, budget)}")
+        _echo(f"{plural(len(state.trials), 'trial')}; {runs}; {cost(state, summary['budget_gpu_hours'])}")
         _echo(f"best: {best_text(state)}")
         if state.best is not None:
             _echo(f"      {config_text(state.best.config)}")
@@ -107,6 +99,24 @@ def status(path: Path, *, json: bool) -> None:
         if progress.failures or paused:
             what = "resume, and retry what failed" if paused else "retry what failed"
             _echo(f"{what}: hpcsweep retry {shell_quote(str(path))}")
+
+
+def read_status(path: Path) -> tuple[ResultsFolder, Liveness | None, dict[str, Any]]:
+    """The folder, who drives the sweep (None once it has ended), and what `status --json` prints.
+
+    Raises:
+        FolderError: It is not a results folder.
+    """
+    folder = ResultsFolder(path)
+    alive = _liveness(folder)
+    if alive is not None and alive.driven is False and folder.state.detached is not None:
+        folder = ResultsFolder(path)  # it may have ended, or a driver begun, since it was read
+        alive = _liveness(folder)
+    gpu_hours = folder.budget.get("gpu_hours")
+    budget = float(gpu_hours) if isinstance(gpu_hours, int | float) else None
+    summary = folder.status(now=time.time()) | {"budget_gpu_hours": budget}
+    summary["liveness"] = None if alive is None else msgspec.to_builtins(alive)
+    return folder, alive, summary
 
 
 def _echo(text: str) -> None:

@@ -115,8 +115,8 @@ INTERRUPTED: Final = 130
 
 
 @contextlib.contextmanager
-def prefix_errors(source: Path) -> Iterator[None]:
-    """Prefix each problem of a spec with its file."""
+def prefix_errors(source: Path | str) -> Iterator[None]:
+    """Prefix each problem of a spec with where it comes from."""
     try:
         yield
     except SpecError as error:

@@ -94,11 +94,35 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, stored: bool = False
     data = read_yaml(path)
     if stored:
         _upgrade(data)
-    problems = Problems(str(path), apply_overrides(data, overrides))
-    spec = _read(data, stem=path.stem, problems=problems)
+    applied = apply_overrides(data, overrides)
+    return read_spec(data, source=str(path), folder=path.parent, stem=path.stem, overrides=applied)
+
+
+def read_spec(
+    data: dict[str, Any],
+    *,
+    source: str,
+    folder: Path,
+    stem: str = "",
+    overrides: Mapping[str, str] | None = None,
+) -> SweepSpec:
+    """The valid spec in the data of a sweep file, with absolute paths.
+
+    Args:
+        data: As YAML has it.
+        source: Where it comes from, for messages.
+        folder: What its paths are relative to.
+        stem: Its name where it has none.
+        overrides: Key path -> the `--set` text that set it.
+
+    Raises:
+        SpecError: It is not valid; lists all problems.
+    """
+    problems = Problems(source, overrides or {})
+    spec = _read(data, stem=stem, problems=problems)
     problems.raise_if_any()
     assert spec is not None
-    return _absolute_paths(spec, Path(os.path.abspath(path)).parent)
+    return _absolute_paths(spec, Path(os.path.abspath(folder)))
 
 
 def _upgrade(data: dict[Any, Any]) -> None:

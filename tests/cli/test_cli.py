@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hpcsweep.cli import app
-from hpcsweep.cli.launch import _Interrupted, _Signals
+from hpcsweep.cli.launch import Interrupted, _Signals
 from tests.doubles import FolderCluster
 from tests.driver.sweeps import drive
 
@@ -385,10 +385,10 @@ def test_closed_pipe_is_no_error(here: Path) -> None:
 def test_first_signal_lets_a_tick_finish_and_second_interrupts_it() -> None:
     with _Signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)  # nothing is raised: the tick goes on
-        with pytest.raises(_Interrupted) as told:
+        with pytest.raises(Interrupted) as told:
             signals.raise_if_received()
         assert told.value.code == 128 + signal.SIGTERM
-        with pytest.raises(_Interrupted) as again:
+        with pytest.raises(Interrupted) as again:
             os.kill(os.getpid(), signal.SIGINT)
         assert again.value.code == 130
 
@@ -396,5 +396,5 @@ def test_first_signal_lets_a_tick_finish_and_second_interrupts_it() -> None:
 def test_signal_between_ticks_interrupts_at_once() -> None:
     with _Signals() as signals:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
-        with pytest.raises(_Interrupted):
+        with pytest.raises(Interrupted):
             signals.clock.sleep(30)
