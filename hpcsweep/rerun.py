@@ -32,8 +32,9 @@ from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import MetricsWriter, RunFile, read_reports
 from hpcsweep.views.folder import ResultsFolder, check_trial
 from hpcsweep.worker.command import program_arguments, run_environment
+from hpcsweep.worker.metrics.printed import StdoutMetrics
+from hpcsweep.worker.metrics.reports import Reports
 from hpcsweep.worker.outcome import read_objective
-from hpcsweep.worker.process import StdoutMetrics
 
 DONE: Final = 0
 NO_VALUE: Final = 1
@@ -103,7 +104,7 @@ def plan_rerun(folder: ResultsFolder, number: int | None) -> RerunPlan | None:
     check_trial(state, number, argument="--trial")
     if not layout.spec.exists():
         raise FolderError(f"{layout.spec}: is missing: it tells how trials are run; bring it back")
-    spec = load_spec(layout.spec)
+    spec = load_spec(layout.spec, stored=True)
     trial = state.trials[number]
     last = trial.runs[rung] if rung is not None else trial.last_completed or trial.runs[-1]
     run = ManifestRun(
@@ -211,7 +212,7 @@ def _run_training(
 def _tee_output(program: Program, output: int, metrics: Path) -> str:
     """Print what the program prints and parse metrics from it; why the objective could not be read."""
     writer = MetricsWriter(metrics)
-    printed = StdoutMetrics(program.metrics, start=0, report=writer.write)
+    printed = StdoutMetrics(program.metrics, Reports(writer.write, start=0))
     while data := os.read(output, 1 << 16):
         sys.stdout.buffer.write(data)
         sys.stdout.flush()

@@ -197,10 +197,10 @@ def test_failed_training_exits_with_1(tmp_path: Path) -> None:
 def test_printed_metric_that_is_no_number_is_reported_with_its_text(tmp_path: Path) -> None:
     root = project(tmp_path, "command")
     swept(root)
-    (root / "my prog.py").write_text("print('step=4 loss=tensor(0.43)')")
+    (root / "my prog.py").write_text("print('step=4 loss=0,43')")
     done = started(root)
     assert done.returncode == 1
-    assert "no value: metric 'loss' was printed, but as 'tensor(0.43)', which is not a number" in done.stdout
+    assert "no value: metric 'loss' was printed, but as '0,43', which is not a number" in done.stdout
 
 
 @pytest.mark.parametrize("kind", ["function", "command"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -43,16 +42,6 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
             check_template(train.command, shell=train.shell, parameters=names)
         except TrainerError as error:
             problems.add("train.command", str(error).removeprefix("train.command: "))
-    for index, pattern in enumerate(train.metrics):
-        path = f"train.metrics[{index}]" if len(train.metrics) > 1 else "train.metrics"
-        try:
-            groups = re.compile(pattern).groupindex
-        except (re.error, OverflowError, RecursionError) as error:
-            problems.add(path, f"must be a regular expression, got {format_value(pattern)}: {error}")
-        else:
-            if not set(groups) - {"step"}:
-                expected = "must have a group named like its metric, as in 'loss=(?P<loss>\\S+)'"
-                problems.add(path, f"{expected}, got {format_value(pattern)}")
 
 
 def check_early_stopping(

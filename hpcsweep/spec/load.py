@@ -24,6 +24,7 @@ from hpcsweep.schedulers import make_scheduler
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import checks
 from hpcsweep.spec.checks import Problems
+from hpcsweep.spec.metrics import check_metrics
 from hpcsweep.spec.models import (
     SCHEDULER,
     SEARCHER,
@@ -95,7 +96,9 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, stored: bool = False
     if stored:
         _upgrade(data)
     applied = apply_overrides(data, overrides)
-    return read_spec(data, source=str(path), folder=path.parent, stem=path.stem, overrides=applied)
+    return read_spec(
+        data, source=str(path), folder=path.parent, stem=path.stem, overrides=applied, stored=stored
+    )
 
 
 def read_spec(
@@ -105,6 +108,7 @@ def read_spec(
     folder: Path,
     stem: str = "",
     overrides: Mapping[str, str] | None = None,
+    stored: bool = False,
 ) -> SweepSpec:
     """The valid spec in the data of a sweep file, with absolute paths.
 
@@ -114,12 +118,13 @@ def read_spec(
         folder: What its paths are relative to.
         stem: Its name where it has none.
         overrides: Key path -> the `--set` text that set it.
+        stored: See `load_spec`.
 
     Raises:
         SpecError: It is not valid; lists all problems.
     """
     problems = Problems(source, overrides or {})
-    spec = _read(data, stem=stem, problems=problems)
+    spec = _read(data, stem=stem, problems=problems, stored=stored)
     problems.raise_if_any()
     assert spec is not None
     return _absolute_paths(spec, Path(os.path.abspath(folder)))
@@ -156,7 +161,7 @@ def _files(section: Section) -> Iterator[tuple[str, str]]:
             yield key, getattr(section, key)
 
 
-def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec | None:
+def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) -> SweepSpec | None:
     for key in data:
         if key not in KEYS:
             problems.add(str(key), suggest_name(str(key), KEYS, kind="key"))
@@ -181,6 +186,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems) -> SweepSpec |
 
     if train is not None:
         checks.check_train(train, None if space is None else list(space.names), problems)
+        check_metrics(train, None if stored else objective, problems)
     ends = True  # unless the searcher is valid, so that one mistake is reported once
     enqueue = _read_enqueue(data.get("enqueue"), space, problems)
     if space is not None and checks.check_constraints(space, problems) and searcher is not None:

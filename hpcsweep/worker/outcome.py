@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import math
 import os
 import re
 import signal
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -121,12 +123,19 @@ class ObjectiveReading(NamedTuple):
 
 
 def read_objective(
-    trial: TrialLayout, run: ManifestRun, program: Program, *, restart: int, start: int
+    trial: TrialLayout,
+    run: ManifestRun,
+    program: Program,
+    *,
+    restart: int,
+    start: int,
+    seen: Sequence[str] = (),
 ) -> ObjectiveReading:
     """Read the objective at `run.resource`: the last value or the best so far.
 
-    Reports of the run's earlier attempts count up to `start`, the step of the checkpoint that this attempt
-    resumed from. Lower rungs may be compacted by now: their best value is in `run`.
+    `seen` says what was found instead of a metric that never came. Reports of the run's earlier attempts
+    count up to `start`, the step of the checkpoint that this attempt resumed from. Lower rungs may be
+    compacted by now: their best value is in `run`.
     """
     reported: dict[str, None] = {}
     values: dict[int, float] = {}
@@ -161,7 +170,9 @@ def read_objective(
         value, problem, failure = None, unreadable, FailureKind.UNREADABLE
     elif not values and (reported or beyond or not resumed):
         failure = FailureKind.NEVER_REPORTED
-        problem = _never_reported(program, reported=list(reported), beyond=beyond, resource=run.resource)
+        problem = _never_reported(
+            program.metric, reported=list(reported), beyond=beyond, resource=run.resource, seen=seen
+        )
     elif not fresh and start < run.resource:
         value, failure = None, FailureKind.NEVER_REPORTED
         problem = (
@@ -188,15 +199,23 @@ def _objective(
     return (min if program.mode == "min" else max)(finite), ""
 
 
-def _never_reported(program: Program, *, reported: list[str], beyond: int, resource: int) -> str:
+def _never_reported(
+    metric: str, *, reported: list[str], beyond: int, resource: int, seen: Sequence[str]
+) -> str:
     if beyond:
         return (
-            f"metric {program.metric!r} was reported only for steps beyond the resource {resource}, first "
+            f"metric {metric!r} was reported only for steps beyond the resource {resource}, first "
             f"for {beyond}: steps count in the unit of the resource, 1 to {resource}"
         )
-    what = f"metric {program.metric!r} was never reported; "
-    if reported:
-        return what + "reported were " + ", ".join(map(repr, reported))
-    if program.metrics:
-        return what + "no printed line matched train.metrics"
-    return what + "nothing was"
+    found = ["reported were " + ", ".join(map(repr, reported))] if reported else []
+    found += filter(None, seen)
+    near = near_name(metric, reported)
+    hint = [f"did you mean {near!r}?"] if near else []
+    return "; ".join([f"metric {metric!r} was never reported", *(found or ["nothing was"]), *hint])
+
+
+def near_name(name: str, names: Collection[str]) -> str:
+    """The one of `names` that is most like it, as `val_loss` is like `val/loss`; empty if none is."""
+    plain = {re.sub(r"[\W_]+", "", each).lower(): each for each in names}
+    close = difflib.get_close_matches(re.sub(r"[\W_]+", "", name).lower(), plain, n=1, cutoff=0.7)
+    return plain[close[0]] if close else ""

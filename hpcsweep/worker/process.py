@@ -1,15 +1,14 @@
-"""A run's process: a child in a session of its own, of which nothing survives, and what it prints."""
+"""A run's process: a child in a session of its own, of which nothing survives, and its log."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hpcsweep.store.batch import excerpt
@@ -19,11 +18,6 @@ from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
 _TAIL = 64 * 1024
 #: How much of the end of an output beyond the limit is kept.
 _END = 1 << 20
-#: Longer lines are matched in pieces: a program must not fill the worker's memory.
-_LONGEST = 1 << 20
-#: How many characters of a wrong value a message shows.
-_SHOWN = 60
-_LINE_END = re.compile(rb"[\r\n]+")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -95,87 +89,6 @@ class RunLog:
 
     def close(self) -> None:
         os.close(self.fd)
-
-
-class StdoutMetrics:
-    """Parses reports from printed output.
-
-    A pattern's named groups are metrics, its group `step` is the step. Without one the matches of each
-    metric are counted, starting after the checkpoint's step. Carriage returns end lines too, as in progress
-    bars. What is not a number is no report; `problem` explains it.
-    """
-
-    def __init__(
-        self, patterns: Sequence[str], *, start: int, report: Callable[[int, Mapping[str, float]], None]
-    ) -> None:
-        self._patterns = [re.compile(pattern) for pattern in patterns]
-        self._start = start
-        self._report = report
-        self._counts: dict[str, int] = {}
-        #: What was matched last and is no number, by metric; gone once a number comes after it.
-        self._unread: dict[str, tuple[str, str]] = {}
-        self._rest = b""
-
-    def feed(self, data: bytes) -> None:
-        """Process the next piece of output, line by line."""
-        *lines, self._rest = _LINE_END.split(self._rest + data)
-        for line in lines:
-            self._match(line)
-        if len(self._rest) > _LONGEST:
-            self.finish()
-
-    def finish(self) -> None:
-        """Process the last line, which may lack its end."""
-        rest, self._rest = self._rest, b""
-        self._match(rest)
-
-    def problem(self, metric: str) -> str:
-        """Why the metric has no value although it was printed; empty if unknown."""
-        if metric not in self._unread:
-            return ""
-        what, text = self._unread[metric]
-        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-        kind = "a number" if what == "as" else "a whole number from 0 on"
-        return (
-            f"metric {metric!r} was printed, but {what} {shown!r}, which is not {kind}; "
-            "have train.metrics match the number alone, or the program print one"
-        )
-
-    def _match(self, line: bytes) -> None:
-        if not line:
-            return
-        text = line.decode(errors="replace")
-        for pattern in self._patterns:
-            for match in pattern.finditer(text):
-                self._take(match.groupdict())
-
-    def _take(self, groups: dict[str, str | None]) -> None:
-        named = groups.pop("step", None)
-        step = None if named is None else _parse_number(named)
-        if named is not None and (step is None or step < 0 or step != step // 1):
-            self._unread |= {
-                name: ("its step as", named) for name, text in groups.items() if text is not None
-            }
-            return
-        for name, text in groups.items():
-            value = None if text is None else _parse_number(text)
-            if value is None:
-                if text is not None:
-                    self._unread[name] = ("as", text)
-                continue
-            self._unread.pop(name, None)
-            if step is None:
-                self._counts[name] = self._counts.get(name, 0) + 1
-                self._report(self._start + self._counts[name], {name: value})
-            else:
-                self._report(int(step), {name: value})
-
-
-def _parse_number(text: str) -> float | None:
-    try:
-        return float(text.strip().rstrip(",;:)]}%"))
-    except ValueError:
-        return None
 
 
 class Child:

@@ -21,6 +21,8 @@ from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.worker.command import TaskContext, line_ending_problem
 from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.launch import Launch
+from hpcsweep.worker.metrics.printed import StdoutMetrics
+from hpcsweep.worker.metrics.reports import Reports
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
     ProcessExit,
@@ -29,7 +31,7 @@ from hpcsweep.worker.outcome import (
     classify_worker_error,
     read_objective,
 )
-from hpcsweep.worker.process import Child, RunLog, StdoutMetrics, oom_kills
+from hpcsweep.worker.process import Child, RunLog, oom_kills
 from hpcsweep.worker.warm import FutureChild, WarmProcess
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
@@ -170,9 +172,8 @@ class Attempt:
             f".{self._context.restart} on {self._context.node}: {source} to step {run.resource}"
         )
         if program.metrics:
-            self._stdout_metrics = StdoutMetrics(
-                program.metrics, start=self._start_step, report=self._metrics.write
-            )
+            reports = Reports(self._metrics.write, start=self._start_step)
+            self._stdout_metrics = StdoutMetrics(program.metrics, reports)
         self._child = FutureChild()
         self._start(self._launch)
 
@@ -323,7 +324,12 @@ class Attempt:
 
     def _read_objective(self) -> ObjectiveReading:
         return read_objective(
-            self._trial, self.run, self._program, restart=self._context.restart, start=self._start_step
+            self._trial,
+            self.run,
+            self._program,
+            restart=self._context.restart,
+            start=self._start_step,
+            seen=[self._stdout_metrics.seen()] if self._stdout_metrics is not None else (),
         )
 
     def _clean_up(self) -> None:

@@ -228,7 +228,7 @@ def test_a_resolved_spec_with_all_that_it_starts_with_reads_back_to_an_equal_one
 def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None:
     overrides = (
         "name=other.name-1",
-        "train.metrics=['loss=(?P<loss>\\S+)', 'a: (?P<b>.)']",
+        "train.metrics=['loss=(?P<loss>\\S+)', 'a: (?P<acc>.)']",
         "scheduler={name: halving, max_resource: 9, rounds: null, prefact: 1.5}",
         "cluster={environment: {OMP: 4, X: 'yes', Y: '1e5'}, options: {--mail-type: END, hold: null}}",
         "cluster.setup=module load cuda",
@@ -255,6 +255,15 @@ def test_resolved_spec_reads_back_to_an_equal_one(load: Load, text: str) -> None
     assert (spec.cluster.poll, spec.cluster.settle, spec.cluster.grace) == (90.0, 0.5, None)
     options = {"min_resource": 1, "max_resource": 9, "eta": 2, "prefact": 1.5, "rounds": None}
     assert spec.scheduler == NamedOptions(name="halving", options=options)
+
+
+def test_a_stored_spec_of_an_earlier_version_needs_no_pattern_for_its_objective(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SHORT)
+    pattern = "train.metrics='loss=(?P<loss>.*)'"
+    assert load_spec(path, [pattern], stored=True).train.metrics == ("loss=(?P<loss>.*)",)
+    with pytest.raises(SpecError, match=r"objective\.metric: 'acc' is not among"):
+        load_spec(path, [pattern])
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -495,6 +504,15 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
                 (
                     "train.metrics[1]: must be a regular expression, got '(': "
                     "missing ), unterminated subpattern at position 0"
+                )
+            ],
+        ),
+        (
+            ["train={command: ls, metrics: '(?P<val_err>.) (?P<step>.)'}"],
+            [
+                (
+                    "objective.metric: 'val_error' is not among the metrics of train.metrics, 'val_err'; "
+                    "did you mean 'val_err'?"
                 )
             ],
         ),

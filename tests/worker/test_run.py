@@ -423,8 +423,7 @@ def test_a_lost_last_report_is_trained_again(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("printed", "message"),
     [
-        ("tensor(0.43)", "'tensor(0.43)'"),
-        ("\033[32m0.43\033[0m", r"'\x1b[32m0.43\x1b[0m'"),
+        ("tensor([0.43,", "'tensor([0.43,'"),
         ("0,43", "'0,43'"),
         ("n/a", "'n/a'"),
         ("x" * 80, f"'{'x' * 60}...'"),
@@ -444,13 +443,13 @@ def test_a_printed_metric_that_is_no_number_is_an_error_with_its_text(
 
 
 def test_a_printed_step_that_is_no_number_is_an_error_with_its_text(bench: Bench) -> None:
-    bench.code("print('epoch 1/3 val_error 0.5')")
+    bench.code("print('epoch I/3 val_error 0.5')")
     pattern = r"epoch (?P<step>\S+) val_error (?P<val_error>\S+)"
     bench.plan_command("{python} train.py", bench.run(resource=1), metrics=(pattern,))
     result = bench.work()
     assert result.failure is FailureKind.UNREADABLE
     assert result.message.startswith(
-        "metric 'val_error' was printed, but its step as '1/3', which is not a whole number from 0 on; "
+        "metric 'val_error' was printed, but its step as 'I/3', which is not a whole number from 0 on; "
     )
 
 
