@@ -5,6 +5,10 @@ for each one at which the outcome differed from the undisturbed sweep, how. A po
 each submission and before each file operation of the store, which is after the one that went before.
 It forks, so it starts no threads.
 
+SIGKILL leaves the files as they are, so one undisturbed session copies its folder at each point, and what is
+launched again finds the copy in its place. Points with equal files are one. Then 20 sweeps are really killed,
+again and again.
+
 The sweep is `whole`, of 22 runs, or `compacted`, of 6 runs that are compacted bit by bit meanwhile, and
 whose checkpoints are removed as they become useless. In `reused` and `reused-compacted` tasks keep their
 GPUs and do run after run.
@@ -16,11 +20,12 @@ import gc
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pandas  # noqa: F401 -- once, and not in every process anew
@@ -51,15 +56,29 @@ MERGE_ABOVE = 1
 
 
 class Killer:
-    """Counts points and kills this process at one of them."""
+    """Counts points, and kills this process at one of them or copies the sweep's folder at each.
 
-    def __init__(self, at: int | None) -> None:
-        self.at = at
+    Args:
+        folder: Of the sweep.
+        at: Where to kill; None: nowhere.
+        copies: Gets the copies, each named by its first point; None: there are none.
+    """
+
+    def __init__(self, folder: Path, at: int | None, copies: Path | None) -> None:
         self.count = 0
+        self._folder = folder
+        self._at = at
+        self._copies = copies
+        self._last: object = None
 
     def point(self, _: str) -> None:
-        if self.count == self.at:
+        if self.count == self._at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._copies is not None:
+            files = unwatched(content)(self._folder)
+            if files != self._last:
+                unwatched(copy)(self._folder, self._copies / str(self.count))
+                self._last = files
         self.count += 1
 
     def around(self, operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,9 +90,42 @@ class Killer:
         return wrapped
 
 
-def session(folder: Path, at: int | None, *, compact: bool, reuse: bool) -> int:
+BEFORE: Final = {name: getattr(os, name) for name in OPERATIONS}
+
+
+def unwatched(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without points: it is not the driver that does it."""
+
+    def wrapped(*args: Any) -> Any:
+        now = {name: getattr(os, name) for name in OPERATIONS}
+        for name in OPERATIONS:
+            setattr(os, name, BEFORE[name])
+        done = work(*args)
+        for name in OPERATIONS:
+            setattr(os, name, now[name])
+        return done
+
+    return wrapped
+
+
+def content(folder: Path) -> dict[str, bytes | str]:
+    """Everything in the folder: the content of files, the target of links."""
+    found: dict[str, bytes | str] = {}
+    for root, folders, files in os.walk(folder):
+        found |= {os.path.join(root, name): "" for name in folders}
+        for name in files:
+            path = os.path.join(root, name)
+            found[path] = os.readlink(path) if os.path.islink(path) else Path(path).read_bytes()
+    return found
+
+
+def copy(folder: Path, target: Path) -> None:
+    shutil.copytree(folder, target, symlinks=True)
+
+
+def session(folder: Path, at: int | None, *, compact: bool, reuse: bool, copies: Path | None = None) -> int:
     """One driver session; the number of points that it passed."""
-    killer = Killer(at)
+    killer = Killer(folder, at, copies)
     cluster = FolderCluster(
         folder / "controller",
         objective=some_fail,
@@ -82,24 +134,10 @@ def session(folder: Path, at: int | None, *, compact: bool, reuse: bool) -> int:
         reports=True,
         checkpoints=compact,
     )
-    before = {name: getattr(os, name) for name in OPERATIONS}
-
-    def unwatched(work: Callable[..., Any]) -> Callable[..., Any]:  # a worker's doing, not the driver's
-        def wrapped(*args: Any) -> Any:
-            now = {name: getattr(os, name) for name in OPERATIONS}
-            for name in OPERATIONS:
-                setattr(os, name, before[name])
-            done = work(*args)
-            for name in OPERATIONS:
-                setattr(os, name, now[name])
-            return done
-
-        return wrapped
-
     cluster.run = unwatched(cluster.run)  # type: ignore[method-assign]
     cluster.go_on = unwatched(cluster.go_on)  # type: ignore[method-assign]
     for name in OPERATIONS:
-        setattr(os, name, killer.around(before[name]))
+        setattr(os, name, killer.around(BEFORE[name]))
     try:
         drive(
             folder / "results",
@@ -111,7 +149,7 @@ def session(folder: Path, at: int | None, *, compact: bool, reuse: bool) -> int:
         )
     finally:
         for name in OPERATIONS:
-            setattr(os, name, before[name])
+            setattr(os, name, BEFORE[name])
     return killer.count
 
 
@@ -133,12 +171,12 @@ class Trial:
         self._compact = compact
         self._reuse = reuse
 
-    def session(self, at: int | None) -> bool:
+    def session(self, at: int | None, *, copies: Path | None = None) -> bool:
         """True if it ended by itself, and left what came of the sweep."""
         pid = os.fork()
         if pid == 0:
             try:
-                points = session(self._folder, at, compact=self._compact, reuse=self._reuse)
+                points = session(self._folder, at, compact=self._compact, reuse=self._reuse, copies=copies)
                 found = {"points": points} | outcome(self._folder)
                 (self._folder / "outcome.json").write_text(json.dumps(found))
             except BaseException as error:
@@ -221,9 +259,11 @@ def main(root: Path, sweep: str) -> dict[str, Any]:
     root.mkdir(exist_ok=True)
     options = {"compact": "compacted" in sweep, "reuse": "reused" in sweep}
     compaction.MERGE_ABOVE = MERGE_ABOVE  # type: ignore[misc]
-    reference = Trial(root / "reference", **options)
-    reference.session(None)
-    expected = reference.outcome
+    sweep_folder, copies = root / "sweep", root / "copies"
+    copies.mkdir()
+    undisturbed = Trial(sweep_folder, **options)
+    undisturbed.session(None, copies=copies)
+    expected = undisturbed.outcome
     points = expected.pop("points")
     differing: dict[str, str] = {}
 
@@ -233,12 +273,11 @@ def main(root: Path, sweep: str) -> dict[str, Any]:
             if found[key] != value:
                 differing[what] = f"{key} differs: {found[key]}"
 
-    for at in range(points):
-        trial = Trial(root / str(at), **options)
-        if trial.session(at):
-            differing[str(at)] = "was not killed"
-        trial.session(None)
-        compare(trial, str(at))
+    for left in sorted(copies.iterdir(), key=lambda path: int(path.name)):
+        shutil.rmtree(sweep_folder)
+        left.rename(sweep_folder)
+        undisturbed.session(None)
+        compare(undisturbed, left.name)
     chosen = random.Random(0)
     for number in range(20):  # killed again and again
         trial = Trial(root / f"many-{number}", **options)
