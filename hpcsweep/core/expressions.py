@@ -1,13 +1,16 @@
 """Constraint expressions over parameters, for example `batch_size * accum <= 512`.
 
 Parsed with `ast`, checked against a list of what is allowed, compiled once. Nothing of Python
-but numbers, texts, comparisons, boolean logic and a few maths functions can be reached.
+but numbers, texts, comparisons, boolean logic and a few maths functions can be reached. A name that is no
+identifier stands in backticks: `` `optimizer.lr` < 0.1 ``.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,7 +94,7 @@ _PLAIN_OPERATORS: Final = (ast.Add, ast.Sub, ast.Div, ast.FloorDiv)
 _HINTS: Final[Mapping[type[ast.AST], str]] = {
     ast.BitAnd: "'&' is not allowed, write 'and'",
     ast.BitOr: "'|' is not allowed, write 'or'",
-    ast.Attribute: "attributes are not allowed",
+    ast.Attribute: "attributes are not allowed; write a name with dots in backticks",
     ast.Subscript: "subscripts are not allowed",
     ast.Lambda: "functions cannot be defined",
     ast.NamedExpr: "':=' is not allowed",
@@ -103,9 +106,10 @@ _HINTS: Final[Mapping[type[ast.AST], str]] = {
 class _Checker(ast.NodeTransformer):
     """Refuses what is not allowed, collects names, and puts the guards in."""
 
-    def __init__(self) -> None:
+    def __init__(self, quoted: Mapping[str, str]) -> None:
         self.names: set[str] = set()
         self.depth = 0
+        self._quoted = quoted
 
     def visit(self, node: ast.AST) -> Any:
         self.depth += 1
@@ -132,6 +136,7 @@ class _Checker(ast.NodeTransformer):
         return node
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
+        node.id = self._quoted.get(node.id, node.id)
         self.names.add(node.id)
         return node
 
@@ -172,18 +177,40 @@ def _refusal(node: ast.AST, why: str) -> ValueError:
     return ValueError(why if column is None else f"column {column + 1}: {why}")
 
 
+#: A text, which stays as it is, or a name in backticks.
+_QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*"|`([^`]+)`""")
+
+
+def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
+    """The text with identifiers of the same length for names in backticks, and what they stand for."""
+    quoted: dict[str, str] = {}
+    unused = (name for name in map("_{}".format, itertools.count()) if name not in text)
+
+    def identifier(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        free = next(unused).ljust(len(match[0]), "_")
+        if len(free) > len(match[0]):  # columns in messages are those of the text
+            raise ValueError(f"too many names in backticks, the last one is {match[1]!r}")
+        quoted[free] = match[1]
+        return free
+
+    return _QUOTED.sub(identifier, text), quoted
+
+
 def _compile(text: str) -> tuple[CodeType, frozenset[str]]:
     if len(text) > MAX_LENGTH:
         raise ValueError(f"must be at most {MAX_LENGTH} characters, got {len(text)}")
+    plain, quoted = _without_backticks(text.strip().replace("\n", " "))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(text.strip().replace("\n", " "), mode="eval")
+            tree = ast.parse(plain, mode="eval")
     except SyntaxError as error:
         raise ValueError(f"column {error.offset or 1}: {error.msg}") from None
     except (RecursionError, MemoryError):
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
-    checker = _Checker()
+    checker = _Checker(quoted)
     tree = checker.visit(tree)
     if not checker.names:
         raise ValueError("names no parameter")

@@ -42,12 +42,14 @@ _ABSENT: Final = object()
 class Parameter(msgspec.Struct, frozen=True):
     """One named dimension, active where each parameter of `when` has one of the given values.
 
-    A parameter whose condition names an inactive one is inactive too.
+    A parameter whose condition names an inactive one is inactive too. `format` is how a command gets its
+    values, empty for the usual text.
     """
 
     name: str
     domain: Domain
     when: Mapping[str, tuple[Any, ...]] = {}
+    format: str = ""
 
 
 class Space(msgspec.Struct, frozen=True, dict=True):

@@ -15,16 +15,15 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Choice, Ordinal, Space
 from hpcsweep.core.text import format_value, suggest_name, truncate
-from hpcsweep.errors import SpecError, TrainerError
+from hpcsweep.errors import SpecError
 from hpcsweep.options import describe_type, is_union
 from hpcsweep.spec.models import Budget, Cluster, NamedOptions, Resources, Train
-from hpcsweep.worker.command import check_template
 
 #: Random configurations that constraints are tried on.
 PROBES: Final = 32
 
 
-def check_train(train: Train, names: list[str] | None, problems: Problems) -> None:
+def check_train(train: Train, problems: Problems) -> None:
     """Check that there is one of function and command, and that it is well-formed."""
     if (train.function is None) == (train.command is None):
         got = "neither" if train.function is None else "both"
@@ -37,11 +36,10 @@ def check_train(train: Train, names: list[str] | None, problems: Problems) -> No
             problems.add("train.function", f"{expected}, got {format_value(train.function)}")
         if train.shell:
             problems.add("train.shell", "must not be true for a function, only a command can have a shell")
-    if train.command is not None and names is not None:
-        try:
-            check_template(train.command, shell=train.shell, parameters=names)
-        except TrainerError as error:
-            problems.add("train.command", str(error).removeprefix("train.command: "))
+    if train.command is None:
+        for key in ("flags", "dashes"):
+            if getattr(train, key):
+                problems.add(f"train.{key}", "must be left out for a function, it is about a command")
 
 
 def check_early_stopping(

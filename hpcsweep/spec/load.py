@@ -24,6 +24,7 @@ from hpcsweep.schedulers import make_scheduler
 from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import checks
 from hpcsweep.spec.checks import Problems
+from hpcsweep.spec.command_checks import command_problems
 from hpcsweep.spec.metrics import check_metrics
 from hpcsweep.spec.models import (
     SCHEDULER,
@@ -185,8 +186,11 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
     retries = _section(Retries, data, "retries", problems)
 
     if train is not None:
-        checks.check_train(train, None if space is None else list(space.names), problems)
+        checks.check_train(train, problems)
         check_metrics(train, None if stored else objective, problems)
+        if train.command is not None and space is not None:
+            for path, problem in command_problems(train, space):
+                problems.add(path, problem)
     ends = True  # unless the searcher is valid, so that one mistake is reported once
     enqueue = _read_enqueue(data.get("enqueue"), space, problems)
     if space is not None and checks.check_constraints(space, problems) and searcher is not None:

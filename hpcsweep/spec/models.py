@@ -47,9 +47,15 @@ class Train(Section):
     function: Text | None = None
     """A callable that takes a `Trial`: `FILE.py:NAME`, relative to the spec, or `package.module:NAME`."""
     command: Text | None = None
-    """A command line with placeholders such as `{lr}` and `{resource}`, instead of `function`."""
+    """A command line with placeholders such as `{lr}`, `{resource}`, and `{args}` for all other parameters,
+    instead of `function`. See commands.md."""
     shell: bool = False
     """Run `command` in a shell; placeholder values are shell-quoted."""
+    flags: Text | None = None
+    """How `command` gets booleans: `present` (`--name`, or nothing), `no-` (`--name` or `--no-name`), or
+    the texts for true and false such as `1/0`. See commands.md."""
+    dashes: bool = False
+    """Write dashes for the underscores of names in `{args}`: `--batch-size` for `batch_size`."""
     metrics: Texts = ()
     """Regular expressions for printed lines, for programs that only print; each named group is a metric."""
     workdir: Text | None = None

@@ -14,8 +14,9 @@ from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDom
 from hpcsweep.core.text import format_value, json_problem, suggest_name
 from hpcsweep.options import Section, Whole
 from hpcsweep.spec.checks import Problems
+from hpcsweep.worker.command import parameter_variable
 
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[./][A-Za-z0-9_]+)*")
 
 
 def _read_bound(value: Any) -> Any:
@@ -53,6 +54,9 @@ class Conditional(Section):
 
     when: When = Field(default_factory=dict)
     """Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3, 4]}`."""
+    format: Literal["json", "comma", "repeat", "append"] | None = None
+    """How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers 64
+    --layers 64`). See commands.md."""
 
 
 class FloatParameter(Conditional):
@@ -126,14 +130,18 @@ def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
     if not space:
         problems.add("space", "must have at least one parameter, got none")
     parameters: list[Parameter] = []
-    upper: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for name, raw in space.items():
         path = f"space.{name}"
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-            problems.add(path, f"must consist of letters, digits and _, got {format_value(name)}")
+            expected = "must consist of letters, digits and _, with dots or slashes between"
+            problems.add(path, f"{expected}, got {format_value(name)}")
             continue
-        if upper.setdefault(name.upper(), name) != name:
-            problems.add(path, f"must differ from {upper[name.upper()]!r} in more than case")
+        variable = parameter_variable(name)
+        other = variables.setdefault(variable, name)
+        if other != name:
+            expected = f"must differ from {other!r} in more than case, dots and slashes"
+            problems.add(path, f"{expected}: both are the variable {variable}")
         parameter = _read_parameter(name, raw, path, problems)
         if parameter is not None:
             parameters.append(parameter)
@@ -193,7 +201,7 @@ def _read_long_form(name: str, raw: dict[Any, Any], path: str, problems: Problem
         for key, problem in error.problems:
             problems.add(f"{path}.{key}", problem)
         return None
-    return Parameter(name, domain, section.when)
+    return Parameter(name, domain, section.when, section.format or "")
 
 
 def _check_conditions(
@@ -264,6 +272,15 @@ def _read_constraints(raw: Any, names: list[str], problems: Problems) -> list[Ex
 
 def space_to_yaml(space: Space) -> dict[str, Any]:
     """The parameters in the long form of YAML, JSON-able."""
+    plain = {parameter.name: _parameter_to_yaml(parameter) for parameter in space.parameters}
+    for parameter in space.parameters:
+        if parameter.format:
+            plain[parameter.name]["format"] = parameter.format
+    return plain
+
+
+def domains_to_yaml(space: Space) -> dict[str, Any]:
+    """The same without what only says how a program gets the values."""
     return {parameter.name: _parameter_to_yaml(parameter) for parameter in space.parameters}
 
 

@@ -23,7 +23,7 @@ from hpcsweep.spec.models import (
     SearcherChoice,
     Train,
 )
-from hpcsweep.spec.parameters import space_to_yaml
+from hpcsweep.spec.parameters import domains_to_yaml, space_to_yaml
 from hpcsweep.spec.yaml_io import dump_yaml
 from hpcsweep.store.batch import Program
 
@@ -56,7 +56,8 @@ class SweepSpec:
 
     def identity(self) -> dict[str, Any]:
         """What must not change between launches, JSON-able; see `changes`."""
-        return self._searched() | ({"train.snapshot": True} if self.train.snapshot else {})
+        searched = self._searched() | {"space": domains_to_yaml(self.space)}
+        return searched | ({"train.snapshot": True} if self.train.snapshot else {})
 
     def _searched(self) -> dict[str, Any]:
         """The search: objective, space and algorithms."""
@@ -119,6 +120,9 @@ class SweepSpec:
             function=self.train.function,
             command=self.train.command,
             shell=self.train.shell,
+            flags=self.train.flags or "",
+            dashes=self.train.dashes,
+            formats={each.name: each.format for each in self.space.parameters if each.format},
             metrics=self.train.metrics,
             log_limit_mib=self.train.log_limit,
             keep_checkpoints=self.train.keep_checkpoints,

@@ -22,6 +22,8 @@ from hpcsweep.store.files import read_bytes
 
 #: Sections that may be just a name.
 NAMED_SECTIONS: Final = ("searcher", "scheduler")
+#: Keys of a parameter.
+PARAMETER_KEYS: Final = ("type", "low", "high", "log", "step", "values", "value", "when", "format")
 #: Texts that need no quotes unless they read as another type.
 _UNQUOTED: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+@%=-]*(?:[: ][A-Za-z0-9_./+@%=-]+)*")
 #: Bytes of a sweep file at most; larger ones take minutes and gigabytes to parse.
@@ -246,6 +248,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
 def _set_value(data: dict[str, Any], keys: Sequence[str], value: Any) -> str:
     """Set the value; returns the key path of the outermost mapping created for it, else its own."""
     made = ""
+    keys = _join_known(data, keys)
     for depth, key in enumerate(keys[:-1], start=1):
         inner = data.get(key)
         if inner is None:
@@ -260,3 +263,22 @@ def _set_value(data: dict[str, Any], keys: Sequence[str], value: Any) -> str:
         data = inner
     data[keys[-1]] = value
     return made or ".".join(keys)
+
+
+def _join_known(data: Any, keys: Sequence[str]) -> list[str]:
+    """The keys, those joined by dots that are one key of the data, as in `space.optimizer.lr.low`.
+
+    The longest known name counts; what follows `space` is a new parameter unless it ends in a key of one.
+    """
+    found: list[str] = []
+    rest = list(keys)
+    while rest:
+        sizes = range(len(rest), 0, -1) if isinstance(data, dict) else ()
+        size = next((size for size in sizes if ".".join(rest[:size]) in data), 0)
+        if not size:
+            new = found == ["space"] and rest[-1] not in PARAMETER_KEYS and "when" not in rest
+            return [*found, ".".join(rest)] if new else [*found, *rest]
+        key = ".".join(rest[:size])
+        found.append(key)
+        data, rest = data[key], rest[size:]
+    return found

@@ -59,6 +59,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         function: `FILE.py:NAME` (absolute path) or `package.module:NAME`, or None.
         command: The command with placeholders, or None. Exactly one of the two is given.
         shell: The command is a shell line, its values quoted.
+        flags, dashes, formats: How values become arguments; see `worker.template.Style`.
         metrics: Patterns over printed lines; their named groups are metrics.
         workdir: Absolute; where training code runs.
         metric: The objective; `mode` is min or max; `at` is last or best.
@@ -85,6 +86,9 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     snapshot: CodeSnapshot | None = msgspec.field(default=None, name="copied")
     log_limit_mib: int | None = None
     warm: bool = True
+    flags: str = ""
+    dashes: bool = False
+    formats: dict[str, str] = {}
 
 
 class Reuse(msgspec.Struct, frozen=True, omit_defaults=True):

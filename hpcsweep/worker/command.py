@@ -1,18 +1,12 @@
-"""What a run's process is given: its arguments, its environment and its GPUs.
-
-A command template is split into arguments first and the values are put in afterwards, so a value with
-spaces, quotes, `$` or newlines arrives unchanged. With `shell: true` the template is a shell line and each
-value is quoted: placeholders then stand outside quotation marks.
-"""
+"""What a run's process is given: its arguments (see `worker.template`), its environment and its GPUs."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,25 +14,11 @@ import msgspec
 
 from hpcsweep import bootstrap
 from hpcsweep.core.text import shell_quote
-from hpcsweep.errors import TrainerError
 from hpcsweep.store.batch import CodeSnapshot, Header, Program
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.run_files import RunFile
+from hpcsweep.worker.template import PLACEHOLDERS, Style, as_text, parse_template
 
-#: Placeholders besides the parameters; a parameter of the same name comes first.
-#: `python` is the interpreter that runs hpcsweep.
-PLACEHOLDERS: Final = (
-    "trial",
-    "rung",
-    "resource",
-    "start",
-    "resume_from",
-    "checkpoint_dir",
-    "seed",
-    "python",
-)
-
-_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
 #: Messages of shells and env about a script with carriage returns.
 _CR_MESSAGE: Final = re.compile(r"\^M\b|\\r\b|\$'[^']*\\r'")
@@ -68,25 +48,6 @@ _RUN: Final = frozenset(
 )
 
 
-def arguments(template: str, values: Mapping[str, Any], *, known: Collection[str] = ()) -> list[str]:
-    """The arguments of a command such as `python train.py --lr {lr}`; `{{` and `}}` are plain braces.
-
-    Values are never split and never seen by a shell. Placeholders in `known` are empty without a value.
-    """
-    try:
-        tokens = shlex.split(template)
-    except ValueError as error:
-        raise TrainerError(f"train.command: cannot be split into arguments: {error}") from error
-    if not tokens:
-        raise TrainerError("train.command: is empty")
-    return [_fill(token, values, known, as_text) for token in tokens]
-
-
-def shell_line(template: str, values: Mapping[str, Any], *, known: Collection[str] = ()) -> str:
-    """The line for a shell, each value quoted."""
-    return _fill(template, values, known, lambda value: shlex.quote(as_text(value)))
-
-
 def program_arguments(program: Program, file: RunFile, *, ending: Path, python: str) -> list[str]:
     """The arguments of a run's process: the command, or the entrypoint of the function.
 
@@ -97,62 +58,19 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
     """
     if program.command is None:
         return function_arguments(program, str(ending), python=python)
+    template = parse_template(program.command, shell=program.shell, parameters=program.parameters)
     values = {name: getattr(file, name) for name in PLACEHOLDERS if name != "python"}
     values |= {"python": python, **dict.fromkeys(program.parameters), **file.config}
+    style = Style(program.flags, program.dashes, program.formats)
     if program.shell:
-        return [shutil.which("bash") or "/bin/sh", "-c", shell_line(program.command, values)]
-    return arguments(program.command, values)
+        return [shutil.which("bash") or "/bin/sh", "-c", template.line(values, file.config, style)]
+    return template.arguments(values, file.config, style)
 
 
 def function_arguments(program: Program, ending: str, *, python: str) -> list[str]:
     """The arguments of the process of a function; see `worker.entrypoint`."""
     child = [python, "-P", "-m", "hpcsweep.worker.entrypoint", program.function or "", ending]
     return child + ([program.snapshot.root, program.snapshot.code] if program.snapshot else [])
-
-
-def check_template(template: str, *, shell: bool, parameters: Collection[str]) -> None:
-    """Check a template before anything runs.
-
-    Raises:
-        TrainerError: It cannot be split, or has an unknown placeholder.
-    """
-    build = shell_line if shell else arguments
-    build(template, {}, known=[*parameters, *PLACEHOLDERS])
-
-
-def as_text(value: Any) -> str:
-    """A value as text for arguments and the environment: numbers read back exactly, None is empty."""
-    match value:
-        case None:
-            return ""
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case _:
-            return msgspec.json.encode(value).decode()
-
-
-def _fill(text: str, values: Mapping[str, Any], known: Collection[str], render: Callable[[Any], str]) -> str:
-    def replace(match: re.Match[str]) -> str:
-        part, name = match[0], match[1]
-        if part in ("{{", "}}"):
-            return part[0]
-        if name is None:
-            raise TrainerError(
-                f"train.command: a single {part!r} in {text!r}; write {part * 2!r} for a plain one"
-            )
-        if name in values:
-            return render(values[name])
-        if name in known:
-            return render(None)
-        near = difflib.get_close_matches(name, [*values, *known], n=1)
-        hint = f"did you mean {{{near[0]}}}?" if near else "write {{ and }} for plain braces"
-        raise TrainerError(f"train.command: unknown placeholder {{{name}}}; {hint}")
-
-    return _PART.sub(replace, text)
 
 
 def unrunnable_reason(argv: Sequence[str], *, workdir: str, environ: Mapping[str, str]) -> str:

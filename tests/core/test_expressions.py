@@ -61,8 +61,11 @@ def test_expression_means_what_python_means(text: str, holds: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("lr < 1 and lr.real > 0", "column 12: attributes are not allowed"),
-        ("().__class__ == lr", "column 1: attributes are not allowed"),
+        (
+            "lr < 1 and lr.real > 0",
+            "column 12: attributes are not allowed; write a name with dots in backticks",
+        ),
+        ("().__class__ == lr", "column 1: attributes are not allowed; write a name with dots in backticks"),
         ("layers[0] > 1", "column 1: subscripts are not allowed"),
         (
             "1 < __import__('os')",
@@ -187,3 +190,29 @@ def test_any_text_is_an_expression_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert isinstance(held, bool)
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "holds"),
+    [
+        ("`optimizer.lr` < 0.1", {"optimizer.lr": 0.05}, True),
+        ("`optimizer.lr` < 0.1", {"optimizer.lr": 0.5}, False),
+        (
+            "`model/depth` * `model/width` <= _0 and _0 < 9",
+            {"model/depth": 2, "model/width": 3, "_0": 7},
+            True,
+        ),
+        ("name == '`a.b`' and `a.b` == 1", {"name": "`a.b`", "a.b": 1}, True),
+    ],
+)
+def test_names_that_are_no_identifiers_stand_in_backticks(
+    text: str, config: dict[str, Any], holds: bool
+) -> None:
+    expression = Expression(text)
+    assert expression.names == config.keys()
+    assert expression.evaluate(config) is holds
+
+
+def test_a_column_counts_backticks() -> None:
+    with pytest.raises(ValueError, match=r"column 16: subscripts are not allowed"):
+        Expression("`a.b` < 1 and (x[0])")

@@ -144,6 +144,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
         "train": {
             "function": str(tmp_path / "sweeps" / "digits.py") + ":train",
             "shell": False,
+            "dashes": False,
             "metrics": [],
             "workdir": str(tmp_path / "sweeps"),
             "keep_checkpoints": 1,
@@ -419,8 +420,19 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["space.new: must not be empty; for a null write {type: constant, value: null}"],
         ),
         (["space.new=[1, 1]"], ["space.new: must be distinct, got 1 twice"]),
-        (["space.2x=1"], ["space.2x: must consist of letters, digits and _, got '2x'"]),
-        (["space.LR=1"], ["space.LR: must differ from 'lr' in more than case"]),
+        (
+            ["space.2x=1"],
+            ["space.2x: must consist of letters, digits and _, with dots or slashes between, got '2x'"],
+        ),
+        (
+            ["space.LR=1"],
+            [
+                (
+                    "space.LR: must differ from 'lr' in more than case, dots and slashes: "
+                    "both are the variable HPCSWEEP_PARAM_LR"
+                )
+            ],
+        ),
         (
             ["space.momentum.when={optimiser: sgd}"],
             ["space.momentum.when.optimiser: unknown parameter; did you mean 'optimizer'?"],
@@ -446,7 +458,10 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
             ["constraints=['lrr < 1', 'lr.real < 1', 3]"],
             [
                 "constraints[0]: unknown parameter 'lrr'; did you mean 'lr'?, got 'lrr < 1'",
-                "constraints[1]: column 1: attributes are not allowed, got 'lr.real < 1'",
+                (
+                    "constraints[1]: column 1: attributes are not allowed; write a name with dots in "
+                    "backticks, got 'lr.real < 1'"
+                ),
                 "constraints[2]: must be an expression, got 3",
             ],
         ),

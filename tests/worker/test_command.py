@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpcsweep.core.events import Interruption, Outcome
-from hpcsweep.errors import TrainerError
-from hpcsweep.worker.command import arguments, as_text, check_template, parameter_variable, shell_line
+from hpcsweep.worker.command import parameter_variable
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Bench
@@ -34,62 +33,6 @@ SHOW = """
     json.dump([sys.argv[1:], dict(os.environ)], open("seen.json", "w"))
     print("val_error=0.5")
 """
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        ("train --lr {lr}", ["train", "--lr", "1e-05"]),
-        ("train 'a b' \"{name}\" x{lr}y", ["train", "a b", "two words", "x1e-05y"]),
-        ("train {{lr}} {{{lr}}}", ["train", "{lr}", "{1e-05}"]),
-        ("train --flag={flag} {layers} [{absent}]", ["train", "--flag=true", "[1,2]", "[]"]),
-        ("train {absent}", ["train", ""]),
-    ],
-)
-def test_values_are_put_into_arguments_after_they_were_split(template: str, expected: list[str]) -> None:
-    values = {"lr": 1e-5, "name": "two words", "flag": True, "layers": [1, 2]}
-    assert arguments(template, values, known=["absent"]) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, ""),
-        (True, "true"),
-        (0, "0"),
-        (0.1, "0.1"),
-        (1e-7, "1e-07"),
-        ("x y", "x y"),
-        ({"a": 1}, '{"a":1}'),
-    ],
-)
-def test_values_are_rendered_as_text(value: Any, text: str) -> None:
-    assert as_text(value) == text
-
-
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("train {lrr}", r"unknown placeholder {lrr}; did you mean {lr}\?"),
-        ("train {zzz}", r"unknown placeholder {zzz}; write {{ and }} for plain braces"),
-        ("train {", r"a single '{' in '{'; write '{{' for a plain one"),
-        ("train 'x", "cannot be split into arguments: No closing quotation"),
-        (" ", "is empty"),
-    ],
-)
-def test_a_wrong_template_says_what_is_wrong_with_it(template: str, message: str) -> None:
-    with pytest.raises(TrainerError, match=message):
-        check_template(template, shell=False, parameters=["lr"])
-
-
-def test_every_placeholder_is_known() -> None:
-    template = "{python} {lr} {trial} {rung} {resource} {start} {resume_from} {checkpoint_dir} {seed}"
-    check_template(template, shell=False, parameters=["lr"])
-    check_template(template + " | tee 'x", shell=True, parameters=["lr"])
-
-
-def test_values_in_a_shell_line_are_quoted() -> None:
-    assert shell_line("train {a} > {b}", {"a": "it's; $x", "b": "plain"}) == "train 'it'\"'\"'s; $x' > plain"
 
 
 @pytest.mark.parametrize("shell", [False, True])
