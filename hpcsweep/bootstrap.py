@@ -21,6 +21,8 @@ PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
 _NAME: Final = os.path.basename(PACKAGE)
 _INIT: Final = os.path.join(PACKAGE, "__init__.py")
 _IF_MISSING: Final = "--if-missing"
+#: Whether training code is being imported, for a job or to check it: what it launched, each job would.
+importing = False
 
 
 class _Finder:

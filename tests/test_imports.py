@@ -96,8 +96,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tick",
         "views",
     },
+    "api": {"bootstrap", "cli", "core", "errors", "session", "spec", "trial", "views"},
     "__main__": {"bootstrap", "cli"},
-    "__init__": {"trial", "views"},
+    "__init__": {"api", "trial", "views"},
 }
 
 #: What a module may import beyond its room, and why.
@@ -305,6 +306,10 @@ def test_public_names_of_the_training_side_load_nothing_heavy() -> None:
 
 def test_the_package_alone_loads_nothing_heavy() -> None:
     assert loaded_by("hpcsweep") & HEAVY == set()
+
+
+def test_a_job_that_imports_a_file_with_a_sweep_in_it_loads_nothing_heavy() -> None:
+    assert loaded_by("hpcsweep.api.sweep", "hpcsweep.api.objects") & HEAVY == set()
 
 
 def test_the_command_line_s_own_import_loads_no_arrays_no_tables_and_no_models() -> None:

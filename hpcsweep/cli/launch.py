@@ -342,6 +342,10 @@ class Interrupted(BaseException):
         super().__init__(signum)
         self.code = INTERRUPTED if signum == signal.SIGINT else 128 + signum
 
+    def plain(self) -> BaseException:
+        """What Python itself would have raised."""
+        return KeyboardInterrupt() if self.code == INTERRUPTED else SystemExit(self.code)
+
 
 class _Signals:
     """INT, TERM and HUP end the driver between two ticks, so that no submission is left in doubt.

@@ -76,7 +76,7 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
         _tasks(spec, target, found, held_gpus=held.gpus)
     with prefix_errors(source):
         _reservation(spec, target, held_gpus=held.gpus)
-    _script(spec, target, runs=largest)
+    _script(session, runs=largest)
     return found
 
 
@@ -217,13 +217,14 @@ def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
     )
 
 
-def _script(spec: SweepSpec, target: Target, *, runs: int) -> None:
+def _script(session: Session, *, runs: int) -> None:
     """The script of a batch as it would be sent, on a cluster that has scripts."""
+    spec, target = session.spec, session.target
     tasks = -(-runs // target.shape.lanes)
     if target.reuse:
         tasks = min(tasks, target.max_tasks or tasks)
     name = f"{spec.name}-SWEEP-1-1"
-    folder = Path("results").resolve() / spec.name / "batches" / name
+    folder = session.layout.batch(name).root
     capped = spec.budget.gpu_hours is not None and target.shape.gpus > 0
     throttle = min(tasks, target.max_tasks or tasks)
     batch = Batch(name, folder, tasks, throttle, target.submitted_shape, requeue=not capped)

@@ -95,7 +95,11 @@ def load_trainer(function: str) -> Callable[[Any], object]:
     source, colon, name = function.rpartition(":")
     if not (colon and source and name):
         raise TrainerError(f"{function}: write FILE.py:NAME or package.module:NAME")
-    module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
+    bootstrap.importing = True
+    try:
+        module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
+    finally:
+        bootstrap.importing = False
     trainer: Any = module
     for part in name.split("."):
         if not hasattr(trainer, part):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
 import hpcsweep
+from hpcsweep.api import objects
 from hpcsweep.cli import app
 from tests.test_imports import EXCEPTIONS
 
+from .objects import modules
 from .spec_keys import spec_keys
 
 PACKAGE = Path(hpcsweep.__file__).parent
@@ -29,8 +32,14 @@ stopping rule has the key. `hpcsweep plan --schema` prints the same as a JSON sc
 #: Of Google's docstring style.
 SECTIONS = {"Args", "Attributes", "Raises", "Returns", "Yields"}
 
+#: Files of `hpcsweep/api/objects`.
+OBJECTS = ("__init__", "parameters", "sections", "searchers", "schedulers", "clusters")
+
 #: The public API: the file and the name of each function or class in it.
 API = (
+    ("api/sweep.py", "Sweep"),
+    ("api/sweep.py", "Plan"),
+    *((f"api/objects/{name}.py", cls) for name in OBJECTS[1:] for cls in getattr(objects, name).__all__),
     ("trial.py", "current_trial"),
     ("trial.py", "Trial"),
     ("views/results.py", "load"),
@@ -70,12 +79,12 @@ def _row(name: str, parameter: ArgumentInfo | OptionInfo, hint: Any) -> str:
 
 def api_page() -> str:
     """Every public class and function with its docstring."""
-    parts = ["# Python API", NOTE, "`from hpcsweep import Trial, current_trial, load`"]
+    parts = ["# Python API", NOTE, "`import hpcsweep as hs`, then `hs.Sweep`, `hs.Float` and so on."]
     for file, name in API:
         module = ".".join(["hpcsweep", *Path(file).with_suffix("").parts])
         tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
         (node,) = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
-        where = "hpcsweep" if name in hpcsweep.__all__ else module
+        where = "hpcsweep" if name in (*hpcsweep.__all__, *objects.__all__) else module
         parts += [f"## {where}.{name}", *_documented(node)]
     return "\n\n".join(parts) + "\n"
 
@@ -177,11 +186,16 @@ def _reaches(below: Mapping[str, set[str]], room: str, other: str) -> bool:
     )
 
 
-PAGES = {
+def _object_module(name: str) -> str:
+    return modules()[f"{name}.py"]
+
+
+PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "reference_spec.md": spec_page,
     DOCS / "reference_cli.md": cli_page,
     DOCS / "reference_api.md": api_page,
     ARCHITECTURE: architecture_page,
+    **{PACKAGE / f"api/objects/{name}.py": functools.partial(_object_module, name) for name in OBJECTS},
 }
 
 

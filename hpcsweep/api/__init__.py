@@ -1,0 +1,1 @@
+"""A sweep from Python: `hpcsweep.Sweep` and the objects that its spec is made of."""

@@ -1,0 +1,115 @@
+"""Parameters of a space.
+
+Made by `python -m tests.docs.reference`: change the code that it is made from, not this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+from hpcsweep.api.parts import Listed, Parameter, listed
+
+__all__ = ["Choice", "Constant", "Float", "Int", "Ordinal"]
+
+
+@dataclass(frozen=True, repr=False)
+class Float(Parameter):
+    """A number between low and high.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest value.
+        log: Sample uniformly on a logarithmic scale.
+        step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
+        when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
+            4]}`.
+    """
+
+    type: ClassVar[str] = "float"
+
+    low: float
+    high: float
+    _: KW_ONLY
+    log: bool = False
+    step: float | None = None
+    when: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Int(Parameter):
+    """An integer between low and high.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest value.
+        log: Sample uniformly on a logarithmic scale.
+        step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
+        when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
+            4]}`.
+    """
+
+    type: ClassVar[str] = "int"
+
+    low: int
+    high: int
+    _: KW_ONLY
+    log: bool = False
+    step: int | None = None
+    when: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Ordinal(Listed):
+    """One of these values, whose order matters: `Ordinal(1, 2)`, or `Ordinal([1, 2])`.
+
+    Args:
+        values: The list of values.
+        when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
+            4]}`.
+    """
+
+    type: ClassVar[str] = "ordinal"
+
+    values: tuple[Any, ...]
+    when: Mapping[str, Any] | None = None
+
+    def __init__(self, *values: object, when: Mapping[str, Any] | None = None) -> None:
+        self._set(values=listed(values), when=when)
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Choice(Listed):
+    """One of these values, in no order: `Choice(1, 2)`, or `Choice([1, 2])`.
+
+    Args:
+        values: The list of values.
+        when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
+            4]}`.
+    """
+
+    type: ClassVar[str] = "choice"
+
+    values: tuple[Any, ...]
+    when: Mapping[str, Any] | None = None
+
+    def __init__(self, *values: object, when: Mapping[str, Any] | None = None) -> None:
+        self._set(values=listed(values), when=when)
+
+
+@dataclass(frozen=True, repr=False)
+class Constant(Parameter):
+    """Always the same value.
+
+    Attributes:
+        value: The value.
+        when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
+            4]}`.
+    """
+
+    type: ClassVar[str] = "constant"
+
+    value: Any
+    _: KW_ONLY
+    when: Mapping[str, Any] | None = None

@@ -1,0 +1,122 @@
+"""Sections of a spec.
+
+Made by `python -m tests.docs.reference`: change the code that it is made from, not this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from hpcsweep.api.parts import Section
+
+__all__ = ["Budget", "Objective", "Resources", "Retries", "Train"]
+
+
+@dataclass(frozen=True, repr=False)
+class Train(Section):
+    """The training code: `function` or `command`.
+
+    Attributes:
+        function: A callable that takes a `Trial`: `FILE.py:NAME`, relative to the spec, or
+            `package.module:NAME`.
+        command: A command line with placeholders such as `{lr}` and `{resource}`, instead of `function`.
+        shell: Run `command` in a shell; placeholder values are shell-quoted.
+        metrics: Regular expressions for printed lines, for programs that only print; each named group is a
+            metric.
+        workdir: Working directory of the training code, relative to the spec file. Default: the folder of
+            that file.
+        keep_checkpoints: Number of newest checkpoints to keep per trial.
+        keep: Trials whose checkpoints are kept: `survivors` are those that may be promoted, and the best one.
+        log_limit: Size limit of an attempt's log; beginning and end of a longer one are kept. null keeps
+            everything.
+        check: Import `function`, or look up the program of `command`, before the sweep is started.
+        warm: Whether a task with `cluster.reuse` may import `function` once and fork each run from that
+            process. `auto`: where that is safe.
+        snapshot: Copy the code into the results folder when the sweep starts, and run this copy for the whole
+            sweep.
+    """
+
+    _: KW_ONLY
+    function: Callable[..., object] | str | None = None
+    command: str | Sequence[str] | None = None
+    shell: bool = False
+    metrics: str | Sequence[str] | None = None
+    workdir: str | None = None
+    keep_checkpoints: int = 1
+    keep: Literal["survivors", "all"] = "survivors"
+    log_limit: str | None = "100M"
+    check: bool = True
+    warm: Literal["auto", False] = "auto"
+    snapshot: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class Objective(Section):
+    """The metric to optimise.
+
+    Attributes:
+        metric: The name of the metric that the training code reports.
+        mode: Minimise or maximise it.
+        at: The value of a run: the metric at its last step, or the best of the trial's steps so far.
+    """
+
+    metric: str
+    _: KW_ONLY
+    mode: Literal["min", "max"] = "min"
+    at: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True, repr=False)
+class Resources(Section):
+    """Resources of one run.
+
+    Attributes:
+        gpus: Number of GPUs.
+        cpus: Number of CPU cores.
+        mem: Memory with its unit, such as `16G`. Default: the cluster's.
+        time: Time limit, such as `30m` or `01:30:00`. Default: the cluster's.
+    """
+
+    _: KW_ONLY
+    gpus: int = 0
+    cpus: int = 1
+    mem: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Budget(Section):
+    """Limits of the whole sweep.
+
+    Attributes:
+        trials: Maximum number of trials.
+        gpu_hours: Maximum GPU-hours, never exceeded: each started task counts with its full time limit.
+        time: Time after which no further run is started, such as `12h`.
+    """
+
+    _: KW_ONLY
+    trials: int | None = None
+    gpu_hours: float | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Retries(Section):
+    """How often a failed or interrupted run is repeated.
+
+    Attributes:
+        training: Retries after an error in the training code, a missing or NaN value, or out of memory.
+        infrastructure: Retries after preemption, time limit, node failure or lost task, in a row without a
+            new checkpoint.
+        timeouts: Retries after a time limit. Default: unlimited as long as checkpoints advance.
+        fail_fast: Pause the sweep after this many trials failed within seconds with the same error, before
+            any run did better. 0 or false turns this off.
+    """
+
+    _: KW_ONLY
+    training: int = 0
+    infrastructure: int = 5
+    timeouts: int | None = None
+    fail_fast: int | Literal[False] = 5
