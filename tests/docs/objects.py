@@ -266,8 +266,11 @@ def _own_init(made: Class) -> Iterator[str]:
     if len(one) <= WIDTH + 4:
         yield one
     else:
+        inner = f"        self, {', '.join(signature)}"
         yield "    def __init__("
-        yield f"        self, {', '.join(signature)}"
+        yield from (
+            [inner] if len(inner) <= WIDTH + 4 else [f"        {each}," for each in ("self", *signature)]
+        )
         yield "    ) -> None:"
     given = ["values=listed(values)"] if listed else []
     given += [f"{field.name}={field.name}" for field in others]

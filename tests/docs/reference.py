@@ -190,12 +190,13 @@ def _object_module(name: str) -> str:
     return modules()[f"{name}.py"]
 
 
+#: The page of the API is made of the modules before it.
 PAGES: dict[Path, Callable[[], str]] = {
+    **{PACKAGE / f"api/objects/{name}.py": functools.partial(_object_module, name) for name in OBJECTS},
     DOCS / "reference_spec.md": spec_page,
     DOCS / "reference_cli.md": cli_page,
     DOCS / "reference_api.md": api_page,
     ARCHITECTURE: architecture_page,
-    **{PACKAGE / f"api/objects/{name}.py": functools.partial(_object_module, name) for name in OBJECTS},
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hpcsweep.api.parts import Listed, Parameter, listed
 
@@ -21,6 +21,8 @@ class Float(Parameter):
     Attributes:
         low: The smallest value.
         high: The largest value.
+        format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
+            64 --layers 64`). See commands.md.
         log: Sample uniformly on a logarithmic scale.
         step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
@@ -32,6 +34,7 @@ class Float(Parameter):
     low: float
     high: float
     _: KW_ONLY
+    format: Literal["json", "comma", "repeat", "append"] | None = None
     log: bool = False
     step: float | None = None
     when: Mapping[str, Any] | None = None
@@ -44,6 +47,8 @@ class Int(Parameter):
     Attributes:
         low: The smallest value.
         high: The largest value.
+        format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
+            64 --layers 64`). See commands.md.
         log: Sample uniformly on a logarithmic scale.
         step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
@@ -55,6 +60,7 @@ class Int(Parameter):
     low: int
     high: int
     _: KW_ONLY
+    format: Literal["json", "comma", "repeat", "append"] | None = None
     log: bool = False
     step: int | None = None
     when: Mapping[str, Any] | None = None
@@ -66,6 +72,8 @@ class Ordinal(Listed):
 
     Args:
         values: The list of values.
+        format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
+            64 --layers 64`). See commands.md.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -73,10 +81,16 @@ class Ordinal(Listed):
     type: ClassVar[str] = "ordinal"
 
     values: tuple[Any, ...]
+    format: Literal["json", "comma", "repeat", "append"] | None = None
     when: Mapping[str, Any] | None = None
 
-    def __init__(self, *values: object, when: Mapping[str, Any] | None = None) -> None:
-        self._set(values=listed(values), when=when)
+    def __init__(
+        self,
+        *values: object,
+        format: Literal["json", "comma", "repeat", "append"] | None = None,
+        when: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._set(values=listed(values), format=format, when=when)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -85,6 +99,8 @@ class Choice(Listed):
 
     Args:
         values: The list of values.
+        format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
+            64 --layers 64`). See commands.md.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -92,10 +108,16 @@ class Choice(Listed):
     type: ClassVar[str] = "choice"
 
     values: tuple[Any, ...]
+    format: Literal["json", "comma", "repeat", "append"] | None = None
     when: Mapping[str, Any] | None = None
 
-    def __init__(self, *values: object, when: Mapping[str, Any] | None = None) -> None:
-        self._set(values=listed(values), when=when)
+    def __init__(
+        self,
+        *values: object,
+        format: Literal["json", "comma", "repeat", "append"] | None = None,
+        when: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._set(values=listed(values), format=format, when=when)
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,6 +126,8 @@ class Constant(Parameter):
 
     Attributes:
         value: The value.
+        format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
+            64 --layers 64`). See commands.md.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -112,4 +136,5 @@ class Constant(Parameter):
 
     value: Any
     _: KW_ONLY
+    format: Literal["json", "comma", "repeat", "append"] | None = None
     when: Mapping[str, Any] | None = None

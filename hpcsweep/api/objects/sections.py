@@ -21,8 +21,12 @@ class Train(Section):
     Attributes:
         function: A callable that takes a `Trial`: `FILE.py:NAME`, relative to the spec, or
             `package.module:NAME`.
-        command: A command line with placeholders such as `{lr}` and `{resource}`, instead of `function`.
+        command: A command line with placeholders such as `{lr}`, `{resource}`, and `{args}` for all other
+            parameters, instead of `function`. See commands.md.
         shell: Run `command` in a shell; placeholder values are shell-quoted.
+        flags: How `command` gets booleans: `present` (`--name`, or nothing), `no-` (`--name` or `--no-name`),
+            or the texts for true and false such as `1/0`. See commands.md.
+        dashes: Write dashes for the underscores of names in `{args}`: `--batch-size` for `batch_size`.
         metrics: Regular expressions for printed lines, for programs that only print; each named group is a
             metric.
         workdir: Working directory of the training code, relative to the spec file. Default: the folder of
@@ -42,6 +46,8 @@ class Train(Section):
     function: Callable[..., object] | str | None = None
     command: str | Sequence[str] | None = None
     shell: bool = False
+    flags: str | None = None
+    dashes: bool = False
     metrics: str | Sequence[str] | None = None
     workdir: str | None = None
     keep_checkpoints: int = 1
