@@ -77,6 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "views",
     },
+    "init": {"errors", "spec"},
     "doctor": {"bootstrap", "cluster", "core", "errors", "session", "spec", "store"},
     "cli": {
         "clock",
@@ -86,6 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "exports",
         "html",
+        "init",
         "options",
         "rerun",
         "schedulers",

@@ -54,6 +54,25 @@ def main(
 
 
 @app.command()
+def init(
+    script: Annotated[
+        Path | None,
+        typer.Argument(metavar="SCRIPT", help="A training script; without it, the one of this folder."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Default: sweep.yaml beside the script; - prints it."
+        ),
+    ] = None,
+) -> None:
+    """Write a sweep file for a training script that exists. Reads the script, never runs it."""
+    from hpcsweep.cli.init import init as run
+
+    run(script, output=output)
+
+
+@app.command()
 def launch(
     spec: Spec,
     results: Annotated[
