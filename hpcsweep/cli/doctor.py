@@ -17,6 +17,7 @@ from hpcsweep.doctor.checks import Doctor
 from hpcsweep.doctor.probe_job import handle_signals
 from hpcsweep.errors import Finding, Level
 from hpcsweep.session.preparation import validate
+from hpcsweep.session.program import check_program
 from hpcsweep.spec import load_spec
 
 QUESTION: Final = "Submit one small test job (1 CPU, 5 minutes at most) to check a compute node?"
@@ -36,7 +37,7 @@ def doctor(
         spec = None if spec_path is None else load_spec(spec_path, overrides)
         if spec_path is not None and spec is not None:
             with prefix_errors(spec_path):
-                validate(spec)
+                validate(spec, found=check_program(spec).problems)
         checks = Doctor(spec, spec_path, results=results, overrides=overrides)
         found: list[Finding] = []
         try:

@@ -22,6 +22,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.preparation import describe_warm_start
+from hpcsweep.session.program import example_command
 from hpcsweep.session.session import Session
 from hpcsweep.session.target import Target, check_inherited
 from hpcsweep.spec import SweepSpec, json_schema, load_spec
@@ -70,6 +71,10 @@ def print_plan(session: Session, source: Path | str) -> SchedulerPlan:
     typer.echo(f"searcher: {name}" + (f", chosen by auto: {reason}" if reason else ""))
     for line in describe_warm_start(session.warm_start):
         typer.echo(line)
+    for line in session.warnings:
+        typer.echo(f"note: {line}")
+    if spec.train.command is not None:
+        typer.echo(f"command of a run, for example: {example_command(spec, session.layout.root)}")
     found = make_scheduler(spec).plan(spec.budget.trials)
     largest = _brackets(spec, target, found, held_gpus=held.gpus)
     if target.reuse:

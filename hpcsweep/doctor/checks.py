@@ -32,6 +32,7 @@ from hpcsweep.errors import (
     warning,
 )
 from hpcsweep.session.preparation import check_training_code
+from hpcsweep.session.program import check_program
 from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.spec import SweepSpec
 from hpcsweep.store.files import fsync_dir, rename, write_all
@@ -95,6 +96,8 @@ class Doctor:
         target, findings = resolve_findings(self._spec, name=name)
         yield from findings
         yield training_code_finding(self._spec)
+        for line in check_program(self._spec).warnings:
+            yield warning("command", line, FIX)
         if target is not None and not any(finding.level is Level.FAILURE for finding in findings):
             self._cluster = target.cluster
 

@@ -40,13 +40,15 @@ from hpcsweep.store.snapshot import copy_code, list_code, use_snapshot
 from hpcsweep.worker.training_function import check_trainer
 
 
-def validate(spec: SweepSpec, *, state: SweepState | None = None) -> list[AnyEvent]:
+def validate(
+    spec: SweepSpec, *, state: SweepState | None = None, found: Sequence[str] = ()
+) -> list[AnyEvent]:
     """Check that the sweep could run by this spec; returns the initial events that it adds.
 
     Raises:
-        SpecError: It could not; all problems at once.
+        SpecError: It could not; all problems at once, those in `found` first.
     """
-    problems: list[str] = []
+    problems = list(found)
     events: list[AnyEvent] = []
     for check in (_check_workdir, _check_scheduler, _check_code):
         try:

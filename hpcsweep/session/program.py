@@ -1,0 +1,347 @@
+"""What can be known of a command's program before it runs: whether it is there, and what it never gets.
+
+Nothing is run. The script of the command, and what it imports or starts from the same folder, are read for
+the word `hpcsweep`: a program that uses `current_trial()` or the variables needs no placeholder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from numpy.random import default_rng
+
+from hpcsweep.core.text import format_value, shell_quote
+from hpcsweep.session.algorithms import make_scheduler
+from hpcsweep.spec import SweepSpec
+from hpcsweep.spec.command_checks import absent_problems, unnamed_parameters
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.run_files import RunFile
+from hpcsweep.worker.command import command_line, program_arguments
+from hpcsweep.worker.template import Placeholder, parse_template
+
+#: What ends one command of a shell line and begins another.
+_OPERATORS: Final = frozenset({"&&", "||", ";", "|", "&", ";;", "(", ")", "{{", "}}"})
+#: Programs whose first argument that is no option is a script.
+_INTERPRETERS: Final = re.compile(
+    r"(?:python|pypy)[0-9.]*|(?:ba|da|k|z)?sh|Rscript|julia|perl|ruby|node|lua|octave|torchrun|deepspeed"
+)
+_LAUNCHERS: Final = ("torchrun", "deepspeed")
+_WRAPPERS: Final = (
+    "env",
+    "srun",
+    "mpirun",
+    "mpiexec",
+    "nice",
+    "time",
+    "timeout",
+    "nohup",
+    "conda",
+    "uv",
+    "poetry",
+)
+#: Options after which no script follows, or after a value of theirs.
+_NO_SCRIPT: Final = ("-m", "-c", "--module", "-W", "-X", "-e", "-E", "-o")
+_SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
+_MENTIONS: Final = re.compile(rb"hpcsweep|HPCSWEEP_")
+_SCRIPT_NAME: Final = re.compile(rb"[\w./-]+\.(?:py|sh|bash|R|jl|pl)\b")
+_IMPORT: Final = re.compile(rb"^\s*(?:from\s+(\.*[\w.]*)\s+import|import\s+([\w., ]+))", re.MULTILINE)
+#: Files that are read at most, and bytes of each.
+_MOST_FILES: Final = 200
+_MOST_BYTES: Final = 4 << 20
+OPT_OUT: Final = "train.check: false turns this check off"
+
+
+class Found(NamedTuple):
+    """Problems, which refuse the sweep, and warnings; each begins with its key path."""
+
+    problems: list[str]
+    warnings: list[str]
+
+
+class _Command(NamedTuple):
+    """One command of a line: its words, None for those with placeholders."""
+
+    words: list[str | None]
+
+    @property
+    def script(self) -> str | None:
+        """The script that an interpreter is given; None where that is unknown."""
+        names = [os.path.basename(word or "") for word in self.words]
+        first = next((n for n, name in enumerate(names) if _INTERPRETERS.fullmatch(name)), None)
+        if first is None or (first and names[0] not in _WRAPPERS):
+            return None
+        for word in self.words[first + 1 :]:
+            if word is None or word in _NO_SCRIPT:
+                return None
+            if not word.startswith("-"):
+                return word
+            if names[first] in _LAUNCHERS and "=" not in word:  # its value may follow
+                return None
+        return None
+
+    @property
+    def module(self) -> str | None:
+        """What `-m` names."""
+        pairs = zip(self.words, self.words[1:], strict=False)
+        return next((after for word, after in pairs if word in ("-m", "--module")), None)
+
+
+def check_program(spec: SweepSpec) -> Found:
+    """What is wrong with the command of a new sweep, as far as it shows before anything runs."""
+    if spec.train.command is None:
+        return Found([], [])
+    problems = [f"{path}: {text}" for path, text in absent_problems(spec)]
+    if not spec.train.check or not os.path.isdir(spec.train.workdir or "."):
+        return Found(problems, [])
+    commands = list(_commands(spec))
+    missing, unsure = _missing(spec, commands)
+    uses = _uses_hpcsweep(spec, commands)
+    unused = _unused(spec, uses=uses)
+    problems += [*missing, *unused.problems]
+    unsure += unused.warnings
+    (problems if uses is False else unsure).extend(_never_told(spec, uses=uses))
+    return Found(problems, unsure)
+
+
+def example_command(spec: SweepSpec, folder: Path) -> str:
+    """The command line of a first run, with a random configuration."""
+    trial = TrialLayout(folder / "trials" / "0")
+    plan = make_scheduler(spec).plan()
+    config = spec.space.sample(1, default_rng(spec.searcher.seed))[0]
+    file = RunFile(
+        trial=0,
+        rung=0,
+        bracket=0,
+        resource=plan.brackets[0].resources[0] if plan.brackets else 1,
+        attempt=0,
+        restart=0,
+        seed=spec.searcher.seed,
+        config=config,
+        start=0,
+        resume_from=None,
+        checkpoint_dir=str(trial.checkpoints / "work"),
+        stop_file=str(folder / "stop"),
+        trial_folder=str(trial.root),
+        metrics_file=str(folder / "metrics.jsonl"),
+        metric=spec.objective.metric,
+    )
+    python = spec.cluster.python or sys.executable
+    return command_line(program_arguments(spec.program(), file, ending=folder, python=python))
+
+
+def _commands(spec: SweepSpec) -> Iterator[_Command]:
+    """The commands of the line; those behind a `cd` are not known."""
+    train = spec.train
+    assert train.command is not None
+    if not train.shell:
+        parsed = parse_template(train.command, shell=False, parameters=spec.space.names)
+        python = Placeholder("python")
+        yield _Command(
+            [
+                sys.executable if word == (python,) else "".join(map(str, word)) if _is_text(word) else None
+                for word in parsed.words
+            ]
+        )
+        return
+    parsed = parse_template(train.command, shell=True, parameters=spec.space.names)
+    text = "".join(
+        part if isinstance(part, str) else sys.executable if part == Placeholder("python") else "\0"
+        for part in parsed.words[0]
+    )
+    lexer = shlex.shlex(text.replace("\n", " ; "), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    try:
+        for word in [*lexer, ";"]:
+            if word not in _OPERATORS:
+                words.append(word)
+                continue
+            if words and words[0] == "cd":
+                return
+            if words:
+                yield _Command([None if "\0" in each else each for each in words])
+            words = []
+    except ValueError:  # a quote that is not closed is the shell's matter
+        return
+
+
+def _is_text(word: Sequence[object]) -> bool:
+    return all(isinstance(part, str) for part in word)
+
+
+def _missing(spec: SweepSpec, commands: Sequence[_Command]) -> tuple[list[str], list[str]]:
+    """Programs and scripts that are not there; of what another PATH may have only warnings."""
+    problems, unsure = [], []
+    workdir = Path(spec.train.workdir or ".")
+    elsewhere = bool(spec.cluster.setup) or "PATH" in spec.cluster.environment
+    for command in commands:
+        program = command.words[0]
+        if program is None or "=" in program or "$" in program:
+            continue
+        if os.path.sep in program:
+            if problem := _file_problem(workdir, program, executable=True):
+                problems.append(f"train.command: {problem}")
+                continue
+        elif not spec.train.shell and shutil.which(program) is None:  # a shell has words of its own
+            here = f"; write ./{program} for the one in {workdir}" if (workdir / program).is_file() else ""
+            text = f"train.command: {program!r}: there is no such program on the PATH{here}"
+            if elsewhere:
+                unsure.append(f"{text} of this machine")
+            else:
+                problems.append(f"{text}; {OPT_OUT}")
+            continue
+        script = command.script
+        problem = "" if script is None or "$" in script else _file_problem(workdir, script, executable=False)
+        if problem:
+            problems.append(f"train.command: {problem}")
+    return problems, unsure
+
+
+def _file_problem(workdir: Path, name: str, *, executable: bool) -> str:
+    path = workdir / name
+    if path.is_dir() and not executable:  # Python runs a folder with a __main__.py
+        return ""
+    if not path.is_file():
+        return f"{name}: there is no such file in {workdir}"
+    if executable and not os.access(path, os.X_OK):
+        fix = f"`chmod +x {shell_quote(str(path))}`, or name the program that runs it"
+        return f"{name}: is not executable; {fix}"
+    if not os.access(path, os.R_OK):
+        return f"{name}: you may not read {path}"
+    return ""
+
+
+def _uses_hpcsweep(spec: SweepSpec, commands: Sequence[_Command]) -> bool | None:
+    """Whether the program may ask hpcsweep itself for what the command does not give; None: unknown."""
+    assert spec.train.command is not None
+    if _MENTIONS.search(spec.train.command.encode()):
+        return True
+    workdir = Path(spec.train.workdir or ".")
+    waiting: list[Path] = []
+    known = True
+    for command in commands:
+        for word in command.words:
+            if word is not None and word and (workdir / word).is_file():
+                waiting.append(workdir / word)
+        module = command.module
+        if module is not None:
+            files = _module_files(module, [workdir, workdir / "src"])
+            waiting += files
+            known = known and bool(files)
+        known = known and not _starts_others(command, workdir)
+    read: set[Path] = set()
+    while waiting and len(read) < _MOST_FILES:
+        path = Path(os.path.realpath(waiting.pop()))
+        if path in read:
+            continue
+        read.add(path)
+        data = _content(path)
+        if _MENTIONS.search(data):
+            return True
+        waiting += _references(path, data, workdir)
+    return False if known else None
+
+
+def _references(path: Path, data: bytes, workdir: Path) -> Iterator[Path]:
+    """Files beside the script, or in the working directory, that it imports or names."""
+    folders = list(dict.fromkeys([path.parent, workdir]))
+    if b"\0" in data:
+        return
+    for match in _SCRIPT_NAME.finditer(data):
+        yield from (
+            folder / os.fsdecode(match[0]) for folder in folders if (folder / os.fsdecode(match[0])).is_file()
+        )
+    for match in _IMPORT.finditer(data) if path.suffix == ".py" else ():
+        for name in (match[1] or match[2]).decode(errors="replace").split(","):
+            yield from _module_files(name.split()[0].lstrip(".") if name.split() else "", folders)
+
+
+def _module_files(module: str, folders: Sequence[Path]) -> list[Path]:
+    parts = [part for part in module.split(".") if part]
+    if not parts:
+        return []
+    found = []
+    for folder in folders:
+        for size in range(1, len(parts) + 1):
+            base = folder.joinpath(*parts[:size])
+            names = [base.with_suffix(".py"), base / "__init__.py", base / "__main__.py"]
+            found += [name for name in names if name.is_file()]
+    return found
+
+
+def _starts_others(command: _Command, workdir: Path) -> bool:
+    """Whether it is a shell script, which may start anything, or an installed one, which may import much."""
+    words = [word for word in command.words if word is not None]
+    if not words:
+        return True
+    if _SHELLS.fullmatch(os.path.basename(words[0])) or words[-1].endswith((".sh", ".bash")):
+        return True
+    if _INTERPRETERS.fullmatch(os.path.basename(words[0])):  # may be a script itself, as those of pyenv
+        return False
+    program = str(workdir / words[0]) if os.path.sep in words[0] else shutil.which(words[0]) or ""
+    first = _content(Path(program), at_most=256).split(b"\n", 1)[0]
+    return first.startswith(b"#!") and (b"sh" in first or os.path.sep not in words[0])
+
+
+def _content(path: Path, *, at_most: int = _MOST_BYTES) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(at_most)
+    except OSError:
+        return b""
+
+
+def _unused(spec: SweepSpec, *, uses: bool | None) -> Found:
+    """Parameters of several values of which the command says nothing.
+
+    That is no problem where the program may ask for all of them itself.
+    """
+    space = spec.space
+    single = {each.name for each in space.parameters if each.domain.size == 1}
+    names = [name for name in unnamed_parameters(spec) if name not in single]
+    named = len(names) < len(set(space.names) - single)
+    if not names or (uses is True and not named):
+        return Found([], [])
+    what = f"{'the parameter' if len(names) == 1 else 'the parameters'} {', '.join(names)}"
+    add = f"add {', '.join(f'{{{name}}}' for name in names)}, or {{args}} for all of them"
+    text = (
+        f"train.command: never uses {what}: trials would differ in nothing that the program sees; {add}"
+        if uses is not True
+        else f"train.command: does not use {what}; if the program does not ask hpcsweep for it, {add}"
+    )
+    unsure = uses is True or (uses is None and not named)
+    return Found([], [text]) if unsure else Found([f"{text} ({OPT_OUT})"], [])
+
+
+def _never_told(spec: SweepSpec, *, uses: bool | None) -> Iterator[str]:
+    """What the program could only learn by asking hpcsweep itself."""
+    train = spec.train
+    assert train.command is not None
+    if uses is True:
+        return
+    parsed = parse_template(train.command, shell=train.shell, parameters=spec.space.names)
+    told = parsed.names & {"resource", "epochs_left"} or getattr(train, "stop_at_resource", False)
+    rungs = max((bracket.resources for bracket in make_scheduler(spec).plan().brackets), key=len, default=())
+    if len(rungs) > 1 and not told:
+        levels = ", ".join(map(str, rungs[:3])) + (", ..." if len(rungs) > 3 else "")
+        yield (
+            f"train.command: must have {{resource}}, as scheduler {spec.scheduler.name} trains trials up to "
+            f"{levels} and the program would not know; {OPT_OUT}"
+        )
+    if uses is False and not train.metrics:
+        metric = format_value(spec.objective.metric)
+        yield (
+            f"train.metrics: missing; the program does not report {metric} by itself, so say how it is "
+            f"found in what it prints, such as '{spec.objective.metric}=(?P<{_group(spec)}>\\S+)'; {OPT_OUT}"
+        )
+
+
+def _group(spec: SweepSpec) -> str:
+    return spec.objective.metric if spec.objective.metric.isidentifier() else "NAME"
