@@ -212,7 +212,7 @@ def _run_training(
 def _tee_output(program: Program, output: int, metrics: Path) -> str:
     """Print what the program prints and parse metrics from it; why the objective could not be read."""
     writer = MetricsWriter(metrics)
-    printed = StdoutMetrics(program.metrics, Reports(writer.write, start=0))
+    printed = StdoutMetrics(program.metrics, Reports(writer.write, start=0, first_step=program.first_step))
     while data := os.read(output, 1 << 16):
         sys.stdout.buffer.write(data)
         sys.stdout.flush()

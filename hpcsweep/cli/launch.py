@@ -47,6 +47,7 @@ from hpcsweep.views.format import (
     removed_text,
     runs_text,
 )
+from hpcsweep.views.health import advice_lines
 from hpcsweep.views.progress import journal_counts
 
 #: Stay with the sweep until it ends, for one tick, or leave it to its jobs.
@@ -359,6 +360,8 @@ def print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     if state.without_checkpoint and not quiet:
         gone = removed_text(len(state.without_checkpoint), state.checkpoint_bytes_removed)
         typer.echo(f"checkpoints: {gone}; train.keep: all keeps them")
+    for line in advice_lines(state):
+        typer.echo(sanitize(line))
     if state.best is None:
         return NO_VALUE
     typer.echo(f"best: {best_text(state)}")

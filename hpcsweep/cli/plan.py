@@ -127,9 +127,7 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
         )
     else:
         typer.echo(f"{each}{plural(trials, 'trial')}, {plural(runs, 'run')} at most")
-    typer.echo(
-        f"{each}{plural(units, 'unit')} of resource trained from checkpoints ({scratch:,} without them)"
-    )
+    typer.echo(f"{each}{_trained(spec, units, scratch)}")
     if found.iterations is None:
         typer.echo("again and again until the budget ends")
     most_trials = spec.budget.trials
@@ -144,6 +142,21 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
     most = _most_tasks(spec, target, held_gpus=held_gpus)
     if most is not None and not target.reuse:
         typer.echo(f"at most {plural(most, 'task')} at a time")
+
+
+def _trained(spec: SweepSpec, units: int, scratch: int) -> str:
+    """What the rungs train, as far as it is known whether the training code goes on from checkpoints."""
+    if units == scratch:
+        return f"{plural(units, 'unit')} of resource trained"
+    if not spec.resumes:
+        return (
+            f"{plural(scratch, 'unit')} of resource trained: each rung from scratch, as the command has no "
+            f"{{resume_from}} ({units:,} from checkpoints)"
+        )
+    return (
+        f"{plural(units, 'unit')} of resource trained if each rung goes on from checkpoints "
+        f"({scratch:,} without them)"
+    )
 
 
 def _most_tasks(spec: SweepSpec, target: Target, *, held_gpus: int) -> int | None:

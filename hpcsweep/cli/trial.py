@@ -39,6 +39,7 @@ from hpcsweep.views.format import (
     value_text,
     warning_lines,
 )
+from hpcsweep.views.health import NO_CHECKPOINT
 
 
 def explain(path: Path, trial: int, *, json: bool) -> None:
@@ -121,6 +122,10 @@ def _rung(explanation: Explanation, rung: Rung) -> list[str]:
     lines = [f"rung {rung.rung}, resource {rung.resource}: {_ending(explanation, rung)}"]
     if rung.from_scratch:
         lines.append("  trained from scratch: its checkpoint had been removed (train.keep: all keeps them)")
+    if rung.retrained:
+        lines.append(f"  trained from scratch: {NO_CHECKPOINT}")
+    if rung.warning:
+        lines.append(f"  warning: {rung.warning}")
     for attempt in _earlier(rung):
         lines += [_attempt(attempt), *_hand_over(attempt)]
     if rung.status.ended and rung.attempts:

@@ -63,6 +63,7 @@ class Run(msgspec.Struct, gc=False):
         last_counted: The last `(attempt, restart)` whose ending was taken into account.
         seconds: Wall time over all attempts; `gpu_seconds` that times the GPUs.
         start: Step that its first attempt went on from; None while unknown. `step`: step reached.
+        warning: What its user should change in training code; empty for nothing.
         last_report: Newest step that it was seen to report while under way, and the value there; only
             under schedulers that need reports.
     """
@@ -89,6 +90,7 @@ class Run(msgspec.Struct, gc=False):
     job: str = ""
     message: str = ""
     failure: FailureKind | None = None
+    warning: str = ""
     last_report: tuple[int, float] | None = None
 
     @property
@@ -184,6 +186,14 @@ def mean_value(runs: Sequence[Run]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+class RunWarning(NamedTuple):
+    """What the newest of some runs showed its user, and how many showed the same, numbers aside."""
+
+    text: str
+    run: RunId
+    runs: int
+
+
 class SweepFacts(EventFold):
     """All that is known of a sweep.
 
@@ -204,6 +214,8 @@ class SweepFacts(EventFold):
         dropped: Trials whose checkpoints were removed, as files they had or as empty folders.
         without_checkpoint: Those of them that had files; `checkpoint_bytes_removed`: how much that was.
         from_scratch: Runs that go on, or went on, without the checkpoint that their trial had.
+        retrained: Other runs that should have gone on from a lower step, and trained from scratch.
+        warnings: What users should change in training code, each with how many runs showed it.
         queue_waits: How long tasks that keep their GPUs waited in the queue, newest last; in seconds.
         held_gpus: Of tasks that ask for so many GPUs: how many each holds at most, as far as is known.
         cluster_messages: What the cluster said last, by what it was asked for, where it does not do that.
@@ -261,6 +273,9 @@ class SweepFacts(EventFold):
         self.dropped: set[int] = set()
         self.without_checkpoint: set[int] = set()
         self.from_scratch: dict[RunId, None] = {}
+        self.retrained: dict[RunId, None] = {}
+        #: By its text without numbers.
+        self.warnings: dict[str, RunWarning] = {}
         self.checkpoint_bytes_removed = 0
         # Clones whose first run has not ended: trial -> None.
         self._clones_in_first_run: dict[int, None] = {}

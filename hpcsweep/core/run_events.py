@@ -98,13 +98,13 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
         attempt: Which try it was, from 0; `restart` counts the cluster's own requeues of it.
         value: The objective, None unless the outcome is `completed`, or `stopped` after a report.
         step: Resource that the trial has reached.
-        start: Step of the checkpoint that this attempt went on from, 0 from scratch, None where
-            unknown.
+        start: Step that this attempt went on from, 0 from scratch, None where unknown.
         seconds: Wall time of this attempt; `gpu_seconds` that times its GPUs.
         started: Unix time, None where unknown.
         message: Last line of the error, empty when completed.
         failure: What was wrong if the outcome is `failed`; None in journals of earlier versions, see
             `failure_kind`.
+        warning: What its user should change although it may have ended well; one sentence.
     """
 
     outcome: Outcome
@@ -122,6 +122,7 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
     job: str = ""
     message: str = ""
     failure: FailureKind | None = None
+    warning: str = ""
 
     @property
     def failure_kind(self) -> FailureKind | None:
@@ -133,10 +134,11 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     """An attempt ended without a value, and its run goes on later.
 
     Attributes:
-        start: Step of the checkpoint that this attempt went on from, None where unknown.
+        start: Step that this attempt went on from, None where unknown.
         requeued: The cluster runs the same task again by itself; otherwise the run waits for
             a new batch.
-        progressed: Whether the trial's newest checkpoint is newer than when the attempt began.
+        progressed: Whether the trial's newest checkpoint is newer than when the attempt began, or it has
+            reported steps beyond those of earlier attempts.
         step: Step that the trial has reached, as far as that is known.
     """
 

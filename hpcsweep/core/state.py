@@ -41,6 +41,7 @@ from hpcsweep.core.models import (
     INSTANT_S,
     Run,
     RunStatus,
+    RunWarning,
     SubmitRefusals,
     Trial,
 )
@@ -178,6 +179,7 @@ class SweepState(BatchFold):
         run.step = event.step
         run.message = event.message
         run.failure = event.failure
+        self._note_warnings(event, run)
         self._move(run, _STATUS.get(event.outcome, RunStatus.FAILED))
         if run.status is RunStatus.FAILED:
             self.last_failure = run
@@ -185,6 +187,18 @@ class SweepState(BatchFold):
             self._clones_in_first_run.pop(event.trial, None)
         if run.value is not None or self.repeats > 1:
             self._rank_newest(event.trial)
+
+    def _note_warnings(self, event: RunFinished, run: Run) -> None:
+        """What its user should know of a run, however well it ended."""
+        run.warning = event.warning
+        if event.warning:
+            key = without_numbers(event.warning)
+            before = self.warnings[key].runs if key in self.warnings else 0
+            self.warnings[key] = RunWarning(event.warning, event.run, before + 1)
+        before = event.rung or self.trials[event.trial].start
+        anew = run.start == 0 and event.value is not None and event.run not in self.from_scratch
+        if before and anew:
+            self.retrained[event.run] = None
 
     def _run_interrupted(self, event: RunInterrupted) -> None:
         run = self.run(event.run)

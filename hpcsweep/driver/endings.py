@@ -44,11 +44,19 @@ class Endings:
         )
 
     def with_progress(self, run: Run, result: Result) -> Result:
-        """The result with the progress that the checkpoints show."""
-        step = self._evidence.newest_step(run)
+        """The result with the progress that the checkpoints show, and the reports of this attempt.
+
+        A checkpoint beyond the first step that it reported is its own. Without any, steps beyond those of
+        earlier attempts show that it keeps its state elsewhere.
+        """
+        newest = self._evidence.newest_step(run)
         trial = self._state.trials[run.trial]
         before = max(run.step, trial.runs[run.rung - 1].resource if run.rung else trial.start)
-        return msgspec.structs.replace(result, step=step, progressed=step > before)
+        found = self._evidence.reported(run.id, attempt=result.attempt, restart=result.restart)
+        first, last = found or (newest, 0)
+        last = min(last, run.resource)
+        progressed = newest > before or newest > first or last > run.step > 0
+        return msgspec.structs.replace(result, step=max(newest, last), progressed=progressed)
 
     def not_taken(self, run: Run, given: AssignedRun) -> Result:
         return Result(
@@ -75,9 +83,8 @@ class Endings:
     def left_traces(self, run: Run, given: AssignedRun) -> bool:
         """Whether a run that was given ahead has begun after all: it has reported, or left a checkpoint."""
         result = self.with_progress(run, self.not_taken(run, given))
-        return result.progressed or self._evidence.has_reported(
-            run.id, attempt=result.attempt, restart=result.restart
-        )
+        found = self._evidence.reported(run.id, attempt=result.attempt, restart=result.restart)
+        return result.progressed or found is not None
 
     def never_began(self, watch: BatchWatch, task: int, state: TaskState | None) -> bool:
         """Whether it was cancelled before it began, because the first runs all failed alike."""

@@ -195,6 +195,7 @@ def finished(batch: BatchState, result: Result) -> RunFinished:
         start=None if result.started is None and result.outcome is not Outcome.COMPLETED else result.start,
         started=result.started,
         failure=result.failure,
+        warning=result.warning,
         **_copied_fields(result),
     )
 

@@ -384,7 +384,7 @@ class JobMonitor:
                 *run_id, attempt=run.attempts - 1, restart=next_restart(run), task=task, node=state.node
             )
             result = self._endings.with_progress(run, result)
-            reported = young and self._evidence.has_reported(
+            reported = young and self._evidence.reported(
                 run_id, attempt=result.attempt, restart=result.restart
             )
             if young and not result.progressed and not reported:

@@ -45,8 +45,8 @@ class Evidence(Protocol):
     def newest_step(self, run: Run) -> int:
         """Step of its trial's newest complete checkpoint up to its resource; 0 without one."""
 
-    def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
-        """Whether this start of the run has reported a metric."""
+    def reported(self, run: RunId, *, attempt: int, restart: int) -> tuple[int, int] | None:
+        """The first and the last step that this start of the run has reported; None if it has none."""
 
     def last_lines(self, batch: str, task: int) -> str:
         """The last lines of the task's log; empty without any."""
@@ -175,11 +175,13 @@ class Observer:
             return 0
         return newest.step if newest else 0
 
-    def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
+    def reported(self, run: RunId, *, attempt: int, restart: int) -> tuple[int, int] | None:
+        file = self._sweep.layout.trial(run.trial).metrics(run.rung, attempt, restart)
         try:
-            return self._sweep.layout.trial(run.trial).metrics(run.rung, attempt, restart).stat().st_size > 0
+            steps = [report.step for report in read_reports(file)]
         except OSError:
-            return False
+            return None
+        return (min(steps), max(steps)) if steps else None
 
     def last_lines(self, batch: str, task: int) -> str:
         return read_excerpt(self._sweep.layout.batch(batch).log(task))

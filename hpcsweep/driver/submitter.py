@@ -238,6 +238,7 @@ class Submitter:
             parent_step=trial.start,
             keep=self._kept_steps(trial, run),
             best=trial.runs[run.rung - 1].value if run.rung and self._settings.program.at == "best" else None,
+            reached=trial.runs[run.rung - 1].resource if run.rung else 0,
         )
 
     def _kept_steps(self, trial: Trial, run: Run) -> tuple[int, ...]:

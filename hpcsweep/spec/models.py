@@ -71,6 +71,10 @@ class Train(Section):
     warm: Literal["auto", False] = "auto"
     """Whether a task with `cluster.reuse` may import `function` once and fork each run from that process.
     `auto`: where that is safe."""
+    first_step: Literal[0, 1] = 1
+    """The number of the first step in what `command` prints: 0 for programs that count steps from 0."""
+    stop_at_resource: bool = False
+    """End `command` once the objective was reported at the run's resource, for programs that train on."""
     snapshot: bool = False
     """Copy the code into the results folder when the sweep starts, and run this copy for the whole sweep."""
 

@@ -26,6 +26,7 @@ from hpcsweep.spec.models import (
 from hpcsweep.spec.parameters import domains_to_yaml, space_to_yaml
 from hpcsweep.spec.yaml_io import dump_yaml
 from hpcsweep.store.batch import Program
+from hpcsweep.worker.resuming import can_resume
 
 #: Seconds between signal and time limit that the worker keeps for itself.
 RESULT_S = 5.0
@@ -128,8 +129,17 @@ class SweepSpec:
             keep_checkpoints=self.train.keep_checkpoints,
             parameters=self.space.names,
             warm=self.train.warm == "auto",
+            resumes=self.resumes,
+            first_step=self.train.first_step,
+            stop_at_resource=self.train.stop_at_resource,
             notice_s=max(1.0, self.cluster.signal - RESULT_S),
         )
+
+    @functools.cached_property
+    def resumes(self) -> bool:
+        """Whether training may go on from a checkpoint, as far as its command and files show."""
+        command, workdir = self.train.command, self.train.workdir or ""
+        return command is None or not self.train.metrics or can_resume(command, workdir=workdir)
 
     def run_shape(self) -> TaskResources:
         """Resources of one run."""

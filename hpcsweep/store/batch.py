@@ -68,6 +68,9 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         notice_s: Time for training code to checkpoint and leave after SIGUSR2.
         grace_s: The same after SIGTERM.
         warm: Whether a task that keeps its GPUs may fork runs of `function` from one process.
+        resumes: Whether training may go on from a checkpoint; else each run trains from scratch.
+        first_step: The number that the program's printed steps begin with, 0 or 1.
+        stop_at_resource: Whether a run ends once its value at its resource was reported.
         snapshot: Set if `function` and `workdir` are those of a copy.
     """
 
@@ -89,6 +92,9 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     flags: str = ""
     dashes: bool = False
     formats: dict[str, str] = {}
+    resumes: bool = True
+    first_step: int = 1
+    stop_at_resource: bool = False
 
 
 class Reuse(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,6 +137,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
         parent: Start from this trial's checkpoint of step `parent_step` if the trial has none.
         keep: Steps whose checkpoints stay whatever `keep_checkpoints` is, because other trials need them.
         best: The trial's best value up to the previous rung, if `objective.at` is best.
+        reached: The step up to which the trial was trained before this run.
     """
 
     trial: int
@@ -144,6 +151,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     parent_step: int = 0
     keep: tuple[int, ...] = ()
     best: float | None = None
+    reached: int = 0
 
 
 class ManifestTask(msgspec.Struct, frozen=True):
@@ -191,12 +199,13 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         outcome: How the run ended for good.
         interrupted: Why it has to continue later.
         value: The objective; None unless completed.
-        step: Resource reached. `start`: step of the checkpoint it resumed from.
-        progressed: A newer complete checkpoint exists than at the start.
+        step: Resource reached. `start`: the step that it went on from, 0 from scratch.
+        progressed: It left a newer complete checkpoint, or reported a step beyond earlier attempts.
         seconds: Wall time; `gpu_seconds` times this run's GPUs.
         started: Unix time.
         message: Last line of the error, empty when completed.
         failure: Set if the outcome is `failed`.
+        warning: What its user should change although it may have ended well; one sentence.
     """
 
     trial: int
@@ -217,6 +226,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     job: str = ""
     message: str = ""
     failure: FailureKind | None = None
+    warning: str = ""
     version: int = version_field()
 
 

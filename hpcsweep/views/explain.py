@@ -141,6 +141,8 @@ def _rung(replay: TrialReplay, state: SweepState, run: Run) -> Rung:
         batch.blocked_reason if batch is not None and run.status is RunStatus.SUBMITTED else "",
         run.failure_kind,
         run.id in state.from_scratch,
+        run.id in state.retrained,
+        run.warning,
     )
 
 

@@ -202,6 +202,8 @@ class Rung(msgspec.Struct, frozen=True):
             trial by what had been reported at its newest step when it was stopped.
         blocked_reason: Why tasks of its array cannot start; empty if nothing but their turn is awaited.
         from_scratch: The trial's checkpoint had been removed before it went on.
+        retrained: It began from scratch although the trial had been trained before.
+        warning: What its user should change in training code; empty for nothing.
     """
 
     rung: int
@@ -223,6 +225,8 @@ class Rung(msgspec.Struct, frozen=True):
     blocked_reason: str = msgspec.field(default="", name="hindered")
     failure: FailureKind | None = None
     from_scratch: bool = False
+    retrained: bool = False
+    warning: str = ""
 
 
 class BestSoFar(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ from hpcsweep.store.process_id import ProcessId
 from hpcsweep.store.provenance import Record, list_records
 from hpcsweep.store.requests import new_requests
 from hpcsweep.views.health import (
+    advice_lines,
     blocked_batches,
     clock_skews,
     cluster_errors,
@@ -184,6 +185,7 @@ class ResultsFolder:
             "interrupted": interruption_counts(state),
             "newest_interruptions": progress.interruptions,
             "failures": progress.failures,
+            "warnings": advice_lines(state),
             "passed_over": self.skipped_files(),
         }
 

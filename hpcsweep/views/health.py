@@ -235,3 +235,31 @@ def excluded_nodes(state: SweepState, *, now: float) -> list[NodeExcluded]:
 def interruption_counts(state: SweepState) -> dict[str, int]:
     """How often attempts were interrupted, by why, the most frequent first."""
     return {why.value: count for why, count in state.interrupted.most_common()}
+
+
+#: Why a promoted run may have begun from scratch.
+NO_CHECKPOINT: Final = (
+    "it found no checkpoint to go on from, or its program knows no way to (trial.resume_from, {resume_from}, "
+    "{output_dir})"
+)
+
+
+#: So many trials are named.
+NAMED: Final = 5
+
+
+def advice_lines(state: SweepState) -> list[str]:
+    """What users should change in their training code, as its runs have shown; one line for each."""
+    lines = []
+    if again := [run.trial for run in state.retrained]:
+        trials = list(dict.fromkeys(again))
+        more = f" and {plural(len(trials) - NAMED, 'other')}" if len(trials) > NAMED else ""
+        named = ", ".join(map(str, trials[:NAMED])) + more
+        runs = plural(len(again), "promoted run")
+        which = f"trial{'s' if len(trials) > 1 else ''} {named}"
+        lines.append(f"warning: {runs} trained from scratch ({which}): {NO_CHECKPOINT}")
+    for warning in state.warnings.values():
+        where = f"trial {warning.run.trial} rung {warning.run.rung}"
+        others = f" and {plural(warning.runs - 1, 'other run')}" if warning.runs > 1 else ""
+        lines.append(f"warning: {where}{others}: {warning.text}")
+    return lines

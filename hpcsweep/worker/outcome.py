@@ -18,7 +18,7 @@ import msgspec
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.store.batch import ManifestRun, Program, label_excerpt
 from hpcsweep.store.layout import Skipped, TrialLayout, explain_error
-from hpcsweep.store.run_files import metrics_files, read_reports
+from hpcsweep.store.run_files import Report, metrics_files, read_reports
 
 _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
 _OUT_OF_MEMORY_TEXT = re.compile(
@@ -34,6 +34,7 @@ class ProcessExit(msgspec.Struct, frozen=True):
 
     returncode: int  # negative for the signal that ended it
     signal: str | None = None  # what asked the worker to stop during the run
+    ended_by_us: bool = False  # the worker ended it because it had its value
     types: tuple[str, ...] = ()  # names of the exception's type and its bases, if Python training code raised
     message: str = ""  # that of the exception, else the last informative lines of the log
     oom_kills: int = 0  # processes of the task that the kernel killed for lack of memory meanwhile
@@ -51,8 +52,15 @@ class RunOutcome(msgspec.Struct, frozen=True):
 
 
 def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, reached: int) -> RunOutcome:
-    """The outcome of a run. One that was asked to stop is finished only if it reached its last step."""
+    """The outcome of a run.
+
+    One that was told to stop is finished only if it reached its last step. With the objective reported there
+    it is, whatever it was killed by after that.
+    """
     killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    told_to_stop = process.signal is not None or process.ended_by_us
+    if told_to_stop and reading.complete:
+        return _by_value(reading)
     if process.signal is not None and not (process.returncode == 0 and reached >= resource):
         # SIGUSR2 is what comes before the end of the task's time.
         why = Interruption.TIMEOUT if process.signal == "SIGUSR2" else Interruption.PREEMPTED
@@ -70,6 +78,10 @@ def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, 
         ):
             return RunOutcome(Outcome.OUT_OF_MEMORY, message=process.message)
         return RunOutcome(Outcome.FAILED, message=_failure(process), failure=FailureKind.CRASHED)
+    return _by_value(reading)
+
+
+def _by_value(reading: ObjectiveReading) -> RunOutcome:
     if reading.value is None:
         failure = reading.failure or FailureKind.NEVER_REPORTED
         return RunOutcome(Outcome.FAILED, message=reading.problem, failure=failure)
@@ -112,8 +124,17 @@ class ObjectiveReading(NamedTuple):
     problem: str  # why there is no value
     reached: int  # the highest step reported, at most the resource; 0 if none
     fresh: bool  # this attempt reported the objective for a step that it trained itself
-    complete: bool  # the objective was reported for the last step
+    complete: bool  # the objective was reported for the last step, or for ones before and after it
     failure: FailureKind | None = None  # kind of the problem
+    start: int = 0  # the step that this attempt went on from
+    beyond: int = 0  # the highest step beyond the resource for which it reported the objective; 0 if none
+    own: tuple[int, int] | None = None  # the first and the last step that this attempt reported
+    earlier: int = 0  # the highest step that an earlier attempt at this run reported; 0 if none
+
+    @property
+    def advanced(self) -> bool:
+        """Whether this attempt reported steps beyond those of earlier ones."""
+        return self.own is not None and 0 < self.earlier < self.own[1]
 
     def with_stdout_problem(self, problem: str) -> ObjectiveReading:
         """The same with this problem, if it is not empty and there is no value."""
@@ -134,52 +155,71 @@ def read_objective(
     """Read the objective at `run.resource`: the last value or the best so far.
 
     `seen` says what was found instead of a metric that never came. Reports of the run's earlier attempts
-    count up to `start`, the step of the checkpoint that this attempt resumed from. Lower rungs may be
-    compacted by now: their best value is in `run`.
+    count up to `start`, the step of the checkpoint that this attempt resumed from, or up to where a program
+    went on that keeps its state in a folder of its own. Lower rungs may be compacted by now: their best value
+    is in `run`.
     """
-    reported: dict[str, None] = {}
-    values: dict[int, float] = {}
-    reached, beyond, fresh = 0, 0, False
     unlisted = Skipped()
-    files = metrics_files(trial, unlisted)
+    files = [file for file in metrics_files(trial, unlisted) if file.rung == run.rung]
     unreadable = next(iter(unlisted.lines(trial.root.parent)), "")
+    own: list[Report] = []
+    earlier: list[Report] = []
     for file in files:
-        if file.rung != run.rung:
-            continue
-        own = (file.attempt, file.restart) == (run.attempt, restart)
         try:
-            reports = list(read_reports(file.path))
+            mine = (file.attempt, file.restart) == (run.attempt, restart)
+            (own if mine else earlier).extend(read_reports(file.path))
         except OSError as error:
             unreadable = unreadable or f"{file.path}: {explain_error(error)}"
-            continue
-        for step, metrics in reports:
-            if step > run.resource:
-                beyond = beyond or (step if program.metric in metrics else 0)
-                continue
-            if not own and step > start:
-                continue
-            reported |= dict.fromkeys(metrics)
-            reached = max(reached, step)
-            if program.metric in metrics:
-                values[step] = metrics[program.metric]
-                fresh = fresh or (own and step >= min(start + 1, run.resource))
+    metric = program.metric
+    start = _start(own, earlier, run, checkpoint=start)
+    counted = [each for each in earlier if each.step <= start] + own
+    within = [each for each in counted if each.step <= run.resource]
+    values = {step: metrics[metric] for step, metrics in within if metric in metrics}
+    beyond = [step for step, metrics in own if step > run.resource and metric in metrics]
+    fresh = any(
+        metric in metrics and min(start + 1, run.resource) <= step <= run.resource for step, metrics in own
+    )
     value, problem = _objective(values, program, earlier=run.best if start else None)
     failure = FailureKind.NOT_FINITE if problem else None
     resumed = bool(run.rung) and 0 < start < run.resource
     if unreadable and not fresh:
         value, problem, failure = None, unreadable, FailureKind.UNREADABLE
-    elif not values and (reported or beyond or not resumed):
+    elif not values and (within or beyond or not resumed):
         failure = FailureKind.NEVER_REPORTED
-        problem = _never_reported(
-            program.metric, reported=list(reported), beyond=beyond, resource=run.resource, seen=seen
-        )
+        reported = list(dict.fromkeys(name for each in within for name in each.metrics))
+        first = min(beyond, default=0)
+        problem = _never_reported(metric, reported=reported, beyond=first, resource=run.resource, seen=seen)
     elif not fresh and start < run.resource:
         value, failure = None, FailureKind.NEVER_REPORTED
-        problem = (
-            f"metric {program.metric!r} was not reported after step {start}, where this run went on from "
-            f"a checkpoint, up to step {run.resource}"
-        )
-    return ObjectiveReading(value, problem, reached, fresh, run.resource in values, failure)
+        problem = _not_fresh(program, own, start=start, resource=run.resource)
+    steps = [each.step for each in own]
+    return ObjectiveReading(
+        value,
+        problem,
+        max((each.step for each in within), default=0),
+        fresh,
+        run.resource in values or bool(values and beyond),
+        failure,
+        start=start,
+        beyond=max(beyond, default=0),
+        own=(min(steps), max(steps)) if steps else None,
+        earlier=max((each.step for each in earlier), default=0),
+    )
+
+
+def _start(own: list[Report], earlier: list[Report], run: ManifestRun, *, checkpoint: int) -> int:
+    """The step that this attempt went on from: that of the checkpoint, or as its reports show.
+
+    A program that begins anew reports the steps again that an earlier attempt began with; one that goes on
+    from a folder of its own does not.
+    """
+    if not own:
+        return checkpoint
+    first = min(each.step for each in own)
+    before = [each.step for each in earlier if each.step < first]
+    if not earlier and run.reached and first == run.reached + 1:
+        before = [run.reached]
+    return min(max([checkpoint, *before]), run.resource)
 
 
 def _objective(
@@ -197,6 +237,20 @@ def _objective(
     if not finite:
         return None, f"metric {program.metric!r} is {values[last]} at step {last}, and at no step finite"
     return (min if program.mode == "min" else max)(finite), ""
+
+
+def _not_fresh(program: Program, own: list[Report], *, start: int, resource: int) -> str:
+    """Why the reports give no value: the objective was reported for no step after `start`."""
+    metric = program.metric
+    steps = [step for step, metrics in own if metric in metrics]
+    if steps and max(steps) == resource - 1 and program.metrics and program.first_step:
+        shown = f"steps {min(steps)} to {max(steps)}" if len(set(steps)) > 1 else f"step {max(steps)}"
+        return (
+            f"metric {metric!r} was reported for {shown} and not for {resource}, the last one: its steps "
+            "seem to count from 0; train.first_step: 0 says so"
+        )
+    went_on = ", where this run went on from a checkpoint," if start else ""
+    return f"metric {metric!r} was not reported after step {start}{went_on} up to step {resource}"
 
 
 def _never_reported(

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter
+from hpcsweep.worker.advice import advice
 from hpcsweep.worker.command import TaskContext, line_ending_problem
 from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.launch import Launch
@@ -91,6 +92,9 @@ class Attempt:
         if time_s is not None:
             self.warn_at = self._start_clock + max(time_s / 2, time_s - self._program.notice_s)
         self._terminated = False
+        self._has_value = False  # the objective was reported at the run's resource, or beyond it
+        self._ended_at_resource = False  # and the program was told to end for that
+        self._reading: ObjectiveReading | None = None
         self._stopped = False  # by request, while its task goes on
 
     def begin(self) -> None:
@@ -103,6 +107,8 @@ class Attempt:
             if reading.complete:
                 self._finish(classify(ProcessExit(0), reading, resource=resource, reached=resource))
                 return
+        if not self._program.resumes:
+            self._checkpoint = None
         self._prepare()
 
     def forward_signal(self, signum: signal.Signals) -> None:
@@ -135,6 +141,8 @@ class Attempt:
             if self._child is None:
                 return
         self._drain()
+        if self._has_value and self._program.stop_at_resource and not self._child.exited:
+            self._end_at_resource()
         if self.warn_at is not None and time.monotonic() >= self.warn_at:
             self.warn_at = None
             if self._signal is None and not self._child.exited:
@@ -144,6 +152,23 @@ class Attempt:
             self._end()
         elif self.deadline is not None and time.monotonic() >= self.deadline:
             self._escalate()
+
+    def _end_at_resource(self) -> None:
+        """Have the program end: there is nothing more to come of it."""
+        if self._ended_at_resource or self._signal is not None or self._child is None:
+            return
+        self._ended_at_resource = True
+        assert self._launch is not None
+        self._launch.stop_file.touch()
+        seconds = self._program.grace_s
+        self.deadline = time.monotonic() + seconds
+        self._log.note(f"step {self.run.resource} is reported: training is told to end, it has {seconds:g} s")
+        self._child.forward_signal(signal.SIGTERM)
+
+    def _report(self, step: int, values: Mapping[str, float]) -> None:
+        """Record what the program reported."""
+        self._metrics.write(step, values)
+        self._has_value = self._has_value or (step >= self.run.resource and self._program.metric in values)
 
     def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
         own = checkpoints.newest(self._trial, at_most=at_most)
@@ -172,7 +197,7 @@ class Attempt:
             f".{self._context.restart} on {self._context.node}: {source} to step {run.resource}"
         )
         if program.metrics:
-            reports = Reports(self._metrics.write, start=self._start_step)
+            reports = Reports(self._report, start=self._start_step, first_step=program.first_step)
             self._stdout_metrics = StdoutMetrics(program.metrics, reports)
         self._child = FutureChild()
         self._start(self._launch)
@@ -222,12 +247,13 @@ class Attempt:
             self.deadline = time.monotonic() + LINGER_S
         if self.deadline is None or time.monotonic() >= self.deadline:
             return False
-        return self._signal is None or bool(child.running)
+        told = self._signal is not None or self._ended_at_resource
+        return not told or bool(child.running)
 
     def _escalate(self) -> None:
         """The grace period is over: SIGTERM to the whole group, and a moment later the end."""
         assert self._child is not None
-        if self._signal is not None and not self._terminated:
+        if (self._signal is not None or self._ended_at_resource) and not self._terminated:
             self._terminated = True
             self.deadline = time.monotonic() + TERM_S
             self._child.terminate()
@@ -297,6 +323,7 @@ class Attempt:
         return ProcessExit(
             returncode,
             signal=self._signal.name if self._signal else None,
+            ended_by_us=self._ended_at_resource,
             types=failure.types,
             message=failure.message or (self._last_message() if returncode else ""),
             oom_kills=after - before if before is not None and after is not None else 0,
@@ -325,7 +352,7 @@ class Attempt:
             self._log.note(f"the checkpoint of step {step} could not be kept: {error}")
 
     def _read_objective(self) -> ObjectiveReading:
-        return read_objective(
+        self._reading = read_objective(
             self._trial,
             self.run,
             self._program,
@@ -333,6 +360,7 @@ class Attempt:
             start=self._start_step,
             seen=[self._stdout_metrics.seen()] if self._stdout_metrics is not None else (),
         )
+        return self._reading
 
     def _clean_up(self) -> None:
         if self._launch is not None:
@@ -349,6 +377,11 @@ class Attempt:
             self._log.finish()
         self._finish(classify_worker_error(error, self._trial.root))
 
+    def _progressed(self, newest: checkpoints.Checkpoint | None) -> bool:
+        """Whether this attempt left a newer checkpoint, or came farther than the ones before."""
+        newer = newest is not None and newest.step > self._start_step and self._program.resumes
+        return newer or (self._reading is not None and self._reading.advanced)
+
     def _finish(self, outcome: RunOutcome, *, reached: int = 0) -> None:
         seconds = time.monotonic() - self._start_clock
         if self._stopped and outcome.outcome is not Outcome.COMPLETED:
@@ -356,6 +389,10 @@ class Attempt:
         if outcome.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
             with contextlib.suppress(OSError, NewerFormatError):
                 checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
+        warning = ""
+        if self._reading is not None:
+            told_to_stop = self._signal is not None
+            warning = advice(self._program, self.run, self._reading, told_to_stop=told_to_stop)
         newest, context, header = None, self._context, self._context.header
         with contextlib.suppress(OSError, NewerFormatError):
             newest = checkpoints.newest(self._trial, at_most=self.run.resource)
@@ -368,9 +405,9 @@ class Attempt:
             outcome=outcome.outcome,
             interrupted=outcome.interrupted,
             value=outcome.value,
-            step=max(reached, newest.step if newest else 0),
-            start=self._start_step,
-            progressed=newest is not None and newest.step > self._start_step,
+            step=max(reached, newest.step if newest and self._program.resumes else 0),
+            start=self._reading.start if self._reading is not None else self._start_step,
+            progressed=self._progressed(newest),
             seconds=seconds,
             gpu_seconds=seconds * header.gpus / header.lanes,
             started=self._start_time,
@@ -378,7 +415,11 @@ class Attempt:
             job=context.job,
             message=outcome.message,
             failure=outcome.failure,
+            warning=warning,
         )
+        if warning:
+            with contextlib.suppress(OSError):
+                self._log.note(f"warning: {warning}")
         kind = outcome.outcome or outcome.interrupted
         detail = outcome.message or f"{self._program.metric}={outcome.value}"
         with contextlib.suppress(OSError):

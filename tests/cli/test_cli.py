@@ -147,7 +147,7 @@ def test_plan_prints_trials_runs_and_units_and_writes_nothing(here: Path) -> Non
         "bracket 3 (trials x resource): 8x27 > 2x81\n"
         "bracket 4 (trials x resource): 5x81\n"
         "143 trials, 206 runs at most\n"
-        "1,581 units of resource trained from checkpoints (1,902 without them)\n"
+        "1,581 units of resource trained if each rung goes on from checkpoints (1,902 without them)\n"
     )
     assert not (here / "results").exists()
 
@@ -157,7 +157,10 @@ def test_plan_of_endless_rounds_says_so(here: Path) -> None:
     result = run("plan", "lr.yaml", "--set", halving, "--set", "budget.trials=20")
     assert "bracket 0 (trials x resource): 8x2 > 4x4 > 2x8 > 1x10\n" in result.stdout
     assert "each time: 8 trials, 15 runs at most\n" in result.stdout
-    assert "each time: 34 units of resource trained from checkpoints (58 without them)\n" in result.stdout
+    assert (
+        "each time: 34 units of resource trained if each rung goes on from checkpoints (58 without them)\n"
+        in result.stdout
+    )
     assert "again and again until the budget ends\n" in result.stdout
 
 
@@ -362,6 +365,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "tasks": None,
         "queue_waits": None,
         "failed_by": {},
+        "warnings": [],
         "passed_over": [],
     }
     assert set(status["best"]) == {"trial", "value", "resource", "config"}

@@ -25,8 +25,8 @@ class NoEvidence:
     def newest_step(self, run: Run) -> int:
         return 0
 
-    def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
-        return False
+    def reported(self, run: RunId, *, attempt: int, restart: int) -> tuple[int, int] | None:
+        return None
 
     def last_lines(self, batch: str, task: int) -> str:
         return ""

@@ -49,15 +49,15 @@ class Traces:
 
     def __init__(self) -> None:
         self.steps: dict[int, int] = {}
-        self.reported: set[RunId] = set()
+        self.reports: dict[RunId, tuple[int, int]] = {}
         self.logs: dict[tuple[str, int], str] = {}
         self.failed_nodes: set[str] = set()
 
     def newest_step(self, run: Run) -> int:
         return self.steps.get(run.trial, 0)
 
-    def has_reported(self, run: RunId, *, attempt: int, restart: int) -> bool:
-        return (attempt, restart) == (0, 0) and run in self.reported
+    def reported(self, run: RunId, *, attempt: int, restart: int) -> tuple[int, int] | None:
+        return self.reports.get(run) if (attempt, restart) == (0, 0) else None
 
     def last_lines(self, batch: str, task: int) -> str:
         return self.logs.get((batch, task), "")
@@ -567,7 +567,7 @@ def requeue(watched: Watched, *, after_s: float) -> None:
 
 
 def test_a_requeued_start_that_had_reported_counts_as_begun(watched: Watched) -> None:
-    watched.evidence.reported.add(RunId(0, 0))
+    watched.evidence.reports[RunId(0, 0)] = 1, 1
     requeue(watched, after_s=5.0)
     event = interrupted(Interruption.PREEMPTED, "preempted (n1)", node="n1", requeued=True)
     assert watched.observe(GRACE_S) == [event]

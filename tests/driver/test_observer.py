@@ -149,17 +149,18 @@ def test_a_batch_without_an_answer_is_found_by_name_by_results_or_by_its_files(s
 def test_checkpoints_metrics_and_logs_are_evidence_of_a_run_without_a_result(sweep: Sweep) -> None:
     run = sweep.state.run(RUN)
     assert sweep.observer.newest_step(run) == 0
-    assert not sweep.observer.has_reported(RUN, attempt=0, restart=0)
+    assert sweep.observer.reported(RUN, attempt=0, restart=0) is None
     assert sweep.observer.last_lines("b1", 0) == ""
     for step in (3, 5, 12):  # the last is beyond its resource
         with checkpoints.new_checkpoint(sweep.layout.trial(0), step, owner=f"{step}"):
             pass
     assert sweep.observer.newest_step(run) == 5
     writer = MetricsWriter(sweep.layout.trial(0).metrics(0, 0, 0))
-    writer.write(3, {"loss": 0.5})
+    for step in (3, 4):
+        writer.write(step, {"loss": 0.5})
     writer.close()
-    assert sweep.observer.has_reported(RUN, attempt=0, restart=0)
-    assert not sweep.observer.has_reported(RUN, attempt=0, restart=1)
+    assert sweep.observer.reported(RUN, attempt=0, restart=0) == (3, 4)
+    assert sweep.observer.reported(RUN, attempt=0, restart=1) is None
     sweep.files.logs.mkdir(parents=True)
     sweep.files.log(0).write_text("module load cuda\nNo module named hpcsweep\n[hpcsweep] ours\n\n")
     assert sweep.observer.last_lines("b1", 0) == "module load cuda | No module named hpcsweep"

@@ -15,6 +15,7 @@ from hpcsweep.worker.outcome import ObjectiveReading, ProcessExit, RunOutcome, c
 from hpcsweep.worker.process import oom_kills
 
 GOOD = ObjectiveReading(0.5, "", 9, fresh=True, complete=True)
+PART = ObjectiveReading(0.5, "", 5, fresh=True, complete=False)
 NONE = ObjectiveReading(None, "never reported", 0, fresh=False, complete=False)
 KERNEL = "killed by the kernel: out of memory"
 
@@ -104,15 +105,25 @@ KERNEL = "killed by the kernel: out of memory"
         (ProcessExit(0, signal="SIGUSR2"), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
         (
             ProcessExit(0, signal="SIGUSR2"),
-            GOOD,
+            PART,
             5,
             RunOutcome(None, Interruption.TIMEOUT, message="told to stop by SIGUSR2 at step 5 of 9"),
         ),
         (
             ProcessExit(1, signal="SIGTERM", message="RuntimeError: a loader died"),
-            GOOD,
+            PART,
             9,
             RunOutcome(None, Interruption.PREEMPTED, message="told to stop by SIGTERM at step 9 of 9"),
+        ),
+        # With its value at its resource it is completed, whatever ended it after that.
+        (ProcessExit(1, signal="SIGTERM"), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
+        (ProcessExit(-9, signal="SIGUSR2"), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
+        (ProcessExit(-15, ended_by_us=True), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
+        (
+            ProcessExit(-15, signal="SIGTERM"),
+            ObjectiveReading(None, "nan", 9, True, True, FailureKind.NOT_FINITE),
+            9,
+            RunOutcome(Outcome.FAILED, message="nan", failure=FailureKind.NOT_FINITE),
         ),
     ],
 )
@@ -196,6 +207,7 @@ def test_a_resumed_run_without_reports_fails_although_lower_rungs_are_compacted(
         fresh=False,
         complete=False,
         failure=FailureKind.NEVER_REPORTED,
+        start=3,
     )
 
 

@@ -9,16 +9,20 @@ from collections.abc import Callable, Mapping
 class Reports:
     """Makes reports of what any source finds.
 
-    `start` is the step after which values without a step are counted.
+    `start` is the step after which values without a step are counted. A program whose steps count from
+    `first_step` 0 has its steps shifted by one.
     """
 
-    def __init__(self, write: Callable[[int, Mapping[str, float]], None], *, start: int) -> None:
+    def __init__(
+        self, write: Callable[[int, Mapping[str, float]], None], *, start: int, first_step: int = 1
+    ) -> None:
         self._write = write
         self._start = start
+        self._shift = 1 - first_step
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """A report with a step, as the program counts it."""
-        self._write(step, metrics)
+        self._write(step + self._shift, metrics)
 
     def add_next(self, metrics: Mapping[str, float], counts: Counter[str]) -> None:
         """A report without a step: values of each metric are counted, in `counts`, from the start on."""
