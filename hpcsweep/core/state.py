@@ -196,7 +196,8 @@ class SweepState(BatchFold):
             before = self.warnings[key].runs if key in self.warnings else 0
             self.warnings[key] = RunWarning(event.warning, event.run, before + 1)
         before = event.rung or self.trials[event.trial].start
-        anew = run.start == 0 and event.value is not None and event.run not in self.from_scratch
+        trained = event.started is not None and event.value is not None
+        anew = trained and run.start == 0 and event.run not in self.from_scratch
         if before and anew:
             self.retrained[event.run] = None
 

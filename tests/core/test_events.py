@@ -289,6 +289,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             job="4711_4",
             message="killed",
             failure=FailureKind.CRASHED,
+            warning="it trained on",
         ),
         {
             "event": "run_finished",
@@ -309,6 +310,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "job": "4711_4",
             "message": "killed",
             "failure": "crashed",
+            "warning": "it trained on",
         },
     ),
     (

@@ -82,6 +82,7 @@ def snapshot(state: SweepState) -> dict[str, Any]:
     known |= {
         "enqueued": list(state.enqueued),
         "from_scratch": list(state.from_scratch),
+        "retrained": list(state.retrained),
         "waiting": list(state.waiting),
         "best": state.best,
         "live": {name: _plain_batch(batch) for name, batch in state.live.items()},
@@ -148,6 +149,8 @@ def test_a_new_state_is_empty() -> None:
         "checkpoint_bytes_removed": 0,
         "without_checkpoint": [],
         "from_scratch": [],
+        "retrained": [],
+        "warnings": {},
         "cluster_messages": {},
         "refusals": ("", 0, 0),
         "time_up": None,

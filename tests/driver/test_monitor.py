@@ -569,7 +569,7 @@ def requeue(watched: Watched, *, after_s: float) -> None:
 def test_a_requeued_start_that_had_reported_counts_as_begun(watched: Watched) -> None:
     watched.evidence.reports[RunId(0, 0)] = 1, 1
     requeue(watched, after_s=5.0)
-    event = interrupted(Interruption.PREEMPTED, "preempted (n1)", node="n1", requeued=True)
+    event = interrupted(Interruption.PREEMPTED, "preempted (n1)", node="n1", requeued=True, step=1)
     assert watched.observe(GRACE_S) == [event]
 
 

@@ -152,6 +152,8 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
             "log_limit": "100M",
             "check": True,
             "warm": "auto",
+            "first_step": 1,
+            "stop_at_resource": False,
             "snapshot": False,
         },
         **spec.identity(),

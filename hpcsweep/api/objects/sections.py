@@ -38,6 +38,10 @@ class Train(Section):
         check: Import `function`, or look up the program of `command`, before the sweep is started.
         warm: Whether a task with `cluster.reuse` may import `function` once and fork each run from that
             process. `auto`: where that is safe.
+        first_step: The number of the first step in what `command` prints: 0 for programs that count steps
+            from 0.
+        stop_at_resource: End `command` once the objective was reported at the run's resource, for programs
+            that train on.
         snapshot: Copy the code into the results folder when the sweep starts, and run this copy for the whole
             sweep.
     """
@@ -55,6 +59,8 @@ class Train(Section):
     log_limit: str | None = "100M"
     check: bool = True
     warm: Literal["auto", False] = "auto"
+    first_step: Literal[0, 1] = 1
+    stop_at_resource: bool = False
     snapshot: bool = False
 
 
