@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpcsweep import optuna, ray
     from hpcsweep.api.objects import *  # noqa: F403
     from hpcsweep.api.sweep import Plan, Sweep
     from hpcsweep.trial import Trial, current_trial
     from hpcsweep.views.results import Results, load
 
 __version__ = "0.2.0"
-__all__ = ["Plan", "Results", "Sweep", "Trial", "current_trial", "load"]
+__all__ = ["Plan", "Results", "Sweep", "Trial", "current_trial", "load", "optuna", "ray"]
 
 _HOME = {
     "Plan": "hpcsweep.api.sweep",
@@ -26,6 +27,7 @@ _HOME = {
     "current_trial": "hpcsweep.trial",
     "load": "hpcsweep.views.results",
 }
+_MODULES = ("optuna", "ray")
 #: What a spec is made of, such as `Float` and `Hyperband`.
 _OBJECTS = "hpcsweep.api.objects"
 
@@ -34,6 +36,8 @@ def __getattr__(name: str) -> Any:
     """Import on first use: a compute node loads no pandas, `--help` loads nothing."""
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"hpcsweep.{name}")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     if not name.startswith("_") and name in (objects := import_module(_OBJECTS)).__all__:

@@ -90,6 +90,8 @@ class RerunPlan(msgspec.Struct, frozen=True):
             metrics_file=str(trial.metrics(run.rung, 0, 0)),
             metric=self.program.metric,
             keep_checkpoints=self.program.keep_checkpoints,
+            call=self.program.call,
+            max_resource=self.program.max_resource,
         )
 
 

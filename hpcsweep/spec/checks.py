@@ -36,6 +36,10 @@ def check_train(train: Train, problems: Problems) -> None:
             problems.add("train.function", f"{expected}, got {format_value(train.function)}")
         if train.shell:
             problems.add("train.shell", "must not be true for a function, only a command can have a shell")
+    elif train.call != "trial":
+        problems.add(
+            "train.call", f"must be left out for a command, it is about a function, got {train.call}"
+        )
     if train.command is None:
         for key in ("flags", "dashes"):
             if getattr(train, key):

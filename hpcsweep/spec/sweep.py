@@ -132,6 +132,8 @@ class SweepSpec:
             resumes=self.resumes,
             first_step=self.train.first_step,
             stop_at_resource=self.train.stop_at_resource,
+            call=self.train.call,
+            max_resource=self._max_resource if self.train.call != "trial" else 0,
             notice_s=max(1.0, self.cluster.signal - RESULT_S),
         )
 
@@ -140,6 +142,12 @@ class SweepSpec:
         """Whether training may go on from a checkpoint, as far as its command and files show."""
         command, workdir = self.train.command, self.train.workdir or ""
         return command is None or not self.train.metrics or can_resume(command, workdir=workdir)
+
+    @property
+    def _max_resource(self) -> int:
+        """The option of that name, which our schedulers have; 0 without one."""
+        found = self.scheduler.options.get("max_resource")
+        return found if isinstance(found, int) else 0
 
     def run_shape(self) -> TaskResources:
         """Resources of one run."""

@@ -71,6 +71,8 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         resumes: Whether training may go on from a checkpoint; else each run trains from scratch.
         first_step: The number that the program's printed steps begin with, 0 or 1.
         stop_at_resource: Whether a run ends once its value at its resource was reported.
+        call: How `function` is called, as `train.call`.
+        max_resource: The resource of the last rung, 0 where unknown.
         snapshot: Set if `function` and `workdir` are those of a copy.
     """
 
@@ -95,6 +97,8 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     resumes: bool = True
     first_step: int = 1
     stop_at_resource: bool = False
+    call: str = "trial"
+    max_resource: int = 0
 
 
 class Reuse(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -175,6 +175,8 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
         stop_file: Exists once training should checkpoint and leave.
         trial_folder: Of the results folder; contains `metrics_file`.
         metric: The objective.
+        call: How the function is called: as `train.call`.
+        max_resource: The resource of the last rung, 0 where unknown.
     """
 
     trial: int
@@ -194,6 +196,8 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     keep_checkpoints: int = 1
     keep_steps: tuple[int, ...] = ()
+    call: str = "trial"
+    max_resource: int = 0
     version: int = version_field()
 
     @property

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from hpcsweep.bootstrap import use_utf8
-from hpcsweep.trial import current_trial
+from hpcsweep.trial import Trial, current_trial
 
 #: Longer messages are cut; the log has them whole.
 MESSAGE_LENGTH: Final = 500
@@ -45,7 +45,7 @@ def main(function: str, ending: Path, *copied: str) -> int:
 
             search_snapshot(*copied)
             trainer = load_trainer(function)
-        trial.finish(trainer(trial))
+        trial.finish(_call(trainer, trial))
     except Exception as error:
         traceback.print_exc()
         ending.write_bytes(msgspec.json.encode(_failure(error)))
@@ -55,6 +55,22 @@ def main(function: str, ending: Path, *copied: str) -> int:
             ending.write_bytes(msgspec.json.encode(ChildError(("SystemExit",), leaving.code)))
         raise
     return 0
+
+
+def _call(trainer: Callable[[Any], object], trial: Trial) -> object:
+    """Call the function as `train.call` says; what it returned."""
+    match trial._run.call:
+        case "optuna":
+            from hpcsweep.training.optuna import call_objective
+
+            call_objective(trainer, trial)
+            return None
+        case "ray":
+            from hpcsweep.training.ray import call_trainable
+
+            return call_trainable(trainer, trial)
+        case _:
+            return trainer(trial)
 
 
 def _failure(error: BaseException) -> ChildError:

@@ -88,6 +88,8 @@ class Launch:
             metric=program.metric,
             keep_checkpoints=program.keep_checkpoints,
             keep_steps=run.keep,
+            call=program.call,
+            max_resource=program.max_resource,
         )
         run_file = self._folder / "run.json"
         self._variables = run_variables(self._file, run_file)

@@ -1,0 +1,174 @@
+"""Runs an `objective(trial)` that was written for Optuna, for `train.call: optuna`. Optuna is not needed.
+
+The objective's trial is an `ObjectiveTrial`: `suggest_*` give the configuration's values, `report` reports
+the objective, and `should_prune` is true once the run is told to stop, or has reached the end of its rung.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from hpcsweep.trial import Trial
+
+T = TypeVar("T")
+
+#: Name of Optuna's exception, and of ours where Optuna is not installed.
+_PRUNED: Final = "TrialPruned"
+
+
+class TrialPruned(Exception):
+    """An objective raises it after `should_prune`; that of Optuna does as well."""
+
+
+class ObjectiveTrial:
+    """A trial as an objective of Optuna sees it.
+
+    A parameter that the configuration lacks, because the search for the space did not meet it, is drawn
+    here: the same in each run of the trial, printed, and reported as the metric `suggested.NAME` if it is a
+    number.
+
+    Attributes:
+        number: The trial's number in the sweep.
+        params: What was suggested so far.
+        user_attrs: What the objective has set; numbers are reported at its end, the others printed.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self.number = trial.id
+        self.params: dict[str, Any] = {}
+        self.user_attrs: dict[str, Any] = {}
+        self.datetime_start = datetime.now()
+        #: The last step that was reported, as our steps count, with its value; None before.
+        self.last: tuple[int, float] | None = None
+        self._trial = trial
+        self._first: int | None = None
+        self._drawn: dict[str, float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a trial of a sweep has no {name!r}, which a trial of Optuna may have")
+
+    # ------------------------------------------------------------------ the configuration
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """The value of this parameter."""
+
+        def draw(rng: random.Random) -> float:
+            if step is not None:
+                return low + step * rng.randint(0, math.floor((high - low) / step + 1e-9))
+            if log:
+                return math.exp(rng.uniform(math.log(low), math.log(high)))
+            return rng.uniform(low, high)
+
+        return min(max(float(self._suggest(name, draw)), low), high)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """The value of this parameter."""
+
+        def draw(rng: random.Random) -> int:
+            if log:
+                return round(math.exp(rng.uniform(math.log(low), math.log(high))))
+            return rng.randrange(low, high + 1, step)
+
+        return min(max(int(self._suggest(name, draw)), low), high)
+
+    def suggest_categorical(self, name: str, choices: Sequence[T]) -> T:
+        """The value of this parameter, the very object of `choices`."""
+        chosen = _key(self._suggest(name, lambda rng: rng.choice(choices)))
+        for choice in choices:
+            if _key(choice) == chosen:
+                return choice
+        raise ValueError(f"suggest_categorical({name!r}): {self.params[name]!r} is none of {choices!r}")
+
+    def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        """As `suggest_float`."""
+        return self.suggest_float(name, low, high)
+
+    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        """As `suggest_float` with `log`."""
+        return self.suggest_float(name, low, high, log=True)
+
+    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        """As `suggest_float` with a step."""
+        return self.suggest_float(name, low, high, step=q)
+
+    def _suggest(self, name: str, draw: Callable[[random.Random], T]) -> T:
+        if name not in self.params:
+            if name in self._trial.config:
+                self.params[name] = self._trial.config[name]
+            else:
+                self.params[name] = value = draw(random.Random(f"{self._trial.seed}:{name}"))
+                print(f"hpcsweep: the space has no {name!r}; drawn here: {value!r}", flush=True)
+                if isinstance(value, int | float):
+                    self._drawn[f"suggested.{name}"] = float(value)
+        found: T = self.params[name]
+        return found
+
+    # ------------------------------------------------------------------ reports
+
+    def report(self, value: float, step: int) -> None:
+        """Report the objective after a step; an objective whose first step is 0 counts from there."""
+        self._first = step if self._first is None else self._first
+        at = step + (self._first == 0)
+        metric = self._trial.metric or "value"
+        self._trial._record(at, {metric: value, **self._drawn})
+        self._drawn = {}
+        if self.last is None or at >= self.last[0]:
+            self.last = at, float(value)
+
+    def should_prune(self) -> bool:
+        """Whether to raise `TrialPruned` now: told to stop, or at the end of a rung that is not the last."""
+        if self._trial.should_stop:
+            return True
+        if self.last is None:
+            return False
+        step, resource = self.last[0], self._trial.resource
+        return step > resource or (step == resource and resource != self._trial._run.max_resource)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keep a fact about the trial."""
+        self.user_attrs[key] = value
+
+    def finish(self, value: object) -> None:
+        """Record the objective's own value, and what it noted."""
+        trial, metrics = self._trial, dict(self._drawn)
+        for key, attribute in self.user_attrs.items():
+            if isinstance(attribute, int | float) and key != trial.metric:
+                metrics[key] = float(attribute)
+            else:
+                print(f"hpcsweep: {key}: {attribute!r}", flush=True)
+        if value is not None:
+            metrics[trial.metric or "value"] = value  # type: ignore[assignment]  # `_record` checks it
+        if metrics:
+            trial._record(min(self.last[0], trial.resource) if self.last else trial.resource, metrics)
+
+
+def call_objective(objective: Callable[[Any], object], trial: Trial) -> None:
+    """Call the objective, and record its value.
+
+    Raises:
+        TypeError: It returned several values.
+    """
+    seen = ObjectiveTrial(trial)
+    try:
+        value = objective(seen)
+    except Exception as error:
+        if all(kind.__name__ != _PRUNED for kind in type(error).__mro__) or seen.last is None:
+            raise
+        step, value = seen.last  # as Optuna does, also of one that prunes itself
+        seen.finish(value if step < trial.resource and not trial.should_stop else None)
+        return
+    if isinstance(value, Sequence | Mapping):
+        raise TypeError(f"the objective returned {value!r}: a sweep has one objective, a number")
+    seen.finish(value)
+
+
+def _key(value: object) -> str:
+    """Of values that are the same in JSON, where tuples are lists."""
+    return json.dumps(value, sort_keys=True, default=repr)
