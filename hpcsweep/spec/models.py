@@ -47,8 +47,8 @@ class Train(Section):
     function: Text | None = None
     """A callable that takes a `Trial`: `FILE.py:NAME`, relative to the spec, or `package.module:NAME`."""
     call: Literal["trial", "optuna", "ray"] = "trial"
-    """How `function` is called: with a `Trial`; as an objective of Optuna, with a trial like Optuna's; or as
-    a trainable of Ray Tune, with the configuration. See porting.md."""
+    """How `function` is called: with a `Trial`, with a trial like Optuna's, or with a configuration as by
+    Ray Tune. See porting.md."""
     command: Text | None = None
     """A command line with placeholders such as `{lr}`, `{resource}`, and `{args}` for all other parameters,
     instead of `function`. See commands.md."""

@@ -143,6 +143,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
         "name": "digits-hyperband",
         "train": {
             "function": str(tmp_path / "sweeps" / "digits.py") + ":train",
+            "call": "trial",
             "shell": False,
             "dashes": False,
             "metrics": [],
