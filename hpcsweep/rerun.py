@@ -31,9 +31,8 @@ from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import MetricsWriter, RunFile, read_reports
 from hpcsweep.views.folder import ResultsFolder, check_trial
-from hpcsweep.worker.command import program_arguments, run_environment
-from hpcsweep.worker.metrics.printed import StdoutMetrics
-from hpcsweep.worker.metrics.reports import Reports
+from hpcsweep.worker.command import placeholder_values, program_arguments, run_environment
+from hpcsweep.worker.metrics.program import ProgramMetrics
 from hpcsweep.worker.outcome import read_objective
 
 DONE: Final = 0
@@ -130,7 +129,7 @@ def arguments(plan: RerunPlan, output: Path) -> list[str]:
 def shell_command(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> str:
     """A shell command that trains it: a program that only prints directly, other code by `arguments`."""
     program = plan.program
-    if program.command is None or not program.metrics:
+    if program.command is None or not program.metrics or program.metric_files:
         return shell_join(arguments(plan, output))
     file = msgspec.structs.replace(plan.run_file(output), checkpoint_dir=str(output / "checkpoint"))
     searched = {name: environ[name] for name in ("PYTHONPATH",) if name in environ}
@@ -162,8 +161,13 @@ def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
         python=sys.executable,
     )
     argv = program_arguments(program, file, ending=output / ".ending.json", python=sys.executable)
-    returncode, unread = _run_training(program, argv, environ, Path(file.metrics_file))
-    reading = read_objective(layout, plan.run, program, restart=0, start=0).with_stdout_problem(unread)
+    writer = MetricsWriter(Path(file.metrics_file))
+    values = placeholder_values(program, file, python=sys.executable)
+    metrics = ProgramMetrics(program, values, writer.write, start=0, resource=plan.run.resource)
+    returncode = _run_training(program, argv, environ, writer.path, metrics)
+    writer.close()
+    reading = read_objective(layout, plan.run, program, restart=0, start=0, seen=metrics.seen())
+    reading = reading.with_problem(metrics.problem())
     _checkpoint_working_folder(Path(file.checkpoint_dir), layout, plan.run.resource)
     for name in (".stop", ".ending.json"):
         (output / name).unlink(missing_ok=True)
@@ -179,9 +183,10 @@ def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
 
 
 def _run_training(
-    program: Program, argv: list[str], environ: Mapping[str, str], metrics: Path
-) -> tuple[int, str]:
-    """Run it to its end; its exit code, and why the printed metric could not be read (empty: it could)."""
+    program: Program, argv: list[str], environ: Mapping[str, str], path: Path, metrics: ProgramMetrics
+) -> int:
+    """Run it to its end, showing the reports in `path` as they come; its exit code."""
+    metrics.begin()
     child = subprocess.Popen(
         argv,
         cwd=program.workdir,
@@ -192,36 +197,41 @@ def _run_training(
     )
     try:
         if child.stdout is not None:
-            unread = _tee_output(program, child.stdout.fileno(), metrics)
-            return child.wait(), unread
+            _tee_output(child.stdout.fileno(), metrics)
         shown = 0
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(POLL_S)
-            reports = list(read_reports(metrics))
-            for report in reports[shown:]:
-                values = " ".join(f"{name}={value:.6g}" for name, value in report.metrics.items())
-                print(f"step {report.step}: {values}", flush=True)
-            shown = len(reports)
+            if child.returncode is None:
+                metrics.poll()
+            else:
+                metrics.finish(whole=child.returncode == 0)
+            if not program.metrics:
+                shown = _show_reports(path, shown)
             if child.returncode is not None:
-                return child.returncode, ""
+                return child.returncode
     except BaseException:
         child.terminate()
         child.wait()
         raise
 
 
-def _tee_output(program: Program, output: int, metrics: Path) -> str:
-    """Print what the program prints and parse metrics from it; why the objective could not be read."""
-    writer = MetricsWriter(metrics)
-    printed = StdoutMetrics(program.metrics, Reports(writer.write, start=0, first_step=program.first_step))
+def _show_reports(path: Path, shown: int) -> int:
+    """Print the reports after the first `shown`; how many there are now."""
+    reports = list(read_reports(path))
+    for report in reports[shown:]:
+        values = " ".join(f"{name}={value:.6g}" for name, value in report.metrics.items())
+        print(f"step {report.step}: {values}", flush=True)
+    return len(reports)
+
+
+def _tee_output(output: int, metrics: ProgramMetrics) -> None:
+    """Print what the program prints, and parse metrics from it."""
     while data := os.read(output, 1 << 16):
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
-        printed.feed(data)
-    printed.finish()
-    writer.close()
-    return printed.problem(program.metric)
+        metrics.feed(data)
+        metrics.poll()
 
 
 def _checkpoint_working_folder(folder: Path, layout: TrialLayout, step: int) -> None:

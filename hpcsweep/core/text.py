@@ -142,6 +142,15 @@ def suggest_name(name: str, known: Sequence[str], *, kind: str) -> str:
     return f"unknown {kind}; expected one of: {', '.join(known[:_LISTED])}{more}"
 
 
+def near_name(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that is most like it, as `val_loss` is like `val/loss`; empty if none is."""
+    plain = {re.sub(r"[\W_]+", "", each).lower(): each for each in names}
+    close = difflib.get_close_matches(
+        re.sub(r"[\W_]+", "", name).lower(), [*plain][:_COMPARED], n=1, cutoff=0.7
+    )
+    return plain[close[0]] if close else ""
+
+
 def json_key(value: Any) -> Hashable:
     """A key that is equal for equal JSON values: 1 is 1.0, but True is not 1."""
     match value:

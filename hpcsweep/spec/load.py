@@ -25,7 +25,7 @@ from hpcsweep.searchers import make_searcher
 from hpcsweep.spec import checks
 from hpcsweep.spec.checks import Problems
 from hpcsweep.spec.command_checks import command_problems
-from hpcsweep.spec.metrics import check_metrics
+from hpcsweep.spec.metrics import check_metrics, read_metrics, runs_apart
 from hpcsweep.spec.models import (
     SCHEDULER,
     SEARCHER,
@@ -170,7 +170,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         if data.get(key) is None:
             problems.add(key, f"missing; expected {_EXPECTED[key]}")
     name = _read_name(data.get("name"), stem, problems)
-    train = _section(Train, data, "train", problems)
+    train = _section(Train, {**data, "train": read_metrics(data.get("train"), problems)}, "train", problems)
     objective = _section(Objective, data, "objective", problems)
     space = None
     if data.get("space") is not None:
@@ -187,7 +187,13 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
 
     if train is not None:
         checks.check_train(train, problems)
-        check_metrics(train, None if stored else objective, problems)
+        check_metrics(
+            train,
+            None if stored else objective,
+            problems,
+            parameters=() if space is None else space.names,
+            apart=stored or cluster is None or resources is None or runs_apart(cluster, resources),
+        )
         if train.command is not None and space is not None:
             for path, problem in command_problems(train, space):
                 problems.add(path, problem)

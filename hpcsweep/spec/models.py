@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    create_model,
+    model_serializer,
+)
 
 from hpcsweep import schedulers, searchers
 from hpcsweep.cluster import CLUSTERS
@@ -41,6 +50,49 @@ if TYPE_CHECKING:
     from hpcsweep.spec.checks import Problems
 
 
+def _names(value: Any) -> Any:
+    """Columns without a name are numbered."""
+    if not isinstance(value, Mapping):
+        return value
+    return {str(name): str(item) if type(item) is int else item for name, item in value.items()}
+
+
+class MetricsFile(Section):
+    """A file in which a program leaves metrics."""
+
+    file: Text
+    """A path relative to the working directory, with placeholders such as `{output_dir}` and with `*`."""
+    kind: Text | None = None
+    """Format: `csv`, `jsonl`, `json`, `trainer_state`, `tensorboard`, `wandb` or `mlflow`. Default: by the
+    file's name."""
+    step: Text | None = None
+    """Column, key or tag with the step; `rows` counts rows. Default: the format's own step, else `rows`."""
+    values: Annotated[
+        dict[str, str],
+        BeforeValidator(_names),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "integer"]}}),
+    ] = Field(default_factory=dict)
+    """Metrics, and their names in the file. Default: all numbers, under their names in the file."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As written in YAML."""
+        return {key: value for key, value in handler(self).items() if value}
+
+
+def _metrics(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value if value is None else (value,)
+
+
+def _metrics_schema() -> dict[str, Any]:
+    """One pattern or file, or a list of these."""
+    file = MetricsFile.model_json_schema()
+    for about in (file, *file["properties"].values()):
+        about.pop("title", None)
+    one = {"anyOf": [{"type": "string"}, file]}
+    return {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
+
+
 class Train(Section):
     """The training code: `function` or `command`."""
 
@@ -59,8 +111,11 @@ class Train(Section):
     the texts for true and false such as `1/0`. See commands.md."""
     dashes: bool = False
     """Write dashes for the underscores of names in `{args}`: `--batch-size` for `batch_size`."""
-    metrics: Texts = ()
-    """Regular expressions for printed lines, for programs that only print; each named group is a metric."""
+    metrics: Annotated[
+        tuple[str | MetricsFile, ...], BeforeValidator(_metrics), WithJsonSchema(_metrics_schema())
+    ] = ()
+    """Where a program leaves metrics: regular expressions for printed lines, whose named groups are metrics,
+    and files. See metrics.md."""
     workdir: Text | None = None
     """Working directory of the training code, relative to the spec file. Default: the folder of that file."""
     keep_checkpoints: Positive = 1
@@ -80,6 +135,16 @@ class Train(Section):
     """End `command` once the objective was reported at the run's resource, for programs that train on."""
     snapshot: bool = False
     """Copy the code into the results folder when the sweep starts, and run this copy for the whole sweep."""
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The regular expressions among `metrics`."""
+        return tuple(each for each in self.metrics if isinstance(each, str))
+
+    @property
+    def metric_files(self) -> tuple[MetricsFile, ...]:
+        """The files among `metrics`."""
+        return tuple(each for each in self.metrics if isinstance(each, MetricsFile))
 
 
 class Objective(Section):

@@ -16,6 +16,7 @@ from hpcsweep.schedulers import make_scheduler, scheduler_class, scheduler_trait
 from hpcsweep.spec.models import (
     Budget,
     Cluster,
+    MetricsFile,
     NamedOptions,
     Objective,
     Resources,
@@ -25,7 +26,8 @@ from hpcsweep.spec.models import (
 )
 from hpcsweep.spec.parameters import domains_to_yaml, space_to_yaml
 from hpcsweep.spec.yaml_io import dump_yaml
-from hpcsweep.store.batch import Program
+from hpcsweep.store.batch import MetricFile, Program
+from hpcsweep.worker.metrics.files import guess_kind
 from hpcsweep.worker.resuming import can_resume
 
 #: Seconds between signal and time limit that the worker keeps for itself.
@@ -124,7 +126,8 @@ class SweepSpec:
             flags=self.train.flags or "",
             dashes=self.train.dashes,
             formats={each.name: each.format for each in self.space.parameters if each.format},
-            metrics=self.train.metrics,
+            metrics=self.train.patterns,
+            metric_files=tuple(map(_metric_file, self.train.metric_files)),
             log_limit_mib=self.train.log_limit,
             keep_checkpoints=self.train.keep_checkpoints,
             parameters=self.space.names,
@@ -169,6 +172,12 @@ class SweepSpec:
             lanes=lanes,
             least_time_s=asked_s or run.time_s,
         )
+
+
+def _metric_file(given: MetricsFile) -> MetricFile:
+    kind = given.kind or guess_kind(given.file)
+    assert kind is not None  # checked
+    return MetricFile(given.file, kind, given.step or "", given.values)
 
 
 #: Lists that may grow at their end.

@@ -52,6 +52,22 @@ def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
+class MetricFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file in which a program leaves metrics; see `worker.metrics.files`.
+
+    Attributes:
+        file: Its path with placeholders, a pattern of `glob`, relative to the working directory.
+        kind: Of its format.
+        step: Name of the step in it; empty: the kind's own, or rows are counted.
+        values: Metric -> its name in the file; empty: all numbers, by their names there.
+    """
+
+    file: str
+    kind: str
+    step: str = ""
+    values: dict[str, str] = {}
+
+
 class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     """How to run a trial; the same for the whole sweep.
 
@@ -61,6 +77,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         shell: The command is a shell line, its values quoted.
         flags, dashes, formats: How values become arguments; see `worker.template.Style`.
         metrics: Patterns over printed lines; their named groups are metrics.
+        metric_files: Files with metrics.
         workdir: Absolute; where training code runs.
         metric: The objective; `mode` is min or max; `at` is last or best.
         log_limit_mib: How much of an attempt's output is kept; None: all.
@@ -99,6 +116,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_at_resource: bool = False
     call: str = "trial"
     max_resource: int = 0
+    metric_files: tuple[MetricFile, ...] = ()
 
 
 class Reuse(msgspec.Struct, frozen=True, omit_defaults=True):

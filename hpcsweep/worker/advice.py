@@ -31,7 +31,9 @@ def advice(program: Program, run: ManifestRun, reading: ObjectiveReading, *, tol
             f"it reported steps up to {beyond} although its resource is {resource}, and those beyond do not "
             f"count; have it train up to {resource}, and report each step once"
         )
-    from_zero = program.metrics and program.first_step and reading.own == (0, resource - 1)
+    from_zero = (
+        (program.metrics or program.metric_files) and program.first_step and reading.own == (0, resource - 1)
+    )
     if from_zero and reading.value is not None and not told_to_stop:
         return (
             f"it reported steps 0 to {resource - 1} where its resource is {resource}: its steps seem to "

@@ -59,8 +59,7 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
     if program.command is None:
         return function_arguments(program, str(ending), python=python)
     template = parse_template(program.command, shell=program.shell, parameters=program.parameters)
-    values = {name: getattr(file, name) for name in PLACEHOLDERS if name != "python"}
-    values |= {"python": python, **dict.fromkeys(program.parameters), **file.config}
+    values = placeholder_values(program, file, python=python)
     style = Style(program.flags, program.dashes, program.formats)
     if program.shell:
         return [shutil.which("bash") or "/bin/sh", "-c", template.line(values, file.config, style)]
@@ -73,6 +72,12 @@ def command_line(argv: Sequence[str]) -> str:
         argv[2] if len(argv) == 3 and argv[1] == "-c" and _SHELLS.fullmatch(os.path.basename(argv[0])) else ""
     )
     return line if line and line.isprintable() else shell_join(argv)
+
+
+def placeholder_values(program: Program, file: RunFile, *, python: str) -> dict[str, Any]:
+    """The value of each placeholder; None where there is none."""
+    values = {name: getattr(file, name) for name in PLACEHOLDERS if name != "python"}
+    return values | {"python": python, **dict.fromkeys(program.parameters), **file.config}
 
 
 def function_arguments(program: Program, ending: str, *, python: str) -> list[str]:

@@ -46,6 +46,7 @@ class Launch:
         checkpoint_dir: Its working folder.
         stop_file: Tells it to stop.
         ending: Where its entrypoint writes how the function failed.
+        file: What it is told.
         argv: The arguments of a fresh process; empty if the command is wrong.
         how: For the log, once it was started; empty if there was no choice.
     """
@@ -70,7 +71,7 @@ class Launch:
         self.how = ""
         self._program = program
         self._warm = warm
-        self._file = RunFile(
+        self.file = RunFile(
             trial=run.trial,
             rung=run.rung,
             bracket=run.bracket,
@@ -92,7 +93,7 @@ class Launch:
             max_resource=program.max_resource,
         )
         run_file = self._folder / "run.json"
-        self._variables = run_variables(self._file, run_file)
+        self._variables = run_variables(self.file, run_file)
         shared = shared_environment(
             context.environ, program, devices=devices, python=sys.executable, modules=context.modules
         )
@@ -100,7 +101,7 @@ class Launch:
         self.clean_up()
         os.makedirs(self._folder, mode=0o700)
         make_dirs(self.checkpoint_dir)
-        run_file.write_bytes(msgspec.json.encode(self._file))
+        run_file.write_bytes(msgspec.json.encode(self.file))
 
     @property
     def ready(self) -> bool:
@@ -124,7 +125,7 @@ class Launch:
                 return None
         if self._warm is not None:
             self.how = f"a fresh process, not a fork of the warm one: {self._warm.why_not}"
-        self.argv = program_arguments(self._program, self._file, ending=self.ending, python=sys.executable)
+        self.argv = program_arguments(self._program, self.file, ending=self.ending, python=sys.executable)
         cwd = self._program.workdir
         return Child(self.argv, env=self._environ, mark=RUN_VARIABLE, cwd=cwd, output=output)
 

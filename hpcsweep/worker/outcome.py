@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import math
 import os
 import re
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.core.text import near_name
 from hpcsweep.store.batch import ManifestRun, Program, label_excerpt
 from hpcsweep.store.layout import Skipped, TrialLayout, explain_error
 from hpcsweep.store.run_files import Report, metrics_files, read_reports
@@ -136,7 +136,7 @@ class ObjectiveReading(NamedTuple):
         """Whether this attempt reported steps beyond those of earlier ones."""
         return self.own is not None and 0 < self.earlier < self.own[1]
 
-    def with_stdout_problem(self, problem: str) -> ObjectiveReading:
+    def with_problem(self, problem: str) -> ObjectiveReading:
         """The same with this problem, if it is not empty and there is no value."""
         if self.value is not None or not problem:
             return self
@@ -243,7 +243,12 @@ def _not_fresh(program: Program, own: list[Report], *, start: int, resource: int
     """Why the reports give no value: the objective was reported for no step after `start`."""
     metric = program.metric
     steps = [step for step, metrics in own if metric in metrics]
-    if steps and max(steps) == resource - 1 and program.metrics and program.first_step:
+    if (
+        steps
+        and max(steps) == resource - 1
+        and (program.metrics or program.metric_files)
+        and program.first_step
+    ):
         shown = f"steps {min(steps)} to {max(steps)}" if len(set(steps)) > 1 else f"step {max(steps)}"
         return (
             f"metric {metric!r} was reported for {shown} and not for {resource}, the last one: its steps "
@@ -266,10 +271,3 @@ def _never_reported(
     near = near_name(metric, reported)
     hint = [f"did you mean {near!r}?"] if near else []
     return "; ".join([f"metric {metric!r} was never reported", *(found or ["nothing was"]), *hint])
-
-
-def near_name(name: str, names: Collection[str]) -> str:
-    """The one of `names` that is most like it, as `val_loss` is like `val/loss`; empty if none is."""
-    plain = {re.sub(r"[\W_]+", "", each).lower(): each for each in names}
-    close = difflib.get_close_matches(re.sub(r"[\W_]+", "", name).lower(), plain, n=1, cutoff=0.7)
-    return plain[close[0]] if close else ""

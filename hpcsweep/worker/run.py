@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,10 @@ from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter
 from hpcsweep.worker.advice import advice
-from hpcsweep.worker.command import TaskContext, line_ending_problem
+from hpcsweep.worker.command import TaskContext, line_ending_problem, placeholder_values
 from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.launch import Launch
-from hpcsweep.worker.metrics.printed import StdoutMetrics
-from hpcsweep.worker.metrics.reports import Reports
+from hpcsweep.worker.metrics.program import ProgramMetrics
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
     ProcessExit,
@@ -81,7 +81,7 @@ class Attempt:
         self._child: Child | None = None
         #: Descriptor that is readable when the process prints.
         self.output: int | None = None
-        self._stdout_metrics: StdoutMetrics | None = None
+        self._program_metrics: ProgramMetrics | None = None
         self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, context.restart))
         self._oom_kills = oom_kills()
         self._signal: signal.Signals | None = None
@@ -96,6 +96,11 @@ class Attempt:
         self._ended_at_resource = False  # and the program was told to end for that
         self._reading: ObjectiveReading | None = None
         self._stopped = False  # by request, while its task goes on
+
+    @property
+    def poll_at(self) -> float | None:
+        """When `advance` must be called to look at files with metrics, on the monotonic clock."""
+        return self._program_metrics.poll_at if self._program_metrics is not None else None
 
     def begin(self) -> None:
         """Start the process, or set the result at once if nothing is left to do."""
@@ -141,6 +146,8 @@ class Attempt:
             if self._child is None:
                 return
         self._drain()
+        if self._program_metrics is not None:
+            self._program_metrics.poll()
         if self._has_value and self._program.stop_at_resource and not self._child.exited:
             self._end_at_resource()
         if self.warn_at is not None and time.monotonic() >= self.warn_at:
@@ -196,9 +203,15 @@ class Attempt:
             f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {run.trial} rung {run.rung} attempt {run.attempt}"
             f".{self._context.restart} on {self._context.node}: {source} to step {run.resource}"
         )
-        if program.metrics:
-            reports = Reports(self._report, start=self._start_step, first_step=program.first_step)
-            self._stdout_metrics = StdoutMetrics(program.metrics, reports)
+        if program.metrics or program.metric_files:
+            self._program_metrics = ProgramMetrics(
+                program,
+                placeholder_values(program, self._launch.file, python=sys.executable),
+                self._report,
+                start=self._start_step,
+                resource=run.resource,
+            )
+            self._program_metrics.begin()
         self._child = FutureChild()
         self._start(self._launch)
 
@@ -273,8 +286,8 @@ class Attempt:
                 self._close_pipe()
                 return
             self._log.write(data)
-            if self._stdout_metrics is not None:
-                self._stdout_metrics.feed(data)
+            if self._program_metrics is not None:
+                self._program_metrics.feed(data)
 
     def _close_pipe(self) -> None:
         if self.output is not None:
@@ -288,14 +301,14 @@ class Attempt:
             self._drain()
         self._close_pipe()
         self._log.finish()
-        if self._stdout_metrics is not None:
-            self._stdout_metrics.finish()
+        if self._program_metrics is not None:
+            self._program_metrics.finish(whole=returncode == 0 and self._signal is None)
         self._child = None
         self.deadline = None
         self._metrics.sync_and_close()
         reading = self._read_objective()
-        if self._stdout_metrics is not None:
-            reading = reading.with_stdout_problem(self._stdout_metrics.problem(self._program.metric))
+        if self._program_metrics is not None:
+            reading = reading.with_problem(self._program_metrics.problem())
         if self._lost_last_report(returncode, reading.fresh or reading.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
@@ -358,7 +371,7 @@ class Attempt:
             self._program,
             restart=self._context.restart,
             start=self._start_step,
-            seen=[self._stdout_metrics.seen()] if self._stdout_metrics is not None else (),
+            seen=self._program_metrics.seen() if self._program_metrics is not None else (),
         )
         return self._reading
 

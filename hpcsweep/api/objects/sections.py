@@ -5,9 +5,9 @@ Made by `python -m tests.docs.reference`: change the code that it is made from, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hpcsweep.api.parts import Section
 
@@ -29,8 +29,8 @@ class Train(Section):
         flags: How `command` gets booleans: `present` (`--name`, or nothing), `no-` (`--name` or `--no-name`),
             or the texts for true and false such as `1/0`. See commands.md.
         dashes: Write dashes for the underscores of names in `{args}`: `--batch-size` for `batch_size`.
-        metrics: Regular expressions for printed lines, for programs that only print; each named group is a
-            metric.
+        metrics: Where a program leaves metrics: regular expressions for printed lines, whose named groups are
+            metrics, and files. See metrics.md.
         workdir: Working directory of the training code, relative to the spec file. Default: the folder of
             that file.
         keep_checkpoints: Number of newest checkpoints to keep per trial.
@@ -55,7 +55,7 @@ class Train(Section):
     shell: bool = False
     flags: str | None = None
     dashes: bool = False
-    metrics: str | Sequence[str] | None = None
+    metrics: str | Mapping[str, Any] | Sequence[Any] | None = None
     workdir: str | None = None
     keep_checkpoints: int = 1
     keep: Literal["survivors", "all"] = "survivors"

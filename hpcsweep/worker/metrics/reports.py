@@ -9,20 +9,39 @@ from collections.abc import Callable, Mapping
 class Reports:
     """Makes reports of what any source finds.
 
-    `start` is the step after which values without a step are counted. A program whose steps count from
-    `first_step` 0 has its steps shifted by one.
+    Args:
+        write: Writes a report.
+        start: The step after which values without a step are counted.
+        resource: The last step of the run.
+        first_step: From where the program counts its steps; those from 0 are shifted by one.
     """
 
     def __init__(
-        self, write: Callable[[int, Mapping[str, float]], None], *, start: int, first_step: int = 1
+        self,
+        write: Callable[[int, Mapping[str, float]], None],
+        *,
+        start: int,
+        resource: int = 1,
+        first_step: int = 1,
     ) -> None:
         self._write = write
         self._start = start
+        self._resource = resource
         self._shift = 1 - first_step
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the program goes on from something."""
+        return self._start > 0
+
+    def is_beyond_start(self, step: int) -> bool:
+        """Whether a step, as the program counts it, is one that this attempt trains."""
+        return step + self._shift > self._start
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """A report with a step, as the program counts it."""
-        self._write(step + self._shift, metrics)
+        if metrics:
+            self._write(step + self._shift, metrics)
 
     def add_next(self, metrics: Mapping[str, float], counts: Counter[str]) -> None:
         """A report without a step: values of each metric are counted, in `counts`, from the start on."""
@@ -32,3 +51,8 @@ class Reports:
             by_step.setdefault(self._start + counts[name], {})[name] = value
         for step, values in by_step.items():
             self._write(step, values)
+
+    def add_result(self, metrics: Mapping[str, float]) -> None:
+        """The result of the whole run, which has no step."""
+        if metrics:
+            self._write(self._resource, metrics)
