@@ -31,7 +31,7 @@ from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import MetricsWriter, RunFile, read_reports
 from hpcsweep.views.folder import ResultsFolder, check_trial
-from hpcsweep.worker.command import placeholder_values, program_arguments, run_environment
+from hpcsweep.worker.command import placeholder_values, program_arguments, run_environment, write_config_file
 from hpcsweep.worker.metrics.program import ProgramMetrics
 from hpcsweep.worker.outcome import read_objective
 
@@ -91,6 +91,7 @@ class RerunPlan(msgspec.Struct, frozen=True):
             keep_checkpoints=self.program.keep_checkpoints,
             call=self.program.call,
             max_resource=self.program.max_resource,
+            config_file=str(output / self.program.config.name) if self.program.config else None,
         )
 
 
@@ -129,7 +130,8 @@ def arguments(plan: RerunPlan, output: Path) -> list[str]:
 def shell_command(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> str:
     """A shell command that trains it: a program that only prints directly, other code by `arguments`."""
     program = plan.program
-    if program.command is None or not program.metrics or program.metric_files:
+    direct = program.metrics and not program.metric_files and program.config is None
+    if program.command is None or not direct:
         return shell_join(arguments(plan, output))
     file = msgspec.structs.replace(plan.run_file(output), checkpoint_dir=str(output / "checkpoint"))
     searched = {name: environ[name] for name in ("PYTHONPATH",) if name in environ}
@@ -160,6 +162,7 @@ def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
         devices=None,
         python=sys.executable,
     )
+    write_config_file(program, file)
     argv = program_arguments(program, file, ending=output / ".ending.json", python=sys.executable)
     writer = MetricsWriter(Path(file.metrics_file))
     values = placeholder_values(program, file, python=sys.executable)

@@ -31,6 +31,7 @@ from hpcsweep.core.text import plural
 from hpcsweep.errors import FolderError, SpecError, TrainerError
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.spec import Change, SweepSpec, changes
+from hpcsweep.spec.config_base import read_config_base
 from hpcsweep.store.batch import Program
 from hpcsweep.store.files import wrap_oserror
 from hpcsweep.store.journal import Journal
@@ -156,8 +157,15 @@ def running_program(spec: SweepSpec, layout: Layout) -> Program:
 
     Raises:
         FolderError: There is no snapshot, or what is to be run is not in it.
+        SpecError: `train.config` cannot be read.
     """
-    return use_snapshot(spec.program(), layout) if spec.train.snapshot else spec.program()
+    program = use_snapshot(spec.program(), layout) if spec.train.snapshot else spec.program()
+    if spec.train.config is None:
+        return program
+    base = Path(spec.train.config)
+    copied = program.snapshot.path_in_copy(str(base.parent)) if program.snapshot else None
+    config = read_config_base(Path(copied) / base.name if copied else base)
+    return msgspec.structs.replace(program, config=config)
 
 
 @contextlib.contextmanager

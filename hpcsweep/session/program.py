@@ -18,9 +18,11 @@ from typing import Final, NamedTuple
 from numpy.random import default_rng
 
 from hpcsweep.core.text import format_value, shell_quote
+from hpcsweep.errors import SpecError, TrainerError
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.spec import SweepSpec
 from hpcsweep.spec.command_checks import absent_problems, unnamed_parameters
+from hpcsweep.spec.config_base import near_key, read_config_base
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import RunFile
 from hpcsweep.worker.command import command_line, program_arguments
@@ -100,12 +102,13 @@ def check_program(spec: SweepSpec) -> Found:
     problems = [f"{path}: {text}" for path, text in absent_problems(spec)]
     if not spec.train.check or not os.path.isdir(spec.train.workdir or "."):
         return Found(problems, [])
+    config_problems, config_warnings = _config_file(spec)
     commands = list(_commands(spec))
     missing, unsure = _missing(spec, commands)
     uses = _uses_hpcsweep(spec, commands)
     unused = _unused(spec, uses=uses)
-    problems += [*missing, *unused.problems]
-    unsure += unused.warnings
+    problems += [*missing, *unused.problems, *config_problems]
+    unsure += [*unused.warnings, *config_warnings]
     (problems if uses is False else unsure).extend(_never_told(spec, uses=uses))
     return Found(problems, unsure)
 
@@ -131,6 +134,7 @@ def example_command(spec: SweepSpec, folder: Path) -> str:
         trial_folder=str(trial.root),
         metrics_file=str(folder / "metrics.jsonl"),
         metric=spec.objective.metric,
+        config_file=str(folder / Path(spec.train.config).name) if spec.train.config else None,
     )
     python = spec.cluster.python or sys.executable
     return command_line(program_arguments(spec.program(), file, ending=folder, python=python))
@@ -318,6 +322,31 @@ def _unused(spec: SweepSpec, *, uses: bool | None) -> Found:
     )
     unsure = uses is True or (uses is None and not named)
     return Found([], [text]) if unsure else Found([f"{text} ({OPT_OUT})"], [])
+
+
+def _config_file(spec: SweepSpec) -> Found:
+    """What is wrong with the config file, and parameters that it does not know but nearly."""
+    train = spec.train
+    if train.config is None:
+        return Found([], [])
+    try:
+        base = read_config_base(Path(train.config))
+    except SpecError as error:
+        return Found(list(error.problems), [])
+    assert train.command is not None
+    named = parse_template(train.command, shell=train.shell, parameters=spec.space.names).names
+    problems, unsure = [], []
+    for name in spec.space.names:
+        if name in named:
+            continue
+        try:
+            hint = near_key(base, name)
+        except TrainerError as error:
+            problems.append(f"space.{name}: {str(error).removeprefix('train.config: ')}")
+        else:
+            if hint:
+                unsure.append(f"space.{name}: is not in {train.config}, which has {hint}")
+    return Found(problems, unsure)
 
 
 def _never_told(spec: SweepSpec, *, uses: bool | None) -> Iterator[str]:

@@ -41,7 +41,7 @@ def check_train(train: Train, problems: Problems) -> None:
             "train.call", f"must be left out for a command, it is about a function, got {train.call}"
         )
     if train.command is None:
-        for key in ("flags", "dashes"):
+        for key in ("flags", "dashes", "config"):
             if getattr(train, key):
                 problems.add(f"train.{key}", "must be left out for a function, it is about a command")
 

@@ -11,6 +11,7 @@ from hpcsweep.errors import TrainerError
 from hpcsweep.spec.models import Train
 from hpcsweep.spec.sweep import SweepSpec
 from hpcsweep.worker.template import (
+    CONFIG_FILE,
     DEFAULT_PATTERN,
     NEGATED,
     PRESENT,
@@ -53,6 +54,7 @@ def command_problems(train: Train, space: Space) -> Iterator[Problem]:
         yield Problem("train.command", str(error).removeprefix("train.command: "))
         return
     yield from _flags_problems(train, template)
+    yield from _config_problems(train, space, template)
     for parameter in space.parameters:
         yield from _format_problems(parameter, template)
         if parameter.name not in template.names:
@@ -77,6 +79,33 @@ def _flags_problems(train: Train, template: Template) -> Iterator[Problem]:
                 shown = " ".join(pattern)
                 expected = f"must be the texts for true and false, such as true/false, with {{args:{shown}}}"
                 yield Problem("train.flags", f"{expected}, got {flags}")
+
+
+def _config_problems(train: Train, space: Space, template: Template) -> Iterator[Problem]:
+    """Whether the config file is used, and its parameters have places of their own."""
+    if train.config is None:
+        if CONFIG_FILE in template.names and CONFIG_FILE not in space.names:
+            missing = "{config_file} needs train.config, the file that the parameters are merged with"
+            yield Problem("train.command", missing)
+        return
+    if CONFIG_FILE not in template.names:
+        yield Problem("train.command", "must have {config_file}, as train.config is given")
+    if template.patterns:
+        yield Problem("train.command", "must not have {args} with train.config, which gives all parameters")
+    written = [name for name in space.names if name not in template.names]
+    for name in written:
+        above = next((other for other in written if name.startswith(f"{other}.")), None)
+        if above is not None:
+            yield Problem(f"space.{name}", f"must not be within {above!r}, which is a value of its own")
+    if not train.config.lower().endswith((".ini", ".cfg", ".conf")):
+        return
+    for parameter in space.parameters:
+        for value in listed_values(parameter) if parameter.name in written else ():
+            text = as_text(value)
+            if text != text.strip() or "%" in text or not (text.isprintable()):
+                expected = "must be one line without % and blanks at its ends, to stand in an INI file"
+                yield Problem(f"space.{parameter.name}", f"{expected}, got {format_value(value)}")
+                break
 
 
 def _format_problems(parameter: Parameter, template: Template) -> Iterator[Problem]:
@@ -166,4 +195,8 @@ def unnamed_parameters(spec: SweepSpec) -> list[str]:
     if train.command is None:
         return []
     template = parse_template(train.command, shell=train.shell, parameters=space.names)
-    return [] if template.patterns else [name for name in space.names if name not in template.names]
+    return (
+        []
+        if template.patterns or train.config
+        else [name for name in space.names if name not in template.names]
+    )

@@ -141,6 +141,8 @@ def _upgrade(data: dict[Any, Any]) -> None:
 def _absolute_paths(spec: SweepSpec, folder: Path) -> SweepSpec:
     """The spec with paths relative to `folder` made absolute."""
     train = {"workdir": os.path.normpath(folder / (spec.train.workdir or ""))}
+    if spec.train.config:
+        train["config"] = os.path.normpath(folder / spec.train.config)
     file, _, name = (spec.train.function or "").rpartition(":")
     if file.endswith(".py"):
         train["function"] = f"{os.path.normpath(folder / file)}:{name}"

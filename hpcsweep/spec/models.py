@@ -111,6 +111,9 @@ class Train(Section):
     the texts for true and false such as `1/0`. See commands.md."""
     dashes: bool = False
     """Write dashes for the underscores of names in `{args}`: `--batch-size` for `batch_size`."""
+    config: Text | None = None
+    """A YAML, JSON, TOML or INI file, relative to the spec. With the parameters at their dotted keys it is
+    the `{config_file}` of `command`."""
     metrics: Annotated[
         tuple[str | MetricsFile, ...], BeforeValidator(_metrics), WithJsonSchema(_metrics_schema())
     ] = ()

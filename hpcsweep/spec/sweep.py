@@ -113,7 +113,7 @@ class SweepSpec:
         return dump_yaml(self.resolved())
 
     def program(self) -> Program:
-        """How to run a trial."""
+        """How to run a trial, but for the base of its config file, which is read when the sweep begins."""
         assert self.train.workdir is not None
         return Program(
             workdir=self.train.workdir,

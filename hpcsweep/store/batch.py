@@ -68,6 +68,20 @@ class MetricFile(msgspec.Struct, frozen=True, omit_defaults=True):
     values: dict[str, str] = {}
 
 
+class ConfigFile(msgspec.Struct, frozen=True):
+    """What the config file of each run is made from; see `worker.config_file`.
+
+    Attributes:
+        name: Of the file, such as `base.yaml`.
+        kind: `yaml`, `json`, `toml` or `ini`.
+        tree: Its content: nested mappings with keys and values as they are written.
+    """
+
+    name: str
+    kind: str
+    tree: dict[str, Any]
+
+
 class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     """How to run a trial; the same for the whole sweep.
 
@@ -75,6 +89,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         function: `FILE.py:NAME` (absolute path) or `package.module:NAME`, or None.
         command: The command with placeholders, or None. Exactly one of the two is given.
         shell: The command is a shell line, its values quoted.
+        config: What `{config_file}` is made from.
         flags, dashes, formats: How values become arguments; see `worker.template.Style`.
         metrics: Patterns over printed lines; their named groups are metrics.
         metric_files: Files with metrics.
@@ -111,6 +126,7 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     flags: str = ""
     dashes: bool = False
     formats: dict[str, str] = {}
+    config: ConfigFile | None = None
     resumes: bool = True
     first_step: int = 1
     stop_at_resource: bool = False

@@ -177,6 +177,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
         metric: The objective.
         call: How the function is called: as `train.call`.
         max_resource: The resource of the last rung, 0 where unknown.
+        config_file: Its parameters merged with `train.config`; None without one.
     """
 
     trial: int
@@ -198,6 +199,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     keep_steps: tuple[int, ...] = ()
     call: str = "trial"
     max_resource: int = 0
+    config_file: str | None = None
     version: int = version_field()
 
     @property

@@ -17,6 +17,7 @@ from hpcsweep.core.text import shell_join, shell_quote
 from hpcsweep.store.batch import CodeSnapshot, Header, Program
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.store.run_files import RunFile
+from hpcsweep.worker import config_file
 from hpcsweep.worker.template import PLACEHOLDERS, Style, as_text, parse_template
 
 _SHELLS: Final = re.compile(r"(?:ba|da|k|z)?sh")
@@ -64,6 +65,20 @@ def program_arguments(program: Program, file: RunFile, *, ending: Path, python: 
     if program.shell:
         return [shutil.which("bash") or "/bin/sh", "-c", template.line(values, file.config, style)]
     return template.arguments(values, file.config, style)
+
+
+def write_config_file(program: Program, file: RunFile) -> None:
+    """Write the run's config file, if it has one: with the parameters that the command does not name.
+
+    Raises:
+        TrainerError: The base has no place for a parameter.
+        OSError: It cannot be written.
+    """
+    if program.config is None or program.command is None or file.config_file is None:
+        return
+    template = parse_template(program.command, shell=program.shell, parameters=program.parameters)
+    values = {name: value for name, value in file.config.items() if name not in template.names}
+    config_file.write(program.config, values, Path(file.config_file))
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from hpcsweep.worker.command import (
     run_variables,
     shared_environment,
     unrunnable_reason,
+    write_config_file,
 )
 from hpcsweep.worker.process import Child
 from hpcsweep.worker.warm import WarmProcess
@@ -65,6 +66,8 @@ class Launch:
         program = context.header.program
         self._folder = context.scratch / f"{run.trial}-{run.rung}-{run.attempt}"
         self.checkpoint_dir = trial.checkpoints / f".work-{run.rung}-{run.attempt}-{context.restart}"
+        #: In the results folder, which all nodes of a run see.
+        self._config = trial.checkpoints / f".config-{run.rung}-{run.attempt}-{context.restart}"
         self.stop_file = self._folder / "stop"
         self.ending = self._folder / "ending.json"
         self.argv: list[str] = []
@@ -91,6 +94,7 @@ class Launch:
             keep_steps=run.keep,
             call=program.call,
             max_resource=program.max_resource,
+            config_file=str(self._config / program.config.name) if program.config else None,
         )
         run_file = self._folder / "run.json"
         self._variables = run_variables(self.file, run_file)
@@ -125,6 +129,7 @@ class Launch:
                 return None
         if self._warm is not None:
             self.how = f"a fresh process, not a fork of the warm one: {self._warm.why_not}"
+        write_config_file(self._program, self.file)
         self.argv = program_arguments(self._program, self.file, ending=self.ending, python=sys.executable)
         cwd = self._program.workdir
         return Child(self.argv, env=self._environ, mark=RUN_VARIABLE, cwd=cwd, output=output)
@@ -144,4 +149,5 @@ class Launch:
     def clean_up(self) -> None:
         """Remove what only this start needed."""
         checkpoints.remove(self.checkpoint_dir)
+        checkpoints.remove(self._config)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -22,6 +22,7 @@ import msgspec
 from hpcsweep.core.text import truncate
 from hpcsweep.errors import TrainerError
 
+CONFIG_FILE: Final = "config_file"
 #: Placeholders besides the parameters; a parameter of the same name comes first.
 #: `python` is the interpreter that runs hpcsweep.
 PLACEHOLDERS: Final = (
@@ -33,6 +34,7 @@ PLACEHOLDERS: Final = (
     "checkpoint_dir",
     "seed",
     "python",
+    CONFIG_FILE,
 )
 ARGS: Final = "args"
 #: How `{args}` writes a parameter unless it is told.

@@ -159,6 +159,23 @@ def test_rungs_and_metrics_must_be_known_to_the_program(folder: Path) -> None:
     assert check_program(load(folder, "python train.py {args} {resource}", more=rungs)) == Found([], [])
 
 
+def test_parameters_are_compared_with_the_config_file(folder: Path) -> None:
+    def check(**files: str) -> Found:
+        for name, text in files.items():
+            (folder / f"{name}.json").write_text(text)
+        return check_program(
+            load(folder, "python train.py {config_file}", train=f"config: base.json, {METRICS}")
+        )
+
+    base = folder / "base.json"
+    missing = f"train.config: {base} cannot be read: No such file or directory"
+    assert check() == Found([missing], [])
+    assert check(base='{"lr": 1, "wd": 2, "fixed": 3}') == Found([], [])
+    assert check(base='{"optimizer": {"lr": 1}, "wd": 2, "fixed": 3}') == Found(
+        [], [f"space.lr: is not in {base}, which has optimizer.lr"]
+    )
+
+
 def test_another_path_of_the_jobs_may_have_the_program(folder: Path) -> None:
     spec = load(folder, "nosuch {args}", more="cluster: {setup: ['module load nosuch']}")
     assert check_program(spec).warnings == [

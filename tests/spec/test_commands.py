@@ -130,6 +130,39 @@ def formatted(form: str, values: str = "[[64], [64, 128]]") -> str:
             "space.layers.format: must be 'json', 'comma', 'repeat' or 'append', got 'csv'",
         ),
         (
+            "x {config_file}",
+            BOOLEAN,
+            "",
+            "train.command: {config_file} needs train.config, the file that the parameters are merged with",
+        ),
+        (
+            "x {amp}",
+            BOOLEAN,
+            "config: a.json",
+            "train.command: must have {config_file}, as train.config is given",
+        ),
+        (
+            "x {config_file} {args:--name=value}",
+            BOOLEAN,
+            "config: a.json",
+            "train.command: must not have {args} with train.config, which gives all parameters",
+        ),
+        (
+            "x {config_file}",
+            "{o: [a, b], o.lr: 1}",
+            "config: a.json",
+            "space.o.lr: must not be within 'o', which is a value of its own",
+        ),
+        (
+            "x {config_file}",
+            "{a.t: ['50%']}",
+            "config: a.ini",
+            (
+                "space.a.t: must be one line without % and blanks at its ends, to stand in an INI file, "
+                "got '50%'"
+            ),
+        ),
+        (
             "x {args}",
             "{a.b: 1, a/b: 2}",
             "",
@@ -158,6 +191,7 @@ def test_what_no_program_could_read_is_refused(
         ("x {args}", formatted("append"), ""),
         ("x {layers}", formatted("repeat"), ""),
         ("x {args}", formatted("repeat", "[[-1, 2]]"), ""),
+        ("x {config_file} {o}", "{o: [a, b], o.lr: 1}", "config: a.json"),
     ],
 )
 def test_what_a_program_can_read_is_accepted(tmp_path: Path, command: str, space: str, train: str) -> None:

@@ -29,6 +29,8 @@ class Train(Section):
         flags: How `command` gets booleans: `present` (`--name`, or nothing), `no-` (`--name` or `--no-name`),
             or the texts for true and false such as `1/0`. See commands.md.
         dashes: Write dashes for the underscores of names in `{args}`: `--batch-size` for `batch_size`.
+        config: A YAML, JSON, TOML or INI file, relative to the spec. With the parameters at their dotted keys
+            it is the `{config_file}` of `command`.
         metrics: Where a program leaves metrics: regular expressions for printed lines, whose named groups are
             metrics, and files. See metrics.md.
         workdir: Working directory of the training code, relative to the spec file. Default: the folder of
@@ -55,6 +57,7 @@ class Train(Section):
     shell: bool = False
     flags: str | None = None
     dashes: bool = False
+    config: str | None = None
     metrics: str | Mapping[str, Any] | Sequence[Any] | None = None
     workdir: str | None = None
     keep_checkpoints: int = 1
