@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from hpcsweep.errors import SpecError
 
+#: The command of a sweep without training code, whose runs are asked for.
+NOTHING: Final = "false"
 #: `FILE.py:NAME` and `package.module:NAME`.
 _FUNCTION: Final = re.compile(r"\S+\.py:\w+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _NOTEBOOK: Final = (
@@ -31,6 +33,8 @@ def train_section(train: object) -> dict[str, Any]:
         SpecError: No job can find it again.
     """
     match train:
+        case None:
+            return {"command": NOTHING, "check": False}
         case str() if _FUNCTION.fullmatch(train.strip()):
             return {"function": train.strip()}
         case str():

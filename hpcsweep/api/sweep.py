@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -28,14 +28,14 @@ from hpcsweep.api.parts import (
     plain,
     python,
 )
+from hpcsweep.api.running import printing, refuse_in_a_job, tell_outcome
 from hpcsweep.api.submitit import SubmititParameters, submitit_sections
-from hpcsweep.errors import SpecError, SweepFailed
+from hpcsweep.errors import SpecError
 
 if TYPE_CHECKING:
     from hpcsweep.core.protocols import SchedulerPlan
-    from hpcsweep.core.state import SweepState
-    from hpcsweep.session.session import Session
     from hpcsweep.spec import SweepSpec
+    from hpcsweep.trial import Trial
     from hpcsweep.views.results import Results
 
 #: What messages call a sweep that is of no file.
@@ -66,7 +66,7 @@ class Sweep:
 
     Args:
         train: A function of a module that takes a `Trial`; or a command with placeholders such as `{lr}`,
-            as text or as a list of its arguments; or `Train(...)`.
+            as text or as a list of its arguments; or `Train(...)`. None: you train what `ask` gives.
         space: The parameters by name: `Float(...)` and its like. A list is a choice, any other value a
             constant.
         objective: The metric to minimise, or `Objective(...)`.
@@ -92,7 +92,7 @@ class Sweep:
 
     def __init__(
         self,
-        train: Callable[..., object] | str | Sequence[str] | Train | Mapping[str, Any],
+        train: Callable[..., object] | str | Sequence[str] | Train | Mapping[str, Any] | None,
         space: Mapping[str, Any],
         objective: str | Objective | Mapping[str, Any],
         *,
@@ -261,9 +261,9 @@ class Sweep:
         from hpcsweep.cli.plan import print_plan
         from hpcsweep.session.session import Session
 
-        self._refuse_in_a_job("plan")
+        refuse_in_a_job("plan", self.folder)
         out = io.StringIO()
-        with contextlib.redirect_stdout(out), self._printing():
+        with contextlib.redirect_stdout(out), printing(self.spec):
             found = print_plan(Session(self.spec, self.folder), self._source)
         return Plan(out.getvalue(), found)
 
@@ -291,31 +291,80 @@ class Sweep:
         from hpcsweep.session.session import Session
         from hpcsweep.session.target import tell_slow_programs
 
-        self._refuse_in_a_job("launch")
+        refuse_in_a_job("launch", self.folder)
+        if self._given["train"] is None:
+            raise SpecError(f"{self._source}: launch: the sweep has no training code: ask for its runs")
         mode: Mode = "detach" if detach else "once" if once else "stay"
         session = Session.for_launch(self.spec, self.folder)
         try:
-            with self._printing(), tell_slow_programs(tell_slow):
+            with printing(self.spec), tell_slow_programs(tell_slow):
                 state = check_and_drive(session, self._source, mode=mode, quiet=quiet)
-                self._tell_outcome(session, state, quiet=quiet, detach=detach)
+                tell_outcome(session, state, quiet=quiet, detach=detach)
         except Interrupted as interrupted:
             if not quiet:
                 print("\nInterrupted; jobs keep running: launch() again carries on", file=sys.stderr)
             raise interrupted.plain() from None
         return self.results()
 
-    def _tell_outcome(self, session: Session, state: SweepState, *, quiet: bool, detach: bool) -> None:
-        from hpcsweep.cli.launch import print_detached, print_outcome
+    def ask(self, n: int = 1) -> list[Trial]:
+        """Up to `n` runs to do with a launcher of your own: promotions first, then new configurations.
 
-        if not quiet:
-            print_outcome(state, session.folder, quiet=False)
-            if detach and state.ended is None:
-                print_detached(state, session.folder)
-        if state.ended is not None and state.best is None:
-            raise SweepFailed(
-                f"{session.folder}: {state.ended.outcome.value}: {state.ended.reason}; "
-                f"`hpcsweep status {session.folder}` shows what failed"
-            )
+        Each is a `Trial`, with `config`, `resource`, and `resume_from` where it made a checkpoint before; it
+        may report, make checkpoints, and look at `should_stop`, in this process or, by its number, in
+        another one. `tell` says how it ended. An empty list: nothing can be started before more is told, or
+        the sweep has ended (`done`). The first call starts the sweep; nothing of it is lost by a kill.
+
+        Args:
+            n: How many more than are out already.
+
+        Raises:
+            SpecError: It is not valid.
+            FolderError: The results folder cannot be used, or is of another sweep.
+            HeldError: Another process drives the sweep, also after a while.
+        """
+        from hpcsweep.api.ask import ask
+
+        refuse_in_a_job("ask", self.folder)
+        return ask(self.spec, self.folder, n)
+
+    def asked(self) -> list[Trial]:
+        """The runs that `ask` gave, in whichever process, and that were not told yet."""
+        from hpcsweep.api.ask import outstanding
+        from hpcsweep.session.preparation import check_folder
+
+        state = check_folder(self.spec, self.folder)
+        return [] if state is None else [each.trial() for each in outstanding(self.folder, state)]
+
+    def tell(
+        self,
+        trial: Trial | int,
+        value: float | Mapping[str, float] | None = None,
+        *,
+        error: str = "",
+        interrupted: bool = False,
+    ) -> None:
+        """Say how a run that was asked for has ended.
+
+        Args:
+            trial: The one that `ask` gave, or its number.
+            value: The objective, or several metrics by name, at the run's resource. None: it has reported.
+            error: Why it failed, where it did.
+            interrupted: It did not get to its end, for no fault of its own: it is handed out again.
+
+        Raises:
+            SpecError: It was not asked for, or was told already.
+        """
+        from hpcsweep.api.ask import tell
+
+        tell(self.spec, self.folder, trial, value, error=error, interrupted=interrupted)
+
+    @property
+    def done(self) -> bool:
+        """Whether the sweep has ended."""
+        from hpcsweep.session.preparation import check_folder
+
+        state = check_folder(self.spec, self.folder)
+        return state is not None and state.ended is not None
 
     def status(self) -> dict[str, Any]:
         """How the sweep stands: what `hpcsweep status --json` prints.
@@ -336,27 +385,3 @@ class Sweep:
         from hpcsweep.views.results import load
 
         return load(self.folder)
-
-    @contextlib.contextmanager
-    def _printing(self) -> Iterator[None]:
-        """Until the block ends, what is printed is shown and never interpreted, and secrets are masked."""
-        from hpcsweep.cli.terminal import hide, sanitized_output
-        from hpcsweep.core.text import secret_values
-
-        with sanitized_output():
-            hide(secret_values(self.spec.cluster.environment))
-            yield
-
-    def _refuse_in_a_job(self, verb: str) -> None:
-        """Refuse what training code does while a job imports it, or in a run of this very sweep."""
-        own = False
-        if os.environ.get("HPCSWEEP_RUN"):
-            from hpcsweep.trial import current_trial
-
-            trial = Path(os.path.realpath(current_trial()._run.trial_folder))
-            own = Path(os.path.realpath(self.folder)) in trial.parents
-        if bootstrap.importing or own:
-            raise SpecError(
-                f"{verb}() would run in each job of the sweep, as the job runs this file, too; put it below "
-                "`if __name__ == '__main__':`"
-            )

@@ -206,7 +206,7 @@ class Session:
         elif self.state is None or self.state.detached is None or self.state.ended is not None:
             yield None
         else:
-            journal = _wait_for_journal(self.layout, clock)
+            journal = wait_for_journal(self.layout, clock)
             try:
                 yield journal
             finally:
@@ -353,7 +353,8 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _wait_for_journal(layout: Layout, clock: Clock) -> Journal:
+def wait_for_journal(layout: Layout, clock: Clock) -> Journal:
+    """The journal, held; HeldError if another driver holds it also after a while."""
     deadline = clock.time() + PATIENCE_S
     while True:
         try:

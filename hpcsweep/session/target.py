@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from hpcsweep.cluster import CLUSTERS, FALLBACK, processes
-from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, find_backend, options_of
+from hpcsweep.cluster.backend import Backend, Presence, SweepRequest, cluster_names, find_backend, options_of
 from hpcsweep.core.cluster_protocol import Batch, Cluster, TaskAllocation, TaskResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.errors import ClusterError, ClusterUnavailable, SpecError
@@ -104,6 +104,11 @@ def resolve_target(spec: SweepSpec, *, name: str | None = None, state: SweepStat
     name, why = name or spec.cluster.name, "as asked for"
     if name == "auto" and state is not None and state.live:
         name, why = next(iter(state.live.values())).cluster, "where its jobs are"
+        if name not in cluster_names():
+            raise SpecError(
+                f"cluster.name: auto: its runs were started by {name!r}, which is no cluster: what was asked "
+                "for from Python (Sweep.ask) is told there (Sweep.tell), which also takes up requests"
+            )
     if name == "auto":
         name, why = _detect()
     backend = find_backend(name)
