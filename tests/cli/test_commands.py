@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,37 @@ def test_a_start_that_fails_quotes_the_command_as_run(here: Path) -> None:
     assert result.exit_code == 1
     status = run("status", "results/s").stdout
     assert "nosuch --lr 2: cannot be started: [Errno 2] No such file or directory: 'nosuch'" in status
+
+
+def test_setup_runs_before_each_task_on_this_machine(here: Path) -> None:
+    given = ["--set", "train.command=printenv LINE_{lr}", "--set", "cluster.setup=['. ./set.sh', cd /]"]
+    (here / "set.sh").write_text("export LINE_1=error=4 LINE_2=error=5\n")
+    result = run("launch", "s.yaml", *given)
+    assert result.exit_code == 0, result.output
+    assert "best: error 4 (trial " in result.stdout
+
+
+def test_a_setup_that_fails_is_said_and_nothing_is_trained(here: Path) -> None:
+    result = run("launch", "s.yaml", "--set", "cluster.setup=['ls nosuch']")
+    assert result.exit_code == 1
+    words = "cluster.setup: 'ls nosuch' failed with exit status 2: ls: cannot access 'nosuch': No such file"
+    assert words in result.stdout
+
+
+def test_an_interpreter_that_is_gone_is_an_error_in_words(here: Path) -> None:
+    python = here / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    command = f"train.command=sh -c 'rm {python}; echo error={{lr}}'"
+    given = ["--set", f"cluster.python={python}", "--set", command]
+    result = run("launch", "s.yaml", *given)
+    gone = (
+        f"hpcsweep: {python}: the Python that runs the tasks is gone: bring it back, or launch with another"
+    )
+    assert (result.exit_code, result.stderr.splitlines()[:1]) == (2, [gone]), result.output
+    again = run("launch", "s.yaml", *given)
+    missing = f"hpcsweep: s.yaml: cluster.python: there is no such program on this machine: {python}\n"
+    assert (again.exit_code, again.stderr) == (2, missing)
 
 
 def test_a_command_that_has_begun_is_carried_on_as_it_is(here: Path) -> None:

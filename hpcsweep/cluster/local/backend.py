@@ -47,6 +47,8 @@ class LocalBackend(Backend):
             cpus=sweep.run.cpus,
             signal_s=sweep.signal_s,
             environment=sweep.variables,
+            setup=sweep.setup,
+            workdir=sweep.workdir,
             **given,
         )
         shape = TaskResources(gpus=gpus, cpus=sweep.run.cpus, time_s=sweep.task.time_s)

@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -22,6 +24,7 @@ import msgspec
 from hpcsweep import bootstrap
 from hpcsweep.cluster import processes
 from hpcsweep.cluster.local.task import TaskLock, claim_path
+from hpcsweep.cluster.script import setup_lines
 from hpcsweep.cluster.task_environment import alarm_after, task_variables, without_launcher
 from hpcsweep.core.cluster_protocol import (
     Batch,
@@ -30,10 +33,11 @@ from hpcsweep.core.cluster_protocol import (
     Phase,
     SubmittedBatch,
     TaskId,
+    TaskResources,
     TaskState,
 )
 from hpcsweep.errors import FolderError, SubmitRefused, one_line
-from hpcsweep.store.files import make_dirs, open_append, read_bytes
+from hpcsweep.store.files import make_dirs, open_append, read_bytes, wrap_oserror, write_atomic
 from hpcsweep.store.layout import SMALL_BYTES, BatchLayout, regular_files
 from hpcsweep.store.process_id import start_time
 
@@ -83,6 +87,7 @@ class LocalCluster(Cluster):
         signal_s: A task is told so many seconds before its time limit, but not in its first half.
         environment: Variables added to each task's environment.
         python: Interpreter that runs the tasks.
+        setup: Lines that bash runs before each task, in `workdir`.
     """
 
     settle_s = 0.0
@@ -98,6 +103,8 @@ class LocalCluster(Cluster):
         signal_s: int = 60,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
+        setup: Sequence[str] = (),
+        workdir: str | None = None,
         poll_s: tuple[float, float] = (0.05, 0.5),
     ) -> None:
         self.poll_s = poll_s
@@ -108,6 +115,7 @@ class LocalCluster(Cluster):
         self._signal_s = signal_s
         self._environment = dict(environment or {})
         self._python = python
+        self._setup = _setup_script(setup, workdir or ".") if setup else ""
         self._tasks: dict[TaskId, _Task] = {}
         self._known_batches: set[str] = set()
         self._cancelled: set[TaskId] = set()
@@ -120,7 +128,15 @@ class LocalCluster(Cluster):
                 make_dirs(folder)
         except OSError as error:
             raise SubmitRefused(f"{batch.folder}: cannot be written: {error.strerror}") from error
+        if self._setup:
+            with wrap_oserror(files.root):
+                write_atomic(_setup_file(files), self._setup.encode())
         return "local"
+
+    def problems(self, shape: TaskResources) -> list[str]:
+        if shutil.which(self._python) is None:
+            return [f"cluster.python: there is no such program on this machine: {self._python}"]
+        return []
 
     def find(self, name: str) -> str | None:
         """Always None: a batch is only taken in, so it may as well be planned again."""
@@ -158,6 +174,9 @@ class LocalCluster(Cluster):
                     try:
                         self._tasks[task_id] = self._start(batch, task_id.task)
                     except OSError as error:
+                        if shutil.which(self._python) is None:
+                            gone = f"{self._python}: the Python that runs the tasks is gone"
+                            raise SubmitRefused(f"{gone}: bring it back, or launch with another") from error
                         # Its folder is gone or closed to us: what it was to do starts in another batch.
                         self._cancelled.add(task_id)
                         _log.warning("%s: task %s cannot start: %s", batch.folder, task_id.task, error)
@@ -221,11 +240,13 @@ class LocalCluster(Cluster):
         command = bootstrap.command(
             self._python, "hpcsweep.cluster.local.task", str(batch.folder), str(index)
         )
+        if self._setup:
+            command = ["bash", str(_setup_file(files)), *command]
         alarm_s = alarm_after(batch.shape.time_s, signal_s=self._signal_s)
         log = open_append(files.log(index))
         try:
             pid = os.posix_spawnp(
-                self._python,
+                command[0],
                 [*command, ",".join(devices), f"{alarm_s:g}"],
                 environment,
                 file_actions=[
@@ -243,6 +264,17 @@ class LocalCluster(Cluster):
         holders = (task for task in self._tasks.values() if not task.over and task.alive())
         taken = {device for task in holders for device in task.devices}
         return [device for device in self._devices if device not in taken][: self._gpus]
+
+
+def _setup_file(files: BatchLayout) -> Path:
+    return files.root / "setup.sh"
+
+
+def _setup_script(lines: Sequence[str], workdir: str) -> str:
+    """Runs the lines, then becomes the task; where a line fails the task only says so."""
+    task = '"${hpcsweep_task[@]}"'
+    checked = setup_lines(lines, failed=f'exec {task} --setup-failed "$1" "$hpcsweep_line"')
+    return f'hpcsweep_task=("$@")\ncd {shlex.quote(workdir)} || exit 1\n{checked}\nexec {task}\n'
 
 
 def _refuse_elsewhere(files: BatchLayout, task: int, claim: TaskLock) -> None:

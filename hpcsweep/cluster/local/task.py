@@ -1,8 +1,9 @@
 """What the local cluster starts for each task: claim the task, then be its worker.
 
-`python -m hpcsweep.cluster.local.task BATCH_FOLDER TASK DEVICES SECONDS`. The claim is created exclusively
-by the process that it names. So a driver that was killed between starting this process and
-noting it finds it again, and of two processes started for one task only one works.
+`python -m hpcsweep.cluster.local.task BATCH_FOLDER TASK DEVICES SECONDS`, and perhaps the worker's
+`--setup-failed STATUS LINE`. The claim is created exclusively by the process that it names. So a
+driver that was killed between starting this process and noting it finds it again, and of two processes
+started for one task only one works.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> int:
     from hpcsweep.worker.__main__ import main as work
 
     set_alarm(float(seconds))
-    return work([folder])
+    return work([folder, *sys.argv[5:]])
 
 
 if __name__ == "__main__":
