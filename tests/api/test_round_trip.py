@@ -50,7 +50,10 @@ SPACE = {
 
 def test_every_kind_of_key_is_the_same_from_python_and_from_yaml(tmp_path: Path) -> None:
     sweep = hs.Sweep(
-        hs.Train(command=["{python}", "my train.py", "--lr={lr}"], metrics=r"loss=(?P<loss>\S+)"),
+        hs.Train(
+            command=["{python}", "my train.py", "--lr={lr}"],
+            metrics=[r"loss=(?P<loss>\S+)", {"file": "{trial}/m.csv", "values": {"val/acc": "acc"}}],
+        ),
         SPACE,
         hs.Objective("loss", mode="max", at="best"),
         constraints=["width > 16"],
@@ -73,7 +76,10 @@ def test_every_kind_of_key_is_the_same_from_python_and_from_yaml(tmp_path: Path)
 name: all
 train:
   command: '{{python}} ''my train.py'' --lr={{lr}}'
-  metrics: 'loss=(?P<loss>\\S+)'
+  metrics:
+  - 'loss=(?P<loss>\\S+)'
+  - file: '{{trial}}/m.csv'
+    values: {{val/acc: acc}}
   workdir: {Path.cwd()}
 objective: {{metric: loss, mode: max, at: best}}
 space:

@@ -267,7 +267,7 @@ class FileMetrics:
         found = f"the {self._kind.noun} of {self._shown()} are {_listed(names)}"
         if self._unread_step:
             wrong = f"its step {self._step!r} was {self._unread_step!r}"
-            return f"{found}; {wrong}, which is no whole number from 0 on"
+            return f"{found}; {wrong}, which is no whole number from 0 on; `step: {ROWS}` counts rows"
         if self._step and self._step not in names and self._kind.step != self._step:
             return f"{found}, without the step {self._step!r}"
         if not self._changed:
@@ -283,6 +283,6 @@ class FileMetrics:
 
 
 def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(map(repr, list(names)[:_LISTED]))
+    shown = ", ".join(repr(name[:_SHOWN]) for name in list(names)[:_LISTED])
     more = len(names) - _LISTED
     return f"{shown} and {more} more" if more > 0 else shown

@@ -93,7 +93,7 @@ def test_an_absolute_path_needs_no_working_directory(tmp_path: Path) -> None:
             "epoch",
             (
                 "the columns of {0}/m.csv are 'epoch', 'val/loss'; its step 'epoch' was '0.5', "
-                "which is no whole number from 0 on"
+                "which is no whole number from 0 on; `step: rows` counts rows"
             ),
         ),
     ],

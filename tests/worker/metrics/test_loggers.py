@@ -6,9 +6,12 @@ import math
 import shutil
 import sqlite3
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from .following import Following, Found
 
@@ -127,3 +130,18 @@ def test_a_database_without_tables_yet_is_read_once_it_has_them(tmp_path: Path) 
     database.commit()
     database.close()
     assert followed.rest() == [(2, {"error": 0.25})]
+
+
+@pytest.mark.parametrize("path", ["tensorboard", "tensors", "wandb"])
+@given(data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_no_bytes_of_a_log_make_its_reader_fail(path: str, data: st.DataObject) -> None:
+    (source,) = (each for each in (FIXTURES / path).rglob("*") if each.is_file())
+    damaged = bytearray(source.read_bytes()[:3000])
+    for _ in range(data.draw(st.integers(1, 5))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as name:
+        followed = Following(Path(name), source.name, kind="wandb" if path == "wandb" else "tensorboard")
+        (Path(name) / source.name).write_bytes(damaged)
+        followed.new()
+        followed.rest()
