@@ -14,6 +14,7 @@ from hpcsweep.errors import TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun
 from hpcsweep.store.checkpoints import Checkpoint
+from hpcsweep.store.file_states import Source
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import RunFile
@@ -45,6 +46,7 @@ class Launch:
 
     Attributes:
         checkpoint_dir: Its working folder.
+        kept: What it goes on from another time.
         stop_file: Tells it to stop.
         ending: Where its entrypoint writes how the function failed.
         file: What it is told.
@@ -70,6 +72,7 @@ class Launch:
         self._config = trial.checkpoints / f".config-{run.rung}-{run.attempt}-{context.restart}"
         self.stop_file = self._folder / "stop"
         self.ending = self._folder / "ending.json"
+        self.kept = Source(self.checkpoint_dir)
         self.argv: list[str] = []
         self.how = ""
         self._program = program

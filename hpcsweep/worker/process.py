@@ -154,6 +154,11 @@ class Child:
         return ended.si_status
 
     @property
+    def processes(self) -> list[int]:
+        """Running processes of the group, and those that have left it."""
+        return [pid for pid in _processes() if self._is_ours(pid)]
+
+    @property
     def running(self) -> list[int]:
         """Running processes of the group."""
         return [pid for pid in _processes() if _group_of(pid) == self.pid]
@@ -182,7 +187,7 @@ class Child:
         self._send_group(signal.SIGKILL)
         deadline = time.monotonic() + _VANISH_S
         while True:
-            strays = [pid for pid in _processes() if self._is_ours(pid)]
+            strays = self.processes
             if not strays or time.monotonic() > deadline:
                 break
             for pid in strays:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome
-from hpcsweep.errors import CheckpointError, NewerFormatError, TrainerError
+from hpcsweep.errors import NewerFormatError, TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import Layout
@@ -33,11 +33,14 @@ from hpcsweep.worker.outcome import (
     read_objective,
 )
 from hpcsweep.worker.process import Child, RunLog, oom_kills
+from hpcsweep.worker.sealing import Sealer
 from hpcsweep.worker.warm import FutureChild, WarmProcess
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
 TERM_S = 2.0
+#: How long a program that has reported its last step may take to begin to save what it keeps.
+SAVE_S = 1.0
 #: How long after its child the worker may get a signal meant for both.
 LINGER_S = 1.0
 
@@ -87,20 +90,19 @@ class Attempt:
         self._signal: signal.Signals | None = None
         #: When `advance` must be called at the latest, on the monotonic clock.
         self.deadline: float | None = None
-        #: When `advance` must be called to tell the run that its time limit is near, if it goes on.
-        self.warn_at: float | None = None
+        #: When the run is told that its time limit is near, if it goes on.
+        self._warn_at: float | None = None
         if time_s is not None:
-            self.warn_at = self._start_clock + max(time_s / 2, time_s - self._program.notice_s)
+            self._warn_at = self._start_clock + max(time_s / 2, time_s - self._program.notice_s)
         self._terminated = False
-        self._has_value = False  # the objective was reported at the run's resource, or beyond it
+        #: When the objective was reported at the run's resource, or beyond it.
+        self._has_value_at: float | None = None
+        self._look_at: float | None = None  # when to look whether it has saved after that
         self._ended_at_resource = False  # and the program was told to end for that
         self._reading: ObjectiveReading | None = None
         self._stopped = False  # by request, while its task goes on
-
-    @property
-    def poll_at(self) -> float | None:
-        """When `advance` must be called to look at files with metrics, on the monotonic clock."""
-        return self._program_metrics.poll_at if self._program_metrics is not None else None
+        self._sealer: Sealer | None = None
+        self._reported: int | None = None  # the newest step that the sealer was not told of
 
     def begin(self) -> None:
         """Start the process, or set the result at once if nothing is left to do."""
@@ -148,10 +150,15 @@ class Attempt:
         self._drain()
         if self._program_metrics is not None:
             self._program_metrics.poll()
-        if self._has_value and self._program.stop_at_resource and not self._child.exited:
+        if self._sealer is not None:
+            if self._reported is not None:
+                self._sealer.reported(self._reported)
+                self._reported = None
+            self._sealer.advance()
+        if self._has_value_at is not None and self._program.stop_at_resource and not self._child.exited:
             self._end_at_resource()
-        if self.warn_at is not None and time.monotonic() >= self.warn_at:
-            self.warn_at = None
+        if self._warn_at is not None and time.monotonic() >= self._warn_at:
+            self._warn_at = None
             if self._signal is None and not self._child.exited:
                 self._log.note("its time limit is near")
                 self.forward_signal(signal.SIGUSR2)
@@ -164,10 +171,19 @@ class Attempt:
         """Have the program end: there is nothing more to come of it."""
         if self._ended_at_resource or self._signal is not None or self._child is None:
             return
+        seconds = self._program.grace_s
+        if self._sealer is not None and self._is_watched and self._has_value_at is not None:
+            waited = time.monotonic() - self._has_value_at
+            rests = waited >= SAVE_S and self._sealer.rests  # it may save after it has reported
+            if waited < seconds and not rests:
+                self._look_at = time.monotonic() + SAVE_S / 2
+                return
+            if rests:
+                self._sealer.rested(self.run.resource)
+        self._look_at = None
         self._ended_at_resource = True
         assert self._launch is not None
         self._launch.stop_file.touch()
-        seconds = self._program.grace_s
         self.deadline = time.monotonic() + seconds
         self._log.note(f"step {self.run.resource} is reported: training is told to end, it has {seconds:g} s")
         self._child.forward_signal(signal.SIGTERM)
@@ -175,13 +191,31 @@ class Attempt:
     def _report(self, step: int, values: Mapping[str, float]) -> None:
         """Record what the program reported."""
         self._metrics.write(step, values)
-        self._has_value = self._has_value or (step >= self.run.resource and self._program.metric in values)
+        if step <= self.run.resource:
+            self._reported = max(step, self._reported or 0)
+        if self._has_value_at is None and step >= self.run.resource and self._program.metric in values:
+            self._has_value_at = time.monotonic()
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `advance` is to be called beside `deadline`, on the monotonic clock."""
+        sealing = self._sealer.wake_at if self._sealer is not None else None
+        files = self._program_metrics.poll_at if self._program_metrics is not None else None
+        times = [at for at in (self._warn_at, self._look_at, sealing, files) if at is not None]
+        return min(times, default=None)
 
     def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
         own = checkpoints.newest(self._trial, at_most=at_most)
         if own is None and self._parent is not None:
             return checkpoints.newest(self._parent, at_most=min(at_most, self.run.parent_step))
         return own
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether what it keeps counts as soon as it has reported: a program whose reports we see."""
+        program = self._program
+        reports = bool(program.metrics or program.metric_files)
+        return program.command is not None and reports and program.resumes
 
     @property
     def _start_step(self) -> int:
@@ -212,6 +246,18 @@ class Attempt:
                 resource=run.resource,
             )
             self._program_metrics.begin()
+        self._sealer = Sealer(
+            self._trial,
+            self._launch.kept,
+            owner=f"{run.rung}-{run.attempt}-{self._context.restart}",
+            start=self._start_step,
+            resource=run.resource,
+            keep=program.keep_checkpoints,
+            steps=run.keep,
+            processes=lambda: self._child.processes if self._child is not None else (),
+            note=self._log.note,
+            watch=self._is_watched,
+        )
         self._child = FutureChild()
         self._start(self._launch)
 
@@ -317,8 +363,11 @@ class Attempt:
         ended = self._process_exit(returncode)
         reached = min(max(reading.reached, self._start_step), self.run.resource)
         outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
-        if returncode == 0 and (outcome.value is not None or outcome.interrupted is not None):
-            self._checkpoint_working_folder(self.run.resource if outcome.value is not None else reached)
+        if self._sealer is not None:
+            completed = outcome.value is not None
+            told = completed or outcome.interrupted is not None
+            step = self.run.resource if completed else reached
+            self._sealer.finish(step=step, completed=completed, ended_well=returncode == 0 and told)
         self._clean_up()
         self._finish(outcome, reached=reached)
 
@@ -350,20 +399,6 @@ class Attempt:
         hint = line_ending_problem(argv, excerpt, workdir=workdir) if argv else ""
         return "; ".join(filter(None, [excerpt, hint]))
 
-    def _checkpoint_working_folder(self, step: int) -> None:
-        """Make the content of the working folder the checkpoint of `step`."""
-        assert self._launch is not None
-        folder = self._launch.checkpoint_dir
-        newest = checkpoints.newest(self._trial, at_most=step)
-        if step == 0 or (newest is not None and newest.step == step):
-            return
-        try:
-            if any(name != checkpoints.MANIFEST for name in os.listdir(folder)):
-                checkpoints.commit(self._trial, step, folder)
-                checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
-        except (OSError, CheckpointError) as error:
-            self._log.note(f"the checkpoint of step {step} could not be kept: {error}")
-
     def _read_objective(self) -> ObjectiveReading:
         self._reading = read_objective(
             self._trial,
@@ -385,6 +420,9 @@ class Attempt:
             if self._child is not None:
                 self._child.kill_all()
                 self._child = None
+        with contextlib.suppress(Exception):
+            if self._sealer is not None:
+                self._sealer.close()
         with contextlib.suppress(Exception):
             self._close_pipe()
             self._log.finish()

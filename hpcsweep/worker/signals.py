@@ -9,7 +9,7 @@ from collections import deque
 from types import FrameType
 
 #: SIGALRM is the local cluster's SIGUSR2: the time is nearly over.
-_STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
@@ -22,7 +22,7 @@ class Signals:
         os.set_blocking(self.wakeup, False)
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for signum in _STOP_SIGNALS:
+        for signum in STOP_SIGNALS:
             signal.signal(signum, self._note)
         signal.signal(signal.SIGCHLD, self._ignore)
 
@@ -48,5 +48,5 @@ class Signals:
 
 def ignore_signals() -> None:
     """Let no signal kill this process once Python removes its handlers at exit: its work is done."""
-    for signum in _STOP_SIGNALS:
+    for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)

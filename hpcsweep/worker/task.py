@@ -287,9 +287,9 @@ class _Lanes:
         importing = [warm for warm in self._warm.values() if warm.importing]
         for warm in importing:
             pause = min(pause, warm.left_s)
-        due = [at for attempt in attempts for at in (attempt.warn_at, attempt.poll_at) if at is not None]
-        if due:
-            pause = min(pause, max(min(due) - time.monotonic(), 0.0))
+        wakes = [attempt.wake_at for attempt in attempts if attempt.wake_at is not None]
+        if wakes:
+            pause = min(pause, max(min(wakes) - time.monotonic(), 0.0))
         if self._assigned is not None and not self._assigned.closed and self._lanes:
             pause = min(pause, max(self._assigned.look_at - time.monotonic(), 0.0))
         with selectors.DefaultSelector() as selector:

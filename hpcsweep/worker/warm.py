@@ -195,6 +195,10 @@ class FutureChild(Child):
     def running(self) -> list[int]:
         return []
 
+    @property
+    def processes(self) -> list[int]:
+        return []
+
     def forward_signal(self, signum: signal.Signals) -> None: ...
 
     def terminate(self) -> None: ...

@@ -510,7 +510,7 @@ METRICS = "json.load(open(os.environ['HPCSWEEP_RUN']))['metrics_file']"
         (f"os.makedirs({METRICS})", "metrics-0.0.0.jsonl: cannot be read: is a folder, not a file"),
         (
             "trial.report(1, val_error=0.5); os.chmod(trial.checkpoint_dir.parent, 0)",
-            "checkpoints: Permission denied",
+            "checkpoints/.work-0-0-0: Permission denied",
         ),
     ],
     ids=["umask", "mode 000", "a folder", "checkpoints"],

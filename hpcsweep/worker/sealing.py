@@ -1,0 +1,359 @@
+"""Keeps what a program leaves in a folder as checkpoints of its trial, while it trains.
+
+By a program's own word its files are complete when it reports a step. They are copied then, by a process of
+its own, as they were at that moment; a copy that the program disturbs is thrown away. One that saves just
+after it has reported always does that: its files are copied once they have rested, and that copy counts from
+its next report on.
+Whatever is killed, what was kept stays: `store.checkpoints` makes each checkpoint complete or absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hpcsweep.errors import CheckpointError, NewerFormatError
+from hpcsweep.store import checkpoints
+from hpcsweep.store.checkpoints import Checkpoint
+from hpcsweep.store.file_states import Changed, Listing, Source, being_written, copy
+from hpcsweep.store.files import make_dirs
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.worker.process import die_with_parent
+from hpcsweep.worker.signals import STOP_SIGNALS
+
+#: Copies and looks take at most about this part of the time.
+_SHARE: Final = 0.1
+#: Seconds between the begin of two copies at least, and between looks at files that may come to rest.
+_PAUSE_S: Final = 1.0
+_LONGEST_LOOK_S: Final = 300.0
+_TAKEN, _CHANGED, _FAILED = 0, 3, 4
+
+
+class _Copy(msgspec.Struct):
+    """A copy of the files that is made, or was made and is no checkpoint yet.
+
+    Attributes:
+        step: It is of this one by the program's own word; None: it was not told that it is complete.
+        since: The last step that was reported before it was begun; None without one.
+    """
+
+    listing: Listing
+    folder: Path
+    step: int | None
+    since: int | None
+    pid: int = 0
+    begun: float = 0.0
+    errors: int = -1  # descriptor of what the copying process says of its failure
+
+
+class Sealer:
+    """Of one attempt. Call `reported` after each report, `advance` at `wake_at`, and `finish` at the end.
+
+    Args:
+        trial: Where checkpoints go.
+        source: What the program keeps.
+        owner: Names the attempt, so that two never write into one folder.
+        start: Step that the attempt goes on from; no checkpoint up to it is made anew.
+        resource: The last step.
+        keep: How many checkpoints stay; `steps` as for `checkpoints.prune`.
+        processes: The processes that may be writing.
+        note: Writes a line into the run's log.
+        watch: Whether it looks at the files from the beginning, as its reports are to come.
+    """
+
+    def __init__(
+        self,
+        trial: TrialLayout,
+        source: Source,
+        *,
+        owner: str,
+        start: int,
+        resource: int,
+        keep: int,
+        steps: Collection[int],
+        processes: Callable[[], Collection[int]],
+        note: Callable[[str], None],
+        watch: bool,
+    ) -> None:
+        self._trial = trial
+        self._source = source
+        self._owner = owner
+        self._start = start
+        self._resource = resource
+        self._keep = keep
+        self._steps = steps
+        self._processes = processes
+        self._note = note
+        self._number = 0
+        self._last: tuple[int, Listing] | None = None  # the last report, and the files at that moment
+        self._sealed: tuple[Checkpoint, Listing] | None = None
+        self._making: _Copy | None = None
+        self._resting: _Copy | None = None  # complete, and not told to be so
+        self._wanted = False  # the files at the last report are to be kept
+        self._not_before = 0.0
+        self._look_s = _PAUSE_S
+        self._looked: Listing | None = None
+        self._failures: set[str] = set()
+        self._step: int | None = None  # the last one that was reported
+        self._seen: Listing | None = None
+        self._next_look = 0.0
+        #: When `advance` is to be called at the latest, on the monotonic clock; None: not at all.
+        self.wake_at: float | None = time.monotonic() + _PAUSE_S if watch else None
+
+    @property
+    def step(self) -> int | None:
+        """Step of the newest checkpoint that it made; None if it made none."""
+        return self._sealed[0].step if self._sealed else None
+
+    def rested(self, step: int) -> None:
+        """What it keeps has come to rest after it reported its last step, and is complete."""
+        self._next_look = 0.0
+        self.reported(step)
+
+    def reported(self, step: int) -> None:
+        """The program has reported a step: what it keeps now is complete."""
+        now = time.monotonic()
+        if step > self._resource or now < self._next_look:
+            return
+        listing = self._source.listing()
+        self._next_look = now + (time.monotonic() - now) / _SHARE
+        self._step = step
+        if self._last is None or self._last[1] != listing:
+            self._last = step, listing
+        step = self._last[0]  # a step that left the files as they were adds nothing to them
+        self._look_s, self._looked = _PAUSE_S, None
+        self.wake_at = now + _PAUSE_S
+        making, resting = self._making, self._resting
+        self._wanted = False
+        if not listing or self._is_sealed(listing):
+            return
+        if making is not None and making.listing == listing:
+            making.step = step if making.step is None else making.step
+        elif resting is not None and resting.listing == listing:
+            resting.step = step
+            self._commit_resting()
+        else:
+            self._wanted = True
+            self.advance()
+
+    def advance(self) -> None:
+        """Go on with what is being made, and begin what is due."""
+        now = time.monotonic()
+        self._reap()
+        if self._making is not None:
+            self.wake_at = now + _PAUSE_S  # its end wakes us, too
+        elif self._wanted and now < self._not_before:
+            self.wake_at = self._not_before
+        elif self._wanted and self._last is not None:
+            self._wanted = False
+            step, listing = self._last
+            self._begin(listing, step=step)
+        elif self.wake_at is not None and now >= max(self.wake_at, self._not_before):
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Whether the files have changed since the last report and come to rest."""
+        listing = self._source.listing()
+        spent = time.monotonic() - now
+        known = self._resting.listing if self._resting is not None else None
+        changed = bool(listing) and not self._is_sealed(listing) and listing != known
+        if changed and listing == self._looked:
+            self._begin(listing, step=None)
+            return
+        self._looked = listing
+        self._look_s = _PAUSE_S if changed else min(2 * self._look_s, _LONGEST_LOOK_S)
+        self.wake_at = now + max(self._look_s, spent / _SHARE)
+
+    def finish(self, *, step: int, completed: bool, ended_well: bool) -> None:
+        """The program has ended, and all its processes: keep what is complete.
+
+        Args:
+            step: How far it came.
+            completed: It has its value.
+            ended_well: It ended by itself with success: what it left is complete.
+        """
+        self._reap(kill=True)
+        self.wake_at = None
+        listing = self._source.listing()
+        at_report = self._last is not None and self._last[1] == listing
+        if listing and ended_well and not self._is_sealed(listing, step=step if completed else None):
+            self._take_over(listing, step)
+        elif listing and at_report and self._last is not None and not self._is_sealed(listing):
+            self._take_over(listing, self._last[0])
+        elif self._resting is not None and self._step is None and self._start == 0:
+            # It reports nothing on its way: how far it is only it knows.
+            self._resting.step = 0
+            self._commit_resting()
+        self._discard(self._resting)
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        self._reap(kill=True)
+        self._discard(self._resting)
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing of it is being written, and nothing has changed since this was last asked."""
+        listing, before = self._source.listing(), self._seen
+        self._seen = listing
+        return listing == before and not being_written(listing, self._processes())
+
+    # ------------------------------------------------------------------ copies
+
+    def _is_sealed(self, listing: Listing, *, step: int | None = None) -> bool:
+        if self._sealed is None or self._sealed[1] != listing:
+            return False
+        return step is None or self._sealed[0].step == step
+
+    def _begin(self, listing: Listing, *, step: int | None) -> None:
+        """Copy the files in a process of its own."""
+        self._number += 1
+        folder = self._trial.checkpoints / f".seal-{self._owner}.{os.getpid()}.{self._number}"
+        make_dirs(self._trial.checkpoints)
+        errors, write_end = os.pipe()
+        os.set_blocking(errors, False)
+        making = _Copy(listing, folder, step, self._step, begun=time.monotonic(), errors=errors)
+        known = self._sealed
+
+        def work() -> int:
+            try:
+                copy(
+                    self._source,
+                    listing,
+                    folder,
+                    writers=self._processes(),
+                    known=known[1] if known else None,
+                    known_in=known[0].path if known else None,
+                )
+            except Changed:
+                return _CHANGED
+            except OSError as error:
+                os.write(write_end, f"{error.strerror or error}"[:500].encode(errors="replace"))
+                return _FAILED
+            return _TAKEN
+
+        making.pid = _fork(work)
+        os.close(write_end)
+        self._making = making
+        self.wake_at = making.begun + _PAUSE_S
+
+    def _reap(self, *, kill: bool = False) -> None:
+        """Take the end of the copying process in, if it has ended."""
+        making = self._making
+        if making is None:
+            return
+        if kill:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(making.pid, signal.SIGKILL)
+        pid, status = os.waitpid(making.pid, 0 if kill else os.WNOHANG)
+        if not pid:
+            return
+        self._making = None
+        now = time.monotonic()
+        took, taken = now - making.begun, os.waitstatus_to_exitcode(status) == _TAKEN
+        self._not_before = now + max(_PAUSE_S - took if taken else 0.0, took / _SHARE)
+        self.wake_at = self._not_before
+        said = b""
+        with contextlib.suppress(OSError):
+            said = os.read(making.errors, 1000)
+        os.close(making.errors)
+        if not taken:
+            self._discard(making)
+            if said:
+                self._tell(f"what it keeps could not be copied: {said.decode(errors='replace')}")
+            elif making.step is not None and self._resting is not None:
+                # It is saving anew: what had rested before was what it had when it reported.
+                self._resting.step = self._resting.since
+                self._commit_resting()
+            return
+        self._discard(self._resting)
+        self._resting = making
+        if making.step is not None:
+            self._commit_resting()
+
+    def _commit_resting(self) -> None:
+        """Make the copy a checkpoint."""
+        resting, self._resting = self._resting, None
+        assert resting is not None
+        if resting.step is None or not self._is_new(resting.step):
+            self._discard(resting)
+            return
+        self._commit(resting.folder, resting.listing, resting.step)
+
+    def _take_over(self, listing: Listing, step: int) -> None:
+        """Make what the program left the checkpoint of `step`; our own folder is moved, others are copied."""
+        folder = self._source.base
+        if not self._is_new(step):
+            return
+        if folder.parent != self._trial.checkpoints:
+            folder = self._trial.checkpoints / f".seal-{self._owner}.{os.getpid()}.end"
+            make_dirs(self._trial.checkpoints)
+            try:
+                copy(self._source, listing, folder)
+            except (OSError, Changed) as error:
+                self._tell(f"the checkpoint of step {step} could not be kept: {error}")
+                checkpoints.remove(folder)
+                return
+        self._commit(folder, listing, step)
+
+    def _is_new(self, step: int) -> bool:
+        """Whether a checkpoint of that step may be made: training code may have made a later one."""
+        if step < self._start or (step == self._start and self._start > 0):
+            return False
+        with contextlib.suppress(OSError, NewerFormatError):
+            newest = checkpoints.newest(self._trial, at_most=self._resource)
+            if newest is not None and newest.step >= step:
+                return newest.step == step == self.step
+        return True
+
+    def _commit(self, folder: Path, listing: Listing, step: int) -> None:
+        try:
+            checkpoint = checkpoints.commit(self._trial, step, folder)
+            checkpoints.prune(self._trial, keep=self._keep, steps=self._steps)
+        except (OSError, CheckpointError, NewerFormatError) as error:
+            self._tell(f"the checkpoint of step {step} could not be kept: {error}")
+            checkpoints.remove(folder)
+            return
+        self._sealed = checkpoint, listing
+
+    def _discard(self, made: _Copy | None) -> None:
+        if made is not None:
+            checkpoints.remove(made.folder)
+        if made is self._resting:
+            self._resting = None
+
+    def _tell(self, text: str) -> None:
+        if text not in self._failures:
+            self._failures.add(text)
+            self._note(text)
+
+
+def _fork(work: Callable[[], int]) -> int:
+    """Do it in a forked process, which ends with this one; its process id. This process has one thread."""
+    parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        pid = os.fork()
+        if pid:
+            return pid
+        code = _FAILED
+        try:
+            signal.set_wakeup_fd(-1)
+            for signum in STOP_SIGNALS:  # what is sent to a whole task is for its worker
+                signal.signal(signum, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            die_with_parent()
+            if os.getppid() == parent:
+                os.nice(5)
+                code = work()
+        finally:
+            os._exit(code)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
