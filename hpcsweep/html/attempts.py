@@ -14,6 +14,7 @@ from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import FACTS, Ending, Facts, FailureKind, Outcome, ending_of
 from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.html.sections import Block, Figure, Section, Table, Text
+from hpcsweep.views.branches import failed_branches
 from hpcsweep.views.format import duration, hours, hours_text, share
 from hpcsweep.views.progress import uses_gpus
 from hpcsweep.views.results import Results
@@ -230,7 +231,8 @@ def failures(results: Results) -> Section | None:
     )
     log = f"hpcsweep logs {shell_quote(str(results.folder.layout.root))} {bad['trial'].iloc[-1]}"
     tables = [_by_kind(bad, follows, gpus=uses_gpus(state)), *_by_node(attempts, bad), _newest(bad)]
-    return Section("failures", "Failures", [Text(text), Text(log, "code"), *tables])
+    branches = [Text(f"{branch[:1].upper()}{branch[1:]}") for branch in failed_branches(state)]
+    return Section("failures", "Failures", [*branches, Text(text), Text(log, "code"), *tables])
 
 
 def kind_of(ending: str, failure: object, final: bool) -> Ending:

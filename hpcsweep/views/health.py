@@ -23,6 +23,7 @@ from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.store.batch import SEPARATOR, read_excerpt
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
+from hpcsweep.views.branches import failed_branches
 
 #: A driver that gives no sign of life for so long is reported.
 SILENT_S: Final = 300.0
@@ -249,8 +250,8 @@ NAMED: Final = 5
 
 
 def advice_lines(state: SweepState) -> list[str]:
-    """What users should change in their training code, as its runs have shown; one line for each."""
-    lines = []
+    """What users should change in their spec or training code, as runs have shown; one line for each."""
+    lines = [f"warning: {branch}" for branch in failed_branches(state)]
     if again := [run.trial for run in state.retrained]:
         trials = list(dict.fromkeys(again))
         more = f" and {plural(len(trials) - NAMED, 'other')}" if len(trials) > NAMED else ""
