@@ -93,7 +93,14 @@ KINDS: Final[Mapping[str, Kind]] = {
             "wandb/run-*/*.wandb",
         ),
     ),
-    "mlflow": Kind(_mlflow, r"mlruns|.*mlflow.*\.db", "step", "metrics"),
+    "mlflow": Kind(
+        _mlflow,
+        r"mlruns|.*mlflow.*\.db",
+        "step",
+        "metrics",
+        within=("", "mlruns", "mlflow.db"),
+        beside=("mlflow.db",),  # what newer versions make in place of `mlruns`
+    ),
     "csv": Kind(lambda path, *_: CsvSource(path), r".*\.(csv|tsv)"),
     "jsonl": Kind(lambda path, *_: JsonLinesSource(path), r".*\.(jsonl|ndjson)", noun="keys"),
     "json": Kind(_document(JsonSource), r".*\.json", noun="keys"),
@@ -119,7 +126,7 @@ def fill_path(template: str, values: Mapping[str, Any], *, workdir: str) -> str:
             return match[0][0]
         return glob.escape(as_text(values.get(match[1])))
 
-    return os.path.join(glob.escape(workdir), _PLACEHOLDER.sub(value, template))
+    return os.path.join(glob.escape(workdir), _PLACEHOLDER.sub(value, template).rstrip("/") or "/")
 
 
 class FileMetrics:

@@ -33,10 +33,13 @@ def of(found: Found, name: str) -> list[tuple[int, float]]:
         ("tensors", "*/events.out.tfevents.*", "", BOTH),
         ("wandb", "wandb", "epoch", {**BOTH, "acc": "metrics.acc"}),
         ("wandb", "wandb/offline-run-*/*.wandb", "epoch", {**BOTH, "acc": "metrics/acc"}),
-        ("wandb", "", "epoch", {**BOTH, "acc": "metrics.acc"}),
+        ("wandb", ".", "epoch", {**BOTH, "acc": "metrics.acc"}),
         ("mlruns", "mlruns", "", BOTH),
         ("mlruns", "mlruns", "rows", BOTH),
+        ("mlruns", ".", "", BOTH),
         ("mlflow.db", "mlflow.db", "", BOTH),
+        ("mlflow.db", "mlruns/", "", BOTH),
+        ("mlflow.db", ".", "", BOTH),
     ],
 )
 @pytest.mark.parametrize("begun", [False, True])
