@@ -26,6 +26,7 @@ from hpcsweep.spec.config_base import near_key, read_config_base
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import RunFile
 from hpcsweep.worker.command import command_line, program_arguments
+from hpcsweep.worker.metrics.files import placeholders
 from hpcsweep.worker.template import Placeholder, parse_template
 
 #: What ends one command of a shell line and begins another.
@@ -58,6 +59,8 @@ _IMPORT: Final = re.compile(rb"^\s*(?:from\s+(\.*[\w.]*)\s+import|import\s+([\w.
 _MOST_FILES: Final = 200
 _MOST_BYTES: Final = 4 << 20
 OPT_OUT: Final = "train.check: false turns this check off"
+#: Folders of a run that a program only knows if it is told.
+RUN_FOLDERS: Final = ("output_dir", "checkpoint_dir")
 
 
 class Found(NamedTuple):
@@ -370,6 +373,13 @@ def _never_told(spec: SweepSpec, *, uses: bool | None) -> Iterator[str]:
             f"train.metrics: missing; the program does not report {metric} by itself, so say how it is "
             f"found in what it prints, such as '{spec.objective.metric}=(?P<{_group(spec)}>\\S+)'; {OPT_OUT}"
         )
+    for file in train.metric_files if uses is False else ():
+        own = sorted(placeholders(file.file).intersection(RUN_FOLDERS))
+        if own and not parsed.names.intersection(own):
+            yield (
+                f"train.metrics: {file.file!r} cannot be there: the command does not name {{{own[0]}}}, so "
+                f"the program cannot write into it; {OPT_OUT}"
+            )
 
 
 def _group(spec: SweepSpec) -> str:

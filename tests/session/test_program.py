@@ -159,6 +159,17 @@ def test_rungs_and_metrics_must_be_known_to_the_program(folder: Path) -> None:
     assert check_program(load(folder, "python train.py {args} {resource}", more=rungs)) == Found([], [])
 
 
+def test_a_program_must_be_told_the_folder_of_its_metrics(folder: Path) -> None:
+    file = "metrics: {file: '{checkpoint_dir}/m.csv'}"
+    told = (
+        "train.metrics: '{checkpoint_dir}/m.csv' cannot be there: the command does not name "
+        f"{{checkpoint_dir}}, so the program cannot write into it; {OPT_OUT}"
+    )
+    assert check_program(load(folder, "python train.py {args}", train=file)) == Found([told], [])
+    for command in ("python train.py {args} {checkpoint_dir}", "python uses.py {args}", "sh run.sh {args}"):
+        assert check_program(load(folder, command, train=file)) == Found([], [])
+
+
 def test_parameters_are_compared_with_the_config_file(folder: Path) -> None:
     def check(**files: str) -> Found:
         for name, text in files.items():
