@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcsweep.store.files import open_regular
-from hpcsweep.worker.metrics.rows import Fields, KnownRows, Row, flatten, scalars
+from hpcsweep.worker.metrics.rows import Fields, KnownRows, Row, flatten, scalars, to_float
 
 #: Larger documents are not what a run should write again and again.
 _MOST_BYTES: Final = 1 << 28
@@ -104,7 +104,7 @@ class JsonSource:
         lists = {name: item for name, item in flat.items() if isinstance(item, list) and item}
         single = scalars(flat)
         for name, match in self._reduced.items():
-            numbers = [float(item) for item in lists.get(match[2], ()) if _is_number(item)]
+            numbers = [to_float(item) for item in lists.get(match[2], ()) if _is_number(item)]
             if numbers:
                 single[name] = _REDUCERS[match[1]](numbers)
         reduced = {match[2] for match in self._reduced.values()}
@@ -112,7 +112,7 @@ class JsonSource:
             name: item for name, item in lists.items() if name not in reduced and all(map(_is_number, item))
         }
         for index in range(max(map(len, columns.values()), default=0)):
-            yield {name: float(item[index]) for name, item in columns.items() if index < len(item)}
+            yield {name: to_float(item[index]) for name, item in columns.items() if index < len(item)}
         if self._step and self._step in single:
             yield single
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcsweep.store.files import open_regular
-from hpcsweep.worker.metrics.rows import Row
+from hpcsweep.worker.metrics.rows import Row, to_float
 
 #: Records that are longer hold no scalars: images, texts, graphs.
 _LONGEST: Final = 1 << 20
@@ -82,7 +82,10 @@ class TensorBoardSource(_Log):
         """New rows; see `Source`. A row waits until nothing is added to it any more, and for its tag."""
         added = False
         for record in self._records():
-            step, found = _event(record)
+            try:
+                step, found = _event(record)
+            except (ValueError, struct.error):  # the records after a damaged one are whole
+                continue
             if not found:
                 continue
             added = True
@@ -123,12 +126,11 @@ class WandbSource(_Log):
     def poll(self, *, last: bool, whole: bool) -> Iterator[Row]:
         """New rows; see `Source`."""
         for record in self._records():
-            for history in _messages(record, 2):
-                fields = {}
-                for item in _messages(history, 1):
-                    name, number = _item(item)
-                    if number is not None:
-                        fields[name] = number
+            try:
+                found = [_history(history) for history in _messages(record, 2)]
+            except (ValueError, struct.error, RecursionError):  # the records after a damaged one are whole
+                continue
+            for fields in found:
                 self.names |= dict.fromkeys(fields)
                 yield Row(fields)
 
@@ -261,6 +263,12 @@ def _tensor(data: bytes) -> float | None:
     return 0.0  # a zero is not written
 
 
+def _history(data: bytes) -> dict[str, float]:
+    """Names and numbers of a HistoryRecord."""
+    items = (_item(item) for item in _messages(data, 1))
+    return {name: number for name, number in items if number is not None}
+
+
 def _item(data: bytes) -> tuple[str, float | None]:
     """Name and number of a HistoryItem; None if it is no number."""
     keys: list[str] = []
@@ -275,7 +283,7 @@ def _item(data: bytes) -> tuple[str, float | None]:
         elif (number, wire) == (16, _BYTES):
             found = json.loads(value)
             if isinstance(found, int | float) and not isinstance(found, bool):
-                scalar = float(found)
+                scalar = to_float(found)
             else:
                 scalar = _NOT_FINITE.get(str(found))
     return ".".join(keys), scalar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from array import array
@@ -119,7 +120,15 @@ def flatten(value: Any, prefix: str = "", *, depth: int = 20) -> dict[str, Any]:
 def scalars(flat: Mapping[str, Any]) -> dict[str, float | str]:
     """The numbers and texts among the values of a flat mapping."""
     return {
-        name: item if isinstance(item, str) else float(item)
+        name: item if isinstance(item, str) else to_float(item)
         for name, item in flat.items()
         if isinstance(item, str | int | float) and not isinstance(item, bool)
     }
+
+
+def to_float(number: float) -> float:
+    """The number; one that is too large is infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)

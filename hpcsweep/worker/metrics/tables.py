@@ -85,6 +85,8 @@ class CsvSource(_Growing):
         elif record.startswith("#"):
             return
         cells = self._cells(record)
+        if not cells:
+            return
         numbers = [parse_number(self._plain(cell)) for cell in cells]
         if self._columns is None:
             numbered = all(number is not None for number in numbers)
@@ -116,7 +118,10 @@ class CsvSource(_Growing):
     def _cells(self, record: str) -> list[str]:
         if self._delimiter == " ":
             return [cell.strip('"') for cell in record.split()]
-        row = next(csv.reader([record], delimiter=self._delimiter, skipinitialspace=True))
+        try:
+            row = next(csv.reader([record], delimiter=self._delimiter, skipinitialspace=True))
+        except csv.Error:  # a cell that is too long, or a null byte
+            return []
         return [cell.strip() for cell in row]
 
     def _plain(self, cell: str) -> str:
