@@ -74,6 +74,16 @@ def test_rows_of_an_attempt_before_are_not_this_attempts(bench: Bench) -> None:
     assert [step for step, _ in reports(bench, 1)] == [1, 2, 3]
 
 
+def test_a_program_is_ended_once_its_file_has_the_last_step(bench: Bench) -> None:
+    bench.code(STEPWISE)
+    for epoch in range(1, 4):
+        (bench.workdir / f"go-{epoch}").touch()
+    command = "{python} train.py m-{trial}.csv {start} 1000000"
+    bench.plan_command(command, metric_files=(FILE,), stop_at_resource=True)
+    result = bench.work()
+    assert (result.outcome, result.value, result.step) == (Outcome.COMPLETED, 1 / 3, 3)
+
+
 @pytest.mark.parametrize(
     ("document", "step", "value"),
     [({"test_score": 0.25}, 9, 0.25), ([{"test_score": 0.5}, {"test_score": 0.75}], 2, 0.75)],
