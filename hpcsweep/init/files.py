@@ -270,7 +270,8 @@ def _libraries(source: Source, paths: Paths) -> Iterator[MetricFile]:
     metrics = tuple(dict.fromkeys(tag for tag in tags.get(kind, ()) if is_metric(tag)))
     if kind and metrics:
         argument, path = folder or ("", "")
-        yield MetricFile(kind, argument, path, metrics, _step_of(kind, tags[kind]))
+        first_step = 0 if kind == "lightning" else None  # its epochs count from 0
+        yield MetricFile(kind, argument, path, metrics, _step_of(kind, tags[kind]), first_step)
 
 
 def _step_of(kind: str, tags: Sequence[str]) -> str:

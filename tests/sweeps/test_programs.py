@@ -76,3 +76,9 @@ def test_what_awk_prints_is_read(tmp_path: Path) -> None:
 def test_a_table_with_decimal_commas_is_read(tmp_path: Path) -> None:
     found = reports(swept(tmp_path, "fit"), "r2")
     assert found == {0: {1: 0.11, 2: 0.12}, 1: {1: 0.21, 2: 0.22}, 2: {1: 0.31, 2: 0.32}}
+
+
+def test_init_knows_that_the_epochs_of_lightning_count_from_0() -> None:
+    with contextlib.chdir(PROGRAMS):
+        done = CliRunner().invoke(app, ["init", "lightning_fit.py", "--output", "-"])
+    assert "\n  first_step: 0\n" in done.stdout
