@@ -1,20 +1,25 @@
-"""How many cases a test tries: some by default, many more with `pytest --exhaustive`."""
+"""How many cases a test tries: few by default, more in CI, many more with `pytest --exhaustive`."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import os
+from typing import Final, TypeVar
 
 from hypothesis import settings
 
 T = TypeVar("T")
 
+#: Set by `.ci/run`.
+IN_CI: Final = os.environ.get("HPCSWEEP_TEST_EFFORT") == "ci"
 #: Set by the option, before tests are collected.
 exhaustive = False
 
 
-def by_effort(default: T, more: T) -> T:
-    """`more` with `--exhaustive`."""
-    return more if exhaustive else default
+def by_effort(default: T, more: T, *, ci: T | None = None) -> T:
+    """`more` with `--exhaustive`; in CI `ci`, which is the default one unless it is given."""
+    if exhaustive:
+        return more
+    return ci if IN_CI and ci is not None else default
 
 
 def examples(default: int, more: int) -> settings:

@@ -43,7 +43,7 @@ def test_options_are_given_for_exactly_the_table() -> None:
 
 
 class TestSchedulers(SchedulerConformance):
-    sweeps = by_effort(150, 3000)
+    sweeps = by_effort(50, 3000, ci=150)
 
     @pytest.fixture(autouse=True, params=CASES)
     def _choose(self, request: pytest.FixtureRequest) -> None:

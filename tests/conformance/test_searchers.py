@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"grid": {"num_points": 12}}
 
 
 class TestSearchers(SearcherConformance):
-    sweeps = by_effort(10, 30)
+    sweeps = by_effort(5, 30, ci=10)
 
     @pytest.fixture(autouse=True, params=sorted(SEARCHERS))
     def _choose(self, request: pytest.FixtureRequest) -> None:

@@ -8,13 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.effort import by_effort
+
 ROOT = Path(__file__).parents[2]
+#: In CI at every point.
+STRIDE = by_effort(4, 1, ci=1)
 
 
 def killed_everywhere(folder: Path, sweep: str) -> dict[str, Any]:
     # In a process of its own: it forks, which a process with threads must not.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.driver.kill_harness", str(folder), sweep],
+        [sys.executable, "-m", "tests.driver.kill_harness", str(folder), sweep, str(STRIDE)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -31,7 +31,7 @@ EACH = 5
 
 
 def seeds() -> range:
-    first, _, last = os.environ.get("FAULT_SEEDS", by_effort("0-400", "0-4000")).partition("-")
+    first, _, last = os.environ.get("FAULT_SEEDS", by_effort("0-100", "0-4000", ci="0-400")).partition("-")
     return range(int(first), int(last) if last else int(first) + 1)
 
 
