@@ -78,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "views",
     },
     "init": {"errors", "spec"},
+    "try_run": {"core", "init", "session", "spec", "store", "views"},
     "doctor": {"bootstrap", "cluster", "core", "errors", "session", "spec", "store"},
     "cli": {
         "clock",
@@ -96,6 +97,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "spec",
         "store",
         "tick",
+        "try_run",
         "views",
     },
     "api": {

@@ -35,7 +35,7 @@ def test_its_commands_and_snippets_work(tmp_path: Path) -> None:
 
 
 def test_it_names_only_verbs_and_files_that_exist() -> None:
-    verbs = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    verbs = {each.name or each.callback.__name__ for each in app.registered_commands if each.callback}
     used = set(re.findall(r"hpcsweep ([a-z]+) (?:SPEC|DIR|results|sweep\.yaml|--)", README))
     assert used
     assert used <= verbs

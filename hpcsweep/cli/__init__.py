@@ -72,6 +72,34 @@ def init(
     run(script, output=output)
 
 
+@app.command(name="try")
+def try_(
+    spec: Spec,
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=VALUE ...",
+            help="Parameter values; missing ones are the middle of their range.",
+            show_default=False,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="NAME", help="Where to run it, such as slurm; default: here."),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option("--time", metavar="TIME", help="End each of the two runs after this time, such as 1m."),
+    ] = None,
+    set_: Sets = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the results folder.")] = False,
+) -> None:
+    """Run one configuration for a step, resume it once, and say what to change in the sweep file."""
+    from hpcsweep.cli.try_ import try_ as run
+
+    run(spec, values or [], cluster=cluster, time=time, overrides=set_ or [], keep=keep)
+
+
 @app.command()
 def launch(
     spec: Spec,

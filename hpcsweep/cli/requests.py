@@ -70,6 +70,13 @@ def stop(path: Path, trial: int | None = None) -> None:
         typer.echo("stopped" if state.ended is not None else unfinished)
 
 
+def end_sweep(path: Path) -> None:
+    """Cancel the jobs of a sweep that nobody drives, and wait a while until they are gone."""
+    folder = ResultsFolder(path)
+    send_request(folder.layout, "stop")
+    _drive_until_ended(folder)
+
+
 def _stop_trial(folder: ResultsFolder, path: Path, trial: int) -> None:
     names = _names(folder, path, trial)
     send_request(folder.layout, "stop_trial", trial=trial)
@@ -160,7 +167,11 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
     with errors_exit():
         folder = ResultsFolder(path)
         _check_spec(folder, "`launch SPEC` writes it")
-        config = _configuration(values)
+        config = read_config(values, verb="enqueue")
+        if not config:
+            raise SpecError(
+                "enqueue: expected name=value, such as lr=0.01; what is missing is drawn at random"
+            )
         try:
             spec = load_spec(folder.layout.spec, stored=True)
             complete_config(spec.space, config, default_rng(0))
@@ -182,19 +193,17 @@ def enqueue(path: Path, values: Sequence[str]) -> None:
             typer.echo("enqueued: it is the next configuration that starts")
 
 
-def _configuration(values: Sequence[str]) -> dict[str, Any]:
+def read_config(values: Sequence[str], *, verb: str) -> dict[str, Any]:
     """`["lr=0.1", "optimizer=adam"]` as a configuration; values are YAML."""
     config: dict[str, Any] = {}
     for value in values:
         name, equals, text = value.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise SpecError(f"enqueue {value}: must be name=value")
+            raise SpecError(f"{verb} {value}: must be name=value")
         if name in config:
-            raise SpecError(f"enqueue {value}: {name} must be given once, got it twice")
-        config[name] = parse_yaml(text, source=f"enqueue {value}")
-    if not config:
-        raise SpecError("enqueue: expected name=value, such as lr=0.01; what is missing is drawn at random")
+            raise SpecError(f"{verb} {value}: {name} must be given once, got it twice")
+        config[name] = parse_yaml(text, source=f"{verb} {value}")
     return config
 
 

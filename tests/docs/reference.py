@@ -61,7 +61,7 @@ def cli_page() -> str:
             for name, hint in hints.items()
             if name != "return"
         ]
-        parts += [f"## {command.callback.__name__}", inspect.getdoc(command.callback) or ""]
+        parts += [f"## {command.name or command.callback.__name__}", inspect.getdoc(command.callback) or ""]
         parts += ["\n".join(["| | meaning |", "| --- | --- |", *rows])]
     return "\n\n".join(parts) + "\n"
 

@@ -27,7 +27,7 @@ def test_links_lead_somewhere_and_verbs_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / link).exists(), link
-    verbs = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    verbs = {each.name or each.callback.__name__ for each in app.registered_commands if each.callback}
     assert set(re.findall(r"`hpcsweep ([a-z]+)", text)) <= verbs
 
 

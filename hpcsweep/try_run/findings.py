@@ -1,0 +1,131 @@
+"""What the runs of `try` mean for the sweep, and what to change in its spec. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hpcsweep.core.text import plural
+from hpcsweep.init.writer import quoted
+from hpcsweep.spec import SweepSpec
+from hpcsweep.try_run.observed import Observed
+from hpcsweep.try_run.patterns import numbers_seen, propose_pattern
+
+
+class Advice(NamedTuple):
+    """Something to change.
+
+    Attributes:
+        text: What was seen, and what it means.
+        yaml: Lines to add to the spec, or to put in the place of what is there; none where that is no help.
+    """
+
+    text: str
+    yaml: tuple[str, ...] = ()
+
+
+def works(spec: SweepSpec, first: Observed) -> bool:
+    """Whether a sweep would find its objective: the run has a value, or it came before its time was over."""
+    return first.value is not None or (first.interrupted and spec.objective.metric in first.metrics)
+
+
+def advise(spec: SweepSpec, first: Observed, second: Observed | None, *, rungs: int) -> Iterator[Advice]:
+    """What to change, the most important first.
+
+    Args:
+        spec: As written, not as tried.
+        first: The run from scratch.
+        second: The one that should go on from there; None if there was none.
+        rungs: How many rungs the sweep has.
+    """
+    if not works(spec, first):
+        yield from _failed(spec, first)
+        return
+    warned = next((run for run in (first, second) if run is not None and run.warning), None)
+    if warned is not None:
+        yield Advice(f"to step {warned.resource}: {warned.warning}", _lines_of(warned.warning))
+    for run in (first, second):
+        if run is not None and run.value is None and not run.interrupted:
+            yield Advice(f"to step {run.resource}: {run.outcome}: {run.message}", _lines_of(run.message))
+    if second is not None and second.value is not None:
+        yield from _resuming(spec, first, second, rungs=rungs)
+
+
+def _failed(spec: SweepSpec, first: Observed) -> Iterator[Advice]:
+    """Why there is no value."""
+    if first.interrupted and not first.message:
+        yield Advice(f"no {spec.objective.metric!r} came before its time was over: allow it more with --time")
+    if first.never_reported or first.interrupted:
+        yield from _no_metric(spec, first)
+    else:
+        yield Advice(f"the run {first.outcome}: {first.message}", _lines_of(first.message))
+
+
+def _no_metric(spec: SweepSpec, first: Observed) -> Iterator[Advice]:
+    metric = spec.objective.metric
+    if spec.train.function is not None:
+        yield Advice(f"{metric!r} was not reported: call trial.report(step, {metric}=...) after each step")
+        return
+    candidate = propose_pattern(first.printed, metric)
+    if candidate is not None:
+        lines = [f"train: {{metrics: {quoted(candidate.pattern)}}}"]
+        if metric not in candidate.metrics:
+            lines.append(f"objective: {{metric: {candidate.metrics[-1]}}}")
+        yield Advice(f"no {metric!r} was found, but this line has numbers: {candidate.line}", tuple(lines))
+        return
+    seen = numbers_seen(first.printed)
+    if first.interrupted:
+        return
+    if seen:
+        text = f"no {metric!r} was found; the last line with a number, whose name says nothing: {seen}"
+        yield Advice(text, (f"train: {{metrics: '(?P<{metric}>...)'}}",))
+    elif first.printed:
+        yield Advice(
+            f"no {metric!r} was found, and nothing with a number was printed: have the program print it, or "
+            "name the file that it writes",
+            (f'train: {{metrics: {{file: "{{output_dir}}/metrics.csv", values: {{{metric}: COLUMN}}}}}}',),
+        )
+    else:
+        yield Advice(f"no {metric!r} was found, and nothing was printed")
+
+
+def _lines_of(text: str) -> tuple[str, ...]:
+    """The line of YAML for what a message of the worker names."""
+    if "train.stop_at_resource: true" in text:
+        return ("train: {stop_at_resource: true}",)
+    if "train.first_step: 0" in text:
+        return ("train: {first_step: 0}",)
+    if "{epochs_left}" in text:
+        return ("train: {command: ... {epochs_left} ...}   # in the place of {resource}",)
+    return ()
+
+
+def _resuming(spec: SweepSpec, first: Observed, second: Observed, *, rungs: int) -> Iterator[Advice]:
+    """Whether the second run went on from the first one, and what it costs if not."""
+    if resumed(second):
+        return
+    cost = f"each of {plural(rungs, 'rung')} trains from scratch, also what the one before has trained"
+    command = spec.train.command
+    if not first.checkpoints and rungs > 1:
+        if command is None:
+            yield Advice(f"no checkpoint was made, so {cost}; make one with trial.checkpoint(step)")
+        elif "checkpoint_dir" not in command and spec_checkpoint(spec) is None:
+            yield Advice(
+                f"no checkpoint was made, so {cost}; if the program can resume, tell it where to save and "
+                "where from",
+                ("train: {command: ... --save {checkpoint_dir} {resume_from?--resume {resume_from}}}",),
+            )
+        else:
+            yield Advice(f"nothing was left in {{checkpoint_dir}}, so {cost}")
+    elif first.checkpoints and rungs > 1:
+        yield Advice(f"there was a checkpoint, but the program began anew, so {cost}")
+
+
+def spec_checkpoint(spec: SweepSpec) -> object:
+    """What the spec says of the program's own checkpoints; None if nothing."""
+    return getattr(spec.train, "checkpoint", None)
+
+
+def resumed(second: Observed) -> bool:
+    """Whether the run went on from a checkpoint, by the steps that it reported."""
+    return second.start > 0 and (not second.steps or min(second.steps) > second.start)
