@@ -52,6 +52,24 @@ class AppendedFile:
         finally:
             os.close(fd)
 
+    def pass_over(self, *, larger: int) -> bytes | None:
+        """If the file is larger, go to the last line's end at once: its first line; else None."""
+        try:
+            fd = open_regular(self._path)
+        except FileNotFoundError:
+            return None
+        try:
+            about = os.fstat(fd)
+            if about.st_size <= larger:
+                return None
+            self._head = os.pread(fd, _HEAD, 0)
+            last = os.pread(fd, _PIECE, max(0, about.st_size - _PIECE))
+            self._offset = about.st_size - len(last) + last.rfind(b"\n") + 1
+            self._tail = os.pread(fd, min(_TAIL, self._offset), max(0, self._offset - _TAIL))
+            return os.pread(fd, _PIECE, 0).partition(b"\n")[0]
+        finally:
+            os.close(fd)
+
     def _continues(self, fd: int, about: os.stat_result) -> bool:
         """Whether what was read still stands there."""
         if self._state is not None and self._state[0] != about.st_ino:

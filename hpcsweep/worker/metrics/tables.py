@@ -14,6 +14,8 @@ from hpcsweep.worker.metrics.rows import Fields, KnownRows, Row, flatten, is_abs
 
 #: Of what separates cells, the first one in the header; else white space does.
 _DELIMITERS: Final = (",", "\t", ";", "|")
+#: Size of a file whose rows are remembered from before the program starts; larger ones are passed over.
+_MOST_BEFORE: Final = 1 << 23
 
 
 class _Growing:
@@ -35,6 +37,11 @@ class _Growing:
 
     def begin(self) -> None:
         """Pass over what is there; a line without its end is not there yet."""
+        first = self._file.pass_over(larger=_MOST_BEFORE)
+        if first is not None:
+            for _ in self._rows(first):
+                pass
+            return
         for fields in self._fields():
             self._known.begin(fields)
 
@@ -71,15 +78,16 @@ class CsvSource(_Growing):
         self._record = ""
 
     def _rows(self, line: bytes) -> Iterator[Fields]:
-        text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
+        text = line.decode(errors="replace").rstrip("\r")
         record = f"{self._record}\n{text}" if self._record else text
-        if record.count('"') % 2 and len(record) < LONGEST:  # a line end within quotes
+        if '"' in record and record.count('"') % 2 and len(record) < LONGEST:  # a line end within quotes
             self._record = record
             return
         self._record = ""
         if not record.strip():
             return
         if self._columns is None:
+            record = record.lstrip("\ufeff")
             record = record.lstrip("# ") if record.startswith("#") else record
             self._delimiter = next((each for each in _DELIMITERS if each in record), " ")
         elif record.startswith("#"):
@@ -87,9 +95,9 @@ class CsvSource(_Growing):
         cells = self._cells(record)
         if not cells:
             return
-        numbers = [parse_number(self._plain(cell)) for cell in cells]
+        numbers = [self._number(cell) for cell in cells]
         if self._columns is None:
-            numbered = all(number is not None for number in numbers)
+            numbered = None not in numbers
             self._columns = [str(n + 1) for n in range(len(cells))] if numbered else cells
             self.names |= dict.fromkeys(self._columns)
             if not numbered:
@@ -118,14 +126,19 @@ class CsvSource(_Growing):
     def _cells(self, record: str) -> list[str]:
         if self._delimiter == " ":
             return [cell.strip('"') for cell in record.split()]
+        if '"' not in record:
+            return [cell.strip() for cell in record.split(self._delimiter)]
         try:
             row = next(csv.reader([record], delimiter=self._delimiter, skipinitialspace=True))
-        except csv.Error:  # a cell that is too long, or a null byte
+        except csv.Error:  # a cell that is too long
             return []
         return [cell.strip() for cell in row]
 
-    def _plain(self, cell: str) -> str:
-        return with_point(cell) if self._delimiter == ";" else cell
+    def _number(self, cell: str) -> float | None:
+        try:
+            return float(cell)
+        except ValueError:
+            return parse_number(with_point(cell) if self._delimiter == ";" else cell) if cell else None
 
 
 class JsonLinesSource(_Growing):

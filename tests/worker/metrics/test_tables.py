@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcsweep.worker.metrics import tables
 from hpcsweep.worker.metrics.appended import Lines
 
 from .following import Following, Found
@@ -112,6 +113,16 @@ def test_what_stood_in_the_file_before_the_attempt_is_not_its_own(tmp_path: Path
     with path.open("a") as file:
         file.write("4,0.6\n")
     assert followed.rest() == [(4, {"loss": 0.6})]
+
+
+def test_a_very_large_file_of_before_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MOST_BEFORE", 1000)
+    path = tmp_path / "m.csv"
+    path.write_text("epoch,loss\n" + "".join(f"{n},1\n" for n in range(500)))
+    followed = Following(tmp_path, "m.csv", step="epoch")
+    with path.open("a") as file:
+        file.write("500,0.5\n")
+    assert followed.rest() == [(500, {"loss": 0.5})]
 
 
 def test_counted_rows_go_on_after_the_checkpoint(tmp_path: Path) -> None:
