@@ -84,6 +84,7 @@ class RerunPlan(msgspec.Struct, frozen=True):
             start=0,
             resume_from=None,
             checkpoint_dir=str(trial.checkpoints / ".work"),
+            output_dir=str(trial.output),
             stop_file=str(output / ".stop"),
             trial_folder=str(output),
             metrics_file=str(trial.metrics(run.rung, 0, 0)),
@@ -141,7 +142,8 @@ def shell_command(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> 
     left_out = set(_ONLY_FOR_TRIALS) | ({"PYTHONPATH"} if program.snapshot is None else set())
     variables = [f"{name}={value}" for name, value in sorted(given.items()) if name not in left_out]
     argv = program_arguments(program, file, ending=output, python=plan.python)
-    parts = [["mkdir", "-p", file.checkpoint_dir], ["cd", program.workdir], ["env", *variables, *argv]]
+    folders = [file.checkpoint_dir, *([file.output_dir] if program.has_output else [])]
+    parts = [["mkdir", "-p", *folders], ["cd", program.workdir], ["env", *variables, *argv]]
     return " && ".join(shell_join(part) for part in parts)
 
 
@@ -152,6 +154,8 @@ def train(plan: RerunPlan, output: Path, environ: Mapping[str, str]) -> int:
         raise SpecError(f"--output: expected a new or an empty folder, {output} is not; give another one")
     file, layout, program = plan.run_file(output), TrialLayout(output), plan.program
     make_dirs(Path(file.checkpoint_dir))
+    if program.has_output:
+        make_dirs(Path(file.output_dir))
     run_file = output / "run.json"
     run_file.write_bytes(msgspec.json.encode(file))
     environ = run_environment(

@@ -73,6 +73,7 @@ class Trial:
         start: Step of that checkpoint, 0 from scratch.
         checkpoint_dir: Working folder; what is in it when training ends well becomes the checkpoint of
             the last step, unless `checkpoint` made that one. None outside a sweep.
+        output_dir: A folder of the trial's own, which stays for all its runs. None outside a sweep.
         rank: Of this process in a multi-process training. Only rank 0 reports and checkpoints.
         metric: Name of the objective. None outside a sweep: any name will do.
     """
@@ -88,6 +89,7 @@ class Trial:
         self.resume_from = Path(run.resume_from) if run.resume_from else None
         self.start = run.start
         self.checkpoint_dir: Path | None = Path(run.checkpoint_dir) if run.checkpoint_dir else None
+        self.output_dir: Path | None = Path(run.output_dir) if run.output_dir else None
         self.rank = rank
         self.metric: str | None = run.metric
         self._run = run

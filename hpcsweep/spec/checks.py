@@ -18,7 +18,10 @@ from hpcsweep.core.text import format_value, suggest_name, truncate
 from hpcsweep.errors import SpecError
 from hpcsweep.options import describe_type, is_union
 from hpcsweep.spec.models import Budget, Cluster, NamedOptions, Resources, Train
+from hpcsweep.worker.resuming import placeholders
 
+#: Placeholders that differ from trial to trial and stay the same in all its runs.
+_OWN: Final = ("output_dir", "trial")
 #: Random configurations that constraints are tried on.
 PROBES: Final = 32
 
@@ -41,9 +44,34 @@ def check_train(train: Train, problems: Problems) -> None:
             "train.call", f"must be left out for a command, it is about a function, got {train.call}"
         )
     if train.command is None:
-        for key in ("flags", "dashes", "config"):
+        for key in ("flags", "dashes", "config", "checkpoint", "resume"):
             if getattr(train, key):
                 problems.add(f"train.{key}", "must be left out for a function, it is about a command")
+    if train.checkpoint is not None:
+        used = placeholders(train.checkpoint.path)
+        for name in sorted(used - {*_OWN}):
+            known = " and ".join(f"{{{each}}}" for each in _OWN)
+            problems.add("train.checkpoint.path", f"may have the placeholders {known}, got {{{name}}}")
+        if not used:
+            problems.add(
+                "train.checkpoint.path",
+                f"{train.checkpoint.path!r} is the same for all trials: have the program write into "
+                "{output_dir}, and begin the path with it",
+            )
+
+
+def check_clones(train: Train, scheduler: NamedOptions, problems: Problems) -> None:
+    """Members of a population go on from one another's checkpoints, not from their own folders."""
+    if train.command is None or not schedulers.scheduler_traits(scheduler.name).population:
+        return
+    used = placeholders(train.command)
+    if "output_dir" in used and "resume_from" not in used and train.checkpoint is None:
+        problems.add(
+            "train.command",
+            f"with the scheduler {scheduler.name} a member goes on from another's checkpoint, which is not "
+            "in its own {output_dir}: give train.checkpoint, the files that the program keeps there, or "
+            "{resume_from}",
+        )
 
 
 def check_early_stopping(

@@ -53,6 +53,11 @@ def command_problems(train: Train, space: Space) -> Iterator[Problem]:
     except TrainerError as error:
         yield Problem("train.command", str(error).removeprefix("train.command: "))
         return
+    if train.resume is not None:
+        try:
+            parse_template(train.resume.args, shell=train.shell, parameters=space.names)
+        except TrainerError as error:
+            yield Problem("train.resume.args", str(error).removeprefix("train.command: "))
     yield from _flags_problems(train, template)
     yield from _config_problems(train, space, template)
     for parameter in space.parameters:

@@ -204,6 +204,8 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
     if space is not None and checks.check_constraints(space, problems) and searcher is not None:
         ends = _searcher_ends(searcher, space, problems)
     instance = None if scheduler is None else _make_scheduler(scheduler, problems)
+    if scheduler is not None and train is not None and not stored:
+        checks.check_clones(train, scheduler, problems)
     if scheduler is not None:
         checks.check_early_stopping(scheduler, instance, stop=bool(stop), repeats=repeats, problems=problems)
         if instance is not None and budget is not None and resources is not None:

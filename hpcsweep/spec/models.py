@@ -93,6 +93,31 @@ def _metrics_schema() -> dict[str, Any]:
     return {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
 
 
+class CheckpointFiles(Section):
+    """The files in which a program keeps what it goes on from."""
+
+    path: Text
+    """A path relative to the working directory with `*`, which has `{output_dir}` or `{trial}` in it."""
+    when: Literal["changed", "end"] = "changed"
+    """When they become the trial's checkpoint: at a report if they have `changed` and at the end, or at the
+    `end` only."""
+
+
+class Resume(Section):
+    """What a command gets only where there is something to resume from."""
+
+    args: Text
+    """Arguments that are added at its end, with placeholders."""
+
+
+def _or_null(model: type[BaseModel]) -> WithJsonSchema:
+    """A section that may be left out."""
+    schema = model.model_json_schema()
+    for about in (schema, *schema["properties"].values()):
+        about.pop("title", None)
+    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+
+
 class Train(Section):
     """The training code: `function` or `command`."""
 
@@ -134,6 +159,10 @@ class Train(Section):
     `auto`: where that is safe."""
     first_step: Literal[0, 1] = 1
     """The number of the first step in what `command` prints: 0 for programs that count steps from 0."""
+    checkpoint: Annotated[CheckpointFiles | None, _or_null(CheckpointFiles)] = None
+    """The files that `command` keeps by itself, if not in `{checkpoint_dir}`. See programs.md."""
+    resume: Annotated[Resume | None, _or_null(Resume)] = None
+    """Arguments for `command` where there is something to resume from. See programs.md."""
     stop_at_resource: bool = False
     """End `command` once the objective was reported at the run's resource, for programs that train on."""
     snapshot: bool = False

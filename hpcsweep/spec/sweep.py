@@ -135,6 +135,9 @@ class SweepSpec:
             resumes=self.resumes,
             first_step=self.train.first_step,
             stop_at_resource=self.train.stop_at_resource,
+            checkpoint_path=self.train.checkpoint.path if self.train.checkpoint else "",
+            checkpoint_at_end=self.train.checkpoint is not None and self.train.checkpoint.when == "end",
+            resume_args=self.train.resume.args if self.train.resume else "",
             call=self.train.call,
             max_resource=self._max_resource if self.train.call != "trial" else 0,
             notice_s=max(1.0, self.cluster.signal - RESULT_S),
@@ -143,8 +146,10 @@ class SweepSpec:
     @functools.cached_property
     def resumes(self) -> bool:
         """Whether training may go on from a checkpoint, as far as its command and files show."""
-        command, workdir = self.train.command, self.train.workdir or ""
-        return command is None or not self.train.metrics or can_resume(command, workdir=workdir)
+        train = self.train
+        if train.command is None or not train.metrics or train.checkpoint or train.resume:
+            return True
+        return can_resume(train.command, workdir=train.workdir or "")
 
     @property
     def _max_resource(self) -> int:

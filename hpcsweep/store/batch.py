@@ -103,6 +103,9 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
         resumes: Whether training may go on from a checkpoint; else each run trains from scratch.
         first_step: The number that the program's printed steps begin with, 0 or 1.
         stop_at_resource: Whether a run ends once its value at its resource was reported.
+        checkpoint_path: Pattern of the files that the program keeps; empty for those in its working folder.
+        checkpoint_at_end: They are looked at when it has ended, not at each report.
+        resume_args: What is added to the command where there is something to resume from.
         call: How `function` is called, as `train.call`.
         max_resource: The resource of the last rung, 0 where unknown.
         snapshot: Set if `function` and `workdir` are those of a copy.
@@ -130,9 +133,17 @@ class Program(msgspec.Struct, frozen=True, omit_defaults=True):
     resumes: bool = True
     first_step: int = 1
     stop_at_resource: bool = False
+    checkpoint_path: str = ""
+    checkpoint_at_end: bool = False
+    resume_args: str = ""
     call: str = "trial"
     max_resource: int = 0
     metric_files: tuple[MetricFile, ...] = ()
+
+    @property
+    def has_output(self) -> bool:
+        """Whether anything of it names the output folder of its trial."""
+        return b"{output_dir" in msgspec.json.encode(self)
 
 
 class Reuse(msgspec.Struct, frozen=True, omit_defaults=True):

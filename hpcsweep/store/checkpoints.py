@@ -188,13 +188,16 @@ def disk_usage(*folders: Path) -> DiskUsage:
 
 
 def disk_usage_by_trial(layout: Layout) -> dict[int, DiskUsage]:
-    """Disk usage of checkpoints by trial, those being removed included. Walks all trials."""
+    """Disk usage of checkpoints and output folders by trial, those being removed included.
+
+    Walks all trials.
+    """
     found: dict[int, DiskUsage] = {}
     for shard in _subfolders(layout.trials):
         for folder in _subfolders(shard):
             if folder.name.isdecimal():
                 trial = TrialLayout(folder)
-                total = disk_usage(trial.checkpoints, *_trash(trial))
+                total = disk_usage(trial.checkpoints, trial.output, *_trash(trial))
                 if total.files:
                     found[int(folder.name)] = total
     return dict(sorted(found.items()))
@@ -209,15 +212,22 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def hide_all(trial: TrialLayout) -> None:
-    """Make all checkpoints of the trial absent at once, unless it is a link; `remove_all` deletes them."""
-    if trial.checkpoints.is_symlink():
-        return
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(trial.checkpoints, trial.root / f"{_TRASH}{os.urandom(4).hex()}")
+    """Make all checkpoints and the output of the trial absent, unless these are links.
+
+    `remove_all` deletes them.
+    """
+    for folder in (trial.checkpoints, trial.output):
+        if folder.is_symlink():
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, trial.root / f"{_TRASH}{os.urandom(4).hex()}")
 
 
 def remove_all(trial: TrialLayout) -> tuple[DiskUsage, bool]:
-    """Remove all checkpoints of the trial; what was removed, and whether nothing is left. Idempotent."""
+    """Remove all checkpoints and the output of the trial; what was removed, and whether nothing is left.
+
+    Idempotent.
+    """
     hide_all(trial)
     trash = _trash(trial)
     removed = disk_usage(*trash)

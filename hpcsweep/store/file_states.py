@@ -221,3 +221,43 @@ def _sync(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def split_pattern(pattern: str) -> tuple[str, str]:
+    """The folder that a pattern begins with, and what is to be found below it."""
+    parts = pattern.split("/")
+    plain = next((index for index, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    end = min(plain, len(parts) - 1)
+    folder = "/".join(parts[:end])
+    return ("/" if pattern.startswith("/") and not folder else folder), "/".join(parts[end:])
+
+
+def restore(source: Source, checkpoint: Path | None, *, remove: bool) -> None:
+    """Make the files what they are in the checkpoint; None: there is none.
+
+    With `remove`, files that are not in it are removed. A file of the same size and time is the same.
+    """
+    kept = Source(checkpoint).listing() if checkpoint is not None else {}
+    now = source.listing()
+    for name in now.keys() - kept.keys() if remove else ():
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(source.base / name)
+    for name, state in kept.items():
+        there = now.get(name)
+        if there is not None and (there.mode, there.size, there.mtime_ns) == (
+            state.mode,
+            state.size,
+            state.mtime_ns,
+        ):
+            continue
+        assert checkpoint is not None
+        path = source.base / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".{path.name}.hpcsweep")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        if stat.S_ISLNK(state.mode):
+            os.symlink(os.readlink(checkpoint / name), new)
+        else:
+            _copy_file(checkpoint / name, new, state, log=_LOG.search(name) is not None)
+        os.replace(new, path)

@@ -188,6 +188,11 @@ class TrialLayout:
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
+    @property
+    def output(self) -> Path:
+        """A program's own folder, which stays for all runs of the trial."""
+        return self.root / "output"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step}"
 

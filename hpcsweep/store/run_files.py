@@ -178,6 +178,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
         call: How the function is called: as `train.call`.
         max_resource: The resource of the last rung, 0 where unknown.
         config_file: Its parameters merged with `train.config`; None without one.
+        output_dir: The program's own folder, the same in all runs of the trial.
     """
 
     trial: int
@@ -200,7 +201,13 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     call: str = "trial"
     max_resource: int = 0
     config_file: str | None = None
+    output_dir: str = ""
     version: int = version_field()
+
+    @property
+    def epochs_left(self) -> int:
+        """How many steps are left to train."""
+        return self.resource - self.start
 
     @property
     def owner(self) -> str:
@@ -226,6 +233,6 @@ def _decode_paths(run: RunFile) -> RunFile:
     """Paths as this process can open them: they differ in a locale without UTF-8."""
     if sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
         return run
-    keys = ("resume_from", "checkpoint_dir", "stop_file", "trial_folder", "metrics_file")
+    keys = ("resume_from", "checkpoint_dir", "stop_file", "trial_folder", "metrics_file", "output_dir")
     paths = {key: text for key in keys if (text := getattr(run, key)) is not None}
     return msgspec.structs.replace(run, **{key: os.fsdecode(text.encode()) for key, text in paths.items()})

@@ -42,6 +42,7 @@ _RUN: Final = frozenset(
             "START",
             "SEED",
             "CHECKPOINT_DIR",
+            "OUTPUT_DIR",
             "RESUME_FROM",
             "STOP_FILE",
         )
@@ -49,17 +50,25 @@ _RUN: Final = frozenset(
 )
 
 
-def program_arguments(program: Program, file: RunFile, *, ending: Path, python: str) -> list[str]:
+def program_arguments(
+    program: Program, file: RunFile, *, ending: Path, python: str, resumes: bool = False
+) -> list[str]:
     """The arguments of a run's process: the command, or the entrypoint of the function.
 
-    `ending` is where the entrypoint writes how the function failed; `python` also replaces `{python}`.
+    Args:
+        program: How to run a trial.
+        file: What the run is to do.
+        ending: Where the entrypoint writes how the function failed.
+        python: The interpreter; it also replaces `{python}`.
+        resumes: There is something to resume from: `train.resume` adds its arguments.
 
     Raises:
         TrainerError: The command is wrong.
     """
     if program.command is None:
         return function_arguments(program, str(ending), python=python)
-    template = parse_template(program.command, shell=program.shell, parameters=program.parameters)
+    command = f"{program.command} {program.resume_args}" if resumes else program.command
+    template = parse_template(command, shell=program.shell, parameters=program.parameters)
     values = placeholder_values(program, file, python=python)
     style = Style(program.flags, program.dashes, program.formats)
     if program.shell:
@@ -208,6 +217,7 @@ def run_variables(run: RunFile, run_file: Path) -> dict[str, str]:
         "HPCSWEEP_START": run.start,
         "HPCSWEEP_SEED": run.seed,
         "HPCSWEEP_CHECKPOINT_DIR": run.checkpoint_dir,
+        "HPCSWEEP_OUTPUT_DIR": run.output_dir,
         "HPCSWEEP_RESUME_FROM": run.resume_from,
         "HPCSWEEP_STOP_FILE": run.stop_file,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sys
@@ -12,9 +13,9 @@ import msgspec
 
 from hpcsweep.errors import TrainerError
 from hpcsweep.store import checkpoints
-from hpcsweep.store.batch import ManifestRun
+from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.store.checkpoints import Checkpoint
-from hpcsweep.store.file_states import Source
+from hpcsweep.store.file_states import Source, restore, split_pattern
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
 from hpcsweep.store.run_files import RunFile
@@ -30,6 +31,18 @@ from hpcsweep.worker.command import (
 )
 from hpcsweep.worker.process import Child
 from hpcsweep.worker.warm import WarmProcess
+
+
+def kept_files(program: Program, trial: int, output: Path) -> Source | None:
+    """Where `train.checkpoint.path` finds what a program keeps; None without it."""
+    if not program.checkpoint_path:
+        return None
+    folder, names = split_pattern(program.checkpoint_path)
+    plain = {"{output_dir}": os.fspath(output), "{trial}": str(trial)}
+    for placeholder, value in plain.items():
+        folder = folder.replace(placeholder, value)
+        names = names.replace(placeholder, glob.escape(value))
+    return Source(Path(program.workdir, folder), names)
 
 
 class Launch:
@@ -72,7 +85,9 @@ class Launch:
         self._config = trial.checkpoints / f".config-{run.rung}-{run.attempt}-{context.restart}"
         self.stop_file = self._folder / "stop"
         self.ending = self._folder / "ending.json"
-        self.kept = Source(self.checkpoint_dir)
+        self._output = trial.output
+        self.kept = kept_files(program, run.trial, trial.output) or Source(self.checkpoint_dir)
+        self._checkpoint = checkpoint
         self.argv: list[str] = []
         self.how = ""
         self._program = program
@@ -89,6 +104,7 @@ class Launch:
             start=checkpoint.step if checkpoint else 0,
             resume_from=str(checkpoint.path) if checkpoint else None,
             checkpoint_dir=str(self.checkpoint_dir),
+            output_dir=str(trial.output),
             stop_file=str(self.stop_file),
             trial_folder=str(trial.root),
             metrics_file=str(metrics_file),
@@ -108,6 +124,8 @@ class Launch:
         self.clean_up()
         os.makedirs(self._folder, mode=0o700)
         make_dirs(self.checkpoint_dir)
+        if program.has_output:
+            make_dirs(trial.output)
         run_file.write_bytes(msgspec.json.encode(self.file))
 
     @property
@@ -133,9 +151,32 @@ class Launch:
         if self._warm is not None:
             self.how = f"a fresh process, not a fork of the warm one: {self._warm.why_not}"
         write_config_file(self._program, self.file)
-        self.argv = program_arguments(self._program, self.file, ending=self.ending, python=sys.executable)
+        self.argv = program_arguments(
+            self._program,
+            self.file,
+            ending=self.ending,
+            python=sys.executable,
+            resumes=bool(self._program.resume_args) and self._can_resume(),
+        )
         cwd = self._program.workdir
         return Child(self.argv, env=self._environ, mark=RUN_VARIABLE, cwd=cwd, output=output)
+
+    def put_back(self) -> None:
+        """Have the program find what it keeps as it is in the checkpoint that it goes on from.
+
+        What it wrote after that, and may have torn when it was killed, is removed where the folder is its
+        trial's own.
+        """
+        if self._program.checkpoint_path:
+            own = self.kept.base == self._output or self._output in self.kept.base.parents
+            restore(self.kept, self._checkpoint.path if self._checkpoint else None, remove=own)
+
+    def _can_resume(self) -> bool:
+        """Whether there is something to resume from: a checkpoint, or anything in the trial's own folder."""
+        if self._checkpoint is not None:
+            return True
+        own = self._program.has_output and not self._program.checkpoint_path
+        return own and any(os.scandir(self._output))
 
     def explain(self, error: Exception) -> str:
         """The message of an error of `start`."""

@@ -215,7 +215,7 @@ class Attempt:
         """Whether what it keeps counts as soon as it has reported: a program whose reports we see."""
         program = self._program
         reports = bool(program.metrics or program.metric_files)
-        return program.command is not None and reports and program.resumes
+        return program.command is not None and reports and program.resumes and not program.checkpoint_at_end
 
     @property
     def _start_step(self) -> int:
@@ -246,6 +246,7 @@ class Attempt:
                 resource=run.resource,
             )
             self._program_metrics.begin()
+        self._launch.put_back()
         self._sealer = Sealer(
             self._trial,
             self._launch.kept,

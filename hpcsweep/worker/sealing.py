@@ -92,6 +92,7 @@ class Sealer:
         self._processes = processes
         self._note = note
         self._number = 0
+        self._before = source.listing()  # what an earlier run left is no work of this one
         self._last: tuple[int, Listing] | None = None  # the last report, and the files at that moment
         self._sealed: tuple[Checkpoint, Listing] | None = None
         self._making: _Copy | None = None
@@ -208,6 +209,9 @@ class Sealer:
     # ------------------------------------------------------------------ copies
 
     def _is_sealed(self, listing: Listing, *, step: int | None = None) -> bool:
+        """Whether there is a checkpoint of these files, if `step` is given of that one."""
+        if listing == self._before:
+            return True
         if self._sealed is None or self._sealed[1] != listing:
             return False
         return step is None or self._sealed[0].step == step

@@ -32,6 +32,8 @@ PLACEHOLDERS: Final = (
     "start",
     "resume_from",
     "checkpoint_dir",
+    "output_dir",
+    "epochs_left",
     "seed",
     "python",
     CONFIG_FILE,

@@ -805,6 +805,74 @@ def test_a_constraint_that_cannot_be_evaluated_is_refused(problems: Problems) ->
     ]
 
 
+PROGRAM = """\
+train:
+  command: "python train.py {lr} --out {output_dir}"
+  metrics: 'loss=(?P<loss>\\S+)'
+objective: {metric: loss}
+space: {lr: {type: float, low: 0.0, high: 1.0}}
+budget: {trials: 4}
+"""
+SAME = (
+    "train.checkpoint.path: 'out/*.pt' is the same for all trials: have the program write into {output_dir}, "
+    "and begin the path with it"
+)
+OWN_FOLDER = (
+    "train.command: with the scheduler pbt a member goes on from another's checkpoint, which is not in its "
+    "own {output_dir}: give train.checkpoint, the files that the program keeps there, or {resume_from}"
+)
+MEMBERS = {"name": "pbt", "population": 4, "interval": 1, "max_resource": 4}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["train.checkpoint={path: out/*.pt}"],
+            SAME,
+        ),
+        (
+            ["train.checkpoint={path: '{output_dir}/{lr}.pt'}"],
+            "train.checkpoint.path: may have the placeholders {output_dir} and {trial}, got {lr}",
+        ),
+        (
+            ["train.checkpoint={path: '{trial}/*', when: always}"],
+            "train.checkpoint.when: must be 'changed' or 'end', got 'always'",
+        ),
+        (["train.checkpoint={}"], "train.checkpoint.path: missing"),
+        (["train.checkpoint=out"], "train.checkpoint: must be"),
+        (
+            ["train.resume={args: '--from {resum_from}'}"],
+            "train.resume.args: unknown placeholder {resum_from}",
+        ),
+        (
+            [f"scheduler={MEMBERS}"],
+            OWN_FOLDER,
+        ),
+        (["train.first_step=2"], "train.first_step: must be"),
+    ],
+)
+def test_what_a_program_keeps_must_fit_its_sweep(problems: Problems, overrides: list[str], told: str) -> None:
+    found = problems(PROGRAM, *overrides)
+    assert len(found) == 1
+    assert f": {told}" in found[0]
+
+
+def test_what_a_program_keeps_is_handed_to_its_runs(load: Load) -> None:
+    program = load(
+        PROGRAM,
+        "train.checkpoint={path: '{output_dir}/*.pt', when: end}",
+        "train.resume={args: --resume}",
+        "train.first_step=0",
+        "train.stop_at_resource=true",
+        f"scheduler={MEMBERS}",
+    ).program()
+    assert (program.checkpoint_path, program.checkpoint_at_end) == ("{output_dir}/*.pt", True)
+    assert (program.resume_args, program.first_step, program.stop_at_resource) == ("--resume", 0, True)
+    assert program.resumes
+    assert program.has_output
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

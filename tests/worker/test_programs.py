@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
+from hpcsweep.store import checkpoints
 from hpcsweep.store.run_files import read_reports
 from hpcsweep.worker.resuming import can_resume, placeholders
 
@@ -229,3 +230,125 @@ def test_a_program_that_begins_anew_each_time_makes_no_progress(bench: Bench) ->
     for task in range(2):
         bench.work(task=task)
     assert ending(bench, 1) == (Interruption.PREEMPTED, None, 0, 2, False)
+
+
+# --------------------------------------------------------------------------- folders of its own
+
+
+def test_the_output_folder_stays_for_all_runs_of_a_trial_and_goes_with_its_checkpoints(bench: Bench) -> None:
+    command = (
+        'cat {output_dir}/last; echo {resource} > {output_dir}/last; ls "$HPCSWEEP_OUTPUT_DIR"; '
+        "echo left {epochs_left}; echo epoch {resource} error 1"
+    )
+    runs = ([bench.run(resource=2)], [bench.run(resource=6, rung=1, reached=2)])
+    bench.plan(*runs, command=command, shell=True, metrics=STEPS)
+    bench.work(task=0)
+    bench.work(task=1)
+    assert [line for line in bench.log(1).splitlines() if "hpcsweep" not in line][:2] == ["2", "last"]
+    assert bench.trial().output == bench.trial().root / "output"
+    assert checkpoints.disk_usage_by_trial(bench.layout) == {0: (1, 2)}
+    assert checkpoints.remove_all(bench.trial()) == ((1, 2), True)
+    assert not bench.trial().output.exists()
+
+
+def test_a_run_that_names_no_output_folder_makes_none(bench: Bench) -> None:
+    bench.plan_command("echo epoch 3 error 1", metrics=STEPS)
+    bench.work()
+    assert not bench.trial().output.exists()
+
+
+def test_a_program_for_some_epochs_gets_those_that_are_left(bench: Bench) -> None:
+    command = (
+        "for e in $(seq {epochs_left}); do echo epoch $(({start} + e)) error 0.$e; done; "
+        "echo model > {checkpoint_dir}/model"
+    )
+    runs = ([bench.run(resource=2)], [bench.run(resource=6, rung=1, reached=2)])
+    bench.plan(*runs, command=command, shell=True, metrics=STEPS)
+    bench.work(task=0)
+    bench.work(task=1)
+    assert reported(bench, rung=1) == [3, 4, 5, 6]
+    assert ending(bench, 1) == (Outcome.COMPLETED, 0.4, 2, 6, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "second"),
+    [
+        ({}, "args --from 2 end"),  # a checkpoint of what it left in {checkpoint_dir}
+        ({"checkpoint_path": "{output_dir}/none*"}, "args end"),
+        ({"checkpoint_path": "{output_dir}/st?te"}, "args --from 2 end"),
+    ],
+)
+def test_arguments_are_added_only_where_there_is_something_to_resume_from(
+    bench: Bench, fields: dict[str, Any], second: str
+) -> None:
+    code = """
+        import sys
+        left, resource, *rest = sys.argv[1:]
+        print("args", *rest, "end")
+        for folder in left.split(":"):
+            open(f"{folder}/state", "w").write("x")
+        print(f"epoch {resource} error 1")
+    """
+    bench.code(code, "prog.py")
+    runs = ([bench.run(resource=2)], [bench.run(resource=6, rung=1, reached=2)])
+    bench.plan(
+        *runs,
+        command="{python} prog.py {checkpoint_dir}:{output_dir} {resource}",
+        metrics=STEPS,
+        resume_args="--from {start}",
+        **fields,
+    )
+    bench.work(task=0)
+    bench.work(task=1)
+    assert "args end" in bench.log(0).splitlines()
+    assert second in bench.log(1).splitlines()
+
+
+def test_what_is_in_the_output_folder_is_something_to_resume_from(bench: Bench) -> None:
+    command = "echo args; ls {output_dir}; touch {output_dir}/x; echo epoch {resource} error 1; echo"
+    runs = ([bench.run(resource=2)], [bench.run(resource=6, rung=1, reached=2)])
+    bench.plan(*runs, command=command, shell=True, metrics=STEPS, resume_args="--resume {output_dir}")
+    bench.work(task=0)
+    bench.work(task=1)
+    assert "--resume" not in [line for line in bench.log(0).splitlines() if "hpcsweep" not in line]
+    assert f"--resume {bench.trial().output}" in bench.log(1).splitlines()
+
+
+def test_kept_files_are_put_back_and_what_came_after_them_is_removed(bench: Bench) -> None:
+    code = """
+        import os, pathlib, sys
+        out, resource = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+        print("found", *sorted(f"{path.name}:{path.read_text()}" for path in out.iterdir()))
+        for step in range(1, resource + 1):
+            (out / f"{step}.pt").write_text(str(step))
+            if step > 1:
+                (out / f"{step - 1}.pt").unlink(missing_ok=True)
+            (out / "same.txt").write_text(str(step))
+            print(f"epoch {step} error 1", flush=True)
+        if resource == 9:
+            (out / "10.pt").write_text("to")
+            (out / "9.pt").write_text("rn")
+            os.kill(os.getppid(), 9)
+    """
+    bench.code(code, "prog.py")
+    runs = ([bench.run(resource=2)], [bench.run(resource=9, rung=1)], [bench.run(resource=8, rung=1)])
+    command = "{python} prog.py {output_dir} {resource}"
+    bench.plan(*runs, command=command, metrics=STEPS, checkpoint_path="{output_dir}/*.pt")
+    bench.work(task=0)
+    assert bench.start(task=1).wait(20) == -signal.SIGKILL
+    kept = checkpoints.newest(bench.trial(), at_most=8)
+    assert kept is not None
+    bench.work(task=2)
+    text = f"{kept.step}.pt:{kept.step}" if kept.step > 2 else "2.pt:2"
+    assert f"found {text} same.txt:9" in bench.log(2)
+
+
+def test_a_clone_finds_what_its_parent_kept(bench: Bench) -> None:
+    command = "cat {output_dir}/model; echo {trial} > {output_dir}/model; echo epoch {resource} error 1"
+    runs = ([bench.run(resource=2)], [bench.run(trial=1, resource=4, parent=0, parent_step=2)])
+    fields: dict[str, Any] = {"shell": True, "metrics": STEPS, "checkpoint_path": "{output_dir}/model"}
+    bench.plan(*runs, command=command, **fields)
+    bench.work(task=0)
+    bench.work(task=1)
+    assert "0" in bench.log(1).splitlines()
+    assert (bench.trial(1).output / "model").read_text() == "1\n"

@@ -44,6 +44,8 @@ class Train(Section):
             process. `auto`: where that is safe.
         first_step: The number of the first step in what `command` prints: 0 for programs that count steps
             from 0.
+        checkpoint: The files that `command` keeps by itself, if not in `{checkpoint_dir}`. See programs.md.
+        resume: Arguments for `command` where there is something to resume from. See programs.md.
         stop_at_resource: End `command` once the objective was reported at the run's resource, for programs
             that train on.
         snapshot: Copy the code into the results folder when the sweep starts, and run this copy for the whole
@@ -66,6 +68,8 @@ class Train(Section):
     check: bool = True
     warm: Literal["auto", False] = "auto"
     first_step: Literal[0, 1] = 1
+    checkpoint: Mapping[str, Any] | None = None
+    resume: Mapping[str, Any] | None = None
     stop_at_resource: bool = False
     snapshot: bool = False
 
