@@ -25,8 +25,8 @@ done
 SPEC = """\
 name: files
 train:
-  command: sh program.sh {kind} {checkpoint_dir}
-  metrics: {file: "{checkpoint_dir}/version_*/metrics.csv", step: epoch, values: {val/loss: val/loss}}
+  command: sh program.sh {kind} {output_dir}
+  metrics: {file: "{output_dir}/version_*/metrics.csv", step: epoch, values: {val/loss: val/loss}}
   first_step: 0
 objective: {metric: val/loss}
 space: {kind: [flat, steep]}
