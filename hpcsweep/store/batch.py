@@ -8,6 +8,7 @@ cancelled on the cluster).
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import zlib
@@ -382,6 +383,7 @@ _BOILERPLATE: Final = tuple(
 _PROGRESS: Final = re.compile(r"\d+%\s*\|.*\||\d+/\d+ \[.*(it|s|batch|ex\w*)/(s|it)|^\s*\d+%\s*\S*$")
 #: torchrun's prefix of its processes' lines.
 _RANK: Final = re.compile(r"^\[(?:rank|default)\d+\]: ?")
+_LOCATION: Final = re.compile(r'^\s+File "(.*)", line (\d+), in (.*)')
 #: A traceback frame, or its indented code.
 _FRAME: Final = re.compile(r'^\s+(File ".*", line \d+|\S)')
 
@@ -390,7 +392,7 @@ def excerpt(text: str, *, lines: int = LINES) -> str:
     """The last informative lines, oldest first, joined by ` | `; empty if there are none.
 
     Skips blank lines, our own, progress bars, traceback frames and what programs print after any error.
-    After a Python exception only its own lines count, not what was printed before it.
+    After a Python exception only its own lines count, and where it was raised, not what was printed before.
     """
     found: list[str] = []
     raw = text.split("\n")
@@ -399,6 +401,7 @@ def excerpt(text: str, *, lines: int = LINES) -> str:
         shown = [part for part in raw[index].rstrip("\r").split("\r") if part.strip()]
         line = _plain(shown[-1] if shown else "")
         if found and line.startswith("Traceback (most recent call last)"):
+            found.append(_raised_at(raw[index + 1 :]))
             break
         if not line.strip() or line.startswith(OURS) or _is_boilerplate(line):
             continue
@@ -407,7 +410,20 @@ def excerpt(text: str, *, lines: int = LINES) -> str:
         found.append(line.strip()[:_LINE_LENGTH])
         if len(found) == lines:
             break
-    return SEPARATOR.join(reversed(found))
+    return SEPARATOR.join(filter(None, reversed(found)))
+
+
+def _raised_at(traceback: Sequence[str]) -> str:
+    """Where the exception was raised, as `train.py:12 in main`: the last frame of the user's own code."""
+    indented = itertools.takewhile(lambda line: not line or line[0].isspace(), map(_plain, traceback))
+    frames = [match for line in indented if (match := _LOCATION.match(line)) and match[1][:1] != "<"]
+    own = [match for match in frames if "site-packages" not in match[1] and "/lib/python" not in match[1]]
+    last = (own or frames)[-1:]
+    if not last:
+        return ""
+    file, line, function = last[0].groups()
+    within = "" if function == "<module>" else f" in {function}"
+    return f"{os.path.basename(file)}:{line}{within}"
 
 
 def label_excerpt(words: str) -> str:

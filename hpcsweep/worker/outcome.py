@@ -76,7 +76,7 @@ def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, 
         if any(map(_OUT_OF_MEMORY_TYPES.search, process.types)) or _OUT_OF_MEMORY_TEXT.search(
             process.message
         ):
-            return RunOutcome(Outcome.OUT_OF_MEMORY, message=process.message)
+            return RunOutcome(Outcome.OUT_OF_MEMORY, message=_failure(process))
         return RunOutcome(Outcome.FAILED, message=_failure(process), failure=FailureKind.CRASHED)
     return _by_value(reading)
 

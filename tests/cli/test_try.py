@@ -183,7 +183,7 @@ NAMELESS = "the last line with a number, whose name says nothing"
         ("", "no 'val_loss' was found, and nothing was printed"),
         ("print('done')", f"no 'val_loss' was found, and {NOTHING}"),
         ("print('took 3 s')", f"no 'val_loss' was found; {NAMELESS}: took N s"),
-        ("raise ValueError('no data')", "the run failed: exit code 1: ValueError: no data"),
+        ("raise ValueError('no data')", "the run failed: exit code 1: p.py:1 | ValueError: no data"),
     ],
 )
 def test_a_program_without_the_metric_is_told_what_it_did_instead(

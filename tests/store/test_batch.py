@@ -77,9 +77,9 @@ OSError: no data
         ("bad\nEpoch 3:  42%|## | 42/100 [00:01<00:02, 30.1it/s, v_num=0]", "bad"),
         ("\x1b[1;31merror:\x1b[0m no\x07 file\x1b]0;title\x07\n", "error: no file"),
         ("x" * 400, "x" * 300),
-        ("step 1\n" + HYDRA, "ValueError: lr is odd"),
-        (TORCHRUN, "epoch 1 loss 0.5 | RuntimeError: shapes differ".partition(" | ")[2]),
-        (CHAINED, "OSError: no data"),
+        ("step 1\n" + HYDRA, "train.py:7 in main | ValueError: lr is odd"),
+        (TORCHRUN, "train.py:3 | RuntimeError: shapes differ"),
+        (CHAINED, "a.py:4 | OSError: no data"),
         (
             "RuntimeError: CUDA error\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n",
             "RuntimeError: CUDA error",

@@ -77,7 +77,7 @@ KERNEL = "killed by the kernel: out of memory"
             ProcessExit(1, message="epoch 1 | MemoryError"),
             GOOD,
             9,
-            RunOutcome(Outcome.OUT_OF_MEMORY, message="epoch 1 | MemoryError"),
+            RunOutcome(Outcome.OUT_OF_MEMORY, message="exit code 1: epoch 1 | MemoryError"),
         ),
         (
             ProcessExit(-9),

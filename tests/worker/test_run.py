@@ -97,7 +97,7 @@ def test_best_value_counts_where_the_objective_says_so(bench: Bench) -> None:
     ("body", "message"),
     [
         ("raise ValueError('lr is too large\\nsee above')", "ValueError: lr is too large see above"),
-        ("raise KeyboardInterrupt", "killed by SIGINT; last line: KeyboardInterrupt"),
+        ("raise KeyboardInterrupt", "killed by SIGINT; last lines: train.py:2 in train | KeyboardInterrupt"),
         ("import sys; print('all is lost'); sys.exit(3)", "exit code 3: all is lost"),
         ("import sys; sys.exit('no data')", "no data"),
         ("import os; os._exit(4)", "exit code 4, and nothing was printed"),
