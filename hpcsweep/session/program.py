@@ -359,7 +359,7 @@ def _never_told(spec: SweepSpec, *, uses: bool | None) -> Iterator[str]:
     if uses is True:
         return
     parsed = parse_template(train.command, shell=train.shell, parameters=spec.space.names)
-    told = parsed.names & {"resource", "epochs_left"} or getattr(train, "stop_at_resource", False)
+    told = parsed.names & {"resource", "epochs_left"} or train.stop_at_resource
     rungs = max((bracket.resources for bracket in make_scheduler(spec).plan().brackets), key=len, default=())
     if len(rungs) > 1 and not told:
         levels = ", ".join(map(str, rungs[:3])) + (", ..." if len(rungs) > 3 else "")
