@@ -76,18 +76,26 @@ class _Command(NamedTuple):
     words: list[str | None]
 
     @property
+    def _names(self) -> list[str]:
+        return [os.path.basename(word or "") for word in self.words]
+
+    @property
+    def interpreter(self) -> str | None:
+        """The name of the interpreter that the command starts, perhaps by another program such as srun."""
+        found = next((name for name in self._names if _INTERPRETERS.fullmatch(name)), None)
+        return found if found == self._names[0] or self._names[0] in _WRAPPERS else None
+
+    @property
     def script(self) -> str | None:
         """The script that an interpreter is given; None where that is unknown."""
-        names = [os.path.basename(word or "") for word in self.words]
-        first = next((n for n, name in enumerate(names) if _INTERPRETERS.fullmatch(name)), None)
-        if first is None or (first and names[0] not in _WRAPPERS):
+        if self.interpreter is None:
             return None
-        for word in self.words[first + 1 :]:
+        for word in self.words[self._names.index(self.interpreter) + 1 :]:
             if word is None or word in _NO_SCRIPT:
                 return None
             if not word.startswith("-"):
                 return word
-            if names[first] in _LAUNCHERS and "=" not in word:  # its value may follow
+            if self.interpreter in _LAUNCHERS and "=" not in word:  # its value may follow
                 return None
         return None
 
@@ -232,7 +240,8 @@ def _uses_hpcsweep(spec: SweepSpec, commands: Sequence[_Command]) -> bool | None
         return True
     workdir = Path(spec.train.workdir or ".")
     waiting: list[Path] = []
-    known = True
+    readable = [_is_readable(command, workdir) for command in commands]
+    known = None not in readable and any(readable)
     for command in commands:
         for word in command.words:
             if word is not None and word and (workdir / word).is_file():
@@ -242,7 +251,6 @@ def _uses_hpcsweep(spec: SweepSpec, commands: Sequence[_Command]) -> bool | None
             files = _module_files(module, [workdir, workdir / "src"])
             waiting += files
             known = known and bool(files)
-        known = known and not _starts_others(command, workdir)
     read: set[Path] = set()
     while waiting and len(read) < _MOST_FILES:
         path = Path(os.path.realpath(waiting.pop()))
@@ -283,18 +291,18 @@ def _module_files(module: str, folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _starts_others(command: _Command, workdir: Path) -> bool:
-    """Whether it is a shell script, which may start anything, or an installed one, which may import much."""
-    words = [word for word in command.words if word is not None]
-    if not words:
-        return True
-    if _SHELLS.fullmatch(os.path.basename(words[0])) or words[-1].endswith((".sh", ".bash")):
-        return True
-    if _INTERPRETERS.fullmatch(os.path.basename(words[0])):  # may be a script itself, as those of pyenv
+def _is_readable(command: _Command, workdir: Path) -> bool | None:
+    """Whether its code is in files that were found; None where it may start anything, as a shell does.
+
+    False of an installed program, which may be a part of a shell line (`tee`) or the program itself (`make`).
+    """
+    if command.interpreter is not None:
+        return None if _SHELLS.fullmatch(command.interpreter) else True
+    program = command.words[0]
+    if program is None or os.path.sep not in program:
         return False
-    program = str(workdir / words[0]) if os.path.sep in words[0] else shutil.which(words[0]) or ""
-    first = _content(Path(program), at_most=256).split(b"\n", 1)[0]
-    return first.startswith(b"#!") and (b"sh" in first or os.path.sep not in words[0])
+    first = _content(workdir / program, at_most=256).split(b"\n", 1)[0]
+    return None if first.startswith(b"#!") and b"python" not in first else True
 
 
 def _content(path: Path, *, at_most: int = _MOST_BYTES) -> bytes:

@@ -62,7 +62,8 @@ def test_the_command_is_shown_and_where_the_sweep_is(here: Path, monkeypatch: py
 
 @pytest.mark.parametrize("verb", ["plan", "launch", "doctor"])
 def test_a_parameter_that_the_command_never_uses_is_known_before(here: Path, verb: str) -> None:
-    result = run(verb, "s.yaml", "--set", "train.command=echo error=1")
+    (here / "p.py").write_text("print('error=1')\n")
+    result = run(verb, "s.yaml", "--set", "train.command='{python} p.py'")
     assert (result.exit_code, result.stderr) == (
         2,
         (
@@ -123,5 +124,6 @@ def test_an_interpreter_that_is_gone_is_an_error_in_words(here: Path) -> None:
 
 def test_a_command_that_has_begun_is_carried_on_as_it_is(here: Path) -> None:
     assert run("launch", "s.yaml", "--set", "budget.trials=1").exit_code == 0
-    again = run("launch", "s.yaml", "--set", "train.command=echo error=1")
+    (here / "p.py").write_text("print('error=1')\n")
+    again = run("launch", "s.yaml", "--set", "train.command='{python} p.py'")
     assert again.exit_code == 0, again.output

@@ -75,6 +75,9 @@ WD = NEVER.format("the parameter wd", "{wd}, or {args} for all of them")
         ("sh run.sh", [], [BOTH]),
         ("./run.sh", [], [BOTH]),
         ("python -m elsewhere", [], [BOTH]),
+        ("make train", [], [BOTH]),
+        ("srun make train", [], [BOTH]),
+        ("srun python train.py", [f"{BOTH} ({OPT_OUT})"], []),
         ("python -m pkg", [f"{BOTH} ({OPT_OUT})"], []),
         ("sh run.sh {lr}", [f"{WD} ({OPT_OUT})"], []),
         # what is not there
@@ -113,7 +116,8 @@ def test_a_command_that_cannot_do_is_refused(
 ) -> None:
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "srun").symlink_to("/bin/true")
+    for name in ("srun", "make"):
+        (programs / name).symlink_to("/bin/true")
     (programs / "python").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     told = [line.replace("{folder}", str(folder)) for line in problems]
