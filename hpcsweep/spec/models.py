@@ -260,9 +260,10 @@ class Retries(Section):
     training: Natural = 0
     """Retries after an error in the training code, a missing or NaN value, or out of memory."""
     infrastructure: Natural = 5
-    """Retries after preemption, time limit, node failure or lost task, in a row without a new checkpoint."""
+    """Retries after preemption, time limit, node failure or lost task, in a row without progress: a new
+    checkpoint, or steps beyond those of earlier attempts."""
     timeouts: Natural | None = None
-    """Retries after a time limit. Default: unlimited as long as checkpoints advance."""
+    """Retries after a time limit. Default: unlimited as long as there is progress."""
     fail_fast: NumberOrOff = FAIL_FAST
     """Pause the sweep after this many trials failed within seconds with the same error, before any run did
     better. 0 or false turns this off."""

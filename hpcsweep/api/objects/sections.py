@@ -130,9 +130,9 @@ class Retries(Section):
 
     Attributes:
         training: Retries after an error in the training code, a missing or NaN value, or out of memory.
-        infrastructure: Retries after preemption, time limit, node failure or lost task, in a row without a
-            new checkpoint.
-        timeouts: Retries after a time limit. Default: unlimited as long as checkpoints advance.
+        infrastructure: Retries after preemption, time limit, node failure or lost task, in a row without
+            progress: a new checkpoint, or steps beyond those of earlier attempts.
+        timeouts: Retries after a time limit. Default: unlimited as long as there is progress.
         fail_fast: Pause the sweep after this many trials failed within seconds with the same error, before
             any run did better. 0 or false turns this off.
     """
