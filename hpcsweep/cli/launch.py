@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 import typer
 
+from hpcsweep.cli.headlines import headlines
 from hpcsweep.cli.progress import Progress, progress
 from hpcsweep.cli.terminal import (
     DONE,
@@ -30,7 +31,7 @@ from hpcsweep.core.events import SweepOutcome
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, secret_values, shell_join, shell_quote
 from hpcsweep.driver import Driver
-from hpcsweep.errors import ClusterError, FolderError, FolderUnavailable, SubmitRefused
+from hpcsweep.errors import ClusterError, FolderUnavailable, SubmitRefused
 from hpcsweep.schedulers import scheduler_traits
 from hpcsweep.session.preparation import describe_warm_start
 from hpcsweep.session.session import Session
@@ -113,61 +114,13 @@ def check_and_drive(session: Session, source: Path | str, *, mode: Mode, quiet: 
             session.check_training_code()
     with _Signals() as signals, progress(quiet=quiet) as show:
         if not quiet:
-            for line in _headlines(session, source, starts_tasks=starts_tasks, detach=mode == "detach"):
+            for line in headlines(session, source, starts_tasks=starts_tasks, detach=mode == "detach"):
                 typer.echo(line)
         return _Loop(session, source, show=show, signals=signals, mode=mode, quiet=quiet).run()
 
 
 def tell_slow(message: str) -> None:
     typer.echo(sanitize(f"[{time.strftime('%H:%M:%S')}] {message}"), err=True)
-
-
-def _progress(state: SweepState | None) -> str:
-    """Whether a sweep begins."""
-    if state is None:
-        return "new"
-    return f"carries on, {_done(state)}"
-
-
-def _done(state: SweepState) -> str:
-    counts = journal_counts(state)
-    return f"{plural(sum(counts.get(key, 0) for key in ('completed', 'failed', 'stopped')), 'run')} done"
-
-
-def _others_beside(source: Path, layout: Layout) -> Iterator[str]:
-    """That the sweep was started beside its spec, where this launch begins anew elsewhere."""
-    other = source.resolve().parent / "results" / layout.root.name
-    if other == layout.root:
-        return
-    try:
-        state = SweepState.replay(read_journal(Layout(other)).events)
-    except FolderError:
-        return
-    if state.started is not None:
-        again = shell_join(["hpcsweep", "launch", str(source), "--results", os.path.relpath(other)])
-        yield f"note: {other} holds a sweep of this name ({_done(state)}); to carry it on: {again}"
-
-
-def _headlines(session: Session, source: Path | str, *, starts_tasks: bool, detach: bool) -> Iterator[str]:
-    """Where the sweep runs, what its tasks hold there, and how this launch extends it."""
-    target = session.target
-    name, folder = session.spec.name, session.layout.root
-    yield f"hpcsweep: {name} in {folder} ({_progress(session.state)}), on {target.why}"
-    if session.state is None and isinstance(source, Path):
-        yield from _others_beside(source, session.layout)
-    held = target.allocation() if starts_tasks else None
-    if held is not None and held.why:
-        yield f"note: {target.allocation_note(held)}"
-    ticks = target.tick_note() if detach else ""
-    if ticks:
-        yield f"note: {ticks}"
-    for warning in session.warnings:
-        yield f"note: {warning}"
-    for change in session.extensions:
-        yield f"extended: {change}"
-    trials = session.restarted_from_scratch()
-    if trials:
-        yield _from_scratch(trials)
 
 
 class _Loop:
@@ -329,16 +282,6 @@ def _nothing_started(state: SweepState, trials: int | None, *, enqueued: int) ->
     advice = f" To extend it, {', or '.join(ways)}." if ways else ""
     outcome = state.ended.outcome.value if state.ended is not None else "ended"
     return f"already {outcome}: nothing is started{though if enqueued else ''}.{advice}"
-
-
-def _from_scratch(trials: Sequence[int]) -> str:
-    """That these trials restart without a checkpoint."""
-    one = len(trials) == 1
-    return (
-        f"note: {plural(len(trials), 'trial')} {'restarts' if one else 'restart'} from scratch: "
-        f"{'its checkpoint was' if one else 'their checkpoints were'} removed when "
-        f"{'it' if one else 'they'} could not be needed any more; train.keep: all keeps them"
-    )
 
 
 def _command(spec_path: Path, *, results: Path | None, cluster: str | None, overrides: Sequence[str]) -> str:
