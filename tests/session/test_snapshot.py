@@ -29,8 +29,10 @@ def train(trial):
         (folder / "state").touch()
 """
 PROGRAM = """\
-import sys
+import json, sys
 from pkg.model import offset
+with open(sys.argv[3]) as file:
+    offset += json.load(file)["offset"]
 print("loss =", float(sys.argv[1]) + offset)
 open(sys.argv[2] + "/state", "w").close()
 """
@@ -46,7 +48,8 @@ budget: {trials: 1}
 COMMAND = """\
 train:
   snapshot: true
-  command: '{python} train.py {x} {checkpoint_dir} {resource}'
+  command: '{python} train.py {x} {checkpoint_dir} {config_file} {resource}'
+  config: base.json
   metrics: 'loss = (?P<loss>.*)'
 """
 #: A launch that dies the hard way as it copies the second file.
@@ -70,6 +73,7 @@ def sweep(folder: Path, train: str, code: str) -> Path:
     (project / "pkg").mkdir(parents=True)
     (project / "pkg" / "model.py").write_text("offset = 10")
     (project / "train.py").write_text(code)
+    (project / "base.json").write_text('{"offset": 0}')
     spec = project / "sweep.yaml"
     spec.write_text(SPEC + train)
     return spec
@@ -99,6 +103,7 @@ def test_later_launches_run_the_snapshot_even_if_the_code_is_gone(
     assert done.exit_code == 0, done.output
     (project / "pkg" / "model.py").write_text("offset = -1000")
     (project / "train.py").unlink()
+    (project / "base.json").write_text('{"offset": -1000}')
     folder = project / "results" / "s"
     done = launch(folder / "sweep.yaml", "--results", str(folder), "--set", "budget.trials=2")
     assert done.exit_code == 0, done.output
