@@ -73,7 +73,6 @@ class Trial:
         start: Step of that checkpoint, 0 from scratch.
         checkpoint_dir: Working folder; what is in it when training ends well becomes the checkpoint of
             the last step, unless `checkpoint` made that one. None outside a sweep.
-        output_dir: A folder of the trial's own, which stays for all its runs. None outside a sweep.
         rank: Of this process in a multi-process training. Only rank 0 reports and checkpoints.
         metric: Name of the objective. None outside a sweep: any name will do.
     """
@@ -89,7 +88,6 @@ class Trial:
         self.resume_from = Path(run.resume_from) if run.resume_from else None
         self.start = run.start
         self.checkpoint_dir: Path | None = Path(run.checkpoint_dir) if run.checkpoint_dir else None
-        self.output_dir: Path | None = Path(run.output_dir) if run.output_dir else None
         self.rank = rank
         self.metric: str | None = run.metric
         self._run = run
@@ -100,6 +98,15 @@ class Trial:
 
     def __repr__(self) -> str:
         return f"<Trial {self.id} rung {self.rung}: steps {self.start + 1}..{self.resource}, {self.config}>"
+
+    @property
+    def output_dir(self) -> Path | None:
+        """A folder of the trial's own, which stays for all its runs; None where there is none."""
+        if not self._run.output_dir:
+            return None
+        folder = Path(self._run.output_dir)
+        make_dirs(folder)
+        return folder
 
     @property
     def should_stop(self) -> bool:
@@ -281,6 +288,7 @@ def _standalone(
         checkpoint_dir="",
         stop_file="",
         trial_folder=str(Path(folder).absolute()) if folder is not None else "",
+        output_dir=str(TrialLayout(Path(folder).absolute()).output) if folder is not None else "",
         metrics_file="",
         metric="value",
     )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hpcsweep.errors import HpcsweepError
-from hpcsweep.store.files import make_dirs, open_append, read_bytes, write_all
+from hpcsweep.store.files import make_dirs, open_append, open_regular, read_bytes, write_all
 from hpcsweep.store.layout import Skipped, TrialLayout, decode, version_field
 
 _NAME = re.compile(r"metrics-([0-9]+)\.([0-9]+)\.([0-9]+)\.jsonl")
@@ -97,6 +97,26 @@ def parse_reports(data: bytes) -> Iterator[Report]:
             yield Report(step, {name: float(value) for name, value in fields.items()})
         except (msgspec.MsgspecError, KeyError, ValueError):
             continue
+
+
+class NewReports:
+    """Reads what is appended to a metrics file while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[Report]:
+        """The whole lines since the last call; none where the file cannot be read."""
+        try:
+            with open(open_regular(self._path), "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return list(parse_reports(whole))
 
 
 def metrics_files(trial: TrialLayout, skipped: Skipped | None = None) -> list[MetricsFile]:

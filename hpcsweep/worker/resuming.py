@@ -27,6 +27,11 @@ def placeholders(template: str) -> set[str]:
     return set(_PLACEHOLDER.findall(template.replace("{{", "")))
 
 
+def keeps_by_name(command: str) -> bool:
+    """Whether the command itself names the folder whose content becomes a checkpoint."""
+    return "checkpoint_dir" in placeholders(command) or "HPCSWEEP_CHECKPOINT_DIR" in command
+
+
 def can_resume(command: str, *, workdir: str) -> bool:
     """Whether the program may go on from a checkpoint: by a placeholder, our API or our variables.
 

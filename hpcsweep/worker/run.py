@@ -6,24 +6,21 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from hpcsweep.core.events import Interruption, Outcome
-from hpcsweep.errors import NewerFormatError, TrainerError
+from hpcsweep.errors import TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import MetricsWriter
-from hpcsweep.worker.advice import advice
-from hpcsweep.worker.command import TaskContext, line_ending_problem, placeholder_values
+from hpcsweep.worker.command import TaskContext, line_ending_problem
 from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.launch import Launch
-from hpcsweep.worker.metrics.program import ProgramMetrics
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
     ProcessExit,
@@ -33,14 +30,13 @@ from hpcsweep.worker.outcome import (
     read_objective,
 )
 from hpcsweep.worker.process import Child, RunLog, oom_kills
-from hpcsweep.worker.sealing import Sealer
+from hpcsweep.worker.results import make_result
 from hpcsweep.worker.warm import FutureChild, WarmProcess
+from hpcsweep.worker.watching import Watcher
 
 #: Between SIGTERM and SIGKILL at the end of the grace period. With the default grace of 25 s both
 #: fit into Slurm's KillWait of 30 s, with time left to write the result.
 TERM_S = 2.0
-#: How long a program that has reported its last step may take to begin to save what it keeps.
-SAVE_S = 1.0
 #: How long after its child the worker may get a signal meant for both.
 LINGER_S = 1.0
 
@@ -84,7 +80,8 @@ class Attempt:
         self._child: Child | None = None
         #: Descriptor that is readable when the process prints.
         self.output: int | None = None
-        self._program_metrics: ProgramMetrics | None = None
+        self._watcher: Watcher | None = None
+        self._kept = False  # what the program left made a new checkpoint
         self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, context.restart))
         self._oom_kills = oom_kills()
         self._signal: signal.Signals | None = None
@@ -95,14 +92,9 @@ class Attempt:
         if time_s is not None:
             self._warn_at = self._start_clock + max(time_s / 2, time_s - self._program.notice_s)
         self._terminated = False
-        #: When the objective was reported at the run's resource, or beyond it.
-        self._has_value_at: float | None = None
-        self._look_at: float | None = None  # when to look whether it has saved after that
         self._ended_at_resource = False  # and the program was told to end for that
         self._reading: ObjectiveReading | None = None
         self._stopped = False  # by request, while its task goes on
-        self._sealer: Sealer | None = None
-        self._reported: int | None = None  # the newest step that the sealer was not told of
 
     def begin(self) -> None:
         """Start the process, or set the result at once if nothing is left to do."""
@@ -148,15 +140,11 @@ class Attempt:
             if self._child is None:
                 return
         self._drain()
-        if self._program_metrics is not None:
-            self._program_metrics.poll()
-        if self._sealer is not None:
-            if self._reported is not None:
-                self._sealer.reported(self._reported)
-                self._reported = None
-            self._sealer.advance()
-        if self._has_value_at is not None and self._program.stop_at_resource and not self._child.exited:
-            self._end_at_resource()
+        if self._watcher is not None:
+            self._watcher.advance()
+            going_on = not (self._child.exited or self._signal or self._ended_at_resource)
+            if going_on and self._watcher.should_end(self._program.grace_s):
+                self._end_at_resource()
         if self._warn_at is not None and time.monotonic() >= self._warn_at:
             self._warn_at = None
             if self._signal is None and not self._child.exited:
@@ -169,40 +157,20 @@ class Attempt:
 
     def _end_at_resource(self) -> None:
         """Have the program end: there is nothing more to come of it."""
-        if self._ended_at_resource or self._signal is not None or self._child is None:
-            return
-        seconds = self._program.grace_s
-        if self._sealer is not None and self._is_watched and self._has_value_at is not None:
-            waited = time.monotonic() - self._has_value_at
-            rests = waited >= SAVE_S and self._sealer.rests  # it may save after it has reported
-            if waited < seconds and not rests:
-                self._look_at = time.monotonic() + SAVE_S / 2
-                return
-            if rests:
-                self._sealer.rested(self.run.resource)
-        self._look_at = None
-        self._ended_at_resource = True
         assert self._launch is not None
+        assert self._child is not None
+        self._ended_at_resource = True
         self._launch.stop_file.touch()
+        seconds = self._program.grace_s
         self.deadline = time.monotonic() + seconds
         self._log.note(f"step {self.run.resource} is reported: training is told to end, it has {seconds:g} s")
         self._child.forward_signal(signal.SIGTERM)
 
-    def _report(self, step: int, values: Mapping[str, float]) -> None:
-        """Record what the program reported."""
-        self._metrics.write(step, values)
-        if step <= self.run.resource:
-            self._reported = max(step, self._reported or 0)
-        if self._has_value_at is None and step >= self.run.resource and self._program.metric in values:
-            self._has_value_at = time.monotonic()
-
     @property
     def wake_at(self) -> float | None:
         """When `advance` is to be called beside `deadline`, on the monotonic clock."""
-        sealing = self._sealer.wake_at if self._sealer is not None else None
-        files = self._program_metrics.poll_at if self._program_metrics is not None else None
-        times = [at for at in (self._warn_at, self._look_at, sealing, files) if at is not None]
-        return min(times, default=None)
+        watching = self._watcher.wake_at if self._watcher is not None else None
+        return min((at for at in (self._warn_at, watching) if at is not None), default=None)
 
     def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
         own = checkpoints.newest(self._trial, at_most=at_most)
@@ -211,18 +179,11 @@ class Attempt:
         return own
 
     @property
-    def _is_watched(self) -> bool:
-        """Whether what it keeps counts as soon as it has reported: a program whose reports we see."""
-        program = self._program
-        reports = bool(program.metrics or program.metric_files)
-        return program.command is not None and reports and program.resumes and not program.checkpoint_at_end
-
-    @property
     def _start_step(self) -> int:
         return self._checkpoint.step if self._checkpoint else 0
 
     def _prepare(self) -> None:
-        run, program = self.run, self._program
+        run = self.run
         self._launch = Launch(
             self._context,
             run,
@@ -237,27 +198,16 @@ class Attempt:
             f"{time.strftime('%Y-%m-%d %H:%M:%S')} trial {run.trial} rung {run.rung} attempt {run.attempt}"
             f".{self._context.restart} on {self._context.node}: {source} to step {run.resource}"
         )
-        if program.metrics or program.metric_files:
-            self._program_metrics = ProgramMetrics(
-                program,
-                placeholder_values(program, self._launch.file, python=sys.executable),
-                self._report,
-                start=self._start_step,
-                resource=run.resource,
-            )
-            self._program_metrics.begin()
         self._launch.put_back()
-        self._sealer = Sealer(
-            self._trial,
-            self._launch.kept,
-            owner=f"{run.rung}-{run.attempt}-{self._context.restart}",
+        self._watcher = Watcher(
+            run,
+            self._program,
+            self._launch,
+            trial=self._trial,
             start=self._start_step,
-            resource=run.resource,
-            keep=program.keep_checkpoints,
-            steps=run.keep,
+            metrics=self._metrics,
             processes=lambda: self._child.processes if self._child is not None else (),
             note=self._log.note,
-            watch=self._is_watched,
         )
         self._child = FutureChild()
         self._start(self._launch)
@@ -333,8 +283,8 @@ class Attempt:
                 self._close_pipe()
                 return
             self._log.write(data)
-            if self._program_metrics is not None:
-                self._program_metrics.feed(data)
+            if self._watcher is not None:
+                self._watcher.feed(data)
 
     def _close_pipe(self) -> None:
         if self.output is not None:
@@ -348,14 +298,14 @@ class Attempt:
             self._drain()
         self._close_pipe()
         self._log.finish()
-        if self._program_metrics is not None:
-            self._program_metrics.finish(whole=returncode == 0 and self._signal is None)
+        if self._watcher is not None:
+            self._watcher.finish(whole=returncode == 0 and self._signal is None)
         self._child = None
         self.deadline = None
         self._metrics.sync_and_close()
         reading = self._read_objective()
-        if self._program_metrics is not None:
-            reading = reading.with_problem(self._program_metrics.problem())
+        if self._watcher is not None:
+            reading = reading.with_problem(self._watcher.problem())
         if self._lost_last_report(returncode, reading.fresh or reading.complete):
             self._checkpoint = self._newest(self.run.resource - 1)
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
@@ -364,11 +314,13 @@ class Attempt:
         ended = self._process_exit(returncode)
         reached = min(max(reading.reached, self._start_step), self.run.resource)
         outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
-        if self._sealer is not None:
+        if self._watcher is not None:
             completed = outcome.value is not None
             told = completed or outcome.interrupted is not None
             step = self.run.resource if completed else reached
-            self._sealer.finish(step=step, completed=completed, ended_well=returncode == 0 and told)
+            self._kept = self._watcher.keep(
+                step=step, completed=completed, ended_well=returncode == 0 and told
+            )
         self._clean_up()
         self._finish(outcome, reached=reached)
 
@@ -407,7 +359,7 @@ class Attempt:
             self._program,
             restart=self._context.restart,
             start=self._start_step,
-            seen=self._program_metrics.seen() if self._program_metrics is not None else (),
+            seen=self._watcher.seen() if self._watcher is not None else (),
         )
         return self._reading
 
@@ -422,56 +374,33 @@ class Attempt:
                 self._child.kill_all()
                 self._child = None
         with contextlib.suppress(Exception):
-            if self._sealer is not None:
-                self._sealer.close()
+            if self._watcher is not None:
+                self._watcher.close()
         with contextlib.suppress(Exception):
             self._close_pipe()
             self._log.finish()
         self._finish(classify_worker_error(error, self._trial.root))
 
-    def _progressed(self, newest: checkpoints.Checkpoint | None) -> bool:
-        """Whether this attempt left a newer checkpoint, or came farther than the ones before."""
-        newer = newest is not None and newest.step > self._start_step and self._program.resumes
-        return newer or (self._reading is not None and self._reading.advanced)
-
     def _finish(self, outcome: RunOutcome, *, reached: int = 0) -> None:
         seconds = time.monotonic() - self._start_clock
         if self._stopped and outcome.outcome is not Outcome.COMPLETED:
             outcome = RunOutcome(Outcome.STOPPED, message=f"stopped at step {reached} of {self.run.resource}")
-        if outcome.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
-            with contextlib.suppress(OSError, NewerFormatError):
-                checkpoints.prune(self._trial, keep=self._program.keep_checkpoints, steps=self.run.keep)
-        warning = ""
-        if self._reading is not None:
-            told_to_stop = self._signal is not None
-            warning = advice(self._program, self.run, self._reading, told_to_stop=told_to_stop)
-        newest, context, header = None, self._context, self._context.header
-        with contextlib.suppress(OSError, NewerFormatError):
-            newest = checkpoints.newest(self._trial, at_most=self.run.resource)
-        self.result = Result(
-            trial=self.run.trial,
-            rung=self.run.rung,
-            attempt=self.run.attempt,
-            restart=context.restart,
-            task=context.task,
-            outcome=outcome.outcome,
-            interrupted=outcome.interrupted,
-            value=outcome.value,
-            step=max(reached, newest.step if newest and self._program.resumes else 0),
-            start=self._reading.start if self._reading is not None else self._start_step,
-            progressed=self._progressed(newest),
-            seconds=seconds,
-            gpu_seconds=seconds * header.gpus / header.lanes,
+        self.result = make_result(
+            self._context,
+            self.run,
+            outcome,
+            self._reading,
+            trial=self._trial,
+            start=self._start_step,
+            reached=reached,
+            kept=self._kept,
+            told_to_stop=self._signal is not None,
             started=self._start_time,
-            node=context.node,
-            job=context.job,
-            message=outcome.message,
-            failure=outcome.failure,
-            warning=warning,
+            seconds=seconds,
         )
-        if warning:
+        if self.result.warning:
             with contextlib.suppress(OSError):
-                self._log.note(f"warning: {warning}")
+                self._log.note(f"warning: {self.result.warning}")
         kind = outcome.outcome or outcome.interrupted
         detail = outcome.message or f"{self._program.metric}={outcome.value}"
         with contextlib.suppress(OSError):

@@ -314,7 +314,7 @@ class Sealer:
         with contextlib.suppress(OSError, NewerFormatError):
             newest = checkpoints.newest(self._trial, at_most=self._resource)
             if newest is not None and newest.step >= step:
-                return newest.step == step == self.step
+                return newest.step == step and step in (self.step, 0)
         return True
 
     def _commit(self, folder: Path, listing: Listing, step: int) -> None:

@@ -352,3 +352,72 @@ def test_a_clone_finds_what_its_parent_kept(bench: Bench) -> None:
     bench.work(task=1)
     assert "0" in bench.log(1).splitlines()
     assert (bench.trial(1).output / "model").read_text() == "1\n"
+
+
+def test_a_training_function_has_the_output_folder_of_its_trial(bench: Bench) -> None:
+    code = """
+        def train(trial):
+            notes = trial.output_dir / "notes"
+            trial.report(trial.resource, val_error=float(notes.exists()))
+            notes.touch()
+    """
+    runs = ([bench.run(resource=2)], [bench.run(resource=6, rung=1, reached=2)])
+    bench.plan(*runs, function=bench.code(code) + ":train")
+    assert [bench.work(task=0).value, bench.work(task=1).value] == [0.0, 1.0]
+
+
+# --------------------------------------------------------------------------- programs that report by our API
+
+REPORTS = (
+    "echo {start} {resume_from}; for e in $(seq $(({start} + 1)) 9); do echo $e > {checkpoint_dir}/model; "
+    '"$HPCSWEEP_PYTHON" -m hpcsweep.trial --step $e val_error=0.$e; touch ready-$e; sleep {pause}; done'
+)
+
+
+def test_what_a_program_keeps_that_reports_by_our_api_is_a_checkpoint_too(bench: Bench) -> None:
+    fields: dict[str, Any] = {"shell": True, "parameters": ("lr", "pause")}
+    config = {"lr": 0.5, "pause": 60}
+    bench.plan([bench.run(resource=9, config=config)], command=REPORTS, **fields)
+    worker = bench.start()
+    end = time.monotonic() + 20
+    while bench.newest() != 1:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    worker.kill()
+    worker.wait()
+    kept = checkpoints.newest(bench.trial())
+    assert kept is not None
+    assert (kept.path / "model").read_text() == "1\n"
+
+
+def test_a_program_that_reports_by_our_api_is_ended_at_its_resource(bench: Bench) -> None:
+    fields: dict[str, Any] = {"shell": True, "parameters": ("lr", "pause"), "stop_at_resource": True}
+    config = {"lr": 0.5, "pause": 0.1}
+    bench.plan([bench.run(resource=2, config=config)], command=f"{REPORTS}; sleep 60", **fields)
+    result = bench.work()
+    assert (result.outcome, result.value, result.step) == (Outcome.COMPLETED, 0.2, 2)
+
+
+def test_a_program_that_reports_nothing_on_its_way_makes_progress_by_what_it_keeps(bench: Bench) -> None:
+    command = (
+        "cat {resume_from}/model; "
+        "echo $(($(cat {resume_from}/model || echo 0) + 1)) > {checkpoint_dir}/model; sleep 60"
+    )
+    attempts = [[bench.run(resource=9, attempt=attempt)] for attempt in range(2)]
+    bench.plan(*attempts, command=command, shell=True, metrics=STEPS)
+    for task in range(2):
+        worker = bench.start(task=task)
+        end = time.monotonic() + 30
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+        # It has copied the files once the process that does that has come and gone.
+        while (
+            not any(bench.trial().checkpoints.glob(".seal*/model")) or len(children.read_text().split()) > 1
+        ):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        worker.terminate()
+        worker.wait(20)
+        kept = checkpoints.newest(bench.trial())
+        assert kept is not None
+        assert (kept.step, (kept.path / "model").read_text()) == (0, f"{task + 1}\n")
+        assert ending(bench, task)[-1] is True

@@ -1,0 +1,74 @@
+"""The result of an attempt, from its outcome and from what it reported and left."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hpcsweep.core.events import Outcome
+from hpcsweep.errors import NewerFormatError
+from hpcsweep.store import checkpoints
+from hpcsweep.store.batch import ManifestRun, Result
+from hpcsweep.store.layout import TrialLayout
+from hpcsweep.worker.advice import advice
+from hpcsweep.worker.command import TaskContext
+from hpcsweep.worker.outcome import ObjectiveReading, RunOutcome
+
+
+def make_result(
+    context: TaskContext,
+    run: ManifestRun,
+    outcome: RunOutcome,
+    reading: ObjectiveReading | None,
+    *,
+    trial: TrialLayout,
+    start: int,
+    reached: int,
+    kept: bool,
+    told_to_stop: bool,
+    started: float,
+    seconds: float,
+) -> Result:
+    """The result of an attempt; checkpoints that nothing needs any more are removed.
+
+    Args:
+        context: Of its task.
+        run: What it was to do.
+        outcome: What became of it.
+        reading: What it reported; None if it never began.
+        trial: Its trial's folder.
+        start: Step of the checkpoint that it went on from.
+        reached: The last step.
+        kept: What its program left made a new checkpoint.
+        told_to_stop: Whether it was told to stop.
+        started: Unix time.
+        seconds: How long it took.
+    """
+    program, header = context.header.program, context.header
+    if outcome.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
+        with contextlib.suppress(OSError, NewerFormatError):
+            checkpoints.prune(trial, keep=program.keep_checkpoints, steps=run.keep)
+    newest = None
+    with contextlib.suppress(OSError, NewerFormatError):
+        newest = checkpoints.newest(trial, at_most=run.resource)
+    newer = program.resumes and (kept or (newest is not None and newest.step > start))
+    return Result(
+        trial=run.trial,
+        rung=run.rung,
+        attempt=run.attempt,
+        restart=context.restart,
+        task=context.task,
+        outcome=outcome.outcome,
+        interrupted=outcome.interrupted,
+        value=outcome.value,
+        step=max(reached, newest.step if newest and program.resumes else 0),
+        start=reading.start if reading is not None else start,
+        progressed=newer or (reading is not None and reading.advanced),
+        seconds=seconds,
+        gpu_seconds=seconds * header.gpus / header.lanes,
+        started=started,
+        node=context.node,
+        job=context.job,
+        message=outcome.message,
+        failure=outcome.failure,
+        warning=advice(program, run, reading, told_to_stop=told_to_stop) if reading is not None else "",
+    )
