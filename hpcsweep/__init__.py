@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpcsweep import optuna, ray
     from hpcsweep.api.objects import *  # noqa: F403
+    from hpcsweep.api.search_cv import SearchCV
     from hpcsweep.api.sweep import Plan, Sweep
     from hpcsweep.trial import Trial, current_trial
     from hpcsweep.views.results import Results, load
 
 __version__ = "0.2.0"
-__all__ = ["Plan", "Results", "Sweep", "Trial", "current_trial", "load", "optuna", "ray"]
+__all__ = ["Plan", "Results", "SearchCV", "Sweep", "Trial", "current_trial", "load", "optuna", "ray"]
 
 _HOME = {
     "Plan": "hpcsweep.api.sweep",
     "Results": "hpcsweep.views.results",
+    "SearchCV": "hpcsweep.api.search_cv",
     "Sweep": "hpcsweep.api.sweep",
     "Trial": "hpcsweep.trial",
     "current_trial": "hpcsweep.trial",

@@ -110,6 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "session",
         "spec",
         "store",
+        "training",
         "trial",
         "views",
         "worker",

@@ -11,34 +11,28 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from hpcsweep.api.asked import ASK, AskCluster, Asked, Claim, claimed_tasks, run_id, stopped_tasks, told_tasks
 from hpcsweep.clock import SystemClock
 from hpcsweep.core.batches import BatchState
-from hpcsweep.core.cluster_protocol import Batch, Cluster, Limits, Phase, SubmittedBatch, TaskId, TaskState
-from hpcsweep.core.events import FailureKind, Interruption, Outcome, RunId
+from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.errors import SpecError
 from hpcsweep.session.preparation import check_folder
 from hpcsweep.session.session import Session, wait_for_journal
 from hpcsweep.session.target import Target, max_tasks
-from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import (
-    Header,
-    ManifestRun,
-    Program,
     Result,
     read_task,
-    request_stop,
-    requested_stops,
     write_result,
 )
-from hpcsweep.store.files import make_dirs, write_atomic
-from hpcsweep.store.layout import BatchLayout, Layout, TrialLayout
-from hpcsweep.store.run_files import MetricsWriter, RunFile, check_metric_name, to_number
+from hpcsweep.store.files import write_atomic
+from hpcsweep.store.layout import Layout
+from hpcsweep.store.run_files import MetricsWriter, check_metric_name, to_number
 from hpcsweep.trial import Trial
 from hpcsweep.worker.outcome import ProcessExit, RunOutcome, classify, read_objective
 
@@ -47,175 +41,11 @@ if TYPE_CHECKING:
     from hpcsweep.driver import Driver
     from hpcsweep.spec import SweepSpec
 
-#: Name of the cluster in the journal.
-ASK: Final = "ask"
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """That a task was handed out."""
-
-    at: float
-    host: str
-    pid: int
-
-
-class Asked(NamedTuple):
-    """A run that was handed out, with the files of its batch."""
-
-    batch: BatchLayout
-    task: int
-    header: Header
-    run: ManifestRun
-
-    @property
-    def layout(self) -> TrialLayout:
-        return Layout.of_batch(self.batch.root).trial(self.run.trial)
-
-    @property
-    def metrics(self) -> Path:
-        """Where it reports."""
-        return self.layout.metrics(self.run.rung, self.run.attempt, 0)
-
-    @property
-    def program(self) -> Program:
-        return self.header.program
-
-    def checkpoint(self) -> checkpoints.Checkpoint | None:
-        """Where it goes on from; None: from scratch."""
-        own = checkpoints.newest(self.layout, at_most=self.run.resource)
-        if own is None and self.run.parent is not None:
-            parent = Layout.of_batch(self.batch.root).trial(self.run.parent)
-            return checkpoints.newest(parent, at_most=min(self.run.resource, self.run.parent_step))
-        return own
-
-    def trial(self) -> Trial:
-        """As training code sees it."""
-        run, found = self.run, self.checkpoint()
-        make_dirs(self.layout.checkpoints)
-        file = RunFile(
-            trial=run.trial,
-            rung=run.rung,
-            bracket=run.bracket,
-            resource=run.resource,
-            attempt=run.attempt,
-            restart=0,
-            seed=run.seed,
-            config=run.config,
-            start=found.step if found else 0,
-            resume_from=str(found.path) if found else None,
-            checkpoint_dir="",
-            stop_file=str(self.batch.stop(run.trial, run.rung)),
-            trial_folder=str(self.layout.root),
-            metrics_file=str(self.metrics),
-            metric=self.program.metric,
-            keep_checkpoints=self.program.keep_checkpoints,
-            keep_steps=run.keep,
-        )
-        return Trial(file, rank=0)
-
-
-class AskCluster(Cluster):
-    """Takes batches in and starts nothing.
-
-    Args:
-        slots: Tasks that may be handed out at a time.
-    """
-
-    settle_s = 0.0
-    grace_s = 0.0
-    poll_s = (1.0, 1.0)
-
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
-
-    def submit(self, batch: Batch) -> str:
-        for folder in (BatchLayout(batch.folder).results, BatchLayout(batch.folder).claims):
-            make_dirs(folder)
-        return ASK
-
-    def find(self, name: str) -> str | None:
-        """Always None: a batch is only taken in, so it may as well be planned again."""
-        return None
-
-    def limits(self) -> Limits:
-        return Limits(slots=self._slots)
-
-    def throttle(self, batch: SubmittedBatch, tasks: int) -> None:
-        """The driver's own figure counts."""
-
-    def poll(self, live: Sequence[SubmittedBatch]) -> Mapping[TaskId, TaskState]:
-        states: dict[TaskId, TaskState] = {}
-        for batch in live:
-            files = BatchLayout(batch.folder)
-            claimed, told, stopped = _claimed(files), _told(files), _stopped(files)
-            for task in batch.open_tasks:
-                phase = Phase.RUNNING if task in claimed else Phase.PENDING
-                phase = Phase.COMPLETED if task in told else phase
-                phase = Phase.CANCELLED if task in stopped else phase
-                reason = "not asked for yet" if phase is Phase.PENDING else ""
-                states[TaskId(batch.name, task)] = TaskState(phase, reason)
-        return states
-
-    def cancel(self, batch: SubmittedBatch, tasks: Sequence[int]) -> None:
-        """They are over; who was handed one sees `Trial.should_stop`."""
-        files = BatchLayout(batch.folder)
-        for task in tasks:
-            _, found = read_task(files, task)
-            for run in found.runs:
-                request_stop(files, _run_id(run))
-
-
-def _run_id(run: ManifestRun) -> RunId:
-    return RunId(run.trial, run.rung)
-
-
-def _claimed(files: BatchLayout) -> set[int]:
-    """Tasks that were handed out."""
-    return _numbers(files.claims)
-
-
-def _told(files: BatchLayout) -> set[int]:
-    """Tasks that have a result."""
-    return _numbers(files.results)
-
-
-def _stopped(files: BatchLayout) -> set[int]:
-    """Tasks that were cancelled, for good."""
-    return {task for run in requested_stops(files) for task in _tasks_of(files, run)}
-
-
-def _tasks_of(files: BatchLayout, run: RunId) -> Iterator[int]:
-    for task in _claimed(files):
-        _, found = read_task(files, task)
-        if run in map(_run_id, found.runs):
-            yield task
-
-
-def _numbers(folder: Path) -> set[int]:
-    """The numbers with which the names of the folder's files begin."""
-    try:
-        return {
-            int(name.partition(".")[0]) for name in os.listdir(folder) if name.partition(".")[0].isdecimal()
-        }
-    except FileNotFoundError:
-        return set()
-
-
-# --------------------------------------------------------------------------- the verbs
-
 
 def ask(spec: SweepSpec, folder: Path, n: int) -> list[Trial]:
     """Hand out up to `n` runs; see `Sweep.ask`."""
-    with _driver(spec, folder, more=n) as driver:
-        _tick(driver)
-        found = list(_hand_out(driver, n))
-        driver.compact()
-    return [asked.trial() for asked in found]
-
-
-def outstanding(folder: Path, state: SweepState) -> list[Asked]:
-    """The runs that were handed out and not told."""
-    return [asked for batch in _batches(state) for asked in _handed_out(Layout(folder.resolve()), batch)]
+    with asking(spec, folder) as session:
+        return session.ask(n)
 
 
 def tell(
@@ -228,8 +58,24 @@ def tell(
     interrupted: bool,
 ) -> None:
     """Record how a run ended; see `Sweep.tell`."""
+    asked = find_outstanding(folder, check_folder(spec, folder), trial)
+    write_result(asked.batch, _result(asked, value, error=error, interrupted=interrupted), n=0)
+    with asking(spec, folder) as session:
+        session.take_in()
+
+
+def outstanding(folder: Path, state: SweepState) -> list[Asked]:
+    """The runs that were handed out and not told."""
+    return [asked for batch in _batches(state) for asked in _handed_out(Layout(folder.resolve()), batch)]
+
+
+def find_outstanding(folder: Path, state: SweepState | None, trial: Trial | int) -> Asked:
+    """The run of this trial that was handed out and not told.
+
+    Raises:
+        SpecError: There is none.
+    """
     number = trial if isinstance(trial, int) else trial.id
-    state = check_folder(spec, folder)
     runs = [] if state is None else outstanding(folder, state)
     asked = next((each for each in runs if each.run.trial == number), None)
     stale = not isinstance(trial, int) and asked is not None and asked.run.rung != trial.rung
@@ -238,27 +84,69 @@ def tell(
             f"tell: trial {number} has no run that was asked for and not told; these have: "
             f"{', '.join(str(each.run.trial) for each in runs) or 'none'}"
         )
-    result = _result(asked, value, error=error, interrupted=interrupted)
-    write_result(asked.batch, result, n=0)
-    with _driver(spec, folder, more=0) as driver:
+    return asked
+
+
+class AskSession:
+    """Holds the journal, for many calls in a row."""
+
+    def __init__(self, driver: Driver, cluster: AskCluster) -> None:
+        self._driver = driver
+        self._cluster = cluster
+
+    @property
+    def done(self) -> bool:
+        """Whether the sweep has ended."""
+        return self._driver.state.ended is not None
+
+    def ask(self, n: int) -> list[Trial]:
+        """Hand out up to `n` runs."""
+        driver = self._driver
+        self._cluster.allowed = n + len(outstanding(driver.layout.root, driver.state))
         _tick(driver)
-        driver.compact()
+        return [asked.trial() for asked in list(_hand_out(driver, n))]
+
+    def outstanding(self) -> list[Trial]:
+        """The runs that were handed out and not told."""
+        return [each.trial() for each in outstanding(self._driver.layout.root, self._driver.state)]
+
+    def tell(self, trial: Trial) -> None:
+        """Record the end of a run that has reported; it is taken in with the next `ask`."""
+        asked = find_outstanding(self._driver.layout.root, self._driver.state, trial)
+        write_result(asked.batch, _result(asked, None, error="", interrupted=False), n=0)
+
+    def take_in(self) -> None:
+        """Take in what was told."""
+        _tick(self._driver)
 
 
 @contextlib.contextmanager
-def _driver(spec: SweepSpec, folder: Path, *, more: int) -> Iterator[Driver]:
-    """A driver that starts so many tasks more than are handed out now."""
+def asking(spec: SweepSpec, folder: Path, *, compacts: bool = True) -> Iterator[AskSession]:
+    """Hold the sweep's journal until the block ends; starts the sweep if it is new.
+
+    Args:
+        spec: Of the sweep.
+        folder: Its results folder.
+        compacts: Whether to compact what has ended, at the end.
+
+    Raises:
+        FolderError: The folder cannot be used, or is of another sweep.
+        HeldError: Another driver is at work, also after a while.
+    """
     state = check_folder(spec, folder)
     layout, clock = Layout(folder.resolve()), SystemClock()
-    slots = more + (len(outstanding(folder, state)) if state is not None else 0)
-    shape = spec.task_shape(reuse=False)
-    target = Target(ASK, "asked for from Python", AskCluster(slots), shape, False, max_tasks(spec, shape))
+    cluster, shape = AskCluster(), spec.task_shape(reuse=False)
+    if state is not None:
+        cluster.allowed = len(outstanding(folder, state))
+    target = Target(ASK, "asked for from Python", cluster, shape, False, max_tasks(spec, shape))
     session = Session(spec, folder, state=state, target=target)
     journal = wait_for_journal(layout, clock)
     with session.open(clock=clock, journal=journal) as driver:
         if state is None:
             session.record_launch()
-        yield driver
+        yield AskSession(driver, cluster)
+        if compacts:
+            driver.compact()
 
 
 def _tick(driver: Driver) -> None:
@@ -274,9 +162,9 @@ def _batches(state: SweepState) -> list[BatchState]:
 
 def _handed_out(layout: Layout, batch: BatchState) -> Iterator[Asked]:
     files = layout.batch(batch.name)
-    for task in sorted(_claimed(files) - _told(files) - _stopped(files)):
+    for task in sorted(claimed_tasks(files) - told_tasks(files) - stopped_tasks(files)):
         header, found = read_task(files, task)
-        if any(_run_id(run) in batch.unfinished for run in found.runs):
+        if any(run_id(run) in batch.unfinished for run in found.runs):
             yield Asked(files, task, header, found.runs[0])
 
 
@@ -286,8 +174,8 @@ def _hand_out(driver: Driver, n: int) -> Iterator[Asked]:
     room: dict[str, int] = {}
     for batch in _batches(driver.state):
         files = driver.layout.batch(batch.name)
-        claimed, told = _claimed(files), _told(files)
-        room[batch.name] = batch.throttle - len(claimed - told - _stopped(files))
+        claimed, told = claimed_tasks(files), told_tasks(files)
+        room[batch.name] = batch.throttle - len(claimed - told - stopped_tasks(files))
         for task in range(len(batch.tasks)):
             if task not in claimed and any(run in batch.unfinished for run in batch.tasks[task]):
                 header, found = read_task(files, task)

@@ -39,6 +39,9 @@ OBJECTS = ("__init__", "parameters", "sections", "searchers", "schedulers", "clu
 API = (
     ("api/sweep.py", "Sweep"),
     ("api/sweep.py", "Plan"),
+    ("api/search_cv.py", "SearchCV"),
+    ("optuna.py", "create_study"),
+    ("optuna.py", "Study"),
     *((f"api/objects/{name}.py", cls) for name in OBJECTS[1:] for cls in getattr(objects, name).__all__),
     ("trial.py", "current_trial"),
     ("trial.py", "Trial"),
