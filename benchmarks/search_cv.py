@@ -1,8 +1,8 @@
 """Four well-known searches of scikit-learn in `SearchCV`: `python -m benchmarks.search_cv`.
 
-Random forests on iris by a grid of 4 x 4 x 3 x 3 = 144 candidates; the same space at random; a Bayesian search of
-50 candidates; and a grid of 27 against `cross_val_score`. Prints times, and whether the scores are those that
-scikit-learn gives for the same candidates.
+Random forests on iris by a grid of 4 x 4 x 3 x 3 = 144 candidates; the same space at random; a Bayesian
+search of 50 candidates; and a grid of 27 against `cross_val_score`. Prints times, and whether the scores are
+those that scikit-learn gives for the same candidates.
 """
 
 from __future__ import annotations
