@@ -77,7 +77,7 @@ def try_(
                 runs.append(observe(folder, rung=rung, metric=spec.objective.metric))
                 _print_run(spec, runs[-1])
                 if rung and runs[-1].value is not None:
-                    typer.echo(f"   it {_begun(runs[-1])}")
+                    typer.echo(f"   it {_begun(*runs)}")
                 if runs[-1].value is None:
                     break
         found = check_program(spec)
@@ -191,8 +191,8 @@ def _print_run(spec: SweepSpec, run: Observed) -> None:
     typer.echo(f"   checkpoints: {_checkpoints(run) or 'none'}")
 
 
-def _begun(run: Observed) -> str:
-    return f"resumed from step {run.start}" if resumed(run) else "trained from scratch"
+def _begun(first: Observed, second: Observed) -> str:
+    return f"resumed from step {second.start}" if resumed(first, second) else "trained from scratch"
 
 
 def _metrics(spec: SweepSpec, run: Observed) -> str:

@@ -85,7 +85,7 @@ def _dashes(arguments: Sequence[Argument]) -> Literal["--name value", "-name val
 
 def _subcommands(source: Source) -> Iterator[tuple[str, str]]:
     """Variables that hold parsers of subcommands, with the subcommand's name."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         for name, value in assignments(node):
             if isinstance(value, ast.Call) and last_name(source.dotted(value)) == "add_parser" and value.args:
                 command = source.constant(value.args[0])
@@ -211,7 +211,7 @@ def read_argv(sources: Sequence[Source]) -> Interface | None:
     """Positions of `sys.argv`, by the names that the values are assigned to."""
     found: dict[int, Argument] = {}
     source = sources[0]
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         pairs = list(assignments(node))
         match node:
             case ast.Assign(
@@ -287,7 +287,7 @@ def read_environment(sources: Sequence[Source]) -> Interface | None:
     """Variables of the environment that the program reads with a type or a default of a number."""
     found: dict[str, Argument] = {}
     for source in sources:
-        nodes = [node for node in ast.walk(source.tree) if isinstance(node, ast.Call | ast.Subscript)]
+        nodes = [node for node in source.nodes if isinstance(node, ast.Call | ast.Subscript)]
         for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
             name, default = _variable(source, node)
             if not name or name.startswith("HPCSWEEP_"):

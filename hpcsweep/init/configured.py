@@ -19,7 +19,7 @@ from hpcsweep.spec.yaml_io import read_yaml
 def read_hydra(sources: Sequence[Source]) -> Interface | None:
     """The keys of the configuration that `@hydra.main` names, dotted."""
     for source in sources[:1]:
-        for function in ast.walk(source.tree):
+        for function in source.nodes:
             if not isinstance(function, ast.FunctionDef):
                 continue
             for call in function.decorator_list:

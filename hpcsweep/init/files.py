@@ -30,7 +30,7 @@ class Paths:
     def __init__(self, source: Source, names: Collection[str]) -> None:
         self._source = source
         self._names = names
-        self._assigned = {name: value for node in ast.walk(source.tree) for name, value in assignments(node)}
+        self._assigned = {name: value for node in source.nodes for name, value in assignments(node)}
 
     def read(self, node: ast.expr | None, depth: int = 0) -> tuple[str, str] | None:
         """The argument (or an empty name) and the path below it; None if the path is not known."""
@@ -152,7 +152,7 @@ def _opened(source: Source, node: ast.expr | None) -> ast.expr | None:
         case ast.Call(args=[path, *_]) if last_name(source.dotted(node)) == "open":
             return path
         case ast.Name(id=name):
-            for each in ast.walk(source.tree):
+            for each in source.nodes:
                 if isinstance(each, ast.withitem) and _names_it(each.optional_vars, name):
                     return _opened(source, each.context_expr)
                 for assigned, value in assignments(each):
@@ -168,7 +168,7 @@ def _names_it(node: ast.expr | None, name: str) -> bool:
 
 
 def _strings(source: Source, node: ast.expr | None) -> list[str]:
-    for each in ast.walk(source.tree) if isinstance(node, ast.Name) else ():
+    for each in source.nodes if isinstance(node, ast.Name) else ():
         for name, assigned in assignments(each):
             if _names_it(node, name):
                 node = assigned
@@ -211,7 +211,7 @@ def _keys(source: Source, node: ast.expr) -> list[str]:
 def _all_keys(source: Source) -> list[str]:
     """The keys of all dictionaries with metrics in the module."""
     found: list[str] = []
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Dict):
             keys = _keys(source, node)
             found += keys if any(map(is_metric, keys)) else []
@@ -222,7 +222,7 @@ def _first_step(source: Source, step: str, keys: Sequence[str]) -> int | None:
     """What the first row has at the step's key."""
     if not step:
         return None
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         match node:
             case ast.Dict(keys=names, values=values):
                 for name, value in zip(names, values, strict=True):
@@ -283,7 +283,7 @@ def _step_of(kind: str, tags: Sequence[str]) -> str:
 def saved_files(source: Source, names: Collection[str]) -> Iterator[tuple[str, str]]:
     """For an argument that names a folder: the file of a model or checkpoint below it."""
     paths = Paths(source, names)
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Call):
             found: Any = paths.read(node)
             if found is not None and found[0] and _MODELS.fullmatch(found[1]):

@@ -71,7 +71,7 @@ def counts_from(source: Source, node: ast.expr) -> int | None:
             offset, name = more, right
     if not isinstance(name, ast.Name):
         return None
-    for loop in ast.walk(source.tree):
+    for loop in source.nodes:
         if isinstance(loop, ast.For) and name.id in _targets(loop):
             start = _start(source, loop)
             value = start if isinstance(start, int) or start is None else _initial(source, start)
@@ -85,7 +85,7 @@ def _initial(source: Source, node: ast.expr) -> int | None:
     if isinstance(value, int):
         return value
     if isinstance(node, ast.Name):
-        for each in ast.walk(source.tree):
+        for each in source.nodes:
             if isinstance(each, ast.Assign) and any(
                 isinstance(target, ast.Name) and target.id == node.id for target in each.targets
             ):
@@ -100,7 +100,7 @@ def _initial(source: Source, node: ast.expr) -> int | None:
 def ends(sources: Sequence[Source]) -> Iterator[str | int]:
     """What loops over epochs or steps run to: names as in `args.epochs`, or numbers."""
     for source in sources:
-        for loop in ast.walk(source.tree):
+        for loop in source.nodes:
             if not isinstance(loop, ast.For) or not any(map(is_step, _targets(loop))):
                 continue
             match _unwrapped(source, loop.iter):
@@ -126,7 +126,7 @@ def _end(source: Source, end: ast.expr, start: int) -> Iterator[str | int]:
 def starts_from_checkpoint(sources: Sequence[Source]) -> bool:
     """Whether a loop over epochs or steps starts at a variable, as after a checkpoint was loaded."""
     for source in sources:
-        for loop in ast.walk(source.tree):
+        for loop in source.nodes:
             if isinstance(loop, ast.For) and any(map(is_step, _targets(loop))):
                 start = _start(source, loop)
                 if isinstance(start, ast.expr) and not isinstance(source.constant(start), int):
@@ -134,7 +134,7 @@ def starts_from_checkpoint(sources: Sequence[Source]) -> bool:
                 if isinstance(start, ast.Name):
                     stores = [
                         node
-                        for node in ast.walk(source.tree)
+                        for node in source.nodes
                         if isinstance(node, ast.Name)
                         and node.id == start.id
                         and isinstance(node.ctx, ast.Store)

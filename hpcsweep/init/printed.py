@@ -335,7 +335,15 @@ def _pattern(line: Sequence[Part], groups: dict[int, str]) -> str:
             out.append(_escaped(part))
         elif index in groups:
             digits = groups[index] == "step"
-            inner = r"\d+" if digits else r"[-+.\w]+" if bare or index == len(line) - 1 else r"\S+"
+            # `float(epoch)` and the like print `1.0`.
+            whole = not isinstance(part.node, ast.Call)
+            inner = (
+                (r"\d+" if whole else r"[\d.]+")
+                if digits
+                else r"[-+.\w]+"
+                if bare or index == len(line) - 1
+                else r"\S+"
+            )
             out.append(f"(?P<{groups[index]}>{inner})")
             if part.wide:
                 out[-1] = rf"\s*{out[-1]}\s*"

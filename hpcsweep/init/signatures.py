@@ -33,7 +33,7 @@ _COMMANDS: Final = ("train", "fit", "main", "run")
 
 
 def _functions(source: Source) -> Iterator[Function]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, Function):
             yield node
 

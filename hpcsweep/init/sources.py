@@ -25,11 +25,13 @@ class Source:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in strings: not our concern
             self.tree = ast.parse(text)
+        #: Every node, the outer ones first.
+        self.nodes = list(ast.walk(self.tree))
         #: The dotted origin of each imported name.
         self.origins: dict[str, str] = {}
         #: Modules by name, as imported; a relative one begins with a dot.
         self.imported: set[str] = set()
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             self._note_import(node)
         self.constants: dict[str, Any] = {}
         for statement in self.tree.body:
@@ -38,7 +40,11 @@ class Source:
                 if found is not UNKNOWN:
                     self.constants.setdefault(name, found)
         #: The parent of each node.
-        self.parents = {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
+        self._calls = sorted(
+            (node for node in self.nodes if isinstance(node, ast.Call)),
+            key=lambda call: (call.lineno, call.col_offset),
+        )
 
     def _note_import(self, node: ast.AST) -> None:
         match node:
@@ -90,8 +96,10 @@ class Source:
 
     def calls(self, within: ast.AST | None = None) -> Iterator[ast.Call]:
         """Every call in the module, or in a part of it, in the order of the text."""
-        found = [node for node in ast.walk(within or self.tree) if isinstance(node, ast.Call)]
-        return iter(sorted(found, key=lambda call: (call.lineno, call.col_offset)))
+        if within is None:
+            return iter(self._calls)
+        inside = set(ast.walk(within))
+        return (call for call in self._calls if call in inside)
 
     def around(self, node: ast.AST) -> Iterator[ast.AST]:
         """What the node stands in, from the inside outwards."""

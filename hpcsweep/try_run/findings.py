@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hpcsweep.core.text import plural
 from hpcsweep.init.writer import quoted
 from hpcsweep.spec import SweepSpec
 from hpcsweep.try_run.observed import Observed
 from hpcsweep.try_run.patterns import numbers_seen, propose_pattern
+
+_SAVE: Final = "train: {command: ... --save {checkpoint_dir} ...}"
+_RESUME: Final = "train: {command: ... {resume_from?--resume {resume_from}} ...}"
 
 
 class Advice(NamedTuple):
@@ -64,7 +67,8 @@ def _failed(spec: SweepSpec, first: Observed) -> Iterator[Advice]:
 def _no_metric(spec: SweepSpec, first: Observed) -> Iterator[Advice]:
     metric = spec.objective.metric
     if spec.train.function is not None:
-        yield Advice(f"{metric!r} was not reported: call trial.report(step, {metric}=...) after each step")
+        how = f": call trial.report(step, {metric}=...) after each step" if spec.train.call == "trial" else ""
+        yield Advice(f"{metric!r} was not reported{how}")
         return
     candidate = propose_pattern(first.printed, metric)
     if candidate is not None:
@@ -102,30 +106,28 @@ def _lines_of(text: str) -> tuple[str, ...]:
 
 def _resuming(spec: SweepSpec, first: Observed, second: Observed, *, rungs: int) -> Iterator[Advice]:
     """Whether the second run went on from the first one, and what it costs if not."""
-    if resumed(second):
+    if resumed(first, second) or rungs == 1:
         return
+    train = spec.train
     cost = f"each of {plural(rungs, 'rung')} trains from scratch, also what the one before has trained"
-    command = spec.train.command
-    if not first.checkpoints and rungs > 1:
-        if command is None:
-            yield Advice(f"no checkpoint was made, so {cost}; make one with trial.checkpoint(step)")
-        elif "checkpoint_dir" not in command and spec_checkpoint(spec) is None:
-            yield Advice(
-                f"no checkpoint was made, so {cost}; if the program can resume, tell it where to save and "
-                "where from",
-                ("train: {command: ... --save {checkpoint_dir} {resume_from?--resume {resume_from}}}",),
-            )
-        else:
-            yield Advice(f"nothing was left in {{checkpoint_dir}}, so {cost}")
-    elif first.checkpoints and rungs > 1:
+    told = train.command is None or train.resume is not None or "resume_from" in train.command
+    if first.checkpoints and told:
         yield Advice(f"there was a checkpoint, but the program began anew, so {cost}")
+    elif first.checkpoints:
+        yield Advice(f"there was a checkpoint, but the program was not told, so {cost}", (_RESUME,))
+    elif train.command is None:
+        how = "; make one with trial.checkpoint(step)" if train.call == "trial" else ""
+        yield Advice(f"no checkpoint was made, so {cost}{how}")
+    elif train.checkpoint is not None:
+        yield Advice(f"nothing was found at train.checkpoint.path, {train.checkpoint.path}, so {cost}")
+    elif "checkpoint_dir" in train.command:
+        yield Advice(f"nothing was left in {{checkpoint_dir}}, so {cost}")
+    else:
+        how = "if the program can resume, tell it where to save and where from"
+        yield Advice(f"no checkpoint was made, so {cost}; {how}", (_SAVE, _RESUME))
 
 
-def spec_checkpoint(spec: SweepSpec) -> object:
-    """What the spec says of the program's own checkpoints; None if nothing."""
-    return getattr(spec.train, "checkpoint", None)
-
-
-def resumed(second: Observed) -> bool:
-    """Whether the run went on from a checkpoint, by the steps that it reported."""
-    return second.start > 0 and (not second.steps or min(second.steps) > second.start)
+def resumed(first: Observed, second: Observed) -> bool:
+    """Whether the second run went on from a checkpoint: its steps begin later than those from scratch."""
+    begins_alike = bool(first.steps and second.steps) and min(second.steps) <= min(first.steps)
+    return second.start > 0 and not begins_alike

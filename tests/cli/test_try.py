@@ -117,7 +117,8 @@ def test_without_a_checkpoint_it_says_what_that_costs(folder: Path) -> None:
         0,
         [
             f"{NO_CHECKPOINT}; if the program can resume, tell it where to save and where from",
-            "    train: {command: ... --save {checkpoint_dir} {resume_from?--resume {resume_from}}}",
+            "    train: {command: ... --save {checkpoint_dir} ...}",
+            "    train: {command: ... {resume_from?--resume {resume_from}} ...}",
             "",
             "a sweep finds val_loss; next: hpcsweep plan s.yaml",
         ],
@@ -126,7 +127,22 @@ def test_without_a_checkpoint_it_says_what_that_costs(folder: Path) -> None:
 
 def test_a_program_that_saves_and_begins_anew_is_found_out(folder: Path) -> None:
     write(folder, RESUMES, command="{args} --epochs {resource} --save {checkpoint_dir}")
-    assert Tried("s.yaml").advice[0] == f"- there was a checkpoint, but the program began anew, {COST}"
+    assert Tried("s.yaml").advice[:2] == [
+        f"- there was a checkpoint, but the program was not told, {COST}",
+        "    train: {command: ... {resume_from?--resume {resume_from}} ...}",
+    ]
+    (folder / "p.py").write_text(RESUMES.replace("if a.resume else 0", "if False else 0"))
+    told = ["--set", "train.resume={args: '--resume {resume_from}'}"]
+    assert Tried("s.yaml", *told).advice[0] == (
+        f"- there was a checkpoint, but the program began anew, {COST}"
+    )
+
+
+def test_a_checkpoint_that_is_not_where_the_spec_says_is_missed(folder: Path) -> None:
+    write(folder, RESUMES, command="{args} --epochs {resource}")
+    where = "train.checkpoint={path: '{output_dir}/*.pt'}"
+    tried = Tried("s.yaml", "--set", where, "--set", "train.resume={args: '--resume {output_dir}'}")
+    assert tried.advice[0] == f"- nothing was found at train.checkpoint.path, {{output_dir}}/*.pt, {COST}"
 
 
 def test_steps_from_0_are_told_with_the_key_that_says_so_and_then_it_works(folder: Path) -> None:

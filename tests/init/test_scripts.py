@@ -27,17 +27,9 @@ that has it, or print one such as `print(f'val_loss {val_loss}')`; `hpcsweep try
 }
 #: Those whose interpreter is on few machines: what is written for them is compared, not run.
 NOT_RUN = {"fit.R", "flux.jl"}
+#: Those that resume from their checkpoints.
+RESUMING = ["char_gpt.py", "click_train.py", "logging_train.py"]
 RUN = [name for name in NAMES if name not in TO_DO and name not in NOT_RUN]
-#: Started here.
-NOW = [
-    "click_train.py",
-    "environment_train.py",
-    "fire_train.py",
-    "mnist_like.py",
-    "svm.py",
-    "train.sh",
-    "fit.awk",
-]
 
 
 def test_there_are_twenty_scripts_and_most_need_no_word_of_the_user() -> None:
@@ -51,7 +43,7 @@ def test_the_spec_is_as_it_was(name: str) -> None:
     assert proposed(name) == stored(name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", NOW)
+@pytest.mark.parametrize("name", RUN)
 def test_the_spec_launches_as_it_is_and_finds_its_metric(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +56,22 @@ def test_the_spec_launches_as_it_is_and_finds_its_metric(
     assert done.exit_code == 0, done.output
     state = SweepState.replay(read_journal(Layout(tmp_path / "results")).events)
     assert [run.value is not None for run in state.trials[0].runs] == [True]
+    assert state.warnings == {}
+
+
+@pytest.mark.parametrize("name", RESUMING)
+def test_the_spec_of_a_program_that_can_resume_has_it_resume(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(SCRIPTS / name, tmp_path)
+    shutil.copy(stored(name), tmp_path / "sweep.yaml")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["try", "sweep.yaml"])
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.output.splitlines() if line.startswith("   it ")] == [
+        f"   it resumed from step {20 if name == 'char_gpt.py' else 1}"
+    ]
+    assert "to look at" not in done.output
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_RUN])
