@@ -53,7 +53,13 @@ class JsonSource:
         """Pass over the rows that are there."""
         for fields in self._read() or ():
             self._known.begin(fields)
+        self._known.started()
         self._result = {}
+
+    @property
+    def anew(self) -> bool:
+        """See `Source`."""
+        return self._known.anew
 
     def poll(self, *, last: bool, whole: bool) -> Iterator[Row]:
         """New rows; see `Source`."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from hpcsweep.core.text import near_name
 from hpcsweep.store.batch import MetricFile
 from hpcsweep.store.layout import explain_error
+from hpcsweep.store.run_files import Report
 from hpcsweep.worker.metrics.documents import JsonSource, TrainerStateSource
 from hpcsweep.worker.metrics.mlflow import MlflowDatabaseSource, MlflowFolderSource
 from hpcsweep.worker.metrics.numbers import parse_step, whole_step
@@ -147,6 +148,9 @@ class FileMetrics:
         self._known = KnownRows()  # shared where several documents hold the same rows
         self._counts: Counter[str] = Counter()
         self._changed: set[str] = set()
+        self._reported = False
+        #: Reports of rows that may be of an attempt before.
+        self._held: list[Report] = []
         self._problems: dict[str, str] = {}
         #: What a metric had that is no number, by its name with us; and steps that are none.
         self._unread: dict[str, str] = {}
@@ -172,7 +176,16 @@ class FileMetrics:
                     self._take(row)
 
             self._guard(path, take)
+            if source.anew:
+                self._release()
+        if last and not self._reported:
+            self._release()
         return found
+
+    def _release(self) -> None:
+        """Report old rows after all: the program has written them anew."""
+        self._reports.write(self._held)
+        self._held.clear()
 
     def _make(self, path: str) -> Source:
         shared = self._known if self._spec.kind == "trainer_state" else KnownRows()
@@ -222,18 +235,31 @@ class FileMetrics:
             else:
                 self._unread.pop(name, None)
                 metrics[name] = value
+        reports = self._reports_of(row, metrics)
+        if row.old and not self._reports.resumed:
+            # It may go on by itself from a folder of its own, and write its history again.
+            self._held += reports
+            return
+        self._reported = self._reported or bool(reports)
+        self._reports.write(reports)
+
+    def _reports_of(self, row: Row, metrics: Mapping[str, float]) -> list[Report]:
+        """The reports of a row; none of an old one that was trained before our checkpoint."""
+        known = row.old and self._reports.resumed
         if row.result:
-            self._reports.add_result(metrics)
-        elif not self._step:
-            if not (row.old and self._reports.resumed):
-                self._reports.add_next(metrics, self._counts)
-        elif self._step in row.fields:
-            raw = row.fields[self._step]
-            step = parse_step(raw) if isinstance(raw, str) else whole_step(raw)
-            if step is None:
-                self._unread_step = str(raw)
-            elif not row.old or self._reports.is_beyond_start(step):
-                self._reports.add(step, metrics)
+            return self._reports.result(metrics)
+        if not self._step:
+            return [] if known else self._reports.counted(metrics, self._counts)
+        if self._step not in row.fields:
+            return []
+        raw = row.fields[self._step]
+        step = parse_step(raw) if isinstance(raw, str) else whole_step(raw)
+        if step is None:
+            self._unread_step = str(raw)
+            return []
+        return (
+            [] if known and not self._reports.is_beyond_start(step) else self._reports.placed(step, metrics)
+        )
 
     def _selected(self, row: Row) -> Mapping[str, float | str]:
         """What is wanted of a row, by our names."""

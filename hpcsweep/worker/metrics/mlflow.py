@@ -14,6 +14,8 @@ from hpcsweep.worker.metrics.rows import Row
 class MlflowFolderSource:
     """`mlruns/<experiment>/<run>/metrics/<name>`: each line has time, value and step."""
 
+    anew = False
+
     def __init__(self, path: Path) -> None:
         self.names: dict[str, None] = {}
         self._path = path
@@ -65,6 +67,8 @@ def _line(name: str, line: bytes) -> Iterator[Row]:
 
 class MlflowDatabaseSource:
     """The table `metrics` of an SQLite database."""
+
+    anew = False
 
     def __init__(self, path: Path) -> None:
         self.names: dict[str, None] = {}

@@ -105,6 +105,6 @@ class StdoutMetrics:
                 continue
             self._unread.pop(name, None)
             if step is None:
-                self._reports.add_next({name: value}, self._counts)
+                self._reports.write(self._reports.counted({name: value}, self._counts))
             else:
-                self._reports.add(step, {name: value})
+                self._reports.write(self._reports.placed(step, {name: value}))

@@ -36,6 +36,8 @@ _DTYPES: Final = {1: ("<f", 5), 2: ("<d", 6), 3: ("<i", 7), 9: ("<q", 10), 19: (
 class _Log:
     """A file of records that only grows."""
 
+    anew = False
+
     def __init__(self, path: Path) -> None:
         self.names: dict[str, None] = {}
         self._path = path

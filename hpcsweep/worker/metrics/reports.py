@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+from hpcsweep.store.run_files import Report
 
 
 class Reports:
@@ -31,28 +33,30 @@ class Reports:
 
     @property
     def resumed(self) -> bool:
-        """Whether the program goes on from something."""
+        """Whether the program goes on from something that we know of."""
         return self._start > 0
 
     def is_beyond_start(self, step: int) -> bool:
         """Whether a step, as the program counts it, is one that this attempt trains."""
         return step + self._shift > self._start
 
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A report with a step, as the program counts it."""
-        if metrics:
-            self._write(step + self._shift, metrics)
+    def placed(self, step: int, metrics: Mapping[str, float]) -> list[Report]:
+        """The report with a step, as the program counts it."""
+        return [Report(step + self._shift, dict(metrics))] if metrics else []
 
-    def add_next(self, metrics: Mapping[str, float], counts: Counter[str]) -> None:
-        """A report without a step: values of each metric are counted, in `counts`, from the start on."""
+    def counted(self, metrics: Mapping[str, float], counts: Counter[str]) -> list[Report]:
+        """The reports without a step: values of each metric are counted, in `counts`, from the start on."""
         by_step: dict[int, dict[str, float]] = {}
         for name, value in metrics.items():
             counts[name] += 1
             by_step.setdefault(self._start + counts[name], {})[name] = value
-        for step, values in by_step.items():
-            self._write(step, values)
+        return [Report(step, values) for step, values in by_step.items()]
 
-    def add_result(self, metrics: Mapping[str, float]) -> None:
-        """The result of the whole run, which has no step."""
-        if metrics:
-            self._write(self._resource, metrics)
+    def result(self, metrics: Mapping[str, float]) -> list[Report]:
+        """The report with the result of the whole run, which has no step."""
+        return [Report(self._resource, dict(metrics))] if metrics else []
+
+    def write(self, reports: Iterable[Report]) -> None:
+        """Record them."""
+        for step, metrics in reports:
+            self._write(step, metrics)

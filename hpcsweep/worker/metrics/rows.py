@@ -42,6 +42,11 @@ class Source(Protocol):
 
     names: dict[str, None]
 
+    @property
+    def anew(self) -> bool:
+        """Whether what stood there before the attempt was thrown away by it."""
+        ...
+
     def begin(self) -> None:
         """Pass over what is there before the attempt."""
 
@@ -64,10 +69,24 @@ class KnownRows:
     def __init__(self) -> None:
         self._rows = array("Q")
         self._next = 0
+        self._before = 0
+        self._rewound = False
+        self._anew = False
 
     def rewind(self) -> None:
         """The next row is the first one again."""
+        self._anew = self.anew
+        self._rewound = self._before > 0
         self._next = 0
+
+    def started(self) -> None:
+        """All rows that stand there before the attempt are known."""
+        self._before, self._rewound = len(self._rows), False
+
+    @property
+    def anew(self) -> bool:
+        """Whether the file was seen with fewer rows than it had before the attempt."""
+        return self._anew or (self._rewound and self._next < self._before)
 
     def begin(self, fields: Fields) -> None:
         """A row that stands there before the attempt."""

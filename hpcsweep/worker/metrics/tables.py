@@ -44,6 +44,12 @@ class _Growing:
             return
         for fields in self._fields():
             self._known.begin(fields)
+        self._known.started()
+
+    @property
+    def anew(self) -> bool:
+        """See `Source`."""
+        return self._known.anew
 
     def poll(self, *, last: bool, whole: bool) -> Iterator[Row]:
         """New rows; see `Source`."""

@@ -106,3 +106,32 @@ def test_a_resumed_trainer_that_writes_the_same_checkpoint_again_has_trained_it(
     assert followed.new() == []
     write(tmp_path / "checkpoint-16/trainer_state.json", state(1, 2) + " ")
     assert followed.rest() == [(2, {"eval_loss": 0.5})]
+
+
+def test_a_history_that_a_program_goes_on_with_by_itself_is_not_trained_again(tmp_path: Path) -> None:
+    write(tmp_path / "trainer_state.json", state(1, 2))
+    followed = Following(tmp_path, "trainer_state.json", step="epoch")  # no checkpoint that we know of
+    write(tmp_path / "trainer_state.json", state(1, 2, 4))
+    assert followed.rest() == [(4, {"eval_loss": 0.25})]
+
+
+@pytest.mark.parametrize("step", ["epoch", ""])
+def test_a_program_that_begins_its_history_anew_has_trained_it(tmp_path: Path, step: str) -> None:
+    def rows(count: int) -> str:
+        return json.dumps([{"epoch": n, "loss": 1 / n} for n in range(1, count + 1)])
+
+    write(tmp_path / "m.json", rows(3))
+    slow, fast = (Following(tmp_path, "m.json", step=step, values={"loss": "loss"}) for _ in range(2))
+    write(tmp_path / "m.json", rows(1))
+    assert slow.new() == [(1, {"loss": 1.0})]
+    write(tmp_path / "m.json", rows(3) + " ")
+    expected = [(1, {"loss": 1.0}), (2, {"loss": 1 / 2}), (3, {"loss": 1 / 3})]
+    assert slow.rest() == expected[1:]
+    assert fast.rest() == expected
+
+
+def test_rows_of_a_history_are_counted_although_they_are_old(tmp_path: Path) -> None:
+    write(tmp_path / "m.json", '[{"loss": 3}]')
+    followed = Following(tmp_path, "m.json")
+    write(tmp_path / "m.json", '[{"loss": 3}, {"loss": 2}]')
+    assert followed.rest() == [(2, {"loss": 2})]
