@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hpcsweep import bootstrap
 from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, RunId
 from hpcsweep.errors import FolderError, NewerFormatError
 from hpcsweep.store.files import OURS, make_dirs, open_regular, read_bytes, write_atomic
@@ -417,7 +418,8 @@ def _raised_at(traceback: Sequence[str]) -> str:
     """Where the exception was raised, as `train.py:12 in main`: the last frame of the user's own code."""
     indented = itertools.takewhile(lambda line: not line or line[0].isspace(), map(_plain, traceback))
     frames = [match for line in indented if (match := _LOCATION.match(line)) and match[1][:1] != "<"]
-    own = [match for match in frames if "site-packages" not in match[1] and "/lib/python" not in match[1]]
+    others = ("site-packages", "/lib/python", f"{bootstrap.PACKAGE}/")
+    own = [match for match in frames if not any(folder in match[1] for folder in others)]
     last = (own or frames)[-1:]
     if not last:
         return ""

@@ -163,7 +163,7 @@ def test_a_command_that_would_launch_itself_fails_in_words(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "SweepFailed" in done.stderr
     failures = hs.load(tmp_path / "results/mine").runs["message"]
-    assert list(failures) == [f"exit code 1: hpcsweep.errors.SpecError: {GUARD}"] * 2
+    assert list(failures) == [f"exit code 1: script.py:8 | hpcsweep.errors.SpecError: {GUARD}"] * 2
 
 
 def test_an_interrupted_launch_leaves_its_jobs_and_the_next_one_carries_on(tmp_path: Path) -> None:
