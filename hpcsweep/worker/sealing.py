@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -91,8 +91,9 @@ class Sealer:
         self._steps = steps
         self._processes = processes
         self._note = note
+        self._failures: set[str] = set()
         self._number = 0
-        self._before = source.listing()  # what an earlier run left is no work of this one
+        self._before = self._listing()  # what an earlier run left is no work of this one
         self._last: tuple[int, Listing] | None = None  # the last report, and the files at that moment
         self._sealed: tuple[Checkpoint, Listing] | None = None
         self._making: _Copy | None = None
@@ -101,7 +102,6 @@ class Sealer:
         self._not_before = 0.0
         self._look_s = _PAUSE_S
         self._looked: Listing | None = None
-        self._failures: set[str] = set()
         self._step: int | None = None  # the last one that was reported
         self._seen: Listing | None = None
         self._next_look = 0.0
@@ -120,10 +120,46 @@ class Sealer:
 
     def reported(self, step: int) -> None:
         """The program has reported a step: what it keeps now is complete."""
+        with self._telling():
+            self._take_in(step)
+
+    def advance(self) -> None:
+        """Go on with what is being made, and begin what is due."""
+        with self._telling():
+            self._go_on()
+
+    def finish(self, *, step: int, completed: bool, ended_well: bool) -> None:
+        """The program has ended, and all its processes: keep what is complete.
+
+        Args:
+            step: How far it came.
+            completed: It has its value.
+            ended_well: It ended by itself with success: what it left is complete.
+        """
+        with self._telling():
+            self._end(step, completed=completed, ended_well=ended_well)
+
+    def _listing(self) -> Listing:
+        """The files there are; none where they cannot be seen."""
+        try:
+            return self._source.listing()
+        except OSError as error:
+            self._tell(f"what it keeps cannot be seen: {error}")
+            return {}
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """An error of ours costs a checkpoint, and not the run."""
+        try:
+            yield
+        except OSError as error:
+            self._tell(f"what it keeps could not be copied: {error}")
+
+    def _take_in(self, step: int) -> None:
         now = time.monotonic()
         if step > self._resource or now < self._next_look:
             return
-        listing = self._source.listing()
+        listing = self._listing()
         self._next_look = now + (time.monotonic() - now) / _SHARE
         self._step = step
         if self._last is None or self._last[1] != listing:
@@ -142,10 +178,9 @@ class Sealer:
             self._commit_resting()
         else:
             self._wanted = True
-            self.advance()
+            self._go_on()
 
-    def advance(self) -> None:
-        """Go on with what is being made, and begin what is due."""
+    def _go_on(self) -> None:
         now = time.monotonic()
         self._reap()
         if self._making is not None:
@@ -161,7 +196,7 @@ class Sealer:
 
     def _look(self, now: float) -> None:
         """Whether the files have changed since the last report and come to rest."""
-        listing = self._source.listing()
+        listing = self._listing()
         spent = time.monotonic() - now
         known = self._resting.listing if self._resting is not None else None
         changed = bool(listing) and not self._is_sealed(listing) and listing != known
@@ -172,17 +207,10 @@ class Sealer:
         self._look_s = _PAUSE_S if changed else min(2 * self._look_s, _LONGEST_LOOK_S)
         self.wake_at = now + max(self._look_s, spent / _SHARE)
 
-    def finish(self, *, step: int, completed: bool, ended_well: bool) -> None:
-        """The program has ended, and all its processes: keep what is complete.
-
-        Args:
-            step: How far it came.
-            completed: It has its value.
-            ended_well: It ended by itself with success: what it left is complete.
-        """
+    def _end(self, step: int, *, completed: bool, ended_well: bool) -> None:
         self._reap(kill=True)
         self.wake_at = None
-        listing = self._source.listing()
+        listing = self._listing()
         at_report = self._last is not None and self._last[1] == listing
         if listing and ended_well and not self._is_sealed(listing, step=step if completed else None):
             self._take_over(listing, step)
@@ -202,7 +230,7 @@ class Sealer:
     @property
     def rests(self) -> bool:
         """Whether nothing of it is being written, and nothing has changed since this was last asked."""
-        listing, before = self._source.listing(), self._seen
+        listing, before = self._listing(), self._seen
         self._seen = listing
         return listing == before and not being_written(listing, self._processes())
 
@@ -243,8 +271,13 @@ class Sealer:
                 return _FAILED
             return _TAKEN
 
-        making.pid = _fork(work)
-        os.close(write_end)
+        try:
+            making.pid = _fork(work)
+        except OSError:
+            os.close(errors)
+            raise
+        finally:
+            os.close(write_end)
         self._making = making
         self.wake_at = making.begun + _PAUSE_S
 

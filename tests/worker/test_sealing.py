@@ -204,6 +204,29 @@ def test_a_checkpoint_that_training_code_made_itself_stays(program: Program) -> 
     assert program.kept == (2, "its own")
 
 
+def test_what_cannot_be_copied_costs_a_checkpoint_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Program(tmp_path / "trial")
+    program.save("one")
+    (program.trial.checkpoints / f".seal-0-0-0.{os.getpid()}.1").write_text("in the way")
+    program.sealer.reported(1)
+    program.until(lambda: program.sealer._making is None)
+    assert program.notes == ["what it keeps could not be copied: File exists"]
+
+    def fails(work: Callable[[], int]) -> int:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "_fork", fails)
+        program.save("two")
+        program.until(lambda: time.monotonic() > program.sealer._not_before)
+        program.sealer.reported(2)
+    assert len(program.notes) == 2
+    program.sealer.finish(step=2, completed=False, ended_well=False)
+    assert program.kept == (2, "two")
+
+
 # --------------------------------------------------------------------------- copies
 
 
