@@ -60,9 +60,10 @@ class Watcher:
             resource = run.resource
             self._found = ProgramMetrics(program, values, self._report, start=start, resource=resource)
             self._found.begin()
-        elif command and (keeps_by_name(command) or program.checkpoint_path or program.stop_at_resource):
+        keeps = bool(program.checkpoint_path) or keeps_by_name(command)
+        if self._found is None and command and (keeps or program.stop_at_resource):
             self._told = NewReports(metrics.path)
-        reports = self._found is not None or (self._told is not None and keeps_by_name(command))
+        reports = self._found is not None or (self._told is not None and keeps)
         #: Whether what it keeps counts as soon as it has reported.
         self._is_watched = bool(command) and program.resumes and not program.checkpoint_at_end and reports
         self._sealer = Sealer(

@@ -243,6 +243,24 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_one(tmp_path: Pa
     assert seen == {3, 4}
 
 
+def test_what_a_kill_left_of_a_removal_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    def make(index: int) -> Callable[[], None]:
+        trial = TrialLayout(tmp_path / str(index))
+        write(trial, 3)
+        trial.output.mkdir()
+        (trial.output / "model").write_text("own")
+
+        def action() -> None:
+            checkpoints.remove_all(trial)
+
+        return action
+
+    for index in every_kill(make):
+        trial = TrialLayout(tmp_path / str(index))
+        assert checkpoints.remove_all(trial)[1]
+        assert not trial.root.exists()
+
+
 def test_a_kill_while_a_step_is_replaced_leaves_one_of_its_two_states(tmp_path: Path) -> None:
     seen = set()
 
