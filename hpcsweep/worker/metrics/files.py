@@ -178,7 +178,7 @@ class FileMetrics:
             self._guard(path, take)
             if source.anew:
                 self._release()
-        if last and not self._reported:
+        if last and whole and not self._reported:
             self._release()
         return found
 

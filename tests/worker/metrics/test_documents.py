@@ -113,6 +113,9 @@ def test_a_history_that_a_program_goes_on_with_by_itself_is_not_trained_again(tm
     followed = Following(tmp_path, "trainer_state.json", step="epoch")  # no checkpoint that we know of
     write(tmp_path / "trainer_state.json", state(1, 2, 4))
     assert followed.rest() == [(4, {"eval_loss": 0.25})]
+    followed = Following(tmp_path, "trainer_state.json", step="epoch")
+    write(tmp_path / "trainer_state.json", state(1, 2, 4) + " ")  # and is killed before it has trained
+    assert followed.rest(whole=False) == []
 
 
 @pytest.mark.parametrize("step", ["epoch", ""])
