@@ -15,6 +15,7 @@ import hpcsweep
 
 TRAIN = """\
 import importlib.util, sys
+import hpcsweep as hs
 
 def train(trial):
     assert not any(map(importlib.util.find_spec, ("numpy", "pydantic", "typer")))
@@ -25,6 +26,9 @@ def train(trial):
         with trial.checkpoint(step) as folder:
             (folder / "epochs").write_text(str(epochs))
     print(sys.prefix)
+
+# As in a script that launches it: a job makes the sweep again, and neither checks nor loads anything for it.
+sweep = hs.Sweep(train, {"x": hs.Float(0, 1)}, "epochs", scheduler=hs.Halving(max_resource=2), timeout_min=5)
 """
 SPEC = """\
 name: light

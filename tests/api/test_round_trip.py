@@ -183,3 +183,36 @@ def test_help_shows_the_options_and_what_they_mean() -> None:
     assert hs.Hyperband.__doc__ is not None
     assert "eta: One in eta goes on." in hs.Hyperband.__doc__
     assert {"Sweep", "Hyperband", "Float", "load"} <= set(dir(hs))
+
+
+def test_paths_are_the_same_files_wherever_the_sweep_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, other = tmp_path / "work", tmp_path / "other"
+    for folder in (work / "code", other):
+        folder.mkdir(parents=True)
+    (work / "base.yaml").write_text("lr: 1\n")
+    (work / "site.sbatch").write_text("#!/bin/bash\n{{ command }}\n")
+    (work / "code/train.py").write_text("print('loss=1')\n")
+    monkeypatch.chdir(work)
+    sweep = hs.Sweep(
+        hs.Train(
+            command=["{python}", "train.py", "{config_file}"],
+            config="base.yaml",
+            metrics=r"loss=(?P<loss>\S+)",
+            workdir="code",
+        ),
+        {"lr": hs.Float(0, 1)},
+        "loss",
+        cluster=hs.Slurm(template="site.sbatch"),
+        warm_start="earlier",
+        budget=hs.Budget(trials=2),
+    )
+    beside = sweep.to_yaml(work / "sweep.yaml")
+    assert "config: base.yaml" in beside
+    assert "workdir: code" in beside
+    assert "template: site.sbatch" in beside
+    assert "warm_start: [earlier]" in beside
+    sweep.to_yaml(other / "sweep.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert hs.Sweep.from_yaml("work/sweep.yaml") == sweep == hs.Sweep.from_yaml("other/sweep.yaml")
