@@ -60,6 +60,27 @@ def test_the_command_is_shown_and_where_the_sweep_is(here: Path, monkeypatch: py
     ]
 
 
+def test_names_with_dots_and_slashes_are_names_everywhere(here: Path) -> None:
+    text = SPEC.replace("{lr} {args:-name value}", "{optimizer.lr} {args}").replace("trials: 2", "trials: 4")
+    space = "{optimizer.lr: {type: float, low: 1, high: 2}, model/depth: [1, 2], a.b: [0, 3]}"
+    spec = text.replace('{lr: [1, 2], text: "two words"}', space)
+    (here / "s.yaml").write_text(f"{spec}constraints: ['`optimizer.lr` * `model/depth` < 5']\n")
+    assert run("launch", "s.yaml", "--once").exit_code == 3
+    given = ("optimizer.lr=1.25", "model/depth=2", "a.b=3")
+    assert run("enqueue", "results/s", *given).exit_code == 0
+    done = run("launch", "s.yaml", "--set", "space.optimizer.lr.high=2.0", "--set", "budget.trials=5")
+    assert done.exit_code == 0, done.output
+    assert "command of a run, for example: echo error=" in run("plan", "s.yaml").stdout
+    best = run("best", "results/s").stdout.splitlines()
+    assert [line.partition(":")[0].strip() for line in best[1:]] == ["optimizer.lr", "model/depth", "a.b"]
+    assert "optimizer.lr=1.25 model/depth=2 a.b=3" in run("explain", "results/s", "4").stdout
+    table = run("export", "results/s", "--format", "csv").stdout.splitlines()
+    assert {"config.optimizer.lr", "config.model/depth", "config.a.b"} <= set(table[0].split(","))
+    for argv in (("report",), ("export", "--format", "tensorboard"), ("export", "--format", "optuna")):
+        result = run(argv[0], "results/s", *argv[1:])
+        assert result.exit_code == 0, result.output
+
+
 @pytest.mark.parametrize("verb", ["plan", "launch", "doctor"])
 def test_a_parameter_that_the_command_never_uses_is_known_before(here: Path, verb: str) -> None:
     (here / "p.py").write_text("print('error=1')\n")
