@@ -164,7 +164,7 @@ _RULES: Final[tuple[tuple[str, Rule], ...]] = (
     (r"gamma lr_(gamma|decay|decay_rate) decay discount(_factor)? ema(_decay)?", _gamma),
     (
         r"alphas? beta tau polyak temp(erature)? noise(_\w+)? sigma std ent(ropy)?_coef kl_weight margin",
-        _scale(100, 10, low=1e-3, high=1.0),
+        lambda argument: guess(argument) or _float(1e-3, 1.0, log=True),
     ),
     (r"vf_coef gae_lambda clip_(range|eps)", _between(0.1, 1.0)),
     (r"c svm_c cost", _scale(100, 100, low=1e-3, high=1e3)),
@@ -248,10 +248,12 @@ def _rule(name: str) -> Rule | None:
 
 
 def guess(argument: Argument) -> Domain | None:
-    """A range for a number of an unknown name: around its default."""
+    """A range for a number of an unknown name: around its default, which may be a share of one."""
     default = _number(argument)
     if default is None or argument.choices:
         return None
+    if argument.kind == "float" and 0.1 < default < 1:
+        return _float(_round(default / 10), 1.0)
     if argument.kind == "float":
         return _float(_round(default / 10), _round(default * 10), log=True)
     if argument.kind == "int":

@@ -206,6 +206,7 @@ def test_other_languages(tmp_path: Path, name: str, text: str, style: str, argum
         (Argument("n_estimators", "", "int", 100), {"type": "int", "low": 25, "high": 400, "log": True}),
         (Argument("C", "-C", "float", 1.0), {"type": "float", "low": 0.01, "high": 100.0, "log": True}),
         (Argument("gamma", "", "float", 0.99), {"type": "float", "low": 0.9, "high": 0.999}),
+        (Argument("beta", "", "float", 0.9), {"type": "float", "low": 0.09, "high": 1.0}),
         (Argument("gamma", "", "float"), {"type": "float", "low": 1e-4, "high": 10.0, "log": True}),
         (Argument("warmup_steps", "", "int", 500), {"type": "int", "low": 0, "high": 1000}),
         (Argument("optimizer", choices=("sgd", "adam")), ["sgd", "adam"]),
