@@ -9,12 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
-from numpy.random import default_rng
-
 from hpcsweep.cluster.backend import cluster_names
-from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.domains import MAX_LISTED
-from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import LARGEST, Scheduler
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
@@ -29,7 +25,6 @@ from hpcsweep.spec.metrics import check_metrics, read_metrics, runs_apart
 from hpcsweep.spec.models import (
     SCHEDULER,
     SEARCHER,
-    STOP_RULE,
     Budget,
     Cluster,
     NamedOptions,
@@ -45,6 +40,7 @@ from hpcsweep.spec.models import (
     split_name,
 )
 from hpcsweep.spec.parameters import read_space
+from hpcsweep.spec.plain_keys import read_enqueue, read_repeats, read_stop, read_warm_start
 from hpcsweep.spec.sweep import SweepSpec
 from hpcsweep.spec.yaml_io import apply_overrides, read_yaml
 
@@ -179,9 +175,9 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         space = read_space(data["space"], data.get("constraints"), problems)
     searcher = _read_searcher(data.get("searcher"), problems)
     scheduler = read_named(data.get("scheduler"), "scheduler", SCHEDULER, problems)
-    stop = _read_stop(data.get("stop"), problems)
-    repeats = _read_repeats(data.get("repeats"), problems)
-    warm_start = _read_warm_start(data.get("warm_start"), problems)
+    stop = read_stop(data.get("stop"), problems)
+    repeats = read_repeats(data.get("repeats"), problems)
+    warm_start = read_warm_start(data.get("warm_start"), problems)
     resources = _section(Resources, data, "resources", problems)
     cluster = _read_cluster(data, problems)
     budget = _section(Budget, data, "budget", problems)
@@ -200,7 +196,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
             for path, problem in command_problems(train, space):
                 problems.add(path, problem)
     ends = True  # unless the searcher is valid, so that one mistake is reported once
-    enqueue = _read_enqueue(data.get("enqueue"), space, problems)
+    enqueue = read_enqueue(data.get("enqueue"), space, problems)
     if space is not None and checks.check_constraints(space, problems) and searcher is not None:
         ends = _searcher_ends(searcher, space, problems)
     instance = None if scheduler is None else _make_scheduler(scheduler, problems)
@@ -347,81 +343,3 @@ def _make_scheduler(scheduler: NamedOptions, problems: Problems) -> Scheduler | 
     except ValueError as error:
         problems.add_line(str(error), section="scheduler")
         return None
-
-
-#: Trainings of one configuration at most, as they start together.
-MAX_REPEATS: Final = 1000
-
-
-def _read_enqueue(raw: Any, space: Space | None, problems: Problems) -> tuple[Config, ...]:
-    """The configurations to try first, as given; each can be completed."""
-    if raw is None:
-        return ()
-    if not isinstance(raw, list):
-        problems.add("enqueue", f"must be a list of configurations, got {format_value(raw)}")
-        return ()
-    found: list[Config] = []
-    for index, config in enumerate(raw):
-        path = f"enqueue[{index}]"
-        if not isinstance(config, dict):
-            problems.add(path, f"must be a mapping of parameters to values, got {format_value(config)}")
-        elif space is not None:
-            try:
-                complete_config(space, config, default_rng(0))
-            except SpecError as error:
-                for problem in error.problems:
-                    problems.add_line(problem, section=path)
-            found.append(config)
-    return tuple(found)
-
-
-def _read_warm_start(raw: Any, problems: Problems) -> tuple[str, ...]:
-    """The results folders of earlier sweeps, as given."""
-    if raw is None:
-        return ()
-    folders = [raw] if isinstance(raw, str) else raw
-    if not isinstance(folders, list) or not all(isinstance(folder, str) and folder for folder in folders):
-        problems.add("warm_start", f"must be a results folder or a list of them, got {format_value(raw)}")
-        return ()
-    return tuple(folders)
-
-
-def _read_repeats(raw: Any, problems: Problems) -> int:
-    """The number of trainings per configuration."""
-    if raw is None:
-        return 1
-    if not isinstance(raw, int) or isinstance(raw, bool) or raw < 1:
-        problems.add("repeats", f"must be an integer >= 1, got {format_value(raw)}")
-        return 1
-    if raw > MAX_REPEATS:
-        advice = "the mean of a few is enough"
-        problems.add("repeats", f"must be at most {MAX_REPEATS}, got {format_value(raw)}; {advice}")
-        return 1
-    return raw
-
-
-def _read_stop(raw: Any, problems: Problems) -> tuple[NamedOptions, ...]:
-    """The stopping rules: one by name or mapping, or a list of them."""
-    if raw is None:
-        return ()
-    several = isinstance(raw, list)
-    rules = [
-        _read_rule(rule, f"stop[{index}]" if several else "stop", problems)
-        for index, rule in enumerate(raw if several else [raw])
-    ]
-    return tuple(rule for rule in rules if rule is not None)
-
-
-def _read_rule(raw: Any, path: str, problems: Problems) -> NamedOptions | None:
-    if not isinstance(raw, str) and not (isinstance(raw, dict) and isinstance(raw.get("name"), str)):
-        problems.add(path, f"must be a rule's name or a mapping with a name, got {format_value(raw)}")
-        return None
-    rule = read_named(raw, path, STOP_RULE, problems)
-    if rule is None:
-        return None
-    try:
-        STOP_RULE.load(rule.name)(**rule.options)
-    except ValueError as error:
-        problems.add_line(str(error), section=path)
-        return None
-    return rule

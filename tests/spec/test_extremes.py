@@ -16,7 +16,7 @@ from hpcsweep.errors import SpecError
 from hpcsweep.spec import SweepSpec, load_spec
 
 BASE = """\
-train: {command: "{python} train.py"}
+train: {command: "{python} train.py", check: false}
 objective: {metric: loss}
 space: {x: {type: float, low: 0, high: 1}}
 scheduler: {name: hyperband, max_resource: 9}
