@@ -33,6 +33,10 @@ _SHARE: Final = 0.1
 #: Seconds between the begin of two copies at least, and between looks at files that may come to rest.
 _PAUSE_S: Final = 1.0
 _LONGEST_LOOK_S: Final = 300.0
+#: How many times as long as a look at the files took there is none for further reports.
+_LOOKS: Final = 3.0
+#: Files that are not older than this when it first reports are not from its begin.
+_START_UP_S: Final = 1.0
 _TAKEN, _CHANGED, _FAILED = 0, 3, 4
 
 
@@ -104,6 +108,10 @@ class Sealer:
         self._looked: Listing | None = None
         self._step: int | None = None  # the last one that was reported
         self._seen: Listing | None = None
+        self._watch = watch
+        self._begun = time.time()
+        self._has_files = False
+        self._taken = 0
         self._next_look = 0.0
         #: When `advance` is to be called at the latest, on the monotonic clock; None: not at all.
         self.wake_at: float | None = time.monotonic() + _PAUSE_S if watch else None
@@ -160,10 +168,14 @@ class Sealer:
         if step > self._resource or now < self._next_look:
             return
         listing = self._listing()
-        self._next_look = now + (time.monotonic() - now) / _SHARE
+        self._next_look = now + _LOOKS * (time.monotonic() - now)
         self._step = step
         if self._last is None or self._last[1] != listing:
             self._last = step, listing
+        if listing and not self._has_files:
+            self._has_files = True
+            if self._is_from_start_up(listing):
+                self._before = listing
         step = self._last[0]  # a step that left the files as they were adds nothing to them
         self._look_s, self._looked = _PAUSE_S, None
         self.wake_at = now + _PAUSE_S
@@ -179,6 +191,11 @@ class Sealer:
         else:
             self._wanted = True
             self._go_on()
+
+    def _is_from_start_up(self, listing: Listing) -> bool:
+        """Whether the first files look like settings: written nearer to its begin than to this report."""
+        newest = max(state.mtime_ns for state in listing.values()) / 1e9
+        return time.time() - newest > max(_START_UP_S, newest - self._begun)
 
     def _go_on(self) -> None:
         now = time.monotonic()
@@ -212,12 +229,17 @@ class Sealer:
         self.wake_at = None
         listing = self._listing()
         at_report = self._last is not None and self._last[1] == listing
-        if listing and ended_well and not self._is_sealed(listing, step=step if completed else None):
+        if (
+            listing
+            and ended_well
+            and (step or self._watch)
+            and not self._is_sealed(listing, step=step if completed else None)
+        ):
             self._take_over(listing, step)
         elif listing and at_report and self._last is not None and not self._is_sealed(listing):
             self._take_over(listing, self._last[0])
-        elif self._resting is not None and self._step is None and self._start == 0:
-            # It reports nothing on its way: how far it is only it knows.
+        elif self._resting is not None and self._step is None and self._start == 0 and self._taken > 1:
+            # It reports nothing on its way: how far it is only it knows. What it left first may be settings.
             self._resting.step = 0
             self._commit_resting()
         self._discard(self._resting)
@@ -310,6 +332,7 @@ class Sealer:
                 self._resting.step = self._resting.since
                 self._commit_resting()
             return
+        self._taken += 1
         self._discard(self._resting)
         self._resting = making
         if making.step is not None:

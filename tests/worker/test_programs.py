@@ -400,21 +400,22 @@ def test_a_program_that_reports_by_our_api_is_ended_at_its_resource(bench: Bench
 
 def test_a_program_that_reports_nothing_on_its_way_makes_progress_by_what_it_keeps(bench: Bench) -> None:
     command = (
-        "cat {resume_from}/model; "
+        "touch {checkpoint_dir}/settings; while [ ! -e go ]; do sleep 0.02; done; rm go; "
         "echo $(($(cat {resume_from}/model || echo 0) + 1)) > {checkpoint_dir}/model; sleep 60"
     )
     attempts = [[bench.run(resource=9, attempt=attempt)] for attempt in range(2)]
     bench.plan(*attempts, command=command, shell=True, metrics=STEPS)
     for task in range(2):
         worker = bench.start(task=task)
-        end = time.monotonic() + 30
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
-        # It has copied the files once the process that does that has come and gone.
-        while (
-            not any(bench.trial().checkpoints.glob(".seal*/model")) or len(children.read_text().split()) > 1
-        ):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        copies, end = bench.trial().checkpoints.glob, time.monotonic() + 30
+        for name in ("settings", "model"):
+            # It has copied the files once the process that does that has come and gone.
+            while not any(copies(f".seal*/{name}")) or len(children.read_text().split()) > 1:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            if name == "settings":
+                (bench.workdir / "go").touch()
         worker.terminate()
         worker.wait(20)
         kept = checkpoints.newest(bench.trial())
