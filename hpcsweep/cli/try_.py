@@ -26,11 +26,13 @@ from hpcsweep.session.session import Session
 from hpcsweep.session.target import tell_slow_programs
 from hpcsweep.spec import SweepSpec, load_spec
 from hpcsweep.store.files import OURS
+from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.requests import send_request
 from hpcsweep.try_run.derived import is_told, middle_config, overrides_to_try, resources_to_try
 from hpcsweep.try_run.findings import Advice, advise, resumed, works
 from hpcsweep.try_run.observed import COMMAND, Observed, observe
+from hpcsweep.views.folder import attempt_logs
 from hpcsweep.views.format import config_text, duration, number
 
 #: Printed lines of a run that are shown: the first ones as they come, and the last ones.
@@ -98,6 +100,7 @@ def _folder(spec: SweepSpec, *, local: bool, keep: bool) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=f"hpcsweep-try-{spec.name}-"))
     else:
         folder = Path("results") / f"try-{spec.name}-{secrets.token_hex(3)}"
+    new_parent = not folder.parent.exists()
     try:
         yield folder
     finally:
@@ -105,6 +108,9 @@ def _folder(spec: SweepSpec, *, local: bool, keep: bool) -> Iterator[Path]:
             typer.echo(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+            if new_parent:
+                with contextlib.suppress(OSError):
+                    folder.parent.rmdir()
 
 
 def _seconds(time: str) -> float:
@@ -142,13 +148,14 @@ class _Output:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._old = set(self._logs())
+        self._old = self._log()
         self._shown = 0
         self._began: float | None = None
 
     def show(self, time_s: float | None) -> None:
         """Print new lines, as long as they are few; once the run's time is over, have it stopped."""
-        if self._began is None and set(self._logs()) - self._old:
+        log = self._log()
+        if self._began is None and log is not None and log != self._old and log.exists():
             self._began = monotonic()
         if self._began is not None and time_s is not None and monotonic() - self._began >= time_s:
             send_request(self._layout, "stop")
@@ -167,13 +174,20 @@ class _Output:
         for line in rest:
             typer.echo(_line(line))
 
-    def _logs(self) -> list[Path]:
-        return sorted(self._layout.batches.glob("*/logs/*.log"))
+    def _log(self) -> Path | None:
+        """The log of the newest attempt."""
+        try:
+            return attempt_logs(read_journal(self._layout).events, self._layout, 0)[-1].path
+        except SpecError:  # there is none yet
+            return None
 
     def _lines(self) -> list[str]:
         """The command and whole lines of the program itself, of the newest log."""
-        new = [path for path in self._logs() if path not in self._old]
-        text = new[-1].read_bytes().decode(errors="replace") if new else ""
+        log = self._log()
+        text = ""
+        if log is not None and log != self._old:
+            with contextlib.suppress(FileNotFoundError):
+                text = log.read_bytes().decode(errors="replace")
         lines = [part.rstrip() for line in text.split("\n")[:-1] for part in line.split("\r")[-1:]]
         return [line for line in lines if line.strip() and (not line.startswith(OURS) or COMMAND in line)]
 

@@ -205,17 +205,25 @@ def _checkpoints(
         up to its resource (else: for as many steps more).
     """
     files = dict(script.saved)
+    resumes = [argument for argument, has in roles.items() if has == "resume"]
+    resumes.sort(key=lambda argument: normalised(argument.name) not in ("resume", "resume_from", "init_from"))
+    resume = next(iter(resumes), None)
+    if resume is None:
+        return None, False, True
     saves = [
         argument
         for role in ("save", "output")
         for argument, has in roles.items()
-        if has == role and argument.kind == "text"
+        # A folder for logs is one for checkpoints only if the script shows it.
+        if has == role and (role == "save" or resume.kind == "bool" or parameter_name(argument.name) in files)
     ]
     saves.sort(key=lambda argument: parameter_name(argument.name) not in files)
-    resumes = [argument for argument, has in roles.items() if has == "resume"]
-    resumes.sort(key=lambda argument: normalised(argument.name) not in ("resume", "resume_from", "init_from"))
-    save, resume = next(iter(saves), None), next(iter(resumes), None)
-    if save is None or resume is None:
+    save = next(iter(saves), None)
+    if save is None:
+        builder.notes.append(
+            f"{resume.option or resume.name} resumes, but where checkpoints are saved was not found: "
+            "train.checkpoint and train.resume say it"
+        )
         return None, False, True
     file = files.get(parameter_name(save.name), "")
     is_file = isinstance(save.default, str) and "." in os.path.basename(save.default)
@@ -259,9 +267,9 @@ def _outputs(
     """Give every run a folder of its own for what it writes; the folder of the metrics file."""
     folder = ""
     for argument, role in roles.items():
-        if role not in ("output", "save") or argument is saves:
-            continue
         measured = metric_file if metric_file is not None and _is_of(metric_file, argument) else None
+        if argument is saves or (role not in ("output", "save") and measured is None):
+            continue
         if argument.default is None and not argument.required and measured is None:
             continue
         here = _place(argument, measured)
@@ -288,8 +296,19 @@ def _is_of(file: MetricFile, argument: Argument) -> bool:
     return file.argument == parameter_name(argument.name)
 
 
+#: Variables that name the folder of a library.
+_FOLDER_VARIABLES: Final = {
+    "wandb": "WANDB_MODE=offline WANDB_DIR={output_dir}",
+    "mlflow": "MLFLOW_TRACKING_URI=file://{output_dir}/mlruns",
+}
+
+
 def _in_own_folder(builder: _Builder, file: MetricFile) -> None:
-    """Start the program in the run's folder, as it writes its metrics to a fixed place."""
+    """Have the program write its metrics into the run's folder, though it has no argument for that."""
+    variables = _FOLDER_VARIABLES.get(file.kind)
+    if variables is not None:
+        builder.words[0] = f"env {variables} {builder.words[0]}"
+        return
     program = builder.words[0].split()
     builder.words[0] = " ".join(
         ["cd {output_dir} &&", *program[:-1], f'"$OLDPWD"/{shlex.quote(program[-1])}']

@@ -238,8 +238,8 @@ def _first_step(source: Source, step: str, keys: Sequence[str]) -> int | None:
 
 
 def _libraries(source: Source, paths: Paths) -> Iterator[MetricFile]:
-    """What TensorBoard, W&B, MLflow and Lightning write."""
-    tags: dict[str, list[str]] = {"tensorboard": [], "wandb": [], "mlflow": [], "lightning": []}
+    """What TensorBoard, W&B and MLflow write."""
+    tags: dict[str, list[str]] = {"tensorboard": [], "wandb": [], "mlflow": []}
     folder: tuple[str, str] | None = None
     kind = ""
     for call in source.calls():
@@ -262,22 +262,11 @@ def _libraries(source: Source, paths: Paths) -> Iterator[MetricFile]:
         elif verb == "log_metrics" and call.args:
             kind = kind or "mlflow"
             tags["mlflow"] += _keys(source, call.args[0])
-        elif verb == "CSVLogger":
-            kind = "lightning"
-            folder = paths.read(call.args[0] if call.args else given.get("save_dir"))
-        elif verb == "log" and isinstance(first, str):
-            tags["lightning"].append(first)
     metrics = tuple(dict.fromkeys(tag for tag in tags.get(kind, ()) if is_metric(tag)))
     if kind and metrics:
         argument, path = folder or ("", "")
-        first_step = 0 if kind == "lightning" else None  # its epochs count from 0
-        yield MetricFile(kind, argument, path, metrics, _step_of(kind, tags[kind]), first_step)
-
-
-def _step_of(kind: str, tags: Sequence[str]) -> str:
-    if kind == "lightning":
-        return "epoch"
-    return next((tag for tag in tags if is_step(tag)), "")
+        step = next((tag for tag in tags[kind] if is_step(tag)), "")
+        yield MetricFile(kind, argument, path, metrics, step, _first_step(source, step, tags[kind]))
 
 
 def saved_files(source: Source, names: Collection[str]) -> Iterator[tuple[str, str]]:

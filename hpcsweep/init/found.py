@@ -109,7 +109,6 @@ class Script(NamedTuple):
         gpu: It imports a library that trains on GPUs.
         module: `package.name` where it must be started with `python -m`; else empty.
         reports: It reports to hpcsweep itself.
-        trainer: It uses the Trainer of Hugging Face's transformers.
     """
 
     language: str
@@ -123,4 +122,3 @@ class Script(NamedTuple):
     gpu: bool = False
     module: str = ""
     reports: bool = False
-    trainer: bool = False

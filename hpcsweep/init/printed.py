@@ -63,7 +63,8 @@ def _printed(source: Source, call: ast.Call, name: str) -> Iterator[Part]:
             yield f"{', ' if index else ''}{key}="
             yield Value(value)
         return
-    if not arguments:
+    structured = bool(arguments) and isinstance(_resolved(source, arguments[0]), ast.Dict)
+    if not arguments or (structured and name.startswith("log")):  # of W&B, Lightning and their like
         return
     separator = source.constant(keywords(call).get("sep"))
     first = arguments[0]
@@ -72,8 +73,8 @@ def _printed(source: Source, call: ast.Call, name: str) -> Iterator[Part]:
         if isinstance(text, str) and "%" in text:  # logging.info("loss %f", loss)
             yield from _percent(text, arguments[1:])
             return
-        if name == "log":  # logging.log(level, "...", ...)
-            arguments = arguments[1:]
+        if name == "log":  # logging.log(level, "...", ...); of others the first is the metric's name
+            arguments = arguments[1:] if not isinstance(text, str) else []
     for index, argument in enumerate(arguments):
         if index:
             yield separator if isinstance(separator, str) else " "

@@ -193,7 +193,7 @@ def _scheduler(
     )
     if most < _FEWEST:
         return {"name": "fifo", "max_resource": most}, budget, note
-    least = max(1, most // 27)
+    least = _round_down(max(1, most // 27))
     interval = _interval(arguments) if "epoch" not in normalised(resource.name) else 1
     if interval > 1:
         least = min(max(interval, least // interval * interval), most)
@@ -203,6 +203,12 @@ def _scheduler(
         budget,
         note,
     )
+
+
+def _round_down(value: int) -> int:
+    """Two digits."""
+    unit = int(f"1{'0' * max(0, len(str(value)) - 2)}")
+    return value // unit * unit
 
 
 def _interval(arguments: Sequence[Argument]) -> int:
@@ -254,16 +260,12 @@ _NO_METRIC: Final = (
     "no metric was found in what the script prints or writes: write a pattern for the line that has it, or "
     "print one such as `print(f'val_loss {val_loss}')`; `hpcsweep try` shows what it prints"
 )
-#: What the Trainer of transformers prints after each evaluation.
-_TRAINER: Final = MetricLine(
-    r"'eval_loss': '?(?P<eval_loss>[-+.\w]+).*'epoch': '?(?P<step>[\d.]+)", ("eval_loss",), repeated=True
-)
 
 
 def _metrics(script: Script) -> _Found:
     if script.reports:
         return _Found((), None, "val_loss", None, ["the script reports to hpcsweep itself"], [])
-    lines = (*script.lines, *([_TRAINER] if script.trainer else []))
+    lines = script.lines
     best_line = min(
         ((rank(name), not line.repeated, line, name) for line in lines for name in line.metrics),
         default=None,

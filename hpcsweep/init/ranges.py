@@ -81,9 +81,11 @@ def _around(below: int, above: int, *, low: int, high: int, log: bool = False) -
 def _doublings(below: int, above: int, *, default: int) -> Rule:
     """Half, double and so on: sizes that stay divisible where the default is."""
 
-    def rule(argument: Argument) -> Domain:
+    def rule(argument: Argument) -> Domain | None:
         if argument.kind == "list":
             return _layers(argument)
+        if argument.default == 0:  # worked out by the program
+            return None
         middle = int(_number(argument) or default)
         found = [middle]
         while len(found) <= below and found[0] % 2 == 0 and found[0] > 1:
@@ -157,6 +159,9 @@ _RULES: Final[tuple[tuple[str, Rule], ...]] = (
     (r"(label_)?smoothing mixup(_alpha)? cutmix(_alpha)?", _between(0.0, 0.3)),
     (r"warmup_(ratio|fraction|proportion|frac)", _between(0.0, 0.2)),
     (r"(\w+_)?warmup(_\w+)?", _steps),
+    (r"vf_coef", _between(0.1, 1.0)),
+    (r"gae_lambda", _between(0.8, 1.0)),
+    (r"clip_(range|eps|coef|epsilon)", _between(0.1, 0.4)),
     (
         r"(grad_?|gradient_?)?(clip|clip_?norm|clip_?grad|clipping|clip_val)(_\w+)? max_(grad_)?norm",
         _scale(10, 10, low=0.1, high=10.0),
@@ -166,7 +171,6 @@ _RULES: Final[tuple[tuple[str, Rule], ...]] = (
         r"alphas? beta tau polyak temp(erature)? noise(_\w+)? sigma std ent(ropy)?_coef kl_weight margin",
         lambda argument: guess(argument) or _float(1e-3, 1.0, log=True),
     ),
-    (r"vf_coef gae_lambda clip_(range|eps)", _between(0.1, 1.0)),
     (r"c svm_c cost", _scale(100, 100, low=1e-3, high=1e3)),
     (r"(n_|num_)?(estimators|trees) ntree", _around(4, 4, low=10, high=500, log=True)),
     (r"max_depth tree_depth", _depth),

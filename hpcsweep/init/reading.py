@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from hpcsweep.errors import SpecError
 from hpcsweep.init.argparse_options import read_absl, read_argparse, read_argv, read_environment
 from hpcsweep.init.configured import read_globals, read_hydra
-from hpcsweep.init.files import read_files, saved_files
-from hpcsweep.init.found import Interface, Script
+from hpcsweep.init.files import Paths, read_files, saved_files
+from hpcsweep.init.found import Interface, MetricFile, Script
+from hpcsweep.init.libraries import library_lines, lightning_file
 from hpcsweep.init.loops import ends, starts_from_checkpoint
 from hpcsweep.init.other_languages import LANGUAGES, language_of, read_script
 from hpcsweep.init.printed import read_lines
 from hpcsweep.init.signatures import read_click, read_dataclasses, read_fire, read_typer
-from hpcsweep.init.sources import Source, last_name, module_name, read_program, read_text
+from hpcsweep.init.sources import Source, module_name, read_program, read_text
 
 #: Each finds one kind of interface; the surest first.
 INTERFACES: Final[tuple[Callable[[Sequence[Source]], Interface | None], ...]] = (
@@ -78,8 +79,8 @@ def _python(script: Path, sources: Sequence[Source]) -> Script:
     return Script(
         "python",
         interfaces,
-        lines=tuple(line for source in sources for line in read_lines(source)),
-        files=tuple(file for source in sources for file in read_files(source, names)),
+        lines=tuple(line for source in sources for line in (*read_lines(source), *library_lines(source))),
+        files=tuple(file for source in sources for file in _files(source, names)),
         saved=tuple(dict.fromkeys(saved for source in sources for saved in saved_files(source, names))),
         constants=tuple(
             (name, value)
@@ -91,11 +92,15 @@ def _python(script: Path, sources: Sequence[Source]) -> Script:
         gpu=bool(imported & _GPU),
         module=module_name(script, sources[0]),
         reports="hpcsweep" in imported,
-        trainer=any(
-            last_name(source.dotted(call)) == "Trainer" for source in sources for call in source.calls()
-        )
-        and "transformers" in imported,
     )
+
+
+def _files(source: Source, names: Collection[str]) -> Iterator[MetricFile]:
+    """Files with metrics, those that Lightning writes by itself included."""
+    yield from read_files(source, names)
+    file = lightning_file(source, Paths(source, names))
+    if file is not None:
+        yield file
 
 
 #: Names and contents of scripts that train.

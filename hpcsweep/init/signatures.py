@@ -335,7 +335,10 @@ def read_dataclasses(sources: Sequence[Source]) -> Interface | None:
             else:
                 truth = ("true", "false")
                 shown = tuple(each._replace(truth=truth) if each.kind == "bool" else each for each in found)
-            return Interface(f"dataclasses ({min(packages)})", "--name value", shown)
+            trainer = any(_is_trainers(sources, name) for name in names)
+            evaluates = "--do_train --do_eval --eval_strategy epoch" if trainer else ""
+            kind = f"dataclasses ({min(packages)})"
+            return Interface(kind, "--name value", shown, suffix=evaluates)
     return None
 
 
@@ -346,14 +349,20 @@ _TRAINING_ARGUMENTS: Final = (
     Argument("weight_decay", "--weight_decay", "float", 0.0),
     Argument("warmup_ratio", "--warmup_ratio", "float", 0.0),
     Argument("num_train_epochs", "--num_train_epochs", "float", 3.0),
-    Argument("output_dir", "--output_dir", "text"),
+    Argument("output_dir", "--output_dir", "text", "trainer_output"),
     Argument("seed", "--seed", "int", 42),
 )
 
 
+def _is_trainers(sources: Sequence[Source], name: str) -> bool:
+    """Whether the class is that of the arguments of transformers' Trainer."""
+    origin = last_name(sources[0].dotted(ast.Name(name)))
+    return origin in ("TrainingArguments", "Seq2SeqTrainingArguments")
+
+
 def _fields(sources: Sequence[Source], name: str) -> Iterator[Argument]:
     """The fields of a class with those of its bases, or the parameters of a function."""
-    if last_name(sources[0].dotted(ast.Name(name))) in ("TrainingArguments", "Seq2SeqTrainingArguments"):
+    if _is_trainers(sources, name):
         yield from _TRAINING_ARGUMENTS
         return
     for source in sources:
