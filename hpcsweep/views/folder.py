@@ -220,7 +220,10 @@ def best_of(state: SweepState) -> dict[str, Any] | None:
     best = state.best
     if best is None:
         return None
-    shown = {"trial": best.trial, "value": best.value, "resource": best.resource, "config": best.config}
+    # What ends by itself before its resource has the value of the step that it came to.
+    reached = state.trials[best.trial].runs[best.rung].step
+    resource = min(best.resource, reached or best.resource)
+    shown = {"trial": best.trial, "value": best.value, "resource": resource, "config": best.config}
     return shown | ({"repeats": best.repeats} if best.repeats > 1 else {})
 
 

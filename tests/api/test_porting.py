@@ -421,3 +421,18 @@ def test_a_function_that_reports_beyond_its_rung_is_left_there(
     ray.call_trainable(trainable, trial)
     assert ended == [1]
     assert [step for step, _ in reports(tmp_path)] == [1, 2]
+
+
+def test_a_trainable_of_unknown_length_is_best_at_the_step_that_it_came_to(code: ModuleType) -> None:
+    tuner = tune.Tuner(
+        code.trainable,
+        param_space={"x": tune.grid_search([1, 2]), "inner": {"steps": 2}},
+        tune_config=tune.TuneConfig(metric="loss", mode="min"),
+        run_config=tune.RunConfig(cluster=hs.Local(slots=2)),
+    )
+    assert tuner.fit().results.best == {
+        "trial": 0,
+        "value": 2.0,
+        "resource": 2,
+        "config": {"x": 1, "inner.steps": 2},
+    }
