@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -18,8 +19,9 @@ from sklearn.model_selection._validation import _warn_or_raise_about_fit_failure
 from sklearn.utils import indexable
 from sklearn.utils.validation import _check_method_params
 
-from hpcsweep.api.objects import Budget, Choice, Cluster, Fifo, Objective, Retries, Train
+from hpcsweep.api.objects import Budget, Choice, Cluster, Fifo, Local, Objective, Retries, Train
 from hpcsweep.api.parts import AnyCluster, Scheduler, Searcher, plain
+from hpcsweep.api.search_results import Scores, rank_incomplete
 from hpcsweep.api.search_space import SearchSpace, read_search_space
 from hpcsweep.api.sweep import Sweep
 from hpcsweep.errors import FolderError, SpecError, SweepFailed
@@ -59,6 +61,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         folds: `resource`: a candidate's folds are steps of one run. `repeats`: they are runs of their own, at
             the same time.
         cluster: Where fits run: `hs.Slurm(...)`, `hs.Local(slots=8)`, or `auto`. Default: in this process.
+        n_jobs: Without `cluster`: how many jobs at a time on this machine; -1: one for each core.
         resources: Of one run.
         random_state: Seed of the searcher.
         folder: Keeps the search: a second `fit` with the same arguments and data carries on. Default: a
@@ -89,6 +92,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         cv: Any = None,
         folds: str = "resource",
         cluster: str | AnyCluster | Mapping[str, Any] | None = None,
+        n_jobs: int | None = None,
         resources: Resources | Mapping[str, Any] | None = None,
         error_score: Any = np.nan,
         return_train_score: bool = False,
@@ -99,6 +103,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         super().__init__(
             estimator=estimator,
             scoring=scoring,
+            n_jobs=n_jobs,
             refit=refit,
             cv=cv,
             verbose=verbose,
@@ -154,7 +159,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
             options=options,
             metric=refit_metric if isinstance(refit_metric, str) else "score",
             repeats=self.folds == "repeats",
-            checkpoints=self.cluster is not None or not isinstance(self._scheduler(), Fifo),
+            checkpoints=self._cluster is not None or not isinstance(self._scheduler(), Fifo),
             errors=Path(),
         )
         key = _key(search)
@@ -164,8 +169,8 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
             self._run(sweep, search, root)
             results = sweep.results()
             candidates = self._candidates(space, results)
-            out = _Scores(results, search, candidates).out()
-        self.folder_ = None if self.folder is None and self.cluster is None else str(sweep.folder)
+            out = Scores(results, search, candidates).out()
+        self.folder_ = None if self.folder is None and self._cluster is None else str(sweep.folder)
         self._take_results(out, [parameters for _, parameters in candidates], scorers, refit_metric)
         if self.refit:
             self._refit(X, y, routed.estimator.fit)
@@ -179,7 +184,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
     @contextlib.contextmanager
     def _root(self, key: str) -> Iterator[Path]:
         """The search's folder; `key` is of its data."""
-        if self.folder is None and self.cluster is None:
+        if self.folder is None and self._cluster is None:
             with tempfile.TemporaryDirectory(prefix="hpcsweep-search-") as found:
                 yield Path(found)
             return
@@ -205,6 +210,17 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
             raise SpecError(f"scheduler: max_resource must be at most the {most} folds, got {asked}")
         return given
 
+    @property
+    def _cluster(self) -> str | AnyCluster | Mapping[str, Any] | None:
+        """Where jobs run; None: fits are done in this process."""
+        if self.cluster is not None or self.n_jobs in (None, 1):
+            return self.cluster
+        if self.n_jobs == 0:
+            raise SpecError("n_jobs: must not be 0")
+        return Local(
+            slots=self.n_jobs if self.n_jobs > 0 else max(1, len(os.sched_getaffinity(0)) + 1 + self.n_jobs)
+        )
+
     def _searcher(self) -> Mapping[str, Any]:
         given = self.searcher or ("grid" if self.n_iter is None else "random")
         found = {"name": given} if isinstance(given, str) else dict(plain(given))
@@ -212,8 +228,8 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
 
     def _sweep(self, space: SearchSpace, root: Path) -> Sweep:
         cluster: dict[str, Any] = {}
-        if self.cluster is not None:
-            given = self.cluster
+        given = self._cluster
+        if given is not None:
             cluster = {"name": given} if isinstance(given, str) else dict(plain(given))
             cluster.setdefault("reuse", True)  # many fits are shorter than the start of a process
             environment = {**cluster.get("environment", {}), VARIABLE: str(root.resolve() / _DATA)}
@@ -234,7 +250,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
         )
 
     def _run(self, sweep: Sweep, search: Search, root: Path) -> None:
-        if self.cluster is None:
+        if self._cluster is None:
             from hpcsweep.api.ask import asking
 
             with asking(sweep.spec, sweep.folder, compacts=self.folder is not None) as session:
@@ -286,7 +302,7 @@ class SearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
             results = self._format_results(parameters, self.n_splits_, out)
         self.multimetric_ = isinstance(done[0]["test_scores"], dict)
         if not complete:
-            _rank_incomplete(results, folds)
+            rank_incomplete(results, folds)
         if self.refit or not self.multimetric_:
             self.best_index_ = self._select_best_index(self.refit, refit_metric, results)
             if not callable(self.refit):
@@ -311,24 +327,6 @@ def _position(space: SearchSpace, indices: Mapping[str, int]) -> tuple[int, ...]
     return tuple(indices[name] for name in space.parameters)
 
 
-def _rank_incomplete(results: dict[str, Any], folds: np.ndarray[Any, Any]) -> None:
-    """Means over the folds that there are, and ranks: more folds first, then the better mean."""
-    counts = folds.sum(axis=1)
-    names = [key.removeprefix("mean_") for key in results if key.startswith("mean_")]
-    for name in names:
-        splits = [key for key in results if key.startswith("split") and key.endswith(f"_{name}")]
-        if not splits:  # of times scikit-learn keeps the mean alone
-            continue
-        scores = np.ma.masked_array(np.column_stack([results[key] for key in splits]), mask=~folds)
-        results[f"mean_{name}"] = scores.mean(axis=1).filled(np.nan)
-        results[f"std_{name}"] = scores.std(axis=1).filled(np.nan)
-        if f"rank_{name}" in results:
-            means = np.nan_to_num(results[f"mean_{name}"], nan=-np.inf)
-            keys = list(zip(-counts, -means, strict=True))
-            ranks = {key: 1 + sum(other < key for other in keys) for key in set(keys)}
-            results[f"rank_{name}"] = np.array([ranks[key] for key in keys], dtype=np.int32)
-
-
 def _key(search: Search) -> str:
     """The same for the same data, folds and estimator."""
     import joblib
@@ -349,50 +347,3 @@ def _check_key(path: Path, key: str) -> None:
             raise FolderError(f"{path.parent}: holds a search with other data or folds: give another folder")
     else:
         path.write_text(json.dumps(key))
-
-
-class _Scores:
-    """What scikit-learn's `_fit_and_score` gave in the runs, from the metrics of the sweep."""
-
-    def __init__(
-        self, results: Results, search: Search, candidates: Sequence[tuple[int, dict[str, Any]]]
-    ) -> None:
-        self._search = search
-        self._candidates = candidates
-        frame = results.metrics
-        self._rows: dict[tuple[int, int], dict[str, float]] = {
-            (int(row["trial"]), int(row["step"])): {str(name): value for name, value in row.items()}
-            for row in frame.to_dict("records")
-        }
-        self._names = [
-            str(name).removeprefix("test_") for name in frame.columns if str(name).startswith("test_")
-        ]
-
-    def out(self) -> list[dict[str, Any]]:
-        """One entry for each candidate and fold."""
-        folds = range(len(self._search.splits))
-        return [self._entry(trial, fold) for trial, _ in self._candidates for fold in folds]
-
-    def _entry(self, trial: int, fold: int) -> dict[str, Any]:
-        key = (trial + fold, 1) if self._search.repeats else (trial, fold + 1)
-        row = self._rows.get(key)
-        found = row or {}
-        entry: dict[str, Any] = {
-            "evaluated": row is not None,
-            "fit_error": self._error(key[0], fold),
-            "fit_time": found.get(training.FIT_TIME, np.nan),
-            "score_time": found.get(training.SCORE_TIME, np.nan),
-            "n_test_samples": found.get(training.SAMPLES, np.nan),
-            "test_scores": self._scores("test", found),
-        }
-        if self._search.options["return_train_score"]:
-            entry["train_scores"] = self._scores("train", found)
-        return entry
-
-    def _scores(self, kind: str, row: Mapping[str, float]) -> Any:
-        scores = {name: row.get(f"{kind}_{name}", np.nan) for name in self._names}
-        return scores["score"] if list(scores) == ["score"] else scores
-
-    def _error(self, trial: int, fold: int) -> str | None:
-        path = self._search.errors / f"{trial}-{fold}.txt"
-        return path.read_text(encoding="utf-8") if path.exists() else None

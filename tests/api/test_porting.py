@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -251,6 +252,20 @@ def test_a_pruner_is_the_scheduler_or_rule_that_does_the_same(
 def test_a_sampler_is_the_searcher_of_its_kind(code: ModuleType, sampler: object, searcher: str) -> None:
     study = hs.optuna.create_study(sampler=sampler)
     assert study.sweep(code.objective, n_trials=8, space=SPACE).spec.searcher.name == searcher
+
+
+def test_a_study_that_each_job_would_run_again_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import hpcsweep as hs\n"
+        "def objective(trial):\n"
+        "    return trial.suggest_float('x', 0, 1)\n"
+        "hs.optuna.create_study().optimize(objective, n_trials=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "optimize() would run in each job of the sweep" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "results").exists()
 
 
 def test_what_a_study_cannot_do_is_refused(code: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,20 @@ def test_jobs_give_the_same_and_a_folder_carries_on(tmp_path: Path) -> None:
     assert sorted(path.name for path in Path("kept/sweep/journal").iterdir()) == journal
     with pytest.raises(FolderError, match="kept: holds a search with other data or folds"):
         clone(search).fit(X[::2], Y[::2])
+
+
+@pytest.mark.parametrize(
+    ("given", "cluster"),
+    [
+        ({}, None),
+        ({"n_jobs": 1}, None),
+        ({"n_jobs": 3}, hs.Local(slots=3)),
+        ({"n_jobs": -1}, hs.Local(slots=len(os.sched_getaffinity(0)))),
+        ({"n_jobs": 3, "cluster": "slurm"}, "slurm"),
+    ],
+)
+def test_n_jobs_is_how_many_run_here(given: dict[str, Any], cluster: Any) -> None:
+    assert hs.SearchCV(FOREST, GRID, **given)._cluster == cluster
 
 
 @pytest.mark.parametrize("searcher", ["random", hs.TPE(startup=2)])
