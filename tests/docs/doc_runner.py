@@ -60,7 +60,7 @@ def blocks(page: str) -> Iterator[Block]:
 
 def _shortened(text: str) -> str:
     """Hyperband of 6 runs in place of 22, halving of 3 in place of 7. Whole sweeps are tested elsewhere."""
-    text = re.sub(r"(name: hyperband,.* max_resource: )9\b", r"\g<1>3", text)
+    text = re.sub(r"(name: hyperband,.* max_resource: |Hyperband\(max_resource=)9\b", r"\g<1>3", text)
     return re.sub(r"(name: halving, max_resource: )4(, eta: 2)", r"\g<1>2\2", text)
 
 
