@@ -14,6 +14,7 @@ import typer
 from hpcsweep.cli.terminal import errors_exit
 from hpcsweep.core.text import shell_quote
 from hpcsweep.errors import SpecError
+from hpcsweep.init.command import FILL_IN
 from hpcsweep.init.found import Script
 from hpcsweep.init.other_languages import language_of
 from hpcsweep.init.proposal import Proposal, propose
@@ -28,36 +29,42 @@ _MOST_LISTED: Final = 10
 def init(script: Path | None, *, output: str | None) -> None:
     """Write the spec, say what was found, what is left to do and what comes next."""
     with errors_exit():
-        if script is None:
-            script = _only_candidate(Path.cwd(), output)
-        path = None if output == "-" else Path(output) if output else script.parent / DEFAULT_NAME
+        script = script or _only_candidate(Path.cwd())
+        folder = script.parent if script is not None else Path()
+        path = None if output == "-" else Path(output) if output else folder / DEFAULT_NAME
         if path is not None and os.path.lexists(path):
             raise SpecError(f"{path}: exists: name another file with --output, or - for the terminal")
-        found = read(script)
-        proposal = propose(
-            found, program=_program(script, found, path), workdir=_workdir(script, found, path)
-        )
-        text = write_spec(proposal, name=_name(script), script=script.name)
+        if script is None:
+            proposal, name = propose(Script(""), program=f"{{python}} {FILL_IN}.py"), "sweep"
+            proposal.todo["command"].append(f"write your script in the place of {FILL_IN}.py")
+            text = write_spec(proposal, name=name, script="no script: none here seems to train")
+        else:
+            found = read(script)
+            program, workdir = _program(script, found, path), _workdir(script, found, path)
+            proposal = propose(found, program=program, workdir=workdir)
+            text = write_spec(
+                proposal, name=_name(script), script=f"{script.name}, which was read and not run"
+            )
         if path is None:
             typer.echo(text, nl=False)
             return
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
-        for line in _summary(proposal, path, script):
+        for line in _summary(proposal, path):
             typer.echo(line)
 
 
-def _only_candidate(folder: Path, output: str | None) -> Path:
-    """The one script of this folder that trains.
+def _only_candidate(folder: Path) -> Path | None:
+    """The one script of this folder that trains; None if there is none.
 
     Raises:
-        SpecError: There is none, or there are several; lists them.
+        SpecError: There are several; lists them.
     """
     found = candidates(folder)
+    if not found:
+        return None
     if len(found) == 1:
         return Path(found[0].name)
-    if not found:
-        raise SpecError("SCRIPT: no script here seems to train: name it, as in `hpcsweep init train.py`")
     rest = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
     names = "\n".join(f"  hpcsweep init {shell_quote(path.name)}" for path in found[:_MOST_LISTED])
     raise SpecError(f"SCRIPT: several scripts here seem to train{rest}; choose one:\n{names}")
@@ -66,7 +73,7 @@ def _only_candidate(folder: Path, output: str | None) -> Path:
 def _program(script: Path, found: Script, path: Path | None) -> str:
     """How the script is started from the folder of the spec."""
     folder = path.parent if path is not None else script.parent
-    name = shlex.quote(os.path.relpath(script, folder))
+    name = shlex.quote(os.path.relpath(script, folder)).replace("{", "{{").replace("}", "}}")
     if found.module:
         return f"{{python}} -m {found.module}"
     if found.language == "python":
@@ -95,7 +102,7 @@ def _name(script: Path) -> str:
     return name or "sweep"
 
 
-def _summary(proposal: Proposal, path: Path, script: Path) -> Iterator[str]:
+def _summary(proposal: Proposal, path: Path) -> Iterator[str]:
     yield f"wrote {path}"
     yield f"  command: {proposal.command.command}"
     if proposal.space:

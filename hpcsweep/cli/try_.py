@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
@@ -132,7 +134,7 @@ def _drive(session: Session, source: Path, *, heading: Sequence[str], time_s: fl
         typer.echo(line)
     output = _Output(session.layout)
     try:
-        with session.open(compactor=None) as driver:  # its files are read one by one
+        with _told_to_end(), session.open(compactor=None) as driver:  # its files are read one by one
             driver.acquire()
             driver.run(lambda _: output.show(time_s))
     except KeyboardInterrupt:
@@ -141,6 +143,18 @@ def _drive(session: Session, source: Path, *, heading: Sequence[str], time_s: fl
             end_sweep(session.folder)
         raise typer.Exit(INTERRUPTED) from None
     output.finish()
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """TERM and HUP interrupt like Ctrl-C: nobody else would end the job."""
+    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Output:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from hpcsweep.init.command import CommandLine, build_command, metric_names
+from hpcsweep.init.command import CommandLine, build_command, metric_names, parameter_name
 from hpcsweep.init.found import Argument, Interface, MetricFile, MetricLine, Script
 from hpcsweep.init.names import mode_of, rank
 from hpcsweep.init.ranges import Domain, domain_of, guess
@@ -14,6 +14,8 @@ from hpcsweep.init.roles import Role, normalised, role_of
 
 #: Trials of a proposed sweep.
 TRIALS: Final = 50
+#: What a spec takes as the name of a parameter, in upper case.
+_NAME: Final = re.compile(r"[A-Z_][A-Z0-9_./]*")
 #: How many epochs are proposed where the script has no default.
 _EPOCHS: Final = 27
 #: With as many epochs a ladder of rungs is of use.
@@ -129,9 +131,12 @@ def _space(
 ) -> tuple[list[Parameter], list[Parameter]]:
     """The parameters to search, and others that could be."""
     space, ideas = [], []
+    known: set[str] = set()  # names must differ in more than case
     for argument in arguments:
-        if roles[argument]:
+        name = parameter_name(argument.name).upper()
+        if roles[argument] or name in known or not _NAME.fullmatch(name):
             continue
+        known.add(name)
         domain = domain_of(argument)
         if domain is not None:
             space.append(Parameter(argument, domain))

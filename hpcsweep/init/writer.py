@@ -23,7 +23,7 @@ _WORDS: Final = frozenset(
 def write_spec(proposal: Proposal, *, name: str, script: str) -> str:
     """The text of the file."""
     lines = [
-        f"# Proposed by `hpcsweep init` for {script}, which was read and not run.",
+        f"# Proposed by `hpcsweep init` for {script}.",
         "# Check it, then try one configuration: hpcsweep try (this file). `hpcsweep plan` shows the sweep.",
         f"name: {name}",
         *_train(proposal),

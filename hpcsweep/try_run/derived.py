@@ -75,6 +75,7 @@ def overrides_to_try(config: Config, *, resource: int, overrides: Sequence[str] 
         "warm_start": None,
         "retries": {"training": 0, "infrastructure": 0, "timeouts": 0},
         "train.keep": "all",  # the second run goes on from the checkpoint of the first
+        "train.snapshot": False,
         "train.check": False,  # what is wrong with the command is told with the rest
     }
     return [*overrides, *(f"{key}={json.dumps(value)}" for key, value in values.items())]

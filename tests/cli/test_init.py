@@ -70,10 +70,6 @@ def test_a_spec_elsewhere_names_the_script_from_there(folder: Path) -> None:
 def test_without_a_script_the_only_one_is_taken_and_several_are_listed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert init() == (
-        2,
-        ["hpcsweep: SCRIPT: no script here seems to train: name it, as in `hpcsweep init train.py`"],
-    )
     monkeypatch.chdir(folder / "project")
     (folder / "project" / "utils.py").write_text("import math\n")
     assert init()[1][0] == "wrote sweep.yaml"
@@ -86,6 +82,21 @@ def test_without_a_script_the_only_one_is_taken_and_several_are_listed(
             "  hpcsweep init 'my eval.py'",
         ],
     )
+
+
+def test_where_no_script_trains_there_is_a_spec_to_fill_in(folder: Path) -> None:
+    code, lines = init()
+    assert (code, lines[0], lines[-1]) == (0, "wrote sweep.yaml", "next: hpcsweep try sweep.yaml")
+    assert "to do: train.command: write your script in the place of FILL_IN.py" in lines
+    assert load_spec(folder / "sweep.yaml").train.command == "{python} FILL_IN.py"
+
+
+def test_a_script_of_a_hostile_name_can_be_started(folder: Path) -> None:
+    (folder / "project" / "it's {new}.py").write_text(SCRIPT.replace("raise", "pass #"))
+    code, _ = init("project/it's {new}.py")
+    assert code == 0
+    done = CliRunner().invoke(app, ["try", "project/sweep.yaml"])
+    assert done.exit_code == 0, done.output
 
 
 def test_a_script_of_a_package_is_started_as_a_module(folder: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+import hpcsweep
 from hpcsweep.cli import app
+from hpcsweep.store.process_id import start_time
 
 #: Counts epochs to `--epochs` and resumes from the file of `--resume`.
 RESUMES = """\
@@ -241,6 +247,26 @@ def test_time_ends_a_run_that_would_go_on(folder: Path) -> None:
             "a sweep finds val_loss; next: hpcsweep plan s.yaml",
         ],
     )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_takes_its_job_with_it(folder: Path, signum: signal.Signals) -> None:
+    (folder / "p.sh").write_text("echo $$; echo $$ > pid; exec sleep 1000\n")
+    (folder / "s.yaml").write_text(
+        "train: {command: 'sh p.sh {args}', metrics: '(?P<loss>never)'}\n"
+        "objective: {metric: loss}\nspace: {lr: [1, 2]}\n"
+    )
+    command = [sys.executable, "-m", "hpcsweep", "try", "s.yaml"]
+    environ = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    environ["PYTHONPATH"] = str(Path(hpcsweep.__file__).parent.parent)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as tried:
+        assert tried.stdout is not None
+        shown = next(line for line in tried.stdout if line.startswith("   | "))
+        tried.send_signal(signum)
+        tried.wait(timeout=60)
+    assert tried.returncode == 130
+    assert start_time(int(shown.split()[-1])) is None
+    assert sorted(path.name for path in folder.iterdir()) == ["p.sh", "pid", "s.yaml"]
 
 
 def test_a_function_that_makes_no_checkpoint_is_told_how(folder: Path) -> None:
