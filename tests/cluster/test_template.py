@@ -15,8 +15,8 @@ from hpcsweep.cluster.script import (
     Template,
     exports,
     packaged_templates,
-    setup_lines,
 )
+from hpcsweep.cluster.setup_lines import setup_lines
 from hpcsweep.cluster.slurm.options import SlurmOptions
 from hpcsweep.cluster.slurm.scripts import header, render, sbatch_options, tick_options
 from hpcsweep.core.cluster_protocol import Batch, TaskResources

@@ -24,7 +24,7 @@ import msgspec
 from hpcsweep import bootstrap
 from hpcsweep.cluster import processes
 from hpcsweep.cluster.local.task import TaskLock, claim_path
-from hpcsweep.cluster.script import setup_lines
+from hpcsweep.cluster.setup_lines import setup_lines
 from hpcsweep.cluster.task_environment import alarm_after, task_variables, without_launcher
 from hpcsweep.core.cluster_protocol import (
     Batch,

@@ -26,8 +26,8 @@ from hpcsweep.cluster.script import (
     read_template,
     render_template,
     script_problems,
-    setup_lines,
 )
+from hpcsweep.cluster.setup_lines import setup_lines
 from hpcsweep.cluster.task_environment import alarm_after
 from hpcsweep.core.cluster_protocol import (
     Batch,

@@ -19,8 +19,8 @@ from hpcsweep.cluster.script import (
     read_template,
     render_template,
     script_problems,
-    setup_lines,
 )
+from hpcsweep.cluster.setup_lines import setup_lines
 from hpcsweep.cluster.slurm.options import (
     DEFAULT_TEMPLATE,
     GPU_FORMS,
