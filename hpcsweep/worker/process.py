@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hpcsweep.store.batch import excerpt
 from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
+from hpcsweep.worker.signals import STOP_SIGNALS
 
 #: The excerpt is taken from this many last bytes.
 _TAIL = 64 * 1024
@@ -286,3 +287,27 @@ def _counters(root: Path) -> list[Path]:
         elif "memory" in controllers.split(","):
             files.append(root / "sys/fs/cgroup/memory" / path.lstrip("/") / "memory.oom_control")
     return files
+
+
+def fork(work: Callable[[], int]) -> int:
+    """Do it in a forked process, which ends with this one; its process id. This process has one thread."""
+    parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for signum in STOP_SIGNALS:  # what is sent to a whole task is for its worker
+                signal.signal(signum, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            die_with_parent()
+            if os.getppid() == parent:
+                os.nice(5)
+                code = work()
+        finally:
+            os._exit(code)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -25,8 +25,7 @@ from hpcsweep.store.checkpoints import Checkpoint
 from hpcsweep.store.file_states import Changed, Listing, Source, being_written, copy
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.worker.process import die_with_parent
-from hpcsweep.worker.signals import STOP_SIGNALS
+from hpcsweep.worker.process import fork
 
 #: Copies and looks take at most about this part of the time.
 _SHARE: Final = 0.1
@@ -37,6 +36,8 @@ _LONGEST_LOOK_S: Final = 300.0
 _LOOKS: Final = 3.0
 #: Files that are not older than this when it first reports are not from its begin.
 _START_UP_S: Final = 1.0
+#: The same where its report was seen late.
+_LATE_S: Final = 15.0
 _TAKEN, _CHANGED, _FAILED = 0, 3, 4
 
 
@@ -111,6 +112,7 @@ class Sealer:
         self._watch = watch
         self._begun = time.time()
         self._has_files = False
+        self._late = False
         self._taken = 0
         self._next_look = 0.0
         #: When `advance` is to be called at the latest, on the monotonic clock; None: not at all.
@@ -126,10 +128,14 @@ class Sealer:
         self._next_look = 0.0
         self.reported(step)
 
-    def reported(self, step: int) -> None:
-        """The program has reported a step: what it keeps now is complete."""
+    def reported(self, step: int, *, late: bool = False) -> None:
+        """The program has reported a step: what it keeps now is complete.
+
+        With `late` the report is seconds old: the files may have changed since. They are copied once they
+        have rested, and only as they are now.
+        """
         with self._telling():
-            self._take_in(step)
+            self._take_in(step, late=late)
 
     def advance(self) -> None:
         """Go on with what is being made, and begin what is due."""
@@ -163,7 +169,7 @@ class Sealer:
         except OSError as error:
             self._tell(f"what it keeps could not be copied: {error}")
 
-    def _take_in(self, step: int) -> None:
+    def _take_in(self, step: int, *, late: bool) -> None:
         now = time.monotonic()
         if step > self._resource or now < self._next_look:
             return
@@ -174,13 +180,14 @@ class Sealer:
             self._last = step, listing
         if listing and not self._has_files:
             self._has_files = True
-            if self._is_from_start_up(listing):
+            if self._is_from_start_up(listing, late=late):
                 self._before = listing
         step = self._last[0]  # a step that left the files as they were adds nothing to them
         self._look_s, self._looked = _PAUSE_S, None
         self.wake_at = now + _PAUSE_S
         making, resting = self._making, self._resting
         self._wanted = False
+        self._late = late
         if not listing or self._is_sealed(listing):
             return
         if making is not None and making.listing == listing:
@@ -188,14 +195,16 @@ class Sealer:
         elif resting is not None and resting.listing == listing:
             resting.step = step
             self._commit_resting()
+        elif late:
+            self._looked = listing
         else:
             self._wanted = True
             self._go_on()
 
-    def _is_from_start_up(self, listing: Listing) -> bool:
+    def _is_from_start_up(self, listing: Listing, *, late: bool) -> bool:
         """Whether the first files look like settings: written nearer to its begin than to this report."""
         newest = max(state.mtime_ns for state in listing.values()) / 1e9
-        return time.time() - newest > max(_START_UP_S, newest - self._begun)
+        return time.time() - newest > max(_LATE_S if late else _START_UP_S, newest - self._begun)
 
     def _go_on(self) -> None:
         now = time.monotonic()
@@ -294,7 +303,7 @@ class Sealer:
             return _TAKEN
 
         try:
-            making.pid = _fork(work)
+            making.pid = fork(work)
         except OSError:
             os.close(errors)
             raise
@@ -333,6 +342,8 @@ class Sealer:
                 self._commit_resting()
             return
         self._taken += 1
+        if self._late and making.step is None and self._last is not None and self._last[1] == making.listing:
+            making.step = self._last[0]
         self._discard(self._resting)
         self._resting = making
         if making.step is not None:
@@ -393,27 +404,3 @@ class Sealer:
         if text not in self._failures:
             self._failures.add(text)
             self._note(text)
-
-
-def _fork(work: Callable[[], int]) -> int:
-    """Do it in a forked process, which ends with this one; its process id. This process has one thread."""
-    parent = os.getpid()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        pid = os.fork()
-        if pid:
-            return pid
-        code = _FAILED
-        try:
-            signal.set_wakeup_fd(-1)
-            for signum in STOP_SIGNALS:  # what is sent to a whole task is for its worker
-                signal.signal(signum, signal.SIG_IGN)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            die_with_parent()
-            if os.getppid() == parent:
-                os.nice(5)
-                code = work()
-        finally:
-            os._exit(code)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

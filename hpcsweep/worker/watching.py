@@ -98,6 +98,7 @@ class Watcher:
 
     def advance(self) -> None:
         """Look at what it has reported and keeps."""
+        printed = self._step
         if self._found is not None:
             self._found.poll()
         if self._told is not None and self._look_at is not None and time.monotonic() >= self._look_at:
@@ -105,7 +106,8 @@ class Watcher:
             for step, values in self._told.read():
                 self._take(step, values)
         if self._step is not None and self._is_watched:
-            self._sealer.reported(self._step)
+            # What is found in files is some seconds old.
+            self._sealer.reported(self._step, late=self._step != printed)
         self._step = None
         self._sealer.advance()
 

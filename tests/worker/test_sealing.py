@@ -113,6 +113,22 @@ def test_a_program_that_is_saving_when_its_report_is_read_had_what_rested_before
         program.until(lambda: program.kept == (1, "one"))
 
 
+def test_after_a_late_report_files_are_kept_as_they_are_once_they_have_rested(program: Program) -> None:
+    program.save("one")
+    program.sealer.reported(1, late=True)
+    assert program.sealer._making is None
+    program.until(lambda: program.kept == (1, "one"))
+    program.save("two")
+    program.until(lambda: time.monotonic() > program.sealer._next_look)
+    program.sealer.reported(2, late=True)
+    program.save("three")
+    program.until(lambda: program.sealer._resting is not None)
+    assert program.kept == (1, "one")
+    program.until(lambda: time.monotonic() > program.sealer._next_look)
+    program.sealer.reported(3, late=True)
+    assert program.kept == (3, "three")
+
+
 def test_files_that_are_being_written_are_kept_once_they_are_complete(program: Program) -> None:
     with open(program.folder / "model", "w", encoding="utf-8") as file:
         program.sealer.reported(1)
@@ -240,7 +256,7 @@ def test_what_cannot_be_copied_costs_a_checkpoint_and_not_the_run(
         raise OSError(11, "Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sealing, "_fork", fails)
+        patch.setattr(sealing, "fork", fails)
         program.save("two")
         program.until(lambda: time.monotonic() > program.sealer._not_before)
         program.sealer.reported(2)
