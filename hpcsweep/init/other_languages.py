@@ -11,6 +11,10 @@ from hpcsweep.init.argparse_options import Kind, kind_of
 from hpcsweep.init.found import Argument, Interface, MetricLine, Script
 from hpcsweep.init.names import data_of, is_step, metric_name, words
 
+#: Characters before a printed line in which its loop begins.
+_NEAR: Final = 10_000
+_LOOP: Final = re.compile(r"\b(?:for|while)\b")
+_DONE: Final = re.compile(r"\bdone\b")
 _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -221,7 +225,7 @@ def _lines(code: str, language: str) -> Iterator[MetricLine]:
         code,
     ):
         pieces = list(_pieces(match[1], language))
-        line = _line(pieces, code, match.start())
+        line = _line(pieces, repeated=_in_loop(code, match.start()))
         if line is not None and line.pattern not in seen:
             seen.add(line.pattern)
             yield line
@@ -269,7 +273,13 @@ def _names(text: str) -> Iterator[tuple[str, str]]:
             yield " ", ""
 
 
-def _line(pieces: list[tuple[str, str]], code: str, at: int) -> MetricLine | None:
+def _in_loop(code: str, at: int) -> bool:
+    """Whether a loop has begun before, and not ended as shells end theirs; of a long script near by."""
+    before = code[max(0, at - _NEAR) : at]
+    return len(_LOOP.findall(before)) > len(_DONE.findall(before))
+
+
+def _line(pieces: list[tuple[str, str]], *, repeated: bool) -> MetricLine | None:
     """The pattern of a line; texts before the first group are kept, blanks are any."""
     literal = " ".join(text for text, _ in pieces)
     named = {data_of([word]) for word in words(literal)} - {""}
@@ -306,5 +316,4 @@ def _line(pieces: list[tuple[str, str]], code: str, at: int) -> MetricLine | Non
     ]
     pattern = re.sub(r"(?:\s|\\s\*)+", r"\\s*", "".join(parts))
     pattern = pattern.removeprefix(r"\s*")
-    in_loop = len(re.findall(r"\b(for|while)\b", code[:at])) > len(re.findall(r"\bdone\b", code[:at]))
-    return MetricLine(pattern, metrics, in_loop)
+    return MetricLine(pattern, metrics, repeated)
