@@ -360,7 +360,7 @@ def _in_order(
         elif variables and not argument.required:
             continue
         elif argument.default is not None:
-            value = shlex.quote(str(argument.default))
+            value = shlex.quote(str(argument.default)).replace("{", "{{").replace("}", "}}")
         else:
             value = FILL_IN
             builder.todo.append(

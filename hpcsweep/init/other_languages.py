@@ -62,8 +62,8 @@ def read_script(language: Language, text: str) -> Script:
 
 
 def _value(text: str | None) -> Any:
-    """A default as written: a number if it is one."""
-    if text is None:
+    """A default as written: a number if it is one; None for what only the script knows."""
+    if text is None or "$" in text:
         return None
     bare = text.strip().strip("'\"")
     for read in (int, float):

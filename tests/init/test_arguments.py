@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hpcsweep.init.found import Argument
+from hpcsweep.init.proposal import propose
 from hpcsweep.init.ranges import domain_of, guess
 from hpcsweep.init.reading import read
 from hpcsweep.init.roles import role_of
@@ -254,3 +255,23 @@ def test_what_is_no_hyperparameter_is_known_by_its_name(role: str, names: list[s
     kinds = {"resource": 3, "seed": 0}
     found = {name: role_of(Argument(name, "", "int" if role in kinds else "text")) for name in names}
     assert found == dict.fromkeys(names, role)
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("lr=${1:-0.1}\nname=${2:-run}\n", "sh t.sh {lr} run"),
+        ("lr=$1\nname=${2:-${HOME}}\n", "sh t.sh {lr} FILL_IN"),
+    ],
+)
+def test_positions_that_are_not_searched_have_their_defaults(tmp_path: Path, text: str, command: str) -> None:
+    (tmp_path / "t.sh").write_text(text)
+    assert propose(read(tmp_path / "t.sh"), program="sh t.sh").command.command == command
+
+
+def test_braces_in_a_default_are_no_placeholder(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text(
+        "import sys\nlr = float(sys.argv[1])\nname = sys.argv[2] if len(sys.argv) > 2 else 'a {b}'\n"
+    )
+    proposal = propose(read(tmp_path / "t.py"), program="python t.py")
+    assert proposal.command.command == "python t.py {lr} 'a {{b}}'"
