@@ -8,9 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV
-from sklearn.naive_bayes import GaussianNB
 
 import hpcsweep as hs
 from hpcsweep.views.folder import ResultsFolder
@@ -59,6 +56,10 @@ def test_a_script_launches_leaves_and_the_jobs_finish_the_sweep(slurm: PrivateSl
 def test_search_cv_has_its_numbers_from_jobs(
     slurm: PrivateSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from sklearn.datasets import load_iris
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.naive_bayes import GaussianNB
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", slurm.env.get("PATH", os.environ["PATH"]))
     data, target = load_iris(return_X_y=True)
