@@ -144,9 +144,8 @@ def test_jobs_give_the_same_and_a_folder_carries_on(tmp_path: Path) -> None:
         # A lambda with what it refers to reaches the jobs by its code.
         "scoring": lambda estimator, x, y: float((estimator.predict_proba(x)[:, 0] > threshold).mean()),
     }
-    expected = iris.GridSearchCV(iris.GaussianNB(), {"var_smoothing": [1e-9, 1.0]}, **arguments).fit(
-        iris.X, iris.Y
-    )
+    space = {"var_smoothing": [1e-9, 1.0]}
+    expected = iris.GridSearchCV(iris.GaussianNB(), space, **arguments).fit(iris.X, iris.Y)
     search = hs.SearchCV(
         iris.GaussianNB(),
         space,
