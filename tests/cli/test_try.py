@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,6 +290,7 @@ def test_keep_leaves_the_results_folder(folder: Path) -> None:
     kept = next(line for line in done.output.splitlines() if line.startswith("kept: "))
     path = Path(shlex.split(kept)[1])
     assert (path / "journal").is_dir()
+    shutil.rmtree(path)
     assert not list(folder.glob("results"))
 
 
