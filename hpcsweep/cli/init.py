@@ -74,6 +74,8 @@ def _program(script: Path, found: Script, path: Path | None) -> str:
     """How the script is started from the folder of the spec."""
     folder = path.parent if path is not None else script.parent
     name = shlex.quote(os.path.relpath(script, folder)).replace("{", "{{").replace("}", "}}")
+    if found.own is not None and found.own.function:
+        return f"{os.path.relpath(script, folder)}:{found.own.function}"
     if found.module:
         return f"{{python}} -m {found.module}"
     if found.language == "python":
@@ -104,7 +106,7 @@ def _name(script: Path) -> str:
 
 def _summary(proposal: Proposal, path: Path) -> Iterator[str]:
     yield f"wrote {path}"
-    yield f"  command: {proposal.command.command}"
+    yield f"  {proposal.key}: {proposal.command.command}"
     if proposal.space:
         names = ", ".join(parameter.argument.name for parameter in proposal.space)
         yield f"  space: {names}"

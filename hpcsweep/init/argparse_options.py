@@ -70,7 +70,20 @@ def read_argparse(sources: Sequence[Source]) -> Interface | None:
             for argument in reversed(unique.values())
         ),
         prefix=command if chosen else "",
+        notes=() if chosen else tuple(_several(sources)),
     )
+
+
+def _several(sources: Sequence[Source]) -> Iterator[str]:
+    """Says that a program has several parsers, as not each may be that of its training."""
+    parsers = [
+        call
+        for source in sources
+        for call in source.calls()
+        if last_name(source.dotted(call)) == "ArgumentParser" and "parents" not in keywords(call)
+    ]
+    if len(parsers) > 1:
+        yield f"of {len(parsers)} parsers: take out what the one for training does not know"
 
 
 #: Packages whose parsers have `add_argument`.

@@ -110,6 +110,8 @@ def build_command(
     """The command that gives a run the parameters, its resource, its seed and its folders."""
     builder = _Builder(interface, program)
     unwritable: list[Argument] = []
+    if script.own is not None and (interface is None or interface.style == "asked"):
+        return _finished(builder, interface, unwritable, resumes=script.own.resumes, absolute=True)
     if interface is not None and interface.style in ("positional", "environment"):
         _in_order(builder, interface, searched, roles, resource, script)
         return _finished(builder, interface, unwritable, resumes=False, absolute=True)

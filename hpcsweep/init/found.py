@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-#: How a program takes its values.
-Style = Literal["--name value", "--name=value", "-name value", "name=value", "positional", "environment"]
+#: How a program takes its values; `asked`: it asks hpcsweep for them.
+Style = Literal[
+    "--name value", "--name=value", "-name value", "name=value", "positional", "environment", "asked"
+]
 #: How an option without a value is switched: there or not, there or as `--no-...`; empty: it takes a value.
 Switch = Literal["", "present", "no-"]
 
@@ -94,6 +96,26 @@ class MetricFile(NamedTuple):
     first_step: int | None = None
 
 
+class OwnTrial(NamedTuple):
+    """What a script that is written for hpcsweep does with its trial.
+
+    Attributes:
+        function: The function that is given the trial; empty where the script calls `current_trial`.
+        resource: How long it trains outside a sweep; None if it does not say.
+        reports: It reports to hpcsweep, by itself or by a callback.
+        metrics: The names that it reports by itself.
+        rungs: It trains up to the resource that it is given.
+        resumes: It goes on from checkpoints.
+    """
+
+    function: str = ""
+    resource: int | None = None
+    reports: bool = False
+    metrics: tuple[str, ...] = ()
+    rungs: bool = False
+    resumes: bool = False
+
+
 class Script(NamedTuple):
     """All that is known of a script.
 
@@ -108,7 +130,7 @@ class Script(NamedTuple):
         resumes_in_loop: A loop over epochs starts where a checkpoint says.
         gpu: It imports a library that trains on GPUs.
         module: `package.name` where it must be started with `python -m`; else empty.
-        reports: It reports to hpcsweep itself.
+        own: What it does with its trial; None where it does not know hpcsweep.
     """
 
     language: str
@@ -121,4 +143,4 @@ class Script(NamedTuple):
     resumes_in_loop: bool = False
     gpu: bool = False
     module: str = ""
-    reports: bool = False
+    own: OwnTrial | None = None

@@ -34,12 +34,14 @@ class Proposal(NamedTuple):
     """A spec to be written, with what to say beside its keys.
 
     Attributes:
+        key: `command`, or `function` where `command` is that of a module, as in `train.py:train`.
         notes: What was found, by key.
         todo: What the user must do before it works, by key.
         left_out: Arguments that are no parameters, by why.
         ideas: Parameters that could be searched, as comments.
     """
 
+    key: str
     command: CommandLine
     space: tuple[Parameter, ...]
     ideas: tuple[Parameter, ...]
@@ -110,6 +112,7 @@ def propose(script: Script, *, program: str, workdir: str = "") -> Proposal:
         notes["scheduler"].append("no argument to resume from was found: each rung trains from scratch")
     notes["metrics"], todo["metrics"] = found.notes, found.todo
     return Proposal(
+        "function" if script.own is not None and script.own.function else "command",
         command,
         tuple(space),
         tuple(ideas),
@@ -182,6 +185,13 @@ def _scheduler(
     script: Script, resource: Argument | None, arguments: Sequence[Argument]
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     budget = {"trials": TRIALS}
+    if script.own is not None and script.own.rungs:
+        longest = script.own.resource or _EPOCHS
+        why = "what the script has" if script.own.resource else "to be set to the longest training"
+        ladder = {"name": "asha", "max_resource": longest, "eta": 3}
+        if longest < _FEWEST:
+            ladder = {"name": "fifo", "max_resource": longest}
+        return ladder, budget, [f"max_resource is {why}"]
     if resource is None:
         numbers = [end for end in script.loops if isinstance(end, int) and end > 1]
         name = "how long to train is no argument: every run trains to its end"
@@ -266,10 +276,18 @@ _NO_METRIC: Final = (
     "print one such as `print(f'val_loss {val_loss}')`; `hpcsweep try` shows what it prints"
 )
 
+_NO_REPORT: Final = (
+    "which metrics the script reports was not found: objective.metric names the one to optimise"
+)
+
 
 def _metrics(script: Script) -> _Found:
-    if script.reports:
-        return _Found((), None, "val_loss", None, ["the script reports to hpcsweep itself"], [])
+    if script.own is not None and script.own.reports:
+        logged = [name for line in script.lines for name in line.metrics]
+        logged += [name for file in script.files for name in file.metrics]
+        best = min(script.own.metrics or logged, key=rank, default="")
+        notes = ["the script reports to hpcsweep itself"]
+        return _Found((), None, best or "val_loss", None, notes, [] if best else [_NO_REPORT])
     lines = script.lines
     best_line = min(
         ((rank(name), not line.repeated, line, name) for line in lines for name in line.metrics),

@@ -16,6 +16,7 @@ from hpcsweep.init.found import Interface, MetricFile, Script
 from hpcsweep.init.libraries import library_lines, lightning_file
 from hpcsweep.init.loops import ends, starts_from_checkpoint
 from hpcsweep.init.other_languages import LANGUAGES, language_of, read_script
+from hpcsweep.init.own import read_own, read_own_trial
 from hpcsweep.init.printed import read_lines
 from hpcsweep.init.signatures import read_click, read_dataclasses, read_fire, read_typer
 from hpcsweep.init.sources import Source, module_name, read_program, read_text
@@ -32,6 +33,7 @@ INTERFACES: Final[tuple[Callable[[Sequence[Source]], Interface | None], ...]] = 
     read_globals,
     read_argv,
     read_environment,
+    read_own,
 )
 #: Libraries that train on GPUs.
 _GPU: Final = {
@@ -61,6 +63,8 @@ def read(script: Path) -> Script:
     language = language_of(script, text)
     if language is not None:
         return read_script(language, text)
+    if "\0" in text and script.suffix == ".py":
+        raise SpecError(f"{script}: is not text: expected a script")
     if "\0" in text or (script.suffix not in (".py", "") and not text.startswith("#!")):
         return Script("")
     try:
@@ -91,7 +95,7 @@ def _python(script: Path, sources: Sequence[Source]) -> Script:
         resumes_in_loop=starts_from_checkpoint(sources),
         gpu=bool(imported & _GPU),
         module=module_name(script, sources[0]),
-        reports="hpcsweep" in imported,
+        own=read_own_trial(sources),
     )
 
 

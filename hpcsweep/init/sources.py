@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -173,13 +174,16 @@ def read_text(path: Path) -> str:
         SpecError: It cannot be read as text.
     """
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            os.stat(path)
+            raise SpecError(f"{path}: is no regular file: expected a script")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise SpecError(f"{path}: is larger than 1 MiB: expected a script")
-    return data.decode(errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def read_program(script: Path) -> list[Source]:
@@ -190,9 +194,9 @@ def read_program(script: Path) -> list[Source]:
     """
     try:
         first = Source(script, read_text(script))
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        reason = error.msg if isinstance(error, SyntaxError) else error
+        reason = error.msg if isinstance(error, SyntaxError) else error if str(error) else "too deeply nested"
         raise SpecError(f"{script}{line}: is not Python that this version can read: {reason}") from None
     found, known = [first], {script.resolve()}
     for source in found:  # grows
@@ -202,7 +206,7 @@ def read_program(script: Path) -> list[Source]:
             known.add(path.resolve())
             try:
                 found.append(Source(path, read_text(path)))
-            except (SyntaxError, ValueError, RecursionError, SpecError):
+            except (SyntaxError, ValueError, RecursionError, MemoryError, SpecError):
                 continue  # the program may never import it
     return found
 

@@ -55,7 +55,7 @@ def _train(proposal: Proposal) -> Iterator[str]:
     yield "train:"
     yield from _comments(proposal.notes.get("command", ()), "  ")
     yield from _comments(proposal.todo.get("command", ()), "  ", "# TO DO:")
-    yield f"  command: {quoted(command.command)}"
+    yield f"  {proposal.key}: {quoted(command.command)}"
     for key, value in command.keys.items():
         yield f"  {key}: {flow(value)}"
     if proposal.first_step == 0:

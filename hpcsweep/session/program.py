@@ -22,7 +22,7 @@ from hpcsweep.session.program_files import ShellCommand, commands_of, uses_hpcsw
 from hpcsweep.spec import SweepSpec
 from hpcsweep.spec.command_checks import absent_problems, unnamed_parameters
 from hpcsweep.spec.config_base import near_key, read_config_base
-from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.layout import Layout
 from hpcsweep.store.run_files import RunFile
 from hpcsweep.worker.command import command_line, program_arguments
 from hpcsweep.worker.metrics.files import placeholders
@@ -60,7 +60,7 @@ def check_program(spec: SweepSpec) -> Found:
 
 def example_command(spec: SweepSpec, folder: Path) -> str:
     """The command line of a first run, with a random configuration."""
-    trial = TrialLayout(folder / "trials" / "0")
+    trial = Layout(folder).trial(0)
     plan = make_scheduler(spec).plan()
     config = spec.space.sample(1, default_rng(spec.searcher.seed))[0]
     file = RunFile(
@@ -78,6 +78,7 @@ def example_command(spec: SweepSpec, folder: Path) -> str:
         stop_file=str(folder / "stop"),
         trial_folder=str(trial.root),
         metrics_file=str(folder / "metrics.jsonl"),
+        output_dir=str(trial.output),
         metric=spec.objective.metric,
         config_file=str(folder / Path(spec.train.config).name) if spec.train.config else None,
     )

@@ -240,8 +240,8 @@ def interruption_counts(state: SweepState) -> dict[str, int]:
 
 #: Why a promoted run may have begun from scratch.
 NO_CHECKPOINT: Final = (
-    "it found no checkpoint to go on from, or its program knows no way to (trial.resume_from, {resume_from}, "
-    "{output_dir})"
+    "there was no checkpoint to go on from, or the program knows no way to (trial.resume_from, "
+    "{resume_from}, {output_dir}, train.resume)"
 )
 
 

@@ -6,13 +6,16 @@ from hpcsweep.store.batch import ManifestRun, Program
 from hpcsweep.worker.outcome import ObjectiveReading
 
 
-def advice(program: Program, run: ManifestRun, reading: ObjectiveReading, *, told_to_stop: bool) -> str:
+def advice(
+    program: Program, run: ManifestRun, reading: ObjectiveReading, *, kept: bool, told_to_stop: bool
+) -> str:
     """One sentence; empty if there is nothing to say.
 
     Args:
         program: The sweep's.
         run: What was asked for.
         reading: What was reported.
+        kept: Whether its trial has a checkpoint.
         told_to_stop: Whether it was told to stop, because of its time limit for example.
     """
     resource, beyond, start = run.resource, reading.beyond, reading.start
@@ -39,4 +42,6 @@ def advice(program: Program, run: ManifestRun, reading: ObjectiveReading, *, tol
             f"it reported steps 0 to {resource - 1} where its resource is {resource}: its steps seem to "
             "count from 0; train.first_step: 0 says so"
         )
+    if program.checkpoint_path and not kept and reading.value is not None:
+        return f"it left no checkpoint: no file matches train.checkpoint.path, {program.checkpoint_path}"
     return ""

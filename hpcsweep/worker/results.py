@@ -51,6 +51,10 @@ def make_result(
     with contextlib.suppress(OSError, NewerFormatError):
         newest = checkpoints.newest(trial, at_most=run.resource)
     newer = program.resumes and (kept or (newest is not None and newest.step > start))
+    warning = ""
+    if reading is not None:
+        kept = kept or newest is not None
+        warning = advice(program, run, reading, kept=kept, told_to_stop=told_to_stop)
     return Result(
         trial=run.trial,
         rung=run.rung,
@@ -70,5 +74,5 @@ def make_result(
         job=context.job,
         message=outcome.message,
         failure=outcome.failure,
-        warning=advice(program, run, reading, told_to_stop=told_to_stop) if reading is not None else "",
+        warning=warning,
     )

@@ -203,9 +203,12 @@ def test_check_false_looks_at_no_program(folder: Path) -> None:
 
 
 def test_the_example_is_the_command_of_a_first_run(folder: Path) -> None:
-    spec = load(folder, "train {args} --out {checkpoint_dir} {resume_from?--from {resume_from}} {resource}")
+    spec = load(
+        folder,
+        "train {args} --out {checkpoint_dir} {resume_from?--from {resume_from}} -o={output_dir} {resource}",
+    )
     assert example_command(spec, Path("/r")) == (
-        "train --lr 2 --wd 3 --fixed 5 --out /r/trials/0/checkpoints/work 1"
+        "train --lr 2 --wd 3 --fixed 5 --out /r/trials/0000/0/checkpoints/work -o=/r/trials/0000/0/output 1"
     )
     shell = load(folder, "train {lr} | tee 'a b'", train=f"shell: true, {METRICS}")
     assert example_command(shell, Path("/r")) == "train 2 | tee 'a b'"

@@ -270,6 +270,16 @@ def test_a_program_for_some_epochs_gets_those_that_are_left(bench: Bench) -> Non
     assert ending(bench, 1) == (Outcome.COMPLETED, 0.4, 2, 6, True)
 
 
+def test_a_path_of_checkpoints_that_no_file_matches_is_a_warning(bench: Bench) -> None:
+    command = "sh -c 'touch {output_dir}/model.pth; echo epoch 1 error 1'"
+    bench.plan([bench.run(resource=1)], command=command, metrics=STEPS, checkpoint_path="{output_dir}/*.pt")
+    result = bench.work()
+    assert (result.outcome, result.warning) == (
+        Outcome.COMPLETED,
+        "it left no checkpoint: no file matches train.checkpoint.path, {output_dir}/*.pt",
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "second"),
     [
