@@ -40,6 +40,7 @@ from hpcsweep.training.optuna import TrialPruned
 
 if TYPE_CHECKING:
     import pandas as pd
+    from optuna.trial import FrozenTrial
 
     from hpcsweep.views.results import Results
 
@@ -183,6 +184,7 @@ class Study:
         """Launch the sweep, or carry it on, until it ends; see `sweep` and `Sweep.launch`."""
         sweep = self.sweep(objective, n_trials, timeout, n_jobs, space=space)
         self.__dict__.pop("results", None)
+        self.__dict__.pop("trials", None)
         sweep.launch()
 
     @cached_property
@@ -212,6 +214,20 @@ class Study:
     def best_value(self) -> float:
         """The value of the best trial."""
         return float(self._best["value"])
+
+    @cached_property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, as Optuna has them. Needs the package optuna."""
+        from optuna.storages import InMemoryStorage
+
+        from hpcsweep.exports.optuna import study_of
+
+        return study_of(self.results, InMemoryStorage()).trials
+
+    @property
+    def best_trial(self) -> FrozenTrial:
+        """The best trial, as Optuna has it. Needs the package optuna."""
+        return self.trials[int(self._best["trial"])]
 
     def trials_dataframe(self) -> pd.DataFrame:
         """One row for each trial; see `Results.trials`."""

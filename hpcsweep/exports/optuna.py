@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import msgspec
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -51,16 +51,31 @@ def write_optuna(results: Results, file: Path) -> int:
     Raises:
         FolderError: There is nothing to write, the file is something else or cannot be written.
     """
-    timelines = list(trial_timelines(results))
     if (file.is_file() or file.is_dir()) and not is_stdout(file) and not _is_ours(file):
         raise FolderError(
             f"{file}: exists, and is no export or was written to by others since: "
             "remove it, or give another file with --output"
         )
     memory = _Memory()
+    count = len(study_of(results, JournalStorage(memory)).get_trials(deepcopy=False))
+    with tempfile.TemporaryDirectory(prefix="hpcsweep-") as folder:
+        partial = Path(folder, "journal.log")
+        JournalFileBackend(str(partial)).append_logs(memory.logs)
+        data = partial.read_bytes()
+    write_output(file, data, hint=": give another place with --output")
+    return count
+
+
+def study_of(results: Results, storage: BaseStorage) -> optuna.Study:
+    """The sweep as a new study in the storage.
+
+    Raises:
+        FolderError: It has no trials.
+    """
+    timelines = list(trial_timelines(results))
     with optuna_study.quiet():
         study = optuna.create_study(
-            storage=JournalStorage(memory),
+            storage=storage,
             study_name=results.name,
             direction="minimize" if results.minimise else "maximize",
         )
@@ -73,12 +88,7 @@ def write_optuna(results: Results, file: Path) -> int:
         known = distributions(results)
         top = max(run.resource for timeline in timelines for run in timeline.trial.runs)
         study.add_trials(_trial(timeline, known, metric=results.metric, top=top) for timeline in timelines)
-    with tempfile.TemporaryDirectory(prefix="hpcsweep-") as folder:
-        partial = Path(folder, "journal.log")
-        JournalFileBackend(str(partial)).append_logs(memory.logs)
-        data = partial.read_bytes()
-    write_output(file, data, hint=": give another place with --output")
-    return len(timelines)
+    return study
 
 
 def _is_ours(file: Path) -> bool:

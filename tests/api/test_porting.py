@@ -285,6 +285,8 @@ def test_a_study_is_carried_on_with_the_space_that_it_began_with(code: ModuleTyp
     assert len(frame) == 2
     assert study.best_value == study.best_params["x"] == frame["value"].min()
     assert set(study.results.metrics["step"]) == {1, 2, 3, 4}
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    assert (study.best_trial.params, study.best_trial.value) == (study.best_params, study.best_value)
     again = hs.optuna.create_study(cluster=hs.Local(slots=2))
     again.optimize(code.objective, n_trials=3)
     assert len(again.trials_dataframe()) == 3
