@@ -115,7 +115,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "views",
         "worker",
     },
-    "optuna": {"api", "bootstrap", "errors", "spec", "training", "views"},
+    "optuna": {"api", "bootstrap", "errors", "exports", "spec", "training", "views"},
     "ray": {"api", "errors", "store", "training", "views"},
     "__main__": {"bootstrap", "cli"},
     "__init__": {"api", "optuna", "ray", "trial", "views"},

@@ -77,8 +77,12 @@ _ONE: Final = ("nodes", "tasks_per_node", "slurm_nodes", "slurm_ntasks_per_node"
 _GPUS: Final = ("gpus_per_node", "slurm_gpus_per_node", "slurm_gpus_per_task", "slurm_gres")
 
 
-def submitit_sections(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def submitit_sections(parameters: Mapping[str, Any], *, others: Sequence[str] = ()) -> dict[str, Any]:
     """The parameters as data of a spec: `resources`, `cluster`, `retries` and `name`.
+
+    Args:
+        parameters: By name.
+        others: Names of parameters that are not submitit's, for the message about an unknown one.
 
     Raises:
         SpecError: A name is unknown, a value makes no sense here, or two say the same key.
@@ -88,7 +92,7 @@ def submitit_sections(parameters: Mapping[str, Any]) -> dict[str, Any]:
     problems: list[str] = []
     for name, value in parameters.items():
         try:
-            found = dict(_translated(name, value))
+            found = dict(_translated(name, value, others))
         except ValueError as error:
             problems.append(f"{name}: {error}")
             continue
@@ -109,7 +113,7 @@ def _put(sections: dict[str, Any], key: str, value: Any) -> None:
     sections[last] = value
 
 
-def _translated(name: str, value: Any) -> Mapping[str, Any]:
+def _translated(name: str, value: Any, others: Sequence[str]) -> Mapping[str, Any]:
     """Key path -> value; ValueError if the parameter has no meaning here."""
     option = name.removeprefix("slurm_")
     if name in _SAME:
@@ -134,7 +138,7 @@ def _translated(name: str, value: Any) -> Mapping[str, Any]:
         return {}
     if option == "stderr_to_stdout":
         return {}  # it always goes there
-    raise ValueError(suggest_name(name, list(SubmititParameters.__annotations__), kind="parameter"))
+    raise ValueError(suggest_name(name, [*others, *SubmititParameters.__annotations__], kind="parameter"))
 
 
 def _gpus(value: int | str) -> Mapping[str, Any]:

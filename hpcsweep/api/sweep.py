@@ -7,6 +7,7 @@ drives a sweep is imported where it is used.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import sys
@@ -191,7 +192,8 @@ class Sweep:
             for key, value in plain(train).items():
                 code = key in ("function", "command") and not isinstance(value, str)
                 section |= train_section(value) if code else {key: value}
-        data = merged({**plain(self._given), "train": section}, submitit_sections(self._submitit))
+        more = submitit_sections(self._submitit, others=list(inspect.signature(Sweep).parameters)[:-1])
+        data = merged({**plain(self._given), "train": section}, more)
         name = data.pop("name", None)
         return {"name": self._name or name or default_name(section), **data}
 

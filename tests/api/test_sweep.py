@@ -100,6 +100,16 @@ def test_a_folder_of_another_sweep_is_an_error(code: ModuleType) -> None:
         sweep_of(code.train, scheduler=hs.Halving(max_resource=2, eta=3)).launch()
 
 
+def test_an_unknown_argument_is_met_with_the_names_of_a_sweep() -> None:
+    for name, hint in (
+        ("shedule", "did you mean 'scheduler'"),
+        ("foo", "expected one of: train, space, obj"),
+    ):
+        given = {name: 1}
+        with pytest.raises(SpecError, match=f"hs.Sweep: {name}: unknown parameter; {hint}"):
+            hs.Sweep("a {args}", {"lr": [1]}, "error", **given)
+
+
 def test_all_problems_are_reported_where_the_sweep_is_made() -> None:
     with pytest.raises(SpecError) as found:
         hs.Sweep("train.py:train", {"lr": hs.Float(0, 1, log=True)}, "loss", scheduler="hyperbnd")
