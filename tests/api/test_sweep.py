@@ -105,7 +105,7 @@ def test_an_unknown_argument_is_met_with_the_names_of_a_sweep() -> None:
         ("shedule", "did you mean 'scheduler'"),
         ("foo", "expected one of: train, space, obj"),
     ):
-        given = {name: 1}
+        given: dict[str, Any] = {name: 1}
         with pytest.raises(SpecError, match=f"hs.Sweep: {name}: unknown parameter; {hint}"):
             hs.Sweep("a {args}", {"lr": [1]}, "error", **given)
 
