@@ -7,6 +7,7 @@ the word `hpcsweep`: a program that uses `current_trial()` or the variables need
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,12 +49,15 @@ def check_program(spec: SweepSpec) -> Found:
     if not spec.train.check or not os.path.isdir(spec.train.workdir or "."):
         return Found(problems, [])
     config_problems, config_warnings = _config_file(spec)
+    for_a_shell = _for_a_shell(spec)
+    if for_a_shell.problems:
+        return Found([*problems, *for_a_shell.problems], [])
     commands = list(commands_of(spec))
     missing, unsure = _missing(spec, commands)
     uses = uses_hpcsweep(spec, commands)
     unused = _unused(spec, uses=uses)
     problems += [*missing, *unused.problems, *config_problems]
-    unsure += [*unused.warnings, *config_warnings]
+    unsure += [*for_a_shell.warnings, *unused.warnings, *config_warnings]
     (problems if uses is False else unsure).extend(_never_told(spec, uses=uses))
     return Found(problems, unsure)
 
@@ -84,6 +88,27 @@ def example_command(spec: SweepSpec, folder: Path) -> str:
     )
     python = spec.cluster.python or sys.executable
     return command_line(program_arguments(spec.program(), file, ending=folder, python=python))
+
+
+#: Words that a shell acts on, and the beginning of a command that sets variables.
+_SHELL_WORD: Final = re.compile(r"\|\|?|&&?|[12&]?>>?|<|2>&1|.*;")
+#: What it replaces.
+_EXPANDED: Final = re.compile(r"(^|=)~(/|$)|\$\w|\$\{")
+_SETS_VARIABLE: Final = re.compile(r"[A-Za-z_]\w*=")
+_QUOTED: Final = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
+
+
+def _for_a_shell(spec: SweepSpec) -> Found:
+    """What is wrong with a command that is written for a shell, and that none reads."""
+    if spec.train.shell or spec.train.command is None:
+        return Found([], [])
+    words = _QUOTED.sub("quoted", spec.train.command).split()
+    way_out = "write train.shell: true to have bash read the command"
+    found = next((word for word in words if _SHELL_WORD.fullmatch(word)), "")
+    if not found and not (words[0] == "cd" or _SETS_VARIABLE.match(words[0])):
+        expanded = [word for word in words if _EXPANDED.search(word)]
+        return Found([], [f"train.command: {word!r} stays as it is: {way_out}" for word in expanded])
+    return Found([f"train.command: {(found or words[0])!r} is for a shell: {way_out} ({OPT_OUT})"], [])
 
 
 def _missing(spec: SweepSpec, commands: Sequence[ShellCommand]) -> tuple[list[str], list[str]]:

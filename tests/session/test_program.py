@@ -198,6 +198,39 @@ def test_another_path_of_the_jobs_may_have_the_program(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("cat {lr} | tee log", "'|'"),
+        ("cat {lr} >log 2>&1", "'2>&1'"),
+        ("true; cat {lr}", "'true;'"),
+        ("cd /tmp && cat {lr}", "'&&'"),
+        ("OMP_NUM_THREADS=1 cat {lr}", "'OMP_NUM_THREADS=1'"),
+        ("cd {lr}", "'cd'"),
+    ],
+)
+def test_a_command_for_a_shell_needs_one(folder: Path, command: str, word: str) -> None:
+    problem = (
+        f"train.command: {word} is for a shell: write train.shell: true to have bash read the command "
+        "(train.check: false turns this check off)"
+    )
+    assert check_program(load(folder, command)).problems == [problem]
+    assert problem not in check_program(load(folder, command, train=f"shell: true, {METRICS}")).problems
+
+
+def test_what_a_shell_would_replace_is_pointed_out(folder: Path) -> None:
+    command = "cat {args} --data=~/data $HOME/x '$HOME' a~/b"
+    assert check_program(load(folder, command)).warnings == [
+        f"train.command: '{word}' stays as it is: write train.shell: true to have bash read the command"
+        for word in ("--data=~/data", "$HOME/x")
+    ]
+
+
+@pytest.mark.parametrize("command", ["cat {args} '|' --a='x; y' \\;", 'cat {args} "a > b;" --b=c;d'])
+def test_what_is_quoted_is_for_no_shell(folder: Path, command: str) -> None:
+    assert "shell" not in str(check_program(load(folder, command)).problems)
+
+
 def test_check_false_looks_at_no_program(folder: Path) -> None:
     assert check_program(load(folder, "nosuch {lr}", train=f"check: false, {METRICS}")) == Found([], [])
 
