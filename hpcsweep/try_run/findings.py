@@ -119,7 +119,8 @@ def _resuming(spec: SweepSpec, first: Observed, second: Observed, *, rungs: int)
         how = "; make one with trial.checkpoint(step)" if train.call == "trial" else ""
         yield Advice(f"no checkpoint was made, so {cost}{how}")
     elif train.checkpoint is not None:
-        yield Advice(f"nothing was found at train.checkpoint.path, {train.checkpoint.path}, so {cost}")
+        if not first.warning:  # which says it
+            yield Advice(f"nothing was found at train.checkpoint.path, {train.checkpoint.path}, so {cost}")
     elif "checkpoint_dir" in train.command:
         yield Advice(f"nothing was left in {{checkpoint_dir}}, so {cost}")
     else:

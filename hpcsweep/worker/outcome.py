@@ -61,6 +61,8 @@ def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, 
     told_to_stop = process.signal is not None or process.ended_by_us
     if told_to_stop and reading.complete:
         return _by_value(reading)
+    if process.ended_by_us and process.signal is None:
+        return _by_value(reading)
     if process.signal is not None and not (process.returncode == 0 and reached >= resource):
         # SIGUSR2 is what comes before the end of the task's time.
         why = Interruption.TIMEOUT if process.signal == "SIGUSR2" else Interruption.PREEMPTED
@@ -179,6 +181,8 @@ def read_objective(
     fresh = any(
         metric in metrics and min(start + 1, run.resource) <= step <= run.resource for step, metrics in own
     )
+    if beyond and not values and (passed := _passed(trial, run, metric)):
+        values, fresh = passed, True
     value, problem = _objective(values, program, earlier=run.best if start else None)
     failure = FailureKind.NOT_FINITE if problem else None
     resumed = bool(run.rung) and 0 < start < run.resource
@@ -205,6 +209,21 @@ def read_objective(
         own=(min(steps), max(steps)) if steps else None,
         earlier=max((each.step for each in earlier), default=0),
     )
+
+
+def _passed(trial: TrialLayout, run: ManifestRun, metric: str) -> dict[int, float]:
+    """The objective up to the resource, where the program had trained past it in a lower rung; else empty.
+
+    It goes on from there, and does not report again what it had passed.
+    """
+    values: dict[int, float] = {}
+    for file in metrics_files(trial, Skipped()):
+        if file.rung < run.rung:
+            with contextlib.suppress(OSError):
+                reports = read_reports(file.path)
+                values |= {step: metrics[metric] for step, metrics in reports if metric in metrics}
+    within = {step: value for step, value in values.items() if step <= run.resource}
+    return within if run.resource in within else {}
 
 
 def _start(own: list[Report], earlier: list[Report], run: ManifestRun, *, checkpoint: int) -> int:

@@ -270,6 +270,27 @@ def test_a_program_for_some_epochs_gets_those_that_are_left(bench: Bench) -> Non
     assert ending(bench, 1) == (Outcome.COMPLETED, 0.4, 2, 6, True)
 
 
+def test_a_rung_that_the_program_has_passed_has_the_value_that_it_reported_there(bench: Bench) -> None:
+    command = (
+        "e=$(cat {output_dir}/n || echo 0); "
+        "for i in 1 2 3 4 5; do e=$((e+1)); echo epoch $e error 0.$e; echo $e > {output_dir}/n; done"
+    )
+    runs = ([bench.run(resource=2)], [bench.run(resource=4, rung=1, reached=2)])
+    bench.plan(*runs, command=command, shell=True, metrics=STEPS, stop_at_resource=True)
+    assert [bench.work(task=task).value for task in (0, 1)] == [0.2, 0.4]
+
+
+def test_an_endless_program_that_began_beyond_its_resource_is_told_so(bench: Bench) -> None:
+    command = "e=7; while :; do e=$((e+1)); echo epoch $e error 0.$e; sleep 0.1; done"
+    bench.plan([bench.run(resource=4)], command=command, shell=True, metrics=STEPS, stop_at_resource=True)
+    result = bench.work()
+    assert (result.outcome, result.failure) == (Outcome.FAILED, FailureKind.NEVER_REPORTED)
+    assert result.message == (
+        "metric 'val_error' was reported only for steps beyond the resource 4, first for 8: steps count in "
+        "the unit of the resource, 1 to 4"
+    )
+
+
 def test_a_path_of_checkpoints_that_no_file_matches_is_a_warning(bench: Bench) -> None:
     command = "sh -c 'touch {output_dir}/model.pth; echo epoch 1 error 1'"
     bench.plan([bench.run(resource=1)], command=command, metrics=STEPS, checkpoint_path="{output_dir}/*.pt")
