@@ -66,14 +66,29 @@ def read(script: Path) -> Script:
     if "\0" in text and script.suffix == ".py":
         raise SpecError(f"{script}: is not text: expected a script")
     if "\0" in text or (script.suffix not in (".py", "") and not text.startswith("#!")):
-        return Script("")
+        return _started_as_it_is(script)
     try:
         sources = read_program(script)
     except SpecError:
         if script.suffix == ".py" or "python" in text.partition("\n")[0]:
             raise
-        return Script("")
+        return _started_as_it_is(script)
     return _python(script, sources)
+
+
+def _started_as_it_is(script: Path) -> Script:
+    """A program of which nothing is known but that it can be started.
+
+    Raises:
+        SpecError: It cannot.
+    """
+    if script.suffix == ".ipynb":
+        raise SpecError(f"{script}: is a notebook: `jupyter nbconvert --to script` makes a script of it")
+    if not os.access(script, os.X_OK):
+        raise SpecError(
+            f"{script}: is no script of a known language, and not executable: expected a program that trains"
+        )
+    return Script("")
 
 
 def _python(script: Path, sources: Sequence[Source]) -> Script:

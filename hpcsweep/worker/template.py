@@ -379,15 +379,20 @@ class _Filling(msgspec.Struct, frozen=True):
             no = [f"{flag}no-{label}"] if flags == NEGATED else []
             return [f"{flag}{label}"] if value else no
         if isinstance(value, list | tuple) and form in ("repeat", "append"):
-            each = [_fill_pattern(pattern, label, as_text(item, flags)) for item in value]
+            texts = [as_text(item, flags) for item in value]
             if form == "append" or len(pattern) == 1:
-                return [word for words in each for word in words]
-            return [_fill_pattern(pattern[:1], label, "")[0], *(words[1] for words in each)]
+                return [word for text in texts for word in _fill_pattern(pattern, label, text)]
+            # `--name=value` has room for one: those with a dash stand as they are
+            return [_fill(pattern[0], label, ""), *(_fill(pattern[1], label, text) for text in texts)]
         return _fill_pattern(pattern, label, self._value(name, value, flags))
 
 
 def _fill_pattern(pattern: tuple[str, ...], label: str, text: str) -> list[str]:
     if pattern == DEFAULT_PATTERN and text.startswith("-"):
         pattern = ("--name=value",)  # argparse takes a word with a dash for an option
+    return [_fill(word, label, text) for word in pattern]
+
+
+def _fill(word: str, label: str, text: str) -> str:
     filled = {"name": label, "value": text}
-    return [_NAME_OR_VALUE.sub(lambda match: filled[match[0]], word) for word in pattern]
+    return _NAME_OR_VALUE.sub(lambda match: filled[match[0]], word)

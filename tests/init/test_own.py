@@ -94,14 +94,18 @@ def test_what_is_no_script_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "deep.py").write_text("x = " + "-" * 20_000 + "1\n")
     (tmp_path / "binary.py").write_bytes(bytes(range(256)))
     os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "book.ipynb").write_text('{"cells": []}')
+    (tmp_path / "sweep.yaml").write_text("train: {command: x}\n")
     said = {
         name: CliRunner().invoke(app, ["init", str(tmp_path / name), "-o", "-"]).output.strip()
-        for name in ("deep.py", "binary.py", "pipe.py")
+        for name in ("deep.py", "binary.py", "pipe.py", "book.ipynb", "sweep.yaml")
     }
     assert {name: text.rpartition(f"{name}: ")[2].partition(":")[0] for name, text in said.items()} == {
         "deep.py": "is not Python that this version can read",
         "binary.py": "is not text",
         "pipe.py": "is no regular file",
+        "book.ipynb": "is a notebook",
+        "sweep.yaml": "is no script of a known language, and not executable",
     }
 
 
