@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hpcsweep.api import objects
 from hpcsweep.api.parts import Listed, Named, NamedCluster, Parameter, Part, Section
@@ -13,8 +13,6 @@ from hpcsweep.errors import SpecError
 
 if TYPE_CHECKING:
     from hpcsweep.spec import SweepSpec
-
-_NAMED: Final = ("searcher", "scheduler")
 
 
 def merged(data: Mapping[str, Any], more: Mapping[str, Any], *, path: str = "") -> dict[str, Any]:

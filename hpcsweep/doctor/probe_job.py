@@ -39,7 +39,7 @@ from hpcsweep.doctor.probe import (
     submission_finding,
 )
 from hpcsweep.errors import ClusterError, ClusterUnavailable, Finding, failure, good, one_line, warning
-from hpcsweep.store.batch import read_excerpt
+from hpcsweep.store.excerpts import read_excerpt
 from hpcsweep.store.files import make_dirs, read_bytes, write_atomic
 from hpcsweep.store.layout import BatchLayout
 

@@ -14,7 +14,8 @@ from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.live_batches import BatchWatch
 from hpcsweep.driver.observer import Evidence, next_restart
-from hpcsweep.store.batch import Result, label_excerpt
+from hpcsweep.store.batch import Result
+from hpcsweep.store.excerpts import label_excerpt
 
 
 class Endings:

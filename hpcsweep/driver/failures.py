@@ -22,7 +22,8 @@ from hpcsweep.core.models import Run
 from hpcsweep.core.outcomes import AT_ONCE_S, FACTS, without_numbers
 from hpcsweep.core.state import SweepState
 from hpcsweep.driver.config import DriverConfig
-from hpcsweep.store.batch import SEPARATOR, Result
+from hpcsweep.store.batch import Result
+from hpcsweep.store.excerpts import SEPARATOR
 
 #: Different trials in a row that must fail on a node before it is excluded.
 BAD_TRIALS: Final = 3

@@ -20,7 +20,8 @@ from hpcsweep.driver.effects import RemoveHandOver
 from hpcsweep.errors import ClusterUnavailable
 from hpcsweep.store import checkpoints
 from hpcsweep.store.assignments import StartId, TaskDeparture, TaskStart, new_announcements
-from hpcsweep.store.batch import Program, Result, new_results, read_excerpt
+from hpcsweep.store.batch import Program, Result, new_results
+from hpcsweep.store.excerpts import read_excerpt
 from hpcsweep.store.layout import Layout, Skipped
 from hpcsweep.store.run_files import Report, metrics_files, read_reports
 

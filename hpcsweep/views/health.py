@@ -20,7 +20,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.state import SweepState
 from hpcsweep.core.text import plural, shell_quote
-from hpcsweep.store.batch import SEPARATOR, read_excerpt
+from hpcsweep.store.excerpts import SEPARATOR, read_excerpt
 from hpcsweep.store.layout import Layout
 from hpcsweep.store.process_id import ProcessId
 from hpcsweep.views.branches import failed_branches

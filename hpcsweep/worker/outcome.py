@@ -16,7 +16,8 @@ import msgspec
 
 from hpcsweep.core.events import FailureKind, Interruption, Outcome
 from hpcsweep.core.text import near_name
-from hpcsweep.store.batch import ManifestRun, Program, label_excerpt
+from hpcsweep.store.batch import ManifestRun, Program
+from hpcsweep.store.excerpts import label_excerpt
 from hpcsweep.store.layout import Skipped, TrialLayout, explain_error
 from hpcsweep.store.run_files import Report, metrics_files, read_reports
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hpcsweep.store.batch import excerpt
+from hpcsweep.store.excerpts import excerpt
 from hpcsweep.store.files import OURS, make_dirs, open_append, write_all
 from hpcsweep.worker.signals import STOP_SIGNALS
 

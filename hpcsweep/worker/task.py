@@ -26,12 +26,12 @@ from hpcsweep.store.batch import (
     ManifestRun,
     Result,
     new_results,
-    read_excerpt,
     read_result,
     read_task,
     requested_stops,
     write_result,
 )
+from hpcsweep.store.excerpts import read_excerpt
 from hpcsweep.store.layout import BatchLayout
 from hpcsweep.worker.assigned import AssignedRuns, announce_failure
 from hpcsweep.worker.command import TaskContext, lane_devices, modules_folder

@@ -35,7 +35,8 @@ from hpcsweep.driver.job_control import Cancellations
 from hpcsweep.driver.live_batches import IMPOSSIBLE_AFTER_S, RECORDED_AFTER_S
 from hpcsweep.driver.monitor import JobMonitor
 from hpcsweep.driver.observer import Observation
-from hpcsweep.store.batch import SEPARATOR, Result
+from hpcsweep.store.batch import Result
+from hpcsweep.store.excerpts import SEPARATOR
 from hpcsweep.store.layout import Layout
 from tests.doubles import PROGRAM, SHAPE
 

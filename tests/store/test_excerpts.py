@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcsweep.store.batch import excerpt, read_excerpt
+from hpcsweep.store.excerpts import excerpt, read_excerpt
 
 HYDRA = """\
 Error executing job with overrides: ['lr=0.1']
