@@ -127,14 +127,8 @@ def test_an_unreadable_metrics_file_fails_only_its_run() -> None:
         run = ManifestRun(trial=0, rung=0, bracket=0, resource=1, attempt=0, seed=0, config={})
         program = Program(workdir="/", metric="loss")
         found = as_user(lambda: tuple(read_objective(trial, run, program, restart=0, start=0)))
-        assert found == (
-            None,
-            f"{path}: cannot be read: Permission denied",
-            0,
-            False,
-            False,
-            FailureKind.UNREADABLE,
-        )
+        problem = f"{path}: cannot be read: Permission denied"
+        assert found == (None, problem, 0, False, False, FailureKind.UNREADABLE, 0, 0, None, 0)
 
 
 def test_reports_that_cannot_be_read_stay_where_they_are_and_are_named() -> None:
