@@ -133,6 +133,7 @@ def test_what_is_no_script_is_refused(folder: Path, name: str, text: str | None,
 @pytest.mark.parametrize("content", [b"\x7fELF\x02\x01\x00\x00", b"", b"\xff\xfe\x00#!\n", b"#!/bin/sh\n"])
 def test_a_program_of_which_nothing_is_known_has_a_spec_to_fill_in(folder: Path, content: bytes) -> None:
     (folder / "simulate").write_bytes(content)
+    (folder / "simulate").chmod(0o755)
     code, lines = init("simulate")
     assert code == 0
     assert {line.split(": ")[1] for line in lines if line.startswith("to do: ")} == {"space", "train.metrics"}
