@@ -42,7 +42,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"hpcsweep.{name}")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
-    if not name.startswith("_") and name in (objects := import_module(_OBJECTS)).__all__:
+    # `from hpcsweep import bootstrap` asks here before it imports the module: these are all classes.
+    if name[:1].isupper() and name in (objects := import_module(_OBJECTS)).__all__:
         return getattr(objects, name)
     raise AttributeError(f"module 'hpcsweep' has no attribute {name!r}")
 

@@ -324,6 +324,13 @@ def test_public_names_of_the_training_side_load_nothing_heavy() -> None:
     assert {name.partition(".")[0] for name in done.stdout.split()} & HEAVY == set()
 
 
+@pytest.mark.parametrize("module", ["worker.task", "worker.entrypoint", "cli.launch", "tick"])
+def test_the_objects_of_a_spec_are_loaded_only_where_they_are_used(module: str) -> None:
+    code = f"import sys, hpcsweep.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in done.stdout.split() if name.startswith("hpcsweep.api")] == []
+
+
 def test_the_package_alone_loads_nothing_heavy() -> None:
     assert loaded_by("hpcsweep") & HEAVY == set()
 
