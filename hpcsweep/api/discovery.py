@@ -24,6 +24,7 @@ from hpcsweep import bootstrap
 from hpcsweep.api.objects import Choice, Constant, Float, Int
 from hpcsweep.api.parts import Parameter
 from hpcsweep.errors import SpecError
+from hpcsweep.training.optuna import OlderSuggestions
 
 #: A parameter with so many values at most may decide on others.
 _FEW: Final = 10
@@ -213,7 +214,7 @@ class _End(BaseException):
     """The objective reports: it trains from here on, for longer than is of interest."""
 
 
-class RecordingTrial:
+class RecordingTrial(OlderSuggestions):
     """A trial that gives the first value of everything but of what it is told, and records what is asked.
 
     Attributes:
@@ -257,15 +258,6 @@ class RecordingTrial:
         values = tuple(choices)
         chosen = self._suggest(Suggestion(name, "categorical", values[0], values=values))
         return next(choice for choice in choices if choice == chosen)
-
-    def suggest_uniform(self, name: str, low: float, high: float) -> float:
-        return self.suggest_float(name, low, high)
-
-    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
-        return self.suggest_float(name, low, high, log=True)
-
-    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
-        return self.suggest_float(name, low, high, step=q)
 
     def _suggest(self, suggestion: Suggestion) -> Any:
         if suggestion.name not in self.params:

@@ -25,7 +25,29 @@ class TrialPruned(Exception):
     """An objective raises it after `should_prune`; that of Optuna does as well."""
 
 
-class ObjectiveTrial:
+class OlderSuggestions:
+    """The names that `suggest_float` had in earlier versions of Optuna."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """The value of this parameter."""
+        raise NotImplementedError
+
+    def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        """As `suggest_float`."""
+        return self.suggest_float(name, low, high)
+
+    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        """As `suggest_float` with `log`."""
+        return self.suggest_float(name, low, high, log=True)
+
+    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        """As `suggest_float` with a step."""
+        return self.suggest_float(name, low, high, step=q)
+
+
+class ObjectiveTrial(OlderSuggestions):
     """A trial as an objective of Optuna sees it.
 
     A parameter that the configuration lacks, because the search for the space did not meet it, is drawn
@@ -85,18 +107,6 @@ class ObjectiveTrial:
             if _key(choice) == chosen:
                 return choice
         raise ValueError(f"suggest_categorical({name!r}): {self.params[name]!r} is none of {choices!r}")
-
-    def suggest_uniform(self, name: str, low: float, high: float) -> float:
-        """As `suggest_float`."""
-        return self.suggest_float(name, low, high)
-
-    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
-        """As `suggest_float` with `log`."""
-        return self.suggest_float(name, low, high, log=True)
-
-    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
-        """As `suggest_float` with a step."""
-        return self.suggest_float(name, low, high, step=q)
 
     def _suggest(self, name: str, draw: Callable[[random.Random], T]) -> T:
         if name not in self.params:
