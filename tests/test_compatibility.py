@@ -118,7 +118,10 @@ def test_an_earlier_folder_gives_the_tables_that_its_version_gave(tmp_path: Path
     root = unpack(tmp_path, archive)
     for name in TABLES:
         text = reading(root, "export", "results", "--format", "csv", "--table", name)
-        assert text == (root / "expected" / f"{name}.csv").read_text()
+        expected = list(csv.DictReader(io.StringIO((root / "expected" / f"{name}.csv").read_text())))
+        found = csv.DictReader(io.StringIO(text))
+        columns = expected[0] if expected else ()
+        assert [{column: row[column] for column in columns} for row in found] == expected
     assert (
         reading(root, "export", "results", "--format", "json") == (root / "expected/trials.json").read_text()
     )
@@ -150,7 +153,9 @@ def test_launch_carries_an_earlier_sweep_to_the_end_it_would_have_had(tmp_path: 
     for name in TABLES:
         if name != "attempts":  # how often a killed run was started depends on the moment
             text = reading(root, "export", "results", "--format", "csv", "--table", name)
-            assert rows(text) == rows((root / "expected" / f"end-{name}.csv").read_text())
+            expected = rows((root / "expected" / f"end-{name}.csv").read_text())
+            columns = expected[0] if expected else ()
+            assert [{column: row[column] for column in columns} for row in rows(text)] == expected
 
 
 @pytest.mark.parametrize("archive", [archive for archive in FINISHED if not archive.endswith("every-event")])

@@ -66,6 +66,8 @@ class Run(msgspec.Struct, gc=False):
         warning: What its user should change in training code; empty for nothing.
         last_report: Newest step that it was seen to report while under way, and the value there; only
             under schedulers that need reports.
+        peak_mib: The most memory that an attempt held; `unit_seconds`: wall time of a step in the newest
+            attempt of which it is known. 0 where unknown.
     """
 
     trial: int
@@ -92,6 +94,8 @@ class Run(msgspec.Struct, gc=False):
     failure: FailureKind | None = None
     warning: str = ""
     last_report: tuple[int, float] | None = None
+    peak_mib: int = 0
+    unit_seconds: float = 0.0
 
     @property
     def id(self) -> RunId:

@@ -105,6 +105,8 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
         failure: What was wrong if the outcome is `failed`; None in journals of earlier versions, see
             `failure_kind`.
         warning: What its user should change although it may have ended well; one sentence.
+        peak_mib: The most memory that its processes held at a time, 0 where unknown.
+        unit_seconds: Wall time of each step between the first and the last report, 0 where unknown.
     """
 
     outcome: Outcome
@@ -123,6 +125,8 @@ class RunFinished(RunEvent, frozen=True, tag="run_finished", gc=False):
     message: str = ""
     failure: FailureKind | None = None
     warning: str = ""
+    peak_mib: int = 0
+    unit_seconds: float = 0.0
 
     @property
     def failure_kind(self) -> FailureKind | None:
@@ -140,6 +144,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
         progressed: Whether the trial's newest checkpoint is newer than when the attempt began, or it has
             reported steps beyond those of earlier attempts.
         step: Step that the trial has reached, as far as that is known.
+        peak_mib, unit_seconds: As of `RunFinished`.
     """
 
     interruption: Interruption = msgspec.field(name="why")
@@ -156,6 +161,8 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     node: str = ""
     job: str = ""
     message: str = ""
+    peak_mib: int = 0
+    unit_seconds: float = 0.0
 
 
 class RunRetried(RunEvent, frozen=True, tag="run_retried", gc=False):

@@ -229,6 +229,8 @@ class SweepState(BatchFold):
     def _count_attempt(self, run: Run, event: RunFinished | RunInterrupted) -> None:
         run.seconds += event.seconds
         run.gpu_seconds += event.gpu_seconds
+        run.peak_mib = max(run.peak_mib, event.peak_mib)
+        run.unit_seconds = event.unit_seconds or run.unit_seconds
         run.last_counted = max(run.last_counted, (event.attempt, event.restart))
         run.node, run.job = event.node or run.node, event.job or run.job
         self.spent_s += event.seconds

@@ -166,6 +166,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
         gpus: Of one task; shared evenly by `lanes` runs at a time.
         tick: A task that has finished ticks the sweep.
         fail_fast: No run begins once so many trials of the batch failed at once with one error; 0: off.
+        mem_limit_mib: The worker ends a run whose processes hold more; None: it leaves that to the cluster.
     """
 
     batch: str
@@ -177,6 +178,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     tick: bool = False
     fail_fast: int = 0
     reuse: Reuse | None = None
+    mem_limit_mib: int | None = None
 
 
 class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -255,6 +257,9 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         message: Last line of the error, empty when completed.
         failure: Set if the outcome is `failed`.
         warning: What its user should change although it may have ended well; one sentence.
+        peak_mib: The most memory that its processes held at a time, 0 where unknown.
+        unit_seconds: Wall time of each step between the first and the last report, 0 where unknown.
+        host_memory: It ran out of main memory, not of that of a GPU.
     """
 
     trial: int
@@ -276,6 +281,9 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
     failure: FailureKind | None = None
     warning: str = ""
+    peak_mib: int = 0
+    unit_seconds: float = 0.0
+    host_memory: bool = False
     version: int = version_field()
 
 

@@ -94,6 +94,8 @@ def runs_table(state: SweepState) -> pa.Table:
             "message": _array(
                 [run.message if run.status is not RunStatus.COMPLETED else "" for run in runs], "string"
             ),
+            "peak_mib": _array([run.peak_mib or None for run in runs], "int64"),
+            "unit_seconds": _array([run.unit_seconds or None for run in runs], "float64"),
         }
     )
 
@@ -168,7 +170,8 @@ def _array(values: Sequence[Any], kind: str) -> pa.Array:
 
 _SAME: Final = ("trial", "rung", "attempt", "restart", "batch", "task", "node", "job", "start", "step")
 _COST: Final = ("seconds", "gpu_seconds", "message")
-_COLUMNS: Final = (*_SAME, "ending", "failure", "final", "submitted_at", "started", *_COST)
+_USED: Final = ("peak_mib", "unit_seconds")
+_COLUMNS: Final = (*_SAME, "ending", "failure", "final", "submitted_at", "started", *_COST, *_USED)
 
 
 def attempts_table(events: Iterable[AnyEvent]) -> pd.DataFrame:
@@ -176,7 +179,7 @@ def attempts_table(events: Iterable[AnyEvent]) -> pd.DataFrame:
 
     `ending` is the value of an `Outcome` or an `Interruption`, `final` tells which of the two; `failure`
     is that of a `Failure`, also where training is tried again. Times are Unix seconds, NaN where unknown;
-    `submitted_at` is that of the batch.
+    `submitted_at` is that of the batch. What was not measured is NaN.
     """
     import pandas as pd
 
@@ -197,13 +200,14 @@ def attempts_table(events: Iterable[AnyEvent]) -> pd.DataFrame:
             case _:
                 pass
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
-    return frame.astype({"submitted_at": float, "started": float})
+    return frame.astype(dict.fromkeys(("submitted_at", "started", *_USED), float))
 
 
 def _attempt(
     event: RunFinished | RunInterrupted, failure: FailureKind | None, submitted: Mapping[str, float]
 ) -> dict[str, Any]:
     row = {name: getattr(event, name) for name in (*_SAME, *_COST)}
+    row |= {name: getattr(event, name) or None for name in _USED}
     kind = failure.value if failure else None
     return row | {"failure": kind, "submitted_at": submitted.get(event.batch)}
 

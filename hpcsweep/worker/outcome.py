@@ -22,9 +22,11 @@ from hpcsweep.store.layout import Skipped, TrialLayout, explain_error
 from hpcsweep.store.run_files import Report, metrics_files, read_reports
 
 _OUT_OF_MEMORY_TYPES = re.compile(r"OutOfMemory|\bMemoryError\b")
-_OUT_OF_MEMORY_TEXT = re.compile(
-    r"CUDA out of memory|OutOfMemoryError|RESOURCE_EXHAUSTED|(?:^|\| )MemoryError\b"
+#: What the host lacks, not a GPU.
+_HOST_MEMORY_TEXT = re.compile(
+    r"(?:^|\| )(?:numpy\.\w+(?:\.\w+)*\._Array)?MemoryError\b|DefaultCPUAllocator: |std::bad_alloc"
 )
+_GPU_MEMORY_TEXT = re.compile(r"CUDA out of memory|OutOfMemoryError|RESOURCE_EXHAUSTED")
 
 #: Errors that training code causes at its own files: umask, chmod, a folder in place of a file.
 _OWN_FAULTS: Final = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
@@ -40,16 +42,21 @@ class ProcessExit(msgspec.Struct, frozen=True):
     message: str = ""  # that of the exception, else the last informative lines of the log
     oom_kills: int = 0  # processes of the task that the kernel killed for lack of memory meanwhile
     alone: bool = True  # no other run shared the task, so those were this run's
+    over_memory: str = ""  # how its processes held more memory than they may, for which the worker ended it
 
 
 class RunOutcome(msgspec.Struct, frozen=True):
-    """Exactly one of `outcome` and `interrupted`; a value only when completed, `failure` when failed."""
+    """Exactly one of `outcome` and `interrupted`; a value only when completed, `failure` when failed.
+
+    `host_memory`: what it ran out of is main memory, not that of a GPU.
+    """
 
     outcome: Outcome | None = None
     interrupted: Interruption | None = None
     value: float | None = None
     message: str = ""
     failure: FailureKind | None = None
+    host_memory: bool = False
 
 
 def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, reached: int) -> RunOutcome:
@@ -59,7 +66,7 @@ def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, 
     it is, whatever it was killed by after that.
     """
     killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    told_to_stop = process.signal is not None or process.ended_by_us
+    told_to_stop = process.signal is not None or process.ended_by_us or bool(process.over_memory)
     if told_to_stop and reading.complete:
         return _by_value(reading)
     if process.ended_by_us and process.signal is None:
@@ -71,15 +78,16 @@ def classify(process: ProcessExit, reading: ObjectiveReading, *, resource: int, 
             interrupted=why,
             message=f"told to stop by {process.signal} at step {reached} of {resource}",
         )
+    if process.over_memory:
+        return RunOutcome(Outcome.OUT_OF_MEMORY, message=process.over_memory, host_memory=True)
     if process.oom_kills and (killed or process.alone):
-        return RunOutcome(
-            Outcome.OUT_OF_MEMORY, message=_with_line("killed by the kernel: out of memory", process)
-        )
+        message = _with_line("killed by the kernel: out of memory", process)
+        return RunOutcome(Outcome.OUT_OF_MEMORY, message=message, host_memory=True)
     if process.returncode != 0:
-        if any(map(_OUT_OF_MEMORY_TYPES.search, process.types)) or _OUT_OF_MEMORY_TEXT.search(
-            process.message
-        ):
-            return RunOutcome(Outcome.OUT_OF_MEMORY, message=_failure(process))
+        host = "MemoryError" in process.types or bool(_HOST_MEMORY_TEXT.search(process.message))
+        raised = any(map(_OUT_OF_MEMORY_TYPES.search, process.types))
+        if host or raised or _GPU_MEMORY_TEXT.search(process.message):
+            return RunOutcome(Outcome.OUT_OF_MEMORY, message=_failure(process), host_memory=host)
         return RunOutcome(Outcome.FAILED, message=_failure(process), failure=FailureKind.CRASHED)
     return _by_value(reading)
 

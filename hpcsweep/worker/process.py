@@ -109,6 +109,9 @@ class Child:
         ValueError: An argument or a variable holds a null byte.
     """
 
+    #: Memory that it held at most, in KiB, or one of its own that it waited for; 0 until `kill_all`.
+    max_rss_kib = 0
+
     def __init__(
         self,
         argv: Sequence[str],
@@ -197,7 +200,14 @@ class Child:
         return self._reap()
 
     def _reap(self) -> int:
-        return self._process.wait()
+        self._process.returncode = returncode = self._wait()
+        return returncode
+
+    def _wait(self) -> int:
+        """The exit code, once it has ended."""
+        _, status, usage = os.wait4(self.pid, 0)
+        self.max_rss_kib = usage.ru_maxrss
+        return os.waitstatus_to_exitcode(status)
 
     def _send_group(self, signum: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -27,6 +27,8 @@ def make_result(
     told_to_stop: bool,
     started: float,
     seconds: float,
+    peak_mib: int,
+    unit_seconds: float,
 ) -> Result:
     """The result of an attempt; checkpoints that nothing needs any more are removed.
 
@@ -42,6 +44,8 @@ def make_result(
         told_to_stop: Whether it was told to stop.
         started: Unix time.
         seconds: How long it took.
+        peak_mib: The most memory that its processes held.
+        unit_seconds: Seconds for each step.
     """
     program, header = context.header.program, context.header
     if outcome.outcome is Outcome.COMPLETED:  # an attempt killed before this left two, perhaps
@@ -75,4 +79,7 @@ def make_result(
         message=outcome.message,
         failure=outcome.failure,
         warning=warning,
+        peak_mib=peak_mib,
+        unit_seconds=unit_seconds,
+        host_memory=outcome.host_memory,
     )

@@ -31,6 +31,7 @@ from hpcsweep.worker.outcome import (
 )
 from hpcsweep.worker.process import Child, RunLog, oom_kills
 from hpcsweep.worker.results import make_result
+from hpcsweep.worker.usage import UsageMeter
 from hpcsweep.worker.warm import FutureChild, WarmProcess
 from hpcsweep.worker.watching import Watcher
 
@@ -82,6 +83,9 @@ class Attempt:
         self.output: int | None = None
         self._watcher: Watcher | None = None
         self._kept = False  # what the program left made a new checkpoint
+        self._meter: UsageMeter | None = None
+        self._over_memory = ""  # how its processes held more than they may, for which they were ended
+        self._peak_mib, self._unit_seconds = 0, 0.0
         self._metrics = MetricsWriter(self._trial.metrics(run.rung, run.attempt, context.restart))
         self._oom_kills = oom_kills()
         self._signal: signal.Signals | None = None
@@ -145,6 +149,9 @@ class Attempt:
             going_on = not (self._child.exited or self._signal or self._ended_at_resource)
             if going_on and self._watcher.should_end(self._program.grace_s):
                 self._end_at_resource()
+        if self._exceeds_memory(self._child):
+            self._end()
+            return
         if self._warn_at is not None and time.monotonic() >= self._warn_at:
             self._warn_at = None
             if self._signal is None and not self._child.exited:
@@ -166,11 +173,23 @@ class Attempt:
         self._log.note(f"step {self.run.resource} is reported: training is told to end, it has {seconds:g} s")
         self._child.forward_signal(signal.SIGTERM)
 
+    def _exceeds_memory(self, child: Child) -> bool:
+        """Measure its processes, if that is due; whether they hold more memory than they may."""
+        if self._meter is None or child.exited:
+            return False
+        held_mib, limit_mib = self._meter.sample(), self._context.header.mem_limit_mib
+        if held_mib is None or self._signal is not None:
+            return False
+        self._over_memory = f"its processes held {held_mib} MiB, more than the {limit_mib} MiB of the run"
+        self._log.note(f"{self._over_memory}: they are ended")
+        return True
+
     @property
     def wake_at(self) -> float | None:
         """When `advance` is to be called beside `deadline`, on the monotonic clock."""
         watching = self._watcher.wake_at if self._watcher is not None else None
-        return min((at for at in (self._warn_at, watching) if at is not None), default=None)
+        measuring = self._meter.wake_at if self._meter is not None else None
+        return min((at for at in (self._warn_at, watching, measuring) if at is not None), default=None)
 
     def _newest(self, at_most: int) -> checkpoints.Checkpoint | None:
         own = checkpoints.newest(self._trial, at_most=at_most)
@@ -229,6 +248,8 @@ class Attempt:
             self._close_pipe()
             return
         self._child = child
+        limit_mib = self._context.header.mem_limit_mib
+        self._meter = UsageMeter(child.pid, self._metrics.path, limit_mib=limit_mib)
         if launch.how:
             self._log.note(launch.how)
         if launch.command:
@@ -294,6 +315,9 @@ class Attempt:
     def _end(self) -> None:
         assert self._child is not None
         returncode = self._child.kill_all()
+        if self._meter is not None:
+            peak_mib = self._meter.peak_mib(at_least_kib=self._child.max_rss_kib)
+            self._peak_mib = max(self._peak_mib, peak_mib)
         while self.output is not None and select.select([self.output], [], [], 0)[0]:
             self._drain()
         self._close_pipe()
@@ -311,6 +335,8 @@ class Attempt:
             self._log.note("the last step's metrics were lost with an earlier attempt: it is trained again")
             self._prepare()
             return
+        if self._meter is not None and reading.own is not None:
+            self._unit_seconds = self._meter.unit_seconds(reading.own[1])
         ended = self._process_exit(returncode)
         reached = min(max(reading.reached, self._start_step), self.run.resource)
         outcome = classify(ended, reading, resource=self.run.resource, reached=reached)
@@ -343,6 +369,7 @@ class Attempt:
             message=failure.message or (self._last_message() if returncode else ""),
             oom_kills=after - before if before is not None and after is not None else 0,
             alone=self._context.header.lanes == 1,
+            over_memory=self._over_memory,
         )
 
     def _last_message(self) -> str:
@@ -397,6 +424,8 @@ class Attempt:
             told_to_stop=self._signal is not None,
             started=self._start_time,
             seconds=seconds,
+            peak_mib=self._peak_mib,
+            unit_seconds=self._unit_seconds,
         )
         if self.result.warning:
             with contextlib.suppress(OSError):

@@ -174,7 +174,7 @@ class AdoptedChild(Child):
         self._mark = mark
 
     def _reap(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._wait()
 
 
 class FutureChild(Child):

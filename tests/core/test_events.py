@@ -290,6 +290,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             message="killed",
             failure=FailureKind.CRASHED,
             warning="it trained on",
+            peak_mib=312,
+            unit_seconds=0.25,
         ),
         {
             "event": "run_finished",
@@ -311,6 +313,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "message": "killed",
             "failure": "crashed",
             "warning": "it trained on",
+            "peak_mib": 312,
+            "unit_seconds": 0.25,
         },
     ),
     (
@@ -331,6 +335,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             node="n1",
             job="4711_4",
             message="gone",
+            peak_mib=312,
+            unit_seconds=0.25,
         ),
         {
             "event": "run_interrupted",
@@ -350,6 +356,8 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "node": "n1",
             "job": "4711_4",
             "message": "gone",
+            "peak_mib": 312,
+            "unit_seconds": 0.25,
         },
     ),
     (

@@ -53,6 +53,7 @@ class Bench:
         lanes: int = 1,
         fail_fast: int = 0,
         reuse: Reuse | None = None,
+        mem_limit_mib: int | None = None,
         **program: Any,
     ) -> None:
         """Write the manifest; each argument is one task's runs."""
@@ -65,6 +66,7 @@ class Bench:
             lanes=lanes,
             fail_fast=fail_fast,
             reuse=reuse,
+            mem_limit_mib=mem_limit_mib,
         )
         write_manifest(self.batch, header, tasks)
 

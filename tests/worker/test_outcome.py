@@ -77,7 +77,39 @@ KERNEL = "killed by the kernel: out of memory"
             ProcessExit(1, message="epoch 1 | MemoryError"),
             GOOD,
             9,
-            RunOutcome(Outcome.OUT_OF_MEMORY, message="exit code 1: epoch 1 | MemoryError"),
+            RunOutcome(Outcome.OUT_OF_MEMORY, message="exit code 1: epoch 1 | MemoryError", host_memory=True),
+        ),
+        (
+            ProcessExit(1, message="RuntimeError: DefaultCPUAllocator: can't allocate memory"),
+            GOOD,
+            9,
+            RunOutcome(
+                Outcome.OUT_OF_MEMORY,
+                message="exit code 1: RuntimeError: DefaultCPUAllocator: can't allocate memory",
+                host_memory=True,
+            ),
+        ),
+        (
+            ProcessExit(1, types=("OutOfMemoryError", "RuntimeError"), message="CUDA out of memory"),
+            GOOD,
+            9,
+            RunOutcome(Outcome.OUT_OF_MEMORY, message="CUDA out of memory"),
+        ),
+        (
+            ProcessExit(-9, over_memory="its processes held 312 MiB, more than the 200 MiB of the run"),
+            PART,
+            5,
+            RunOutcome(
+                Outcome.OUT_OF_MEMORY,
+                message="its processes held 312 MiB, more than the 200 MiB of the run",
+                host_memory=True,
+            ),
+        ),
+        (
+            ProcessExit(-9, over_memory="its processes held 312 MiB, more than the 200 MiB of the run"),
+            GOOD,
+            9,
+            RunOutcome(Outcome.COMPLETED, value=0.5),
         ),
         (
             ProcessExit(-9),
@@ -93,14 +125,24 @@ KERNEL = "killed by the kernel: out of memory"
                 Outcome.FAILED, message="metric 'loss' is nan at step 9", failure=FailureKind.NOT_FINITE
             ),
         ),
-        (ProcessExit(-9, oom_kills=1), GOOD, 9, RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL)),
-        (ProcessExit(0, oom_kills=1), GOOD, 9, RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL)),
+        (
+            ProcessExit(-9, oom_kills=1),
+            GOOD,
+            9,
+            RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL, host_memory=True),
+        ),
+        (
+            ProcessExit(0, oom_kills=1),
+            GOOD,
+            9,
+            RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL, host_memory=True),
+        ),
         (ProcessExit(0, oom_kills=1, alone=False), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
         (
             ProcessExit(137, oom_kills=1, alone=False),
             GOOD,
             9,
-            RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL),
+            RunOutcome(Outcome.OUT_OF_MEMORY, message=KERNEL, host_memory=True),
         ),
         (ProcessExit(0, signal="SIGUSR2"), GOOD, 9, RunOutcome(Outcome.COMPLETED, value=0.5)),
         (
