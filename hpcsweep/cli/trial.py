@@ -18,6 +18,7 @@ from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
 from hpcsweep.errors import SpecError
+from hpcsweep.options import format_memory
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import (
     Attempt,
@@ -127,9 +128,9 @@ def _rung(explanation: Explanation, rung: Rung) -> list[str]:
     if rung.warning:
         lines.append(f"  warning: {rung.warning}")
     for attempt in _earlier(rung):
-        lines += [_attempt(attempt), *_hand_over(attempt)]
+        lines += [_attempt(attempt), *_hand_over(attempt), *_memory(attempt)]
     if rung.status.ended and rung.attempts:
-        lines += _hand_over(rung.attempts[-1])
+        lines += [*_hand_over(rung.attempts[-1]), *_memory(rung.attempts[-1])]
     if rung.repeats:
         values = ", ".join(
             f"trial {r.trial} {r.status.value if r.value is None else number(r.value)}" for r in rung.repeats
@@ -165,6 +166,13 @@ def _hand_over(attempt: Attempt) -> Iterator[str]:
     if attempt.idle_s is not None:
         since = "its task did" if attempt.first_of_task else "the previous run of its task ended"
         yield f"  began {duration(round(attempt.idle_s, 1))} after {since}"
+
+
+def _memory(attempt: Attempt) -> Iterator[str]:
+    """What it held of the memory that it had, where both are known."""
+    if attempt.mem_mib is not None and attempt.peak_mib:
+        used, had = format_memory(attempt.peak_mib), format_memory(attempt.mem_mib)
+        yield f"  used at most {used} of {had} of memory"
 
 
 def _ending(explanation: Explanation, rung: Rung) -> str:

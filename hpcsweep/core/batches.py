@@ -103,6 +103,11 @@ class BatchState(msgspec.Struct):
         """What one of its tasks asked for."""
         return TaskResources(self.gpus, self.cpus or 1, self.mem_mib, self.time_s or None, self.lanes)
 
+    @property
+    def run_mem_mib(self) -> int | None:
+        """Memory for each run of its tasks; None where that is the cluster's default, or unknown."""
+        return None if self.mem_mib is None else self.mem_mib // self.lanes
+
     def fits(self, run: TaskResources) -> bool:
         """Whether each lane of its tasks has what such a run needs, its time aside."""
         needed = [(run.gpus, self.gpus), (run.cpus, self.cpus or math.inf)]

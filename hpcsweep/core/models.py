@@ -68,6 +68,8 @@ class Run(msgspec.Struct, gc=False):
             under schedulers that need reports.
         peak_mib: The most memory that an attempt held; `unit_seconds`: wall time of a step in the newest
             attempt of which it is known. 0 where unknown.
+        lacked_mib: The most memory with which an attempt ran out of it and was tried again; 0 for none.
+        idle_timeouts: Time limits reached without progress.
     """
 
     trial: int
@@ -96,6 +98,8 @@ class Run(msgspec.Struct, gc=False):
     last_report: tuple[int, float] | None = None
     peak_mib: int = 0
     unit_seconds: float = 0.0
+    lacked_mib: int = 0
+    idle_timeouts: int = 0
 
     @property
     def id(self) -> RunId:

@@ -44,6 +44,7 @@ class Interruption(enum.Enum):
     NODE_FAIL = "node_fail"
     CANCELLED = "cancelled"  # by the user outside hpcsweep, or by somebody whom the cluster does not name
     CANCELLED_BY_ADMIN = "cancelled_by_admin"  # by another user id
+    OUT_OF_MEMORY = "out_of_memory"  # it had too little, and may have more next time
     TRAINING_ERROR = "training_error"  # training code failed, and `retries.training` allows another try
     NEVER_STARTED = "never_started"  # the cluster says that it can never start
     WORKER_DIED = "worker_died"  # the task ended without a result
@@ -199,6 +200,14 @@ FACTS: Final[Mapping[Ending, Facts]] = {
         _IN_A_ROW,
         _CANCELLING,
         "cancelled by an admin",
+    ),
+    Interruption.OUT_OF_MEMORY: Facts(
+        "out of memory, to be retried",
+        Fault.CONFIGURATION,
+        "resumes with more memory, up to `mem.max`",
+        (),  # it ends at the largest memory
+        "lost to too little memory",
+        "out of memory",
     ),
     Interruption.TRAINING_ERROR: Facts(
         "failed, to be retried",

@@ -145,6 +145,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
             reported steps beyond those of earlier attempts.
         step: Step that the trial has reached, as far as that is known.
         peak_mib, unit_seconds: As of `RunFinished`.
+        mem_mib: The memory that it had, if that was too little; else 0.
     """
 
     interruption: Interruption = msgspec.field(name="why")
@@ -163,6 +164,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     message: str = ""
     peak_mib: int = 0
     unit_seconds: float = 0.0
+    mem_mib: int = 0
 
 
 class RunRetried(RunEvent, frozen=True, tag="run_retried", gc=False):

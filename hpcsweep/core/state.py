@@ -211,6 +211,8 @@ class SweepState(BatchFold):
         run.step = max(run.step, event.step)
         self.interrupted[event.interruption] += 1
         run.timeouts += event.interruption is Interruption.TIMEOUT
+        run.idle_timeouts += event.interruption is Interruption.TIMEOUT and not event.progressed
+        run.lacked_mib = max(run.lacked_mib, event.mem_mib)
         run.cancels += event.interruption is Interruption.CANCELLED
         facts = FACTS[event.interruption]
         if event.interruption is Interruption.TRAINING_ERROR:

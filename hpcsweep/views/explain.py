@@ -275,7 +275,9 @@ class TrialReplay:
         self._so_far.apply(event)
         known = self._times.apply(event)
         if isinstance(event, RunFinished | RunInterrupted) and event.trial == self.trial:
-            attempt = Attempt.of(event, known if isinstance(known, HandOver) else None)
+            hand_over = known if isinstance(known, HandOver) else None
+            batch = self._so_far.live.get(event.batch)
+            attempt = Attempt.of(event, hand_over, mem_mib=batch.run_mem_mib if batch else None)
             self.attempts.setdefault(event.rung, []).append(attempt)
         match event:
             case RunFinished():

@@ -169,12 +169,20 @@ class Attempt(msgspec.Struct, frozen=True):
     assigned: float | None = None  # when a task that keeps its GPUs was given it, in Unix seconds
     idle_s: float | None = None  # how long that task had held its GPUs without a run before
     first_of_task: bool = False  # since it began, else since its run before
+    mem_mib: int | None = None  # memory that it might use, None where the cluster's default or unknown
+    peak_mib: int = 0  # and that its processes held at most, 0 where unknown
 
     @classmethod
-    def of(cls, event: RunFinished | RunInterrupted, hand_over: HandOver | None = None) -> Attempt:
-        """The attempt that ended with this event."""
-        names = ("attempt", "restart", "step", "node", "job", "seconds", "message")
-        shared = {name: getattr(event, name) for name in names}
+    def of(
+        cls,
+        event: RunFinished | RunInterrupted,
+        hand_over: HandOver | None = None,
+        *,
+        mem_mib: int | None = None,
+    ) -> Attempt:
+        """The attempt that ended with this event; it might use so much memory."""
+        names = ("attempt", "restart", "step", "node", "job", "seconds", "message", "peak_mib")
+        shared = {name: getattr(event, name) for name in names} | {"mem_mib": mem_mib}
         if hand_over is not None:
             assigned, idle_s, first = hand_over
             shared |= {"assigned": assigned, "idle_s": idle_s, "first_of_task": first}

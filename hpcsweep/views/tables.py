@@ -171,6 +171,11 @@ def _array(values: Sequence[Any], kind: str) -> pa.Array:
 _SAME: Final = ("trial", "rung", "attempt", "restart", "batch", "task", "node", "job", "start", "step")
 _COST: Final = ("seconds", "gpu_seconds", "message")
 _USED: Final = ("peak_mib", "unit_seconds")
+#: What the run would have ended with.
+_RETRIED: Final = {
+    Interruption.TRAINING_ERROR: Outcome.FAILED,
+    Interruption.OUT_OF_MEMORY: Outcome.OUT_OF_MEMORY,
+}
 _COLUMNS: Final = (*_SAME, "ending", "failure", "final", "submitted_at", "started", *_COST, *_USED)
 
 
@@ -193,8 +198,7 @@ def attempts_table(events: Iterable[AnyEvent]) -> pd.DataFrame:
                 row = {"ending": event.outcome.value, "final": True, "started": event.started}
                 rows.append(row | _attempt(event, event.failure_kind, submitted))
             case RunInterrupted():
-                retried = Outcome.FAILED if event.interruption is Interruption.TRAINING_ERROR else None
-                failure = classify_failure(retried, None, event.message)
+                failure = classify_failure(_RETRIED.get(event.interruption), None, event.message)
                 row = {"ending": event.interruption.value, "final": False}
                 rows.append(row | _attempt(event, failure, submitted))
             case _:

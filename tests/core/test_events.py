@@ -337,6 +337,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             message="gone",
             peak_mib=312,
             unit_seconds=0.25,
+            mem_mib=200,
         ),
         {
             "event": "run_interrupted",
@@ -358,6 +359,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "message": "gone",
             "peak_mib": 312,
             "unit_seconds": 0.25,
+            "mem_mib": 200,
         },
     ),
     (
@@ -478,7 +480,7 @@ def test_failure_messages_of_version_1_are_still_classified(kind: type[Any]) -> 
         Outcome: "completed failed out_of_memory lost stopped cancelled",
         Interruption: (
             "preempted timeout node_fail cancelled cancelled_by_admin training_error never_started "
-            "worker_died lost not_started sweep_stopped"
+            "worker_died lost not_started sweep_stopped out_of_memory"
         ),
         SweepOutcome: "finished stopped failed paused",
         FailureKind: "crashed not_finite never_reported unreadable out_of_memory lost cancelled",

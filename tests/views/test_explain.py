@@ -696,6 +696,35 @@ def test_every_attempt_shows_its_outcome_node_and_duration() -> None:
         assert text(TRIED[:count], 0).splitlines() == [*begin, *lines]
 
 
+def test_each_step_to_more_memory_is_shown_with_what_the_run_had_and_used() -> None:
+    over = "its processes held {} MiB, more than the {} MiB of the run"
+    begun = [planned("b0", 200.0, (0, 0)), planned("b1", 230.0, (0, 0)), planned("b2", 260.0, (0, 0))]
+    had = [msgspec.structs.replace(event, mem_mib=100 << n) for n, event in enumerate(begun)]
+    lacks = [
+        RunInterrupted(
+            *(0, 0, Interruption.OUT_OF_MEMORY),
+            attempt=n,
+            batch=f"b{n}",
+            step=n,
+            seconds=12.0,
+            message=over.format(101 << n, 100 << n),
+            peak_mib=101 << n,
+            mem_mib=100 << n,
+        )
+        for n in range(2)
+    ]
+    done = RunFinished(0, 0, Outcome.COMPLETED, 0.25, 1, attempt=2, batch="b2", peak_mib=312, seconds=12.0)
+    events = [*BEGUN[:-1], had[0], lacks[0], had[1], lacks[1], had[2], done]
+    assert text(events, 0).splitlines()[3:9] == [
+        "rung 0, resource 1: completed in attempt 3 (12 s) with loss 0.25",
+        f"  attempt 1: out of memory, to be retried (12 s): {lacks[0].message}",
+        "  used at most 101M of 100M of memory",
+        f"  attempt 2: out of memory, to be retried at step 1 (12 s): {lacks[1].message}",
+        "  used at most 202M of 200M of memory",
+        "  used at most 312M of 400M of memory",
+    ]
+
+
 def test_the_time_that_a_task_held_its_gpus_without_a_run_is_shown_before_each_of_its_runs() -> None:
     one, two = RunId(0, 0), RunId(1, 0)
     events = [

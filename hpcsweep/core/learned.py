@@ -1,0 +1,217 @@
+"""What runs can be expected to need, learned from those that have ended: seconds, and memory.
+
+A positive quantity is modelled as `log y = f(config) + residual`, where f is a ridge regression on the
+parameters, or a constant if the parameters do not explain it. What is asked for is the prediction plus a high
+quantile of the residuals, each of a model without that run: for ridge regression these follow from the
+leverages (Allen's PRESS, see Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 7.10).
+A guess that is too small costs a continuation, so quantiles need not be extreme. Pure, and deterministic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from hpcsweep.core.domains import Choice, Constant, Float, Floats, Int, Ordinal
+from hpcsweep.core.events import AnyEvent, Config, Outcome, RunFinished, RunInterrupted
+from hpcsweep.core.space import Space
+from hpcsweep.core.state import SweepState
+
+#: Runs that must have ended before anything is learned, and before a rung is judged by its own runs.
+LEAST: Final = 10
+#: So many of the newest runs count.
+MOST: Final = 1000
+#: A model is made anew once there are so many times as many runs.
+_GROWTH: Final = 1.25
+#: Of the residuals, for seconds and for memory; and what is asked for beyond the prediction.
+_TIME_QUANTILE: Final = 0.9
+_TIME_SAFETY: Final = 1.1
+_MEM_QUANTILE: Final = 1.0
+_MEM_SAFETY: Final = 1.2
+#: Beside the run: its worker, and what it imports for the runs.
+_WORKER_MIB: Final = 128
+#: Strength of the ridge, in runs.
+_RIDGE: Final = 0.5
+#: The parameters need so many runs each before they may explain anything.
+_RUNS_EACH: Final = 3
+#: They do if what they leave of the variance, predicted without each run, is less than so much of it.
+_EXPLAINED: Final = 0.8
+#: Values of a listed parameter of which each has a term of its own; with more of them it has none.
+_MOST_VALUES: Final = 32
+
+
+class Features:
+    """Numbers that stand for a configuration in a regression: `encode` gives `(k,)`.
+
+    A numeric parameter has its place in its range and, on a linear scale above 0, the logarithm of its value:
+    what grows by a power of it is a straight line then. Each value of a listed parameter has a 1 of its own.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._encoders: list[tuple[str, Callable[[Any], list[float]], int]] = []
+        for parameter in space.parameters:
+            encoder = _encoder(parameter.domain)
+            if encoder is not None:
+                self._encoders.append((parameter.name, *encoder))
+        self.size = sum(width for _, _, width in self._encoders)
+
+    def encode(self, config: Mapping[str, Any]) -> list[float]:
+        """The numbers of a configuration; those of an inactive parameter are 0."""
+        row: list[float] = []
+        for name, encode, width in self._encoders:
+            row += encode(config[name]) if name in config else [0.0] * width
+        return row
+
+
+def _encoder(domain: Any) -> tuple[Callable[[Any], list[float]], int] | None:
+    match domain:
+        case Float() | Int():
+            low, high = float(domain.low), float(domain.high)
+            if low <= 0 or domain.log or high <= low:
+                return lambda value: [float(domain.to_unit([value])[0])], 1
+            scale = math.log(high / low)
+            return lambda value: [(value - low) / (high - low), math.log(value / low) / scale], 2
+        case Ordinal() | Choice() if 1 < domain.size <= _MOST_VALUES:
+            size = domain.size
+
+            def one_hot(value: Any) -> list[float]:
+                at = int(float(domain.to_unit([value])[0]) * size)
+                return [float(index == at) for index in range(size)]
+
+            return one_hot, size
+        case Constant() | _:
+            return None
+
+
+class _Model(NamedTuple):
+    """`log y` as a mean and, unless that explains nothing, weights of centred features.
+
+    Attributes:
+        residuals: Quantile of all runs, and by group of those with enough.
+    """
+
+    mean: float
+    weights: Floats | None
+    centre: Floats
+    quantile: float
+    by_group: Mapping[Hashable, float]
+
+    def upper(self, features: Sequence[float], group: Hashable) -> float:
+        """What most runs of this configuration and group stay below."""
+        explained = (
+            0.0 if self.weights is None else float((np.asarray(features) - self.centre) @ self.weights)
+        )
+        return math.exp(self.mean + explained + self.by_group.get(group, self.quantile))
+
+
+class Quantity:
+    """A positive quantity of runs, of which an upper bound is predicted by configuration."""
+
+    def __init__(self, quantile: float) -> None:
+        self._quantile = quantile
+        self._rows: list[tuple[list[float], Hashable, float]] = []
+        self.count = 0
+        self._fitted = 0
+        self._model: _Model | None = None
+
+    def add(self, features: list[float], group: Hashable, value: float) -> None:
+        """A run took so much."""
+        self._rows.append((features, group, value))
+        self.count += 1
+        if len(self._rows) >= 2 * MOST:
+            del self._rows[:-MOST]
+
+    def upper(self, features: Sequence[float], group: Hashable) -> float | None:
+        """What most runs like that stay below; None while too little is known."""
+        if self.count < LEAST:
+            return None
+        # A group is judged by itself from its tenth run on, so the first models are made often.
+        if self._model is None or self.count >= max(self._fitted + 1, self._fitted * _GROWTH):
+            self._model = _fit(self._rows[-MOST:], self._quantile)
+            self._fitted = self.count
+        return self._model.upper(features, group)
+
+
+def _fit(rows: Sequence[tuple[list[float], Hashable, float]], quantile: float) -> _Model:
+    logs = np.log([max(value, 1e-9) for _, _, value in rows])
+    features = np.array([each for each, _, _ in rows], dtype=float).reshape(len(rows), -1)
+    mean, centre = float(np.mean(logs)), np.mean(features, axis=0)
+    count = len(rows)
+    # Without parameters each run is judged by the mean of the others.
+    residuals = (logs - mean) * (count / max(1, count - 1))
+    weights: Floats | None = None
+    if features.shape[1] > 0 and count >= _RUNS_EACH * features.shape[1] + 1:
+        centred = features - centre
+        gram = centred.T @ centred + _RIDGE * np.eye(features.shape[1])
+        solved = np.linalg.solve(gram, centred.T)
+        found = solved @ (logs - mean)
+        leverage = np.clip(np.einsum("ij,ji->i", centred, solved) + 1 / count, 0.0, 0.95)
+        left = (logs - mean - centred @ found) / (1 - leverage)
+        if left @ left < _EXPLAINED * (residuals @ residuals):
+            residuals, weights = left, found
+    groups: dict[Hashable, list[float]] = {}
+    for (_, group, _), residual in zip(rows, residuals, strict=True):
+        groups.setdefault(group, []).append(float(residual))
+    return _Model(
+        mean,
+        weights,
+        centre,
+        float(np.quantile(residuals, quantile)),
+        {group: float(np.quantile(each, quantile)) for group, each in groups.items() if len(each) >= LEAST},
+    )
+
+
+class LearnedNeeds:
+    """Folds the endings of a sweep's runs into what runs need; `apply` comes after that of the state."""
+
+    def __init__(self, state: SweepState, space: Space) -> None:
+        self._state = state
+        self._features = Features(space)
+        self._seconds = Quantity(_TIME_QUANTILE)
+        self._memory = Quantity(_MEM_QUANTILE)
+        #: Seconds of runs beside those for their steps.
+        self._start_ups: list[float] = []
+
+    def apply(self, event: AnyEvent) -> None:
+        """Take one event in."""
+        if not isinstance(event, RunFinished | RunInterrupted):
+            return
+        completed = isinstance(event, RunFinished) and event.outcome is Outcome.COMPLETED
+        if isinstance(event, RunInterrupted):
+            whole = event.progressed and not event.mem_mib  # one that ran out would have taken more
+        else:
+            whole = completed
+        if event.peak_mib and whole:
+            self._memory.add(self._encode(event.trial), event.rung, event.peak_mib)
+        if not isinstance(event, RunFinished) or not completed or event.started is None:
+            return
+        units = self._state.run(event.run).resource - (event.start or 0)
+        if units <= 0 or event.seconds <= 0:
+            return
+        if event.unit_seconds:
+            self._start_ups.append(max(0.0, event.seconds - event.unit_seconds * units))
+            del self._start_ups[:-MOST]
+        start_up = self._start_up_s
+        each = max(event.seconds - start_up, 0.1 * event.seconds) / units
+        self._seconds.add(self._encode(event.trial), units, each)
+
+    @property
+    def _start_up_s(self) -> float:
+        """In the median; 0 while nothing is known of it."""
+        return float(np.median(self._start_ups)) if self._start_ups else 0.0
+
+    def time_s(self, config: Config, *, units: int) -> float | None:
+        """Seconds that most runs of so many units stay below; None while too little is known."""
+        each = self._seconds.upper(self._features.encode(config), units)
+        return None if each is None else _TIME_SAFETY * (self._start_up_s + each * max(1, units))
+
+    def mem_mib(self, config: Config, *, rung: int) -> int | None:
+        """Memory that runs like that stay below; None while too little is known."""
+        upper = self._memory.upper(self._features.encode(config), rung)
+        return None if upper is None else math.ceil(_MEM_SAFETY * upper) + _WORKER_MIB
+
+    def _encode(self, trial: int) -> list[float]:
+        return self._features.encode(self._state.trials[trial].config)
