@@ -251,6 +251,7 @@ class SweepState(BatchFold):
         run = self.run(event.run)
         self._continue_trial(run.id)
         run.outcome, run.faults_without_progress, run.errors, run.timeouts, run.cancels = None, 0, 0, 0, 0
+        run.idle_timeouts = 0
         self._wait(run)
         trial = self.trials[event.trial]
         if event.rung == 0 and trial.parent is not None:
