@@ -26,6 +26,8 @@ from tests.effort import by_effort
 
 #: Options that make the searcher go through more than 81 configurations of the infinite space.
 OPTIONS: dict[str, dict[str, Any]] = {"grid": {"num_points": 12}}
+#: What `auto` stands for in the suite: with `gp` it proposes what `gp` itself does, slowly.
+RESOLVED = {"auto": "tpe"}
 
 
 class TestSearchers(SearcherConformance):
@@ -36,7 +38,8 @@ class TestSearchers(SearcherConformance):
         self.name = str(request.param)
 
     def make_searcher(self, seed: int) -> Searcher:
-        return make_searcher(self.name, seed=seed, options=OPTIONS.get(self.name, {}))
+        options, resolved = OPTIONS.get(self.name, {}), RESOLVED.get(self.name)
+        return make_searcher(self.name, seed=seed, options=options, resolved=resolved)
 
     def count(self, space: Space, count: int | None) -> int | None:
         return sum(1 for _ in space.grid(12)) if self.name == "grid" else count
@@ -48,6 +51,13 @@ def searcher(name: str) -> Searcher:
 
 def test_searchers_that_do_not_learn_say_so() -> None:
     assert {name for name in SEARCHERS if not searcher_class(name).adaptive} >= {"random", "grid"}
+
+
+@pytest.mark.parametrize("space", [INFINITE, FINITE], ids=["infinite", "finite"])
+def test_auto_proposes_exactly_what_the_searcher_that_it_chose_would(space: Space) -> None:
+    auto = searcher("auto")
+    assert auto.problems(space) == []
+    assert ask_in_turn(auto, space, [9, 1, 2]) == ask_in_turn(searcher("gp"), space, [9, 1, 2])
 
 
 def test_an_unknown_searcher_is_refused_with_the_nearest_name() -> None:
