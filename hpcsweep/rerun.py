@@ -20,6 +20,7 @@ import msgspec
 from hpcsweep.bootstrap import use_utf8
 from hpcsweep.cluster.task_environment import without_launcher
 from hpcsweep.core.models import Trial
+from hpcsweep.core.run_resources import RunContext
 from hpcsweep.core.text import shell_join
 from hpcsweep.errors import FolderError, HpcsweepError, SpecError
 from hpcsweep.session.preparation import running_program
@@ -67,7 +68,8 @@ class RerunPlan(msgspec.Struct, frozen=True):
     def environment(self) -> dict[str, str]:
         """Variables that the sweep sets."""
         given = set_variables(self.spec.cluster.environment)
-        return {"OMP_NUM_THREADS": str(self.spec.resources.cpus), **given}
+        run = RunContext(self.run.config, self.run.resource, rung=self.run.rung)
+        return {"OMP_NUM_THREADS": str(self.spec.run_resources.of(run).cpus), **given}
 
     def run_file(self, output: Path) -> RunFile:
         """The run file for the training code, with all of its files in `output`."""

@@ -134,9 +134,9 @@ def _total(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: 
     if most_trials is not None and (found.iterations is None or most_trials < trials):
         typer.echo(f"budget.trials ends it after {plural(most_trials, 'trial')}")
     shape = target.shape
-    if spec.resources.time is not None:
-        gpus = max(spec.resources.gpus, -(-held_gpus // shape.lanes))
-        hours = runs * (gpus or 1) * spec.resources.time / 3600
+    if spec.largest_run.time_s is not None:
+        gpus = max(spec.largest_run.gpus, -(-held_gpus // shape.lanes))
+        hours = runs * (gpus or 1) * spec.largest_run.time_s / 3600
         unit = "GPU-hours" if gpus else "run-hours"
         typer.echo(f"{each}{hours:g} {unit} if every run takes its whole time limit, once")
     most = _most_tasks(spec, target, held_gpus=held_gpus)
@@ -167,7 +167,7 @@ def _most_tasks(spec: SweepSpec, target: Target, *, held_gpus: int) -> int | Non
 
 def _tasks(spec: SweepSpec, target: Target, found: SchedulerPlan, *, held_gpus: int) -> None:
     """Print how many tasks keep their GPUs, for how long, and what waits in the queue do to the sweep."""
-    shape, run_s = target.submitted_shape, spec.resources.time
+    shape, run_s = target.submitted_shape, spec.largest_run.time_s
     busy = None if found.starts is None else -(-found.starts * spec.repeats // shape.lanes)
     tasks = fewest(_most_tasks(spec, target, held_gpus=held_gpus), target.cluster.slots, busy)
     many = "" if tasks is None else f"at most {plural(tasks, 'task')} at a time; "
@@ -215,7 +215,7 @@ def _reservation(spec: SweepSpec, target: Target, *, held_gpus: int) -> None:
         spec.searcher.seed,
         max_gpu_s=hours * 3600,
         idle_s=spec.cluster.idle if target.reuse else None,
-        run=spec.run_shape(),
+        run=spec.largest_run,
     )
     default_time_s = None if shape.time_s else target.cluster.limits().time_s
     start_up_s = target.cluster.start_up_s

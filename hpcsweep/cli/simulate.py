@@ -12,8 +12,8 @@ import typer
 
 from hpcsweep.cli.terminal import NO_VALUE, errors_exit, json_text, prefix_errors, print_table, raw, sanitize
 from hpcsweep.core.text import plural
+from hpcsweep.core.units import format_duration
 from hpcsweep.errors import SpecError
-from hpcsweep.options import format_duration
 from hpcsweep.session.preparation import validate
 from hpcsweep.simulation import (
     Comparison,

@@ -17,8 +17,8 @@ from hpcsweep.cli.terminal import errors_exit, json_text, raw, sanitize, sanitiz
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.outcomes import FACTS
 from hpcsweep.core.text import plural
+from hpcsweep.core.units import format_memory
 from hpcsweep.errors import SpecError
-from hpcsweep.options import format_memory
 from hpcsweep.views.explain import explain as explanation_of
 from hpcsweep.views.explanation import (
     Attempt,

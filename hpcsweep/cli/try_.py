@@ -20,8 +20,8 @@ from hpcsweep.cli.launch import tell_slow
 from hpcsweep.cli.requests import end_sweep, read_config
 from hpcsweep.cli.terminal import DONE, INTERRUPTED, NO_VALUE, errors_exit, hide, prefix_errors
 from hpcsweep.core.text import plural, secret_values, shell_quote
+from hpcsweep.core.units import parse_duration
 from hpcsweep.errors import HpcsweepError, SpecError
-from hpcsweep.options import parse_duration
 from hpcsweep.session.algorithms import make_scheduler
 from hpcsweep.session.program import check_program
 from hpcsweep.session.session import Session

@@ -1,4 +1,4 @@
-"""Constraint expressions over parameters, for example `batch_size * accum <= 512`.
+"""Expressions over parameters: constraints such as `batch_size * accum <= 512`, and resources of a run.
 
 Parsed with `ast`, checked against a list of what is allowed, compiled once. Nothing of Python
 but numbers, texts, comparisons, boolean logic and a few maths functions can be reached. A name that is no
@@ -221,7 +221,7 @@ def _compile(text: str) -> tuple[CodeType, frozenset[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A constraint that can be evaluated safely, whoever wrote it.
+    """A constraint or a number that can be evaluated safely, whoever wrote it.
 
     Attributes:
         text: As written.
@@ -257,8 +257,7 @@ class Expression:
         try:
             return bool(eval(self._code, _GLOBALS, config))  # the tree was checked
         except TypeError as error:
-            given = ", ".join(f"{name}={config[name]!r}" for name in sorted(self.names))
-            raise ValueError(f"{self.text!r} cannot be computed for {given}: {error}") from None
+            raise ValueError(f"{self.text!r} cannot be computed for {self._given(config)}: {error}") from None
         except (ArithmeticError, ValueError):
             return False
 
@@ -271,12 +270,22 @@ class Expression:
         inactive = sorted(self.names - config.keys())
         if inactive:
             raise ValueError(f"{self.text!r} cannot be computed where {', '.join(inactive)} is inactive")
-        given = ", ".join(f"{name}={config[name]!r}" for name in sorted(self.names))
+        number: float = self.value(config, only_numbers=True)
+        if not math.isfinite(number):
+            raise ValueError(f"{self.text!r} must be a finite number, got {number} for {self._given(config)}")
+        return number
+
+    def value(self, config: Mapping[str, Any], *, only_numbers: bool = False) -> Any:
+        """What it gives for values of all its names.
+
+        Raises:
+            ValueError: It cannot be computed, or with `only_numbers` gives no number.
+        """
         try:
             found = eval(self._code, _GLOBALS, config)  # the tree was checked
-            number = float(_number(found))
+            return float(_number(found)) if only_numbers else found
         except (TypeError, ArithmeticError, ValueError) as error:
-            raise ValueError(f"{self.text!r} cannot be computed for {given}: {error}") from None
-        if not math.isfinite(number):
-            raise ValueError(f"{self.text!r} must be a finite number, got {number} for {given}")
-        return number
+            raise ValueError(f"{self.text!r} cannot be computed for {self._given(config)}: {error}") from None
+
+    def _given(self, config: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name}={config[name]!r}" for name in sorted(self.names))

@@ -104,7 +104,7 @@ class Doctor:
     def probe_findings(self, *, wait_s: float) -> Iterator[Finding]:
         """What only a test job can find out; nothing of it remains."""
         assert self._cluster is not None
-        gpus = self._spec.resources.gpus if self._spec else 0
+        gpus = self._spec.largest_run.gpus if self._spec else 0
         yield from probe_findings(
             self._cluster, self._name, self._folder, gpus=gpus, wait_s=wait_s, crontab_line=self._crontab_line
         )

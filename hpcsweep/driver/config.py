@@ -8,6 +8,7 @@ import msgspec
 
 from hpcsweep.core.cluster_protocol import Cluster, TaskResources
 from hpcsweep.core.protocols import Clock
+from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.batch import Program
 from hpcsweep.store.journal import Journal
@@ -36,7 +37,8 @@ class DriverConfig(msgspec.Struct, frozen=True):
     compact_at: int = 2000  # raw files of ended runs, about, that are compacted while the sweep runs
     keep_all: bool = False  # checkpoints stay even where nothing can need them any more
     idle_s: float | None = None  # for which a task may hold GPUs without a run; None: it is given none
-    run: TaskResources = TaskResources()  # what one run needs, with its time limit
+    run: TaskResources = TaskResources()  # enough for any run, with its time limit
+    resources: RunResources = RunResources()  # what each run needs
 
     @property
     def reuse(self) -> bool:

@@ -341,7 +341,8 @@ class Session:
             minimise=spec.objective.mode == "min",
             keep_all=spec.train.keep == "all",
             idle_s=spec.cluster.idle if target.reuse else None,
-            run=spec.run_shape(),
+            run=spec.largest_run,
+            resources=spec.run_resources,
         )
 
 

@@ -148,7 +148,7 @@ def sweep_request(spec: SweepSpec, *, reuse: bool) -> SweepRequest:
     """What a cluster needs to know of the sweep."""
     section = spec.cluster
     return SweepRequest(
-        run=spec.run_shape(),
+        run=spec.largest_run,
         task=spec.task_shape(reuse=reuse),
         workdir=spec.train.workdir,
         environment=section.environment,

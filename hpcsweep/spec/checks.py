@@ -15,9 +15,11 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Choice, Ordinal, Space
 from hpcsweep.core.text import format_value, suggest_name, truncate
+from hpcsweep.core.units import LONGEST_S
 from hpcsweep.errors import SpecError
 from hpcsweep.options import describe_type, is_union
-from hpcsweep.spec.models import Budget, Cluster, NamedOptions, Resources, Train
+from hpcsweep.spec.models import Budget, Cluster, NamedOptions, Train
+from hpcsweep.spec.resources import RunNeeds
 from hpcsweep.worker.resuming import placeholders
 
 #: Placeholders that differ from trial to trial and stay the same in all its runs.
@@ -97,29 +99,33 @@ def check_early_stopping(
 
 
 def check_end(
-    instance: Scheduler, *, ends: bool, budget: Budget, resources: Resources, problems: Problems
+    instance: Scheduler, *, ends: bool, budget: Budget, needs: Sequence[RunNeeds], problems: Problems
 ) -> None:
     """Check that the sweep ends: by its scheduler, its searcher (`ends`) or its budget."""
     endless = instance.plan().open_ended
-    spends = budget.gpu_hours is not None and resources.gpus > 0
+    spends = budget.gpu_hours is not None and (not needs or any(run.needs.gpus for run in needs))
     if not endless or ends or spends or budget.trials is not None or budget.time is not None:
         return
     never = " (gpu_hours are not spent as resources.gpus is 0)" if budget.gpu_hours is not None else ""
     problems.add("budget", f"must have trials, gpu_hours or time, {endless}{never}")
 
 
-def check_cluster(cluster: Cluster, resources: Resources, problems: Problems) -> None:
-    """Check that a task fits the caps."""
+def check_cluster(cluster: Cluster, needs: Sequence[RunNeeds], problems: Problems) -> None:
+    """Check that a task of each of these runs fits the caps."""
     if cluster.reuse is False and cluster.concurrent > 1:
         expected = "must be 1 with reuse: false, where a task does one run"
         problems.add("cluster.concurrent", f"{expected}, got {cluster.concurrent}")
-    gpus = resources.gpus * cluster.concurrent
+    if not needs:
+        return
+    largest = max(needs, key=lambda run: run.needs.gpus)
+    gpus = largest.needs.gpus * cluster.concurrent
     if cluster.max_gpus is not None and cluster.max_gpus < gpus:
         expected = f"must be at least the {gpus} of one task (resources.gpus x concurrent)"
-        problems.add("cluster.max_gpus", f"{expected}, got {cluster.max_gpus}")
-    if resources.time is not None and cluster.signal >= resources.time:
-        expected = f"must be less than resources.time ({resources.time} seconds)"
-        problems.add("cluster.signal", f"{expected}, got {cluster.signal}")
+        problems.add("cluster.max_gpus", f"{expected}{largest.whose('gpus')}, got {cluster.max_gpus}")
+    shortest = min(needs, key=lambda run: run.needs.time_s or LONGEST_S)
+    if shortest.needs.time_s is not None and cluster.signal >= shortest.needs.time_s:
+        whose = f"{shortest.needs.time_s} seconds{shortest.whose('time')}"
+        problems.add("cluster.signal", f"must be less than resources.time ({whose}), got {cluster.signal}")
 
 
 def check_constraints(space: Space, problems: Problems) -> bool:

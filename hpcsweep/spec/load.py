@@ -29,7 +29,6 @@ from hpcsweep.spec.models import (
     Cluster,
     NamedOptions,
     Objective,
-    Resources,
     Retries,
     SearcherChoice,
     Train,
@@ -41,6 +40,7 @@ from hpcsweep.spec.models import (
 )
 from hpcsweep.spec.parameters import read_space
 from hpcsweep.spec.plain_keys import read_enqueue, read_repeats, read_stop, read_warm_start
+from hpcsweep.spec.resources import RunNeeds, check_resources, read_resources, rungs_of, sample_needs
 from hpcsweep.spec.sweep import SweepSpec
 from hpcsweep.spec.yaml_io import apply_overrides, read_yaml
 
@@ -178,11 +178,17 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
     stop = read_stop(data.get("stop"), problems)
     repeats = read_repeats(data.get("repeats"), problems)
     warm_start = read_warm_start(data.get("warm_start"), problems)
-    resources = _section(Resources, data, "resources", problems)
+    resources = read_resources(data, problems)
     cluster = _read_cluster(data, problems)
     budget = _section(Budget, data, "budget", problems)
     retries = _section(Retries, data, "retries", problems)
 
+    instance = None if scheduler is None else _make_scheduler(scheduler, problems)
+    needs: list[RunNeeds] = []
+    if resources is not None:
+        runs, plan = resources.of_runs(), None if instance is None else rungs_of(instance)
+        if space is None or check_resources(runs, space, plan, problems):
+            needs = sample_needs(runs, space, plan)
     if train is not None:
         checks.check_train(train, problems)
         check_metrics(
@@ -190,7 +196,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
             None if stored else objective,
             problems,
             parameters=() if space is None else space.names,
-            apart=stored or cluster is None or resources is None or runs_apart(cluster, resources),
+            apart=stored or cluster is None or not needs or runs_apart(cluster, needs),
         )
         if train.command is not None and space is not None:
             for path, problem in command_problems(train, space):
@@ -199,13 +205,12 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
     enqueue = read_enqueue(data.get("enqueue"), space, problems)
     if space is not None and checks.check_constraints(space, problems) and searcher is not None:
         ends = _searcher_ends(searcher, space, problems)
-    instance = None if scheduler is None else _make_scheduler(scheduler, problems)
     if scheduler is not None and train is not None and not stored:
         checks.check_clones(train, scheduler, problems)
     if scheduler is not None:
         checks.check_early_stopping(scheduler, instance, stop=bool(stop), repeats=repeats, problems=problems)
         if instance is not None and budget is not None and resources is not None:
-            checks.check_end(instance, ends=ends, budget=budget, resources=resources, problems=problems)
+            checks.check_end(instance, ends=ends, budget=budget, needs=needs, problems=problems)
     if cluster is not None:
         known = ["auto", *cluster_names()]
         if cluster.name not in known:
@@ -213,8 +218,7 @@ def _read(data: dict[Any, Any], *, stem: str, problems: Problems, stored: bool) 
         if space is not None:
             for problem in cluster_problems(cluster, space):
                 problems.add_line(problem)
-        if resources is not None:
-            checks.check_cluster(cluster, resources, problems)
+        checks.check_cluster(cluster, needs, problems)
     if (
         train is None
         or objective is None

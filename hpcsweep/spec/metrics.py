@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from hpcsweep.core.text import format_value, near_name, suggest_name
 from hpcsweep.spec.checks import Problems
-from hpcsweep.spec.models import Cluster, MetricsFile, Objective, Resources, Train
+from hpcsweep.spec.models import Cluster, MetricsFile, Objective, Train
+from hpcsweep.spec.resources import RunNeeds
 from hpcsweep.worker.metrics.files import KINDS, guess_kind, placeholders
 from hpcsweep.worker.template import PLACEHOLDERS
 
@@ -67,11 +68,12 @@ def check_metrics(
         problems.add("objective.metric", f"{wrong}; {hint}")
 
 
-def runs_apart(cluster: Cluster, resources: Resources) -> bool:
-    """Whether a sweep has one run at a time."""
-    gpus = resources.gpus and cluster.max_gpus is not None and cluster.max_gpus < 2 * resources.gpus
+def runs_apart(cluster: Cluster, needs: Sequence[RunNeeds]) -> bool:
+    """Whether a sweep whose runs need that has one at a time."""
+    gpus = min(run.needs.gpus for run in needs)
+    alone = bool(gpus and cluster.max_gpus is not None and cluster.max_gpus < 2 * gpus)
     slots = cluster.name == "local" and getattr(cluster, "slots", None) == 1
-    return cluster.concurrent == 1 and bool(cluster.max_tasks == 1 or gpus or slots)
+    return cluster.concurrent == 1 and bool(cluster.max_tasks == 1 or alone or slots)
 
 
 def _check_file(

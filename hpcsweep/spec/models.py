@@ -190,19 +190,6 @@ class Objective(Section):
     """The value of a run: the metric at its last step, or the best of the trial's steps so far."""
 
 
-class Resources(Section):
-    """Resources of one run."""
-
-    gpus: Whole = Field(default=0, ge=0, le=10_000)
-    """Number of GPUs."""
-    cpus: Millions = 1
-    """Number of CPU cores."""
-    mem: Memory = None
-    """Memory with its unit, such as `16G`. Default: the cluster's."""
-    time: TimeLimit = None
-    """Time limit, such as `30m` or `01:30:00`. Default: the cluster's."""
-
-
 class Cluster(Section):
     """Where the sweep runs and how much of it it may use. Each cluster adds keys of its own."""
 

@@ -18,12 +18,12 @@ from hpcsweep.spec.models import (
     Cluster,
     Kind,
     Objective,
-    Resources,
     Retries,
     Train,
     cluster_model,
 )
 from hpcsweep.spec.parameters import PARAMETER_MODELS
+from hpcsweep.spec.resources import Resources
 
 _DESCRIPTIONS: Final = {
     "name": "Name of the sweep, its jobs and its results folder. Default: the file name.",

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
-from hpcsweep.core.protocols import fewest
+from hpcsweep.core.protocols import Scheduler, fewest
+from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value
 from hpcsweep.schedulers import make_scheduler, scheduler_class, scheduler_traits
@@ -19,12 +20,12 @@ from hpcsweep.spec.models import (
     MetricsFile,
     NamedOptions,
     Objective,
-    Resources,
     Retries,
     SearcherChoice,
     Train,
 )
 from hpcsweep.spec.parameters import domains_to_yaml, space_to_yaml
+from hpcsweep.spec.resources import Resources, RunNeeds, largest_need, rungs_of, sample_needs
 from hpcsweep.spec.yaml_io import dump_yaml
 from hpcsweep.store.batch import MetricFile, Program
 from hpcsweep.worker.metrics.files import guess_kind
@@ -86,14 +87,16 @@ class SweepSpec:
     @functools.cached_property
     def starts(self) -> int | None:
         """Configurations that it will start at most; None if that is open."""
-        scheduler = make_scheduler(
+        return fewest(self._make_scheduler().plan().starts, self.budget.trials)
+
+    def _make_scheduler(self) -> Scheduler:
+        return make_scheduler(
             self.scheduler.name,
             options=self.scheduler.options,
             minimise=self.objective.mode == "min",
             space=None,
             seed=self.searcher.seed,
         )
-        return fewest(scheduler.plan().starts, self.budget.trials)
 
     def resolved(self) -> dict[str, Any]:
         """The whole spec with its defaults, JSON-able; it reads back to an equal one."""
@@ -157,14 +160,27 @@ class SweepSpec:
         found = self.scheduler.options.get("max_resource")
         return found if isinstance(found, int) else 0
 
-    def run_shape(self) -> TaskResources:
-        """Resources of one run."""
-        run = self.resources
-        return TaskResources(gpus=run.gpus, cpus=run.cpus, mem_mib=run.mem, time_s=run.time)
+    @functools.cached_property
+    def run_resources(self) -> RunResources:
+        """What each run needs."""
+        return self.resources.of_runs()
 
-    def task_shape(self, *, reuse: bool) -> TaskResources:
-        """Resources of one array task: those of a run, or with `reuse` of as many as it does at a time."""
-        run = self.run_shape()
+    @functools.cached_property
+    def needs(self) -> list[RunNeeds]:
+        """What runs of random and extreme configurations need, at the rungs of the scheduler."""
+        return sample_needs(self.run_resources, self.space, rungs_of(self._make_scheduler()))
+
+    @functools.cached_property
+    def largest_run(self) -> TaskResources:
+        """What is enough for any run, as far as tried."""
+        return largest_need([run.needs for run in self.needs])
+
+    def task_shape(self, *, reuse: bool, run: TaskResources | None = None) -> TaskResources:
+        """Resources of one array task: those of a run, or with `reuse` of as many as it does at a time.
+
+        Of this `run`, else of one that is enough for any.
+        """
+        run = run or self.largest_run
         if not reuse:
             return run
         lanes, asked_s = self.cluster.concurrent, self.cluster.task_time

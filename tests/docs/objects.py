@@ -24,12 +24,12 @@ from hpcsweep.spec.models import (
     Budget,
     Cluster,
     Objective,
-    Resources,
     Retries,
     Train,
     cluster_model,
 )
 from hpcsweep.spec.parameters import PARAMETER_MODELS
+from hpcsweep.spec.resources import Resources
 
 WIDTH: Final = 106
 HEAD: Final = '''\

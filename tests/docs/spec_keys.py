@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from hpcsweep.options import LONGEST_S
+from hpcsweep.core.units import LONGEST_S
 from hpcsweep.spec import json_schema
 
 _TYPES = {

@@ -20,7 +20,7 @@ def test_keys_have_their_type_default_and_variant() -> None:
     keys = {(key.path, key.variant): key for key in spec_keys()}
     description = "The name of the metric that the training code reports."
     assert keys["objective.metric", ""] == SpecKey("objective.metric", "", "text", "", description)
-    assert keys["resources.gpus", ""][2:4] == ("integer >= 0 and <= 10000", "0")
+    assert keys["resources.gpus", ""][2:4] == ("integer >= 0 and <= 10000 or text", "0")
     assert keys["train.keep", ""][2:4] == ('"survivors" or "all"', '"survivors"')
     assert keys["scheduler.eta", "hyperband"][2:4] == ("integer >= 2", "3")
     assert keys["space.NAME.low", "float"][2:4] == ("number", "")

@@ -19,8 +19,8 @@ from numpy.random import default_rng
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.protocols import Scheduler
 from hpcsweep.core.space import Choice, Constant, Float, Int, Ordinal, Parameter
+from hpcsweep.core.units import format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.errors import SpecError
-from hpcsweep.options import format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.schedulers import SCHEDULERS
 from hpcsweep.spec import SweepSpec, difference, json_schema, load_spec
 from hpcsweep.spec.models import NamedOptions
@@ -114,7 +114,7 @@ def test_documented_spec_is_read_as_documented(load: Load, tmp_path: Path) -> No
     options = {"min_resource": 1, "max_resource": 27, "eta": 3, "iterations": 1}
     assert spec.scheduler == NamedOptions(name="hyperband", options=options)
     run = TaskResources(gpus=1, cpus=4, mem_mib=16384, time_s=1800)
-    assert spec.run_shape() == spec.task_shape(reuse=False) == run
+    assert spec.largest_run == spec.task_shape(reuse=False) == run
     assert spec.identity() == {
         "objective": {"metric": "val_error", "mode": "min", "at": "last"},
         "space": {
@@ -648,7 +648,10 @@ def test_sweep_that_ends_is_accepted(load: Load, overrides: tuple[str, ...]) -> 
         ),
         (["resources.time=0s"], ["resources.time: must be at least 1s, got '0s'"]),
         (["resources.gpus=-1"], ["resources.gpus: must be >= 0, got -1"]),
-        (["resources.gpus=true"], ["resources.gpus: must be an integer, got true"]),
+        (
+            ["resources.gpus=true"],
+            ["resources.gpus: must be an integer or an expression over parameters, got true"],
+        ),
         (["cluster.name=slrum"], ["cluster.name: unknown name 'slrum'; did you mean 'slurm'?"]),
         (
             ["cluster.max_gpus=3", "cluster.concurrent=4"],

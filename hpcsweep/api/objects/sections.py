@@ -95,17 +95,19 @@ class Resources(Section):
     """Resources of one run.
 
     Attributes:
-        gpus: Number of GPUs.
-        cpus: Number of CPU cores.
-        mem: Memory with its unit, such as `16G`. Default: the cluster's.
-        time: Time limit, such as `30m` or `01:30:00`. Default: the cluster's.
+        gpus: Number of GPUs, or an expression over parameters such as `1 if width <= 1024 else 4`. See
+            resources.md.
+        cpus: Number of CPU cores, or an expression such as `4 * gpus`.
+        mem: Memory with its unit, such as `16G`, or an expression in MiB. Default: the cluster's.
+        time: Time limit, such as `30m` or `01:30:00`, an expression in seconds, or base, per_unit and max of
+            a time that grows with the resource. Default: the cluster's.
     """
 
     _: KW_ONLY
-    gpus: int = 0
-    cpus: int = 1
+    gpus: int | str = 0
+    cpus: int | str = 1
     mem: str | None = None
-    time: str | None = None
+    time: str | Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,181 @@
+"""What one run needs: numbers, expressions over its configuration, or time by units of resource. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.events import Config
+from hpcsweep.core.expressions import Expression
+from hpcsweep.core.text import format_value
+from hpcsweep.core.units import LARGEST_MIB, LONGEST_S, parse_duration, parse_memory
+
+#: Names of the run's own in expressions, beside its parameters.
+RUN_NAMES: Final = ("resource", "start", "rung", "attempt")
+#: What a run needs, in the order in which it is computed: later ones may name `gpus` and `cpus`.
+KEYS: Final = ("gpus", "cpus", "mem", "time")
+MOST_GPUS: Final = 10_000
+MOST_CPUS: Final = 1_000_000
+
+
+class RunContext(NamedTuple):
+    """What the needs of a run depend on.
+
+    Attributes:
+        resource: Up to which it trains. `start`: the step that it goes on from, as far as that is known.
+        attempt: How many attempts there were before.
+    """
+
+    config: Config
+    resource: int
+    start: int = 0
+    rung: int = 0
+    attempt: int = 0
+
+
+class UnitTime(msgspec.Struct, frozen=True):
+    """A time limit of `base + per_unit * (resource - start)` seconds, at most `max_s`; see `RunResources`."""
+
+    base: float | Expression
+    per_unit: float | Expression
+    max_s: int | None = None
+
+
+class RunResources(msgspec.Struct, frozen=True):
+    """What the runs of a sweep need.
+
+    Expressions give whole numbers of GPUs and CPUs; MiB, or a text such as `16G`; seconds, or a text such
+    as `30m`. A parameter that is inactive is None in them. One with the name of something of the run's own
+    takes its place.
+
+    Attributes:
+        mem_mib: None leaves it to the cluster's default, as does `time_s`.
+    """
+
+    gpus: int | Expression = 0
+    cpus: int | Expression = 1
+    mem_mib: int | Expression | None = None
+    time_s: int | Expression | UnitTime | None = None
+
+    @property
+    def constant(self) -> TaskResources | None:
+        """What every run needs; None if they differ."""
+        match self.gpus, self.cpus, self.mem_mib, self.time_s:
+            case int(), int(), int() | None, int() | None:
+                return TaskResources(self.gpus, self.cpus, self.mem_mib, self.time_s)
+        return None
+
+    def expressions(self) -> list[tuple[str, Expression, tuple[str, ...]]]:
+        """Key path, expression, and the names that it may have beside parameters."""
+        found: list[tuple[str, Expression, tuple[str, ...]]] = []
+        names: tuple[str, ...] = RUN_NAMES
+        values = zip(KEYS, (self.gpus, self.cpus, self.mem_mib, self.time_s), strict=True)
+        for key, value in values:
+            parts: list[tuple[str, Any]] = [(key, value)]
+            if isinstance(value, UnitTime):
+                parts = [("time.base", value.base), ("time.per_unit", value.per_unit)]
+            found += [
+                (f"resources.{path}", part, names) for path, part in parts if isinstance(part, Expression)
+            ]
+            names = (*names, key) if key in ("gpus", "cpus") else names
+        return found
+
+    def of(self, run: RunContext) -> TaskResources:
+        """What this run needs.
+
+        Raises:
+            ValueError: It cannot be computed; the message begins with the key path at fault.
+        """
+        values: dict[str, Any] = {
+            "resource": run.resource,
+            "start": run.start,
+            "rung": run.rung,
+            "attempt": run.attempt,
+            **run.config,
+        }
+        gpus = _count("resources.gpus", self.gpus, values, least=0, most=MOST_GPUS)
+        values.setdefault("gpus", gpus)
+        cpus = _count("resources.cpus", self.cpus, values, least=1, most=MOST_CPUS)
+        values.setdefault("cpus", cpus)
+        mem = _amount("resources.mem", self.mem_mib, values, parse=parse_memory, most=LARGEST_MIB)
+        if isinstance(self.time_s, UnitTime):
+            time_s: int | None = _unit_time(self.time_s, run, values)
+        else:
+            time_s = _amount("resources.time", self.time_s, values, parse=parse_duration, most=LONGEST_S)
+        return TaskResources(gpus, cpus, mem, time_s)
+
+
+def _count(path: str, given: int | Expression, values: Mapping[str, Any], *, least: int, most: int) -> int:
+    if isinstance(given, int):
+        return given
+    found = _value(path, given, values)
+    whole = isinstance(found, int | float) and not isinstance(found, bool) and found == found // 1
+    if not whole or not least <= found <= most:
+        expected = f"must give a whole number from {least} to {most}"
+        raise ValueError(f"{path}: {expected}, {_got(given, found, values)}{_hint(found)}")
+    return int(found)
+
+
+def _hint(found: Any) -> str:
+    """How to make a whole number of this one."""
+    return "; round it with ceil(...)" if isinstance(found, float) and math.isfinite(found) else ""
+
+
+def _amount(
+    path: str, given: int | Expression | None, values: Mapping[str, Any], *, parse: Any, most: int
+) -> int | None:
+    """MiB or seconds, rounded up."""
+    if not isinstance(given, Expression):
+        return given
+    found = _seconds_or_size(path, given, values, parse=parse)
+    if not 0 < found <= most:
+        raise ValueError(f"{path}: must give more than 0, {_got(given, found, values)}")
+    return math.ceil(found)
+
+
+def _seconds_or_size(
+    path: str, given: float | Expression, values: Mapping[str, Any], *, parse: Any = parse_duration
+) -> float:
+    if not isinstance(given, Expression):
+        return given
+    found = _value(path, given, values)
+    if isinstance(found, str):
+        try:
+            return float(parse(found))
+        except ValueError as error:
+            raise ValueError(f"{path}: {given.text!r}: {error}") from None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        unit = "MiB, or a text such as '16G'" if parse is parse_memory else "seconds, or a text such as '30m'"
+        raise ValueError(f"{path}: must give {unit}, {_got(given, found, values)}")
+    return found
+
+
+def _unit_time(given: UnitTime, run: RunContext, values: Mapping[str, Any]) -> int:
+    base = _seconds_or_size("resources.time.base", given.base, values)
+    each = _seconds_or_size("resources.time.per_unit", given.per_unit, values)
+    for path, part in (("base", base), ("per_unit", each)):
+        if part < 0:
+            raise ValueError(f"resources.time.{path}: must be >= 0, got {part:g}")
+    most = LONGEST_S if given.max_s is None else given.max_s
+    return max(1, min(math.ceil(base + each * max(0, run.resource - run.start)), most))
+
+
+def _value(path: str, given: Expression, values: Mapping[str, Any]) -> Any:
+    inactive = sorted(given.names - values.keys())
+    try:
+        return given.value({**dict.fromkeys(inactive), **values})
+    except ValueError as error:
+        hint = ""
+        if inactive:
+            name = inactive[0]
+            hint = f"; {name} is None where it is inactive: write '... if {name} is not None else ...'"
+        raise ValueError(f"{path}: {error}{hint}") from None
+
+
+def _got(given: Expression, found: Any, values: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{name}={format_value(values.get(name))}" for name in sorted(given.names))
+    return f"got {format_value(found)} of {given.text!r} for {shown}"

@@ -1,0 +1,127 @@
+"""What one run needs, by its configuration, rung and attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.expressions import Expression
+from hpcsweep.core.run_resources import RunContext, RunResources, UnitTime
+
+WIDE = RunContext({"width": 2048, "act": "relu"}, resource=9, start=3, rung=2, attempt=1)
+NARROW = WIDE._replace(config={"width": 256, "act": "gelu"})
+
+
+def text(expression: str) -> Expression:
+    return Expression(expression)
+
+
+def test_constants_are_the_same_for_every_run() -> None:
+    resources = RunResources(gpus=1, cpus=4, mem_mib=16384, time_s=1800)
+    every = TaskResources(gpus=1, cpus=4, mem_mib=16384, time_s=1800)
+    assert resources.constant == resources.of(WIDE) == resources.of(NARROW) == every
+
+
+def test_expressions_are_computed_for_each_run() -> None:
+    resources = RunResources(
+        gpus=text("1 if width <= 1024 else 4"),
+        cpus=text("4 * gpus"),
+        mem_mib=text("'64G' if act == 'relu' else 1000.5"),
+        time_s=text("60 * (resource - start) * (1 + attempt) + rung + gpus + cpus"),
+    )
+    assert resources.constant is None
+    assert resources.of(WIDE) == TaskResources(4, 16, 65536, 742)
+    assert resources.of(NARROW) == TaskResources(1, 4, 1001, 727)
+
+
+@pytest.mark.parametrize(
+    ("start", "resource", "time_s"), [(0, 1, 210), (0, 9, 900), (3, 9, 660), (9, 9, 120), (0, 10**6, 900)]
+)
+def test_time_by_units_counts_those_that_are_left_up_to_its_maximum(
+    start: int, resource: int, time_s: int
+) -> None:
+    resources = RunResources(time_s=UnitTime(120, 90, 900))
+    assert resources.of(RunContext({}, resource, start)).time_s == time_s
+
+
+def test_units_may_take_a_time_that_depends_on_the_configuration() -> None:
+    resources = RunResources(time_s=UnitTime(text("'2m' if gpus else 60"), text("width / 1024")))
+    assert resources.of(WIDE).time_s == 60 + 12
+
+
+def test_parameters_go_before_what_the_run_has_of_its_own() -> None:
+    run = RunContext({"rung": 7, "gpus": 3}, resource=1)
+    assert RunResources(gpus=1, cpus=text("rung + gpus")).of(run).cpus == 10
+
+
+def test_inactive_parameters_are_none() -> None:
+    resources = RunResources(cpus=text("1 if momentum is None else 2"))
+    assert resources.of(RunContext({}, 1)).cpus == 1
+    assert resources.of(RunContext({"momentum": 0.5}, 1)).cpus == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"gpus": text("width // 4096 - 1")},
+            (
+                "resources.gpus: must give a whole number from 0 to 10000, got -1 of 'width // 4096 - 1' for "
+                "width=2048"
+            ),
+        ),
+        (
+            {"cpus": text("width / 4096")},
+            (
+                "resources.cpus: must give a whole number from 1 to 1000000, got 0.5 of 'width / 4096' for "
+                "width=2048; round it with ceil(...)"
+            ),
+        ),
+        (
+            {"gpus": text("width > 1024")},
+            (
+                "resources.gpus: must give a whole number from 0 to 10000, got true of 'width > 1024' for "
+                "width=2048"
+            ),
+        ),
+        (
+            {"mem_mib": text("width - 2048")},
+            "resources.mem: must give more than 0, got 0 of 'width - 2048' for width=2048",
+        ),
+        (
+            {"mem_mib": text("'16' if width else 1")},
+            (
+                "resources.mem: \"'16' if width else 1\": must be a size with its unit such as 500M or 16G, "
+                "got '16'"
+            ),
+        ),
+        (
+            {"time_s": text("1 / (width - 2048)")},
+            "resources.time: '1 / (width - 2048)' cannot be computed for width=2048: division by zero",
+        ),
+        (
+            {"time_s": text("act == 'relu'")},
+            (
+                "resources.time: must give seconds, or a text such as '30m', got true of \"act == 'relu'\""
+                " for act='relu'"
+            ),
+        ),
+        (
+            {"time_s": UnitTime(0.0, text("0 - width"))},
+            "resources.time.per_unit: must be >= 0, got -2048",
+        ),
+        (
+            {"cpus": text("2 * momentum")},
+            (
+                "resources.cpus: '2 * momentum' cannot be computed for momentum=None: needs a number, got "
+                "None; momentum is None where it is inactive: write '... if momentum is not None else ...'"
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_computed_says_where_and_for_which_values(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        RunResources(**given).of(WIDE)
+    assert str(error.value) == message

@@ -1,0 +1,181 @@
+"""Resources that differ between runs: how they are written, and what is checked of them at load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcsweep.core.cluster_protocol import TaskResources
+from hpcsweep.core.run_resources import RunContext
+from hpcsweep.errors import SpecError
+from hpcsweep.spec.load import read_spec
+from hpcsweep.spec.sweep import SweepSpec
+
+BASE: dict[str, Any] = {
+    "name": "s",
+    "train": {"command": "true {args} {resource}", "check": False},
+    "objective": {"metric": "loss"},
+    "space": {
+        "width": {"type": "int", "low": 256, "high": 4096, "log": True},
+        "act": ["relu", "gelu"],
+        "momentum": {"type": "float", "low": 0.0, "high": 0.9, "when": {"act": "relu"}},
+    },
+    "scheduler": {"name": "hyperband", "max_resource": 9, "eta": 3},
+}
+
+
+def load(resources: dict[str, Any], **sections: Any) -> SweepSpec:
+    return read_spec({**BASE, "resources": resources, **sections}, source="s.yaml", folder=Path("/x"))
+
+
+def problems(resources: dict[str, Any], **sections: Any) -> list[str]:
+    with pytest.raises(SpecError) as error:
+        load(resources, **sections)
+    return str(error.value).splitlines()
+
+
+def test_each_number_may_be_an_expression() -> None:
+    written = {
+        "gpus": "1 if width <= 1024 else 4",
+        "cpus": "4 * gpus",
+        "mem": "8 * 1024 if width > 512 else 4096",
+        "time": "600 * resource",
+    }
+    spec = load(written)
+    run = RunContext({"width": 600, "act": "gelu"}, resource=3, start=1, rung=1)
+    assert spec.run_resources.of(run) == TaskResources(1, 4, 8192, 1800)
+    assert spec.largest_run == TaskResources(4, 16, 8192, 5400)
+    assert spec.resources.plain() == written
+    assert read_spec(spec.resolved(), source="again", folder=Path("/x")) == spec
+
+
+def test_time_may_grow_with_the_resource() -> None:
+    written = {"time": {"base": "2m", "per_unit": "90s", "max": "12h"}}
+    spec = load(written)
+    assert spec.run_resources.of(RunContext({}, resource=9, start=3)).time_s == 660
+    assert spec.largest_run.time_s == 120 + 90 * 9
+    time = {"base": "2m", "per_unit": "1m30s", "max": "12h"}
+    assert spec.resources.plain() == {"gpus": 0, "cpus": 1, "time": time}
+    assert read_spec(spec.resolved(), source="again", folder=Path("/x")) == spec
+
+
+def test_changed_resources_leave_the_sweep_the_same() -> None:
+    assert load({"gpus": "1 if width < 999 else 2"}).identity() == load({"gpus": 1}).identity()
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (
+            {"gpus": "1 if widht <= 1024 else 4", "cpus": "4 * gpu"},
+            [
+                "s.yaml: resources.gpus: unknown name 'widht'; did you mean 'width'?",
+                "s.yaml: resources.cpus: unknown name 'gpu'; did you mean 'gpus'?",
+            ],
+        ),
+        (
+            {"gpus": "cpus"},
+            [
+                (
+                    "s.yaml: resources.gpus: unknown name 'cpus'; expected one of: width, act, momentum, "
+                    "resource, start, rung, attempt"
+                )
+            ],
+        ),
+        (
+            {"gpus": "2"},
+            [
+                "s.yaml: resources.gpus: must be an integer or an expression over parameters, got '2'",
+            ],
+        ),
+        (
+            {"gpus": "1 if width"},
+            [
+                (
+                    "s.yaml: resources.gpus: must be an integer or an expression over parameters, got "
+                    "'1 if width': column 1: expected 'else' after 'if' expression"
+                )
+            ],
+        ),
+        (
+            {"gpus": 1.5, "mem": 16, "time": "90"},
+            [
+                "s.yaml: resources.gpus: must be an integer or an expression over parameters, got 1.5",
+                "s.yaml: resources.mem: must be a size with its unit such as 500M or 16G, got 16",
+                (
+                    "s.yaml: resources.time: must be a time with its unit such as 90s, 30m, 2h or 01:30:00, "
+                    "got '90'"
+                ),
+            ],
+        ),
+        (
+            {"time": {"base": "2m", "per_uint": "90s"}},
+            [
+                (
+                    "s.yaml: resources.time.per_unit: missing; expected time of one unit of resource, such "
+                    "as `90s`, or an expression in seconds"
+                ),
+                "s.yaml: resources.time.per_uint: unknown key; did you mean 'per_unit'?",
+            ],
+        ),
+        (
+            {"cpus": "width // 512"},
+            [
+                (
+                    "s.yaml: resources.cpus: must give a whole number from 1 to 1000000, got 0 of "
+                    "'width // 512' for width=267"
+                )
+            ],
+        ),
+        (
+            {"time": "60 / (3 - resource) ** 2"},
+            [
+                (
+                    "s.yaml: resources.time: '60 / (3 - resource) ** 2' cannot be computed for resource=3: "
+                    "division by zero"
+                )
+            ],
+        ),
+        (
+            {"mem": "1000 * momentum + 10"},
+            [
+                (
+                    "s.yaml: resources.mem: '1000 * momentum + 10' cannot be computed for momentum=None: "
+                    "needs a number, got None; momentum is None where it is inactive: write "
+                    "'... if momentum is not None else ...'"
+                )
+            ],
+        ),
+    ],
+)
+def test_errors_name_the_key_what_was_expected_and_the_values(
+    resources: dict[str, Any], expected: list[str]
+) -> None:
+    assert problems(resources) == expected
+
+
+def test_rare_corners_of_the_space_are_tried() -> None:
+    assert problems({"gpus": "1 if width < 4096 else 20000"}) == [
+        (
+            "s.yaml: resources.gpus: must give a whole number from 0 to 10000, got 20000 of "
+            "'1 if width < 4096 else 20000' for width=4096"
+        )
+    ]
+
+
+def test_configurations_that_break_a_constraint_are_not_tried() -> None:
+    spec = load({"gpus": "1 if width < 4096 else 20000"}, constraints=["width < 4000"])
+    assert spec.largest_run.gpus == 1
+
+
+def test_what_exceeds_a_cap_names_the_configurations() -> None:
+    resources = {"gpus": "8 if width == 4096 else 1", "time": "40 * (rung + 1)"}
+    assert problems(resources, cluster={"max_gpus": 4}) == [
+        (
+            "s.yaml: cluster.max_gpus: must be at least the 8 of one task (resources.gpus x concurrent) for "
+            "width=4096, got 4"
+        ),
+        "s.yaml: cluster.signal: must be less than resources.time (40 seconds for rung=0), got 60",
+    ]
