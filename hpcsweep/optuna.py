@@ -242,7 +242,7 @@ def _stored_space(folder: Path) -> tuple[Mapping[str, Any], int | None] | None:
         return None
     data = read_yaml(folder / "sweep.yaml")
     most = int(data["scheduler"].get("max_resource", OPEN_END))
-    return data["space"], most if most > 1 else None
+    return data["space"], most if most > 1 or data.get("stop") else None
 
 
 def _find_space(function: str) -> tuple[Mapping[str, Any], int | None]:

@@ -62,6 +62,12 @@ def train(trial):
             (folder / "step").write_text(str(step))
 
 
+def objective(trial):
+    lr = trial.suggest_float("lr", 0.01, 1, log=True)
+    width = trial.suggest_int("wide", 2, 8) if lr > 0.3 else 2
+    return error_of(lr, width, 1)
+
+
 if __name__ == "__main__":
     import sys
 
@@ -108,6 +114,12 @@ STOPPING: Final = _SWEEP | {
     "budget": {"trials": 4},
     "warm_start": ["earlier/results"],
     "searcher": {"name": "tpe", "seed": 2},
+}
+OBJECTIVE: Final = _SWEEP | {
+    "train": {"function": "train.py:objective", "call": "optuna"},
+    "space": {"lr": _SWEEP["space"]["lr"]},
+    "scheduler": {"name": "fifo"},
+    "budget": {"trials": 8},
 }
 
 #: Events that a sweep of a few trials on one machine does not bring. The clock is that of the sweep.
@@ -407,6 +419,14 @@ def _reusing(spec: dict[str, Any]) -> dict[str, Any]:
     return spec | {"cluster": spec["cluster"] | {"reuse": True, "idle": 2}}
 
 
+def objective_finished() -> Folder:
+    """A space that grows by what the runs of an objective of Optuna suggest."""
+    folder = Folder("objective-finished", OBJECTIVE)
+    folder.launch()
+    folder.record()
+    return folder
+
+
 def every_event() -> Folder:
     """A finished sweep with the events that only a cluster brings."""
     folder = Folder("every-event", ASHA | {"budget": {"trials": 9}})
@@ -428,6 +448,7 @@ FOLDERS: Final[dict[str, Callable[[], Folder]]] = {
         stopping_finished,
         reuse_finished,
         reuse_running,
+        objective_finished,
         every_event,
     )
 }

@@ -48,7 +48,7 @@ from hpcsweep.views.format import (
     removed_text,
     runs_text,
 )
-from hpcsweep.views.health import advice_lines
+from hpcsweep.views.health import added_lines, advice_lines
 from hpcsweep.views.progress import journal_counts
 
 #: Stay with the sweep until it ends, for one tick, or leave it to its jobs.
@@ -303,7 +303,7 @@ def print_outcome(state: SweepState, folder: Path, *, quiet: bool) -> int:
     if state.without_checkpoint and not quiet:
         gone = removed_text(len(state.without_checkpoint), state.checkpoint_bytes_removed)
         typer.echo(f"checkpoints: {gone}; train.keep: all keeps them")
-    for line in advice_lines(state):
+    for line in (*added_lines(state), *advice_lines(state)):
         typer.echo(sanitize(line))
     if state.best is None:
         return NO_VALUE

@@ -41,7 +41,7 @@ from hpcsweep.views.format import (
     waits_text,
     warning_lines,
 )
-from hpcsweep.views.health import Liveness, advice_lines, clusters_to_ask, liveness
+from hpcsweep.views.health import Liveness, added_lines, advice_lines, clusters_to_ask, liveness
 from hpcsweep.views.tasks import Activity
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def status(path: Path, *, json: bool) -> None:
         if state.interrupted:
             counts = (f"{n:,} {FACTS[why].label}" for why, n in state.interrupted.most_common())
             _echo(f"interruptions: {', '.join(counts)}")
-        for line in advice_lines(state):
+        for line in (*added_lines(state), *advice_lines(state)):
             _echo(line)
         for attempt in progress.interruptions:
             _echo(attempt_text(Interruption(attempt["why"]), attempt))

@@ -25,6 +25,7 @@ from hpcsweep.core.run_events import (
     Config,
     Event,
     NodeExcluded,
+    ParametersSuggested,
     RunFinished,
     RunId,
     RunInterrupted,
@@ -62,6 +63,7 @@ __all__ = [
     "Interruption",
     "NodeExcluded",
     "Outcome",
+    "ParametersSuggested",
     "PauseEnded",
     "PauseRequested",
     "RunFinished",
@@ -299,6 +301,7 @@ AnyEvent: TypeAlias = (
     | TrialCreated
     | TrialPromoted
     | TrialStopped
+    | ParametersSuggested
     | ConfigsEnqueued
     | WarmStartLoaded
     | RunReported

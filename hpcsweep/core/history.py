@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hpcsweep.core.events import Config
     from hpcsweep.core.space import Space
@@ -22,7 +22,7 @@ class History:
 
     An observation is one value of one configuration at one resource: a trial that was promoted
     twice has three. Those of earlier sweeps count too; they belong to no configuration of `configs`.
-    A searcher only reads: `add`, `drop`, `observe` and `add_prior` are the driver's.
+    A searcher only reads: `add`, `rebase`, `drop`, `observe` and `add_prior` are the driver's.
 
     Args:
         space: The search space.
@@ -65,6 +65,14 @@ class History:
         self.configs.append(config)
         self._newest.append(-1)
         return len(self.configs) - 1
+
+    def rebase(self, space: Space, configs: Mapping[int, Config]) -> None:
+        """From now on the space is this one, and configurations of these indices are others."""
+        self.space = space
+        for index, config in configs.items():
+            self.configs[index] = config
+        self._units = _UnitRows(len(space.columns))
+        self._prior_units = _UnitRows(len(space.columns))
 
     def drop(self, count: int) -> None:
         """Take the last `count` configurations back; nothing was observed of them."""

@@ -167,6 +167,20 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     mem_mib: int = 0
 
 
+class ParametersSuggested(RunEvent, frozen=True, tag="parameters_suggested", gc=False):
+    """A run of an Optuna objective suggested parameters that its configuration lacked, or left out others.
+
+    Attributes:
+        parameters: Those that it lacked: name -> domain, as in the spec.
+        values: What they had in the run; from now on part of its configuration.
+        unused: Parameters that earlier runs suggested first and that this one, run to its end, did not.
+    """
+
+    parameters: dict[str, dict[str, Any]] = {}
+    values: Config = {}
+    unused: tuple[str, ...] = ()
+
+
 class RunRetried(RunEvent, frozen=True, tag="run_retried", gc=False):
     """A run that had failed for good is retried, because somebody asked for it.
 

@@ -43,13 +43,15 @@ class Parameter(msgspec.Struct, frozen=True):
     """One named dimension, active where each parameter of `when` has one of the given values.
 
     A parameter whose condition names an inactive one is inactive too. `format` is how a command gets its
-    values, empty for the usual text.
+    values, empty for the usual text. One that was `added` while the sweep went on may be absent anywhere: it
+    is inactive there.
     """
 
     name: str
     domain: Domain
     when: Mapping[str, tuple[Any, ...]] = {}
     format: str = ""
+    added: bool = False
 
 
 class Space(msgspec.Struct, frozen=True, dict=True):
@@ -85,6 +87,12 @@ class Space(msgspec.Struct, frozen=True, dict=True):
     def names(self) -> tuple[str, ...]:
         """All parameters, constants included."""
         return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def original(self) -> Space:
+        """Without the parameters that were added."""
+        kept = tuple(parameter for parameter in self.parameters if not parameter.added)
+        return self if len(kept) == len(self.parameters) else Space(kept, self.constraints)
 
     @cached_property
     def columns(self) -> tuple[Parameter, ...]:
@@ -158,7 +166,7 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         unit = np.full((len(configs), len(self.columns)), np.nan)
         for column, (parameter, domain) in enumerate(self._dimensions):
             values = [config.get(parameter.name, _ABSENT) for config in configs]
-            if parameter.when:
+            if parameter.when or parameter.added:
                 rows = [row for row, value in enumerate(values) if value is not _ABSENT]
                 if rows:
                     unit[rows, column] = domain.to_unit([values[row] for row in rows])
@@ -193,6 +201,8 @@ class Space(msgspec.Struct, frozen=True, dict=True):
         """Without the inactive parameters, in the order of the spec."""
         kept: Config = {}
         for parameter in self.topological_order:
+            if parameter.added and parameter.name not in config:
+                continue
             if self.is_active(parameter.name, kept):
                 kept[parameter.name] = config[parameter.name]
         return self.in_order(kept)
@@ -338,6 +348,8 @@ class Space(msgspec.Struct, frozen=True, dict=True):
                 if name in config:
                     problems.append(f"{name}: {must_be_absent(parameter.when)}")
             elif name not in config:
+                if parameter.added:
+                    continue
                 problems.append(f"{name}: missing")
                 doubtful.add(name)
             elif (problem := parameter.domain.problem(config[name])) is not None:

@@ -17,6 +17,7 @@ from hpcsweep.core.events import (
     Interruption,
     NodeExcluded,
     Outcome,
+    ParametersSuggested,
     PauseEnded,
     PauseRequested,
     RunFinished,
@@ -46,6 +47,7 @@ from hpcsweep.core.models import (
     Trial,
 )
 from hpcsweep.core.outcomes import FACTS, Fault, FirstErrors, failed_at_once, without_numbers
+from hpcsweep.core.suggestions import amended, with_suggested
 
 #: Others fail.
 _STATUS = {Outcome.COMPLETED: RunStatus.COMPLETED, Outcome.STOPPED: RunStatus.STOPPED}
@@ -129,6 +131,14 @@ class SweepState(BatchFold):
             if event.origin == "enqueued":
                 self.enqueued.popleft()
         self._add_waiting(run)
+
+    def _parameters_suggested(self, event: ParametersSuggested) -> None:
+        assert self.started is not None, "what never began suggests nothing"
+        self.started = with_suggested(self.started, event)
+        first = event.trial - self.trials[event.trial].repeat
+        for trial in self.trials[first : first + self.repeats]:
+            space = self.started.identity["space"]
+            trial.config = amended(trial.config, space, event.values, event.unused)
 
     def _trial_promoted(self, event: TrialPromoted) -> None:
         trial = self.trials[event.trial]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hpcsweep.driver.compaction import SubprocessCompactor
-from hpcsweep.driver.config import DriverConfig, HostTask
+from hpcsweep.driver.config import DriverConfig, Growth, HostTask
 from hpcsweep.driver.effects import Compactor
 from hpcsweep.driver.loop import Driver
 
-__all__ = ["Compactor", "Driver", "DriverConfig", "HostTask", "SubprocessCompactor"]
+__all__ = ["Compactor", "Driver", "DriverConfig", "Growth", "HostTask", "SubprocessCompactor"]

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from hpcsweep.core.cluster_protocol import Cluster, TaskResources
-from hpcsweep.core.protocols import Clock
+from hpcsweep.core.protocols import Clock, Searcher
 from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.state import SweepState
 from hpcsweep.store.batch import Program
 from hpcsweep.store.journal import Journal
 from hpcsweep.store.layout import Layout, Skipped
+
+
+class Growth(NamedTuple):
+    """What a sweep needs whose space grows while it goes on.
+
+    Attributes:
+        new_searcher: A fresh searcher, as what one keeps of the space before is of no use.
+        spec: The text of the spec with these parameters added.
+        mode: Of its file.
+    """
+
+    new_searcher: Callable[[], Searcher]
+    spec: Callable[[Mapping[str, Any]], str]
+    mode: int
 
 
 class DriverConfig(msgspec.Struct, frozen=True):
@@ -39,6 +54,7 @@ class DriverConfig(msgspec.Struct, frozen=True):
     idle_s: float | None = None  # for which a task may hold GPUs without a run; None: it is given none
     run: TaskResources = TaskResources()  # enough for any run, with its time limit
     resources: RunResources = RunResources()  # what each run needs
+    growth: Growth | None = None  # how the space grows by what runs suggest; None: it does not
 
     @property
     def reuse(self) -> bool:

@@ -148,6 +148,13 @@ class RemoveRequest(msgspec.Struct, frozen=True):
     name: str
 
 
+class WriteSpec(msgspec.Struct, frozen=True):
+    """Write the spec of the sweep, whose space has grown."""
+
+    text: str
+    mode: int
+
+
 class Compact(msgspec.Struct, frozen=True):
     """Have the compactor begin with a task; what came of it is known later."""
 
@@ -168,6 +175,7 @@ Effect: TypeAlias = (
     | CancelTicks
     | DiscardCheckpoints
     | RemoveRequest
+    | WriteSpec
     | Compact
 )
 
@@ -289,6 +297,9 @@ class Executor:
                 checkpoints.hide_all(self.sweep.layout.trial(effect.trial))
             case RemoveRequest():
                 remove_request(self.sweep.layout, effect.name, self.sweep.skipped)
+            case WriteSpec(text, mode):
+                with wrap_oserror(self.sweep.layout.root):
+                    write_atomic(self.sweep.layout.spec, text.encode(), mode=mode)
             case Compact():
                 self._compact(effect)
             case _:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from hpcsweep.core.batches import AssignedRun, BatchState
 from hpcsweep.core.cluster_protocol import Phase, TaskState
-from hpcsweep.core.events import Interruption, Outcome, RunFinished, RunId, RunInterrupted
+from hpcsweep.core.events import (
+    Interruption,
+    Outcome,
+    ParametersSuggested,
+    RunFinished,
+    RunId,
+    RunInterrupted,
+)
 from hpcsweep.core.models import Run
 from hpcsweep.core.outcomes import FACTS, Fault
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.suggestions import NAME, added_parameters
 from hpcsweep.driver import failures
 from hpcsweep.driver.config import DriverConfig
 from hpcsweep.driver.live_batches import BatchWatch
@@ -33,6 +43,20 @@ class Endings:
         return msgspec.structs.replace(
             result, outcome=Outcome.STOPPED, step=step, value=value, message=reason
         )
+
+    def suggested(self, result: Result) -> Iterator[ParametersSuggested]:
+        """What its objective suggested otherwise than its configuration has it, where the space may grow."""
+        told = result.suggestions
+        if told is None or self._settings.growth is None:
+            return
+        config, added = self._state.trials[result.trial].config, added_parameters(self._state.started)
+        names = [name for name in told.values if NAME.fullmatch(name) and name in told.parameters]
+        unused = tuple(name for name in told.unused if name in config and name in added)
+        if names or unused:
+            parameters, values = (
+                {name: each[name] for name in names} for each in (told.parameters, told.values)
+            )
+            yield ParametersSuggested(result.trial, result.rung, parameters, values, unused)
 
     def is_tried_again(self, result: Result) -> bool:
         assert result.outcome is not None

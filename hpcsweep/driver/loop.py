@@ -79,7 +79,6 @@ class Driver:
         self.scheduler = scheduler
         self.settings = settings
         self.layout = layout
-        self._space = space
         self._host = host
         self._began = clock.time()
         skipped = Skipped()
@@ -101,7 +100,9 @@ class Driver:
         monitor = self.monitor = JobMonitor(
             state, layout=layout, settings=settings, grace_s=cluster.grace_s, evidence=observer
         )
-        planner = Planner(state, scheduler=scheduler, searcher=searcher, space=space, settings=settings)
+        planner = self._planner = Planner(
+            state, scheduler=scheduler, searcher=searcher, space=space, settings=settings
+        )
         cancellations = self._cancellations = Cancellations(state, monitor)
         unconfirmed = (event.batch for event in journal.events if isinstance(event, BatchThrottled))
         throttle = self._throttle = ThrottleManager(
@@ -121,6 +122,7 @@ class Driver:
             [part.note for part in noting],
         )
         self._committer.replay()
+        planner.grow()
         retention = None if settings.keep_all else self.retention
         manager = CompactionManager(
             state, self.compaction_state, retention, layout=layout, at=settings.compact_at
@@ -255,6 +257,7 @@ class Driver:
             events = self._metrics.before_endings(events)
             events += self._metrics.running(running_runs(self.state, self.monitor.states, events))
         self._committer.commit(events)
+        self._committer.execute_all(self._planner.grow())
         self._committer.execute_all(self._observer.settled_hand_overs())
 
     @property
@@ -276,7 +279,7 @@ class Driver:
                     name,
                     request,
                     state=self.state,
-                    space=self._space,
+                    space=self._planner.space,
                     seed=self.settings.seed,
                     now=self._sweep.now,
                     is_over=self.retention.is_final,

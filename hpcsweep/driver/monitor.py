@@ -286,6 +286,7 @@ class JobMonitor:
             elif self._endings.is_tried_again(result):
                 yield failures.interruption(batch, result, Interruption.TRAINING_ERROR)
                 continue
+            yield from self._endings.suggested(result)
             yield failures.finished(batch, result)
 
     def _all_interrupted(self, batch: BatchState, task: int, ended: set[RunId]) -> Iterator[Result]:

@@ -13,6 +13,7 @@ from hpcsweep.core.events import (
     AnyEvent,
     Config,
     Outcome,
+    ParametersSuggested,
     RunFinished,
     RunRetried,
     TrialCreated,
@@ -26,7 +27,9 @@ from hpcsweep.core.models import Run, RunStatus, Trial, mean_value
 from hpcsweep.core.protocols import Clone, Promote, Scheduler, Searcher, Start, Stop
 from hpcsweep.core.space import Space
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.suggestions import added_parameters, with_added
 from hpcsweep.driver.config import DriverConfig
+from hpcsweep.driver.effects import WriteSpec
 
 #: Runs decided at a time, at most: a site may have a million slots.
 MOST_DECISIONS: Final = 10_000
@@ -49,7 +52,10 @@ class Planner:
         self._searcher = searcher
         self._settings = settings
         self._repeats = RepeatAdapter(state)
+        self._space = space
         self._history = History(space)
+        #: Configurations that what their runs suggested has changed.
+        self._amended: dict[int, Config] = {}
         self._sign = 1 if settings.minimise else -1
 
     def apply(self, event: AnyEvent) -> None:
@@ -65,11 +71,29 @@ class Planner:
                 stopped = outcome is Outcome.STOPPED and value is not None
                 run = self._state.trials[trial * self._repeats.count].runs[rung]
                 self._history.observe(trial, self._minimised(value), step if stopped else run.resource)
+            case ParametersSuggested(trial=trial):
+                self._amended[trial] = self._state.trials[trial * self._repeats.count].config
             case WarmStartLoaded(results=results):
                 for config, values in results:
                     self._history.add_prior(config, [(at, self._minimised(value)) for at, value in values])
             case _:
                 pass
+
+    @property
+    def space(self) -> Space:
+        """The space as it has grown."""
+        return self._history.space
+
+    def grow(self) -> list[WriteSpec]:
+        """Take in what runs have suggested since the last call, and write the spec if the space has grown."""
+        growth, amended, before = self._settings.growth, self._amended, self._history.space
+        if not amended or growth is None:
+            return []
+        added = added_parameters(self._state.started)
+        self._searcher = growth.new_searcher()
+        self._history.rebase(with_added(self._space, added), amended)
+        self._amended = {}
+        return [] if self._history.space == before else [WriteSpec(growth.spec(added), growth.mode)]
 
     def _minimised(self, value: float | None) -> float:
         """The value as the searcher has it; NaN without one."""
@@ -123,10 +147,15 @@ class Planner:
         return (starts + others) * self._repeats.count
 
     def _clone(self, decision: Clone) -> TrialCreated:
-        trial = self._history.add(decision.config)
+        # The scheduler does not know what was added: a clone has what its parent has.
+        added = {parameter.name for parameter in self._history.space.parameters if parameter.added}
+        parent = self._state.trials[decision.parent].config
+        config = {name: value for name, value in parent.items() if name in added} | decision.config
+        config = self._history.space.in_order(config) if added else decision.config
+        trial = self._history.add(config)
         return TrialCreated(
             trial,
-            decision.config,
+            config,
             decision.bracket,
             decision.resource,
             parent=decision.parent,
@@ -185,6 +214,8 @@ class RepeatAdapter:
             case TrialCreated() | TrialPromoted() | TrialStopped():
                 first = event.trial % self.count == 0
                 return msgspec.structs.replace(event, trial=event.trial // self.count) if first else None
+            case ParametersSuggested():
+                return msgspec.structs.replace(event, trial=event.trial // self.count)
             case RunFinished():
                 return self._finished(event)
             case RunRetried():

@@ -239,6 +239,9 @@ class Submitter:
             keep=self._kept_steps(trial, run),
             best=trial.runs[run.rung - 1].value if run.rung and self._settings.program.at == "best" else None,
             reached=trial.runs[run.rung - 1].resource if run.rung else 0,
+            suggestion_seed=trial_seed(self._settings.seed, run_id.trial - trial.repeat)
+            if trial.repeat
+            else 0,
         )
 
     def _kept_steps(self, trial: Trial, run: Run) -> tuple[int, ...]:

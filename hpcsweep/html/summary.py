@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpcsweep.core.events import SweepOutcome, SweepStarted
+from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.core.text import plural, shell_join, shell_quote
 from hpcsweep.html.sections import Block, KeyValues, Section, Table, Text
 from hpcsweep.views.folder import SIMULATION, changes, code_line
@@ -60,6 +61,8 @@ def _facts(results: Results, started: SweepStarted) -> list[tuple[str, str]]:
         rows.append(("Began", timestamp(started.at)))
     rows.append(("Objective", f"{'minimise' if results.minimise else 'maximise'} {results.metric}"))
     resolved = f", which chose {started.resolved_searcher}" if started.resolved_searcher else ""
+    if added := added_parameters(started):
+        rows.append(("Space", f"runs suggested {', '.join(added)} first"))
     rows.append(("Searcher", _with_options(identity.get("searcher", {})) + resolved))
     rows.append(("Scheduler", _with_options(identity.get("scheduler", {}))))
     return rows

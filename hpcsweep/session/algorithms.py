@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 from hpcsweep import schedulers, searchers
 from hpcsweep.core.events import AnyEvent, SweepStarted
 from hpcsweep.core.protocols import Scheduler, Searcher
 from hpcsweep.core.retention import Retention
+from hpcsweep.core.space import Float, Parameter, Space
 from hpcsweep.core.state import SweepState
+from hpcsweep.driver import Growth
 from hpcsweep.driver.planner import RepeatAdapter
 from hpcsweep.schedulers.stopping_rules import STOP_RULES, WithStoppingRules
 from hpcsweep.schedulers.synchronous import PIECE
 from hpcsweep.spec import SweepSpec
 from hpcsweep.spec.models import NamedOptions
+from hpcsweep.store.files import file_mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +33,7 @@ def make_scheduler(spec: SweepSpec, *, adaptive: bool = True) -> Scheduler:
         minimise=minimise,
         trials=spec.budget.trials,
         ahead=not adaptive,
-        space=spec.space,
+        space=spec.space.original,
         seed=spec.searcher.seed,
         # Trials that start together at most, whatever the repeats: they are events of one commit.
         piece=max(1, min(PIECE, 10 * PIECE // spec.repeats)),
@@ -57,6 +61,20 @@ def resolve_searcher(spec: SweepSpec, *, resolved: str = "") -> tuple[str, str]:
     resolve = getattr(make_searcher(spec, resolved=resolved), "resolve", None)
     choice: tuple[str, str] = resolve(spec.space) if resolve else (spec.searcher.name, "")
     return choice
+
+
+def space_growth(spec: SweepSpec, *, resolved: str) -> Growth | None:
+    """How the space grows by what runs suggest; None where none can, or the searcher cannot search it."""
+    if spec.train.call != "optuna":
+        return None
+    more = Space((*spec.space.parameters, Parameter("-", Float(0.0, 1.0), added=True)))
+    if make_searcher(spec, resolved=resolved).problems(more):
+        return None
+    return Growth(
+        functools.partial(make_searcher, spec, resolved=resolved),
+        lambda parameters: spec.with_added(parameters).yaml,
+        file_mode(spec.cluster.environment),
+    )
 
 
 def replay_sweep(

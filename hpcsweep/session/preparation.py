@@ -21,12 +21,14 @@ from hpcsweep.core.configurations import complete_config
 from hpcsweep.core.events import (
     AnyEvent,
     ConfigsEnqueued,
+    ParametersSuggested,
     SweepExtended,
     SweepStarted,
     WarmStartLoaded,
 )
 from hpcsweep.core.models import RunStatus
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.suggestions import added_parameters, with_suggested
 from hpcsweep.core.text import plural
 from hpcsweep.errors import FolderError, SpecError, TrainerError
 from hpcsweep.session.algorithms import make_scheduler
@@ -101,7 +103,7 @@ def check_folder(spec: SweepSpec, folder: Path) -> SweepState | None:
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"{folder}: is a file; give another folder with --results")
     state = SweepState.replay(read_journal(Layout(folder)).events)
-    find_changes(spec, folder, state.started)
+    find_changes(spec.with_added(added_parameters(state.started)), folder, state.started)
     return None if state.started is None else state
 
 
@@ -118,12 +120,17 @@ def _check_path(folder: Path) -> None:
 
 
 def current_start(events: Sequence[AnyEvent]) -> SweepStarted | None:
-    """The start of the sweep with the identity that its newest extension gave it; None: it has not begun."""
-    started = next((event for event in events if isinstance(event, SweepStarted)), None)
-    extended = next((event for event in reversed(events) if isinstance(event, SweepExtended)), None)
-    if started is None or extended is None:
-        return started
-    return msgspec.structs.replace(started, identity=extended.identity)
+    """The start of the sweep with the identity that it has grown to since; None: it has not begun."""
+    started: SweepStarted | None = None
+    for event in events:
+        match event:
+            case SweepStarted():
+                started = event
+            case SweepExtended() if started is not None:
+                started = msgspec.structs.replace(started, identity=event.identity)
+            case ParametersSuggested() if started is not None:
+                started = with_suggested(started, event)
+    return started
 
 
 def find_changes(spec: SweepSpec, folder: Path, started: SweepStarted | None) -> Sequence[Change]:

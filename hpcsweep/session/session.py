@@ -24,6 +24,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.protocols import Clock, Promote
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.driver import Compactor, Driver, DriverConfig, HostTask, SubprocessCompactor
 from hpcsweep.errors import FolderError, HeldError
 from hpcsweep.session.algorithms import (
@@ -31,6 +32,7 @@ from hpcsweep.session.algorithms import (
     make_searcher,
     replay_sweep,
     resolve_searcher,
+    space_growth,
     with_original_scheduler,
 )
 from hpcsweep.session.preparation import (
@@ -85,7 +87,7 @@ class Session:
         cluster: str | None = None,
         target: Target | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec = spec.with_added(added_parameters(state.started if state else None))
         self.folder = folder
         self.layout = Layout(folder.resolve())
         self.state = state
@@ -237,9 +239,10 @@ class Session:
             FolderError: See `check_folder`; or the folder cannot be written.
             HeldError: Another driver is at work.
         """
-        spec, layout, target = self.spec, self.layout, self.target
+        layout, target = self.layout, self.target
         journal = journal or Journal.open(layout)
         now = current_start(journal.events)
+        spec = self.spec = self.spec.with_added(added_parameters(now))
         changed = find_changes(spec, layout.root, now)
         compacting = compactor(layout) if compactor else None
         try:
@@ -256,7 +259,7 @@ class Session:
                 scheduler=make_scheduler(with_original_scheduler(spec, started), adaptive=searcher.adaptive),
                 cluster=target.cluster,
                 clock=clock,
-                settings=self._driver_config(),
+                settings=self._driver_config(resolved=first.resolved_searcher),
                 host=host_task,
                 observers=observers,
                 compactor=compacting,
@@ -319,7 +322,7 @@ class Session:
                 f"{self.target.why}; resume with --cluster {other}, or stop it there first"
             )
 
-    def _driver_config(self) -> DriverConfig:
+    def _driver_config(self, *, resolved: str) -> DriverConfig:
         spec, target = self.spec, self.target
         budget, retries = spec.budget, spec.retries
         return DriverConfig(
@@ -340,6 +343,7 @@ class Session:
             fail_fast=retries.fail_fast,
             minimise=spec.objective.mode == "min",
             keep_all=spec.train.keep == "all",
+            growth=space_growth(spec, resolved=resolved),
             idle_s=spec.cluster.idle if target.reuse else None,
             run=spec.largest_run,
             resources=spec.run_resources,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Final, Literal, assert_never
@@ -11,12 +10,11 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, WithJson
 
 from hpcsweep.core.expressions import Expression
 from hpcsweep.core.space import Choice, Constant, Domain, Float, Int, InvalidDomain, Ordinal, Parameter, Space
+from hpcsweep.core.suggestions import NAME
 from hpcsweep.core.text import format_value, json_problem, suggest_name
 from hpcsweep.options import Section, Whole
 from hpcsweep.spec.checks import Problems
 from hpcsweep.worker.command import parameter_variable
-
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[./][A-Za-z0-9_]+)*")
 
 
 def _read_bound(value: Any) -> Any:
@@ -57,6 +55,8 @@ class Conditional(Section):
     format: Literal["json", "comma", "repeat", "append"] | None = None
     """How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers 64
     --layers 64`). See commands.md."""
+    added: bool = False
+    """The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes this."""
 
 
 class FloatParameter(Conditional):
@@ -133,7 +133,7 @@ def _read_parameters(space: Any, problems: Problems) -> list[Parameter]:
     variables: dict[str, str] = {}
     for name, raw in space.items():
         path = f"space.{name}"
-        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        if not isinstance(name, str) or NAME.fullmatch(name) is None:
             expected = "must consist of letters, digits and _, with dots or slashes between"
             problems.add(path, f"{expected}, got {format_value(name)}")
             continue
@@ -201,7 +201,7 @@ def _read_long_form(name: str, raw: dict[Any, Any], path: str, problems: Problem
         for key, problem in error.problems:
             problems.add(f"{path}.{key}", problem)
         return None
-    return Parameter(name, domain, section.when, section.format or "")
+    return Parameter(name, domain, section.when, section.format or "", section.added)
 
 
 def _check_conditions(
@@ -300,6 +300,8 @@ def _parameter_to_yaml(parameter: Parameter) -> dict[str, Any]:
             plain = {"type": "constant", "value": _as_lists(value)}
         case _:
             assert_never(parameter.domain)
+    if parameter.added:
+        plain["added"] = True
     if parameter.when:
         plain["when"] = {other: _as_lists(values) for other, values in parameter.when.items()}
     return plain

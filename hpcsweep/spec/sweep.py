@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from hpcsweep.core.cluster_protocol import TaskResources
@@ -12,6 +12,7 @@ from hpcsweep.core.events import Config
 from hpcsweep.core.protocols import Scheduler, fewest
 from hpcsweep.core.run_resources import RunResources
 from hpcsweep.core.space import Space
+from hpcsweep.core.suggestions import with_added
 from hpcsweep.core.text import format_value
 from hpcsweep.schedulers import make_scheduler, scheduler_class, scheduler_traits
 from hpcsweep.spec.models import (
@@ -62,6 +63,10 @@ class SweepSpec:
         """What must not change between launches, JSON-able; see `changes`."""
         searched = self._searched() | {"space": domains_to_yaml(self.space)}
         return searched | ({"train.snapshot": True} if self.train.snapshot else {})
+
+    def with_added(self, parameters: Mapping[str, Any]) -> SweepSpec:
+        """With parameters by which the sweep has grown, in their long form; see `core.suggestions`."""
+        return replace(self, space=with_added(self.space, parameters)) if parameters else self
 
     def _searched(self) -> dict[str, Any]:
         """The search: objective, space and algorithms."""

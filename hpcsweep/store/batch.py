@@ -21,6 +21,7 @@ from hpcsweep.core.events import Config, FailureKind, Interruption, Outcome, Run
 from hpcsweep.errors import FolderError, NewerFormatError
 from hpcsweep.store.files import make_dirs, open_regular, read_bytes, write_atomic
 from hpcsweep.store.layout import SMALL_BYTES, BatchLayout, Skipped, decode, regular_files, version_field
+from hpcsweep.store.run_files import Suggestions
 
 
 class CodeSnapshot(msgspec.Struct, frozen=True):
@@ -189,6 +190,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
         keep: Steps whose checkpoints stay whatever `keep_checkpoints` is, because other trials need them.
         best: The trial's best value up to the previous rung, if `objective.at` is best.
         reached: The step up to which the trial was trained before this run.
+        suggestion_seed: For parameters that the configuration lacks, the same for its repeats; 0: `seed`.
     """
 
     trial: int
@@ -203,6 +205,7 @@ class ManifestRun(msgspec.Struct, frozen=True, omit_defaults=True):
     keep: tuple[int, ...] = ()
     best: float | None = None
     reached: int = 0
+    suggestion_seed: int = 0
 
 
 class ManifestTask(msgspec.Struct, frozen=True):
@@ -260,6 +263,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         peak_mib: The most memory that its processes held at a time, 0 where unknown.
         unit_seconds: Wall time of each step between the first and the last report, 0 where unknown.
         host_memory: It ran out of main memory, not of that of a GPU.
+        suggestions: What an objective of Optuna suggested otherwise than its configuration has it.
     """
 
     trial: int
@@ -284,6 +288,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     peak_mib: int = 0
     unit_seconds: float = 0.0
     host_memory: bool = False
+    suggestions: Suggestions | None = None
     version: int = version_field()
 
 

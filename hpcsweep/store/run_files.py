@@ -13,7 +13,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,6 +186,20 @@ def to_number(name: str, value: object) -> float:
         ) from None
 
 
+class Suggestions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an objective of Optuna suggested otherwise than its configuration has it.
+
+    Attributes:
+        parameters: Those that it lacked, in the long form of the spec.
+        values: What they had.
+        unused: Parameters of the configuration that a run to its end did not suggest.
+    """
+
+    parameters: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
+    unused: tuple[str, ...] = ()
+
+
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that training code may want to know.
 
@@ -199,6 +213,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
         max_resource: The resource of the last rung, 0 where unknown.
         config_file: Its parameters merged with `train.config`; None without one.
         output_dir: The program's own folder, the same in all runs of the trial.
+        suggestion_seed: For parameters that `config` lacks.
     """
 
     trial: int
@@ -222,12 +237,28 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     max_resource: int = 0
     config_file: str | None = None
     output_dir: str = ""
+    suggestion_seed: int = 0
     version: int = version_field()
 
     @property
     def epochs_left(self) -> int:
         """How many steps are left to train."""
         return self.resource - self.start
+
+    @property
+    def suggestions_file(self) -> Path:
+        """Where an objective tells its `Suggestions`."""
+        return Path(self.stop_file).with_name("suggestions.json")
+
+    def write_suggestions(
+        self, parameters: dict[str, dict[str, Any]], values: dict[str, Any], unused: Iterable[str] = ()
+    ) -> None:
+        """Tell them in place of what was told before; nothing is told outside a sweep."""
+        told = Suggestions(parameters, values, tuple(unused))
+        if self.stop_file and told != Suggestions():
+            beside = self.suggestions_file.with_name(".suggestions.json")
+            beside.write_bytes(msgspec.json.encode(told))
+            beside.replace(self.suggestions_file)
 
     @property
     def owner(self) -> str:

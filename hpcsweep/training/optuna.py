@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 #: Name of Optuna's exception, and of ours where Optuna is not installed.
 _PRUNED: Final = "TrialPruned"
+#: What choices of Optuna are; others are drawn and not searched.
+_PLAIN: Final = (str, int, float, bool, type(None))
 
 
 class TrialPruned(Exception):
@@ -52,7 +54,7 @@ class ObjectiveTrial(OlderSuggestions):
 
     A parameter that the configuration lacks, because the search for the space did not meet it, is drawn
     here: the same in each run of the trial, printed, and reported as the metric `suggested.NAME` if it is a
-    number.
+    number. The driver is told of it, and searches it from then on.
 
     Attributes:
         number: The trial's number in the sweep.
@@ -70,6 +72,7 @@ class ObjectiveTrial(OlderSuggestions):
         self._trial = trial
         self._first: int | None = None
         self._drawn: dict[str, float] = {}
+        self._forms: dict[str, dict[str, Any]] = {}  # of the parameters that were drawn here
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a trial of a sweep has no {name!r}, which a trial of Optuna may have")
@@ -88,7 +91,9 @@ class ObjectiveTrial(OlderSuggestions):
                 return math.exp(rng.uniform(math.log(low), math.log(high)))
             return rng.uniform(low, high)
 
-        return min(max(float(self._suggest(name, draw)), low), high)
+        form = {"type": "float", "low": float(low), "high": float(high), "log": log}
+        form |= {} if step is None else {"step": float(step)}
+        return min(max(float(self._suggest(name, draw, form)), low), high)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """The value of this parameter."""
@@ -98,27 +103,43 @@ class ObjectiveTrial(OlderSuggestions):
                 return round(math.exp(rng.uniform(math.log(low), math.log(high))))
             return rng.randrange(low, high + 1, step)
 
-        return min(max(int(self._suggest(name, draw)), low), high)
+        form = {"type": "int", "low": low, "high": high, "log": log, **({"step": step} if step > 1 else {})}
+        return min(max(int(self._suggest(name, draw, form)), low), high)
 
     def suggest_categorical(self, name: str, choices: Sequence[T]) -> T:
         """The value of this parameter, the very object of `choices`."""
-        chosen = _key(self._suggest(name, lambda rng: rng.choice(choices)))
+        form = {"type": "choice", "values": list(choices)}
+        chosen = _key(self._suggest(name, lambda rng: rng.choice(choices), form))
         for choice in choices:
             if _key(choice) == chosen:
                 return choice
         raise ValueError(f"suggest_categorical({name!r}): {self.params[name]!r} is none of {choices!r}")
 
-    def _suggest(self, name: str, draw: Callable[[random.Random], T]) -> T:
+    def _suggest(self, name: str, draw: Callable[[random.Random], T], form: dict[str, Any]) -> T:
         if name not in self.params:
             if name in self._trial.config:
                 self.params[name] = self._trial.config[name]
             else:
-                self.params[name] = value = draw(random.Random(f"{self._trial.seed}:{name}"))
-                print(f"hpcsweep: the space has no {name!r}; drawn here: {value!r}", flush=True)
+                seed = self._trial._run.suggestion_seed or self._trial.seed
+                self.params[name] = value = draw(random.Random(f"{seed}:{name}"))
+                print(f"hpcsweep: the configuration has no {name!r}; drawn here: {value!r}", flush=True)
                 if isinstance(value, int | float):
                     self._drawn[f"suggested.{name}"] = float(value)
+                self._tell(name, form)
         found: T = self.params[name]
         return found
+
+    def _tell(self, name: str, form: dict[str, Any]) -> None:
+        """Have the sweep search a parameter that its space lacks."""
+        several = len(form.get("values", (1, 2))) > 1 and form.get("low", 0) != form.get("high", 1)
+        if several and all(isinstance(value, _PLAIN) for value in form.get("values", ())):
+            self._forms[name] = form
+            self._write_suggestions()
+
+    def _write_suggestions(self, unused: Sequence[str] = ()) -> None:
+        if self._trial.rank == 0:
+            values = {name: self.params[name] for name in self._forms}
+            self._trial._run.write_suggestions(self._forms, values, unused)
 
     # ------------------------------------------------------------------ reports
 
@@ -144,6 +165,10 @@ class ObjectiveTrial(OlderSuggestions):
     def set_user_attr(self, key: str, value: Any) -> None:
         """Keep a fact about the trial."""
         self.user_attrs[key] = value
+
+    def returned(self) -> None:
+        """The objective is through: what it has not suggested, its value does not depend on."""
+        self._write_suggestions([name for name in self._trial.config if name not in self.params])
 
     def finish(self, value: object) -> None:
         """Record the objective's own value, and what it noted."""
@@ -174,6 +199,7 @@ def call_objective(objective: Callable[[Any], object], trial: Trial) -> None:
         step, value = seen.last  # as Optuna does, also of one that prunes itself
         seen.finish(value if step < trial.resource and not trial.should_stop else None)
         return
+    seen.returned()
     if isinstance(value, Sequence | Mapping):
         raise TypeError(f"the objective returned {value!r}: a sweep has one objective, a number")
     seen.finish(value)

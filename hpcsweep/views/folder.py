@@ -25,6 +25,7 @@ from hpcsweep.core.events import (
 )
 from hpcsweep.core.models import Run, RunStatus
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.core.text import mask_arguments
 from hpcsweep.errors import FolderError, SpecError
 from hpcsweep.store.batch import new_results
@@ -186,6 +187,7 @@ class ResultsFolder:
             "newest_interruptions": progress.interruptions,
             "failures": progress.failures,
             "warnings": advice_lines(state),
+            "added_parameters": list(added_parameters(state.started)),
             "passed_over": self.skipped_files(),
         }
 

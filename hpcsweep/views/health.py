@@ -19,6 +19,7 @@ from hpcsweep.core.events import (
     TickSubmitted,
 )
 from hpcsweep.core.state import SweepState
+from hpcsweep.core.suggestions import added_parameters
 from hpcsweep.core.text import plural, shell_quote
 from hpcsweep.store.excerpts import SEPARATOR, read_excerpt
 from hpcsweep.store.layout import Layout
@@ -247,6 +248,12 @@ NO_CHECKPOINT: Final = (
 
 #: So many trials are named.
 NAMED: Final = 5
+
+
+def added_lines(state: SweepState) -> list[str]:
+    """The parameters by which the space has grown; nothing where it has not."""
+    added = ", ".join(added_parameters(state.started))
+    return [f"space: runs suggested {added} first; new trials search what was added"] if added else []
 
 
 def advice_lines(state: SweepState) -> list[str]:

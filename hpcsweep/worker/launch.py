@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
@@ -18,7 +19,7 @@ from hpcsweep.store.checkpoints import Checkpoint
 from hpcsweep.store.file_states import Source, restore, split_pattern
 from hpcsweep.store.files import make_dirs
 from hpcsweep.store.layout import TrialLayout
-from hpcsweep.store.run_files import RunFile
+from hpcsweep.store.run_files import RunFile, Suggestions
 from hpcsweep.worker.command import (
     RUN_VARIABLE,
     TaskContext,
@@ -29,6 +30,7 @@ from hpcsweep.worker.command import (
     unrunnable_reason,
     write_config_file,
 )
+from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.process import Child
 from hpcsweep.worker.warm import WarmProcess
 
@@ -114,6 +116,7 @@ class Launch:
             call=program.call,
             max_resource=program.max_resource,
             config_file=str(self._config / program.config.name) if program.config else None,
+            suggestion_seed=run.suggestion_seed or run.seed,
         )
         run_file = self._folder / "run.json"
         self._variables = run_variables(self.file, run_file)
@@ -189,6 +192,20 @@ class Launch:
     def command(self) -> str:
         """The command as run, for the log; empty for a function."""
         return command_line(self.argv) if self._program.command is not None else ""
+
+    @property
+    def failure(self) -> ChildError:
+        """How the function failed; empty where it did not, or is none."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self.ending.read_bytes(), type=ChildError)
+        return ChildError((), "")
+
+    @property
+    def suggestions(self) -> Suggestions | None:
+        """What the objective told; None where it told nothing."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self.file.suggestions_file.read_bytes(), type=Suggestions)
+        return None
 
     def clean_up(self) -> None:
         """Remove what only this start needed."""

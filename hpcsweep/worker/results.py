@@ -9,6 +9,7 @@ from hpcsweep.errors import NewerFormatError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import TrialLayout
+from hpcsweep.store.run_files import Suggestions
 from hpcsweep.worker.advice import advice
 from hpcsweep.worker.command import TaskContext
 from hpcsweep.worker.outcome import ObjectiveReading, RunOutcome
@@ -25,6 +26,7 @@ def make_result(
     reached: int,
     kept: bool,
     told_to_stop: bool,
+    suggestions: Suggestions | None,
     started: float,
     seconds: float,
     peak_mib: int,
@@ -42,6 +44,7 @@ def make_result(
         reached: The last step.
         kept: What its program left made a new checkpoint.
         told_to_stop: Whether it was told to stop.
+        suggestions: What its objective told.
         started: Unix time.
         seconds: How long it took.
         peak_mib: The most memory that its processes held.
@@ -82,4 +85,5 @@ def make_result(
         peak_mib=peak_mib,
         unit_seconds=unit_seconds,
         host_memory=outcome.host_memory,
+        suggestions=suggestions,
     )

@@ -10,16 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from hpcsweep.core.events import Interruption, Outcome
 from hpcsweep.errors import TrainerError
 from hpcsweep.store import checkpoints
 from hpcsweep.store.batch import ManifestRun, Result
 from hpcsweep.store.layout import Layout
-from hpcsweep.store.run_files import MetricsWriter
+from hpcsweep.store.run_files import MetricsWriter, Suggestions
 from hpcsweep.worker.command import TaskContext, line_ending_problem
-from hpcsweep.worker.entrypoint import ChildError
 from hpcsweep.worker.launch import Launch
 from hpcsweep.worker.outcome import (
     ObjectiveReading,
@@ -99,6 +96,7 @@ class Attempt:
         self._ended_at_resource = False  # and the program was told to end for that
         self._reading: ObjectiveReading | None = None
         self._stopped = False  # by request, while its task goes on
+        self._suggestions: Suggestions | None = None
 
     def begin(self) -> None:
         """Start the process, or set the result at once if nothing is left to do."""
@@ -357,9 +355,7 @@ class Attempt:
 
     def _process_exit(self, returncode: int) -> ProcessExit:
         assert self._launch is not None
-        failure = ChildError((), "")
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            failure = msgspec.json.decode(self._launch.ending.read_bytes(), type=ChildError)
+        failure = self._launch.failure
         before, after = self._oom_kills, oom_kills()
         return ProcessExit(
             returncode,
@@ -392,6 +388,7 @@ class Attempt:
 
     def _clean_up(self) -> None:
         if self._launch is not None:
+            self._suggestions = self._launch.suggestions
             self._launch.clean_up()
 
     def abandon(self, error: Exception) -> None:
@@ -422,6 +419,7 @@ class Attempt:
             reached=reached,
             kept=self._kept,
             told_to_stop=self._signal is not None,
+            suggestions=self._suggestions,
             started=self._start_time,
             seconds=seconds,
             peak_mib=self._peak_mib,

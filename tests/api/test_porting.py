@@ -16,10 +16,13 @@ import optuna
 import pytest
 
 import hpcsweep as hs
+from hpcsweep.core.events import TrialCreated
 from hpcsweep.errors import SpecError
 from hpcsweep.ray import tune
 from hpcsweep.ray.tune import schedulers
-from hpcsweep.store.run_files import RunFile, read_reports
+from hpcsweep.spec.yaml_io import read_yaml
+from hpcsweep.store.journal.segments import read_journal
+from hpcsweep.store.run_files import RunFile, Suggestions, read_reports
 from hpcsweep.training import ray
 from hpcsweep.training.optuna import ObjectiveTrial, call_objective
 from hpcsweep.trial import Trial
@@ -163,8 +166,45 @@ def test_what_the_space_lacks_is_drawn_the_same_in_each_run_and_reported(
     assert first == second == {"value": first["value"], "suggested.late": first["value"], "epochs": 3}
     assert 1e-3 <= first["value"] <= 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == f"hpcsweep: the space has no 'late'; drawn here: {first['value']!r}"
+    assert printed[0] == f"hpcsweep: the configuration has no 'late'; drawn here: {first['value']!r}"
     assert printed[2] == "hpcsweep: note: 'text'"
+
+
+def test_the_driver_is_told_what_the_configuration_lacks_and_what_was_not_asked_for(tmp_path: Path) -> None:
+    def unseen(trial: Any, *, pruned: bool) -> float:
+        trial.suggest_float("late", 0, 1, step=0.25)
+        trial.suggest_int("n", 1, 9)
+        trial.suggest_int("more", 2, 2)  # nothing to search
+        trial.suggest_categorical("kind", ["a", None])
+        trial.suggest_categorical("layer", [dict, list])  # nothing that a spec can hold
+        trial.report(1.0, 0)
+        if pruned:
+            raise optuna.TrialPruned
+        trial.suggest_int("deep", 1, 8, log=True)
+        return 1.0
+
+    run = trial_at(tmp_path, resource=9)
+    file = run._run.suggestions_file
+    parameters = {
+        "late": {"type": "float", "low": 0.0, "high": 1.0, "log": False, "step": 0.25},
+        "kind": {"type": "choice", "values": ["a", None]},
+    }
+    call_objective(lambda trial: unseen(trial, pruned=True), run)
+    told = msgspec.json.decode(file.read_bytes(), type=Suggestions)
+    assert (told.parameters, told.unused) == (parameters, ())
+    assert told.values.keys() == parameters.keys()
+    call_objective(lambda trial: unseen(trial, pruned=False), run)
+    deep = {"deep": {"type": "int", "low": 1, "high": 8, "log": True}}
+    again = msgspec.json.decode(file.read_bytes(), type=Suggestions)
+    assert (again.parameters, again.unused) == (parameters | deep, ("lr", "act", "shape"))
+    assert again.values | told.values == again.values, "drawn the same"
+
+
+def test_repeats_draw_the_same(tmp_path: Path) -> None:
+    def drawn(**seeds: int) -> object:
+        return ObjectiveTrial(trial_at(tmp_path, resource=1, **seeds)).suggest_float("late", 0, 1)
+
+    assert drawn(seed=6, suggestion_seed=5) == drawn(seed=5) != drawn(seed=6)
 
 
 # --------------------------------------------------------------------------- a study
@@ -178,6 +218,8 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "    x = trial.suggest_float('x', 0, 1)\n"
         "    for step in range(4):\n"
         "        trial.report(x + 1 / (step + 1), step)\n"
+        "    if trial.number:  # no call that looks for the space comes here\n"
+        "        trial.suggest_int('late', 1, 3)\n"
         "    return x\n"
         "def trainable(config):\n"
         "    from hpcsweep.ray import tune\n"
@@ -278,7 +320,9 @@ def test_what_a_study_cannot_do_is_refused(code: ModuleType) -> None:
         _ = study.best_params
 
 
-def test_a_study_is_carried_on_with_the_space_that_it_began_with(code: ModuleType) -> None:
+def test_a_study_is_carried_on_with_the_space_that_it_began_with_and_what_its_runs_suggested(
+    code: ModuleType,
+) -> None:
     study = hs.optuna.create_study(cluster=hs.Local(slots=2))
     study.optimize(code.objective, n_trials=2)
     frame = study.trials_dataframe()
@@ -287,9 +331,14 @@ def test_a_study_is_carried_on_with_the_space_that_it_began_with(code: ModuleTyp
     assert set(study.results.metrics["step"]) == {1, 2, 3, 4}
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     assert (study.best_trial.params, study.best_trial.value) == (study.best_params, study.best_value)
+    late = {"type": "int", "low": 1, "high": 3, "log": False, "added": True}
+    assert read_yaml(study.results.folder.layout.spec)["space"]["late"] == late
     again = hs.optuna.create_study(cluster=hs.Local(slots=2))
     again.optimize(code.objective, n_trials=3)
-    assert len(again.trials_dataframe()) == 3
+    assert [set(trial.params) for trial in again.trials] == [{"x"}, {"x", "late"}, {"x", "late"}]
+    events = read_journal(again.results.folder.layout).events
+    configs = [set(event.config) for event in events if isinstance(event, TrialCreated)]
+    assert configs == [{"x"}, {"x"}, {"x", "late"}]
 
 
 # --------------------------------------------------------------------------- Ray Tune

@@ -366,6 +366,7 @@ def test_status_and_best_as_json_have_the_documented_fields(here: Path, tmp_path
         "queue_waits": None,
         "failed_by": {},
         "warnings": [],
+        "added_parameters": [],
         "passed_over": [],
     }
     assert set(status["best"]) == {"trial", "value", "resource", "config"}

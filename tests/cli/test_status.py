@@ -180,6 +180,7 @@ def test_status_json_of_a_blocked_sweep(tmp_path: Path, capsys: pytest.CaptureFi
         "checkpoints": {"trials": 0, "files": 0, "bytes": 0, "removed_trials": 0, "removed_bytes": 0},
         "best": {"trial": 0, "value": 0.5, "resource": 3, "config": {"x": 0.0}},
         "warnings": [],
+        "added_parameters": [],
         "passed_over": [],
         "gpu_hours": 1.01,
         "budget_gpu_hours": 20.0,

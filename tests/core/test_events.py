@@ -28,6 +28,7 @@ from hpcsweep.core.events import (
     Interruption,
     NodeExcluded,
     Outcome,
+    ParametersSuggested,
     PauseEnded,
     PauseRequested,
     RunFinished,
@@ -125,6 +126,17 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
     (
         TrialStopped(3, "stopped by the user", "r.json"),
         {"event": "trial_stopped", "trial": 3, "reason": "stopped by the user", "request": "r.json"},
+    ),
+    (
+        ParametersSuggested(3, 1, {"depth": {"type": "int", "low": 1, "high": 4}}, {"depth": 2}, ("width",)),
+        {
+            "event": "parameters_suggested",
+            "trial": 3,
+            "rung": 1,
+            "parameters": {"depth": {"type": "int", "low": 1, "high": 4}},
+            "values": {"depth": 2},
+            "unused": ["width"],
+        },
     ),
     (
         ConfigsEnqueued(({"lr": 0.1},), "r.json"),

@@ -26,6 +26,7 @@ from hpcsweep.core.events import (
     Interruption,
     NodeExcluded,
     Outcome,
+    ParametersSuggested,
     PauseEnded,
     PauseRequested,
     RunFinished,
@@ -640,6 +641,9 @@ def story() -> list[AnyEvent]:
         PauseEnded(8.5),
         SweepExtended(8.75, started().identity, ("scheduler.iterations: 1 -> 2",)),
         PauseRequested(7.5, "why"),
+        ParametersSuggested(
+            1, 0, {"m": {"type": "float", "low": 0.0, "high": 1.0, "log": False}}, {"m": 0.5}
+        ),
         TrialPromoted(1, 1, 3),
         BatchPlanned("r", 7.75, ((), ()), 2, 2, "here", reuse=True),
         BatchSubmitted("r", "3", 7.75),

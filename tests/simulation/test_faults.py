@@ -68,7 +68,9 @@ def fault_run_of(seed: int, folder: Path) -> FaultRun:
             often = {"compact_at": schedule.compact_at}
             config = Session._driver_config
             patch.setattr(
-                Session, "_driver_config", lambda self: msgspec.structs.replace(config(self), **often)
+                Session,
+                "_driver_config",
+                lambda self, **given: msgspec.structs.replace(config(self, **given), **often),
             )
             patch.setattr(compaction, "MERGE_ABOVE", 2)
         return FaultRun(schedule, folder, Oracle(patch), patch)

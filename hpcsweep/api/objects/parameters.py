@@ -23,6 +23,8 @@ class Float(Parameter):
         high: The largest value.
         format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
             64 --layers 64`). See commands.md.
+        added: The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes
+            this.
         log: Sample uniformly on a logarithmic scale.
         step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
@@ -35,6 +37,7 @@ class Float(Parameter):
     high: float
     _: KW_ONLY
     format: Literal["json", "comma", "repeat", "append"] | None = None
+    added: bool = False
     log: bool = False
     step: float | None = None
     when: Mapping[str, Any] | None = None
@@ -49,6 +52,8 @@ class Int(Parameter):
         high: The largest value.
         format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
             64 --layers 64`). See commands.md.
+        added: The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes
+            this.
         log: Sample uniformly on a logarithmic scale.
         step: Only low, low + step, low + 2 step, ... up to high. Default: every value in between.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
@@ -61,6 +66,7 @@ class Int(Parameter):
     high: int
     _: KW_ONLY
     format: Literal["json", "comma", "repeat", "append"] | None = None
+    added: bool = False
     log: bool = False
     step: int | None = None
     when: Mapping[str, Any] | None = None
@@ -74,6 +80,8 @@ class Ordinal(Listed):
         values: The list of values.
         format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
             64 --layers 64`). See commands.md.
+        added: The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes
+            this.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -82,15 +90,17 @@ class Ordinal(Listed):
 
     values: tuple[Any, ...]
     format: Literal["json", "comma", "repeat", "append"] | None = None
+    added: bool = False
     when: Mapping[str, Any] | None = None
 
     def __init__(
         self,
         *values: object,
         format: Literal["json", "comma", "repeat", "append"] | None = None,
+        added: bool = False,
         when: Mapping[str, Any] | None = None,
     ) -> None:
-        self._set(values=listed(values), format=format, when=when)
+        self._set(values=listed(values), format=format, added=added, when=when)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -101,6 +111,8 @@ class Choice(Listed):
         values: The list of values.
         format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
             64 --layers 64`). See commands.md.
+        added: The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes
+            this.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -109,15 +121,17 @@ class Choice(Listed):
 
     values: tuple[Any, ...]
     format: Literal["json", "comma", "repeat", "append"] | None = None
+    added: bool = False
     when: Mapping[str, Any] | None = None
 
     def __init__(
         self,
         *values: object,
         format: Literal["json", "comma", "repeat", "append"] | None = None,
+        added: bool = False,
         when: Mapping[str, Any] | None = None,
     ) -> None:
-        self._set(values=listed(values), format=format, when=when)
+        self._set(values=listed(values), format=format, added=added, when=when)
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,6 +142,8 @@ class Constant(Parameter):
         value: The value.
         format: How a command gets a list: `json`, `comma`, `repeat` (`--layers 64 64`) or `append` (`--layers
             64 --layers 64`). See commands.md.
+        added: The sweep met it on its way (`call: optuna`): earlier trials do without it. `launch` writes
+            this.
         when: Active only if other parameters have these values, such as `{optimizer: sgd}` or `{depth: [3,
             4]}`.
     """
@@ -137,4 +153,5 @@ class Constant(Parameter):
     value: Any
     _: KW_ONLY
     format: Literal["json", "comma", "repeat", "append"] | None = None
+    added: bool = False
     when: Mapping[str, Any] | None = None
