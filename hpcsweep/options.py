@@ -79,7 +79,17 @@ def _options(value: Any) -> Any:
 
 
 def _wait(value: Any) -> Any:
-    """Seconds, or pairs of a quantile and seconds; their order is checked with the rest of the site."""
+    """Seconds, or pairs of a quantile and seconds; their order is checked with the rest of the site.
+
+    A mapping has such waits by time limit, as pairs of the limit's seconds and a wait, the shortest first.
+    """
+    if isinstance(value, Mapping):
+        if not value:
+            raise ValueError("must have a wait for each time limit, such as {1h: 5m, 1d: 2h}, got {}")
+        if any(isinstance(wait, Mapping) for wait in value.values()):
+            raise ValueError(f"must have a time or quantiles for each time limit, got {format_value(value)}")
+        waits = {float(_within_years(_seconds(limit))): _wait(wait) for limit, wait in value.items()}
+        return {limit: waits[limit] for limit in sorted(waits)}
     if not isinstance(value, list | tuple):
         return _within_years(_seconds(value))
     pairs = []
@@ -178,6 +188,7 @@ Wait: TypeAlias = Annotated[
                 {"type": "number", "minimum": 0},
                 _TIME_SCHEMA,
                 {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}},
+                {"type": "object"},
             ]
         }
     ),

@@ -188,6 +188,7 @@ def test_three_tasks_on_two_gpus_after_a_wait(tmp_path: Path) -> None:
         started=15.0,
         node="node001",
         job="1_2",
+        unit_seconds=1.0,
     )
     assert [site.cluster.usage.task_seconds(until) for until in (5.0, 10.0, 15.0, 25.0, 99.0)] == [
         0,
@@ -255,6 +256,23 @@ def test_a_wait_is_drawn_between_the_quantiles(tmp_path: Path) -> None:
     assert len(waits) == 200
     assert 10 <= waits[0] < 11 < 119 < waits[-1] <= 120
     assert 15 < waits[100] < 30
+
+
+@pytest.mark.parametrize(("limit_s", "waited_s"), [(60, 5.0), (3600, 5.0), (3601, 50.0), (None, 50.0)])
+def test_short_jobs_wait_as_their_time_limit_says(
+    tmp_path: Path, limit_s: int | None, waited_s: float
+) -> None:
+    waits = {"1d": 50.0, "1h": [[0, 5], [1, 5]]}
+    site = Site(tmp_path, shape=TaskResources(gpus=1, time_s=limit_s), wait=waits)
+    site.submit(run(0))
+    site.wait(100.0)
+    assert site.times() == [(0, waited_s, 10.0)]
+
+
+@pytest.mark.parametrize("wait", [{}, {"1h": [[1, 5], [0, 5]]}, {"1h": {"1h": 5}}, {"soon": 5}])
+def test_waits_by_time_limit_must_be_waits(wait: object) -> None:
+    with pytest.raises(ValueError, match="must"):
+        SimulatedOptions(wait=wait)
 
 
 def test_lanes_share_a_task(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ It trains nothing, so no sweep is launched on it: see `simulation`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -44,7 +44,8 @@ class SimulatedOptions(Section):
     slots: Hundreds | None = None
     """Tasks without GPUs that a node runs at a time; as many as it has GPUs if not given."""
     wait: Wait = 0.0
-    """How long each task waits in the queue: a time, or quantiles such as [[0, 1m], [0.5, 10m], [1, 2h]]."""
+    """How long each task waits in the queue: a time, quantiles such as [[0, 1m], [0.5, 10m], [1, 2h]], or
+    these by time limit: {1h: 5m, 1d: [[0, 10m], [1, 8h]]}."""
     seconds_per_unit: Speed | None = None
     """Seconds of one unit of resource, or an expression over parameters; recorded ones or 10 if not given."""
     startup: Seconds = 0.0
@@ -92,14 +93,7 @@ class SimulatedOptions(Section):
     @field_validator("wait")
     @classmethod
     def _check_wait(cls, wait: Any) -> Any:
-        if isinstance(wait, Sequence) and not _are_quantiles(wait):
-            expected = (
-                "seconds >= 0 or a list of [quantile, seconds] such as [[0.5, 60], [0.9, 3600]], ascending"
-            )
-            raise ValueError(f"must be {expected}, got {format_value(wait)}")
-        if not isinstance(wait, Sequence) and not 0 <= wait < math.inf:
-            raise ValueError(f"must be a number >= 0, got {format_value(wait)}")
-        return wait
+        return _checked_wait(wait)
 
     @field_validator("seconds_per_unit")
     @classmethod
@@ -153,6 +147,17 @@ class SimulatedSection(Section):
                 problem = suggest_name(name, space.names, kind=f"parameter {name!r}")
                 found.append(f"cluster.simulated.seconds_per_unit: {problem}")
         return found
+
+
+def _checked_wait(wait: Any) -> Any:
+    if isinstance(wait, Mapping):
+        return {limit: _checked_wait(each) for limit, each in wait.items()}
+    if isinstance(wait, Sequence) and not _are_quantiles(wait):
+        expected = "seconds >= 0 or a list of [quantile, seconds] such as [[0.5, 60], [0.9, 3600]], ascending"
+        raise ValueError(f"must be {expected}, got {format_value(wait)}")
+    if not isinstance(wait, Sequence) and not 0 <= wait < math.inf:
+        raise ValueError(f"must be a number >= 0, got {format_value(wait)}")
+    return wait
 
 
 def _are_quantiles(pairs: Sequence[Sequence[float]]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,9 +57,11 @@ class FaultSampler:
         spread, fails, after = self._rng(_Stream.RUN, run.trial, run.rung).random(3)
         return RunFaults(float(options.spread**spread), float(after) if fails < options.failures else None)
 
-    def wait(self, task: tuple[int, ...], restart: int) -> float:
-        """Seconds in the queue, for each start of a task."""
+    def wait(self, task: tuple[int, ...], restart: int, *, limit_s: float = math.inf) -> float:
+        """Seconds in the queue, for each start of a task with this time limit."""
         wait = self._options.wait
+        if isinstance(wait, Mapping):  # that of the shortest limit that it keeps, else of the longest
+            wait = next((each for most, each in wait.items() if limit_s <= most), [*wait.values()][-1])
         if not isinstance(wait, Sequence):
             return float(wait)
         shares, seconds = zip(*wait, strict=True)

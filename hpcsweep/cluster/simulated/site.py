@@ -122,8 +122,10 @@ class Site:
     def _wait(self, array: Array, tasks: Iterable[Task]) -> None:
         """Let them wait for as long as each has to."""
         waits: dict[float, list[Task]] = {}
+        limit_s = array.shape.time_s or self._options.time_limit or math.inf
         for task in tasks:
-            waits.setdefault(self._faults.wait(task.draws, task.restart), []).append(task)
+            wait_s = self._faults.wait(task.draws, task.restart, limit_s=limit_s)
+            waits.setdefault(wait_s, []).append(task)
         for wait_s, group in waits.items():
             self._clock.at(self._clock.time() + wait_s, functools.partial(self._waited, array, group))
 

@@ -215,6 +215,7 @@ class Task:
             seconds=seconds,
             gpu_seconds=seconds * header.gpus / header.lanes,
             started=training.began,
+            unit_seconds=training.unit_s if step > training.start + 1 else 0.0,
         )
 
     def _write(self, n: int, result: Result) -> None:
