@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
@@ -15,9 +15,14 @@ from tests.lazy import MODULES_AFTER_COLLECTION
 
 #: Tests that one worker of pytest-xdist runs, since they share a cluster, a browser or slow imports.
 GROUPS = {
-    # Two at a time: more clusters slow each other down until what they wait for comes too late.
+    # Three at a time, of about the same length: what they wait for still comes in time.
     "slurm/test_survival": "slurm with faults",
     "slurm/test_accounting": "slurm with faults",
+    "slurm/test_programs": "slurm that waits",
+    "slurm/test_reuse": "slurm that waits",
+    "slurm/test_adapter": "slurm that waits",
+    "slurm/test_stopping": "slurm that waits",
+    "slurm/test_doctor": "slurm that waits",
     "slurm/": "slurm",
     "html/test_page_browser": "browser",
     "training/": "training",
@@ -57,7 +62,15 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """More workers than cores: many tests wait for other processes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # as pytest-xdist reads it
-    return len(os.sched_getaffinity(0)) + 2
+    return len(os.sched_getaffinity(0)) + (3 if os.environ.get("HPCSWEEP_TEST_SLURM") == "required" else 2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests of a real cluster go before the others: most of them wait, and the longest wait in a row."""
+    if "PYTEST_XDIST_WORKER" in os.environ and os.geteuid() == 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if item.get_closest_marker("slurm") else 5)
+    return (yield)
 
 
 def first_that_starts(test: str, starts: Iterable[str]) -> str | None:

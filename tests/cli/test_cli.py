@@ -42,6 +42,8 @@ def run(*argv: str) -> Result:
     return CliRunner().invoke(app, argv)
 
 
+#: Hyperband of five trials and six runs.
+SHORT = ("--set", "scheduler.max_resource=3")
 LAUNCH = "hpcsweep: lr.yaml: "
 BAD = {
     "schedular=3": "--set schedular=3: schedular: unknown key; did you mean 'scheduler'?",
@@ -103,9 +105,9 @@ def test_folder_of_another_sweep_is_refused_with_the_difference_and_left_alone(h
 
 
 def test_budget_cluster_and_resources_may_change_between_launches(here: Path) -> None:
-    assert run("launch", "lr.yaml", "--once").exit_code == 3
+    assert run("launch", "lr.yaml", *SHORT, "--once").exit_code == 3
     changed = ["--set", "budget.time=1d", "--set", "cluster.slots=2", "--set", "resources.time=5m"]
-    assert run("launch", "lr.yaml", *changed).exit_code == 0
+    assert run("launch", "lr.yaml", *SHORT, *changed).exit_code == 0
 
 
 def test_folder_without_a_sweep_must_be_empty(here: Path) -> None:
@@ -227,14 +229,14 @@ def test_plan_prints_how_many_tasks_a_gpu_hours_budget_allows_in_the_queue(
 
 
 def test_next_launch_runs_what_is_enqueued(here: Path) -> None:
-    assert run("launch", "lr.yaml", "--once").exit_code == 3
+    assert run("launch", "lr.yaml", *SHORT, "--once").exit_code == 3
     result = run("enqueue", "results/lr", "lr=1e-2")
     assert (result.exit_code, result.stdout) == (
         0,
         "enqueued; no driver is at work: launch again to resume\n",
     )
-    assert run("launch", "lr.yaml", "--quiet").exit_code == 0
-    told = json.loads(run("explain", "results/lr", "9", "--json").stdout)
+    assert run("launch", "lr.yaml", *SHORT, "--quiet").exit_code == 0
+    told = json.loads(run("explain", "results/lr", "3", "--json").stdout)
     assert told["config"] == {"lr": 0.01}
     status = json.loads(run("status", "results/lr", "--json").stdout)
     assert status["enqueued"] == 0
@@ -276,17 +278,17 @@ def test_invalid_configuration_is_not_enqueued(here: Path, values: list[str], wo
 
 
 def test_warm_start_reports_what_it_takes_and_what_it_skips(here: Path) -> None:
-    assert run("launch", "lr.yaml", "--quiet").exit_code == 0
-    more = ["--set", "name=next", "--set", "warm_start=[results/lr]", "--set", "space.lr.high=0.01"]
+    assert run("launch", "lr.yaml", *SHORT, "--quiet").exit_code == 0
+    more = [*SHORT, "--set", "name=next", "--set", "warm_start=[results/lr]", "--set", "space.lr.high=0.01"]
     result = run("launch", "lr.yaml", *more)
     assert result.exit_code == 0, result.output
     first, second = [
         line for line in result.stdout.splitlines() if line.startswith("warm") or "left out" in line
     ]
     taken = int(first.split()[2])
-    assert first == f"warm start: {taken} of 17 configurations of {here}/results/lr"
-    assert second == f"  {17 - taken} left out: lr: must be between 0.0001 and 0.01"
-    assert 0 < taken < 17
+    assert first == f"warm start: {taken} of 5 configurations of {here}/results/lr"
+    assert second == f"  {5 - taken} left out: lr: must be between 0.0001 and 0.01"
+    assert 0 < taken < 5
     nowhere = run("launch", "lr.yaml", "--set", "name=third", "--set", "warm_start=[nowhere]")
     assert nowhere.exit_code == 2
     assert nowhere.stderr == (

@@ -18,13 +18,15 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 import hpcsweep
+from hpcsweep.cli import app
 from hpcsweep.core.events import RunFinished
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
 from tests.compacted import batch_files
-from tests.driver.sweeps import TABLE_27, TABLE_81, decided, rung_table
+from tests.driver.sweeps import TABLE_9, TABLE_27, TABLE_81, decided, rung_table
 from tests.effort import by_effort
 
 TRAINER = """\
@@ -52,7 +54,7 @@ searcher: random
 scheduler: {name: hyperband, max_resource: 9}
 cluster: {name: local, slots: 2}
 """
-#: Five trials, where the sweep itself is not the point.
+#: Five trials and six runs, where the sweep itself is not the point.
 SHORT = ("--set", "scheduler.max_resource=3")
 
 
@@ -110,8 +112,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
 
 
 def test_hyperband_is_exact_leaves_few_files_and_a_second_launch_starts_nothing(spec: Path) -> None:
-    smaller, larger = (27, TABLE_27, 49, 69, 357), (81, TABLE_81, 143, 206, 1581)
-    most, table, trials, runs, trained = by_effort(smaller, larger)
+    most, table, trials, runs, trained = by_effort(
+        (9, TABLE_9, 17, 22, 69), (81, TABLE_81, 143, 206, 1581), ci=(27, TABLE_27, 49, 69, 357)
+    )
     done = run(spec, "launch", spec, "--set", f"scheduler.max_resource={most}")
     assert done.returncode == 0, done.stderr
     folder = spec.parent / "results" / "free"
@@ -164,7 +167,7 @@ def starts_in(log: str) -> list[str]:
 
 def test_stop_ends_the_processes_and_launch_resumes(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    driver = start(spec, "launch", spec, STEP_S="2")
+    driver = start(spec, "launch", spec, *SHORT, STEP_S="2")
     wait_until(lambda: bool(ours(folder)))
     stopped = run(spec, "stop", folder)
     assert stopped.returncode == 0, stopped.stderr
@@ -175,9 +178,9 @@ def test_stop_ends_the_processes_and_launch_resumes(spec: Path) -> None:
     status = json.loads(run(spec, "status", folder, "--json").stdout)
     assert status["state"] == "stopped"
     assert status["driver"] is None
-    assert run(spec, "launch", spec).returncode == 0
+    assert run(spec, "launch", spec, *SHORT).returncode == 0
     runs = hpcsweep.load(folder).runs
-    assert len(runs) == 22
+    assert len(runs) == 6
     assert set(runs["outcome"]) == {"completed"}
     assert (runs["resource"] - runs["start_resource"]).min() >= 0
 
@@ -223,26 +226,27 @@ def test_second_launch_names_the_driver_and_takes_over_after_a_kill(spec: Path) 
 
 def test_ctrl_c_leaves_runs_going_and_prints_how_to_resume(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
-    driver = start(spec, "launch", spec, "--set", "budget={time: 1d}", STEP_S="5")
+    driver = start(spec, "launch", spec, *SHORT, "--set", "budget={time: 1d}", STEP_S="5")
     wait_until(lambda: bool(ours(folder)))
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=30)
     assert driver.returncode == 130
-    assert f"Resume with: hpcsweep launch {spec} --set 'budget={{time: 1d}}'\n" in out
+    words = "--set scheduler.max_resource=3 --set 'budget={time: 1d}'"
+    assert f"Resume with: hpcsweep launch {spec} {words}\n" in out
     assert ours(folder)
-    assert run(spec, "launch", spec).returncode == 0
+    assert run(spec, "launch", spec, *SHORT).returncode == 0
 
 
 def test_once_from_cron_finishes_a_sweep_and_idle_ticks_write_nothing(spec: Path) -> None:
     folder = spec.parent / "results" / "free"
     codes = set()
     for _ in range(200):
-        codes.add(code := run(spec, "launch", spec, "--once", "--quiet").returncode)
+        codes.add(code := run(spec, "launch", spec, *SHORT, "--once", "--quiet").returncode)
         if code == 0:
             break
     assert codes == {3, 0}
-    assert len(hpcsweep.load(folder).runs) == 22
-    assert len(list((folder / "journal").iterdir())) <= 14
+    assert len(hpcsweep.load(folder).runs) == 6
+    assert len(list((folder / "journal").iterdir())) <= 8
     assert list((folder / "batches").iterdir()) == []
 
 
@@ -280,14 +284,17 @@ def test_export_goes_to_standard_output_and_to_files(spec: Path) -> None:
     assert run(spec, "launch", spec, "--quiet", *SHORT).returncode == 0
     folder = spec.parent / "results" / "free"
     results = hpcsweep.load(folder)
+    printed = run(spec, "export", folder, "--format", "csv").stdout
+    assert list(pd.read_csv(io.StringIO(printed)).columns) == list(results.trials.columns)
     for table in ("trials", "runs", "metrics"):
         expected = getattr(results, table)
         for format_, read in (("csv", pd.read_csv), ("json", pd.read_json)):
-            out = run(spec, "export", folder, "--format", format_, "--table", table)
+            out = CliRunner().invoke(app, ["export", str(folder), "--format", format_, "--table", table])
             frame = read(io.StringIO(out.stdout))
             assert list(frame.columns) == list(expected.columns)
             assert len(frame) == len(expected)
         file = spec.parent / f"{table}.parquet"
-        out = run(spec, "export", folder, "--format", "parquet", "--table", table, "--output", file)
-        assert out.returncode == 0, out.stderr
+        words = ["export", folder, "--format", "parquet", "--table", table, "--output", file]
+        out = CliRunner().invoke(app, list(map(str, words)))
+        assert out.exit_code == 0, out.stderr
         assert list(pd.read_parquet(file).columns) == list(expected.columns)

@@ -196,7 +196,8 @@ def test_an_example_sweep_runs_to_its_end(
     monkeypatch.chdir(tmp_path)
     example = Path(__file__).parents[2] / "sweeps" / "command.yaml"
     argv = ["launch", str(example), "--results", "results", "--cluster", "pbs", "--quiet"]
-    done = CliRunner().invoke(app, [*argv, "--set", "cluster.poll=0.2", "--set", "cluster.grace=5"])
+    sets = ("cluster.poll=0.2", "cluster.grace=5", "scheduler.max_resource=3")
+    done = CliRunner().invoke(app, [*argv, *(word for each in sets for word in ("--set", each))])
     assert done.exit_code == 0, done.output
     events = read_journal(Layout(tmp_path / "results")).events
     assert SweepState.replay(events).ended is not None

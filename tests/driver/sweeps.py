@@ -21,7 +21,8 @@ from tests.doubles import PROGRAM, SHAPE, FakeClock, FolderCluster, InlineCompac
 SPACE = Space((Parameter("x", Float(0.0, 1.0)),), ())
 STARTED = SweepStarted("cafe01", "s", 1_000_000.0, {"objective": {"metric": "loss", "mode": "min"}})
 
-#: Rungs as trials x resource: those of Hyperband for R = 27 and 81, eta = 3.
+#: Rungs as trials x resource: those of Hyperband for R = 9, 27 and 81, eta = 3.
+TABLE_9 = {0: [(9, 1), (3, 3), (1, 9)], 1: [(5, 3), (1, 9)], 2: [(3, 9)]}
 TABLE_27 = {
     0: [(27, 1), (9, 3), (3, 9), (1, 27)],
     1: [(12, 3), (4, 9), (1, 27)],

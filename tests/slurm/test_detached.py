@@ -154,7 +154,7 @@ def test_any_number_of_drivers_on_one_folder_do_no_harm(
     over = threading.Event()
 
     def cron() -> None:
-        while not over.wait(1.0):
+        while not over.wait(2.0):
             once = sweep.launch("--once")
             once.communicate(timeout=120)
             codes.append(once.returncode)

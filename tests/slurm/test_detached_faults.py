@@ -31,7 +31,7 @@ exec $real "${args[@]}"
 """
 #: So long each fault lasts: several ticks fall into it.
 FAULT_S = 12.0
-TRIALS = 30
+TRIALS = 20
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def started(slurm: PrivateSlurm, folder: Path, *sets: str) -> Sweep:
-    """A detached sweep of 30 runs of about a second, four at a time."""
+def made(slurm: PrivateSlurm, folder: Path, *sets: str) -> Sweep:
+    """A sweep of 20 runs of about three seconds, four at a time."""
     sweep = Sweep(
         slurm,
         folder,
@@ -53,11 +53,9 @@ def started(slurm: PrivateSlurm, folder: Path, *sets: str) -> Sweep:
         f"budget.trials={TRIALS}",
         *sets,
         max_gpus=4,
-        pause=0.5,
+        pause=1.0,
     )
     sweep.put_before("sbatch", SOON)
-    out, _ = (process := sweep.launch("--detach")).communicate(timeout=120)
-    assert process.returncode == 3, out
     return sweep
 
 
@@ -77,12 +75,16 @@ def test_detached_sweeps_survive_faults_of_files_set_up_and_tick_jobs(
 ) -> None:
     broken = tmp_path / "broken"
     setup = f'cluster.setup=["test ! -e {broken} || exit 1"]'
-    unreadable = started(slurm, tmp_path / "control")
-    full = started(slurm, small_disk / "full")
-    cancelled = started(slurm, tmp_path / "cancelled")
-    no_setup = started(slurm, tmp_path / "setup", setup)
-    abandoned = started(slurm, tmp_path / "abandoned", "budget.trials=12")
+    unreadable = made(slurm, tmp_path / "control")
+    full = made(slurm, small_disk / "full")
+    cancelled = made(slurm, tmp_path / "cancelled")
+    no_setup = made(slurm, tmp_path / "setup", setup)
+    abandoned = made(slurm, tmp_path / "abandoned", "budget.trials=8")
     sweeps = (unreadable, full, cancelled, no_setup)
+    launches = [sweep.launch("--detach") for sweep in (*sweeps, abandoned)]
+    for process in launches:
+        out, _ = process.communicate(timeout=240)
+        assert process.returncode == 3, out
     for sweep in (*sweeps, abandoned):
         wait_until("a run ended", lambda sweep=sweep: bool(sweep.of_kind(RunFinished)))  # type: ignore[misc]
 

@@ -78,7 +78,7 @@ def test_a_run_has_the_user_s_language_and_no_launcher_around_it_and_srun_starts
 def test_an_error_in_every_trial_and_a_set_up_that_fails_cost_a_handful_of_runs(
     tmp_path: Path, slurm: PrivateSlurm
 ) -> None:
-    command = json.dumps("{python} -c 'undefined_name'")
+    command = json.dumps("{python} -c 'import time; time.sleep(3); undefined_name'")
     (tmp_path / "sweep.yaml").write_text(SPEC % (command, "hyperband", 81))
     code, out = launch(tmp_path, slurm)
     error = "exit code 1: NameError: name 'undefined_name' is not defined"

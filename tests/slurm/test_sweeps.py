@@ -20,7 +20,8 @@ import hpcsweep
 from hpcsweep.core.events import BatchSubmitted, SweepStarted
 from hpcsweep.store.journal.segments import read_journal
 from hpcsweep.store.layout import Layout
-from tests.driver.sweeps import TABLE_81, rung_table
+from tests.driver.sweeps import TABLE_27, TABLE_81, rung_table
+from tests.effort import by_effort
 
 from .fixture import PrivateSlurm
 from .sweeps import TRAINER, Sweep, finish, launch, outcome, wait_until, write_sweep
@@ -42,7 +43,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._look)
 
     def _look(self) -> None:
-        while not self._done.wait(0.2):
+        while not self._done.wait(0.5):
             self.most = max(self.most, len(self._slurm.squeue(states="running")))
             self.samples += 1
 
@@ -72,23 +73,25 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return lambda program: calls.read_text().split().count(program)
 
 
-def test_hyperband_of_81_is_exact_on_slurm(
+def test_hyperband_is_exact_on_slurm(
     slurm: PrivateSlurm, tmp_path: Path, counted: Callable[[str], int]
 ) -> None:
-    spec = write_sweep(tmp_path, max_resource=81, max_gpus=8)
+    smaller, larger = (27, TABLE_27, 49, 69, 357), (81, TABLE_81, 143, 206, 1581)
+    most, table, trials, runs, trained = by_effort(smaller, larger)
+    spec = write_sweep(tmp_path, max_resource=most, max_gpus=8)
     began = time.monotonic()
     with Sampler(slurm) as sampler:
         finish(launch(spec, env={**os.environ, "COUNTED": "1"}))
     ticks = (time.monotonic() - began) / POLL_S
     results = hpcsweep.load(tmp_path / "results" / "free")
-    assert rung_table(results.runs) == TABLE_81
-    assert len(results.trials) == 143
-    assert len(results.runs) == 206
+    assert rung_table(results.runs) == table
+    assert len(results.trials) == trials
+    assert len(results.runs) == runs
     assert set(results.runs["outcome"]) == {"completed"}
-    assert (results.runs["resource"] - results.runs["start_resource"]).sum() == 1581
+    assert (results.runs["resource"] - results.runs["start_resource"]).sum() == trained
     assert (results.runs["attempts"] == 1).all()
     assert results.runs["gpu_seconds"].sum() == pytest.approx(results.runs["seconds"].sum())
-    assert 1 <= counted("sbatch") <= 15
+    assert 1 <= counted("sbatch") <= sum(len(rungs) for rungs in table.values())
     assert 3 <= counted("squeue") <= ticks + 1
     assert sampler.samples > 10
     assert 2 <= sampler.most <= 8
@@ -98,8 +101,8 @@ def test_driver_killed_at_ten_instants_loses_and_repeats_nothing(slurm: PrivateS
     undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
     for folder in (undisturbed, disturbed):
         folder.mkdir()
-    finish(launch(write_sweep(undisturbed, max_resource=27, max_gpus=16, pause=0.1)))
-    spec = write_sweep(disturbed, max_resource=27, max_gpus=4, pause=0.1)
+    finish(launch(write_sweep(undisturbed, max_resource=9, max_gpus=8), "--cluster", "local"))
+    spec = write_sweep(disturbed, max_resource=9, max_gpus=4, pause=0.7)
     instants = random.Random(1)
     for _ in range(10):
         process = launch(spec)
