@@ -69,7 +69,8 @@ class Run(msgspec.Struct, gc=False):
         peak_mib: The most memory that an attempt held; `unit_seconds`: wall time of a step in the newest
             attempt of which it is known. 0 where unknown.
         lacked_mib: The most memory with which an attempt ran out of it and was tried again; 0 for none.
-        idle_timeouts: Time limits reached without progress.
+        idle_timeouts: Time limits reached without progress. `short_guesses`: those reached that were guessed,
+            which count as nothing else.
     """
 
     trial: int
@@ -100,6 +101,7 @@ class Run(msgspec.Struct, gc=False):
     unit_seconds: float = 0.0
     lacked_mib: int = 0
     idle_timeouts: int = 0
+    short_guesses: int = 0
 
     @property
     def id(self) -> RunId:

@@ -146,6 +146,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
         step: Step that the trial has reached, as far as that is known.
         peak_mib, unit_seconds: As of `RunFinished`.
         mem_mib: The memory that it had, if that was too little; else 0.
+        guessed: Its time limit was learned from other runs, and too short: no limit of retries counts it.
     """
 
     interruption: Interruption = msgspec.field(name="why")
@@ -165,6 +166,7 @@ class RunInterrupted(RunEvent, frozen=True, tag="run_interrupted", gc=False):
     peak_mib: int = 0
     unit_seconds: float = 0.0
     mem_mib: int = 0
+    guessed: bool = False
 
 
 class ParametersSuggested(RunEvent, frozen=True, tag="parameters_suggested", gc=False):

@@ -20,6 +20,8 @@ RUN_NAMES: Final = ("resource", "start", "rung", "attempt")
 KEYS: Final = ("gpus", "cpus", "mem", "time")
 MOST_GPUS: Final = 10_000
 MOST_CPUS: Final = 1_000_000
+#: So many guessed time limits a run may reach before it gets the first one again.
+MOST_GUESSES: Final = 2
 
 
 class RunContext(NamedTuple):
@@ -28,6 +30,11 @@ class RunContext(NamedTuple):
     Attributes:
         resource: Up to which it trains. `start`: the step that it goes on from, as far as that is known.
         attempt: How many attempts there were before.
+        lacked_mib: The most memory with which the trial ran out of it; 0 if it never did.
+        idle_timeouts: How often it reached a time limit without progress.
+        short_guesses: How often the run reached one that was guessed.
+        expected_s: What a run like that takes, as learned from others; None while that is unknown.
+        expected_mib: The same of its memory.
     """
 
     config: Config
@@ -35,10 +42,42 @@ class RunContext(NamedTuple):
     start: int = 0
     rung: int = 0
     attempt: int = 0
+    lacked_mib: int = 0
+    idle_timeouts: int = 0
+    short_guesses: int = 0
+    expected_s: int | None = None
+    expected_mib: int | None = None
+
+
+class MemorySteps(msgspec.Struct, frozen=True):
+    """Memory that a run has at first, and `factor` times as much after each attempt that ran out of it."""
+
+    start: int | Expression
+    max_mib: int
+    factor: float = 2.0
+
+    def of(self, start_mib: int, lacked_mib: int) -> int:
+        """The first step that is more than what was too little; the last one if none is."""
+        amount = min(start_mib, self.max_mib)
+        while amount <= lacked_mib and amount < self.max_mib:
+            amount = min(max(math.ceil(amount * self.factor), amount + 1), self.max_mib)
+        return amount
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """As much as others used, once enough of them have ended; before that, and at last, `first`.
+
+    That is None for the cluster's default.
+    """
+
+    first: int | None = None
 
 
 class UnitTime(msgspec.Struct, frozen=True):
-    """A time limit of `base + per_unit * (resource - start)` seconds, at most `max_s`; see `RunResources`."""
+    """A time limit of `base + per_unit * (resource - start)` seconds, at most `max_s`; see `RunResources`.
+
+    With a maximum it is twice as long after each attempt that reached it without progress.
+    """
 
     base: float | Expression
     per_unit: float | Expression
@@ -58,8 +97,30 @@ class RunResources(msgspec.Struct, frozen=True):
 
     gpus: int | Expression = 0
     cpus: int | Expression = 1
-    mem_mib: int | Expression | None = None
-    time_s: int | Expression | UnitTime | None = None
+    mem_mib: int | Expression | MemorySteps | Learned | None = None
+    time_s: int | Expression | UnitTime | Learned | None = None
+
+    @property
+    def watches_memory(self) -> bool:
+        """Whether a run that holds more than it was given is ended: then it is tried again with more."""
+        return isinstance(self.mem_mib, MemorySteps | Learned)
+
+    def allows_more_memory(self, had_mib: int) -> bool:
+        """Whether a run that had so much may have more."""
+        if isinstance(self.mem_mib, Learned):
+            return self.mem_mib.first is None or had_mib < self.mem_mib.first
+        return isinstance(self.mem_mib, MemorySteps) and had_mib < self.mem_mib.max_mib
+
+    def is_guess(self, time_s: int) -> bool:
+        """Whether this time limit of a run was learned from others, and is less than the first one."""
+        if not isinstance(self.time_s, Learned) or not time_s:
+            return False
+        return self.time_s.first is None or time_s < self.time_s.first
+
+    @property
+    def learns(self) -> bool:
+        """Whether needs depend on what other runs used."""
+        return isinstance(self.mem_mib, Learned) or isinstance(self.time_s, Learned)
 
     @property
     def constant(self) -> TaskResources | None:
@@ -78,6 +139,8 @@ class RunResources(msgspec.Struct, frozen=True):
             parts: list[tuple[str, Any]] = [(key, value)]
             if isinstance(value, UnitTime):
                 parts = [("time.base", value.base), ("time.per_unit", value.per_unit)]
+            elif isinstance(value, MemorySteps):
+                parts = [("mem.start", value.start)]
             found += [
                 (f"resources.{path}", part, names) for path, part in parts if isinstance(part, Expression)
             ]
@@ -101,9 +164,23 @@ class RunResources(msgspec.Struct, frozen=True):
         values.setdefault("gpus", gpus)
         cpus = _count("resources.cpus", self.cpus, values, least=1, most=MOST_CPUS)
         values.setdefault("cpus", cpus)
-        mem = _amount("resources.mem", self.mem_mib, values, parse=parse_memory, most=LARGEST_MIB)
+        match self.mem_mib:
+            case MemorySteps():
+                first = _amount(
+                    "resources.mem.start", self.mem_mib.start, values, parse=parse_memory, most=LARGEST_MIB
+                )
+                assert first is not None
+                mem: int | None = self.mem_mib.of(first, run.lacked_mib)
+            case Learned():
+                mem = _learned(self.mem_mib.first, None if run.lacked_mib else run.expected_mib)
+            case _:
+                mem = _amount("resources.mem", self.mem_mib, values, parse=parse_memory, most=LARGEST_MIB)
         if isinstance(self.time_s, UnitTime):
             time_s: int | None = _unit_time(self.time_s, run, values)
+        elif isinstance(self.time_s, Learned):
+            known = run.expected_s is not None and run.short_guesses < MOST_GUESSES
+            guess = (run.expected_s or 0) << run.short_guesses if known else None
+            time_s = _learned(self.time_s.first, guess)
         else:
             time_s = _amount("resources.time", self.time_s, values, parse=parse_duration, most=LONGEST_S)
         return TaskResources(gpus, cpus, mem, time_s)
@@ -160,8 +237,15 @@ def _unit_time(given: UnitTime, run: RunContext, values: Mapping[str, Any]) -> i
     for path, part in (("base", base), ("per_unit", each)):
         if part < 0:
             raise ValueError(f"resources.time.{path}: must be >= 0, got {part:g}")
-    most = LONGEST_S if given.max_s is None else given.max_s
-    return max(1, min(math.ceil(base + each * max(0, run.resource - run.start)), most))
+    seconds = math.ceil(base + each * max(0, run.resource - run.start))
+    if given.max_s is None:
+        return max(1, min(seconds, LONGEST_S))
+    return max(1, min(seconds << min(run.idle_timeouts, 32), given.max_s))
+
+
+def _learned(first: int | None, guess: int | None) -> int | None:
+    """The guess, if there is one and it is less than what is asked for at first."""
+    return first if guess is None or (first is not None and first <= guess) else guess
 
 
 def _value(path: str, given: Expression, values: Mapping[str, Any]) -> Any:

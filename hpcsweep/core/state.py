@@ -220,8 +220,10 @@ class SweepState(BatchFold):
         run.start = event.start if run.start is None else run.start
         run.step = max(run.step, event.step)
         self.interrupted[event.interruption] += 1
-        run.timeouts += event.interruption is Interruption.TIMEOUT
-        run.idle_timeouts += event.interruption is Interruption.TIMEOUT and not event.progressed
+        timed_out = event.interruption is Interruption.TIMEOUT and not event.guessed
+        run.timeouts += timed_out
+        run.idle_timeouts += timed_out and not event.progressed
+        run.short_guesses += event.guessed
         run.lacked_mib = max(run.lacked_mib, event.mem_mib)
         run.cancels += event.interruption is Interruption.CANCELLED
         facts = FACTS[event.interruption]
@@ -229,7 +231,7 @@ class SweepState(BatchFold):
             run.errors += 1
         elif event.progressed:
             run.faults_without_progress = 0
-        elif facts.counts_without_progress:
+        elif facts.counts_without_progress and not event.guessed:
             run.faults_without_progress += 1
         if facts.suspects_node and event.node:
             self.node_faults.setdefault(event.node, {})[event.trial] = event.message

@@ -68,6 +68,22 @@ class Endings:
             and self._state.stopping is None
         )
 
+    def may_have_more_memory(self, batch: BatchState, result: Result) -> bool:
+        """Whether a run that ran out of main memory is tried again with more.
+
+        Each time with more than before: so that ends.
+        """
+        run, had_mib = self._state.run(RunId(result.trial, result.rung)), batch.run_mem_mib
+        return (
+            result.outcome is Outcome.OUT_OF_MEMORY
+            and result.host_memory
+            and had_mib is not None
+            and had_mib > run.lacked_mib
+            and self._settings.resources.allows_more_memory(had_mib)
+            and not self._state.trials[result.trial].stopped
+            and self._state.stopping is None
+        )
+
     def with_progress(self, run: Run, result: Result) -> Result:
         """The result with the progress that the checkpoints show, and the reports of this attempt.
 
@@ -143,7 +159,11 @@ class Endings:
         killed = failures.killed_for_memory(result.message)
         if phase is Phase.OUT_OF_MEMORY or killed:
             message = killed or result.message or "killed: out of memory"
-            result = msgspec.structs.replace(result, outcome=Outcome.OUT_OF_MEMORY, message=message)
+            result = msgspec.structs.replace(
+                result, outcome=Outcome.OUT_OF_MEMORY, message=message, host_memory=True
+            )
+            if self.may_have_more_memory(batch, result):
+                return failures.interruption(batch, result, Interruption.OUT_OF_MEMORY)
             return failures.finished(batch, result)
         return self.interrupted(batch, result, state, requeued=False)
 
@@ -179,10 +199,12 @@ class Endings:
         decides = batch.reuse or not requeued or waits
         if stopped and decides:
             return failures.finished(batch, self.as_stopped(result, stopped))
-        exhausted = failures.retries_exhausted(run, result, why, settings=self._settings)
+        guessed = failures.limit_was_guessed(batch, result, why, settings=self._settings)
+        exhausted = failures.retries_exhausted(run, result, why, settings=self._settings, guessed=guessed)
         if exhausted and decides:
             cancelled = why is Interruption.CANCELLED and run.cancels
             outcome = Outcome.CANCELLED if cancelled else Outcome.LOST
             message = f"{exhausted}; the last: {message}"
             return failures.finished(batch, msgspec.structs.replace(result, outcome=outcome, message=message))
-        return failures.interruption(batch, result, why, requeued=requeued and not batch.reuse)
+        requeued = requeued and not batch.reuse
+        return failures.interruption(batch, result, why, requeued=requeued, guessed=guessed)

@@ -16,6 +16,7 @@ from hpcsweep.core.events import (
     PauseEnded,
     PauseRequested,
     RunFinished,
+    RunId,
     RunInterrupted,
 )
 from hpcsweep.core.models import Run
@@ -154,8 +155,21 @@ def classify_interruption(
     return Interruption.LOST if state is None else Interruption.WORKER_DIED
 
 
-def retries_exhausted(run: Run, result: Result, why: Interruption, *, settings: DriverConfig) -> str:
-    """Why the run is not retried; empty if it is."""
+def limit_was_guessed(
+    batch: BatchState, result: Result, why: Interruption, *, settings: DriverConfig
+) -> bool:
+    """Whether the attempt reached a time limit that was learned from other runs."""
+    given = batch.assigned.get(RunId(result.trial, result.rung))
+    time_s = (given.time_s if given is not None else 0) or batch.time_s
+    return why is Interruption.TIMEOUT and settings.resources.is_guess(time_s)
+
+
+def retries_exhausted(
+    run: Run, result: Result, why: Interruption, *, settings: DriverConfig, guessed: bool = False
+) -> str:
+    """Why the run is not retried; empty if it is. No limit counts a `guessed` time limit."""
+    if guessed:
+        return ""
     if why is Interruption.CANCELLED and run.cancels:
         return "stays cancelled: its user cancelled it on the cluster again after it had been resubmitted"
     limit = settings.max_timeouts
@@ -169,7 +183,12 @@ def retries_exhausted(run: Run, result: Result, why: Interruption, *, settings: 
 
 
 def interruption(
-    batch: BatchState, result: Result, why: Interruption, *, requeued: bool = False
+    batch: BatchState,
+    result: Result,
+    why: Interruption,
+    *,
+    requeued: bool = False,
+    guessed: bool = False,
 ) -> RunInterrupted:
     """The event of an attempt that is resumed later."""
     return RunInterrupted(
@@ -180,6 +199,8 @@ def interruption(
         start=None if result.started is None else result.start,
         requeued=requeued,
         progressed=result.progressed,
+        mem_mib=(batch.run_mem_mib or 0) if why is Interruption.OUT_OF_MEMORY else 0,
+        guessed=guessed,
         **_copied_fields(result),
     )
 

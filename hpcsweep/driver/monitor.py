@@ -283,6 +283,9 @@ class JobMonitor:
                 # Ordered by a driver that had been superseded: the journal does not know of it.
                 yield failures.interruption(batch, result, Interruption.NOT_STARTED)
                 continue
+            elif self._endings.may_have_more_memory(batch, result):
+                yield failures.interruption(batch, result, Interruption.OUT_OF_MEMORY)
+                continue
             elif self._endings.is_tried_again(result):
                 yield failures.interruption(batch, result, Interruption.TRAINING_ERROR)
                 continue

@@ -209,9 +209,16 @@ class Submitter:
                 tick=self._state.is_detached(self._settings.cluster),
                 fail_fast=0 if planned.reuse or self._state.first_errors.over else self._settings.fail_fast,
                 reuse=Reuse(self._settings.idle_s or 0.0, planned.time_s) if planned.reuse else None,
+                mem_limit_mib=self._watched_mib(planned),
             ),
             tuple(tuple(self.manifest_run(run) for run in task) for task in planned.tasks),
         )
+
+    def _watched_mib(self, planned: BatchPlanned) -> int | None:
+        """What a run may hold before its worker ends it; None where that costs it more than an attempt."""
+        if planned.mem_mib is None or not self._settings.resources.watches_memory:
+            return None
+        return planned.mem_mib // planned.lanes
 
     @staticmethod
     def abandon(planned: Sequence[BatchPlanned], reason: str, *, limited: bool) -> Step:

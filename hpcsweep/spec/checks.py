@@ -217,7 +217,10 @@ class Problems:
             self.add(join_path(path, keys), problem)
         if any(found["type"] != "extra_forbidden" for found in errors):
             return None
-        return model.model_validate({key: data[key] for key in data if key in model.model_fields})
+        try:
+            return model.model_validate({key: data[key] for key in data if key in model.model_fields})
+        except ValidationError:  # a misspelt key is missing
+            return None
 
 
 def join_path(path: str, keys: Sequence[int | str]) -> str:

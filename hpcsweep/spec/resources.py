@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import default_rng
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.events import Config
@@ -18,6 +26,8 @@ from hpcsweep.core.run_resources import (
     MOST_CPUS,
     MOST_GPUS,
     RUN_NAMES,
+    Learned,
+    MemorySteps,
     RunContext,
     RunResources,
     UnitTime,
@@ -26,7 +36,7 @@ from hpcsweep.core.space import Space
 from hpcsweep.core.text import format_value, suggest_name
 from hpcsweep.core.units import format_duration, format_memory, parse_duration, parse_memory
 from hpcsweep.errors import SpecError
-from hpcsweep.options import Section, TimeLimit, read_time_limit
+from hpcsweep.options import Memory, Section, TimeLimit, read_time_limit
 
 if TYPE_CHECKING:
     from hpcsweep.spec.checks import Problems
@@ -39,6 +49,8 @@ RUNGS: Final = 6
 VALUES: Final = 50
 #: Attempts that are tried.
 ATTEMPTS: Final = (0, 1, 3)
+#: What is learned from other runs.
+AUTO: Final = "auto"
 #: A number, or a number with something like a unit: nobody means an expression by it.
 _NUMBER: Final = re.compile(r"[+-]?[\d.:\s-]*\d[\d.:\s]*[A-Za-z]*|")
 
@@ -78,8 +90,8 @@ def _counts(least: int, most: int) -> Callable[[Any], Any]:
 
 
 def _memory(value: Any) -> Any:
-    if value is None:
-        return None
+    if value is None or value == AUTO or isinstance(value, RunMemory):
+        return value
     try:
         return parse_memory(value)
     except ValueError:
@@ -89,7 +101,7 @@ def _memory(value: Any) -> Any:
 
 
 def _time(value: Any) -> Any:
-    if value is None or isinstance(value, RunTime):
+    if value is None or value == AUTO or isinstance(value, RunTime):
         return value
     try:
         return read_time_limit(value)
@@ -145,44 +157,104 @@ UnitSeconds: TypeAlias = Annotated[
 ]
 
 
-class RunTime(Section):
-    """A time limit that grows with what a run has to train."""
+class _Given(Section):
+    """A section that is written with what was given."""
 
-    base: UnitSeconds = 0.0
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class RunTime(_Given):
+    """A time limit that grows with what a run has to train, or that is learned from other runs."""
+
+    base: UnitSeconds | None = None
     """Time for starting up, such as `2m`, or an expression in seconds."""
-    per_unit: UnitSeconds
-    """Time of one unit of resource, such as `90s`, or an expression in seconds."""
+    per_unit: UnitSeconds | None = None
+    """Time of one unit, such as `90s`, or an expression. Without it the time is learned."""
     max: TimeLimit = None
-    """The longest time limit."""
+    """The longest limit: up to it a time-out without progress doubles the time, or that of first runs."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RunTime:
+        if self.per_unit is None and self.base is not None:
+            raise ValueError("must have per_unit, the time of one unit of resource, beside base")
+        if self.per_unit is None and self.max is None:
+            raise ValueError("must have per_unit, or max for a time that is learned")
+        return self
+
+    def of_runs(self) -> UnitTime | Learned:
+        """The same as what answers for each run."""
+        if self.per_unit is None:
+            return Learned(self.max)
+        base = 0.0 if self.base is None else self.base
+        return UnitTime(_parsed(base), _parsed(self.per_unit), self.max)
+
+
+Start: TypeAlias = Annotated[
+    Any,
+    BeforeValidator(lambda value: _memory(value) if value != AUTO else _expression(AUTO, "a size")),
+    _written(format_memory),
+    WithJsonSchema({"type": ["string", "null"], "examples": ["16G", "'8G' if wide else '4G'"]}),
+]
+
+
+class RunMemory(_Given):
+    """Memory that a run gets more of if it runs out of it, or that is learned from other runs."""
+
+    start: Start = None
+    """Memory of the first attempt, or an expression in MiB. Without it memory is learned."""
+    factor: float | None = Field(default=None, gt=1, le=1000)
+    """By which memory grows after an attempt that ran out of it; 2 if not given."""
+    max: Memory = None
+    """The most memory that a run gets, and that first runs get where memory is learned."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RunMemory:
+        if self.max is None:
+            raise ValueError("must have max, the most memory that a run gets")
+        if self.start is None and self.factor is not None:
+            raise ValueError("must have start beside factor")
+        if isinstance(self.start, int) and self.start > self.max:
+            start, most = format_memory(self.start), format_memory(self.max)
+            raise ValueError(f"start must be at most max ({most}), got {start}")
+        return self
+
+    def of_runs(self) -> MemorySteps | Learned:
+        """The same as what answers for each run."""
+        assert self.max is not None
+        if self.start is None:
+            return Learned(self.max)
+        return MemorySteps(_parsed(self.start), self.max, self.factor or 2.0)
+
+
+def _or_section(model: type[Section], examples: Sequence[str]) -> WithJsonSchema:
+    schema = model.model_json_schema()
+    for about in (schema, *schema["properties"].values()):
+        about.pop("title", None)
+    return WithJsonSchema({"anyOf": [{"type": ["string", "null"], "examples": [*examples]}, schema]})
+
+
+def _text_or_section(format_number: Callable[[Any], str]) -> PlainSerializer:
+    def written(value: Any) -> Any:
+        if isinstance(value, Section):
+            return value.plain()
+        return value if isinstance(value, str) else format_number(value)
+
+    return PlainSerializer(written, when_used="json-unless-none")
 
 
 Mem: TypeAlias = Annotated[
     Any,
     BeforeValidator(_memory),
-    _written(format_memory),
-    WithJsonSchema({"type": ["string", "null"], "examples": ["500M", "16G", "'8G' if wide else '4G'"]}),
+    _text_or_section(format_memory),
+    _or_section(RunMemory, ["500M", "16G", "'8G' if wide else '4G'", AUTO]),
 ]
-
-
-def _time_schema() -> dict[str, Any]:
-    schema = RunTime.model_json_schema()
-    for about in (schema, *schema["properties"].values()):
-        about.pop("title", None)
-    examples = ["90s", "30m", "1d12h", "01:30:00", "1-12:00:00"]
-    return {"anyOf": [{"type": ["string", "null"], "examples": examples}, schema]}
-
-
-def _time_text(value: Any) -> Any:
-    if isinstance(value, RunTime):
-        return value.plain()
-    return value if isinstance(value, str) else format_duration(value)
-
-
 Time: TypeAlias = Annotated[
     Any,
     BeforeValidator(_time),
-    PlainSerializer(_time_text, when_used="json-unless-none"),
-    WithJsonSchema(_time_schema()),
+    _text_or_section(format_duration),
+    _or_section(RunTime, ["90s", "30m", "1d12h", "01:30:00", "1-12:00:00", AUTO]),
 ]
 
 
@@ -195,10 +267,11 @@ class Resources(Section):
     cpus: Cpus = 1
     """Number of CPU cores, or an expression such as `4 * gpus`."""
     mem: Mem = None
-    """Memory with its unit, such as `16G`, or an expression in MiB. Default: the cluster's."""
+    """Memory such as `16G`, an expression in MiB, start and max of memory that grows, or `auto`: learned from
+    other runs. Default: the cluster's."""
     time: Time = None
-    """Time limit, such as `30m` or `01:30:00`, an expression in seconds, or base, per_unit and max of a time
-    that grows with the resource. Default: the cluster's."""
+    """Time limit such as `30m`, an expression in seconds, base, per_unit and max, or `auto`: learned from
+    other runs. Default: the cluster's."""
 
     def of_runs(self) -> RunResources:
         """The same as what answers for each run."""
@@ -211,19 +284,24 @@ class Resources(Section):
 
 
 def _parsed(value: Any) -> Any:
-    if isinstance(value, RunTime):
-        return UnitTime(_parsed(value.base), _parsed(value.per_unit), value.max)
+    if isinstance(value, RunTime | RunMemory):
+        return value.of_runs()
+    if value == AUTO:
+        return Learned()
     return Expression(value) if isinstance(value, str) else value
 
 
 def read_resources(data: Mapping[str, Any], problems: Problems) -> Resources | None:
     """The section; None after adding problems."""
     raw = data.get("resources")
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("time"), Mapping):
+    if not isinstance(raw, Mapping):
         return problems.validated(Resources, {} if raw is None else raw, path="resources")
-    time = problems.validated(RunTime, raw["time"], path="resources.time")
-    others = {key: value for key, value in raw.items() if key != "time"}
-    return problems.validated(Resources, others | ({} if time is None else {"time": time}), path="resources")
+    given = dict(raw)
+    for key, model in (("mem", RunMemory), ("time", RunTime)):
+        if isinstance(given.get(key), Mapping):
+            section = problems.validated(model, given.pop(key), path=f"resources.{key}")
+            given |= {} if section is None else {key: section}
+    return problems.validated(Resources, given, path="resources")
 
 
 # --------------------------------------------------------------------------- the runs of a sweep

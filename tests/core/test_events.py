@@ -350,6 +350,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             peak_mib=312,
             unit_seconds=0.25,
             mem_mib=200,
+            guessed=True,
         ),
         {
             "event": "run_interrupted",
@@ -372,6 +373,7 @@ WRITTEN: list[tuple[AnyEvent, dict[str, Any]]] = [
             "peak_mib": 312,
             "unit_seconds": 0.25,
             "mem_mib": 200,
+            "guessed": True,
         },
     ),
     (

@@ -8,7 +8,7 @@ import pytest
 
 from hpcsweep.core.cluster_protocol import TaskResources
 from hpcsweep.core.expressions import Expression
-from hpcsweep.core.run_resources import RunContext, RunResources, UnitTime
+from hpcsweep.core.run_resources import Learned, MemorySteps, RunContext, RunResources, UnitTime
 
 WIDE = RunContext({"width": 2048, "act": "relu"}, resource=9, start=3, rung=2, attempt=1)
 NARROW = WIDE._replace(config={"width": 256, "act": "gelu"})
@@ -125,3 +125,56 @@ def test_what_cannot_be_computed_says_where_and_for_which_values(given: dict[str
     with pytest.raises(ValueError) as error:  # noqa: PT011
         RunResources(**given).of(WIDE)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("lacked_mib", "mem_mib"),
+    [(0, 100), (50, 100), (100, 200), (150, 200), (200, 400), (801, 1000), (1000, 1000)],
+)
+def test_memory_grows_step_by_step_beyond_what_was_too_little(lacked_mib: int, mem_mib: int) -> None:
+    resources = RunResources(mem_mib=MemorySteps(100, 1000))
+    assert resources.of(RunContext({}, 1, lacked_mib=lacked_mib)).mem_mib == mem_mib
+    assert resources.allows_more_memory(lacked_mib) is (lacked_mib < 1000)
+
+
+def test_a_small_factor_is_a_step_as_well() -> None:
+    resources = RunResources(mem_mib=MemorySteps(text("width"), 4096, factor=1.0001))
+    assert resources.of(WIDE._replace(lacked_mib=2048)).mem_mib == 2049
+
+
+@pytest.mark.parametrize(("idle_timeouts", "time_s"), [(0, 210), (1, 420), (2, 840), (3, 900), (99, 900)])
+def test_time_doubles_after_each_time_out_without_progress_up_to_its_maximum(
+    idle_timeouts: int, time_s: int
+) -> None:
+    run = RunContext({}, 1, idle_timeouts=idle_timeouts)
+    assert RunResources(time_s=UnitTime(120, 90, 900)).of(run).time_s == time_s
+    assert RunResources(time_s=UnitTime(120, 90)).of(run).time_s == 210, "the site may allow no more"
+
+
+@pytest.mark.parametrize(("first", "first_mib"), [(None, None), (7200, 8000)])
+def test_what_is_learned_is_asked_for_until_it_was_too_little(first: int, first_mib: int) -> None:
+    resources = RunResources(time_s=Learned(first), mem_mib=Learned(first_mib))
+    run = RunContext({}, 1)
+    learned = run._replace(expected_s=600, expected_mib=1000)
+    asked = [
+        (run, (first, first_mib)),
+        (learned, (600, 1000)),
+        (learned._replace(short_guesses=1), (1200, 1000)),
+        (learned._replace(short_guesses=2, lacked_mib=1000), (first, first_mib)),
+    ]
+    for context, expected in asked:
+        needs = resources.of(context)
+        assert (needs.time_s, needs.mem_mib) == expected
+    assert (resources.is_guess(600), resources.is_guess(7200), resources.is_guess(0)) == (
+        True,
+        first is None,
+        False,
+    )
+    assert resources.allows_more_memory(1000)
+    assert resources.allows_more_memory(8000) is (first_mib is None)
+
+
+def test_no_more_than_at_first_is_asked_for() -> None:
+    resources = RunResources(time_s=Learned(500), mem_mib=Learned(500))
+    needs = resources.of(RunContext({}, 1, expected_s=600, expected_mib=600))
+    assert (needs.time_s, needs.mem_mib) == (500, 500)

@@ -61,6 +61,28 @@ def test_time_may_grow_with_the_resource() -> None:
     assert read_spec(spec.resolved(), source="again", folder=Path("/x")) == spec
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"mem": {"start": "16G", "max": "128G"}},
+        {"mem": {"start": "'8G' if width < 999 else '4G'", "factor": 1.5, "max": "64G"}},
+        {"mem": "auto", "time": "auto"},
+        {"mem": {"max": "64G"}, "time": {"max": "12h"}},
+        {"time": {"per_unit": "2 * width"}},
+    ],
+)
+def test_memory_and_time_may_grow_or_be_learned(written: dict[str, Any]) -> None:
+    spec = load(written)
+    assert spec.resources.plain() == {"gpus": 0, "cpus": 1, **written}
+    assert read_spec(spec.resolved(), source="again", folder=Path("/x")) == spec
+
+
+def test_the_first_runs_of_what_is_learned_get_the_most_that_may_be_asked_for() -> None:
+    assert load({"mem": "auto", "time": "auto"}).largest_run == TaskResources()
+    most = load({"mem": {"max": "64G"}, "time": {"max": "12h"}})
+    assert most.largest_run == TaskResources(mem_mib=65536, time_s=43200)
+
+
 def test_changed_resources_leave_the_sweep_the_same() -> None:
     assert load({"gpus": "1 if width < 999 else 2"}).identity() == load({"gpus": 1}).identity()
 
@@ -111,14 +133,33 @@ def test_changed_resources_leave_the_sweep_the_same() -> None:
             ],
         ),
         (
-            {"time": {"base": "2m", "per_uint": "90s"}},
+            {"time": {"base": "2m", "per_uint": "90s"}, "mem": {"start": "16G"}},
             [
-                (
-                    "s.yaml: resources.time.per_unit: missing; expected time of one unit of resource, such "
-                    "as `90s`, or an expression in seconds"
-                ),
+                "s.yaml: resources.mem: must have max, the most memory that a run gets",
                 "s.yaml: resources.time.per_uint: unknown key; did you mean 'per_unit'?",
             ],
+        ),
+        (
+            {"time": {"base": "2m"}, "mem": {"start": "16G", "max": "8G"}},
+            [
+                "s.yaml: resources.mem: start must be at most max (8G), got 16G",
+                "s.yaml: resources.time: must have per_unit, the time of one unit of resource, beside base",
+            ],
+        ),
+        (
+            {"time": {}, "mem": {"factor": 2, "max": "8G"}},
+            [
+                "s.yaml: resources.mem: must have start beside factor",
+                "s.yaml: resources.time: must have per_unit, or max for a time that is learned",
+            ],
+        ),
+        (
+            {"mem": {"start": "16 * widht", "factor": 1, "max": "8G"}},
+            ["s.yaml: resources.mem.factor: must be > 1, got 1"],
+        ),
+        (
+            {"mem": {"start": "16 * widht", "max": "8G"}},
+            [("s.yaml: resources.mem.start: unknown name 'widht'; did you mean 'width'?")],
         ),
         (
             {"cpus": "width // 512"},

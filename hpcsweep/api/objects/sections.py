@@ -98,15 +98,16 @@ class Resources(Section):
         gpus: Number of GPUs, or an expression over parameters such as `1 if width <= 1024 else 4`. See
             resources.md.
         cpus: Number of CPU cores, or an expression such as `4 * gpus`.
-        mem: Memory with its unit, such as `16G`, or an expression in MiB. Default: the cluster's.
-        time: Time limit, such as `30m` or `01:30:00`, an expression in seconds, or base, per_unit and max of
-            a time that grows with the resource. Default: the cluster's.
+        mem: Memory such as `16G`, an expression in MiB, start and max of memory that grows, or `auto`:
+            learned from other runs. Default: the cluster's.
+        time: Time limit such as `30m`, an expression in seconds, base, per_unit and max, or `auto`: learned
+            from other runs. Default: the cluster's.
     """
 
     _: KW_ONLY
     gpus: int | str = 0
     cpus: int | str = 1
-    mem: str | None = None
+    mem: str | Mapping[str, Any] | None = None
     time: str | Mapping[str, Any] | None = None
 
 
