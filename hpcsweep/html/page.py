@@ -34,6 +34,7 @@ from hpcsweep.html.progress import progress
 from hpcsweep.html.rungs import rungs
 from hpcsweep.html.sections import Figure, Section, Table
 from hpcsweep.html.summary import provenance, summary
+from hpcsweep.html.usage import usage
 from hpcsweep.store.files import STDOUT, make_dirs, write_output
 from hpcsweep.views.results import Results
 
@@ -52,6 +53,7 @@ SECTIONS: Final[tuple[Maker, ...]] = (
     pareto,
     failures,
     gpu_time,
+    usage,
     provenance,
 )
 
